@@ -1,0 +1,229 @@
+//! What the operator of a plugin computes, as the host calls it: columns in,
+//! columns out, nothing kept between calls.
+//!
+//! A plugin instance implements these traits ([`crate::plugin`]); so may native
+//! code, which is how benchmarks and tests compare. Batches of any size must
+//! give the same results, so a caller may cut them where it likes.
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+
+use crate::schema::Schema;
+
+/// What an operator is, from its plugin's description.
+#[derive(Clone, Debug)]
+pub struct OperatorInfo {
+    pub name: String,
+    pub doc: String,
+    pub kind: Kind,
+    pub inputs: Vec<Port>,
+    /// Empty for a filter, whose rows go on as they came.
+    pub output: Arc<Schema>,
+    /// Empty where there is no state.
+    pub state: Arc<Schema>,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Filter,
+    Transform,
+    Aggregate,
+    Process,
+    Join,
+    Recommend,
+}
+
+#[derive(Clone, Debug)]
+pub struct Port {
+    pub name: String,
+    pub schema: Arc<Schema>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    pub name: String,
+    pub value_type: ValueType,
+    pub default: Option<Value>,
+    /// May be left out although it has no default.
+    pub optional: bool,
+    pub doc: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    Boolean,
+    Integer,
+    Number,
+    Text,
+    Texts,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Boolean(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+    Texts(Vec<String>),
+}
+
+/// Makes instances of one operator: one a task, and a new one after a failure.
+pub trait Factory: Send + Sync {
+    fn info(&self) -> &OperatorInfo;
+    /// Digest of the plugin's bytes (`sha256:…`), or `native`.
+    fn digest(&self) -> &str;
+    fn instance(&self) -> Result<Box<dyn Logic>, Failure>;
+}
+
+/// An operator at work. The columns given are exactly those of the operator's
+/// input schema, in its order; `rows` is their length (a schema may be empty).
+///
+/// After an `Err` the instance may be in any state and must be dropped.
+pub trait Logic: Send {
+    /// Runs a filter or transform.
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+
+    /// Folds each row into the state of its group (`groups`: one entry a row).
+    fn accumulate(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<Accumulated, Failure>;
+
+    /// The same, answering with the result after each row.
+    fn accumulate_each(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<(Accumulated, Rows), Failure>;
+
+    /// Merges the states of each group, in order, into one row a group.
+    /// `groups` has one entry a state, starts at 0, never decreases, skips none.
+    fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure>;
+
+    /// The results of states; `starts` and `ends` are their windows, in ms.
+    /// Parents are rows of `states`.
+    fn finish(
+        &mut self,
+        states: Columns<'_>,
+        starts: &[i64],
+        ends: &[i64],
+    ) -> Result<Rows, Failure>;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    pub rows: usize,
+    pub columns: &'a [ArrayRef],
+}
+
+/// States of groups `0..groups`: the first ones exist and are in `existing`;
+/// the rest are new and start from the operator's default.
+#[derive(Clone, Copy, Debug)]
+pub struct States<'a> {
+    pub existing: Columns<'a>,
+    pub groups: usize,
+}
+
+#[derive(Debug)]
+pub struct Transformed {
+    pub output: Output,
+    /// Ascending by row. A rejected row has no output.
+    pub rejects: Vec<Reject>,
+}
+
+#[derive(Debug)]
+pub enum Output {
+    /// The input rows to keep, ascending.
+    Selection(Vec<u32>),
+    Rows(Rows),
+}
+
+/// Output rows in the operator's output schema, and the input row (or state)
+/// that each comes from. Parents never decrease.
+#[derive(Debug)]
+pub struct Rows {
+    pub parents: Vec<u32>,
+    pub columns: Vec<ArrayRef>,
+}
+
+/// New states, one row a group. A rejected row has not changed its group's state.
+#[derive(Debug)]
+pub struct Accumulated {
+    pub states: Vec<ArrayRef>,
+    pub rejects: Vec<Reject>,
+}
+
+/// A row that the operator does not take, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    pub row: u32,
+    pub reason: String,
+}
+
+/// Why a call did not come back with an answer. The message says what was
+/// needed and what the limit is, or what the plugin printed as it panicked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+    /// What the plugin wrote to stderr during the call, the panic text above all.
+    pub panic: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A trap or panic in the plugin.
+    Trap,
+    /// The call took longer than its limit.
+    Deadline,
+    /// The plugin wanted more memory than its limit.
+    Memory,
+    /// The answer is larger than its limit.
+    OutputSize,
+    /// The answer breaks the contract: lengths, offsets, text that is not UTF-8.
+    Contract,
+    /// The plugin refused to be opened with these parameters.
+    Open,
+}
+
+/// A plugin, loaded: what it says of itself, and its operators to be made.
+pub trait Module: Send + Sync {
+    fn info(&self) -> &ModuleInfo;
+
+    /// `label` is the node's name, for the log and for messages. The arguments
+    /// have been checked against the description; the plugin itself may still
+    /// refuse them (`FailureKind::Open`), which shows here and not at the
+    /// first row.
+    fn factory(
+        &self,
+        operator: &str,
+        arguments: &[(String, Value)],
+        limits: crate::plan::Limits,
+        label: &str,
+    ) -> Result<Arc<dyn Factory>, Failure>;
+}
+
+#[derive(Clone, Debug)]
+pub struct ModuleInfo {
+    pub name: String,
+    pub version: String,
+    pub doc: String,
+    pub operators: Vec<OperatorInfo>,
+}
+
+/// Finds plugins by the path that a pipeline names. The real one compiles
+/// `.wasm` files; tests and benchmarks give native code instead.
+pub trait Loader: Send + Sync {
+    fn load(&self, path: &std::path::Path) -> Result<Arc<dyn Module>, LoadError>;
+}
+
+/// Why a file is not a usable plugin, in one sentence that says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(pub String);

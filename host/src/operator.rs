@@ -1,0 +1,77 @@
+//! Operators at work in a task: each takes elements and puts what comes of
+//! them into an [`Outbox`].
+
+pub mod guard;
+
+use crate::batch::Batch;
+
+/// One operator of a task's chain. Which rows it gets together must not matter.
+pub trait Operator: Send {
+    /// `edge` is the index of the node's input that the batch came through.
+    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError>;
+
+    /// Event time has come to `watermark_ms` on all inputs
+    /// ([`crate::element::END_OF_TIME`] when they have ended).
+    fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError>;
+
+    /// When the operator next wants [`Operator::wake`], in ms of the clock.
+    fn wake_at(&self) -> Option<i64>;
+
+    /// Processing time has come to `now_ms`.
+    fn wake(&mut self, now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError>;
+}
+
+/// What an operator gives in return for one element.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub rows: Vec<Batch>,
+    /// Rows that came too late for every window they belong to (as they came in).
+    pub late: Vec<Batch>,
+    /// Rows given up, with everything needed to find and replay them.
+    pub dead_letters: Vec<DeadLetter>,
+    pub counts: Counts,
+}
+
+/// Added up over a node's life and shown as progress.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows late for at least one of their windows.
+    pub late: u64,
+    /// Rows that the plugin rejected with a reason.
+    pub rejected: u64,
+    /// Rows on which the plugin failed, and which were skipped or set aside.
+    pub failed: u64,
+}
+
+/// A row that could not be processed.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct DeadLetter {
+    /// Node that gave up on the row.
+    pub node: String,
+    pub plugin: Option<String>,
+    pub plugin_digest: Option<String>,
+    /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`.
+    pub kind: String,
+    pub error: String,
+    pub panic: Option<String>,
+    pub source: Option<String>,
+    pub partition: Option<String>,
+    pub offset: Option<u64>,
+    /// RFC 3339.
+    pub event_time: Option<String>,
+    /// The original text; base64 with `payload_base64` when it is not UTF-8.
+    /// For rows that were computed from many, the row itself as JSON.
+    pub payload: Option<String>,
+    pub payload_base64: Option<String>,
+    /// The row as the node saw it, as JSON (absent for decode errors).
+    pub row: Option<String>,
+}
+
+/// The pipeline cannot go on: a row under `on_error = "fail"`, a plugin that
+/// cannot be opened any more, a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("operator `{node}`: {message}")]
+pub struct OperatorError {
+    pub node: String,
+    pub message: String,
+}

@@ -1,0 +1,267 @@
+//! The plan: what a pipeline's config means, checked once, as a graph of typed
+//! nodes. Nothing after this module looks at config again.
+//!
+//! Nodes are in topological order: an edge always points to a smaller id.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::logic::{Factory, Value};
+use crate::schema::Schema;
+
+pub type NodeId = usize;
+
+pub struct Plan {
+    pub name: String,
+    /// How many tasks a keyed node runs as, and at most a source.
+    pub parallelism: usize,
+    /// Rows a batch, at most.
+    pub batch_rows: usize,
+    /// Where rows go whose node says `dead_letter`. One file a pipeline.
+    pub dead_letters: Option<PathBuf>,
+    pub nodes: Vec<Node>,
+}
+
+pub struct Node {
+    /// As in the config: unique among sources, operators and sinks together.
+    pub name: String,
+    pub kind: NodeKind,
+    /// Empty for sources. Several are merged (all have what the node reads).
+    pub inputs: Vec<Edge>,
+    /// What leaves the main output. For a sink, what it takes.
+    pub output: Arc<Schema>,
+}
+
+pub struct Edge {
+    pub from: NodeId,
+    pub port: OutPort,
+    pub exchange: Exchange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutPort {
+    Main,
+    /// Rows that came after their window had closed, as they came in.
+    Late,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Task to task; to the one task where there are fewer on this side.
+    Forward,
+    /// By the hash of these columns of the upstream's output.
+    Hash(Vec<usize>),
+}
+
+pub enum NodeKind {
+    Source(SourcePlan),
+    Transform(TransformPlan),
+    Aggregate(AggregatePlan),
+    Sink(SinkPlan),
+}
+
+pub struct SourcePlan {
+    pub connector: SourceConnector,
+    /// How a row's event time is found.
+    pub event_time: EventTime,
+    /// How far behind the newest row a row may come and not be late, in ms.
+    pub out_of_orderness_ms: i64,
+    /// A partition that is silent for so long stops holding time back.
+    pub idle_after_ms: Option<u64>,
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventTime {
+    /// This column of the source: a timestamp, or an int64 in ms.
+    Column(usize),
+    /// When the host read the row.
+    Ingestion,
+}
+
+pub enum SourceConnector {
+    File(FileSourcePlan),
+    Tcp(TcpSourcePlan),
+    Generator(GeneratorPlan),
+    /// Rows that the program hands over: tests and benchmarks.
+    Memory(Vec<Vec<arrow_array::RecordBatch>>),
+}
+
+pub struct FileSourcePlan {
+    /// A partition each, in name order.
+    pub paths: Vec<PathBuf>,
+    pub format: Format,
+}
+
+pub struct TcpSourcePlan {
+    pub listen: String,
+    pub framing: Framing,
+    pub format: Format,
+    /// The input ends when so many connections have come and gone.
+    pub connections: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Newline,
+    /// A big-endian u32 with the length of what follows.
+    LengthPrefixed,
+}
+
+/// Generated shop events; see [`crate::source::generator`].
+#[derive(Clone, Debug)]
+pub struct GeneratorPlan {
+    pub seed: u64,
+    /// Rows a second of wall clock; as fast as they are taken when absent.
+    pub rate: Option<f64>,
+    /// How many rows; endless when absent.
+    pub count: Option<u64>,
+    pub users: u32,
+    pub items: u32,
+    /// Event time of the first row, in ms; now when absent.
+    pub start_ms: Option<i64>,
+    /// Event-time rows a second.
+    pub events_per_second: f64,
+    /// Each row is up to so much earlier than its place, in ms.
+    pub jitter_ms: u64,
+    /// One row in so many is broken on purpose; none when 0.
+    pub broken_one_in: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Csv(CsvFormat),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvFormat {
+    /// The first line of each file names the columns; without it the columns
+    /// are the fields in order.
+    pub header: bool,
+    pub delimiter: u8,
+}
+
+/// How a timestamp is written outside. Inside it is always ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TimestampFormat {
+    /// A number of ms, or RFC 3339 text.
+    #[default]
+    Any,
+    Ms,
+    /// Seconds, possibly with a fraction.
+    Seconds,
+    Rfc3339,
+}
+
+/// Which plugin's operator runs, and within what bounds.
+pub struct OperatorPlan {
+    pub factory: Arc<dyn Factory>,
+    pub on_error: OnError,
+}
+
+/// What an operator may use. A call that passes one of these is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes_max: usize,
+    pub call_ms_max: u64,
+    pub output_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            memory_bytes_max: 256 << 20,
+            call_ms_max: 5_000,
+            output_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// What becomes of a row that cannot be decoded or that a plugin fails on or rejects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The pipeline stops with the row's error.
+    Fail,
+    /// Counted and logged.
+    Skip,
+    /// Counted and written, whole, to the pipeline's dead letters.
+    #[default]
+    DeadLetter,
+    /// Tried so many more times, then a dead letter. For plugins whose
+    /// failures may pass; a row that a plugin rejects is not tried again.
+    Retry(u32),
+}
+
+pub struct TransformPlan {
+    pub operator: OperatorPlan,
+    /// For each input edge, which of its columns the operator reads, in the
+    /// order of the operator's input schema.
+    pub columns: Vec<Vec<usize>>,
+}
+
+pub struct AggregatePlan {
+    pub operator: OperatorPlan,
+    /// As in [`TransformPlan`].
+    pub columns: Vec<Vec<usize>>,
+    /// For each input edge, its key columns (the same types on every edge).
+    pub key: Vec<Vec<usize>>,
+    pub key_schema: Arc<Schema>,
+    pub window: Window,
+    /// How long after the watermark has passed a window's end a row still
+    /// corrects it, in ms.
+    pub allowed_lateness_ms: i64,
+    /// Results of windows that are still open, this often in processing time.
+    pub early_every_ms: Option<u64>,
+    /// Output is: key columns, window bounds where wanted, the plugin's output.
+    pub bounds: Option<Bounds>,
+    /// Somebody reads the late output.
+    pub late_wanted: bool,
+}
+
+/// Names of the two timestamp columns that a result's window is given in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub start: String,
+    pub end: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    Tumbling { size_ms: i64, time: TimeDomain },
+    /// `slide_ms` divides `size_ms`.
+    Sliding { size_ms: i64, slide_ms: i64, time: TimeDomain },
+    Session { gap_ms: i64, time: TimeDomain },
+    /// Every `size` rows of a key, and what is left when the input ends.
+    Count { size: u64 },
+    /// No window: a result after each row.
+    Running,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeDomain {
+    Event,
+    Processing,
+}
+
+pub struct SinkPlan {
+    pub connector: SinkConnector,
+}
+
+pub enum SinkConnector {
+    Console { rows_max: Option<u64> },
+    File { path: PathBuf, format: SinkFormat },
+    Blackhole,
+    /// Rows are handed to the program: tests and `sluicebox test`.
+    Memory(Arc<std::sync::Mutex<Vec<crate::batch::Batch>>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkFormat {
+    Json,
+    Csv,
+    Parquet,
+}
+
+/// A parameter's value, checked against the operator's description.
+pub type Arguments = Vec<(String, Value)>;
