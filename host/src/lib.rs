@@ -30,3 +30,15 @@ pub mod source;
 pub mod state;
 /// Which rows belong together, and when their result is due.
 pub mod window;
+/// The way into a task.
+pub mod gate;
+/// The way out of a task.
+pub mod router;
+/// The loop between them.
+pub mod task;
+/// How far a run has come.
+pub mod progress;
+/// A plan, made into tasks and run.
+pub mod run;
+/// The command line.
+pub mod cli;
