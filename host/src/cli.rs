@@ -10,6 +10,10 @@ use crate::config::Config;
 use crate::plan::Plan;
 use crate::plugin::WasmLoader;
 
+/// `sluicebox build`: a plugin's crate into a component.
+pub mod build;
+/// `sluicebox new`: plugins and pipelines to start from.
+pub mod new;
 /// `sluicebox run`.
 pub mod run;
 /// What people see of a run while it goes on, and at its end.
