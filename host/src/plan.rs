@@ -230,6 +230,15 @@ pub struct Bounds {
     pub end: String,
 }
 
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            start: "window_start".into(),
+            end: "window_end".into(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     Tumbling { size_ms: i64, time: TimeDomain },
