@@ -18,7 +18,7 @@ use arrow_array::{
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 
 use super::Broken;
-use super::gather::gather;
+use super::gather::{Picks, TooLarge};
 use crate::logic::{self, Columns};
 use crate::plugin::contract as wire;
 use crate::schema::{DataType, Field, Schema};
@@ -28,9 +28,7 @@ const REASON_BYTES_MAX: usize = 4 << 10;
 
 /// Where the rows of an answer come from.
 pub struct Parents<'a> {
-    rows: &'a [u32],
-    /// Every input row once, in order.
-    identity: bool,
+    picks: Picks<'a>,
     schema: &'a Schema,
     input: Columns<'a>,
     /// What the columns that are passed on may take.
@@ -46,7 +44,7 @@ pub fn rows(
     output_bytes_max: usize,
 ) -> Result<logic::Rows, Broken> {
     let wire::Rows { parents, columns } = answer;
-    let identity = check_parents(&parents, input.rows)?;
+    check_parents(&parents, input.rows)?;
     if columns.rows as usize != parents.len() {
         return Err(Broken::new(format!(
             "{} rows with {} parents",
@@ -58,8 +56,7 @@ pub fn rows(
         columns,
         output,
         Some(&mut Parents {
-            rows: &parents,
-            identity,
+            picks: Picks::new(&parents),
             schema: input_schema,
             input,
             bytes_left: output_bytes_max,
@@ -125,20 +122,21 @@ pub fn rejects(
     Ok(rejects)
 }
 
-/// Whether parents are every row once, once they are known to be rows at all.
-fn check_parents(parents: &[u32], rows: usize) -> Result<bool, Broken> {
-    if !parents.is_sorted() {
+fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
+    // Not `is_sorted`, which stops at the first: a loop that looks at all of
+    // them is done many at a time.
+    let ascending = parents
+        .iter()
+        .zip(parents.iter().skip(1))
+        .fold(true, |ascending, (row, next)| ascending & (row <= next));
+    if !ascending {
         return Err(Broken::new("parents are not in ascending order"));
     }
     match parents.last() {
         Some(&last) if last as usize >= rows => Err(Broken::new(format!(
             "a parent is row {last} of {rows} rows"
         ))),
-        _ => Ok(parents.len() == rows
-            && parents
-                .iter()
-                .enumerate()
-                .all(|(row, &parent)| parent as usize == row)),
+        _ => Ok(()),
     }
 }
 
@@ -243,11 +241,10 @@ fn passed_on(field: &Field, index: u32, parents: &mut Parents<'_>) -> Result<Arr
             "input `{given}` where `{field}` is wanted"
         )));
     }
-    let array = if parents.identity {
-        Arc::clone(array)
-    } else {
-        gather(array, parents.rows, &mut parents.bytes_left).map_err(|_| Broken::too_large())?
-    };
+    let array = parents
+        .picks
+        .of(array, &mut parents.bytes_left)
+        .map_err(|TooLarge| Broken::too_large())?;
     check_symbols_within(&array, &field.data_type)?;
     Ok(as_declared(array, &field.data_type))
 }
@@ -411,20 +408,41 @@ fn same_length(values: usize, rows: usize) -> Result<(), Broken> {
 
 /// Texts are among the symbols, or missing.
 fn check_symbols(array: &StringArray, symbols: &[String]) -> Result<(), Broken> {
-    let is_symbol = |text: &[u8]| symbols.iter().any(|symbol| symbol.as_bytes() == text);
+    let words: Vec<(u64, usize)> = symbols
+        .iter()
+        .filter(|symbol| symbol.len() <= 8)
+        .map(|symbol| (word(symbol.as_bytes(), 0, symbol.len()), symbol.len()))
+        .collect();
     let offsets = array.value_offsets();
     let data = array.value_data();
     for row in 0..array.len() {
-        let text = &data[offsets[row] as usize..offsets[row + 1] as usize];
-        if !is_symbol(text) && array.is_valid(row) {
-            let text = String::from_utf8_lossy(&text[..text.len().min(100)]);
-            return Err(Broken::new(format!(
-                "`{text}` is none of {}",
-                symbols.join("|")
-            )));
+        let start = offsets[row] as usize;
+        let length = offsets[row + 1] as usize - start;
+        let known = if length <= 8 {
+            words.contains(&(word(data, start, length), length))
+        } else {
+            let text = &data[start..start + length];
+            symbols.iter().any(|symbol| symbol.as_bytes() == text)
+        };
+        if !known && array.is_valid(row) {
+            let text = String::from_utf8_lossy(&data[start..start + length.min(100)]);
+            let symbols = symbols.join("|");
+            return Err(Broken::new(format!("`{text}` is none of {symbols}")));
         }
     }
     Ok(())
+}
+
+/// So many bytes, at most 8, as one number: faster to compare than slices are.
+fn word(data: &[u8], start: usize, length: usize) -> u64 {
+    match data.get(start..).and_then(|data| data.first_chunk()) {
+        Some(bytes) if length > 0 => u64::from_le_bytes(*bytes) & (u64::MAX >> (64 - 8 * length)),
+        _ => {
+            let mut bytes = [0; 8];
+            bytes[..length].copy_from_slice(&data[start..start + length]);
+            u64::from_le_bytes(bytes)
+        }
+    }
 }
 
 /// The same for symbols anywhere in an array: hosts read texts as symbols
