@@ -36,11 +36,11 @@ host: setup
 # The tests load these as Wasm.
 plugins: setup
 	@echo "building the plugins for wasm32-wasip2"
-	@$(cargo) build --release --locked --target wasm32-wasip2 -p cart -p hostile
+	@$(cargo) build --release --locked --target wasm32-wasip2 -p cart -p basics -p hostile
 
 demo: host
 	@$(sluicebox) build plugins/cart
-	@$(sluicebox) run examples/cart/demo.toml
+	@$(sluicebox) run examples/cart/pipeline.toml
 
 test: unit example
 

@@ -1,0 +1,230 @@
+//! Decides how mistakes in a pipeline's file reach a person: all at once, each
+//! with its place, what was expected there, and what to do.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::ops::Range;
+
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+use super::Origin;
+
+/// Bytes of the pipeline's file.
+pub type Span = Range<usize>;
+
+/// What is wrong (or odd) in one pipeline's file.
+#[derive(Debug)]
+pub struct Diagnostics {
+    origin: Origin,
+    mistakes: Vec<Mistake>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mistake {
+    pub severity: Severity,
+    pub message: String,
+    /// Places, each with what is to be seen there; the first is the main one.
+    pub labels: Vec<(Span, String)>,
+    pub help: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    /// It runs all the same.
+    Warning,
+}
+
+/// How diagnostics are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Colours, line drawing, wrapped at so many columns.
+    Terminal { width: usize },
+    /// ASCII, one message a line: for files, pipes and tests.
+    Plain,
+}
+
+impl Mistake {
+    pub fn new(message: impl Into<String>) -> Self {
+        Mistake {
+            severity: Severity::Error,
+            message: message.into(),
+            labels: Vec::new(),
+            help: None,
+        }
+    }
+
+    pub fn warning(message: impl Into<String>) -> Self {
+        Mistake {
+            severity: Severity::Warning,
+            ..Mistake::new(message)
+        }
+    }
+
+    pub fn at(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.labels.push((span, label.into()));
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn start(&self) -> usize {
+        self.labels.first().map_or(0, |(span, _)| span.start)
+    }
+}
+
+impl Diagnostics {
+    pub fn new(origin: Origin) -> Self {
+        Diagnostics {
+            origin,
+            mistakes: Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// Unless its line has one already: what a parser says after the first is
+    /// mostly its own confusion.
+    pub(super) fn push_once_a_line(&mut self, mistake: Mistake) {
+        let line = self.line_and_column(mistake.start()).0;
+        let seen = |other: &Mistake| self.line_and_column(other.start()).0 == line;
+        if !self.mistakes.iter().any(seen) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    /// In the order of the file.
+    pub fn sorted(mut self) -> Self {
+        self.mistakes.sort_by_key(Mistake::start);
+        self
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+        self.mistakes.iter()
+    }
+
+    /// Both counted from 1, columns in characters.
+    pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let text = &self.origin.text;
+        let before = text.get(..offset).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = 1 + before.matches('\n').count();
+        (line, 1 + before[line_start..].chars().count())
+    }
+
+    pub fn render(&self, look: Look) -> String {
+        let handler = match look {
+            Look::Terminal { width } => {
+                GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_width(width)
+            }
+            Look::Plain => GraphicalReportHandler::new_themed(GraphicalTheme::none())
+                .with_width(usize::MAX)
+                .with_wrap_lines(false),
+        }
+        .with_links(false)
+        .with_context_lines(0);
+        let source = NamedSource::new(&self.origin.file, self.origin.text.clone());
+        let mut text = String::new();
+        for mistake in &self.mistakes {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            let report = Report {
+                mistake,
+                source: &source,
+            };
+            if handler.render_report(&mut text, &report).is_err() {
+                text.push_str(&mistake.message);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+impl Look {
+    /// For what is written to stderr.
+    pub fn for_stderr() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if no_colour || !std::io::stderr().is_terminal() {
+            return Look::Plain;
+        }
+        let mut terminal = comfy_table::Table::new();
+        let width = terminal.use_stderr().width().unwrap_or(100);
+        Look::Terminal {
+            width: width.into(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(Look::Plain).trim_end())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A mistake together with the file it is in, as miette draws it.
+struct Report<'a> {
+    mistake: &'a Mistake,
+    source: &'a NamedSource<std::sync::Arc<str>>,
+}
+
+impl fmt::Debug for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mistake.fmt(f)
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.mistake.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl miette::Diagnostic for Report<'_> {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.mistake.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        let help = self.mistake.help.as_ref()?;
+        Some(Box::new(help))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let labels = self.mistake.labels.iter().enumerate().map(|(i, (span, label))| {
+            let text = Some(label.clone()).filter(|label| !label.is_empty());
+            let (start, length) = (span.start, span.len());
+            if i == 0 {
+                LabeledSpan::new_primary_with_span(text, (start, length))
+            } else {
+                LabeledSpan::new(text, start, length)
+            }
+        });
+        Some(Box::new(labels))
+    }
+}

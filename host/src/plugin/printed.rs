@@ -1,0 +1,150 @@
+//! What becomes of a plugin's stdout, stderr and log: lines in the host's log
+//! under the operator's name, and no more of them than a call may print.
+
+use std::sync::Arc;
+
+use tracing::Level;
+
+/// Bytes that one call may print before the rest of it is dropped.
+pub const CALL_BYTES_MAX: usize = 16 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug)]
+pub struct Printed {
+    label: Arc<str>,
+    bytes_left: usize,
+    cut: bool,
+    stdout_line: Vec<u8>,
+    stderr_line: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Printed {
+    pub fn new(label: Arc<str>) -> Self {
+        Printed {
+            label,
+            bytes_left: CALL_BYTES_MAX,
+            cut: false,
+            stdout_line: Vec::new(),
+            stderr_line: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let bytes = &bytes[..self.allowed(bytes.len())];
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = match stream {
+                Stream::Stdout => &mut self.stdout_line,
+                Stream::Stderr => &mut self.stderr_line,
+            };
+            line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let line = std::mem::take(line);
+                self.print(stream, &line);
+            }
+        }
+        if stream == Stream::Stderr {
+            self.stderr.extend_from_slice(bytes);
+        }
+    }
+
+    pub fn log(&mut self, level: Level, message: &str) {
+        let allowed = self.allowed(message.len());
+        self.line(level, &message.as_bytes()[..allowed]);
+    }
+
+    /// Ends a call: prints lines that it left open, and gives back what it
+    /// wrote to stderr. The next call may print as much again.
+    pub fn end_call(&mut self) -> Option<String> {
+        if self.bytes_left == CALL_BYTES_MAX {
+            return None;
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let line = match stream {
+                Stream::Stdout => std::mem::take(&mut self.stdout_line),
+                Stream::Stderr => std::mem::take(&mut self.stderr_line),
+            };
+            if !line.is_empty() {
+                self.print(stream, &line);
+            }
+        }
+        if self.cut {
+            let note = format!("… cut: a call may print {CALL_BYTES_MAX} bytes");
+            self.line(Level::WARN, note.as_bytes());
+        }
+        self.bytes_left = CALL_BYTES_MAX;
+        self.cut = false;
+        let stderr = std::mem::take(&mut self.stderr);
+        let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
+        (!stderr.is_empty()).then_some(stderr)
+    }
+
+    fn allowed(&mut self, bytes: usize) -> usize {
+        let allowed = bytes.min(self.bytes_left);
+        self.cut |= allowed < bytes;
+        self.bytes_left -= allowed;
+        allowed
+    }
+
+    fn print(&self, stream: Stream, line: &[u8]) {
+        let level = match stream {
+            Stream::Stdout => Level::INFO,
+            Stream::Stderr => Level::WARN,
+        };
+        self.line(level, line);
+    }
+
+    /// Control characters are shown as escapes: a plugin must not be able to
+    /// forge lines of the log or drive the terminal that shows it.
+    fn line(&self, level: Level, line: &[u8]) {
+        let line = line.trim_ascii_end();
+        if line.is_empty() {
+            return;
+        }
+        let mut text = String::with_capacity(line.len());
+        for character in String::from_utf8_lossy(line).chars() {
+            if character.is_control() && character != '\t' {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        let operator = &*self.label;
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
+            Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
+            Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
+            Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
+            Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_prints_so_much_and_no_more() {
+        let mut printed = Printed::new("clean".into());
+        for _ in 0..10_000 {
+            printed.write(Stream::Stderr, b"again and again\n");
+        }
+        assert!(printed.cut);
+        let stderr = printed.end_call().unwrap_or_default();
+        assert!(stderr.len() <= CALL_BYTES_MAX, "{}", stderr.len());
+
+        printed.write(Stream::Stderr, b"panicked at src/lib.rs:1:1");
+        assert_eq!(
+            printed.end_call().as_deref(),
+            Some("panicked at src/lib.rs:1:1")
+        );
+        assert_eq!(printed.end_call(), None);
+    }
+}

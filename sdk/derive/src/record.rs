@@ -1,0 +1,240 @@
+//! `#[derive(Record)]`: a reader and a writer with one part a field.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{DeriveInput, GenericParam, Lifetime, Type, parse_quote};
+
+use crate::syntax;
+
+pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let fields = syntax::fields(input, "a record")?;
+    let row = lifetime(input)?;
+    let record = &input.ident;
+    let (_, generics, _) = input.generics.split_for_impl();
+
+    let count = fields.len() as u32;
+    let types: Vec<&Type> = fields.iter().map(|field| &field.ty).collect();
+    let idents: Vec<_> = fields
+        .iter()
+        .filter_map(|field| field.ident.as_ref())
+        .collect();
+    let names: Vec<String> = idents.iter().map(|ident| syntax::name(ident)).collect();
+    let docs: Vec<String> = fields
+        .iter()
+        .map(|field| syntax::doc(&field.attrs))
+        .collect();
+    let values: Vec<_> = (0..fields.len())
+        .map(|i| format_ident!("value_{i}"))
+        .collect();
+    let indexes = 0..fields.len();
+    // Errors about a field's type belong to where the field is written.
+    let parts: Vec<TokenStream> = types
+        .iter()
+        .map(|field| quote_spanned!(field.span()=> <#field as ::sluicebox_sdk::Field<#row>>))
+        .collect();
+
+    Ok(quote! {
+        const _: () = {
+            use ::sluicebox_sdk::private;
+
+            #[doc(hidden)]
+            pub struct Reader<#row> {
+                #(#idents: #parts::Reader,)*
+                row: ::core::marker::PhantomData<&#row ()>,
+            }
+
+            #[doc(hidden)]
+            pub struct Writer<#row> {
+                #(#idents: #parts::Writer,)*
+                row: ::core::marker::PhantomData<&#row ()>,
+            }
+
+            impl<#row> ::core::default::Default for Writer<#row> {
+                fn default() -> Self {
+                    Writer {
+                        #(#idents: ::core::default::Default::default(),)*
+                        row: ::core::marker::PhantomData,
+                    }
+                }
+            }
+
+            impl<#row> private::Writer for Writer<#row> {
+                fn reserve(&mut self, rows: usize) {
+                    #(private::Writer::reserve(&mut self.#idents, rows);)*
+                }
+
+                fn finish(self, columns: &mut ::std::vec::Vec<private::Column>) {
+                    #(private::Writer::finish(self.#idents, columns);)*
+                }
+            }
+
+            #[automatically_derived]
+            impl<#row> ::sluicebox_sdk::Record<#row> for #record #generics {
+                type Reader = Reader<#row>;
+                type Writer = Writer<#row>;
+                const COLUMNS: usize = 0 #(+ #parts::COLUMNS)*;
+
+                fn describe(fields: &mut ::std::vec::Vec<private::SchemaField>) {
+                    #(#parts::describe(#names, #docs, fields);)*
+                }
+
+                fn inputs(
+                    columns: &#row [private::Column],
+                ) -> ::std::vec::Vec<private::Input<#row>> {
+                    let mut inputs = ::std::vec::Vec::new();
+                    let mut at = 0;
+                    #(
+                        inputs.extend(private::Input::of(#indexes, #parts::PASSES, &columns[at]));
+                        at += #parts::COLUMNS;
+                    )*
+                    let _ = at;
+                    inputs
+                }
+
+                #[inline]
+                fn reader(columns: &mut private::Columns<#row>, rows: usize) -> Reader<#row> {
+                    Reader {
+                        #(#idents: #parts::reader(columns, rows),)*
+                        row: ::core::marker::PhantomData,
+                    }
+                }
+
+                #[inline(always)]
+                unsafe fn read(
+                    reader: &mut Reader<#row>,
+                    row: usize,
+                ) -> ::core::result::Result<Self, private::Unreadable> {
+                    // Every field is read before any error is looked at: each
+                    // part must come past this row.
+                    // SAFETY: as the caller says, for each field.
+                    #(let #values = unsafe { #parts::read(&mut reader.#idents, row) };)*
+                    ::core::result::Result::Ok(#record {
+                        #(#idents: match #values {
+                            ::core::result::Result::Ok(value) => value,
+                            ::core::result::Result::Err(cause) => {
+                                return ::core::result::Result::Err(cause.within(#names));
+                            }
+                        },)*
+                    })
+                }
+
+                #[inline(always)]
+                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { #parts::skip(&mut reader.#idents, row) };)*
+                }
+
+                #[inline(always)]
+                unsafe fn write(
+                    &self,
+                    writer: &mut Writer<#row>,
+                    origin: private::Origin<#row, '_>,
+                ) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, origin) };)*
+                }
+
+                unsafe fn write_missing(writer: &mut Writer<#row>) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { #parts::write_missing(&mut writer.#idents) };)*
+                }
+            }
+
+            #[automatically_derived]
+            impl<#row> ::sluicebox_sdk::Field<#row> for #record #generics {
+                type Reader = Reader<#row>;
+                type Writer = private::RecordWriter<Writer<#row>>;
+                const COLUMNS: usize = 1 + <Self as ::sluicebox_sdk::Record<#row>>::COLUMNS;
+
+                fn describe(
+                    name: &str,
+                    doc: &str,
+                    fields: &mut ::std::vec::Vec<private::SchemaField>,
+                ) {
+                    let own = private::FieldType::Record(#count);
+                    fields.push(private::schema_field(name, doc, own));
+                    <Self as ::sluicebox_sdk::Record<#row>>::describe(fields);
+                }
+
+                fn reader(columns: &mut private::Columns<#row>, rows: usize) -> Reader<#row> {
+                    columns.record(rows);
+                    <Self as ::sluicebox_sdk::Record<#row>>::reader(columns, rows)
+                }
+
+                #[inline(always)]
+                unsafe fn read(
+                    reader: &mut Reader<#row>,
+                    row: usize,
+                ) -> ::core::result::Result<Self, private::Unreadable> {
+                    // SAFETY: as the caller says.
+                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::read(reader, row) }
+                }
+
+                #[inline(always)]
+                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
+                    // SAFETY: as the caller says.
+                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::skip(reader, row) }
+                }
+
+                #[inline(always)]
+                unsafe fn write(
+                    &self,
+                    writer: &mut Self::Writer,
+                    _origin: private::Origin<#row, '_>,
+                ) {
+                    let members = &mut writer.0;
+                    // SAFETY: as the caller says.
+                    unsafe {
+                        ::sluicebox_sdk::Record::write(self, members, private::Origin::NOWHERE)
+                    }
+                }
+
+                unsafe fn write_missing(writer: &mut Self::Writer) {
+                    let members = &mut writer.0;
+                    // SAFETY: as the caller says.
+                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::write_missing(members) }
+                }
+            }
+
+            #[automatically_derived]
+            impl<#row> ::sluicebox_sdk::Element<#row> for #record #generics {}
+
+            #[automatically_derived]
+            impl<#row> ::sluicebox_sdk::Outputs<#row> for #record #generics {
+                type Row = Self;
+                const AT_MOST_ONE: bool = true;
+
+                #[inline(always)]
+                fn each(self, mut take: impl FnMut(Self)) {
+                    take(self);
+                }
+            }
+        };
+    })
+}
+
+/// The lifetime that fields borrow with, or one for the record to be read with.
+fn lifetime(input: &DeriveInput) -> syn::Result<Lifetime> {
+    let mut lifetime = None;
+    for parameter in &input.generics.params {
+        match parameter {
+            GenericParam::Lifetime(parameter) if lifetime.is_none() => {
+                lifetime = Some(parameter.lifetime.clone());
+            }
+            GenericParam::Lifetime(second) => {
+                return Err(syn::Error::new(
+                    second.span(),
+                    "a record borrows from one row, with one lifetime",
+                ));
+            }
+            other => {
+                return Err(syn::Error::new(
+                    other.span(),
+                    "a record has a fixed schema and cannot be generic",
+                ));
+            }
+        }
+    }
+    Ok(lifetime.unwrap_or_else(|| parse_quote!('row)))
+}

@@ -1,0 +1,178 @@
+//! `#[derive(Symbol)]`: texts told apart by their length, then by a few loads.
+
+use std::collections::BTreeMap;
+
+use proc_macro2::{Literal, TokenStream};
+use quote::quote;
+use syn::spanned::Spanned;
+use syn::{Data, DeriveInput, Fields, LitStr, Variant};
+
+use crate::syntax;
+
+pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let Data::Enum(data) = &input.data else {
+        return Err(syn::Error::new(
+            input.ident.span(),
+            "a symbol is an enum; structs can have `#[derive(Record)]`",
+        ));
+    };
+    if !input.generics.params.is_empty() {
+        return Err(syn::Error::new(
+            input.generics.span(),
+            "a symbol's values are texts, it cannot be generic",
+        ));
+    }
+    if data.variants.is_empty() {
+        return Err(syn::Error::new(
+            input.ident.span(),
+            "a symbol has at least one value",
+        ));
+    }
+
+    let mut texts: Vec<String> = Vec::new();
+    let mut by_length: BTreeMap<usize, Vec<TokenStream>> = BTreeMap::new();
+    for variant in &data.variants {
+        let text = text(variant)?;
+        if texts.contains(&text) {
+            return Err(syn::Error::new(
+                variant.span(),
+                format!("two values have the text `{text}`"),
+            ));
+        }
+        let ident = &variant.ident;
+        let bytes = Literal::byte_string(text.as_bytes());
+        by_length.entry(text.len()).or_default().push(quote! {
+            if private::same(text, #bytes) {
+                return ::core::option::Option::Some(Self::#ident);
+            }
+        });
+        texts.push(text);
+    }
+    let symbol = &input.ident;
+    let idents: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
+    let first = &texts[0];
+    let lengths = by_length.keys();
+    let comparisons = by_length
+        .values()
+        .map(|comparisons| quote!(#(#comparisons)*));
+
+    Ok(quote! {
+        const _: () = {
+            use ::sluicebox_sdk::private;
+
+            const TEXTS: &[&str] = &[#(#texts),*];
+
+            impl #symbol {
+                #[inline(always)]
+                fn from_bytes(text: &[u8]) -> ::core::option::Option<Self> {
+                    match text.len() {
+                        #(#lengths => {
+                            let text = text.first_chunk::<#lengths>()?;
+                            #comparisons
+                            ::core::option::Option::None
+                        })*
+                        _ => ::core::option::Option::None,
+                    }
+                }
+            }
+
+            #[automatically_derived]
+            impl ::sluicebox_sdk::Symbol for #symbol {
+                const TEXTS: &'static [&'static str] = TEXTS;
+
+                #[inline]
+                fn from_text(text: &str) -> ::core::option::Option<Self> {
+                    Self::from_bytes(text.as_bytes())
+                }
+
+                #[inline]
+                fn text(&self) -> &'static str {
+                    match self {
+                        #(Self::#idents => #texts,)*
+                    }
+                }
+            }
+
+            #[automatically_derived]
+            impl<'row> ::sluicebox_sdk::Field<'row> for #symbol {
+                type Reader = private::TextReader<'row>;
+                type Writer = private::TextWriter<'row>;
+
+                fn describe(
+                    name: &str,
+                    doc: &str,
+                    fields: &mut ::std::vec::Vec<private::SchemaField>,
+                ) {
+                    let texts = TEXTS.iter().map(|&text| ::std::string::String::from(text));
+                    let own = private::FieldType::Symbol(texts.collect());
+                    fields.push(private::schema_field(name, doc, own));
+                }
+
+                fn reader(
+                    columns: &mut private::Columns<'row>,
+                    rows: usize,
+                ) -> private::TextReader<'row> {
+                    private::TextReader::new(columns, rows)
+                }
+
+                #[inline(always)]
+                unsafe fn read(
+                    reader: &mut private::TextReader<'row>,
+                    row: usize,
+                ) -> ::core::result::Result<Self, private::Unreadable> {
+                    // SAFETY: as the caller says.
+                    let text = unsafe { reader.next(row) };
+                    match Self::from_bytes(text) {
+                        ::core::option::Option::Some(value) => ::core::result::Result::Ok(value),
+                        ::core::option::Option::None => ::core::result::Result::Err(
+                            private::Unreadable::symbol(TEXTS, text),
+                        ),
+                    }
+                }
+
+                #[inline(always)]
+                unsafe fn skip(reader: &mut private::TextReader<'row>, row: usize) {
+                    // SAFETY: as the caller says.
+                    unsafe { reader.next(row) };
+                }
+
+                #[inline(always)]
+                unsafe fn write(
+                    &self,
+                    writer: &mut private::TextWriter<'row>,
+                    _origin: private::Origin<'row, '_>,
+                ) {
+                    let text = ::sluicebox_sdk::Symbol::text(self).as_bytes();
+                    // SAFETY: as the caller says.
+                    unsafe { writer.push(text, private::Packing::Text, private::Origin::NOWHERE) }
+                }
+
+                unsafe fn write_missing(writer: &mut private::TextWriter<'row>) {
+                    let text = #first.as_bytes();
+                    // SAFETY: as the caller says.
+                    unsafe { writer.push(text, private::Packing::Text, private::Origin::NOWHERE) }
+                }
+            }
+
+            #[automatically_derived]
+            impl ::sluicebox_sdk::Element<'_> for #symbol {}
+        };
+    })
+}
+
+fn text(variant: &Variant) -> syn::Result<String> {
+    if !matches!(variant.fields, Fields::Unit) {
+        return Err(syn::Error::new(
+            variant.span(),
+            "a symbol's values have no fields: each is one text",
+        ));
+    }
+    let given = variant
+        .attrs
+        .iter()
+        .find(|attribute| attribute.path().is_ident("symbol"));
+    match given {
+        Some(attribute) => Ok(attribute.parse_args::<LitStr>()?.value()),
+        None => Ok(syntax::snake_case(&variant.ident)),
+    }
+}

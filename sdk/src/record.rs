@@ -1,0 +1,469 @@
+//! Decides how a struct of the author's maps to columns: which columns it has,
+//! how a row is read from them, and how rows become columns again.
+//!
+//! Rows are read in order, from the first to the last, so a reader keeps where
+//! it is and loads each end once. Readers and writers check their columns when
+//! they are made and nothing after that; hence their `unsafe` methods, whose
+//! callers are the loops in [`crate::transform`] and [`crate::aggregate`].
+
+mod flag;
+mod list;
+mod number;
+mod optional;
+mod symbol;
+mod text;
+
+use std::fmt;
+
+use crate::Reject;
+use crate::bindings::exports::sluicebox::plugin::operators::Batch;
+use crate::bindings::sluicebox::plugin::columns::{Column, Values};
+use crate::bindings::sluicebox::plugin::schemas;
+
+pub use flag::Bits;
+pub use list::Element;
+pub use symbol::Symbol;
+pub use text::{TextReader, TextWriter};
+
+/// A struct whose fields are the columns of a row.
+///
+/// Derive it; the trait's methods are for the code that the derive writes.
+///
+/// A field may be of any integer or float, `bool`, `&'a str` or `String`,
+/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
+/// with `#[derive(Symbol)]`, another record, `Option` of these (may be missing)
+/// or `Vec` of these (a list). Borrowed fields are read without a copy. Doc
+/// comments of fields are shown to those who build pipelines.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// /// Something that a shopper did.
+/// #[derive(Record)]
+/// struct Event<'a> {
+///     /// Who did it.
+///     user_id: &'a str,
+///     action: Action,
+///     quantity: Option<u32>,
+///     lines: Vec<Line>,
+///     ts: Timestamp,
+/// }
+///
+/// #[derive(Record)]
+/// struct Line {
+///     sku: String,
+///     cents: i64,
+/// }
+///
+/// #[derive(Symbol)]
+/// enum Action {
+///     Add,
+///     Remove,
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record",
+    label = "not a record",
+    note = "rows are read and written as structs with `#[derive(Record)]`"
+)]
+pub trait Record<'a>: Sized {
+    #[doc(hidden)]
+    type Reader;
+    #[doc(hidden)]
+    type Writer: Writer;
+    /// How many columns the fields have, with all that is nested in them.
+    #[doc(hidden)]
+    const COLUMNS: usize;
+
+    #[doc(hidden)]
+    fn describe(fields: &mut Vec<schemas::Field>);
+
+    /// The fields whose columns an answer can pass on unchanged.
+    #[doc(hidden)]
+    fn inputs(columns: &'a [Column]) -> Vec<Input<'a>>;
+
+    #[doc(hidden)]
+    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
+
+    /// # Safety
+    /// Rows are read or skipped one after the other, from 0 to the `rows` that
+    /// the reader was made for.
+    #[doc(hidden)]
+    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable>;
+
+    /// # Safety
+    /// As [`Record::read`].
+    #[doc(hidden)]
+    unsafe fn skip(reader: &mut Self::Reader, row: usize);
+
+    /// # Safety
+    /// The row has been reserved.
+    #[doc(hidden)]
+    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>);
+
+    /// Takes up a row in every column, for a record that is missing.
+    ///
+    /// # Safety
+    /// As [`Record::write`].
+    #[doc(hidden)]
+    unsafe fn write_missing(writer: &mut Self::Writer);
+}
+
+/// What a field of a [`Record`] can be.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a field of a record",
+    label = "not a type that columns have",
+    note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `&'a [u8]`, \
+            `Vec<u8>`, `Timestamp`, enums with `#[derive(Symbol)]`, structs with \
+            `#[derive(Record)]`, and `Option` or `Vec` of these"
+)]
+pub trait Field<'a>: Sized {
+    #[doc(hidden)]
+    type Reader;
+    #[doc(hidden)]
+    type Writer: Writer;
+    #[doc(hidden)]
+    const COLUMNS: usize = 1;
+    #[doc(hidden)]
+    const NULLABLE: bool = false;
+    /// Set for borrowed texts and bytes, which can be recognised in an answer.
+    #[doc(hidden)]
+    const PASSES: Option<Packing> = None;
+
+    #[doc(hidden)]
+    fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>);
+
+    #[doc(hidden)]
+    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
+
+    /// # Safety
+    /// As [`Record::read`].
+    #[doc(hidden)]
+    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable>;
+
+    /// # Safety
+    /// As [`Record::read`].
+    #[doc(hidden)]
+    unsafe fn skip(reader: &mut Self::Reader, row: usize);
+
+    /// # Safety
+    /// As [`Record::write`].
+    #[doc(hidden)]
+    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>);
+
+    /// # Safety
+    /// As [`Record::write`].
+    #[doc(hidden)]
+    unsafe fn write_missing(writer: &mut Self::Writer);
+}
+
+/// Columns that are being built.
+#[doc(hidden)]
+pub trait Writer: Default {
+    /// Makes room for so many more rows.
+    fn reserve(&mut self, rows: usize);
+    fn finish(self, columns: &mut Vec<Column>);
+}
+
+/// The columns of a record inside of another: its own, then its members'.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct RecordWriter<W>(pub W);
+
+impl<W: Writer> Writer for RecordWriter<W> {
+    fn reserve(&mut self, rows: usize) {
+        self.0.reserve(rows);
+    }
+
+    fn finish(self, columns: &mut Vec<Column>) {
+        columns.push(Column {
+            validity: None,
+            values: Values::None,
+        });
+        self.0.finish(columns);
+    }
+}
+
+/// What the bytes of a packed column are.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    Text,
+    Bytes,
+}
+
+/// A column of the input that an answer can pass on: every row has a value.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// Counted in fields of the top level.
+    pub index: u32,
+    pub packing: Packing,
+    pub ends: &'a [u32],
+    pub data: &'a [u8],
+}
+
+/// Which input row an output row is made from.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Origin<'a, 'call> {
+    pub row: u32,
+    pub inputs: &'call [Input<'a>],
+    /// Of the output rows before this one.
+    pub parents: &'call [u32],
+}
+
+impl Origin<'_, '_> {
+    /// For values that are not a whole column of an answer.
+    pub const NOWHERE: Self = Origin {
+        row: 0,
+        inputs: &[],
+        parents: &[],
+    };
+}
+
+impl<'a> Input<'a> {
+    pub fn of(index: usize, packing: Option<Packing>, column: &'a Column) -> Option<Self> {
+        let (Some(packing), None, Values::Packed(packed)) =
+            (packing, &column.validity, &column.values)
+        else {
+            return None;
+        };
+        Some(Input {
+            index: u32::try_from(index).ok()?,
+            packing,
+            ends: &packed.ends,
+            data: &packed.data,
+        })
+    }
+
+    /// The bytes at a row.
+    ///
+    /// # Safety
+    /// `row` is a row of the batch, and a reader has checked the column.
+    #[inline(always)]
+    pub unsafe fn at(&self, row: u32) -> *const [u8] {
+        let row = row as usize;
+        // SAFETY: `row` is in the column, whose ends lie in its data.
+        unsafe {
+            let start = match row {
+                0 => 0,
+                _ => *self.ends.get_unchecked(row - 1),
+            };
+            let end = *self.ends.get_unchecked(row);
+            std::ptr::slice_from_raw_parts(
+                self.data.as_ptr().add(start as usize),
+                (end - start) as usize,
+            )
+        }
+    }
+}
+
+/// The columns of a batch that are still to be given to a reader.
+#[doc(hidden)]
+pub struct Columns<'a> {
+    left: std::slice::Iter<'a, Column>,
+    /// Inside a record that may be missing, members may have no value either.
+    pub gaps: bool,
+}
+
+impl<'a> Columns<'a> {
+    /// Makes the reader of a whole batch.
+    pub fn read_by<R: Record<'a>>(batch: &'a Batch) -> R::Reader {
+        assert_eq!(
+            batch.columns.len(),
+            R::COLUMNS,
+            "the host sent another number of columns than agreed"
+        );
+        let mut columns = Columns {
+            left: batch.columns.iter(),
+            gaps: false,
+        };
+        R::reader(&mut columns, batch.rows as usize)
+    }
+
+    /// The next column, of a field that has a value in each of `rows` rows.
+    pub fn next(&mut self, rows: usize) -> &'a Values {
+        let column = self.any();
+        if let (Some(validity), false) = (&column.validity, self.gaps) {
+            assert_length(validity.len(), rows.div_ceil(8));
+            // SAFETY: there is a bit for every row.
+            let complete = (0..rows).all(|row| unsafe { bit(validity, row) });
+            assert!(complete, "the host sent no value for a required field");
+        }
+        &column.values
+    }
+
+    /// The next column's validity, leaving the column for the next reader.
+    pub fn validity(&self, rows: usize) -> Option<&'a [u8]> {
+        let column = self.left.as_slice().first()?;
+        let validity = column.validity.as_deref()?;
+        assert_length(validity.len(), rows.div_ceil(8));
+        Some(validity)
+    }
+
+    /// The next column, a record's own.
+    pub fn record(&mut self, rows: usize) {
+        match self.next(rows) {
+            Values::None => {}
+            other => wrong_column("a record", other),
+        }
+    }
+
+    fn any(&mut self) -> &'a Column {
+        let column = self.left.next();
+        column.expect("the host sent fewer columns than agreed")
+    }
+}
+
+/// A value that is not what its field's type allows, and where.
+///
+/// Boxed, so that reading a row that is fine moves no more than a pointer.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Unreadable(Box<Mismatch>);
+
+#[derive(Debug)]
+struct Mismatch {
+    /// Innermost first.
+    path: Vec<&'static str>,
+    expected: &'static [&'static str],
+    found: String,
+}
+
+impl Unreadable {
+    #[cold]
+    pub fn symbol(expected: &'static [&'static str], found: &[u8]) -> Self {
+        const SHOWN: usize = 60;
+        let mut found = String::from_utf8_lossy(found).into_owned();
+        if let Some((cut, _)) = found.char_indices().nth(SHOWN) {
+            found.truncate(cut);
+            found.push('…');
+        }
+        Unreadable(Box::new(Mismatch {
+            path: Vec::new(),
+            expected,
+            found,
+        }))
+    }
+
+    /// The same, seen from the record that has the field.
+    #[cold]
+    pub fn within(mut self, field: &'static str) -> Self {
+        self.0.path.push(field);
+        self
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch {
+            path,
+            expected,
+            found,
+        } = &*self.0;
+        let path: Vec<&str> = path.iter().rev().copied().collect();
+        write!(
+            f,
+            "field `{}`: expected {}, found `{found}`",
+            path.join("."),
+            Choice(expected)
+        )
+    }
+}
+
+impl From<Unreadable> for Reject {
+    #[cold]
+    fn from(unreadable: Unreadable) -> Self {
+        Reject::new(unreadable)
+    }
+}
+
+/// As people list alternatives: `a`, `b` or `c`.
+struct Choice(&'static [&'static str]);
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, value) in self.0.iter().enumerate() {
+            let between = match i {
+                0 => "",
+                _ if i + 1 == self.0.len() => " or ",
+                _ => ", ",
+            };
+            write!(f, "{between}`{value}`")?;
+        }
+        Ok(())
+    }
+}
+
+/// A field of the schema that has no descendants, or whose descendants follow.
+#[doc(hidden)]
+pub fn schema_field(name: &str, doc: &str, field_type: schemas::FieldType) -> schemas::Field {
+    schemas::Field {
+        name: name.to_owned(),
+        type_: field_type,
+        nullable: false,
+        doc: doc.to_owned(),
+    }
+}
+
+/// # Safety
+/// There are more bits than `at`.
+#[inline(always)]
+unsafe fn bit(bits: &[u8], at: usize) -> bool {
+    // SAFETY: as the caller says.
+    let byte = unsafe { *bits.get_unchecked(at >> 3) };
+    byte >> (at & 7) & 1 == 1
+}
+
+/// Appends to a vector that has room.
+///
+/// # Safety
+/// The vector's length is less than its capacity.
+#[doc(hidden)]
+#[inline(always)]
+pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
+    debug_assert!(values.len() < values.capacity());
+    // SAFETY: there is room for one more, and it is written before it counts.
+    unsafe {
+        values.as_mut_ptr().add(values.len()).write(value);
+        values.set_len(values.len() + 1);
+    }
+}
+
+fn assert_length(found: usize, expected: usize) {
+    assert!(
+        found >= expected,
+        "the host sent a column of {found} entries for {expected}"
+    );
+}
+
+/// Checks once what every read relies on: that ends lie in what they divide.
+fn assert_ends(ends: &[u32], rows: usize, total: Option<usize>) -> usize {
+    assert_length(ends.len(), rows);
+    let mut last = 0;
+    let mut falls = false;
+    for &end in &ends[..rows] {
+        falls |= end < last;
+        last = end;
+    }
+    let last = last as usize;
+    assert!(
+        !falls && total.is_none_or(|total| last <= total),
+        "the host sent ends that are not in order"
+    );
+    last
+}
+
+#[cold]
+fn wrong_column(expected: &str, found: &Values) -> ! {
+    let found = match found {
+        Values::None => "a record",
+        Values::Bits(_) => "bits",
+        Values::Packed(_) => "texts or bytes",
+        Values::Ends(_) => "a list",
+        Values::Input(_) => "a reference to an input",
+        _ => "other numbers",
+    };
+    panic!("the host sent {found} where {expected} was agreed");
+}

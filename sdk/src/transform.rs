@@ -1,0 +1,329 @@
+//! Runs a plain function over the rows of a batch, and decides from what the
+//! function returns whether it filters, maps or does both.
+
+use std::marker::PhantomData;
+
+use crate::Reject;
+use crate::bindings::exports::sluicebox::plugin::operators::{self, Batch, Output, Transformed};
+use crate::bindings::sluicebox::plugin::description::Kind;
+use crate::bindings::sluicebox::plugin::schemas;
+use crate::operator::Shape;
+use crate::record::{Columns, Input, Origin, Record, Writer, push_reserved};
+
+/// What a transform can return.
+///
+/// | returns | and so |
+/// |---|---|
+/// | `bool` | keeps the row as it came, or drops it |
+/// | `()` | keeps every row |
+/// | a record | maps each row |
+/// | `Option` of a record | maps the rows that it keeps |
+/// | `Vec`, array or iterator of records | gives any number of rows for each |
+/// | `Result<…, Reject>` of any of these | may reject a row, with a reason |
+///
+/// `Form` tells these apart and is always inferred.
+#[diagnostic::on_unimplemented(
+    message = "an operator cannot return `{Self}`",
+    label = "not rows and not a decision",
+    note = "return `bool` to filter, a struct with `#[derive(Record)]` to map, `Option`, `Vec` or \
+            an iterator of such structs to give none or several rows, or `Result<_, Reject>` of \
+            any of these"
+)]
+pub trait Answer<'a, Form>: Sized {
+    #[doc(hidden)]
+    type Collector: Collector<'a>;
+
+    #[doc(hidden)]
+    fn collect(self, row: u32, collector: &mut Self::Collector) -> Result<(), Reject>;
+}
+
+/// One row, or several, as an operator gives them.
+///
+/// Every record is one row of itself; so are `Option`, `Vec`, arrays and boxed
+/// iterators of records.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record, nor several",
+    note = "rows are structs with `#[derive(Record)]`, or `Option` or `Vec` of these"
+)]
+pub trait Outputs<'a> {
+    #[doc(hidden)]
+    type Row: Record<'a>;
+    #[doc(hidden)]
+    const AT_MOST_ONE: bool;
+
+    #[doc(hidden)]
+    fn each(self, take: impl FnMut(Self::Row));
+}
+
+impl<'a, R: Record<'a>> Outputs<'a> for Option<R> {
+    type Row = R;
+    const AT_MOST_ONE: bool = true;
+
+    #[inline(always)]
+    fn each(self, mut take: impl FnMut(R)) {
+        if let Some(row) = self {
+            take(row);
+        }
+    }
+}
+
+macro_rules! several {
+    ($([$($generics:tt)*] $rows:ty;)*) => {$(
+        impl<'a, R: Record<'a>, $($generics)*> Outputs<'a> for $rows {
+            type Row = R;
+            const AT_MOST_ONE: bool = false;
+
+            #[inline]
+            fn each(self, take: impl FnMut(R)) {
+                self.into_iter().for_each(take);
+            }
+        }
+    )*};
+}
+
+several! {
+    [] Vec<R>;
+    [const N: usize] [R; N];
+    [] Box<dyn Iterator<Item = R> + 'a>;
+}
+
+/// Which rows are kept.
+#[doc(hidden)]
+pub enum Keep {}
+/// Rows that can be named as a type.
+#[doc(hidden)]
+pub enum Give {}
+/// Rows of an iterator.
+#[doc(hidden)]
+pub enum Iterate {}
+/// Any of these, unless the row is rejected.
+#[doc(hidden)]
+pub struct Judge<Form>(PhantomData<Form>);
+
+impl<'a> Answer<'a, Keep> for bool {
+    type Collector = Selection;
+
+    #[inline(always)]
+    fn collect(self, row: u32, selection: &mut Selection) -> Result<(), Reject> {
+        let kept = selection.0.len();
+        // SAFETY: there is room for all rows, and this is one of them. Writing
+        // first and counting then saves a branch that is hard to predict.
+        unsafe {
+            selection.0.as_mut_ptr().add(kept).write(row);
+            selection.0.set_len(kept + usize::from(self));
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Answer<'a, Keep> for () {
+    type Collector = Selection;
+
+    #[inline(always)]
+    fn collect(self, row: u32, selection: &mut Selection) -> Result<(), Reject> {
+        Answer::<Keep>::collect(true, row, selection)
+    }
+}
+
+impl<'a, O: Outputs<'a>> Answer<'a, Give> for O {
+    type Collector = Rows<'a, O::Row>;
+
+    #[inline(always)]
+    fn collect(self, row: u32, rows: &mut Self::Collector) -> Result<(), Reject> {
+        rows.give(self, row);
+        Ok(())
+    }
+}
+
+impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
+    type Collector = Rows<'a, I::Item>;
+
+    #[inline]
+    fn collect(self, row: u32, rows: &mut Self::Collector) -> Result<(), Reject> {
+        self.for_each(|output| {
+            rows.make_room();
+            // SAFETY: there is room for this one.
+            unsafe { rows.push(output, row) };
+        });
+        Ok(())
+    }
+}
+
+impl<'a, Form, A: Answer<'a, Form>> Answer<'a, Judge<Form>> for Result<A, Reject> {
+    type Collector = A::Collector;
+
+    #[inline(always)]
+    fn collect(self, row: u32, collector: &mut Self::Collector) -> Result<(), Reject> {
+        self?.collect(row, collector)
+    }
+}
+
+/// What the answers for the rows of a batch add up to.
+#[doc(hidden)]
+pub trait Collector<'a> {
+    const KIND: Kind;
+
+    fn describe() -> Vec<schemas::Field>;
+    /// With room for one answer a row.
+    fn new(rows: usize, inputs: Vec<Input<'a>>) -> Self;
+    fn finish(self) -> Output;
+}
+
+#[doc(hidden)]
+pub struct Selection(Vec<u32>);
+
+impl<'a> Collector<'a> for Selection {
+    const KIND: Kind = Kind::Filter;
+
+    fn describe() -> Vec<schemas::Field> {
+        Vec::new()
+    }
+
+    fn new(rows: usize, _inputs: Vec<Input<'a>>) -> Self {
+        Selection(Vec::with_capacity(rows))
+    }
+
+    fn finish(self) -> Output {
+        Output::Selection(self.0)
+    }
+}
+
+/// Output rows and their parents.
+#[doc(hidden)]
+pub struct Rows<'a, R: Record<'a>> {
+    parents: Vec<u32>,
+    columns: R::Writer,
+    inputs: Vec<Input<'a>>,
+}
+
+impl<'a, R: Record<'a>> Rows<'a, R> {
+    /// Takes all output rows of one input row. Those that are at most one have
+    /// had their room since the beginning.
+    #[inline(always)]
+    pub fn give<O: Outputs<'a, Row = R>>(&mut self, outputs: O, parent: u32) {
+        outputs.each(|output| {
+            if !O::AT_MOST_ONE {
+                self.make_room();
+            }
+            // SAFETY: there is room for this one.
+            unsafe { self.push(output, parent) };
+        });
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self) {
+        if self.parents.len() == self.parents.capacity() {
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let used = self.parents.capacity();
+        self.parents.reserve(used.max(16));
+        self.columns.reserve(self.parents.capacity() - used);
+    }
+
+    /// # Safety
+    /// There is room for one more.
+    #[inline(always)]
+    unsafe fn push(&mut self, output: R, parent: u32) {
+        let origin = Origin {
+            row: parent,
+            inputs: &self.inputs,
+            parents: &self.parents,
+        };
+        // SAFETY: parents and columns have the same room, and one is left.
+        unsafe {
+            output.write(&mut self.columns, origin);
+            push_reserved(&mut self.parents, parent);
+        }
+    }
+
+    pub fn finish(self) -> operators::Rows {
+        let rows = self.parents.len() as u32;
+        let mut columns = Vec::with_capacity(R::COLUMNS);
+        self.columns.finish(&mut columns);
+        operators::Rows {
+            parents: self.parents,
+            columns: Batch { rows, columns },
+        }
+    }
+}
+
+impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
+    const KIND: Kind = Kind::Transform;
+
+    fn describe() -> Vec<schemas::Field> {
+        let mut fields = Vec::new();
+        R::describe(&mut fields);
+        fields
+    }
+
+    fn new(rows: usize, inputs: Vec<Input<'a>>) -> Self {
+        let parents = Vec::with_capacity(rows);
+        let mut columns = R::Writer::default();
+        columns.reserve(parents.capacity());
+        Rows {
+            parents,
+            columns,
+            inputs,
+        }
+    }
+
+    fn finish(self) -> Output {
+        Output::Rows(Rows::finish(self))
+    }
+}
+
+/// What the function takes and gives, without calling it.
+#[doc(hidden)]
+pub fn shape<'a, P, I, O, Form>(_transform: impl Fn(I, &'a P) -> O) -> Shape
+where
+    P: 'a,
+    I: Record<'a>,
+    O: Answer<'a, Form>,
+{
+    let mut input = Vec::new();
+    I::describe(&mut input);
+    Shape {
+        kind: O::Collector::KIND,
+        input,
+        output: O::Collector::describe(),
+        state: Vec::new(),
+    }
+}
+
+/// Calls the function for each row.
+#[doc(hidden)]
+#[inline(always)]
+pub fn run<'a, P, I, O, Form>(
+    batch: &'a Batch,
+    parameters: &'a P,
+    transform: impl Fn(I, &'a P) -> O,
+) -> Transformed
+where
+    I: Record<'a>,
+    O: Answer<'a, Form>,
+{
+    let mut reader = Columns::read_by::<I>(batch);
+    let mut collector = O::Collector::new(batch.rows as usize, I::inputs(&batch.columns));
+    let mut rejects = Vec::new();
+    for row in 0..batch.rows {
+        // SAFETY: the rows are read in order, and there are so many.
+        let outcome = match unsafe { I::read(&mut reader, row as usize) } {
+            Ok(input) => transform(input, parameters).collect(row, &mut collector),
+            Err(unreadable) => Err(unreadable.into()),
+        };
+        if let Err(reject) = outcome {
+            rejects.push(operators::Reject {
+                row,
+                reason: reject.into_reason(),
+            });
+        }
+    }
+    Transformed {
+        output: collector.finish(),
+        rejects,
+    }
+}
