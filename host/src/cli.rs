@@ -1,14 +1,16 @@
 //! The command line: what each command takes and does. Exit codes: 0 done,
 //! 1 a run or test failed, 2 wrong usage or config.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
-use crate::config::Config;
-use crate::plan::Plan;
-use crate::plugin::WasmLoader;
+use crate::config::{Config, Diagnostics, Look};
+use crate::plan::{self, Plan};
+use crate::plugin::{PluginLoader, inspect};
 
 /// `sluicebox build`: a plugin's crate into a component.
 pub mod build;
@@ -39,6 +41,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Build the plugin of a crate, and put its .wasm beside its Cargo.toml
+    Build {
+        /// The crate's folder
+        #[arg(default_value = ".")]
+        path: PathBuf,
+    },
+    /// Start a plugin or a pipeline
+    #[command(subcommand)]
+    New(New),
     /// Show what a plugin holds: operators, schemas, parameters, imports
     Inspect {
         /// The plugin's .wasm file
@@ -49,10 +60,33 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum New {
+    /// A crate with a filter, a map and an aggregate, their tests and a pipeline
+    Plugin {
+        name: String,
+        /// Where; a folder of its name by default
+        #[arg(long)]
+        path: Option<PathBuf>,
+        /// The folder of the sluicebox-sdk crate, to use it from there
+        #[arg(long)]
+        sdk: Option<PathBuf>,
+    },
+    /// A pipeline on generated events, to be changed
+    Pipeline {
+        name: String,
+        /// Where; a folder of its name by default
+        #[arg(long)]
+        path: Option<PathBuf>,
+    },
+}
+
 /// A command that did not do what it was asked to.
 pub enum Trouble {
-    /// Wrong usage or config, already worded for people.
+    /// Wrong usage.
     Usage(anyhow::Error),
+    /// A pipeline's file is wrong.
+    Config(Diagnostics),
     /// It was tried and failed.
     Failed(anyhow::Error),
 }
@@ -64,6 +98,11 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { pipeline, json } => check(&pipeline, json),
+        Command::Build { path } => build(&path),
+        Command::New(New::Plugin { name, path, sdk }) => {
+            created(new::plugin(&name, path.as_deref(), sdk.as_deref()))
+        }
+        Command::New(New::Pipeline { name, path }) => created(new::pipeline(&name, path.as_deref())),
         Command::Inspect { plugin, json } => inspect(&plugin, json),
     };
     match done {
@@ -73,25 +112,63 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Trouble::Usage(error)) => {
-            eprintln!("{error:#}");
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(Trouble::Config(mistakes)) => {
+            eprint!("{}", mistakes.render(Look::for_stderr()));
             ExitCode::from(2)
         }
     }
 }
 
-fn check(_pipeline: &Path, _json: bool) -> Result<(), Trouble> {
-    todo!()
+fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
+    let plan = load(pipeline, &loader()?)?;
+    if json { print_json(&plan::describe(&plan)) } else { print(&plan::draw(&plan)) }
 }
 
-fn inspect(_plugin: &Path, _json: bool) -> Result<(), Trouble> {
-    todo!()
+fn build(path: &Path) -> Result<(), Trouble> {
+    let built = build::build(path, &loader()?).map_err(|error| Trouble::Failed(error.into()))?;
+    print(&format!("{built}\n"))
 }
 
-/// Reads and checks a pipeline file.
-pub fn load(_pipeline: &Path) -> Result<Plan, Trouble> {
-    let _ = WasmLoader::new;
-    let _: Option<Config> = None;
-    todo!()
+fn created(created: Result<new::Created, new::NewError>) -> Result<(), Trouble> {
+    let created = created.map_err(|error| Trouble::Usage(error.into()))?;
+    print(&format!("{created}\n"))
+}
+
+fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
+    let plugin = loader()?.plugin(plugin).map_err(|error| Trouble::Usage(error.into()))?;
+    if json { print_json(&inspect::inspect(&plugin)) } else { print(&inspect::render(&plugin)) }
+}
+
+/// Reads and checks a pipeline's file.
+fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
+    let config = Config::read(pipeline).map_err(Trouble::Config)?;
+    let folder = pipeline.parent().unwrap_or(Path::new("."));
+    let (plan, warnings) = plan::build(&config, folder, loader).map_err(Trouble::Config)?;
+    if !warnings.is_empty() {
+        eprint!("{}", warnings.render(Look::for_stderr()));
+    }
+    Ok(plan)
+}
+
+fn loader() -> Result<PluginLoader, Trouble> {
+    PluginLoader::new().map_err(Trouble::Failed)
+}
+
+/// To stdout. That nobody reads on, as behind `| head`, is no failure.
+fn print(text: &str) -> Result<(), Trouble> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Trouble::Failed(error.into())),
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Trouble::Failed(error.into()))?;
+    print(&format!("{text}\n"))
 }
 
 /// Plugins and the host log to stderr, at `SLUICEBOX_LOG` (default `info`).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::status::{Status, StatusStyle};
-use super::{Trouble, load};
+use super::{Trouble, load, loader};
 use crate::clock::SystemClock;
 use crate::run::Job;
 
@@ -23,7 +23,7 @@ pub struct RunArguments {
 }
 
 pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
-    let plan = load(&arguments.pipeline)?;
+    let plan = load(&arguments.pipeline, &loader()?)?;
     let style = match (arguments.json, arguments.quiet) {
         (true, _) => StatusStyle::Json,
         (_, true) => StatusStyle::Quiet,

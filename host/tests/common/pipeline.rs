@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
 use sluicebox::plan::{self, NodeKind, Plan, SinkConnector};
-use sluicebox::plugin::WasmLoader;
+use sluicebox::plugin::PluginLoader;
 use sluicebox::run::{Job, RunError, Summary};
 use sluicebox::sink::dead_letter::render_row;
 
@@ -19,7 +19,7 @@ pub const VARIANTS: [(usize, usize); 9] = [
 pub fn plan_of(text: &str, folder: &Path) -> Plan {
     let config = Config::parse("pipeline.toml", text)
         .unwrap_or_else(|error| panic!("{error:?}"));
-    let loader = WasmLoader::new().unwrap_or_else(|error| panic!("{error}"));
+    let loader = PluginLoader::new().unwrap_or_else(|error| panic!("{error}"));
     plan::build(&config, folder, &loader).unwrap_or_else(|error| panic!("{error:?}"))
 }
 

@@ -21,7 +21,7 @@ use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
 use sluicebox::logic::Loader;
 use sluicebox::plan::{self, GeneratorPlan, NodeKind, Plan, SourceConnector};
-use sluicebox::plugin::WasmLoader;
+use sluicebox::plugin::PluginLoader;
 use sluicebox::run::Job;
 use sluicebox::source::generator::Generator;
 
@@ -209,7 +209,7 @@ fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
             run_pipeline(arguments, *case, cores, batches, &native::NativeLoader)?
         }
         (Variant::Wasm, _) => {
-            run_pipeline(arguments, *case, cores, batches, &WasmLoader::new()?)?
+            run_pipeline(arguments, *case, cores, batches, &PluginLoader::new()?)?
         }
     };
     println!("{seconds}");
