@@ -69,7 +69,7 @@ deny: setup
 
 bench: host plugins
 	@$(sluicebox) build plugins/cart
-	@$(built)/release/bench
+	@$(built)/release/bench --plugin plugins/cart/cart.wasm
 
 clean:
 	@$(cargo) clean
