@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::style::presets;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
@@ -214,7 +215,7 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
 
 fn table(summary: &Summary) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["node", "rows in", "rows out", "late", "rejected", "failed"]);
     for node in &summary.nodes {
         let counts = [node.rows_in, node.rows_out, node.late, node.rejected, node.failed];
