@@ -40,7 +40,7 @@ plugins: setup
 
 demo: host
 	@$(sluicebox) build plugins/cart
-	@$(sluicebox) run examples/cart/demo.toml
+	@$(sluicebox) run examples/cart/pipeline.toml
 
 test: unit example
 

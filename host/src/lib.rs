@@ -42,3 +42,5 @@ pub mod state;
 pub mod router;
 /// Where rows go.
 pub mod sink;
+/// Pipelines put to the test.
+pub mod testing;
