@@ -4,8 +4,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use comfy_table::style::presets;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;

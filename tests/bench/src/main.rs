@@ -376,7 +376,7 @@ fn chosen<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
 /// A line a case, input and number of cores, with what Wasm is to the others.
 fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::style::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "M rows/s", "input", "cores", "hand-written", "native operator", "wasm", "wasm/native",
         "sandbox share", "wasm/hand-written",
