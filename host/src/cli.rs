@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::plan::{self, Plan};
-use crate::plugin::{PluginLoader, inspect};
+use crate::plugin::PluginLoader;
 
 /// `sluicebox build`: a plugin's crate into a component.
 pub mod build;
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
 
 fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
     let plan = load(pipeline, &loader()?)?;
-    if json { print_json(&plan::describe(&plan)) } else { print(&plan::draw(&plan)) }
+    if json { print_json(&plan::summary(&plan)) } else { print(&plan::draw(&plan)) }
 }
 
 fn build(path: &Path) -> Result<(), Trouble> {
@@ -139,14 +139,16 @@ fn created(created: Result<new::Created, new::NewError>) -> Result<(), Trouble> 
 
 fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
     let plugin = loader()?.plugin(plugin).map_err(|error| Trouble::Usage(error.into()))?;
-    if json { print_json(&inspect::inspect(&plugin)) } else { print(&inspect::render(&plugin)) }
+    let inspection = plugin.inspect();
+    if json { print_json(&inspection) } else { print(&format!("{}\n", inspection.to_text())) }
 }
 
 /// Reads and checks a pipeline's file.
 fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
     let config = Config::read(pipeline).map_err(Trouble::Config)?;
     let folder = pipeline.parent().unwrap_or(Path::new("."));
-    let (plan, warnings) = plan::build(&config, folder, loader).map_err(Trouble::Config)?;
+    let plan = plan::build(&config, folder, loader).map_err(Trouble::Config)?;
+    let warnings = plan::warnings(&config, &plan);
     if !warnings.is_empty() {
         eprint!("{}", warnings.render(Look::for_stderr()));
     }

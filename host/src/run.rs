@@ -1,8 +1,8 @@
 //! Turns a plan into tasks, connects them, and runs them to their end.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::operator::{DeadLetter, OperatorError};
 use crate::plan::{Exchange, NodeId, NodeKind, OutPort, Plan};
 use crate::progress::{NodeProgress, NodeSnapshot, Role};
 use crate::router::{Consumer, Router};
-use crate::sink::dead_letter::DeadLetterWriter;
+use crate::sink::dead_letter::DeadLetters;
 use crate::sink::{self, SinkError};
 use crate::source::{self, SourceContext};
 use crate::task::{Head, Link, Stop, Task, TaskContext, TaskError, Work};
@@ -333,15 +333,15 @@ impl Wiring {
 /// Writes the dead letters of all tasks to one file, which exists only once
 /// there is one.
 async fn write_dead_letters(
-    path: Option<std::path::PathBuf>,
+    path: Option<PathBuf>,
     mut letters: mpsc::Receiver<Vec<DeadLetter>>,
 ) -> Result<(), SinkError> {
-    let mut writer: Option<DeadLetterWriter> = None;
+    let mut writer: Option<DeadLetters> = None;
     while let Some(letters) = letters.recv().await {
         let Some(path) = &path else { continue };
         let writer = match &mut writer {
             Some(writer) => writer,
-            None => writer.insert(DeadLetterWriter::open(Path::new(path))?),
+            None => writer.insert(DeadLetters::open(path)?),
         };
         writer.write(&letters)?;
     }

@@ -143,7 +143,7 @@ impl Task {
             for what in incoming {
                 self.handle(what, &mut deliveries, &mut dead_letters)?;
                 for delivery in deliveries.drain(..) {
-                    self.deliver(delivery).await?;
+                    self.router(delivery.exit).send(delivery.element).await?;
                 }
                 if !dead_letters.is_empty() {
                     let letters = std::mem::take(&mut dead_letters);
@@ -203,13 +203,12 @@ impl Task {
         flow.enter(0, edge, element)
     }
 
-    async fn deliver(&self, delivery: Delivery) -> Result<(), Gone> {
-        let router = match delivery.exit {
+    fn router(&self, exit: Exit) -> &Router {
+        match exit {
             Exit::Entry => &self.entry,
             Exit::Main(link) => &self.chain[link].router,
             Exit::Late(link) => &self.chain[link].late,
-        };
-        router.send(delivery.element).await
+        }
     }
 }
 

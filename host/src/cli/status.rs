@@ -214,7 +214,7 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
 
 fn table(summary: &Summary) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["node", "rows in", "rows out", "late", "rejected", "failed"]);
     for node in &summary.nodes {
         let counts = [node.rows_in, node.rows_out, node.late, node.rejected, node.failed];

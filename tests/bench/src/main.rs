@@ -243,8 +243,8 @@ fn run_pipeline(
 }
 
 fn plan(text: &str, loader: &dyn Loader) -> anyhow::Result<Plan> {
-    let config = Config::parse("bench.toml", text).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    plan::build(&config, Path::new("."), loader).map_err(|error| anyhow::anyhow!("{error:?}"))
+    let config = Config::parse("bench.toml", text).map_err(anyhow::Error::from)?;
+    plan::build(&config, Path::new("."), loader).map_err(anyhow::Error::from)
 }
 
 /// Rows that are there already, dealt out to as many partitions as cores.
@@ -376,7 +376,7 @@ fn chosen<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
 /// A line a case, input and number of cores, with what Wasm is to the others.
 fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "M rows/s", "input", "cores", "hand-written", "native operator", "wasm", "wasm/native",
         "sandbox share", "wasm/hand-written",
