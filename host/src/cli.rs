@@ -20,6 +20,8 @@ pub mod new;
 pub mod run;
 /// What people see of a run while it goes on, and at its end.
 pub mod status;
+/// `sluicebox test`: input rows, and the rows expected of them.
+pub mod test;
 
 /// Streaming pipelines whose operators are WebAssembly plugins.
 #[derive(Parser)]
@@ -47,6 +49,8 @@ enum Command {
         #[arg(default_value = ".")]
         path: PathBuf,
     },
+    /// Test a pipeline: input rows, and the rows expected of them
+    Test(test::TestArguments),
     /// Start a plugin or a pipeline
     #[command(subcommand)]
     New(New),
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { pipeline, json } => check(&pipeline, json),
         Command::Build { path } => build(&path),
+        Command::Test(arguments) => test::test(&arguments),
         Command::New(New::Plugin { name, path, sdk }) => {
             created(new::plugin(&name, path.as_deref(), sdk.as_deref()))
         }

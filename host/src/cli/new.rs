@@ -1,6 +1,7 @@
 //! Decides what a new plugin or pipeline looks like: files that build, pass
 //! their own test and run as they are, wherever they are put.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,15 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
+const PLUGIN_COMMANDS: &[&str] = &[
+    "cargo test",
+    "sluicebox build",
+    "sluicebox run pipeline.toml",
+    "sluicebox test",
+];
+
+const PIPELINE_COMMANDS: &[&str] = &["sluicebox run pipeline.toml", "sluicebox test"];
+
 const NAME_LENGTH_MAX: usize = 64;
 
 /// What was made.
@@ -107,6 +117,8 @@ pub struct Created {
     pub folder: PathBuf,
     /// Paths in the folder.
     pub files: Vec<PathBuf>,
+    /// Commands to try in it.
+    pub next: &'static [&'static str],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +149,12 @@ pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<C
         ("crate_name", &crate_name),
         ("sdk", &dependency),
     ];
-    write(PLUGIN, folder.unwrap_or(Path::new(name)), &values)
+    write(
+        PLUGIN,
+        PLUGIN_COMMANDS,
+        folder.unwrap_or(Path::new(name)),
+        &values,
+    )
 }
 
 /// Makes a pipeline's folder, that shows generated events until a plugin is
@@ -146,6 +163,7 @@ pub fn pipeline(name: &str, folder: Option<&Path>) -> Result<Created, NewError> 
     check_name(name)?;
     write(
         PIPELINE,
+        PIPELINE_COMMANDS,
         folder.unwrap_or(Path::new(name)),
         &[("name", name)],
     )
@@ -253,6 +271,7 @@ fn path_dependency(path: &Path) -> Result<String, NewError> {
 /// existing file is found before the first one is written.
 fn write(
     templates: &[Template],
+    next: &'static [&'static str],
     folder: &Path,
     values: &[(&str, &str)],
 ) -> Result<Created, NewError> {
@@ -275,7 +294,18 @@ fn write(
             .iter()
             .map(|(path, _)| PathBuf::from(path))
             .collect(),
+        next,
     })
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "made {}:", self.folder.display())?;
+        for file in &self.files {
+            writeln!(f, "  {}", file.display())?;
+        }
+        write!(f, "in it, try: {}", self.next.join(", "))
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
