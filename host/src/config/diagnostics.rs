@@ -216,15 +216,20 @@ impl miette::Diagnostic for Report<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let labels = self.mistake.labels.iter().enumerate().map(|(i, (span, label))| {
-            let text = Some(label.clone()).filter(|label| !label.is_empty());
-            let (start, length) = (span.start, span.len());
-            if i == 0 {
-                LabeledSpan::new_primary_with_span(text, (start, length))
-            } else {
-                LabeledSpan::new(text, start, length)
-            }
-        });
+        let labels = self
+            .mistake
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(i, (span, label))| {
+                let text = Some(label.clone()).filter(|label| !label.is_empty());
+                let (start, length) = (span.start, span.len());
+                if i == 0 {
+                    LabeledSpan::new_primary_with_span(text, (start, length))
+                } else {
+                    LabeledSpan::new(text, start, length)
+                }
+            });
         Some(Box::new(labels))
     }
 }

@@ -69,7 +69,10 @@ impl<'a> Table<'a> {
 
     pub fn optional(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
-        let entry = self.entries.iter_mut().find(|entry| entry.key.get_ref() == key)?;
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.key.get_ref() == key)?;
         entry.read = true;
         Some(Value {
             what: format!("`{key}` of {}", self.owner),
@@ -87,9 +90,10 @@ impl<'a> Table<'a> {
         let value = self.optional(key);
         if value.is_none() {
             // A misspelt key would be reported twice, and less helpfully here.
-            let misspelt = self.entries.iter().any(|entry| {
-                !entry.read && suggest::nearest(entry.key.get_ref(), [key]).is_some()
-            });
+            let misspelt = self
+                .entries
+                .iter()
+                .any(|entry| !entry.read && suggest::nearest(entry.key.get_ref(), [key]).is_some());
             if !misspelt {
                 mistakes.push(
                     Mistake::new(format!("{} has no `{key}`", self.owner))
@@ -152,7 +156,8 @@ impl<'a> Value<'a> {
     /// Reports that the value is not what was wanted.
     pub fn refuse(&self, wanted: &str, mistakes: &mut Diagnostics) {
         let found = format!("this is {}", kind(self.raw()));
-        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), found));
+        mistakes
+            .push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), found));
     }
 
     pub fn text(&self, wanted: &str, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
@@ -235,7 +240,10 @@ impl<'a> Value<'a> {
 
     /// Milliseconds, at least `least_ms` of them.
     pub fn duration(&self, least_ms: i64, mistakes: &mut Diagnostics) -> Option<Spanned<i64>> {
-        let text = self.text("a duration, such as \"500ms\", \"5s\" or \"1h 30m\"", mistakes)?;
+        let text = self.text(
+            "a duration, such as \"500ms\", \"5s\" or \"1h 30m\"",
+            mistakes,
+        )?;
         match quantity::duration_ms(text.get_ref()) {
             Ok(ms) if ms >= least_ms => Some(Spanned::new(self.span(), ms)),
             Ok(_) => {
@@ -247,7 +255,9 @@ impl<'a> Value<'a> {
                 mistakes.push(
                     Mistake::new(format!("{} is not a duration: {problem}", self.what))
                         .at(self.span(), "here")
-                        .help("write a number with ms, s, m, h or d, such as \"500ms\" or \"1h 30m\""),
+                        .help(
+                            "write a number with ms, s, m, h or d, such as \"500ms\" or \"1h 30m\"",
+                        ),
                 );
                 None
             }
@@ -336,7 +346,8 @@ impl<'a> Value<'a> {
     }
 
     fn out_of_range(&self, wanted: &str, mistakes: &mut Diagnostics) {
-        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), "here"));
+        mistakes
+            .push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), "here"));
     }
 }
 
@@ -346,7 +357,9 @@ pub(super) fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diag
     let text = name.get_ref();
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.len() <= 100
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !good {
         mistakes.push(
             Mistake::new(format!("{what}: `{text}` cannot be a name"))
