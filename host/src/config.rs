@@ -107,11 +107,7 @@ impl Config {
         let mut mistakes = Diagnostics::new(origin.clone());
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors {
-            let end = text.len();
-            let span = error.span().unwrap_or(end..end);
-            mistakes.push_once_a_line(
-                Mistake::new(format!("this is not TOML: {}", error.message())).at(span, "here"),
-            );
+            mistakes.push_once_a_line(syntax_mistake(&error, text));
         }
         if !mistakes.is_empty() {
             return Err(mistakes.sorted());
@@ -125,10 +121,34 @@ impl Config {
     }
 }
 
+fn syntax_mistake(error: &toml::de::Error, text: &str) -> Mistake {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let rest = text.get(span.start..).unwrap_or_default();
+    let is_line_end = rest.is_empty() || rest.starts_with(['\n', '\r']);
+    let message = error.message();
+    if is_line_end && message.starts_with("string values must be quoted") {
+        return Mistake::new("a value is missing").at(before(span.start), "after this");
+    }
+    let mistake = Mistake::new(format!("this is not TOML: {message}"));
+    match is_line_end {
+        true => mistake.at(before(span.start), ""),
+        false => mistake.at(span, ""),
+    }
+}
+
+/// The end of a line cannot be underlined; what stands before it can.
+fn before(end: usize) -> Span {
+    end.saturating_sub(1)..end
+}
+
 fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -> Option<Config> {
     let name = table
-        .required("name", "the pipeline's name", mistakes)
-        .and_then(|value| value.name(mistakes));
+        .required(
+            "name",
+            "what its checkpoints and dead letters are known by",
+            mistakes,
+        )
+        .and_then(|value| value.name("the name of the pipeline", mistakes));
     let parallelism = table
         .optional("parallelism")
         .and_then(|value| value.integer(1..=PARALLELISM_MAX, mistakes));
@@ -177,7 +197,8 @@ fn read_sections<T>(
         return Vec::new();
     };
     let read_one = |(name, value): (Spanned<String>, Value)| {
-        let name_is_good = reader::check_name(singular, &name, mistakes);
+        let name_is_good =
+            reader::check_name(&format!("the name of this {singular}"), &name, mistakes);
         let owner = format!("{singular} `{}`", name.get_ref());
         let table = value
             .named(&owner)

@@ -54,13 +54,13 @@ impl Reader<'_> {
         if depth > DEPTH_MAX {
             let message = format!("{} is nested more than {DEPTH_MAX} deep", value.what());
             self.mistakes
-                .push(Mistake::new(message).at(name.span(), "here"));
+                .push(Mistake::new(message).at(name.span(), ""));
             return None;
         }
         if written.trim_end_matches('?').is_empty() {
             let message = format!("{}: a field needs a name", value.what());
             self.mistakes
-                .push(Mistake::new(message).at(name.span(), "here"));
+                .push(Mistake::new(message).at(name.span(), ""));
             return None;
         }
         match value.raw() {
@@ -106,7 +106,7 @@ impl Reader<'_> {
             let message = format!("{} is a record without members", value.what());
             self.mistakes.push(
                 Mistake::new(message)
-                    .at(value.span(), "here")
+                    .at(value.span(), "")
                     .help("name them with their types, such as { street = \"utf8\" }"),
             );
             return None;
@@ -126,7 +126,7 @@ impl Reader<'_> {
         if let Err(problem) = &parsed {
             self.mistakes.push(
                 Mistake::new(format!("{}: {}", value.what(), problem.message))
-                    .at(value.span(), "here")
+                    .at(value.span(), "")
                     .help(problem.help.clone()),
             );
         }

@@ -140,7 +140,7 @@ fn read_operator_name(value: &Value, mistakes: &mut Diagnostics) -> Option<Spann
         None => {
             mistakes.push(
                 Mistake::new(format!("{} does not name an operator of a plugin", value.what()))
-                    .at(text.span(), "here")
+                    .at(text.span(), "")
                     .help("write the plugin's name, a dot, and its operator's name, such as \"cart.clean\""),
             );
             None
@@ -194,7 +194,7 @@ fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Input
                     "{}: `{node}` has no output `{output}`",
                     value.what()
                 ))
-                .at(text.span(), "here")
+                .at(text.span(), "")
                 .help(format!(
                     "write \"{node}\" for its rows, or \"{node}.late\" for those that came too late"
                 )),
@@ -391,7 +391,7 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
 fn refuse_extra(value: &Value, reason: &str, mistakes: &mut Diagnostics) {
     mistakes.push(
         Mistake::new(format!("{} makes no sense here: {reason}", value.what()))
-            .at(value.key_span(), "here")
+            .at(value.key_span(), "")
             .help("remove it"),
     );
 }
@@ -451,7 +451,9 @@ fn read_bounds(value: &Value, mistakes: &mut Diagnostics) -> Option<BoundsChoice
     }
     let mut table = value.table(mistakes)?;
     let mut name = |key, default: &str, mistakes: &mut Diagnostics| match table.optional(key) {
-        Some(value) => value.name(mistakes).map(Spanned::into_inner),
+        Some(value) => value
+            .name("the name of a column", mistakes)
+            .map(Spanned::into_inner),
         None => Some(default.to_owned()),
     };
     let defaults = Bounds::default();

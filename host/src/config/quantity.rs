@@ -21,7 +21,17 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("a duration needs a unit".into());
     }
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = humantime::parse_duration(text).map_err(|error| match error {
+        humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
+            "a number in it has no unit".to_owned()
+        }
+        humantime::DurationError::UnknownUnit { unit, .. } => {
+            format!("`{unit}` is not a unit of time")
+        }
+        humantime::DurationError::NumberExpected(_) => "a number is missing".to_owned(),
+        humantime::DurationError::Empty => "it is empty".to_owned(),
+        error => error.to_string(),
+    })?;
     if duration.subsec_nanos() % 1_000_000 != 0 {
         return Err("it must be a whole number of milliseconds".into());
     }

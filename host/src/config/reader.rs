@@ -170,10 +170,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text that names something.
-    pub fn name(&self, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
+    /// The name of something new: `what` is "the name of a column".
+    pub fn name(&self, what: &str, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
         let name = self.text("a name, in quotes", mistakes)?;
-        check_name(&self.what, &name, mistakes).then_some(name)
+        check_name(what, &name, mistakes).then_some(name)
     }
 
     pub fn path(&self, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
@@ -181,7 +181,7 @@ impl<'a> Value<'a> {
         if path.get_ref().is_empty() || path.get_ref().contains('\0') {
             mistakes.push(
                 Mistake::new(format!("{} is not a path", self.what))
-                    .at(path.span(), "here")
+                    .at(path.span(), "")
                     .help("write the path of a file, from the pipeline file's folder"),
             );
             return None;
@@ -254,7 +254,7 @@ impl<'a> Value<'a> {
             Err(problem) => {
                 mistakes.push(
                     Mistake::new(format!("{} is not a duration: {problem}", self.what))
-                        .at(self.span(), "here")
+                        .at(self.span(), "")
                         .help(
                             "write a number with ms, s, m, h or d, such as \"500ms\" or \"1h 30m\"",
                         ),
@@ -276,7 +276,7 @@ impl<'a> Value<'a> {
             Err(problem) => {
                 mistakes.push(
                     Mistake::new(format!("{} is not a size: {problem}", self.what))
-                        .at(self.span(), "here")
+                        .at(self.span(), "")
                         .help("write a whole number with B, KiB, MiB or GiB, such as \"64MiB\""),
                 );
                 None
@@ -296,7 +296,7 @@ impl<'a> Value<'a> {
         if found.is_none() {
             mistakes.push(
                 Mistake::new(format!("{} cannot be `{}`", self.what, text.get_ref()))
-                    .at(self.span(), "here")
+                    .at(self.span(), "")
                     .help(suggest::help(text.get_ref(), "choices", words)),
             );
         }
@@ -346,8 +346,7 @@ impl<'a> Value<'a> {
     }
 
     fn out_of_range(&self, wanted: &str, mistakes: &mut Diagnostics) {
-        mistakes
-            .push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), "here"));
+        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), ""));
     }
 }
 
@@ -362,8 +361,8 @@ pub(super) fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diag
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !good {
         mistakes.push(
-            Mistake::new(format!("{what}: `{text}` cannot be a name"))
-                .at(name.span(), "here")
+            Mistake::new(format!("`{text}` cannot be {what}"))
+                .at(name.span(), "")
                 .help("names start with a letter and have up to 100 of: letters, digits, _ and -"),
         );
     }

@@ -191,7 +191,7 @@ fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
     if !named && text.parse::<std::net::SocketAddr>().is_err() {
         mistakes.push(
             Mistake::new(format!("{} is not an address to listen on", value.what()))
-                .at(listen.span(), "here")
+                .at(listen.span(), "")
                 .help("write a host and a port, such as \"127.0.0.1:9000\" or \"[::1]:9000\""),
         );
         return None;
@@ -234,7 +234,7 @@ fn read_rows(
                 "{} has `csv` settings, and its format is json",
                 table.owner()
             ))
-            .at(place, "here")
+            .at(place, "")
             .help("remove them, or write `format = \"csv\"`"),
         );
     }
@@ -385,7 +385,7 @@ fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
     if instant.is_err() {
         mistakes.push(
             Mistake::new(format!("{} must be {wanted}", value.what()))
-                .at(value.span(), "here")
+                .at(value.span(), "")
                 .help("give date, time and offset (`Z` is UTC)"),
         );
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use self::aggregate::Timing;
 use self::columns::{Relation, Upstream};
-use self::files::Files;
+use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
@@ -88,11 +88,12 @@ impl<'a> Builder<'a> {
 
     fn build(mut self, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
         let config = self.config;
-        self.files.reads(
-            "the pipeline's own file",
-            Path::new(&config.origin.file),
-            None,
-        );
+        let itself = User {
+            what: "the pipeline is written in it".to_owned(),
+            place: None,
+        };
+        self.files.reads(itself, Path::new(&config.origin.file));
+
         let graph = Graph::new(config, &mut self.mistakes);
         let plugins = self.load_plugins(loader);
         let resolved: Vec<Option<Resolved>> = graph
@@ -200,65 +201,53 @@ impl<'a> Builder<'a> {
             .collect();
         let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
         let name = operator.name.get_ref().clone();
-        match resolved.info.kind {
-            Kind::Filter => {
-                let main = known.and_then(|ups| self.merged(&title, &ups));
-                let node = main.as_ref().and_then(|main| {
-                    let kind = NodeKind::Transform(TransformPlan {
-                        operator: operator_plan(operator, resolved)?,
-                        columns: columns?,
-                    });
-                    Some(node(name, kind, forward_edges(ups, ids)?, main))
+        let output = &resolved.info.output;
+        if resolved.info.kind == Kind::Aggregate {
+            let timing = resolved.timing.as_ref();
+            let keys = self.keys(operator, &title, ups);
+            let late = known
+                .filter(|_| late_wanted && timing.is_some_and(Timing::has_late))
+                .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
+            let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
+                self.aggregate_output(operator, &title, output, keys, timing)
+            });
+            let node = main.as_ref().and_then(|main| {
+                let (keys, timing) = (keys?, timing?);
+                let inputs = edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone()))?;
+                let kind = NodeKind::Aggregate(AggregatePlan {
+                    operator: operator_plan(operator, resolved)?,
+                    columns: columns?,
+                    key: keys.columns,
+                    key_schema: Arc::new(keys.relation.schema),
+                    window: timing.window,
+                    allowed_lateness_ms: timing.allowed_lateness_ms,
+                    early_every_ms: timing.early_every_ms,
+                    bounds: timing.bounds.clone(),
+                    late_wanted,
                 });
-                Planned {
-                    node,
-                    main,
-                    late: None,
-                }
-            }
-            Kind::Aggregate => {
-                let timing = resolved.timing.as_ref();
-                let keys = self.keys(operator, &title, ups);
-                let late = known
-                    .filter(|_| late_wanted && timing.is_some_and(Timing::has_late))
-                    .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
-                let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
-                    self.aggregate_output(operator, &title, &resolved.info.output, keys, timing)
-                });
-                let node = main.as_ref().and_then(|main| {
-                    let (keys, timing) = (keys?, timing?);
-                    let inputs = edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone()))?;
-                    let kind = NodeKind::Aggregate(AggregatePlan {
-                        operator: operator_plan(operator, resolved)?,
-                        columns: columns?,
-                        key: keys.columns,
-                        key_schema: Arc::new(keys.relation.schema),
-                        window: timing.window,
-                        allowed_lateness_ms: timing.allowed_lateness_ms,
-                        early_every_ms: timing.early_every_ms,
-                        bounds: timing.bounds.clone(),
-                        late_wanted,
-                    });
-                    Some(node(name, kind, inputs, main))
-                });
-                Planned { node, main, late }
-            }
-            // Other kinds were refused when the operator was resolved.
-            _ => {
-                let main = self.transform_output(operator, &title, &resolved.info.output);
-                let node = main.as_ref().and_then(|main| {
-                    let kind = NodeKind::Transform(TransformPlan {
-                        operator: operator_plan(operator, resolved)?,
-                        columns: columns?,
-                    });
-                    Some(node(name, kind, forward_edges(ups, ids)?, main))
-                });
-                Planned {
-                    node,
-                    main,
-                    late: None,
-                }
-            }
+                Some(node(name, kind, inputs, main))
+            });
+            return Planned { node, main, late };
+        }
+        // Filters and transforms: other kinds were refused when resolved.
+        let main = match resolved.info.kind {
+            // What a filter misses, everybody after it would miss again.
+            Kind::Filter => known
+                .and_then(|ups| self.merged(&title, &ups))
+                .filter(|_| columns.is_some()),
+            _ => self.transform_output(operator, &title, output),
+        };
+        let node = main.as_ref().and_then(|main| {
+            let kind = NodeKind::Transform(TransformPlan {
+                operator: operator_plan(operator, resolved)?,
+                columns: columns?,
+            });
+            Some(node(name, kind, forward_edges(ups, ids)?, main))
+        });
+        Planned {
+            node,
+            main,
+            late: None,
         }
     }
 
@@ -267,7 +256,8 @@ impl<'a> Builder<'a> {
         let connector = match &sink.kind {
             SinkKind::File { path, format } => {
                 let file = self.folder.join(path.get_ref());
-                self.files.writes(&title, &file, Some(path.span()));
+                let user = User::new(format!("{title} writes it"), path.span());
+                self.files.writes(user, &file);
                 SinkConnector::File {
                     path: file,
                     format: *format,
@@ -307,7 +297,8 @@ impl<'a> Builder<'a> {
                 .join(format!("{}.dead.jsonl", config.name.get_ref())),
         };
         let place = given.unwrap_or(&config.name).span();
-        self.files.writes("the dead letters", &path, Some(place));
+        let user = User::new(DEAD_LETTERS, place);
+        self.files.writes(user, &path);
         Some(path)
     }
 }

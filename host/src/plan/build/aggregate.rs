@@ -102,7 +102,7 @@ impl Builder<'_> {
                 Mistake::new(format!(
                     "{title}: `{setting}` makes no sense for {name}: {reason}"
                 ))
-                .at(key.clone(), "here")
+                .at(key.clone(), "")
                 .at(place.clone(), "its window")
                 .help("remove it, or choose an event-time window"),
             );
@@ -139,19 +139,29 @@ impl Builder<'_> {
             ),
             ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
         ];
-        for (setting, place) in settings {
-            let Some(place) = place else { continue };
-            let wanted = operator.operator.get_ref();
-            let kind = kind.name();
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} has a `{setting}`, and `{wanted}` is a {kind}"
-                ))
-                .at(place, "here")
-                .at(operator.operator.span(), format!("a {kind}"))
-                .help("only aggregates have one: each row goes through this operator by itself"),
-            );
+        let given: Vec<(&str, Span)> = settings
+            .into_iter()
+            .filter_map(|(setting, place)| Some((setting, place?)))
+            .collect();
+        if given.is_empty() {
+            return;
         }
+        let names: Vec<String> = given
+            .iter()
+            .map(|(setting, _)| format!("`{setting}`"))
+            .collect();
+        let kind = kind.name();
+        let mut mistake = Mistake::new(format!(
+            "{title} runs a {kind}, which has no {}",
+            names.join(", no ")
+        ))
+        .help("remove it: only aggregates put rows together, others take each by itself");
+        for (_, place) in given {
+            mistake = mistake.at(place, "only for aggregates");
+        }
+        let operator = operator.operator.span();
+        self.mistakes
+            .push(mistake.at(operator, format!("this is a {kind}")));
     }
 
     /// Reports the late output of something that has none.
@@ -166,11 +176,11 @@ impl Builder<'_> {
                     (kind, _) => format!("it is a {}", kind.name()),
                 }
             }
-            _ => "it is a source: rows are late for windows only".to_owned(),
+            _ => "rows are late for windows only".to_owned(),
         };
         self.mistakes.push(
             Mistake::new(format!("{} has no late output: {reason}", from.title()))
-                .at(place.clone(), "here")
+                .at(place.clone(), "")
                 .help("aggregates with an event-time window have one"),
         );
     }

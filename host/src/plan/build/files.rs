@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::{Diagnostics, Mistake, Span};
+use crate::config::{Diagnostics, Mistake, Span, suggest};
 
 /// The files of a pipeline and who uses them.
 #[derive(Default)]
@@ -12,11 +12,17 @@ pub(super) struct Files {
     uses: Vec<Use>,
 }
 
+/// Who does what with a file: "sink `out` writes it".
+#[derive(Clone)]
+pub(super) struct User {
+    pub what: String,
+    pub place: Option<Span>,
+}
+
 struct Use {
-    who: String,
-    what: Target,
+    user: User,
+    target: Target,
     writes: bool,
-    place: Option<Span>,
 }
 
 enum Target {
@@ -24,48 +30,58 @@ enum Target {
     Pattern { folder: PathBuf, pattern: String },
 }
 
+/// What the dead letters do with their file.
+pub(super) const DEAD_LETTERS: &str = "the dead letters go there";
+
+impl User {
+    pub fn new(what: impl Into<String>, place: Span) -> Self {
+        User {
+            what: what.into(),
+            place: Some(place),
+        }
+    }
+}
+
 impl Files {
-    pub fn reads(&mut self, who: &str, path: &Path, place: Option<Span>) {
-        self.push(who, Target::File(identity(path)), false, place);
+    pub fn reads(&mut self, user: User, path: &Path) {
+        self.push(user, Target::File(identity(path)), false);
     }
 
-    pub fn reads_pattern(&mut self, who: &str, folder: &Path, pattern: &str, place: Span) {
+    pub fn reads_pattern(&mut self, user: User, folder: &Path, pattern: &str) {
         let target = Target::Pattern {
             folder: identity(folder),
             pattern: pattern.to_owned(),
         };
-        self.push(who, target, false, Some(place));
+        self.push(user, target, false);
     }
 
-    pub fn writes(&mut self, who: &str, path: &Path, place: Option<Span>) {
-        self.push(who, Target::File(identity(path)), true, place);
+    pub fn writes(&mut self, user: User, path: &Path) {
+        self.push(user, Target::File(identity(path)), true);
     }
 
-    fn push(&mut self, who: &str, what: Target, writes: bool, place: Option<Span>) {
+    fn push(&mut self, user: User, target: Target, writes: bool) {
         self.uses.push(Use {
-            who: who.to_owned(),
-            what,
+            user,
+            target,
             writes,
-            place,
         });
     }
 
     /// Every writer has its file for itself.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
         for (i, writer) in self.uses.iter().enumerate() {
-            let Target::File(path) = &writer.what else {
+            let Target::File(path) = &writer.target else {
                 continue;
             };
             if !writer.writes {
                 continue;
             }
             // Two writers are one mistake: the later one reports it.
-            let conflict =
-                self.uses.iter().enumerate().find(|(j, other)| {
-                    *j != i && (*j < i || !other.writes) && other.what.covers(path)
-                });
+            let conflict = self.uses.iter().enumerate().find(|(j, other)| {
+                *j != i && (*j < i || !other.writes) && other.target.covers(path)
+            });
             if let Some((_, other)) = conflict {
-                mistakes.push(describe(writer, other, path));
+                mistakes.push(describe(&writer.user, &other.user, path));
             }
         }
     }
@@ -84,34 +100,41 @@ impl Target {
     }
 }
 
-fn describe(writer: &Use, other: &Use, path: &Path) -> Mistake {
-    let verb = if other.writes { "writes" } else { "uses" };
-    let (who, path) = (&writer.who, path.display());
-    let mut mistake = Mistake::new(match other.place {
-        Some(_) => format!("{who} would write to {path}, which {} {verb}", other.who),
-        None => format!("{who} would write over {}", other.who),
-    });
-    if let Some(place) = &writer.place {
-        mistake = mistake.at(place.clone(), format!("{who} writes here"));
+fn describe(writer: &User, other: &User, path: &Path) -> Mistake {
+    let mut mistake = Mistake::new(format!(
+        "one file is used twice: {}, and {} ({})",
+        writer.what,
+        other.what,
+        path.display()
+    ));
+    for user in [writer, other] {
+        if let Some(place) = &user.place {
+            mistake = mistake.at(place.clone(), &user.what);
+        }
     }
-    if let Some(place) = other
-        .place
-        .as_ref()
-        .filter(|place| Some(*place) != writer.place.as_ref())
-    {
-        mistake = mistake.at(place.clone(), format!("{} {verb} it", other.who));
-    }
-    let is_dead_letters = |this: &Use| this.who == "the dead letters";
-    mistake.help(if is_dead_letters(writer) || is_dead_letters(other) {
-        "give another file to one of them; `dead_letters = \"…\"` names the dead letters' file"
-    } else {
-        "give another file to one of them"
-    })
+    mistake.help(
+        if [writer, other].iter().any(|user| user.what == DEAD_LETTERS) {
+            "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
+        } else {
+            "give another file to one of them"
+        },
+    )
+}
+
+/// The file beside `path` whose name is nearest to the one that is not there.
+pub(super) fn nearest_file(path: &Path) -> Option<String> {
+    let folder = std::fs::read_dir(path.parent()?).ok()?;
+    let names: Vec<String> = folder
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let written = path.file_name()?.to_str()?;
+    let nearest = suggest::nearest(written, names.iter().map(String::as_str));
+    nearest.map(str::to_owned)
 }
 
 /// One path for one file: absolute, without `.` and `..`, links followed as
 /// far as there is something to follow.
-fn identity(path: &Path) -> PathBuf {
+pub(super) fn identity(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut rest: Vec<OsString> = Vec::new();
     let mut existing = absolute.as_path();

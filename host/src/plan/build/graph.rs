@@ -195,7 +195,7 @@ fn resolve_inputs(
             .map(|other| other.name().get_ref().as_str())
             .filter(|other| other != own);
         let help = suggest::help(&name.node, "sources and operators", feeding);
-        mistakes.push(Mistake::new(problem).at(input.span(), "here").help(help));
+        mistakes.push(Mistake::new(problem).at(input.span(), "").help(help));
         None
     };
     section.inputs().iter().map(resolve).collect()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Builder;
 use super::aggregate::Timing;
+use super::files::{User, nearest_file};
 use crate::config::{Mistake, Operator, Spanned, suggest};
 use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
 use crate::plan::Arguments;
@@ -33,23 +34,26 @@ impl<'a> Builder<'a> {
             let name = plugin.name.get_ref();
             let written = plugin.path.get_ref();
             let path = self.folder.join(written);
-            self.files
-                .reads(&format!("plugin `{name}`"), &path, Some(plugin.path.span()));
+            let user = User::new(format!("plugin `{name}` is in it"), plugin.path.span());
+            self.files.reads(user, &path);
             let module = loader.load(&path);
             if let Err(error) = &module {
                 let mistake = if path.exists() {
                     Mistake::new(format!("plugin `{name}` cannot be loaded: {error}"))
-                        .at(plugin.path.span(), "here")
+                        .at(plugin.path.span(), "")
                 } else {
+                    let help = match nearest_file(&path) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`sluicebox build` makes a plugin's .wasm file; \
+                                 paths are relative to the pipeline's file"
+                            .to_owned(),
+                    };
                     Mistake::new(format!(
                         "plugin `{name}` is not there: no file {}",
                         path.display()
                     ))
-                    .at(plugin.path.span(), "here")
-                    .help(
-                        "`sluicebox build` makes a plugin's .wasm file; \
-                             paths are relative to the pipeline's file",
-                    )
+                    .at(plugin.path.span(), "")
+                    .help(help)
                 };
                 self.mistakes.push(mistake);
             }
@@ -63,13 +67,24 @@ impl<'a> Builder<'a> {
         let place = operator.operator.span();
         let title = format!("operator `{}`", operator.name.get_ref());
         let Some(module) = plugins.get(wanted.plugin.as_str()) else {
-            let help = suggest::help(&wanted.plugin, "plugins", plugins_named(self));
+            let names = self
+                .config
+                .plugins
+                .iter()
+                .map(|plugin| plugin.name.get_ref().as_str());
+            let help = match suggest::nearest(&wanted.plugin, names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!(
+                    "add it: [plugins.{}] with the `path` of its .wasm file",
+                    wanted.plugin
+                ),
+            };
             self.mistakes.push(
                 Mistake::new(format!(
                     "{title} runs `{wanted}`, and there is no plugin `{}`",
                     wanted.plugin
                 ))
-                .at(place, "here")
+                .at(place, "")
                 .help(help),
             );
             return None;
@@ -85,7 +100,7 @@ impl<'a> Builder<'a> {
                     "{title} runs `{wanted}`, and plugin `{}` has no operator `{}`",
                     wanted.plugin, wanted.operator
                 ))
-                .at(place, "here")
+                .at(place, "")
                 .help(suggest::help(&wanted.operator, &nouns, names)),
             );
             return None;
@@ -96,7 +111,7 @@ impl<'a> Builder<'a> {
                 Mistake::new(format!(
                     "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
                 ))
-                .at(place, "here")
+                .at(place, "")
                 .help("this version runs filters, transforms and aggregates"),
             );
             return None;
@@ -108,7 +123,7 @@ impl<'a> Builder<'a> {
                     info.inputs.len(),
                     info.kind.name()
                 ))
-                .at(place, "here")
+                .at(place, "")
                 .help("this is a mistake in the plugin: build it again with its SDK"),
             );
             return None;
@@ -182,7 +197,7 @@ impl<'a> Builder<'a> {
                         "{title}: `{wanted}` has no parameter `{}`",
                         name.get_ref()
                     ))
-                    .at(name.span(), "here")
+                    .at(name.span(), "")
                     .help(suggest::help(name.get_ref(), &nouns, names)),
                 );
             }
@@ -244,22 +259,17 @@ impl<'a> Builder<'a> {
                 let name = &parameter.name;
                 self.mistakes.push(
                     Mistake::new(format!(
-                        "{title}: the parameter `{name}` is {}; this is {}",
+                        "{title}: the parameter `{name}` must be {}; this is {}",
                         type_name(wanted),
                         type_name(type_of(given))
                     ))
-                    .at(value.span(), "here")
+                    .at(value.span(), "")
                     .help(format!("write it as in `{name} = {}`", example(wanted))),
                 );
                 None
             }
         }
     }
-}
-
-fn plugins_named<'a>(builder: &Builder<'a>) -> impl Iterator<Item = &'a str> {
-    let plugins = builder.config.plugins.iter();
-    plugins.map(|plugin| plugin.name.get_ref().as_str())
 }
 
 fn about(parameter: &Parameter) -> String {

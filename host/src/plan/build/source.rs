@@ -1,8 +1,10 @@
 //! Decides what a source gives: its columns, its files, where a row's time is.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::columns::Relation;
+use super::files::{User, identity, name_matches, nearest_file};
 use super::{Builder, Inputs, NOTHING, Planned, node};
 use crate::config::{Mistake, RowFormat, Source, SourceKind, Spanned, suggest};
 use crate::plan::{
@@ -71,7 +73,8 @@ impl Builder<'_> {
         let Some(name) = &source.event_time else {
             // Generated rows have one field that can be meant.
             let generated = matches!(source.kind, SourceKind::Generator(_));
-            let time = fields.iter().position(|field| can_be_time(field));
+            let is_time = |field: &Field| field.data_type == DataType::Timestamp;
+            let time = fields.iter().position(is_time);
             return Some(match time.filter(|_| generated) {
                 Some(column) => EventTime::Column(column),
                 None => EventTime::Ingestion,
@@ -88,7 +91,7 @@ impl Builder<'_> {
                     "{title} takes its event time from `{}`, which is not one of its fields",
                     name.get_ref()
                 ))
-                .at(name.span(), "here")
+                .at(name.span(), "")
                 .help(suggest::help(
                     name.get_ref(),
                     "fields that can be a time",
@@ -108,7 +111,7 @@ impl Builder<'_> {
                 Mistake::new(format!(
                     "{title} cannot take its event time from `{field}`: {reason}"
                 ))
-                .at(name.span(), "here")
+                .at(name.span(), "")
                 .at(place, format!("`{field}` is from here"))
                 .help(format!("declare it as `{} = \"timestamp\"`", field.name)),
             );
@@ -131,17 +134,19 @@ impl Builder<'_> {
             }
         }
         found.sort();
-        found.dedup();
+        let mut seen = HashSet::new();
+        found.retain(|path| seen.insert(identity(path)));
         good.then_some(found)
     }
 
     fn matches(&mut self, title: &str, written: &Spanned<String>) -> Result<Vec<PathBuf>, Mistake> {
         let place = written.span();
         let text = written.get_ref();
-        let mistake = |message: String| Mistake::new(message).at(place.clone(), "here");
+        let mistake = |message: String| Mistake::new(message).at(place.clone(), "");
         let path = self.folder.join(text);
         if !text.contains('*') {
-            self.files.reads(title, &path, Some(place.clone()));
+            let user = User::new(format!("{title} reads it"), place.clone());
+            self.files.reads(user, &path);
             if self.inputs == Inputs::Replaced || path.is_file() {
                 return Ok(vec![path]);
             }
@@ -156,8 +161,13 @@ impl Builder<'_> {
                     mistake(format!("{title} reads {shown}, which is no regular file"))
                         .help("name a file, or send the rows over tcp")
                 }
-                false => mistake(format!("{title} reads {shown}, which does not exist"))
-                    .help("paths are relative to the pipeline's file"),
+                false => {
+                    let help = match nearest_file(&path) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "paths are relative to the pipeline's file".to_owned(),
+                    };
+                    mistake(format!("{title} reads {shown}, which does not exist")).help(help)
+                }
             });
         }
         let (folder, pattern) = match text.rsplit_once('/') {
@@ -170,8 +180,8 @@ impl Builder<'_> {
                     .help("only the last part of a path can have one: \"events/*.jsonl\""),
             );
         }
-        self.files
-            .reads_pattern(title, &folder, pattern, place.clone());
+        let user = User::new(format!("{title} reads it"), place.clone());
+        self.files.reads_pattern(user, &folder, pattern);
         if self.inputs == Inputs::Replaced {
             return Ok(Vec::new());
         }
@@ -223,7 +233,7 @@ fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if super::files::name_matches(pattern, name) && entry.path().is_file() {
+        if name_matches(pattern, name) && entry.path().is_file() {
             paths.push(folder.join(name));
         }
     }

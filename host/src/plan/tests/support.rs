@@ -85,8 +85,17 @@ pub(crate) fn mistakes(text: &str) -> String {
         Err(mistakes) => mistakes,
     };
     let said = said.render(Look::Plain);
-    said.replace(&format!("{}/", folder.path().display()), "/pipelines/")
-        .replace(&folder.path().display().to_string(), "/pipelines")
+    outdented(&said.replace(&folder.path().display().to_string(), "/pipelines"))
+}
+
+/// `expect!` takes away what all lines are indented by, so the text must too.
+fn outdented(text: &str) -> String {
+    let full = text.lines().filter(|line| !line.is_empty());
+    let indent = full.map(|line| line.len() - line.trim_start().len()).min();
+    let lines = text
+        .lines()
+        .map(|line| line.get(indent.unwrap_or(0)..).unwrap_or_default());
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Compares the drawn plan of the patched base.
