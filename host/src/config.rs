@@ -5,19 +5,19 @@
 //! at them. What they mean together (whether an input exists, whether types
 //! agree) is decided by [`crate::plan::build`], which reports in the same way.
 
-/// Mistakes with their places, and how they are shown.
-mod diagnostics;
-/// The nearest valid name.
-pub(crate) mod suggest;
-/// TOML tables, read key by key.
-mod reader;
-/// Durations and sizes as people write them.
-mod quantity;
 /// Types of columns.
 mod column;
-mod source;
+/// Mistakes with their places, and how they are shown.
+mod diagnostics;
 mod operator;
+/// Durations and sizes as people write them.
+pub(crate) mod quantity;
+/// TOML tables, read key by key.
+mod reader;
 mod sink;
+mod source;
+/// The nearest valid name.
+pub(crate) mod suggest;
 #[cfg(test)]
 mod tests;
 
@@ -86,7 +86,10 @@ impl Config {
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+            let line = 1 + error.as_bytes()[..at]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count();
             refuse(
                 format!("{file} is not text: line {line} has bytes that are not UTF-8"),
                 "a pipeline's file is TOML in UTF-8: save it in that encoding",
@@ -104,11 +107,7 @@ impl Config {
         let mut mistakes = Diagnostics::new(origin.clone());
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors {
-            let end = text.len();
-            let span = error.span().unwrap_or(end..end);
-            mistakes.push_once_a_line(
-                Mistake::new(format!("this is not TOML: {}", error.message())).at(span, "here"),
-            );
+            mistakes.push_once_a_line(syntax_mistake(&error, text));
         }
         if !mistakes.is_empty() {
             return Err(mistakes.sorted());
@@ -122,10 +121,34 @@ impl Config {
     }
 }
 
+fn syntax_mistake(error: &toml::de::Error, text: &str) -> Mistake {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let rest = text.get(span.start..).unwrap_or_default();
+    let is_line_end = rest.is_empty() || rest.starts_with(['\n', '\r']);
+    let message = error.message();
+    if is_line_end && message.starts_with("string values must be quoted") {
+        return Mistake::new("a value is missing").at(before(span.start), "after this");
+    }
+    let mistake = Mistake::new(format!("this is not TOML: {message}"));
+    match is_line_end {
+        true => mistake.at(before(span.start), ""),
+        false => mistake.at(span, ""),
+    }
+}
+
+/// The end of a line cannot be underlined; what stands before it can.
+fn before(end: usize) -> Span {
+    end.saturating_sub(1)..end
+}
+
 fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -> Option<Config> {
     let name = table
-        .required("name", "the pipeline's name", mistakes)
-        .and_then(|value| value.name(mistakes));
+        .required(
+            "name",
+            "what its checkpoints and dead letters are known by",
+            mistakes,
+        )
+        .and_then(|value| value.name("the name of the pipeline", mistakes));
     let parallelism = table
         .optional("parallelism")
         .and_then(|value| value.integer(1..=PARALLELISM_MAX, mistakes));
@@ -137,7 +160,13 @@ fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -
         .and_then(|value| value.path(mistakes));
     let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, read_plugin);
     let sources = read_sections(&mut table, "sources", "source", mistakes, source::read);
-    let operators = read_sections(&mut table, "operators", "operator", mistakes, operator::read);
+    let operators = read_sections(
+        &mut table,
+        "operators",
+        "operator",
+        mistakes,
+        operator::read,
+    );
     let sinks = read_sections(&mut table, "sinks", "sink", mistakes, sink::read);
     table.finish(mistakes);
     Some(Config {
@@ -161,13 +190,20 @@ fn read_sections<T>(
     mistakes: &mut Diagnostics,
     read: impl Fn(Spanned<String>, Table, &mut Diagnostics) -> Option<T>,
 ) -> Vec<T> {
-    let Some(sections) = table.optional(plural).and_then(|value| value.table(mistakes)) else {
+    let Some(sections) = table
+        .optional(plural)
+        .and_then(|value| value.table(mistakes))
+    else {
         return Vec::new();
     };
     let read_one = |(name, value): (Spanned<String>, Value)| {
-        let name_is_good = reader::check_name(singular, &name, mistakes);
+        let name_is_good =
+            reader::check_name(&format!("the name of this {singular}"), &name, mistakes);
         let owner = format!("{singular} `{}`", name.get_ref());
-        let table = value.named(&owner).table(mistakes)?.owned_by(&owner, name.span());
+        let table = value
+            .named(&owner)
+            .table(mistakes)?
+            .owned_by(&owner, name.span());
         read(name, table, mistakes).filter(|_| name_is_good)
     };
     sections.into_entries().filter_map(read_one).collect()

@@ -3,11 +3,27 @@
 //!
 //! Nodes are in topological order: an edge always points to a smaller id.
 
+/// From config to plan, and every mistake on the way.
+mod build;
+/// The plan as people read it.
+mod draw;
+/// The plan as programs read it.
+mod json;
+#[cfg(test)]
+pub(crate) mod tests;
+/// What is odd and runs all the same.
+mod warnings;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use build::{build, build_without_inputs};
+pub use draw::draw;
+pub use json::to_json;
+pub use warnings::warnings;
+
 use crate::logic::{Factory, Value};
-use crate::schema::Schema;
+use crate::schema::{DataType, Field, Schema};
 
 pub type NodeId = usize;
 
@@ -20,6 +36,27 @@ pub struct Plan {
     /// Where rows go whose node says `dead_letter`. One file a pipeline.
     pub dead_letters: Option<PathBuf>,
     pub nodes: Vec<Node>,
+}
+
+impl Plan {
+    /// As how many tasks each node runs. Rows that are not keyed stay in the
+    /// task that they are in; a sink is one task.
+    pub fn tasks(&self) -> Vec<usize> {
+        let mut tasks: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let upstream = node.inputs.iter().map(|edge| tasks[edge.from]).max();
+            tasks.push(match &node.kind {
+                NodeKind::Source(source) => {
+                    source.connector.partitions().clamp(1, self.parallelism)
+                }
+                NodeKind::Transform(_) => upstream.unwrap_or(1),
+                NodeKind::Aggregate(aggregate) if aggregate.key_schema.fields.is_empty() => 1,
+                NodeKind::Aggregate(_) => self.parallelism,
+                NodeKind::Sink(_) => 1,
+            });
+        }
+        tasks
+    }
 }
 
 pub struct Node {
@@ -91,6 +128,18 @@ pub enum SourceConnector {
     Memory(Vec<Vec<arrow_array::RecordBatch>>),
 }
 
+impl SourceConnector {
+    /// Parts that are read side by side.
+    fn partitions(&self) -> usize {
+        match self {
+            SourceConnector::File(file) => file.paths.len(),
+            // Connections come and go; one task accepts and reads them all.
+            SourceConnector::Tcp(_) | SourceConnector::Generator(_) => 1,
+            SourceConnector::Memory(partitions) => partitions.len(),
+        }
+    }
+}
+
 pub struct FileSourcePlan {
     /// A partition each, in name order.
     pub paths: Vec<PathBuf>,
@@ -132,10 +181,35 @@ pub struct GeneratorPlan {
     pub broken_one_in: u64,
 }
 
+impl GeneratorPlan {
+    /// What generated rows have. `action` is text and not symbols, so that a
+    /// broken row can have one that does not exist.
+    pub fn schema() -> Schema {
+        let field = |name, data_type| Field::new(name, data_type, false);
+        Schema::new(vec![
+            field("user_id", DataType::Utf8),
+            field("item_id", DataType::Utf8),
+            field("action", DataType::Utf8),
+            field("quantity", DataType::Int64),
+            field("ts", DataType::Timestamp),
+        ])
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
     Csv(CsvFormat),
+}
+
+impl Format {
+    /// As in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv(_) => "csv",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +234,12 @@ pub enum TimestampFormat {
 
 /// Which plugin's operator runs, and within what bounds.
 pub struct OperatorPlan {
+    /// `plugin.operator`, as in the config.
+    pub name: String,
     pub factory: Arc<dyn Factory>,
+    /// What the factory was made with, defaults included.
+    pub arguments: Arguments,
+    pub limits: Limits,
     pub on_error: OnError,
 }
 
@@ -195,6 +274,24 @@ pub enum OnError {
     /// Tried so many more times, then a dead letter. For plugins whose
     /// failures may pass; a row that a plugin rejects is not tried again.
     Retry(u32),
+}
+
+impl OnError {
+    pub fn makes_dead_letters(self) -> bool {
+        matches!(self, OnError::DeadLetter | OnError::Retry(_))
+    }
+}
+
+impl Node {
+    /// What becomes of its bad rows. Sinks have none.
+    pub fn on_error(&self) -> Option<OnError> {
+        match &self.kind {
+            NodeKind::Source(source) => Some(source.on_error),
+            NodeKind::Transform(transform) => Some(transform.operator.on_error),
+            NodeKind::Aggregate(aggregate) => Some(aggregate.operator.on_error),
+            NodeKind::Sink(_) => None,
+        }
+    }
 }
 
 pub struct TransformPlan {
@@ -269,6 +366,16 @@ pub enum TimeDomain {
     Processing,
 }
 
+impl TimeDomain {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimeDomain::Event => "event",
+            TimeDomain::Processing => "processing",
+        }
+    }
+}
+
 pub struct SinkPlan {
     pub connector: SinkConnector,
 }
@@ -291,6 +398,17 @@ pub enum SinkFormat {
     Json,
     Csv,
     Parquet,
+}
+
+impl SinkFormat {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkFormat::Json => "json",
+            SinkFormat::Csv => "csv",
+            SinkFormat::Parquet => "parquet",
+        }
+    }
 }
 
 /// A parameter's value, checked against the operator's description.

@@ -53,12 +53,14 @@ impl Reader<'_> {
         let written = name.get_ref().as_str();
         if depth > DEPTH_MAX {
             let message = format!("{} is nested more than {DEPTH_MAX} deep", value.what());
-            self.mistakes.push(Mistake::new(message).at(name.span(), "here"));
+            self.mistakes
+                .push(Mistake::new(message).at(name.span(), ""));
             return None;
         }
         if written.trim_end_matches('?').is_empty() {
             let message = format!("{}: a field needs a name", value.what());
-            self.mistakes.push(Mistake::new(message).at(name.span(), "here"));
+            self.mistakes
+                .push(Mistake::new(message).at(name.span(), ""));
             return None;
         }
         match value.raw() {
@@ -81,7 +83,11 @@ impl Reader<'_> {
                 let (name, nullable) = optional(written);
                 let members = self.members(&element, depth)?;
                 let element = Field::new("item", DataType::Record(members), false);
-                Some(Field::new(name, DataType::List(Arc::new(element)), nullable))
+                Some(Field::new(
+                    name,
+                    DataType::List(Arc::new(element)),
+                    nullable,
+                ))
             }
             _ => {
                 self.refuse(value);
@@ -100,7 +106,7 @@ impl Reader<'_> {
             let message = format!("{} is a record without members", value.what());
             self.mistakes.push(
                 Mistake::new(message)
-                    .at(value.span(), "here")
+                    .at(value.span(), "")
                     .help("name them with their types, such as { street = \"utf8\" }"),
             );
             return None;
@@ -120,7 +126,7 @@ impl Reader<'_> {
         if let Err(problem) = &parsed {
             self.mistakes.push(
                 Mistake::new(format!("{}: {}", value.what(), problem.message))
-                    .at(value.span(), "here")
+                    .at(value.span(), "")
                     .help(problem.help.clone()),
             );
         }
@@ -156,7 +162,9 @@ fn parse_bare(
         formats.push(*format);
         return Ok(DataType::Timestamp);
     }
-    let element = text.strip_prefix("list<").and_then(|rest| rest.strip_suffix('>'));
+    let element = text
+        .strip_prefix("list<")
+        .and_then(|rest| rest.strip_suffix('>'));
     if let Some(element) = element {
         if depth >= DEPTH_MAX {
             return Err(Problem {
@@ -197,12 +205,17 @@ fn unknown(text: &str) -> Problem {
     let names = plain.chain(["timestamp", "list<…>"]);
     if let Some(format) = text.strip_prefix("timestamp") {
         return Problem {
-            message: format!("a timestamp cannot be `{}`", format.trim_matches(['(', ')'])),
+            message: format!(
+                "a timestamp cannot be `{}`",
+                format.trim_matches(['(', ')'])
+            ),
             help: "write timestamp, timestamp(ms), timestamp(s) or timestamp(rfc3339)".into(),
         };
     }
     let lower = text.to_ascii_lowercase();
-    let elsewhere = ELSEWHERE.iter().find(|(names, _)| names.contains(&lower.as_str()));
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(names, _)| names.contains(&lower.as_str()));
     let help = match elsewhere {
         Some((_, here)) => format!("it is called `{here}` here"),
         None => suggest::help(text, "types", names),

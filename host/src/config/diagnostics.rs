@@ -5,7 +5,10 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
+    SourceCode, SourceSpan, SpanContents,
+};
 
 use super::Origin;
 
@@ -118,8 +121,7 @@ impl Diagnostics {
 
     /// Both counted from 1, columns in characters.
     pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
-        let text = &self.origin.text;
-        let before = text.get(..offset).unwrap_or(text);
+        let before = &self.origin.text[..self.origin.text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = 1 + before.matches('\n').count();
         (line, 1 + before[line_start..].chars().count())
@@ -135,8 +137,8 @@ impl Diagnostics {
                 .with_wrap_lines(false),
         }
         .with_links(false)
-        .with_context_lines(0);
-        let source = NamedSource::new(&self.origin.file, self.origin.text.clone());
+        .with_context_lines(1);
+        let source = Lines(&self.origin);
         let mut text = String::new();
         for mistake in &self.mistakes {
             if !text.is_empty() {
@@ -181,7 +183,7 @@ impl std::error::Error for Diagnostics {}
 /// A mistake together with the file it is in, as miette draws it.
 struct Report<'a> {
     mistake: &'a Mistake,
-    source: &'a NamedSource<std::sync::Arc<str>>,
+    source: &'a Lines<'a>,
 }
 
 impl fmt::Debug for Report<'_> {
@@ -216,15 +218,61 @@ impl miette::Diagnostic for Report<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let labels = self.mistake.labels.iter().enumerate().map(|(i, (span, label))| {
-            let text = Some(label.clone()).filter(|label| !label.is_empty());
-            let (start, length) = (span.start, span.len());
-            if i == 0 {
-                LabeledSpan::new_primary_with_span(text, (start, length))
-            } else {
-                LabeledSpan::new(text, start, length)
-            }
-        });
+        let labels = self
+            .mistake
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(i, (span, label))| {
+                let text = Some(label.clone()).filter(|label| !label.is_empty());
+                let (start, length) = (span.start, span.len());
+                if i == 0 {
+                    LabeledSpan::new_primary_with_span(text, (start, length))
+                } else {
+                    LabeledSpan::new(text, start, length)
+                }
+            });
         Some(Box::new(labels))
+    }
+}
+
+/// The file, shown in the whole lines that a place touches and no more: places
+/// far apart are shown apart.
+struct Lines<'a>(&'a Origin);
+
+impl SourceCode for Lines<'_> {
+    /// `before` is 0 when miette asks for the place's own line and column, and
+    /// more when it asks for what to show.
+    fn read_span<'b>(
+        &'b self,
+        span: &SourceSpan,
+        before: usize,
+        _after: usize,
+    ) -> Result<Box<dyn SpanContents<'b> + 'b>, MietteError> {
+        let text: &str = &self.0.text;
+        let start = text.floor_char_boundary(span.offset());
+        let end = text
+            .floor_char_boundary(span.offset() + span.len())
+            .max(start);
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let newline = text[start..end]
+            .strip_suffix('\n')
+            .map_or(end, |rest| start + rest.len());
+        let line_end = text[newline..]
+            .find('\n')
+            .map_or(text.len(), |length| newline + length);
+        let shown = &text[line_start..line_end];
+        let column = match before {
+            0 => text[line_start..start].chars().count(),
+            _ => 0,
+        };
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.0.file.clone(),
+            shown.as_bytes(),
+            (line_start, shown.len()).into(),
+            text[..line_start].matches('\n').count(),
+            column,
+            1 + shown.matches('\n').count(),
+        )))
     }
 }

@@ -68,7 +68,11 @@ pub(super) fn read(
     mistakes: &mut Diagnostics,
 ) -> Option<Operator> {
     let operator = table
-        .required("plugin", "a plugin's name and its operator's, such as \"cart.clean\"", mistakes)
+        .required(
+            "plugin",
+            "a plugin's name and its operator's, such as \"cart.clean\"",
+            mistakes,
+        )
         .and_then(|value| read_operator_name(&value, mistakes));
     let input = read_inputs(&mut table, mistakes);
     let parameters = table.optional("parameters");
@@ -119,11 +123,11 @@ pub(super) fn read(
     })
 }
 
-fn read_operator_name(
-    value: &Value,
-    mistakes: &mut Diagnostics,
-) -> Option<Spanned<OperatorName>> {
-    let text = value.text("a plugin's name and its operator's, such as \"cart.clean\"", mistakes)?;
+fn read_operator_name(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<OperatorName>> {
+    let text = value.text(
+        "a plugin's name and its operator's, such as \"cart.clean\"",
+        mistakes,
+    )?;
     let parts = text.get_ref().split_once('.');
     match parts.filter(|(plugin, operator)| !plugin.is_empty() && !operator.is_empty()) {
         Some((plugin, operator)) => Some(Spanned::new(
@@ -136,7 +140,7 @@ fn read_operator_name(
         None => {
             mistakes.push(
                 Mistake::new(format!("{} does not name an operator of a plugin", value.what()))
-                    .at(text.span(), "here")
+                    .at(text.span(), "")
                     .help("write the plugin's name, a dot, and its operator's name, such as \"cart.clean\""),
             );
             None
@@ -164,10 +168,14 @@ pub(super) fn read_inputs(
     for (i, input) in inputs.iter().enumerate() {
         if let Some(first) = inputs[..i].iter().find(|other| *other == input) {
             mistakes.push(
-                Mistake::new(format!("{} names `{}` twice", value.what(), input.get_ref()))
-                    .at(input.span(), "again here")
-                    .at(first.span(), "first here")
-                    .help("name it once: each of its rows would come twice"),
+                Mistake::new(format!(
+                    "{} names `{}` twice",
+                    value.what(),
+                    input.get_ref()
+                ))
+                .at(input.span(), "again here")
+                .at(first.span(), "first here")
+                .help("name it once: each of its rows would come twice"),
             );
             return None;
         }
@@ -182,11 +190,14 @@ fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Input
         Some((node, "late")) => (node, true),
         Some((node, output)) => {
             mistakes.push(
-                Mistake::new(format!("{}: `{node}` has no output `{output}`", value.what()))
-                    .at(text.span(), "here")
-                    .help(format!(
-                        "write \"{node}\" for its rows, or \"{node}.late\" for those that came too late"
-                    )),
+                Mistake::new(format!(
+                    "{}: `{node}` has no output `{output}`",
+                    value.what()
+                ))
+                .at(text.span(), "")
+                .help(format!(
+                    "write \"{node}\" for its rows, or \"{node}.late\" for those that came too late"
+                )),
             );
             return None;
         }
@@ -219,7 +230,9 @@ fn read_parameters(
 
 fn parameter_value(value: &DeValue) -> Option<logic::Value> {
     let texts = |elements: &DeArray| {
-        let texts = elements.iter().map(|element| element.get_ref().as_str().map(str::to_owned));
+        let texts = elements
+            .iter()
+            .map(|element| element.get_ref().as_str().map(str::to_owned));
         texts.collect::<Option<Vec<String>>>()
     };
     match value {
@@ -265,7 +278,9 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
         table
             .optional(key)
             .and_then(|value: Value| value.bytes(least..=WASM_BYTES_MAX, mistakes))
-            .map_or(default, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+            .map_or(default, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            })
     };
     let memory_bytes_max = bytes("memory", 1 << 20, defaults.memory_bytes_max, mistakes);
     let output_bytes_max = bytes("output", 1 << 10, defaults.output_bytes_max, mistakes);
@@ -329,7 +344,11 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
     let given = kinds.iter().flatten().count();
     table.finish(mistakes);
     if given != 1 {
-        let found = if given == 0 { "no kind of window" } else { "several kinds" };
+        let found = if given == 0 {
+            "no kind of window"
+        } else {
+            "several kinds"
+        };
         mistakes.push(
             Mistake::new(format!("{} must say one kind of window", value.what()))
                 .at(value.span(), found)
@@ -346,7 +365,10 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
         refuse_extra(time, "count windows go by rows, not by time", mistakes);
         return None;
     }
-    let times = &[("event", TimeDomain::Event), ("processing", TimeDomain::Processing)];
+    let times = &[
+        ("event", TimeDomain::Event),
+        ("processing", TimeDomain::Processing),
+    ];
     let time = match time {
         Some(time) => time.choice(times, mistakes)?.into_inner(),
         None => TimeDomain::Event,
@@ -369,7 +391,7 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
 fn refuse_extra(value: &Value, reason: &str, mistakes: &mut Diagnostics) {
     mistakes.push(
         Mistake::new(format!("{} makes no sense here: {reason}", value.what()))
-            .at(value.key_span(), "here")
+            .at(value.key_span(), "")
             .help("remove it"),
     );
 }
@@ -382,9 +404,12 @@ fn read_sliding(
 ) -> Option<Window> {
     let Some(every) = every else {
         mistakes.push(
-            Mistake::new(format!("{} does not say how often a window starts", size.what()))
-                .at(size.span(), "`every` is missing")
-                .help("add it: { sliding = \"60s\", every = \"5s\" }"),
+            Mistake::new(format!(
+                "{} does not say how often a window starts",
+                size.what()
+            ))
+            .at(size.span(), "`every` is missing")
+            .help("add it: { sliding = \"60s\", every = \"5s\" }"),
         );
         return None;
     };
@@ -426,7 +451,9 @@ fn read_bounds(value: &Value, mistakes: &mut Diagnostics) -> Option<BoundsChoice
     }
     let mut table = value.table(mistakes)?;
     let mut name = |key, default: &str, mistakes: &mut Diagnostics| match table.optional(key) {
-        Some(value) => value.name(mistakes).map(Spanned::into_inner),
+        Some(value) => value
+            .name("the name of a column", mistakes)
+            .map(Spanned::into_inner),
         None => Some(default.to_owned()),
     };
     let defaults = Bounds::default();

@@ -14,12 +14,24 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
     let unsteady = ["M", "month", "months", "y", "year", "years", "yr", "yrs"];
     let mut units = text.split(|c: char| !c.is_alphabetic());
     if let Some(unit) = units.find(|unit| unsteady.contains(unit)) {
-        return Err(format!("`{unit}` is not a unit of one length; minutes are `m`"));
+        return Err(format!(
+            "`{unit}` is not a unit of one length; minutes are `m`"
+        ));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("a duration needs a unit".into());
     }
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = humantime::parse_duration(text).map_err(|error| match error {
+        humantime::DurationError::UnknownUnit { unit, .. } if unit.is_empty() => {
+            "a number in it has no unit".to_owned()
+        }
+        humantime::DurationError::UnknownUnit { unit, .. } => {
+            format!("`{unit}` is not a unit of time")
+        }
+        humantime::DurationError::NumberExpected(_) => "a number is missing".to_owned(),
+        humantime::DurationError::Empty => "it is empty".to_owned(),
+        error => error.to_string(),
+    })?;
     if duration.subsec_nanos() % 1_000_000 != 0 {
         return Err("it must be a whole number of milliseconds".into());
     }
@@ -64,7 +76,9 @@ pub(crate) fn show_ms(ms: i64) -> String {
 /// The size as [`bytes`] reads it, in the largest unit that divides it.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let fits = units.iter().find(|(size, _)| bytes >= *size && bytes % size == 0);
+    let fits = units
+        .iter()
+        .find(|(size, _)| bytes >= *size && bytes % size == 0);
     match fits {
         Some((size, unit)) => format!("{}{unit}", bytes / size),
         None => format!("{bytes}B"),

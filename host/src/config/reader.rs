@@ -69,7 +69,10 @@ impl<'a> Table<'a> {
 
     pub fn optional(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.known.push(key);
-        let entry = self.entries.iter_mut().find(|entry| entry.key.get_ref() == key)?;
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.key.get_ref() == key)?;
         entry.read = true;
         Some(Value {
             what: format!("`{key}` of {}", self.owner),
@@ -87,9 +90,10 @@ impl<'a> Table<'a> {
         let value = self.optional(key);
         if value.is_none() {
             // A misspelt key would be reported twice, and less helpfully here.
-            let misspelt = self.entries.iter().any(|entry| {
-                !entry.read && suggest::nearest(entry.key.get_ref(), [key]).is_some()
-            });
+            let misspelt = self
+                .entries
+                .iter()
+                .any(|entry| !entry.read && suggest::nearest(entry.key.get_ref(), [key]).is_some());
             if !misspelt {
                 mistakes.push(
                     Mistake::new(format!("{} has no `{key}`", self.owner))
@@ -152,7 +156,8 @@ impl<'a> Value<'a> {
     /// Reports that the value is not what was wanted.
     pub fn refuse(&self, wanted: &str, mistakes: &mut Diagnostics) {
         let found = format!("this is {}", kind(self.raw()));
-        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), found));
+        mistakes
+            .push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), found));
     }
 
     pub fn text(&self, wanted: &str, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
@@ -165,10 +170,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text that names something.
-    pub fn name(&self, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
+    /// The name of something new: `what` is "the name of a column".
+    pub fn name(&self, what: &str, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
         let name = self.text("a name, in quotes", mistakes)?;
-        check_name(&self.what, &name, mistakes).then_some(name)
+        check_name(what, &name, mistakes).then_some(name)
     }
 
     pub fn path(&self, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
@@ -176,7 +181,7 @@ impl<'a> Value<'a> {
         if path.get_ref().is_empty() || path.get_ref().contains('\0') {
             mistakes.push(
                 Mistake::new(format!("{} is not a path", self.what))
-                    .at(path.span(), "here")
+                    .at(path.span(), "")
                     .help("write the path of a file, from the pipeline file's folder"),
             );
             return None;
@@ -235,7 +240,10 @@ impl<'a> Value<'a> {
 
     /// Milliseconds, at least `least_ms` of them.
     pub fn duration(&self, least_ms: i64, mistakes: &mut Diagnostics) -> Option<Spanned<i64>> {
-        let text = self.text("a duration, such as \"500ms\", \"5s\" or \"1h 30m\"", mistakes)?;
+        let text = self.text(
+            "a duration, such as \"500ms\", \"5s\" or \"1h 30m\"",
+            mistakes,
+        )?;
         match quantity::duration_ms(text.get_ref()) {
             Ok(ms) if ms >= least_ms => Some(Spanned::new(self.span(), ms)),
             Ok(_) => {
@@ -246,8 +254,10 @@ impl<'a> Value<'a> {
             Err(problem) => {
                 mistakes.push(
                     Mistake::new(format!("{} is not a duration: {problem}", self.what))
-                        .at(self.span(), "here")
-                        .help("write a number with ms, s, m, h or d, such as \"500ms\" or \"1h 30m\""),
+                        .at(self.span(), "")
+                        .help(
+                            "write a number with ms, s, m, h or d, such as \"500ms\" or \"1h 30m\"",
+                        ),
                 );
                 None
             }
@@ -266,7 +276,7 @@ impl<'a> Value<'a> {
             Err(problem) => {
                 mistakes.push(
                     Mistake::new(format!("{} is not a size: {problem}", self.what))
-                        .at(self.span(), "here")
+                        .at(self.span(), "")
                         .help("write a whole number with B, KiB, MiB or GiB, such as \"64MiB\""),
                 );
                 None
@@ -286,7 +296,7 @@ impl<'a> Value<'a> {
         if found.is_none() {
             mistakes.push(
                 Mistake::new(format!("{} cannot be `{}`", self.what, text.get_ref()))
-                    .at(self.span(), "here")
+                    .at(self.span(), "")
                     .help(suggest::help(text.get_ref(), "choices", words)),
             );
         }
@@ -336,7 +346,7 @@ impl<'a> Value<'a> {
     }
 
     fn out_of_range(&self, wanted: &str, mistakes: &mut Diagnostics) {
-        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), "here"));
+        mistakes.push(Mistake::new(format!("{} must be {wanted}", self.what)).at(self.span(), ""));
     }
 }
 
@@ -346,11 +356,13 @@ pub(super) fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diag
     let text = name.get_ref();
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.len() <= 100
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !good {
         mistakes.push(
-            Mistake::new(format!("{what}: `{text}` cannot be a name"))
-                .at(name.span(), "here")
+            Mistake::new(format!("`{text}` cannot be {what}"))
+                .at(name.span(), "")
                 .help("names start with a letter and have up to 100 of: letters, digits, _ and -"),
         );
     }

@@ -116,7 +116,11 @@ fn read_watermark(mut table: Table, mistakes: &mut Diagnostics) -> (Option<i64>,
 
 fn read_file(table: &mut Table, mistakes: &mut Diagnostics) -> Option<SourceKind> {
     let path = table
-        .required("path", "a file, several, or a pattern such as \"events/*.jsonl\"", mistakes)
+        .required(
+            "path",
+            "a file, several, or a pattern such as \"events/*.jsonl\"",
+            mistakes,
+        )
         .and_then(|value| read_paths(&value, mistakes));
     let written = path.as_ref().and_then(|paths| paths.first());
     let implied = written.and_then(|path| match extension(path.get_ref()) {
@@ -125,7 +129,11 @@ fn read_file(table: &mut Table, mistakes: &mut Diagnostics) -> Option<SourceKind
         _ => None,
     });
     // Without a path there is a mistake already, and any format will do.
-    let implied = if path.is_none() { Some(FormatKind::Json) } else { implied };
+    let implied = if path.is_none() {
+        Some(FormatKind::Json)
+    } else {
+        implied
+    };
     let rows = read_rows(table, implied, mistakes);
     Some(SourceKind::File {
         path: path?,
@@ -183,7 +191,7 @@ fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
     if !named && text.parse::<std::net::SocketAddr>().is_err() {
         mistakes.push(
             Mistake::new(format!("{} is not an address to listen on", value.what()))
-                .at(listen.span(), "here")
+                .at(listen.span(), "")
                 .help("write a host and a port, such as \"127.0.0.1:9000\" or \"[::1]:9000\""),
         );
         return None;
@@ -222,13 +230,20 @@ fn read_rows(
         .map(|table| read_csv(table, mistakes));
     if let (Some(FormatKind::Json), Some(place)) = (given, csv_key) {
         mistakes.push(
-            Mistake::new(format!("{} has `csv` settings, and its format is json", table.owner()))
-                .at(place, "here")
-                .help("remove them, or write `format = \"csv\"`"),
+            Mistake::new(format!(
+                "{} has `csv` settings, and its format is json",
+                table.owner()
+            ))
+            .at(place, "")
+            .help("remove them, or write `format = \"csv\"`"),
         );
     }
     let columns = table
-        .required("fields", "a table of the rows' fields and their types", mistakes)
+        .required(
+            "fields",
+            "a table of the rows' fields and their types",
+            mistakes,
+        )
         .and_then(|value| read_columns(&value, given, mistakes));
     let format = match given? {
         FormatKind::Json => Format::Json,
@@ -254,7 +269,10 @@ fn read_csv(mut table: Table, mistakes: &mut Diagnostics) -> CsvFormat {
         match text.get_ref().as_bytes() {
             [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Some(*byte),
             _ => {
-                value.refuse("one ASCII character other than a quote or line end", mistakes);
+                value.refuse(
+                    "one ASCII character other than a quote or line end",
+                    mistakes,
+                );
                 None
             }
         }
@@ -297,12 +315,20 @@ fn read_columns(
                     .at(first.place.clone(), "first here"),
             );
         }
-        if format == Some(FormatKind::Csv) && matches!(column.field.data_type, DataType::List(_) | DataType::Record(_)) {
+        if format == Some(FormatKind::Csv)
+            && matches!(
+                column.field.data_type,
+                DataType::List(_) | DataType::Record(_)
+            )
+        {
             good = false;
             mistakes.push(
-                Mistake::new(format!("a field of a csv file cannot be `{}`", column.field))
-                    .at(column.place.clone(), "a list or record")
-                    .help("csv has only single values: use json, or a field of text"),
+                Mistake::new(format!(
+                    "a field of a csv file cannot be `{}`",
+                    column.field
+                ))
+                .at(column.place.clone(), "a list or record")
+                .help("csv has only single values: use json, or a field of text"),
             );
         }
     }
@@ -359,7 +385,7 @@ fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
     if instant.is_err() {
         mistakes.push(
             Mistake::new(format!("{} must be {wanted}", value.what()))
-                .at(value.span(), "here")
+                .at(value.span(), "")
                 .help("give date, time and offset (`Z` is UTC)"),
         );
     }

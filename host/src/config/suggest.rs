@@ -12,9 +12,11 @@ pub(crate) fn nearest<'a>(
             let valid = folded(candidate);
             let distance = strsim::damerau_levenshtein(&written, &valid);
             let length = written.chars().count().max(valid.chars().count());
-            (distance * 3 <= length).then_some((distance, candidate))
+            // Of two as near, the one that shares more: `int46` is `int64`.
+            let apart = 1.0 - strsim::jaro_winkler(&written, &valid);
+            (distance * 3 <= length).then_some((distance as f64 + apart, candidate))
         })
-        .min_by_key(|(distance, _)| *distance)
+        .min_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)
 }
 
