@@ -62,6 +62,10 @@ pub enum NodeKind {
 
 pub struct SourcePlan {
     pub connector: SourceConnector,
+    /// How each timestamp of the source's schema is written outside, depth
+    /// first through nested records and lists; unused by connectors that make
+    /// columns themselves.
+    pub timestamp_formats: Vec<TimestampFormat>,
     /// How a row's event time is found.
     pub event_time: EventTime,
     /// How far behind the newest row a row may come and not be late, in ms.
