@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_buffer::ScalarBuffer;
+use arrow_schema::ArrowError;
+use arrow_select::take::take;
 
 use crate::schema::Schema;
 
@@ -64,15 +66,121 @@ impl Batch {
         self.times.len()
     }
 
-    /// The batch of these rows, in this order; a row may be taken any number of times.
+    /// The batch of these rows, in this order; a row may be taken any number of
+    /// times. All of them in order is the batch itself, uncopied.
     pub fn take(&self, rows: &[u32]) -> Batch {
-        todo!("{rows:?}")
+        if is_identity(rows, self.rows()) {
+            return self.clone();
+        }
+        Batch {
+            schema: self.schema.clone(),
+            columns: gather(&self.columns, rows),
+            times: self.times_of(rows),
+            origin: self.origin_of(rows),
+        }
     }
 
     /// Rows `start..start + len`, without copying columns.
     pub fn slice(&self, start: usize, len: usize) -> Batch {
-        todo!("{start} {len}")
+        Batch {
+            schema: self.schema.clone(),
+            columns: self.columns.iter().map(|c| c.slice(start, len)).collect(),
+            times: self.times.slice(start, len),
+            origin: self.origin.as_ref().map(|origin| origin.slice(start, len)),
+        }
     }
+
+    /// New columns whose rows come from these rows of this batch, whose event
+    /// times and origins they take over.
+    pub fn derive(&self, schema: Arc<Schema>, columns: Vec<ArrayRef>, parents: &[u32]) -> Batch {
+        let unchanged = is_identity(parents, self.rows());
+        Batch {
+            schema,
+            columns,
+            times: if unchanged {
+                self.times.clone()
+            } else {
+                self.times_of(parents)
+            },
+            origin: if unchanged {
+                self.origin.clone()
+            } else {
+                self.origin_of(parents)
+            },
+        }
+    }
+
+    /// As arrow's own batch, for writers of formats.
+    pub fn to_arrow(&self) -> Result<RecordBatch, ArrowError> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows()));
+        let schema = Arc::new(self.schema.to_arrow());
+        RecordBatch::try_new_with_options(schema, self.columns.clone(), &options)
+    }
+
+    fn times_of(&self, rows: &[u32]) -> ScalarBuffer<i64> {
+        rows.iter().map(|&row| self.times[row as usize]).collect()
+    }
+
+    fn origin_of(&self, rows: &[u32]) -> Option<Origin> {
+        self.origin.as_ref().map(|origin| origin.take(rows))
+    }
+}
+
+impl Origin {
+    /// The block's row of a row.
+    pub fn row(&self, row: usize) -> u32 {
+        match &self.rows {
+            Some(rows) => rows[row],
+            // A block has fewer rows than u32 holds: its spans are u32.
+            None => row as u32,
+        }
+    }
+
+    fn take(&self, rows: &[u32]) -> Origin {
+        let rows = match &self.rows {
+            Some(known) => rows.iter().map(|&row| known[row as usize]).collect(),
+            None => rows.into(),
+        };
+        Origin {
+            block: self.block.clone(),
+            rows: Some(rows),
+        }
+    }
+
+    fn slice(&self, start: usize, len: usize) -> Origin {
+        let rows = match &self.rows {
+            Some(known) => Some(known[start..start + len].into()),
+            None if start == 0 => None,
+            None => Some((start as u32..(start + len) as u32).collect()),
+        };
+        Origin {
+            block: self.block.clone(),
+            rows,
+        }
+    }
+}
+
+/// These rows of each column. All of them in order are the columns themselves.
+pub fn gather(columns: &[ArrayRef], rows: &[u32]) -> Vec<ArrayRef> {
+    if columns
+        .first()
+        .is_some_and(|first| is_identity(rows, first.len()))
+    {
+        return columns.to_vec();
+    }
+    let indices = UInt32Array::from(rows.to_vec());
+    columns
+        .iter()
+        .map(|column| {
+            take(column, &indices, None)
+                .unwrap_or_else(|error| unreachable!("rows are within the batch: {error}"))
+        })
+        .collect()
+}
+
+/// Whether these are all rows of `0..len`, in order.
+fn is_identity(rows: &[u32], len: usize) -> bool {
+    rows.len() == len && rows.iter().enumerate().all(|(i, &row)| row as usize == i)
 }
 
 impl Block {

@@ -1,7 +1,9 @@
 //! Operators at work in a task: each takes elements and puts what comes of
 //! them into an [`Outbox`].
 
+pub mod dead_letter;
 pub mod guard;
+pub mod transform;
 
 use crate::batch::Batch;
 
@@ -44,7 +46,7 @@ pub struct Counts {
 }
 
 /// A row that could not be processed.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct DeadLetter {
     /// Node that gave up on the row.
     pub node: String,

@@ -232,12 +232,24 @@ pub struct Bounds {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    Tumbling { size_ms: i64, time: TimeDomain },
+    Tumbling {
+        size_ms: i64,
+        time: TimeDomain,
+    },
     /// `slide_ms` divides `size_ms`.
-    Sliding { size_ms: i64, slide_ms: i64, time: TimeDomain },
-    Session { gap_ms: i64, time: TimeDomain },
+    Sliding {
+        size_ms: i64,
+        slide_ms: i64,
+        time: TimeDomain,
+    },
+    Session {
+        gap_ms: i64,
+        time: TimeDomain,
+    },
     /// Every `size` rows of a key, and what is left when the input ends.
-    Count { size: u64 },
+    Count {
+        size: u64,
+    },
     /// No window: a result after each row.
     Running,
 }
@@ -253,8 +265,13 @@ pub struct SinkPlan {
 }
 
 pub enum SinkConnector {
-    Console { rows_max: Option<u64> },
-    File { path: PathBuf, format: SinkFormat },
+    Console {
+        rows_max: Option<u64>,
+    },
+    File {
+        path: PathBuf,
+        format: SinkFormat,
+    },
     Blackhole,
     /// Rows are handed to the program: tests and `sluicebox test`.
     Memory(Arc<std::sync::Mutex<Vec<crate::batch::Batch>>>),

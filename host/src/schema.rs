@@ -100,9 +100,7 @@ impl DataType {
             DataType::Float64 => ArrowType::Float64,
             DataType::Utf8 | DataType::Symbol(_) => ArrowType::Utf8,
             DataType::Bytes => ArrowType::Binary,
-            DataType::Timestamp => {
-                ArrowType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
-            }
+            DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
             DataType::List(element) => ArrowType::List(Arc::new(element.to_arrow())),
             DataType::Record(fields) => {
                 ArrowType::Struct(fields.iter().map(Field::to_arrow).collect())

@@ -1,0 +1,61 @@
+//! Filters and transforms: rows in, rows out, event time and origin carried
+//! across from each row's parent.
+
+use std::sync::Arc;
+
+use super::guard::Guard;
+use super::{Operator, OperatorError, Outbox};
+use crate::batch::Batch;
+use crate::logic::Output;
+use crate::plan::TransformPlan;
+use crate::schema::Schema;
+
+pub struct TransformOperator {
+    guard: Guard,
+    /// Which columns of each input edge the plugin reads.
+    columns: Vec<Vec<usize>>,
+    output: Arc<Schema>,
+}
+
+impl TransformOperator {
+    pub fn new(
+        node: &str,
+        plan: &TransformPlan,
+        output: Arc<Schema>,
+    ) -> Result<Self, OperatorError> {
+        Ok(TransformOperator {
+            guard: Guard::new(node, &plan.operator)?,
+            columns: plan.columns.clone(),
+            output,
+        })
+    }
+}
+
+impl Operator for TransformOperator {
+    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        let input: Vec<_> = self.columns[edge]
+            .iter()
+            .map(|&column| batch.columns[column].clone())
+            .collect();
+        let result = match self.guard.transform(&batch, &input, out)? {
+            Output::Selection(kept) => batch.take(&kept),
+            Output::Rows(rows) => batch.derive(self.output.clone(), rows.columns, &rows.parents),
+        };
+        if result.rows() > 0 {
+            out.rows.push(result);
+        }
+        Ok(())
+    }
+
+    fn watermark(&mut self, _watermark_ms: i64, _out: &mut Outbox) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<i64> {
+        None
+    }
+
+    fn wake(&mut self, _now_ms: i64, _out: &mut Outbox) -> Result<(), OperatorError> {
+        Ok(())
+    }
+}
