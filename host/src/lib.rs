@@ -28,6 +28,8 @@ pub mod element;
 pub mod source;
 /// Bytes into columns.
 pub mod decode;
+/// Points in time as text, in and out.
+pub mod timestamp;
 /// The loop that moves elements through a task.
 pub mod task;
 /// The way into a task.
