@@ -120,7 +120,9 @@ fn place(error: &wasmtime::Error) -> String {
     error
         .downcast_ref::<WasmBacktrace>()
         .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()))
-        .map_or_else(String::new, |name| format!(" (in `{name}`)"))
+        .map_or_else(String::new, |name| {
+            format!(" (in `{:#}`)", rustc_demangle::demangle(name))
+        })
 }
 
 /// `panicked at src/lib.rs:5:9: message`, out of what Rust prints.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tracing::Level;
 
+/// Bytes of stderr that are kept until a call ends: a panic comes last.
+const STDERR_BYTES_KEPT: usize = 4 << 10;
 /// Bytes that one call may print before the rest of it is dropped.
 pub const CALL_BYTES_MAX: usize = 16 << 10;
 
@@ -21,6 +23,7 @@ pub struct Printed {
     cut: bool,
     stdout_line: Vec<u8>,
     stderr_line: Vec<u8>,
+    /// The end of what it wrote, whether or not it was printed.
     stderr: Vec<u8>,
 }
 
@@ -37,6 +40,9 @@ impl Printed {
     }
 
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        if stream == Stream::Stderr {
+            self.keep(bytes);
+        }
         let bytes = &bytes[..self.allowed(bytes.len())];
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let line = match stream {
@@ -48,9 +54,6 @@ impl Printed {
                 let line = std::mem::take(line);
                 self.print(stream, &line);
             }
-        }
-        if stream == Stream::Stderr {
-            self.stderr.extend_from_slice(bytes);
         }
     }
 
@@ -83,6 +86,14 @@ impl Printed {
         let stderr = std::mem::take(&mut self.stderr);
         let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
         (!stderr.is_empty()).then_some(stderr)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.stderr.extend_from_slice(bytes);
+        // Now and then, so that few bytes are moved often.
+        if self.stderr.len() > 2 * STDERR_BYTES_KEPT {
+            self.stderr.drain(..self.stderr.len() - STDERR_BYTES_KEPT);
+        }
     }
 
     fn allowed(&mut self, bytes: usize) -> usize {
@@ -134,11 +145,15 @@ mod tests {
     fn a_call_prints_so_much_and_no_more() {
         let mut printed = Printed::new("clean".into());
         for _ in 0..10_000 {
-            printed.write(Stream::Stderr, b"again and again\n");
+            printed.write(Stream::Stdout, b"again and again\n");
+            printed.write(Stream::Stderr, b"and again\n");
         }
         assert!(printed.cut);
+        assert_eq!(printed.bytes_left, 0);
+        printed.write(Stream::Stderr, b"panicked at last\n");
         let stderr = printed.end_call().unwrap_or_default();
-        assert!(stderr.len() <= CALL_BYTES_MAX, "{}", stderr.len());
+        assert!(stderr.ends_with("and again\npanicked at last"), "{stderr}");
+        assert!(stderr.len() <= 2 * STDERR_BYTES_KEPT, "{}", stderr.len());
 
         printed.write(Stream::Stderr, b"panicked at src/lib.rs:1:1");
         assert_eq!(

@@ -30,7 +30,7 @@ const WRITE_BYTES_MAX: u64 = 2 * CALL_BYTES_MAX as u64;
 /// Packages of WASI that are linked, with no capability behind them, and what
 /// to tell a plugin that wants one.
 const PACKAGES: [(&str, &str); 6] = [
-    ("wasi:cli/", "plugins have no command line"),
+    ("wasi:cli/", "plugins have no process of their own"),
     (
         "wasi:clocks/",
         "plugins have no clock, so that results depend on rows alone: use the event time of the row",
