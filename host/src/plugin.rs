@@ -281,10 +281,11 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
 /// Why a component does not compile.
 fn invalid(error: &wasmtime::Error) -> String {
     let cause = format!("{:#}", error.root_cause());
-    if cause.contains("unexpected end") {
+    // As the parser says that a section or a value goes on past the last byte.
+    if cause.contains("unexpected end") || cause.contains("out of bounds (bound") {
         format!("is cut short ({cause}); copy or build it again")
     } else {
-        format!("is not a valid Wasm component: {cause}")
+        format!("is not a valid Wasm component ({cause}); copy or build it again")
     }
 }
 
