@@ -83,7 +83,7 @@ pub fn states(
 
 /// Rows that a filter keeps.
 pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
-    if !kept.is_sorted_by(|a, b| a < b) {
+    if !all_pairs(&kept, |row, next| row < next) {
         return Err(Broken::new(
             "the rows that it keeps are not in ascending order",
         ));
@@ -124,13 +124,7 @@ pub fn rejects(
 }
 
 fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
-    // Not `is_sorted`, which stops at the first: a loop that looks at all of
-    // them is done many at a time.
-    let ascending = parents
-        .iter()
-        .zip(parents.iter().skip(1))
-        .fold(true, |ascending, (row, next)| ascending & (row <= next));
-    if !ascending {
+    if !all_pairs(parents, |row, next| row <= next) {
         return Err(Broken::new("parents are not in ascending order"));
     }
     match parents.last() {
@@ -139,6 +133,16 @@ fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether all neighbours are as they should be. Unlike `is_sorted` it looks at
+/// all of them, which makes it many at a time.
+fn all_pairs(values: &[u32], as_should: impl Fn(u32, u32) -> bool) -> bool {
+    let next = values.iter().skip(1);
+    values
+        .iter()
+        .zip(next)
+        .fold(true, |all, (&value, &next)| all & as_should(value, next))
 }
 
 fn columns_of(
@@ -350,23 +354,18 @@ fn records(
 /// Offsets out of ends, which must be `rows` and ascend, and the last of them.
 fn offsets(ends: &[u32], rows: usize) -> Result<(OffsetBuffer<i32>, usize), Broken> {
     same_length(ends.len(), rows)?;
-    let mut offsets = Vec::with_capacity(rows + 1);
-    offsets.push(0);
-    let mut last = 0;
-    let mut ascending = true;
-    for &end in ends {
-        ascending &= last <= end;
-        last = end;
-        offsets.push(end as i32);
-    }
-    if !ascending {
+    if !all_pairs(ends, |end, next| end <= next) {
         return Err(Broken::new("a value ends before it starts"));
     }
+    let last = ends.last().copied().unwrap_or(0);
     if i32::try_from(last).is_err() {
         return Err(Broken::new(format!(
             "a value ends at {last}, past what a column can hold"
         )));
     }
+    let mut offsets = Vec::with_capacity(rows + 1);
+    offsets.push(0);
+    offsets.extend(ends.iter().map(|&end| end as i32));
     // SAFETY: from 0 on, ascending, and none is negative since the last is not.
     Ok((
         unsafe { OffsetBuffer::new_unchecked(offsets.into()) },
