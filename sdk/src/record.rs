@@ -23,7 +23,7 @@ use crate::bindings::sluicebox::plugin::schemas;
 pub use flag::Bits;
 pub use list::Element;
 pub use symbol::Symbol;
-pub use text::{TextReader, TextWriter};
+pub use text::{SliceWriter, TextReader};
 
 /// A struct whose fields are the columns of a row.
 ///
@@ -70,7 +70,7 @@ pub trait Record<'a>: Sized {
     #[doc(hidden)]
     type Reader;
     #[doc(hidden)]
-    type Writer: Writer;
+    type Writer: Writer<'a>;
     /// How many columns the fields have, with all that is nested in them.
     #[doc(hidden)]
     const COLUMNS: usize;
@@ -97,16 +97,16 @@ pub trait Record<'a>: Sized {
     unsafe fn skip(reader: &mut Self::Reader, row: usize);
 
     /// # Safety
-    /// The row has been reserved.
+    /// The row has been reserved, and is written once.
     #[doc(hidden)]
-    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>);
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize);
 
     /// Takes up a row in every column, for a record that is missing.
     ///
     /// # Safety
     /// As [`Record::write`].
     #[doc(hidden)]
-    unsafe fn write_missing(writer: &mut Self::Writer);
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
 }
 
 /// What a field of a [`Record`] can be.
@@ -121,7 +121,7 @@ pub trait Field<'a>: Sized {
     #[doc(hidden)]
     type Reader;
     #[doc(hidden)]
-    type Writer: Writer;
+    type Writer: Writer<'a>;
     #[doc(hidden)]
     const COLUMNS: usize = 1;
     #[doc(hidden)]
@@ -149,20 +149,33 @@ pub trait Field<'a>: Sized {
     /// # Safety
     /// As [`Record::write`].
     #[doc(hidden)]
-    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>);
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize);
 
     /// # Safety
     /// As [`Record::write`].
     #[doc(hidden)]
-    unsafe fn write_missing(writer: &mut Self::Writer);
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
 }
 
-/// Columns that are being built.
+/// Columns that are being built. Values are stored by row; how many rows there
+/// are is known to whoever writes them, and told in the end.
 #[doc(hidden)]
-pub trait Writer: Default {
-    /// Makes room for so many more rows.
-    fn reserve(&mut self, rows: usize);
-    fn finish(self, columns: &mut Vec<Column>);
+pub trait Writer<'a>: Default {
+    /// Makes room for `total` rows.
+    ///
+    /// # Safety
+    /// The first `used` rows, and no others, were written.
+    unsafe fn reserve(&mut self, used: usize, total: usize);
+
+    /// Copies what is still borrowed.
+    ///
+    /// # Safety
+    /// The first `rows` rows, and no others, were written.
+    unsafe fn settle(&mut self, rows: usize);
+
+    /// # Safety
+    /// As [`Writer::settle`].
+    unsafe fn finish(self, rows: usize, origin: Origin<'a, '_>, columns: &mut Vec<Column>);
 }
 
 /// The columns of a record inside of another: its own, then its members'.
@@ -170,17 +183,24 @@ pub trait Writer: Default {
 #[derive(Default)]
 pub struct RecordWriter<W>(pub W);
 
-impl<W: Writer> Writer for RecordWriter<W> {
-    fn reserve(&mut self, rows: usize) {
-        self.0.reserve(rows);
+impl<'a, W: Writer<'a>> Writer<'a> for RecordWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.reserve(used, total) }
     }
 
-    fn finish(self, columns: &mut Vec<Column>) {
+    unsafe fn settle(&mut self, rows: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.settle(rows) }
+    }
+
+    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
             values: Values::None,
         });
-        self.0.finish(columns);
+        // SAFETY: as the caller says.
+        unsafe { self.0.finish(rows, Origin::NOWHERE, columns) }
     }
 }
 
@@ -203,20 +223,18 @@ pub struct Input<'a> {
     pub data: &'a [u8],
 }
 
-/// Which input row an output row is made from.
+/// Which input rows output rows are made from, and what could be passed on.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Origin<'a, 'call> {
-    pub row: u32,
     pub inputs: &'call [Input<'a>],
-    /// Of the output rows before this one.
+    /// One a row, all of them rows of the batch that the inputs are columns of.
     pub parents: &'call [u32],
 }
 
 impl Origin<'_, '_> {
     /// For values that are not a whole column of an answer.
     pub const NOWHERE: Self = Origin {
-        row: 0,
         inputs: &[],
         parents: &[],
     };
@@ -269,6 +287,7 @@ pub struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     /// Makes the reader of a whole batch.
+    #[inline(always)]
     pub fn read_by<R: Record<'a>>(batch: &'a Batch) -> R::Reader {
         assert_eq!(
             batch.columns.len(),

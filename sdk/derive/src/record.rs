@@ -41,31 +41,43 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             #[doc(hidden)]
             pub struct Reader<#row> {
                 #(#idents: #parts::Reader,)*
-                row: ::core::marker::PhantomData<&#row ()>,
+                __row: ::core::marker::PhantomData<&#row ()>,
             }
 
             #[doc(hidden)]
             pub struct Writer<#row> {
                 #(#idents: #parts::Writer,)*
-                row: ::core::marker::PhantomData<&#row ()>,
+                __row: ::core::marker::PhantomData<&#row ()>,
             }
 
             impl<#row> ::core::default::Default for Writer<#row> {
                 fn default() -> Self {
                     Writer {
                         #(#idents: ::core::default::Default::default(),)*
-                        row: ::core::marker::PhantomData,
+                        __row: ::core::marker::PhantomData,
                     }
                 }
             }
 
-            impl<#row> private::Writer for Writer<#row> {
-                fn reserve(&mut self, rows: usize) {
-                    #(private::Writer::reserve(&mut self.#idents, rows);)*
+            impl<#row> private::Writer<#row> for Writer<#row> {
+                unsafe fn reserve(&mut self, used: usize, total: usize) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::reserve(&mut self.#idents, used, total) };)*
                 }
 
-                fn finish(self, columns: &mut ::std::vec::Vec<private::Column>) {
-                    #(private::Writer::finish(self.#idents, columns);)*
+                unsafe fn settle(&mut self, rows: usize) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::settle(&mut self.#idents, rows) };)*
+                }
+
+                unsafe fn finish(
+                    self,
+                    rows: usize,
+                    origin: private::Origin<#row, '_>,
+                    columns: &mut ::std::vec::Vec<private::Column>,
+                ) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::finish(self.#idents, rows, origin, columns) };)*
                 }
             }
 
@@ -92,11 +104,11 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     inputs
                 }
 
-                #[inline]
+                #[inline(always)]
                 fn reader(columns: &mut private::Columns<#row>, rows: usize) -> Reader<#row> {
                     Reader {
                         #(#idents: #parts::reader(columns, rows),)*
-                        row: ::core::marker::PhantomData,
+                        __row: ::core::marker::PhantomData,
                     }
                 }
 
@@ -126,18 +138,14 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(
-                    &self,
-                    writer: &mut Writer<#row>,
-                    origin: private::Origin<#row, '_>,
-                ) {
+                unsafe fn write(&self, writer: &mut Writer<#row>, row: usize) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, origin) };)*
+                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, row) };)*
                 }
 
-                unsafe fn write_missing(writer: &mut Writer<#row>) {
+                unsafe fn write_missing(writer: &mut Writer<#row>, row: usize) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write_missing(&mut writer.#idents) };)*
+                    #(unsafe { #parts::write_missing(&mut writer.#idents, row) };)*
                 }
             }
 
@@ -178,22 +186,15 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(
-                    &self,
-                    writer: &mut Self::Writer,
-                    _origin: private::Origin<#row, '_>,
-                ) {
-                    let members = &mut writer.0;
+                unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
                     // SAFETY: as the caller says.
-                    unsafe {
-                        ::sluicebox_sdk::Record::write(self, members, private::Origin::NOWHERE)
-                    }
+                    unsafe { ::sluicebox_sdk::Record::write(self, &mut writer.0, row) }
                 }
 
-                unsafe fn write_missing(writer: &mut Self::Writer) {
+                unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                     let members = &mut writer.0;
                     // SAFETY: as the caller says.
-                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::write_missing(members) }
+                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::write_missing(members, row) }
                 }
             }
 

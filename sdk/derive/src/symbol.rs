@@ -1,11 +1,12 @@
-//! `#[derive(Symbol)]`: texts told apart by their length, then by a few loads.
+//! `#[derive(Symbol)]`: a few short texts are compared as numbers, without a
+//! branch; others by their length and then by a few loads.
 
 use std::collections::BTreeMap;
 
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Fields, LitStr, Variant};
+use syn::{Data, DataEnum, DeriveInput, Fields, LitStr, Variant};
 
 use crate::syntax;
 
@@ -49,6 +50,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         texts.push(text);
     }
     let symbol = &input.ident;
+    let from_word = from_word(data, &texts);
     let idents: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     let first = &texts[0];
     let lengths = by_length.keys();
@@ -63,6 +65,8 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             const TEXTS: &[&str] = &[#(#texts),*];
 
             impl #symbol {
+                #from_word
+
                 #[inline(always)]
                 fn from_bytes(text: &[u8]) -> ::core::option::Option<Self> {
                     match text.len() {
@@ -96,7 +100,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             #[automatically_derived]
             impl<'row> ::sluicebox_sdk::Field<'row> for #symbol {
                 type Reader = private::TextReader<'row>;
-                type Writer = private::TextWriter<'row>;
+                type Writer = private::SliceWriter<'row, true>;
 
                 fn describe(
                     name: &str,
@@ -108,6 +112,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     fields.push(private::schema_field(name, doc, own));
                 }
 
+                #[inline(always)]
                 fn reader(
                     columns: &mut private::Columns<'row>,
                     rows: usize,
@@ -121,8 +126,8 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
                     // SAFETY: as the caller says.
-                    let text = unsafe { reader.next(row) };
-                    match Self::from_bytes(text) {
+                    let (word, text) = unsafe { reader.next_word(row) };
+                    match Self::from_word(word, text) {
                         ::core::option::Option::Some(value) => ::core::result::Result::Ok(value),
                         ::core::option::Option::None => ::core::result::Result::Err(
                             private::Unreadable::symbol(TEXTS, text),
@@ -137,20 +142,15 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(
-                    &self,
-                    writer: &mut private::TextWriter<'row>,
-                    _origin: private::Origin<'row, '_>,
-                ) {
+                unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
                     let text = ::sluicebox_sdk::Symbol::text(self).as_bytes();
                     // SAFETY: as the caller says.
-                    unsafe { writer.push(text, private::Packing::Text, private::Origin::NOWHERE) }
+                    unsafe { writer.note(text, row) }
                 }
 
-                unsafe fn write_missing(writer: &mut private::TextWriter<'row>) {
-                    let text = #first.as_bytes();
+                unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                     // SAFETY: as the caller says.
-                    unsafe { writer.push(text, private::Packing::Text, private::Origin::NOWHERE) }
+                    unsafe { writer.note(#first.as_bytes(), row) }
                 }
             }
 
@@ -158,6 +158,38 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             impl ::sluicebox_sdk::Element<'_> for #symbol {}
         };
     })
+}
+
+/// Reads a value, given the first eight bytes as a number.
+fn from_word(data: &DataEnum, texts: &[String]) -> TokenStream {
+    const MANY: usize = 8;
+    if texts.len() > MANY || texts.iter().any(|text| text.len() > size_of::<u64>()) {
+        return quote! {
+            #[inline(always)]
+            fn from_word(_word: u64, text: &[u8]) -> ::core::option::Option<Self> {
+                Self::from_bytes(text)
+            }
+        };
+    }
+    let numbers: Vec<usize> = (0..texts.len()).collect();
+    let lengths = texts.iter().map(|text| text.len());
+    let idents = data.variants.iter().map(|variant| &variant.ident);
+    let unknown = texts.len();
+    quote! {
+        #[inline(always)]
+        fn from_word(word: u64, text: &[u8]) -> ::core::option::Option<Self> {
+            let mut number = #unknown;
+            #(
+                let different = word ^ const { private::word(#texts.as_bytes()) };
+                let different = different | (text.len() ^ #lengths) as u64;
+                number = if different == 0 { #numbers } else { number };
+            )*
+            match number {
+                #(#numbers => ::core::option::Option::Some(Self::#idents),)*
+                _ => ::core::option::Option::None,
+            }
+        }
+    }
 }
 
 fn text(variant: &Variant) -> syn::Result<String> {

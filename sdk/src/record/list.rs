@@ -2,8 +2,8 @@
 //! Except for `Vec<u8>`, which is bytes.
 
 use super::{
-    Columns, Field, Origin, Packing, TextReader, TextWriter, Unreadable, Writer, assert_ends,
-    push_reserved, schema_field, wrong_column,
+    Columns, Field, Origin, Unreadable, Writer, assert_ends, push_reserved, schema_field,
+    wrong_column,
 };
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
@@ -21,27 +21,61 @@ pub struct ListReader<'a, R> {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct ListWriter<W> {
+    /// Its length counts only when the column is finished.
     ends: Vec<u32>,
     elements: W,
-}
-
-impl<W: Writer> Writer for ListWriter<W> {
-    fn reserve(&mut self, rows: usize) {
-        self.ends.reserve(rows);
-    }
-
-    fn finish(self, columns: &mut Vec<Column>) {
-        columns.push(Column {
-            validity: None,
-            values: Values::Ends(self.ends),
-        });
-        self.elements.finish(columns);
-    }
+    /// Elements so far, and those that there is room for.
+    count: usize,
+    capacity: usize,
 }
 
 impl<W> ListWriter<W> {
-    fn len(&self) -> u32 {
-        self.ends.last().copied().unwrap_or(0)
+    /// # Safety
+    /// The row has been reserved.
+    #[inline(always)]
+    unsafe fn end(&mut self, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.ends.as_mut_ptr().add(row).write(self.count as u32) }
+    }
+}
+
+impl<'a, W: Writer<'a>> ListWriter<W> {
+    #[cold]
+    fn grow(&mut self, count: usize) {
+        assert!(
+            u32::try_from(count).is_ok(),
+            "a column of an answer has more than 2³² elements"
+        );
+        let capacity = count.max(2 * self.capacity);
+        // SAFETY: the elements so far were written.
+        unsafe { self.elements.reserve(self.count, capacity) };
+        self.capacity = capacity;
+    }
+}
+
+impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: the caller says that the used rows were written.
+        unsafe { self.ends.set_len(used) };
+        self.ends.reserve_exact(total - used);
+    }
+
+    unsafe fn settle(&mut self, _rows: usize) {
+        // SAFETY: so many elements were written.
+        unsafe { self.elements.settle(self.count) }
+    }
+
+    unsafe fn finish(mut self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+        // SAFETY: the caller says that all these rows were written; so were
+        // their elements.
+        unsafe {
+            self.ends.set_len(rows);
+            columns.push(Column {
+                validity: None,
+                values: Values::Ends(self.ends),
+            });
+            self.elements.finish(self.count, Origin::NOWHERE, columns);
+        }
     }
 }
 
@@ -103,61 +137,24 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
     }
 
     #[inline]
-    unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
-        let end = u32::try_from(self.len())
-            .ok()
-            .and_then(|len| writer.len().checked_add(len))
-            .expect("a column of an answer has more than 2³² elements");
-        writer.elements.reserve(self.len());
-        // SAFETY: the elements have just been reserved, the row by the caller.
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+        let count = writer.count + self.len();
+        if count > writer.capacity {
+            writer.grow(count);
+        }
+        // SAFETY: there is room for the elements; the row is the caller's.
         unsafe {
-            for element in self {
-                element.write(&mut writer.elements, Origin::NOWHERE);
+            for (element, at) in self.iter().zip(writer.count..) {
+                element.write(&mut writer.elements, at);
             }
-            push_reserved(&mut writer.ends, end);
+            writer.count = count;
+            writer.end(row);
         }
     }
 
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        let end = writer.len();
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
         // SAFETY: as the caller says.
-        unsafe { push_reserved(&mut writer.ends, end) }
-    }
-}
-
-impl<'a> Field<'a> for Vec<u8> {
-    type Reader = TextReader<'a>;
-    type Writer = TextWriter<'a>;
-
-    fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
-        <&[u8]>::describe(name, doc, fields);
-    }
-
-    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        TextReader::new(columns, rows)
-    }
-
-    #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: as the caller says.
-        Ok(unsafe { reader.next(row) }.to_vec())
-    }
-
-    #[inline(always)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as the caller says.
-        unsafe { reader.next(row) };
-    }
-
-    #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>) {
-        // SAFETY: as the caller says.
-        unsafe { writer.push(self, Packing::Bytes, origin) }
-    }
-
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        // SAFETY: as the caller says.
-        unsafe { <&[u8]>::write_missing(writer) }
+        unsafe { writer.end(row) }
     }
 }
 

@@ -21,17 +21,24 @@ pub struct OptionWriter<W> {
     values: W,
 }
 
-impl<W: Writer> Writer for OptionWriter<W> {
-    fn reserve(&mut self, rows: usize) {
-        self.validity.reserve(rows);
-        self.values.reserve(rows);
+impl<'a, W: Writer<'a>> Writer<'a> for OptionWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        self.validity.reserve(total);
+        // SAFETY: as the caller says.
+        unsafe { self.values.reserve(used, total) }
     }
 
-    fn finish(self, columns: &mut Vec<Column>) {
+    unsafe fn settle(&mut self, rows: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.values.settle(rows) }
+    }
+
+    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
         let own = columns.len();
-        self.values.finish(columns);
+        // SAFETY: as the caller says.
+        unsafe { self.values.finish(rows, Origin::NOWHERE, columns) };
         if self.missing {
-            columns[own].validity = Some(self.validity.into_bytes());
+            columns[own].validity = Some(self.validity.into_bytes(rows));
         }
     }
 }
@@ -88,22 +95,22 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     }
 
     #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
-        match self {
-            Some(value) => {
-                writer.validity.push(true);
-                // SAFETY: as the caller says.
-                unsafe { value.write(&mut writer.values, Origin::NOWHERE) }
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe {
+            match self {
+                Some(value) => {
+                    writer.validity.set(row, true);
+                    value.write(&mut writer.values, row);
+                }
+                None => Self::write_missing(writer, row),
             }
-            // SAFETY: as the caller says.
-            None => unsafe { Self::write_missing(writer) },
         }
     }
 
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        writer.validity.push(false);
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
         writer.missing = true;
         // SAFETY: as the caller says.
-        unsafe { T::write_missing(&mut writer.values) }
+        unsafe { T::write_missing(&mut writer.values, row) }
     }
 }
