@@ -24,7 +24,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
 
 use crate::logic::{
     Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
@@ -62,9 +61,11 @@ pub struct Plugin {
 }
 
 impl PluginLoader {
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new() -> Result<Self, LoadError> {
+        let engine = engine::engine()
+            .map_err(|error| LoadError(format!("this machine cannot run plugins: {error:#}")))?;
         Ok(PluginLoader {
-            engine: engine::engine()?,
+            engine,
             loaded: Mutex::default(),
         })
     }
@@ -340,11 +341,13 @@ fn exports(component: &Component) -> Result<Exports, String> {
     })
 }
 
+/// What a component asks of the host: interfaces that are more than types.
 fn import_names(component: &Component) -> Vec<String> {
+    let engine = component.engine();
     component
         .component_type()
-        .imports(component.engine())
-        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
+        .imports(engine)
+        .filter(|(_, item)| !wasi::is_plain_type(&item.ty, engine))
         .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use common::LOADER;
@@ -16,7 +16,7 @@ fn check(bytes: &[u8], expected: Expect) {
     check_path(&path, expected);
 }
 
-fn check_path(path: &PathBuf, expected: Expect) {
+fn check_path(path: &Path, expected: Expect) {
     let message = match LOADER.plugin(path) {
         Ok(plugin) => format!("loaded {}", plugin.inspect().name),
         Err(error) => error.to_string(),

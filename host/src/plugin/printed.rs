@@ -211,7 +211,8 @@ mod tests {
              INFO plugin: forged\u{1b}[31m\rline operator="clean"
             ERROR plugin: two\nlines operator="clean"
              INFO plugin: not UTF-8 � operator="clean"
-        "#]].assert_eq(&shown);
+        "#]]
+        .assert_eq(&shown);
         assert_eq!(stderr.as_deref(), Some("amidst"));
     }
 

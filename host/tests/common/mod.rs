@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use sluicebox::plugin::{Plugin, PluginLoader};
+use sluicebox::plugin::PluginLoader;
 
 /// Compiles each plugin once in a test program.
 pub static LOADER: LazyLock<PluginLoader> =
@@ -14,12 +14,6 @@ pub static LOADER: LazyLock<PluginLoader> =
 pub fn plugin_file(name: &str) -> PathBuf {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(build);
     BUILT.join(format!("{name}.wasm"))
-}
-
-pub fn plugin(name: &str) -> Arc<Plugin> {
-    LOADER
-        .plugin(&plugin_file(name))
-        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn build() -> PathBuf {
