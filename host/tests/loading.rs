@@ -51,7 +51,7 @@ fn files_that_are_no_components() {
         expect!["plugin it.wasm does not exist; build it with `sluicebox build`"],
     );
     check_path(
-        &folder.path().to_owned(),
+        folder.path(),
         expect![
             "plugin it.wasm is a folder; give the .wasm file that `sluicebox build` makes in it"
         ],

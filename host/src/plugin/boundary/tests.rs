@@ -203,6 +203,30 @@ proptest! {
         }
     }
 
+    /// Whatever is answered, what comes of it are valid arrays or a failure.
+    #[test]
+    fn no_answer_makes_an_invalid_array(seed: u64, rows in 0usize..20, changes in 1usize..4) {
+        let given = random_columns(rows, seed);
+        let columns = Columns { rows, columns: &given };
+        let schema = schema();
+        let input = Input::new(&schema, columns).unwrap();
+        let mut answer = wire::Rows {
+            parents: (0..rows as u32).collect(),
+            columns: echoed(&input.batch().unwrap()),
+        };
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..changes {
+            change(&mut answer, &mut random);
+        }
+        if let Ok(rows) = lift::rows(answer, &schema, &schema, columns, LIMIT) {
+            for (column, field) in rows.columns.iter().zip(&schema.fields) {
+                prop_assert_eq!(column.data_type(), &field.data_type.to_arrow());
+                prop_assert_eq!(column.len(), rows.parents.len());
+                column.to_data().validate_full().unwrap();
+            }
+        }
+    }
+
     #[test]
     fn picked_rows_are_those_that_arrow_takes(
         seed: u64,
@@ -229,6 +253,58 @@ proptest! {
             prop_assert_eq!(&gathered, &taken);
             gathered.to_data().validate_full().unwrap();
         }
+    }
+}
+
+/// Something about an answer becomes something else.
+fn change(answer: &mut wire::Rows, random: &mut fastrand::Rng) {
+    fn change_one<T>(values: &mut Vec<T>, random: &mut fastrand::Rng, new: T) {
+        match (random.u8(..4), values.is_empty()) {
+            (0, _) => values.push(new),
+            (1, false) => drop(values.pop()),
+            (_, false) => {
+                let at = random.usize(..values.len());
+                values[at] = new;
+            }
+            (_, true) => {}
+        }
+    }
+    let small = random.u32(..24);
+    if random.u8(..8) == 0 {
+        change_one(&mut answer.parents, random, small);
+        answer.columns.rows = answer.parents.len() as u32;
+        return;
+    }
+    let columns = &mut answer.columns.columns;
+    if random.u8(..8) == 0 {
+        change_one(columns, random, column(wire::Values::Input(small)));
+        return;
+    }
+    if columns.is_empty() {
+        return;
+    }
+    let at = random.usize(..columns.len());
+    let changed = &mut columns[at];
+    if random.bool()
+        && let Some(validity) = &mut changed.validity
+    {
+        let bits = random.u8(..);
+        change_one(validity, random, bits);
+        return;
+    }
+    match &mut changed.values {
+        wire::Values::Bits(bits) => change_one(bits, random, small as u8),
+        wire::Values::Int64(values) => change_one(values, random, small.into()),
+        wire::Values::Ends(ends) => change_one(ends, random, small),
+        wire::Values::Packed(packed) if random.bool() => {
+            let end = if random.bool() { small } else { random.u32(..) };
+            change_one(&mut packed.ends, random, end);
+        }
+        wire::Values::Packed(packed) => {
+            let byte = random.u8(..);
+            change_one(&mut packed.data, random, byte);
+        }
+        other => *other = wire::Values::Input(small),
     }
 }
 
