@@ -132,7 +132,7 @@ pub mod private {
     pub use crate::operator::{Entry, Operator, Shape, assert_distinct, open, opened, plugin};
     pub use crate::parameters::{Arguments, describe as describe_parameter};
     pub use crate::record::{
-        Columns, Input, Origin, RecordWriter, SliceWriter, TextReader, Unreadable, Writer,
+        Columns, Input, Origin, RecordWriter, SliceWriter, SymbolReader, Table, Unreadable, Writer,
         schema_field,
     };
     pub use crate::text::{same, word};
