@@ -132,10 +132,10 @@ pub mod private {
     pub use crate::operator::{Entry, Operator, Shape, assert_distinct, open, opened, plugin};
     pub use crate::parameters::{Arguments, describe as describe_parameter};
     pub use crate::record::{
-        Columns, Input, Origin, Packing, RecordWriter, TextReader, TextWriter, Unreadable, Writer,
+        Columns, Input, Origin, RecordWriter, SliceWriter, SymbolReader, Table, Unreadable, Writer,
         schema_field,
     };
-    pub use crate::text::same;
+    pub use crate::text::{same, word};
 
     pub mod aggregate {
         pub use crate::aggregate::{accumulate, accumulate_each, finish, merge, shape};
