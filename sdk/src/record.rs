@@ -282,7 +282,8 @@ impl From<Unreadable> for Reject {
 }
 
 /// As people list alternatives: `a`, `b` or `c`.
-struct Choice(&'static [&'static str]);
+#[doc(hidden)]
+pub struct Choice(pub &'static [&'static str]);
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -150,6 +150,22 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
             #[automatically_derived]
             impl ::sluicebox_sdk::Element<'_> for #symbol {}
+
+            #[automatically_derived]
+            impl ::sluicebox_sdk::ParameterType for #symbol {
+                const TYPE: private::ValueType = private::ValueType::Text;
+
+                fn from_value(
+                    value: private::Value,
+                ) -> ::core::result::Result<Self, ::std::string::String> {
+                    private::symbol_parameter(value)
+                }
+
+                fn into_value(self) -> ::core::option::Option<private::Value> {
+                    let text = ::sluicebox_sdk::Symbol::text(&self);
+                    ::core::option::Option::Some(private::Value::Text(text.into()))
+                }
+            }
         };
     })
 }
@@ -189,9 +205,12 @@ fn from_word(symbol: &syn::Ident, data: &DataEnum, texts: &[String]) -> TokenStr
             if sum == 0 || (sum >> 8) as usize != text.len() {
                 return ::core::option::Option::None;
             }
+            // Looked up, since a `match` would be merged with the author's.
             static VALUES: [#symbol; #count] = [#(#symbol::#idents),*];
-            let number = (sum & 0xff) as usize;
-            Some(unsafe { ::core::ptr::read(VALUES.as_ptr().add(number - 1)) })
+            let index = (sum & 0xff) as usize - 1;
+            // SAFETY: sums end in the number of a value, counted from 1; a
+            // value of an enum without fields is nothing but its bits.
+            ::core::option::Option::Some(unsafe { VALUES.as_ptr().add(index).read() })
         }
     }
 }
