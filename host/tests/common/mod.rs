@@ -22,7 +22,7 @@ fn build() -> PathBuf {
     let target = test.ancestors().nth(3).expect("a target folder");
     let status = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-wasip2"])
-        .args(["-p", "cart", "-p", "hostile", "--target-dir"])
+        .args(["-p", "cart", "-p", "basics", "-p", "hostile", "--target-dir"])
         .arg(target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .status()
