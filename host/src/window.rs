@@ -1,1 +1,249 @@
-//! To be written.
+//! Decides which rows belong together, and when their result is due.
+//!
+//! An [`AggregateOperator`] looks up the key of each row, finds the state of its
+//! key and window, has the plugin fold the rows of a batch into their states in
+//! one call, and puts out results as windows fire. The kinds of windows decide
+//! which state a row belongs to: [`pane`] (tumbling and sliding), [`session`],
+//! [`count`] and [`running`].
+//!
+//! What a plugin may rely on: the rows of a key and pane (or session, or count
+//! window) are folded in the order in which they arrive; states are merged in
+//! order of time, earlier ones first. Results are the same wherever batches are
+//! cut. A row that the plugin rejects or fails on leaves no trace: it opens no
+//! window and extends no session.
+//!
+//! What a consumer may rely on: a window that fired and is corrected by a row
+//! within the allowed lateness is put out again, whole, and the later result
+//! holds. A corrected session may have another span than before: it supersedes
+//! the results of its key that it overlaps. Early results are put out for the
+//! keys that have had rows since the last ones. The order of rows is no part of
+//! the result.
+//!
+//! Event-time windows never read the clock; windows in processing time never
+//! look at the watermark, but for its end.
+
+mod accumulators;
+mod count;
+mod groups;
+mod pane;
+mod running;
+mod session;
+mod sliding;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timer;
+
+use std::sync::Arc;
+
+use arrow_buffer::ScalarBuffer;
+
+use crate::batch::Batch;
+use crate::clock::Clock;
+use crate::element::END_OF_TIME;
+use crate::operator::{Operator, OperatorError, Outbox};
+use crate::plan::{AggregatePlan, TimeDomain, Window};
+use accumulators::{Accumulators, Arrived};
+use count::Counts;
+use pane::Panes;
+use running::Running;
+use session::Sessions;
+use time::{SIZE_MAX_MS, within_reach};
+
+/// Rows folded by key and window.
+pub struct AggregateOperator {
+    accumulators: Accumulators,
+    windows: Windows,
+    time: TimeDomain,
+    /// How far that time has come.
+    now_ms: i64,
+    clock: Arc<dyn Clock>,
+    early_every_ms: Option<i64>,
+    /// When early results are due next: a period after the first row that they
+    /// will show.
+    early_at_ms: Option<i64>,
+}
+
+enum Windows {
+    Panes(Panes),
+    Sessions(Sessions),
+    Counts(Counts),
+    Running(Running),
+}
+
+impl AggregateOperator {
+    pub fn new(
+        node: &str,
+        plan: &AggregatePlan,
+        batch_rows: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OperatorError> {
+        let accumulators = Accumulators::new(node, plan, batch_rows)?;
+        let refuse = |message: String| OperatorError {
+            node: node.to_owned(),
+            message,
+        };
+        let size = |what: &str, size_ms: i64| {
+            if (1..=SIZE_MAX_MS).contains(&size_ms) {
+                Ok(size_ms)
+            } else {
+                Err(refuse(format!(
+                    "a window's {what} is {size_ms} ms; it must be at least 1 ms and at most {SIZE_MAX_MS}"
+                )))
+            }
+        };
+        let lateness_ms = plan.allowed_lateness_ms.clamp(0, SIZE_MAX_MS);
+        let early = plan.early_every_ms.is_some();
+        let late_wanted = plan.late_wanted;
+        let panes = |size_ms, slide_ms| {
+            Windows::Panes(Panes::new(
+                &accumulators,
+                size_ms,
+                slide_ms,
+                lateness_ms,
+                late_wanted,
+                early,
+            ))
+        };
+        let (windows, time) = match plan.window {
+            Window::Tumbling { size_ms, time } => {
+                let size_ms = size("size", size_ms)?;
+                (panes(size_ms, size_ms), time)
+            }
+            Window::Sliding {
+                size_ms,
+                slide_ms,
+                time,
+            } => {
+                let size_ms = size("size", size_ms)?;
+                let slide_ms = size("slide", slide_ms)?;
+                if size_ms % slide_ms != 0 {
+                    return Err(refuse(format!(
+                        "a window of {size_ms} ms cannot slide by {slide_ms} ms; the size must be a multiple of the slide"
+                    )));
+                }
+                (panes(size_ms, slide_ms), time)
+            }
+            Window::Session { gap_ms, time } => {
+                let gap_ms = size("gap", gap_ms)?;
+                let sessions =
+                    Sessions::new(&accumulators, gap_ms, lateness_ms, late_wanted, early);
+                (Windows::Sessions(sessions), time)
+            }
+            Window::Count { size: 0 } => {
+                return Err(refuse("a window must count at least 1 row".to_owned()));
+            }
+            Window::Count { size } => {
+                let counts = Counts::new(&accumulators, size, early);
+                (Windows::Counts(counts), TimeDomain::Event)
+            }
+            Window::Running => (
+                Windows::Running(Running::new(&accumulators)),
+                TimeDomain::Event,
+            ),
+        };
+        let period = |every_ms| i64::try_from(every_ms).unwrap_or(i64::MAX).max(1);
+        Ok(AggregateOperator {
+            accumulators,
+            windows,
+            time,
+            now_ms: i64::MIN,
+            clock,
+            early_every_ms: plan.early_every_ms.map(period),
+            early_at_ms: None,
+        })
+    }
+
+    /// Time has come to `now_ms`; it never goes back.
+    fn advance(&mut self, now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+        if now_ms <= self.now_ms {
+            return Ok(());
+        }
+        self.now_ms = now_ms;
+        let accumulators = &mut self.accumulators;
+        match &mut self.windows {
+            Windows::Panes(panes) => panes.advance(accumulators, now_ms, out),
+            Windows::Sessions(sessions) => sessions.advance(accumulators, now_ms, out),
+            Windows::Counts(counts) if now_ms == END_OF_TIME => counts.end(accumulators, out),
+            Windows::Counts(_) | Windows::Running(_) => Ok(()),
+        }
+    }
+
+    fn early(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        let accumulators = &mut self.accumulators;
+        match &mut self.windows {
+            Windows::Panes(panes) => panes.early(accumulators, out),
+            Windows::Sessions(sessions) => sessions.early(accumulators, out),
+            Windows::Counts(counts) => counts.early(accumulators, out),
+            Windows::Running(_) => Ok(()),
+        }
+    }
+
+    fn has_early(&self) -> bool {
+        match &self.windows {
+            Windows::Panes(panes) => panes.has_early(),
+            Windows::Sessions(sessions) => sessions.has_early(),
+            Windows::Counts(counts) => counts.has_early(),
+            Windows::Running(_) => false,
+        }
+    }
+}
+
+impl Operator for AggregateOperator {
+    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        if batch.rows() == 0 {
+            return Ok(());
+        }
+        let times = match self.time {
+            TimeDomain::Event => within_reach(&batch.times),
+            TimeDomain::Processing => {
+                self.advance(self.clock.now_ms(), out)?;
+                within_reach(&ScalarBuffer::from(vec![self.now_ms; batch.rows()]))
+            }
+        };
+        let arrived = Arrived { edge, batch, times };
+        let accumulators = &mut self.accumulators;
+        match &mut self.windows {
+            Windows::Panes(panes) => panes.rows(accumulators, arrived, self.now_ms, out)?,
+            Windows::Sessions(sessions) => {
+                sessions.rows(accumulators, arrived, self.now_ms, out)?;
+            }
+            Windows::Counts(counts) => counts.rows(accumulators, arrived, out)?,
+            Windows::Running(running) => running.rows(accumulators, &arrived, out)?,
+        }
+        if let Some(every_ms) = self.early_every_ms
+            && self.early_at_ms.is_none()
+            && self.has_early()
+        {
+            self.early_at_ms = Some(self.clock.now_ms().saturating_add(every_ms));
+        }
+        Ok(())
+    }
+
+    fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+        if self.time == TimeDomain::Event || watermark_ms == END_OF_TIME {
+            self.advance(watermark_ms, out)?;
+        }
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<i64> {
+        let end = match (&self.windows, self.time) {
+            (Windows::Panes(panes), TimeDomain::Processing) => panes.next_end(),
+            (Windows::Sessions(sessions), TimeDomain::Processing) => sessions.next_end(),
+            _ => None,
+        };
+        end.into_iter().chain(self.early_at_ms).min()
+    }
+
+    fn wake(&mut self, now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+        if self.early_at_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            self.early_at_ms = None;
+            self.early(out)?;
+        }
+        if self.time == TimeDomain::Processing {
+            self.advance(now_ms, out)?;
+        }
+        Ok(())
+    }
+}

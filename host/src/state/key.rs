@@ -1,0 +1,486 @@
+//! Numbers the keys that are alive: the same bytes, the same number.
+//!
+//! A key of one text column is the text itself; any other key is its columns as
+//! a [`row`](super::row). Rows with the same key often follow one another (the
+//! results of a window do), so a batch is looked up run by run.
+
+use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, StringArray};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
+
+use super::row::{Codec, RowError, fixed_bytes, fixed_width};
+use crate::schema::{DataType, Schema};
+
+/// How keys of these columns become bytes.
+#[derive(Clone, Debug)]
+pub struct KeyLayout {
+    codec: Codec,
+    /// There is one column, of text, so that the bytes are the text.
+    text: bool,
+    /// Seeded anew in each process, so that nobody can prepare keys that collide.
+    hasher: RandomState,
+}
+
+/// A key as it is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    hash: u64,
+    /// [`MISSING`] for a missing text.
+    length: usize,
+    bytes: &'a [u8],
+}
+
+/// The keys of a batch: of each run of rows that have the same one.
+#[derive(Debug)]
+pub struct BatchKeys {
+    layout: KeyLayout,
+    /// First row of each run.
+    starts: Vec<u32>,
+    hashes: Vec<u64>,
+    bytes: RunBytes,
+    rows: usize,
+    /// So many batches are still taken row by row, since the last one that was
+    /// searched for runs had too few of them to pay.
+    unsearched: u32,
+}
+
+#[derive(Debug)]
+enum RunBytes {
+    /// Of the text column, by row.
+    Text(StringArray),
+    /// Encoded, by run.
+    Rows { ends: Vec<usize>, bytes: Vec<u8> },
+}
+
+/// Keys by number, and the other way round.
+#[derive(Debug, Default)]
+pub struct KeyTable {
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    /// Numbers of removed keys, to be given out again.
+    free: Vec<u32>,
+    /// Bytes of removed keys.
+    garbage: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u64,
+    start: usize,
+    length: usize,
+}
+
+/// Which keys of a table, in which order.
+#[derive(Clone, Debug)]
+pub enum Selection<'a> {
+    /// Numbers that follow one another.
+    Range(Range<usize>),
+    Each(&'a [u32]),
+}
+
+/// The length of a missing text, which is not the empty one.
+const MISSING: usize = usize::MAX;
+
+/// The search for runs is given up for so many batches at a time.
+const UNSEARCHED: u32 = 31;
+
+/// Garbage is swept when there is at least so much, and more than is alive.
+const GARBAGE_BYTES_MIN: usize = 1 << 16;
+
+impl KeyLayout {
+    pub fn new(schema: &Schema) -> Self {
+        KeyLayout {
+            codec: Codec::new(schema.fields.clone()),
+            text: matches!(
+                schema.fields.as_slice(),
+                [field] if matches!(field.data_type, DataType::Utf8 | DataType::Symbol(_))
+            ),
+            hasher: RandomState::default(),
+        }
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    fn missing(&self) -> Key<'static> {
+        Key {
+            hash: self.hash(b"missing"),
+            length: MISSING,
+            bytes: &[],
+        }
+    }
+}
+
+impl BatchKeys {
+    pub fn new(layout: KeyLayout) -> Self {
+        BatchKeys {
+            layout,
+            starts: Vec::new(),
+            hashes: Vec::new(),
+            bytes: RunBytes::Rows {
+                ends: Vec::new(),
+                bytes: Vec::new(),
+            },
+            rows: 0,
+            unsearched: 0,
+        }
+    }
+
+    /// Reads the key columns of a batch. A run ends where the key changes, and
+    /// before each row for which `split`, asked in order, says so.
+    pub fn read(
+        &mut self,
+        columns: &[ArrayRef],
+        rows: usize,
+        split: impl FnMut(usize) -> bool,
+    ) -> Result<(), RowError> {
+        self.rows = rows;
+        self.find_runs(columns, split)?;
+        self.hashes.clear();
+        if self.layout.text {
+            self.read_text(columns)
+        } else {
+            self.read_rows(columns)
+        }
+    }
+
+    /// How many runs there are.
+    pub fn runs(&self) -> usize {
+        self.starts.len()
+    }
+
+    pub fn rows(&self, run: usize) -> Range<usize> {
+        let end = self
+            .starts
+            .get(run + 1)
+            .map_or(self.rows, |&end| end as usize);
+        self.starts[run] as usize..end
+    }
+
+    pub fn key(&self, run: usize) -> Key<'_> {
+        let hash = self.hashes[run];
+        match &self.bytes {
+            RunBytes::Text(column) => {
+                let row = self.starts[run] as usize;
+                if column.is_null(row) {
+                    return self.layout.missing();
+                }
+                let ends = column.value_offsets();
+                let bytes = &column.value_data()[ends[row] as usize..ends[row + 1] as usize];
+                Key {
+                    hash,
+                    length: bytes.len(),
+                    bytes,
+                }
+            }
+            RunBytes::Rows { ends, bytes } => {
+                let start = if run == 0 { 0 } else { ends[run - 1] };
+                let bytes = &bytes[start..ends[run]];
+                Key {
+                    hash,
+                    length: bytes.len(),
+                    bytes,
+                }
+            }
+        }
+    }
+
+    fn find_runs(
+        &mut self,
+        columns: &[ArrayRef],
+        mut split: impl FnMut(usize) -> bool,
+    ) -> Result<(), RowError> {
+        self.starts.clear();
+        if self.unsearched > 0 {
+            self.unsearched -= 1;
+            self.starts.extend(0..self.rows as u32);
+            return Ok(());
+        }
+        let mut changes = vec![false; self.rows];
+        for (field, column) in self.layout.codec.fields().iter().zip(columns) {
+            mark_changes(&field.data_type, column, &mut changes);
+        }
+        for (row, changed) in changes.into_iter().enumerate() {
+            // `split` keeps count of rows: it is asked for each of them.
+            if split(row) | changed | (row == 0) {
+                self.starts.push(row as u32);
+            }
+        }
+        if self.starts.len() > self.rows / 2 {
+            self.unsearched = UNSEARCHED;
+        }
+        Ok(())
+    }
+
+    fn read_text(&mut self, columns: &[ArrayRef]) -> Result<(), RowError> {
+        let column = columns
+            .first()
+            .and_then(|column| column.as_string_opt::<i32>())
+            .ok_or_else(|| RowError::new("a text key without its column of text"))?;
+        let (ends, bytes) = (column.value_offsets(), column.value_data());
+        let layout = &self.layout;
+        self.hashes.extend(self.starts.iter().map(|&row| {
+            let row = row as usize;
+            layout.hash(&bytes[ends[row] as usize..ends[row + 1] as usize])
+        }));
+        self.bytes = RunBytes::Text(column.clone());
+        Ok(())
+    }
+
+    fn read_rows(&mut self, columns: &[ArrayRef]) -> Result<(), RowError> {
+        let (mut ends, mut bytes) = match std::mem::take(&mut self.bytes) {
+            RunBytes::Rows { ends, bytes } => (ends, bytes),
+            RunBytes::Text(_) => (Vec::new(), Vec::new()),
+        };
+        ends.clear();
+        bytes.clear();
+        let encoder = self.layout.codec.encoder(columns)?;
+        for &row in &self.starts {
+            let start = bytes.len();
+            encoder.encode(row as usize, &mut bytes);
+            ends.push(bytes.len());
+            self.hashes.push(self.layout.hash(&bytes[start..]));
+        }
+        self.bytes = RunBytes::Rows { ends, bytes };
+        Ok(())
+    }
+}
+
+impl Default for RunBytes {
+    fn default() -> Self {
+        RunBytes::Rows {
+            ends: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl KeyTable {
+    /// The key's number, and whether it is new. Numbers are given out from 0
+    /// up; those of removed keys are given out again.
+    pub fn upsert(&mut self, key: Key<'_>) -> (u32, bool) {
+        let KeyTable {
+            index,
+            entries,
+            bytes,
+            free,
+            ..
+        } = self;
+        let place = index.entry(
+            key.hash,
+            |&id| is_key(&entries[id as usize], bytes, &key),
+            |&id| entries[id as usize].hash,
+        );
+        match place {
+            Place::Occupied(found) => (*found.get(), false),
+            Place::Vacant(place) => {
+                let entry = Entry {
+                    hash: key.hash,
+                    start: bytes.len(),
+                    length: key.length,
+                };
+                bytes.extend_from_slice(key.bytes);
+                let id = match free.pop() {
+                    Some(id) => {
+                        entries[id as usize] = entry;
+                        id
+                    }
+                    None => {
+                        entries.push(entry);
+                        (entries.len() - 1) as u32
+                    }
+                };
+                place.insert(id);
+                (id, true)
+            }
+        }
+    }
+
+    pub fn find(&self, key: Key<'_>) -> Option<u32> {
+        self.index
+            .find(key.hash, |&id| {
+                is_key(&self.entries[id as usize], &self.bytes, &key)
+            })
+            .copied()
+    }
+
+    pub fn key(&self, id: u32) -> Key<'_> {
+        let entry = &self.entries[id as usize];
+        Key {
+            hash: entry.hash,
+            length: entry.length,
+            bytes: &self.bytes[entry.span()],
+        }
+    }
+
+    /// Keys that are alive.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    pub fn remove(&mut self, id: u32) {
+        let entry = &self.entries[id as usize];
+        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other == id) {
+            found.remove();
+            self.garbage += entry.span().len();
+            self.free.push(id);
+        }
+        if self.garbage > GARBAGE_BYTES_MIN && self.garbage > self.bytes.len() / 2 {
+            self.sweep();
+        }
+    }
+
+    /// Removes the keys from number `len` on, of a table that no other key was
+    /// removed from.
+    pub fn truncate(&mut self, len: usize) {
+        for id in len..self.entries.len() {
+            let hash = self.entries[id].hash;
+            if let Ok(found) = self.index.find_entry(hash, |&other| other as usize == id) {
+                found.remove();
+            }
+        }
+        if let Some(first) = self.entries.get(len) {
+            self.bytes.truncate(first.start);
+        }
+        self.entries.truncate(len);
+    }
+
+    /// Removes all keys and keeps the room.
+    pub fn clear(&mut self) {
+        self.index.clear();
+        self.entries.clear();
+        self.bytes.clear();
+        self.free.clear();
+        self.garbage = 0;
+    }
+
+    /// The key columns of these keys.
+    pub fn columns(
+        &self,
+        layout: &KeyLayout,
+        selection: Selection<'_>,
+    ) -> Result<Vec<ArrayRef>, RowError> {
+        match selection {
+            Selection::Range(ids) => self.columns_of(layout, self.entries[ids].iter()),
+            Selection::Each(ids) => {
+                self.columns_of(layout, ids.iter().map(|&id| &self.entries[id as usize]))
+            }
+        }
+    }
+
+    fn columns_of<'a>(
+        &self,
+        layout: &KeyLayout,
+        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+    ) -> Result<Vec<ArrayRef>, RowError> {
+        if layout.text {
+            return Ok(vec![self.text(entries)?]);
+        }
+        let rows = entries.map(|entry| &self.bytes[entry.span()]);
+        layout.codec.decode(rows)
+    }
+
+    fn text<'a>(
+        &self,
+        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+    ) -> Result<ArrayRef, RowError> {
+        let mut ends = Vec::with_capacity(entries.len() + 1);
+        ends.push(0);
+        let mut length = 0;
+        let mut missing = false;
+        for entry in entries.clone() {
+            missing |= entry.length == MISSING;
+            length += entry.span().len();
+            ends.push(length as i32);
+        }
+        if i32::try_from(length).is_err() {
+            return Err(RowError::new("the keys of a batch are longer than 2 GiB"));
+        }
+        let mut bytes = Vec::with_capacity(length);
+        for entry in entries.clone() {
+            bytes.extend_from_slice(&self.bytes[entry.span()]);
+        }
+        let nulls = missing.then(|| {
+            let valid: BooleanBuffer = entries.map(|entry| entry.length != MISSING).collect();
+            NullBuffer::new(valid)
+        });
+        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+        StringArray::try_new(ends, Buffer::from_vec(bytes), nulls)
+            .map(|text| Arc::new(text) as ArrayRef)
+            .map_err(|error| RowError::new(error.to_string()))
+    }
+
+    /// Moves the bytes of the living together.
+    fn sweep(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
+        for &id in &self.index {
+            let entry = &mut self.entries[id as usize];
+            let span = entry.span();
+            entry.start = bytes.len();
+            bytes.extend_from_slice(&self.bytes[span]);
+        }
+        self.bytes = bytes;
+        self.garbage = 0;
+    }
+}
+
+impl Entry {
+    fn span(&self) -> Range<usize> {
+        let length = if self.length == MISSING {
+            0
+        } else {
+            self.length
+        };
+        self.start..self.start + length
+    }
+}
+
+fn is_key(entry: &Entry, bytes: &[u8], key: &Key<'_>) -> bool {
+    entry.hash == key.hash && entry.length == key.length && bytes[entry.span()] == *key.bytes
+}
+
+/// Marks the rows that differ from the row before. It may mark too many.
+fn mark_changes(data_type: &DataType, column: &ArrayRef, changes: &mut [bool]) {
+    if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
+        for row in 1..changes.len() {
+            changes[row] |= nulls.is_valid(row) != nulls.is_valid(row - 1);
+        }
+    }
+    if let Some(text) = column.as_string_opt::<i32>() {
+        let (ends, bytes) = (text.value_offsets(), text.value_data());
+        let value = |row: usize| &bytes[ends[row] as usize..ends[row + 1] as usize];
+        for row in 1..changes.len() {
+            changes[row] |= value(row) != value(row - 1);
+        }
+        return;
+    }
+    let fixed = fixed_width(data_type).and_then(|width| Some((width, fixed_bytes(column, width)?)));
+    match fixed {
+        Some((1, values)) => mark_fixed_changes(values.as_slice(), changes),
+        Some((2, values)) => mark_fixed_changes(values.typed_data::<u16>(), changes),
+        Some((4, values)) => mark_fixed_changes(values.typed_data::<u32>(), changes),
+        Some((_, values)) => mark_fixed_changes(values.typed_data::<u64>(), changes),
+        None => changes.fill(true),
+    }
+}
+
+fn mark_fixed_changes<T: PartialEq>(values: &[T], changes: &mut [bool]) {
+    for (change, pair) in changes.iter_mut().skip(1).zip(values.windows(2)) {
+        *change |= pair[0] != pair[1];
+    }
+}

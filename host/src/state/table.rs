@@ -1,0 +1,336 @@
+//! States by slot, as columns in memory.
+//!
+//! Values of fixed width lie in one vector a column, so that the states of a
+//! batch's groups are gathered and scattered without a look at types. Fields
+//! whose size varies (texts, lists, and what holds them) lie together as one
+//! encoded [`row`](super::row) a slot.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, StructArray};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
+
+use super::row::{Codec, RowError, fixed_array, fixed_bytes, fixed_width};
+use crate::schema::{DataType, Field, Schema};
+
+/// The states of an operator. Slots are given out and taken back; what a slot
+/// holds before the first [`StateTable::scatter`] to it is not defined.
+#[derive(Debug)]
+pub struct StateTable {
+    /// In the schema's order; absent for fields of variable size.
+    columns: Vec<Option<Column>>,
+    /// The fields of variable size.
+    variable: Option<Variable>,
+    slots: usize,
+    free: Vec<u32>,
+}
+
+/// A column whose values all have the same size.
+#[derive(Debug)]
+struct Column {
+    field: Field,
+    /// By slot; empty for a field that is never missing.
+    valid: Vec<bool>,
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    Bool(Vec<bool>),
+    Fixed1(Vec<u8>),
+    Fixed2(Vec<u16>),
+    Fixed4(Vec<u32>),
+    Fixed8(Vec<u64>),
+    Record(Vec<Column>),
+}
+
+#[derive(Debug)]
+struct Variable {
+    codec: Codec,
+    rows: ByteRows,
+    /// Reused between calls.
+    scratch: Vec<u8>,
+}
+
+/// Byte strings by slot in one piece of memory.
+#[derive(Debug, Default)]
+struct ByteRows {
+    places: Vec<Place>,
+    bytes: Vec<u8>,
+    /// Room that no slot uses.
+    garbage: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    start: usize,
+    length: usize,
+    room: usize,
+}
+
+/// Garbage is swept when there is at least so much, and more than is in use.
+const GARBAGE_BYTES_MIN: usize = 1 << 16;
+
+impl StateTable {
+    pub fn new(schema: &Schema) -> Self {
+        let columns: Vec<Option<Column>> = schema.fields.iter().map(Column::new).collect();
+        let variable: Vec<Field> = schema
+            .fields
+            .iter()
+            .zip(&columns)
+            .filter(|(_, column)| column.is_none())
+            .map(|(field, _)| field.clone())
+            .collect();
+        StateTable {
+            columns,
+            variable: (!variable.is_empty()).then(|| Variable {
+                codec: Codec::new(variable),
+                rows: ByteRows::default(),
+                scratch: Vec::new(),
+            }),
+            slots: 0,
+            free: Vec::new(),
+        }
+    }
+
+    /// Slots that were ever given out: every slot is smaller.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub fn allocate(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        let slot = self.slots;
+        self.slots += 1;
+        slot as u32
+    }
+
+    pub fn release(&mut self, slot: u32) {
+        if let Some(variable) = &mut self.variable {
+            variable.rows.clear(slot);
+        }
+        self.free.push(slot);
+    }
+
+    /// The states of these slots, in this order.
+    pub fn gather(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, RowError> {
+        let mut variable = match &self.variable {
+            Some(variable) => variable
+                .codec
+                .decode(slots.iter().map(|&slot| variable.rows.get(slot)))?,
+            None => Vec::new(),
+        }
+        .into_iter();
+        self.columns
+            .iter()
+            .map(|column| match column {
+                Some(column) => column.gather(slots),
+                None => variable
+                    .next()
+                    .ok_or_else(|| RowError::new("a state lacks a column")),
+            })
+            .collect()
+    }
+
+    /// Writes one state a slot.
+    pub fn scatter(&mut self, slots: &[u32], states: &[ArrayRef]) -> Result<(), RowError> {
+        if states.len() != self.columns.len()
+            || states.iter().any(|state| state.len() != slots.len())
+        {
+            return Err(RowError::new(format!(
+                "states of {} columns where {} columns of {} rows are expected",
+                states.len(),
+                self.columns.len(),
+                slots.len(),
+            )));
+        }
+        let mut rest = Vec::new();
+        for (column, states) in self.columns.iter_mut().zip(states) {
+            match column {
+                Some(column) => column.scatter(slots, states, self.slots)?,
+                None => rest.push(states.clone()),
+            }
+        }
+        if let Some(variable) = &mut self.variable {
+            let encoder = variable.codec.encoder(&rest)?;
+            for (row, &slot) in slots.iter().enumerate() {
+                variable.scratch.clear();
+                encoder.encode(row, &mut variable.scratch);
+                variable.rows.set(slot, &variable.scratch);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Column {
+    /// Nothing for a field whose values have no fixed size.
+    fn new(field: &Field) -> Option<Column> {
+        let values = match &field.data_type {
+            DataType::Bool => Values::Bool(Vec::new()),
+            DataType::Record(fields) => {
+                Values::Record(fields.iter().map(Column::new).collect::<Option<_>>()?)
+            }
+            other => match fixed_width(other)? {
+                1 => Values::Fixed1(Vec::new()),
+                2 => Values::Fixed2(Vec::new()),
+                4 => Values::Fixed4(Vec::new()),
+                _ => Values::Fixed8(Vec::new()),
+            },
+        };
+        Some(Column {
+            field: field.clone(),
+            valid: Vec::new(),
+            values,
+        })
+    }
+
+    fn gather(&self, slots: &[u32]) -> Result<ArrayRef, RowError> {
+        let nulls = self.field.nullable.then(|| {
+            let valid = |&slot: &u32| self.valid[slot as usize];
+            NullBuffer::new(slots.iter().map(valid).collect::<BooleanBuffer>())
+        });
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+        let values = match &self.values {
+            Values::Bool(values) => {
+                let bits = slots.iter().map(|&slot| values[slot as usize]).collect();
+                return Ok(Arc::new(BooleanArray::new(bits, nulls)));
+            }
+            Values::Record(members) => {
+                let fields = members.iter().map(|member| member.field.to_arrow());
+                let fields = fields.collect();
+                let members = members.iter().map(|member| member.gather(slots));
+                let members = members.collect::<Result<_, _>>()?;
+                return StructArray::try_new_with_length(fields, members, nulls, slots.len())
+                    .map(|record| Arc::new(record) as ArrayRef)
+                    .map_err(|error| RowError::new(error.to_string()));
+            }
+            Values::Fixed1(values) => pick(values, slots),
+            Values::Fixed2(values) => pick(values, slots),
+            Values::Fixed4(values) => pick(values, slots),
+            Values::Fixed8(values) => pick(values, slots),
+        };
+        fixed_array(&self.field.data_type, slots.len(), values, nulls)
+    }
+
+    fn scatter(
+        &mut self,
+        slots: &[u32],
+        states: &ArrayRef,
+        slots_max: usize,
+    ) -> Result<(), RowError> {
+        if self.field.nullable {
+            self.valid.resize(slots_max, false);
+            match states.nulls() {
+                Some(nulls) => {
+                    for (row, &slot) in slots.iter().enumerate() {
+                        self.valid[slot as usize] = nulls.is_valid(row);
+                    }
+                }
+                None => {
+                    for &slot in slots {
+                        self.valid[slot as usize] = true;
+                    }
+                }
+            }
+        }
+        let mismatch = || {
+            RowError::new(format!(
+                "state `{}` is {} where {} is expected",
+                self.field.name,
+                states.data_type(),
+                self.field.data_type
+            ))
+        };
+        let fixed = |width| fixed_bytes(states, width).ok_or_else(mismatch);
+        match &mut self.values {
+            Values::Bool(values) => {
+                values.resize(slots_max, false);
+                let states = states.as_boolean_opt().ok_or_else(mismatch)?;
+                for (state, &slot) in states.values().iter().zip(slots) {
+                    values[slot as usize] = state;
+                }
+            }
+            Values::Record(members) => {
+                let states = states.as_struct_opt().ok_or_else(mismatch)?;
+                if states.num_columns() != members.len() {
+                    return Err(mismatch());
+                }
+                for (member, states) in members.iter_mut().zip(states.columns()) {
+                    member.scatter(slots, states, slots_max)?;
+                }
+            }
+            Values::Fixed1(values) => put(values, slots, fixed(1)?.as_slice(), slots_max),
+            Values::Fixed2(values) => put(values, slots, fixed(2)?.typed_data(), slots_max),
+            Values::Fixed4(values) => put(values, slots, fixed(4)?.typed_data(), slots_max),
+            Values::Fixed8(values) => put(values, slots, fixed(8)?.typed_data(), slots_max),
+        }
+        Ok(())
+    }
+}
+
+impl ByteRows {
+    fn get(&self, slot: u32) -> &[u8] {
+        self.places.get(slot as usize).map_or(&[], |place| {
+            &self.bytes[place.start..place.start + place.length]
+        })
+    }
+
+    fn set(&mut self, slot: u32, row: &[u8]) {
+        let slot = slot as usize;
+        if slot >= self.places.len() {
+            self.places.resize(slot + 1, Place::default());
+        }
+        let place = &mut self.places[slot];
+        if row.len() > place.room {
+            // A row that has grown once is likely to grow again.
+            let more = if place.room == 0 { 0 } else { row.len() / 2 };
+            self.garbage += place.room;
+            place.start = self.bytes.len();
+            place.room = row.len() + more;
+            self.bytes.resize(place.start + place.room, 0);
+        }
+        place.length = row.len();
+        self.bytes[place.start..place.start + row.len()].copy_from_slice(row);
+        if self.garbage > GARBAGE_BYTES_MIN && self.garbage > self.bytes.len() / 2 {
+            self.sweep();
+        }
+    }
+
+    fn clear(&mut self, slot: u32) {
+        if let Some(place) = self.places.get_mut(slot as usize) {
+            self.garbage += place.room;
+            *place = Place::default();
+        }
+    }
+
+    /// Moves what is in use together.
+    fn sweep(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
+        for place in &mut self.places {
+            let start = bytes.len();
+            bytes.extend_from_slice(&self.bytes[place.start..place.start + place.length]);
+            bytes.resize(start + place.room, 0);
+            place.start = start;
+        }
+        self.bytes = bytes;
+        self.garbage = 0;
+    }
+}
+
+fn pick<T: Copy + arrow_buffer::ArrowNativeType>(values: &[T], slots: &[u32]) -> Buffer {
+    let picked: Vec<T> = slots.iter().map(|&slot| values[slot as usize]).collect();
+    Buffer::from_vec(picked)
+}
+
+fn put<T: Copy + Default>(values: &mut Vec<T>, slots: &[u32], states: &[T], slots_max: usize) {
+    if values.len() < slots_max {
+        values.resize(slots_max, T::default());
+    }
+    for (&slot, &state) in slots.iter().zip(states) {
+        values[slot as usize] = state;
+    }
+}

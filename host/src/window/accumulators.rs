@@ -1,0 +1,473 @@
+//! The states of a node's groups and what the plugin makes of them: rows folded
+//! in, states merged, results put out. Which rows and which states go together
+//! is decided by the kinds of windows.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, TimestampMillisecondArray};
+use arrow_buffer::ScalarBuffer;
+
+use super::groups::Groups;
+use super::time::Span;
+use crate::batch::Batch;
+use crate::logic::{Columns, Rows, States};
+use crate::operator::guard::{Folded, Guard};
+use crate::operator::{OperatorError, Outbox};
+use crate::plan::AggregatePlan;
+use crate::schema::{DataType, Field, Schema};
+use crate::sink::dead_letter::render_row;
+use crate::state::key::{KeyLayout, KeyTable, Selection};
+use crate::state::row::RowError;
+use crate::state::table::StateTable;
+
+pub(super) struct Accumulators {
+    node: Arc<str>,
+    guard: Guard,
+    states: StateTable,
+    output: Output,
+}
+
+/// What results look like.
+struct Output {
+    /// Columns of each input edge that the plugin reads.
+    input_columns: Vec<Vec<usize>>,
+    key_columns: Vec<Vec<usize>>,
+    layout: KeyLayout,
+    /// Key columns, bounds where wanted, the plugin's columns.
+    schema: Arc<Schema>,
+    /// Key columns and the window, for messages.
+    subject_schema: Arc<Schema>,
+    bounds: bool,
+    batch_rows: usize,
+}
+
+/// Rows on their way into windows.
+#[derive(Clone)]
+pub(super) struct Arrived {
+    pub edge: usize,
+    pub batch: Batch,
+    /// The time by which each row is put into windows.
+    pub times: ScalarBuffer<i64>,
+}
+
+/// States whose results are due.
+#[derive(Clone, Copy)]
+pub(super) struct Results<'a> {
+    pub slots: &'a [u32],
+    pub keys: &'a KeyTable,
+    pub ids: Ids<'a>,
+    pub spans: Spans<'a>,
+}
+
+/// The key of each state.
+#[derive(Clone, Copy)]
+pub(super) enum Ids<'a> {
+    /// Keys 0, 1, 2 and so on.
+    InOrder,
+    Each(&'a [u32]),
+}
+
+/// The window of each state.
+#[derive(Clone, Copy)]
+pub(super) enum Spans<'a> {
+    Same(Span),
+    Each(&'a [Span]),
+}
+
+/// States to be merged, earlier ones first, each group into one slot.
+#[derive(Debug, Default)]
+pub(super) struct Merges {
+    inputs: Vec<u32>,
+    /// Where each group's inputs end.
+    ends: Vec<usize>,
+    targets: Vec<u32>,
+    ids: Vec<u32>,
+    spans: Vec<Span>,
+}
+
+impl Arrived {
+    pub fn rows(&self) -> usize {
+        self.times.len()
+    }
+
+    pub fn take(&self, rows: &[u32]) -> Arrived {
+        Arrived {
+            edge: self.edge,
+            batch: self.batch.take(rows),
+            times: rows.iter().map(|&row| self.times[row as usize]).collect(),
+        }
+    }
+
+    /// The rows that are not among these, which ascend.
+    pub fn without(&self, rows: &[u32]) -> Arrived {
+        if rows.is_empty() {
+            return self.clone();
+        }
+        let mut rows = rows.iter().peekable();
+        let kept: Vec<u32> = (0..self.rows() as u32)
+            .filter(|row| rows.next_if_eq(&row).is_none())
+            .collect();
+        self.take(&kept)
+    }
+}
+
+impl Merges {
+    pub fn clear(&mut self) {
+        self.inputs.clear();
+        self.ends.clear();
+        self.targets.clear();
+        self.ids.clear();
+        self.spans.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// One group; `target` may be one of its inputs. The key and window are for
+    /// messages.
+    pub fn add(&mut self, inputs: &[u32], target: u32, id: u32, span: Span) {
+        self.inputs.extend_from_slice(inputs);
+        self.ends.push(self.inputs.len());
+        self.targets.push(target);
+        self.ids.push(id);
+        self.spans.push(span);
+    }
+}
+
+impl Accumulators {
+    pub fn new(node: &str, plan: &AggregatePlan, batch_rows: usize) -> Result<Self, OperatorError> {
+        let info = plan.operator.factory.info();
+        let (start, end) = match &plan.bounds {
+            Some(bounds) => (bounds.start.clone(), bounds.end.clone()),
+            None => ("window_start".to_owned(), "window_end".to_owned()),
+        };
+        let bounds = [start, end].map(|name| Field::new(name, DataType::Timestamp, false));
+        let key = plan.key_schema.fields.iter().cloned();
+        let wanted = bounds.iter().filter(|_| plan.bounds.is_some()).cloned();
+        let columns = info.output.fields.iter().cloned();
+        Ok(Accumulators {
+            node: node.into(),
+            guard: Guard::new(node, &plan.operator)?,
+            states: StateTable::new(&info.state),
+            output: Output {
+                input_columns: plan.columns.clone(),
+                key_columns: plan.key.clone(),
+                layout: KeyLayout::new(&plan.key_schema),
+                schema: Arc::new(Schema::new(
+                    key.clone().chain(wanted).chain(columns).collect(),
+                )),
+                subject_schema: Arc::new(Schema::new(key.chain(bounds).collect())),
+                bounds: plan.bounds.is_some(),
+                batch_rows: batch_rows.max(1),
+            },
+        })
+    }
+
+    pub fn layout(&self) -> &KeyLayout {
+        &self.output.layout
+    }
+
+    pub fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
+        pick(&arrived.batch, &self.output.key_columns[arrived.edge])
+    }
+
+    pub fn slots(&self) -> usize {
+        self.states.slots()
+    }
+
+    pub fn allocate(&mut self) -> u32 {
+        self.states.allocate()
+    }
+
+    pub fn release(&mut self, slot: u32) {
+        self.states.release(slot);
+    }
+
+    /// Folds rows into the states of their groups. Nothing is kept before
+    /// [`Accumulators::store`].
+    pub fn fold(
+        &mut self,
+        arrived: &Arrived,
+        groups: &Groups,
+        out: &mut Outbox,
+    ) -> Result<Folded, OperatorError> {
+        let existing = self.gather(&groups.slots[..groups.existing])?;
+        let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
+        let states = States {
+            existing: Columns {
+                rows: groups.existing,
+                columns: &existing,
+            },
+            groups: groups.slots.len(),
+        };
+        self.guard
+            .accumulate(&arrived.batch, &input, &groups.of_row, states, out)
+    }
+
+    /// The same, with the result after each row.
+    pub fn fold_each(
+        &mut self,
+        arrived: &Arrived,
+        groups: &Groups,
+        out: &mut Outbox,
+    ) -> Result<(Folded, Rows), OperatorError> {
+        let existing = self.gather(&groups.slots[..groups.existing])?;
+        let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
+        let states = States {
+            existing: Columns {
+                rows: groups.existing,
+                columns: &existing,
+            },
+            groups: groups.slots.len(),
+        };
+        self.guard
+            .accumulate_each(&arrived.batch, &input, &groups.of_row, states, out)
+    }
+
+    /// Keeps the states that a fold has answered with.
+    pub fn store(&mut self, groups: &Groups, states: &[ArrayRef]) -> Result<(), OperatorError> {
+        self.scatter(&groups.slots, states)
+    }
+
+    /// Merges the states of each group into its target.
+    pub fn merge(
+        &mut self,
+        merges: &Merges,
+        keys: &KeyTable,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let mut first = 0;
+        while first < merges.targets.len() {
+            let start = if first == 0 {
+                0
+            } else {
+                merges.ends[first - 1]
+            };
+            // As many groups as make a batch of states, at least one.
+            let room = start + self.output.batch_rows;
+            let more = merges.ends[first + 1..].partition_point(|&end| end <= room);
+            let last = first + 1 + more;
+            let inputs = &merges.inputs[start..merges.ends[last - 1]];
+            let mut groups = Vec::with_capacity(inputs.len());
+            for group in first..last {
+                groups.resize(merges.ends[group] - start, (group - first) as u32);
+            }
+            let states = self.gather(inputs)?;
+            let subject = |group: u32| {
+                let group = first + group as usize;
+                self.output
+                    .subject(keys, merges.ids[group], merges.spans[group])
+            };
+            let merged = self.guard.merge(
+                Columns {
+                    rows: inputs.len(),
+                    columns: &states,
+                },
+                &groups,
+                &subject,
+                out,
+            )?;
+            self.scatter(&merges.targets[first..last], &merged)?;
+            first = last;
+        }
+        Ok(())
+    }
+
+    /// Puts out the results of states.
+    pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), OperatorError> {
+        let mut first = 0;
+        while first < results.slots.len() {
+            let last = results.slots.len().min(first + self.output.batch_rows);
+            let states = self.gather(&results.slots[first..last])?;
+            let (starts, ends) = results.spans.of(first..last);
+            let subject = |state: u32| {
+                let state = first + state as usize;
+                let id = results.ids.of(state);
+                self.output
+                    .subject(results.keys, id, results.spans.at(state))
+            };
+            let columns = Columns {
+                rows: last - first,
+                columns: &states,
+            };
+            let rows = self.guard.finish(columns, &starts, &ends, &subject, out)?;
+            if !rows.parents.is_empty() {
+                let batch = self
+                    .output
+                    .batch(results, first, rows, starts, ends)
+                    .map_err(|error| self.broken(&error))?;
+                self.put_out(batch, out);
+            }
+            first = last;
+        }
+        Ok(())
+    }
+
+    /// Puts out a result for each of these rows, whose parents are rows of the batch.
+    pub fn emit_each(&self, arrived: &Arrived, keys: &[ArrayRef], rows: Rows, out: &mut Outbox) {
+        if rows.parents.is_empty() {
+            return;
+        }
+        let mut columns = if keys.is_empty() {
+            Vec::new()
+        } else {
+            crate::batch::gather(keys, &rows.parents)
+        };
+        if self.output.bounds {
+            let times = rows
+                .parents
+                .iter()
+                .map(|&row| arrived.batch.times[row as usize]);
+            let starts: Vec<i64> = times.collect();
+            let ends = starts.iter().map(|start| start.saturating_add(1)).collect();
+            columns.extend([timestamps(starts), timestamps(ends)]);
+        }
+        columns.extend(rows.columns);
+        let schema = self.output.schema.clone();
+        let batch = arrived.batch.derive(schema, columns, &rows.parents);
+        self.put_out(batch, out);
+    }
+
+    fn put_out(&self, batch: Batch, out: &mut Outbox) {
+        let most = self.output.batch_rows;
+        if batch.rows() <= most {
+            out.rows.push(batch);
+            return;
+        }
+        for start in (0..batch.rows()).step_by(most) {
+            out.rows
+                .push(batch.slice(start, most.min(batch.rows() - start)));
+        }
+    }
+
+    fn gather(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        self.states
+            .gather(slots)
+            .map_err(|error| self.broken(&error))
+    }
+
+    fn scatter(&mut self, slots: &[u32], states: &[ArrayRef]) -> Result<(), OperatorError> {
+        let Err(error) = self.states.scatter(slots, states) else {
+            return Ok(());
+        };
+        Err(self.broken(&error))
+    }
+
+    /// Keys and states have been checked where they came in: this is a bug.
+    pub fn broken(&self, error: &RowError) -> OperatorError {
+        OperatorError {
+            node: self.node.to_string(),
+            message: format!("its keys or states cannot be read or kept: {error}"),
+        }
+    }
+}
+
+impl Output {
+    /// Result rows; their parents count from state `first` of the results.
+    fn batch(
+        &self,
+        results: Results<'_>,
+        first: usize,
+        rows: Rows,
+        mut starts: Vec<i64>,
+        mut ends: Vec<i64>,
+    ) -> Result<Batch, RowError> {
+        let parents = &rows.parents;
+        let each_once = parents.len() == starts.len()
+            && parents
+                .iter()
+                .enumerate()
+                .all(|(i, &parent)| parent as usize == i);
+        let picked: Vec<u32>;
+        let selection = if each_once {
+            match results.ids {
+                Ids::InOrder => Selection::Range(first..first + starts.len()),
+                Ids::Each(ids) => Selection::Each(&ids[first..first + starts.len()]),
+            }
+        } else {
+            starts = parents
+                .iter()
+                .map(|&parent| starts[parent as usize])
+                .collect();
+            ends = parents
+                .iter()
+                .map(|&parent| ends[parent as usize])
+                .collect();
+            let states = parents.iter().map(|&parent| first + parent as usize);
+            picked = states.map(|state| results.ids.of(state)).collect();
+            Selection::Each(&picked)
+        };
+        let mut columns = results.keys.columns(&self.layout, selection)?;
+        let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
+        if self.bounds {
+            columns.extend([timestamps(starts), timestamps(ends)]);
+        }
+        columns.extend(rows.columns);
+        Ok(Batch {
+            schema: self.schema.clone(),
+            columns,
+            times,
+            origin: None,
+        })
+    }
+
+    /// A key and its window as JSON.
+    fn subject(&self, keys: &KeyTable, id: u32, span: Span) -> String {
+        match keys.columns(&self.layout, Selection::Each(&[id])) {
+            Ok(mut columns) => {
+                columns.extend([timestamps(vec![span.start]), timestamps(vec![span.end])]);
+                let batch = Batch {
+                    schema: self.subject_schema.clone(),
+                    columns,
+                    times: vec![span.end.saturating_sub(1)].into(),
+                    origin: None,
+                };
+                render_row(&batch, 0)
+            }
+            Err(error) => format!("(its key cannot be read: {error})"),
+        }
+    }
+}
+
+impl Ids<'_> {
+    fn of(&self, state: usize) -> u32 {
+        match self {
+            Ids::InOrder => state as u32,
+            Ids::Each(ids) => ids[state],
+        }
+    }
+}
+
+impl Spans<'_> {
+    fn at(&self, state: usize) -> Span {
+        match self {
+            Spans::Same(span) => *span,
+            Spans::Each(spans) => spans[state],
+        }
+    }
+
+    fn of(&self, states: std::ops::Range<usize>) -> (Vec<i64>, Vec<i64>) {
+        match self {
+            Spans::Same(span) => (vec![span.start; states.len()], vec![span.end; states.len()]),
+            Spans::Each(spans) => {
+                let spans = &spans[states];
+                (
+                    spans.iter().map(|span| span.start).collect(),
+                    spans.iter().map(|span| span.end).collect(),
+                )
+            }
+        }
+    }
+}
+
+fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
+    columns
+        .iter()
+        .map(|&column| batch.columns[column].clone())
+        .collect()
+}
+
+fn timestamps(values: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from(values).with_timezone("UTC"))
+}

@@ -1,0 +1,549 @@
+//! Session windows: rows of a key that are at most a gap apart, in event time.
+//!
+//! A session is open from its first row to a gap after its last, and a row at
+//! that very moment still belongs to it; so it fires when the watermark has
+//! passed its end. A row may extend a session, or fill the gap between two and
+//! make them one. Merging states is put off until the session fires: until
+//! then a session that was made of several has a state for each, in order of
+//! time, and rows go on being folded into the last. So the result is the same
+//! wherever batches are cut, for every plugin for which folding a row into
+//! merged states is merging with the row folded into the last of them.
+//!
+//! With allowed lateness a session that has fired is kept, and rows that still
+//! reach it correct it: the result is put out again, and supersedes the results
+//! of the same key that its span overlaps.
+
+use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
+use super::groups::Groups;
+use super::time::Span;
+use super::timer::Timers;
+use crate::operator::{OperatorError, Outbox};
+use crate::state::key::{BatchKeys, KeyTable};
+
+pub(super) struct Sessions {
+    gap_ms: i64,
+    lateness_ms: i64,
+    late_wanted: bool,
+    early_wanted: bool,
+    keys: KeyTable,
+    /// By key.
+    entries: Vec<Entry>,
+    /// When to look at a key again.
+    timers: Timers,
+    /// Keys with rows that early results have not shown.
+    early: Vec<u32>,
+    batch_keys: BatchKeys,
+    groups: Groups,
+    journal: Journal,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Sessions of the key in order of time, more than a gap apart.
+    sessions: Vec<Session>,
+    /// The earliest timer that is set for the key. Others are void.
+    due_ms: i64,
+    /// The key is in `early`.
+    early: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    first_ms: i64,
+    last_ms: i64,
+    /// The state that rows are folded into, and those that come before it.
+    slot: u32,
+    earlier: Vec<u32>,
+    fired: bool,
+    /// Has rows that no result has shown.
+    fresh: bool,
+}
+
+/// What a batch has changed, so that it can be taken back.
+#[derive(Default)]
+struct Journal {
+    changes: Vec<Change>,
+    /// States that will not change any more, to be merged: a session made of
+    /// very many would keep them all. Done in order, after the fold.
+    compactions: Vec<Compaction>,
+    /// Keys with sessions that may have to fire at once.
+    due: Vec<u32>,
+    late: Vec<u32>,
+}
+
+enum Change {
+    NewKey(u32),
+    /// A session was begun at this place.
+    Begun(u32, u32),
+    /// The session at this place was this one.
+    Extended(u32, u32, Session),
+    /// The session at this place was these two.
+    Joined(u32, u32, Box<(Session, Session)>),
+}
+
+struct Compaction {
+    id: u32,
+    inputs: Vec<u32>,
+    target: u32,
+    span: Span,
+}
+
+/// No timer.
+const NEVER: i64 = i64::MAX;
+
+/// A session keeps at most so many states before its last one.
+const EARLIER_MAX: usize = 16;
+
+impl Sessions {
+    pub fn new(
+        accumulators: &Accumulators,
+        gap_ms: i64,
+        lateness_ms: i64,
+        late_wanted: bool,
+        early_wanted: bool,
+    ) -> Self {
+        Sessions {
+            gap_ms,
+            lateness_ms,
+            late_wanted,
+            early_wanted,
+            keys: KeyTable::default(),
+            entries: Vec::new(),
+            timers: Timers::new(gap_ms),
+            early: Vec::new(),
+            batch_keys: BatchKeys::new(accumulators.layout().clone()),
+            groups: Groups::default(),
+            journal: Journal::default(),
+        }
+    }
+
+    pub fn rows(
+        &mut self,
+        accumulators: &mut Accumulators,
+        mut arrived: Arrived,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        // Which rows belong together depends on all of them. When some turn out
+        // to be lost, the rest is taken as if they had never come.
+        while arrived.rows() > 0 {
+            self.assign(accumulators, &arrived, watermark_ms)?;
+            let in_time = arrived.without(&self.journal.late);
+            if in_time.rows() > 0 {
+                let folded = accumulators.fold(&in_time, &self.groups, out)?;
+                if !folded.lost.is_empty() {
+                    let lost = self.journal.rows_of_in_time(&folded.lost);
+                    self.take_back(accumulators);
+                    arrived = arrived.without(&lost);
+                    continue;
+                }
+                accumulators.store(&self.groups, &folded.states)?;
+            }
+            return self.commit(accumulators, &arrived, watermark_ms, out);
+        }
+        Ok(())
+    }
+
+    /// Fires the sessions that are over by then.
+    pub fn advance(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let mut due = Vec::new();
+        self.timers.take(watermark_ms, &mut due);
+        let mut ids = Vec::with_capacity(due.len());
+        for (due_ms, id) in due {
+            let entry = &mut self.entries[id as usize];
+            if entry.due_ms == due_ms {
+                entry.due_ms = NEVER;
+                ids.push(id);
+            }
+        }
+        self.settle(accumulators, &ids, watermark_ms, out)
+    }
+
+    /// A time before which nothing fires.
+    pub fn next_end(&self) -> Option<i64> {
+        self.timers.next()
+    }
+
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Puts out what open sessions have so far, those that have had rows since
+    /// the last time.
+    pub fn early(
+        &mut self,
+        accumulators: &mut Accumulators,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let mut due = Due::default();
+        let mut merged = Vec::new();
+        for id in std::mem::take(&mut self.early) {
+            let entry = &mut self.entries[id as usize];
+            if !std::mem::replace(&mut entry.early, false) {
+                continue;
+            }
+            let open = entry.sessions.iter_mut().filter(|session| !session.fired);
+            for session in open.filter(|session| session.fresh) {
+                session.fresh = false;
+                let span = session.span(self.gap_ms);
+                let mut slot = session.slot;
+                if !session.earlier.is_empty() {
+                    slot = accumulators.allocate();
+                    due.merges.add(&session.states(), slot, id, span);
+                    merged.push(slot);
+                }
+                due.push(id, slot, span);
+            }
+        }
+        due.emit(accumulators, &self.keys, out)?;
+        for slot in merged {
+            accumulators.release(slot);
+        }
+        Ok(())
+    }
+
+    /// Puts each row into a session, and notes in the journal what that changes.
+    fn assign(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: &Arrived,
+        watermark_ms: i64,
+    ) -> Result<(), OperatorError> {
+        let columns = accumulators.key_columns(arrived);
+        self.batch_keys
+            .read(&columns, arrived.rows(), |_| false)
+            .map_err(|error| accumulators.broken(&error))?;
+        self.groups.begin(accumulators.slots());
+        for run in 0..self.batch_keys.runs() {
+            let (id, is_new) = self.keys.upsert(self.batch_keys.key(run));
+            if is_new {
+                self.journal.changes.push(Change::NewKey(id));
+                if id as usize == self.entries.len() {
+                    self.entries.push(Entry::default());
+                }
+            }
+            for row in self.batch_keys.rows(run) {
+                let time = arrived.times[row];
+                match self.assign_row(accumulators, id, time, watermark_ms) {
+                    Some(group) => self.groups.of_row.push(group),
+                    None => self.journal.late.push(row as u32),
+                }
+            }
+        }
+        self.groups.end();
+        Ok(())
+    }
+
+    /// The group of a row, unless it is late.
+    fn assign_row(
+        &mut self,
+        accumulators: &mut Accumulators,
+        id: u32,
+        time: i64,
+        watermark_ms: i64,
+    ) -> Option<u32> {
+        let gap_ms = self.gap_ms;
+        let entry = &mut self.entries[id as usize];
+        let sessions = &mut entry.sessions;
+        let at = sessions.partition_point(|session| session.last_ms + gap_ms < time);
+        let reached = sessions[at..]
+            .iter()
+            .take_while(|session| session.first_ms - gap_ms <= time)
+            .count();
+        let place = at as u32;
+        let (session, group) = match reached {
+            0 => {
+                let end = time + gap_ms;
+                if watermark_ms > end + self.lateness_ms {
+                    return None;
+                }
+                if watermark_ms > end {
+                    self.journal.due.push(id);
+                }
+                if end < entry.due_ms {
+                    entry.due_ms = end + 1;
+                    self.timers.set(end + 1, id);
+                }
+                self.journal.changes.push(Change::Begun(id, place));
+                let slot = accumulators.allocate();
+                sessions.insert(at, Session::new(time, slot));
+                (&mut sessions[at], self.groups.of_new(slot))
+            }
+            1 => {
+                let session = &mut sessions[at];
+                let before = Change::Extended(id, place, session.clone());
+                self.journal.changes.push(before);
+                session.first_ms = session.first_ms.min(time);
+                session.last_ms = session.last_ms.max(time);
+                let group = self.groups.of(session.slot);
+                (session, group)
+            }
+            _ => {
+                // Others than these two are out of reach: sessions are more
+                // than a gap apart.
+                let later = sessions.remove(at + 1);
+                let session = &mut sessions[at];
+                let pair = Box::new((session.clone(), later.clone()));
+                self.journal.changes.push(Change::Joined(id, place, pair));
+                session.join(later);
+                if session.earlier.len() > EARLIER_MAX {
+                    let target = accumulators.allocate();
+                    self.journal.compactions.push(Compaction {
+                        id,
+                        inputs: std::mem::replace(&mut session.earlier, vec![target]),
+                        target,
+                        span: session.span(gap_ms),
+                    });
+                }
+                let group = self.groups.of(session.slot);
+                (session, group)
+            }
+        };
+        session.fresh = true;
+        if std::mem::replace(&mut session.fired, false) {
+            self.journal.due.push(id);
+        }
+        if self.early_wanted && !std::mem::replace(&mut entry.early, true) {
+            self.early.push(id);
+        }
+        Some(group)
+    }
+
+    /// Undoes what [`Sessions::assign`] has done. Timers stay: they are void, or
+    /// find nothing due.
+    fn take_back(&mut self, accumulators: &mut Accumulators) {
+        for change in self.journal.changes.drain(..).rev() {
+            match change {
+                Change::NewKey(id) => {
+                    self.keys.remove(id);
+                    self.entries[id as usize] = Entry::default();
+                }
+                Change::Begun(id, at) => {
+                    let begun = self.entries[id as usize].sessions.remove(at as usize);
+                    accumulators.release(begun.slot);
+                }
+                Change::Extended(id, at, before) => {
+                    self.entries[id as usize].sessions[at as usize] = before;
+                }
+                Change::Joined(id, at, before) => {
+                    let sessions = &mut self.entries[id as usize].sessions;
+                    let (earlier, later) = *before;
+                    sessions[at as usize] = earlier;
+                    sessions.insert(at as usize + 1, later);
+                }
+            }
+        }
+        for compaction in self.journal.compactions.drain(..) {
+            accumulators.release(compaction.target);
+        }
+        self.journal.due.clear();
+        self.journal.late.clear();
+    }
+
+    /// Does what had to wait for the states.
+    fn commit(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: &Arrived,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let late = std::mem::take(&mut self.journal.late);
+        if !late.is_empty() {
+            out.counts.late += late.len() as u64;
+            if self.late_wanted {
+                out.late.push(arrived.batch.take(&late));
+            }
+            for change in &self.journal.changes {
+                if let Change::NewKey(id) = *change
+                    && self.entries[id as usize].sessions.is_empty()
+                {
+                    self.keys.remove(id);
+                }
+            }
+        }
+        self.journal.changes.clear();
+        let mut merges = Merges::default();
+        for compaction in self.journal.compactions.drain(..) {
+            merges.clear();
+            let Compaction {
+                id,
+                inputs,
+                target,
+                span,
+            } = compaction;
+            merges.add(&inputs, target, id, span);
+            accumulators.merge(&merges, &self.keys, out)?;
+            for slot in inputs {
+                accumulators.release(slot);
+            }
+        }
+        let mut due = std::mem::take(&mut self.journal.due);
+        due.sort_unstable();
+        due.dedup();
+        self.settle(accumulators, &due, watermark_ms, out)
+    }
+
+    /// Fires what is over of these keys, forgets what nothing can correct any
+    /// more, and sets their timers.
+    fn settle(
+        &mut self,
+        accumulators: &mut Accumulators,
+        ids: &[u32],
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let mut due = Due::default();
+        let mut over = Vec::new();
+        let mut gone = Vec::new();
+        for &id in ids {
+            let entry = &mut self.entries[id as usize];
+            let mut next_ms = NEVER;
+            entry.sessions.retain_mut(|session| {
+                let span = session.span(self.gap_ms);
+                if watermark_ms > span.end && !session.fired {
+                    if !session.earlier.is_empty() {
+                        due.merges.add(&session.states(), session.slot, id, span);
+                        over.append(&mut session.earlier);
+                    }
+                    due.push(id, session.slot, span);
+                    session.fired = true;
+                    session.fresh = false;
+                }
+                let is_over = watermark_ms > span.end + self.lateness_ms;
+                if is_over {
+                    over.push(session.slot);
+                } else if session.fired {
+                    next_ms = next_ms.min(span.end + self.lateness_ms + 1);
+                } else {
+                    next_ms = next_ms.min(span.end + 1);
+                }
+                !is_over
+            });
+            if entry.sessions.is_empty() {
+                gone.push(id);
+            } else if next_ms < entry.due_ms {
+                entry.due_ms = next_ms;
+                self.timers.set(next_ms, id);
+            }
+        }
+        due.emit(accumulators, &self.keys, out)?;
+        for slot in over {
+            accumulators.release(slot);
+        }
+        for id in gone {
+            self.keys.remove(id);
+            let entry = &mut self.entries[id as usize];
+            entry.due_ms = NEVER;
+            entry.early = false;
+        }
+        Ok(())
+    }
+}
+
+/// Sessions whose results are put out together.
+#[derive(Default)]
+struct Due {
+    ids: Vec<u32>,
+    slots: Vec<u32>,
+    spans: Vec<Span>,
+    merges: Merges,
+}
+
+impl Due {
+    fn push(&mut self, id: u32, slot: u32, span: Span) {
+        self.ids.push(id);
+        self.slots.push(slot);
+        self.spans.push(span);
+    }
+
+    fn emit(
+        &self,
+        accumulators: &mut Accumulators,
+        keys: &KeyTable,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        accumulators.merge(&self.merges, keys, out)?;
+        let results = Results {
+            slots: &self.slots,
+            keys,
+            ids: Ids::Each(&self.ids),
+            spans: Spans::Each(&self.spans),
+        };
+        accumulators.emit(results, out)
+    }
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Entry {
+            sessions: Vec::new(),
+            due_ms: NEVER,
+            early: false,
+        }
+    }
+}
+
+impl Session {
+    fn new(time: i64, slot: u32) -> Self {
+        Session {
+            first_ms: time,
+            last_ms: time,
+            slot,
+            earlier: Vec::new(),
+            fired: false,
+            fresh: true,
+        }
+    }
+
+    fn span(&self, gap_ms: i64) -> Span {
+        Span {
+            start: self.first_ms,
+            end: self.last_ms + gap_ms,
+        }
+    }
+
+    /// All states of the session, in order of time.
+    fn states(&self) -> Vec<u32> {
+        let mut states = self.earlier.clone();
+        states.push(self.slot);
+        states
+    }
+
+    fn join(&mut self, later: Session) {
+        self.earlier.push(self.slot);
+        self.earlier.extend(later.earlier);
+        self.slot = later.slot;
+        self.last_ms = later.last_ms;
+        self.fired |= later.fired;
+    }
+}
+
+impl Journal {
+    /// Rows of the batch, given as rows of those that were not late.
+    fn rows_of_in_time(&self, rows: &[u32]) -> Vec<u32> {
+        let mut late = self.late.iter().peekable();
+        let mut row = 0;
+        let mut in_time = 0;
+        rows.iter()
+            .map(|&wanted| {
+                loop {
+                    let is_late = late.next_if_eq(&&row).is_some();
+                    row += 1;
+                    if is_late {
+                        continue;
+                    }
+                    in_time += 1;
+                    if in_time > wanted {
+                        return row - 1;
+                    }
+                }
+            })
+            .collect()
+    }
+}

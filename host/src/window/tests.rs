@@ -1,0 +1,365 @@
+//! Every kind of window against what its definition says, at several batch
+//! sizes, and the behaviours one by one.
+
+mod cases;
+mod ledger;
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
+
+use super::AggregateOperator;
+use crate::batch::Batch;
+use crate::clock::ManualClock;
+use crate::element::END_OF_TIME;
+use crate::operator::{Counts, DeadLetter, Operator, OperatorError, Outbox};
+use crate::plan::{AggregatePlan, Bounds, OnError, OperatorPlan, TimeDomain, Window};
+use crate::schema::{DataType, Field, Schema};
+use ledger::Ledger;
+
+/// A row of the tests' input. `word` tells [`Ledger`] what to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub user: Option<String>,
+    pub shop: i64,
+    pub time: i64,
+    pub amount: i64,
+    pub word: String,
+}
+
+pub(super) fn row(user: &str, time: i64, word: &str) -> Row {
+    Row {
+        user: (user != "-").then(|| user.to_owned()),
+        shop: 1,
+        time,
+        amount: time % 10,
+        word: word.to_owned(),
+    }
+}
+
+/// An operator and everything it has put out so far.
+pub(super) struct Bench {
+    operator: AggregateOperator,
+    clock: Arc<ManualClock>,
+    key: Key,
+    calls: Arc<Mutex<ledger::Calls>>,
+    /// Results as text: `key [start, end) count sum least most words`.
+    lines: Vec<String>,
+    late: Vec<String>,
+    dead_letters: Vec<DeadLetter>,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    None,
+    User,
+    Shop,
+    UserAndShop,
+}
+
+/// What differs between tests.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub window: Window,
+    pub key: Key,
+    pub allowed_lateness_ms: i64,
+    pub early_every_ms: Option<u64>,
+    pub on_error: OnError,
+    pub bounds: bool,
+    pub batch_rows: usize,
+}
+
+impl Setup {
+    pub fn new(window: Window) -> Self {
+        Setup {
+            window,
+            key: Key::User,
+            allowed_lateness_ms: 0,
+            early_every_ms: None,
+            on_error: OnError::DeadLetter,
+            bounds: true,
+            batch_rows: 4096,
+        }
+    }
+
+    pub fn lateness(self, allowed_lateness_ms: i64) -> Self {
+        Setup {
+            allowed_lateness_ms,
+            ..self
+        }
+    }
+
+    pub fn key(self, key: Key) -> Self {
+        Setup { key, ..self }
+    }
+
+    pub fn early(self, every_ms: u64) -> Self {
+        Setup {
+            early_every_ms: Some(every_ms),
+            ..self
+        }
+    }
+
+    pub fn on_error(self, on_error: OnError) -> Self {
+        Setup { on_error, ..self }
+    }
+
+    pub fn bench(&self) -> Bench {
+        self.try_bench().expect("the test's plan is right")
+    }
+
+    pub fn try_bench(&self) -> Result<Bench, OperatorError> {
+        let ledger = Ledger::default();
+        let calls = ledger.calls.clone();
+        let clock = Arc::new(ManualClock::default());
+        let key = self.key.columns();
+        let fields = input_schema().fields;
+        let plan = AggregatePlan {
+            operator: OperatorPlan {
+                factory: Arc::new(ledger),
+                on_error: self.on_error,
+            },
+            columns: vec![vec![2, 3]],
+            key_schema: Arc::new(Schema::new(
+                key.iter().map(|&i| fields[i].clone()).collect(),
+            )),
+            key: vec![key],
+            window: self.window,
+            allowed_lateness_ms: self.allowed_lateness_ms,
+            early_every_ms: self.early_every_ms,
+            bounds: self.bounds.then(|| Bounds {
+                start: "start".to_owned(),
+                end: "end".to_owned(),
+            }),
+            late_wanted: true,
+        };
+        Ok(Bench {
+            operator: AggregateOperator::new("sums", &plan, self.batch_rows, clock.clone())?,
+            clock,
+            key: self.key,
+            calls,
+            lines: Vec::new(),
+            late: Vec::new(),
+            dead_letters: Vec::new(),
+            counts: Counts::default(),
+        })
+    }
+}
+
+impl Key {
+    fn columns(self) -> Vec<usize> {
+        match self {
+            Key::None => vec![],
+            Key::User => vec![0],
+            Key::Shop => vec![1],
+            Key::UserAndShop => vec![0, 1],
+        }
+    }
+
+    pub fn of(self, row: &Row) -> String {
+        let user = row.user.as_deref().unwrap_or("-");
+        match self {
+            Key::None => String::new(),
+            Key::User => user.to_owned(),
+            Key::Shop => row.shop.to_string(),
+            Key::UserAndShop => format!("{user} {}", row.shop),
+        }
+    }
+}
+
+impl Bench {
+    pub fn try_rows(&mut self, rows: &[Row]) -> Result<(), OperatorError> {
+        let mut out = Outbox::default();
+        let done = self.operator.rows(0, batch(rows), &mut out);
+        self.take(out);
+        done
+    }
+
+    pub fn rows(&mut self, rows: &[Row]) -> &mut Self {
+        self.try_rows(rows)
+            .expect("no row stops the test's pipeline");
+        self
+    }
+
+    pub fn watermark(&mut self, watermark_ms: i64) -> &mut Self {
+        let mut out = Outbox::default();
+        self.operator
+            .watermark(watermark_ms, &mut out)
+            .expect("no row stops the test's pipeline");
+        self.take(out);
+        self
+    }
+
+    pub fn end(&mut self) -> &mut Self {
+        self.watermark(END_OF_TIME)
+    }
+
+    /// Sets the clock, and wakes the operator as a task does.
+    pub fn clock(&mut self, now_ms: i64) -> &mut Self {
+        self.clock.set(now_ms);
+        let mut wakes = 0;
+        while self.operator.wake_at().is_some_and(|due| due <= now_ms) {
+            let mut out = Outbox::default();
+            self.operator
+                .wake(now_ms, &mut out)
+                .expect("no row stops the test's pipeline");
+            self.take(out);
+            wakes += 1;
+            assert!(wakes < 10, "the operator wants to be woken without end");
+        }
+        self
+    }
+
+    /// Takes rows as a source gives them: batches of so many rows, a watermark
+    /// after each, and also in front of each late row.
+    pub fn source(&mut self, rows: &[Row], out_of_orderness_ms: i64, batch_rows: usize) {
+        let mut batch: Vec<Row> = Vec::new();
+        let mut newest = i64::MIN;
+        let mut watermark = i64::MIN;
+        for row in rows {
+            if batch.len() == batch_rows || row.time < watermark {
+                if !batch.is_empty() {
+                    self.rows(&batch);
+                    batch.clear();
+                }
+                self.watermark(watermark);
+            }
+            newest = newest.max(row.time);
+            watermark = newest - out_of_orderness_ms;
+            batch.push(row.clone());
+        }
+        if !batch.is_empty() {
+            self.rows(&batch);
+        }
+        self.watermark(watermark).end();
+    }
+
+    /// Results since the last call, sorted within.
+    pub fn lines(&mut self) -> String {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.sort();
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn take(&mut self, out: Outbox) {
+        for batch in out.rows {
+            self.take_rows(&batch);
+        }
+        for batch in out.late {
+            for row in 0..batch.rows() {
+                let word = batch.columns[3].as_string::<i32>().value(row);
+                self.late.push(format!("{}:{word}", batch.times[row]));
+            }
+        }
+        self.dead_letters.extend(out.dead_letters);
+        self.counts.late += out.counts.late;
+        self.counts.rejected += out.counts.rejected;
+        self.counts.failed += out.counts.failed;
+    }
+
+    fn take_rows(&mut self, batch: &Batch) {
+        batch.to_arrow().expect("columns are as the schema says");
+        let keys = self.key.columns().len();
+        for row in 0..batch.rows() {
+            let mut line: Vec<String> = batch.columns[..keys]
+                .iter()
+                .map(|column| text(column, row))
+                .collect();
+            let mut columns = &batch.columns[keys..];
+            if columns.len() > 5 {
+                let start = text(&columns[0], row);
+                let end = text(&columns[1], row);
+                let after = batch.times[row].saturating_add(1);
+                assert_eq!(after.to_string(), end);
+                line.push(format!("[{start}, {end})"));
+                columns = &columns[2..];
+            }
+            line.extend(columns.iter().map(|column| text(column, row)));
+            self.lines.push(line.join(" "));
+        }
+    }
+}
+
+/// The lines of a results' text that hold in the end: the last of each key and
+/// window.
+pub(super) fn last_of_each(lines: &[String]) -> Vec<String> {
+    let mut last: BTreeMap<&str, &String> = BTreeMap::new();
+    for line in lines {
+        let window = line
+            .split_once(") ")
+            .map_or(line.as_str(), |(window, _)| window);
+        last.insert(window, line);
+    }
+    last.into_values().cloned().collect()
+}
+
+fn text(column: &ArrayRef, row: usize) -> String {
+    if column.is_null(row) {
+        "-".to_owned()
+    } else if let Some(text) = column.as_string_opt::<i32>() {
+        text.value(row).to_owned()
+    } else if let Some(number) = column.as_primitive_opt::<Int64Type>() {
+        number.value(row).to_string()
+    } else {
+        column
+            .as_primitive::<TimestampMillisecondType>()
+            .value(row)
+            .to_string()
+    }
+}
+
+fn input_schema() -> Schema {
+    Schema::new(vec![
+        Field::new("user", DataType::Utf8, true),
+        Field::new("shop", DataType::Int64, false),
+        Field::new("amount", DataType::Int64, false),
+        Field::new("word", DataType::Utf8, false),
+    ])
+}
+
+fn batch(rows: &[Row]) -> Batch {
+    let users: StringArray = rows.iter().map(|row| row.user.as_deref()).collect();
+    let words = StringArray::from_iter_values(rows.iter().map(|row| &row.word));
+    Batch {
+        schema: Arc::new(input_schema()),
+        columns: vec![
+            Arc::new(users),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|row| row.shop),
+            )),
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|row| row.amount),
+            )),
+            Arc::new(words),
+        ],
+        times: rows.iter().map(|row| row.time).collect(),
+        origin: None,
+    }
+}
+
+pub(super) fn tumbling(size_ms: i64) -> Setup {
+    Setup::new(Window::Tumbling {
+        size_ms,
+        time: TimeDomain::Event,
+    })
+}
+
+pub(super) fn sliding(size_ms: i64, slide_ms: i64) -> Setup {
+    Setup::new(Window::Sliding {
+        size_ms,
+        slide_ms,
+        time: TimeDomain::Event,
+    })
+}
+
+pub(super) fn session(gap_ms: i64) -> Setup {
+    Setup::new(Window::Session {
+        gap_ms,
+        time: TimeDomain::Event,
+    })
+}

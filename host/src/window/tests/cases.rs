@@ -1,0 +1,565 @@
+//! Behaviours one by one.
+
+use expect_test::expect;
+
+use super::{Key, Row, Setup, row, session, sliding, tumbling};
+use crate::batch::Batch;
+use crate::element::END_OF_TIME;
+use crate::operator::{Counts, Operator, Outbox};
+use crate::plan::{OnError, TimeDomain, Window};
+
+#[test]
+fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
+    let before = [
+        row("a", 1_000, "a"),
+        row("a", 4_000, "b"),
+        row("a", 6_000, "c"),
+    ];
+    let late = [row("a", 3_000, "L")];
+
+    let mut bench = tumbling(5_000).bench();
+    bench.rows(&before).watermark(6_000).rows(&late).end();
+    expect![[r#"
+        a [0, 5000) 2 0 0 0 ab
+        a [5000, 10000) 1 0 0 0 c
+    "#]]
+    .assert_eq(&bench.lines());
+    assert_eq!(
+        (bench.counts.late, bench.late.join(",")),
+        (1, "3000:L".to_owned())
+    );
+
+    let mut bench = sliding(10_000, 5_000).bench();
+    bench.rows(&before).watermark(6_000).rows(&late).end();
+    expect![[r#"
+        a [-5000, 5000) 2 0 0 0 ab
+        a [0, 10000) 4 0 0 0 abLc
+        a [5000, 15000) 1 0 0 0 c
+    "#]]
+    .assert_eq(&bench.lines());
+    assert_eq!(
+        (bench.counts.late, bench.late.join(",")),
+        (1, String::new())
+    );
+}
+
+#[test]
+fn a_window_closes_when_the_watermark_reaches_its_end() {
+    let mut bench = tumbling(1_000).bench();
+    bench.rows(&[row("a", 0, "a"), row("a", 999, "b")]);
+    assert_eq!(bench.watermark(999).lines(), "");
+    bench.rows(&[row("a", 500, "c")]);
+    assert_eq!(bench.watermark(1_000).lines(), "a [0, 1000) 3 9 0 9 abc\n");
+    bench
+        .rows(&[row("a", 999, "d"), row("a", 1_000, "e")])
+        .end();
+    assert_eq!(bench.lines(), "a [1000, 2000) 1 0 0 0 e\n");
+    assert_eq!(bench.late, ["999:d"]);
+}
+
+#[test]
+fn a_strict_watermark_takes_what_its_window_is_still_open_for() {
+    let times = [0, 700, 700, 650, 1_000, 999, 1_500, 1_200, 3_000, 2_999];
+    let rows: Vec<Row> = times.iter().map(|&time| row("a", time, "x")).collect();
+    for batch_rows in [1, 3, 100] {
+        let mut bench = tumbling(1_000).bench();
+        bench.source(&rows, 0, batch_rows);
+        assert_eq!(
+            bench.lines(),
+            "a [0, 1000) 4 0 0 0 xxxx\na [1000, 2000) 3 0 0 0 xxx\na [3000, 4000) 1 0 0 0 x\n"
+        );
+        assert_eq!(bench.late, ["999:x", "2999:x"]);
+    }
+}
+
+#[test]
+fn windows_begin_at_multiples_of_the_slide_before_1970_too() {
+    let mut bench = sliding(4_000, 2_000).bench();
+    bench
+        .rows(&[
+            row("a", -1, "a"),
+            row("a", -2_000, "b"),
+            row("a", -2_001, "c"),
+        ])
+        .end();
+    expect![[r#"
+        a [-2000, 2000) 2 -1 -1 0 ab
+        a [-4000, 0) 3 -2 -1 0 cab
+        a [-6000, -2000) 1 -1 -1 -1 c
+    "#]]
+    .assert_eq(&bench.lines());
+}
+
+#[test]
+fn absurd_times_end_nothing() {
+    let times = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX];
+    let windows = [
+        tumbling(1),
+        tumbling(1 << 60),
+        sliding(60_000, 1),
+        sliding(1 << 60, 1 << 59),
+        session(1),
+        session(1 << 60),
+        Setup::new(Window::Count { size: 4 }),
+        Setup::new(Window::Running),
+    ];
+    for setup in windows {
+        for lateness in [0, i64::MAX] {
+            let setup = setup.clone().lateness(lateness).early(1).key(Key::None);
+            // The 60,000 results of each row would take long.
+            let times = if setup.window == sliding(60_000, 1).window {
+                &times[..2]
+            } else {
+                &times
+            };
+            let mut bench = setup.bench();
+            for &time in times {
+                bench.rows(&[Row {
+                    amount: 0,
+                    ..row("a", time, "x")
+                }]);
+            }
+            bench.watermark(i64::MIN).watermark(i64::MAX - 1).end();
+            assert!(!bench.lines().is_empty(), "{setup:?}");
+            assert_eq!(bench.counts.late, 0, "{setup:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_a_gap_apart_are_one_session_and_a_moment_more_makes_two() {
+    let mut bench = session(30).bench();
+    bench.rows(&[row("a", 0, "a"), row("a", 30, "b"), row("a", 61, "c")]);
+    assert_eq!(bench.watermark(60).lines(), "");
+    assert_eq!(bench.watermark(61).lines(), "a [0, 60) 2 0 0 0 ab\n");
+    assert_eq!(bench.end().lines(), "a [61, 91) 1 1 1 1 c\n");
+}
+
+#[test]
+fn a_row_that_fills_the_gap_joins_sessions() {
+    let mut bench = session(30).bench();
+    bench.rows(&[
+        row("a", 0, "a"),
+        row("a", 100, "d"),
+        row("a", 50, "c"),
+        row("a", 160, "f"),
+    ]);
+    // Folded into the later of the sessions that they join.
+    bench.rows(&[
+        row("a", 25, "b"),
+        row("a", 75, "C"),
+        row("a", 130, "e"),
+        row("a", 10, "A"),
+    ]);
+    assert_eq!(bench.watermark(190).lines(), "");
+    assert_eq!(bench.end().lines(), "a [0, 190) 8 10 0 5 acbdCfeA\n");
+}
+
+#[test]
+fn a_row_behind_the_watermark_is_in_time_where_it_reaches_a_session() {
+    let mut bench = session(30).bench();
+    bench.rows(&[row("a", 100, "a")]).watermark(120);
+    bench.rows(&[
+        row("a", 75, "b"),
+        row("b", 75, "L"),
+        row("a", 45, "c"),
+        row("a", 14, "L"),
+    ]);
+    assert_eq!(bench.end().lines(), "a [45, 130) 3 10 0 5 abc\n");
+    assert_eq!(
+        (bench.counts.late, bench.late),
+        (2, vec!["75:L".to_owned(), "14:L".to_owned()])
+    );
+}
+
+#[test]
+fn a_session_of_very_many_parts_keeps_them_in_order() {
+    let mut bench = session(10).bench();
+    let parts: Vec<Row> = (0..100).map(|i| row("a", i * 20, "p")).collect();
+    let joints: Vec<Row> = (0..99).map(|i| row("a", i * 20 + 10, "j")).collect();
+    bench
+        .rows(&parts)
+        .rows(&joints[40..])
+        .rows(&joints[..40])
+        .end();
+    let lines = bench.lines();
+    assert!(lines.starts_with("a [0, 1990) 199 0 0 0 pp"), "{lines}");
+}
+
+#[test]
+fn rows_within_the_allowed_lateness_correct_results() {
+    let mut bench = tumbling(1_000).lateness(500).bench();
+    bench.rows(&[row("a", 100, "a"), row("b", 100, "b")]);
+    assert_eq!(
+        bench.watermark(1_000).lines(),
+        "a [0, 1000) 1 0 0 0 a\nb [0, 1000) 1 0 0 0 b\n"
+    );
+    bench.rows(&[row("a", 200, "A"), row("c", 200, "c"), row("a", 1_200, "n")]);
+    assert_eq!(
+        bench.lines(),
+        "a [0, 1000) 2 0 0 0 aA\nc [0, 1000) 1 0 0 0 c\n"
+    );
+    bench.watermark(1_499).rows(&[row("a", 300, "B")]);
+    assert_eq!(bench.lines(), "a [0, 1000) 3 0 0 0 aAB\n");
+    bench.watermark(1_500).rows(&[row("a", 400, "C")]);
+    assert_eq!(bench.end().lines(), "a [1000, 2000) 1 0 0 0 n\n");
+    assert_eq!(
+        (bench.counts.late, bench.late),
+        (1, vec!["400:C".to_owned()])
+    );
+}
+
+#[test]
+fn a_late_row_corrects_each_sliding_window_that_it_may() {
+    let mut bench = sliding(3_000, 1_000).lateness(1_000).bench();
+    bench.rows(&[
+        row("a", 100, "a"),
+        row("a", 1_100, "b"),
+        row("a", 2_100, "c"),
+    ]);
+    bench.watermark(2_500).lines();
+    // Too late for the window that ends at 1000, late for 2000, in time for 3000.
+    bench.rows(&[row("a", 200, "L")]);
+    assert_eq!(bench.lines(), "a [-1000, 2000) 3 0 0 0 aLb\n");
+    assert_eq!((bench.counts.late, bench.late.len()), (1, 0));
+    expect![[r#"
+        a [0, 3000) 4 0 0 0 aLbc
+        a [1000, 4000) 2 0 0 0 bc
+        a [2000, 5000) 1 0 0 0 c
+    "#]]
+    .assert_eq(&bench.end().lines());
+}
+
+#[test]
+fn a_late_row_extends_a_session_that_has_fired() {
+    let mut bench = session(30).lateness(100).bench();
+    bench.rows(&[row("a", 0, "a"), row("a", 90, "d")]);
+    assert_eq!(bench.watermark(110).lines(), "a [0, 30) 1 0 0 0 a\n");
+    bench.rows(&[row("a", 20, "b")]);
+    assert_eq!(bench.lines(), "a [0, 50) 2 0 0 0 ab\n");
+    // Joins what has fired with what is open: it is open again.
+    bench.rows(&[row("a", 30, "e"), row("a", 60, "c")]);
+    assert_eq!(bench.lines(), "");
+    assert_eq!(bench.watermark(121).lines(), "a [0, 120) 5 0 0 0 abedc\n");
+    // A session of its own, complete when it comes.
+    bench.rows(&[row("b", 0, "z")]);
+    assert_eq!(bench.lines(), "b [0, 30) 1 0 0 0 z\n");
+    bench.watermark(231).rows(&[row("a", 100, "L")]);
+    assert_eq!(bench.end().lines(), "");
+    assert_eq!(bench.late, ["100:L"]);
+}
+
+#[test]
+fn early_results_show_what_changed_in_open_windows() {
+    let mut bench = tumbling(1_000).early(50).bench();
+    bench
+        .clock(10)
+        .rows(&[row("a", 100, "a"), row("b", 200, "b"), row("a", 1_100, "n")]);
+    assert_eq!(bench.clock(59).lines(), "");
+    assert_eq!(
+        bench.clock(60).lines(),
+        "a [0, 1000) 1 0 0 0 a\na [1000, 2000) 1 0 0 0 n\nb [0, 1000) 1 0 0 0 b\n"
+    );
+    assert_eq!(bench.clock(1_000).lines(), "", "nothing has come");
+    bench.rows(&[row("a", 300, "c")]).clock(1_050);
+    assert_eq!(bench.lines(), "a [0, 1000) 2 0 0 0 ac\n");
+    assert_eq!(
+        bench.watermark(1_000).lines(),
+        "a [0, 1000) 2 0 0 0 ac\nb [0, 1000) 1 0 0 0 b\n"
+    );
+
+    let mut bench = sliding(2_000, 1_000).early(50).bench();
+    bench
+        .rows(&[row("a", 100, "a"), row("a", 1_100, "b")])
+        .watermark(1_500)
+        .lines();
+    assert_eq!(
+        bench.clock(50).lines(),
+        "a [0, 2000) 2 0 0 0 ab\na [1000, 3000) 1 0 0 0 b\n"
+    );
+
+    let mut bench = session(30).early(50).bench();
+    bench.rows(&[
+        row("a", 0, "a"),
+        row("a", 40, "c"),
+        row("a", 100, "d"),
+        row("a", 20, "b"),
+    ]);
+    assert_eq!(
+        bench.clock(50).lines(),
+        "a [0, 70) 3 0 0 0 acb\na [100, 130) 1 0 0 0 d\n"
+    );
+    bench.rows(&[row("a", 110, "e")]).watermark(80).lines();
+    assert_eq!(bench.clock(100).lines(), "a [100, 140) 2 0 0 0 de\n");
+    assert_eq!(bench.end().lines(), "a [100, 140) 2 0 0 0 de\n");
+
+    let mut bench = Setup::new(Window::Count { size: 3 }).early(50).bench();
+    bench.rows(&[
+        row("a", 0, "a"),
+        row("a", 10, "b"),
+        row("a", 0, "c"),
+        row("a", 20, "d"),
+    ]);
+    assert_eq!(bench.lines(), "a [0, 11) 3 0 0 0 abc\n");
+    assert_eq!(bench.clock(50).lines(), "a [20, 21) 1 0 0 0 d\n");
+}
+
+#[test]
+fn processing_time_windows_fire_by_the_clock() {
+    let time = TimeDomain::Processing;
+    let mut bench = Setup::new(Window::Tumbling {
+        size_ms: 1_000,
+        time,
+    })
+    .bench();
+    bench
+        .clock(10_200)
+        .rows(&[row("a", 5, "a")])
+        .watermark(99_999);
+    assert_eq!(bench.clock(10_999).lines(), "");
+    assert_eq!(bench.operator.wake_at(), Some(11_000));
+    assert_eq!(bench.clock(11_000).lines(), "a [10000, 11000) 1 5 5 5 a\n");
+    // A clock that is set back makes nothing late.
+    bench.clock(10_500).rows(&[row("a", 1, "b")]);
+    assert_eq!(bench.end().lines(), "a [11000, 12000) 1 1 1 1 b\n");
+    assert_eq!(bench.counts, Counts::default());
+
+    let mut bench = Setup::new(Window::Session { gap_ms: 100, time }).bench();
+    bench
+        .clock(1_000)
+        .rows(&[row("a", 0, "a")])
+        .clock(1_100)
+        .rows(&[row("a", 0, "b")]);
+    assert_eq!(bench.clock(1_200).lines(), "");
+    assert_eq!(bench.clock(1_201).lines(), "a [1000, 1200) 2 0 0 0 ab\n");
+    assert_eq!(bench.operator.wake_at(), None);
+}
+
+#[test]
+fn missing_keys_are_one_group_apart_from_empty_ones() {
+    let rows = [
+        row("-", 0, "n"),
+        row("", 0, "e"),
+        row("-", 0, "N"),
+        row("", 0, "E"),
+    ];
+    for key in [Key::User, Key::UserAndShop] {
+        let shop = if key == Key::User { "" } else { " 1" };
+        for window in [tumbling(1_000), sliding(1_000, 500), session(5)] {
+            let mut bench = window.key(key).bench();
+            let lines = bench.rows(&rows).end().lines();
+            assert!(lines.contains(&format!("-{shop} [0, ")), "{lines}");
+            assert!(
+                lines.contains("2 0 0 0 nN\n") && lines.contains("2 0 0 0 eE\n"),
+                "{lines}"
+            );
+        }
+    }
+}
+
+#[test]
+fn results_may_leave_out_bounds_and_come_in_batches_that_are_not_too_large() {
+    let rows: Vec<Row> = (0..25).map(|i| row(&format!("u{i}"), 0, "x")).collect();
+    for window in [tumbling(1_000), sliding(1_000, 500), session(5)] {
+        let setup = Setup {
+            batch_rows: 10,
+            bounds: false,
+            ..window
+        };
+        let mut bench = setup.bench();
+        bench.rows(&rows);
+        let mut out = Outbox::default();
+        bench
+            .operator
+            .watermark(END_OF_TIME, &mut out)
+            .expect("no row stops the test's pipeline");
+        assert!(
+            out.rows
+                .iter()
+                .all(|batch| batch.rows() <= 10 && batch.columns.len() == 6)
+        );
+        let total: usize = out.rows.iter().map(Batch::rows).sum();
+        assert_eq!(total % 25, 0);
+    }
+}
+
+#[test]
+fn rows_that_are_lost_leave_no_trace() {
+    let cases = [
+        (tumbling(1_000), "a [0, 1000) 2 1 0 1 ab\n"),
+        (
+            sliding(1_000, 500),
+            "a [-500, 500) 2 1 0 1 ab\na [0, 1000) 2 1 0 1 ab\n",
+        ),
+        (session(30), "a [20, 61) 2 1 0 1 ab\n"),
+        (
+            Setup::new(Window::Count { size: 2 }),
+            "a [20, 32) 2 1 0 1 ab\n",
+        ),
+        (
+            Setup::new(Window::Running),
+            "a [20, 21) 1 0 0 0 a\na [31, 32) 2 1 0 1 ab\n",
+        ),
+    ];
+    for (setup, expected) in cases {
+        for word in ["no", "boom"] {
+            // The first row of its key, of its window, before, between and
+            // after the rows that stay.
+            let rows = [
+                row("b", 5, word),
+                row("a", 5, word),
+                row("a", 20, "a"),
+                row("a", 50, word),
+                row("a", 31, "b"),
+                row("a", 75, word),
+                row("a", 2_000, word),
+            ];
+            for batch_rows in [1, 2, 3, 100] {
+                let mut bench = setup.bench();
+                for rows in rows.chunks(batch_rows) {
+                    bench.rows(rows);
+                }
+                assert_eq!(
+                    bench.end().lines(),
+                    expected,
+                    "{setup:?} {word} {batch_rows}"
+                );
+                let counts = bench.counts;
+                assert_eq!((counts.rejected + counts.failed, counts.late), (5, 0));
+                assert_eq!(bench.dead_letters.len(), 5, "{setup:?} {word} {batch_rows}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_whose_rows_were_all_lost_may_come_again() {
+    for setup in [
+        tumbling(1_000),
+        sliding(1_000, 500),
+        Setup::new(Window::Running),
+    ] {
+        let mut bench = setup.bench();
+        bench
+            .rows(&[row("a", 0, "no"), row("b", 0, "b")])
+            .rows(&[row("a", 0, "a")])
+            .end();
+        let lines = bench.lines();
+        assert!(
+            lines.contains("1 0 0 0 a\n") && lines.contains("1 0 0 0 b\n"),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn a_late_row_is_judged_without_the_rows_that_were_lost() {
+    // The row at 60 would reach the session at 95 only by way of the lost one.
+    let mut bench = session(30).bench();
+    bench.rows(&[row("a", 125, "a")]).watermark(121);
+    bench
+        .rows(&[row("a", 95, "no"), row("a", 66, "L"), row("a", 130, "b")])
+        .end();
+    assert_eq!(bench.lines(), "a [125, 160) 2 5 0 5 ab\n");
+    assert_eq!(
+        (bench.counts.late, bench.late),
+        (1, vec!["66:L".to_owned()])
+    );
+}
+
+#[test]
+fn policies_decide_what_becomes_of_a_lost_row() {
+    let rows = [row("a", 0, "a"), row("a", 1, "boom"), row("a", 2, "b")];
+    for (policy, letters) in [
+        (OnError::Skip, 0),
+        (OnError::DeadLetter, 1),
+        (OnError::Retry(2), 1),
+    ] {
+        let mut bench = tumbling(1_000).on_error(policy).bench();
+        assert_eq!(bench.rows(&rows).end().lines(), "a [0, 1000) 2 2 0 2 ab\n");
+        assert_eq!(
+            (bench.counts.failed, bench.dead_letters.len()),
+            (1, letters)
+        );
+    }
+    let mut bench = tumbling(1_000).on_error(OnError::Fail).bench();
+    let error = bench.try_rows(&rows).expect_err("the policy is to fail");
+    assert!(
+        error
+            .to_string()
+            .starts_with("operator `sums`: trap: panicked"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_slide_costs_no_more_when_there_are_more_of_them() {
+    let merged_a_slide = |panes: i64| {
+        let mut bench = sliding(panes * 10, 10).bench();
+        let slides = panes * 3;
+        for slide in 0..slides {
+            bench
+                .rows(&[row("a", slide * 10, "x"), row("b", slide * 10, "y")])
+                .watermark(slide * 10);
+        }
+        let calls = bench.calls.lock().expect("no test panics here");
+        (
+            calls.merged_states as i64 / slides,
+            calls.merges as i64 / slides,
+        )
+    };
+    let (few, _) = merged_a_slide(12);
+    let (many, calls) = merged_a_slide(500);
+    assert!(
+        few <= 16,
+        "{few} states are merged a slide of 2 keys with 12 panes"
+    );
+    assert!(
+        many <= 40,
+        "{many} states are merged a slide of 2 keys with 500 panes"
+    );
+    assert!(calls <= 6, "{calls} calls a slide");
+}
+
+#[test]
+fn plans_that_cannot_be_are_refused() {
+    let event = TimeDomain::Event;
+    let cases = [
+        (
+            Window::Tumbling {
+                size_ms: 0,
+                time: event,
+            },
+            "a window's size is 0 ms",
+        ),
+        (
+            Window::Sliding {
+                size_ms: 10,
+                slide_ms: 3,
+                time: event,
+            },
+            "a window of 10 ms cannot slide by 3 ms",
+        ),
+        (
+            Window::Session {
+                gap_ms: -1,
+                time: event,
+            },
+            "a window's gap is -1 ms",
+        ),
+        (
+            Window::Count { size: 0 },
+            "a window must count at least 1 row",
+        ),
+    ];
+    for (window, message) in cases {
+        let error = Setup::new(window)
+            .try_bench()
+            .err()
+            .map(|error| error.to_string());
+        assert!(
+            error.as_ref().is_some_and(|error| error.contains(message)),
+            "{error:?}"
+        );
+    }
+}

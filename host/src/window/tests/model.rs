@@ -1,0 +1,382 @@
+//! Every kind of window, at several batch sizes and much disorder, against a
+//! model that does nothing but what the definitions say, row by row.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Bench, Key, Row, Setup, last_of_each, session, sliding, tumbling};
+use crate::plan::{TimeDomain, Window};
+
+const BATCH_ROWS: [usize; 4] = [1, 7, 64, 4096];
+
+/// What must come of rows: lines as [`Bench`] has them, and how many rows are
+/// late for at least one window and for all.
+#[derive(Debug, Default, PartialEq)]
+struct Expected {
+    lines: BTreeSet<String>,
+    late: u64,
+    late_for_all: usize,
+}
+
+/// Rows with disorder: times run ahead and each row is set back at random, now
+/// and then by very much.
+fn rows(seed: u64, count: usize, step_ms: i64, back_ms: i64) -> Vec<Row> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut now = -50_000;
+    (0..count)
+        .map(|number| {
+            now += random.i64(0..=step_ms);
+            let far = random.u32(0..40) == 0;
+            let back = random.i64(0..=if far { back_ms * 10 } else { back_ms });
+            let user = random.u32(0..8);
+            Row {
+                user: (user != 0).then(|| format!("u{}", user * user / 9)),
+                shop: random.i64(0..3),
+                time: now - back,
+                amount: random.i64(-100..100),
+                word: format!("{}.", number % 1000),
+            }
+        })
+        .collect()
+}
+
+fn check(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row], seed: u64) {
+    let expected = expect(setup, out_of_orderness_ms, rows);
+    assert!(
+        expected.lines.len() > 20,
+        "too few results to tell anything"
+    );
+    for batch_rows in BATCH_ROWS {
+        let mut bench = Setup {
+            batch_rows,
+            ..setup.clone()
+        }
+        .bench();
+        bench.source(rows, out_of_orderness_ms, batch_rows);
+        let given = Expected {
+            lines: finals(setup, &bench),
+            late: bench.counts.late,
+            late_for_all: bench.late.len(),
+        };
+        assert_eq!(
+            given.late, expected.late,
+            "late, seed {seed}, batches of {batch_rows}"
+        );
+        assert_eq!(given.late_for_all, expected.late_for_all, "seed {seed}");
+        let missing: Vec<_> = expected.lines.difference(&given.lines).take(5).collect();
+        let surplus: Vec<_> = given.lines.difference(&expected.lines).take(5).collect();
+        assert!(
+            missing.is_empty() && surplus.is_empty(),
+            "{setup:?}, seed {seed}, batches of {batch_rows}:\nmissing {missing:#?}\nsurplus {surplus:#?}"
+        );
+    }
+}
+
+/// The results that hold in the end.
+fn finals(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
+    let is_session = matches!(setup.window, Window::Session { .. });
+    if setup.allowed_lateness_ms == 0 || is_session {
+        let lines: BTreeSet<String> = bench.lines.iter().cloned().collect();
+        assert_eq!(lines.len(), bench.lines.len(), "a result was put out twice");
+        return lines;
+    }
+    last_of_each(&bench.lines).into_iter().collect()
+}
+
+fn expect(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row]) -> Expected {
+    let lateness = setup.allowed_lateness_ms;
+    let timed = with_watermarks(rows, out_of_orderness_ms);
+    match setup.window {
+        Window::Tumbling { size_ms, .. } => {
+            expect_panes(setup.key, size_ms, size_ms, lateness, &timed)
+        }
+        Window::Sliding {
+            size_ms, slide_ms, ..
+        } => expect_panes(setup.key, size_ms, slide_ms, lateness, &timed),
+        Window::Session { gap_ms, .. } => expect_sessions(setup.key, gap_ms, lateness, &timed),
+        Window::Count { size } => expect_counts(setup.key, size as usize, rows),
+        Window::Running => expect_running(setup.key, rows),
+    }
+}
+
+/// Each row with the watermark that it meets.
+fn with_watermarks(rows: &[Row], out_of_orderness_ms: i64) -> Vec<(i64, &Row)> {
+    let mut watermark = i64::MIN;
+    rows.iter()
+        .map(|row| {
+            let met = watermark;
+            watermark = watermark.max(row.time - out_of_orderness_ms);
+            (met, row)
+        })
+        .collect()
+}
+
+fn expect_panes(
+    key: Key,
+    size_ms: i64,
+    slide_ms: i64,
+    lateness_ms: i64,
+    rows: &[(i64, &Row)],
+) -> Expected {
+    let mut expected = Expected::default();
+    // Panes of a window in order, rows of a pane as they came.
+    let mut windows: BTreeMap<(String, i64), BTreeMap<i64, Vec<&Row>>> = BTreeMap::new();
+    for &(watermark, row) in rows {
+        let pane = row.time.div_euclid(slide_ms) * slide_ms;
+        let ends: Vec<i64> = (0..size_ms / slide_ms)
+            .map(|i| pane + slide_ms + i * slide_ms)
+            .collect();
+        let taken: Vec<i64> = ends
+            .iter()
+            .copied()
+            .filter(|end| watermark.saturating_sub(lateness_ms) < *end)
+            .collect();
+        expected.late += u64::from(taken.len() < ends.len());
+        expected.late_for_all += usize::from(taken.is_empty());
+        for end in taken {
+            let panes = windows.entry((key.of(row), end)).or_default();
+            panes.entry(pane).or_default().push(row);
+        }
+    }
+    // A window also has the rows that were late for it, if it is put out again
+    // for another key's sake? No: only what it took itself.
+    for ((key, end), panes) in windows {
+        let rows: Vec<&Row> = panes.into_values().flatten().collect();
+        expected.lines.insert(line(&key, end - size_ms, end, &rows));
+    }
+    expected
+}
+
+struct ModelSession<'a> {
+    first: i64,
+    last: i64,
+    /// Rows of the parts that it was joined from, in order of time.
+    parts: Vec<Vec<&'a Row>>,
+    fired: bool,
+}
+
+fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]) -> Expected {
+    let mut expected = Expected::default();
+    let mut open: BTreeMap<String, Vec<ModelSession<'_>>> = BTreeMap::new();
+    let end_of_time = (i64::MAX, None);
+    let rows = rows.iter().map(|&(watermark, row)| (watermark, Some(row)));
+    for (watermark, row) in rows.chain([end_of_time]) {
+        for (key, sessions) in &mut open {
+            fire(key, sessions, gap_ms, watermark, &mut expected);
+            sessions
+                .retain(|session| watermark.saturating_sub(lateness_ms) <= session.last + gap_ms);
+        }
+        let Some(row) = row else { continue };
+        let sessions = open.entry(key.of(row)).or_default();
+        let reached = |session: &ModelSession<'_>| {
+            session.first - gap_ms <= row.time && row.time <= session.last + gap_ms
+        };
+        let (mut joined, mut others): (Vec<_>, Vec<_>) =
+            std::mem::take(sessions).into_iter().partition(reached);
+        if joined.is_empty() && watermark.saturating_sub(lateness_ms) > row.time + gap_ms {
+            expected.late += 1;
+            expected.late_for_all += 1;
+            *sessions = others;
+            continue;
+        }
+        joined.sort_by_key(|session| session.first);
+        let mut session = ModelSession {
+            first: row.time,
+            last: row.time,
+            parts: vec![],
+            fired: false,
+        };
+        for other in joined {
+            session.first = session.first.min(other.first);
+            session.last = session.last.max(other.last);
+            session.parts.extend(other.parts);
+        }
+        match session.parts.last_mut() {
+            Some(part) => part.push(row),
+            None => session.parts.push(vec![row]),
+        }
+        others.push(session);
+        *sessions = others;
+        fire(&key.of(row), sessions, gap_ms, watermark, &mut expected);
+    }
+    expected
+}
+
+fn fire(
+    key: &str,
+    sessions: &mut [ModelSession<'_>],
+    gap_ms: i64,
+    watermark: i64,
+    expected: &mut Expected,
+) {
+    for session in sessions {
+        let end = session.last + gap_ms;
+        if watermark > end && !session.fired {
+            session.fired = true;
+            let rows: Vec<&Row> = session.parts.iter().flatten().copied().collect();
+            expected.lines.insert(line(key, session.first, end, &rows));
+        }
+    }
+}
+
+fn expect_counts(key: Key, size: usize, rows: &[Row]) -> Expected {
+    let mut expected = Expected::default();
+    for (key, rows) in by_key(key, rows) {
+        for rows in rows.chunks(size) {
+            let start = rows.iter().map(|row| row.time).min().unwrap_or_default();
+            let end = rows
+                .iter()
+                .map(|row| row.time + 1)
+                .max()
+                .unwrap_or_default();
+            expected.lines.insert(line(&key, start, end, rows));
+        }
+    }
+    expected
+}
+
+fn expect_running(key: Key, rows: &[Row]) -> Expected {
+    let mut expected = Expected::default();
+    for (key, rows) in by_key(key, rows) {
+        for (last, row) in rows.iter().enumerate() {
+            let line = line(&key, row.time, row.time + 1, &rows[..=last]);
+            expected.lines.insert(line);
+        }
+    }
+    expected
+}
+
+fn by_key(key: Key, rows: &[Row]) -> BTreeMap<String, Vec<&Row>> {
+    let mut keys: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        keys.entry(key.of(row)).or_default().push(row);
+    }
+    keys
+}
+
+fn line(key: &str, start: i64, end: i64, rows: &[&Row]) -> String {
+    let amounts = || rows.iter().map(|row| row.amount);
+    let words: String = rows.iter().map(|row| row.word.as_str()).collect();
+    let space = if key.is_empty() { "" } else { " " };
+    format!(
+        "{key}{space}[{start}, {end}) {} {} {} {} {words}",
+        rows.len(),
+        amounts().sum::<i64>(),
+        amounts().min().unwrap_or_default(),
+        amounts().max().unwrap_or_default(),
+    )
+}
+
+#[test]
+fn tumbling_windows_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 2_000, 100, 1_000);
+        check(&tumbling(5_000), 1_000, &rows, seed);
+        check(&tumbling(5_000).key(Key::UserAndShop), 300, &rows, seed);
+        check(&tumbling(5_000).key(Key::None), 0, &rows, seed);
+        check(
+            &tumbling(700).key(Key::Shop).lateness(2_000),
+            500,
+            &rows,
+            seed,
+        );
+    }
+}
+
+#[test]
+fn sliding_windows_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 2_000, 100, 1_000);
+        check(&sliding(10_000, 5_000), 1_000, &rows, seed);
+        check(&sliding(6_000, 500), 1_000, &rows, seed);
+        check(&sliding(6_000, 50).key(Key::Shop), 200, &rows, seed);
+        check(
+            &sliding(6_000, 500).key(Key::None).lateness(3_000),
+            300,
+            &rows,
+            seed,
+        );
+    }
+}
+
+#[test]
+fn sessions_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 2_000, 100, 1_000);
+        check(&session(400), 1_000, &rows, seed);
+        check(&session(60), 3_000, &rows, seed);
+        check(&session(150).key(Key::None), 0, &rows, seed);
+        check(
+            &session(200).key(Key::UserAndShop).lateness(1_000),
+            500,
+            &rows,
+            seed,
+        );
+    }
+}
+
+#[test]
+fn count_windows_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 1_000, 100, 1_000);
+        for size in [1, 2, 10] {
+            check(&Setup::new(Window::Count { size }), 1_000, &rows, seed);
+        }
+    }
+}
+
+#[test]
+fn running_results_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 300, 100, 1_000);
+        check(&Setup::new(Window::Running), 1_000, &rows, seed);
+        check(
+            &Setup::new(Window::Running).key(Key::UserAndShop),
+            1_000,
+            &rows,
+            seed,
+        );
+    }
+}
+
+#[test]
+fn windows_in_processing_time_hold_the_rows_of_their_time() {
+    let time = TimeDomain::Processing;
+    for window in [
+        Window::Tumbling {
+            size_ms: 1_000,
+            time,
+        },
+        Window::Sliding {
+            size_ms: 1_000,
+            slide_ms: 250,
+            time,
+        },
+        Window::Session { gap_ms: 40, time },
+    ] {
+        let rows = rows(7, 500, 100, 1_000);
+        let mut bench = Setup::new(window).bench();
+        let mut expected = Vec::new();
+        let mut now = 1_000_000;
+        for (number, rows) in rows.chunks(5).enumerate() {
+            now += number as i64 * 7 % 90;
+            bench.clock(now).rows(rows);
+            expected.extend(rows.iter().map(|row| Row {
+                time: now,
+                ..row.clone()
+            }));
+        }
+        bench.end();
+        let in_event_time = Setup::new(match window {
+            Window::Tumbling { size_ms, .. } => tumbling(size_ms).window,
+            Window::Sliding {
+                size_ms, slide_ms, ..
+            } => sliding(size_ms, slide_ms).window,
+            _ => session(40).window,
+        });
+        assert_eq!(
+            finals(&in_event_time, &bench),
+            expect(&in_event_time, 0, &expected).lines
+        );
+        assert_eq!(bench.counts.late, 0);
+    }
+}

@@ -1,0 +1,37 @@
+//! Event time as windows count it.
+
+use arrow_buffer::ScalarBuffer;
+
+/// Times are taken as at most this far from 1970 (146 million years), and sizes
+/// of windows as at most a quarter of it, so that sums of them never overflow
+/// whatever a row says.
+pub(super) const TIME_MAX_MS: i64 = 1 << 62;
+pub(super) const SIZE_MAX_MS: i64 = 1 << 60;
+
+/// A window: `start` is in it, `end` is not. In ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub start: i64,
+    pub end: i64,
+}
+
+/// The earliest and the latest of these times, of which there is at least one.
+pub(super) fn extent(times: &[i64]) -> (i64, i64) {
+    times
+        .iter()
+        .fold((i64::MAX, i64::MIN), |(first, last), &time| {
+            (first.min(time), last.max(time))
+        })
+}
+
+/// The same times, within what windows can count.
+pub(super) fn within_reach(times: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
+    let (first, last) = extent(times);
+    if first >= -TIME_MAX_MS && last <= TIME_MAX_MS {
+        return times.clone();
+    }
+    times
+        .iter()
+        .map(|time| (*time).clamp(-TIME_MAX_MS, TIME_MAX_MS))
+        .collect()
+}
