@@ -129,7 +129,7 @@ pub fn main() -> ExitCode {
 
 fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
     let plan = load(pipeline, &loader()?)?;
-    if json { print_json(&plan::summary(&plan)) } else { print(&plan::draw(&plan)) }
+    if json { print_json(&plan::to_json(&plan)) } else { print(&plan::draw(&plan)) }
 }
 
 fn build(path: &Path) -> Result<(), Trouble> {
@@ -161,7 +161,7 @@ fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
 }
 
 fn loader() -> Result<PluginLoader, Trouble> {
-    PluginLoader::new().map_err(Trouble::Failed)
+    PluginLoader::new().map_err(|error| Trouble::Failed(error.into()))
 }
 
 /// To stdout. That nobody reads on, as behind `| head`, is no failure.

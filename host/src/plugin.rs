@@ -24,7 +24,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
 
 use crate::logic::{
     Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
@@ -62,9 +61,11 @@ pub struct Plugin {
 }
 
 impl PluginLoader {
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new() -> Result<Self, LoadError> {
+        let engine = engine::engine()
+            .map_err(|error| LoadError(format!("this machine cannot run plugins: {error:#}")))?;
         Ok(PluginLoader {
-            engine: engine::engine()?,
+            engine,
             loaded: Mutex::default(),
         })
     }
@@ -281,10 +282,11 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
 /// Why a component does not compile.
 fn invalid(error: &wasmtime::Error) -> String {
     let cause = format!("{:#}", error.root_cause());
-    if cause.contains("unexpected end") {
+    // As the parser says that a section or a value goes on past the last byte.
+    if cause.contains("unexpected end") || cause.contains("out of bounds (bound") {
         format!("is cut short ({cause}); copy or build it again")
     } else {
-        format!("is not a valid Wasm component: {cause}")
+        format!("is not a valid Wasm component ({cause}); copy or build it again")
     }
 }
 
@@ -339,11 +341,13 @@ fn exports(component: &Component) -> Result<Exports, String> {
     })
 }
 
+/// What a component asks of the host: interfaces that are more than types.
 fn import_names(component: &Component) -> Vec<String> {
+    let engine = component.engine();
     component
         .component_type()
-        .imports(component.engine())
-        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentInstance(_)))
+        .imports(engine)
+        .filter(|(_, item)| !wasi::is_plain_type(&item.ty, engine))
         .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -65,7 +65,7 @@ impl From<OperatorError> for RunError {
 
 impl Job {
     pub fn new(plan: Plan, clock: Arc<dyn Clock>) -> Self {
-        let task_counts = task_counts(&plan);
+        let task_counts = plan.tasks();
         let nodes = plan
             .nodes
             .iter()
@@ -223,24 +223,6 @@ impl Job {
             late: wiring.router(id, index, OutPort::Late),
         })
     }
-}
-
-/// How many tasks each node runs as.
-fn task_counts(plan: &Plan) -> Vec<usize> {
-    let mut counts: Vec<usize> = Vec::with_capacity(plan.nodes.len());
-    for node in &plan.nodes {
-        let upstream = node.inputs.iter().map(|edge| counts[edge.from]).max().unwrap_or(1);
-        counts.push(match &node.kind {
-            NodeKind::Source(source) => {
-                source::partitions(source).unwrap_or(1).clamp(1, plan.parallelism)
-            }
-            NodeKind::Transform(_) => upstream,
-            NodeKind::Aggregate(aggregate) if aggregate.key_schema.fields.is_empty() => 1,
-            NodeKind::Aggregate(_) => plan.parallelism,
-            NodeKind::Sink(_) => 1,
-        });
-    }
-    counts
 }
 
 /// Nodes that run in one task, in flow order: each is the only reader of the

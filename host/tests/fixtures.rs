@@ -2,13 +2,15 @@
 //! they lie, beside the checkout; without them these tests say so and pass.
 
 mod common;
+#[path = "common/pipeline.rs"]
+mod pipeline;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use common::pipeline::{assert_same, collect_everywhere};
+use pipeline::{assert_same, collect_everywhere};
 
 /// The folder with the fixtures, if it is there.
 fn fixtures(name: &str) -> Option<PathBuf> {
@@ -77,7 +79,7 @@ fn hourly_counts_of_cars() {
         type = "blackhole"
         input = "hourly"
         "#,
-        plugin = common::plugin("basics"),
+        plugin = common::plugin_file("basics"),
     );
     let rows = collect_everywhere(&text, &folder, "out");
     let fields = [("event_type", "event_type"), ("window_start", "hour"), ("count", "count")];
@@ -104,7 +106,7 @@ fn impulses(operators: &str) -> String {
         type = "blackhole"
         input = "result"
         "#,
-        plugin = common::plugin("basics"),
+        plugin = common::plugin_file("basics"),
     )
 }
 
@@ -210,7 +212,7 @@ fn carts() {
         type = "blackhole"
         input = "session"
         "#,
-        plugin = common::plugin("cart"),
+        plugin = common::plugin_file("cart"),
     );
     let user = ["user_id", "window_start", "window_end", "count", "sum"];
     let top = ["window_start", "window_end", "rank", "item_id", "count"];

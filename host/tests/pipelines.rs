@@ -2,6 +2,8 @@
 //! the other, at every batch size and parallelism.
 
 mod common;
+#[path = "common/pipeline.rs"]
+mod pipeline;
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +16,7 @@ use sluicebox::clock::SystemClock;
 use sluicebox::run::Job;
 use tempfile::TempDir;
 
-use common::pipeline::{assert_same, collect, collect_everywhere, plan_of, run};
+use pipeline::{assert_same, collect, collect_everywhere, plan_of, run};
 
 /// A folder with input files of JSON lines.
 fn folder(files: &[(&str, &[Value])]) -> TempDir {
@@ -46,10 +48,10 @@ fn events(name: &str, path: &str, out_of_orderness: &str) -> String {
     )
 }
 
-fn pipeline(parts: &[&str]) -> String {
+fn text_of(parts: &[&str]) -> String {
     format!(
         "name = \"test\"\nplugins.basics.path = {:?}\ndead_letters = \"dead.jsonl\"\n{}\n",
-        common::plugin("basics"),
+        common::plugin_file("basics"),
         parts.concat(),
     )
 }
@@ -90,7 +92,7 @@ fn a_strict_watermark_makes_a_row_late_whatever_the_batch() {
         "in.jsonl",
         &[event("a", 1, 1), event("a", 2, 5), event("a", 4, 4), event("a", 8, 9), event("a", 16, 5)],
     )]);
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     // The row at 4 s comes when time is at 5 s; the one at 5 s is out of order, not late.
     let expected = sorted(vec![stats("a", 0, 5, &[1]), stats("a", 5, 10, &[2, 8, 16])]);
@@ -115,7 +117,7 @@ fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
         key = "key"
         window = { sliding = "10s", every = "5s" }
     "#;
-    let text = pipeline(&[
+    let text = text_of(&[
         &events("events", "in.jsonl", "0s"),
         both,
         &sink("tumbling_out", "tumbling"),
@@ -147,7 +149,7 @@ fn late_rows_correct_a_window_while_lateness_is_allowed() {
         &[event("a", 1, 1), event("a", 2, 6), event("a", 4, 4), event("a", 8, 9), event("a", 16, 3)],
     )]);
     let result = format!("{BY_KEY_5S}\nallowed_lateness = \"3s\"\n");
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     // The row at 3 s comes when time is at 9 s: its window closed for good at 8 s.
     let expected = sorted(vec![
@@ -177,7 +179,7 @@ fn windows_follow_windows() {
         bounds = { start = "minute", end = "minute_end" }
     "#;
     let text =
-        pipeline(&[&events("events", "in.jsonl", "0s"), operators, &sink("out", "minutes")]);
+        text_of(&[&events("events", "in.jsonl", "0s"), operators, &sink("out", "minutes")]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     let minutes = (0..10).flat_map(|minute| {
         ["a", "b"].map(|key| {
@@ -203,7 +205,7 @@ fn sessions_merge_when_a_row_fills_the_gap() {
         key = "key"
         window = { session = "10s" }
     "#;
-    let text = pipeline(&[&events("events", "in.jsonl", "20s"), operator, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "20s"), operator, &sink("out", "result")]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     let expected = sorted(vec![
         stats("a", 0, 28, &[1, 2, 8]),
@@ -232,7 +234,7 @@ fn rows_of_a_key_are_folded_in_their_order() {
              window = {window}\nbounds = false\n"
         );
         let text =
-            pipeline(&[&events("events", "in.jsonl", "0s"), &operator, &sink("out", "result")]);
+            text_of(&[&events("events", "in.jsonl", "0s"), &operator, &sink("out", "result")]);
         let rows = collect_everywhere(&text, folder.path(), "out");
         let expected = expected.iter().map(|word| json!({"key": "k", "word": word})).collect();
         assert_same(&sorted(expected), &rows, window);
@@ -255,7 +257,7 @@ fn inputs_are_merged_and_files_are_partitions() {
         key = "key"
         window = { tumbling = "100s" }
     "#;
-    let text = pipeline(&[
+    let text = text_of(&[
         &events("one", "one-*.jsonl", "0s"),
         &events("two", "two.jsonl", "0s"),
         operator,
@@ -295,7 +297,7 @@ fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
         key = \"key\"
         window = { tumbling = \"1h\" }
     ";
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), result, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), result, &sink("out", "result")]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     assert_same(&[stats("a", 0, 3600, &[1; 100])], &rows, "the good half");
 
@@ -319,7 +321,7 @@ fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
 fn rejected_rows_are_dead_letters_with_their_original_line() {
     let rows = [event("a", 1, 0), event("a", -5, 1), event("b", 2, 2)];
     let folder = folder(&[("in.jsonl", &rows)]);
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
     let mut plan = plan_of(&text, folder.path());
     plan.parallelism = 2;
     let (results, summary) = collect(plan, "out");
@@ -339,7 +341,7 @@ fn rejected_rows_are_dead_letters_with_their_original_line() {
 fn under_fail_the_run_ends_with_the_row() {
     let folder = folder(&[("in.jsonl", &[event("a", 1, 0), event("a", -5, 1)])]);
     let result = format!("{BY_KEY_5S}\non_error = \"fail\"\n");
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
     let error = run(plan_of(&text, folder.path())).expect_err("a row is rejected").to_string();
     for part in ["`result`", "n is -5, below 0", "offset 42"] {
         assert!(error.contains(part), "{part} is missing in: {error}");
@@ -355,7 +357,7 @@ fn results_are_written_in_every_format() {
              path = \"out/rows.{format}\"\nformat = \"{format}\"\n"
         )
     });
-    let text = pipeline(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sinks.concat()]);
+    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sinks.concat()]);
     run(plan_of(&text, folder.path())).expect("it runs");
     let written = |format: &str| folder.path().join(format!("out/rows.{format}"));
     let expected = vec![stats("a", 0, 5, &[1]), stats("b", 0, 5, &[2])];
@@ -397,7 +399,7 @@ fn rows_come_over_tcp_in_whatever_pieces() {
         fields = {{ key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }}
         "#
     );
-    let text = pipeline(&[&source, BY_KEY_5S, &sink("out", "result")]);
+    let text = text_of(&[&source, BY_KEY_5S, &sink("out", "result")]);
     let folder = folder(&[]);
     let plan = plan_of(&text, folder.path());
     let clients = std::thread::spawn(move || {
@@ -424,7 +426,7 @@ fn rows_come_over_tcp_in_whatever_pieces() {
 
 #[test]
 fn an_endless_run_stops_when_asked_and_fires_no_open_window() {
-    let text = pipeline(&[
+    let text = text_of(&[
         r#"
         [sources.events]
         type = "generator"

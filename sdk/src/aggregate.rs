@@ -6,8 +6,8 @@ use crate::bindings::exports::sluicebox::plugin::operators::{
 };
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::operator::Shape;
-use crate::record::{Columns, Origin, Record, Writer};
-use crate::transform::{Collector, Outputs, Rows};
+use crate::record::{Origin, Record, Table, Writer, push_reserved};
+use crate::transform::{Outputs, Rows};
 use crate::{Parameters, Reject, Timestamp, Window};
 
 /// Folds the rows of a key, and window, into a result.
@@ -133,11 +133,15 @@ pub fn accumulate<A: Aggregate>(
     groups: &[u32],
     states: &States,
 ) -> Accumulated {
-    let mut fold = Fold::new(aggregate, input, groups, states);
-    for row in 0..input.rows {
-        fold.step(row);
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
+    match fold.quickly(|_, _| ()) {
+        Some(states) => accumulated(&states, Vec::new()),
+        None => {
+            let (states, rejects) = fold.carefully(|_, _| ());
+            accumulated(&states, rejects)
+        }
     }
-    fold.accumulated()
 }
 
 #[doc(hidden)]
@@ -147,23 +151,19 @@ pub fn accumulate_each<A: Aggregate>(
     groups: &[u32],
     states: &States,
 ) -> AccumulatedEach {
-    let mut fold = Fold::new(aggregate, input, groups, states);
-    let mut results = Rows::<OutputRow<'_, A>>::new(input.rows as usize, Vec::new());
-    for row in 0..input.rows {
-        if let Some(state) = fold.step(row) {
-            // SAFETY: the state outlives the loop, and is not written to while
-            // the output that borrows from it is there: `give` consumes it, and
-            // writers copy what they do not recognise as an input, of which
-            // they were given none.
-            let state = unsafe { &*std::ptr::from_ref(state) };
-            results.give(aggregate.finish(state, Window::ALL), row);
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
+    let mut results = Results::new(aggregate, input.rows as usize);
+    let (states, rejects) = match fold.quickly(|row, state| results.add(row, state)) {
+        Some(states) => (states, Vec::new()),
+        None => {
+            results = Results::new(aggregate, input.rows as usize);
+            fold.carefully(|row, state| results.add(row, state))
         }
-    }
-    let results = results.finish();
-    let Accumulated { states, rejects } = fold.accumulated();
+    };
     AccumulatedEach {
-        states,
-        results,
+        states: columns(&states),
+        results: results.rows.finish(),
         rejects,
     }
 }
@@ -177,14 +177,13 @@ pub fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Bat
     );
     let mut merged: Vec<A::State> = Vec::with_capacity(groups.len());
     let mut last = None;
-    each_state::<A>(states, |row, state| {
-        let group = groups[row];
+    for (state, &group) in read_states::<A>(states, 0).into_iter().zip(groups) {
         match merged.last_mut() {
             Some(first) if last == Some(group) => aggregate.merge(first, state),
             _ => merged.push(state),
         }
         last = Some(group);
-    });
+    }
     columns(&merged)
 }
 
@@ -195,9 +194,8 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
         windows.starts.len() == rows && windows.ends.len() == rows,
         "the host sent another number of windows than of states"
     );
-    let mut values = Vec::with_capacity(rows);
-    each_state::<A>(states, |_, state| values.push(state));
-    let mut results = Rows::<OutputRow<'_, A>>::new(rows, Vec::new());
+    let values = read_states::<A>(states, 0);
+    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows, Vec::new());
     for (row, state) in values.iter().enumerate() {
         let window = Window {
             start: Timestamp(windows.starts[row]),
@@ -211,90 +209,104 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
 /// Rows on their way into states.
 struct Fold<'a, A: Aggregate> {
     aggregate: &'a A,
-    input: &'a Batch,
-    reader: <A::Input<'a> as Record<'a>>::Reader,
+    input: &'a Table<'a>,
     groups: &'a [u32],
     given: &'a States,
-    states: Vec<A::State>,
-    rejects: Vec<operators::Reject>,
 }
 
 impl<'a, A: Aggregate> Fold<'a, A> {
-    fn new(aggregate: &'a A, input: &'a Batch, groups: &'a [u32], states: &'a States) -> Self {
+    fn new(aggregate: &'a A, input: &'a Table<'a>, groups: &'a [u32], given: &'a States) -> Self {
         assert_eq!(
             groups.len(),
-            input.rows as usize,
+            input.rows(),
             "the host sent another number of groups than of rows"
         );
         Fold {
             aggregate,
             input,
-            reader: Columns::read_by::<A::Input<'a>>(input),
             groups,
-            given: states,
-            states: starting_states::<A>(states),
-            rejects: Vec::new(),
+            given,
         }
     }
 
-    /// Folds in the next row, and gives its group's state if it was taken.
+    /// The new states, if no row is rejected, which is what almost always
+    /// happens. `taken` sees the state after each row.
     #[inline(always)]
-    fn step(&mut self, row: u32) -> Option<&A::State> {
-        let group = self.groups[row as usize] as usize;
-        let state = &mut self.states[group];
-        // Once a row was rejected in this call, more will be: keep what the
-        // state was. Before that, a copy of every state would be for nothing.
-        let before = match self.rejects.is_empty() {
-            true => None,
-            false => Some(state.clone()),
-        };
-        // SAFETY: the rows are read in order, and there are so many.
-        let outcome = match unsafe { A::Input::read(&mut self.reader, row as usize) } {
-            Ok(input) => self.aggregate.accumulate(state, input),
-            Err(unreadable) => Err(unreadable.into()),
-        };
-        if let Err(reject) = outcome {
-            self.reject(row, group, before, reject);
-            return None;
+    fn quickly(&self, mut taken: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
+        let mut states = starting_states::<A>(self.given);
+        let reader = self.input.reader::<A::Input<'a>>();
+        for (row, &group) in self.groups.iter().enumerate() {
+            let state = &mut states[group as usize];
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) }.ok()?;
+            self.aggregate.accumulate(state, input).ok()?;
+            taken(row as u32, state);
         }
-        Some(&self.states[group])
+        Some(states)
     }
 
+    /// The new states and the rows that were rejected. Each row is folded into
+    /// a copy, so that a rejected one leaves nothing behind.
     #[cold]
-    fn reject(&mut self, row: u32, group: usize, before: Option<A::State>, reject: Reject) {
-        self.states[group] = before.unwrap_or_else(|| self.replay(row, group));
-        self.rejects.push(operators::Reject {
-            row,
-            reason: reject.into_reason(),
-        });
-    }
-
-    /// A group's state before a row, none before which was rejected.
-    fn replay(&self, row: u32, group: usize) -> A::State {
-        let mut state = starting_states::<A>(self.given).swap_remove(group);
-        let mut reader = Columns::read_by::<A::Input<'a>>(self.input);
-        for earlier in 0..row as usize {
-            // SAFETY: the rows are read in order, and there are so many.
-            let input = unsafe { A::Input::read(&mut reader, earlier) };
-            if self.groups[earlier] as usize == group {
-                let taken = input
-                    .map_err(Reject::from)
-                    .and_then(|input| self.aggregate.accumulate(&mut state, input));
-                assert!(
-                    taken.is_ok(),
-                    "the aggregate rejected a row that it took before: \
-                     `accumulate` must depend on its arguments only"
-                );
+    fn carefully(
+        &self,
+        mut taken: impl FnMut(u32, &A::State),
+    ) -> (Vec<A::State>, Vec<operators::Reject>) {
+        let mut states = starting_states::<A>(self.given);
+        let reader = self.input.reader::<A::Input<'a>>();
+        let mut rejects = Vec::new();
+        for (row, &group) in self.groups.iter().enumerate() {
+            let mut state = states[group as usize].clone();
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) };
+            let outcome = input
+                .map_err(Reject::from)
+                .and_then(|input| self.aggregate.accumulate(&mut state, input));
+            match outcome {
+                Ok(()) => {
+                    taken(row as u32, &state);
+                    states[group as usize] = state;
+                }
+                Err(reject) => rejects.push(operators::Reject {
+                    row: row as u32,
+                    reason: reject.into_reason(),
+                }),
             }
         }
-        state
+        (states, rejects)
+    }
+}
+
+fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<operators::Reject>) -> Accumulated {
+    Accumulated {
+        states: columns(states),
+        rejects,
+    }
+}
+
+/// What states come to after each row.
+struct Results<'a, A: Aggregate> {
+    aggregate: &'a A,
+    rows: Rows<'a, OutputRow<'a, A>>,
+}
+
+impl<'a, A: Aggregate> Results<'a, A> {
+    fn new(aggregate: &'a A, rows: usize) -> Self {
+        Results {
+            aggregate,
+            rows: Rows::with_capacity(rows, Vec::new()),
+        }
     }
 
-    fn accumulated(self) -> Accumulated {
-        Accumulated {
-            states: columns(&self.states),
-            rejects: self.rejects,
-        }
+    #[inline(always)]
+    fn add(&mut self, row: u32, state: &A::State) {
+        // SAFETY: the result borrows from the state for longer than the state
+        // stays as it is, but is gone before it changes: `give` consumes the
+        // result, and `settle` copies what its rows have borrowed.
+        let state = unsafe { &*std::ptr::from_ref(state) };
+        self.rows
+            .give(self.aggregate.finish(state, Window::ALL), row);
+        self.rows.settle();
     }
 }
 
@@ -305,32 +317,38 @@ fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
         given.columns.rows as usize <= groups,
         "the host sent more states than groups"
     );
-    let mut states = Vec::with_capacity(groups);
-    each_state::<A>(&given.columns, |_, state| states.push(state));
+    let mut states = read_states::<A>(&given.columns, groups);
     states.resize_with(groups, A::State::default);
     states
 }
 
-fn each_state<A: Aggregate>(batch: &Batch, mut take: impl FnMut(usize, A::State)) {
-    let mut reader = Columns::read_by::<A::State>(batch);
+/// All states of a batch, with room for some more.
+fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
+    let mut states = Vec::with_capacity(capacity.max(batch.rows as usize));
+    let table = Table::new(batch);
+    let reader = table.reader::<A::State>();
     for row in 0..batch.rows as usize {
-        // SAFETY: the rows are read in order, and there are so many.
-        match unsafe { A::State::read(&mut reader, row) } {
-            Ok(state) => take(row, state),
+        // SAFETY: the table has this row.
+        match unsafe { A::State::read(&reader, row) } {
+            // SAFETY: there is room for all of them.
+            Ok(state) => unsafe { push_reserved(&mut states, state) },
             Err(unreadable) => panic!("a stored state cannot be read: {unreadable}"),
         }
     }
+    states
 }
 
 fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
     let mut writer = S::Writer::default();
-    writer.reserve(states.len());
-    for state in states {
-        // SAFETY: there is room for all of them.
-        unsafe { state.write(&mut writer, Origin::NOWHERE) };
-    }
     let mut columns = Vec::with_capacity(S::COLUMNS);
-    writer.finish(&mut columns);
+    // SAFETY: there is room for all states, and all are written.
+    unsafe {
+        writer.reserve(0, states.len());
+        for (row, state) in states.iter().enumerate() {
+            state.write(&mut writer, row);
+        }
+        writer.finish(states.len(), Origin::NOWHERE, &mut columns);
+    }
     Batch {
         rows: states.len() as u32,
         columns,

@@ -17,8 +17,8 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
             if len <= 16 {
                 ends::<u64>(from, to, len);
             } else if len <= 32 {
-                word::<u64>(from, to, 8);
-                word::<u64>(from, to, len - 16);
+                one::<u64>(from, to, 8);
+                one::<u64>(from, to, len - 16);
                 ends::<u64>(from, to, len);
             } else {
                 std::ptr::copy_nonoverlapping(from, to, len);
@@ -56,18 +56,38 @@ pub fn same<const N: usize>(a: &[u8; N], b: &[u8; N]) -> bool {
     different == 0
 }
 
+/// The first eight bytes of a text as a number, zeros where it has fewer.
+pub const fn word(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let mut at = 0;
+    while at < text.len() && at < bytes.len() {
+        bytes[at] = text[at];
+        at += 1;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+/// The [`word`] of a text of this length, from eight bytes that start with it.
+#[inline(always)]
+pub const fn cut(word: u64, len: usize) -> u64 {
+    match len {
+        0..8 => word & !(!0 << (8 * len)),
+        _ => word,
+    }
+}
+
 /// Copies the first and the last word.
 #[inline(always)]
 unsafe fn ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller has checked that `len` is at least a word.
     unsafe {
-        word::<T>(from, to, 0);
-        word::<T>(from, to, len - size_of::<T>());
+        one::<T>(from, to, 0);
+        one::<T>(from, to, len - size_of::<T>());
     }
 }
 
 #[inline(always)]
-unsafe fn word<T: Copy>(from: *const u8, to: *mut u8, at: usize) {
+unsafe fn one<T: Copy>(from: *const u8, to: *mut u8, at: usize) {
     // SAFETY: the caller has checked that a word lies at `at` in both.
     unsafe {
         let word = from.add(at).cast::<T>().read_unaligned();
@@ -96,6 +116,16 @@ mod tests {
             assert_eq!(to[..len], from[..len]);
             assert!(to[len..].iter().all(|&byte| byte == 255), "{len}");
         }
+    }
+
+    #[test]
+    fn words_end_where_their_text_does() {
+        let text = b"checkout!";
+        let all = u64::from_le_bytes(*b"checkout");
+        for len in 0..=text.len() {
+            assert_eq!(cut(all, len), word(&text[..len]), "{len}");
+        }
+        assert_eq!(word(b"add"), 0x0064_6461);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::bindings::exports::sluicebox::plugin::operators::{self, Batch, Output
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::operator::Shape;
-use crate::record::{Columns, Input, Origin, Record, Writer, push_reserved};
+use crate::record::{Input, Origin, Record, Table, Writer};
 
 /// What a transform can return.
 ///
@@ -105,13 +105,10 @@ impl<'a> Answer<'a, Keep> for bool {
 
     #[inline(always)]
     fn collect(self, row: u32, selection: &mut Selection) -> Result<(), Reject> {
-        let kept = selection.0.len();
-        // SAFETY: there is room for all rows, and this is one of them. Writing
-        // first and counting then saves a branch that is hard to predict.
-        unsafe {
-            selection.0.as_mut_ptr().add(kept).write(row);
-            selection.0.set_len(kept + usize::from(self));
-        }
+        // Writing first and counting then saves a branch that is hard to predict.
+        // SAFETY: there is room for all rows, and this is one of them.
+        unsafe { selection.rows.as_mut_ptr().add(selection.count).write(row) };
+        selection.count += usize::from(self);
         Ok(())
     }
 }
@@ -143,7 +140,7 @@ impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
         self.for_each(|output| {
             rows.make_room();
             // SAFETY: there is room for this one.
-            unsafe { rows.push(output, row) };
+            unsafe { rows.push(&output, row) };
         });
         Ok(())
     }
@@ -170,7 +167,11 @@ pub trait Collector<'a> {
 }
 
 #[doc(hidden)]
-pub struct Selection(Vec<u32>);
+pub struct Selection {
+    /// Its length counts only in the end.
+    rows: Vec<u32>,
+    count: usize,
+}
 
 impl<'a> Collector<'a> for Selection {
     const KIND: Kind = Kind::Filter;
@@ -179,24 +180,47 @@ impl<'a> Collector<'a> for Selection {
         Vec::new()
     }
 
+    #[inline(always)]
     fn new(rows: usize, _inputs: Vec<Input<'a>>) -> Self {
-        Selection(Vec::with_capacity(rows))
+        Selection {
+            rows: Vec::with_capacity(rows),
+            count: 0,
+        }
     }
 
-    fn finish(self) -> Output {
-        Output::Selection(self.0)
+    fn finish(mut self) -> Output {
+        // SAFETY: so many were written.
+        unsafe { self.rows.set_len(self.count) };
+        Output::Selection(self.rows)
     }
 }
 
 /// Output rows and their parents.
 #[doc(hidden)]
 pub struct Rows<'a, R: Record<'a>> {
+    /// Its length counts only in the end.
     parents: Vec<u32>,
     columns: R::Writer,
     inputs: Vec<Input<'a>>,
+    count: usize,
+    capacity: usize,
 }
 
 impl<'a, R: Record<'a>> Rows<'a, R> {
+    #[inline(always)]
+    pub fn with_capacity(rows: usize, inputs: Vec<Input<'a>>) -> Self {
+        let mut columns = R::Writer::default();
+        // SAFETY: no row was written.
+        unsafe { columns.reserve(0, rows) };
+        Rows {
+            parents: Vec::with_capacity(rows),
+            columns,
+            inputs,
+            count: 0,
+            capacity: rows,
+        }
+    }
+
     /// Takes all output rows of one input row. Those that are at most one have
     /// had their room since the beginning.
     #[inline(always)]
@@ -206,47 +230,64 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
                 self.make_room();
             }
             // SAFETY: there is room for this one.
-            unsafe { self.push(output, parent) };
+            unsafe { self.push(&output, parent) };
         });
+    }
+
+    /// Copies what is still borrowed from what the rows were made of.
+    pub fn settle(&mut self) {
+        // SAFETY: so many rows were written.
+        unsafe { self.columns.settle(self.count) }
     }
 
     #[inline(always)]
     fn make_room(&mut self) {
-        if self.parents.len() == self.parents.capacity() {
+        if self.count == self.capacity {
             self.grow();
         }
     }
 
     #[cold]
     fn grow(&mut self) {
-        let used = self.parents.capacity();
-        self.parents.reserve(used.max(16));
-        self.columns.reserve(self.parents.capacity() - used);
+        self.capacity = (2 * self.capacity).max(16);
+        // SAFETY: so many rows were written.
+        unsafe {
+            self.parents.set_len(self.count);
+            self.columns.reserve(self.count, self.capacity);
+        }
+        self.parents.reserve_exact(self.capacity - self.count);
     }
 
     /// # Safety
     /// There is room for one more.
     #[inline(always)]
-    unsafe fn push(&mut self, output: R, parent: u32) {
-        let origin = Origin {
-            row: parent,
-            inputs: &self.inputs,
-            parents: &self.parents,
-        };
+    unsafe fn push(&mut self, output: &R, parent: u32) {
         // SAFETY: parents and columns have the same room, and one is left.
         unsafe {
-            output.write(&mut self.columns, origin);
-            push_reserved(&mut self.parents, parent);
+            output.write(&mut self.columns, self.count);
+            self.parents.as_mut_ptr().add(self.count).write(parent);
         }
+        self.count += 1;
     }
 
-    pub fn finish(self) -> operators::Rows {
-        let rows = self.parents.len() as u32;
+    pub fn finish(mut self) -> operators::Rows {
         let mut columns = Vec::with_capacity(R::COLUMNS);
-        self.columns.finish(&mut columns);
+        // SAFETY: so many rows were written, and their parents are rows of the
+        // batch that the inputs are columns of.
+        unsafe {
+            self.parents.set_len(self.count);
+            let origin = Origin {
+                inputs: &self.inputs,
+                parents: &self.parents,
+            };
+            self.columns.finish(self.count, origin, &mut columns);
+        }
         operators::Rows {
             parents: self.parents,
-            columns: Batch { rows, columns },
+            columns: Batch {
+                rows: self.count as u32,
+                columns,
+            },
         }
     }
 }
@@ -260,15 +301,9 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
         fields
     }
 
+    #[inline(always)]
     fn new(rows: usize, inputs: Vec<Input<'a>>) -> Self {
-        let parents = Vec::with_capacity(rows);
-        let mut columns = R::Writer::default();
-        columns.reserve(parents.capacity());
-        Rows {
-            parents,
-            columns,
-            inputs,
-        }
+        Rows::with_capacity(rows, inputs)
     }
 
     fn finish(self) -> Output {
@@ -298,7 +333,7 @@ where
 #[doc(hidden)]
 #[inline(always)]
 pub fn run<'a, P, I, O, Form>(
-    batch: &'a Batch,
+    table: &'a Table<'_>,
     parameters: &'a P,
     transform: impl Fn(I, &'a P) -> O,
 ) -> Transformed
@@ -306,12 +341,12 @@ where
     I: Record<'a>,
     O: Answer<'a, Form>,
 {
-    let mut reader = Columns::read_by::<I>(batch);
-    let mut collector = O::Collector::new(batch.rows as usize, I::inputs(&batch.columns));
+    let reader = table.reader::<I>();
+    let mut collector = O::Collector::new(table.rows(), I::inputs(table));
     let mut rejects = Vec::new();
-    for row in 0..batch.rows {
-        // SAFETY: the rows are read in order, and there are so many.
-        let outcome = match unsafe { I::read(&mut reader, row as usize) } {
+    for row in 0..table.rows() as u32 {
+        // SAFETY: the table has this row.
+        let outcome = match unsafe { I::read(&reader, row as usize) } {
             Ok(input) => transform(input, parameters).collect(row, &mut collector),
             Err(unreadable) => Err(unreadable.into()),
         };

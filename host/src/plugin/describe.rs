@@ -22,16 +22,16 @@ pub fn module(plugin: wire::Plugin) -> Result<ModuleInfo, String> {
     let mut operators = Vec::with_capacity(plugin.operators.len());
     for described in plugin.operators {
         let name = described.name.clone();
-        check_name(&name).map_err(|wrong| format!("operator `{name}`: {wrong}"))?;
+        check_name(&name).map_err(|wrong| format!("operator {wrong}"))?;
         if !names.insert(name.clone()) {
             return Err(format!("two operators are called `{name}`"));
         }
         operators.push(operator(described).map_err(|wrong| format!("operator `{name}`: {wrong}"))?);
     }
     Ok(ModuleInfo {
-        name: plugin.name,
-        version: plugin.version,
-        doc: plugin.doc,
+        name: plain(&plugin.name),
+        version: plain(&plugin.version),
+        doc: plain(&plugin.doc),
         operators,
     })
 }
@@ -49,7 +49,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     for port in described.inputs {
         inputs.push(Port {
             schema: schema(port.schema)
-                .map_err(|wrong| format!("input `{}`: {wrong}", port.name))?,
+                .map_err(|wrong| format!("input `{}`: {wrong}", shown(&port.name)))?,
             name: port.name,
         });
     }
@@ -68,7 +68,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     }
     Ok(OperatorInfo {
         name: described.name,
-        doc: described.doc,
+        doc: plain(&described.doc),
         kind,
         inputs,
         output,
@@ -111,7 +111,7 @@ fn check_shape(kind: Kind, inputs: usize, output: &Schema, state: &Schema) -> Re
 
 fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
     let name = described.name;
-    check_name(&name).map_err(|wrong| format!("parameter `{name}`: {wrong}"))?;
+    check_name(&name).map_err(|wrong| format!("parameter {wrong}"))?;
     let value_type = match described.value_type {
         wire::ValueType::Boolean => ValueType::Boolean,
         wire::ValueType::Integer => ValueType::Integer,
@@ -144,7 +144,7 @@ fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
         value_type,
         default,
         optional: described.optional,
-        doc: described.doc,
+        doc: plain(&described.doc),
     })
 }
 
@@ -186,6 +186,14 @@ fn field(described: &mut std::vec::IntoIter<wire::Field>, depth: usize) -> Resul
         wire::FieldType::Timestamp => DataType::Timestamp,
         wire::FieldType::Symbol(values) => {
             let distinct: HashSet<&String> = values.iter().collect();
+            if values
+                .iter()
+                .any(|value| value.chars().any(char::is_control))
+            {
+                return Err(format!(
+                    "field `{name}` has symbols with control characters"
+                ));
+            }
             if values.is_empty() || distinct.len() < values.len() {
                 return Err(format!(
                     "field `{name}` needs symbols that are all different, and at least one"
@@ -218,7 +226,7 @@ fn field(described: &mut std::vec::IntoIter<wire::Field>, depth: usize) -> Resul
         name,
         data_type,
         nullable: next.nullable,
-        doc: next.doc,
+        doc: plain(&next.doc),
     })
 }
 
@@ -228,7 +236,7 @@ fn check_distinct(fields: &[Field]) -> Result<(), String> {
         if field.name.is_empty() || field.name.chars().any(char::is_control) {
             return Err(format!(
                 "`{}` is not a name for a field",
-                field.name.escape_debug()
+                shown(&field.name)
             ));
         }
         if !names.insert(&field.name) {
@@ -243,7 +251,264 @@ fn check_distinct(fields: &[Field]) -> Result<(), String> {
 fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(plain) {
-        return Err("a name is made of letters, digits, `_` and `-`".into());
+        return Err(format!(
+            "`{}`: a name is made of letters, digits, `_` and `-`",
+            shown(name)
+        ));
     }
     Ok(())
+}
+
+/// Docs are for people, and must not drive the terminal that shows them.
+fn plain(doc: &str) -> String {
+    doc.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect()
+}
+
+/// What is not a name, so that it can stand in a message.
+fn shown(name: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    name.chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::wire::FieldType;
+    use super::*;
+
+    fn field(name: &str, field_type: FieldType) -> wire::Field {
+        wire::Field {
+            name: name.into(),
+            field_type,
+            nullable: false,
+            doc: String::new(),
+        }
+    }
+
+    fn transform() -> wire::Operator {
+        wire::Operator {
+            name: "clean".into(),
+            doc: String::new(),
+            kind: wire::Kind::Transform,
+            inputs: vec![wire::Port {
+                name: "input".into(),
+                schema: vec![field("n", FieldType::Int64)],
+            }],
+            output: vec![field("n", FieldType::Int64)],
+            state: Vec::new(),
+            parameters: Vec::new(),
+        }
+    }
+
+    fn described(operators: Vec<wire::Operator>) -> Result<ModuleInfo, String> {
+        module(wire::Plugin {
+            name: "cart".into(),
+            version: "0.1.0".into(),
+            doc: String::new(),
+            operators,
+        })
+    }
+
+    fn check(operators: Vec<wire::Operator>, expected: Expect) {
+        let shown = match described(operators) {
+            Ok(info) => info.operators[0].output.to_string(),
+            Err(wrong) => wrong,
+        };
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn schemas_nest() {
+        let output = vec![
+            field("lines", FieldType::List),
+            field("element", FieldType::Record(2)),
+            field("sku", FieldType::Utf8),
+            field("tags", FieldType::List),
+            field("element", FieldType::Symbol(vec!["a".into(), "b".into()])),
+            field("ts", FieldType::Timestamp),
+        ];
+        let operator = wire::Operator {
+            output,
+            ..transform()
+        };
+        check(
+            vec![operator],
+            expect!["lines: list<{sku: utf8, tags: list<a|b>}>, ts: timestamp"],
+        );
+    }
+
+    #[test]
+    fn wrong_schemas_are_noticed() {
+        let check = |output: Vec<wire::Field>, expected: Expect| {
+            check(
+                vec![wire::Operator {
+                    output,
+                    ..transform()
+                }],
+                expected,
+            );
+        };
+        check(
+            vec![],
+            expect![
+                "operator `clean`: a transform needs an output, and this one has no field in it"
+            ],
+        );
+        check(
+            vec![field("lines", FieldType::List)],
+            expect![
+                "operator `clean`: output: field `lines`: a list or record promises more fields than follow it"
+            ],
+        );
+        check(
+            vec![
+                field("a", FieldType::Record(u32::MAX)),
+                field("b", FieldType::Int8),
+            ],
+            expect![
+                "operator `clean`: output: field `a`: a list or record promises more fields than follow it"
+            ],
+        );
+        check(
+            vec![field("a", FieldType::Record(0))],
+            expect!["operator `clean`: output: field `a` is a record without members"],
+        );
+        check(
+            vec![field("a", FieldType::Int8), field("a", FieldType::Utf8)],
+            expect!["operator `clean`: output: two fields are called `a`"],
+        );
+        check(
+            vec![
+                field("a", FieldType::Record(2)),
+                field("b", FieldType::Int8),
+                field("b", FieldType::Utf8),
+            ],
+            expect!["operator `clean`: output: field `a`: two fields are called `b`"],
+        );
+        check(
+            vec![field("", FieldType::Int8)],
+            expect!["operator `clean`: output: `` is not a name for a field"],
+        );
+        check(
+            vec![field("a\u{1b}[2J", FieldType::Int8)],
+            expect![[r#"operator `clean`: output: `a\u{1b}[2J` is not a name for a field"#]],
+        );
+        check(
+            vec![field("a", FieldType::Symbol(vec![]))],
+            expect![
+                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+            ],
+        );
+        check(
+            vec![field("a", FieldType::Symbol(vec!["x".into(), "x".into()]))],
+            expect![
+                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+            ],
+        );
+        let deep = |_| field("a", FieldType::List);
+        let output = (0..100_000).map(deep).collect();
+        let wrong = described(vec![wire::Operator {
+            output,
+            ..transform()
+        }]);
+        assert!(wrong.is_err_and(|wrong| wrong.ends_with("`a` is nested more than 32 deep")));
+    }
+
+    #[test]
+    fn wrong_operators_are_noticed() {
+        check(vec![], expect!["it has no operators"]);
+        check(
+            vec![transform(), transform()],
+            expect!["two operators are called `clean`"],
+        );
+        let named = |name: &str| wire::Operator {
+            name: name.into(),
+            ..transform()
+        };
+        check(
+            vec![named("")],
+            expect!["operator ``: a name is made of letters, digits, `_` and `-`"],
+        );
+        check(
+            vec![named("a.b")],
+            expect!["operator `a.b`: a name is made of letters, digits, `_` and `-`"],
+        );
+
+        let of_kind = |kind| wire::Operator {
+            kind,
+            ..transform()
+        };
+        check(
+            vec![of_kind(wire::Kind::Aggregate)],
+            expect![
+                "operator `clean`: an aggregate needs a state, and this one has no field in it"
+            ],
+        );
+        check(
+            vec![of_kind(wire::Kind::Filter)],
+            expect!["operator `clean`: a filter has no output schema: its rows go on as they came"],
+        );
+        // Kinds that are not run yet may look as they like.
+        check(vec![of_kind(wire::Kind::Process)], expect!["n: int64"]);
+        let inputs = Vec::new();
+        check(
+            vec![wire::Operator {
+                inputs,
+                ..transform()
+            }],
+            expect!["operator `clean`: a transform has one input, this one has 0"],
+        );
+        let state = vec![field("n", FieldType::Int64)];
+        check(
+            vec![wire::Operator {
+                state,
+                ..transform()
+            }],
+            expect!["operator `clean`: a transform has no state, and this one describes one"],
+        );
+    }
+
+    #[test]
+    fn wrong_parameters_are_noticed() {
+        let parameter = |name: &str, default| wire::Parameter {
+            name: name.into(),
+            value_type: wire::ValueType::Integer,
+            default,
+            optional: false,
+            doc: String::new(),
+        };
+        let check = |parameters: Vec<wire::Parameter>, expected: Expect| {
+            check(
+                vec![wire::Operator {
+                    parameters,
+                    ..transform()
+                }],
+                expected,
+            );
+        };
+        check(
+            vec![parameter("n", Some(wire::Value::Integer(1)))],
+            expect!["n: int64"],
+        );
+        check(
+            vec![parameter("n", None), parameter("n", None)],
+            expect!["operator `clean`: two parameters are called `n`"],
+        );
+        check(
+            vec![parameter("n", Some(wire::Value::Number(1.5)))],
+            expect!["operator `clean`: parameter `n`: its default is of another type"],
+        );
+        check(
+            vec![parameter("n m", None)],
+            expect![
+                "operator `clean`: parameter `n m`: a name is made of letters, digits, `_` and `-`"
+            ],
+        );
+    }
 }

@@ -1,12 +1,14 @@
 //! One operator of a plugin at work: calls within limits, and what is said of
 //! those that fail.
 
+use std::sync::Arc;
+
 use wasmtime::Store;
 use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc,
 };
 
-use super::boundary::lower::Input;
+use super::boundary::lower::{self, Input};
 use super::boundary::{Broken, lift};
 use super::contract::{self as wire, ArgumentRef, BatchRef, StatesRef, ValueRef, WindowsRef};
 use super::engine::ticks;
@@ -18,7 +20,6 @@ use crate::logic::{
     Transformed, Value,
 };
 use crate::plan::Limits;
-use std::sync::Arc;
 
 type Transform = TypedFunc<(BatchRef<'static>,), (wire::Transformed,)>;
 type Accumulate =
@@ -271,7 +272,7 @@ impl Logic for Instance {
         let existing = Input::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
             columns: existing.batch()?,
-            groups: states.groups as u32,
+            groups: lower::count(states.groups)?,
         };
         let arguments = (lowered.batch()?, groups, states_given);
         let (answer,) = self.running.call(functions.accumulate, arguments)?;
@@ -297,7 +298,7 @@ impl Logic for Instance {
         let existing = Input::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
             columns: existing.batch()?,
-            groups: states.groups as u32,
+            groups: lower::count(states.groups)?,
         };
         let arguments = (lowered.batch()?, groups, states_given);
         let (answer,) = self.running.call(functions.accumulate_each, arguments)?;

@@ -6,10 +6,10 @@ use super::wasi::Refused;
 use crate::logic::{Failure, FailureKind};
 use crate::plan::Limits;
 
-/// Entries of a table, which are function pointers.
-const TABLE_ENTRIES_MAX: usize = 1 << 20;
+/// What an entry of a table takes, a pointer to a function.
+const TABLE_ENTRY_BYTES: usize = 8;
 
-/// Caps all memories of an instance together.
+/// Caps all memories and tables of an instance together.
 #[derive(Debug)]
 pub struct MemoryLimit {
     bytes_max: usize,
@@ -30,6 +30,18 @@ impl MemoryLimit {
             bytes: 0,
         }
     }
+
+    /// An error, rather than a refusal that the plugin could see, ends the call
+    /// with what was needed.
+    fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
+        let needed = self.bytes.saturating_add(bytes);
+        if needed > self.bytes_max {
+            let limit = self.bytes_max;
+            return Err(TooMuchMemory { needed, limit }.into());
+        }
+        self.bytes = needed;
+        Ok(true)
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -39,22 +51,17 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let needed = self.bytes.saturating_add(desired.saturating_sub(current));
-        if needed > self.bytes_max {
-            let limit = self.bytes_max;
-            return Err(TooMuchMemory { needed, limit }.into());
-        }
-        self.bytes = needed;
-        Ok(true)
+        self.grow(desired.saturating_sub(current))
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ENTRIES_MAX)
+        let entries = desired.saturating_sub(current);
+        self.grow(entries.saturating_mul(TABLE_ENTRY_BYTES))
     }
 }
 
@@ -120,7 +127,9 @@ fn place(error: &wasmtime::Error) -> String {
     error
         .downcast_ref::<WasmBacktrace>()
         .and_then(|trace| trace.frames().iter().find_map(|frame| frame.func_name()))
-        .map_or_else(String::new, |name| format!(" (in `{name}`)"))
+        .map_or_else(String::new, |name| {
+            format!(" (in `{:#}`)", rustc_demangle::demangle(name))
+        })
 }
 
 /// `panicked at src/lib.rs:5:9: message`, out of what Rust prints.

@@ -9,12 +9,12 @@
 //! synchronous side blocks on a runtime of its own, which a plugin could use to
 //! stall a task, and which panics inside one.
 
-use wasmtime::StoreContextMut;
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{
     Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType, WasmList,
     WasmStr,
 };
+use wasmtime::{Engine, StoreContextMut};
 
 use super::contract::{LOGGING, Level};
 use super::limits::MemoryLimit;
@@ -30,7 +30,7 @@ const WRITE_BYTES_MAX: u64 = 2 * CALL_BYTES_MAX as u64;
 /// Packages of WASI that are linked, with no capability behind them, and what
 /// to tell a plugin that wants one.
 const PACKAGES: [(&str, &str); 6] = [
-    ("wasi:cli/", "plugins have no command line"),
+    ("wasi:cli/", "plugins have no process of their own"),
     (
         "wasi:clocks/",
         "plugins have no clock, so that results depend on rows alone: use the event time of the row",
@@ -75,18 +75,14 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
     let mut linker = Linker::<World>::new(engine);
     linker.allow_shadowing(true);
     for (name, item) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(interface) = item.ty else {
+        if is_plain_type(&item.ty, engine) {
+            continue;
+        }
+        let ComponentItem::ComponentInstance(interface) = &item.ty else {
             return Ok(Err(name.to_owned()));
         };
         if name == LOGGING {
             give_logging(&mut linker.instance(name)?)?;
-            continue;
-        }
-        if interface
-            .exports(engine)
-            .all(|(_, item)| is_plain_type(&item.ty))
-        {
-            linker.instance(name)?;
             continue;
         }
         let package = PACKAGES
@@ -99,15 +95,22 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
             return Ok(Err(name.to_owned()));
         }
         let mut instance = linker.instance(name)?;
-        refuse(&mut instance, name, &interface, engine, refusal)?;
+        refuse(&mut instance, name, interface, engine, refusal)?;
         give(&mut instance, wasi)?;
     }
     Ok(Ok(linker))
 }
 
-/// Records and the like, which need nothing to be given.
-fn is_plain_type(item: &ComponentItem) -> bool {
-    matches!(item, ComponentItem::Type(_))
+/// Records and the like, and interfaces of nothing else: nothing has to be given
+/// for them.
+pub fn is_plain_type(item: &ComponentItem, engine: &Engine) -> bool {
+    match item {
+        ComponentItem::Type(_) => true,
+        ComponentItem::ComponentInstance(interface) => interface
+            .exports(engine)
+            .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
+        _ => false,
+    }
 }
 
 /// Defines all of an interface so that it links, and none of it so that it works.
@@ -115,7 +118,7 @@ fn refuse(
     linker: &mut LinkerInstance<'_, World>,
     interface: &str,
     ty: &ComponentInstance,
-    engine: &wasmtime::Engine,
+    engine: &Engine,
     why: &'static str,
 ) -> wasmtime::Result<()> {
     for (name, item) in ty.exports(engine) {

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
 use sluicebox::plan::{self, NodeKind, Plan, SinkConnector};
-use sluicebox::plugin::PluginLoader;
 use sluicebox::run::{Job, RunError, Summary};
 use sluicebox::sink::dead_letter::render_row;
+
+use crate::common::LOADER;
 
 /// Batch sizes and parallelisms at which every pipeline must give the same.
 pub const VARIANTS: [(usize, usize); 9] = [
@@ -18,9 +19,8 @@ pub const VARIANTS: [(usize, usize); 9] = [
 /// The plan of a pipeline whose paths are relative to a folder.
 pub fn plan_of(text: &str, folder: &Path) -> Plan {
     let config = Config::parse("pipeline.toml", text)
-        .unwrap_or_else(|error| panic!("{error:?}"));
-    let loader = PluginLoader::new().unwrap_or_else(|error| panic!("{error}"));
-    plan::build(&config, folder, &loader).unwrap_or_else(|error| panic!("{error:?}"))
+        .unwrap_or_else(|error| panic!("{error}"));
+    plan::build(&config, folder, &*LOADER).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs a plan to its end.

@@ -1,7 +1,7 @@
 //! `#[derive(Record)]`: a reader and a writer with one part a field.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, GenericParam, Lifetime, Type, parse_quote};
 
@@ -24,9 +24,6 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .iter()
         .map(|field| syntax::doc(&field.attrs))
         .collect();
-    let values: Vec<_> = (0..fields.len())
-        .map(|i| format_ident!("value_{i}"))
-        .collect();
     let indexes = 0..fields.len();
     // Errors about a field's type belong to where the field is written.
     let parts: Vec<TokenStream> = types
@@ -41,31 +38,43 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             #[doc(hidden)]
             pub struct Reader<#row> {
                 #(#idents: #parts::Reader,)*
-                row: ::core::marker::PhantomData<&#row ()>,
+                __row: ::core::marker::PhantomData<&#row ()>,
             }
 
             #[doc(hidden)]
             pub struct Writer<#row> {
                 #(#idents: #parts::Writer,)*
-                row: ::core::marker::PhantomData<&#row ()>,
+                __row: ::core::marker::PhantomData<&#row ()>,
             }
 
             impl<#row> ::core::default::Default for Writer<#row> {
                 fn default() -> Self {
                     Writer {
                         #(#idents: ::core::default::Default::default(),)*
-                        row: ::core::marker::PhantomData,
+                        __row: ::core::marker::PhantomData,
                     }
                 }
             }
 
-            impl<#row> private::Writer for Writer<#row> {
-                fn reserve(&mut self, rows: usize) {
-                    #(private::Writer::reserve(&mut self.#idents, rows);)*
+            impl<#row> private::Writer<#row> for Writer<#row> {
+                unsafe fn reserve(&mut self, used: usize, total: usize) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::reserve(&mut self.#idents, used, total) };)*
                 }
 
-                fn finish(self, columns: &mut ::std::vec::Vec<private::Column>) {
-                    #(private::Writer::finish(self.#idents, columns);)*
+                unsafe fn settle(&mut self, rows: usize) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::settle(&mut self.#idents, rows) };)*
+                }
+
+                unsafe fn finish(
+                    self,
+                    rows: usize,
+                    origin: private::Origin<#row, '_>,
+                    columns: &mut ::std::vec::Vec<private::Column>,
+                ) {
+                    // SAFETY: as the caller says, for each field.
+                    #(unsafe { private::Writer::finish(self.#idents, rows, origin, columns) };)*
                 }
             }
 
@@ -80,37 +89,35 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 fn inputs(
-                    columns: &#row [private::Column],
+                    table: &#row private::Table<'_>,
                 ) -> ::std::vec::Vec<private::Input<#row>> {
                     let mut inputs = ::std::vec::Vec::new();
-                    let mut at = 0;
+                    let mut column = 0;
                     #(
-                        inputs.extend(private::Input::of(#indexes, #parts::PASSES, &columns[at]));
-                        at += #parts::COLUMNS;
+                        inputs.extend(table.input(#indexes, #parts::PASSES, column));
+                        column += #parts::COLUMNS;
                     )*
-                    let _ = at;
+                    let _ = (table, column);
                     inputs
                 }
 
-                #[inline]
+                #[inline(always)]
                 fn reader(columns: &mut private::Columns<#row>, rows: usize) -> Reader<#row> {
                     Reader {
                         #(#idents: #parts::reader(columns, rows),)*
-                        row: ::core::marker::PhantomData,
+                        __row: ::core::marker::PhantomData,
                     }
                 }
 
                 #[inline(always)]
                 unsafe fn read(
-                    reader: &mut Reader<#row>,
+                    reader: &Reader<#row>,
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
-                    // Every field is read before any error is looked at: each
-                    // part must come past this row.
-                    // SAFETY: as the caller says, for each field.
-                    #(let #values = unsafe { #parts::read(&mut reader.#idents, row) };)*
+                    let _ = (reader, row);
                     ::core::result::Result::Ok(#record {
-                        #(#idents: match #values {
+                        // SAFETY: as the caller says, for each field.
+                        #(#idents: match unsafe { #parts::read(&reader.#idents, row) } {
                             ::core::result::Result::Ok(value) => value,
                             ::core::result::Result::Err(cause) => {
                                 return ::core::result::Result::Err(cause.within(#names));
@@ -120,24 +127,14 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
+                unsafe fn write(&self, writer: &mut Writer<#row>, row: usize) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::skip(&mut reader.#idents, row) };)*
+                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, row) };)*
                 }
 
-                #[inline(always)]
-                unsafe fn write(
-                    &self,
-                    writer: &mut Writer<#row>,
-                    origin: private::Origin<#row, '_>,
-                ) {
+                unsafe fn write_missing(writer: &mut Writer<#row>, row: usize) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, origin) };)*
-                }
-
-                unsafe fn write_missing(writer: &mut Writer<#row>) {
-                    // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write_missing(&mut writer.#idents) };)*
+                    #(unsafe { #parts::write_missing(&mut writer.#idents, row) };)*
                 }
             }
 
@@ -164,7 +161,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
                 #[inline(always)]
                 unsafe fn read(
-                    reader: &mut Reader<#row>,
+                    reader: &Reader<#row>,
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
                     // SAFETY: as the caller says.
@@ -172,28 +169,15 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
+                unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
                     // SAFETY: as the caller says.
-                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::skip(reader, row) }
+                    unsafe { ::sluicebox_sdk::Record::write(self, &mut writer.0, row) }
                 }
 
-                #[inline(always)]
-                unsafe fn write(
-                    &self,
-                    writer: &mut Self::Writer,
-                    _origin: private::Origin<#row, '_>,
-                ) {
+                unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                     let members = &mut writer.0;
                     // SAFETY: as the caller says.
-                    unsafe {
-                        ::sluicebox_sdk::Record::write(self, members, private::Origin::NOWHERE)
-                    }
-                }
-
-                unsafe fn write_missing(writer: &mut Self::Writer) {
-                    let members = &mut writer.0;
-                    // SAFETY: as the caller says.
-                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::write_missing(members) }
+                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::write_missing(members, row) }
                 }
             }
 

@@ -1,49 +1,46 @@
 //! Booleans, one bit a row.
 
-use super::{
-    Columns, Field, Origin, Unreadable, Writer, assert_length, bit, schema_field, wrong_column,
-};
+use super::table::{assert_length, bit, wrong};
+use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
 /// Bits in the order of rows, least significant first.
 #[doc(hidden)]
 #[derive(Default)]
-pub struct Bits {
-    bytes: Vec<u8>,
-    len: usize,
-}
+pub struct Bits(Vec<u8>);
 
 impl Bits {
+    /// # Safety
+    /// The row has been reserved.
     #[inline(always)]
-    pub fn push(&mut self, bit: bool) {
-        let (byte, shift) = (self.len / 8, self.len % 8);
-        if byte == self.bytes.len() {
-            self.bytes.push(0);
-        }
-        self.bytes[byte] |= u8::from(bit) << shift;
-        self.len += 1;
+    pub unsafe fn set(&mut self, row: usize, bit: bool) {
+        // SAFETY: reserved bytes are there, and zero.
+        let byte = unsafe { self.0.get_unchecked_mut(row >> 3) };
+        *byte |= u8::from(bit) << (row & 7);
     }
 
-    pub fn reserve(&mut self, bits: usize) {
-        let bytes = (self.len + bits).div_ceil(8);
-        self.bytes.reserve(bytes - self.bytes.len());
+    pub fn reserve(&mut self, total: usize) {
+        self.0.resize(total.div_ceil(8), 0);
     }
 
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub fn into_bytes(mut self, rows: usize) -> Vec<u8> {
+        self.0.truncate(rows.div_ceil(8));
+        self.0
     }
 }
 
-impl Writer for Bits {
-    fn reserve(&mut self, rows: usize) {
-        Bits::reserve(self, rows);
+impl<'a> Writer<'a> for Bits {
+    unsafe fn reserve(&mut self, _used: usize, total: usize) {
+        Bits::reserve(self, total);
     }
 
-    fn finish(self, columns: &mut Vec<Column>) {
+    unsafe fn settle(&mut self, _rows: usize) {}
+
+    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
-            values: Values::Bits(self.bytes),
+            values: Values::Bits(self.into_bytes(rows)),
         });
     }
 }
@@ -57,30 +54,26 @@ impl<'a> Field<'a> for bool {
     }
 
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        match columns.next(rows) {
+        match columns.values(rows) {
             Values::Bits(bits) => {
                 assert_length(bits.len(), rows.div_ceil(8));
                 bits
             }
-            other => wrong_column("bool", other),
+            other => wrong("bool", other),
         }
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         // SAFETY: the reader has a bit for every row.
         Ok(unsafe { bit(reader, row) })
     }
 
     #[inline(always)]
-    unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
-
-    #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
-        writer.push(*self);
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe { writer.set(row, *self) }
     }
 
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        writer.push(false);
-    }
+    unsafe fn write_missing(_writer: &mut Self::Writer, _row: usize) {}
 }

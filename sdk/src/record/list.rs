@@ -1,19 +1,14 @@
 //! Lists: where each row's elements end, and then the elements of all rows.
 //! Except for `Vec<u8>`, which is bytes.
 
-use super::{
-    Columns, Field, Origin, Packing, TextReader, TextWriter, Unreadable, Writer, assert_ends,
-    push_reserved, schema_field, wrong_column,
-};
+use super::{Columns, Field, Origin, Unreadable, Writer, push_reserved, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Elements of one row after the other.
+/// Elements, and where each row's are.
 #[doc(hidden)]
 pub struct ListReader<'a, R> {
-    ends: &'a [u32],
-    /// Where the next row's elements start.
-    start: u32,
+    offsets: &'a [u32],
     elements: R,
 }
 
@@ -21,27 +16,61 @@ pub struct ListReader<'a, R> {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct ListWriter<W> {
+    /// Its length counts only when the column is finished.
     ends: Vec<u32>,
     elements: W,
-}
-
-impl<W: Writer> Writer for ListWriter<W> {
-    fn reserve(&mut self, rows: usize) {
-        self.ends.reserve(rows);
-    }
-
-    fn finish(self, columns: &mut Vec<Column>) {
-        columns.push(Column {
-            validity: None,
-            values: Values::Ends(self.ends),
-        });
-        self.elements.finish(columns);
-    }
+    /// Elements so far, and those that there is room for.
+    count: usize,
+    capacity: usize,
 }
 
 impl<W> ListWriter<W> {
-    fn len(&self) -> u32 {
-        self.ends.last().copied().unwrap_or(0)
+    /// # Safety
+    /// The row has been reserved.
+    #[inline(always)]
+    unsafe fn end(&mut self, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.ends.as_mut_ptr().add(row).write(self.count as u32) }
+    }
+}
+
+impl<'a, W: Writer<'a>> ListWriter<W> {
+    #[cold]
+    fn grow(&mut self, count: usize) {
+        assert!(
+            u32::try_from(count).is_ok(),
+            "a column of an answer has more than 2³² elements"
+        );
+        let capacity = count.max(2 * self.capacity);
+        // SAFETY: the elements so far were written.
+        unsafe { self.elements.reserve(self.count, capacity) };
+        self.capacity = capacity;
+    }
+}
+
+impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: the caller says that the used rows were written.
+        unsafe { self.ends.set_len(used) };
+        self.ends.reserve_exact(total - used);
+    }
+
+    unsafe fn settle(&mut self, _rows: usize) {
+        // SAFETY: so many elements were written.
+        unsafe { self.elements.settle(self.count) }
+    }
+
+    unsafe fn finish(mut self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+        // SAFETY: the caller says that all these rows were written; so were
+        // their elements.
+        unsafe {
+            self.ends.set_len(rows);
+            columns.push(Column {
+                validity: None,
+                values: Values::Ends(self.ends),
+            });
+            self.elements.finish(self.count, Origin::NOWHERE, columns);
+        }
     }
 }
 
@@ -56,108 +85,47 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
     }
 
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        let ends = match columns.next(rows) {
-            Values::Ends(ends) => ends,
-            other => wrong_column("a list", other),
-        };
-        let elements = assert_ends(ends, rows, None);
+        let offsets = columns.lists(rows);
         ListReader {
-            ends,
-            start: 0,
-            elements: T::reader(columns, elements),
+            offsets,
+            elements: T::reader(columns, offsets[rows] as usize),
         }
     }
 
     #[inline]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: there is an end for every row; the elements are read in
-        // order, up to the last end, for which their reader was made.
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
+        // SAFETY: there is one more offset than there are rows; they ascend, to
+        // the number of elements that their reader was made for.
         unsafe {
-            let end = *reader.ends.get_unchecked(row);
-            let start = std::mem::replace(&mut reader.start, end);
+            let start = *reader.offsets.get_unchecked(row);
+            let end = *reader.offsets.get_unchecked(row + 1);
             let mut elements = Vec::with_capacity((end - start) as usize);
-            let mut unreadable = None;
             for element in start..end {
-                match T::read(&mut reader.elements, element as usize) {
-                    Ok(element) => push_reserved(&mut elements, element),
-                    Err(cause) => unreadable = unreadable.or(Some(cause)),
-                }
+                push_reserved(&mut elements, T::read(&reader.elements, element as usize)?);
             }
-            match unreadable {
-                None => Ok(elements),
-                Some(cause) => Err(cause),
-            }
+            Ok(elements)
         }
     }
 
     #[inline]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as in `read`.
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+        let count = writer.count + self.len();
+        if count > writer.capacity {
+            writer.grow(count);
+        }
+        // SAFETY: there is room for the elements; the row is the caller's.
         unsafe {
-            let end = *reader.ends.get_unchecked(row);
-            let start = std::mem::replace(&mut reader.start, end);
-            for element in start..end {
-                T::skip(&mut reader.elements, element as usize);
+            for (element, at) in self.iter().zip(writer.count..) {
+                element.write(&mut writer.elements, at);
             }
+            writer.count = count;
+            writer.end(row);
         }
     }
 
-    #[inline]
-    unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
-        let end = u32::try_from(self.len())
-            .ok()
-            .and_then(|len| writer.len().checked_add(len))
-            .expect("a column of an answer has more than 2³² elements");
-        writer.elements.reserve(self.len());
-        // SAFETY: the elements have just been reserved, the row by the caller.
-        unsafe {
-            for element in self {
-                element.write(&mut writer.elements, Origin::NOWHERE);
-            }
-            push_reserved(&mut writer.ends, end);
-        }
-    }
-
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        let end = writer.len();
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
         // SAFETY: as the caller says.
-        unsafe { push_reserved(&mut writer.ends, end) }
-    }
-}
-
-impl<'a> Field<'a> for Vec<u8> {
-    type Reader = TextReader<'a>;
-    type Writer = TextWriter<'a>;
-
-    fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
-        <&[u8]>::describe(name, doc, fields);
-    }
-
-    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        TextReader::new(columns, rows)
-    }
-
-    #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: as the caller says.
-        Ok(unsafe { reader.next(row) }.to_vec())
-    }
-
-    #[inline(always)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as the caller says.
-        unsafe { reader.next(row) };
-    }
-
-    #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>) {
-        // SAFETY: as the caller says.
-        unsafe { writer.push(self, Packing::Bytes, origin) }
-    }
-
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        // SAFETY: as the caller says.
-        unsafe { <&[u8]>::write_missing(writer) }
+        unsafe { writer.end(row) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Integers, floats and times: one value a row, as it lies in memory.
 
-use super::{
-    Columns, Field, Origin, Unreadable, Writer, push_reserved, schema_field, wrong_column,
-};
+use super::table::wrong;
+use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
 use crate::Timestamp;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Values of one fixed-size type.
+/// Values of one fixed-size type. The vector's length counts only when the
+/// column is finished.
 #[doc(hidden)]
 pub struct NumberWriter<T>(Vec<T>);
 
@@ -27,40 +27,49 @@ macro_rules! number {
                 fields.push(schema_field(name, doc, schemas::FieldType::$type));
             }
 
+            #[inline(always)]
             fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-                match columns.next(rows) {
+                match columns.values(rows) {
                     Values::$type(values) => &values[..rows],
-                    other => wrong_column(stringify!($number), other),
+                    other => wrong(stringify!($number), other),
                 }
             }
 
             #[inline(always)]
-            unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+            unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
                 // SAFETY: the reader has as many values as there are rows.
                 Ok(unsafe { *reader.get_unchecked(row) })
             }
 
             #[inline(always)]
-            unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
-
-            #[inline(always)]
-            unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
+            unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
                 // SAFETY: the caller has reserved the row.
-                unsafe { push_reserved(&mut writer.0, *self) }
+                unsafe { writer.0.as_mut_ptr().add(row).write(*self) }
             }
 
-            unsafe fn write_missing(writer: &mut Self::Writer) {
-                // SAFETY: the caller has reserved the row.
-                unsafe { push_reserved(&mut writer.0, <$number>::default()) }
+            unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
+                // SAFETY: as the caller says.
+                unsafe { <$number>::default().write(writer, row) }
             }
         }
 
-        impl Writer for NumberWriter<$number> {
-            fn reserve(&mut self, rows: usize) {
-                self.0.reserve(rows);
+        impl<'a> Writer<'a> for NumberWriter<$number> {
+            unsafe fn reserve(&mut self, used: usize, total: usize) {
+                // SAFETY: the caller says that the used rows were written.
+                unsafe { self.0.set_len(used) };
+                self.0.reserve_exact(total - used);
             }
 
-            fn finish(self, columns: &mut Vec<Column>) {
+            unsafe fn settle(&mut self, _rows: usize) {}
+
+            unsafe fn finish(
+                mut self,
+                rows: usize,
+                _origin: Origin<'a, '_>,
+                columns: &mut Vec<Column>,
+            ) {
+                // SAFETY: the caller says that all these rows were written.
+                unsafe { self.0.set_len(rows) };
                 columns.push(Column {
                     validity: None,
                     values: Values::$type(self.0),
@@ -91,27 +100,25 @@ impl<'a> Field<'a> for Timestamp {
         fields.push(schema_field(name, doc, schemas::FieldType::Timestamp));
     }
 
+    #[inline(always)]
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
         i64::reader(columns, rows)
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         // SAFETY: as the caller says.
         unsafe { i64::read(reader, row) }.map(Timestamp)
     }
 
     #[inline(always)]
-    unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
-
-    #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>) {
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
         // SAFETY: as the caller says.
-        unsafe { self.0.write(writer, origin) }
+        unsafe { self.0.write(writer, row) }
     }
 
-    unsafe fn write_missing(writer: &mut Self::Writer) {
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
         // SAFETY: as the caller says.
-        unsafe { i64::write_missing(writer) }
+        unsafe { i64::write_missing(writer, row) }
     }
 }

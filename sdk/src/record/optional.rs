@@ -1,6 +1,7 @@
 //! Values that may be missing.
 
-use super::{Bits, Columns, Field, Origin, Packing, Unreadable, Writer, bit};
+use super::table::bit;
+use super::{Bits, Columns, Field, Origin, Packing, Unreadable, Writer};
 use crate::bindings::sluicebox::plugin::columns::Column;
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -21,17 +22,24 @@ pub struct OptionWriter<W> {
     values: W,
 }
 
-impl<W: Writer> Writer for OptionWriter<W> {
-    fn reserve(&mut self, rows: usize) {
-        self.validity.reserve(rows);
-        self.values.reserve(rows);
+impl<'a, W: Writer<'a>> Writer<'a> for OptionWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        self.validity.reserve(total);
+        // SAFETY: as the caller says.
+        unsafe { self.values.reserve(used, total) }
     }
 
-    fn finish(self, columns: &mut Vec<Column>) {
+    unsafe fn settle(&mut self, rows: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.values.settle(rows) }
+    }
+
+    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
         let own = columns.len();
-        self.values.finish(columns);
+        // SAFETY: as the caller says.
+        unsafe { self.values.finish(rows, Origin::NOWHERE, columns) };
         if self.missing {
-            columns[own].validity = Some(self.validity.into_bytes());
+            columns[own].validity = Some(self.validity.into_bytes(rows));
         }
     }
 }
@@ -64,46 +72,36 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         let present = match reader.validity {
             None => true,
             // SAFETY: there is a bit for every row.
             Some(bits) => unsafe { bit(bits, row) },
         };
+        match present {
+            // SAFETY: as the caller says.
+            true => unsafe { T::read(&reader.values, row) }.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
         // SAFETY: as the caller says.
         unsafe {
-            if present {
-                T::read(&mut reader.values, row).map(Some)
-            } else {
-                T::skip(&mut reader.values, row);
-                Ok(None)
+            match self {
+                Some(value) => {
+                    writer.validity.set(row, true);
+                    value.write(&mut writer.values, row);
+                }
+                None => Self::write_missing(writer, row),
             }
         }
     }
 
-    #[inline(always)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as the caller says.
-        unsafe { T::skip(&mut reader.values, row) }
-    }
-
-    #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, _origin: Origin<'a, '_>) {
-        match self {
-            Some(value) => {
-                writer.validity.push(true);
-                // SAFETY: as the caller says.
-                unsafe { value.write(&mut writer.values, Origin::NOWHERE) }
-            }
-            // SAFETY: as the caller says.
-            None => unsafe { Self::write_missing(writer) },
-        }
-    }
-
-    unsafe fn write_missing(writer: &mut Self::Writer) {
-        writer.validity.push(false);
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
         writer.missing = true;
         // SAFETY: as the caller says.
-        unsafe { T::write_missing(&mut writer.values) }
+        unsafe { T::write_missing(&mut writer.values, row) }
     }
 }

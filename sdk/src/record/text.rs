@@ -1,174 +1,197 @@
 //! Texts and bytes: read as slices of the column, written by copying, or passed
 //! on without a copy.
 //!
-//! A writer watches whether every output row's slice is the very one (by place
-//! and length) that some input field has at the row's parent. While it is,
-//! nothing is written: the answer names the input. The first row that breaks
-//! this has the rows before it copied after all.
+//! Borrowed values are only noted while rows come, and copied at the end, all of
+//! a column in one go. By then it is known whether every row's slice is the very
+//! one (by place and length) that some input field has at the row's parent; if
+//! so, the answer names that input and nothing is copied at all.
 
-use super::{
-    Columns, Field, Input, Origin, Packing, Unreadable, Writer, assert_ends, push_reserved,
-    schema_field, wrong_column,
-};
+use std::marker::PhantomData;
+
+use super::{Columns, Field, Origin, Packing, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::text;
 
-/// Slices of a column, in the order of its rows.
+/// Slices of a column.
 #[doc(hidden)]
 pub struct TextReader<'a> {
-    data: &'a [u8],
-    ends: &'a [u32],
-    /// Where the next row's slice starts.
-    start: u32,
-}
-
-/// A column of slices.
-#[doc(hidden)]
-#[derive(Default)]
-pub struct TextWriter<'a> {
-    rows: Rows<'a>,
-    /// Rows that there is room for.
-    capacity: usize,
-    ends: Vec<u32>,
-    data: Vec<u8>,
-}
-
-#[derive(Default)]
-enum Rows<'a> {
-    #[default]
-    None,
-    /// All the rows so far are those of this input.
-    Passed(Input<'a>),
-    Copied,
+    data: *const u8,
+    offsets: *const u32,
+    column: PhantomData<&'a [u8]>,
 }
 
 impl<'a> TextReader<'a> {
-    pub fn new(columns: &mut Columns<'a>, rows: usize) -> Self {
-        match columns.next(rows) {
-            Values::Packed(packed) => {
-                assert_ends(&packed.ends, rows, Some(packed.data.len()));
-                TextReader {
-                    data: &packed.data,
-                    ends: &packed.ends,
-                    start: 0,
-                }
-            }
-            other => wrong_column("text or bytes", other),
+    #[inline(always)]
+    pub fn new((data, offsets): (&'a [u8], &'a [u32])) -> Self {
+        TextReader {
+            data: data.as_ptr(),
+            offsets: offsets.as_ptr(),
+            column: PhantomData,
         }
     }
 
     /// # Safety
     /// As [`Field::read`].
     #[inline(always)]
-    pub unsafe fn next(&mut self, row: usize) -> &'a [u8] {
-        // SAFETY: ends ascend and lie in the data, as was checked for all rows;
-        // `start` is the end of the row before.
+    pub unsafe fn slice(&self, row: usize) -> &'a [u8] {
+        // SAFETY: there is one more offset than there are rows; they ascend and
+        // lie in the data.
         unsafe {
-            let end = *self.ends.get_unchecked(row);
-            let slice = self.data.get_unchecked(self.start as usize..end as usize);
-            self.start = end;
-            slice
+            let start = *self.offsets.add(row) as usize;
+            let end = *self.offsets.add(row + 1) as usize;
+            std::slice::from_raw_parts(self.data.add(start), end - start)
         }
     }
 }
 
-impl<'a> TextWriter<'a> {
-    /// # Safety
-    /// The row has been reserved.
-    #[inline(always)]
-    pub unsafe fn push(&mut self, bytes: &[u8], packing: Packing, origin: Origin<'a, '_>) {
-        match &self.rows {
-            // SAFETY: `origin` is a row of the batch whose columns the inputs are.
-            Rows::Passed(input) if std::ptr::eq(unsafe { input.at(origin.row) }, bytes) => return,
-            Rows::Passed(_) => *self = std::mem::take(self).copied(origin.parents),
-            Rows::Copied => {}
-            Rows::None => {
-                *self = std::mem::take(self).started(bytes, packing, origin);
-                if let Rows::Passed(_) = self.rows {
-                    return;
-                }
-            }
-        }
-        // SAFETY: as the caller says.
-        unsafe { self.copy(bytes) }
-    }
+/// Texts that are copied as they come.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct TextWriter {
+    /// Its length counts only when the column is finished.
+    ends: Vec<u32>,
+    data: Vec<u8>,
+}
 
+impl TextWriter {
     /// # Safety
-    /// The row has been reserved, and no row was passed on.
+    /// As [`Field::write`].
     #[inline(always)]
-    unsafe fn copy(&mut self, bytes: &[u8]) {
+    pub unsafe fn copy(&mut self, bytes: &[u8], row: usize) {
         let len = self.data.len();
         if self.data.capacity() - len < bytes.len() {
             self.data = grown(std::mem::take(&mut self.data), bytes.len());
         }
-        // SAFETY: there is room for the bytes, and for one more end.
+        // SAFETY: there is room for the bytes, and for the row's end.
         unsafe {
             text::copy(bytes.as_ptr(), self.data.as_mut_ptr().add(len), bytes.len());
             self.data.set_len(len + bytes.len());
-            push_reserved(&mut self.ends, (len + bytes.len()) as u32);
+            self.ends
+                .as_mut_ptr()
+                .add(row)
+                .write((len + bytes.len()) as u32);
         }
     }
 
-    /// Decides at the first row. Cold functions take and return the writer by
-    /// value, so that the loop can keep it in registers.
-    #[cold]
-    fn started(mut self, bytes: &[u8], packing: Packing, origin: Origin<'a, '_>) -> Self {
-        let input = origin.inputs.iter().find(|input| {
-            // SAFETY: as in `push`.
-            input.packing == packing && std::ptr::eq(unsafe { input.at(origin.row) }, bytes)
-        });
-        match input {
-            Some(input) => self.rows = Rows::Passed(*input),
-            None => {
-                self.rows = Rows::Copied;
-                self.ends.reserve_exact(self.capacity);
-                self.data.reserve(self.capacity * bytes.len());
-            }
-        }
-        self
-    }
-
-    #[cold]
-    fn copied(mut self, parents: &[u32]) -> Self {
-        let Rows::Passed(input) = std::mem::replace(&mut self.rows, Rows::Copied) else {
-            return self;
-        };
-        self.ends.reserve_exact(self.capacity);
-        for &parent in parents {
-            // SAFETY: parents are rows of the batch whose columns the inputs
-            // are, and all of these output rows were reserved.
-            unsafe { self.copy(&*input.at(parent)) };
-        }
-        self
+    unsafe fn into_values(mut self, rows: usize) -> Values {
+        // SAFETY: the caller says that all these rows were written.
+        unsafe { self.ends.set_len(rows) };
+        Values::Packed(Packed {
+            ends: self.ends,
+            data: self.data,
+        })
     }
 }
 
+/// Takes and returns the vector by value, so that a loop may keep its own in
+/// registers.
 #[cold]
 fn grown(mut data: Vec<u8>, additional: usize) -> Vec<u8> {
-    data.reserve(additional);
     assert!(
         u32::try_from(data.len() + additional).is_ok(),
         "a column of an answer has more than 4 GiB"
     );
+    data.reserve(additional);
     data
 }
 
-impl Writer for TextWriter<'_> {
-    fn reserve(&mut self, rows: usize) {
-        self.capacity += rows;
-        if let Rows::Copied = self.rows {
-            self.ends.reserve(self.capacity - self.ends.len());
-        }
+impl<'a> Writer<'a> for TextWriter {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: the caller says that the used rows were written.
+        unsafe { self.ends.set_len(used) };
+        self.ends.reserve_exact(total - used);
     }
 
-    fn finish(self, columns: &mut Vec<Column>) {
-        let values = match self.rows {
-            Rows::Passed(input) => Values::Input(input.index),
-            Rows::Copied | Rows::None => Values::Packed(Packed {
-                ends: self.ends,
-                data: self.data,
-            }),
+    unsafe fn settle(&mut self, _rows: usize) {}
+
+    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+        columns.push(Column {
+            validity: None,
+            // SAFETY: as the caller says.
+            values: unsafe { self.into_values(rows) },
+        });
+    }
+}
+
+/// Texts that are noted as they come, and copied later or not at all.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct SliceWriter<'a, const TEXT: bool> {
+    /// Its length counts only when the column is finished.
+    slices: Vec<&'a [u8]>,
+    /// The first so many rows have been copied.
+    settled: usize,
+    copied: TextWriter,
+}
+
+impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
+    /// # Safety
+    /// As [`Field::write`].
+    #[inline(always)]
+    pub unsafe fn note(&mut self, bytes: &'a [u8], row: usize) {
+        // SAFETY: the caller has reserved the row.
+        unsafe { self.slices.as_mut_ptr().add(row).write(bytes) }
+    }
+
+    /// The input that has all these slices at these parents.
+    fn passed_on(&self, origin: Origin<'a, '_>) -> Option<u32> {
+        let (first, parent) = (self.slices.first()?, origin.parents.first()?);
+        let mut inputs = origin.inputs.iter();
+        // SAFETY, here and below: parents are rows of the table that the inputs
+        // are columns of.
+        let input = inputs.find(|input| {
+            (input.packing == Packing::Text) == TEXT && unsafe { input.is(first, *parent) }
+        })?;
+        let mut all = true;
+        for (slice, &parent) in self.slices.iter().zip(origin.parents) {
+            all &= unsafe { input.is(slice, parent) };
+        }
+        all.then_some(input.index)
+    }
+}
+
+impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: the caller says that the used rows were written.
+        unsafe { self.slices.set_len(used) };
+        self.slices.reserve_exact(total - used);
+    }
+
+    unsafe fn settle(&mut self, rows: usize) {
+        // SAFETY: the caller says that all these rows were written; the copy
+        // has room for as many as there are slices.
+        unsafe {
+            self.slices.set_len(rows);
+            let capacity = self.slices.capacity();
+            if self.copied.ends.capacity() < capacity {
+                Writer::reserve(&mut self.copied, self.settled, capacity);
+            }
+            let unsettled = &self.slices[self.settled..];
+            self.copied
+                .data
+                .reserve(unsettled.iter().map(|slice| slice.len()).sum());
+            for (slice, row) in unsettled.iter().zip(self.settled..) {
+                self.copied.copy(slice, row);
+            }
+        }
+        self.settled = rows;
+    }
+
+    unsafe fn finish(mut self, rows: usize, origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+        // SAFETY: the caller says that all these rows were written.
+        unsafe { self.slices.set_len(rows) };
+        let passed_on = match self.settled {
+            0 => self.passed_on(origin),
+            _ => None,
+        };
+        let values = match passed_on {
+            Some(index) => Values::Input(index),
+            // SAFETY: as above; settling copies every row.
+            None => unsafe {
+                self.settle(rows);
+                self.copied.into_values(rows)
+            },
         };
         columns.push(Column {
             validity: None,
@@ -177,51 +200,51 @@ impl Writer for TextWriter<'_> {
     }
 }
 
-macro_rules! slices {
-    ($($text:ty, $packing:ident, $type:ident, $passes:expr, $read:expr, $bytes:expr;)*) => {$(
-        impl<'a> Field<'a> for $text {
+macro_rules! packed {
+    ($($packed:ty, $type:ident, $passes:expr, $writer:ty, $read:expr, $method:ident, $bytes:expr;)*) => {$(
+        impl<'a> Field<'a> for $packed {
             type Reader = TextReader<'a>;
-            type Writer = TextWriter<'a>;
+            type Writer = $writer;
             const PASSES: Option<Packing> = $passes;
 
             fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
                 fields.push(schema_field(name, doc, schemas::FieldType::$type));
             }
 
+            #[inline(always)]
             fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-                TextReader::new(columns, rows)
+                TextReader::new(columns.packed(rows))
             }
 
             #[inline(always)]
-            unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+            unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
                 // SAFETY: as the caller says.
-                Ok($read(unsafe { reader.next(row) }))
+                Ok($read(unsafe { reader.slice(row) }))
             }
 
             #[inline(always)]
-            unsafe fn skip(reader: &mut Self::Reader, row: usize) {
+            unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
                 // SAFETY: as the caller says.
-                unsafe { reader.next(row) };
+                unsafe { writer.$method($bytes(self), row) }
             }
 
-            #[inline(always)]
-            unsafe fn write(&self, writer: &mut Self::Writer, origin: Origin<'a, '_>) {
+            unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                 // SAFETY: as the caller says.
-                unsafe { writer.push($bytes(self), Packing::$packing, origin) }
-            }
-
-            unsafe fn write_missing(writer: &mut Self::Writer) {
-                // SAFETY: as the caller says.
-                unsafe { writer.push(&[], Packing::$packing, Origin::NOWHERE) }
+                unsafe { writer.$method(&[], row) }
             }
         }
     )*};
 }
 
-slices! {
-    &'a str, Text, Utf8, Some(Packing::Text), utf8, |text: &&'a str| text.as_bytes();
-    String, Text, Utf8, None, |bytes| utf8(bytes).to_owned(), String::as_bytes;
-    &'a [u8], Bytes, Bytes, Some(Packing::Bytes), |bytes| bytes, |bytes: &&'a [u8]| *bytes;
+packed! {
+    &'a str, Utf8, Some(Packing::Text), SliceWriter<'a, true>,
+        utf8, note, |text: &&'a str| text.as_bytes();
+    &'a [u8], Bytes, Some(Packing::Bytes), SliceWriter<'a, false>,
+        |bytes| bytes, note, |bytes: &&'a [u8]| *bytes;
+    String, Utf8, None, TextWriter,
+        |bytes| utf8(bytes).to_owned(), copy, String::as_bytes;
+    Vec<u8>, Bytes, None, TextWriter,
+        <[u8]>::to_vec, copy, Vec::as_slice;
 }
 
 /// Text as the host sends it.

@@ -217,37 +217,31 @@ impl<'a> Picks<'a> {
         bytes_each: usize,
         bytes_left: &mut usize,
     ) -> Result<(OffsetBuffer<i32>, usize), TooLarge> {
-        let length = |lists: Range<usize>| (offsets[lists.end] - offsets[lists.start]) as usize;
-        let total: usize = match &self.rows {
-            Rows::Scattered(rows) => rows
-                .iter()
-                .map(|&row| length(row as usize..row as usize + 1))
-                .sum(),
-            Rows::Runs(runs) => runs.iter().cloned().map(length).sum(),
-        };
-        if i32::try_from(total).is_err() {
-            return Err(TooLarge);
-        }
         spend(bytes_left, self.len, size_of::<i32>())?;
-        spend(bytes_left, total, bytes_each)?;
-
         let mut picked = Vec::with_capacity(self.len + 1);
         picked.push(0);
-        let mut end = 0;
+        // What does not fit wraps, and is refused when the sum is known.
+        let mut end = 0u64;
         match &self.rows {
             Rows::Scattered(rows) => picked.extend(rows.iter().map(|&row| {
-                end += offsets[row as usize + 1] - offsets[row as usize];
-                end
+                let row = row as usize;
+                end += (offsets[row + 1] - offsets[row]) as u64;
+                end as i32
             })),
             Rows::Runs(runs) => {
                 for run in runs {
-                    let moved = end - offsets[run.start];
+                    let moved = (end as i32).wrapping_sub(offsets[run.start]);
                     let ends = &offsets[run.start + 1..=run.end];
-                    picked.extend(ends.iter().map(|offset| offset + moved));
-                    end += offsets[run.end] - offsets[run.start];
+                    picked.extend(ends.iter().map(|offset| offset.wrapping_add(moved)));
+                    end += (offsets[run.end] - offsets[run.start]) as u64;
                 }
             }
         }
+        if i32::try_from(end).is_err() {
+            return Err(TooLarge);
+        }
+        let total = end as usize;
+        spend(bytes_left, total, bytes_each)?;
         // SAFETY: sums of lengths, none of which is negative, and the last of
         // them fits.
         Ok((unsafe { OffsetBuffer::new_unchecked(picked.into()) }, total))

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowPrimitiveType, BinaryType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
     Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
@@ -82,7 +83,7 @@ pub fn states(
 
 /// Rows that a filter keeps.
 pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
-    if !kept.is_sorted_by(|a, b| a < b) {
+    if !all_pairs(&kept, |row, next| row < next) {
         return Err(Broken::new(
             "the rows that it keeps are not in ascending order",
         ));
@@ -123,13 +124,7 @@ pub fn rejects(
 }
 
 fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
-    // Not `is_sorted`, which stops at the first: a loop that looks at all of
-    // them is done many at a time.
-    let ascending = parents
-        .iter()
-        .zip(parents.iter().skip(1))
-        .fold(true, |ascending, (row, next)| ascending & (row <= next));
-    if !ascending {
+    if !all_pairs(parents, |row, next| row <= next) {
         return Err(Broken::new("parents are not in ascending order"));
     }
     match parents.last() {
@@ -138,6 +133,16 @@ fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether all neighbours are as they should be. Unlike `is_sorted` it looks at
+/// all of them, which makes it many at a time.
+fn all_pairs(values: &[u32], as_should: impl Fn(u32, u32) -> bool) -> bool {
+    let next = values.iter().skip(1);
+    values
+        .iter()
+        .zip(next)
+        .fold(true, |all, (&value, &next)| all & as_should(value, next))
 }
 
 fn columns_of(
@@ -149,7 +154,13 @@ fn columns_of(
     let mut given = answer.columns.into_iter();
     let mut columns = Vec::with_capacity(schema.fields.len());
     for field in &schema.fields {
-        columns.push(column(field, rows, &mut given, parents.as_deref_mut())?);
+        columns.push(column(
+            field,
+            rows,
+            None,
+            &mut given,
+            parents.as_deref_mut(),
+        )?);
     }
     match given.len() {
         0 => Ok(columns),
@@ -159,11 +170,13 @@ fn columns_of(
     }
 }
 
-/// A column of `rows` values and all that it holds, depth first. `parents` is
-/// absent where a column has no input row to each of its own.
+/// A column of `rows` values and all that it holds, depth first. Where `hidden`
+/// says that the record around it is missing, it may hold anything. `parents`
+/// is absent where a column has no input row to each of its own.
 fn column(
     field: &Field,
     rows: usize,
+    hidden: Option<&NullBuffer>,
     given: &mut std::vec::IntoIter<wire::Column>,
     parents: Option<&mut Parents<'_>>,
 ) -> Result<ArrayRef, Broken> {
@@ -178,7 +191,7 @@ fn column(
                 "an input that is passed on has its own validity",
             )));
         }
-        Some(bits) => validity(bits, rows, field.nullable).map_err(wrong)?,
+        Some(bits) => validity(bits, rows, field.nullable, hidden).map_err(wrong)?,
     };
     use wire::Values;
     let array: Result<ArrayRef, Broken> = match (&field.data_type, next.values) {
@@ -212,13 +225,15 @@ fn column(
         }
         (DataType::Symbol(symbols), Values::Packed(packed)) => {
             texts(packed, rows, nulls).and_then(|array| {
-                check_symbols(&array, symbols)?;
+                check_symbols(&array, symbols, hidden)?;
                 Ok(Arc::new(array) as ArrayRef)
             })
         }
         (DataType::Bytes, Values::Packed(packed)) => bytes(packed, rows, nulls),
         (DataType::List(element), Values::Ends(ends)) => lists(element, ends, rows, nulls, given),
-        (DataType::Record(members), Values::None) => records(members, rows, nulls, given, parents),
+        (DataType::Record(members), Values::None) => {
+            records(members, rows, nulls, hidden, given, parents)
+        }
         (wanted, values) => Err(Broken::new(format!(
             "{} where {wanted} is wanted",
             name(&values)
@@ -245,7 +260,7 @@ fn passed_on(field: &Field, index: u32, parents: &mut Parents<'_>) -> Result<Arr
         .picks
         .of(array, &mut parents.bytes_left)
         .map_err(|TooLarge| Broken::too_large())?;
-    check_symbols_within(&array, &field.data_type)?;
+    check_symbols_within(&array, &field.data_type, None)?;
     Ok(as_declared(array, &field.data_type))
 }
 
@@ -306,7 +321,7 @@ fn lists(
     given: &mut std::vec::IntoIter<wire::Column>,
 ) -> Result<ArrayRef, Broken> {
     let (offsets, elements) = offsets(&ends, rows)?;
-    let elements = column(element, elements, given, None)?;
+    let elements = column(element, elements, None, given, None)?;
     Ok(Arc::new(ListArray::new(
         Arc::new(element.to_arrow()),
         offsets,
@@ -319,12 +334,15 @@ fn records(
     members: &[Field],
     rows: usize,
     nulls: Option<NullBuffer>,
+    hidden: Option<&NullBuffer>,
     given: &mut std::vec::IntoIter<wire::Column>,
     mut parents: Option<&mut Parents<'_>>,
 ) -> Result<ArrayRef, Broken> {
+    let hidden = NullBuffer::union(hidden, nulls.as_ref());
     let mut columns = Vec::with_capacity(members.len());
     for member in members {
-        columns.push(column(member, rows, given, parents.as_deref_mut())?);
+        let parents = parents.as_deref_mut();
+        columns.push(column(member, rows, hidden.as_ref(), given, parents)?);
     }
     let fields = members.iter().map(Field::to_arrow).collect();
     // SAFETY: each column was made with its member's type and of this length.
@@ -336,23 +354,18 @@ fn records(
 /// Offsets out of ends, which must be `rows` and ascend, and the last of them.
 fn offsets(ends: &[u32], rows: usize) -> Result<(OffsetBuffer<i32>, usize), Broken> {
     same_length(ends.len(), rows)?;
-    let mut offsets = Vec::with_capacity(rows + 1);
-    offsets.push(0);
-    let mut last = 0;
-    let mut ascending = true;
-    for &end in ends {
-        ascending &= last <= end;
-        last = end;
-        offsets.push(end as i32);
-    }
-    if !ascending {
+    if !all_pairs(ends, |end, next| end <= next) {
         return Err(Broken::new("a value ends before it starts"));
     }
+    let last = ends.last().copied().unwrap_or(0);
     if i32::try_from(last).is_err() {
         return Err(Broken::new(format!(
             "a value ends at {last}, past what a column can hold"
         )));
     }
+    let mut offsets = Vec::with_capacity(rows + 1);
+    offsets.push(0);
+    offsets.extend(ends.iter().map(|&end| end as i32));
     // SAFETY: from 0 on, ascending, and none is negative since the last is not.
     Ok((
         unsafe { OffsetBuffer::new_unchecked(offsets.into()) },
@@ -377,11 +390,17 @@ fn check_utf8(data: &[u8], offsets: &[i32]) -> Result<(), Broken> {
     }
 }
 
-fn validity(bits: Vec<u8>, rows: usize, nullable: bool) -> Result<Option<NullBuffer>, Broken> {
+fn validity(
+    bits: Vec<u8>,
+    rows: usize,
+    nullable: bool,
+    hidden: Option<&NullBuffer>,
+) -> Result<Option<NullBuffer>, Broken> {
     let nulls = NullBuffer::new(bitmap(bits, rows)?);
     match nulls.null_count() {
         0 => Ok(None),
         _ if nullable => Ok(Some(nulls)),
+        _ if hidden.is_some_and(|hidden| hidden.contains(&nulls)) => Ok(None),
         missing => Err(Broken::new(format!(
             "{missing} missing values, and none may be"
         ))),
@@ -406,8 +425,12 @@ fn same_length(values: usize, rows: usize) -> Result<(), Broken> {
     }
 }
 
-/// Texts are among the symbols, or missing.
-fn check_symbols(array: &StringArray, symbols: &[String]) -> Result<(), Broken> {
+/// Texts are among the symbols, or missing, or hidden.
+fn check_symbols(
+    array: &StringArray,
+    symbols: &[String],
+    hidden: Option<&NullBuffer>,
+) -> Result<(), Broken> {
     let words: Vec<(u64, usize)> = symbols
         .iter()
         .filter(|symbol| symbol.len() <= 8)
@@ -424,7 +447,7 @@ fn check_symbols(array: &StringArray, symbols: &[String]) -> Result<(), Broken> 
             let text = &data[start..start + length];
             symbols.iter().any(|symbol| symbol.as_bytes() == text)
         };
-        if !known && array.is_valid(row) {
+        if !known && array.is_valid(row) && hidden.is_none_or(|hidden| hidden.is_valid(row)) {
             let text = String::from_utf8_lossy(&data[start..start + length.min(100)]);
             let symbols = symbols.join("|");
             return Err(Broken::new(format!("`{text}` is none of {symbols}")));
@@ -447,17 +470,30 @@ fn word(data: &[u8], start: usize, length: usize) -> u64 {
 
 /// The same for symbols anywhere in an array: hosts read texts as symbols
 /// without looking, so an input that is passed on may hold any text.
-fn check_symbols_within(array: &ArrayRef, data_type: &DataType) -> Result<(), Broken> {
-    use arrow_array::cast::AsArray;
+fn check_symbols_within(
+    array: &dyn Array,
+    data_type: &DataType,
+    hidden: Option<&NullBuffer>,
+) -> Result<(), Broken> {
     match data_type {
-        DataType::Symbol(symbols) => check_symbols(array.as_string(), symbols),
+        DataType::Symbol(symbols) => check_symbols(array.as_string(), symbols, hidden),
         DataType::List(element) => {
-            check_symbols_within(array.as_list::<i32>().values(), &element.data_type)
+            let lists = array.as_list::<i32>();
+            let offsets = lists.value_offsets();
+            let start = offsets[0] as usize;
+            let end = offsets[lists.len()] as usize;
+            let elements = lists.values().slice(start, end - start);
+            check_symbols_within(&elements, &element.data_type, None)
         }
-        DataType::Record(members) => members
-            .iter()
-            .zip(array.as_struct().columns())
-            .try_for_each(|(member, column)| check_symbols_within(column, &member.data_type)),
+        DataType::Record(members) => {
+            let hidden = NullBuffer::union(hidden, array.nulls());
+            members
+                .iter()
+                .zip(array.as_struct().columns())
+                .try_for_each(|(member, column)| {
+                    check_symbols_within(column, &member.data_type, hidden.as_ref())
+                })
+        }
         _ => Ok(()),
     }
 }
@@ -465,7 +501,6 @@ fn check_symbols_within(array: &ArrayRef, data_type: &DataType) -> Result<(), Br
 /// The same array with its type spelt as the schema does: nested fields may be
 /// called otherwise, or be missing less often, in what was passed on.
 fn as_declared(array: ArrayRef, declared: &DataType) -> ArrayRef {
-    use arrow_array::cast::AsArray;
     match declared {
         DataType::List(element) => {
             let lists = array.as_list::<i32>();

@@ -37,8 +37,7 @@ impl<'a> Input<'a> {
                 schema.fields.len()
             )));
         }
-        let rows =
-            u32::try_from(given.rows).map_err(|_| mismatch("more than u32::MAX rows".into()))?;
+        let rows = count(given.rows)?;
         let mut columns = Vec::with_capacity(given.columns.len());
         for column in given.columns {
             if column.len() != given.rows {
@@ -74,6 +73,11 @@ impl<'a> Input<'a> {
             columns,
         })
     }
+}
+
+/// How many rows or groups, as the contract counts them.
+pub fn count(rows: usize) -> Result<u32, Failure> {
+    u32::try_from(rows).map_err(|_| mismatch(format!("{rows} rows at once")))
 }
 
 /// A column and all that it holds, depth first.
