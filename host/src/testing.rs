@@ -466,3 +466,6 @@ impl TestError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::logic::{Kind, LoadError, Loader, ModuleInfo};
+use crate::logic::{LoadError, Loader, ModuleInfo};
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -289,23 +289,12 @@ impl fmt::Display for Built {
             .max()
             .unwrap_or(0);
         for operator in operators {
-            let (name, kind) = (&operator.name, kind_name(operator.kind));
+            let (name, kind) = (&operator.name, operator.kind.name());
             let about = operator.doc.lines().next().unwrap_or_default();
             let line = format!("  {name:width$}  {kind:9}  {about}");
             write!(f, "\n{}", line.trim_end())?;
         }
         Ok(())
-    }
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Filter => "filter",
-        Kind::Transform => "transform",
-        Kind::Aggregate => "aggregate",
-        Kind::Process => "process",
-        Kind::Join => "join",
-        Kind::Recommend => "recommend",
     }
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::logic::{Module, OperatorInfo};
+use crate::logic::{Kind, Module, OperatorInfo};
 use crate::schema::Schema;
 
 /// Takes nothing for a plugin.
