@@ -28,5 +28,7 @@ pub mod sink;
 pub mod source;
 /// Keyed state: typed tables.
 pub mod state;
+/// Points in time as text, in and out.
+pub mod timestamp;
 /// Which rows belong together, and when their result is due.
 pub mod window;
