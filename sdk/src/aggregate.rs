@@ -6,7 +6,7 @@ use crate::bindings::exports::sluicebox::plugin::operators::{
 };
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::operator::Shape;
-use crate::record::{Columns, Origin, Record, Writer, push_reserved};
+use crate::record::{Origin, Record, Table, Writer, push_reserved};
 use crate::transform::{Outputs, Rows};
 use crate::{Parameters, Reject, Timestamp, Window};
 
@@ -133,7 +133,8 @@ pub fn accumulate<A: Aggregate>(
     groups: &[u32],
     states: &States,
 ) -> Accumulated {
-    let fold = Fold::new(aggregate, input, groups, states);
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
     match fold.quickly(|_, _| ()) {
         Some(states) => accumulated(&states, Vec::new()),
         None => {
@@ -150,7 +151,8 @@ pub fn accumulate_each<A: Aggregate>(
     groups: &[u32],
     states: &States,
 ) -> AccumulatedEach {
-    let fold = Fold::new(aggregate, input, groups, states);
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
     let mut results = Results::new(aggregate, input.rows as usize);
     let (states, rejects) = match fold.quickly(|row, state| results.add(row, state)) {
         Some(states) => (states, Vec::new()),
@@ -207,16 +209,16 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
 /// Rows on their way into states.
 struct Fold<'a, A: Aggregate> {
     aggregate: &'a A,
-    input: &'a Batch,
+    input: &'a Table<'a>,
     groups: &'a [u32],
     given: &'a States,
 }
 
 impl<'a, A: Aggregate> Fold<'a, A> {
-    fn new(aggregate: &'a A, input: &'a Batch, groups: &'a [u32], given: &'a States) -> Self {
+    fn new(aggregate: &'a A, input: &'a Table<'a>, groups: &'a [u32], given: &'a States) -> Self {
         assert_eq!(
             groups.len(),
-            input.rows as usize,
+            input.rows(),
             "the host sent another number of groups than of rows"
         );
         Fold {
@@ -232,11 +234,11 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     #[inline(always)]
     fn quickly(&self, mut taken: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
         let mut states = starting_states::<A>(self.given);
-        let mut reader = Columns::read_by::<A::Input<'a>>(self.input);
+        let reader = self.input.reader::<A::Input<'a>>();
         for (row, &group) in self.groups.iter().enumerate() {
             let state = &mut states[group as usize];
-            // SAFETY: the rows are read in order, and there are so many.
-            let input = unsafe { A::Input::read(&mut reader, row) }.ok()?;
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) }.ok()?;
             self.aggregate.accumulate(state, input).ok()?;
             taken(row as u32, state);
         }
@@ -251,12 +253,12 @@ impl<'a, A: Aggregate> Fold<'a, A> {
         mut taken: impl FnMut(u32, &A::State),
     ) -> (Vec<A::State>, Vec<operators::Reject>) {
         let mut states = starting_states::<A>(self.given);
-        let mut reader = Columns::read_by::<A::Input<'a>>(self.input);
+        let reader = self.input.reader::<A::Input<'a>>();
         let mut rejects = Vec::new();
         for (row, &group) in self.groups.iter().enumerate() {
             let mut state = states[group as usize].clone();
-            // SAFETY: the rows are read in order, and there are so many.
-            let input = unsafe { A::Input::read(&mut reader, row) };
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) };
             let outcome = input
                 .map_err(Reject::from)
                 .and_then(|input| self.aggregate.accumulate(&mut state, input));
@@ -323,10 +325,11 @@ fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
 /// All states of a batch, with room for some more.
 fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
     let mut states = Vec::with_capacity(capacity.max(batch.rows as usize));
-    let mut reader = Columns::read_by::<A::State>(batch);
+    let table = Table::new(batch);
+    let reader = table.reader::<A::State>();
     for row in 0..batch.rows as usize {
-        // SAFETY: the rows are read in order, and there are so many.
-        match unsafe { A::State::read(&mut reader, row) } {
+        // SAFETY: the table has this row.
+        match unsafe { A::State::read(&reader, row) } {
             // SAFETY: there is room for all of them.
             Ok(state) => unsafe { push_reserved(&mut states, state) },
             Err(unreadable) => panic!("a stored state cannot be read: {unreadable}"),

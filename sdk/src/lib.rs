@@ -127,12 +127,16 @@ pub mod private {
         Accumulated, AccumulatedEach, Argument, Batch, Guest, Rows, States, Transformed, Windows,
     };
     pub use crate::bindings::sluicebox::plugin::columns::Column;
-    pub use crate::bindings::sluicebox::plugin::description::{Parameter, Plugin};
+    pub use crate::bindings::sluicebox::plugin::description::{
+        Parameter, Plugin, Value, ValueType,
+    };
     pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
     pub use crate::operator::{Entry, Operator, Shape, assert_distinct, open, opened, plugin};
-    pub use crate::parameters::{Arguments, describe as describe_parameter};
+    pub use crate::parameters::{
+        Arguments, describe as describe_parameter, symbol as symbol_parameter,
+    };
     pub use crate::record::{
-        Columns, Input, Origin, RecordWriter, SliceWriter, TextReader, Unreadable, Writer,
+        Columns, Input, Origin, RecordWriter, SliceWriter, SymbolReader, Table, Unreadable, Writer,
         schema_field,
     };
     pub use crate::text::{same, word};

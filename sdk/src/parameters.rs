@@ -2,12 +2,13 @@
 
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
 use crate::bindings::sluicebox::plugin::description::{Parameter, Value, ValueType};
+use crate::record::{Choice, Symbol};
 
 /// What a pipeline can set for an operator.
 ///
 /// Derive it for a struct; a transform takes it by reference after the row. A
-/// field may be `bool`, any integer or float, `String`, `Vec<String>`, or an
-/// `Option` of these, which may be left out. A field without a default must be
+/// field may be `bool`, any integer or float, `String`, `Vec<String>`, an enum
+/// with `#[derive(Symbol)]`, or an `Option` of these, which may be left out. A field without a default must be
 /// given. Doc comments are shown to those who build pipelines.
 ///
 /// ```
@@ -46,7 +47,8 @@ impl Parameters for () {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter",
     label = "not a type that pipelines can set",
-    note = "parameters are `bool`, integers, floats, `String`, `Vec<String>`, and `Option` of these"
+    note = "parameters are `bool`, integers, floats, `String`, `Vec<String>`, enums with \
+            `#[derive(Symbol)]`, and `Option` of these"
 )]
 pub trait ParameterType: Sized {
     #[doc(hidden)]
@@ -126,6 +128,16 @@ fn mismatch<T>(expected: &str, found: &Value) -> Result<T, String> {
         Value::Texts(value) => format!("{value:?}"),
     };
     Err(format!("expected {expected}, found {found}"))
+}
+
+/// Reads a parameter whose values are those of an enum.
+#[doc(hidden)]
+pub fn symbol<S: Symbol>(value: Value) -> Result<S, String> {
+    let expected = || Choice(S::TEXTS).to_string();
+    match &value {
+        Value::Text(text) => S::from_text(text).map_or_else(|| mismatch(&expected(), &value), Ok),
+        other => mismatch(&expected(), other),
+    }
 }
 
 impl ParameterType for bool {

@@ -1,28 +1,28 @@
 //! Decides how a struct of the author's maps to columns: which columns it has,
 //! how a row is read from them, and how rows become columns again.
 //!
-//! Rows are read in order, from the first to the last, so a reader keeps where
-//! it is and loads each end once. Readers and writers check their columns when
-//! they are made and nothing after that; hence their `unsafe` methods, whose
-//! callers are the loops in [`crate::transform`] and [`crate::aggregate`].
+//! A [`Table`] and its readers check the columns when they are made, and nothing
+//! is checked after that; hence the `unsafe` methods, whose callers are the loops
+//! in [`crate::transform`] and [`crate::aggregate`].
 
 mod flag;
 mod list;
 mod number;
 mod optional;
 mod symbol;
+mod table;
 mod text;
 
 use std::fmt;
 
 use crate::Reject;
-use crate::bindings::exports::sluicebox::plugin::operators::Batch;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
 pub use flag::Bits;
 pub use list::Element;
-pub use symbol::Symbol;
+pub use symbol::{Symbol, SymbolReader};
+pub use table::{Columns, Input, Table};
 pub use text::{SliceWriter, TextReader};
 
 /// A struct whose fields are the columns of a row.
@@ -80,21 +80,15 @@ pub trait Record<'a>: Sized {
 
     /// The fields whose columns an answer can pass on unchanged.
     #[doc(hidden)]
-    fn inputs(columns: &'a [Column]) -> Vec<Input<'a>>;
+    fn inputs(table: &'a Table<'_>) -> Vec<Input<'a>>;
 
     #[doc(hidden)]
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
 
     /// # Safety
-    /// Rows are read or skipped one after the other, from 0 to the `rows` that
-    /// the reader was made for.
+    /// `row` is less than the `rows` that the reader was made for.
     #[doc(hidden)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable>;
-
-    /// # Safety
-    /// As [`Record::read`].
-    #[doc(hidden)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize);
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
     /// # Safety
     /// The row has been reserved, and is written once.
@@ -139,12 +133,7 @@ pub trait Field<'a>: Sized {
     /// # Safety
     /// As [`Record::read`].
     #[doc(hidden)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable>;
-
-    /// # Safety
-    /// As [`Record::read`].
-    #[doc(hidden)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize);
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
     /// # Safety
     /// As [`Record::write`].
@@ -212,17 +201,6 @@ pub enum Packing {
     Bytes,
 }
 
-/// A column of the input that an answer can pass on: every row has a value.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct Input<'a> {
-    /// Counted in fields of the top level.
-    pub index: u32,
-    pub packing: Packing,
-    pub ends: &'a [u32],
-    pub data: &'a [u8],
-}
-
 /// Which input rows output rows are made from, and what could be passed on.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
@@ -238,101 +216,6 @@ impl Origin<'_, '_> {
         inputs: &[],
         parents: &[],
     };
-}
-
-impl<'a> Input<'a> {
-    pub fn of(index: usize, packing: Option<Packing>, column: &'a Column) -> Option<Self> {
-        let (Some(packing), None, Values::Packed(packed)) =
-            (packing, &column.validity, &column.values)
-        else {
-            return None;
-        };
-        Some(Input {
-            index: u32::try_from(index).ok()?,
-            packing,
-            ends: &packed.ends,
-            data: &packed.data,
-        })
-    }
-
-    /// The bytes at a row.
-    ///
-    /// # Safety
-    /// `row` is a row of the batch, and a reader has checked the column.
-    #[inline(always)]
-    pub unsafe fn at(&self, row: u32) -> *const [u8] {
-        let row = row as usize;
-        // SAFETY: `row` is in the column, whose ends lie in its data.
-        unsafe {
-            let start = match row {
-                0 => 0,
-                _ => *self.ends.get_unchecked(row - 1),
-            };
-            let end = *self.ends.get_unchecked(row);
-            std::ptr::slice_from_raw_parts(
-                self.data.as_ptr().add(start as usize),
-                (end - start) as usize,
-            )
-        }
-    }
-}
-
-/// The columns of a batch that are still to be given to a reader.
-#[doc(hidden)]
-pub struct Columns<'a> {
-    left: std::slice::Iter<'a, Column>,
-    /// Inside a record that may be missing, members may have no value either.
-    pub gaps: bool,
-}
-
-impl<'a> Columns<'a> {
-    /// Makes the reader of a whole batch.
-    #[inline(always)]
-    pub fn read_by<R: Record<'a>>(batch: &'a Batch) -> R::Reader {
-        assert_eq!(
-            batch.columns.len(),
-            R::COLUMNS,
-            "the host sent another number of columns than agreed"
-        );
-        let mut columns = Columns {
-            left: batch.columns.iter(),
-            gaps: false,
-        };
-        R::reader(&mut columns, batch.rows as usize)
-    }
-
-    /// The next column, of a field that has a value in each of `rows` rows.
-    pub fn next(&mut self, rows: usize) -> &'a Values {
-        let column = self.any();
-        if let (Some(validity), false) = (&column.validity, self.gaps) {
-            assert_length(validity.len(), rows.div_ceil(8));
-            // SAFETY: there is a bit for every row.
-            let complete = (0..rows).all(|row| unsafe { bit(validity, row) });
-            assert!(complete, "the host sent no value for a required field");
-        }
-        &column.values
-    }
-
-    /// The next column's validity, leaving the column for the next reader.
-    pub fn validity(&self, rows: usize) -> Option<&'a [u8]> {
-        let column = self.left.as_slice().first()?;
-        let validity = column.validity.as_deref()?;
-        assert_length(validity.len(), rows.div_ceil(8));
-        Some(validity)
-    }
-
-    /// The next column, a record's own.
-    pub fn record(&mut self, rows: usize) {
-        match self.next(rows) {
-            Values::None => {}
-            other => wrong_column("a record", other),
-        }
-    }
-
-    fn any(&mut self) -> &'a Column {
-        let column = self.left.next();
-        column.expect("the host sent fewer columns than agreed")
-    }
 }
 
 /// A value that is not what its field's type allows, and where.
@@ -399,7 +282,8 @@ impl From<Unreadable> for Reject {
 }
 
 /// As people list alternatives: `a`, `b` or `c`.
-struct Choice(&'static [&'static str]);
+#[doc(hidden)]
+pub struct Choice(pub &'static [&'static str]);
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -426,15 +310,6 @@ pub fn schema_field(name: &str, doc: &str, field_type: schemas::FieldType) -> sc
     }
 }
 
-/// # Safety
-/// There are more bits than `at`.
-#[inline(always)]
-unsafe fn bit(bits: &[u8], at: usize) -> bool {
-    // SAFETY: as the caller says.
-    let byte = unsafe { *bits.get_unchecked(at >> 3) };
-    byte >> (at & 7) & 1 == 1
-}
-
 /// Appends to a vector that has room.
 ///
 /// # Safety
@@ -448,41 +323,4 @@ pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
         values.as_mut_ptr().add(values.len()).write(value);
         values.set_len(values.len() + 1);
     }
-}
-
-fn assert_length(found: usize, expected: usize) {
-    assert!(
-        found >= expected,
-        "the host sent a column of {found} entries for {expected}"
-    );
-}
-
-/// Checks once what every read relies on: that ends lie in what they divide.
-fn assert_ends(ends: &[u32], rows: usize, total: Option<usize>) -> usize {
-    assert_length(ends.len(), rows);
-    let mut last = 0;
-    let mut falls = false;
-    for &end in &ends[..rows] {
-        falls |= end < last;
-        last = end;
-    }
-    let last = last as usize;
-    assert!(
-        !falls && total.is_none_or(|total| last <= total),
-        "the host sent ends that are not in order"
-    );
-    last
-}
-
-#[cold]
-fn wrong_column(expected: &str, found: &Values) -> ! {
-    let found = match found {
-        Values::None => "a record",
-        Values::Bits(_) => "bits",
-        Values::Packed(_) => "texts or bytes",
-        Values::Ends(_) => "a list",
-        Values::Input(_) => "a reference to an input",
-        _ => "other numbers",
-    };
-    panic!("the host sent {found} where {expected} was agreed");
 }

@@ -8,7 +8,7 @@ use crate::bindings::exports::sluicebox::plugin::operators::{self, Batch, Output
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::operator::Shape;
-use crate::record::{Columns, Input, Origin, Record, Writer};
+use crate::record::{Input, Origin, Record, Table, Writer};
 
 /// What a transform can return.
 ///
@@ -333,7 +333,7 @@ where
 #[doc(hidden)]
 #[inline(always)]
 pub fn run<'a, P, I, O, Form>(
-    batch: &'a Batch,
+    table: &'a Table<'_>,
     parameters: &'a P,
     transform: impl Fn(I, &'a P) -> O,
 ) -> Transformed
@@ -341,12 +341,12 @@ where
     I: Record<'a>,
     O: Answer<'a, Form>,
 {
-    let mut reader = Columns::read_by::<I>(batch);
-    let mut collector = O::Collector::new(batch.rows as usize, I::inputs(&batch.columns));
+    let reader = table.reader::<I>();
+    let mut collector = O::Collector::new(table.rows(), I::inputs(table));
     let mut rejects = Vec::new();
-    for row in 0..batch.rows {
-        // SAFETY: the rows are read in order, and there are so many.
-        let outcome = match unsafe { I::read(&mut reader, row as usize) } {
+    for row in 0..table.rows() as u32 {
+        // SAFETY: the table has this row.
+        let outcome = match unsafe { I::read(&reader, row as usize) } {
             Ok(input) => transform(input, parameters).collect(row, &mut collector),
             Err(unreadable) => Err(unreadable.into()),
         };

@@ -20,6 +20,13 @@ pub enum Action {
     Checkout,
 }
 
+impl Action {
+    /// What one item of this action adds to a cart: 1, −1 or nothing.
+    pub fn delta(self) -> i64 {
+        i64::from(self == Action::Add) - i64::from(self == Action::Remove)
+    }
+}
+
 /// What a cart has more, or fewer, of.
 #[derive(Record, Debug, PartialEq)]
 pub struct Change<'a> {
@@ -64,15 +71,11 @@ pub fn clean(event: Event<'_>, plausible: &Plausible) -> Result<(), Reject> {
 /// What an event changes in the user's cart; views and checkouts change nothing.
 #[operator]
 pub fn changes(event: Event<'_>) -> Option<Change<'_>> {
-    let delta = match event.action {
-        Action::Add => event.quantity,
-        Action::Remove => -event.quantity,
-        Action::View | Action::Checkout => return None,
-    };
-    Some(Change {
+    let each = event.action.delta();
+    (each != 0).then(|| Change {
         user_id: event.user_id,
         item_id: event.item_id,
-        delta,
+        delta: each * event.quantity,
     })
 }
 

@@ -28,12 +28,7 @@ impl Aggregate for RunningCart {
     type Output<'a> = InCart;
 
     fn accumulate(&self, cart: &mut InCart, event: CartEvent) -> Result<(), Reject> {
-        let delta = match event.action {
-            Action::Add => event.quantity,
-            Action::Remove => -event.quantity,
-            Action::View | Action::Checkout => 0,
-        };
-        cart.quantity += delta;
+        cart.quantity += event.action.delta() * event.quantity;
         Ok(())
     }
 

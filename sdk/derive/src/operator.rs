@@ -100,7 +100,7 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
                 parameters: &Self::Parameters,
                 input: &::sluicebox_sdk::private::Batch,
             ) -> ::sluicebox_sdk::private::Transformed {
-                #run(input, parameters, #call)
+                #run(&::sluicebox_sdk::private::Table::new(input), parameters, #call)
             }
         }
     })

@@ -1,7 +1,7 @@
 //! `#[derive(Record)]`: a reader and a writer with one part a field.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, GenericParam, Lifetime, Type, parse_quote};
 
@@ -23,9 +23,6 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let docs: Vec<String> = fields
         .iter()
         .map(|field| syntax::doc(&field.attrs))
-        .collect();
-    let values: Vec<_> = (0..fields.len())
-        .map(|i| format_ident!("value_{i}"))
         .collect();
     let indexes = 0..fields.len();
     // Errors about a field's type belong to where the field is written.
@@ -92,15 +89,15 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 fn inputs(
-                    columns: &#row [private::Column],
+                    table: &#row private::Table<'_>,
                 ) -> ::std::vec::Vec<private::Input<#row>> {
                     let mut inputs = ::std::vec::Vec::new();
-                    let mut at = 0;
+                    let mut column = 0;
                     #(
-                        inputs.extend(private::Input::of(#indexes, #parts::PASSES, &columns[at]));
-                        at += #parts::COLUMNS;
+                        inputs.extend(table.input(#indexes, #parts::PASSES, column));
+                        column += #parts::COLUMNS;
                     )*
-                    let _ = at;
+                    let _ = (table, column);
                     inputs
                 }
 
@@ -114,27 +111,19 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
                 #[inline(always)]
                 unsafe fn read(
-                    reader: &mut Reader<#row>,
+                    reader: &Reader<#row>,
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
-                    // Every field is read before any error is looked at: each
-                    // part must come past this row.
-                    // SAFETY: as the caller says, for each field.
-                    #(let #values = unsafe { #parts::read(&mut reader.#idents, row) };)*
+                    let _ = (reader, row);
                     ::core::result::Result::Ok(#record {
-                        #(#idents: match #values {
+                        // SAFETY: as the caller says, for each field.
+                        #(#idents: match unsafe { #parts::read(&reader.#idents, row) } {
                             ::core::result::Result::Ok(value) => value,
                             ::core::result::Result::Err(cause) => {
                                 return ::core::result::Result::Err(cause.within(#names));
                             }
                         },)*
                     })
-                }
-
-                #[inline(always)]
-                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
-                    // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::skip(&mut reader.#idents, row) };)*
                 }
 
                 #[inline(always)]
@@ -172,17 +161,11 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
                 #[inline(always)]
                 unsafe fn read(
-                    reader: &mut Reader<#row>,
+                    reader: &Reader<#row>,
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
                     // SAFETY: as the caller says.
                     unsafe { <Self as ::sluicebox_sdk::Record<#row>>::read(reader, row) }
-                }
-
-                #[inline(always)]
-                unsafe fn skip(reader: &mut Reader<#row>, row: usize) {
-                    // SAFETY: as the caller says.
-                    unsafe { <Self as ::sluicebox_sdk::Record<#row>>::skip(reader, row) }
                 }
 
                 #[inline(always)]

@@ -50,7 +50,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         texts.push(text);
     }
     let symbol = &input.ident;
-    let from_word = from_word(data, &texts);
+    let from_word = from_word(symbol, data, &texts);
     let idents: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     let first = &texts[0];
     let lengths = by_length.keys();
@@ -99,7 +99,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
             #[automatically_derived]
             impl<'row> ::sluicebox_sdk::Field<'row> for #symbol {
-                type Reader = private::TextReader<'row>;
+                type Reader = private::SymbolReader<'row>;
                 type Writer = private::SliceWriter<'row, true>;
 
                 fn describe(
@@ -116,29 +116,23 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 fn reader(
                     columns: &mut private::Columns<'row>,
                     rows: usize,
-                ) -> private::TextReader<'row> {
-                    private::TextReader::new(columns, rows)
+                ) -> private::SymbolReader<'row> {
+                    private::SymbolReader::new(columns, rows)
                 }
 
                 #[inline(always)]
                 unsafe fn read(
-                    reader: &mut private::TextReader<'row>,
+                    reader: &private::SymbolReader<'row>,
                     row: usize,
                 ) -> ::core::result::Result<Self, private::Unreadable> {
                     // SAFETY: as the caller says.
-                    let (word, text) = unsafe { reader.next_word(row) };
+                    let (word, text) = unsafe { reader.word(row) };
                     match Self::from_word(word, text) {
                         ::core::option::Option::Some(value) => ::core::result::Result::Ok(value),
                         ::core::option::Option::None => ::core::result::Result::Err(
                             private::Unreadable::symbol(TEXTS, text),
                         ),
                     }
-                }
-
-                #[inline(always)]
-                unsafe fn skip(reader: &mut private::TextReader<'row>, row: usize) {
-                    // SAFETY: as the caller says.
-                    unsafe { reader.next(row) };
                 }
 
                 #[inline(always)]
@@ -156,14 +150,35 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
             #[automatically_derived]
             impl ::sluicebox_sdk::Element<'_> for #symbol {}
+
+            #[automatically_derived]
+            impl ::sluicebox_sdk::ParameterType for #symbol {
+                const TYPE: private::ValueType = private::ValueType::Text;
+
+                fn from_value(
+                    value: private::Value,
+                ) -> ::core::result::Result<Self, ::std::string::String> {
+                    private::symbol_parameter(value)
+                }
+
+                fn into_value(self) -> ::core::option::Option<private::Value> {
+                    let text = ::sluicebox_sdk::Symbol::text(&self);
+                    ::core::option::Option::Some(private::Value::Text(text.into()))
+                }
+            }
         };
     })
 }
 
 /// Reads a value, given the first eight bytes as a number.
-fn from_word(data: &DataEnum, texts: &[String]) -> TokenStream {
+///
+/// The comparisons are added up to the number of the value (from 1) and, above
+/// it, the length of its text. A chain of conditions would become branches that
+/// are as hard to predict as the data.
+fn from_word(symbol: &syn::Ident, data: &DataEnum, texts: &[String]) -> TokenStream {
     const MANY: usize = 8;
-    if texts.len() > MANY || texts.iter().any(|text| text.len() > size_of::<u64>()) {
+    let fits = |text: &String| text.len() <= size_of::<u64>() && !text.contains('\0');
+    if texts.len() > MANY || !texts.iter().all(fits) {
         return quote! {
             #[inline(always)]
             fn from_word(_word: u64, text: &[u8]) -> ::core::option::Option<Self> {
@@ -171,23 +186,31 @@ fn from_word(data: &DataEnum, texts: &[String]) -> TokenStream {
             }
         };
     }
-    let numbers: Vec<usize> = (0..texts.len()).collect();
-    let lengths = texts.iter().map(|text| text.len());
+    let numbers = 1..=texts.len() as u32;
+    let sums = texts.iter().zip(numbers).map(|(text, number)| {
+        let length = text.len() as u32;
+        length << 8 | number
+    });
     let idents = data.variants.iter().map(|variant| &variant.ident);
-    let unknown = texts.len();
+    let count = texts.len();
     quote! {
         #[inline(always)]
         fn from_word(word: u64, text: &[u8]) -> ::core::option::Option<Self> {
-            let mut number = #unknown;
+            let mut sum = 0;
             #(
-                let different = word ^ const { private::word(#texts.as_bytes()) };
-                let different = different | (text.len() ^ #lengths) as u64;
-                number = if different == 0 { #numbers } else { number };
+                let same = word == const { private::word(#texts.as_bytes()) };
+                sum += #sums * u32::from(same);
             )*
-            match number {
-                #(#numbers => ::core::option::Option::Some(Self::#idents),)*
-                _ => ::core::option::Option::None,
+            // Texts that go on after a value's are told by their length.
+            if sum == 0 || (sum >> 8) as usize != text.len() {
+                return ::core::option::Option::None;
             }
+            // Looked up, since a `match` would be merged with the author's.
+            static VALUES: [#symbol; #count] = [#(#symbol::#idents),*];
+            let index = (sum & 0xff) as usize - 1;
+            // SAFETY: sums end in the number of a value, counted from 1; a
+            // value of an enum without fields is nothing but its bits.
+            ::core::option::Option::Some(unsafe { VALUES.as_ptr().add(index).read() })
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Booleans, one bit a row.
 
-use super::{
-    Columns, Field, Origin, Unreadable, Writer, assert_length, bit, schema_field, wrong_column,
-};
+use super::table::{assert_length, bit, wrong};
+use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -55,23 +54,20 @@ impl<'a> Field<'a> for bool {
     }
 
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        match columns.next(rows) {
+        match columns.values(rows) {
             Values::Bits(bits) => {
                 assert_length(bits.len(), rows.div_ceil(8));
                 bits
             }
-            other => wrong_column("bool", other),
+            other => wrong("bool", other),
         }
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         // SAFETY: the reader has a bit for every row.
         Ok(unsafe { bit(reader, row) })
     }
-
-    #[inline(always)]
-    unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
 
     #[inline(always)]
     unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {

@@ -1,19 +1,14 @@
 //! Lists: where each row's elements end, and then the elements of all rows.
 //! Except for `Vec<u8>`, which is bytes.
 
-use super::{
-    Columns, Field, Origin, Unreadable, Writer, assert_ends, push_reserved, schema_field,
-    wrong_column,
-};
+use super::{Columns, Field, Origin, Unreadable, Writer, push_reserved, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Elements of one row after the other.
+/// Elements, and where each row's are.
 #[doc(hidden)]
 pub struct ListReader<'a, R> {
-    ends: &'a [u32],
-    /// Where the next row's elements start.
-    start: u32,
+    offsets: &'a [u32],
     elements: R,
 }
 
@@ -90,49 +85,25 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
     }
 
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        let ends = match columns.next(rows) {
-            Values::Ends(ends) => ends,
-            other => wrong_column("a list", other),
-        };
-        let elements = assert_ends(ends, rows, None);
+        let offsets = columns.lists(rows);
         ListReader {
-            ends,
-            start: 0,
-            elements: T::reader(columns, elements),
+            offsets,
+            elements: T::reader(columns, offsets[rows] as usize),
         }
     }
 
     #[inline]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: there is an end for every row; the elements are read in
-        // order, up to the last end, for which their reader was made.
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
+        // SAFETY: there is one more offset than there are rows; they ascend, to
+        // the number of elements that their reader was made for.
         unsafe {
-            let end = *reader.ends.get_unchecked(row);
-            let start = std::mem::replace(&mut reader.start, end);
+            let start = *reader.offsets.get_unchecked(row);
+            let end = *reader.offsets.get_unchecked(row + 1);
             let mut elements = Vec::with_capacity((end - start) as usize);
-            let mut unreadable = None;
             for element in start..end {
-                match T::read(&mut reader.elements, element as usize) {
-                    Ok(element) => push_reserved(&mut elements, element),
-                    Err(cause) => unreadable = unreadable.or(Some(cause)),
-                }
+                push_reserved(&mut elements, T::read(&reader.elements, element as usize)?);
             }
-            match unreadable {
-                None => Ok(elements),
-                Some(cause) => Err(cause),
-            }
-        }
-    }
-
-    #[inline]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as in `read`.
-        unsafe {
-            let end = *reader.ends.get_unchecked(row);
-            let start = std::mem::replace(&mut reader.start, end);
-            for element in start..end {
-                T::skip(&mut reader.elements, element as usize);
-            }
+            Ok(elements)
         }
     }
 

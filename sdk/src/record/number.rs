@@ -1,8 +1,7 @@
 //! Integers, floats and times: one value a row, as it lies in memory.
 
-use super::{
-    Columns, Field, Origin, Unreadable, Writer, schema_field, wrong_column,
-};
+use super::table::wrong;
+use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
 use crate::Timestamp;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
@@ -30,20 +29,17 @@ macro_rules! number {
 
             #[inline(always)]
             fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-                match columns.next(rows) {
+                match columns.values(rows) {
                     Values::$type(values) => &values[..rows],
-                    other => wrong_column(stringify!($number), other),
+                    other => wrong(stringify!($number), other),
                 }
             }
 
             #[inline(always)]
-            unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+            unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
                 // SAFETY: the reader has as many values as there are rows.
                 Ok(unsafe { *reader.get_unchecked(row) })
             }
-
-            #[inline(always)]
-            unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
 
             #[inline(always)]
             unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
@@ -110,13 +106,10 @@ impl<'a> Field<'a> for Timestamp {
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         // SAFETY: as the caller says.
         unsafe { i64::read(reader, row) }.map(Timestamp)
     }
-
-    #[inline(always)]
-    unsafe fn skip(_reader: &mut Self::Reader, _row: usize) {}
 
     #[inline(always)]
     unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {

@@ -1,6 +1,7 @@
 //! Values that may be missing.
 
-use super::{Bits, Columns, Field, Origin, Packing, Unreadable, Writer, bit};
+use super::table::bit;
+use super::{Bits, Columns, Field, Origin, Packing, Unreadable, Writer};
 use crate::bindings::sluicebox::plugin::columns::Column;
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -71,27 +72,17 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     }
 
     #[inline(always)]
-    unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
         let present = match reader.validity {
             None => true,
             // SAFETY: there is a bit for every row.
             Some(bits) => unsafe { bit(bits, row) },
         };
-        // SAFETY: as the caller says.
-        unsafe {
-            if present {
-                T::read(&mut reader.values, row).map(Some)
-            } else {
-                T::skip(&mut reader.values, row);
-                Ok(None)
-            }
+        match present {
+            // SAFETY: as the caller says.
+            true => unsafe { T::read(&reader.values, row) }.map(Some),
+            false => Ok(None),
         }
-    }
-
-    #[inline(always)]
-    unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-        // SAFETY: as the caller says.
-        unsafe { T::skip(&mut reader.values, row) }
     }
 
     #[inline(always)]

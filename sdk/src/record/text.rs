@@ -8,34 +8,25 @@
 
 use std::marker::PhantomData;
 
-use super::{
-    Columns, Field, Input, Origin, Packing, Unreadable, Writer, assert_ends, schema_field,
-    wrong_column,
-};
+use super::{Columns, Field, Origin, Packing, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::text;
 
-/// Slices of a column, in the order of its rows.
+/// Slices of a column.
 #[doc(hidden)]
 pub struct TextReader<'a> {
     data: *const u8,
-    len: usize,
-    ends: *const u32,
-    /// Where the next row's slice starts.
-    start: u32,
-    column: PhantomData<&'a Packed>,
+    offsets: *const u32,
+    column: PhantomData<&'a [u8]>,
 }
 
 impl<'a> TextReader<'a> {
     #[inline(always)]
-    pub fn new(columns: &mut Columns<'a>, rows: usize) -> Self {
-        let packed = checked(columns, rows);
+    pub fn new((data, offsets): (&'a [u8], &'a [u32])) -> Self {
         TextReader {
-            data: packed.data.as_ptr(),
-            len: packed.data.len(),
-            ends: packed.ends.as_ptr(),
-            start: 0,
+            data: data.as_ptr(),
+            offsets: offsets.as_ptr(),
             column: PhantomData,
         }
     }
@@ -43,44 +34,14 @@ impl<'a> TextReader<'a> {
     /// # Safety
     /// As [`Field::read`].
     #[inline(always)]
-    pub unsafe fn next(&mut self, row: usize) -> &'a [u8] {
-        // SAFETY: ends ascend and lie in the data, as was checked for all rows;
-        // `start` is the end of the row before.
+    pub unsafe fn slice(&self, row: usize) -> &'a [u8] {
+        // SAFETY: there is one more offset than there are rows; they ascend and
+        // lie in the data.
         unsafe {
-            let end = *self.ends.add(row);
-            let start = std::mem::replace(&mut self.start, end);
-            std::slice::from_raw_parts(self.data.add(start as usize), (end - start) as usize)
+            let start = *self.offsets.add(row) as usize;
+            let end = *self.offsets.add(row + 1) as usize;
+            std::slice::from_raw_parts(self.data.add(start), end - start)
         }
-    }
-
-    /// The next slice, with its first eight bytes as a number.
-    ///
-    /// # Safety
-    /// As [`Field::read`].
-    #[inline(always)]
-    pub unsafe fn next_word(&mut self, row: usize) -> (u64, &'a [u8]) {
-        let start = self.start as usize;
-        // SAFETY: as the caller says.
-        let slice = unsafe { self.next(row) };
-        let word = if start + size_of::<u64>() <= self.len {
-            // SAFETY: the column's data has eight bytes from here; those after
-            // the slice's end are of no account.
-            let bytes = unsafe { slice.as_ptr().cast::<[u8; 8]>().read_unaligned() };
-            text::cut(u64::from_le_bytes(bytes), slice.len())
-        } else {
-            text::word(slice)
-        };
-        (word, slice)
-    }
-}
-
-fn checked<'a>(columns: &mut Columns<'a>, rows: usize) -> &'a Packed {
-    match columns.next(rows) {
-        Values::Packed(packed) => {
-            assert_ends(&packed.ends, rows, Some(packed.data.len()));
-            packed
-        }
-        other => wrong_column("text or bytes", other),
     }
 }
 
@@ -176,17 +137,17 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     /// The input that has all these slices at these parents.
     fn passed_on(&self, origin: Origin<'a, '_>) -> Option<u32> {
         let (first, parent) = (self.slices.first()?, origin.parents.first()?);
-        // SAFETY: parents are rows of the batch that the inputs are columns of.
-        let is = |slice: &&'a [u8], input: &Input<'a>, parent: u32| unsafe {
-            std::ptr::eq(*slice, input.at(parent))
-        };
         let mut inputs = origin.inputs.iter();
-        let input = inputs
-            .find(|input| (input.packing == Packing::Text) == TEXT && is(first, input, *parent))?;
-        let rows = self.slices.iter().zip(origin.parents);
-        rows.map(|(slice, &parent)| is(slice, input, parent))
-            .fold(true, |all, this| all & this)
-            .then_some(input.index)
+        // SAFETY, here and below: parents are rows of the table that the inputs
+        // are columns of.
+        let input = inputs.find(|input| {
+            (input.packing == Packing::Text) == TEXT && unsafe { input.is(first, *parent) }
+        })?;
+        let mut all = true;
+        for (slice, &parent) in self.slices.iter().zip(origin.parents) {
+            all &= unsafe { input.is(slice, parent) };
+        }
+        all.then_some(input.index)
     }
 }
 
@@ -252,19 +213,13 @@ macro_rules! packed {
 
             #[inline(always)]
             fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-                TextReader::new(columns, rows)
+                TextReader::new(columns.packed(rows))
             }
 
             #[inline(always)]
-            unsafe fn read(reader: &mut Self::Reader, row: usize) -> Result<Self, Unreadable> {
+            unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
                 // SAFETY: as the caller says.
-                Ok($read(unsafe { reader.next(row) }))
-            }
-
-            #[inline(always)]
-            unsafe fn skip(reader: &mut Self::Reader, row: usize) {
-                // SAFETY: as the caller says.
-                unsafe { reader.next(row) };
+                Ok($read(unsafe { reader.slice(row) }))
             }
 
             #[inline(always)]
