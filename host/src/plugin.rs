@@ -6,7 +6,7 @@
 //! ask of the host, [`instance`] calls it, [`boundary`] takes rows in and out,
 //! [`limits`] and [`engine`] stop it.
 
-mod boundary;
+pub(crate) mod boundary;
 mod contract;
 mod describe;
 mod engine;
