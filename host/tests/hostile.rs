@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
@@ -28,7 +28,10 @@ const PATIENT: Limits = Limits {
     ..LIMITS
 };
 
-fn plugin(name: &str) -> Arc<Plugin> {
+/// Kept, so that it is compiled once.
+static HOSTILE: LazyLock<Plugin> = LazyLock::new(|| plugin("hostile"));
+
+fn plugin(name: &str) -> Plugin {
     common::LOADER
         .plugin(&common::plugin_file(name))
         .unwrap_or_else(|error| panic!("{error}"))
@@ -39,7 +42,7 @@ fn factory(operator: &str, arguments: &[(&str, Value)], limits: Limits) -> Arc<d
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
         .collect();
-    plugin("hostile")
+    HOSTILE
         .factory(operator, &arguments, limits, "hostile")
         .unwrap_or_else(|failure| panic!("{failure}"))
 }
@@ -145,7 +148,7 @@ fn memory_is_limited() {
         memory_bytes_max: 64 << 10,
         ..LIMITS
     };
-    let refused = plugin("hostile").factory("pass", &[], too_little, "hostile");
+    let refused = HOSTILE.factory("pass", &[], too_little, "hostile");
     assert_eq!(refused.err().unwrap().kind, FailureKind::Memory);
 }
 
@@ -338,7 +341,7 @@ fn arguments_that_the_plugin_refuses_show_when_the_operator_is_made() {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect();
-        let made = plugin("hostile").factory("misjudge", &arguments, LIMITS, "hostile");
+        let made = HOSTILE.factory("misjudge", &arguments, LIMITS, "hostile");
         let failure = made.err().unwrap();
         assert_eq!(failure.kind, FailureKind::Open);
         failure.message

@@ -3,10 +3,11 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use common::LOADER;
 use expect_test::{Expect, expect};
+use sluicebox::logic::Loader;
+use sluicebox::plan::Limits;
 
 /// Loads a file of these bytes; the message without the file's path.
 fn check(bytes: &[u8], expected: Expect) {
@@ -173,16 +174,23 @@ fn components_that_are_no_plugins_of_this_host() {
 }
 
 #[test]
-fn a_plugin_is_compiled_once_until_its_file_changes() {
+fn a_plugin_is_compiled_once_while_an_operator_of_it_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cart.wasm");
+    let load = || {
+        let module = LOADER.load(&path).unwrap();
+        module
+            .factory("adds", &[], Limits::default(), "adds")
+            .unwrap()
+    };
     std::fs::write(&path, cart()).unwrap();
-    let first = LOADER.plugin(&path).unwrap();
-    let again = LOADER.plugin(&path).unwrap();
-    assert!(Arc::ptr_eq(&first, &again));
+    let first = load();
+    let again = load();
+    assert!(std::ptr::eq(first.info(), again.info()));
 
     // The same plugin in other bytes.
     std::fs::write(&path, cart_with("expected at most", "expected so much")).unwrap();
-    let changed = LOADER.plugin(&path).unwrap();
-    assert_ne!(first.inspect().digest, changed.inspect().digest);
+    let changed = load();
+    assert!(!std::ptr::eq(first.info(), changed.info()));
+    assert_ne!(first.digest(), changed.digest());
 }

@@ -12,7 +12,7 @@ use sluicebox::logic::{
 use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
 
-fn cart() -> Arc<Plugin> {
+fn cart() -> Plugin {
     common::LOADER
         .plugin(&common::plugin_file("cart"))
         .unwrap_or_else(|error| panic!("{error}"))
