@@ -19,7 +19,6 @@ mod source;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::aggregate::Timing;
 use self::columns::{Relation, Upstream};
 use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
@@ -206,7 +205,9 @@ impl<'a> Builder<'a> {
             let timing = resolved.timing.as_ref();
             let keys = self.keys(operator, &title, ups);
             let late = known
-                .filter(|_| late_wanted && timing.is_some_and(Timing::has_late))
+                .filter(|_| {
+                    late_wanted && timing.is_some_and(|timing| timing.window.has_late_rows())
+                })
                 .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
             let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
                 self.aggregate_output(operator, &title, output, keys, timing)
