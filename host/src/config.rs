@@ -5,19 +5,19 @@
 //! at them. What they mean together (whether an input exists, whether types
 //! agree) is decided by [`crate::plan::build`], which reports in the same way.
 
-/// Types of columns.
-mod column;
 /// Mistakes with their places, and how they are shown.
 mod diagnostics;
-mod operator;
-/// Durations and sizes as people write them.
-pub(crate) mod quantity;
-/// TOML tables, read key by key.
-mod reader;
-mod sink;
-mod source;
 /// The nearest valid name.
 pub(crate) mod suggest;
+/// TOML tables, read key by key.
+mod reader;
+/// Durations and sizes as people write them.
+pub(crate) mod quantity;
+mod source;
+/// Types of columns.
+mod column;
+mod operator;
+mod sink;
 
 use std::io::Read;
 use std::path::Path;
@@ -27,7 +27,7 @@ use toml::de::DeTable;
 
 pub use column::Column;
 pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
-pub use operator::{BoundsChoice, InputName, Operator, OperatorName};
+pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
 pub use sink::{Sink, SinkKind};
 pub use source::{RowFormat, Source, SourceKind};
 pub use toml::Spanned;

@@ -5,14 +5,14 @@
 
 /// From config to plan, and every mistake on the way.
 mod build;
+/// What is odd and runs all the same.
+mod warnings;
 /// The plan as people read it.
 mod draw;
 /// The plan as programs read it.
 mod json;
 #[cfg(test)]
 mod tests;
-/// What is odd and runs all the same.
-mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -4,17 +4,17 @@
 //! A mistake does not stop the checks: what depends on it is passed over
 //! (`None`), everything else is still looked at, so that one run shows all.
 
-/// What only aggregates have: key, window, lateness, bounds.
-mod aggregate;
-/// Fields that an operator reads, found in what comes.
-mod columns;
-/// That nothing is written where something else is read or written.
-mod files;
 /// Names, inputs and the order of flow.
 mod graph;
 /// Which operator of which plugin, with which arguments.
 mod plugin;
 mod source;
+/// Fields that an operator reads, found in what comes.
+mod columns;
+/// What only aggregates have: key, window, lateness, bounds.
+mod aggregate;
+/// That nothing is written where something else is read or written.
+mod files;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -234,23 +234,20 @@ impl Builder<'_> {
         place: &Span,
         up: &Upstream,
     ) -> Option<usize> {
-        let column = match up.find(name) {
-            Ok(column) => column,
-            Err(_) => {
-                let fields = &up.relation.schema.fields;
-                let names = fields.iter().map(|field| field.name.as_str());
-                let nouns = format!("fields of {}", up.title);
-                self.mistakes.push(
-                    Mistake::new(format!(
-                        "{title} has the key `{name}`; {} has no such field",
-                        up.title
-                    ))
-                    .at(place.clone(), "the key")
-                    .at(up.place.clone(), "rows come from here")
-                    .help(suggest::help(name, &nouns, names)),
-                );
-                return None;
-            }
+        let Ok(column) = up.find(name) else {
+            let fields = &up.relation.schema.fields;
+            let names = fields.iter().map(|field| field.name.as_str());
+            let nouns = format!("fields of {}", up.title);
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} has the key `{name}`; {} has no such field",
+                    up.title
+                ))
+                .at(place.clone(), "the key")
+                .at(up.place.clone(), "rows come from here")
+                .help(suggest::help(name, &nouns, names)),
+            );
+            return None;
         };
         let field = up.field(column);
         let reason = match field.data_type {

@@ -19,32 +19,44 @@ fn check(bytes: Option<&[u8]>, expected: Expect) {
 
 #[test]
 fn no_file() {
-    check(None, expect![[r#"
+    check(
+        None,
+        expect![[r#"
         x cannot read the pipeline /pipelines/shop.toml: No such file or directory (os error 2)
-          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]]);
+          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]],
+    );
 }
 
 #[test]
 fn not_text() {
-    check(Some(b"name = 'x'\n\xff\xfe"), expect![[r#"
+    check(
+        Some(b"name = 'x'\n\xff\xfe"),
+        expect![[r#"
         x /pipelines/shop.toml is not text: line 2 has bytes that are not UTF-8
-          help: a pipeline's file is TOML in UTF-8: save it in that encoding"#]]);
+          help: a pipeline's file is TOML in UTF-8: save it in that encoding"#]],
+    );
 }
 
 #[test]
 fn far_too_large() {
-    check(Some(&vec![b'\n'; 5 << 20]), expect![[r#"
+    check(
+        Some(&vec![b'\n'; 5 << 20]),
+        expect![[r#"
         x /pipelines/shop.toml is larger than 4MiB, so no pipeline
-          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]]);
+          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]],
+    );
 }
 
 #[test]
 fn an_empty_file() {
-    check(Some(b""), expect![[r#"
+    check(
+        Some(b""),
+        expect![[r#"
         x the pipeline has no `name`
            ,-[/pipelines/shop.toml:1:1]
            `----
-          help: add `name = …`: what its checkpoints and dead letters are known by"#]]);
+          help: add `name = …`: what its checkpoints and dead letters are known by"#]],
+    );
 }
 
 #[test]
