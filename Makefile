@@ -36,7 +36,7 @@ host: setup
 # The tests load these as Wasm.
 plugins: setup
 	@echo "building the plugins for wasm32-wasip2"
-	@$(cargo) build --release --locked --target wasm32-wasip2 -p cart -p basics -p hostile
+	@$(cargo) build --release --locked --target wasm32-wasip2 -p cart -p basics -p hostile -p lawless
 
 demo: host
 	@$(sluicebox) build plugins/cart

@@ -18,8 +18,6 @@ mod sink;
 mod source;
 /// The nearest valid name.
 pub(crate) mod suggest;
-#[cfg(test)]
-mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

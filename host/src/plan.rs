@@ -10,7 +10,7 @@ mod draw;
 /// The plan as programs read it.
 mod json;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 /// What is odd and runs all the same.
 mod warnings;
 

@@ -6,7 +6,7 @@
 //! ask of the host, [`instance`] calls it, [`boundary`] takes rows in and out,
 //! [`limits`] and [`engine`] stop it.
 
-mod boundary;
+pub(crate) mod boundary;
 mod contract;
 mod describe;
 mod engine;
@@ -45,16 +45,18 @@ const DESCRIBE_LIMITS: Limits = Limits {
 /// Compiles plugins, each once however many nodes use it. One a process.
 pub struct PluginLoader {
     engine: Engine,
-    /// By path and digest, while somebody uses them.
-    loaded: Mutex<HashMap<(PathBuf, String), Weak<Plugin>>>,
+    /// By path and digest, as long as a plugin or an operator of it is there.
+    loaded: Mutex<HashMap<(PathBuf, String), Weak<Loaded>>>,
 }
 
 /// A plugin that has been compiled and has described itself.
-pub struct Plugin {
+pub struct Plugin(Arc<Loaded>);
+
+struct Loaded {
     info: ModuleInfo,
     operators: Vec<Arc<OperatorInfo>>,
     compiled: Compiled,
-    digest: Arc<str>,
+    digest: String,
     /// Interfaces that it imports.
     imports: Vec<String>,
     bytes: usize,
@@ -71,30 +73,30 @@ impl PluginLoader {
     }
 
     /// As [`Loader::load`], with what is only known of a plugin from a file.
-    pub fn plugin(&self, path: &Path) -> Result<Arc<Plugin>, LoadError> {
+    pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
         let bytes = read(path)?;
         let key = (path.to_owned(), digest(&bytes));
         // Held while compiling: whoever asks for the same plugin wants to wait.
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plugin) = loaded.get(&key).and_then(Weak::upgrade) {
-            return Ok(plugin);
+            return Ok(Plugin(plugin));
         }
-        let plugin = Arc::new(compile(&self.engine, path, &bytes, key.1.as_str().into())?);
+        let plugin = Arc::new(compile(&self.engine, path, &bytes, key.1.clone())?);
         loaded.retain(|_, plugin| plugin.strong_count() > 0);
         loaded.insert(key, Arc::downgrade(&plugin));
-        Ok(plugin)
+        Ok(Plugin(plugin))
     }
 }
 
 impl Loader for PluginLoader {
     fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
-        Ok(self.plugin(path)?)
+        Ok(Arc::new(self.plugin(path)?))
     }
 }
 
 impl Module for Plugin {
     fn info(&self) -> &ModuleInfo {
-        &self.info
+        &self.0.info
     }
 
     fn factory(
@@ -104,7 +106,7 @@ impl Module for Plugin {
         limits: Limits,
         label: &str,
     ) -> Result<Arc<dyn Factory>, Failure> {
-        let Some(info) = self.operators.iter().find(|info| info.name == operator) else {
+        let Some(info) = self.0.operators.iter().find(|info| info.name == operator) else {
             return Err(cannot_open(format!("there is no operator `{operator}`")));
         };
         if matches!(info.kind, Kind::Process | Kind::Join | Kind::Recommend) {
@@ -121,12 +123,11 @@ impl Module for Plugin {
             }
         }
         let factory = InstanceFactory {
-            compiled: self.compiled.clone(),
+            plugin: Arc::clone(&self.0),
             operator: Arc::clone(info),
             arguments,
             limits,
             label: label.into(),
-            digest: Arc::clone(&self.digest),
             first: Mutex::default(),
         };
         let first = factory.open()?;
@@ -137,19 +138,19 @@ impl Module for Plugin {
 
 /// Makes instances of one operator with its arguments.
 struct InstanceFactory {
-    compiled: Compiled,
+    plugin: Arc<Loaded>,
     operator: Arc<OperatorInfo>,
     arguments: Vec<(String, Value)>,
     limits: Limits,
     label: Arc<str>,
-    digest: Arc<str>,
     /// The one that was opened to see that the plugin takes the arguments.
     first: Mutex<Option<Instance>>,
 }
 
 impl InstanceFactory {
     fn open(&self) -> Result<Instance, Failure> {
-        self.compiled
+        self.plugin
+            .compiled
             .open(&self.operator, &self.arguments, self.limits, &self.label)
     }
 }
@@ -160,7 +161,7 @@ impl Factory for InstanceFactory {
     }
 
     fn digest(&self) -> &str {
-        &self.digest
+        &self.plugin.digest
     }
 
     fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
@@ -210,8 +211,8 @@ fn compile(
     engine: &Engine,
     path: &Path,
     bytes: &[u8],
-    digest: Arc<str>,
-) -> Result<Plugin, LoadError> {
+    digest: String,
+) -> Result<Loaded, LoadError> {
     let wrong = |what: String| LoadError(format!("plugin {} {what}", path.display()));
     check_header(bytes).map_err(wrong)?;
     let component = Component::new(engine, bytes).map_err(|error| wrong(invalid(&error)))?;
@@ -235,7 +236,7 @@ fn compile(
         .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
     let info = describe::module(described)
         .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
-    Ok(Plugin {
+    Ok(Loaded {
         operators: info.operators.iter().cloned().map(Arc::new).collect(),
         info,
         compiled,

@@ -12,7 +12,7 @@ use sluicebox::logic::{
 use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
 
-fn cart() -> Arc<Plugin> {
+fn cart() -> Plugin {
     common::LOADER
         .plugin(&common::plugin_file("cart"))
         .unwrap_or_else(|error| panic!("{error}"))
@@ -254,9 +254,13 @@ fn a_plugin_can_be_inspected() {
     inspection
         .operators
         .retain(|operator| ["clean", "top"].contains(&operator.name.as_str()));
-    inspection
+    // Which version of WASI is imported is the toolchain's choice.
+    inspection.imports = inspection
         .imports
-        .retain(|import| import.starts_with("wasi:cli/std"));
+        .iter()
+        .filter_map(|import| import.strip_prefix("wasi:cli/std")?.split('@').next())
+        .map(str::to_owned)
+        .collect();
     inspection.digest = "sha256:…".into();
     inspection.bytes = 300_000;
     expect![[r#"
@@ -295,9 +299,9 @@ fn a_plugin_can_be_inspected() {
               How many items.
 
         imports
-          wasi:cli/stdin@0.2.6
-          wasi:cli/stdout@0.2.6
-          wasi:cli/stderr@0.2.6"#]]
+          in
+          out
+          err"#]]
     .assert_eq(&inspection.to_text());
     let json = serde_json::to_string_pretty(&inspection.operators[0].parameters).unwrap();
     expect![[r#"

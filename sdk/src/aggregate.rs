@@ -6,7 +6,7 @@ use crate::bindings::exports::sluicebox::plugin::operators::{
 };
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::operator::Shape;
-use crate::record::{Origin, Record, Table, Writer, push_reserved};
+use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
 use crate::transform::{Outputs, Rows};
 use crate::{Parameters, Reject, Timestamp, Window};
 
@@ -163,7 +163,7 @@ pub fn accumulate_each<A: Aggregate>(
     };
     AccumulatedEach {
         states: columns(&states),
-        results: results.rows.finish(),
+        results: results.rows.finish(&[]),
         rejects,
     }
 }
@@ -195,15 +195,15 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
         "the host sent another number of windows than of states"
     );
     let values = read_states::<A>(states, 0);
-    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows, Vec::new());
+    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows);
     for (row, state) in values.iter().enumerate() {
         let window = Window {
             start: Timestamp(windows.starts[row]),
             end: Timestamp(windows.ends[row]),
         };
-        results.give(aggregate.finish(state, window), row as u32);
+        results.give(aggregate.finish(state, window), row as u32, &Nowhere);
     }
-    results.finish()
+    results.finish(&[])
 }
 
 /// Rows on their way into states.
@@ -294,7 +294,7 @@ impl<'a, A: Aggregate> Results<'a, A> {
     fn new(aggregate: &'a A, rows: usize) -> Self {
         Results {
             aggregate,
-            rows: Rows::with_capacity(rows, Vec::new()),
+            rows: Rows::with_capacity(rows),
         }
     }
 
@@ -305,7 +305,7 @@ impl<'a, A: Aggregate> Results<'a, A> {
         // result, and `settle` copies what its rows have borrowed.
         let state = unsafe { &*std::ptr::from_ref(state) };
         self.rows
-            .give(self.aggregate.finish(state, Window::ALL), row);
+            .give(self.aggregate.finish(state, Window::ALL), row, &Nowhere);
         self.rows.settle();
     }
 }
@@ -345,9 +345,9 @@ fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
     unsafe {
         writer.reserve(0, states.len());
         for (row, state) in states.iter().enumerate() {
-            state.write(&mut writer, row);
+            state.write(&mut writer, row, Origin::NOWHERE);
         }
-        writer.finish(states.len(), Origin::NOWHERE, &mut columns);
+        writer.finish(states.len(), Lineage::NONE, &mut columns);
     }
     Batch {
         rows: states.len() as u32,

@@ -136,8 +136,8 @@ pub mod private {
         Arguments, describe as describe_parameter, symbol as symbol_parameter,
     };
     pub use crate::record::{
-        Columns, Input, Origin, RecordWriter, SliceWriter, SymbolReader, Table, Unreadable, Writer,
-        schema_field,
+        Columns, Input, Lineage, Nowhere, Origin, RecordWriter, SliceWriter, Source, SymbolReader,
+        Table, Unreadable, Writer, schema_field,
     };
     pub use crate::text::{same, word};
 

@@ -9,6 +9,7 @@ mod flag;
 mod list;
 mod number;
 mod optional;
+mod slots;
 mod symbol;
 mod table;
 mod text;
@@ -21,9 +22,10 @@ use crate::bindings::sluicebox::plugin::schemas;
 
 pub use flag::Bits;
 pub use list::Element;
+pub use slots::Slots;
 pub use symbol::{Symbol, SymbolReader};
-pub use table::{Columns, Input, Table};
-pub use text::{SliceWriter, TextReader};
+pub use table::{Columns, Table};
+pub use text::{Input, SliceWriter, TextReader};
 
 /// A struct whose fields are the columns of a row.
 ///
@@ -68,7 +70,7 @@ pub use text::{SliceWriter, TextReader};
 )]
 pub trait Record<'a>: Sized {
     #[doc(hidden)]
-    type Reader;
+    type Reader: Source<'a>;
     #[doc(hidden)]
     type Writer: Writer<'a>;
     /// How many columns the fields have, with all that is nested in them.
@@ -77,10 +79,6 @@ pub trait Record<'a>: Sized {
 
     #[doc(hidden)]
     fn describe(fields: &mut Vec<schemas::Field>);
-
-    /// The fields whose columns an answer can pass on unchanged.
-    #[doc(hidden)]
-    fn inputs(table: &'a Table<'_>) -> Vec<Input<'a>>;
 
     #[doc(hidden)]
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
@@ -91,9 +89,14 @@ pub trait Record<'a>: Sized {
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
     /// # Safety
-    /// The row has been reserved, and is written once.
+    /// The row has been reserved, and those before it were written.
     #[doc(hidden)]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize);
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        origin: Origin<'_, S>,
+    );
 
     /// Takes up a row in every column, for a record that is missing.
     ///
@@ -120,9 +123,6 @@ pub trait Field<'a>: Sized {
     const COLUMNS: usize = 1;
     #[doc(hidden)]
     const NULLABLE: bool = false;
-    /// Set for borrowed texts and bytes, which can be recognised in an answer.
-    #[doc(hidden)]
-    const PASSES: Option<Packing> = None;
 
     #[doc(hidden)]
     fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>);
@@ -135,10 +135,25 @@ pub trait Field<'a>: Sized {
     #[doc(hidden)]
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
+    /// The column as an answer could pass it on: borrowed texts and bytes can
+    /// be recognised there.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+        let _ = (reader, index);
+        None
+    }
+
     /// # Safety
     /// As [`Record::write`].
     #[doc(hidden)]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize);
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        origin: Origin<'_, S>,
+    );
 
     /// # Safety
     /// As [`Record::write`].
@@ -164,7 +179,7 @@ pub trait Writer<'a>: Default {
 
     /// # Safety
     /// As [`Writer::settle`].
-    unsafe fn finish(self, rows: usize, origin: Origin<'a, '_>, columns: &mut Vec<Column>);
+    unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>);
 }
 
 /// The columns of a record inside of another: its own, then its members'.
@@ -183,36 +198,79 @@ impl<'a, W: Writer<'a>> Writer<'a> for RecordWriter<W> {
         unsafe { self.0.settle(rows) }
     }
 
-    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
             values: Values::None,
         });
         // SAFETY: as the caller says.
-        unsafe { self.0.finish(rows, Origin::NOWHERE, columns) }
+        unsafe { self.0.finish(rows, Lineage::NONE, columns) }
     }
 }
 
-/// What the bytes of a packed column are.
+/// What rows are read from, for answers that pass columns of it on.
 #[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
-    Text,
-    Bytes,
+pub trait Source<'a> {
+    /// The column of a field, if an answer can pass it on.
+    fn input(&self, name: &str) -> Option<Input<'a>>;
+
+    /// All of them.
+    fn inputs(&self) -> Vec<Input<'a>>;
 }
 
-/// Which input rows output rows are made from, and what could be passed on.
+/// Where nothing is passed on from.
+#[doc(hidden)]
+pub struct Nowhere;
+
+impl<'a> Source<'a> for Nowhere {
+    #[inline(always)]
+    fn input(&self, _name: &str) -> Option<Input<'a>> {
+        None
+    }
+
+    fn inputs(&self) -> Vec<Input<'a>> {
+        Vec::new()
+    }
+}
+
+/// Which input row an output row is made from.
+#[doc(hidden)]
+pub struct Origin<'call, S> {
+    pub source: &'call S,
+    pub parent: u32,
+    /// One for each output row before this one.
+    pub parents: *const u32,
+}
+
+impl<S> Clone for Origin<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Origin<'_, S> {}
+
+impl Origin<'_, Nowhere> {
+    /// For values that are not a whole column of an answer.
+    pub const NOWHERE: Self = Origin {
+        source: &Nowhere,
+        parent: 0,
+        parents: std::ptr::null(),
+    };
+}
+
+/// Which input rows all output rows are made from.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
-pub struct Origin<'a, 'call> {
+pub struct Lineage<'a, 'call> {
     pub inputs: &'call [Input<'a>],
-    /// One a row, all of them rows of the batch that the inputs are columns of.
+    /// One a row, all of them rows of the table that the inputs are columns of.
     pub parents: &'call [u32],
 }
 
-impl Origin<'_, '_> {
+impl Lineage<'_, '_> {
     /// For values that are not a whole column of an answer.
-    pub const NOWHERE: Self = Origin {
+    pub const NONE: Self = Lineage {
         inputs: &[],
         parents: &[],
     };

@@ -8,7 +8,7 @@ use crate::bindings::exports::sluicebox::plugin::operators::{self, Batch, Output
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::operator::Shape;
-use crate::record::{Input, Origin, Record, Table, Writer};
+use crate::record::{Input, Lineage, Origin, Record, Slots, Source, Table, Writer};
 
 /// What a transform can return.
 ///
@@ -34,7 +34,12 @@ pub trait Answer<'a, Form>: Sized {
     type Collector: Collector<'a>;
 
     #[doc(hidden)]
-    fn collect(self, row: u32, collector: &mut Self::Collector) -> Result<(), Reject>;
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        source: &S,
+        collector: &mut Self::Collector,
+    ) -> Result<(), Reject>;
 }
 
 /// One row, or several, as an operator gives them.
@@ -104,7 +109,12 @@ impl<'a> Answer<'a, Keep> for bool {
     type Collector = Selection;
 
     #[inline(always)]
-    fn collect(self, row: u32, selection: &mut Selection) -> Result<(), Reject> {
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        _source: &S,
+        selection: &mut Selection,
+    ) -> Result<(), Reject> {
         // Writing first and counting then saves a branch that is hard to predict.
         // SAFETY: there is room for all rows, and this is one of them.
         unsafe { selection.rows.as_mut_ptr().add(selection.count).write(row) };
@@ -117,8 +127,13 @@ impl<'a> Answer<'a, Keep> for () {
     type Collector = Selection;
 
     #[inline(always)]
-    fn collect(self, row: u32, selection: &mut Selection) -> Result<(), Reject> {
-        Answer::<Keep>::collect(true, row, selection)
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        source: &S,
+        selection: &mut Selection,
+    ) -> Result<(), Reject> {
+        Answer::<Keep>::collect(true, row, source, selection)
     }
 }
 
@@ -126,8 +141,13 @@ impl<'a, O: Outputs<'a>> Answer<'a, Give> for O {
     type Collector = Rows<'a, O::Row>;
 
     #[inline(always)]
-    fn collect(self, row: u32, rows: &mut Self::Collector) -> Result<(), Reject> {
-        rows.give(self, row);
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        source: &S,
+        rows: &mut Self::Collector,
+    ) -> Result<(), Reject> {
+        rows.give(self, row, source);
         Ok(())
     }
 }
@@ -136,11 +156,16 @@ impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
     type Collector = Rows<'a, I::Item>;
 
     #[inline]
-    fn collect(self, row: u32, rows: &mut Self::Collector) -> Result<(), Reject> {
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        source: &S,
+        rows: &mut Self::Collector,
+    ) -> Result<(), Reject> {
         self.for_each(|output| {
             rows.make_room();
             // SAFETY: there is room for this one.
-            unsafe { rows.push(&output, row) };
+            unsafe { rows.push(&output, row, source) };
         });
         Ok(())
     }
@@ -150,8 +175,13 @@ impl<'a, Form, A: Answer<'a, Form>> Answer<'a, Judge<Form>> for Result<A, Reject
     type Collector = A::Collector;
 
     #[inline(always)]
-    fn collect(self, row: u32, collector: &mut Self::Collector) -> Result<(), Reject> {
-        self?.collect(row, collector)
+    fn collect<S: Source<'a>>(
+        self,
+        row: u32,
+        source: &S,
+        collector: &mut Self::Collector,
+    ) -> Result<(), Reject> {
+        self?.collect(row, source, collector)
     }
 }
 
@@ -162,14 +192,13 @@ pub trait Collector<'a> {
 
     fn describe() -> Vec<schemas::Field>;
     /// With room for one answer a row.
-    fn new(rows: usize, inputs: Vec<Input<'a>>) -> Self;
-    fn finish(self) -> Output;
+    fn new(rows: usize) -> Self;
+    fn finish(self, inputs: &[Input<'a>]) -> Output;
 }
 
 #[doc(hidden)]
 pub struct Selection {
-    /// Its length counts only in the end.
-    rows: Vec<u32>,
+    rows: Slots<u32>,
     count: usize,
 }
 
@@ -181,41 +210,39 @@ impl<'a> Collector<'a> for Selection {
     }
 
     #[inline(always)]
-    fn new(rows: usize, _inputs: Vec<Input<'a>>) -> Self {
-        Selection {
-            rows: Vec::with_capacity(rows),
-            count: 0,
-        }
+    fn new(capacity: usize) -> Self {
+        let mut rows = Slots::default();
+        rows.reserve(0, capacity);
+        Selection { rows, count: 0 }
     }
 
-    fn finish(mut self) -> Output {
-        // SAFETY: so many were written.
-        unsafe { self.rows.set_len(self.count) };
-        Output::Selection(self.rows)
+    #[inline(always)]
+    fn finish(self, _inputs: &[Input<'a>]) -> Output {
+        // SAFETY: so many were stored.
+        Output::Selection(unsafe { self.rows.into_vec(self.count) })
     }
 }
 
 /// Output rows and their parents.
 #[doc(hidden)]
 pub struct Rows<'a, R: Record<'a>> {
-    /// Its length counts only in the end.
-    parents: Vec<u32>,
+    parents: Slots<u32>,
     columns: R::Writer,
-    inputs: Vec<Input<'a>>,
     count: usize,
     capacity: usize,
 }
 
 impl<'a, R: Record<'a>> Rows<'a, R> {
     #[inline(always)]
-    pub fn with_capacity(rows: usize, inputs: Vec<Input<'a>>) -> Self {
+    pub fn with_capacity(rows: usize) -> Self {
+        let mut parents = Slots::default();
         let mut columns = R::Writer::default();
+        parents.reserve(0, rows);
         // SAFETY: no row was written.
         unsafe { columns.reserve(0, rows) };
         Rows {
-            parents: Vec::with_capacity(rows),
+            parents,
             columns,
-            inputs,
             count: 0,
             capacity: rows,
         }
@@ -224,13 +251,18 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
     /// Takes all output rows of one input row. Those that are at most one have
     /// had their room since the beginning.
     #[inline(always)]
-    pub fn give<O: Outputs<'a, Row = R>>(&mut self, outputs: O, parent: u32) {
+    pub fn give<O: Outputs<'a, Row = R>, S: Source<'a>>(
+        &mut self,
+        outputs: O,
+        parent: u32,
+        source: &S,
+    ) {
         outputs.each(|output| {
             if !O::AT_MOST_ONE {
                 self.make_room();
             }
             // SAFETY: there is room for this one.
-            unsafe { self.push(&output, parent) };
+            unsafe { self.push(&output, parent, source) };
         });
     }
 
@@ -250,40 +282,45 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
     #[cold]
     fn grow(&mut self) {
         self.capacity = (2 * self.capacity).max(16);
+        self.parents.reserve(self.count, self.capacity);
         // SAFETY: so many rows were written.
-        unsafe {
-            self.parents.set_len(self.count);
-            self.columns.reserve(self.count, self.capacity);
-        }
-        self.parents.reserve_exact(self.capacity - self.count);
+        unsafe { self.columns.reserve(self.count, self.capacity) };
     }
 
     /// # Safety
     /// There is room for one more.
     #[inline(always)]
-    unsafe fn push(&mut self, output: &R, parent: u32) {
+    unsafe fn push<S: Source<'a>>(&mut self, output: &R, parent: u32, source: &S) {
+        let parents = self.parents.as_mut_ptr();
+        let origin = Origin {
+            source,
+            parent,
+            parents,
+        };
         // SAFETY: parents and columns have the same room, and one is left.
         unsafe {
-            output.write(&mut self.columns, self.count);
-            self.parents.as_mut_ptr().add(self.count).write(parent);
+            output.write(&mut self.columns, self.count, origin);
+            parents.add(self.count).write(parent);
         }
         self.count += 1;
     }
 
-    pub fn finish(mut self) -> operators::Rows {
+    #[inline(always)]
+    pub fn finish(self, inputs: &[Input<'a>]) -> operators::Rows {
         let mut columns = Vec::with_capacity(R::COLUMNS);
         // SAFETY: so many rows were written, and their parents are rows of the
-        // batch that the inputs are columns of.
-        unsafe {
-            self.parents.set_len(self.count);
-            let origin = Origin {
-                inputs: &self.inputs,
-                parents: &self.parents,
+        // table that the inputs are columns of.
+        let parents = unsafe {
+            let parents = self.parents.into_vec(self.count);
+            let lineage = Lineage {
+                inputs,
+                parents: &parents,
             };
-            self.columns.finish(self.count, origin, &mut columns);
-        }
+            self.columns.finish(self.count, lineage, &mut columns);
+            parents
+        };
         operators::Rows {
-            parents: self.parents,
+            parents,
             columns: Batch {
                 rows: self.count as u32,
                 columns,
@@ -302,12 +339,13 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
     }
 
     #[inline(always)]
-    fn new(rows: usize, inputs: Vec<Input<'a>>) -> Self {
-        Rows::with_capacity(rows, inputs)
+    fn new(rows: usize) -> Self {
+        Rows::with_capacity(rows)
     }
 
-    fn finish(self) -> Output {
-        Output::Rows(Rows::finish(self))
+    #[inline(always)]
+    fn finish(self, inputs: &[Input<'a>]) -> Output {
+        Output::Rows(Rows::finish(self, inputs))
     }
 }
 
@@ -342,12 +380,12 @@ where
     O: Answer<'a, Form>,
 {
     let reader = table.reader::<I>();
-    let mut collector = O::Collector::new(table.rows(), I::inputs(table));
+    let mut collector = O::Collector::new(table.rows());
     let mut rejects = Vec::new();
     for row in 0..table.rows() as u32 {
         // SAFETY: the table has this row.
         let outcome = match unsafe { I::read(&reader, row as usize) } {
-            Ok(input) => transform(input, parameters).collect(row, &mut collector),
+            Ok(input) => transform(input, parameters).collect(row, &reader, &mut collector),
             Err(unreadable) => Err(unreadable.into()),
         };
         if let Err(reject) = outcome {
@@ -358,7 +396,7 @@ where
         }
     }
     Transformed {
-        output: collector.finish(),
+        output: collector.finish(&reader.inputs()),
         rejects,
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let fits = units
         .iter()
-        .find(|(size, _)| bytes >= *size && bytes % size == 0);
+        .find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size));
     match fits {
         Some((size, unit)) => format!("{}{unit}", bytes / size),
         None => format!("{bytes}B"),

@@ -60,14 +60,15 @@ pub struct Parameter {
 
 impl Plugin {
     pub fn inspect(&self) -> Inspection {
+        let Plugin(plugin) = self;
         Inspection {
-            name: self.info.name.clone(),
-            version: self.info.version.clone(),
-            doc: self.info.doc.clone(),
-            digest: self.digest.to_string(),
-            bytes: self.bytes,
-            operators: self.info.operators.iter().map(operator).collect(),
-            imports: self.imports.clone(),
+            name: plugin.info.name.clone(),
+            version: plugin.info.version.clone(),
+            doc: plugin.info.doc.clone(),
+            digest: plugin.digest.to_string(),
+            bytes: plugin.bytes,
+            operators: plugin.info.operators.iter().map(operator).collect(),
+            imports: plugin.imports.clone(),
         }
     }
 }

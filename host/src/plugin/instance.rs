@@ -44,7 +44,6 @@ pub struct Exports {
 }
 
 /// A plugin ready to be instantiated.
-#[derive(Clone)]
 pub struct Compiled {
     pub pre: InstancePre<World>,
     pub exports: Exports,

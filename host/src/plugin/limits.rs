@@ -87,7 +87,7 @@ pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>)
             Some(trap) => {
                 let message = match stderr.as_deref().and_then(panic_message) {
                     Some(panic) => panic,
-                    None => format!("trapped: {trap}{}", place(error)),
+                    None => format!("trapped: {}{}", what(*trap), place(error)),
                 };
                 (FailureKind::Trap, message)
             }
@@ -111,6 +111,16 @@ pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>)
         kind,
         message,
         panic: stderr,
+    }
+}
+
+fn what(trap: Trap) -> String {
+    match trap {
+        // Rust's stack in a plugin's memory ends where the memory starts.
+        Trap::MemoryOutOfBounds => {
+            "out of bounds memory access, as when the stack overflows".to_owned()
+        }
+        trap => trap.to_string().replace("wasm trap: ", ""),
     }
 }
 

@@ -95,7 +95,7 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
             return Ok(Err(name.to_owned()));
         }
         let mut instance = linker.instance(name)?;
-        refuse(&mut instance, name, interface, engine, refusal)?;
+        refuse(&mut instance, wasi, interface, engine, refusal)?;
         give(&mut instance, wasi)?;
     }
     Ok(Ok(linker))

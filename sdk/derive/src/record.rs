@@ -24,7 +24,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .iter()
         .map(|field| syntax::doc(&field.attrs))
         .collect();
-    let indexes = 0..fields.len();
+    let indexes: Vec<u32> = (0..fields.len() as u32).collect();
     // Errors about a field's type belong to where the field is written.
     let parts: Vec<TokenStream> = types
         .iter()
@@ -47,7 +47,25 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 __row: ::core::marker::PhantomData<&#row ()>,
             }
 
+            impl<#row> private::Source<#row> for Reader<#row> {
+                #[inline(always)]
+                fn input(&self, name: &str) -> ::core::option::Option<private::Input<#row>> {
+                    match name {
+                        #(#names => #parts::input(&self.#idents, #indexes),)*
+                        _ => ::core::option::Option::None,
+                    }
+                }
+
+                #[inline(always)]
+                fn inputs(&self) -> ::std::vec::Vec<private::Input<#row>> {
+                    let inputs: [::core::option::Option<private::Input<#row>>; _] =
+                        [#(#parts::input(&self.#idents, #indexes)),*];
+                    ::core::iter::IntoIterator::into_iter(inputs).flatten().collect()
+                }
+            }
+
             impl<#row> ::core::default::Default for Writer<#row> {
+                #[inline(always)]
                 fn default() -> Self {
                     Writer {
                         #(#idents: ::core::default::Default::default(),)*
@@ -57,6 +75,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
 
             impl<#row> private::Writer<#row> for Writer<#row> {
+                #[inline(always)]
                 unsafe fn reserve(&mut self, used: usize, total: usize) {
                     // SAFETY: as the caller says, for each field.
                     #(unsafe { private::Writer::reserve(&mut self.#idents, used, total) };)*
@@ -67,14 +86,15 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     #(unsafe { private::Writer::settle(&mut self.#idents, rows) };)*
                 }
 
+                #[inline(always)]
                 unsafe fn finish(
                     self,
                     rows: usize,
-                    origin: private::Origin<#row, '_>,
+                    lineage: private::Lineage<#row, '_>,
                     columns: &mut ::std::vec::Vec<private::Column>,
                 ) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { private::Writer::finish(self.#idents, rows, origin, columns) };)*
+                    #(unsafe { private::Writer::finish(self.#idents, rows, lineage, columns) };)*
                 }
             }
 
@@ -86,19 +106,6 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
                 fn describe(fields: &mut ::std::vec::Vec<private::SchemaField>) {
                     #(#parts::describe(#names, #docs, fields);)*
-                }
-
-                fn inputs(
-                    table: &#row private::Table<'_>,
-                ) -> ::std::vec::Vec<private::Input<#row>> {
-                    let mut inputs = ::std::vec::Vec::new();
-                    let mut column = 0;
-                    #(
-                        inputs.extend(table.input(#indexes, #parts::PASSES, column));
-                        column += #parts::COLUMNS;
-                    )*
-                    let _ = (table, column);
-                    inputs
                 }
 
                 #[inline(always)]
@@ -127,9 +134,17 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(&self, writer: &mut Writer<#row>, row: usize) {
-                    // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write(&self.#idents, &mut writer.#idents, row) };)*
+                unsafe fn write<S: private::Source<#row>>(
+                    &self,
+                    writer: &mut Writer<#row>,
+                    row: usize,
+                    origin: private::Origin<'_, S>,
+                ) {
+                    #(
+                        let into = &mut writer.#idents;
+                        // SAFETY: as the caller says, for each field.
+                        unsafe { #parts::write(&self.#idents, into, row, #names, origin) };
+                    )*
                 }
 
                 unsafe fn write_missing(writer: &mut Writer<#row>, row: usize) {
@@ -169,9 +184,16 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+                unsafe fn write<S: private::Source<#row>>(
+                    &self,
+                    writer: &mut Self::Writer,
+                    row: usize,
+                    _name: &'static str,
+                    _origin: private::Origin<'_, S>,
+                ) {
+                    let (members, origin) = (&mut writer.0, private::Origin::NOWHERE);
                     // SAFETY: as the caller says.
-                    unsafe { ::sluicebox_sdk::Record::write(self, &mut writer.0, row) }
+                    unsafe { ::sluicebox_sdk::Record::write(self, members, row, origin) }
                 }
 
                 unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {

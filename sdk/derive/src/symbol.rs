@@ -136,7 +136,13 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+                unsafe fn write<S: private::Source<'row>>(
+                    &self,
+                    writer: &mut Self::Writer,
+                    row: usize,
+                    _name: &'static str,
+                    _origin: private::Origin<'_, S>,
+                ) {
                     let text = ::sluicebox_sdk::Symbol::text(self).as_bytes();
                     // SAFETY: as the caller says.
                     unsafe { writer.note(text, row) }

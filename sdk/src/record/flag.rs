@@ -1,7 +1,7 @@
 //! Booleans, one bit a row.
 
 use super::table::{assert_length, bit, wrong};
-use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
+use super::{Columns, Field, Lineage, Origin, Source, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -37,7 +37,7 @@ impl<'a> Writer<'a> for Bits {
 
     unsafe fn settle(&mut self, _rows: usize) {}
 
-    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
             values: Values::Bits(self.into_bytes(rows)),
@@ -70,7 +70,13 @@ impl<'a> Field<'a> for bool {
     }
 
     #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        _name: &'static str,
+        _origin: Origin<'_, S>,
+    ) {
         // SAFETY: as the caller says.
         unsafe { writer.set(row, *self) }
     }

@@ -1,7 +1,9 @@
 //! Lists: where each row's elements end, and then the elements of all rows.
 //! Except for `Vec<u8>`, which is bytes.
 
-use super::{Columns, Field, Origin, Unreadable, Writer, push_reserved, schema_field};
+use super::{
+    Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, push_reserved, schema_field,
+};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -16,8 +18,7 @@ pub struct ListReader<'a, R> {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct ListWriter<W> {
-    /// Its length counts only when the column is finished.
-    ends: Vec<u32>,
+    ends: Slots<u32>,
     elements: W,
     /// Elements so far, and those that there is room for.
     count: usize,
@@ -30,7 +31,7 @@ impl<W> ListWriter<W> {
     #[inline(always)]
     unsafe fn end(&mut self, row: usize) {
         // SAFETY: as the caller says.
-        unsafe { self.ends.as_mut_ptr().add(row).write(self.count as u32) }
+        unsafe { self.ends.put(row, self.count as u32) }
     }
 }
 
@@ -50,9 +51,7 @@ impl<'a, W: Writer<'a>> ListWriter<W> {
 
 impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
     unsafe fn reserve(&mut self, used: usize, total: usize) {
-        // SAFETY: the caller says that the used rows were written.
-        unsafe { self.ends.set_len(used) };
-        self.ends.reserve_exact(total - used);
+        self.ends.reserve(used, total);
     }
 
     unsafe fn settle(&mut self, _rows: usize) {
@@ -60,16 +59,15 @@ impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
         unsafe { self.elements.settle(self.count) }
     }
 
-    unsafe fn finish(mut self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         // SAFETY: the caller says that all these rows were written; so were
         // their elements.
         unsafe {
-            self.ends.set_len(rows);
             columns.push(Column {
                 validity: None,
-                values: Values::Ends(self.ends),
+                values: Values::Ends(self.ends.into_vec(rows)),
             });
-            self.elements.finish(self.count, Origin::NOWHERE, columns);
+            self.elements.finish(self.count, Lineage::NONE, columns);
         }
     }
 }
@@ -108,7 +106,13 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
     }
 
     #[inline]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        _origin: Origin<'_, S>,
+    ) {
         let count = writer.count + self.len();
         if count > writer.capacity {
             writer.grow(count);
@@ -116,7 +120,7 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         // SAFETY: there is room for the elements; the row is the caller's.
         unsafe {
             for (element, at) in self.iter().zip(writer.count..) {
-                element.write(&mut writer.elements, at);
+                element.write(&mut writer.elements, at, name, Origin::NOWHERE);
             }
             writer.count = count;
             writer.end(row);

@@ -1,19 +1,19 @@
 //! Integers, floats and times: one value a row, as it lies in memory.
 
 use super::table::wrong;
-use super::{Columns, Field, Origin, Unreadable, Writer, schema_field};
+use super::{Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, schema_field};
 use crate::Timestamp;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Values of one fixed-size type. The vector's length counts only when the
-/// column is finished.
+/// Values of one fixed-size type.
 #[doc(hidden)]
-pub struct NumberWriter<T>(Vec<T>);
+pub struct NumberWriter<T>(Slots<T>);
 
 impl<T> Default for NumberWriter<T> {
+    #[inline(always)]
     fn default() -> Self {
-        NumberWriter(Vec::new())
+        NumberWriter(Slots::default())
     }
 }
 
@@ -42,37 +42,42 @@ macro_rules! number {
             }
 
             #[inline(always)]
-            unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+            unsafe fn write<S: Source<'a>>(
+                &self,
+                writer: &mut Self::Writer,
+                row: usize,
+                _name: &'static str,
+                _origin: Origin<'_, S>,
+            ) {
                 // SAFETY: the caller has reserved the row.
-                unsafe { writer.0.as_mut_ptr().add(row).write(*self) }
+                unsafe { writer.0.put(row, *self) }
             }
 
             unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                 // SAFETY: as the caller says.
-                unsafe { <$number>::default().write(writer, row) }
+                unsafe { writer.0.put(row, <$number>::default()) }
             }
         }
 
         impl<'a> Writer<'a> for NumberWriter<$number> {
+            #[inline(always)]
             unsafe fn reserve(&mut self, used: usize, total: usize) {
-                // SAFETY: the caller says that the used rows were written.
-                unsafe { self.0.set_len(used) };
-                self.0.reserve_exact(total - used);
+                self.0.reserve(used, total);
             }
 
             unsafe fn settle(&mut self, _rows: usize) {}
 
+            #[inline(always)]
             unsafe fn finish(
-                mut self,
+                self,
                 rows: usize,
-                _origin: Origin<'a, '_>,
+                _lineage: Lineage<'a, '_>,
                 columns: &mut Vec<Column>,
             ) {
-                // SAFETY: the caller says that all these rows were written.
-                unsafe { self.0.set_len(rows) };
                 columns.push(Column {
                     validity: None,
-                    values: Values::$type(self.0),
+                    // SAFETY: the caller says that all these rows were written.
+                    values: Values::$type(unsafe { self.0.into_vec(rows) }),
                 });
             }
         }
@@ -112,9 +117,15 @@ impl<'a> Field<'a> for Timestamp {
     }
 
     #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        origin: Origin<'_, S>,
+    ) {
         // SAFETY: as the caller says.
-        unsafe { self.0.write(writer, row) }
+        unsafe { self.0.write(writer, row, name, origin) }
     }
 
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {

@@ -1,7 +1,7 @@
 //! Values that may be missing.
 
 use super::table::bit;
-use super::{Bits, Columns, Field, Origin, Packing, Unreadable, Writer};
+use super::{Bits, Columns, Field, Input, Lineage, Origin, Source, Unreadable, Writer};
 use crate::bindings::sluicebox::plugin::columns::Column;
 use crate::bindings::sluicebox::plugin::schemas;
 
@@ -34,10 +34,10 @@ impl<'a, W: Writer<'a>> Writer<'a> for OptionWriter<W> {
         unsafe { self.values.settle(rows) }
     }
 
-    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         let own = columns.len();
         // SAFETY: as the caller says.
-        unsafe { self.values.finish(rows, Origin::NOWHERE, columns) };
+        unsafe { self.values.finish(rows, Lineage::NONE, columns) };
         if self.missing {
             columns[own].validity = Some(self.validity.into_bytes(rows));
         }
@@ -49,7 +49,6 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     type Writer = OptionWriter<T::Writer>;
     const COLUMNS: usize = T::COLUMNS;
     const NULLABLE: bool = true;
-    const PASSES: Option<Packing> = T::PASSES;
 
     fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
         const {
@@ -86,13 +85,27 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     }
 
     #[inline(always)]
-    unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+    fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+        match reader.validity {
+            None => T::input(&reader.values, index),
+            Some(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        _origin: Origin<'_, S>,
+    ) {
         // SAFETY: as the caller says.
         unsafe {
             match self {
                 Some(value) => {
                     writer.validity.set(row, true);
-                    value.write(&mut writer.values, row);
+                    value.write(&mut writer.values, row, name, Origin::NOWHERE);
                 }
                 None => Self::write_missing(writer, row),
             }

@@ -1,6 +1,6 @@
 //! The columns of a batch, checked once, as readers take them up.
 
-use super::{Packing, Record};
+use super::Record;
 use crate::bindings::exports::sluicebox::plugin::operators::Batch;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 
@@ -44,29 +44,6 @@ impl<'a> Table<'a> {
             gaps: false,
         };
         R::reader(&mut columns, self.rows)
-    }
-
-    /// The column, if answers can pass it on: texts or bytes, one in every row.
-    pub fn input(
-        &self,
-        index: usize,
-        packing: Option<Packing>,
-        column: usize,
-    ) -> Option<Input<'_>> {
-        let Checked {
-            validity: None,
-            values: Values::Packed(packed),
-            offsets,
-        } = &self.columns[column]
-        else {
-            return None;
-        };
-        Some(Input {
-            index: u32::try_from(index).ok()?,
-            packing: packing?,
-            data: &packed.data,
-            offsets,
-        })
     }
 }
 
@@ -174,35 +151,6 @@ impl Checked<'_> {
     fn offsets(&self, rows: usize) -> &[u32] {
         assert_length(self.offsets.len(), rows + 1);
         &self.offsets
-    }
-}
-
-/// A column of the input that an answer can pass on.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct Input<'t> {
-    /// Counted in fields of the top level.
-    pub index: u32,
-    pub packing: Packing,
-    data: &'t [u8],
-    offsets: &'t [u32],
-}
-
-impl Input<'_> {
-    /// Whether this slice is the very one of a row.
-    ///
-    /// # Safety
-    /// `row` is a row of the table.
-    #[inline(always)]
-    pub unsafe fn is(&self, slice: &[u8], row: u32) -> bool {
-        let row = row as usize;
-        // SAFETY: there is one more offset than there are rows.
-        let (start, end) = unsafe {
-            let start = *self.offsets.get_unchecked(row);
-            (start, *self.offsets.get_unchecked(row + 1))
-        };
-        let place = self.data.as_ptr() as usize + start as usize;
-        (slice.as_ptr() as usize == place) & (slice.len() == (end - start) as usize)
     }
 }
 

@@ -1,20 +1,22 @@
 //! Texts and bytes: read as slices of the column, written by copying, or passed
 //! on without a copy.
 //!
-//! Borrowed values are only noted while rows come, and copied at the end, all of
-//! a column in one go. By then it is known whether every row's slice is the very
-//! one (by place and length) that some input field has at the row's parent; if
-//! so, the answer names that input and nothing is copied at all.
+//! A column whose every slice is the very one (by place and length) that one
+//! input field has at the row's parent is not copied: the answer names the
+//! input. The input of the same name is tried row by row, at no cost where the
+//! compiler sees that it is the same. Otherwise slices are noted, and in the end
+//! other inputs are tried, or all of the column is copied in one go.
 
 use std::marker::PhantomData;
 
-use super::{Columns, Field, Origin, Packing, Unreadable, Writer, schema_field};
+use super::{Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::text;
 
 /// Slices of a column.
 #[doc(hidden)]
+#[derive(Clone, Copy)]
 pub struct TextReader<'a> {
     data: *const u8,
     offsets: *const u32,
@@ -45,12 +47,40 @@ impl<'a> TextReader<'a> {
     }
 }
 
+/// What the bytes of a column are.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    Text,
+    Bytes,
+}
+
+/// A column of the input that an answer can pass on: every row has a value.
+#[doc(hidden)]
+pub struct Input<'a> {
+    /// Counted in fields of the top level.
+    index: u32,
+    packing: Packing,
+    texts: TextReader<'a>,
+}
+
+impl Input<'_> {
+    /// Whether this slice is the very one of a row.
+    ///
+    /// # Safety
+    /// `row` is a row of the table.
+    #[inline(always)]
+    unsafe fn is(&self, slice: &[u8], row: u32) -> bool {
+        // SAFETY: as the caller says.
+        std::ptr::eq(slice, unsafe { self.texts.slice(row as usize) })
+    }
+}
+
 /// Texts that are copied as they come.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct TextWriter {
-    /// Its length counts only when the column is finished.
-    ends: Vec<u32>,
+    ends: Slots<u32>,
     data: Vec<u8>,
 }
 
@@ -67,18 +97,15 @@ impl TextWriter {
         unsafe {
             text::copy(bytes.as_ptr(), self.data.as_mut_ptr().add(len), bytes.len());
             self.data.set_len(len + bytes.len());
-            self.ends
-                .as_mut_ptr()
-                .add(row)
-                .write((len + bytes.len()) as u32);
+            self.ends.put(row, (len + bytes.len()) as u32);
         }
     }
 
-    unsafe fn into_values(mut self, rows: usize) -> Values {
-        // SAFETY: the caller says that all these rows were written.
-        unsafe { self.ends.set_len(rows) };
+    #[inline(always)]
+    unsafe fn into_values(self, rows: usize) -> Values {
         Values::Packed(Packed {
-            ends: self.ends,
+            // SAFETY: the caller says that all these rows were written.
+            ends: unsafe { self.ends.into_vec(rows) },
             data: self.data,
         })
     }
@@ -97,15 +124,15 @@ fn grown(mut data: Vec<u8>, additional: usize) -> Vec<u8> {
 }
 
 impl<'a> Writer<'a> for TextWriter {
+    #[inline(always)]
     unsafe fn reserve(&mut self, used: usize, total: usize) {
-        // SAFETY: the caller says that the used rows were written.
-        unsafe { self.ends.set_len(used) };
-        self.ends.reserve_exact(total - used);
+        self.ends.reserve(used, total);
     }
 
     unsafe fn settle(&mut self, _rows: usize) {}
 
-    unsafe fn finish(self, rows: usize, _origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
+    #[inline(always)]
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
             // SAFETY: as the caller says.
@@ -118,8 +145,11 @@ impl<'a> Writer<'a> for TextWriter {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct SliceWriter<'a, const TEXT: bool> {
-    /// Its length counts only when the column is finished.
-    slices: Vec<&'a [u8]>,
+    /// The input of the same name, if any row was its.
+    passed: Option<u32>,
+    /// Some row was not, and all rows are in `slices`.
+    noted: bool,
+    slices: Slots<&'a [u8]>,
     /// The first so many rows have been copied.
     settled: usize,
     copied: TextWriter,
@@ -129,48 +159,106 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     /// # Safety
     /// As [`Field::write`].
     #[inline(always)]
+    pub unsafe fn write<S: Source<'a>>(
+        &mut self,
+        bytes: &'a [u8],
+        row: usize,
+        name: &'static str,
+        origin: Origin<'_, S>,
+    ) {
+        if let Some(input) = origin.source.input(name)
+            && (input.packing == Packing::Text) == TEXT
+            && !self.noted
+        {
+            // SAFETY: the parent is a row of the source.
+            if unsafe { input.is(bytes, origin.parent) } {
+                self.passed = Some(input.index);
+                return;
+            }
+            self.noted = true;
+            // SAFETY: the rows so far have parents, and room for their slices.
+            unsafe { note_passed(self.slices.as_mut_ptr(), row, origin.parents, input) };
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.note(bytes, row) }
+    }
+
+    /// # Safety
+    /// As [`Field::write`].
+    #[inline(always)]
     pub unsafe fn note(&mut self, bytes: &'a [u8], row: usize) {
         // SAFETY: the caller has reserved the row.
-        unsafe { self.slices.as_mut_ptr().add(row).write(bytes) }
+        unsafe { self.slices.put(row, bytes) }
+    }
+
+    /// # Safety
+    /// So many rows were noted, or settled.
+    #[inline(never)]
+    unsafe fn into_values(mut self, rows: usize, lineage: Lineage<'a, '_>) -> Values {
+        // SAFETY: as the caller says; settling copies every row.
+        unsafe {
+            if self.settled == 0
+                && let Some(index) = Self::passed_on(self.slices.stored(rows), lineage)
+            {
+                return Values::Input(index);
+            }
+            self.settle(rows);
+            self.copied.into_values(rows)
+        }
     }
 
     /// The input that has all these slices at these parents.
-    fn passed_on(&self, origin: Origin<'a, '_>) -> Option<u32> {
-        let (first, parent) = (self.slices.first()?, origin.parents.first()?);
-        let mut inputs = origin.inputs.iter();
+    fn passed_on(slices: &[&'a [u8]], lineage: Lineage<'a, '_>) -> Option<u32> {
+        let (first, parent) = (slices.first()?, lineage.parents.first()?);
+        let mut inputs = lineage.inputs.iter();
         // SAFETY, here and below: parents are rows of the table that the inputs
         // are columns of.
         let input = inputs.find(|input| {
             (input.packing == Packing::Text) == TEXT && unsafe { input.is(first, *parent) }
         })?;
         let mut all = true;
-        for (slice, &parent) in self.slices.iter().zip(origin.parents) {
+        for (slice, &parent) in slices.iter().zip(lineage.parents) {
             all &= unsafe { input.is(slice, parent) };
         }
         all.then_some(input.index)
     }
 }
 
+/// Notes rows that were passed on until another one was not.
+#[cold]
+unsafe fn note_passed<'a>(
+    slices: *mut &'a [u8],
+    rows: usize,
+    parents: *const u32,
+    input: Input<'a>,
+) {
+    for row in 0..rows {
+        // SAFETY: the caller says that there are so many parents, and slices.
+        unsafe {
+            let slice = input.texts.slice(*parents.add(row) as usize);
+            slices.add(row).write(slice);
+        }
+    }
+}
+
 impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
+    #[inline(always)]
     unsafe fn reserve(&mut self, used: usize, total: usize) {
-        // SAFETY: the caller says that the used rows were written.
-        unsafe { self.slices.set_len(used) };
-        self.slices.reserve_exact(total - used);
+        self.slices.reserve(used, total);
     }
 
     unsafe fn settle(&mut self, rows: usize) {
-        // SAFETY: the caller says that all these rows were written; the copy
-        // has room for as many as there are slices.
+        let capacity = self.slices.capacity();
+        if self.copied.ends.capacity() < capacity {
+            self.copied.ends.reserve(self.settled, capacity);
+        }
+        // SAFETY: the caller says that all these rows were written, from
+        // nowhere, so they were noted; the copy has room for as many as there
+        // are slices.
         unsafe {
-            self.slices.set_len(rows);
-            let capacity = self.slices.capacity();
-            if self.copied.ends.capacity() < capacity {
-                Writer::reserve(&mut self.copied, self.settled, capacity);
-            }
-            let unsettled = &self.slices[self.settled..];
-            self.copied
-                .data
-                .reserve(unsettled.iter().map(|slice| slice.len()).sum());
+            let unsettled = &self.slices.stored(rows)[self.settled..];
+            let bytes = unsettled.iter().map(|slice| slice.len()).sum();
+            self.copied.data.reserve(bytes);
             for (slice, row) in unsettled.iter().zip(self.settled..) {
                 self.copied.copy(slice, row);
             }
@@ -178,20 +266,12 @@ impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
         self.settled = rows;
     }
 
-    unsafe fn finish(mut self, rows: usize, origin: Origin<'a, '_>, columns: &mut Vec<Column>) {
-        // SAFETY: the caller says that all these rows were written.
-        unsafe { self.slices.set_len(rows) };
-        let passed_on = match self.settled {
-            0 => self.passed_on(origin),
-            _ => None,
-        };
-        let values = match passed_on {
-            Some(index) => Values::Input(index),
-            // SAFETY: as above; settling copies every row.
-            None => unsafe {
-                self.settle(rows);
-                self.copied.into_values(rows)
-            },
+    #[inline(always)]
+    unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
+        let values = match self.passed {
+            Some(input) if !self.noted => Values::Input(input),
+            // SAFETY: the caller says that all these rows were written.
+            _ => unsafe { self.into_values(rows, lineage) },
         };
         columns.push(Column {
             validity: None,
@@ -200,12 +280,11 @@ impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
     }
 }
 
-macro_rules! packed {
-    ($($packed:ty, $type:ident, $passes:expr, $writer:ty, $read:expr, $method:ident, $bytes:expr;)*) => {$(
+macro_rules! borrowed {
+    ($($packed:ty, $packing:ident, $type:ident, $read:expr, $bytes:expr;)*) => {$(
         impl<'a> Field<'a> for $packed {
             type Reader = TextReader<'a>;
-            type Writer = $writer;
-            const PASSES: Option<Packing> = $passes;
+            type Writer = SliceWriter<'a, { matches!(Packing::$packing, Packing::Text) }>;
 
             fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
                 fields.push(schema_field(name, doc, schemas::FieldType::$type));
@@ -223,28 +302,83 @@ macro_rules! packed {
             }
 
             #[inline(always)]
-            unsafe fn write(&self, writer: &mut Self::Writer, row: usize) {
+            fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+                Some(Input {
+                    index,
+                    packing: Packing::$packing,
+                    texts: *reader,
+                })
+            }
+
+            #[inline(always)]
+            unsafe fn write<S: Source<'a>>(
+                &self,
+                writer: &mut Self::Writer,
+                row: usize,
+                name: &'static str,
+                origin: Origin<'_, S>,
+            ) {
                 // SAFETY: as the caller says.
-                unsafe { writer.$method($bytes(self), row) }
+                unsafe { writer.write($bytes(self), row, name, origin) }
             }
 
             unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
                 // SAFETY: as the caller says.
-                unsafe { writer.$method(&[], row) }
+                unsafe { writer.note(&[], row) }
             }
         }
     )*};
 }
 
-packed! {
-    &'a str, Utf8, Some(Packing::Text), SliceWriter<'a, true>,
-        utf8, note, |text: &&'a str| text.as_bytes();
-    &'a [u8], Bytes, Some(Packing::Bytes), SliceWriter<'a, false>,
-        |bytes| bytes, note, |bytes: &&'a [u8]| *bytes;
-    String, Utf8, None, TextWriter,
-        |bytes| utf8(bytes).to_owned(), copy, String::as_bytes;
-    Vec<u8>, Bytes, None, TextWriter,
-        <[u8]>::to_vec, copy, Vec::as_slice;
+borrowed! {
+    &'a str, Text, Utf8, utf8, |text: &&'a str| text.as_bytes();
+    &'a [u8], Bytes, Bytes, |bytes| bytes, |bytes: &&'a [u8]| *bytes;
+}
+
+macro_rules! owned {
+    ($($packed:ty, $type:ident, $read:expr;)*) => {$(
+        impl<'a> Field<'a> for $packed {
+            type Reader = TextReader<'a>;
+            type Writer = TextWriter;
+
+            fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
+                fields.push(schema_field(name, doc, schemas::FieldType::$type));
+            }
+
+            #[inline(always)]
+            fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
+                TextReader::new(columns.packed(rows))
+            }
+
+            #[inline(always)]
+            unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
+                // SAFETY: as the caller says.
+                Ok($read(unsafe { reader.slice(row) }))
+            }
+
+            #[inline(always)]
+            unsafe fn write<S: Source<'a>>(
+                &self,
+                writer: &mut Self::Writer,
+                row: usize,
+                _name: &'static str,
+                _origin: Origin<'_, S>,
+            ) {
+                // SAFETY: as the caller says.
+                unsafe { writer.copy(self.as_ref(), row) }
+            }
+
+            unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
+                // SAFETY: as the caller says.
+                unsafe { writer.copy(&[], row) }
+            }
+        }
+    )*};
+}
+
+owned! {
+    String, Utf8, |bytes| utf8(bytes).to_owned();
+    Vec<u8>, Bytes, <[u8]>::to_vec;
 }
 
 /// Text as the host sends it.

@@ -1,9 +1,14 @@
 //! Operators that fail in every way that a plugin can fail, at rows that their
 //! parameters name; for tests of what the host makes of it.
 
+/// Reaching for the world outside.
+mod world;
+
 use std::hint::black_box;
 
 use sluicebox_sdk::prelude::*;
+
+use world::reach;
 
 #[derive(Record)]
 pub struct Row<'a> {
@@ -212,7 +217,7 @@ fn recurse(frame: &[u64; 64]) -> u64 {
     recurse(&next) + next[7]
 }
 
-export!(pass, misbehave, misjudge, Miscount);
+export!(pass, misbehave, misjudge, Miscount, reach);
 
 #[cfg(test)]
 mod tests {

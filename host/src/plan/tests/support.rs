@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use expect_test::Expect;
-
 use crate::config::{Config, Diagnostics, Look};
 use crate::logic::{
     Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
@@ -14,7 +12,7 @@ use crate::logic::{
 use crate::plan::{self, Limits, Plan};
 use crate::schema::{DataType, Field, Schema};
 
-pub(crate) const BASE: &str = r#"name = "cart"
+pub(super) const BASE: &str = r#"name = "cart"
 parallelism = 2
 
 [plugins.cart]
@@ -58,62 +56,25 @@ type = "console"
 input = "added.late"
 "#;
 
-/// The base with each `from` replaced by its `to`; an empty `from` appends.
-pub(crate) fn patched(patches: &[(&str, &str)]) -> String {
-    let mut text = BASE.to_owned();
-    for (from, to) in patches {
-        if from.is_empty() {
-            text.push_str(to);
-        } else {
-            assert!(text.contains(from), "the base has no {from:?}");
-            text = text.replacen(from, to, 1);
-        }
-    }
-    text
-}
-
-/// Compares what is said of the patched base.
-pub(crate) fn check(patches: &[(&str, &str)], expected: Expect) {
-    expected.assert_eq(&mistakes(&patched(patches)));
-}
-
 /// Everything that is said of a pipeline, with the folder's name left out.
-pub(crate) fn mistakes(text: &str) -> String {
+pub(super) fn mistakes(text: &str) -> String {
     let folder = folder();
     let said = match plan_in(folder.path(), text) {
         Ok((config, plan)) => plan::warnings(&config, &plan),
         Err(mistakes) => mistakes,
     };
     let said = said.render(Look::Plain);
-    outdented(&said.replace(&folder.path().display().to_string(), "/pipelines"))
+    said.replace(&folder.path().display().to_string(), "/pipelines")
 }
 
-/// `expect!` takes away what all lines are indented by, so the text must too.
-fn outdented(text: &str) -> String {
-    let full = text.lines().filter(|line| !line.is_empty());
-    let indent = full.map(|line| line.len() - line.trim_start().len()).min();
-    let lines = text
-        .lines()
-        .map(|line| line.get(indent.unwrap_or(0)..).unwrap_or_default());
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
-/// Compares the drawn plan of the patched base.
-pub(crate) fn check_plan(patches: &[(&str, &str)], expected: Expect) {
-    let folder = folder();
-    let (_, plan) = plan_in(folder.path(), &patched(patches)).unwrap_or_else(|m| panic!("{m}"));
-    let drawn = plan::draw(&plan);
-    expected.assert_eq(&drawn.replace(&folder.path().display().to_string(), "/pipelines"));
-}
-
-pub(crate) fn plan_in(folder: &Path, text: &str) -> Result<(Config, Plan), Diagnostics> {
+pub(super) fn plan_in(folder: &Path, text: &str) -> Result<(Config, Plan), Diagnostics> {
     let config = Config::parse("cart.toml", text)?;
     let plan = plan::build(&config, folder, &FakeLoader)?;
     Ok((config, plan))
 }
 
 /// A folder with the files that pipelines of these tests name.
-pub(crate) fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = [
         "events.jsonl",
@@ -129,7 +90,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
     folder
 }
 
-pub(crate) struct FakeLoader;
+pub(super) struct FakeLoader;
 
 impl Loader for FakeLoader {
     fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {

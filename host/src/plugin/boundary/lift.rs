@@ -249,7 +249,9 @@ fn passed_on(field: &Field, index: u32, parents: &mut Parents<'_>) -> Result<Arr
         parents.input.columns.get(index),
     ) else {
         let columns = parents.schema.fields.len();
-        return Err(Broken::new(format!("input {index} of {columns} inputs")));
+        return Err(Broken::new(format!(
+            "input {index}, and there are {columns}"
+        )));
     };
     if !field.reads(given) {
         return Err(Broken::new(format!(

@@ -607,7 +607,7 @@ fn wrong_inputs_are_noticed() {
     );
     check(
         answer(Utf8, false, input(3)),
-        expect!["answered wrongly: column `out`: input 3 of 3 inputs"],
+        expect!["answered wrongly: column `out`: input 3, and there are 3"],
     );
     // The host takes the upstream's word for symbols; the plugin's it does not.
     check(
