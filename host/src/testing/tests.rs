@@ -5,7 +5,7 @@ use std::fs;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use arrow_array::{Array, ArrayRef, Int64Array};
+use arrow_array::{ArrayRef, Int64Array};
 
 use super::*;
 use crate::logic::{

@@ -8,6 +8,7 @@ use arrow_array::types::Int64Type;
 
 use super::*;
 use crate::logic::{Accumulated, OperatorInfo, Port};
+use crate::plan::Limits;
 use crate::schema::{DataType, Field, Schema};
 
 /// Doubles `n`, or adds it up; panics on some values, and rejects negative ones.
@@ -160,7 +161,13 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
 }
 
 fn guard(factory: &Arc<Faulty>, on_error: OnError) -> Guard {
-    let plan = OperatorPlan { factory: factory.clone(), on_error };
+    let plan = OperatorPlan {
+        name: "native.doubled".to_owned(),
+        factory: factory.clone(),
+        arguments: Vec::new(),
+        limits: Limits::default(),
+        on_error,
+    };
     Guard::new("doubled", &plan).expect("it opens")
 }
 
