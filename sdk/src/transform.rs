@@ -192,7 +192,7 @@ pub trait Collector<'a> {
 
     fn describe() -> Vec<schemas::Field>;
     /// With room for one answer a row.
-    fn new(rows: usize) -> Self;
+    fn new<S: Source<'a>>(rows: usize, source: &S) -> Self;
     fn finish(self, inputs: &[Input<'a>]) -> Output;
 }
 
@@ -210,7 +210,7 @@ impl<'a> Collector<'a> for Selection {
     }
 
     #[inline(always)]
-    fn new(capacity: usize) -> Self {
+    fn new<S: Source<'a>>(capacity: usize, _source: &S) -> Self {
         let mut rows = Slots::default();
         rows.reserve(0, capacity);
         Selection { rows, count: 0 }
@@ -234,10 +234,11 @@ pub struct Rows<'a, R: Record<'a>> {
 
 impl<'a, R: Record<'a>> Rows<'a, R> {
     #[inline(always)]
-    pub fn with_capacity(rows: usize) -> Self {
+    pub fn with_capacity<S: Source<'a>>(rows: usize, source: &S) -> Self {
         let mut parents = Slots::default();
         let mut columns = R::Writer::default();
         parents.reserve(0, rows);
+        columns.offer("", source);
         // SAFETY: no row was written.
         unsafe { columns.reserve(0, rows) };
         Rows {
@@ -339,8 +340,8 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
     }
 
     #[inline(always)]
-    fn new(rows: usize) -> Self {
-        Rows::with_capacity(rows)
+    fn new<S: Source<'a>>(rows: usize, source: &S) -> Self {
+        Rows::with_capacity(rows, source)
     }
 
     #[inline(always)]
@@ -380,7 +381,7 @@ where
     O: Answer<'a, Form>,
 {
     let reader = table.reader::<I>();
-    let mut collector = O::Collector::new(table.rows());
+    let mut collector = O::Collector::new(table.rows(), &reader);
     let mut rejects = Vec::new();
     for row in 0..table.rows() as u32 {
         // SAFETY: the table has this row.
