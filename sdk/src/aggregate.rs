@@ -338,7 +338,7 @@ fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
     states
 }
 
-fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
+pub(crate) fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
     let mut writer = S::Writer::default();
     let mut columns = Vec::with_capacity(S::COLUMNS);
     // SAFETY: there is room for all states, and all are written.
@@ -354,3 +354,6 @@ fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
         columns,
     }
 }
+
+#[cfg(test)]
+mod tests;

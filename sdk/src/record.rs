@@ -403,3 +403,6 @@ pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
         values.set_len(values.len() + 1);
     }
 }
+
+#[cfg(test)]
+mod tests;
