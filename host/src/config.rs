@@ -5,20 +5,21 @@
 //! at them. What they mean together (whether an input exists, whether types
 //! agree) is decided by [`crate::plan::build`], which reports in the same way.
 
-/// Types of columns.
-mod column;
 /// Mistakes with their places, and how they are shown.
 mod diagnostics;
-mod operator;
-/// Durations and sizes as people write them.
-pub(crate) mod quantity;
-/// TOML tables, read key by key.
-mod reader;
-mod sink;
-mod source;
 /// The nearest valid name.
 pub(crate) mod suggest;
+/// TOML tables, read key by key.
+mod reader;
+/// Durations and sizes as people write them.
+pub(crate) mod quantity;
+mod source;
+/// Types of columns.
+mod column;
+mod operator;
+mod sink;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use toml::de::DeTable;
 
 pub use column::Column;
 pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
-pub use operator::{BoundsChoice, InputName, Operator, OperatorName};
+pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
 pub use sink::{Sink, SinkKind};
 pub use source::{RowFormat, Source, SourceKind};
 pub use toml::Spanned;
@@ -60,6 +61,10 @@ pub struct Plugin {
     pub path: Spanned<String>,
 }
 
+/// No pipeline is that long; a recording given by mistake may be.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// After so many slips in its syntax, the rest of a file is not worth telling.
+const SYNTAX_MISTAKES_MAX: usize = 100;
 pub const PARALLELISM_MAX: i64 = 256;
 pub const BATCH_ROWS_MAX: i64 = 65_536;
 
@@ -76,12 +81,19 @@ impl Config {
             mistakes.push(Mistake::new(message).help(help));
             mistakes
         };
-        let bytes = std::fs::read(path).map_err(|error| {
-            refuse(
-                format!("cannot read the pipeline {file}: {error}"),
-                "give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one",
-            )
-        })?;
+        let advice =
+            "give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one";
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| refuse(format!("cannot read the pipeline {file}: {error}"), advice))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let size = quantity::show_bytes(FILE_BYTES_MAX);
+            return Err(refuse(
+                format!("{file} is larger than {size}, so no pipeline"),
+                advice,
+            ));
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes()[..at]
@@ -104,7 +116,7 @@ impl Config {
         };
         let mut mistakes = Diagnostics::new(origin.clone());
         let (document, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
+        for error in errors.into_iter().take(SYNTAX_MISTAKES_MAX) {
             mistakes.push_once_a_line(syntax_mistake(&error, text));
         }
         if !mistakes.is_empty() {

@@ -3,21 +3,26 @@
 
 mod column;
 mod csv;
+mod fault;
 mod json;
-
-pub(crate) use self::csv::quoted_length;
 
 use arrow_array::ArrayRef;
 
+pub(crate) use self::csv::quoted_length;
+use self::fault::Fault;
 use crate::plan::{Format, TimestampFormat};
 use crate::schema::Schema;
 
 /// Decodes blocks of rows, one after the other. What a block decodes to does
 /// not depend on the blocks before it; only the speed does.
 #[derive(Clone, Debug)]
-pub enum Decoder {
-    Json(json::JsonDecoder),
-    Csv(csv::CsvDecoder),
+pub struct Decoder(Rows);
+
+/// Rows under construction.
+#[derive(Clone, Debug)]
+enum Rows {
+    Json(json::JsonRows),
+    Csv(csv::CsvRows),
 }
 
 /// A block's good rows as columns, and its bad rows.
@@ -43,20 +48,18 @@ impl Decoder {
     /// `timestamps` are the formats of the schema's timestamps, depth first;
     /// those that are not given are [`TimestampFormat::Any`].
     pub fn new(format: &Format, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
-        match format {
-            Format::Json => Decoder::Json(json::JsonDecoder::new(schema, timestamps)),
-            Format::Csv(csv) => {
-                Decoder::Csv(csv::CsvDecoder::new(csv.delimiter, schema, timestamps))
-            }
-        }
+        Decoder(match format {
+            Format::Json => Rows::Json(json::JsonRows::new(schema, timestamps)),
+            Format::Csv(csv) => Rows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps)),
+        })
     }
 
     /// Reads the line that names the columns and tells how many it names.
     /// Formats that name their fields in each row have none and ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
-        match self {
-            Decoder::Json(_) => Ok(0),
-            Decoder::Csv(csv) => csv.read_header(line),
+        match &mut self.0 {
+            Rows::Json(_) => Ok(0),
+            Rows::Csv(csv) => csv.read_header(line),
         }
     }
 
@@ -70,33 +73,50 @@ impl Decoder {
         let mut bad = Vec::new();
         for (index, &(start, end)) in spans.iter().enumerate() {
             let (start, end) = (start as usize, end as usize);
-            let decoded = if is_utf8(data, start, end, all_utf8) {
-                match self {
-                    Decoder::Json(json) => json.push_row(data, start, end),
-                    Decoder::Csv(csv) => csv.push_row(&data[start..end]),
-                }
+            let pushed = if is_utf8(data, start, end, all_utf8) {
+                self.0.push(data, start, end)
             } else {
                 Err(invalid_utf8(&data[start..end]))
             };
-            match decoded {
+            match pushed {
                 Ok(()) => rows += 1,
-                Err(error) => {
-                    match self {
-                        Decoder::Json(json) => json.truncate(rows),
-                        Decoder::Csv(csv) => csv.truncate(rows),
-                    }
+                Err(fault) => {
+                    self.0.truncate(rows);
                     bad.push(BadRow {
                         row: index as u32,
-                        error,
+                        error: fault.to_string(),
                     });
                 }
             }
         }
-        let columns = match self {
-            Decoder::Json(json) => json.take(),
-            Decoder::Csv(csv) => csv.take(),
-        };
+        let columns = self.0.take();
         Decoded { columns, rows, bad }
+    }
+}
+
+impl Rows {
+    /// Adds the row `data[start..end]`; after an error it must be taken back.
+    #[inline]
+    fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
+        match self {
+            Rows::Json(json) => json.push(data, start, end),
+            Rows::Csv(csv) => csv.push(&data[start..end]),
+        }
+    }
+
+    /// Takes back what is behind the first `rows` rows.
+    fn truncate(&mut self, rows: usize) {
+        match self {
+            Rows::Json(json) => json.truncate(rows),
+            Rows::Csv(csv) => csv.truncate(rows),
+        }
+    }
+
+    fn take(&mut self) -> Vec<ArrayRef> {
+        match self {
+            Rows::Json(json) => json.take(),
+            Rows::Csv(csv) => csv.take(),
+        }
     }
 }
 
@@ -112,9 +132,11 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
 }
 
 #[cold]
-fn invalid_utf8(row: &[u8]) -> String {
+fn invalid_utf8(row: &[u8]) -> Fault {
     let at = std::str::from_utf8(row).map_or_else(|error| error.valid_up_to(), str::len);
-    format!("byte {at}: expected UTF-8 text, found bytes that are none")
+    Fault::new(format!(
+        "byte {at}: expected UTF-8 text, found bytes that are none"
+    ))
 }
 
 /// What was found, short enough for a message.

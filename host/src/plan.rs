@@ -5,14 +5,14 @@
 
 /// From config to plan, and every mistake on the way.
 mod build;
+/// What is odd and runs all the same.
+mod warnings;
 /// The plan as people read it.
 mod draw;
 /// The plan as programs read it.
 mod json;
 #[cfg(test)]
 mod tests;
-/// What is odd and runs all the same.
-mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub use json::to_json;
 pub use warnings::warnings;
 
 use crate::logic::{Factory, Value};
-use crate::schema::{DataType, Field, Schema};
+use crate::schema::Schema;
+use crate::source::partitions;
 
 pub type NodeId = usize;
 
@@ -47,7 +48,7 @@ impl Plan {
             let upstream = node.inputs.iter().map(|edge| tasks[edge.from]).max();
             tasks.push(match &node.kind {
                 NodeKind::Source(source) => {
-                    source.connector.partitions().clamp(1, self.parallelism)
+                    partitions(source).unwrap_or(1).clamp(1, self.parallelism)
                 }
                 NodeKind::Transform(_) => upstream.unwrap_or(1),
                 NodeKind::Aggregate(aggregate) if aggregate.key_schema.fields.is_empty() => 1,
@@ -128,18 +129,6 @@ pub enum SourceConnector {
     Memory(Vec<Vec<arrow_array::RecordBatch>>),
 }
 
-impl SourceConnector {
-    /// Parts that are read side by side.
-    fn partitions(&self) -> usize {
-        match self {
-            SourceConnector::File(file) => file.paths.len(),
-            // Connections come and go; one task accepts and reads them all.
-            SourceConnector::Tcp(_) | SourceConnector::Generator(_) => 1,
-            SourceConnector::Memory(partitions) => partitions.len(),
-        }
-    }
-}
-
 pub struct FileSourcePlan {
     /// A partition each, in name order.
     pub paths: Vec<PathBuf>,
@@ -179,21 +168,6 @@ pub struct GeneratorPlan {
     pub jitter_ms: u64,
     /// One row in so many is broken on purpose; none when 0.
     pub broken_one_in: u64,
-}
-
-impl GeneratorPlan {
-    /// What generated rows have. `action` is text and not symbols, so that a
-    /// broken row can have one that does not exist.
-    pub fn schema() -> Schema {
-        let field = |name, data_type| Field::new(name, data_type, false);
-        Schema::new(vec![
-            field("user_id", DataType::Utf8),
-            field("item_id", DataType::Utf8),
-            field("action", DataType::Utf8),
-            field("quantity", DataType::Int64),
-            field("ts", DataType::Timestamp),
-        ])
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -358,6 +332,18 @@ pub enum Window {
     },
     /// No window: a result after each row.
     Running,
+}
+
+impl Window {
+    /// Rows can come too late for event-time windows only.
+    pub fn has_late_rows(self) -> bool {
+        match self {
+            Window::Tumbling { time, .. }
+            | Window::Sliding { time, .. }
+            | Window::Session { time, .. } => time == TimeDomain::Event,
+            Window::Count { .. } | Window::Running => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

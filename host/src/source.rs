@@ -177,6 +177,7 @@ struct Chunk {
 }
 
 /// A row that could not be decoded.
+#[derive(Debug)]
 struct BadInput {
     offset: u64,
     error: String,
@@ -199,7 +200,7 @@ impl Reader {
                         *turn_rows += rows;
                     }
                     pulled.rows_in = rows;
-                    self.accept(partition, chunk, &mut pulled)?;
+                    self.accept(partition, *chunk, &mut pulled)?;
                 }
                 Waited::Silence => {
                     let now_ms = self.context.clock.now_ms();
@@ -259,7 +260,7 @@ impl Reader {
     fn accept(
         &mut self,
         partition: usize,
-        chunk: Box<Chunk>,
+        chunk: Chunk,
         pulled: &mut Pulled,
     ) -> Result<(), SourceError> {
         let now_ms = self.context.clock.now_ms();

@@ -3,8 +3,8 @@
 //! An [`AggregateOperator`] looks up the key of each row, finds the state of its
 //! key and window, has the plugin fold the rows of a batch into their states in
 //! one call, and puts out results as windows fire. The kinds of windows decide
-//! which state a row belongs to: [`pane`] (tumbling and sliding), [`session`],
-//! [`count`] and [`running`].
+//! which state a row belongs to: [`tumbling`], [`sliding`], [`session`], [`count`] and
+//! [`running`].
 //!
 //! What a plugin may rely on: the rows of a key and pane (or session, or count
 //! window) are folded in the order in which they arrive; states are merged in
@@ -24,8 +24,8 @@
 
 mod accumulators;
 mod count;
+mod cut;
 mod groups;
-mod pane;
 mod running;
 mod session;
 mod sliding;
@@ -33,6 +33,8 @@ mod sliding;
 mod tests;
 mod time;
 mod timer;
+mod tree;
+mod tumbling;
 
 use std::sync::Arc;
 
@@ -45,10 +47,12 @@ use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
-use pane::Panes;
+use cut::Cut;
 use running::Running;
 use session::Sessions;
+use sliding::Sliding;
 use time::{SIZE_MAX_MS, within_reach};
+use tumbling::Tumbling;
 
 /// Rows folded by key and window.
 pub struct AggregateOperator {
@@ -65,7 +69,8 @@ pub struct AggregateOperator {
 }
 
 enum Windows {
-    Panes(Panes),
+    Tumbling(Tumbling),
+    Sliding(Sliding),
     Sessions(Sessions),
     Counts(Counts),
     Running(Running),
@@ -95,20 +100,12 @@ impl AggregateOperator {
         let lateness_ms = plan.allowed_lateness_ms.clamp(0, SIZE_MAX_MS);
         let early = plan.early_every_ms.is_some();
         let late_wanted = plan.late_wanted;
-        let panes = |size_ms, slide_ms| {
-            Windows::Panes(Panes::new(
-                &accumulators,
-                size_ms,
-                slide_ms,
-                lateness_ms,
-                late_wanted,
-                early,
-            ))
-        };
         let (windows, time) = match plan.window {
             Window::Tumbling { size_ms, time } => {
                 let size_ms = size("size", size_ms)?;
-                (panes(size_ms, size_ms), time)
+                let cut = Cut::new(size_ms, size_ms, lateness_ms);
+                let tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
+                (Windows::Tumbling(tumbling), time)
             }
             Window::Sliding {
                 size_ms,
@@ -122,7 +119,9 @@ impl AggregateOperator {
                         "a window of {size_ms} ms cannot slide by {slide_ms} ms; the size must be a multiple of the slide"
                     )));
                 }
-                (panes(size_ms, slide_ms), time)
+                let cut = Cut::new(size_ms, slide_ms, lateness_ms);
+                let sliding = Sliding::new(&accumulators, cut, late_wanted, early);
+                (Windows::Sliding(sliding), time)
             }
             Window::Session { gap_ms, time } => {
                 let gap_ms = size("gap", gap_ms)?;
@@ -162,7 +161,8 @@ impl AggregateOperator {
         self.now_ms = now_ms;
         let accumulators = &mut self.accumulators;
         match &mut self.windows {
-            Windows::Panes(panes) => panes.advance(accumulators, now_ms, out),
+            Windows::Tumbling(tumbling) => tumbling.advance(accumulators, now_ms, out),
+            Windows::Sliding(sliding) => sliding.advance(accumulators, now_ms, out),
             Windows::Sessions(sessions) => sessions.advance(accumulators, now_ms, out),
             Windows::Counts(counts) if now_ms == END_OF_TIME => counts.end(accumulators, out),
             Windows::Counts(_) | Windows::Running(_) => Ok(()),
@@ -172,7 +172,8 @@ impl AggregateOperator {
     fn early(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
         let accumulators = &mut self.accumulators;
         match &mut self.windows {
-            Windows::Panes(panes) => panes.early(accumulators, out),
+            Windows::Tumbling(tumbling) => tumbling.early(accumulators, out),
+            Windows::Sliding(sliding) => sliding.early(accumulators, out),
             Windows::Sessions(sessions) => sessions.early(accumulators, out),
             Windows::Counts(counts) => counts.early(accumulators, out),
             Windows::Running(_) => Ok(()),
@@ -181,7 +182,8 @@ impl AggregateOperator {
 
     fn has_early(&self) -> bool {
         match &self.windows {
-            Windows::Panes(panes) => panes.has_early(),
+            Windows::Tumbling(tumbling) => tumbling.has_early(),
+            Windows::Sliding(sliding) => sliding.has_early(),
             Windows::Sessions(sessions) => sessions.has_early(),
             Windows::Counts(counts) => counts.has_early(),
             Windows::Running(_) => false,
@@ -204,7 +206,10 @@ impl Operator for AggregateOperator {
         let arrived = Arrived { edge, batch, times };
         let accumulators = &mut self.accumulators;
         match &mut self.windows {
-            Windows::Panes(panes) => panes.rows(accumulators, arrived, self.now_ms, out)?,
+            Windows::Tumbling(tumbling) => {
+                tumbling.rows(accumulators, arrived, self.now_ms, out)?
+            }
+            Windows::Sliding(sliding) => sliding.rows(accumulators, arrived, self.now_ms, out)?,
             Windows::Sessions(sessions) => {
                 sessions.rows(accumulators, arrived, self.now_ms, out)?;
             }
@@ -229,7 +234,8 @@ impl Operator for AggregateOperator {
 
     fn wake_at(&self) -> Option<i64> {
         let end = match (&self.windows, self.time) {
-            (Windows::Panes(panes), TimeDomain::Processing) => panes.next_end(),
+            (Windows::Tumbling(tumbling), TimeDomain::Processing) => tumbling.next_end(),
+            (Windows::Sliding(sliding), TimeDomain::Processing) => sliding.next_end(),
             (Windows::Sessions(sessions), TimeDomain::Processing) => sessions.next_end(),
             _ => None,
         };

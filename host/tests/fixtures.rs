@@ -202,13 +202,13 @@ fn carts() {
         input = "events"
         key = "user_id"
         window = {{ session = "30s" }}
-        [sinks.added]
+        [sinks.added_out]
         type = "blackhole"
         input = "added"
-        [sinks.top10]
+        [sinks.top10_out]
         type = "blackhole"
         input = "top"
-        [sinks.sessions]
+        [sinks.sessions_out]
         type = "blackhole"
         input = "session"
         "#,
@@ -217,9 +217,9 @@ fn carts() {
     let user = ["user_id", "window_start", "window_end", "count", "sum"];
     let top = ["window_start", "window_end", "rank", "item_id", "count"];
     for (sink, expected, fields, session) in [
-        ("added", unpack("tumbling.csv"), user, false),
-        ("top10", folder.join("top10.csv"), top, false),
-        ("sessions", unpack("sessions.csv"), user, true),
+        ("added_out", unpack("tumbling.csv"), user, false),
+        ("top10_out", folder.join("top10.csv"), top, false),
+        ("sessions_out", unpack("sessions.csv"), user, true),
     ] {
         let rows = collect_everywhere(&text, work.path(), sink);
         let rows = rows.iter().map(|row| csv_row(row, fields, session));

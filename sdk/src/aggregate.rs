@@ -195,7 +195,7 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
         "the host sent another number of windows than of states"
     );
     let values = read_states::<A>(states, 0);
-    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows);
+    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
     for (row, state) in values.iter().enumerate() {
         let window = Window {
             start: Timestamp(windows.starts[row]),
@@ -294,7 +294,7 @@ impl<'a, A: Aggregate> Results<'a, A> {
     fn new(aggregate: &'a A, rows: usize) -> Self {
         Results {
             aggregate,
-            rows: Rows::with_capacity(rows),
+            rows: Rows::with_capacity(rows, &Nowhere),
         }
     }
 
@@ -338,7 +338,7 @@ fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
     states
 }
 
-fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
+pub(crate) fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
     let mut writer = S::Writer::default();
     let mut columns = Vec::with_capacity(S::COLUMNS);
     // SAFETY: there is room for all states, and all are written.
@@ -354,3 +354,6 @@ fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
         columns,
     }
 }
+
+#[cfg(test)]
+mod tests;

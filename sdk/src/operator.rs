@@ -211,3 +211,6 @@ pub fn opened<R>(call: impl FnOnce(&dyn Instance) -> R) -> R {
         call(&**instance.expect("the host made a call before `open`"))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,8 +144,22 @@ pub trait Field<'a>: Sized {
         None
     }
 
+    /// Whether this is the very value of the input field of the same name.
+    ///
+    /// Asked of all fields of a row before any is written: what was read has
+    /// not changed for the compiler then, and it often sees the answer.
+    ///
     /// # Safety
-    /// As [`Record::write`].
+    /// The origin is a row of its source.
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn is_passed<S: Source<'a>>(&self, name: &'static str, origin: Origin<'_, S>) -> bool {
+        let _ = (name, origin);
+        false
+    }
+
+    /// # Safety
+    /// As [`Record::write`]; `passed` is what [`Field::is_passed`] said.
     #[doc(hidden)]
     unsafe fn write<S: Source<'a>>(
         &self,
@@ -153,6 +167,7 @@ pub trait Field<'a>: Sized {
         row: usize,
         name: &'static str,
         origin: Origin<'_, S>,
+        passed: bool,
     );
 
     /// # Safety
@@ -165,6 +180,12 @@ pub trait Field<'a>: Sized {
 /// are is known to whoever writes them, and told in the end.
 #[doc(hidden)]
 pub trait Writer<'a>: Default {
+    /// Says, before any row, what rows are read from.
+    #[inline(always)]
+    fn offer<S: Source<'a>>(&mut self, name: &'static str, source: &S) {
+        let _ = (name, source);
+    }
+
     /// Makes room for `total` rows.
     ///
     /// # Safety
@@ -382,3 +403,6 @@ pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
         values.set_len(values.len() + 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,7 @@ pub fn same<const N: usize>(a: &[u8; N], b: &[u8; N]) -> bool {
 }
 
 /// The first eight bytes of a text as a number, zeros where it has fewer.
+#[inline]
 pub const fn word(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     let mut at = 0;

@@ -34,7 +34,7 @@ pub trait Answer<'a, Form>: Sized {
     type Collector: Collector<'a>;
 
     #[doc(hidden)]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         source: &S,
@@ -42,10 +42,10 @@ pub trait Answer<'a, Form>: Sized {
     ) -> Result<(), Reject>;
 }
 
-/// One row, or several, as an operator gives them.
+/// One row, or none, or several, as an operator gives them.
 ///
-/// Every record is one row of itself; so are `Option`, `Vec`, arrays and boxed
-/// iterators of records.
+/// Every record is one row by itself; `Option`, `Vec` and arrays of records are
+/// as many as there are in them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record, nor several",
     note = "rows are structs with `#[derive(Record)]`, or `Option` or `Vec` of these"
@@ -89,7 +89,6 @@ macro_rules! several {
 several! {
     [] Vec<R>;
     [const N: usize] [R; N];
-    [] Box<dyn Iterator<Item = R> + 'a>;
 }
 
 /// Which rows are kept.
@@ -109,7 +108,7 @@ impl<'a> Answer<'a, Keep> for bool {
     type Collector = Selection;
 
     #[inline(always)]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         _source: &S,
@@ -127,13 +126,13 @@ impl<'a> Answer<'a, Keep> for () {
     type Collector = Selection;
 
     #[inline(always)]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         source: &S,
         selection: &mut Selection,
     ) -> Result<(), Reject> {
-        Answer::<Keep>::collect(true, row, source, selection)
+        Answer::<Keep>::give(true, row, source, selection)
     }
 }
 
@@ -141,7 +140,7 @@ impl<'a, O: Outputs<'a>> Answer<'a, Give> for O {
     type Collector = Rows<'a, O::Row>;
 
     #[inline(always)]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         source: &S,
@@ -156,7 +155,7 @@ impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
     type Collector = Rows<'a, I::Item>;
 
     #[inline]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         source: &S,
@@ -175,13 +174,13 @@ impl<'a, Form, A: Answer<'a, Form>> Answer<'a, Judge<Form>> for Result<A, Reject
     type Collector = A::Collector;
 
     #[inline(always)]
-    fn collect<S: Source<'a>>(
+    fn give<S: Source<'a>>(
         self,
         row: u32,
         source: &S,
         collector: &mut Self::Collector,
     ) -> Result<(), Reject> {
-        self?.collect(row, source, collector)
+        self?.give(row, source, collector)
     }
 }
 
@@ -192,7 +191,7 @@ pub trait Collector<'a> {
 
     fn describe() -> Vec<schemas::Field>;
     /// With room for one answer a row.
-    fn new(rows: usize) -> Self;
+    fn new<S: Source<'a>>(rows: usize, source: &S) -> Self;
     fn finish(self, inputs: &[Input<'a>]) -> Output;
 }
 
@@ -210,7 +209,7 @@ impl<'a> Collector<'a> for Selection {
     }
 
     #[inline(always)]
-    fn new(capacity: usize) -> Self {
+    fn new<S: Source<'a>>(capacity: usize, _source: &S) -> Self {
         let mut rows = Slots::default();
         rows.reserve(0, capacity);
         Selection { rows, count: 0 }
@@ -234,10 +233,11 @@ pub struct Rows<'a, R: Record<'a>> {
 
 impl<'a, R: Record<'a>> Rows<'a, R> {
     #[inline(always)]
-    pub fn with_capacity(rows: usize) -> Self {
+    pub fn with_capacity<S: Source<'a>>(rows: usize, source: &S) -> Self {
         let mut parents = Slots::default();
         let mut columns = R::Writer::default();
         parents.reserve(0, rows);
+        columns.offer("", source);
         // SAFETY: no row was written.
         unsafe { columns.reserve(0, rows) };
         Rows {
@@ -339,8 +339,8 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
     }
 
     #[inline(always)]
-    fn new(rows: usize) -> Self {
-        Rows::with_capacity(rows)
+    fn new<S: Source<'a>>(rows: usize, source: &S) -> Self {
+        Rows::with_capacity(rows, source)
     }
 
     #[inline(always)]
@@ -380,12 +380,12 @@ where
     O: Answer<'a, Form>,
 {
     let reader = table.reader::<I>();
-    let mut collector = O::Collector::new(table.rows());
+    let mut collector = O::Collector::new(table.rows(), &reader);
     let mut rejects = Vec::new();
     for row in 0..table.rows() as u32 {
         // SAFETY: the table has this row.
         let outcome = match unsafe { I::read(&reader, row as usize) } {
-            Ok(input) => transform(input, parameters).collect(row, &reader, &mut collector),
+            Ok(input) => transform(input, parameters).give(row, &reader, &mut collector),
             Err(unreadable) => Err(unreadable.into()),
         };
         if let Err(reject) = outcome {
@@ -400,3 +400,6 @@ where
         rejects,
     }
 }
+
+#[cfg(test)]
+mod tests;

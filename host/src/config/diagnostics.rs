@@ -47,6 +47,9 @@ pub enum Look {
     Plain,
 }
 
+/// More at once helps nobody.
+const SHOWN_MAX: usize = 50;
+
 impl Mistake {
     pub fn new(message: impl Into<String>) -> Self {
         Mistake {
@@ -140,7 +143,7 @@ impl Diagnostics {
         .with_context_lines(1);
         let source = Lines(&self.origin);
         let mut text = String::new();
-        for mistake in &self.mistakes {
+        for mistake in self.mistakes.iter().take(SHOWN_MAX) {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -152,6 +155,9 @@ impl Diagnostics {
                 text.push_str(&mistake.message);
                 text.push('\n');
             }
+        }
+        if let Some(more @ 1..) = self.mistakes.len().checked_sub(SHOWN_MAX) {
+            text.push_str(&format!("\n  and {more} more\n"));
         }
         text
     }

@@ -1,5 +1,8 @@
 //! TOML tables, read key by key: each read says what it wants, each mistake
 //! keeps its place, and what nobody asked for is an unknown key.
+//!
+//! By hand rather than with serde, which stops at the first mistake and loses
+//! the places of values inside of choices.
 
 use std::ops::RangeInclusive;
 

@@ -11,7 +11,7 @@ use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, ListArray, PrimitiveArray, StringArray, StructArray,
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow_schema::{Field as ArrowField, FieldRef, Fields};
+use arrow_schema::{FieldRef, Fields};
 
 use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
@@ -330,11 +330,7 @@ impl Record {
                     column: Column::new(field, formats),
                 })
                 .collect(),
-            arrow: fields
-                .iter()
-                .map(Field::to_arrow)
-                .map(ArrowField::from)
-                .collect(),
+            arrow: fields.iter().map(Field::to_arrow).collect(),
             rows: 0,
         }
     }

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::column::{Column, Record, Values};
+use super::fault::Fault;
 use super::{excerpt, json};
 use crate::plan::TimestampFormat;
 use crate::schema::Schema;
@@ -17,7 +18,7 @@ use crate::timestamp;
 
 /// Rows under construction.
 #[derive(Clone, Debug)]
-pub struct CsvDecoder {
+pub(super) struct CsvRows {
     delimiter: u8,
     rows: Record,
     /// For each field of a line, its column if it has one.
@@ -34,10 +35,10 @@ struct Field<'d> {
     quoted: bool,
 }
 
-impl CsvDecoder {
+impl CsvRows {
     /// Without a header a line has the schema's fields, in order.
     pub fn new(delimiter: u8, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
-        CsvDecoder {
+        CsvRows {
             delimiter,
             rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
             columns: (0..schema.fields.len()).map(Some).collect(),
@@ -51,7 +52,8 @@ impl CsvDecoder {
         let mut names = Vec::new();
         let mut at = Some(0);
         while let Some(start) = at {
-            let (field, next) = next_field(line, start, self.delimiter)?;
+            let (field, next) = next_field(line, start, self.delimiter)
+                .map_err(|fault| format!("in the header: {fault}"))?;
             let name = String::from_utf8_lossy(unquote(&field, &mut self.unquoted)).into_owned();
             names.push(name);
             at = next;
@@ -81,7 +83,7 @@ impl CsvDecoder {
     }
 
     /// Adds a row; after an error it must be taken back.
-    pub fn push_row(&mut self, line: &[u8]) -> Result<(), String> {
+    pub fn push(&mut self, line: &[u8]) -> Result<(), Fault> {
         let mut at = Some(0);
         let mut given = 0;
         while let Some(start) = at {
@@ -96,7 +98,7 @@ impl CsvDecoder {
                     named.column.push_null();
                 } else {
                     push_text(&mut named.column, text)
-                        .map_err(|error| format!("field `{}`: {error}", named.name))?;
+                        .map_err(|fault| fault.within(&named.name))?;
                 }
             }
             given += 1;
@@ -121,14 +123,17 @@ impl CsvDecoder {
     }
 
     #[cold]
-    fn wrong_count(&self, line: &[u8]) -> String {
+    fn wrong_count(&self, line: &[u8]) -> Fault {
         let mut found = 0;
         let mut at = Some(0);
         while let Some(start) = at {
             found += 1;
             at = next_field(line, start, self.delimiter).map_or(None, |(_, next)| next);
         }
-        format!("expected {} fields, found {found}", self.columns.len())
+        Fault::new(format!(
+            "expected {} fields, found {found}",
+            self.columns.len()
+        ))
     }
 }
 
@@ -137,7 +142,7 @@ fn next_field(
     line: &[u8],
     start: usize,
     delimiter: u8,
-) -> Result<(Field<'_>, Option<usize>), String> {
+) -> Result<(Field<'_>, Option<usize>), Fault> {
     let rest = &line[start..];
     if rest.first() != Some(&b'"') {
         let end = memchr::memchr(delimiter, rest);
@@ -148,10 +153,10 @@ fn next_field(
         return Ok((field, end.map(|end| start + end + 1)));
     }
     let Some(length) = quoted_length(&rest[1..]) else {
-        return Err(format!(
+        return Err(Fault::new(format!(
             "byte {start}: expected `\"` at the end of the field, found {}",
             excerpt(rest)
-        ));
+        )));
     };
     let behind = start + 1 + length + 1;
     let field = Field {
@@ -161,11 +166,11 @@ fn next_field(
     match line.get(behind) {
         None => Ok((field, None)),
         Some(&byte) if byte == delimiter => Ok((field, Some(behind + 1))),
-        Some(_) => Err(format!(
+        Some(_) => Err(Fault::new(format!(
             "byte {behind}: expected `{}` behind the quoted field, found {}",
             char::from(delimiter),
             excerpt(&line[behind..])
-        )),
+        ))),
     }
 }
 
@@ -206,10 +211,11 @@ fn first_twice(names: &[String]) -> Option<&String> {
 
 /// Adds a value that is written as text. Space around anything but a text
 /// means nothing.
-fn push_text(column: &mut Column, text: &[u8]) -> Result<(), String> {
+fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
     let trimmed = text.trim_ascii();
     let data_type = &column.data_type;
-    let expected = |expected: &str| format!("expected {expected}, found {}", shown(text));
+    let expected =
+        |expected: &str| Fault::new(format!("expected {expected}, found {}", shown(text)));
     let mismatch = || expected(&data_type.to_string());
     match &mut column.values {
         Values::Utf8(texts) => {

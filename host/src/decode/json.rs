@@ -16,15 +16,16 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hashbrown::HashMap;
 
-use self::scanner::{Fault, Key, Scanner};
+use self::scanner::{Key, Scanner};
 use super::column::{Column, Record, Values};
+use super::fault::Fault;
 use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp;
 
 /// Rows under construction, and how the next one is expected to look.
 #[derive(Clone, Debug)]
-pub struct JsonDecoder {
+pub(super) struct JsonRows {
     rows: Record,
     shape: Shape,
     /// Unescaped text, and other things of a moment.
@@ -43,9 +44,9 @@ struct Shape {
     nested: Vec<Option<Box<Shape>>>,
 }
 
-impl JsonDecoder {
+impl JsonRows {
     pub fn new(schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
-        JsonDecoder {
+        JsonRows {
             rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
             shape: Shape::new(&schema.fields),
             scratch: Vec::new(),
@@ -54,16 +55,15 @@ impl JsonDecoder {
 
     /// Adds the row `data[start..end]`; after an error it must be taken back.
     #[inline]
-    pub fn push_row(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), String> {
-        let mut scanner = Scanner::new(data, start, end);
+    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
+        let scanner = Scanner::new(data, start, end);
         let mut parser = Parser {
-            scanner: &mut scanner,
+            scanner,
             scratch: &mut self.scratch,
         };
-        let parsed = parser
-            .record(&mut self.rows, &mut self.shape)
-            .and_then(|()| scanner.finish());
-        parsed.map_err(|fault| fault.to_string())
+        let at = scanner.skip_space(start);
+        let at = parser.record(at, &mut self.rows, &mut self.shape)?;
+        scanner.finish(at)
     }
 
     pub fn truncate(&mut self, rows: usize) {
@@ -76,18 +76,15 @@ impl JsonDecoder {
 }
 
 /// Adds one JSON value, as the field of another format has it.
-pub(super) fn push_value(column: &mut Column, text: &[u8]) -> Result<(), String> {
-    let mut scanner = Scanner::new(text, 0, text.len());
-    let mut shape = Shape::of_type(&column.data_type);
+pub(super) fn push_value(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
+    let scanner = Scanner::new(text, 0, text.len());
     let mut parser = Parser {
-        scanner: &mut scanner,
+        scanner,
         scratch: &mut Vec::new(),
     };
-    parser.scanner.skip_space();
-    let parsed = parser
-        .value(column, &mut shape)
-        .and_then(|()| scanner.finish());
-    parsed.map_err(|fault| fault.to_string())
+    let mut shape = Shape::of_type(&column.data_type);
+    let at = parser.value(scanner.skip_space(0), column, &mut shape)?;
+    scanner.finish(at)
 }
 
 impl Shape {
@@ -121,24 +118,45 @@ impl Shape {
 }
 
 struct Parser<'p, 'd> {
-    scanner: &'p mut Scanner<'d>,
+    scanner: Scanner<'d>,
     scratch: &'p mut Vec<u8>,
 }
 
+/// As in [`Scanner`], each method is told where what it reads begins, and tells
+/// where it ends.
 impl Parser<'_, '_> {
-    fn record(&mut self, record: &mut Record, shape: &mut Shape) -> Result<(), Fault> {
-        let start = shape.keys.len();
+    fn record(
+        &mut self,
+        at: usize,
+        record: &mut Record,
+        shape: &mut Shape,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
         let row = record.rows();
         let mut given = 0;
-        let mut last = start;
-        self.scanner.skip_space();
-        if !self.scanner.take(b'{') {
-            return Err(self.scanner.unexpected("a record"));
+        // The start has the last place among those that a key may follow.
+        let mut last = shape.keys.len();
+        let Some(mut at) = scanner.take(at, b'{') else {
+            return Err(scanner.unexpected(at, "a record"));
+        };
+        let mut more = scanner.peek(at) != Some(b'}');
+        if !more {
+            at += 1;
         }
-        self.scanner.skip_space();
-        let mut more = !self.scanner.take(b'}');
         while more {
-            match self.key(shape, last)? {
+            let expected = shape.next[last];
+            let index = match shape.keys.get(expected) {
+                Some(key) if let Some(behind) = scanner.take_key(at, key) => {
+                    at = behind;
+                    Some(expected)
+                }
+                _ => {
+                    let (behind, name) = scanner.other_key(at, self.scratch)?;
+                    at = behind;
+                    shape.by_name.get(name).copied()
+                }
+            };
+            match index {
                 Some(index) => {
                     shape.next[last] = index;
                     last = index;
@@ -146,208 +164,226 @@ impl Parser<'_, '_> {
                     if field.column.len() > row {
                         return Err(Fault::new("is given twice").within(&field.name));
                     }
-                    self.value(&mut field.column, &mut shape.nested[index])
-                        .map_err(|fault| fault.within(&field.name))?;
+                    at = match self.value(at, &mut field.column, &mut shape.nested[index]) {
+                        Ok(behind) => behind,
+                        Err(fault) => return Err(fault.within(&field.name)),
+                    };
                     given += 1;
                 }
-                None => self.scanner.skip_value(self.scratch)?,
+                None => at = scanner.skip_value(at, self.scratch)?,
             }
-            self.scanner.skip_space();
-            more = self.scanner.take(b',');
-            if more {
-                self.scanner.skip_space();
-            } else if !self.scanner.take(b'}') {
-                return Err(self.scanner.unexpected("`,` or `}`"));
-            }
+            (at, more) = scanner.next_item(at, b'}')?;
         }
         if given < record.fields.len() {
             fill_missing(record)?;
         }
         record.end();
-        Ok(())
+        Ok(at)
     }
 
-    /// Reads a key and its colon. `None` is a field that the schema has not.
-    #[inline]
-    fn key(&mut self, shape: &Shape, last: usize) -> Result<Option<usize>, Fault> {
-        let expected = shape.next[last];
-        if let Some(key) = shape.keys.get(expected)
-            && self.scanner.take_key(key)
-        {
-            self.scanner.skip_space();
-            return Ok(Some(expected));
-        }
-        self.other_key(shape)
-    }
-
-    fn other_key(&mut self, shape: &Shape) -> Result<Option<usize>, Fault> {
-        if self.scanner.peek() != Some(b'"') {
-            return Err(self.scanner.unexpected("a field's name in quotes"));
-        }
-        let name = self.scanner.text(self.scratch)?;
-        let index = shape.by_name.get(name).copied();
-        self.scanner.skip_space();
-        if !self.scanner.take(b':') {
-            return Err(self.scanner.unexpected("`:`"));
-        }
-        self.scanner.skip_space();
-        Ok(index)
-    }
-
-    #[inline]
-    fn value(&mut self, column: &mut Column, nested: &mut Option<Box<Shape>>) -> Result<(), Fault> {
-        if self.scanner.peek() == Some(b'n') {
-            return self.null(column);
-        }
-        let scanner = &mut *self.scanner;
+    /// The types that most fields have; the others, and nulls, are further away.
+    #[inline(always)]
+    fn value(
+        &mut self,
+        at: usize,
+        column: &mut Column,
+        nested: &mut Option<Box<Shape>>,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
         match &mut column.values {
-            Values::Utf8(texts) => {
-                if scanner.peek() != Some(b'"') {
-                    return Err(scanner.mismatch(&column.data_type));
-                }
-                scanner.text_into(&mut texts.data)?;
+            Values::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
+                let at = scanner.text_into(at, &mut texts.data)?;
                 texts.end();
+                column.mark_valid();
+                Ok(at)
             }
-            Values::Symbol(texts, symbols) => {
-                if scanner.peek() != Some(b'"') {
-                    return Err(scanner.mismatch(&column.data_type));
-                }
-                let start = scanner.position();
-                scanner.text_into(&mut texts.data)?;
-                let found = texts.unfinished();
-                if !symbols.iter().any(|symbol| symbol.as_bytes() == found) {
-                    return Err(scanner.mismatch_at(start, &column.data_type));
-                }
-                texts.end();
-            }
-            Values::Int64(values) => {
-                values.push(scanner.integer(&column.data_type, i64::MIN, i64::MAX)?);
-            }
-            Values::Int32(values) => {
-                let value = scanner.integer(&column.data_type, i32::MIN.into(), i32::MAX.into())?;
-                values.push(value as i32);
-            }
-            Values::Int16(values) => {
-                let value = scanner.integer(&column.data_type, i16::MIN.into(), i16::MAX.into())?;
-                values.push(value as i16);
-            }
-            Values::Int8(values) => {
-                let value = scanner.integer(&column.data_type, i8::MIN.into(), i8::MAX.into())?;
-                values.push(value as i8);
-            }
-            Values::UInt64(values) => {
-                values.push(scanner.unsigned(&column.data_type)?);
-            }
-            Values::UInt32(values) => {
-                let value = scanner.integer(&column.data_type, 0, u32::MAX.into())?;
-                values.push(value as u32);
-            }
-            Values::UInt16(values) => {
-                let value = scanner.integer(&column.data_type, 0, u16::MAX.into())?;
-                values.push(value as u16);
-            }
-            Values::UInt8(values) => {
-                let value = scanner.integer(&column.data_type, 0, u8::MAX.into())?;
-                values.push(value as u8);
-            }
-            Values::Float64(values) => {
-                values.push(scanner.float(&column.data_type)?);
-            }
-            Values::Float32(values) => {
-                values.push(scanner.float(&column.data_type)?);
-            }
-            Values::Bool(values) => {
-                let value = if scanner.take_literal(b"true") {
-                    true
-                } else if scanner.take_literal(b"false") {
-                    false
-                } else {
-                    return Err(scanner.mismatch(&column.data_type));
-                };
+            Values::Int64(values)
+            | Values::Timestamp(values, TimestampFormat::Any | TimestampFormat::Ms)
+                if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) =>
+            {
                 values.push(value);
+                column.mark_valid();
+                Ok(at)
             }
-            Values::Timestamp(values, format) => {
-                let format = *format;
-                values.push(self.timestamp(format)?);
-            }
-            Values::Bytes(bytes) => {
-                if scanner.peek() != Some(b'"') {
-                    return Err(scanner.mismatch(&column.data_type));
-                }
-                let start = scanner.position();
-                let text = scanner.text(self.scratch)?;
-                if BASE64_STANDARD.decode_vec(text, &mut bytes.data).is_err() {
-                    return Err(scanner.expected_at(start, "bytes as base64"));
-                }
-                bytes.end();
-            }
-            Values::Record(record) => {
-                let Some(shape) = nested else {
-                    unreachable!("records have a shape");
-                };
-                if scanner.peek() != Some(b'{') {
-                    return Err(scanner.mismatch(&column.data_type));
-                }
-                self.record(record, shape)?;
-            }
-            Values::List(list) => {
-                if !scanner.take(b'[') {
-                    return Err(scanner.mismatch(&column.data_type));
-                }
-                scanner.skip_space();
-                let mut more = !scanner.take(b']');
-                let mut index = 0;
-                while more {
-                    self.value(&mut list.element, nested)
-                        .map_err(|fault| fault.at_element(index))?;
-                    self.scanner.skip_space();
-                    more = self.scanner.take(b',');
-                    if more {
-                        self.scanner.skip_space();
-                    } else if !self.scanner.take(b']') {
-                        return Err(self.scanner.unexpected("`,` or `]`"));
-                    }
-                    index += 1;
-                }
-                list.end();
-            }
+            _ => self.other_value(at, column, nested),
         }
-        column.mark_valid();
-        Ok(())
     }
 
     #[inline(never)]
-    fn null(&mut self, column: &mut Column) -> Result<(), Fault> {
-        let start = self.scanner.position();
-        if !self.scanner.take_literal(b"null") {
-            return Err(self.scanner.mismatch(&column.data_type));
+    fn other_value(
+        &mut self,
+        at: usize,
+        column: &mut Column,
+        nested: &mut Option<Box<Shape>>,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
+        if column.is_nullable()
+            && let Some(at) = scanner.take_literal(at, b"null")
+        {
+            column.push_null();
+            return Ok(at);
         }
-        if !column.is_nullable() {
-            return Err(self.scanner.mismatch_at(start, &column.data_type));
-        }
-        column.push_null();
-        Ok(())
-    }
-
-    fn timestamp(&mut self, format: TimestampFormat) -> Result<i64, Fault> {
-        let scanner = &mut *self.scanner;
-        let start = scanner.position();
-        let read = if scanner.peek() == Some(b'"') {
-            let text = scanner.text(self.scratch)?;
-            match format {
-                TimestampFormat::Any | TimestampFormat::Rfc3339 => timestamp::from_rfc3339(text),
-                TimestampFormat::Ms | TimestampFormat::Seconds => None,
+        let is_text = scanner.peek(at) == Some(b'"');
+        let data_type = &column.data_type;
+        let mismatch = || scanner.mismatch(at, data_type);
+        let integer = |min, max| scanner.integer(at, min, max).ok_or_else(mismatch);
+        let behind = match &mut column.values {
+            Values::Int64(values) => {
+                let (behind, value) = integer(i64::MIN, i64::MAX)?;
+                values.push(value);
+                behind
             }
-        } else {
-            match format {
-                TimestampFormat::Any | TimestampFormat::Ms => scanner
-                    .try_integer(i64::MIN, i64::MAX)
-                    .or_else(|| timestamp::from_ms(scanner.number()?)),
-                TimestampFormat::Seconds => scanner.number().and_then(timestamp::from_seconds),
-                TimestampFormat::Rfc3339 => None,
+            Values::Int32(values) => {
+                let (behind, value) = integer(i32::MIN.into(), i32::MAX.into())?;
+                values.push(value as i32);
+                behind
+            }
+            Values::Int16(values) => {
+                let (behind, value) = integer(i16::MIN.into(), i16::MAX.into())?;
+                values.push(value as i16);
+                behind
+            }
+            Values::Int8(values) => {
+                let (behind, value) = integer(i8::MIN.into(), i8::MAX.into())?;
+                values.push(value as i8);
+                behind
+            }
+            Values::UInt64(values) => {
+                let (behind, value) = scanner.unsigned(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::UInt32(values) => {
+                let (behind, value) = integer(0, u32::MAX.into())?;
+                values.push(value as u32);
+                behind
+            }
+            Values::UInt16(values) => {
+                let (behind, value) = integer(0, u16::MAX.into())?;
+                values.push(value as u16);
+                behind
+            }
+            Values::UInt8(values) => {
+                let (behind, value) = integer(0, u8::MAX.into())?;
+                values.push(value as u8);
+                behind
+            }
+            Values::Float64(values) => {
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::Float32(values) => {
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::Bool(values) => {
+                let (behind, value) = if let Some(behind) = scanner.take_literal(at, b"true") {
+                    (behind, true)
+                } else if let Some(behind) = scanner.take_literal(at, b"false") {
+                    (behind, false)
+                } else {
+                    return Err(mismatch());
+                };
+                values.push(value);
+                behind
+            }
+            Values::Timestamp(values, format) => {
+                let (behind, value) = read_time(scanner, at, *format, self.scratch)?;
+                values.push(value);
+                behind
+            }
+            Values::Utf8(texts) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let behind = scanner.text_into(at, &mut texts.data)?;
+                texts.end();
+                behind
+            }
+            Values::Symbol(texts, symbols) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let behind = scanner.text_into(at, &mut texts.data)?;
+                let found = texts.unfinished();
+                if !symbols.iter().any(|symbol| symbol.as_bytes() == found) {
+                    return Err(mismatch());
+                }
+                texts.end();
+                behind
+            }
+            Values::Bytes(bytes) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let (behind, text) = scanner.text(at, self.scratch)?;
+                if BASE64_STANDARD.decode_vec(text, &mut bytes.data).is_err() {
+                    return Err(scanner.not_a(at, "bytes as base64"));
+                }
+                bytes.end();
+                behind
+            }
+            Values::Record(record) => {
+                if scanner.peek(at) != Some(b'{') {
+                    return Err(mismatch());
+                }
+                let Some(shape) = nested else {
+                    unreachable!("every record has a shape");
+                };
+                self.record(at, record, shape)?
+            }
+            Values::List(list) => {
+                let Some(mut at) = scanner.take(at, b'[') else {
+                    return Err(mismatch());
+                };
+                let mut more = scanner.peek(at) != Some(b']');
+                if !more {
+                    at += 1;
+                }
+                let mut index = 0;
+                while more {
+                    at = self
+                        .value(at, &mut list.element, nested)
+                        .map_err(|fault| fault.at_element(index))?;
+                    (at, more) = scanner.next_item(at, b']')?;
+                    index += 1;
+                }
+                list.end();
+                at
             }
         };
-        read.ok_or_else(|| scanner.expected_at(start, timestamp::expected(format)))
+        column.mark_valid();
+        Ok(behind)
+    }
+}
+
+fn read_time(
+    scanner: Scanner<'_>,
+    at: usize,
+    format: TimestampFormat,
+    scratch: &mut Vec<u8>,
+) -> Result<(usize, i64), Fault> {
+    let (behind, read) = if scanner.peek(at) == Some(b'"') {
+        let (behind, text) = scanner.text(at, scratch)?;
+        let read = match format {
+            TimestampFormat::Any | TimestampFormat::Rfc3339 => timestamp::from_rfc3339(text),
+            TimestampFormat::Ms | TimestampFormat::Seconds => None,
+        };
+        (behind, read)
+    } else {
+        let number = scanner.number(at).unwrap_or_default();
+        let read = match format {
+            TimestampFormat::Any | TimestampFormat::Ms => timestamp::from_ms(number),
+            TimestampFormat::Seconds => timestamp::from_seconds(number),
+            TimestampFormat::Rfc3339 => None,
+        };
+        (at + number.len(), read)
+    };
+    match read {
+        Some(ms) => Ok((behind, ms)),
+        None => Err(scanner.not_a(at, timestamp::expected(format))),
     }
 }
 

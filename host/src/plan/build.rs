@@ -4,22 +4,21 @@
 //! A mistake does not stop the checks: what depends on it is passed over
 //! (`None`), everything else is still looked at, so that one run shows all.
 
-/// What only aggregates have: key, window, lateness, bounds.
-mod aggregate;
-/// Fields that an operator reads, found in what comes.
-mod columns;
-/// That nothing is written where something else is read or written.
-mod files;
 /// Names, inputs and the order of flow.
 mod graph;
 /// Which operator of which plugin, with which arguments.
 mod plugin;
 mod source;
+/// Fields that an operator reads, found in what comes.
+mod columns;
+/// What only aggregates have: key, window, lateness, bounds.
+mod aggregate;
+/// That nothing is written where something else is read or written.
+mod files;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use self::aggregate::Timing;
 use self::columns::{Relation, Upstream};
 use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
@@ -206,7 +205,9 @@ impl<'a> Builder<'a> {
             let timing = resolved.timing.as_ref();
             let keys = self.keys(operator, &title, ups);
             let late = known
-                .filter(|_| late_wanted && timing.is_some_and(Timing::has_late))
+                .filter(|_| {
+                    late_wanted && timing.is_some_and(|timing| timing.window.has_late_rows())
+                })
                 .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
             let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
                 self.aggregate_output(operator, &title, output, keys, timing)

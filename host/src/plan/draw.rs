@@ -255,7 +255,7 @@ fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
         }
         SourceConnector::Generator(generator) => details.push(generated(generator)),
         SourceConnector::Memory(partitions) => {
-            details.push(format!("{} partitions", partitions.len()))
+            details.push(format!("{} partitions", partitions.len()));
         }
     }
     let column = match source.event_time {

@@ -6,3 +6,4 @@ mod documentation;
 mod flow;
 mod mistakes;
 mod random;
+mod reading;

@@ -1,13 +1,21 @@
 //! Decides what is odd about a plan that runs all the same.
 
-use super::{Node, NodeId, NodeKind, OnError, Plan};
+use super::{EventTime, Node, NodeId, NodeKind, OnError, Plan};
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
+use crate::schema::DataType;
 
 /// What its author probably did not mean. `plan` was built from `config`.
 pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let mut warnings = Diagnostics::new(config.origin.clone());
+    let windows = plan.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+        _ => false,
+    });
     for (id, node) in plan.nodes.iter().enumerate() {
         warn_unread(config, plan, id, node, &mut warnings);
+        if windows {
+            warn_of_ingestion_time(config, node, &mut warnings);
+        }
     }
     for plugin in &config.plugins {
         let name = plugin.name.get_ref();
@@ -59,6 +67,30 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
         warning = warning.at(place, "");
     }
     warnings.push(warning);
+}
+
+/// A pipeline whose windows go by when rows are read gives other results each
+/// time. Who has a timestamp and does not use it has mostly forgotten it.
+fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnostics) {
+    let NodeKind::Source(source) = &node.kind else {
+        return;
+    };
+    let mut fields = node.output.fields.iter();
+    let time = fields.find(|field| field.data_type == DataType::Timestamp && !field.nullable);
+    if let (EventTime::Ingestion, Some(time)) = (source.event_time, time) {
+        let name = &node.name;
+        let mut warning = Mistake::warning(format!(
+            "source `{name}` has no `event_time`: its rows count from when they are read"
+        ))
+        .help(format!(
+            "if `{}` is when they happened, add `event_time = \"{}\"`",
+            time.name, time.name
+        ));
+        if let Some(place) = place(config, name) {
+            warning = warning.at(place, "");
+        }
+        warnings.push(warning);
+    }
 }
 
 fn place(config: &Config, name: &str) -> Option<Span> {

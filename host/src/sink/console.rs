@@ -6,7 +6,6 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::Array;
 use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
 
 use super::{Sink, SinkError, csv};
@@ -122,9 +121,7 @@ impl Sink for Console {
             }
             let cells = batch.columns.iter().map(|column| {
                 let mut text = Vec::new();
-                if column.is_valid(row) {
-                    csv::write_value(&mut text, column, row);
-                }
+                csv::write_value(&mut text, column, row);
                 legible(&String::from_utf8_lossy(&text))
             });
             self.kept.push(cells.collect());

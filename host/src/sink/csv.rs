@@ -53,8 +53,7 @@ impl Sink for Csv {
                     self.text.push(b',');
                 }
                 self.value.clear();
-                if column.is_valid(row) {
-                    write_value(&mut self.value, column, row);
+                if write_value(&mut self.value, column, row) {
                     quote(&mut self.text, &self.value);
                 }
             }
@@ -72,8 +71,12 @@ impl Sink for Csv {
     }
 }
 
-/// A value as text, without quotes.
-pub(super) fn write_value(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
+/// A value as text, without quotes. False where there is none: for nulls, and
+/// for numbers that text has not, as infinity.
+pub(super) fn write_value(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
+    if column.is_null(row) {
+        return false;
+    }
     match column.data_type() {
         ArrowType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
         ArrowType::Binary => {
@@ -81,12 +84,22 @@ pub(super) fn write_value(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
             out.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes());
         }
         ArrowType::Timestamp(_, _) => {
-            if let Some(times) = column.as_primitive_opt::<TimestampMillisecondType>() {
+            let times = column.as_primitive_opt::<TimestampMillisecondType>();
+            return times.is_some_and(|times| {
                 timestamp::write(out, times.value(row));
+                true
+            });
+        }
+        _ => {
+            let start = out.len();
+            json_lines::write_value(out, column, row);
+            if &out[start..] == b"null" {
+                out.truncate(start);
+                return false;
             }
         }
-        _ => json_lines::write_value(out, column, row),
     }
+    true
 }
 
 fn quote(out: &mut Vec<u8>, value: &[u8]) {

@@ -86,9 +86,15 @@ impl Part {
     }
 }
 
+/// Makes the folder that a file is to lie in.
 pub(super) fn create_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => fs::create_dir_all(folder),
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            fs::create_dir_all(folder).map_err(|cause| {
+                let message = format!("cannot make the folder {}: {cause}", folder.display());
+                io::Error::new(cause.kind(), message)
+            })
+        }
         _ => Ok(()),
     }
 }

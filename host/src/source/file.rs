@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
-use super::framing::{Framing, Next, ROW_BYTES_MAX};
+use super::framing::{Framing, Next, ROW_BYTES_MAX, too_long};
 use super::{BadInput, Chunk, SourceContext, SourceError, TURN_ROWS, decode};
 use crate::batch::Offsets;
 use crate::decode::Decoder;
@@ -21,9 +21,6 @@ use crate::plan::{FileSourcePlan, Format, SourcePlan};
 /// A block is read in pieces of about the size that holds a batch, in these bounds.
 const BLOCK_BYTES_MIN: usize = 8 << 10;
 const BLOCK_BYTES_MAX: usize = 8 << 20;
-
-/// How much of a row that is too long goes to its dead letter.
-const EXCERPT_BYTES: usize = 64 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -374,16 +371,7 @@ impl Lines {
     }
 
     fn too_long(&self, at: usize) -> BadInput {
-        let row = &self.buffer[at..];
-        BadInput {
-            offset: self.offset + at as u64,
-            error: format!(
-                "expected a row of at most 16 MiB, found a longer one; \
-                 its first {} KiB are kept",
-                EXCERPT_BYTES >> 10
-            ),
-            payload: row[..row.len().min(EXCERPT_BYTES)].to_vec(),
-        }
+        too_long(self.offset + at as u64, &self.buffer[at..])
     }
 
     /// Reads until the buffer has `wanted` bytes or the file is at its end.

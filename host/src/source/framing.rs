@@ -1,11 +1,32 @@
 //! Decides where one row ends and the next begins.
 
+use super::BadInput;
 use crate::decode::quoted_length;
 use crate::plan::Format;
 
 /// A longer row is a bad one, so that a file without line ends does not have to
 /// fit into memory.
 pub(super) const ROW_BYTES_MAX: usize = 16 << 20;
+
+/// How much of it goes to its dead letter.
+const EXCERPT_BYTES: usize = 64 << 10;
+
+pub(super) const TOO_LONG: &str =
+    "expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept";
+
+/// A row that is too long, of which `row` is at least the beginning.
+pub(super) fn too_long(offset: u64, row: &[u8]) -> BadInput {
+    BadInput {
+        offset,
+        error: TOO_LONG.to_owned(),
+        payload: excerpt(row),
+    }
+}
+
+/// As much of a row as a dead letter keeps where it does not keep all.
+pub(super) fn excerpt(row: &[u8]) -> Vec<u8> {
+    row[..row.len().min(EXCERPT_BYTES)].to_vec()
+}
 
 /// Finds rows in text. A line is a row, except that a quoted CSV field may have
 /// line ends in it. Empty lines are none.

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::framing::ROW_BYTES_MAX;
+use super::framing::{ROW_BYTES_MAX, TOO_LONG, excerpt, too_long};
 use super::{BadInput, Chunk, SourceContext, SourceError, decode};
 use crate::batch::Offsets;
 use crate::decode::Decoder;
@@ -29,9 +29,6 @@ const PIECES_MAX: usize = 64;
 
 /// A block is handed on when it has so many bytes, even if rows are missing.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
-
-/// How much of a row that is too long goes to its dead letter.
-const EXCERPT_BYTES: usize = 64 << 10;
 
 pub(super) struct TcpInput {
     address: SocketAddr,
@@ -52,8 +49,8 @@ pub(super) struct TcpInput {
 struct Piece {
     data: Vec<u8>,
     spans: Vec<(u32, u32)>,
-    /// Behind the rows: why the next one is bad, and what there is of it.
-    broken: Option<(String, Vec<u8>)>,
+    /// Behind the rows: the next one, which is bad. Its offset is still to come.
+    broken: Option<BadInput>,
 }
 
 impl TcpInput {
@@ -116,21 +113,25 @@ impl TcpInput {
             let room = rows_max - (spans.len() + broken.len()).min(rows_max);
             let taken = room.min(piece.spans.len());
             for (start, end) in piece.spans.drain(..taken) {
-                let at = data.len() as u32;
-                data.extend_from_slice(&piece.data[start as usize..end as usize]);
-                spans.push((at, data.len() as u32));
-                offsets.push(self.rows);
+                let row = &piece.data[start as usize..end as usize];
+                if row.len() > ROW_BYTES_MAX {
+                    broken.push(too_long(self.rows, row));
+                } else {
+                    let at = data.len() as u32;
+                    data.extend_from_slice(row);
+                    spans.push((at, data.len() as u32));
+                    offsets.push(self.rows);
+                }
                 self.rows += 1;
             }
             if !piece.spans.is_empty() {
                 self.left = Some(piece);
                 break;
             }
-            if let Some((error, payload)) = piece.broken {
+            if let Some(bad) = piece.broken {
                 broken.push(BadInput {
                     offset: self.rows,
-                    error,
-                    payload,
+                    ..bad
                 });
                 self.rows += 1;
             }
@@ -239,7 +240,7 @@ impl Frames {
                 self.buffer.clear();
             } else if self.buffer.len() > ROW_BYTES_MAX {
                 self.skipping = true;
-                return self.give_up("expected a line of at most 16 MiB, found a longer one");
+                return self.give_up(TOO_LONG.to_owned());
             }
             self.searched = self.buffer.len();
             return Piece::default();
@@ -271,7 +272,7 @@ impl Frames {
                     "expected a frame of at most 16 MiB behind its length, found a length of \
                      {length} bytes; the connection was closed"
                 );
-                piece.broken = self.give_up(&error).broken;
+                piece.broken = self.give_up(error).broken;
                 return piece;
             }
             if rest.len() < length {
@@ -300,7 +301,7 @@ impl Frames {
             (_, broken) => {
                 let cause = broken.unwrap_or("it was closed");
                 let length = self.buffer.len();
-                self.give_up(&format!(
+                self.give_up(format!(
                     "expected the rest of a frame, found {length} bytes of it and the end of \
                      the connection: {cause}"
                 ))
@@ -319,12 +320,16 @@ impl Frames {
     }
 
     /// The buffer is one bad row.
-    fn give_up(&mut self, error: &str) -> Piece {
-        let mut payload = std::mem::take(&mut self.buffer);
-        payload.truncate(EXCERPT_BYTES);
+    fn give_up(&mut self, error: String) -> Piece {
+        let payload = excerpt(&self.buffer);
+        self.buffer.clear();
         self.searched = 0;
         Piece {
-            broken: Some((error.to_owned(), payload)),
+            broken: Some(BadInput {
+                offset: 0,
+                error,
+                payload,
+            }),
             ..Piece::default()
         }
     }

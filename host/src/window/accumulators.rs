@@ -16,7 +16,7 @@ use crate::operator::{OperatorError, Outbox};
 use crate::plan::AggregatePlan;
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::dead_letter::render_row;
-use crate::state::key::{KeyLayout, KeyTable, Selection};
+use crate::state::key::{BatchKeys, KeyLayout, KeyTable, Selection};
 use crate::state::row::RowError;
 use crate::state::table::StateTable;
 
@@ -168,6 +168,17 @@ impl Accumulators {
         &self.output.layout
     }
 
+    /// Reads the keys of rows into runs, cut also where `split` says so.
+    pub fn read_keys(
+        &self,
+        keys: &mut BatchKeys,
+        arrived: &Arrived,
+        split: impl FnMut(usize) -> bool,
+    ) -> Result<(), OperatorError> {
+        keys.read(&self.key_columns(arrived), arrived.rows(), split)
+            .map_err(|error| self.broken(&error))
+    }
+
     pub fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
         pick(&arrived.batch, &self.output.key_columns[arrived.edge])
     }
@@ -305,14 +316,13 @@ impl Accumulators {
     }
 
     /// Puts out a result for each of these rows, whose parents are rows of the batch.
-    pub fn emit_each(&self, arrived: &Arrived, keys: &[ArrayRef], rows: Rows, out: &mut Outbox) {
+    pub fn emit_each(&self, arrived: &Arrived, rows: Rows, out: &mut Outbox) {
         if rows.parents.is_empty() {
             return;
         }
-        let mut columns = if keys.is_empty() {
-            Vec::new()
-        } else {
-            crate::batch::gather(keys, &rows.parents)
+        let mut columns = match self.key_columns(arrived) {
+            none if none.is_empty() => none,
+            keys => crate::batch::gather(&keys, &rows.parents),
         };
         if self.output.bounds {
             let times = rows
@@ -355,7 +365,7 @@ impl Accumulators {
     }
 
     /// Keys and states have been checked where they came in: this is a bug.
-    pub fn broken(&self, error: &RowError) -> OperatorError {
+    fn broken(&self, error: &RowError) -> OperatorError {
         OperatorError {
             node: self.node.to_string(),
             message: format!("its keys or states cannot be read or kept: {error}"),

@@ -119,10 +119,7 @@ impl Counts {
         accumulators: &mut Accumulators,
         arrived: &Arrived,
     ) -> Result<Assigned, OperatorError> {
-        let columns = accumulators.key_columns(arrived);
-        self.batch_keys
-            .read(&columns, arrived.rows(), |_| false)
-            .map_err(|error| accumulators.broken(&error))?;
+        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
         self.groups.begin(accumulators.slots());
         let mut assigned = Assigned::default();
         for run in 0..self.batch_keys.runs() {

@@ -29,10 +29,7 @@ impl Running {
         arrived: &Arrived,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let columns = accumulators.key_columns(arrived);
-        self.batch_keys
-            .read(&columns, arrived.rows(), |_| false)
-            .map_err(|error| accumulators.broken(&error))?;
+        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
         self.groups.begin(accumulators.slots());
         let mut founded = Vec::new();
         for run in 0..self.batch_keys.runs() {
@@ -63,7 +60,7 @@ impl Running {
                 accumulators.release(self.groups.slots[group as usize]);
             }
         }
-        accumulators.emit_each(arrived, &columns, results, out);
+        accumulators.emit_each(arrived, results, out);
         Ok(())
     }
 }

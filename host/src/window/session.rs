@@ -214,10 +214,7 @@ impl Sessions {
         arrived: &Arrived,
         watermark_ms: i64,
     ) -> Result<(), OperatorError> {
-        let columns = accumulators.key_columns(arrived);
-        self.batch_keys
-            .read(&columns, arrived.rows(), |_| false)
-            .map_err(|error| accumulators.broken(&error))?;
+        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
         self.groups.begin(accumulators.slots());
         for run in 0..self.batch_keys.runs() {
             let (id, is_new) = self.keys.upsert(self.batch_keys.key(run));

@@ -15,6 +15,12 @@ pub(super) struct Span {
     pub end: i64,
 }
 
+impl Span {
+    pub fn has(&self, time_ms: i64) -> bool {
+        self.start <= time_ms && time_ms < self.end
+    }
+}
+
 /// The earliest and the latest of these times, of which there is at least one.
 pub(super) fn extent(times: &[i64]) -> (i64, i64) {
     times

@@ -1,7 +1,5 @@
 //! The best few of many.
 
-use std::cmp::Ordering;
-
 use sluicebox_sdk::prelude::*;
 
 /// How often there was an item.
@@ -40,17 +38,26 @@ pub struct Top {
     pub n: usize,
 }
 
+impl Item {
+    fn is_before(&self, item_id: &str, count: i64) -> bool {
+        self.count > count || self.count == count && self.item_id.as_str() <= item_id
+    }
+}
+
 impl Top {
-    fn insert(&self, ranking: &mut Ranking, item_id: &str, count: i64) -> Option<usize> {
+    /// Whether an item is among the best so far. Of many, few are.
+    fn takes(&self, ranking: &Ranking, item_id: &str, count: i64) -> bool {
+        let items = &ranking.items;
+        let last_is_before = |last: &Item| last.is_before(item_id, count);
+        items.len() < self.n || !items.last().is_none_or(last_is_before)
+    }
+
+    #[cold]
+    fn insert(&self, ranking: &mut Ranking, item: Item) {
         let items = &mut ranking.items;
-        let before = |item: &Item| match item.count.cmp(&count) {
-            Ordering::Equal => item.item_id.as_str() <= item_id,
-            other => other == Ordering::Greater,
-        };
-        if items.len() >= self.n && items.last().is_none_or(before) {
-            return None;
-        }
-        Some(items.partition_point(before))
+        let place = items.partition_point(|other| other.is_before(&item.item_id, item.count));
+        items.insert(place, item);
+        items.truncate(self.n);
     }
 }
 
@@ -60,20 +67,18 @@ impl Aggregate for Top {
     type Output<'a> = Vec<Ranked<'a>>;
 
     fn accumulate(&self, ranking: &mut Ranking, row: ItemCount<'_>) -> Result<(), Reject> {
-        if let Some(place) = self.insert(ranking, row.item_id, row.count) {
-            ranking.items.truncate(self.n - 1);
-            let item_id = row.item_id.to_owned();
-            let count = row.count;
-            ranking.items.insert(place, Item { item_id, count });
+        let ItemCount { item_id, count } = row;
+        if self.takes(ranking, item_id, count) {
+            let item_id = item_id.to_owned();
+            self.insert(ranking, Item { item_id, count });
         }
         Ok(())
     }
 
     fn merge(&self, ranking: &mut Ranking, later: Ranking) {
         for item in later.items {
-            if let Some(place) = self.insert(ranking, &item.item_id, item.count) {
-                ranking.items.truncate(self.n - 1);
-                ranking.items.insert(place, item);
+            if self.takes(ranking, &item.item_id, item.count) {
+                self.insert(ranking, item);
             }
         }
     }

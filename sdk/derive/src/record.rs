@@ -25,6 +25,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .map(|field| syntax::doc(&field.attrs))
         .collect();
     let indexes: Vec<u32> = (0..fields.len() as u32).collect();
+    let numbers = 0..fields.len();
     // Errors about a field's type belong to where the field is written.
     let parts: Vec<TokenStream> = types
         .iter()
@@ -75,6 +76,12 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
 
             impl<#row> private::Writer<#row> for Writer<#row> {
+                #[inline(always)]
+                fn offer<S: private::Source<#row>>(&mut self, _name: &'static str, source: &S) {
+                    let _ = source;
+                    #(private::Writer::offer(&mut self.#idents, #names, source);)*
+                }
+
                 #[inline(always)]
                 unsafe fn reserve(&mut self, used: usize, total: usize) {
                     // SAFETY: as the caller says, for each field.
@@ -140,10 +147,14 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     row: usize,
                     origin: private::Origin<'_, S>,
                 ) {
+                    // SAFETY, here and below: as the caller says, for each field.
+                    let passed: [bool; _] =
+                        [#(unsafe { #parts::is_passed(&self.#idents, #names, origin) }),*];
+                    let _ = (&writer, row, origin, passed);
                     #(
                         let into = &mut writer.#idents;
-                        // SAFETY: as the caller says, for each field.
-                        unsafe { #parts::write(&self.#idents, into, row, #names, origin) };
+                        let this = passed[#numbers];
+                        unsafe { #parts::write(&self.#idents, into, row, #names, origin, this) };
                     )*
                 }
 
@@ -190,6 +201,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     row: usize,
                     _name: &'static str,
                     _origin: private::Origin<'_, S>,
+                    _passed: bool,
                 ) {
                     let (members, origin) = (&mut writer.0, private::Origin::NOWHERE);
                     // SAFETY: as the caller says.

@@ -142,6 +142,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     row: usize,
                     _name: &'static str,
                     _origin: private::Origin<'_, S>,
+                    _passed: bool,
                 ) {
                     let text = ::sluicebox_sdk::Symbol::text(self).as_bytes();
                     // SAFETY: as the caller says.

@@ -76,6 +76,7 @@ impl<'a> Field<'a> for bool {
         row: usize,
         _name: &'static str,
         _origin: Origin<'_, S>,
+        _passed: bool,
     ) {
         // SAFETY: as the caller says.
         unsafe { writer.set(row, *self) }

@@ -112,6 +112,7 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         row: usize,
         name: &'static str,
         _origin: Origin<'_, S>,
+        _passed: bool,
     ) {
         let count = writer.count + self.len();
         if count > writer.capacity {
@@ -120,7 +121,7 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         // SAFETY: there is room for the elements; the row is the caller's.
         unsafe {
             for (element, at) in self.iter().zip(writer.count..) {
-                element.write(&mut writer.elements, at, name, Origin::NOWHERE);
+                element.write(&mut writer.elements, at, name, Origin::NOWHERE, false);
             }
             writer.count = count;
             writer.end(row);

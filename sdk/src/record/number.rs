@@ -48,6 +48,7 @@ macro_rules! number {
                 row: usize,
                 _name: &'static str,
                 _origin: Origin<'_, S>,
+                _passed: bool,
             ) {
                 // SAFETY: the caller has reserved the row.
                 unsafe { writer.0.put(row, *self) }
@@ -123,9 +124,10 @@ impl<'a> Field<'a> for Timestamp {
         row: usize,
         name: &'static str,
         origin: Origin<'_, S>,
+        passed: bool,
     ) {
         // SAFETY: as the caller says.
-        unsafe { self.0.write(writer, row, name, origin) }
+        unsafe { self.0.write(writer, row, name, origin, passed) }
     }
 
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {

@@ -99,13 +99,14 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
         row: usize,
         name: &'static str,
         _origin: Origin<'_, S>,
+        _passed: bool,
     ) {
         // SAFETY: as the caller says.
         unsafe {
             match self {
                 Some(value) => {
                     writer.validity.set(row, true);
-                    value.write(&mut writer.values, row, name, Origin::NOWHERE);
+                    value.write(&mut writer.values, row, name, Origin::NOWHERE, false);
                 }
                 None => Self::write_missing(writer, row),
             }

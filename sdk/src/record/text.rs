@@ -8,6 +8,7 @@
 //! other inputs are tried, or all of the column is copied in one go.
 
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 
 use super::{Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, schema_field};
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
@@ -145,9 +146,9 @@ impl<'a> Writer<'a> for TextWriter {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct SliceWriter<'a, const TEXT: bool> {
-    /// The input of the same name, if any row was its.
-    passed: Option<u32>,
-    /// Some row was not, and all rows are in `slices`.
+    /// The input of the same name.
+    named: Option<u32>,
+    /// Some row was not its, and all rows are in `slices`.
     noted: bool,
     slices: Slots<&'a [u8]>,
     /// The first so many rows have been copied.
@@ -157,30 +158,47 @@ pub struct SliceWriter<'a, const TEXT: bool> {
 
 impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     /// # Safety
+    /// As [`Field::is_passed`].
+    #[inline(always)]
+    unsafe fn is_passed<S: Source<'a>>(
+        bytes: &'a [u8],
+        name: &'static str,
+        origin: Origin<'_, S>,
+    ) -> bool {
+        // SAFETY: as the caller says.
+        Self::named(name, origin.source)
+            .is_some_and(|input| unsafe { input.is(bytes, origin.parent) })
+    }
+
+    /// # Safety
     /// As [`Field::write`].
     #[inline(always)]
-    pub unsafe fn write<S: Source<'a>>(
+    unsafe fn write<S: Source<'a>>(
         &mut self,
         bytes: &'a [u8],
         row: usize,
         name: &'static str,
         origin: Origin<'_, S>,
+        passed: bool,
     ) {
-        if let Some(input) = origin.source.input(name)
-            && (input.packing == Packing::Text) == TEXT
-            && !self.noted
-        {
-            // SAFETY: the parent is a row of the source.
-            if unsafe { input.is(bytes, origin.parent) } {
-                self.passed = Some(input.index);
+        if !self.noted {
+            if passed {
                 return;
             }
-            self.noted = true;
-            // SAFETY: the rows so far have parents, and room for their slices.
-            unsafe { note_passed(self.slices.as_mut_ptr(), row, origin.parents, input) };
+            if let Some(input) = Self::named(name, origin.source) {
+                self.noted = true;
+                // SAFETY: the rows so far have parents, and room for slices.
+                unsafe { note_passed(self.slices.as_mut_ptr(), row, origin.parents, input) };
+            }
         }
         // SAFETY: as the caller says.
         unsafe { self.note(bytes, row) }
+    }
+
+    #[inline(always)]
+    fn named<S: Source<'a>>(name: &'static str, source: &S) -> Option<Input<'a>> {
+        let input = source.input(name)?;
+        ((input.packing == Packing::Text) == TEXT).then_some(input)
     }
 
     /// # Safety
@@ -224,6 +242,15 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     }
 }
 
+/// The same in a place of its own: a call that takes a large value by its
+/// address would otherwise keep what the value is a part of out of registers.
+#[inline(always)]
+fn detached<T>(value: T) -> T {
+    let value = ManuallyDrop::new(value);
+    // SAFETY: the original is forgotten.
+    unsafe { std::ptr::read(&*value) }
+}
+
 /// Notes rows that were passed on until another one was not.
 #[cold]
 unsafe fn note_passed<'a>(
@@ -242,6 +269,11 @@ unsafe fn note_passed<'a>(
 }
 
 impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
+    #[inline(always)]
+    fn offer<S: Source<'a>>(&mut self, name: &'static str, source: &S) {
+        self.named = Self::named(name, source).map(|input| input.index);
+    }
+
     #[inline(always)]
     unsafe fn reserve(&mut self, used: usize, total: usize) {
         self.slices.reserve(used, total);
@@ -268,10 +300,10 @@ impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
 
     #[inline(always)]
     unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
-        let values = match self.passed {
+        let values = match self.named {
             Some(input) if !self.noted => Values::Input(input),
             // SAFETY: the caller says that all these rows were written.
-            _ => unsafe { self.into_values(rows, lineage) },
+            _ => unsafe { detached(self).into_values(rows, lineage) },
         };
         columns.push(Column {
             validity: None,
@@ -311,15 +343,26 @@ macro_rules! borrowed {
             }
 
             #[inline(always)]
+            unsafe fn is_passed<S: Source<'a>>(
+                &self,
+                name: &'static str,
+                origin: Origin<'_, S>,
+            ) -> bool {
+                // SAFETY: as the caller says.
+                unsafe { Self::Writer::is_passed($bytes(self), name, origin) }
+            }
+
+            #[inline(always)]
             unsafe fn write<S: Source<'a>>(
                 &self,
                 writer: &mut Self::Writer,
                 row: usize,
                 name: &'static str,
                 origin: Origin<'_, S>,
+                passed: bool,
             ) {
                 // SAFETY: as the caller says.
-                unsafe { writer.write($bytes(self), row, name, origin) }
+                unsafe { writer.write($bytes(self), row, name, origin, passed) }
             }
 
             unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
@@ -363,6 +406,7 @@ macro_rules! owned {
                 row: usize,
                 _name: &'static str,
                 _origin: Origin<'_, S>,
+                _passed: bool,
             ) {
                 // SAFETY: as the caller says.
                 unsafe { writer.copy(self.as_ref(), row) }

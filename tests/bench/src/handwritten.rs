@@ -137,9 +137,16 @@ impl Tumbling {
     fn row(&mut self, event: Event<'_>) {
         if event.action == "add" {
             let window = self.windows.entry(event.ts - event.ts.rem_euclid(Self::SIZE_MS));
-            let (count, sum) = window.or_default().entry_ref(event.user_id).or_default();
-            *count += 1;
-            *sum += event.quantity;
+            let users = window.or_default();
+            match users.get_mut(event.user_id) {
+                Some((count, sum)) => {
+                    *count += 1;
+                    *sum += event.quantity;
+                }
+                None => {
+                    users.insert(event.user_id.into(), (1, event.quantity));
+                }
+            }
         }
         if event.ts > self.newest {
             self.newest = event.ts;

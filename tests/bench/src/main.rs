@@ -23,11 +23,13 @@ use sluicebox::logic::Loader;
 use sluicebox::plan::{self, GeneratorPlan, NodeKind, Plan, SourceConnector};
 use sluicebox::plugin::PluginLoader;
 use sluicebox::run::Job;
-use sluicebox::source::generator::Generator;
+use sluicebox::source::generator::{self, Events};
 
 /// How far behind the newest row a row may come, in the events and the jobs.
 pub const OUT_OF_ORDERNESS_MS: i64 = 2_000;
 const BATCH_ROWS: usize = 4096;
+/// Event time of the first row.
+const START_MS: i64 = 1_700_000_000_000;
 
 #[derive(Parser)]
 struct Arguments {
@@ -188,7 +190,7 @@ fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
     };
     let events = events_path(arguments);
     let batches = match input {
-        Input::Memory => Generator::new(&generator(arguments.rows)).batches(BATCH_ROWS),
+        Input::Memory => in_memory(&generator(arguments.rows))?,
         Input::Json => Vec::new(),
     };
     let seconds = match (variant, input) {
@@ -337,6 +339,17 @@ fn pipeline(arguments: &Arguments, case: Case, cores: usize) -> anyhow::Result<S
     Ok(text)
 }
 
+fn in_memory(plan: &GeneratorPlan) -> anyhow::Result<Vec<RecordBatch>> {
+    let schema = Arc::new(generator::schema().to_arrow());
+    let events = Events::new(plan, START_MS);
+    let count = plan.count.unwrap_or(0);
+    let batches = (0..count).step_by(BATCH_ROWS).map(|first| {
+        let rows = BATCH_ROWS.min((count - first) as usize);
+        Ok(RecordBatch::try_new(schema.clone(), events.rows(first, rows))?)
+    });
+    batches.collect()
+}
+
 fn generator(rows: u64) -> GeneratorPlan {
     GeneratorPlan {
         seed: 1,
@@ -344,7 +357,7 @@ fn generator(rows: u64) -> GeneratorPlan {
         count: Some(rows),
         users: 100_000,
         items: 20_000,
-        start_ms: Some(1_700_000_000_000),
+        start_ms: Some(START_MS),
         events_per_second: 500.0,
         jitter_ms: OUT_OF_ORDERNESS_MS as u64,
         broken_one_in: 0,
@@ -363,7 +376,7 @@ fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("writing {} events to {}", arguments.rows, path.display());
     let unfinished = path.with_extension("part");
     let mut file = BufWriter::new(File::create(&unfinished)?);
-    Generator::new(&generator(arguments.rows)).write_json_lines(&mut file)?;
+    generator::write_json_lines(&generator(arguments.rows), &mut file)?;
     drop(file);
     fs::rename(&unfinished, &path)?;
     Ok(())

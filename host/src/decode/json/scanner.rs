@@ -4,70 +4,15 @@
 //! A scanner looks at one row of a block. It may look at bytes behind the row,
 //! but never takes them.
 
-use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
 use super::super::excerpt;
+use super::super::fault::Fault;
 use crate::schema::DataType;
 
 /// How deep values that the schema does not have may be nested.
 const DEPTH_MAX: u32 = 128;
-
-/// Why a row is bad. Boxed, so that what every call gives back is small.
-pub(super) struct Fault(Box<FaultText>);
-
-struct FaultText {
-    /// Outermost first; `None` is an element of a list.
-    path: Vec<PathStep>,
-    message: String,
-}
-
-enum PathStep {
-    Field(String),
-    Element(usize),
-}
-
-impl Fault {
-    #[cold]
-    pub fn new(message: impl Into<String>) -> Self {
-        Fault(Box::new(FaultText {
-            path: Vec::new(),
-            message: message.into(),
-        }))
-    }
-
-    #[cold]
-    pub fn within(mut self, field: &str) -> Self {
-        self.0.path.insert(0, PathStep::Field(field.to_owned()));
-        self
-    }
-
-    #[cold]
-    pub fn at_element(mut self, index: usize) -> Self {
-        self.0.path.insert(0, PathStep::Element(index));
-        self
-    }
-}
-
-/// ``field `lines[2].sku`: expected utf8, found 7``
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.path.is_empty() {
-            f.write_str("field `")?;
-            for (i, step) in self.0.path.iter().enumerate() {
-                match step {
-                    PathStep::Field(name) if i == 0 => write!(f, "{name}")?,
-                    PathStep::Field(name) => write!(f, ".{name}")?,
-                    PathStep::Element(index) => write!(f, "[{index}]")?,
-                }
-            }
-            let is_sentence = self.0.message.starts_with("is ");
-            f.write_str(if is_sentence { "` " } else { "`: " })?;
-        }
-        f.write_str(&self.0.message)
-    }
-}
 
 /// A field's name as JSON writes it, with quotes and colon, to be compared at
 /// one stroke.
@@ -97,251 +42,211 @@ impl Key {
     }
 }
 
+/// A row of a block. Each token's reader is told where the token begins and
+/// tells where it ends; that place stays in a register for the whole row, which
+/// is what makes this quick.
+#[derive(Clone, Copy)]
 pub(super) struct Scanner<'d> {
     data: &'d [u8],
     start: usize,
-    at: usize,
     end: usize,
 }
 
 impl<'d> Scanner<'d> {
     pub fn new(data: &'d [u8], start: usize, end: usize) -> Self {
-        Scanner {
-            data,
-            start,
-            at: start,
-            end,
-        }
+        Scanner { data, start, end }
     }
 
-    pub fn position(&self) -> usize {
-        self.at
-    }
-
-    #[inline]
-    pub fn peek(&self) -> Option<u8> {
-        if self.at < self.end {
-            self.data.get(self.at).copied()
+    #[inline(always)]
+    pub fn peek(&self, at: usize) -> Option<u8> {
+        if at < self.end {
+            self.data.get(at).copied()
         } else {
             None
         }
     }
 
-    #[inline]
-    pub fn take(&mut self, byte: u8) -> bool {
-        let is_it = self.peek() == Some(byte);
-        self.at += usize::from(is_it);
-        is_it
-    }
-
-    pub fn take_literal(&mut self, literal: &[u8]) -> bool {
-        let is_it = self.rest().starts_with(literal);
-        if is_it {
-            self.at += literal.len();
+    #[inline(always)]
+    pub fn skip_space(&self, mut at: usize) -> usize {
+        // Every space there is comes before other characters, and mostly there
+        // is none: one comparison tells.
+        while let Some(byte) = self.peek(at)
+            && byte <= b' '
+            && matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+        {
+            at += 1;
         }
-        is_it
+        at
     }
 
-    #[inline]
-    pub fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+    /// Behind this byte and the space that follows it, if it is there.
+    #[inline(always)]
+    pub fn take(&self, at: usize, byte: u8) -> Option<usize> {
+        if self.peek(at) == Some(byte) {
+            Some(self.skip_space(at + 1))
+        } else {
+            None
         }
     }
 
-    /// Whether the row says this key here, and if so takes it.
-    #[inline]
-    pub fn take_key(&mut self, key: &Key) -> bool {
-        let is_it = match self.data[self.at..].first_chunk::<16>() {
+    /// Behind this text, if it is there.
+    pub fn take_literal(&self, at: usize, literal: &[u8]) -> Option<usize> {
+        self.rest(at)
+            .starts_with(literal)
+            .then(|| at + literal.len())
+    }
+
+    /// Behind this key, its colon and space, if it is there as most write it.
+    #[inline(always)]
+    pub fn take_key(&self, at: usize, key: &Key) -> Option<usize> {
+        let rest = self.data.get(at..)?;
+        let is_it = match rest.first_chunk::<16>() {
             Some(chunk) => {
                 (u128::from_le_bytes(*chunk) ^ key.head) & key.mask == 0
-                    && (key.text.len() <= 16
-                        || self.data[self.at + 16..].starts_with(&key.text[16..]))
+                    && (key.text.len() <= 16 || rest[16..].starts_with(&key.text[16..]))
             }
-            None => self.data[self.at..].starts_with(&key.text),
+            None => rest.starts_with(&key.text),
         };
-        let behind = self.at + key.text.len();
-        if is_it && behind <= self.end {
-            self.at = behind;
-            return true;
-        }
-        false
+        let behind = at + key.text.len();
+        (is_it && behind <= self.end).then(|| self.skip_space(behind))
     }
 
     /// Nothing but space may follow.
-    #[inline]
-    pub fn finish(mut self) -> Result<(), Fault> {
-        self.skip_space();
-        if self.at < self.end {
-            return Err(self.unexpected("the end of the row"));
+    #[inline(always)]
+    pub fn finish(&self, at: usize) -> Result<(), Fault> {
+        let at = self.skip_space(at);
+        if at < self.end {
+            return Err(self.unexpected(at, "the end of the row"));
         }
         Ok(())
     }
 
-    /// Adds a text, unescaped, to `out`. The scanner is at its first quote.
-    #[inline]
-    pub fn text_into(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let start = self.at + 1;
+    /// Adds a text, unescaped, to `out`. Its first quote is at `at`.
+    #[inline(always)]
+    pub fn text_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+        let start = at + 1;
         let stop = special_byte(self.data, start);
-        if stop < self.end && self.data[stop] == b'"' {
+        if self.peek(stop) == Some(b'"') {
             append(out, self.data, start..stop);
-            self.at = stop + 1;
-            return Ok(());
+            return Ok(stop + 1);
         }
-        self.escaped_text_into(out, start, stop)
+        self.escaped_text_into(start, stop, out)
     }
 
     /// As [`Scanner::text_into`], for a text that is looked at and forgotten.
-    #[inline]
-    pub fn text<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Fault>
+    pub fn text<'s>(&self, at: usize, scratch: &'s mut Vec<u8>) -> Result<(usize, &'s [u8]), Fault>
     where
         'd: 's,
     {
-        let start = self.at + 1;
+        let start = at + 1;
         let stop = special_byte(self.data, start);
-        if stop < self.end && self.data[stop] == b'"' {
-            self.at = stop + 1;
-            return Ok(&self.data[start..stop]);
+        if self.peek(stop) == Some(b'"') {
+            return Ok((stop + 1, &self.data[start..stop]));
         }
         scratch.clear();
-        self.escaped_text_into(scratch, start, stop)?;
-        Ok(scratch)
+        let behind = self.escaped_text_into(start, stop, scratch)?;
+        Ok((behind, scratch))
     }
 
     /// `stop` is the first special byte behind `start`.
     #[inline(never)]
     fn escaped_text_into(
-        &mut self,
-        out: &mut Vec<u8>,
+        &self,
         mut start: usize,
         mut stop: usize,
-    ) -> Result<(), Fault> {
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Fault> {
         loop {
-            if stop >= self.end {
-                self.at = self.end;
-                return Err(self.unexpected("`\"` at the end of a text"));
-            }
+            let Some(special) = self.peek(stop) else {
+                return Err(self.unexpected(self.end, "`\"` at the end of a text"));
+            };
             out.extend_from_slice(&self.data[start..stop]);
-            self.at = stop;
-            match self.data[stop] {
-                b'"' => {
-                    self.at = stop + 1;
-                    return Ok(());
-                }
-                b'\\' => self.escape_into(out)?,
-                _ => return Err(self.unexpected("no control character in a text")),
-            }
-            start = self.at;
+            start = match special {
+                b'"' => return Ok(stop + 1),
+                b'\\' => self.escape_into(stop, out)?,
+                _ => return Err(self.unexpected(stop, "no control character in a text")),
+            };
             stop = special_byte(self.data, start);
         }
     }
 
-    /// The scanner is at a backslash.
-    fn escape_into(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        const EXPECTED: &str = "an escape that JSON has";
-        let Some(&[_, letter]) = self.rest().first_chunk() else {
-            return Err(self.unexpected(EXPECTED));
-        };
-        let plain = match letter {
-            b'"' | b'\\' | b'/' => letter,
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'u' => return self.unicode_escape_into(out),
-            _ => return Err(self.unexpected(EXPECTED)),
+    /// There is a backslash at `at`.
+    fn escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+        let plain = match self.peek(at + 1) {
+            Some(letter @ (b'"' | b'\\' | b'/')) => letter,
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => return self.unicode_escape_into(at, out),
+            _ => return Err(self.unexpected(at, "an escape that JSON has")),
         };
         out.push(plain);
-        self.at += 2;
-        Ok(())
+        Ok(at + 2)
     }
 
     /// Characters beyond 16 bits are written as two escapes, neither of which
     /// is a character by itself.
-    fn unicode_escape_into(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let rest = self.rest();
+    fn unicode_escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+        let rest = self.rest(at);
         let (code, length) = match (utf16_escape(rest), rest.get(6..).and_then(utf16_escape)) {
             (Some(high @ 0xD800..0xDC00), Some(low @ 0xDC00..0xE000)) => {
                 (0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00), 12)
             }
             (Some(code), _) => (code, 6),
-            (None, _) => return Err(self.unexpected("`\\u` and four hexadecimal digits")),
+            (None, _) => {
+                return Err(self.unexpected(at, "`\\u` and four hexadecimal digits"));
+            }
         };
         let Some(character) = char::from_u32(code) else {
-            return Err(self.unexpected("two escapes that are one character together"));
+            return Err(self.unexpected(at, "two escapes that are one character together"));
         };
         out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        self.at += length;
-        Ok(())
+        Ok(at + length)
     }
 
-    /// Takes an integer if there is one within these bounds.
-    #[inline]
-    pub fn try_integer(&mut self, min: i64, max: i64) -> Option<i64> {
-        let start = self.at;
-        let negative = self.take(b'-');
-        let value = self.digits().and_then(|magnitude| {
-            if negative {
-                0i64.checked_sub_unsigned(magnitude)
-            } else {
-                i64::try_from(magnitude).ok()
-            }
-        });
-        match value {
-            Some(value) if value >= min && value <= max => Some(value),
-            _ => {
-                self.at = start;
-                None
-            }
-        }
+    /// An integer within these bounds, and what is behind it; `None` for one
+    /// that is too large, has a fraction or an exponent, or is not there.
+    #[inline(always)]
+    pub fn integer(&self, at: usize, min: i64, max: i64) -> Option<(usize, i64)> {
+        let is_negative = self.peek(at) == Some(b'-');
+        let (behind, magnitude) = self.unsigned(at + usize::from(is_negative))?;
+        let value = if is_negative {
+            0i64.checked_sub_unsigned(magnitude)?
+        } else {
+            i64::try_from(magnitude).ok()?
+        };
+        (value >= min && value <= max).then_some((behind, value))
     }
 
-    #[inline]
-    pub fn integer(&mut self, data_type: &DataType, min: i64, max: i64) -> Result<i64, Fault> {
-        match self.try_integer(min, max) {
-            Some(value) => Ok(value),
-            None => Err(self.mismatch(data_type)),
-        }
-    }
-
-    pub fn unsigned(&mut self, data_type: &DataType) -> Result<u64, Fault> {
-        let start = self.at;
-        match self.digits() {
-            Some(value) => Ok(value),
-            None => Err(self.mismatch_at(start, data_type)),
-        }
-    }
-
-    /// An unsigned integer: `None` for one that is too large, has a fraction or
-    /// an exponent, or is not there.
-    #[inline]
-    fn digits(&mut self) -> Option<u64> {
-        let start = self.at;
-        let (value, length) = match self.data.get(start..).and_then(|rest| rest.first_chunk()) {
-            // Most numbers: no more than 16 digits, and bytes behind them.
+    /// As [`Scanner::integer`], for one without a sign.
+    #[inline(always)]
+    pub fn unsigned(&self, at: usize) -> Option<(usize, u64)> {
+        let (value, length) = match self.data.get(at..)?.first_chunk() {
+            // Most numbers: fewer than 16 digits, and bytes behind them.
             Some(chunk) => match sixteen_digits(*chunk) {
                 (value, length) if length < 16 => (value, length),
-                _ => self.digit_by_digit()?,
+                _ => self.digit_by_digit(at)?,
             },
-            None => self.digit_by_digit()?,
+            None => self.digit_by_digit(at)?,
         };
-        let leading_zero = length > 1 && self.data[start] == b'0';
-        if length == 0 || leading_zero || start + length > self.end {
+        let behind = at + length;
+        let has_leading_zero = length > 1 && self.data[at] == b'0';
+        if length == 0 || has_leading_zero || behind > self.end {
             return None;
         }
-        self.at = start + length;
-        match self.peek() {
+        match self.peek(behind) {
             Some(b'.' | b'e' | b'E') => None,
-            _ => Some(value),
+            _ => Some((behind, value)),
         }
     }
 
     #[inline(never)]
-    fn digit_by_digit(&self) -> Option<(u64, usize)> {
+    fn digit_by_digit(&self, at: usize) -> Option<(u64, usize)> {
         let mut value = 0u64;
         let mut length = 0;
-        for byte in self.rest() {
+        for byte in self.rest(at) {
             let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 break;
@@ -352,183 +257,188 @@ impl<'d> Scanner<'d> {
         Some((value, length))
     }
 
-    pub fn float<F>(&mut self, data_type: &DataType) -> Result<F, Fault>
+    /// A number that the type holds; its precision may be less than the text's.
+    pub fn float<F>(&self, at: usize) -> Option<(usize, F)>
     where
         F: FromStr + Into<f64> + Copy,
     {
-        let start = self.at;
-        let read = self
-            .number()
-            .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok())
-            // What is too large for the type is read as infinite.
-            .filter(|&value: &F| value.into().is_finite());
-        read.ok_or_else(|| self.mismatch_at(start, data_type))
+        let text = self.number(at)?;
+        let value: F = std::str::from_utf8(text).ok()?.parse().ok()?;
+        // What is too large for the type is read as infinite.
+        value.into().is_finite().then_some((at + text.len(), value))
     }
 
-    /// Takes a number as JSON's grammar has it; nothing if there is none.
-    pub fn number(&mut self) -> Option<&'d [u8]> {
-        let text = self.rest();
+    /// The text of a number as JSON's grammar has it.
+    pub fn number(&self, at: usize) -> Option<&'d [u8]> {
+        let text = self.rest(at);
         let digits_from = |at: usize| {
             let rest = text.get(at..).unwrap_or_default();
             rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
         };
-        let mut at = usize::from(text.first() == Some(&b'-'));
-        let whole = digits_from(at);
-        if whole == 0 || (whole > 1 && text[at] == b'0') {
+        let mut length = usize::from(text.first() == Some(&b'-'));
+        let whole = digits_from(length);
+        if whole == 0 || (whole > 1 && text[length] == b'0') {
             return None;
         }
-        at += whole;
-        if text.get(at) == Some(&b'.') {
-            let fraction = digits_from(at + 1);
+        length += whole;
+        if text.get(length) == Some(&b'.') {
+            let fraction = digits_from(length + 1);
             if fraction == 0 {
                 return None;
             }
-            at += 1 + fraction;
+            length += 1 + fraction;
         }
-        if let Some(b'e' | b'E') = text.get(at) {
-            at += 1;
-            if let Some(b'+' | b'-') = text.get(at) {
-                at += 1;
+        if let Some(b'e' | b'E') = text.get(length) {
+            length += 1;
+            if let Some(b'+' | b'-') = text.get(length) {
+                length += 1;
             }
-            let exponent = digits_from(at);
+            let exponent = digits_from(length);
             if exponent == 0 {
                 return None;
             }
-            at += exponent;
+            length += exponent;
         }
-        self.at += at;
-        Some(&text[..at])
+        Some(&text[..length])
     }
 
-    /// Takes a value that nobody wants, which must still be JSON.
-    pub fn skip_value(&mut self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
-        self.skip_value_within(scratch, DEPTH_MAX)
+    /// Behind a value that nobody wants, which must still be JSON.
+    pub fn skip_value(&self, at: usize, scratch: &mut Vec<u8>) -> Result<usize, Fault> {
+        self.skip_value_within(at, scratch, DEPTH_MAX)
     }
 
-    fn skip_value_within(&mut self, scratch: &mut Vec<u8>, depth: u32) -> Result<(), Fault> {
-        match self.peek() {
-            Some(b'"') => self.text(scratch).map(|_| ()),
+    fn skip_value_within(
+        &self,
+        at: usize,
+        scratch: &mut Vec<u8>,
+        depth: u32,
+    ) -> Result<usize, Fault> {
+        match self.peek(at) {
+            Some(b'"') => self.text(at, scratch).map(|(behind, _)| behind),
             Some(open @ (b'{' | b'[')) => {
                 let Some(depth) = depth.checked_sub(1) else {
-                    return Err(self.unexpected("values nested at most 128 deep"));
+                    return Err(self.unexpected(at, "values nested at most 128 deep"));
                 };
-                self.at += 1;
-                self.skip_items(scratch, depth, open == b'{')
+                self.skip_items(self.skip_space(at + 1), scratch, depth, open == b'{')
             }
-            _ => {
-                let is_value = self.take_literal(b"true")
-                    || self.take_literal(b"false")
-                    || self.take_literal(b"null")
-                    || self.number().is_some();
-                if is_value {
-                    Ok(())
-                } else {
-                    Err(self.unexpected("a value"))
-                }
-            }
+            _ => self
+                .take_literal(at, b"true")
+                .or_else(|| self.take_literal(at, b"false"))
+                .or_else(|| self.take_literal(at, b"null"))
+                .or_else(|| Some(at + self.number(at)?.len()))
+                .ok_or_else(|| self.unexpected(at, "a value")),
         }
     }
 
     /// What is between the brackets of a record or a list, and the closing one.
     fn skip_items(
-        &mut self,
+        &self,
+        mut at: usize,
         scratch: &mut Vec<u8>,
         depth: u32,
         is_record: bool,
-    ) -> Result<(), Fault> {
-        let (close, expected) = if is_record {
-            (b'}', "`,` or `}`")
-        } else {
-            (b']', "`,` or `]`")
-        };
-        self.skip_space();
-        if self.take(close) {
-            return Ok(());
+    ) -> Result<usize, Fault> {
+        let close = if is_record { b'}' } else { b']' };
+        if self.peek(at) == Some(close) {
+            return Ok(at + 1);
         }
         loop {
             if is_record {
-                if self.peek() != Some(b'"') {
-                    return Err(self.unexpected("a field's name in quotes"));
-                }
-                self.text(scratch)?;
-                self.skip_space();
-                if !self.take(b':') {
-                    return Err(self.unexpected("`:`"));
-                }
-                self.skip_space();
+                (at, _) = self.other_key(at, scratch)?;
             }
-            self.skip_value_within(scratch, depth)?;
-            self.skip_space();
-            if self.take(close) {
-                return Ok(());
+            at = self.skip_value_within(at, scratch, depth)?;
+            match self.next_item(at, close)? {
+                (behind, true) => at = behind,
+                (behind, false) => return Ok(behind),
             }
-            if !self.take(b',') {
-                return Err(self.unexpected(expected));
-            }
-            self.skip_space();
         }
+    }
+
+    /// A key as anybody may write it, and what is behind it and its colon.
+    #[inline(never)]
+    pub fn other_key<'s>(
+        &self,
+        at: usize,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<(usize, &'s [u8]), Fault>
+    where
+        'd: 's,
+    {
+        if self.peek(at) != Some(b'"') {
+            return Err(self.unexpected(at, "a field's name in quotes"));
+        }
+        let (at, name) = self.text(at, scratch)?;
+        let at = self.skip_space(at);
+        match self.take(at, b':') {
+            Some(at) => Ok((at, name)),
+            None => Err(self.unexpected(at, "`:`")),
+        }
+    }
+
+    /// Behind an item: the place of the next one and true, or what is behind
+    /// the bracket that closes them all and false.
+    #[inline(always)]
+    pub fn next_item(&self, at: usize, close: u8) -> Result<(usize, bool), Fault> {
+        let at = self.skip_space(at);
+        if let Some(next) = self.take(at, b',') {
+            return Ok((next, true));
+        }
+        if self.peek(at) == Some(close) {
+            return Ok((at + 1, false));
+        }
+        Err(self.unclosed(at, close))
+    }
+
+    #[cold]
+    fn unclosed(&self, at: usize, close: u8) -> Fault {
+        self.unexpected(at, &format!("`,` or `{}`", char::from(close)))
     }
 
     /// Something else than the row's syntax wants here.
     #[cold]
-    pub fn unexpected(&self, expected: &str) -> Fault {
-        let found = match self.rest() {
+    #[inline(never)]
+    pub fn unexpected(&self, at: usize, expected: &str) -> Fault {
+        let found = match self.rest(at) {
             [] => "the end of the row".to_owned(),
             rest => format!("`{}`", excerpt(rest)),
         };
-        let at = self.at - self.start;
+        let at = at - self.start;
         Fault::new(format!("byte {at}: expected {expected}, found {found}"))
     }
 
     /// The value here is not of this type.
     #[cold]
-    pub fn mismatch(&self, data_type: &DataType) -> Fault {
-        self.mismatch_at(self.at, data_type)
-    }
-
-    /// The value that begins at `start` is not of this type.
-    #[cold]
-    pub fn mismatch_at(&self, start: usize, data_type: &DataType) -> Fault {
-        self.expected_at(start, &data_type.to_string())
+    #[inline(never)]
+    pub fn mismatch(&self, at: usize, data_type: &DataType) -> Fault {
+        self.not_a(at, &data_type.to_string())
     }
 
     #[cold]
-    pub fn expected_at(&self, start: usize, expected: &str) -> Fault {
-        let mut value = Scanner::new(self.data, start, self.end);
-        let found = match value.skip_value(&mut Vec::new()) {
-            Ok(()) => excerpt(&self.data[start..value.at]),
-            Err(_) if start >= self.end => "the end of the row".to_owned(),
-            Err(_) => format!("`{}`", excerpt(&self.data[start..self.end])),
+    pub fn not_a(&self, at: usize, expected: &str) -> Fault {
+        let found = match self.skip_value(at, &mut Vec::new()) {
+            Ok(behind) => excerpt(&self.data[at..behind]),
+            Err(_) if at >= self.end => "the end of the row".to_owned(),
+            Err(_) => format!("`{}`", excerpt(self.rest(at))),
         };
         Fault::new(format!("expected {expected}, found {found}"))
     }
 
-    fn rest(&self) -> &'d [u8] {
-        self.data.get(self.at..self.end).unwrap_or_default()
+    fn rest(&self, at: usize) -> &'d [u8] {
+        self.data.get(at..self.end).unwrap_or_default()
     }
 }
 
 /// Where the next byte is that does not stand for itself in a text: a quote, a
 /// backslash, a control character; the data's end if there is none.
-#[inline]
+#[inline(always)]
 fn special_byte(data: &[u8], start: usize) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
     let mut at = start;
-    while let Some(chunk) = data.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        // A byte's high bit is set where the byte is the one looked for. A
-        // borrow may set it in bytes behind the first, which nobody looks at.
-        let quote = word ^ (ONES * u64::from(b'"'));
-        let backslash = word ^ (ONES * u64::from(b'\\'));
-        let found = (quote.wrapping_sub(ONES) & !quote)
-            | (backslash.wrapping_sub(ONES) & !backslash)
-            | (word.wrapping_sub(ONES * 0x20) & !word);
-        let found = found & HIGHS;
+    while let Some(chunk) = data.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let found = special_bytes(chunk);
         if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+            return at + found.trailing_zeros() as usize;
         }
-        at += 8;
+        at += 16;
     }
     let rest = data.get(at..).unwrap_or_default();
     rest.iter()
@@ -536,9 +446,39 @@ fn special_byte(data: &[u8], start: usize) -> usize {
         .map_or(data.len(), |found| at + found)
 }
 
+/// A bit for each of the bytes, the first being the lowest.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn special_bytes(chunk: &[u8; 16]) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x,
+        _mm_set1_epi8,
+    };
+    let word = u128::from_le_bytes(*chunk);
+    // SAFETY: these instructions are SSE2, which every x86-64 machine has.
+    unsafe {
+        let bytes = _mm_set_epi64x((word >> 64) as i64, word as i64);
+        let quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
+        let backslashes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8));
+        let controls = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes);
+        let found = _mm_or_si128(_mm_or_si128(quotes, backslashes), controls);
+        _mm_movemask_epi8(found) as u32
+    }
+}
+
+/// As on the other machines, which may have an instruction for it too: the
+/// compiler finds it.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn special_bytes(chunk: &[u8; 16]) -> u32 {
+    chunk.iter().rev().fold(0, |found, &byte| {
+        found << 1 | u32::from(byte == b'"' || byte == b'\\' || byte < 0x20)
+    })
+}
+
 /// Appends a part of `data`. Short parts are copied as 16 bytes of which the
 /// surplus is dropped again: a copy of fixed length is two instructions.
-#[inline]
+#[inline(always)]
 fn append(out: &mut Vec<u8>, data: &[u8], part: Range<usize>) {
     let length = part.len();
     match data
@@ -555,7 +495,7 @@ fn append(out: &mut Vec<u8>, data: &[u8], part: Range<usize>) {
 }
 
 /// The number that the digits at the front make, and how many they are.
-#[inline]
+#[inline(always)]
 fn sixteen_digits(chunk: [u8; 16]) -> (u64, usize) {
     let word = u128::from_le_bytes(chunk);
     let first = word as u64;
@@ -582,7 +522,7 @@ const POWERS_OF_TEN: [u64; 9] = [
 ];
 
 /// How many bytes are digits before the first that is none.
-#[inline]
+#[inline(always)]
 fn digit_count(word: u64) -> usize {
     // A digit's high half is 3, and stays 3 when 6 is added.
     let high_halves = 0xF0F0_F0F0_F0F0_F0F0;
@@ -596,7 +536,7 @@ fn digit_count(word: u64) -> usize {
 
 /// The number that the first `count` bytes make, which are digits: pairs, then
 /// fours, then eights are put together in one multiplication each.
-#[inline]
+#[inline(always)]
 fn eight_digits(word: u64, count: usize) -> u64 {
     // Shifted so that the digits are the last of eight and zeros are in front.
     let digits = match count {

@@ -7,7 +7,7 @@ use super::graph::Section;
 use super::plugin::Resolved;
 use crate::config::{BoundsChoice, Mistake, Operator, Span, suggest};
 use crate::logic::Kind;
-use crate::plan::{Bounds, TimeDomain, Window};
+use crate::plan::{Bounds, Window};
 use crate::schema::{DataType, Field, Schema};
 
 /// An aggregate's window and what goes with it.
@@ -18,19 +18,6 @@ pub(super) struct Timing {
     pub bounds: Option<Bounds>,
     /// Where the bounds are named, or the window that they are of.
     pub bounds_place: Span,
-}
-
-impl Timing {
-    /// Rows can come too late for event-time windows only.
-    pub fn has_late(&self) -> bool {
-        let domain = match self.window {
-            Window::Tumbling { time, .. }
-            | Window::Sliding { time, .. }
-            | Window::Session { time, .. } => time,
-            Window::Count { .. } | Window::Running => return false,
-        };
-        domain == TimeDomain::Event
-    }
 }
 
 /// An aggregate's key: its columns on each edge, and what they are.
@@ -73,12 +60,12 @@ impl Builder<'_> {
         let (name, has_results_before_its_end, has_bounds) = match timing.window {
             Window::Running => ("a running aggregate", false, false),
             Window::Count { .. } => ("a count window", false, true),
-            _ if !timing.has_late() => ("a processing-time window", true, true),
+            _ if !timing.window.has_late_rows() => ("a processing-time window", true, true),
             _ => ("an event-time window", true, true),
         };
         let mut refused = Vec::new();
         let lateness = operator.allowed_lateness_ms.as_ref();
-        if let Some(setting) = lateness.filter(|_| !timing.has_late()) {
+        if let Some(setting) = lateness.filter(|_| !timing.window.has_late_rows()) {
             refused.push((
                 &setting.key,
                 "allowed_lateness",
@@ -171,7 +158,7 @@ impl Builder<'_> {
             (Section::Operator(_), Some(resolved)) => {
                 match (resolved.info.kind, &resolved.timing) {
                     (Kind::Aggregate, None) => return,
-                    (Kind::Aggregate, Some(timing)) if timing.has_late() => return,
+                    (Kind::Aggregate, Some(timing)) if timing.window.has_late_rows() => return,
                     (Kind::Aggregate, Some(_)) => "no row is ever late for its window".to_owned(),
                     (kind, _) => format!("it is a {}", kind.name()),
                 }
@@ -247,23 +234,20 @@ impl Builder<'_> {
         place: &Span,
         up: &Upstream,
     ) -> Option<usize> {
-        let column = match up.find(name) {
-            Ok(column) => column,
-            Err(_) => {
-                let fields = &up.relation.schema.fields;
-                let names = fields.iter().map(|field| field.name.as_str());
-                let nouns = format!("fields of {}", up.title);
-                self.mistakes.push(
-                    Mistake::new(format!(
-                        "{title} has the key `{name}`; {} has no such field",
-                        up.title
-                    ))
-                    .at(place.clone(), "the key")
-                    .at(up.place.clone(), "rows come from here")
-                    .help(suggest::help(name, &nouns, names)),
-                );
-                return None;
-            }
+        let Ok(column) = up.find(name) else {
+            let fields = &up.relation.schema.fields;
+            let names = fields.iter().map(|field| field.name.as_str());
+            let nouns = format!("fields of {}", up.title);
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} has the key `{name}`; {} has no such field",
+                    up.title
+                ))
+                .at(place.clone(), "the key")
+                .at(up.place.clone(), "rows come from here")
+                .help(suggest::help(name, &nouns, names)),
+            );
+            return None;
         };
         let field = up.field(column);
         let reason = match field.data_type {

@@ -39,7 +39,7 @@ impl<'a> Builder<'a> {
             let module = loader.load(&path);
             if let Err(error) = &module {
                 let mistake = if path.exists() {
-                    Mistake::new(format!("plugin `{name}` cannot be loaded: {error}"))
+                    Mistake::new(format!("`{name}` cannot be loaded: {error}"))
                         .at(plugin.path.span(), "")
                 } else {
                     let help = match nearest_file(&path) {

@@ -8,10 +8,11 @@ use super::files::{User, identity, name_matches, nearest_file};
 use super::{Builder, Inputs, NOTHING, Planned, node};
 use crate::config::{Mistake, RowFormat, Source, SourceKind, Spanned, suggest};
 use crate::plan::{
-    EventTime, FileSourcePlan, GeneratorPlan, NodeKind, SourceConnector, SourcePlan, TcpSourcePlan,
+    EventTime, FileSourcePlan, NodeKind, SourceConnector, SourcePlan, TcpSourcePlan,
     TimestampFormat,
 };
 use crate::schema::{DataType, Field};
+use crate::source::generator;
 
 impl Builder<'_> {
     pub(super) fn plan_source(&mut self, source: &Source) -> Planned {
@@ -214,8 +215,8 @@ fn columns(source: &Source) -> (Relation, Vec<TimestampFormat>) {
             }
         }
         SourceKind::Generator(_) => {
-            for field in GeneratorPlan::schema().fields {
-                relation.push(field, source.kind_place.clone());
+            for field in &generator::schema().fields {
+                relation.push(field.clone(), source.kind_place.clone());
             }
             formats.push(TimestampFormat::Any);
         }

@@ -86,7 +86,9 @@ pub(super) fn folder() -> tempfile::TempDir {
     for file in files {
         std::fs::write(folder.path().join(file), "").expect("an empty file");
     }
-    std::fs::create_dir(folder.path().join("data")).expect("a folder");
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("a folder");
+    std::os::unix::fs::symlink(&data, folder.path().join("link")).expect("a link");
     folder
 }
 

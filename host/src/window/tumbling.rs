@@ -1,0 +1,313 @@
+//! Tumbling windows: each a table of its own, from keys to states, that is put
+//! out as it lies and dropped as a whole.
+
+use std::collections::BTreeMap;
+
+use super::accumulators::{Accumulators, Arrived, Ids, Results, Spans};
+use super::cut::Cut;
+use super::groups::{Groups, NO_SLOT};
+use super::time::{Span, extent};
+use crate::operator::{OperatorError, Outbox};
+use crate::state::key::{BatchKeys, KeyTable};
+
+pub(super) struct Tumbling {
+    /// A window is one pane: window `p + 1` has pane `p`.
+    cut: Cut,
+    late_wanted: bool,
+    early_wanted: bool,
+    /// Where in `panes` each pane is; the others are spare.
+    places: BTreeMap<i64, u32>,
+    panes: Vec<Pane>,
+    spare: Vec<u32>,
+    /// Windows up to this one have fired.
+    closed: i64,
+    /// Panes and members with rows that early results have not shown.
+    early: Vec<(i64, u32)>,
+    batch_keys: BatchKeys,
+    groups: Groups,
+}
+
+#[derive(Debug, Default)]
+struct Pane {
+    index: i64,
+    /// The number of a key is its member's place in `slots`.
+    keys: KeyTable,
+    /// [`NO_SLOT`] for a key all of whose rows were lost.
+    slots: Vec<u32>,
+    /// Members without a slot.
+    vacant: usize,
+    /// Members that are in the list for early results.
+    early: Vec<bool>,
+}
+
+/// A place in `panes`, and a member there.
+type Member = (u32, u32);
+
+impl Tumbling {
+    pub fn new(
+        accumulators: &Accumulators,
+        cut: Cut,
+        late_wanted: bool,
+        early_wanted: bool,
+    ) -> Self {
+        Tumbling {
+            cut,
+            late_wanted,
+            early_wanted,
+            places: BTreeMap::new(),
+            panes: Vec::new(),
+            spare: Vec::new(),
+            closed: i64::MIN,
+            early: Vec::new(),
+            batch_keys: BatchKeys::new(accumulators.layout().clone()),
+            groups: Groups::default(),
+        }
+    }
+
+    pub fn rows(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: Arrived,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let arrived = self
+            .cut
+            .in_time(arrived, watermark_ms, self.late_wanted, out);
+        if arrived.rows() == 0 {
+            return Ok(());
+        }
+        let (first, last) = extent(&arrived.times);
+        let one_pane = self.cut.pane(first) == self.cut.pane(last);
+        let behind = self.cut.first_window(self.cut.pane(first)) <= self.closed;
+        let split = self.cut.pane_changes(&arrived.times, one_pane);
+        accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
+
+        let mut founded: Vec<Member> = Vec::new();
+        let mut touched: Vec<Member> = Vec::new();
+        self.groups.begin(accumulators.slots());
+        let mut place = 0;
+        let mut span = self.cut.pane_span(self.cut.pane(first));
+        for run in 0..self.batch_keys.runs() {
+            let rows = self.batch_keys.rows(run);
+            let time = arrived.times[rows.start];
+            if run == 0 || !span.has(time) {
+                let index = self.cut.pane(time);
+                place = self.place(index);
+                span = self.cut.pane_span(index);
+            }
+            let pane = &mut self.panes[place as usize];
+            let (member, is_new) = pane.keys.upsert(self.batch_keys.key(run));
+            if is_new {
+                pane.slots.push(NO_SLOT);
+                pane.vacant += 1;
+            }
+            let slot = &mut pane.slots[member as usize];
+            let group = if *slot == NO_SLOT {
+                *slot = accumulators.allocate();
+                pane.vacant -= 1;
+                founded.push((place, member));
+                self.groups.of_new(*slot)
+            } else {
+                self.groups.of(*slot)
+            };
+            self.groups.push(&rows, group);
+            if behind || self.early_wanted {
+                touched.push((place, member));
+            }
+        }
+        self.groups.end();
+
+        let folded = accumulators.fold(&arrived, &self.groups, out)?;
+        accumulators.store(&self.groups, &folded.states)?;
+        if !folded.lost.is_empty() {
+            self.vacate(accumulators, &folded.lost, &founded);
+        }
+        if self.early_wanted {
+            self.note_early(&touched);
+        }
+        if behind {
+            self.correct(accumulators, touched, out)?;
+        }
+        Ok(())
+    }
+
+    /// Fires the windows that end by then, and drops those that nothing can
+    /// correct any more.
+    pub fn advance(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let last = self.cut.last_closed(watermark_ms);
+        if last > self.closed {
+            for (&index, &place) in self.places.range(self.closed..last) {
+                let pane = &self.panes[place as usize];
+                pane.emit(accumulators, self.cut.pane_span(index), out)?;
+            }
+            self.closed = last;
+        }
+        while let Some(first) = self.places.first_entry()
+            && self
+                .cut
+                .is_late(self.cut.first_window(*first.key()), watermark_ms)
+        {
+            let place = first.remove();
+            self.panes[place as usize].clear(accumulators);
+            self.spare.push(place);
+        }
+        Ok(())
+    }
+
+    /// When the next window ends.
+    pub fn next_end(&self) -> Option<i64> {
+        let (&index, _) = self.places.range(self.closed..).next()?;
+        Some(self.cut.pane_span(index).end)
+    }
+
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Puts out what open windows have so far, for keys that have had rows
+    /// since the last time.
+    pub fn early(
+        &mut self,
+        accumulators: &mut Accumulators,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let mut open = Vec::new();
+        for (index, member) in std::mem::take(&mut self.early) {
+            if let Some(&place) = self.places.get(&index) {
+                self.panes[place as usize].early[member as usize] = false;
+                if self.cut.first_window(index) > self.closed {
+                    open.push((place, member));
+                }
+            }
+        }
+        self.emit_members(accumulators, open, out)
+    }
+
+    /// Where this pane is; a new one if there is none.
+    fn place(&mut self, index: i64) -> u32 {
+        let Tumbling {
+            places,
+            panes,
+            spare,
+            ..
+        } = self;
+        *places.entry(index).or_insert_with(|| {
+            let place = spare.pop().unwrap_or_else(|| {
+                panes.push(Pane::default());
+                (panes.len() - 1) as u32
+            });
+            panes[place as usize].index = index;
+            place
+        })
+    }
+
+    /// Takes the states of members that have no row after all.
+    fn vacate(&mut self, accumulators: &mut Accumulators, lost: &[u32], founded: &[Member]) {
+        for group in self.groups.left_empty(lost) {
+            let (place, member) = founded[group as usize - self.groups.existing];
+            let pane = &mut self.panes[place as usize];
+            pane.slots[member as usize] = NO_SLOT;
+            pane.vacant += 1;
+            accumulators.release(self.groups.slots[group as usize]);
+        }
+    }
+
+    fn note_early(&mut self, touched: &[Member]) {
+        for &(place, member) in touched {
+            let pane = &mut self.panes[place as usize];
+            pane.early.resize(pane.slots.len(), false);
+            if !std::mem::replace(&mut pane.early[member as usize], true) {
+                self.early.push((pane.index, member));
+            }
+        }
+    }
+
+    /// Puts out the results again that rows have corrected.
+    fn correct(
+        &mut self,
+        accumulators: &mut Accumulators,
+        mut touched: Vec<Member>,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        touched.retain(|&(place, _)| {
+            self.cut.first_window(self.panes[place as usize].index) <= self.closed
+        });
+        self.emit_members(accumulators, touched, out)
+    }
+
+    fn emit_members(
+        &self,
+        accumulators: &mut Accumulators,
+        mut members: Vec<Member>,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        members.sort_unstable();
+        members.dedup();
+        for of_pane in members.chunk_by(|a, b| a.0 == b.0) {
+            let pane = &self.panes[of_pane[0].0 as usize];
+            let span = self.cut.pane_span(pane.index);
+            pane.emit_some(
+                accumulators,
+                of_pane.iter().map(|&(_, member)| member),
+                span,
+                out,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Pane {
+    fn emit(
+        &self,
+        accumulators: &mut Accumulators,
+        span: Span,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        if self.vacant > 0 {
+            return self.emit_some(accumulators, 0..self.slots.len() as u32, span, out);
+        }
+        let results = Results {
+            slots: &self.slots,
+            keys: &self.keys,
+            ids: Ids::InOrder,
+            spans: Spans::Same(span),
+        };
+        accumulators.emit(results, out)
+    }
+
+    fn emit_some(
+        &self,
+        accumulators: &mut Accumulators,
+        members: impl Iterator<Item = u32>,
+        span: Span,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let (ids, slots): (Vec<u32>, Vec<u32>) = members
+            .map(|member| (member, self.slots[member as usize]))
+            .filter(|&(_, slot)| slot != NO_SLOT)
+            .unzip();
+        let results = Results {
+            slots: &slots,
+            keys: &self.keys,
+            ids: Ids::Each(&ids),
+            spans: Spans::Same(span),
+        };
+        accumulators.emit(results, out)
+    }
+
+    fn clear(&mut self, accumulators: &mut Accumulators) {
+        for slot in self.slots.drain(..).filter(|&slot| slot != NO_SLOT) {
+            accumulators.release(slot);
+        }
+        self.keys.clear();
+        self.vacant = 0;
+        self.early.clear();
+    }
+}
