@@ -41,6 +41,11 @@ plugins: setup
 demo: host
 	@$(sluicebox) build plugins/cart
 	@$(sluicebox) run examples/cart/pipeline.toml
+	@for file in visits added_per_minute dead_letters; do \
+	  printf '\n%s, the last of %s rows:\n' "$$file" "$$(wc -l < examples/cart/out/$$file.jsonl)"; \
+	  tail -n 2 "examples/cart/out/$$file.jsonl" | cut -c 1-160; \
+	done
+	@printf '\nall results: examples/cart/out\n'
 
 test: unit example
 

@@ -96,6 +96,8 @@ fn report(name: &str, outcome: &Outcome) -> String {
             same.len()
         );
         text += &indented(&details(&failure.kind), "    ");
+    }
+    if let Some(failure) = failures.first() {
         text += &letters(&failure.dead_letters);
     }
     text
@@ -123,9 +125,9 @@ fn letters(letters: &[String]) -> String {
     if letters.is_empty() {
         return String::new();
     }
-    let mut text = format!("    {} rows became dead letters, such as\n", letters.len());
+    let mut text = format!("  {} rows became dead letters, such as\n", letters.len());
     for letter in letters.iter().take(SHOWN_MAX) {
-        text += &indented(letter, "      ");
+        text += &indented(letter, "    ");
     }
     text
 }

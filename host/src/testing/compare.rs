@@ -3,6 +3,7 @@
 //! and as RFC 3339), nor do the last digits of a sum of floats, which depend on
 //! the order in which it was added up.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -103,7 +104,7 @@ impl Table {
         // As the expected file has them; what came has no order of its own.
         missing.sort_unstable();
         let mut unexpected: Vec<&Vec<Cell>> = unexpected.iter().map(|&at| &came.rows[at]).collect();
-        unexpected.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        unexpected.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
         Difference {
             changed,
             missing: missing.iter().map(|&at| self.line(&self.rows[at])).collect(),
@@ -130,24 +131,25 @@ impl Table {
     }
 
     /// Which row came in place of which: those that have most fields in
-    /// common, and at least half.
+    /// common, at least half, and of these the first ones, which are the key.
     fn pairs(&self, came: &Table, missing: &[usize], unexpected: &[usize]) -> Vec<(usize, usize)> {
         if missing.len().max(unexpected.len()) > PAIRED_MAX {
             return Vec::new();
         }
-        let mut near: Vec<(usize, usize, usize)> = Vec::new();
+        let mut near: Vec<(usize, Reverse<usize>, usize, usize)> = Vec::new();
         for &expected in missing {
             for &row in unexpected {
-                let cells = self.rows[expected].iter().zip(&came.rows[row]);
-                let same = cells.filter(|(a, b)| a.is_close(b)).count();
+                let cells = || self.rows[expected].iter().zip(&came.rows[row]);
+                let same = cells().filter(|(a, b)| a.is_close(b)).count();
+                let leading = cells().take_while(|(a, b)| a.is_close(b)).count();
                 if same * 2 >= self.fields.len() {
-                    near.push((self.fields.len() - same, expected, row));
+                    near.push((self.fields.len() - same, Reverse(leading), expected, row));
                 }
             }
         }
         near.sort_unstable();
         let mut pairs: Vec<(usize, usize)> = Vec::new();
-        for (_, expected, row) in near {
+        for (_, _, expected, row) in near {
             if !pairs.iter().any(|&(e, r)| e == expected || r == row) {
                 pairs.push((expected, row));
             }
@@ -179,7 +181,7 @@ impl Table {
         };
         rows.sort_by(|a, b| {
             let by_time = times(a).cmp(&times(b));
-            by_time.then_with(|| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
+            by_time.then_with(|| a.partial_cmp(b).unwrap_or(Ordering::Equal))
         });
         rows.into_iter().map(|row| self.line(row)).collect()
     }
@@ -231,7 +233,7 @@ pub(super) fn dead_letters(
     // Those that say most choose first, so that the others have what is left.
     let mut expected: Vec<&Map<String, Value>> =
         expected.iter().filter(|letter| counts(letter)).collect();
-    expected.sort_by_key(|letter| std::cmp::Reverse(letter.len()));
+    expected.sort_by_key(|letter| Reverse(letter.len()));
     expected.retain(|expected| {
         let found = unexpected.iter().position(|letter| {
             expected.iter().all(|(name, value)| letter.get(name).unwrap_or(&Value::Null) == value)

@@ -61,13 +61,11 @@ fn a_failure_is_shown_once_with_how_often_it_came() {
               sink `added` got other rows (batch_rows = 7, parallelism = 1, rows as given; failed in 2 of 18 runs)
                 of the rows, 1 did not come
                   - {"n":1}
-                1 rows became dead letters, such as
-                  clean: reject: no user: {}
               sink `top` got other rows (batch_rows = 1, parallelism = 1, rows shuffled with seed 3; failed in 1 of 18 runs)
                 of the rows, 1 did not come
                   - {"n":1}
-                1 rows became dead letters, such as
-                  clean: reject: no user: {}
+              1 rows became dead letters, such as
+                clean: reject: no user: {}
         "#]],
     );
 }

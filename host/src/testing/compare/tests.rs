@@ -78,6 +78,15 @@ fn the_nearest_row_shows_which_fields_differ() {
 }
 
 #[test]
+fn of_rows_that_are_as_near_the_one_with_the_same_key_is_taken() {
+    let difference = difference(
+        &[row("ann", 1, 0.5)],
+        &[row("bob", 1, 0.5), row("ann", 2, 0.5)],
+    );
+    assert_eq!(difference.changed[0].fields[0].0, "count");
+}
+
+#[test]
 fn long_lists_are_cut() {
     let many: Vec<Value> = (0..12).map(|n| json!({"user": n.to_string(), "end": n, "count": n})).collect();
     let text = difference(&many, &[]).to_string();
