@@ -76,8 +76,24 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         Some(parameters) => quote!(#parameters),
         None => quote!(()),
     };
-    let run = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::run);
-    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape);
+    // And of what it takes, where that is written.
+    let row = function
+        .sig
+        .inputs
+        .first()
+        .map_or(answer, |argument| match argument {
+            FnArg::Typed(argument) => argument.ty.span(),
+            FnArg::Receiver(receiver) => receiver.span(),
+        });
+    let taking = quote_spanned!(row=> ::sluicebox_sdk::private::transform::taking(#call));
+    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape(#taking));
+    let run = quote_spanned! {answer=>
+        ::sluicebox_sdk::private::transform::run(
+            &::sluicebox_sdk::private::Table::new(input),
+            parameters,
+            #call,
+        )
+    };
 
     Ok(quote! {
         #function
@@ -93,14 +109,14 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
             type Parameters = #parameters;
 
             fn shape() -> ::sluicebox_sdk::private::Shape {
-                #shape(#call)
+                #shape
             }
 
             fn transform(
                 parameters: &Self::Parameters,
                 input: &::sluicebox_sdk::private::Batch,
             ) -> ::sluicebox_sdk::private::Transformed {
-                #run(&::sluicebox_sdk::private::Table::new(input), parameters, #call)
+                #run
             }
         }
     })
