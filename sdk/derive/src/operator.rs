@@ -69,7 +69,7 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         ReturnType::Default => ident.span(),
     };
     let call = match &parameters {
-        Some(_) => quote_spanned!(answer=> |row, parameters| #ident(row, parameters)),
+        Some(_) => quote!(#ident),
         None => quote_spanned!(answer=> |row, _parameters: &()| #ident(row)),
     };
     let parameters = match &parameters {
