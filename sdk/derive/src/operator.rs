@@ -153,6 +153,7 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
 
         #parameters
 
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 

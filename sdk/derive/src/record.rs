@@ -50,6 +50,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let write_missing = parts("write_missing");
 
     Ok(quote! {
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 
