@@ -1,5 +1,12 @@
 //! The contract's types and functions, as `wit/plugin.wit` gives them.
-#![allow(clippy::all, missing_docs, reason = "generated from the WIT file")]
+#![allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from the WIT file"
+)]
 
 wit_bindgen::generate!({
     path: "wit",

@@ -120,6 +120,10 @@ pub mod prelude {
     };
 }
 
+/// What must not compile.
+#[cfg(doctest)]
+mod refused;
+
 /// For the code that the macros write.
 #[doc(hidden)]
 pub mod private {
@@ -146,7 +150,7 @@ pub mod private {
     }
 
     pub mod transform {
-        pub use crate::transform::{run, shape};
+        pub use crate::transform::{run, shape, taking};
     }
 }
 

@@ -75,8 +75,10 @@ pub struct Shape {
 pub struct Entry {
     name: &'static str,
     describe: fn() -> description::Operator,
-    open: fn(Vec<Argument>) -> Result<Box<dyn Instance>, String>,
+    open: fn(Vec<Argument>) -> OpenResult,
 }
+
+type OpenResult = Result<Box<dyn Instance>, String>;
 
 impl Entry {
     pub const fn of<O: Operator>() -> Self {

@@ -25,6 +25,11 @@ use crate::record::{Choice, Symbol};
 ///     note: Option<String>,
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of parameters",
+    label = "not parameters",
+    note = "what a pipeline sets is given as a reference to a struct with `#[derive(Parameters)]`"
+)]
 pub trait Parameters: Sized + Send + Sync + 'static {
     #[doc(hidden)]
     fn describe() -> Vec<Parameter>;

@@ -349,6 +349,18 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
     }
 }
 
+/// Asks of a function only that it takes a record, to complain of what it takes
+/// and of what it gives apart.
+#[doc(hidden)]
+pub fn taking<'a, P, I, O, F>(transform: F) -> F
+where
+    P: 'a,
+    I: Record<'a>,
+    F: Fn(I, &'a P) -> O,
+{
+    transform
+}
+
 /// What the function takes and gives, without calling it.
 #[doc(hidden)]
 pub fn shape<'a, P, I, O, Form>(_transform: impl Fn(I, &'a P) -> O) -> Shape

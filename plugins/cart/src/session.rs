@@ -36,13 +36,10 @@ impl Aggregate for Session {
     fn accumulate(&self, activity: &mut Activity, event: UserEvent) -> Result<(), Reject> {
         activity.events += 1;
         activity.sum += event.quantity;
-        let times = match event.action {
-            Action::Add => &mut activity.adds,
-            Action::Remove => &mut activity.removes,
-            Action::View => &mut activity.views,
-            Action::Checkout => &mut activity.checkouts,
-        };
-        *times += 1;
+        activity.adds += i64::from(event.action == Action::Add);
+        activity.removes += i64::from(event.action == Action::Remove);
+        activity.views += i64::from(event.action == Action::View);
+        activity.checkouts += i64::from(event.action == Action::Checkout);
         Ok(())
     }
 

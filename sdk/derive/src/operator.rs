@@ -69,15 +69,31 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         ReturnType::Default => ident.span(),
     };
     let call = match &parameters {
-        Some(_) => quote_spanned!(answer=> |row, parameters| #ident(row, parameters)),
+        Some(_) => quote!(#ident),
         None => quote_spanned!(answer=> |row, _parameters: &()| #ident(row)),
     };
     let parameters = match &parameters {
         Some(parameters) => quote!(#parameters),
         None => quote!(()),
     };
-    let run = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::run);
-    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape);
+    // And of what it takes, where that is written.
+    let row = function
+        .sig
+        .inputs
+        .first()
+        .map_or(answer, |argument| match argument {
+            FnArg::Typed(argument) => argument.ty.span(),
+            FnArg::Receiver(receiver) => receiver.span(),
+        });
+    let taking = quote_spanned!(row=> ::sluicebox_sdk::private::transform::taking(#call));
+    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape(#taking));
+    let run = quote_spanned! {answer=>
+        ::sluicebox_sdk::private::transform::run(
+            &::sluicebox_sdk::private::Table::new(input),
+            parameters,
+            #call,
+        )
+    };
 
     Ok(quote! {
         #function
@@ -93,14 +109,14 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
             type Parameters = #parameters;
 
             fn shape() -> ::sluicebox_sdk::private::Shape {
-                #shape(#call)
+                #shape
             }
 
             fn transform(
                 parameters: &Self::Parameters,
                 input: &::sluicebox_sdk::private::Batch,
             ) -> ::sluicebox_sdk::private::Transformed {
-                #run(&::sluicebox_sdk::private::Table::new(input), parameters, #call)
+                #run
             }
         }
     })
@@ -137,6 +153,7 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
 
         #parameters
 
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 

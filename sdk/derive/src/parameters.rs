@@ -30,6 +30,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         values.push(quote_spanned!(value.span()=> arguments.take::<#value>(#name, #default)?));
     }
     Ok(quote! {
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 

@@ -3,13 +3,16 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{DeriveInput, GenericParam, Lifetime, Type, parse_quote};
+use syn::{DeriveInput, GenericParam, Ident, Lifetime, Type, parse_quote};
 
 use crate::syntax;
 
 pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     let fields = syntax::fields(input, "a record")?;
     let row = lifetime(input)?;
+    for field in &fields {
+        refuse_static(&field.ty)?;
+    }
     let record = &input.ident;
     let (_, generics, _) = input.generics.split_for_impl();
 
@@ -26,25 +29,40 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .collect();
     let indexes: Vec<u32> = (0..fields.len() as u32).collect();
     let numbers = 0..fields.len();
-    // Errors about a field's type belong to where the field is written.
-    let parts: Vec<TokenStream> = types
-        .iter()
-        .map(|field| quote_spanned!(field.span()=> <#field as ::sluicebox_sdk::Field<#row>>))
-        .collect();
+    // Errors about a field's type belong to where the type is written, so all
+    // tokens of a path have its place.
+    let parts = |item: &str| -> Vec<TokenStream> {
+        let part = |field: &&Type| {
+            let item = Ident::new(item, field.span());
+            quote_spanned!(field.span()=> <#field as ::sluicebox_sdk::Field<#row>>::#item)
+        };
+        types.iter().map(part).collect()
+    };
+    let reader_types = parts("Reader");
+    let writer_types = parts("Writer");
+    let column_counts = parts("COLUMNS");
+    let describe = parts("describe");
+    let input = parts("input");
+    let reader = parts("reader");
+    let read = parts("read");
+    let is_passed = parts("is_passed");
+    let write = parts("write");
+    let write_missing = parts("write_missing");
 
     Ok(quote! {
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 
             #[doc(hidden)]
             pub struct Reader<#row> {
-                #(#idents: #parts::Reader,)*
+                #(#idents: #reader_types,)*
                 __row: ::core::marker::PhantomData<&#row ()>,
             }
 
             #[doc(hidden)]
             pub struct Writer<#row> {
-                #(#idents: #parts::Writer,)*
+                #(#idents: #writer_types,)*
                 __row: ::core::marker::PhantomData<&#row ()>,
             }
 
@@ -52,7 +70,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 #[inline(always)]
                 fn input(&self, name: &str) -> ::core::option::Option<private::Input<#row>> {
                     match name {
-                        #(#names => #parts::input(&self.#idents, #indexes),)*
+                        #(#names => #input(&self.#idents, #indexes),)*
                         _ => ::core::option::Option::None,
                     }
                 }
@@ -60,7 +78,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 #[inline(always)]
                 fn inputs(&self) -> ::std::vec::Vec<private::Input<#row>> {
                     let inputs: [::core::option::Option<private::Input<#row>>; _] =
-                        [#(#parts::input(&self.#idents, #indexes)),*];
+                        [#(#input(&self.#idents, #indexes)),*];
                     ::core::iter::IntoIterator::into_iter(inputs).flatten().collect()
                 }
             }
@@ -109,16 +127,16 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             impl<#row> ::sluicebox_sdk::Record<#row> for #record #generics {
                 type Reader = Reader<#row>;
                 type Writer = Writer<#row>;
-                const COLUMNS: usize = 0 #(+ #parts::COLUMNS)*;
+                const COLUMNS: usize = 0 #(+ #column_counts)*;
 
                 fn describe(fields: &mut ::std::vec::Vec<private::SchemaField>) {
-                    #(#parts::describe(#names, #docs, fields);)*
+                    #(#describe(#names, #docs, fields);)*
                 }
 
                 #[inline(always)]
                 fn reader(columns: &mut private::Columns<#row>, rows: usize) -> Reader<#row> {
                     Reader {
-                        #(#idents: #parts::reader(columns, rows),)*
+                        #(#idents: #reader(columns, rows),)*
                         __row: ::core::marker::PhantomData,
                     }
                 }
@@ -131,7 +149,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                     let _ = (reader, row);
                     ::core::result::Result::Ok(#record {
                         // SAFETY: as the caller says, for each field.
-                        #(#idents: match unsafe { #parts::read(&reader.#idents, row) } {
+                        #(#idents: match unsafe { #read(&reader.#idents, row) } {
                             ::core::result::Result::Ok(value) => value,
                             ::core::result::Result::Err(cause) => {
                                 return ::core::result::Result::Err(cause.within(#names));
@@ -149,18 +167,18 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 ) {
                     // SAFETY, here and below: as the caller says, for each field.
                     let passed: [bool; _] =
-                        [#(unsafe { #parts::is_passed(&self.#idents, #names, origin) }),*];
+                        [#(unsafe { #is_passed(&self.#idents, #names, origin) }),*];
                     let _ = (&writer, row, origin, passed);
                     #(
                         let into = &mut writer.#idents;
                         let this = passed[#numbers];
-                        unsafe { #parts::write(&self.#idents, into, row, #names, origin, this) };
+                        unsafe { #write(&self.#idents, into, row, #names, origin, this) };
                     )*
                 }
 
                 unsafe fn write_missing(writer: &mut Writer<#row>, row: usize) {
                     // SAFETY: as the caller says, for each field.
-                    #(unsafe { #parts::write_missing(&mut writer.#idents, row) };)*
+                    #(unsafe { #write_missing(&mut writer.#idents, row) };)*
                 }
             }
 
@@ -230,6 +248,23 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
         };
     })
+}
+
+/// What is read lives as long as its row; rustc would say so in many words.
+fn refuse_static(field: &Type) -> syn::Result<()> {
+    match field {
+        Type::Reference(reference)
+            if let Some(lifetime) = &reference.lifetime
+                && lifetime.ident == "static" =>
+        {
+            Err(syn::Error::new(
+                field.span(),
+                "a field borrows from the row, with a lifetime of the struct (`struct Row<'a> { \
+                 field: &'a str }`); a constant can be stored in such a field too",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The lifetime that fields borrow with, or one for the record to be read with.

@@ -59,6 +59,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .map(|comparisons| quote!(#(#comparisons)*));
 
     Ok(quote! {
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
         const _: () = {
             use ::sluicebox_sdk::private;
 

@@ -111,7 +111,7 @@ fn texts(rows: &operators::Rows) -> Vec<String> {
 #[test]
 fn rows_go_to_their_groups_and_new_groups_start_empty() {
     let given = states(&[words(&["old"])], 3);
-    let answer = super::accumulate(&LONGEST, &input(&["a", "b", "c"]), &[2, 0, 2], &given);
+    let answer = accumulate(&LONGEST, &input(&["a", "b", "c"]), &[2, 0, 2], &given);
     assert_eq!(
         read(&answer.states),
         [words(&["old", "b"]), words(&[]), words(&["a", "c"])]
@@ -124,7 +124,7 @@ fn rejected_rows_leave_no_trace() {
     let rows = ["a", "too long", "b", "much too long", "c", "d"];
     let groups = [0, 0, 0, 1, 1, 0];
     let given = states(&[words(&["old"])], 2);
-    let answer = super::accumulate(&LONGEST, &input(&rows), &groups, &given);
+    let answer = accumulate(&LONGEST, &input(&rows), &groups, &given);
     assert_eq!(
         read(&answer.states),
         [words(&["old", "a", "b", "d"]), words(&["c"])]
@@ -144,9 +144,9 @@ fn rejected_rows_leave_no_trace() {
 fn cuts_do_not_matter_even_around_rejects() {
     let rows = ["a", "too long", "bb", "much too long", "ccc", "dddd", "e"];
     let groups = [0, 1, 1, 0, 1, 0, 0];
-    let whole = super::accumulate(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    let whole = accumulate(&LONGEST, &input(&rows), &groups, &states(&[], 2));
     for cut in 0..=rows.len() {
-        let first = super::accumulate(
+        let first = accumulate(
             &LONGEST,
             &input(&rows[..cut]),
             &groups[..cut],
@@ -156,7 +156,7 @@ fn cuts_do_not_matter_even_around_rejects() {
             columns: first.states,
             groups: 2,
         };
-        let second = super::accumulate(&LONGEST, &input(&rows[cut..]), &groups[cut..], &given);
+        let second = accumulate(&LONGEST, &input(&rows[cut..]), &groups[cut..], &given);
         assert_eq!(read(&second.states), read(&whole.states), "cut at {cut}");
         assert_eq!(first.rejects.len() + second.rejects.len(), 2);
     }
@@ -167,11 +167,11 @@ fn results_after_each_row_are_of_that_moment() {
     // The results borrow from states that change with the next row.
     let rows = ["a", "bbb", "cc", "too long", "dddd"];
     let groups = [0, 0, 1, 1, 0];
-    let answer = super::accumulate_each(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    let answer = accumulate_each(&LONGEST, &input(&rows), &groups, &states(&[], 2));
     assert_eq!(answer.results.parents, [0, 1, 2, 4]);
     assert_eq!(texts(&answer.results), ["a", "bbb", "cc", "dddd"]);
     assert_eq!(answer.rejects.len(), 1);
-    let good = super::accumulate_each(&LONGEST, &input(&rows[..3]), &groups[..3], &states(&[], 2));
+    let good = accumulate_each(&LONGEST, &input(&rows[..3]), &groups[..3], &states(&[], 2));
     assert_eq!(texts(&good.results), ["a", "bbb", "cc"]);
     let Values::Uint64(letters) = &good.results.columns.columns[1].values else {
         panic!("not numbers");
@@ -188,7 +188,7 @@ fn merge_folds_the_states_of_each_group_in_order() {
         words(&[]),
         words(&["e"]),
     ];
-    let merged = super::merge(&LONGEST, &columns(&given), &[0, 0, 1, 2, 2]);
+    let merged = merge(&LONGEST, &columns(&given), &[0, 0, 1, 2, 2]);
     assert_eq!(
         read(&merged),
         [words(&["a", "b", "c"]), words(&["d"]), words(&["e"])]
@@ -202,7 +202,7 @@ fn finish_gives_results_to_their_states() {
         starts: vec![1, 2, 3],
         ends: vec![10, 20, 30],
     };
-    let results = super::finish(&LONGEST, &columns(&given), &windows);
+    let results = finish(&LONGEST, &columns(&given), &windows);
     assert_eq!(results.parents, [0, 2]);
     assert_eq!(texts(&results), ["bb", "ccc"]);
     let Values::Int64(starts) = &results.columns.columns[2].values else {
@@ -219,7 +219,7 @@ fn a_row_that_cannot_be_read_is_rejected() {
         kind: &'a str,
     }
     let raw = ["noun", "adverb", "verb"].map(|kind| Raw { word: "a", kind });
-    let answer = super::accumulate(&LONGEST, &columns(&raw), &[0, 0, 0], &states(&[], 1));
+    let answer = accumulate(&LONGEST, &columns(&raw), &[0, 0, 0], &states(&[], 1));
     assert_eq!(read(&answer.states), [words(&["a", "a"])]);
     assert_eq!(answer.rejects[0].row, 1);
     assert_eq!(

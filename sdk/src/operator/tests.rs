@@ -16,6 +16,7 @@ enum Mode {
 }
 
 #[derive(Parameters, Debug)]
+#[expect(dead_code, reason = "most of it is only printed")]
 struct Settings {
     /// The least.
     least: i8,

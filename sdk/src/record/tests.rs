@@ -340,7 +340,6 @@ fn refused<R: for<'t> Record<'t>>(batch: &Batch) -> String {
 fn a_wrong_batch_is_refused_at_once() {
     #[derive(Record)]
     struct Text {
-        #[expect(dead_code, reason = "only its column matters")]
         text: String,
     }
     let packed = |ends: &[u32], data: &[u8]| {

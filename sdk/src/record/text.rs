@@ -227,16 +227,16 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
 
     /// The input that has all these slices at these parents.
     fn passed_on(slices: &[&'a [u8]], lineage: Lineage<'a, '_>) -> Option<u32> {
-        let (first, parent) = (slices.first()?, lineage.parents.first()?);
+        let is = |slice: &[u8], input: &Input<'a>, parent: u32| {
+            // SAFETY: parents are rows of the table that the inputs are columns of.
+            (input.packing == Packing::Text) == TEXT && unsafe { input.is(slice, parent) }
+        };
+        let (first, &parent) = (slices.first()?, lineage.parents.first()?);
         let mut inputs = lineage.inputs.iter();
-        // SAFETY, here and below: parents are rows of the table that the inputs
-        // are columns of.
-        let input = inputs.find(|input| {
-            (input.packing == Packing::Text) == TEXT && unsafe { input.is(first, *parent) }
-        })?;
+        let input = inputs.find(|input| is(first, input, parent))?;
         let mut all = true;
         for (slice, &parent) in slices.iter().zip(lineage.parents) {
-            all &= unsafe { input.is(slice, parent) };
+            all &= is(slice, input, parent);
         }
         all.then_some(input.index)
     }

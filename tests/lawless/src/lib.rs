@@ -13,8 +13,11 @@ use sluicebox_sdk::bindings::sluicebox::plugin::description::{Kind, Operator, Pl
 use sluicebox_sdk::bindings::sluicebox::plugin::schemas::{Field, FieldType};
 use std::sync::OnceLock;
 
-/// Rules for answers of transforms, with the answer to a batch that breaks each.
-const TRANSFORMS: &[(&str, fn(Batch) -> Transformed)] = &[
+/// A rule, and an answer to a batch that breaks it.
+type Broken = (&'static str, fn(Batch) -> Transformed);
+
+/// Rules for answers of transforms.
+const TRANSFORMS: &[Broken] = &[
     ("parents_descend", |input| {
         let rows = input.rows;
         rows_of((0..rows).rev().collect(), texts(rows), numbers(rows))
@@ -114,7 +117,7 @@ const TRANSFORMS: &[(&str, fn(Batch) -> Transformed)] = &[
 ];
 
 /// The same of filters.
-const FILTERS: &[(&str, fn(Batch) -> Transformed)] = &[
+const FILTERS: &[Broken] = &[
     ("selection_descends", |input| {
         selection((0..input.rows).rev().collect())
     }),
