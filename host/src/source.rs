@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::element::Element;
 use crate::operator::DeadLetter;
-use crate::plan::{EventTime, OnError, SourceConnector, SourcePlan};
+use crate::plan::{EventTime, Format, OnError, SourceConnector, SourcePlan};
 use crate::schema::Schema;
 use crate::sink::json_lines;
 use crate::timestamp;
@@ -62,6 +62,12 @@ pub struct SourceContext {
 pub enum SourceError {
     #[error("source `{node}`: {message}")]
     Open { node: String, message: String },
+    #[error("source `{node}`: decoding {partition} broke off, which is a bug of ours: {cause}")]
+    Bug {
+        node: String,
+        partition: String,
+        cause: String,
+    },
     #[error("source `{node}`: cannot read {}: {cause}", path.display())]
     Read {
         node: String,
@@ -94,6 +100,7 @@ pub fn partitions(plan: &SourcePlan) -> Option<usize> {
 /// Opens what this task reads of a source. A task without partitions gets a
 /// reader whose input has ended. Must be called within a tokio runtime.
 pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, SourceError> {
+    check_delimiter(&plan.connector, &context)?;
     let input = match &plan.connector {
         SourceConnector::File(file) => Input::File(file::FileInput::open(file, plan, &context)?),
         SourceConnector::Memory(partitions) => {
@@ -119,6 +126,29 @@ pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, S
         on_error: plan.on_error,
         context,
     })
+}
+
+/// A delimiter that is no character by itself would cut texts in the middle of one.
+fn check_delimiter(
+    connector: &SourceConnector,
+    context: &SourceContext,
+) -> Result<(), SourceError> {
+    let format = match connector {
+        SourceConnector::File(file) => &file.format,
+        SourceConnector::Tcp(tcp) => &tcp.format,
+        SourceConnector::Generator(_) | SourceConnector::Memory(_) => return Ok(()),
+    };
+    match format {
+        Format::Csv(csv) if !csv.delimiter.is_ascii() || b"\"\r\n".contains(&csv.delimiter) => {
+            Err(SourceError::Open {
+                node: context.node.to_string(),
+                message: "the CSV delimiter has to be an ASCII character, and neither a quote nor \
+                          a line end"
+                    .to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One task's part of a source.
@@ -192,6 +222,8 @@ impl Reader {
             let Some(partition) = self.partition_to_read() else {
                 return Ok(None);
             };
+            // An input that is always ready must let others have their turn.
+            tokio::task::coop::consume_budget().await;
             let mut pulled = Pulled::default();
             match self.wait_for(partition).await? {
                 Waited::Rows(chunk) => {

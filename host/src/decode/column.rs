@@ -16,12 +16,13 @@ use arrow_schema::{FieldRef, Fields};
 use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
 
-/// One column. Its values and its validity always have the same length, except
-/// while a value is being added.
+/// One column. Values and validity have as many entries as there are rows,
+/// except while a value is being added.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub data_type: DataType,
     pub values: Values,
+    rows: usize,
     /// Whether each row has a value; absent where every row must have one.
     valid: Option<Vec<bool>>,
 }
@@ -111,6 +112,7 @@ impl Column {
         Column {
             data_type: field.data_type.clone(),
             values,
+            rows: 0,
             valid: field.nullable.then(Vec::new),
         }
     }
@@ -119,9 +121,10 @@ impl Column {
         self.valid.is_some()
     }
 
-    /// Says that the value just added is one.
+    /// Says that what has been added to the values is the next row's.
     #[inline]
-    pub fn mark_valid(&mut self) {
+    pub fn end_value(&mut self) {
+        self.rows += 1;
         if let Some(valid) = &mut self.valid {
             valid.push(true);
         }
@@ -130,6 +133,7 @@ impl Column {
     /// Adds a row without a value. Where the column must have values, as below
     /// a record that is null, the row has an empty one.
     pub fn push_null(&mut self) {
+        self.rows += 1;
         if let Some(valid) = &mut self.valid {
             valid.push(false);
         }
@@ -156,29 +160,14 @@ impl Column {
         }
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
-        match &self.values {
-            Values::Bool(values) => values.len(),
-            Values::Int8(values) => values.len(),
-            Values::Int16(values) => values.len(),
-            Values::Int32(values) => values.len(),
-            Values::Int64(values) | Values::Timestamp(values, _) => values.len(),
-            Values::UInt8(values) => values.len(),
-            Values::UInt16(values) => values.len(),
-            Values::UInt32(values) => values.len(),
-            Values::UInt64(values) => values.len(),
-            Values::Float32(values) => values.len(),
-            Values::Float64(values) => values.len(),
-            Values::Utf8(bytes) | Values::Symbol(bytes, _) | Values::Bytes(bytes) => {
-                bytes.offsets.rows()
-            }
-            Values::List(list) => list.offsets.rows(),
-            Values::Record(record) => record.rows,
-        }
+        self.rows
     }
 
     /// Takes back everything behind the first `rows` rows, half-added values too.
     pub fn truncate(&mut self, rows: usize) {
+        self.rows = rows;
         if let Some(valid) = &mut self.valid {
             valid.truncate(rows);
         }
@@ -208,6 +197,7 @@ impl Column {
 
     /// The column so far. What is left is empty, with room for as much again.
     pub fn take(&mut self) -> ArrayRef {
+        self.rows = 0;
         let nulls = self.valid.as_mut().and_then(take_nulls);
         match &mut self.values {
             Values::Bool(values) => Arc::new(BooleanArray::new(take(values).into(), nulls)),
@@ -289,10 +279,6 @@ impl List {
 impl Offsets {
     fn new() -> Self {
         Offsets(vec![0])
-    }
-
-    fn rows(&self) -> usize {
-        self.0.len() - 1
     }
 
     #[inline]

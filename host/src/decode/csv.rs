@@ -275,7 +275,7 @@ fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
         }
         Values::List(_) | Values::Record(_) => return json::push_value(column, text),
     }
-    column.mark_valid();
+    column.end_value();
     Ok(())
 }
 

@@ -194,7 +194,7 @@ impl Parser<'_, '_> {
             Values::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
                 let at = scanner.text_into(at, &mut texts.data)?;
                 texts.end();
-                column.mark_valid();
+                column.end_value();
                 Ok(at)
             }
             Values::Int64(values)
@@ -202,7 +202,7 @@ impl Parser<'_, '_> {
                 if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) =>
             {
                 values.push(value);
-                column.mark_valid();
+                column.end_value();
                 Ok(at)
             }
             _ => self.other_value(at, column, nested),
@@ -354,7 +354,7 @@ impl Parser<'_, '_> {
                 at
             }
         };
-        column.mark_valid();
+        column.end_value();
         Ok(behind)
     }
 }

@@ -205,12 +205,10 @@ impl Partition {
                 self.taken_bytes = self.lines.offset;
                 Ok(Some(chunk))
             }
-            Err(error) => Err(SourceError::Open {
+            Err(error) => Err(SourceError::Bug {
                 node: context.node.to_string(),
-                message: format!(
-                    "decoding {} broke off, which is a bug: {error}",
-                    self.lines.name
-                ),
+                partition: self.lines.name.to_string(),
+                cause: error.to_string(),
             }),
         }
     }

@@ -26,6 +26,12 @@ use crate::schema::{DataType, Field, Schema};
 /// At a slow rate, rows are waited for so long before those that are due go on.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Longer than any run, and short enough for every clock.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Rows made at a time, at most.
+const ROWS_MAX: usize = 1 << 16;
+
 /// 2^64 over the golden ratio: how far splitmix64 goes a step.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -142,7 +148,7 @@ impl GeneratorInput {
         if left == 0 {
             return None;
         }
-        let mut rows = (self.context.batch_rows.max(1) as u64).min(left);
+        let mut rows = (self.context.batch_rows.clamp(1, ROWS_MAX) as u64).min(left);
         if let Some(pace) = &mut partition.pace {
             rows = pace.due(partition.next, rows).await;
         }
@@ -167,20 +173,23 @@ impl GeneratorInput {
 }
 
 impl Pace {
-    /// Waits until rows are due and tells how many, at least one.
+    /// Waits until rows are due and tells how many, at least one: full batches
+    /// where they come quickly, and a tick's rows otherwise. When it wakes
+    /// follows from the rows alone, so that it may be dropped and asked again.
     async fn due(&mut self, given: u64, rows_max: u64) -> u64 {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let due_by = |rows: u64| Duration::from_secs_f64(rows as f64 / self.rows_per_second);
-        // Full batches where they come quickly, and a tick's rows otherwise.
-        let now = since.elapsed();
-        let soonest = due_by(given + 1);
-        let full = due_by(given + rows_max);
-        let wake = full.min(soonest.max(now + TICK));
-        if wake > now {
+        let a_tick_later = (self.due_after(given) + TICK).max(self.due_after(given + 1));
+        let wake = a_tick_later.min(self.due_after(given + rows_max));
+        if wake > since.elapsed() {
             tokio::time::sleep_until(since + wake).await;
         }
         let due = (since.elapsed().as_secs_f64() * self.rows_per_second) as u64;
         due.saturating_sub(given).clamp(1, rows_max)
+    }
+
+    fn due_after(&self, rows: u64) -> Duration {
+        let seconds = rows as f64 / self.rows_per_second;
+        Duration::try_from_secs_f64(seconds).map_or(NEVER, |duration| duration.min(NEVER))
     }
 }
 

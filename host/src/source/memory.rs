@@ -11,6 +11,8 @@ use crate::schema::Schema;
 
 pub(super) struct MemoryInput {
     partitions: Vec<Partition>,
+    /// A batch ends with a turn where there are other partitions.
+    ends_with_turn: bool,
     context: SourceContext,
 }
 
@@ -31,6 +33,7 @@ impl MemoryInput {
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         let mine = |index: &usize| index % context.tasks.max(1) == context.task;
+        let ends_with_turn = partitions.len() > 1;
         let partitions = partitions
             .iter()
             .enumerate()
@@ -54,6 +57,7 @@ impl MemoryInput {
             .collect::<Result<_, _>>()?;
         Ok(MemoryInput {
             partitions,
+            ends_with_turn,
             context: context.clone(),
         })
     }
@@ -78,13 +82,12 @@ impl MemoryInput {
             partition.batch += 1;
             partition.row = 0;
         };
-        let left_in_turn = TURN_ROWS - partition.given % TURN_ROWS;
-        let rows = self
-            .context
-            .batch_rows
-            .max(1)
-            .min(batch.num_rows() - partition.row)
-            .min(usize::try_from(left_in_turn).unwrap_or(usize::MAX));
+        let mut rows = batch.num_rows() - partition.row;
+        rows = rows.min(self.context.batch_rows.max(1));
+        if self.ends_with_turn {
+            let left_in_turn = TURN_ROWS - partition.given % TURN_ROWS;
+            rows = rows.min(usize::try_from(left_in_turn).unwrap_or(usize::MAX));
+        }
         let rows = batch.slice(partition.row, rows);
         let offsets = Offsets::From(partition.given);
         partition.row += rows.num_rows();

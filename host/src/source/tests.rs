@@ -247,6 +247,12 @@ async fn what_cannot_be_opened_says_why() {
         .assert_eq(&fails(files(&[folder.path()], Format::Json), &folder).await);
     expect!["source `events`: /events.csv: the header has no column `id`, which the fields have; it names identity, ts"]
         .assert_eq(&fails(files(&[&csv], CSV), &folder).await);
+    let half_a_character = Format::Csv(CsvFormat {
+        header: true,
+        delimiter: 0xC3,
+    });
+    expect!["source `events`: the CSV delimiter has to be an ASCII character, and neither a quote nor a line end"]
+        .assert_eq(&fails(files(&[&csv], half_a_character), &folder).await);
     let tcp = |listen: &str, format| {
         plan(SourceConnector::Tcp(TcpSourcePlan {
             listen: listen.to_owned(),
