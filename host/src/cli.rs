@@ -107,7 +107,9 @@ pub fn main() -> ExitCode {
         Command::New(New::Plugin { name, path, sdk }) => {
             created(new::plugin(&name, path.as_deref(), sdk.as_deref()))
         }
-        Command::New(New::Pipeline { name, path }) => created(new::pipeline(&name, path.as_deref())),
+        Command::New(New::Pipeline { name, path }) => {
+            created(new::pipeline(&name, path.as_deref()))
+        }
         Command::Inspect { plugin, json } => inspect(&plugin, json),
     };
     match done {
@@ -129,7 +131,11 @@ pub fn main() -> ExitCode {
 
 fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
     let plan = load(pipeline, &loader()?)?;
-    if json { print_json(&plan::to_json(&plan)) } else { print(&plan::draw(&plan)) }
+    if json {
+        print_json(&plan::to_json(&plan))
+    } else {
+        print(&plan::draw(&plan))
+    }
 }
 
 fn build(path: &Path) -> Result<(), Trouble> {
@@ -143,9 +149,15 @@ fn created(created: Result<new::Created, new::NewError>) -> Result<(), Trouble> 
 }
 
 fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
-    let plugin = loader()?.plugin(plugin).map_err(|error| Trouble::Usage(error.into()))?;
+    let plugin = loader()?
+        .plugin(plugin)
+        .map_err(|error| Trouble::Usage(error.into()))?;
     let inspection = plugin.inspect();
-    if json { print_json(&inspection) } else { print(&format!("{}\n", inspection.to_text())) }
+    if json {
+        print_json(&inspection)
+    } else {
+        print(&format!("{}\n", inspection.to_text()))
+    }
 }
 
 /// Reads and checks a pipeline's file.
@@ -174,7 +186,8 @@ fn print(text: &str) -> Result<(), Trouble> {
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Trouble::Failed(error.into()))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Trouble::Failed(error.into()))?;
     print(&format!("{text}\n"))
 }
 

@@ -40,7 +40,10 @@ impl Gate {
             clock: WatermarkMerge::new(inputs.len()),
             inputs: inputs
                 .into_iter()
-                .map(|(edge, receiver)| Input { edge, receiver: Some(receiver) })
+                .map(|(edge, receiver)| Input {
+                    edge,
+                    receiver: Some(receiver),
+                })
                 .collect(),
             next: 0,
         }
@@ -79,7 +82,9 @@ impl Gate {
             let mut open = false;
             for step in 0..count {
                 let index = (self.next + step) % count;
-                let Some(receiver) = &mut self.inputs[index].receiver else { continue };
+                let Some(receiver) = &mut self.inputs[index].receiver else {
+                    continue;
+                };
                 open = true;
                 match receiver.poll_recv(context) {
                     Poll::Ready(Some(element)) => {
@@ -92,7 +97,11 @@ impl Gate {
                     Poll::Pending => {}
                 }
             }
-            if open { Poll::Pending } else { Poll::Ready(None) }
+            if open {
+                Poll::Pending
+            } else {
+                Poll::Ready(None)
+            }
         })
         .await
     }
@@ -116,7 +125,11 @@ pub enum Advance {
 
 impl WatermarkMerge {
     pub fn new(inputs: usize) -> Self {
-        WatermarkMerge { inputs: vec![(i64::MIN, false); inputs], merged: i64::MIN, idle: false }
+        WatermarkMerge {
+            inputs: vec![(i64::MIN, false); inputs],
+            merged: i64::MIN,
+            idle: false,
+        }
     }
 
     pub fn active(&mut self, input: usize) {
@@ -173,7 +186,11 @@ mod tests {
         assert_eq!(merge.idle(1), Some(Advance::To(10)));
         assert_eq!(merge.idle(0), Some(Advance::Idle));
         assert_eq!(merge.idle(0), None, "said once");
-        assert_eq!(merge.advance(1, 4), None, "input 0 is silent, but time stays");
+        assert_eq!(
+            merge.advance(1, 4),
+            None,
+            "input 0 is silent, but time stays"
+        );
         assert_eq!(merge.advance(1, 12), Some(Advance::To(12)));
     }
 
@@ -182,7 +199,10 @@ mod tests {
         let mut merge = WatermarkMerge::new(2);
         assert_eq!(merge.advance(0, END_OF_TIME), None);
         assert_eq!(merge.advance(1, 3), Some(Advance::To(3)));
-        assert_eq!(merge.advance(1, END_OF_TIME), Some(Advance::To(END_OF_TIME)));
+        assert_eq!(
+            merge.advance(1, END_OF_TIME),
+            Some(Advance::To(END_OF_TIME))
+        );
     }
 
     #[tokio::test]

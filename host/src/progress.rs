@@ -87,7 +87,11 @@ impl NodeProgress {
     }
 
     pub fn snapshot(&self) -> NodeSnapshot {
-        let watermark = self.watermarks.iter().map(|task| task.load(Ordering::Relaxed)).min();
+        let watermark = self
+            .watermarks
+            .iter()
+            .map(|task| task.load(Ordering::Relaxed))
+            .min();
         let read = self.read.load(Ordering::Relaxed);
         NodeSnapshot {
             name: self.name.clone(),

@@ -79,7 +79,13 @@ impl Job {
                 Arc::new(NodeProgress::new(&node.name, role, tasks))
             })
             .collect();
-        Job { plan, clock, nodes, task_counts, stop: Stop::default() }
+        Job {
+            plan,
+            clock,
+            nodes,
+            task_counts,
+            stop: Stop::default(),
+        }
     }
 
     /// Counters of the nodes, in the plan's order, readable while it runs.
@@ -98,7 +104,10 @@ impl Job {
         let started = Instant::now();
         let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
         let mut writer = JoinSet::new();
-        writer.spawn(write_dead_letters(self.plan.dead_letters.clone(), dead_letter_receiver));
+        writer.spawn(write_dead_letters(
+            self.plan.dead_letters.clone(),
+            dead_letter_receiver,
+        ));
         let tasks = self.build(dead_letters).await?;
         let mut running = JoinSet::new();
         for task in tasks {
@@ -147,14 +156,20 @@ impl Job {
         &self,
         dead_letters: mpsc::Sender<Vec<DeadLetter>>,
     ) -> Result<Vec<Task>, RunError> {
-        let context =
-            TaskContext { clock: self.clock.clone(), dead_letters, stop: self.stop.clone() };
+        let context = TaskContext {
+            clock: self.clock.clone(),
+            dead_letters,
+            stop: self.stop.clone(),
+        };
         let chains = chains(&self.plan, &self.task_counts);
         let mut wiring = Wiring::new(&self.plan, &self.task_counts, &chains);
         let mut tasks = Vec::new();
         for chain in &chains {
             for index in 0..self.task_counts[chain[0]] {
-                tasks.push(self.task(chain, index, &mut wiring, context.clone()).await?);
+                tasks.push(
+                    self.task(chain, index, &mut wiring, context.clone())
+                        .await?,
+                );
             }
         }
         Ok(tasks)
@@ -184,16 +199,32 @@ impl Job {
                 )
                 .await
                 .map_err(TaskError::Source)?;
-                let head = Head::Source { reader, progress: self.nodes[chain[0]].clone() };
-                (head, wiring.router(chain[0], index, OutPort::Main), &chain[1..])
+                let head = Head::Source {
+                    reader,
+                    progress: self.nodes[chain[0]].clone(),
+                };
+                (
+                    head,
+                    wiring.router(chain[0], index, OutPort::Main),
+                    &chain[1..],
+                )
             }
-            _ => (Head::Gate(wiring.gate(chain[0], index)), Router::default(), chain),
+            _ => (
+                Head::Gate(wiring.gate(chain[0], index)),
+                Router::default(),
+                chain,
+            ),
         };
         let links = members
             .iter()
             .map(|&id| self.link(id, index, wiring))
             .collect::<Result<Vec<_>, RunError>>()?;
-        Ok(Task { head, entry, chain: links, context })
+        Ok(Task {
+            head,
+            entry,
+            chain: links,
+            context,
+        })
     }
 
     fn link(&self, id: NodeId, index: usize, wiring: &mut Wiring) -> Result<Link, RunError> {
@@ -258,7 +289,9 @@ fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
 
 fn readers(plan: &Plan, id: NodeId) -> usize {
     let edges = plan.nodes.iter().flat_map(|node| &node.inputs);
-    edges.filter(|edge| edge.from == id && edge.port == OutPort::Main).count()
+    edges
+        .filter(|edge| edge.from == id && edge.port == OutPort::Main)
+        .count()
 }
 
 /// The channels between tasks.

@@ -27,7 +27,10 @@ pub struct Task {
 
 /// Where a task's elements come from.
 pub enum Head {
-    Source { reader: Reader, progress: Arc<NodeProgress> },
+    Source {
+        reader: Reader,
+        progress: Arc<NodeProgress>,
+    },
     Gate(Gate),
 }
 
@@ -85,7 +88,10 @@ impl From<Gone> for TaskError {
 
 impl Default for Stop {
     fn default() -> Self {
-        Stop { asked: Arc::default(), wake: Arc::new(watch::Sender::new(())) }
+        Stop {
+            asked: Arc::default(),
+            wake: Arc::new(watch::Sender::new(())),
+        }
     }
 }
 
@@ -147,7 +153,11 @@ impl Task {
                 }
                 if !dead_letters.is_empty() {
                     let letters = std::mem::take(&mut dead_letters);
-                    self.context.dead_letters.send(letters).await.map_err(|_| Gone)?;
+                    self.context
+                        .dead_letters
+                        .send(letters)
+                        .await
+                        .map_err(|_| Gone)?;
                 }
             }
             if ended {
@@ -188,8 +198,12 @@ impl Task {
         deliveries: &mut Vec<Delivery>,
         dead_letters: &mut Vec<DeadLetter>,
     ) -> Result<(), TaskError> {
-        let mut flow =
-            Flow { chain: &mut self.chain, clock: &*self.context.clock, deliveries, dead_letters };
+        let mut flow = Flow {
+            chain: &mut self.chain,
+            clock: &*self.context.clock,
+            deliveries,
+            dead_letters,
+        };
         let (edge, element) = match what {
             Incoming::Wake => return flow.wake(),
             Incoming::Batch(edge, batch) => (edge, Element::Batch(batch)),
@@ -198,7 +212,10 @@ impl Task {
             Incoming::End => (0, Element::End),
         };
         if !self.entry.consumers.is_empty() {
-            flow.deliveries.push(Delivery { exit: Exit::Entry, element: element.clone() });
+            flow.deliveries.push(Delivery {
+                exit: Exit::Entry,
+                element: element.clone(),
+            });
         }
         flow.enter(0, edge, element)
     }
@@ -245,15 +262,19 @@ impl Head {
                     progress.set_read(part);
                 }
                 dead_letters.extend(pulled.dead_letters);
-                Ok(pulled.elements.into_iter().map(|element| match element {
-                    Element::Batch(batch) => {
-                        progress.add_out(batch.rows());
-                        Incoming::Batch(0, batch)
-                    }
-                    Element::Watermark(watermark) => Incoming::Watermark(watermark),
-                    Element::Idle => Incoming::Idle,
-                    Element::End => Incoming::End,
-                }).collect())
+                Ok(pulled
+                    .elements
+                    .into_iter()
+                    .map(|element| match element {
+                        Element::Batch(batch) => {
+                            progress.add_out(batch.rows());
+                            Incoming::Batch(0, batch)
+                        }
+                        Element::Watermark(watermark) => Incoming::Watermark(watermark),
+                        Element::Idle => Incoming::Idle,
+                        Element::End => Incoming::End,
+                    })
+                    .collect())
             }
         }
     }
@@ -355,14 +376,20 @@ impl Flow<'_> {
 
     fn forward(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
         if !self.chain[index].router.consumers.is_empty() {
-            self.deliveries.push(Delivery { exit: Exit::Main(index), element: element.clone() });
+            self.deliveries.push(Delivery {
+                exit: Exit::Main(index),
+                element: element.clone(),
+            });
         }
         self.enter(index + 1, 0, element)
     }
 
     fn late(&mut self, index: usize, element: Element) {
         if !self.chain[index].late.consumers.is_empty() {
-            self.deliveries.push(Delivery { exit: Exit::Late(index), element });
+            self.deliveries.push(Delivery {
+                exit: Exit::Late(index),
+                element,
+            });
         }
     }
 }

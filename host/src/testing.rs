@@ -84,7 +84,10 @@ pub struct Failure {
 #[derive(Debug)]
 pub enum FailureKind {
     Run(RunError),
-    Rows { sink: String, difference: Difference },
+    Rows {
+        sink: String,
+        difference: Difference,
+    },
     DeadLetters(LetterDifference),
 }
 
@@ -167,8 +170,9 @@ pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestE
         ));
     }
     let names = trial.sinks.iter().map(|sink| sink.name.as_str());
-    let passed_over: Vec<&str> =
-        names.filter(|name| !expectations.rows.contains_key(*name)).collect();
+    let passed_over: Vec<&str> = names
+        .filter(|name| !expectations.rows.contains_key(*name))
+        .collect();
     if !passed_over.is_empty() {
         notes.push(format!("not compared: {}", passed_over.join(", ")));
     }
@@ -211,8 +215,16 @@ pub fn update(
             }
         };
         match &first {
-            None => first = Some(Expectations::of(&trial.tables(), &results.rows, &results.dead_letters)?),
-            Some(first) => outcome.failures.extend(trial.judge(variant, &results, first)),
+            None => {
+                first = Some(Expectations::of(
+                    &trial.tables(),
+                    &results.rows,
+                    &results.dead_letters,
+                )?)
+            }
+            Some(first) => outcome
+                .failures
+                .extend(trial.judge(variant, &results, first)),
         }
     }
     let written = match first {
@@ -230,8 +242,8 @@ impl<'a> Trial<'a> {
             inner: loader,
             loaded: Mutex::default(),
         };
-        let plan = plan::build_without_inputs(&config, &folder, &loader)
-            .map_err(TestError::Pipeline)?;
+        let plan =
+            plan::build_without_inputs(&config, &folder, &loader).map_err(TestError::Pipeline)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -263,7 +275,10 @@ impl<'a> Trial<'a> {
 
     /// Names and schemas of the sinks.
     fn tables(&self) -> Vec<(&str, &crate::schema::Schema)> {
-        let tables = self.sinks.iter().map(|sink| (sink.name.as_str(), &*sink.schema));
+        let tables = self
+            .sinks
+            .iter()
+            .map(|sink| (sink.name.as_str(), &*sink.schema));
         tables.collect()
     }
 
@@ -303,7 +318,10 @@ impl<'a> Trial<'a> {
     }
 
     fn names(&self, is_ordered: bool) -> Vec<&str> {
-        let sinks = self.sinks.iter().filter(|sink| sink.is_ordered == is_ordered);
+        let sinks = self
+            .sinks
+            .iter()
+            .filter(|sink| sink.is_ordered == is_ordered);
         sinks.map(|sink| sink.name.as_str()).collect()
     }
 
@@ -317,7 +335,8 @@ impl<'a> Trial<'a> {
             .map_err(|cause| TestError::Internal(cause.to_string()))?;
         let dead_letters = folder.path().join("dead_letters.jsonl");
         plan.dead_letters = Some(dead_letters.clone());
-        self.inputs.put_into(&mut plan, variant.order, folder.path())?;
+        self.inputs
+            .put_into(&mut plan, variant.order, folder.path())?;
         let mut collected = Vec::new();
         for node in &mut plan.nodes {
             match &mut node.kind {
@@ -371,8 +390,7 @@ impl<'a> Trial<'a> {
         if let Some(expected) = &expectations.dead_letters {
             // What a node that sees the order refuses depends on the order.
             let passed_over: &[String] = if is_shuffled { &self.ordered } else { &[] };
-            let difference =
-                compare::dead_letters(expected, &results.dead_letters, passed_over);
+            let difference = compare::dead_letters(expected, &results.dead_letters, passed_over);
             if !difference.is_empty() {
                 kinds.push(FailureKind::DeadLetters(difference));
             }

@@ -61,7 +61,9 @@ fn sink(name: &str, input: &str) -> String {
 }
 
 fn second(second: i64) -> String {
-    jiff::Timestamp::from_second(second).expect("a small number").to_string()
+    jiff::Timestamp::from_second(second)
+        .expect("a small number")
+        .to_string()
 }
 
 /// A result of `basics.stats`.
@@ -90,9 +92,19 @@ const BY_KEY_5S: &str = r#"
 fn a_strict_watermark_makes_a_row_late_whatever_the_batch() {
     let folder = folder(&[(
         "in.jsonl",
-        &[event("a", 1, 1), event("a", 2, 5), event("a", 4, 4), event("a", 8, 9), event("a", 16, 5)],
+        &[
+            event("a", 1, 1),
+            event("a", 2, 5),
+            event("a", 4, 4),
+            event("a", 8, 9),
+            event("a", 16, 5),
+        ],
     )]);
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sink("out", "result"),
+    ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     // The row at 4 s comes when time is at 5 s; the one at 5 s is out of order, not late.
     let expected = sorted(vec![stats("a", 0, 5, &[1]), stats("a", 5, 10, &[2, 8, 16])]);
@@ -103,7 +115,12 @@ fn a_strict_watermark_makes_a_row_late_whatever_the_batch() {
 fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
     let folder = folder(&[(
         "in.jsonl",
-        &[event("a", 1, 1), event("a", 2, 6), event("a", 4, 4), event("a", 8, 21)],
+        &[
+            event("a", 1, 1),
+            event("a", 2, 6),
+            event("a", 4, 4),
+            event("a", 8, 21),
+        ],
     )]);
     let both = r#"
         [operators.tumbling]
@@ -125,8 +142,11 @@ fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
         &sink("late_out", "tumbling.late"),
     ]);
     let tumbling = collect_everywhere(&text, folder.path(), "tumbling_out");
-    let expected =
-        sorted(vec![stats("a", 0, 5, &[1]), stats("a", 5, 10, &[2]), stats("a", 20, 25, &[8])]);
+    let expected = sorted(vec![
+        stats("a", 0, 5, &[1]),
+        stats("a", 5, 10, &[2]),
+        stats("a", 20, 25, &[8]),
+    ]);
     assert_same(&expected, &tumbling, "tumbling");
     let sliding = collect_everywhere(&text, folder.path(), "sliding_out");
     let expected = sorted(vec![
@@ -146,10 +166,20 @@ fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
 fn late_rows_correct_a_window_while_lateness_is_allowed() {
     let folder = folder(&[(
         "in.jsonl",
-        &[event("a", 1, 1), event("a", 2, 6), event("a", 4, 4), event("a", 8, 9), event("a", 16, 3)],
+        &[
+            event("a", 1, 1),
+            event("a", 2, 6),
+            event("a", 4, 4),
+            event("a", 8, 9),
+            event("a", 16, 3),
+        ],
     )]);
     let result = format!("{BY_KEY_5S}\nallowed_lateness = \"3s\"\n");
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &result,
+        &sink("out", "result"),
+    ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     // The row at 3 s comes when time is at 9 s: its window closed for good at 8 s.
     let expected = sorted(vec![
@@ -162,8 +192,9 @@ fn late_rows_correct_a_window_while_lateness_is_allowed() {
 
 #[test]
 fn windows_follow_windows() {
-    let rows: Vec<Value> =
-        (0..600).map(|i| event(if i % 3 == 0 { "a" } else { "b" }, i, i)).collect();
+    let rows: Vec<Value> = (0..600)
+        .map(|i| event(if i % 3 == 0 { "a" } else { "b" }, i, i))
+        .collect();
     let folder = folder(&[("in.jsonl", &rows)]);
     let operators = r#"
         [operators.ten_seconds]
@@ -178,8 +209,11 @@ fn windows_follow_windows() {
         window = { tumbling = "1m" }
         bounds = { start = "minute", end = "minute_end" }
     "#;
-    let text =
-        text_of(&[&events("events", "in.jsonl", "0s"), operators, &sink("out", "minutes")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        operators,
+        &sink("out", "minutes"),
+    ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     let minutes = (0..10).flat_map(|minute| {
         ["a", "b"].map(|key| {
@@ -196,7 +230,13 @@ fn windows_follow_windows() {
 fn sessions_merge_when_a_row_fills_the_gap() {
     let folder = folder(&[(
         "in.jsonl",
-        &[event("a", 1, 0), event("a", 2, 18), event("b", 4, 19), event("a", 8, 9), event("a", 16, 60)],
+        &[
+            event("a", 1, 0),
+            event("a", 2, 18),
+            event("b", 4, 19),
+            event("a", 8, 9),
+            event("a", 16, 60),
+        ],
     )]);
     let operator = r#"
         [operators.result]
@@ -205,7 +245,11 @@ fn sessions_merge_when_a_row_fills_the_gap() {
         key = "key"
         window = { session = "10s" }
     "#;
-    let text = text_of(&[&events("events", "in.jsonl", "20s"), operator, &sink("out", "result")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "20s"),
+        operator,
+        &sink("out", "result"),
+    ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     let expected = sorted(vec![
         stats("a", 0, 28, &[1, 2, 8]),
@@ -225,18 +269,32 @@ fn rows_of_a_key_are_folded_in_their_order() {
         .collect();
     let folder = folder(&[("in.jsonl", &rows)]);
     for (window, expected) in [
-        (r#""running""#, vec!["s", "sl", "slu", "slui", "sluic", "sluice"]),
+        (
+            r#""running""#,
+            vec!["s", "sl", "slu", "slui", "sluic", "sluice"],
+        ),
         ("{ count = 4 }", vec!["slui", "ce"]),
         (r#"{ tumbling = "1s" }"#, vec!["sluice"]),
     ] {
+        let bounds = if window.contains("running") {
+            ""
+        } else {
+            "bounds = false"
+        };
         let operator = format!(
             "[operators.result]\nplugin = \"basics.spell\"\ninput = \"events\"\nkey = \"key\"\n\
-             window = {window}\nbounds = false\n"
+             window = {window}\n{bounds}\n"
         );
-        let text =
-            text_of(&[&events("events", "in.jsonl", "0s"), &operator, &sink("out", "result")]);
+        let text = text_of(&[
+            &events("events", "in.jsonl", "0s"),
+            &operator,
+            &sink("out", "result"),
+        ]);
         let rows = collect_everywhere(&text, folder.path(), "out");
-        let expected = expected.iter().map(|word| json!({"key": "k", "word": word})).collect();
+        let expected = expected
+            .iter()
+            .map(|word| json!({"key": "k", "word": word}))
+            .collect();
         assert_same(&sorted(expected), &rows, window);
     }
 }
@@ -246,7 +304,11 @@ fn inputs_are_merged_and_files_are_partitions() {
     let left: Vec<Value> = (0..50).map(|i| event("a", 1, i)).collect();
     let right: Vec<Value> = (0..50).map(|i| event("a", 1, i + 3)).collect();
     let other: Vec<Value> = (0..50).map(|i| event("b", 2, i)).collect();
-    let folder = folder(&[("one-left.jsonl", &left), ("one-right.jsonl", &right), ("two.jsonl", &other)]);
+    let folder = folder(&[
+        ("one-left.jsonl", &left),
+        ("one-right.jsonl", &right),
+        ("two.jsonl", &other),
+    ]);
     let operator = r#"
         [operators.twos]
         plugin = "basics.even"
@@ -297,7 +359,11 @@ fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
         key = \"key\"
         window = { tumbling = \"1h\" }
     ";
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), result, &sink("out", "result")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        result,
+        &sink("out", "result"),
+    ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
     assert_same(&[stats("a", 0, 3600, &[1; 100])], &rows, "the good half");
 
@@ -309,7 +375,10 @@ fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
     assert_eq!(letters.len(), 100);
     for (letter, (offset, line)) in letters.iter().zip(broken) {
         assert_eq!(letter["offset"], offset, "{letter}");
-        assert_eq!((&letter["node"], &letter["kind"]), (&json!("events"), &json!("decode")));
+        assert_eq!(
+            (&letter["node"], &letter["kind"]),
+            (&json!("events"), &json!("decode"))
+        );
         match std::str::from_utf8(line) {
             Ok(line) => assert_eq!(letter["payload"], line, "{letter}"),
             Err(_) => assert_eq!(letter["payload_base64"], "//4A", "{letter}"),
@@ -321,7 +390,11 @@ fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
 fn rejected_rows_are_dead_letters_with_their_original_line() {
     let rows = [event("a", 1, 0), event("a", -5, 1), event("b", 2, 2)];
     let folder = folder(&[("in.jsonl", &rows)]);
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sink("out", "result"),
+    ]);
     let mut plan = plan_of(&text, folder.path());
     plan.parallelism = 2;
     let (results, summary) = collect(plan, "out");
@@ -334,16 +407,28 @@ fn rejected_rows_are_dead_letters_with_their_original_line() {
     assert_eq!(letters[0]["error"], "n is -5, below 0");
     assert_eq!(letters[0]["node"], "result");
     assert_eq!(letters[0]["offset"], rows[0].to_string().len() as u64 + 1);
-    assert!(letters[0]["plugin_digest"].as_str().is_some_and(|d| d.starts_with("sha256:")));
+    assert!(
+        letters[0]["plugin_digest"]
+            .as_str()
+            .is_some_and(|d| d.starts_with("sha256:"))
+    );
 }
 
 #[test]
 fn under_fail_the_run_ends_with_the_row() {
-    let folder = folder(&[("in.jsonl", &[event("a", 1, 0), event("a", -5, 1)])]);
+    let rows = [event("a", 1, 0), event("a", -5, 1)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let offset = format!("offset {}", rows[0].to_string().len() + 1);
     let result = format!("{BY_KEY_5S}\non_error = \"fail\"\n");
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), &result, &sink("out", "result")]);
-    let error = run(plan_of(&text, folder.path())).expect_err("a row is rejected").to_string();
-    for part in ["`result`", "n is -5, below 0", "offset 42"] {
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &result,
+        &sink("out", "result"),
+    ]);
+    let error = run(plan_of(&text, folder.path()))
+        .expect_err("a row is rejected")
+        .to_string();
+    for part in ["`result`", "n is -5, below 0", &offset] {
         assert!(error.contains(part), "{part} is missing in: {error}");
     }
 }
@@ -357,11 +442,19 @@ fn results_are_written_in_every_format() {
              path = \"out/rows.{format}\"\nformat = \"{format}\"\n"
         )
     });
-    let text = text_of(&[&events("events", "in.jsonl", "0s"), BY_KEY_5S, &sinks.concat()]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sinks.concat(),
+    ]);
     run(plan_of(&text, folder.path())).expect("it runs");
     let written = |format: &str| folder.path().join(format!("out/rows.{format}"));
     let expected = vec![stats("a", 0, 5, &[1]), stats("b", 0, 5, &[2])];
-    assert_same(&expected, &sorted(read_json_lines(&written("json"))), "json");
+    assert_same(
+        &expected,
+        &sorted(read_json_lines(&written("json"))),
+        "json",
+    );
     let csv = std::fs::read_to_string(written("csv")).expect("it was written");
     let mut lines: Vec<&str> = csv.lines().collect();
     lines[1..].sort_unstable();
@@ -376,7 +469,9 @@ fn results_are_written_in_every_format() {
     let parquet = std::fs::File::open(written("parquet")).expect("it was written");
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(parquet, 1024)
         .expect("it is Parquet");
-    let rows: usize = reader.map(|batch| batch.expect("it is readable").num_rows()).sum();
+    let rows: usize = reader
+        .map(|batch| batch.expect("it is readable").num_rows())
+        .sum();
     assert_eq!(rows, 2);
 }
 
@@ -410,7 +505,9 @@ fn rows_come_over_tcp_in_whatever_pieces() {
                     Err(_) => std::thread::sleep(Duration::from_millis(10)),
                 }
             };
-            let lines: String = (0..100).map(|i| format!("{}\n", event("a", client, i / 20))).collect();
+            let lines: String = (0..100)
+                .map(|i| format!("{}\n", event("a", client, i / 20)))
+                .collect();
             for piece in lines.as_bytes().chunks(33) {
                 stream.write_all(piece).expect("the other side listens");
                 stream.flush().expect("the other side listens");
@@ -454,13 +551,25 @@ fn an_endless_run_stops_when_asked_and_fires_no_open_window() {
     });
     let summary = summary.expect("it stops").expect("it does not fail");
     assert!(summary.stopped);
-    let node = |name: &str| summary.nodes.iter().find(|node| node.name == name).expect("a node");
+    let node = |name: &str| {
+        summary
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .expect("a node")
+    };
     assert!(node("events").rows_out > 0);
-    assert_eq!(node("raw").rows_in, node("events").rows_out, "what was read is written");
+    assert_eq!(
+        node("raw").rows_in,
+        node("events").rows_out,
+        "what was read is written"
+    );
     assert_eq!(node("out").rows_in, 0, "an open window has no result");
 }
 
 fn read_json_lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
 }

@@ -56,7 +56,10 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
     assert_contains(&tests, &["test result: ok. 3 passed"]);
 
     let built = sluicebox(&["build"], &folder);
-    assert_contains(&built, &["shop-floor.wasm", "in_use", "measured", "average"]);
+    assert_contains(
+        &built,
+        &["shop-floor.wasm", "in_use", "measured", "average"],
+    );
 
     let tested = sluicebox(&["test"], &folder);
     assert_contains(&tested, &["ok     first", "18 runs", "1 passed, 0 failed"]);
@@ -78,7 +81,9 @@ fn a_new_pipeline_passes_its_test_and_runs() {
     // Not the whole 10,000 rows at 2,000 a second.
     let path = folder.join("pipeline.toml");
     let pipeline = std::fs::read_to_string(&path).expect("it was made");
-    let quick = pipeline.replace("rate = 2000\n", "").replace("count = 10000\n", "count = 10\n");
+    let quick = pipeline
+        .replace("rate = 2000\n", "")
+        .replace("count = 10000\n", "count = 10\n");
     assert_ne!(pipeline, quick);
     std::fs::write(&path, quick).expect("writable");
     let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);

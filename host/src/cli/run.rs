@@ -40,7 +40,9 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         tokio::spawn(async move {
             // Twice is in earnest.
             if tokio::signal::ctrl_c().await.is_ok() {
-                tracing::info!("stopping: what is under way is finished; once more to quit at once");
+                tracing::info!(
+                    "stopping: what is under way is finished; once more to quit at once"
+                );
                 stop.ask();
             }
             if tokio::signal::ctrl_c().await.is_ok() {
@@ -49,6 +51,8 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         });
         let ended = job.run().await;
         status.end(ended.as_ref().ok());
-        ended.map(drop).map_err(|error| Trouble::Failed(error.into()))
+        ended
+            .map(drop)
+            .map_err(|error| Trouble::Failed(error.into()))
     })
 }

@@ -71,7 +71,10 @@ impl Write for LogWriter {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum JsonLine<'a> {
-    Progress { seconds: f64, nodes: &'a [NodeSnapshot] },
+    Progress {
+        seconds: f64,
+        nodes: &'a [NodeSnapshot],
+    },
     Summary(&'a Summary),
 }
 
@@ -87,7 +90,11 @@ impl Status {
                 None => tokio::spawn(write_lines(nodes)),
             }),
         };
-        Status { style, ticker, bars }
+        Status {
+            style,
+            ticker,
+            bars,
+        }
     }
 
     /// Ends the live lines and shows the summary of a run that did not fail.
@@ -108,13 +115,18 @@ impl Status {
 }
 
 async fn draw(nodes: Vec<Arc<NodeProgress>>, bars: MultiProgress) {
-    let width = nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
+    let width = nodes
+        .iter()
+        .map(|node| node.name.chars().count())
+        .max()
+        .unwrap_or(0);
     let lines: Vec<ProgressBar> = nodes
         .iter()
         .map(|_| {
             let bar = bars.add(ProgressBar::no_length());
             bar.with_style(
-                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+                ProgressStyle::with_template("{msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
             )
         })
         .collect();
@@ -143,7 +155,10 @@ async fn write_json(nodes: Vec<Arc<NodeProgress>>) {
         tokio::time::sleep(JSON_EVERY).await;
         let snapshots: Vec<NodeSnapshot> = nodes.iter().map(|node| node.snapshot()).collect();
         let seconds = started.elapsed().as_secs_f64();
-        print_json(&JsonLine::Progress { seconds, nodes: &snapshots });
+        print_json(&JsonLine::Progress {
+            seconds,
+            nodes: &snapshots,
+        });
     }
 }
 
@@ -168,7 +183,10 @@ struct Rate {
 
 impl Rates {
     fn new(nodes: &[Arc<NodeProgress>]) -> Self {
-        Rates { last: vec![(0, 0); nodes.len()], at: Instant::now() }
+        Rates {
+            last: vec![(0, 0); nodes.len()],
+            at: Instant::now(),
+        }
     }
 
     fn next(&mut self, nodes: &[Arc<NodeProgress>]) -> Vec<(NodeSnapshot, Rate)> {
@@ -195,13 +213,18 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
     if node.role != Role::Sink {
         line += &format!("  out {:>8}/s", short(rate.rows_out));
     }
-    line += &format!("  total {:>8}", short(node.rows_in.max(node.rows_out) as f64));
+    line += &format!(
+        "  total {:>8}",
+        short(node.rows_in.max(node.rows_out) as f64)
+    );
     if let Some(watermark) = node.watermark_ms {
         line += &format!("  watermark {}", time(watermark));
     }
-    for (count, what) in
-        [(node.late, "late"), (node.rejected, "rejected"), (node.failed, "failed")]
-    {
+    for (count, what) in [
+        (node.late, "late"),
+        (node.rejected, "rejected"),
+        (node.failed, "failed"),
+    ] {
         if count > 0 {
             line += &format!("  {what} {count}");
         }
@@ -214,14 +237,26 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
 
 fn table(summary: &Summary) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["node", "rows in", "rows out", "late", "rejected", "failed"]);
     for node in &summary.nodes {
-        let counts = [node.rows_in, node.rows_out, node.late, node.rejected, node.failed];
+        let counts = [
+            node.rows_in,
+            node.rows_out,
+            node.late,
+            node.rejected,
+            node.failed,
+        ];
         let mut row = vec![node.name.clone()];
         row.extend(counts.iter().enumerate().map(|(column, &count)| {
             let absent = (column == 1 && node.role == Role::Sink) || (column >= 2 && count == 0);
-            if absent { "-".to_owned() } else { count.to_string() }
+            if absent {
+                "-".to_owned()
+            } else {
+                count.to_string()
+            }
         }));
         table.add_row(row);
     }
@@ -234,7 +269,11 @@ fn table(summary: &Summary) -> String {
         .filter(|node| node.role == Role::Source)
         .map(|node| node.rows_in)
         .sum();
-    let ending = if summary.stopped { "stopped; open windows were not fired" } else { "done" };
+    let ending = if summary.stopped {
+        "stopped; open windows were not fired"
+    } else {
+        "done"
+    };
     format!(
         "{table}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,

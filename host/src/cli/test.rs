@@ -40,7 +40,9 @@ pub fn test(arguments: &TestArguments) -> Result<(), Trouble> {
     match (failed, untried) {
         (0, 0) => Ok(()),
         (_, 0) => Err(Trouble::Failed(anyhow::anyhow!("not all tests passed"))),
-        _ => Err(Trouble::Usage(anyhow::anyhow!("not all tests could be tried"))),
+        _ => Err(Trouble::Usage(anyhow::anyhow!(
+            "not all tests could be tried"
+        ))),
     }
 }
 
@@ -72,7 +74,11 @@ fn report(name: &str, outcome: &Outcome) -> String {
         notes,
         failures,
     } = outcome;
-    let mark = if failures.is_empty() { "ok    " } else { "FAILED" };
+    let mark = if failures.is_empty() {
+        "ok    "
+    } else {
+        "FAILED"
+    };
     let mut text = format!("{mark} {name}: {rows} rows, {compared} sinks compared, {runs} runs\n");
     for note in notes {
         text += &format!("  {note}\n");

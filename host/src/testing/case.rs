@@ -147,7 +147,11 @@ impl Expectations {
                 message: format!(
                     "nothing is expected: put the rows of a sink into expected/SINK.jsonl \
                      (sinks: {}), or write what comes with --update",
-                    sinks.iter().map(|sink| sink.0).collect::<Vec<_>>().join(", ")
+                    sinks
+                        .iter()
+                        .map(|sink| sink.0)
+                        .collect::<Vec<_>>()
+                        .join(", ")
                 ),
             });
         }
@@ -186,9 +190,14 @@ impl Expectations {
     pub(super) fn write(&self, case: &Case) -> Result<Vec<PathBuf>, TestError> {
         let folder = case.folder.join("expected");
         fs::create_dir_all(&folder).map_err(|cause| TestError::io(&folder, &cause))?;
-        let sinks = self.rows.iter().map(|(sink, table)| (sink.as_str(), table.lines()));
+        let sinks = self
+            .rows
+            .iter()
+            .map(|(sink, table)| (sink.as_str(), table.lines()));
         let letters = self.dead_letters.iter().map(|letters| {
-            let lines = letters.iter().map(|letter| Value::Object(letter.clone()).to_string());
+            let lines = letters
+                .iter()
+                .map(|letter| Value::Object(letter.clone()).to_string());
             (DEAD_LETTERS, lines.collect())
         });
         let mut written = Vec::new();
@@ -228,9 +237,15 @@ fn check_letters(path: &Path, letters: &[Map<String, Value>]) -> Result<(), Test
     let known = serde_json::to_value(crate::operator::DeadLetter::default())
         .map_err(|cause| TestError::Internal(cause.to_string()))?;
     for (row, letter) in letters.iter().enumerate() {
-        let unknown = letter.keys().find(|name| known.get(name.as_str()).is_none());
+        let unknown = letter
+            .keys()
+            .find(|name| known.get(name.as_str()).is_none());
         if let Some(unknown) = unknown {
-            let names = known.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+            let names = known
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name.as_str());
             let help = suggest::help(unknown, "fields", names);
             return Err(TestError::Line {
                 path: path.to_owned(),

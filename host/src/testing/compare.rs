@@ -4,7 +4,7 @@
 //! the order in which it was added up.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -107,7 +107,10 @@ impl Table {
         unexpected.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
         Difference {
             changed,
-            missing: missing.iter().map(|&at| self.line(&self.rows[at])).collect(),
+            missing: missing
+                .iter()
+                .map(|&at| self.line(&self.rows[at]))
+                .collect(),
             unexpected: unexpected.into_iter().map(|row| self.line(row)).collect(),
             unreadable: None,
         }
@@ -160,7 +163,11 @@ impl Table {
 
     fn change(&self, expected: &[Cell], came: &[Cell]) -> Change {
         let cells = expected.iter().zip(came);
-        let fields = self.fields.iter().zip(cells).filter(|(_, (a, b))| !a.is_close(b));
+        let fields = self
+            .fields
+            .iter()
+            .zip(cells)
+            .filter(|(_, (a, b))| !a.is_close(b));
         Change {
             expected: self.line(expected),
             fields: fields
@@ -228,32 +235,75 @@ pub(super) fn dead_letters(
     if expected.iter().any(|letter| !letter.contains_key("node")) && !passed_over.is_empty() {
         return LetterDifference::default();
     }
-    let mut unexpected: Vec<&Map<String, Value>> =
-        came.iter().filter(|letter| counts(letter)).collect();
-    // Those that say most choose first, so that the others have what is left.
-    let mut expected: Vec<&Map<String, Value>> =
+    let came: Vec<&Map<String, Value>> = came.iter().filter(|letter| counts(letter)).collect();
+    let expected: Vec<&Map<String, Value>> =
         expected.iter().filter(|letter| counts(letter)).collect();
-    expected.sort_by_key(|letter| Reverse(letter.len()));
-    expected.retain(|expected| {
-        let found = unexpected.iter().position(|letter| {
-            expected.iter().all(|(name, value)| letter.get(name).unwrap_or(&Value::Null) == value)
-        });
-        found.map(|at| unexpected.remove(at)).is_none()
-    });
+    let mut taken_by = vec![None; came.len()];
+    let missing: Vec<usize> = (0..expected.len())
+        .filter(|&one| !find_letter(one, &expected, &came, &mut taken_by, &mut HashSet::new()))
+        .collect();
+    let unexpected = came
+        .iter()
+        .zip(&taken_by)
+        .filter(|(_, taken)| taken.is_none());
     LetterDifference {
-        missing: expected.into_iter().map(|letter| Value::Object(letter.clone()).to_string()).collect(),
-        unexpected: unexpected.into_iter().map(super::sentence).collect(),
+        missing: missing
+            .into_iter()
+            .map(|one| Value::Object(expected[one].clone()).to_string())
+            .collect(),
+        unexpected: unexpected
+            .map(|(letter, _)| super::sentence(letter))
+            .collect(),
     }
 }
 
+/// Finds a letter for an expected one; those that have one already move over
+/// where they can. What says less must not take the only letter of another
+/// (augmenting paths in a bipartite graph: Kuhn, The Hungarian method, 1955).
+fn find_letter(
+    one: usize,
+    expected: &[&Map<String, Value>],
+    came: &[&Map<String, Value>],
+    taken_by: &mut [Option<usize>],
+    seen: &mut HashSet<usize>,
+) -> bool {
+    let fits = |letter: &Map<String, Value>| {
+        expected[one]
+            .iter()
+            .all(|(name, value)| letter.get(name).unwrap_or(&Value::Null) == value)
+    };
+    for (at, letter) in came.iter().enumerate() {
+        if !fits(letter) || !seen.insert(at) {
+            continue;
+        }
+        let free = match taken_by[at] {
+            None => true,
+            Some(other) => find_letter(other, expected, came, taken_by, seen),
+        };
+        if free {
+            taken_by[at] = Some(one);
+            return true;
+        }
+    }
+    false
+}
+
 fn members(row: &Map<String, Value>, fields: &[Field]) -> Result<Vec<(String, Cell)>, String> {
-    if let Some(unknown) = row.keys().find(|name| fields.iter().all(|field| field.name != **name)) {
-        let help = suggest::help(unknown, "fields", fields.iter().map(|field| field.name.as_str()));
+    if let Some(unknown) = row
+        .keys()
+        .find(|name| fields.iter().all(|field| field.name != **name))
+    {
+        let help = suggest::help(
+            unknown,
+            "fields",
+            fields.iter().map(|field| field.name.as_str()),
+        );
         return Err(format!("there is no field `{unknown}`: {help}"));
     }
     let members = fields.iter().map(|field| {
         let value = row.get(&field.name).unwrap_or(&Value::Null);
-        let cell = Cell::parse(value, field).map_err(|message| format!("`{}`: {message}", field.name))?;
+        let cell =
+            Cell::parse(value, field).map_err(|message| format!("`{}`: {message}", field.name))?;
         Ok((field.name.clone(), cell))
     });
     members.collect()
@@ -269,7 +319,9 @@ impl Cell {
         }
         let refuse = || Err(format!("expected {}, found {value}", field.data_type));
         match &field.data_type {
-            DataType::Bool => value.as_bool().map_or_else(refuse, |value| Ok(Cell::Bool(value))),
+            DataType::Bool => value
+                .as_bool()
+                .map_or_else(refuse, |value| Ok(Cell::Bool(value))),
             DataType::Int8
             | DataType::Int16
             | DataType::Int32
@@ -277,14 +329,16 @@ impl Cell {
             | DataType::UInt8
             | DataType::UInt16
             | DataType::UInt32
-            | DataType::UInt64 => integer(value).map_or_else(refuse, |value| Ok(Cell::Integer(value))),
+            | DataType::UInt64 => {
+                integer(value).map_or_else(refuse, |value| Ok(Cell::Integer(value)))
+            }
             DataType::Float32 | DataType::Float64 => {
                 float(value).map_or_else(refuse, |value| Ok(Cell::Float(value)))
             }
             DataType::Timestamp => time(value).map_or_else(refuse, |value| Ok(Cell::Time(value))),
-            DataType::Utf8 | DataType::Symbol(_) | DataType::Bytes => {
-                value.as_str().map_or_else(refuse, |text| Ok(Cell::Text(text.to_owned())))
-            }
+            DataType::Utf8 | DataType::Symbol(_) | DataType::Bytes => value
+                .as_str()
+                .map_or_else(refuse, |text| Ok(Cell::Text(text.to_owned()))),
             DataType::List(element) => match value {
                 Value::Array(elements) => {
                     let cells = elements.iter().map(|value| Cell::parse(value, element));
@@ -309,7 +363,9 @@ impl Cell {
             (Cell::List(a), Cell::List(b)) => all_close(a, b),
             (Cell::Record(a), Cell::Record(b)) => {
                 a.len() == b.len()
-                    && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.is_close(&b.1))
+                    && a.iter()
+                        .zip(b)
+                        .all(|(a, b)| a.0 == b.0 && a.1.is_close(&b.1))
             }
             (a, b) => a == b,
         }
@@ -322,9 +378,12 @@ fn all_close(a: &[Cell], b: &[Cell]) -> bool {
 
 fn integer(value: &Value) -> Option<i128> {
     match value {
-        Value::Number(number) => number
-            .as_i128()
-            .or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i128)),
+        Value::Number(number) => number.as_i128().or_else(|| {
+            number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0)
+                .map(|float| float as i128)
+        }),
         Value::String(text) => text.parse().ok(),
         _ => None,
     }
@@ -383,7 +442,9 @@ impl fmt::Display for Difference {
             (self.unexpected.len(), "were not expected"),
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        let counts: Vec<String> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         write!(f, "of the rows, {}", counts.join(", "))?;
         for change in self.changed.iter().take(SHOWN_MAX) {
             write!(f, "\n  ~ {}", change.expected)?;

@@ -73,7 +73,9 @@ mod tests {
         let mut judged = vec![(false, None); times.len()];
         let mut newest: Option<i64> = None;
         for &row in order {
-            let late = times[row].zip(newest).is_some_and(|(time, newest)| time < newest - bound);
+            let late = times[row]
+                .zip(newest)
+                .is_some_and(|(time, newest)| time < newest - bound);
             judged[row] = (late, newest.filter(|_| late));
             newest = newest.max(times[row]);
         }
@@ -118,7 +120,11 @@ mod tests {
     fn rows_do_trade_places_up_to_the_bound() {
         let times: Vec<Option<i64>> = (0..100).map(|n| Some(n * 10)).collect();
         let order = disorder(&times, 50, 1);
-        let moved = order.iter().enumerate().filter(|&(place, &row)| place != row).count();
+        let moved = order
+            .iter()
+            .enumerate()
+            .filter(|&(place, &row)| place != row)
+            .count();
         assert!(moved > 50, "only {moved} of 100 rows moved");
         let mut newest = 0;
         let mut furthest = 0;

@@ -53,7 +53,11 @@ impl Inputs {
     /// Reads a case's `input` folder; every source of the plan must have a part.
     pub(super) async fn read(case: &Case, plan: &Plan) -> Result<Self, TestError> {
         let folder = case.folder.join("input");
-        check_names(&folder, "source", sources(plan).map(|(node, _)| node.name.as_str()))?;
+        check_names(
+            &folder,
+            "source",
+            sources(plan).map(|(node, _)| node.name.as_str()),
+        )?;
         let mut inputs = BTreeMap::new();
         for (node, source) in sources(plan) {
             let mut partitions = Vec::new();
@@ -66,7 +70,11 @@ impl Inputs {
     }
 
     pub(super) fn rows(&self) -> usize {
-        self.sources.values().flatten().map(|partition| partition.rows.len()).sum()
+        self.sources
+            .values()
+            .flatten()
+            .map(|partition| partition.rows.len())
+            .sum()
     }
 
     /// Has the plan's sources read these rows, from files in `folder`.
@@ -102,7 +110,11 @@ impl Partition {
         let bytes = fs::read(path).map_err(|cause| TestError::io(path, &cause))?;
         let mut starts = starts(path, node, source).await?;
         starts.sort_unstable();
-        let ends = starts.iter().skip(1).map(|&(start, _)| start).chain([bytes.len()]);
+        let ends = starts
+            .iter()
+            .skip(1)
+            .map(|&(start, _)| start)
+            .chain([bytes.len()]);
         let piece = |start: usize, end: usize| bytes.get(start..end).unwrap_or_default().to_vec();
         let rows = starts.iter().zip(ends).map(|(&(start, time_ms), end)| {
             let mut text = piece(start, end);
@@ -171,7 +183,10 @@ async fn starts(
                 starts.extend((0..batch.rows()).filter_map(|row| start(&batch, row)));
             }
         }
-        let bad = pulled.dead_letters.iter().filter_map(|letter| letter.offset);
+        let bad = pulled
+            .dead_letters
+            .iter()
+            .filter_map(|letter| letter.offset);
         starts.extend(bad.map(|offset| (place(offset), None)));
     }
     Ok(starts)
@@ -187,7 +202,6 @@ fn start(batch: &Batch, row: usize) -> Option<(usize, Option<i64>)> {
 fn place(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
-
 
 fn sources(plan: &Plan) -> impl Iterator<Item = (&Node, &SourcePlan)> {
     plan.nodes.iter().filter_map(|node| match &node.kind {
@@ -217,8 +231,9 @@ fn files(folder: &Path, source: &str) -> Result<Vec<PathBuf>, TestError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|cause| TestError::io(folder, &cause))?.path();
-        let is_hidden =
-            path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        let is_hidden = path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
         let is_named = is_folder || path.file_stem().is_some_and(|stem| stem == source);
         if path.is_file() && is_named && !is_hidden {
             paths.push(path);

@@ -28,9 +28,7 @@ enum Operator {
 
 impl Operator {
     fn info(self) -> OperatorInfo {
-        let schema = || {
-            Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
-        };
+        let schema = || Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let (name, kind, state) = match self {
             Operator::Sum => ("sum", Kind::Aggregate, schema()),
             Operator::Last => ("last", Kind::Aggregate, schema()),
@@ -87,7 +85,9 @@ impl Module for NativeModule {
         _limits: Limits,
         _label: &str,
     ) -> Result<Arc<dyn Factory>, LogicFailure> {
-        let operator = OPERATORS.into_iter().find(|operator| operator.info().name == name);
+        let operator = OPERATORS
+            .into_iter()
+            .find(|operator| operator.info().name == name);
         let operator = operator.expect("the plan has found it");
         Ok(Arc::new(NativeFactory(operator, operator.info())))
     }
@@ -110,7 +110,10 @@ impl Factory for NativeFactory {
 }
 
 fn numbers(columns: Columns<'_>) -> Vec<i64> {
-    columns.columns[0].as_primitive::<Int64Type>().values().to_vec()
+    columns.columns[0]
+        .as_primitive::<Int64Type>()
+        .values()
+        .to_vec()
 }
 
 fn column(numbers: Vec<i64>) -> Vec<ArrayRef> {
@@ -297,7 +300,10 @@ impl Bench {
 }
 
 fn shuffled(failures: &[Failure]) -> usize {
-    failures.iter().filter(|failure| failure.variant.order != Order::Given).count()
+    failures
+        .iter()
+        .filter(|failure| failure.variant.order != Order::Given)
+        .count()
 }
 
 #[test]
@@ -348,7 +354,11 @@ fn an_operator_that_depends_on_the_order_is_found_by_shuffling() {
     let outcome = bench.run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     assert_eq!(outcome.runs, 9);
-    assert!(outcome.notes[0].contains("disorder = false"), "{:?}", outcome.notes);
+    assert!(
+        outcome.notes[0].contains("disorder = false"),
+        "{:?}",
+        outcome.notes
+    );
 }
 
 #[test]
@@ -356,18 +366,33 @@ fn an_operator_that_depends_on_the_cuts_is_found_by_batch_sizes() {
     let bench = Bench::new("plugin = \"native.together\"").expect("out", &"{\"n\":1}\n".repeat(10));
     let failures = bench.run().failures;
     assert!(!failures.is_empty());
-    assert!(failures.iter().all(|failure| failure.variant.batch_rows > 1), "{failures:#?}");
+    assert!(
+        failures
+            .iter()
+            .all(|failure| failure.variant.batch_rows > 1),
+        "{failures:#?}"
+    );
 }
 
 #[test]
 fn running_windows_are_compared_in_the_given_order_alone() {
     let bench = Bench::new("plugin = \"native.sum\"\nkey = \"user\"\nwindow = \"running\"");
     let steps = [
-        ("a", 1), ("b", 2), ("a", 4), ("c", 4), ("b", 7), ("a", 10), ("a", 17), ("c", 12),
-        ("c", 21), ("b", 17),
+        ("a", 1),
+        ("b", 2),
+        ("a", 4),
+        ("c", 4),
+        ("b", 7),
+        ("a", 10),
+        ("a", 17),
+        ("c", 12),
+        ("c", 21),
+        ("b", 17),
     ];
-    let rows: String =
-        steps.iter().map(|(user, n)| format!("{{\"user\":\"{user}\",\"n\":{n}}}\n")).collect();
+    let rows: String = steps
+        .iter()
+        .map(|(user, n)| format!("{{\"user\":\"{user}\",\"n\":{n}}}\n"))
+        .collect();
     let outcome = bench.expect("out", &rows).run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     assert_eq!(outcome.runs, 9);
@@ -424,7 +449,10 @@ fn files_that_mean_nothing_are_refused() {
         let error = bench.refused();
         assert!(error.contains(expected), "{error}");
     };
-    refused(Bench::windowed("sum"), "nothing is expected: put the rows of a sink into");
+    refused(
+        Bench::windowed("sum"),
+        "nothing is expected: put the rows of a sink into",
+    );
     refused(
         Bench::windowed("sum").expect("ot", SUMS),
         "/tests/case/expected/ot.jsonl: the pipeline has no sink `ot`: did you mean `out`?",
@@ -438,17 +466,27 @@ fn files_that_mean_nothing_are_refused() {
         "/tests/case/expected/out.jsonl:7: expected one JSON object a line",
     );
     refused(
-        Bench::windowed("sum").expect("out", SUMS).expect("dead_letters", "{\"nod\":\"rows\"}\n"),
+        Bench::windowed("sum")
+            .expect("out", SUMS)
+            .expect("dead_letters", "{\"nod\":\"rows\"}\n"),
         "/tests/case/expected/dead_letters.jsonl:1: a dead letter has no field `nod`: did you mean `node`?",
     );
     let bench = Bench::windowed("sum").expect("out", SUMS);
     bench.write("tests/case/input/row.jsonl", ROWS);
-    refused(bench, "the pipeline has no source `row`: did you mean `rows`?");
+    refused(
+        bench,
+        "the pipeline has no source `row`: did you mean `rows`?",
+    );
     let bench = Bench::windowed("sum").expect("out", SUMS);
     fs::remove_file(bench.folder.path().join("tests/case/input/rows.jsonl")).expect("it is there");
-    refused(bench, "/tests/case/input/rows.jsonl: the rows for source `rows` are missing");
+    refused(
+        bench,
+        "/tests/case/input/rows.jsonl: the rows for source `rows` are missing",
+    );
     let bench = Bench::windowed("sum").expect("out", SUMS);
     bench.write("tests/case/test.toml", "disordr = true\n");
-    let error = find(bench.folder.path()).expect_err("a setting is wrong").to_string();
+    let error = find(bench.folder.path())
+        .expect_err("a setting is wrong")
+        .to_string();
     assert!(error.contains("disorder"), "{error}");
 }

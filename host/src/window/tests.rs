@@ -17,9 +17,7 @@ use crate::batch::Batch;
 use crate::clock::ManualClock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, DeadLetter, Operator, OperatorError, Outbox};
-use crate::plan::{
-    AggregatePlan, Bounds, Limits, OnError, OperatorPlan, TimeDomain, Window,
-};
+use crate::plan::{AggregatePlan, Bounds, Limits, OnError, OperatorPlan, TimeDomain, Window};
 use crate::schema::{DataType, Field, Schema};
 use ledger::Ledger;
 

@@ -25,7 +25,9 @@ fn build() -> Result<PathBuf, String> {
     let target = test.ancestors().nth(3).ok_or("no target folder")?;
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-wasip2"])
-        .args(["-p", "cart", "-p", "basics", "-p", "hostile", "-p", "lawless"])
+        .args([
+            "-p", "cart", "-p", "basics", "-p", "hostile", "-p", "lawless",
+        ])
         .arg("--target-dir")
         .arg(target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))

@@ -59,7 +59,12 @@ impl Aggregate for Stats {
         if row.n < 0 {
             reject!("n is {}, below 0", row.n);
         }
-        let one = Measures { count: 1, sum: row.n, min: Some(row.n), max: Some(row.n) };
+        let one = Measures {
+            count: 1,
+            sum: row.n,
+            min: Some(row.n),
+            max: Some(row.n),
+        };
         self.merge(state, one);
         Ok(())
     }
@@ -124,7 +129,10 @@ struct Impulsive {
 #[operator]
 fn user_of(impulse: Impulse) -> Impulsive {
     let n = impulse.counter;
-    Impulsive { user_id: if n % 10 == 0 { 0 } else { n }, n }
+    Impulsive {
+        user_id: if n % 10 == 0 { 0 } else { n },
+        n,
+    }
 }
 
 /// Keeps even numbers.

@@ -45,7 +45,10 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
     for batch in batches {
         let [users, items, actions] = [0, 1, 2].map(|c| batch.column(c).as_string::<i32>());
         let quantities = batch.column(3).as_primitive::<Int64Type>().values();
-        let times = batch.column(4).as_primitive::<TimestampMillisecondType>().values();
+        let times = batch
+            .column(4)
+            .as_primitive::<TimestampMillisecondType>()
+            .values();
         for row in 0..users.len() {
             job.row(Event {
                 user_id: users.value(row),
@@ -136,7 +139,9 @@ impl Tumbling {
 
     fn row(&mut self, event: Event<'_>) {
         if event.action == "add" {
-            let window = self.windows.entry(event.ts - event.ts.rem_euclid(Self::SIZE_MS));
+            let window = self
+                .windows
+                .entry(event.ts - event.ts.rem_euclid(Self::SIZE_MS));
             let users = window.or_default();
             match users.get_mut(event.user_id) {
                 Some((count, sum)) => {
@@ -206,20 +211,28 @@ impl Sliding {
             && !self.panes.is_empty()
         {
             let mut counts: Map<u32, i64> = Map::default();
-            for pane in self.panes.range(end - Self::SIZE_MS..end).map(|(_, pane)| pane) {
+            for pane in self
+                .panes
+                .range(end - Self::SIZE_MS..end)
+                .map(|(_, pane)| pane)
+            {
                 for (&item, count) in pane {
                     *counts.entry(item).or_default() += count;
                 }
             }
-            let mut ranked: Vec<(i64, &str)> =
-                counts.iter().map(|(&item, &count)| (-count, &*self.names[item as usize])).collect();
+            let mut ranked: Vec<(i64, &str)> = counts
+                .iter()
+                .map(|(&item, &count)| (-count, &*self.names[item as usize]))
+                .collect();
             let best = ranked.len().min(10);
             if best > 0 {
                 ranked.select_nth_unstable(best - 1);
                 ranked[..best].sort_unstable();
             }
             black_box(&ranked[..best]);
-            self.panes = self.panes.split_off(&(end + Self::SLIDE_MS - Self::SIZE_MS));
+            self.panes = self
+                .panes
+                .split_off(&(end + Self::SLIDE_MS - Self::SIZE_MS));
             self.next_end = Some(end + Self::SLIDE_MS);
         }
     }
@@ -257,8 +270,12 @@ impl Sessions {
                 user
             }
         };
-        let mut session =
-            Session { first: event.ts, last: event.ts, counts: [0; 4], sum: event.quantity };
+        let mut session = Session {
+            first: event.ts,
+            last: event.ts,
+            counts: [0; 4],
+            sum: event.quantity,
+        };
         let action = match event.action {
             "add" => 0,
             "remove" => 1,
@@ -280,7 +297,10 @@ impl Sessions {
             apart
         });
         self.open[user as usize].push(session);
-        self.timers.entry(session.last + Self::GAP_MS).or_default().push(user);
+        self.timers
+            .entry(session.last + Self::GAP_MS)
+            .or_default()
+            .push(user);
         if event.ts > self.newest {
             self.newest = event.ts;
             self.advance(self.newest - OUT_OF_ORDERNESS_MS);

@@ -133,7 +133,10 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
                 seconds.sort_by(f64::total_cmp);
                 let seconds = seconds[seconds.len() / 2];
                 let rows_per_second = arguments.rows as f64 / seconds;
-                eprintln!("{case:?} {input:?} {variant:?} {cores}: {:.2} M rows/s", rows_per_second / 1e6);
+                eprintln!(
+                    "{case:?} {input:?} {variant:?} {cores}: {:.2} M rows/s",
+                    rows_per_second / 1e6
+                );
                 measurements.push(Measurement {
                     case,
                     input,
@@ -162,12 +165,19 @@ fn measure(
     cores: usize,
 ) -> anyhow::Result<f64> {
     let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-        value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
     };
     let output = Command::new("taskset")
         .args(["--cpu-list", &format!("0-{}", cores - 1)])
         .arg(std::env::current_exe()?)
-        .args(["--rows", &arguments.rows.to_string(), "--cores", &cores.to_string()])
+        .args([
+            "--rows",
+            &arguments.rows.to_string(),
+            "--cores",
+            &cores.to_string(),
+        ])
         .args(["--case", &name(&|| case.to_possible_value())])
         .args(["--input", &name(&|| input.to_possible_value())])
         .args(["--variant", &name(&|| variant.to_possible_value())])
@@ -177,9 +187,16 @@ fn measure(
         .arg(&arguments.plugin)
         .output()
         .context("starting a measurement under taskset (package util-linux)")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let printed = String::from_utf8(output.stdout)?;
-    printed.trim().parse().with_context(|| format!("reading seconds from {printed:?}"))
+    printed
+        .trim()
+        .parse()
+        .with_context(|| format!("reading seconds from {printed:?}"))
 }
 
 fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
@@ -228,7 +245,11 @@ fn run_pipeline(
 ) -> anyhow::Result<f64> {
     let text = pipeline(arguments, case, cores)?;
     let plan = plan(&text, loader)?;
-    let plan = if batches.is_empty() { plan } else { from_memory(plan, batches, cores) };
+    let plan = if batches.is_empty() {
+        plan
+    } else {
+        from_memory(plan, batches, cores)
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores)
         .enable_all()
@@ -237,9 +258,17 @@ fn run_pipeline(
     let summary = runtime.block_on(Job::new(plan, Arc::new(SystemClock)).run())?;
     let seconds = started.elapsed().as_secs_f64();
     let source = &summary.nodes[0];
-    ensure!(source.rows_in == arguments.rows, "{} rows were read", source.rows_in);
+    ensure!(
+        source.rows_in == arguments.rows,
+        "{} rows were read",
+        source.rows_in
+    );
     for node in &summary.nodes {
-        ensure!(node.failed == 0 && node.rejected == 0, "{} lost rows", node.name);
+        ensure!(
+            node.failed == 0 && node.rejected == 0,
+            "{} lost rows",
+            node.name
+        );
     }
     Ok(seconds)
 }
@@ -335,7 +364,10 @@ fn pipeline(arguments: &Arguments, case: Case, cores: usize) -> anyhow::Result<S
         plugin = fs::canonicalize(&arguments.plugin)?,
         events = fs::canonicalize(events_path(arguments))?,
     );
-    writeln!(text, "{operators}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"{last}\"")?;
+    writeln!(
+        text,
+        "{operators}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"{last}\""
+    )?;
     Ok(text)
 }
 
@@ -345,7 +377,10 @@ fn in_memory(plan: &GeneratorPlan) -> anyhow::Result<Vec<RecordBatch>> {
     let count = plan.count.unwrap_or(0);
     let batches = (0..count).step_by(BATCH_ROWS).map(|first| {
         let rows = BATCH_ROWS.min((count - first) as usize);
-        Ok(RecordBatch::try_new(schema.clone(), events.rows(first, rows))?)
+        Ok(RecordBatch::try_new(
+            schema.clone(),
+            events.rows(first, rows),
+        )?)
     });
     batches.collect()
 }
@@ -365,7 +400,9 @@ fn generator(rows: u64) -> GeneratorPlan {
 }
 
 fn events_path(arguments: &Arguments) -> PathBuf {
-    arguments.folder.join(format!("events-{}.jsonl", arguments.rows))
+    arguments
+        .folder
+        .join(format!("events-{}.jsonl", arguments.rows))
 }
 
 fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
@@ -383,7 +420,11 @@ fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn chosen<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
-    if wanted.is_empty() { T::value_variants().to_vec() } else { wanted.to_vec() }
+    if wanted.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        wanted.to_vec()
+    }
 }
 
 /// A line a case, input and number of cores, with what Wasm is to the others.
@@ -391,8 +432,15 @@ fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
-        "M rows/s", "input", "cores", "hand-written", "native operator", "wasm", "wasm/native",
-        "sandbox share", "wasm/hand-written",
+        "M rows/s",
+        "input",
+        "cores",
+        "hand-written",
+        "native operator",
+        "wasm",
+        "wasm/native",
+        "sandbox share",
+        "wasm/hand-written",
     ]);
     for wasm in measurements.iter().filter(|m| m.variant == Variant::Wasm) {
         let beside = |variant: Variant, cores: usize| {
@@ -409,10 +457,15 @@ fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
         let hand_written = beside(Variant::HandWritten, 1);
         let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.2}", r / 1e6));
         let ratio = |other: Option<f64>| {
-            other.map_or("-".to_owned(), |other| format!("{:.2}", wasm.rows_per_second / other))
+            other.map_or("-".to_owned(), |other| {
+                format!("{:.2}", wasm.rows_per_second / other)
+            })
         };
         table.add_row([
-            serde_json::to_value(wasm.case)?.as_str().unwrap_or_default().to_owned(),
+            serde_json::to_value(wasm.case)?
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             format!("{:?}", wasm.input).to_lowercase(),
             wasm.cores.to_string(),
             rate(hand_written),

@@ -45,9 +45,14 @@ impl Module for NativeModule {
         _limits: Limits,
         _label: &str,
     ) -> Result<Arc<dyn Factory>, Failure> {
-        let operator = Operator::ALL.into_iter().find(|known| known.info().name == operator);
+        let operator = Operator::ALL
+            .into_iter()
+            .find(|known| known.info().name == operator);
         match operator {
-            Some(operator) => Ok(Arc::new(NativeFactory { operator, info: operator.info() })),
+            Some(operator) => Ok(Arc::new(NativeFactory {
+                operator,
+                info: operator.info(),
+            })),
             None => unreachable!("the planner has found the operator"),
         }
     }
@@ -82,7 +87,14 @@ enum Operator {
     Session,
 }
 
-const SESSION_COUNTS: [&str; 6] = ["events", "adds", "removes", "views", "checkouts", "quantity"];
+const SESSION_COUNTS: [&str; 6] = [
+    "events",
+    "adds",
+    "removes",
+    "views",
+    "checkouts",
+    "quantity",
+];
 const BEST: usize = 10;
 
 impl Operator {
@@ -100,7 +112,12 @@ impl Operator {
             Operator::Changes => (
                 "changes",
                 Kind::Transform,
-                vec![text("user_id"), text("item_id"), text("action"), integer("quantity")],
+                vec![
+                    text("user_id"),
+                    text("item_id"),
+                    text("action"),
+                    integer("quantity"),
+                ],
                 vec![text("user_id"), text("item_id"), integer("delta")],
                 vec![],
             ),
@@ -124,7 +141,11 @@ impl Operator {
                 Kind::Aggregate,
                 vec![text("item_id"), integer("count")],
                 vec![integer("rank"), text("item_id"), integer("count")],
-                vec![Field::new("best", DataType::List(Arc::new(ranked_element())), false)],
+                vec![Field::new(
+                    "best",
+                    DataType::List(Arc::new(ranked_element())),
+                    false,
+                )],
             ),
             Operator::Session => (
                 "session",
@@ -138,7 +159,10 @@ impl Operator {
             name: name.to_owned(),
             doc: String::new(),
             kind,
-            inputs: vec![Port { name: "rows".to_owned(), schema: Arc::new(Schema::new(input)) }],
+            inputs: vec![Port {
+                name: "rows".to_owned(),
+                schema: Arc::new(Schema::new(input)),
+            }],
             output: Arc::new(Schema::new(output)),
             state: Arc::new(Schema::new(state)),
             parameters: Vec::new(),
@@ -160,7 +184,10 @@ impl Logic for Operator {
             }
             _ => unreachable!("an aggregate transforms nothing"),
         };
-        Ok(Transformed { output, rejects: Vec::new() })
+        Ok(Transformed {
+            output,
+            rejects: Vec::new(),
+        })
     }
 
     fn accumulate(
@@ -198,8 +225,9 @@ impl Logic for Operator {
                 vec![rankings_column(&best)]
             }
             Operator::Session => {
-                let mut columns: Vec<Vec<i64>> =
-                    (0..SESSION_COUNTS.len()).map(|c| counters(states, c)).collect();
+                let mut columns: Vec<Vec<i64>> = (0..SESSION_COUNTS.len())
+                    .map(|c| counters(states, c))
+                    .collect();
                 let actions = input.columns[0].as_string::<i32>();
                 let quantities = integers(&input.columns[1]);
                 for (row, &group) in groups.iter().enumerate() {
@@ -218,7 +246,10 @@ impl Logic for Operator {
             }
             Operator::Changes | Operator::Adds => unreachable!("a transform folds nothing"),
         };
-        Ok(Accumulated { states, rejects: Vec::new() })
+        Ok(Accumulated {
+            states,
+            rejects: Vec::new(),
+        })
     }
 
     fn accumulate_each(
@@ -317,8 +348,13 @@ fn rankings<'a>(states: Columns<'a>) -> Vec<Vec<(i64, &'a str)>> {
     let entries = best.values().as_struct();
     let items = entries.column(0).as_string::<i32>();
     let counts = integers(entries.column(1));
-    let ranges = best.offsets().windows(2).map(|pair| pair[0] as usize..pair[1] as usize);
-    ranges.map(|range| range.map(|row| (counts[row], items.value(row))).collect()).collect()
+    let ranges = best
+        .offsets()
+        .windows(2)
+        .map(|pair| pair[0] as usize..pair[1] as usize);
+    ranges
+        .map(|range| range.map(|row| (counts[row], items.value(row))).collect())
+        .collect()
 }
 
 fn rankings_column(best: &[Vec<(i64, &str)>]) -> ArrayRef {
@@ -333,7 +369,12 @@ fn rankings_column(best: &[Vec<(i64, &str)>]) -> ArrayRef {
         vec![Arc::new(items), Arc::new(counts)],
         None,
     );
-    Arc::new(ListArray::new(Arc::new(ranked_element().to_arrow()), offsets, Arc::new(entries), None))
+    Arc::new(ListArray::new(
+        Arc::new(ranked_element().to_arrow()),
+        offsets,
+        Arc::new(entries),
+        None,
+    ))
 }
 
 fn ranked_element() -> Field {

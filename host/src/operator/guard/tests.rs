@@ -51,7 +51,9 @@ impl FaultyInstance {
         if values.iter().any(|value| self.panics_on.contains(value))
             && self
                 .failures_left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
                 .is_ok()
         {
             self.used_up = true;
@@ -66,7 +68,10 @@ impl FaultyInstance {
 }
 
 fn values(columns: Columns<'_>) -> Vec<i64> {
-    columns.columns[0].as_primitive::<Int64Type>().values().to_vec()
+    columns.columns[0]
+        .as_primitive::<Int64Type>()
+        .values()
+        .to_vec()
 }
 
 fn column(values: Vec<i64>) -> ArrayRef {
@@ -76,7 +81,10 @@ fn column(values: Vec<i64>) -> ArrayRef {
 fn rejects(values: &[i64]) -> Vec<Reject> {
     let negative = values.iter().enumerate().filter(|(_, value)| **value < 0);
     negative
-        .map(|(row, value)| Reject { row: row as u32, reason: format!("{value} is negative") })
+        .map(|(row, value)| Reject {
+            row: row as u32,
+            reason: format!("{value} is negative"),
+        })
         .collect()
 }
 
@@ -84,11 +92,19 @@ impl Logic for FaultyInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let values = values(input);
         self.check(&values)?;
-        let parents: Vec<u32> =
-            (0..values.len()).filter(|&row| values[row] >= 0).map(|row| row as u32).collect();
-        let doubled = parents.iter().map(|&row| values[row as usize] * 2).collect();
+        let parents: Vec<u32> = (0..values.len())
+            .filter(|&row| values[row] >= 0)
+            .map(|row| row as u32)
+            .collect();
+        let doubled = parents
+            .iter()
+            .map(|&row| values[row as usize] * 2)
+            .collect();
         Ok(Transformed {
-            output: Output::Rows(Rows { parents, columns: vec![column(doubled)] }),
+            output: Output::Rows(Rows {
+                parents,
+                columns: vec![column(doubled)],
+            }),
             rejects: rejects(&values),
         })
     }
@@ -106,7 +122,10 @@ impl Logic for FaultyInstance {
         for (value, &group) in rows.iter().zip(groups) {
             sums[group as usize] += (*value).max(0);
         }
-        Ok(Accumulated { states: vec![column(sums)], rejects: rejects(&rows) })
+        Ok(Accumulated {
+            states: vec![column(sums)],
+            rejects: rejects(&rows),
+        })
     }
 
     fn accumulate_each(
@@ -117,7 +136,13 @@ impl Logic for FaultyInstance {
     ) -> Result<(Accumulated, Rows), Failure> {
         let parents = (0..input.rows as u32).collect();
         let results = vec![column(values(input))];
-        Ok((self.accumulate(input, groups, states)?, Rows { parents, columns: results }))
+        Ok((
+            self.accumulate(input, groups, states)?,
+            Rows {
+                parents,
+                columns: results,
+            },
+        ))
     }
 
     fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
@@ -138,7 +163,10 @@ impl Logic for FaultyInstance {
     ) -> Result<Rows, Failure> {
         let values = values(states);
         self.check(&values)?;
-        Ok(Rows { parents: (0..values.len() as u32).collect(), columns: vec![column(values)] })
+        Ok(Rows {
+            parents: (0..values.len() as u32).collect(),
+            columns: vec![column(values)],
+        })
     }
 }
 
@@ -149,7 +177,10 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
             name: "faulty".to_owned(),
             doc: String::new(),
             kind,
-            inputs: vec![Port { name: "rows".to_owned(), schema: schema.clone() }],
+            inputs: vec![Port {
+                name: "rows".to_owned(),
+                schema: schema.clone(),
+            }],
             output: schema.clone(),
             state: schema,
             parameters: Vec::new(),
@@ -186,7 +217,10 @@ fn transform(guard: &mut Guard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
     let mut out = Outbox::default();
     match guard.transform(batch, &batch.columns, &mut out) {
         Ok(Output::Rows(rows)) => {
-            let values = rows.columns[0].as_primitive::<Int64Type>().values().to_vec();
+            let values = rows.columns[0]
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec();
             (rows.parents, values, out)
         }
         other => panic!("{other:?}"),
@@ -201,21 +235,32 @@ fn the_batch_is_cut_down_to_the_guilty_rows() {
     assert_eq!(parents, [0, 1, 2, 4, 5, 7]);
     assert_eq!(values, [0, 2, 4, 8, 10, 14]);
     assert_eq!(out.counts.failed, 2);
-    let letters: Vec<_> =
-        out.dead_letters.iter().map(|l| (l.event_time.as_deref(), &*l.kind)).collect();
+    let letters: Vec<_> = out
+        .dead_letters
+        .iter()
+        .map(|l| (l.event_time.as_deref(), &*l.kind))
+        .collect();
     assert_eq!(
         letters,
-        [(Some("1970-01-01T00:00:00.003Z"), "trap"), (Some("1970-01-01T00:00:00.006Z"), "trap")]
+        [
+            (Some("1970-01-01T00:00:00.003Z"), "trap"),
+            (Some("1970-01-01T00:00:00.006Z"), "trap")
+        ]
     );
-    assert_eq!(out.dead_letters[0].panic.as_deref(), Some("panicked at 'bad value'"));
-    assert_eq!(out.dead_letters[0].plugin_digest.as_deref(), Some("sha256:test"));
+    assert_eq!(
+        out.dead_letters[0].panic.as_deref(),
+        Some("panicked at 'bad value'")
+    );
+    assert_eq!(
+        out.dead_letters[0].plugin_digest.as_deref(),
+        Some("sha256:test")
+    );
 }
 
 #[test]
 fn only_guilty_rows_leave_no_output_rows_behind() {
     let factory = faulty(Kind::Transform, &[1], ALWAYS);
-    let (parents, values, out) =
-        transform(&mut guard(&factory, OnError::Skip), &batch(&[1, 1, 1]));
+    let (parents, values, out) = transform(&mut guard(&factory, OnError::Skip), &batch(&[1, 1, 1]));
     assert_eq!((parents.len(), values.len()), (0, 0));
     assert_eq!((out.counts.failed, out.dead_letters.len()), (3, 0));
 }
@@ -223,13 +268,18 @@ fn only_guilty_rows_leave_no_output_rows_behind() {
 #[test]
 fn rejects_are_found_in_every_part() {
     let factory = faulty(Kind::Transform, &[9], ALWAYS);
-    let (parents, _, out) =
-        transform(&mut guard(&factory, OnError::DeadLetter), &batch(&[-1, 9, 1, -2]));
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::DeadLetter),
+        &batch(&[-1, 9, 1, -2]),
+    );
     assert_eq!(parents, [2]);
     assert_eq!((out.counts.failed, out.counts.rejected), (1, 2));
     let mut errors: Vec<_> = out.dead_letters.iter().map(|l| l.error.as_str()).collect();
     errors.sort_unstable();
-    assert_eq!(errors, ["-1 is negative", "-2 is negative", "wasm trap: unreachable"]);
+    assert_eq!(
+        errors,
+        ["-1 is negative", "-2 is negative", "wasm trap: unreachable"]
+    );
 }
 
 #[test]
@@ -248,14 +298,18 @@ fn under_fail_the_pipeline_ends_with_the_row() {
 fn retries_are_made_on_the_row_alone() {
     // Three calls fail as the batch is cut (4, 2 and 1 rows), the retry does not.
     let factory = faulty(Kind::Transform, &[2], 3);
-    let (parents, _, out) =
-        transform(&mut guard(&factory, OnError::Retry(1)), &batch(&[0, 1, 2, 3]));
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::Retry(1)),
+        &batch(&[0, 1, 2, 3]),
+    );
     assert_eq!(parents, [0, 1, 2, 3]);
     assert_eq!((out.counts.failed, out.dead_letters.len()), (0, 0));
 
     let factory = faulty(Kind::Transform, &[2], 4);
-    let (parents, _, out) =
-        transform(&mut guard(&factory, OnError::Retry(1)), &batch(&[0, 1, 2, 3]));
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::Retry(1)),
+        &batch(&[0, 1, 2, 3]),
+    );
     assert_eq!(parents, [0, 1, 3]);
     assert_eq!((out.counts.failed, out.dead_letters.len()), (1, 1));
 }
@@ -267,11 +321,23 @@ fn states_carry_from_part_to_part() {
     let factory = faulty(Kind::Aggregate, &[5], ALWAYS);
     let mut out = Outbox::default();
     let existing = [column(vec![100])];
-    let states = States { existing: Columns { rows: 1, columns: &existing }, groups: 2 };
+    let states = States {
+        existing: Columns {
+            rows: 1,
+            columns: &existing,
+        },
+        groups: 2,
+    };
     let (folded, results) = guard(&factory, OnError::DeadLetter)
         .accumulate_each(&rows, &rows.columns, &groups, states, &mut out)
         .expect("the policy takes the row");
-    assert_eq!(folded.states[0].as_primitive::<Int64Type>().values().to_vec(), [101, 6]);
+    assert_eq!(
+        folded.states[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [101, 6]
+    );
     assert_eq!(folded.lost, [2, 4]);
     assert_eq!(results.parents, [0, 1, 3, 4]);
     assert_eq!((out.counts.failed, out.counts.rejected), (1, 1));
@@ -283,11 +349,23 @@ fn groups_without_any_good_row_have_the_default_state() {
     let factory = faulty(Kind::Aggregate, &[5], ALWAYS);
     let mut out = Outbox::default();
     let existing = [column(vec![7])];
-    let states = States { existing: Columns { rows: 1, columns: &existing }, groups: 3 };
+    let states = States {
+        existing: Columns {
+            rows: 1,
+            columns: &existing,
+        },
+        groups: 3,
+    };
     let folded = guard(&factory, OnError::Skip)
         .accumulate(&rows, &rows.columns, &[1, 2], states, &mut out)
         .expect("the policy takes the rows");
-    assert_eq!(folded.states[0].as_primitive::<Int64Type>().values().to_vec(), [7, 0, 0]);
+    assert_eq!(
+        folded.states[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [7, 0, 0]
+    );
     assert_eq!(folded.lost, [0, 1]);
 }
 
@@ -298,13 +376,19 @@ fn a_failing_merge_keeps_the_first_state() {
     let mut out = Outbox::default();
     let merged = guard(&factory, OnError::DeadLetter)
         .merge(
-            Columns { rows: 5, columns: &states },
+            Columns {
+                rows: 5,
+                columns: &states,
+            },
             &[0, 0, 1, 1, 2],
             &|group| format!("{{\"key\":{group}}}"),
             &mut out,
         )
         .expect("the policy takes the group");
-    assert_eq!(merged[0].as_primitive::<Int64Type>().values().to_vec(), [3, 10, 5]);
+    assert_eq!(
+        merged[0].as_primitive::<Int64Type>().values().to_vec(),
+        [3, 10, 5]
+    );
     assert_eq!(out.dead_letters[0].payload.as_deref(), Some("{\"key\":1}"));
 }
 
@@ -315,7 +399,10 @@ fn a_failing_finish_costs_its_own_result() {
     let mut out = Outbox::default();
     let rows = guard(&factory, OnError::Skip)
         .finish(
-            Columns { rows: 3, columns: &states },
+            Columns {
+                rows: 3,
+                columns: &states,
+            },
             &[0, 0, 0],
             &[9, 9, 9],
             &|state| state.to_string(),
@@ -323,6 +410,12 @@ fn a_failing_finish_costs_its_own_result() {
         )
         .expect("the policy takes the state");
     assert_eq!(rows.parents, [0, 2]);
-    assert_eq!(rows.columns[0].as_primitive::<Int64Type>().values().to_vec(), [1, 5]);
+    assert_eq!(
+        rows.columns[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [1, 5]
+    );
     assert_eq!(out.counts.failed, 1);
 }

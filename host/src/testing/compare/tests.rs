@@ -19,7 +19,9 @@ fn schema() -> Schema {
 }
 
 fn rows(values: &[Value]) -> Vec<Map<String, Value>> {
-    let rows = values.iter().map(|value| value.as_object().expect("a row").clone());
+    let rows = values
+        .iter()
+        .map(|value| value.as_object().expect("a row").clone());
     rows.collect()
 }
 
@@ -67,7 +69,11 @@ fn a_row_counts_as_often_as_it_is_there() {
 fn the_nearest_row_shows_which_fields_differ() {
     check(
         &[row("ann", 1, 0.5), row("bob", 2, 0.5), row("cem", 3, 0.5)],
-        &[row("bob", 7, 0.5), row("ann", 1, 0.5), json!({"user": "dia", "end": 0, "count": 9})],
+        &[
+            row("bob", 7, 0.5),
+            row("ann", 1, 0.5),
+            json!({"user": "dia", "end": 0, "count": 9}),
+        ],
         expect![[r#"
             of the rows, 1 differ, 1 did not come, 1 were not expected
               ~ {"user":"bob","end":"1970-01-01T00:01:00Z","count":2,"mean":0.5,"tags":null}
@@ -88,7 +94,9 @@ fn of_rows_that_are_as_near_the_one_with_the_same_key_is_taken() {
 
 #[test]
 fn long_lists_are_cut() {
-    let many: Vec<Value> = (0..12).map(|n| json!({"user": n.to_string(), "end": n, "count": n})).collect();
+    let many: Vec<Value> = (0..12)
+        .map(|n| json!({"user": n.to_string(), "end": n, "count": n}))
+        .collect();
     let text = difference(&many, &[]).to_string();
     assert!(text.starts_with("of the rows, 12 did not come\n"), "{text}");
     assert!(text.ends_with("\n    … and 2 more"), "{text}");
@@ -103,9 +111,14 @@ fn expected_rows_that_are_none_say_why() {
     };
     refused(
         json!({"usr": "ann"}),
-        expect!["there is no field `usr`: did you mean `user`? The fields are: user, end, count, mean, tags"],
+        expect![
+            "there is no field `usr`: did you mean `user`? The fields are: user, end, count, mean, tags"
+        ],
     );
-    refused(json!({"user": "ann"}), expect!["`end`: a value of timestamp is missing"]);
+    refused(
+        json!({"user": "ann"}),
+        expect!["`end`: a value of timestamp is missing"],
+    );
     refused(
         json!({"user": "ann", "end": "noon"}),
         expect![[r#"`end`: expected timestamp, found "noon""#]],
@@ -119,7 +132,10 @@ fn expected_rows_that_are_none_say_why() {
 #[test]
 fn lines_are_in_order_of_time() {
     let row = |user: &str, end: i64| json!({"user": user, "end": end, "count": 1});
-    let table = Table::parse(&schema(), &rows(&[row("b", 2_000), row("c", 1_000), row("a", 2_000)]));
+    let table = Table::parse(
+        &schema(),
+        &rows(&[row("b", 2_000), row("c", 1_000), row("a", 2_000)]),
+    );
     let users: Vec<String> = table
         .expect("rows of the schema")
         .lines()
@@ -155,6 +171,10 @@ fn dead_letters_are_compared_by_what_is_expected_of_them() {
               + clean: reject: no item"#]],
     );
     let clean = ["clean".to_owned()];
-    check(&[json!({"node": "clean"})], &clean, expect!["0 did not come, 0 were not expected"]);
+    check(
+        &[json!({"node": "clean"})],
+        &clean,
+        expect!["0 did not come, 0 were not expected"],
+    );
     check(&[], &clean, expect!["0 did not come, 0 were not expected"]);
 }
