@@ -200,7 +200,7 @@ impl Job {
                 .await
                 .map_err(TaskError::Source)?;
                 let head = Head::Source {
-                    reader,
+                    reader: Box::new(reader),
                     progress: self.nodes[chain[0]].clone(),
                 };
                 (
@@ -294,10 +294,13 @@ fn readers(plan: &Plan, id: NodeId) -> usize {
         .count()
 }
 
+/// What a task's gate reads: channels, each with the index of its edge.
+type Inputs = Vec<(usize, mpsc::Receiver<Element>)>;
+
 /// The channels between tasks.
 struct Wiring {
     routers: Vec<Vec<[Router; 2]>>,
-    gates: Vec<Vec<Vec<(usize, mpsc::Receiver<Element>)>>>,
+    gates: Vec<Vec<Inputs>>,
 }
 
 impl Wiring {

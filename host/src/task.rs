@@ -28,7 +28,7 @@ pub struct Task {
 /// Where a task's elements come from.
 pub enum Head {
     Source {
-        reader: Reader,
+        reader: Box<Reader>,
         progress: Arc<NodeProgress>,
     },
     Gate(Gate),

@@ -220,7 +220,7 @@ pub fn update(
                     &trial.tables(),
                     &results.rows,
                     &results.dead_letters,
-                )?)
+                )?);
             }
             Some(first) => outcome
                 .failures

@@ -207,7 +207,7 @@ impl Operator for AggregateOperator {
         let accumulators = &mut self.accumulators;
         match &mut self.windows {
             Windows::Tumbling(tumbling) => {
-                tumbling.rows(accumulators, arrived, self.now_ms, out)?
+                tumbling.rows(accumulators, arrived, self.now_ms, out)?;
             }
             Windows::Sliding(sliding) => sliding.rows(accumulators, arrived, self.now_ms, out)?,
             Windows::Sessions(sessions) => {

@@ -69,7 +69,7 @@ impl Guard {
         out: &mut Outbox,
     ) -> Result<Output, OperatorError> {
         let mut parts = Vec::new();
-        let mut pending = vec![0..batch.rows()];
+        let mut pending = whole(batch.rows());
         while let Some(range) = pending.pop() {
             let columns = slice(input, &range);
             let called = self.call(range.len() == 1, |logic| {
@@ -137,7 +137,7 @@ impl Guard {
     ) -> Result<Vec<ArrayRef>, OperatorError> {
         let group_count = groups.last().map_or(0, |last| *last as usize + 1);
         let mut parts = Vec::new();
-        let mut pending = vec![0..group_count];
+        let mut pending = whole(group_count);
         while let Some(range) = pending.pop() {
             let rows = groups.partition_point(|&group| (group as usize) < range.start)
                 ..groups.partition_point(|&group| (group as usize) < range.end);
@@ -182,7 +182,7 @@ impl Guard {
         out: &mut Outbox,
     ) -> Result<Rows, OperatorError> {
         let mut parts = Vec::new();
-        let mut pending = vec![0..states.rows];
+        let mut pending = whole(states.rows);
         while let Some(range) = pending.pop() {
             let columns = slice(states.columns, &range);
             let called = self.call(range.len() == 1, |logic| {
@@ -227,7 +227,7 @@ impl Guard {
         let mut existing = states.existing.rows;
         let mut lost = Vec::new();
         let mut results = Vec::new();
-        let mut pending = vec![0..batch.rows()];
+        let mut pending = whole(batch.rows());
         while let Some(range) = pending.pop() {
             let columns = slice(input, &range);
             let called = self.call(range.len() == 1, |logic| {
@@ -480,6 +480,11 @@ impl Guard {
             message,
         }
     }
+}
+
+/// A stack of what is still to be done: all of it.
+fn whole(rows: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..rows).collect()
 }
 
 /// In the order in which a stack gives them back: the first half on top.

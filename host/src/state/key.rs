@@ -457,15 +457,15 @@ fn is_key(entry: &Entry, bytes: &[u8], key: &Key<'_>) -> bool {
 /// Marks the rows that differ from the row before. It may mark too many.
 fn mark_changes(data_type: &DataType, column: &ArrayRef, changes: &mut [bool]) {
     if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
-        for row in 1..changes.len() {
-            changes[row] |= nulls.is_valid(row) != nulls.is_valid(row - 1);
+        for (row, change) in changes.iter_mut().enumerate().skip(1) {
+            *change |= nulls.is_valid(row) != nulls.is_valid(row - 1);
         }
     }
     if let Some(text) = column.as_string_opt::<i32>() {
         let (ends, bytes) = (text.value_offsets(), text.value_data());
         let value = |row: usize| &bytes[ends[row] as usize..ends[row + 1] as usize];
-        for row in 1..changes.len() {
-            changes[row] |= value(row) != value(row - 1);
+        for (row, change) in changes.iter_mut().enumerate().skip(1) {
+            *change |= value(row) != value(row - 1);
         }
         return;
     }

@@ -120,10 +120,6 @@ impl Merges {
         self.spans.clear();
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.targets.is_empty()
-    }
-
     /// One group; `target` may be one of its inputs. The key and window are for
     /// messages.
     pub fn add(&mut self, inputs: &[u32], target: u32, id: u32, span: Span) {

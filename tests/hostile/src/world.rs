@@ -36,6 +36,10 @@ pub struct Wanted {
 #[operator]
 pub fn reach(row: Row<'_>, wanted: &Wanted) -> bool {
     match wanted.thing {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "that it gets nowhere is the point"
+        )]
         Thing::Clock => SystemTime::now() == SystemTime::UNIX_EPOCH,
         Thing::File => std::fs::read("/etc/hostname").is_err(),
         Thing::Folder => std::fs::read_dir("/").is_err(),

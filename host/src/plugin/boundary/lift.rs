@@ -186,7 +186,7 @@ fn column(
     };
     let nulls = match next.validity {
         None => None,
-        Some(_) if matches!(next.values, wire::Values::Input(_)) => {
+        Some(_) if matches!(next.values, Values::Input(_)) => {
             return Err(wrong(Broken::new(
                 "an input that is passed on has its own validity",
             )));
