@@ -1,5 +1,7 @@
 //! What is said of files that are no plugins, in one sentence that says what to do.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 mod common;
 
 use std::path::Path;

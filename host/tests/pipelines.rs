@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluicebox::clock::SystemClock;
-use sluicebox::run::Job;
+use sluicebox::plan::Plan;
+use sluicebox::run::{Job, Summary};
 use tempfile::TempDir;
 
-use pipeline::{assert_same, collect, collect_everywhere, plan_of, run};
+use pipeline::{assert_same, collect_all, collect_everywhere, plan_of, run};
 
 /// A folder with input files of JSON lines.
 fn folder(files: &[(&str, &[Value])]) -> TempDir {
@@ -565,6 +566,12 @@ fn an_endless_run_stops_when_asked_and_fires_no_open_window() {
         "what was read is written"
     );
     assert_eq!(node("out").rows_in, 0, "an open window has no result");
+}
+
+/// The rows that came to one sink, and the summary.
+fn collect(plan: Plan, sink: &str) -> (Vec<Value>, Summary) {
+    let ([rows], summary) = collect_all(plan, [sink]);
+    (rows, summary)
 }
 
 fn read_json_lines(path: &Path) -> Vec<Value> {

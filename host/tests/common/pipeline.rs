@@ -42,14 +42,8 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
     runtime.block_on(Job::new(plan, Arc::new(SystemClock)).run())
 }
 
-/// The rows that came to one sink, as JSON, in no particular order, and the summary.
-pub fn collect(plan: Plan, sink: &str) -> (Vec<Value>, Summary) {
-    let ([rows], summary) = collect_all(plan, [sink]);
-    (rows, summary)
-}
-
-/// The same for several sinks of one run.
-fn collect_all<const N: usize>(mut plan: Plan, sinks: [&str; N]) -> ([Vec<Value>; N], Summary) {
+/// The rows that came to some sinks, as JSON, in no particular order, and the summary.
+pub fn collect_all<const N: usize>(mut plan: Plan, sinks: [&str; N]) -> ([Vec<Value>; N], Summary) {
     let batches = sinks.map(|wanted| {
         let batches = Arc::new(Mutex::new(Vec::new()));
         for node in plan.nodes.iter_mut().filter(|node| node.name == wanted) {
@@ -101,7 +95,7 @@ pub fn collect_all_everywhere<const N: usize>(
             assert_same(first, rows, &when);
         }
     }
-    first.unwrap_or_else(|| [const { Vec::new() }; N])
+    first.unwrap_or([const { Vec::new() }; N])
 }
 
 /// Both sorted alike. Shows the first few differences rather than all rows.
