@@ -50,6 +50,7 @@ pub struct Counts {
 pub struct DeadLetter {
     /// Node that gave up on the row.
     pub node: String,
+    /// `plugin.operator`.
     pub plugin: Option<String>,
     pub plugin_digest: Option<String>,
     /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`.

@@ -2,6 +2,8 @@
 //! `hostile` plugin fails in every way there is, the `lawless` one answers what
 //! the contract does not allow.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 mod common;
 
 use std::sync::{Arc, LazyLock};

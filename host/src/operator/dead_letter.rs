@@ -5,15 +5,14 @@ use super::DeadLetter;
 use crate::batch::Batch;
 use crate::sink::dead_letter::render_row;
 use crate::source::provenance;
+use crate::timestamp;
 
 /// Everything that the row itself tells. Rows that come from a source have
 /// their original payload; rows computed from many, the row as their payload.
 pub fn of_row(batch: &Batch, row: usize) -> DeadLetter {
     let rendered = render_row(batch, row);
     let mut letter = DeadLetter {
-        event_time: jiff::Timestamp::from_millisecond(batch.times[row])
-            .ok()
-            .map(|time| time.to_string()),
+        event_time: Some(timestamp::to_text(batch.times[row])),
         ..DeadLetter::default()
     };
     match &batch.origin {

@@ -24,6 +24,8 @@ use crate::plan::{OnError, OperatorPlan};
 /// pipeline (`on_error = "fail"`, or the plugin cannot be opened any more).
 pub struct Guard {
     node: Arc<str>,
+    /// `plugin.operator`.
+    operator: Arc<str>,
     factory: Arc<dyn Factory>,
     on_error: OnError,
     /// Absent before the first call and after a failure.
@@ -52,6 +54,7 @@ impl Guard {
     pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
         let mut guard = Guard {
             node: node.into(),
+            operator: plan.name.as_str().into(),
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             instance: None,
@@ -394,7 +397,7 @@ impl Guard {
             Subject::State(rendered) => dead_letter::of_state(rendered),
         };
         letter.node = self.node.to_string();
-        letter.plugin = Some(self.factory.info().name.clone());
+        letter.plugin = Some(self.operator.to_string());
         letter.plugin_digest = Some(self.factory.digest().to_owned());
         letter.kind = kind.to_owned();
         letter.error = error.to_owned();
