@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow_buffer::ScalarBuffer;
+use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use arrow_select::take::take;
 
@@ -47,6 +47,8 @@ pub struct Block {
 pub enum Offsets {
     /// Row `i` is at `first + i`.
     From(u64),
+    /// Row `i` is as far behind this as its span is into the payload's bytes.
+    Bytes(u64),
     Each(Vec<u64>),
 }
 
@@ -54,7 +56,7 @@ pub enum Offsets {
 pub enum Payload {
     /// The bytes that were decoded; row `i` is `data[spans[i]]`.
     Bytes {
-        data: Arc<[u8]>,
+        data: Buffer,
         spans: Vec<(u32, u32)>,
     },
     /// The source makes columns itself, as the generator does.
@@ -187,6 +189,13 @@ impl Block {
     pub fn offset(&self, row: u32) -> u64 {
         match &self.offsets {
             Offsets::From(first) => first + u64::from(row),
+            Offsets::Bytes(first) => {
+                let within = match &self.payload {
+                    Payload::Bytes { spans, .. } => spans[row as usize].0,
+                    Payload::Rows(_) => row,
+                };
+                first + u64::from(within)
+            }
             Offsets::Each(offsets) => offsets[row as usize],
         }
     }

@@ -1,1 +1,232 @@
-//! To be written.
+//! Decides what a pipeline's file may say: every key, its type and its range,
+//! each value by itself.
+//!
+//! Names and values keep their places in the file, so that a message can point
+//! at them. What they mean together (whether an input exists, whether types
+//! agree) is decided by [`crate::plan::build`], which reports in the same way.
+
+/// Mistakes with their places, and how they are shown.
+mod diagnostics;
+/// The nearest valid name.
+pub(crate) mod suggest;
+/// TOML tables, read key by key.
+mod reader;
+/// Durations and sizes as people write them.
+pub(crate) mod quantity;
+mod source;
+/// Types of columns.
+mod column;
+mod operator;
+mod sink;
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+pub use column::Column;
+pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
+pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
+pub use sink::{Sink, SinkKind};
+pub use source::{RowFormat, Source, SourceKind};
+pub use toml::Spanned;
+
+use reader::{Table, Value};
+
+/// What a pipeline's author wrote. Lists are in the order of the file.
+#[derive(Debug)]
+pub struct Config {
+    pub origin: Origin,
+    pub name: Spanned<String>,
+    pub parallelism: Option<usize>,
+    pub batch_rows: Option<usize>,
+    pub dead_letters: Option<Spanned<String>>,
+    pub plugins: Vec<Plugin>,
+    pub sources: Vec<Source>,
+    pub operators: Vec<Operator>,
+    pub sinks: Vec<Sink>,
+}
+
+/// The file that messages point into.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub file: String,
+    pub text: Arc<str>,
+}
+
+#[derive(Debug)]
+pub struct Plugin {
+    pub name: Spanned<String>,
+    pub path: Spanned<String>,
+}
+
+/// No pipeline is that long; a recording given by mistake may be.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// After so many slips in its syntax, the rest of a file is not worth telling.
+const SYNTAX_MISTAKES_MAX: usize = 100;
+pub const PARALLELISM_MAX: i64 = 256;
+pub const BATCH_ROWS_MAX: i64 = 65_536;
+
+impl Config {
+    /// Reads a pipeline's file.
+    pub fn read(path: &Path) -> Result<Config, Diagnostics> {
+        let file = path.display().to_string();
+        let refuse = |message: String, help: &str| {
+            let origin = Origin {
+                file: file.clone(),
+                text: "".into(),
+            };
+            let mut mistakes = Diagnostics::new(origin);
+            mistakes.push(Mistake::new(message).help(help));
+            mistakes
+        };
+        let advice =
+            "give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one";
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| refuse(format!("cannot read the pipeline {file}: {error}"), advice))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let size = quantity::show_bytes(FILE_BYTES_MAX);
+            return Err(refuse(
+                format!("{file} is larger than {size}, so no pipeline"),
+                advice,
+            ));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..at]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count();
+            refuse(
+                format!("{file} is not text: line {line} has bytes that are not UTF-8"),
+                "a pipeline's file is TOML in UTF-8: save it in that encoding",
+            )
+        })?;
+        Config::parse(&file, &text)
+    }
+
+    /// Reads a pipeline from text; `file` is its name for messages.
+    pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
+        let origin = Origin {
+            file: file.to_owned(),
+            text: text.into(),
+        };
+        let mut mistakes = Diagnostics::new(origin.clone());
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in errors.into_iter().take(SYNTAX_MISTAKES_MAX) {
+            mistakes.push_once_a_line(syntax_mistake(&error, text));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.sorted());
+        }
+        let table = Table::new("the pipeline", 0..0, document.get_ref());
+        let config = read_pipeline(table, origin, &mut mistakes);
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(mistakes.sorted()),
+        }
+    }
+}
+
+fn syntax_mistake(error: &toml::de::Error, text: &str) -> Mistake {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let rest = text.get(span.start..).unwrap_or_default();
+    let is_line_end = rest.is_empty() || rest.starts_with(['\n', '\r']);
+    let message = error.message();
+    if is_line_end && message.starts_with("string values must be quoted") {
+        return Mistake::new("a value is missing").at(before(span.start), "after this");
+    }
+    let mistake = Mistake::new(format!("this is not TOML: {message}"));
+    match is_line_end {
+        true => mistake.at(before(span.start), ""),
+        false => mistake.at(span, ""),
+    }
+}
+
+/// The end of a line cannot be underlined; what stands before it can.
+fn before(end: usize) -> Span {
+    end.saturating_sub(1)..end
+}
+
+fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -> Option<Config> {
+    let name = table
+        .required(
+            "name",
+            "what its checkpoints and dead letters are known by",
+            mistakes,
+        )
+        .and_then(|value| value.name("the name of the pipeline", mistakes));
+    let parallelism = table
+        .optional("parallelism")
+        .and_then(|value| value.integer(1..=PARALLELISM_MAX, mistakes));
+    let batch_rows = table
+        .optional("batch_rows")
+        .and_then(|value| value.integer(1..=BATCH_ROWS_MAX, mistakes));
+    let dead_letters = table
+        .optional("dead_letters")
+        .and_then(|value| value.path(mistakes));
+    let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, read_plugin);
+    let sources = read_sections(&mut table, "sources", "source", mistakes, source::read);
+    let operators = read_sections(
+        &mut table,
+        "operators",
+        "operator",
+        mistakes,
+        operator::read,
+    );
+    let sinks = read_sections(&mut table, "sinks", "sink", mistakes, sink::read);
+    table.finish(mistakes);
+    Some(Config {
+        origin,
+        name: name?,
+        parallelism: parallelism.map(|n| *n.get_ref() as usize),
+        batch_rows: batch_rows.map(|n| *n.get_ref() as usize),
+        dead_letters,
+        plugins,
+        sources,
+        operators,
+        sinks,
+    })
+}
+
+/// The tables `[plural.NAME]`, each read by `read`.
+fn read_sections<T>(
+    table: &mut Table,
+    plural: &'static str,
+    singular: &str,
+    mistakes: &mut Diagnostics,
+    read: impl Fn(Spanned<String>, Table, &mut Diagnostics) -> Option<T>,
+) -> Vec<T> {
+    let Some(sections) = table
+        .optional(plural)
+        .and_then(|value| value.table(mistakes))
+    else {
+        return Vec::new();
+    };
+    let read_one = |(name, value): (Spanned<String>, Value)| {
+        let name_is_good =
+            reader::check_name(&format!("the name of this {singular}"), &name, mistakes);
+        let owner = format!("{singular} `{}`", name.get_ref());
+        let table = value
+            .named(&owner)
+            .table(mistakes)?
+            .owned_by(&owner, name.span());
+        read(name, table, mistakes).filter(|_| name_is_good)
+    };
+    sections.into_entries().filter_map(read_one).collect()
+}
+
+fn read_plugin(
+    name: Spanned<String>,
+    mut table: Table,
+    mistakes: &mut Diagnostics,
+) -> Option<Plugin> {
+    let path = table
+        .required("path", "the plugin's .wasm file", mistakes)
+        .and_then(|value| value.path(mistakes));
+    table.finish(mistakes);
+    Some(Plugin { name, path: path? })
+}

@@ -5,6 +5,7 @@
 //! code, which is how benchmarks and tests compare. Batches of any size must
 //! give the same results, so a caller may cut them where it likes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -33,6 +34,20 @@ pub enum Kind {
     Process,
     Join,
     Recommend,
+}
+
+impl Kind {
+    /// As in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Filter => "filter",
+            Kind::Transform => "transform",
+            Kind::Aggregate => "aggregate",
+            Kind::Process => "process",
+            Kind::Join => "join",
+            Kind::Recommend => "recommend",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +82,19 @@ pub enum Value {
     Number(f64),
     Text(String),
     Texts(Vec<String>),
+}
+
+/// As in a pipeline's file.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Boolean(boolean) => write!(f, "{boolean}"),
+            Value::Integer(integer) => write!(f, "{integer}"),
+            Value::Number(number) => write!(f, "{number}"),
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Texts(texts) => write!(f, "{texts:?}"),
+        }
+    }
 }
 
 /// Makes instances of one operator: one a task, and a new one after a failure.

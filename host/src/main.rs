@@ -1,1 +1,5 @@
-fn main() {}
+//! The one binary; see [`sluicebox::cli`].
+
+fn main() -> std::process::ExitCode {
+    sluicebox::cli::main()
+}

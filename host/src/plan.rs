@@ -3,11 +3,28 @@
 //!
 //! Nodes are in topological order: an edge always points to a smaller id.
 
+/// From config to plan, and every mistake on the way.
+mod build;
+/// What is odd and runs all the same.
+mod warnings;
+/// The plan as people read it.
+mod draw;
+/// The plan as programs read it.
+mod json;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use build::{build, build_without_inputs};
+pub use draw::draw;
+pub use json::to_json;
+pub use warnings::warnings;
+
 use crate::logic::{Factory, Value};
 use crate::schema::Schema;
+use crate::source::partitions;
 
 pub type NodeId = usize;
 
@@ -20,6 +37,27 @@ pub struct Plan {
     /// Where rows go whose node says `dead_letter`. One file a pipeline.
     pub dead_letters: Option<PathBuf>,
     pub nodes: Vec<Node>,
+}
+
+impl Plan {
+    /// As how many tasks each node runs. Rows that are not keyed stay in the
+    /// task that they are in; a sink is one task.
+    pub fn tasks(&self) -> Vec<usize> {
+        let mut tasks: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let upstream = node.inputs.iter().map(|edge| tasks[edge.from]).max();
+            tasks.push(match &node.kind {
+                NodeKind::Source(source) => {
+                    partitions(source).unwrap_or(1).clamp(1, self.parallelism)
+                }
+                NodeKind::Transform(_) => upstream.unwrap_or(1),
+                NodeKind::Aggregate(aggregate) if aggregate.key_schema.fields.is_empty() => 1,
+                NodeKind::Aggregate(_) => self.parallelism,
+                NodeKind::Sink(_) => 1,
+            });
+        }
+        tasks
+    }
 }
 
 pub struct Node {
@@ -62,6 +100,10 @@ pub enum NodeKind {
 
 pub struct SourcePlan {
     pub connector: SourceConnector,
+    /// How each timestamp of the source's schema is written outside, depth
+    /// first through nested records and lists; unused by connectors that make
+    /// columns themselves.
+    pub timestamp_formats: Vec<TimestampFormat>,
     /// How a row's event time is found.
     pub event_time: EventTime,
     /// How far behind the newest row a row may come and not be late, in ms.
@@ -134,6 +176,16 @@ pub enum Format {
     Csv(CsvFormat),
 }
 
+impl Format {
+    /// As in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv(_) => "csv",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsvFormat {
     /// The first line of each file names the columns; without it the columns
@@ -156,7 +208,12 @@ pub enum TimestampFormat {
 
 /// Which plugin's operator runs, and within what bounds.
 pub struct OperatorPlan {
+    /// `plugin.operator`, as in the config.
+    pub name: String,
     pub factory: Arc<dyn Factory>,
+    /// What the factory was made with, defaults included.
+    pub arguments: Arguments,
+    pub limits: Limits,
     pub on_error: OnError,
 }
 
@@ -193,6 +250,24 @@ pub enum OnError {
     Retry(u32),
 }
 
+impl OnError {
+    pub fn makes_dead_letters(self) -> bool {
+        matches!(self, OnError::DeadLetter | OnError::Retry(_))
+    }
+}
+
+impl Node {
+    /// What becomes of its bad rows. Sinks have none.
+    pub fn on_error(&self) -> Option<OnError> {
+        match &self.kind {
+            NodeKind::Source(source) => Some(source.on_error),
+            NodeKind::Transform(transform) => Some(transform.operator.on_error),
+            NodeKind::Aggregate(aggregate) => Some(aggregate.operator.on_error),
+            NodeKind::Sink(_) => None,
+        }
+    }
+}
+
 pub struct TransformPlan {
     pub operator: OperatorPlan,
     /// For each input edge, which of its columns the operator reads, in the
@@ -226,6 +301,15 @@ pub struct Bounds {
     pub end: String,
 }
 
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            start: "window_start".into(),
+            end: "window_end".into(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     Tumbling {
@@ -250,10 +334,32 @@ pub enum Window {
     Running,
 }
 
+impl Window {
+    /// Rows can come too late for event-time windows only.
+    pub fn has_late_rows(self) -> bool {
+        match self {
+            Window::Tumbling { time, .. }
+            | Window::Sliding { time, .. }
+            | Window::Session { time, .. } => time == TimeDomain::Event,
+            Window::Count { .. } | Window::Running => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeDomain {
     Event,
     Processing,
+}
+
+impl TimeDomain {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimeDomain::Event => "event",
+            TimeDomain::Processing => "processing",
+        }
+    }
 }
 
 pub struct SinkPlan {
@@ -278,6 +384,17 @@ pub enum SinkFormat {
     Json,
     Csv,
     Parquet,
+}
+
+impl SinkFormat {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkFormat::Json => "json",
+            SinkFormat::Csv => "csv",
+            SinkFormat::Parquet => "parquet",
+        }
+    }
 }
 
 /// A parameter's value, checked against the operator's description.

@@ -1,1 +1,367 @@
-//! To be written.
+//! Plugins: Wasm components, compiled once, described by themselves, and run
+//! within limits.
+//!
+//! A file on its way to an operator at work: [`PluginLoader`] reads and compiles
+//! it, [`describe`] checks what it says of itself, [`wasi`] decides what it may
+//! ask of the host, [`instance`] calls it, [`boundary`] takes rows in and out,
+//! [`limits`] and [`engine`] stop it.
+
+pub(crate) mod boundary;
+mod contract;
+mod describe;
+mod engine;
+/// A plugin as people read it.
+pub mod inspect;
+mod instance;
+mod limits;
+mod printed;
+mod wasi;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::logic::{
+    Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
+    OperatorInfo, Value,
+};
+use crate::plan::Limits;
+use instance::{Compiled, Exports, Instance};
+
+/// A file larger than this is no plugin.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// What a plugin may use while it describes itself.
+const DESCRIBE_LIMITS: Limits = Limits {
+    memory_bytes_max: 64 << 20,
+    call_ms_max: 5_000,
+    output_bytes_max: 4 << 20,
+};
+
+/// Compiles plugins, each once however many nodes use it. One a process.
+pub struct PluginLoader {
+    engine: Engine,
+    /// By path and digest, as long as a plugin or an operator of it is there.
+    loaded: Mutex<HashMap<(PathBuf, String), Weak<Loaded>>>,
+}
+
+/// A plugin that has been compiled and has described itself.
+pub struct Plugin(Arc<Loaded>);
+
+struct Loaded {
+    info: ModuleInfo,
+    operators: Vec<Arc<OperatorInfo>>,
+    compiled: Compiled,
+    digest: String,
+    /// Interfaces that it imports.
+    imports: Vec<String>,
+    bytes: usize,
+}
+
+impl PluginLoader {
+    pub fn new() -> Result<Self, LoadError> {
+        let engine = engine::engine()
+            .map_err(|error| LoadError(format!("this machine cannot run plugins: {error:#}")))?;
+        Ok(PluginLoader {
+            engine,
+            loaded: Mutex::default(),
+        })
+    }
+
+    /// As [`Loader::load`], with what is only known of a plugin from a file.
+    pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
+        let bytes = read(path)?;
+        let key = (path.to_owned(), digest(&bytes));
+        // Held while compiling: whoever asks for the same plugin wants to wait.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = loaded.get(&key).and_then(Weak::upgrade) {
+            return Ok(Plugin(plugin));
+        }
+        let plugin = Arc::new(compile(&self.engine, path, &bytes, key.1.clone())?);
+        loaded.retain(|_, plugin| plugin.strong_count() > 0);
+        loaded.insert(key, Arc::downgrade(&plugin));
+        Ok(Plugin(plugin))
+    }
+}
+
+impl Loader for PluginLoader {
+    fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
+        Ok(Arc::new(self.plugin(path)?))
+    }
+}
+
+impl Module for Plugin {
+    fn info(&self) -> &ModuleInfo {
+        &self.0.info
+    }
+
+    fn factory(
+        &self,
+        operator: &str,
+        arguments: &[(String, Value)],
+        limits: Limits,
+        label: &str,
+    ) -> Result<Arc<dyn Factory>, Failure> {
+        let Some(info) = self.0.operators.iter().find(|info| info.name == operator) else {
+            return Err(cannot_open(format!("there is no operator `{operator}`")));
+        };
+        if matches!(info.kind, Kind::Process | Kind::Join | Kind::Recommend) {
+            return Err(cannot_open(format!(
+                "`{operator}` is a {} operator, which this version of Sluicebox does not run yet",
+                inspect::kind_name(info.kind)
+            )));
+        }
+        let mut arguments = arguments.to_vec();
+        for parameter in &info.parameters {
+            let given = arguments.iter().any(|(name, _)| *name == parameter.name);
+            if let (false, Some(default)) = (given, &parameter.default) {
+                arguments.push((parameter.name.clone(), default.clone()));
+            }
+        }
+        let factory = InstanceFactory {
+            plugin: Arc::clone(&self.0),
+            operator: Arc::clone(info),
+            arguments,
+            limits,
+            label: label.into(),
+            first: Mutex::default(),
+        };
+        let first = factory.open()?;
+        *factory.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        Ok(Arc::new(factory))
+    }
+}
+
+/// Makes instances of one operator with its arguments.
+struct InstanceFactory {
+    plugin: Arc<Loaded>,
+    operator: Arc<OperatorInfo>,
+    arguments: Vec<(String, Value)>,
+    limits: Limits,
+    label: Arc<str>,
+    /// The one that was opened to see that the plugin takes the arguments.
+    first: Mutex<Option<Instance>>,
+}
+
+impl InstanceFactory {
+    fn open(&self) -> Result<Instance, Failure> {
+        self.plugin
+            .compiled
+            .open(&self.operator, &self.arguments, self.limits, &self.label)
+    }
+}
+
+impl Factory for InstanceFactory {
+    fn info(&self) -> &OperatorInfo {
+        &self.operator
+    }
+
+    fn digest(&self) -> &str {
+        &self.plugin.digest
+    }
+
+    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        Ok(Box::new(match first {
+            Some(first) => first,
+            None => self.open()?,
+        }))
+    }
+}
+
+fn cannot_open(message: String) -> Failure {
+    Failure {
+        kind: FailureKind::Open,
+        message,
+        panic: None,
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |why: String| LoadError(format!("plugin {} {why}", path.display()));
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            unreadable("does not exist; build it with `sluicebox build`".into())
+        }
+        _ => unreadable(format!("cannot be read: {error}")),
+    })?;
+    if metadata.is_dir() {
+        return Err(unreadable(
+            "is a folder; give the .wasm file that `sluicebox build` makes in it".into(),
+        ));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(unreadable(format!(
+            "is {} large, which no plugin is",
+            limits::Bytes(metadata.len() as usize)
+        )));
+    }
+    std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))
+}
+
+fn compile(
+    engine: &Engine,
+    path: &Path,
+    bytes: &[u8],
+    digest: String,
+) -> Result<Loaded, LoadError> {
+    let wrong = |what: String| LoadError(format!("plugin {} {what}", path.display()));
+    check_header(bytes).map_err(wrong)?;
+    let component = Component::new(engine, bytes).map_err(|error| wrong(invalid(&error)))?;
+    let exports = exports(&component).map_err(wrong)?;
+    let linker = wasi::linker(&component)
+        .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?
+        .map_err(|import| {
+            wrong(format!(
+                "imports `{import}`, which the host does not give; it may use {} and the parts \
+                 of WASI 0.2 that need no capability",
+                contract::LOGGING
+            ))
+        })?;
+    let pre = linker
+        .instantiate_pre(&component)
+        .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?;
+    let compiled = Compiled { pre, exports };
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let described = compiled
+        .describe(DESCRIBE_LIMITS, &name.as_ref().into())
+        .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
+    let info = describe::module(described)
+        .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
+    Ok(Loaded {
+        operators: info.operators.iter().cloned().map(Arc::new).collect(),
+        info,
+        compiled,
+        imports: import_names(&component),
+        bytes: bytes.len(),
+        digest,
+    })
+}
+
+/// `sha256:` and the digest in hex.
+fn digest(bytes: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(bytes) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+/// Tells what is no component at all from what is a broken one.
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    const MAGIC: &[u8] = b"\0asm";
+    const MODULE: &[u8] = &[1, 0, 0, 0];
+    const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
+    if bytes.is_empty() {
+        return Err("is empty; build it with `sluicebox build`".into());
+    }
+    if bytes.len() < 8 && (MAGIC.starts_with(bytes) || bytes.starts_with(MAGIC)) {
+        return Err("is cut short; copy or build it again".into());
+    }
+    match (bytes.get(..4), bytes.get(4..8)) {
+        (Some(MAGIC), Some(COMPONENT)) => Ok(()),
+        (Some(MAGIC), Some(MODULE)) => Err(
+            "is a core Wasm module and not a component; build it with `sluicebox build`, or for \
+             the target wasm32-wasip2"
+                .into(),
+        ),
+        (Some(MAGIC), Some(version)) => Err(format!(
+            "is Wasm of an unknown version {version:02x?}; build it with `sluicebox build`"
+        )),
+        _ => Err("is not a Wasm component; give a .wasm file that `sluicebox build` made".into()),
+    }
+}
+
+/// Why a component does not compile.
+fn invalid(error: &wasmtime::Error) -> String {
+    let cause = format!("{:#}", error.root_cause());
+    // As the parser says that a section or a value goes on past the last byte.
+    if cause.contains("unexpected end") || cause.contains("out of bounds (bound") {
+        format!("is cut short ({cause}); copy or build it again")
+    } else {
+        format!("is not a valid Wasm component ({cause}); copy or build it again")
+    }
+}
+
+/// Finds the contract's functions among what a component exports.
+fn exports(component: &Component) -> Result<Exports, String> {
+    let wanted = contract::OPERATORS;
+    let engine = component.engine();
+    let names: Vec<String> = component
+        .component_type()
+        .exports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let operators = names
+        .iter()
+        .any(|name| name == wanted)
+        .then(|| component.get_export_index(None, wanted))
+        .flatten();
+    let Some(operators) = operators else {
+        let (interface, _) = wanted.split_once('@').unwrap_or((wanted, ""));
+        let other = names
+            .iter()
+            .find(|name| name.split('@').next() == Some(interface));
+        return Err(match other {
+            Some(other) => format!(
+                "was built for another version of the contract: it exports `{other}`, and this \
+                 host wants `{wanted}`; build it with a matching sluicebox-sdk"
+            ),
+            None if names.is_empty() => format!(
+                "is a component that exports nothing, and a plugin exports `{wanted}`; use \
+                 `sluicebox_sdk::export!`"
+            ),
+            None => format!(
+                "is a component but no Sluicebox plugin: it exports {}, and a plugin exports \
+                 `{wanted}`",
+                listed(&names)
+            ),
+        });
+    };
+    let function = |name: &str| {
+        component
+            .get_export_index(Some(&operators), name)
+            .ok_or_else(|| format!("does not keep to the contract: `{wanted}` lacks `{name}`"))
+    };
+    Ok(Exports {
+        describe: function("describe")?,
+        open: function("open")?,
+        transform: function("transform")?,
+        accumulate: function("accumulate")?,
+        accumulate_each: function("accumulate-each")?,
+        merge: function("merge")?,
+        finish: function("finish")?,
+    })
+}
+
+/// What a component asks of the host: interfaces that are more than types.
+fn import_names(component: &Component) -> Vec<String> {
+    let engine = component.engine();
+    component
+        .component_type()
+        .imports(engine)
+        .filter(|(_, item)| !wasi::is_plain_type(&item.ty, engine))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+fn listed(names: &[String]) -> String {
+    const SHOWN_MAX: usize = 5;
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if names.len() > SHOWN_MAX {
+        shown.push(format!("{} more", names.len() - SHOWN_MAX));
+    }
+    shown.join(", ")
+}

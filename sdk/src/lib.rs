@@ -1,0 +1,253 @@
+//! Write the operators of a Sluicebox pipeline as plain Rust.
+//!
+//! Rows are structs with [`#[derive(Record)]`](Record). A transform is a
+//! function from a row to what becomes of it, an [`Aggregate`] folds the rows
+//! of a key and window. Both carry [`#[operator]`](operator) and are listed in
+//! one [`export!`]. This is a whole plugin:
+//!
+//! ```
+//! use sluicebox_sdk::prelude::*;
+//!
+//! #[derive(Record)]
+//! struct Order<'a> { status: &'a str, cents: i64 }
+//!
+//! /// Keeps orders that were paid.
+//! #[operator]
+//! fn paid(order: Order<'_>) -> bool { order.status == "paid" && order.cents > 0 }
+//!
+//! export!(paid);
+//! #
+//! # assert!(paid(Order { status: "paid", cents: 100 }));
+//! ```
+//!
+//! Its `Cargo.toml` has `crate-type = ["cdylib", "rlib"]` and this crate as a
+//! dependency; `sluicebox build` (or `cargo build --target wasm32-wasip2`)
+//! makes the component that pipelines name.
+//!
+//! What a transform returns says what it is: `bool` filters, a record maps,
+//! `Option` does both, `Vec` or an iterator gives several rows, and a `Result`
+//! may [reject](Reject) a row with a reason: see [`Answer`]. It may take
+//! [`Parameters`] that the pipeline sets. Functions and aggregates stay what
+//! they are, so their unit tests need no host:
+//!
+//! ```
+//! use sluicebox_sdk::prelude::*;
+//!
+//! #[derive(Record)]
+//! struct Event<'a> {
+//!     item_id: &'a str,
+//!     action: Action,
+//!     quantity: i64,
+//! }
+//!
+//! #[derive(Symbol)]
+//! enum Action { Add, Remove, View }
+//!
+//! #[derive(Record, Debug, PartialEq)]
+//! struct Change<'a> {
+//!     item_id: &'a str,
+//!     /// Negative for what was taken out.
+//!     delta: i64,
+//! }
+//!
+//! #[derive(Parameters)]
+//! struct Limits {
+//!     /// The most of an item in one go.
+//!     #[parameter(default = 100)]
+//!     max_quantity: i64,
+//! }
+//!
+//! /// What an event changes in a cart.
+//! #[operator]
+//! fn changes(event: Event<'_>, limits: &Limits) -> Result<Option<Change<'_>>, Reject> {
+//!     let Event { item_id, action, quantity } = event;
+//!     if quantity > limits.max_quantity {
+//!         reject!("quantity {quantity} is above {}", limits.max_quantity);
+//!     }
+//!     Ok(match action {
+//!         Action::Add => Some(Change { item_id, delta: quantity }),
+//!         Action::Remove => Some(Change { item_id, delta: -quantity }),
+//!         Action::View => None,
+//!     })
+//! }
+//!
+//! export!(changes);
+//!
+//! let limits = Limits { max_quantity: 5 };
+//! let event = |quantity| Event { item_id: "tea", action: Action::Remove, quantity };
+//! assert_eq!(changes(event(2), &limits), Ok(Some(Change { item_id: "tea", delta: -2 })));
+//! assert!(changes(event(6), &limits).is_err());
+//! ```
+
+#![deny(missing_docs)]
+
+extern crate self as sluicebox_sdk;
+
+/// Folding rows into states.
+mod aggregate;
+#[doc(hidden)]
+pub mod bindings;
+/// Lines for the host's log.
+pub mod log;
+/// A plugin as the host sees it.
+mod operator;
+/// What pipelines may set.
+mod parameters;
+/// Rows as structs.
+mod record;
+/// Rows that are not taken.
+mod reject;
+/// Short texts.
+mod text;
+/// Event time.
+mod time;
+/// Functions over rows.
+mod transform;
+
+pub use aggregate::Aggregate;
+pub use parameters::{ParameterType, Parameters};
+pub use record::{Element, Field, Record, Symbol};
+pub use reject::Reject;
+pub use sluicebox_sdk_derive::{Parameters, Record, Symbol, operator};
+pub use time::{Timestamp, Window};
+pub use transform::{Answer, Outputs};
+
+/// What most plugins use: `use sluicebox_sdk::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Aggregate, Parameters, Record, Reject, Symbol, Timestamp, Window, export, log, operator,
+        reject,
+    };
+}
+
+/// What must not compile.
+#[cfg(doctest)]
+mod refused;
+
+/// For the code that the macros write.
+#[doc(hidden)]
+pub mod private {
+    pub use crate::bindings::exports::sluicebox::plugin::operators::{
+        Accumulated, AccumulatedEach, Argument, Batch, Guest, Rows, States, Transformed, Windows,
+    };
+    pub use crate::bindings::sluicebox::plugin::columns::Column;
+    pub use crate::bindings::sluicebox::plugin::description::{
+        Parameter, Plugin, Value, ValueType,
+    };
+    pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
+    pub use crate::operator::{Entry, Operator, Shape, assert_distinct, open, opened, plugin};
+    pub use crate::parameters::{
+        Arguments, describe as describe_parameter, symbol as symbol_parameter,
+    };
+    pub use crate::record::{
+        Columns, Input, Lineage, Nowhere, Origin, RecordWriter, SliceWriter, Source, SymbolReader,
+        Table, Unreadable, Writer, schema_field,
+    };
+    pub use crate::text::{same, word};
+
+    pub mod aggregate {
+        pub use crate::aggregate::{accumulate, accumulate_each, finish, merge, shape};
+    }
+
+    pub mod transform {
+        pub use crate::transform::{run, shape, taking};
+    }
+}
+
+/// Makes a plugin of the operators that it lists.
+///
+/// Write it once, in the crate's root or anywhere else. Each is a function or
+/// an aggregate with [`#[operator]`](macro@operator), by its path:
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// mod words {
+///     use sluicebox_sdk::prelude::*;
+///
+///     #[derive(Record)]
+///     pub struct Line<'a> { text: &'a str }
+///
+///     #[derive(Record)]
+///     pub struct Word<'a> { word: &'a str }
+///
+///     /// The words of each line.
+///     #[operator]
+///     pub fn split(line: Line<'_>) -> impl Iterator<Item = Word<'_>> {
+///         line.text.split_whitespace().map(|word| Word { word })
+///     }
+/// }
+///
+/// export!(words::split);
+/// ```
+#[macro_export]
+macro_rules! export {
+    ($($operator:path),+ $(,)?) => {
+        const _: () = {
+            struct Plugin;
+
+            const NAMES: &[&str] = &[$(<$operator as $crate::private::Operator>::NAME),+];
+            const _: () = $crate::private::assert_distinct(NAMES);
+
+            const OPERATORS: &[$crate::private::Entry] =
+                &[$($crate::private::Entry::of::<$operator>()),+];
+
+            impl $crate::private::Guest for Plugin {
+                fn describe() -> $crate::private::Plugin {
+                    $crate::private::plugin(
+                        env!("CARGO_PKG_NAME"),
+                        env!("CARGO_PKG_VERSION"),
+                        env!("CARGO_PKG_DESCRIPTION"),
+                        OPERATORS,
+                    )
+                }
+
+                fn open(
+                    operator: ::std::string::String,
+                    arguments: ::std::vec::Vec<$crate::private::Argument>,
+                ) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::private::open(OPERATORS, &operator, arguments)
+                }
+
+                fn transform(input: $crate::private::Batch) -> $crate::private::Transformed {
+                    $crate::private::opened(|operator| operator.transform(&input))
+                }
+
+                fn accumulate(
+                    input: $crate::private::Batch,
+                    groups: ::std::vec::Vec<u32>,
+                    states: $crate::private::States,
+                ) -> $crate::private::Accumulated {
+                    $crate::private::opened(|operator| operator.accumulate(&input, &groups, &states))
+                }
+
+                fn accumulate_each(
+                    input: $crate::private::Batch,
+                    groups: ::std::vec::Vec<u32>,
+                    states: $crate::private::States,
+                ) -> $crate::private::AccumulatedEach {
+                    $crate::private::opened(|operator| {
+                        operator.accumulate_each(&input, &groups, &states)
+                    })
+                }
+
+                fn merge(
+                    states: $crate::private::Batch,
+                    groups: ::std::vec::Vec<u32>,
+                ) -> $crate::private::Batch {
+                    $crate::private::opened(|operator| operator.merge(&states, &groups))
+                }
+
+                fn finish(
+                    states: $crate::private::Batch,
+                    windows: $crate::private::Windows,
+                ) -> $crate::private::Rows {
+                    $crate::private::opened(|operator| operator.finish(&states, &windows))
+                }
+            }
+
+            #[cfg(target_family = "wasm")]
+            $crate::bindings::export_guest!(Plugin with_types_in $crate::bindings);
+        };
+    };
+}

@@ -505,3 +505,6 @@ fn kind_name(kind: FailureKind) -> &'static str {
         FailureKind::Open => "open",
     }
 }
+
+#[cfg(test)]
+mod tests;

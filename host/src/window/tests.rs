@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::clock::ManualClock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, DeadLetter, Operator, OperatorError, Outbox};
-use crate::plan::{AggregatePlan, Bounds, OnError, OperatorPlan, TimeDomain, Window};
+use crate::plan::{AggregatePlan, Bounds, Limits, OnError, OperatorPlan, TimeDomain, Window};
 use crate::schema::{DataType, Field, Schema};
 use ledger::Ledger;
 
@@ -121,6 +121,9 @@ impl Setup {
         let fields = input_schema().fields;
         let plan = AggregatePlan {
             operator: OperatorPlan {
+                name: "native.ledger".to_owned(),
+                arguments: Vec::new(),
+                limits: Limits::default(),
                 factory: Arc::new(ledger),
                 on_error: self.on_error,
             },

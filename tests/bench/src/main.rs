@@ -1,1 +1,482 @@
-fn main() {}
+//! What the host costs: four jobs on generated cart events, from a JSON lines
+//! file and from memory, written by hand, with native operators and with Wasm
+//! ones. Each measurement is a process of its own, pinned to its cores.
+
+mod handwritten;
+mod native;
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use arrow_array::RecordBatch;
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+use sluicebox::clock::SystemClock;
+use sluicebox::config::Config;
+use sluicebox::logic::Loader;
+use sluicebox::plan::{self, GeneratorPlan, NodeKind, Plan, SourceConnector};
+use sluicebox::plugin::PluginLoader;
+use sluicebox::run::Job;
+use sluicebox::source::generator::{self, Events};
+
+/// How far behind the newest row a row may come, in the events and the jobs.
+pub const OUT_OF_ORDERNESS_MS: i64 = 2_000;
+const BATCH_ROWS: usize = 4096;
+/// Event time of the first row.
+const START_MS: i64 = 1_700_000_000_000;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Rows of input
+    #[arg(long, default_value_t = 5_000_000)]
+    rows: u64,
+    /// Runs of each measurement; the median counts
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// Only these cases
+    #[arg(long = "case", value_enum)]
+    cases: Vec<Case>,
+    /// Only these inputs
+    #[arg(long = "input", value_enum)]
+    inputs: Vec<Input>,
+    /// Only these variants
+    #[arg(long = "variant", value_enum)]
+    variants: Vec<Variant>,
+    /// Where input and results are kept
+    #[arg(long, default_value = "target/bench")]
+    folder: PathBuf,
+    /// The cart plugin
+    #[arg(long)]
+    plugin: PathBuf,
+    /// Measure this one thing in this process and print its seconds
+    #[arg(long, hide = true)]
+    cores: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Case {
+    Stateless,
+    Tumbling,
+    #[serde(rename = "sliding_top10")]
+    #[value(name = "sliding_top10")]
+    SlidingTop10,
+    Sessions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+enum Input {
+    Json,
+    Memory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+enum Variant {
+    HandWritten,
+    NativeOperator,
+    Wasm,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Measurement {
+    case: Case,
+    input: Input,
+    variant: Variant,
+    cores: usize,
+    rows: u64,
+    seconds: f64,
+    rows_per_second: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.cores {
+        Some(cores) => measure_here(&arguments, cores),
+        None => measure_all(&arguments),
+    }
+}
+
+fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
+    fs::create_dir_all(&arguments.folder)
+        .with_context(|| format!("making {}", arguments.folder.display()))?;
+    write_events(arguments)?;
+    let all_cores = std::thread::available_parallelism()?.get();
+    let mut measurements: Vec<Measurement> = Vec::new();
+    for case in chosen(&arguments.cases) {
+        for input in chosen(&arguments.inputs) {
+            let mut wanted = Vec::new();
+            for variant in chosen(&arguments.variants) {
+                wanted.push((variant, 1));
+                if variant != Variant::HandWritten && all_cores > 1 {
+                    wanted.push((variant, all_cores));
+                }
+            }
+            // Repeats go round, so that a slow minute of the machine falls on all.
+            let mut seconds = vec![Vec::new(); wanted.len()];
+            for _ in 0..arguments.repeats {
+                for (&(variant, cores), seconds) in wanted.iter().zip(&mut seconds) {
+                    seconds.push(measure(arguments, case, input, variant, cores)?);
+                }
+            }
+            for ((variant, cores), mut seconds) in wanted.into_iter().zip(seconds) {
+                seconds.sort_by(f64::total_cmp);
+                let seconds = seconds[seconds.len() / 2];
+                let rows_per_second = arguments.rows as f64 / seconds;
+                eprintln!(
+                    "{case:?} {input:?} {variant:?} {cores}: {:.2} M rows/s",
+                    rows_per_second / 1e6
+                );
+                measurements.push(Measurement {
+                    case,
+                    input,
+                    variant,
+                    cores,
+                    rows: arguments.rows,
+                    seconds,
+                    rows_per_second,
+                });
+            }
+        }
+    }
+    let path = arguments.folder.join("results.json");
+    fs::write(&path, serde_json::to_string_pretty(&measurements)?)?;
+    println!("{}", table(&measurements)?);
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// One measurement in a process of its own.
+fn measure(
+    arguments: &Arguments,
+    case: Case,
+    input: Input,
+    variant: Variant,
+    cores: usize,
+) -> anyhow::Result<f64> {
+    let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+        value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    };
+    let output = Command::new("taskset")
+        .args(["--cpu-list", &format!("0-{}", cores - 1)])
+        .arg(std::env::current_exe()?)
+        .args([
+            "--rows",
+            &arguments.rows.to_string(),
+            "--cores",
+            &cores.to_string(),
+        ])
+        .args(["--case", &name(&|| case.to_possible_value())])
+        .args(["--input", &name(&|| input.to_possible_value())])
+        .args(["--variant", &name(&|| variant.to_possible_value())])
+        .arg("--folder")
+        .arg(&arguments.folder)
+        .arg("--plugin")
+        .arg(&arguments.plugin)
+        .output()
+        .context("starting a measurement under taskset (package util-linux)")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let printed = String::from_utf8(output.stdout)?;
+    printed
+        .trim()
+        .parse()
+        .with_context(|| format!("reading seconds from {printed:?}"))
+}
+
+fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
+    let ([case], [input], [variant]) =
+        (&*arguments.cases, &*arguments.inputs, &*arguments.variants)
+    else {
+        anyhow::bail!("--cores measures one case, input and variant");
+    };
+    let events = events_path(arguments);
+    let batches = match input {
+        Input::Memory => in_memory(&generator(arguments.rows))?,
+        Input::Json => Vec::new(),
+    };
+    let seconds = match (variant, input) {
+        (Variant::HandWritten, Input::Json) => {
+            let started = Instant::now();
+            let lines = fs::read(&events)?;
+            let rows = handwritten::over_lines(*case, &lines)?;
+            ensure!(rows == arguments.rows, "{rows} rows were read");
+            started.elapsed().as_secs_f64()
+        }
+        (Variant::HandWritten, Input::Memory) => {
+            let started = Instant::now();
+            let rows = handwritten::over_columns(*case, &batches);
+            ensure!(rows == arguments.rows, "{rows} rows were read");
+            started.elapsed().as_secs_f64()
+        }
+        (Variant::NativeOperator, _) => {
+            run_pipeline(arguments, *case, cores, batches, &native::NativeLoader)?
+        }
+        (Variant::Wasm, _) => {
+            run_pipeline(arguments, *case, cores, batches, &PluginLoader::new()?)?
+        }
+    };
+    println!("{seconds}");
+    Ok(())
+}
+
+/// Seconds from the first row to the end; plugins are compiled before.
+fn run_pipeline(
+    arguments: &Arguments,
+    case: Case,
+    cores: usize,
+    batches: Vec<RecordBatch>,
+    loader: &dyn Loader,
+) -> anyhow::Result<f64> {
+    let text = pipeline(arguments, case, cores)?;
+    let plan = plan(&text, loader)?;
+    let plan = if batches.is_empty() {
+        plan
+    } else {
+        from_memory(plan, batches, cores)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .enable_all()
+        .build()?;
+    let started = Instant::now();
+    let summary = runtime.block_on(Job::new(plan, Arc::new(SystemClock)).run())?;
+    let seconds = started.elapsed().as_secs_f64();
+    let source = &summary.nodes[0];
+    ensure!(
+        source.rows_in == arguments.rows,
+        "{} rows were read",
+        source.rows_in
+    );
+    for node in &summary.nodes {
+        ensure!(
+            node.failed == 0 && node.rejected == 0,
+            "{} lost rows",
+            node.name
+        );
+    }
+    Ok(seconds)
+}
+
+fn plan(text: &str, loader: &dyn Loader) -> anyhow::Result<Plan> {
+    let config = Config::parse("bench.toml", text).map_err(anyhow::Error::from)?;
+    plan::build(&config, Path::new("."), loader).map_err(anyhow::Error::from)
+}
+
+/// Rows that are there already, dealt out to as many partitions as cores.
+fn from_memory(mut plan: Plan, batches: Vec<RecordBatch>, cores: usize) -> Plan {
+    let mut partitions = vec![Vec::new(); cores];
+    for (index, batch) in batches.into_iter().enumerate() {
+        partitions[index % cores].push(batch);
+    }
+    for node in &mut plan.nodes {
+        if let NodeKind::Source(source) = &mut node.kind {
+            source.connector = SourceConnector::Memory(std::mem::take(&mut partitions));
+        }
+    }
+    plan
+}
+
+fn pipeline(arguments: &Arguments, case: Case, cores: usize) -> anyhow::Result<String> {
+    let operators = match case {
+        Case::Stateless => {
+            r#"
+            [operators.changes]
+            plugin = "cart.changes"
+            input = "events"
+            "#
+        }
+        Case::Tumbling => {
+            r#"
+            [operators.adds]
+            plugin = "cart.adds"
+            input = "events"
+            [operators.added]
+            plugin = "cart.added"
+            input = "adds"
+            key = "user_id"
+            window = { tumbling = "1m" }
+            "#
+        }
+        Case::SlidingTop10 => {
+            r#"
+            [operators.adds]
+            plugin = "cart.adds"
+            input = "events"
+            [operators.item_counts]
+            plugin = "cart.item_counts"
+            input = "adds"
+            key = "item_id"
+            window = { sliding = "60s", every = "5s" }
+            [operators.top]
+            plugin = "cart.top"
+            input = "item_counts"
+            key = ["window_start", "window_end"]
+            window = { tumbling = "5s" }
+            bounds = false
+            "#
+        }
+        Case::Sessions => {
+            r#"
+            [operators.session]
+            plugin = "cart.session"
+            input = "events"
+            key = "user_id"
+            window = { session = "30s" }
+            "#
+        }
+    };
+    let last = match case {
+        Case::Stateless => "changes",
+        Case::Tumbling => "added",
+        Case::SlidingTop10 => "top",
+        Case::Sessions => "session",
+    };
+    let mut text = format!(
+        r#"
+        name = "bench"
+        parallelism = {cores}
+        batch_rows = {BATCH_ROWS}
+        plugins.cart.path = {plugin:?}
+        [sources.events]
+        type = "file"
+        path = {events:?}
+        format = "json"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "{OUT_OF_ORDERNESS_MS}ms" }}
+        fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)" }}
+        "#,
+        plugin = fs::canonicalize(&arguments.plugin)?,
+        events = fs::canonicalize(events_path(arguments))?,
+    );
+    writeln!(
+        text,
+        "{operators}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"{last}\""
+    )?;
+    Ok(text)
+}
+
+fn in_memory(plan: &GeneratorPlan) -> anyhow::Result<Vec<RecordBatch>> {
+    let schema = Arc::new(generator::schema().to_arrow());
+    let events = Events::new(plan, START_MS);
+    let count = plan.count.unwrap_or(0);
+    let batches = (0..count).step_by(BATCH_ROWS).map(|first| {
+        let rows = BATCH_ROWS.min((count - first) as usize);
+        Ok(RecordBatch::try_new(
+            schema.clone(),
+            events.rows(first, rows),
+        )?)
+    });
+    batches.collect()
+}
+
+fn generator(rows: u64) -> GeneratorPlan {
+    GeneratorPlan {
+        seed: 1,
+        rate: None,
+        count: Some(rows),
+        users: 100_000,
+        items: 20_000,
+        start_ms: Some(START_MS),
+        events_per_second: 500.0,
+        jitter_ms: OUT_OF_ORDERNESS_MS as u64,
+        broken_one_in: 0,
+    }
+}
+
+fn events_path(arguments: &Arguments) -> PathBuf {
+    arguments
+        .folder
+        .join(format!("events-{}.jsonl", arguments.rows))
+}
+
+fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
+    let path = events_path(arguments);
+    if path.exists() {
+        return Ok(());
+    }
+    eprintln!("writing {} events to {}", arguments.rows, path.display());
+    let unfinished = path.with_extension("part");
+    let mut file = BufWriter::new(File::create(&unfinished)?);
+    generator::write_json_lines(&generator(arguments.rows), &mut file)?;
+    drop(file);
+    fs::rename(&unfinished, &path)?;
+    Ok(())
+}
+
+fn chosen<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
+    if wanted.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        wanted.to_vec()
+    }
+}
+
+/// A line a case, input and number of cores, with what Wasm is to the others.
+fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header([
+        "M rows/s",
+        "input",
+        "cores",
+        "hand-written",
+        "native operator",
+        "wasm",
+        "wasm/native",
+        "sandbox share",
+        "wasm/hand-written",
+    ]);
+    for wasm in measurements.iter().filter(|m| m.variant == Variant::Wasm) {
+        let beside = |variant: Variant, cores: usize| {
+            measurements
+                .iter()
+                .find(|m| {
+                    m.variant == variant
+                        && m.cores == cores
+                        && (m.case, m.input) == (wasm.case, wasm.input)
+                })
+                .map(|m| m.rows_per_second)
+        };
+        let native = beside(Variant::NativeOperator, wasm.cores);
+        let hand_written = beside(Variant::HandWritten, 1);
+        let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.2}", r / 1e6));
+        let ratio = |other: Option<f64>| {
+            other.map_or("-".to_owned(), |other| {
+                format!("{:.2}", wasm.rows_per_second / other)
+            })
+        };
+        table.add_row([
+            serde_json::to_value(wasm.case)?
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            format!("{:?}", wasm.input).to_lowercase(),
+            wasm.cores.to_string(),
+            rate(hand_written),
+            rate(native),
+            rate(Some(wasm.rows_per_second)),
+            ratio(native),
+            native.map_or("-".to_owned(), |native| {
+                format!("{:.0}%", (1.0 - wasm.rows_per_second / native) * 100.0)
+            }),
+            ratio(hand_written),
+        ]);
+    }
+    Ok(table)
+}

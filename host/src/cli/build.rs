@@ -1,0 +1,302 @@
+//! Decides how a plugin's crate becomes the `.wasm` file that pipelines name:
+//! cargo builds it, the loader looks at it, and only a good one is put in place.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::logic::{LoadError, Loader, ModuleInfo};
+
+const TARGET: &str = "wasm32-wasip2";
+
+/// A plugin that was built, found good and put in place.
+#[derive(Clone, Debug)]
+pub struct Built {
+    pub plugin: ModuleInfo,
+    /// `NAME.wasm` beside the crate's Cargo.toml.
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(
+        "there is no Cargo.toml in `{}` or above it. Name the folder of a plugin's crate, \
+         or make one: `sluicebox new plugin NAME`", .0.display()
+    )]
+    NoCrate(PathBuf),
+    #[error("`{}` is a workspace and no plugin. Name one of its crates: {}", .manifest.display(), listed(.plugins))]
+    Workspace {
+        manifest: PathBuf,
+        plugins: Vec<PathBuf>,
+    },
+    #[error(
+        "crate `{name}` is no plugin: it makes no cdylib. Put this into {}:\n\n\
+         [lib]\ncrate-type = [\"cdylib\", \"rlib\"]", .manifest.display()
+    )]
+    NoLibrary { name: String, manifest: PathBuf },
+    #[error("this Rust cannot build plugins yet. Add the target with: rustup target add {TARGET}")]
+    NoTarget,
+    #[error("cannot run `{program}`: {cause}. Install Rust with rustup, or put it on the PATH")]
+    Program { program: String, cause: io::Error },
+    #[error("cargo cannot read `{}`:\n{message}", .manifest.display())]
+    Metadata { manifest: PathBuf, message: String },
+    #[error("crate `{name}` does not build; see above")]
+    Failed { name: String },
+    #[error(
+        "cargo built crate `{name}` and named no .wasm file: this is a bug of ours, or a cargo newer than we know"
+    )]
+    NoArtifact { name: String },
+    #[error("crate `{name}` builds and is no usable plugin: {cause}")]
+    Unusable { name: String, cause: LoadError },
+    #[error("cannot put the plugin at `{}`: {cause}", .path.display())]
+    Place { path: PathBuf, cause: io::Error },
+}
+
+/// Builds the crate at `path` (its folder, a folder in it, or its Cargo.toml).
+/// Cargo's own words go to stderr as it works.
+pub fn build(path: &Path, loader: &dyn Loader) -> Result<Built, BuildError> {
+    let package = find(path)?;
+    check_target(&package.folder)?;
+    let artifact = compile(&package)?;
+    let module = loader
+        .load(&artifact)
+        .map_err(|cause| BuildError::Unusable {
+            name: package.name.clone(),
+            cause,
+        })?;
+    let placed = package.folder.join(format!("{}.wasm", package.name));
+    let bytes = place(&artifact, &placed).map_err(|cause| BuildError::Place {
+        path: placed.clone(),
+        cause,
+    })?;
+    Ok(Built {
+        plugin: module.info().clone(),
+        path: placed,
+        bytes,
+    })
+}
+
+struct Package {
+    name: String,
+    manifest: PathBuf,
+    folder: PathBuf,
+}
+
+/// The parts of `cargo metadata` that matter here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<MetadataPackage>,
+}
+
+#[derive(Deserialize)]
+struct MetadataPackage {
+    name: String,
+    manifest_path: PathBuf,
+    targets: Vec<MetadataTarget>,
+}
+
+#[derive(Deserialize)]
+struct MetadataTarget {
+    crate_types: Vec<String>,
+}
+
+/// A line of what `cargo build` says to programs.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    manifest_path: PathBuf,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+fn find(path: &Path) -> Result<Package, BuildError> {
+    let manifest = manifest_of(path).ok_or_else(|| BuildError::NoCrate(path.to_owned()))?;
+    let metadata = metadata(&manifest)?;
+    let plugins = metadata
+        .packages
+        .iter()
+        .filter(|package| package.is_cdylib());
+    let Some(package) = metadata
+        .packages
+        .iter()
+        .find(|package| package.manifest_path == manifest)
+    else {
+        let plugins = plugins
+            .filter_map(|package| package.manifest_path.parent())
+            .map(Path::to_owned)
+            .collect();
+        return Err(BuildError::Workspace { manifest, plugins });
+    };
+    if !package.is_cdylib() {
+        return Err(BuildError::NoLibrary {
+            name: package.name.clone(),
+            manifest,
+        });
+    }
+    let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Package {
+        name: package.name.clone(),
+        manifest,
+        folder,
+    })
+}
+
+impl MetadataPackage {
+    fn is_cdylib(&self) -> bool {
+        let mut crate_types = self.targets.iter().flat_map(|target| &target.crate_types);
+        crate_types.any(|crate_type| crate_type == "cdylib")
+    }
+}
+
+fn manifest_of(path: &Path) -> Option<PathBuf> {
+    let path = path.canonicalize().ok()?;
+    let folder = if path.is_dir() { &path } else { path.parent()? };
+    folder
+        .ancestors()
+        .map(|folder| folder.join("Cargo.toml"))
+        .find(|manifest| manifest.is_file())
+}
+
+fn metadata(manifest: &Path) -> Result<Metadata, BuildError> {
+    let refuse = |message: String| BuildError::Metadata {
+        manifest: manifest.to_owned(),
+        message,
+    };
+    // Without `--no-deps` cargo would want every platform's dependencies.
+    let output = output(
+        cargo()
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .arg("--manifest-path")
+            .arg(manifest),
+    )?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(refuse(message.trim_end().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|cause| refuse(cause.to_string()))
+}
+
+/// Asked in the crate's folder, where a toolchain file may choose another Rust.
+fn check_target(folder: &Path) -> Result<(), BuildError> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    let output = output(
+        rustc
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .current_dir(folder)
+            .stdin(Stdio::null()),
+    )?;
+    let libraries = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && Path::new(libraries.trim_end()).is_dir() {
+        Ok(())
+    } else {
+        Err(BuildError::NoTarget)
+    }
+}
+
+fn compile(package: &Package) -> Result<PathBuf, BuildError> {
+    let output = output(
+        cargo()
+            .args(["build", "--release", "--target", TARGET])
+            .arg("--message-format=json-render-diagnostics")
+            .args(["--package", &package.name, "--manifest-path"])
+            .arg(&package.manifest)
+            .current_dir(&package.folder)
+            .stderr(Stdio::inherit()),
+    )?;
+    if !output.status.success() {
+        return Err(BuildError::Failed {
+            name: package.name.clone(),
+        });
+    }
+    output
+        .stdout
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Message>(line).ok())
+        .filter(|message| {
+            message.reason == "compiler-artifact" && message.manifest_path == package.manifest
+        })
+        .flat_map(|message| message.filenames)
+        .find(|file| {
+            file.extension()
+                .is_some_and(|extension| extension == "wasm")
+        })
+        .ok_or_else(|| BuildError::NoArtifact {
+            name: package.name.clone(),
+        })
+}
+
+/// Put beside its place and renamed into it, so that nobody ever reads half a
+/// plugin.
+fn place(artifact: &Path, placed: &Path) -> io::Result<u64> {
+    let beside = placed.with_extension("wasm.new");
+    let bytes = fs::copy(artifact, &beside)?;
+    fs::rename(&beside, placed)?;
+    Ok(bytes)
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(program());
+    cargo.stdin(Stdio::null());
+    cargo
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or("cargo".into())
+}
+
+fn output(command: &mut Command) -> Result<std::process::Output, BuildError> {
+    command.output().map_err(|cause| BuildError::Program {
+        program: command.get_program().to_string_lossy().into_owned(),
+        cause,
+    })
+}
+
+fn listed(plugins: &[PathBuf]) -> String {
+    if plugins.is_empty() {
+        return "none of them makes a cdylib".to_owned();
+    }
+    let names: Vec<String> = plugins
+        .iter()
+        .map(|plugin| format!("`{}`", plugin.display()))
+        .collect();
+    names.join(", ")
+}
+
+impl fmt::Display for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ModuleInfo {
+            name,
+            version,
+            operators,
+            ..
+        } = &self.plugin;
+        let kibibytes = self.bytes.div_ceil(1024);
+        write!(
+            f,
+            "{} ({kibibytes} KiB): plugin {name} {version}",
+            self.path.display()
+        )?;
+        let width = operators
+            .iter()
+            .map(|operator| operator.name.len())
+            .max()
+            .unwrap_or(0);
+        for operator in operators {
+            let (name, kind) = (&operator.name, operator.kind.name());
+            let about = operator.doc.lines().next().unwrap_or_default();
+            let line = format!("  {name:width$}  {kind:9}  {about}");
+            write!(f, "\n{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

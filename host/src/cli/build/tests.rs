@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::logic::{Kind, Module, OperatorInfo};
+use crate::schema::Schema;
+
+/// Takes nothing for a plugin.
+struct Strict;
+
+impl Loader for Strict {
+    fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
+        Err(LoadError(format!("{} is refused", path.display())))
+    }
+}
+
+fn crate_with(manifest: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    fs::create_dir(folder.path().join("src")).expect("writable");
+    fs::write(folder.path().join("src/lib.rs"), "").expect("writable");
+    fs::write(folder.path().join("Cargo.toml"), manifest).expect("writable");
+    folder
+}
+
+const PLUGIN: &str = "[package]\nname = \"shop-floor\"\nedition = \"2024\"\n\
+    [lib]\ncrate-type = [\"cdylib\"]\n[workspace]\n";
+
+#[test]
+fn a_crate_is_found_from_inside_it() {
+    let folder = crate_with(PLUGIN);
+    let root = folder.path().canonicalize().expect("it is there");
+    for inside in ["", "src", "src/lib.rs", "Cargo.toml"] {
+        let package = find(&folder.path().join(inside)).expect("there is a crate");
+        assert_eq!(
+            (package.name.as_str(), &package.folder),
+            ("shop-floor", &root)
+        );
+    }
+}
+
+#[test]
+fn what_is_no_plugin_says_what_to_do() {
+    let said = |path: &Path| match build(path, &Strict) {
+        Ok(built) => panic!("{} was built", built.path.display()),
+        Err(error) => error.to_string(),
+    };
+    assert!(said(Path::new("/nowhere")).contains("sluicebox new plugin"));
+
+    let library = crate_with("[package]\nname = \"plain\"\n[workspace]\n");
+    assert!(said(library.path()).contains("crate-type = [\"cdylib\", \"rlib\"]"));
+
+    let broken = crate_with("[package]\nname = 1\n");
+    assert!(said(broken.path()).contains("invalid type"));
+
+    let workspace = crate_with("[workspace]\nmembers = [\"inner\"]\n");
+    let inner = workspace.path().join("inner");
+    fs::create_dir_all(inner.join("src")).expect("writable");
+    fs::write(inner.join("src/lib.rs"), "").expect("writable");
+    fs::write(
+        inner.join("Cargo.toml"),
+        PLUGIN.replace("[workspace]\n", ""),
+    )
+    .expect("writable");
+    assert!(said(workspace.path()).contains("/inner`"));
+}
+
+#[test]
+fn a_library_that_is_no_component_of_ours_is_not_put_in_place() {
+    let folder = crate_with(PLUGIN);
+    let error = build(folder.path(), &Strict).expect_err("the loader refuses all");
+    assert!(
+        error
+            .to_string()
+            .starts_with("crate `shop-floor` builds and is no usable plugin: "),
+        "{error}"
+    );
+    assert!(!folder.path().join("shop-floor.wasm").exists());
+}
+
+#[test]
+fn what_was_built_is_told_in_a_line_an_operator() {
+    let operator = |name: &str, kind, doc: &str| OperatorInfo {
+        name: name.to_owned(),
+        doc: doc.to_owned(),
+        kind,
+        inputs: Vec::new(),
+        output: Arc::new(Schema::default()),
+        state: Arc::new(Schema::default()),
+        parameters: Vec::new(),
+    };
+    let built = Built {
+        plugin: ModuleInfo {
+            name: "shop".to_owned(),
+            version: "1.2.3".to_owned(),
+            doc: String::new(),
+            operators: vec![
+                operator(
+                    "clean",
+                    Kind::Filter,
+                    "Takes out the bad ones.\n\nAll of them.",
+                ),
+                operator("revenue", Kind::Aggregate, ""),
+            ],
+        },
+        path: "shop.wasm".into(),
+        bytes: 1025,
+    };
+    expect_test::expect![[r#"
+        shop.wasm (2 KiB): plugin shop 1.2.3
+          clean    filter     Takes out the bad ones.
+          revenue  aggregate"#]]
+    .assert_eq(&built.to_string());
+}

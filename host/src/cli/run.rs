@@ -1,0 +1,58 @@
+//! `sluicebox run`: a pipeline from its file to its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::status::{Status, StatusStyle};
+use super::{Trouble, load, loader};
+use crate::clock::SystemClock;
+use crate::run::Job;
+
+#[derive(Args)]
+pub struct RunArguments {
+    /// The pipeline's TOML file
+    pipeline: PathBuf,
+    /// Show no progress, only errors
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+    /// Progress every second and the summary, as JSON lines on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
+    let plan = load(&arguments.pipeline, &loader()?)?;
+    let style = match (arguments.json, arguments.quiet) {
+        (true, _) => StatusStyle::Json,
+        (_, true) => StatusStyle::Quiet,
+        _ => StatusStyle::People,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble::Failed(error.into()))?;
+    runtime.block_on(async {
+        let job = Job::new(plan, Arc::new(SystemClock));
+        let status = Status::start(style, job.progress());
+        let stop = job.stop();
+        tokio::spawn(async move {
+            // Twice is in earnest.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                tracing::info!(
+                    "stopping: what is under way is finished; once more to quit at once"
+                );
+                stop.ask();
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        });
+        let ended = job.run().await;
+        status.end(ended.as_ref().ok());
+        ended
+            .map(drop)
+            .map_err(|error| Trouble::Failed(error.into()))
+    })
+}

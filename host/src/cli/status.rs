@@ -1,0 +1,308 @@
+//! What people see of a run: a line a node while it goes on, a table at its end.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::progress::{NodeProgress, NodeSnapshot, Role};
+use crate::run::Summary;
+
+/// How often live lines are drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(250);
+/// How often progress is written where there is no terminal to draw on.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+/// How often progress is written as JSON.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusStyle {
+    Quiet,
+    /// JSON lines on stdout.
+    Json,
+    /// Live lines on a terminal's stderr, plain ones elsewhere.
+    People,
+}
+
+/// Shows progress until it is ended.
+pub struct Status {
+    style: StatusStyle,
+    ticker: Option<tokio::task::JoinHandle<()>>,
+    bars: Option<MultiProgress>,
+}
+
+/// The live lines on the terminal, if any: what else is printed makes room.
+static LIVE: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Prints without tearing the live lines apart.
+pub fn print_beside<T>(print: impl FnOnce() -> T) -> T {
+    match LIVE.get() {
+        Some(bars) => bars.suspend(print),
+        None => print(),
+    }
+}
+
+/// Where the log goes: stderr, beside the live lines.
+#[derive(Clone, Copy, Debug)]
+pub struct LogWriter;
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LogWriter;
+
+    fn make_writer(&'a self) -> LogWriter {
+        LogWriter
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        print_beside(|| stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        stderr().flush()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum JsonLine<'a> {
+    Progress {
+        seconds: f64,
+        nodes: &'a [NodeSnapshot],
+    },
+    Summary(&'a Summary),
+}
+
+impl Status {
+    pub fn start(style: StatusStyle, nodes: Vec<Arc<NodeProgress>>) -> Self {
+        let live = style == StatusStyle::People && stderr().is_terminal();
+        let bars = live.then(|| LIVE.get_or_init(MultiProgress::new).clone());
+        let ticker = match style {
+            StatusStyle::Quiet => None,
+            StatusStyle::Json => Some(tokio::spawn(write_json(nodes))),
+            StatusStyle::People => Some(match &bars {
+                Some(bars) => tokio::spawn(draw(nodes, bars.clone())),
+                None => tokio::spawn(write_lines(nodes)),
+            }),
+        };
+        Status {
+            style,
+            ticker,
+            bars,
+        }
+    }
+
+    /// Ends the live lines and shows the summary of a run that did not fail.
+    pub fn end(self, summary: Option<&Summary>) {
+        if let Some(ticker) = self.ticker {
+            ticker.abort();
+        }
+        if let Some(bars) = &self.bars {
+            // Nothing to draw on any more is no reason to fail.
+            let _ = bars.clear();
+        }
+        match (summary, self.style) {
+            (Some(summary), StatusStyle::People) => eprintln!("{}", table(summary)),
+            (Some(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
+            _ => {}
+        }
+    }
+}
+
+async fn draw(nodes: Vec<Arc<NodeProgress>>, bars: MultiProgress) {
+    let width = nodes
+        .iter()
+        .map(|node| node.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let lines: Vec<ProgressBar> = nodes
+        .iter()
+        .map(|_| {
+            let bar = bars.add(ProgressBar::no_length());
+            bar.with_style(
+                ProgressStyle::with_template("{msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            )
+        })
+        .collect();
+    let mut rates = Rates::new(&nodes);
+    loop {
+        tokio::time::sleep(DRAW_EVERY).await;
+        for (line, (snapshot, rate)) in lines.iter().zip(rates.next(&nodes)) {
+            line.set_message(describe(&snapshot, rate, width));
+        }
+    }
+}
+
+async fn write_lines(nodes: Vec<Arc<NodeProgress>>) {
+    let mut rates = Rates::new(&nodes);
+    loop {
+        tokio::time::sleep(WRITE_EVERY).await;
+        for (snapshot, rate) in rates.next(&nodes) {
+            eprintln!("{}", describe(&snapshot, rate, 0));
+        }
+    }
+}
+
+async fn write_json(nodes: Vec<Arc<NodeProgress>>) {
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(JSON_EVERY).await;
+        let snapshots: Vec<NodeSnapshot> = nodes.iter().map(|node| node.snapshot()).collect();
+        let seconds = started.elapsed().as_secs_f64();
+        print_json(&JsonLine::Progress {
+            seconds,
+            nodes: &snapshots,
+        });
+    }
+}
+
+fn print_json(line: &JsonLine<'_>) {
+    match serde_json::to_string(line) {
+        Ok(text) => println!("{text}"),
+        Err(error) => tracing::error!("progress could not be written as JSON: {error}"),
+    }
+}
+
+/// Rows a second since the last look.
+struct Rates {
+    last: Vec<(u64, u64)>,
+    at: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Rate {
+    rows_in: f64,
+    rows_out: f64,
+}
+
+impl Rates {
+    fn new(nodes: &[Arc<NodeProgress>]) -> Self {
+        Rates {
+            last: vec![(0, 0); nodes.len()],
+            at: Instant::now(),
+        }
+    }
+
+    fn next(&mut self, nodes: &[Arc<NodeProgress>]) -> Vec<(NodeSnapshot, Rate)> {
+        let seconds = self.at.elapsed().as_secs_f64().max(1e-3);
+        self.at = Instant::now();
+        let rated = nodes.iter().zip(&mut self.last).map(|(node, last)| {
+            let snapshot = node.snapshot();
+            let rate = Rate {
+                rows_in: (snapshot.rows_in - last.0) as f64 / seconds,
+                rows_out: (snapshot.rows_out - last.1) as f64 / seconds,
+            };
+            *last = (snapshot.rows_in, snapshot.rows_out);
+            (snapshot, rate)
+        });
+        rated.collect()
+    }
+}
+
+fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
+    let mut line = format!("{:width$}", node.name);
+    if node.role != Role::Source {
+        line += &format!("  in {:>8}/s", short(rate.rows_in));
+    }
+    if node.role != Role::Sink {
+        line += &format!("  out {:>8}/s", short(rate.rows_out));
+    }
+    line += &format!(
+        "  total {:>8}",
+        short(node.rows_in.max(node.rows_out) as f64)
+    );
+    if let Some(watermark) = node.watermark_ms {
+        line += &format!("  watermark {}", time(watermark));
+    }
+    for (count, what) in [
+        (node.late, "late"),
+        (node.rejected, "rejected"),
+        (node.failed, "failed"),
+    ] {
+        if count > 0 {
+            line += &format!("  {what} {count}");
+        }
+    }
+    if let Some(read) = node.read {
+        line += &format!("  {:.0}% read", read * 100.0);
+    }
+    line
+}
+
+fn table(summary: &Summary) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["node", "rows in", "rows out", "late", "rejected", "failed"]);
+    for node in &summary.nodes {
+        let counts = [
+            node.rows_in,
+            node.rows_out,
+            node.late,
+            node.rejected,
+            node.failed,
+        ];
+        let mut row = vec![node.name.clone()];
+        row.extend(counts.iter().enumerate().map(|(column, &count)| {
+            let absent = (column == 1 && node.role == Role::Sink) || (column >= 2 && count == 0);
+            if absent {
+                "-".to_owned()
+            } else {
+                count.to_string()
+            }
+        }));
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let rows: u64 = summary
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Source)
+        .map(|node| node.rows_in)
+        .sum();
+    let ending = if summary.stopped {
+        "stopped; open windows were not fired"
+    } else {
+        "done"
+    };
+    format!(
+        "{table}\n{}: {ending} after {:.1} s, {} rows/s read",
+        summary.pipeline,
+        summary.seconds,
+        short(rows as f64 / summary.seconds.max(1e-9)),
+    )
+}
+
+/// `1234567` as `1.23M`.
+fn short(number: f64) -> String {
+    match number {
+        n if n >= 1e9 => format!("{:.2}G", n / 1e9),
+        n if n >= 1e6 => format!("{:.2}M", n / 1e6),
+        n if n >= 1e4 => format!("{:.1}k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}
+
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_enough_to_read() {
+        let shorts = [0.4, 999.0, 9999.0, 12_345.0, 1_234_567.0, 2e9].map(short);
+        assert_eq!(shorts, ["0", "999", "9999", "12.3k", "1.23M", "2.00G"]);
+    }
+}

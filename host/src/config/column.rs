@@ -1,0 +1,269 @@
+//! Decides what a source's field may be: `"utf8?"`, `"list<int64>"`,
+//! `"add|remove"`, nested tables.
+
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::reader::Value;
+use super::suggest;
+use crate::plan::TimestampFormat;
+use crate::schema::{DataType, Field};
+
+/// A field of a source.
+#[derive(Debug)]
+pub struct Column {
+    pub field: Field,
+    /// Where it is named.
+    pub place: Span,
+    /// Of the timestamps in it, depth first.
+    pub timestamp_formats: Vec<TimestampFormat>,
+}
+
+/// Deeper nesting is a mistake, or an attack on the stack.
+const DEPTH_MAX: usize = 16;
+
+pub(super) fn read(
+    name: Spanned<String>,
+    value: &Value,
+    mistakes: &mut Diagnostics,
+) -> Option<Column> {
+    let mut timestamp_formats = Vec::new();
+    let field = Reader {
+        formats: &mut timestamp_formats,
+        mistakes,
+    }
+    .field(&name, value, 0)?;
+    Some(Column {
+        field,
+        place: name.span(),
+        timestamp_formats,
+    })
+}
+
+struct Reader<'r> {
+    formats: &'r mut Vec<TimestampFormat>,
+    mistakes: &'r mut Diagnostics,
+}
+
+impl Reader<'_> {
+    fn field(&mut self, name: &Spanned<String>, value: &Value, depth: usize) -> Option<Field> {
+        let written = name.get_ref().as_str();
+        if depth > DEPTH_MAX {
+            let message = format!("{} is nested more than {DEPTH_MAX} deep", value.what());
+            self.mistakes
+                .push(Mistake::new(message).at(name.span(), ""));
+            return None;
+        }
+        if written.trim_end_matches('?').is_empty() {
+            let message = format!("{}: a field needs a name", value.what());
+            self.mistakes
+                .push(Mistake::new(message).at(name.span(), ""));
+            return None;
+        }
+        match value.raw() {
+            DeValue::String(text) => {
+                let (data_type, nullable) = self.written(text, value)?;
+                Some(Field::new(written, data_type, nullable))
+            }
+            // A table has no place for a `?` but its name.
+            DeValue::Table(_) => {
+                let (name, nullable) = optional(written);
+                let members = self.members(value, depth)?;
+                Some(Field::new(name, DataType::Record(members), nullable))
+            }
+            DeValue::Array(elements) if elements.len() == 1 => {
+                let element = value.element(&elements[0]);
+                if !matches!(element.raw(), DeValue::Table(_)) {
+                    self.refuse(value);
+                    return None;
+                }
+                let (name, nullable) = optional(written);
+                let members = self.members(&element, depth)?;
+                let element = Field::new("item", DataType::Record(members), false);
+                Some(Field::new(
+                    name,
+                    DataType::List(Arc::new(element)),
+                    nullable,
+                ))
+            }
+            _ => {
+                self.refuse(value);
+                None
+            }
+        }
+    }
+
+    fn members(&mut self, value: &Value, depth: usize) -> Option<Arc<[Field]>> {
+        let table = value.table(self.mistakes)?;
+        let members: Vec<Option<Field>> = table
+            .into_entries()
+            .map(|(name, value)| self.field(&name, &value, depth + 1))
+            .collect();
+        if members.is_empty() {
+            let message = format!("{} is a record without members", value.what());
+            self.mistakes.push(
+                Mistake::new(message)
+                    .at(value.span(), "")
+                    .help("name them with their types, such as { street = \"utf8\" }"),
+            );
+            return None;
+        }
+        members.into_iter().collect()
+    }
+
+    fn refuse(&mut self, value: &Value) {
+        value.refuse(
+            "a type, such as \"utf8\", \"list<int64>\", { street = \"utf8\" } or [{ sku = \"utf8\" }]",
+            self.mistakes,
+        );
+    }
+
+    fn written(&mut self, text: &str, value: &Value) -> Option<(DataType, bool)> {
+        let parsed = parse_type(text, self.formats, 0);
+        if let Err(problem) = &parsed {
+            self.mistakes.push(
+                Mistake::new(format!("{}: {}", value.what(), problem.message))
+                    .at(value.span(), "")
+                    .help(problem.help.clone()),
+            );
+        }
+        parsed.ok()
+    }
+}
+
+struct Problem {
+    message: String,
+    help: String,
+}
+
+/// `type`, `type?`.
+fn parse_type(
+    text: &str,
+    formats: &mut Vec<TimestampFormat>,
+    depth: usize,
+) -> Result<(DataType, bool), Problem> {
+    let (text, nullable) = optional(text.trim());
+    let text = text.trim();
+    Ok((parse_bare(text, formats, depth)?, nullable))
+}
+
+fn parse_bare(
+    text: &str,
+    formats: &mut Vec<TimestampFormat>,
+    depth: usize,
+) -> Result<DataType, Problem> {
+    if let Some((_, plain)) = PLAIN.iter().find(|(name, _)| *name == text) {
+        return Ok(plain.clone());
+    }
+    if let Some((_, format)) = TIMESTAMPS.iter().find(|(name, _)| *name == text) {
+        formats.push(*format);
+        return Ok(DataType::Timestamp);
+    }
+    let element = text
+        .strip_prefix("list<")
+        .and_then(|rest| rest.strip_suffix('>'));
+    if let Some(element) = element {
+        if depth >= DEPTH_MAX {
+            return Err(Problem {
+                message: format!("lists are nested more than {DEPTH_MAX} deep"),
+                help: "make it flatter".into(),
+            });
+        }
+        let (data_type, nullable) = parse_type(element, formats, depth + 1)?;
+        let element = Field::new("item", data_type, nullable);
+        return Ok(DataType::List(Arc::new(element)));
+    }
+    if text.contains('|') {
+        return parse_symbols(text);
+    }
+    Err(unknown(text))
+}
+
+fn parse_symbols(text: &str) -> Result<DataType, Problem> {
+    let symbols: Vec<String> = text.split('|').map(|s| s.trim().to_owned()).collect();
+    let problem = |message: String| Problem {
+        message,
+        help: "symbols are different texts with | between them, such as \"add|remove|view\"".into(),
+    };
+    for (i, symbol) in symbols.iter().enumerate() {
+        if symbol.is_empty() {
+            return Err(problem(format!("`{text}` has an empty symbol")));
+        }
+        if symbols[..i].contains(symbol) {
+            return Err(problem(format!("`{text}` has the symbol `{symbol}` twice")));
+        }
+    }
+    Ok(DataType::Symbol(symbols.into()))
+}
+
+fn unknown(text: &str) -> Problem {
+    let message = format!("`{text}` is not a type");
+    let plain = PLAIN.iter().map(|(name, _)| *name);
+    let names = plain.chain(["timestamp", "list<…>"]);
+    if let Some(format) = text.strip_prefix("timestamp") {
+        return Problem {
+            message: format!(
+                "a timestamp cannot be `{}`",
+                format.trim_matches(['(', ')'])
+            ),
+            help: "write timestamp, timestamp(ms), timestamp(s) or timestamp(rfc3339)".into(),
+        };
+    }
+    let lower = text.to_ascii_lowercase();
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(names, _)| names.contains(&lower.as_str()));
+    let help = match elsewhere {
+        Some((_, here)) => format!("it is called `{here}` here"),
+        None => suggest::help(text, "types", names),
+    };
+    Problem { message, help }
+}
+
+/// `note?` as (`note`, true).
+fn optional(text: &str) -> (&str, bool) {
+    match text.strip_suffix('?') {
+        Some(text) => (text, true),
+        None => (text, false),
+    }
+}
+
+const PLAIN: &[(&str, DataType)] = &[
+    ("bool", DataType::Bool),
+    ("int8", DataType::Int8),
+    ("int16", DataType::Int16),
+    ("int32", DataType::Int32),
+    ("int64", DataType::Int64),
+    ("uint8", DataType::UInt8),
+    ("uint16", DataType::UInt16),
+    ("uint32", DataType::UInt32),
+    ("uint64", DataType::UInt64),
+    ("float32", DataType::Float32),
+    ("float64", DataType::Float64),
+    ("utf8", DataType::Utf8),
+    ("bytes", DataType::Bytes),
+];
+
+const TIMESTAMPS: &[(&str, TimestampFormat)] = &[
+    ("timestamp", TimestampFormat::Any),
+    ("timestamp(ms)", TimestampFormat::Ms),
+    ("timestamp(s)", TimestampFormat::Seconds),
+    ("timestamp(rfc3339)", TimestampFormat::Rfc3339),
+];
+
+/// What other systems call the types.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (&["string", "str", "text", "varchar", "char"], "utf8"),
+    (&["int", "integer", "long", "bigint", "i64"], "int64"),
+    (&["i32"], "int32"),
+    (&["u64"], "uint64"),
+    (&["u32"], "uint32"),
+    (&["double", "number", "f64", "decimal"], "float64"),
+    (&["float", "real", "f32"], "float32"),
+    (&["boolean"], "bool"),
+    (&["datetime", "date", "time"], "timestamp"),
+    (&["binary", "blob"], "bytes"),
+];

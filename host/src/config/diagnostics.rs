@@ -1,0 +1,284 @@
+//! Decides how mistakes in a pipeline's file reach a person: all at once, each
+//! with its place, what was expected there, and what to do.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::ops::Range;
+
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
+    SourceCode, SourceSpan, SpanContents,
+};
+
+use super::Origin;
+
+/// Bytes of the pipeline's file.
+pub type Span = Range<usize>;
+
+/// What is wrong (or odd) in one pipeline's file.
+#[derive(Debug)]
+pub struct Diagnostics {
+    origin: Origin,
+    mistakes: Vec<Mistake>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mistake {
+    pub severity: Severity,
+    pub message: String,
+    /// Places, each with what is to be seen there; the first is the main one.
+    pub labels: Vec<(Span, String)>,
+    pub help: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    /// It runs all the same.
+    Warning,
+}
+
+/// How diagnostics are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Colours, line drawing, wrapped at so many columns.
+    Terminal { width: usize },
+    /// ASCII, one message a line: for files, pipes and tests.
+    Plain,
+}
+
+/// More at once helps nobody.
+const SHOWN_MAX: usize = 50;
+
+impl Mistake {
+    pub fn new(message: impl Into<String>) -> Self {
+        Mistake {
+            severity: Severity::Error,
+            message: message.into(),
+            labels: Vec::new(),
+            help: None,
+        }
+    }
+
+    pub fn warning(message: impl Into<String>) -> Self {
+        Mistake {
+            severity: Severity::Warning,
+            ..Mistake::new(message)
+        }
+    }
+
+    pub fn at(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.labels.push((span, label.into()));
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn start(&self) -> usize {
+        self.labels.first().map_or(0, |(span, _)| span.start)
+    }
+}
+
+impl Diagnostics {
+    pub fn new(origin: Origin) -> Self {
+        Diagnostics {
+            origin,
+            mistakes: Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// Unless its line has one already: what a parser says after the first is
+    /// mostly its own confusion.
+    pub(super) fn push_once_a_line(&mut self, mistake: Mistake) {
+        let line = self.line_and_column(mistake.start()).0;
+        let seen = |other: &Mistake| self.line_and_column(other.start()).0 == line;
+        if !self.mistakes.iter().any(seen) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    /// In the order of the file.
+    pub fn sorted(mut self) -> Self {
+        self.mistakes.sort_by_key(Mistake::start);
+        self
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+        self.mistakes.iter()
+    }
+
+    /// Both counted from 1, columns in characters.
+    pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.origin.text[..self.origin.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = 1 + before.matches('\n').count();
+        (line, 1 + before[line_start..].chars().count())
+    }
+
+    pub fn render(&self, look: Look) -> String {
+        let handler = match look {
+            Look::Terminal { width } => {
+                GraphicalReportHandler::new_themed(GraphicalTheme::unicode()).with_width(width)
+            }
+            Look::Plain => GraphicalReportHandler::new_themed(GraphicalTheme::none())
+                .with_width(usize::MAX)
+                .with_wrap_lines(false),
+        }
+        .with_links(false)
+        .with_context_lines(1);
+        let source = Lines(&self.origin);
+        let mut text = String::new();
+        for mistake in self.mistakes.iter().take(SHOWN_MAX) {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            let report = Report {
+                mistake,
+                source: &source,
+            };
+            if handler.render_report(&mut text, &report).is_err() {
+                text.push_str(&mistake.message);
+                text.push('\n');
+            }
+        }
+        if let Some(more @ 1..) = self.mistakes.len().checked_sub(SHOWN_MAX) {
+            text.push_str(&format!("\n  and {more} more\n"));
+        }
+        text
+    }
+}
+
+impl Look {
+    /// For what is written to stderr.
+    pub fn for_stderr() -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if no_colour || !std::io::stderr().is_terminal() {
+            return Look::Plain;
+        }
+        let mut terminal = comfy_table::Table::new();
+        let width = terminal.use_stderr().width().unwrap_or(100);
+        Look::Terminal {
+            width: width.into(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(Look::Plain).trim_end())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A mistake together with the file it is in, as miette draws it.
+struct Report<'a> {
+    mistake: &'a Mistake,
+    source: &'a Lines<'a>,
+}
+
+impl fmt::Debug for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mistake.fmt(f)
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.mistake.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl miette::Diagnostic for Report<'_> {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.mistake.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        let help = self.mistake.help.as_ref()?;
+        Some(Box::new(help))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let labels = self
+            .mistake
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(i, (span, label))| {
+                let text = Some(label.clone()).filter(|label| !label.is_empty());
+                let (start, length) = (span.start, span.len());
+                if i == 0 {
+                    LabeledSpan::new_primary_with_span(text, (start, length))
+                } else {
+                    LabeledSpan::new(text, start, length)
+                }
+            });
+        Some(Box::new(labels))
+    }
+}
+
+/// The file, shown in the whole lines that a place touches and no more: places
+/// far apart are shown apart.
+struct Lines<'a>(&'a Origin);
+
+impl SourceCode for Lines<'_> {
+    /// `before` is 0 when miette asks for the place's own line and column, and
+    /// more when it asks for what to show.
+    fn read_span<'b>(
+        &'b self,
+        span: &SourceSpan,
+        before: usize,
+        _after: usize,
+    ) -> Result<Box<dyn SpanContents<'b> + 'b>, MietteError> {
+        let text: &str = &self.0.text;
+        let start = text.floor_char_boundary(span.offset());
+        let end = text
+            .floor_char_boundary(span.offset() + span.len())
+            .max(start);
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let newline = text[start..end]
+            .strip_suffix('\n')
+            .map_or(end, |rest| start + rest.len());
+        let line_end = text[newline..]
+            .find('\n')
+            .map_or(text.len(), |length| newline + length);
+        let shown = &text[line_start..line_end];
+        let column = match before {
+            0 => text[line_start..start].chars().count(),
+            _ => 0,
+        };
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.0.file.clone(),
+            shown.as_bytes(),
+            (line_start, shown.len()).into(),
+            text[..line_start].matches('\n').count(),
+            column,
+            1 + shown.matches('\n').count(),
+        )))
+    }
+}

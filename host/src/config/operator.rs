@@ -1,0 +1,480 @@
+//! `[operators.NAME]`: which operator of which plugin, on what, in which window.
+
+use std::fmt;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeValue};
+
+use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::reader::{Table, Value, to_i64};
+use crate::logic;
+use crate::plan::{Bounds, Limits, OnError, TimeDomain, Window};
+
+/// What belongs to aggregates alone is kept even where it makes no sense: the
+/// plan knows what the operator is.
+#[derive(Debug)]
+pub struct Operator {
+    pub name: Spanned<String>,
+    pub operator: Spanned<OperatorName>,
+    pub input: Vec<Spanned<InputName>>,
+    pub parameters: Vec<(Spanned<String>, Spanned<logic::Value>)>,
+    /// Where messages about parameters point that are not there.
+    pub parameters_place: Span,
+    pub on_error: Option<OnError>,
+    pub limits: Limits,
+    pub key: Option<Key>,
+    pub window: Option<Spanned<Window>>,
+    pub allowed_lateness_ms: Option<Setting<i64>>,
+    pub early_every_ms: Option<Setting<i64>>,
+    pub bounds: Option<Setting<BoundsChoice>>,
+}
+
+/// A value with the place of its key.
+#[derive(Debug)]
+pub struct Setting<T> {
+    pub key: Span,
+    pub value: T,
+}
+
+#[derive(Debug)]
+pub struct Key {
+    pub place: Span,
+    pub columns: Vec<Spanned<String>>,
+}
+
+/// `plugin.operator`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorName {
+    pub plugin: String,
+    pub operator: String,
+}
+
+/// `name` or `name.late`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputName {
+    pub node: String,
+    pub late: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundsChoice {
+    Absent,
+    Named(Bounds),
+}
+
+pub(super) fn read(
+    name: Spanned<String>,
+    mut table: Table,
+    mistakes: &mut Diagnostics,
+) -> Option<Operator> {
+    let operator = table
+        .required(
+            "plugin",
+            "a plugin's name and its operator's, such as \"cart.clean\"",
+            mistakes,
+        )
+        .and_then(|value| read_operator_name(&value, mistakes));
+    let input = read_inputs(&mut table, mistakes);
+    let parameters = table.optional("parameters");
+    let parameters_place = parameters.as_ref().map_or(table.place(), Value::key_span);
+    let parameters = parameters.map_or(Some(Vec::new()), |value| read_parameters(&value, mistakes));
+    let on_error = table
+        .optional("on_error")
+        .and_then(|value| read_policy(&value, mistakes));
+    let limits = table
+        .optional("limits")
+        .and_then(|value| value.table(mistakes))
+        .map_or(Limits::default(), |table| read_limits(table, mistakes));
+    let key = table
+        .optional("key")
+        .and_then(|value| read_key(&value, mistakes));
+    let window = table
+        .optional("window")
+        .and_then(|value| read_window(&value, mistakes));
+    let mut duration = |key, least_ms, mistakes: &mut Diagnostics| {
+        let value = table.optional(key)?;
+        Some(Setting {
+            key: value.key_span(),
+            value: value.duration(least_ms, mistakes)?.into_inner(),
+        })
+    };
+    let allowed_lateness_ms = duration("allowed_lateness", 0, mistakes);
+    let early_every_ms = duration("early_every", 1, mistakes);
+    let bounds = table.optional("bounds").and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: read_bounds(&value, mistakes)?,
+        })
+    });
+    table.finish(mistakes);
+    Some(Operator {
+        name,
+        operator: operator?,
+        input: input?,
+        parameters: parameters?,
+        parameters_place,
+        on_error,
+        limits,
+        key,
+        window,
+        allowed_lateness_ms,
+        early_every_ms,
+        bounds,
+    })
+}
+
+fn read_operator_name(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<OperatorName>> {
+    let text = value.text(
+        "a plugin's name and its operator's, such as \"cart.clean\"",
+        mistakes,
+    )?;
+    let parts = text.get_ref().split_once('.');
+    match parts.filter(|(plugin, operator)| !plugin.is_empty() && !operator.is_empty()) {
+        Some((plugin, operator)) => Some(Spanned::new(
+            text.span(),
+            OperatorName {
+                plugin: plugin.to_owned(),
+                operator: operator.to_owned(),
+            },
+        )),
+        None => {
+            mistakes.push(
+                Mistake::new(format!("{} does not name an operator of a plugin", value.what()))
+                    .at(text.span(), "")
+                    .help("write the plugin's name, a dot, and its operator's name, such as \"cart.clean\""),
+            );
+            None
+        }
+    }
+}
+
+/// Of an operator or a sink.
+pub(super) fn read_inputs(
+    table: &mut Table,
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<Spanned<InputName>>> {
+    let meaning = "the source or operator whose rows it takes, or a list of them";
+    let value = table.required("input", meaning, mistakes)?;
+    let wanted = "the name of a source or operator, or a list of names";
+    let inputs = value.one_or_more(wanted, mistakes, read_input)?;
+    if inputs.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} names nothing", value.what()))
+                .at(value.span(), "an empty list")
+                .help(format!("write {meaning}")),
+        );
+        return None;
+    }
+    for (i, input) in inputs.iter().enumerate() {
+        if let Some(first) = inputs[..i].iter().find(|other| *other == input) {
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} names `{}` twice",
+                    value.what(),
+                    input.get_ref()
+                ))
+                .at(input.span(), "again here")
+                .at(first.span(), "first here")
+                .help("name it once: each of its rows would come twice"),
+            );
+            return None;
+        }
+    }
+    Some(inputs)
+}
+
+fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<InputName>> {
+    let text = value.text("the name of a source or operator, in quotes", mistakes)?;
+    let (node, late) = match text.get_ref().split_once('.') {
+        None => (text.get_ref().as_str(), false),
+        Some((node, "late")) => (node, true),
+        Some((node, output)) => {
+            mistakes.push(
+                Mistake::new(format!(
+                    "{}: `{node}` has no output `{output}`",
+                    value.what()
+                ))
+                .at(text.span(), "")
+                .help(format!(
+                    "write \"{node}\" for its rows, or \"{node}.late\" for those that came too late"
+                )),
+            );
+            return None;
+        }
+    };
+    let name = InputName {
+        node: node.to_owned(),
+        late,
+    };
+    Some(Spanned::new(text.span(), name))
+}
+
+fn read_parameters(
+    value: &Value,
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<(Spanned<String>, Spanned<logic::Value>)>> {
+    let table = value.table(mistakes)?;
+    let parameters: Vec<Option<_>> = table
+        .into_entries()
+        .map(|(name, value)| {
+            let parameter = parameter_value(value.raw());
+            if parameter.is_none() {
+                let wanted = "true or false, a number of 64 bits, a text, or a list of texts";
+                value.refuse(wanted, mistakes);
+            }
+            Some((name, Spanned::new(value.span(), parameter?)))
+        })
+        .collect();
+    parameters.into_iter().collect()
+}
+
+fn parameter_value(value: &DeValue) -> Option<logic::Value> {
+    let texts = |elements: &DeArray| {
+        let texts = elements
+            .iter()
+            .map(|element| element.get_ref().as_str().map(str::to_owned));
+        texts.collect::<Option<Vec<String>>>()
+    };
+    match value {
+        DeValue::Boolean(boolean) => Some(logic::Value::Boolean(*boolean)),
+        DeValue::Integer(integer) => to_i64(integer).map(logic::Value::Integer),
+        DeValue::Float(float) => float.as_str().parse().ok().map(logic::Value::Number),
+        DeValue::String(text) => Some(logic::Value::Text(text.to_string())),
+        DeValue::Array(elements) => texts(elements).map(logic::Value::Texts),
+        DeValue::Datetime(_) | DeValue::Table(_) => None,
+    }
+}
+
+const RETRIES_MAX: i64 = 100;
+
+fn read_policy(value: &Value, mistakes: &mut Diagnostics) -> Option<OnError> {
+    if !matches!(value.raw(), DeValue::Table(_)) {
+        let policies = &[
+            ("fail", Some(OnError::Fail)),
+            ("skip", Some(OnError::Skip)),
+            ("dead_letter", Some(OnError::DeadLetter)),
+            ("retry", None),
+        ];
+        let policy = value.choice(policies, mistakes)?;
+        if policy.get_ref().is_none() {
+            value.refuse("told how often to retry: { retry = 3 }", mistakes);
+        }
+        return policy.into_inner();
+    }
+    let mut table = value.table(mistakes)?;
+    let retries = table
+        .required("retry", "how many more times a row is tried", mistakes)
+        .and_then(|value| value.integer(1..=RETRIES_MAX, mistakes));
+    table.finish(mistakes);
+    Some(OnError::Retry(retries?.into_inner() as u32))
+}
+
+/// What a 32-bit plugin can address.
+const WASM_BYTES_MAX: u64 = 4 << 30;
+
+fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
+    let defaults = Limits::default();
+    let mut bytes = |key, least, default, mistakes: &mut Diagnostics| {
+        table
+            .optional(key)
+            .and_then(|value: Value| value.bytes(least..=WASM_BYTES_MAX, mistakes))
+            .map_or(default, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            })
+    };
+    let memory_bytes_max = bytes("memory", 1 << 20, defaults.memory_bytes_max, mistakes);
+    let output_bytes_max = bytes("output", 1 << 10, defaults.output_bytes_max, mistakes);
+    let time = table
+        .optional("time")
+        .and_then(|value| value.duration(1, mistakes));
+    table.finish(mistakes);
+    Limits {
+        memory_bytes_max,
+        call_ms_max: time.map_or(defaults.call_ms_max, |ms| ms.into_inner() as u64),
+        output_bytes_max,
+    }
+}
+
+fn read_key(value: &Value, mistakes: &mut Diagnostics) -> Option<Key> {
+    let wanted = "the name of a field, or a list of names";
+    let columns = value.one_or_more(wanted, mistakes, |value, mistakes| {
+        value.text("the name of a field, in quotes", mistakes)
+    })?;
+    for (i, column) in columns.iter().enumerate() {
+        if let Some(first) = columns[..i].iter().find(|other| *other == column) {
+            mistakes.push(
+                Mistake::new(format!("{} has `{}` twice", value.what(), column.get_ref()))
+                    .at(column.span(), "again here")
+                    .at(first.span(), "first here"),
+            );
+            return None;
+        }
+    }
+    Some(Key {
+        place: value.key_span(),
+        columns,
+    })
+}
+
+/// More than so many open windows a key is a mistake in a unit.
+const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
+
+const WINDOW_WANTED: &str = "{ tumbling = \"1m\" }, { sliding = \"60s\", every = \"5s\" }, \
+    { session = \"30s\" }, { count = 100 } or \"running\"";
+
+fn read_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Window>> {
+    let window = match value.raw() {
+        DeValue::String(_) => value
+            .choice(&[("running", Window::Running)], mistakes)?
+            .into_inner(),
+        DeValue::Table(_) => read_timed_window(value, mistakes)?,
+        _ => {
+            value.refuse(WINDOW_WANTED, mistakes);
+            return None;
+        }
+    };
+    Some(Spanned::new(value.span(), window))
+}
+
+fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window> {
+    let mut table = value.table(mistakes)?;
+    let kinds = ["tumbling", "sliding", "session", "count"].map(|kind| table.optional(kind));
+    let every = table.optional("every");
+    let time = table.optional("time");
+    let given = kinds.iter().flatten().count();
+    table.finish(mistakes);
+    if given != 1 {
+        let found = if given == 0 {
+            "no kind of window"
+        } else {
+            "several kinds"
+        };
+        mistakes.push(
+            Mistake::new(format!("{} must say one kind of window", value.what()))
+                .at(value.span(), found)
+                .help(format!("write {WINDOW_WANTED}")),
+        );
+        return None;
+    }
+    let [tumbling, sliding, session, count] = kinds;
+    if let (Some(every), None) = (&every, &sliding) {
+        refuse_extra(every, "only sliding windows have `every`", mistakes);
+        return None;
+    }
+    if let (Some(time), Some(_)) = (&time, &count) {
+        refuse_extra(time, "count windows go by rows, not by time", mistakes);
+        return None;
+    }
+    let times = &[
+        ("event", TimeDomain::Event),
+        ("processing", TimeDomain::Processing),
+    ];
+    let time = match time {
+        Some(time) => time.choice(times, mistakes)?.into_inner(),
+        None => TimeDomain::Event,
+    };
+    if let Some(size) = tumbling {
+        let size_ms = size.duration(1, mistakes)?.into_inner();
+        return Some(Window::Tumbling { size_ms, time });
+    }
+    if let Some(size) = sliding {
+        return read_sliding(&size, every.as_ref(), time, mistakes);
+    }
+    if let Some(gap) = session {
+        let gap_ms = gap.duration(1, mistakes)?.into_inner();
+        return Some(Window::Session { gap_ms, time });
+    }
+    let size = count?.integer(1..=i64::MAX, mistakes)?.into_inner() as u64;
+    Some(Window::Count { size })
+}
+
+fn refuse_extra(value: &Value, reason: &str, mistakes: &mut Diagnostics) {
+    mistakes.push(
+        Mistake::new(format!("{} makes no sense here: {reason}", value.what()))
+            .at(value.key_span(), "")
+            .help("remove it"),
+    );
+}
+
+fn read_sliding(
+    size: &Value,
+    every: Option<&Value>,
+    time: TimeDomain,
+    mistakes: &mut Diagnostics,
+) -> Option<Window> {
+    let Some(every) = every else {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} does not say how often a window starts",
+                size.what()
+            ))
+            .at(size.span(), "`every` is missing")
+            .help("add it: { sliding = \"60s\", every = \"5s\" }"),
+        );
+        return None;
+    };
+    let size_span = size.span();
+    let size_ms = size.duration(1, mistakes).map(Spanned::into_inner);
+    let slide_ms = every.duration(1, mistakes)?.into_inner();
+    let size_ms = size_ms?;
+    let problem = if slide_ms > size_ms {
+        "is longer than the window: rows between two windows would be in none"
+    } else if size_ms % slide_ms != 0 {
+        "does not divide the window's length"
+    } else if size_ms / slide_ms > WINDOWS_OF_A_ROW_MAX {
+        "puts each row into more than 100,000 windows"
+    } else {
+        return Some(Window::Sliding {
+            size_ms,
+            slide_ms,
+            time,
+        });
+    };
+    mistakes.push(
+        Mistake::new(format!("{} {problem}", every.what()))
+            .at(every.span(), "a window starts this often")
+            .at(size_span, "and is this long")
+            .help("choose an `every` that divides the length, such as \"5s\" for \"60s\""),
+    );
+    None
+}
+
+fn read_bounds(value: &Value, mistakes: &mut Diagnostics) -> Option<BoundsChoice> {
+    match value.raw() {
+        DeValue::Boolean(false) => return Some(BoundsChoice::Absent),
+        DeValue::Table(_) => {}
+        _ => {
+            let wanted = "false, or the names of two columns: { start = \"from\", end = \"to\" }";
+            value.refuse(wanted, mistakes);
+            return None;
+        }
+    }
+    let mut table = value.table(mistakes)?;
+    let mut name = |key, default: &str, mistakes: &mut Diagnostics| match table.optional(key) {
+        Some(value) => value
+            .name("the name of a column", mistakes)
+            .map(Spanned::into_inner),
+        None => Some(default.to_owned()),
+    };
+    let defaults = Bounds::default();
+    let start = name("start", &defaults.start, mistakes);
+    let end = name("end", &defaults.end, mistakes);
+    table.finish(mistakes);
+    Some(BoundsChoice::Named(Bounds {
+        start: start?,
+        end: end?,
+    }))
+}
+
+impl fmt::Display for OperatorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.plugin, self.operator)
+    }
+}
+
+impl fmt::Display for InputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let late = if self.late { ".late" } else { "" };
+        write!(f, "{}{late}", self.node)
+    }
+}

@@ -1,0 +1,366 @@
+//! Columns under construction: one row after the other, of which the last may
+//! turn out bad and be taken back.
+
+use std::sync::Arc;
+
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, ListArray, PrimitiveArray, StringArray, StructArray,
+};
+use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{FieldRef, Fields};
+
+use crate::plan::TimestampFormat;
+use crate::schema::{DataType, Field};
+
+/// One column. Values and validity have as many entries as there are rows,
+/// except while a value is being added.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    pub data_type: DataType,
+    pub values: Values,
+    rows: usize,
+    /// Whether each row has a value; absent where every row must have one.
+    valid: Option<Vec<bool>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Values {
+    Bool(Vec<bool>),
+    Int8(Vec<i8>),
+    Int16(Vec<i16>),
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    UInt8(Vec<u8>),
+    UInt16(Vec<u16>),
+    UInt32(Vec<u32>),
+    UInt64(Vec<u64>),
+    Float32(Vec<f32>),
+    Float64(Vec<f64>),
+    Timestamp(Vec<i64>, TimestampFormat),
+    Utf8(Bytes),
+    Symbol(Bytes, Arc<[String]>),
+    Bytes(Bytes),
+    List(Box<List>),
+    Record(Box<Record>),
+}
+
+/// Texts or byte strings, one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Bytes {
+    /// Only ever valid UTF-8 for texts, and cut between characters.
+    pub data: Vec<u8>,
+    offsets: Offsets,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct List {
+    pub element: Column,
+    field: FieldRef,
+    offsets: Offsets,
+}
+
+/// Where each row's part of something ends, with a zero in front: as Arrow
+/// wants it, so that nothing is copied.
+#[derive(Clone, Debug)]
+struct Offsets(Vec<i32>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub fields: Vec<NamedColumn>,
+    arrow: Fields,
+    rows: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct NamedColumn {
+    pub name: String,
+    pub column: Column,
+}
+
+impl Column {
+    /// `formats` gives the next timestamp's format, depth first.
+    pub fn new(field: &Field, formats: &mut impl Iterator<Item = TimestampFormat>) -> Self {
+        let values = match &field.data_type {
+            DataType::Bool => Values::Bool(Vec::new()),
+            DataType::Int8 => Values::Int8(Vec::new()),
+            DataType::Int16 => Values::Int16(Vec::new()),
+            DataType::Int32 => Values::Int32(Vec::new()),
+            DataType::Int64 => Values::Int64(Vec::new()),
+            DataType::UInt8 => Values::UInt8(Vec::new()),
+            DataType::UInt16 => Values::UInt16(Vec::new()),
+            DataType::UInt32 => Values::UInt32(Vec::new()),
+            DataType::UInt64 => Values::UInt64(Vec::new()),
+            DataType::Float32 => Values::Float32(Vec::new()),
+            DataType::Float64 => Values::Float64(Vec::new()),
+            DataType::Timestamp => {
+                Values::Timestamp(Vec::new(), formats.next().unwrap_or_default())
+            }
+            DataType::Utf8 => Values::Utf8(Bytes::new()),
+            DataType::Symbol(symbols) => Values::Symbol(Bytes::new(), symbols.clone()),
+            DataType::Bytes => Values::Bytes(Bytes::new()),
+            DataType::List(element) => Values::List(Box::new(List {
+                element: Column::new(element, formats),
+                field: Arc::new(element.to_arrow()),
+                offsets: Offsets::new(),
+            })),
+            DataType::Record(fields) => Values::Record(Box::new(Record::new(fields, formats))),
+        };
+        Column {
+            data_type: field.data_type.clone(),
+            values,
+            rows: 0,
+            valid: field.nullable.then(Vec::new),
+        }
+    }
+
+    pub fn is_nullable(&self) -> bool {
+        self.valid.is_some()
+    }
+
+    /// Says that what has been added to the values is the next row's.
+    #[inline]
+    pub fn end_value(&mut self) {
+        self.rows += 1;
+        if let Some(valid) = &mut self.valid {
+            valid.push(true);
+        }
+    }
+
+    /// Adds a row without a value. Where the column must have values, as below
+    /// a record that is null, the row has an empty one.
+    pub fn push_null(&mut self) {
+        self.rows += 1;
+        if let Some(valid) = &mut self.valid {
+            valid.push(false);
+        }
+        match &mut self.values {
+            Values::Bool(values) => values.push(false),
+            Values::Int8(values) => values.push(0),
+            Values::Int16(values) => values.push(0),
+            Values::Int32(values) => values.push(0),
+            Values::Int64(values) | Values::Timestamp(values, _) => values.push(0),
+            Values::UInt8(values) => values.push(0),
+            Values::UInt16(values) => values.push(0),
+            Values::UInt32(values) => values.push(0),
+            Values::UInt64(values) => values.push(0),
+            Values::Float32(values) => values.push(0.0),
+            Values::Float64(values) => values.push(0.0),
+            Values::Utf8(bytes) | Values::Symbol(bytes, _) | Values::Bytes(bytes) => bytes.end(),
+            Values::List(list) => list.end(),
+            Values::Record(record) => {
+                for field in &mut record.fields {
+                    field.column.push_null();
+                }
+                record.rows += 1;
+            }
+        }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Takes back everything behind the first `rows` rows, half-added values too.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = rows;
+        if let Some(valid) = &mut self.valid {
+            valid.truncate(rows);
+        }
+        match &mut self.values {
+            Values::Bool(values) => values.truncate(rows),
+            Values::Int8(values) => values.truncate(rows),
+            Values::Int16(values) => values.truncate(rows),
+            Values::Int32(values) => values.truncate(rows),
+            Values::Int64(values) | Values::Timestamp(values, _) => values.truncate(rows),
+            Values::UInt8(values) => values.truncate(rows),
+            Values::UInt16(values) => values.truncate(rows),
+            Values::UInt32(values) => values.truncate(rows),
+            Values::UInt64(values) => values.truncate(rows),
+            Values::Float32(values) => values.truncate(rows),
+            Values::Float64(values) => values.truncate(rows),
+            Values::Utf8(bytes) | Values::Symbol(bytes, _) | Values::Bytes(bytes) => {
+                let end = bytes.offsets.truncate(rows);
+                bytes.data.truncate(end);
+            }
+            Values::List(list) => {
+                let end = list.offsets.truncate(rows);
+                list.element.truncate(end);
+            }
+            Values::Record(record) => record.truncate(rows),
+        }
+    }
+
+    /// The column so far. What is left is empty, with room for as much again.
+    pub fn take(&mut self) -> ArrayRef {
+        self.rows = 0;
+        let nulls = self.valid.as_mut().and_then(take_nulls);
+        match &mut self.values {
+            Values::Bool(values) => Arc::new(BooleanArray::new(take(values).into(), nulls)),
+            Values::Int8(values) => primitive::<Int8Type>(values, nulls),
+            Values::Int16(values) => primitive::<Int16Type>(values, nulls),
+            Values::Int32(values) => primitive::<Int32Type>(values, nulls),
+            Values::Int64(values) => primitive::<Int64Type>(values, nulls),
+            Values::UInt8(values) => primitive::<UInt8Type>(values, nulls),
+            Values::UInt16(values) => primitive::<UInt16Type>(values, nulls),
+            Values::UInt32(values) => primitive::<UInt32Type>(values, nulls),
+            Values::UInt64(values) => primitive::<UInt64Type>(values, nulls),
+            Values::Float32(values) => primitive::<Float32Type>(values, nulls),
+            Values::Float64(values) => primitive::<Float64Type>(values, nulls),
+            Values::Timestamp(values, _) => {
+                let values = ScalarBuffer::from(take(values));
+                let array = PrimitiveArray::<TimestampMillisecondType>::new(values, nulls);
+                Arc::new(array.with_data_type(DataType::Timestamp.to_arrow()))
+            }
+            Values::Utf8(bytes) | Values::Symbol(bytes, _) => {
+                let (offsets, data) = bytes.take();
+                Arc::new(StringArray::new(offsets, data.into(), nulls))
+            }
+            Values::Bytes(bytes) => {
+                let (offsets, data) = bytes.take();
+                Arc::new(BinaryArray::new(offsets, data.into(), nulls))
+            }
+            Values::List(list) => {
+                let offsets = list.offsets.take();
+                let elements = list.element.take();
+                Arc::new(ListArray::new(list.field.clone(), offsets, elements, nulls))
+            }
+            Values::Record(record) => {
+                let rows = record.rows;
+                let columns = record.take();
+                let arrow = record.arrow.clone();
+                // A record may have no fields to tell its length by.
+                StructArray::try_new_with_length(arrow, columns, nulls, rows)
+                    .map(|array| Arc::new(array) as ArrayRef)
+                    .unwrap_or_else(|error| {
+                        unreachable!("columns are built by their schema: {error}")
+                    })
+            }
+        }
+    }
+}
+
+impl Bytes {
+    fn new() -> Self {
+        Bytes {
+            data: Vec::new(),
+            offsets: Offsets::new(),
+        }
+    }
+
+    /// What is behind the last end is the next value.
+    #[inline]
+    pub fn end(&mut self) {
+        self.offsets.push(self.data.len());
+    }
+
+    /// What has been added since the last end.
+    #[inline]
+    pub fn unfinished(&self) -> &[u8] {
+        &self.data[self.offsets.last()..]
+    }
+
+    fn take(&mut self) -> (OffsetBuffer<i32>, Vec<u8>) {
+        (self.offsets.take(), take(&mut self.data))
+    }
+}
+
+impl List {
+    /// Elements behind the last end are the next list.
+    pub fn end(&mut self) {
+        self.offsets.push(self.element.len());
+    }
+}
+
+impl Offsets {
+    fn new() -> Self {
+        Offsets(vec![0])
+    }
+
+    #[inline]
+    fn last(&self) -> usize {
+        self.0.last().map_or(0, |&end| end as usize)
+    }
+
+    #[inline]
+    fn push(&mut self, end: usize) {
+        // What a block decodes to is not larger than the block, which is
+        // counted in u32 and kept well below what i32 holds.
+        self.0.push(end as i32);
+    }
+
+    /// Where the rows that are left end.
+    fn truncate(&mut self, rows: usize) -> usize {
+        self.0.truncate(rows + 1);
+        self.last()
+    }
+
+    fn take(&mut self) -> OffsetBuffer<i32> {
+        let offsets = take(&mut self.0);
+        self.0.push(0);
+        OffsetBuffer::new(offsets.into())
+    }
+}
+
+impl Record {
+    pub fn new(fields: &[Field], formats: &mut impl Iterator<Item = TimestampFormat>) -> Self {
+        Record {
+            fields: fields
+                .iter()
+                .map(|field| NamedColumn {
+                    name: field.name.clone(),
+                    column: Column::new(field, formats),
+                })
+                .collect(),
+            arrow: fields.iter().map(Field::to_arrow).collect(),
+            rows: 0,
+        }
+    }
+
+    #[inline]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Every field has its value of the next row.
+    #[inline]
+    pub fn end(&mut self) {
+        self.rows += 1;
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = rows;
+        for field in &mut self.fields {
+            field.column.truncate(rows);
+        }
+    }
+
+    pub fn take(&mut self) -> Vec<ArrayRef> {
+        self.rows = 0;
+        self.fields
+            .iter_mut()
+            .map(|field| field.column.take())
+            .collect()
+    }
+}
+
+fn take<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = values.len() + values.len() / 16;
+    std::mem::replace(values, Vec::with_capacity(room))
+}
+
+fn take_nulls(valid: &mut Vec<bool>) -> Option<NullBuffer> {
+    let nulls = NullBuffer::from(take(valid));
+    (nulls.null_count() > 0).then_some(nulls)
+}
+
+fn primitive<T: ArrowPrimitiveType>(
+    values: &mut Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(take(values).into(), nulls))
+}

@@ -1,0 +1,291 @@
+//! Decides what a row of comma-separated values says (RFC 4180).
+//!
+//! A field is the text of a value; lists and records are JSON. An empty field
+//! is null where that may be, a quoted empty one is an empty text. A field that
+//! begins with a quote ends with one, and has doubled quotes within; a quote
+//! elsewhere is a character like any other.
+
+use arrow_array::ArrayRef;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::column::{Column, Record, Values};
+use super::fault::Fault;
+use super::{excerpt, json};
+use crate::plan::TimestampFormat;
+use crate::schema::Schema;
+use crate::timestamp;
+
+/// Rows under construction.
+#[derive(Clone, Debug)]
+pub(super) struct CsvRows {
+    delimiter: u8,
+    rows: Record,
+    /// For each field of a line, its column if it has one.
+    columns: Vec<Option<usize>>,
+    /// Columns that no field of a line has.
+    absent: Vec<usize>,
+    /// A quoted field without its quotes.
+    unquoted: Vec<u8>,
+}
+
+/// Where a field lies, and whether it is quoted.
+struct Field<'d> {
+    text: &'d [u8],
+    quoted: bool,
+}
+
+impl CsvRows {
+    /// Without a header a line has the schema's fields, in order.
+    pub fn new(delimiter: u8, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
+        CsvRows {
+            delimiter,
+            rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
+            columns: (0..schema.fields.len()).map(Some).collect(),
+            absent: Vec::new(),
+            unquoted: Vec::new(),
+        }
+    }
+
+    /// How many columns the header names.
+    pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
+        let mut names = Vec::new();
+        let mut at = Some(0);
+        while let Some(start) = at {
+            let (field, next) = next_field(line, start, self.delimiter)
+                .map_err(|fault| format!("in the header: {fault}"))?;
+            let name = String::from_utf8_lossy(unquote(&field, &mut self.unquoted)).into_owned();
+            names.push(name);
+            at = next;
+        }
+        if let Some(name) = first_twice(&names) {
+            return Err(format!("the header names column `{name}` twice"));
+        }
+        let fields = &self.rows.fields;
+        self.columns = names
+            .iter()
+            .map(|name| fields.iter().position(|field| field.name == *name))
+            .collect();
+        self.absent = (0..fields.len())
+            .filter(|index| !self.columns.contains(&Some(*index)))
+            .collect();
+        for &index in &self.absent {
+            let field = &fields[index];
+            if !field.column.is_nullable() {
+                return Err(format!(
+                    "the header has no column `{}`, which the fields have; it names {}",
+                    field.name,
+                    names.join(", "),
+                ));
+            }
+        }
+        Ok(names.len())
+    }
+
+    /// Adds a row; after an error it must be taken back.
+    pub fn push(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let mut at = Some(0);
+        let mut given = 0;
+        while let Some(start) = at {
+            let (field, next) = next_field(line, start, self.delimiter)?;
+            let Some(column) = self.columns.get(given) else {
+                return Err(self.wrong_count(line));
+            };
+            if let Some(index) = *column {
+                let text = unquote(&field, &mut self.unquoted);
+                let named = &mut self.rows.fields[index];
+                if text.is_empty() && !field.quoted && named.column.is_nullable() {
+                    named.column.push_null();
+                } else {
+                    push_text(&mut named.column, text)
+                        .map_err(|fault| fault.within(&named.name))?;
+                }
+            }
+            given += 1;
+            at = next;
+        }
+        if given < self.columns.len() {
+            return Err(self.wrong_count(line));
+        }
+        for &index in &self.absent {
+            self.rows.fields[index].column.push_null();
+        }
+        self.rows.end();
+        Ok(())
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+    }
+
+    pub fn take(&mut self) -> Vec<ArrayRef> {
+        self.rows.take()
+    }
+
+    #[cold]
+    fn wrong_count(&self, line: &[u8]) -> Fault {
+        let mut found = 0;
+        let mut at = Some(0);
+        while let Some(start) = at {
+            found += 1;
+            at = next_field(line, start, self.delimiter).map_or(None, |(_, next)| next);
+        }
+        Fault::new(format!(
+            "expected {} fields, found {found}",
+            self.columns.len()
+        ))
+    }
+}
+
+/// The field that begins at `start`, and where the next one does.
+fn next_field(
+    line: &[u8],
+    start: usize,
+    delimiter: u8,
+) -> Result<(Field<'_>, Option<usize>), Fault> {
+    let rest = &line[start..];
+    if rest.first() != Some(&b'"') {
+        let end = memchr::memchr(delimiter, rest);
+        let field = Field {
+            text: &rest[..end.unwrap_or(rest.len())],
+            quoted: false,
+        };
+        return Ok((field, end.map(|end| start + end + 1)));
+    }
+    let Some(length) = quoted_length(&rest[1..]) else {
+        return Err(Fault::new(format!(
+            "byte {start}: expected `\"` at the end of the field, found {}",
+            excerpt(rest)
+        )));
+    };
+    let behind = start + 1 + length + 1;
+    let field = Field {
+        text: &line[start + 1..start + 1 + length],
+        quoted: true,
+    };
+    match line.get(behind) {
+        None => Ok((field, None)),
+        Some(&byte) if byte == delimiter => Ok((field, Some(behind + 1))),
+        Some(_) => Err(Fault::new(format!(
+            "byte {behind}: expected `{}` behind the quoted field, found {}",
+            char::from(delimiter),
+            excerpt(&line[behind..])
+        ))),
+    }
+}
+
+/// How long the field is whose opening quote is in front of `text`; `None` if
+/// it has no closing one.
+pub(crate) fn quoted_length(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let quote = at + memchr::memchr(b'"', text.get(at..)?)?;
+        if text.get(quote + 1) != Some(&b'"') {
+            return Some(quote);
+        }
+        at = quote + 2;
+    }
+}
+
+fn unquote<'t>(field: &Field<'t>, scratch: &'t mut Vec<u8>) -> &'t [u8] {
+    if !field.quoted || memchr::memchr(b'"', field.text).is_none() {
+        return field.text;
+    }
+    scratch.clear();
+    let mut rest = field.text;
+    while let Some(quote) = memchr::memchr(b'"', rest) {
+        scratch.extend_from_slice(&rest[..=quote]);
+        rest = rest.get(quote + 2..).unwrap_or_default();
+    }
+    scratch.extend_from_slice(rest);
+    scratch
+}
+
+fn first_twice(names: &[String]) -> Option<&String> {
+    names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| names[..*index].contains(name))
+        .map(|(_, name)| name)
+}
+
+/// Adds a value that is written as text. Space around anything but a text
+/// means nothing.
+fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
+    let trimmed = text.trim_ascii();
+    let data_type = &column.data_type;
+    let expected =
+        |expected: &str| Fault::new(format!("expected {expected}, found {}", shown(text)));
+    let mismatch = || expected(&data_type.to_string());
+    match &mut column.values {
+        Values::Utf8(texts) => {
+            texts.data.extend_from_slice(text);
+            texts.end();
+        }
+        Values::Symbol(texts, symbols) => {
+            if !symbols.iter().any(|symbol| symbol.as_bytes() == text) {
+                return Err(mismatch());
+            }
+            texts.data.extend_from_slice(text);
+            texts.end();
+        }
+        Values::Int8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::Int16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::Int32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::Int64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::UInt8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::UInt16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::UInt32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        Values::Float32(values) => {
+            let value = number(trimmed).filter(|value: &f32| value.is_finite());
+            values.push(value.ok_or_else(mismatch)?);
+        }
+        Values::Float64(values) => {
+            let value = number(trimmed).filter(|value: &f64| value.is_finite());
+            values.push(value.ok_or_else(mismatch)?);
+        }
+        Values::Bool(values) => match trimmed {
+            b"true" => values.push(true),
+            b"false" => values.push(false),
+            _ => return Err(expected("true or false")),
+        },
+        Values::Timestamp(values, format) => {
+            let read = match format {
+                TimestampFormat::Any => {
+                    timestamp::from_ms(trimmed).or_else(|| timestamp::from_rfc3339(trimmed))
+                }
+                TimestampFormat::Ms => timestamp::from_ms(trimmed),
+                TimestampFormat::Seconds => timestamp::from_seconds(trimmed),
+                TimestampFormat::Rfc3339 => timestamp::from_rfc3339(trimmed),
+            };
+            match read {
+                Some(ms) => values.push(ms),
+                None => return Err(expected(timestamp::expected(*format))),
+            }
+        }
+        Values::Bytes(bytes) => {
+            if BASE64_STANDARD
+                .decode_vec(trimmed, &mut bytes.data)
+                .is_err()
+            {
+                return Err(expected("bytes as base64"));
+            }
+            bytes.end();
+        }
+        Values::List(_) | Values::Record(_) => return json::push_value(column, text),
+    }
+    column.end_value();
+    Ok(())
+}
+
+fn number<N: std::str::FromStr>(text: &[u8]) -> Option<N> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn shown(text: &[u8]) -> String {
+    match text {
+        [] => "nothing".to_owned(),
+        text => format!("`{}`", excerpt(text)),
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a row is bad: where in it, what was expected, what was found.
+
+use std::fmt;
+
+/// Why a row is bad. Boxed, so that what every call gives back is small.
+pub(super) struct Fault(Box<FaultText>);
+
+struct FaultText {
+    /// Outermost first; `None` is an element of a list.
+    path: Vec<PathStep>,
+    message: String,
+}
+
+enum PathStep {
+    Field(String),
+    Element(usize),
+}
+
+impl Fault {
+    #[cold]
+    pub fn new(message: impl Into<String>) -> Self {
+        Fault(Box::new(FaultText {
+            path: Vec::new(),
+            message: message.into(),
+        }))
+    }
+
+    #[cold]
+    pub fn within(mut self, field: &str) -> Self {
+        self.0.path.insert(0, PathStep::Field(field.to_owned()));
+        self
+    }
+
+    #[cold]
+    pub fn at_element(mut self, index: usize) -> Self {
+        self.0.path.insert(0, PathStep::Element(index));
+        self
+    }
+}
+
+/// ``field `lines[2].sku`: expected utf8, found 7``
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.path.is_empty() {
+            f.write_str("field `")?;
+            for (i, step) in self.0.path.iter().enumerate() {
+                match step {
+                    PathStep::Field(name) if i == 0 => write!(f, "{name}")?,
+                    PathStep::Field(name) => write!(f, ".{name}")?,
+                    PathStep::Element(index) => write!(f, "[{index}]")?,
+                }
+            }
+            let is_sentence = self.0.message.starts_with("is ");
+            f.write_str(if is_sentence { "` " } else { "`: " })?;
+        }
+        f.write_str(&self.0.message)
+    }
+}

@@ -1,0 +1,404 @@
+//! Decides what a line of JSON says, by the schema: values go from the text
+//! straight into their column.
+//!
+//! A parser of our own rather than a general one, since it knows what comes
+//! next: the key that followed the last one in the row before, and a value of
+//! that field's type. It reads all of JSON (RFC 8259), skips fields that the
+//! schema does not have, and refuses a field that is given twice: one of the
+//! two would be lost without a word.
+
+mod scanner;
+
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hashbrown::HashMap;
+
+use self::scanner::{Key, Scanner};
+use super::column::{Column, Record, Values};
+use super::fault::Fault;
+use crate::plan::TimestampFormat;
+use crate::schema::{DataType, Field, Schema};
+use crate::timestamp;
+
+/// Rows under construction, and how the next one is expected to look.
+#[derive(Clone, Debug)]
+pub(super) struct JsonRows {
+    rows: Record,
+    shape: Shape,
+    /// Unescaped text, and other things of a moment.
+    scratch: Vec<u8>,
+}
+
+/// The keys of a record, and of the records in it: what the row before teaches
+/// about the next one. Parallel to [`Record`].
+#[derive(Clone, Debug)]
+struct Shape {
+    keys: Vec<Key>,
+    by_name: Arc<HashMap<Vec<u8>, usize, foldhash::fast::RandomState>>,
+    /// Which field came behind each one, the last time; the last entry is the
+    /// record's start.
+    next: Vec<usize>,
+    nested: Vec<Option<Box<Shape>>>,
+}
+
+impl JsonRows {
+    pub fn new(schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
+        JsonRows {
+            rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
+            shape: Shape::new(&schema.fields),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Adds the row `data[start..end]`; after an error it must be taken back.
+    #[inline]
+    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
+        let scanner = Scanner::new(data, start, end);
+        let mut parser = Parser {
+            scanner,
+            scratch: &mut self.scratch,
+        };
+        let at = scanner.skip_space(start);
+        let at = parser.record(at, &mut self.rows, &mut self.shape)?;
+        scanner.finish(at)
+    }
+
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+    }
+
+    pub fn take(&mut self) -> Vec<ArrayRef> {
+        self.rows.take()
+    }
+}
+
+/// Adds one JSON value, as the field of another format has it.
+pub(super) fn push_value(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
+    let scanner = Scanner::new(text, 0, text.len());
+    let mut parser = Parser {
+        scanner,
+        scratch: &mut Vec::new(),
+    };
+    let mut shape = Shape::of_type(&column.data_type);
+    let at = parser.value(scanner.skip_space(0), column, &mut shape)?;
+    scanner.finish(at)
+}
+
+impl Shape {
+    fn new(fields: &[Field]) -> Self {
+        let start = fields.len();
+        Shape {
+            keys: fields.iter().map(|field| Key::new(&field.name)).collect(),
+            by_name: Arc::new(
+                fields
+                    .iter()
+                    .enumerate()
+                    .map(|(index, field)| (field.name.clone().into_bytes(), index))
+                    .collect(),
+            ),
+            next: (0..start).map(|index| index + 1).chain([0]).collect(),
+            nested: fields
+                .iter()
+                .map(|field| Shape::of_type(&field.data_type))
+                .collect(),
+        }
+    }
+
+    /// Of the records in a type, which may be the elements of lists.
+    fn of_type(data_type: &DataType) -> Option<Box<Shape>> {
+        match data_type {
+            DataType::Record(fields) => Some(Box::new(Shape::new(fields))),
+            DataType::List(element) => Shape::of_type(&element.data_type),
+            _ => None,
+        }
+    }
+}
+
+struct Parser<'p, 'd> {
+    scanner: Scanner<'d>,
+    scratch: &'p mut Vec<u8>,
+}
+
+/// As in [`Scanner`], each method is told where what it reads begins, and tells
+/// where it ends.
+impl Parser<'_, '_> {
+    fn record(
+        &mut self,
+        at: usize,
+        record: &mut Record,
+        shape: &mut Shape,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
+        let row = record.rows();
+        let mut given = 0;
+        // The start has the last place among those that a key may follow.
+        let mut last = shape.keys.len();
+        let Some(mut at) = scanner.take(at, b'{') else {
+            return Err(scanner.unexpected(at, "a record"));
+        };
+        let mut more = scanner.peek(at) != Some(b'}');
+        if !more {
+            at += 1;
+        }
+        while more {
+            let expected = shape.next[last];
+            let index = match shape.keys.get(expected) {
+                Some(key) if let Some(behind) = scanner.take_key(at, key) => {
+                    at = behind;
+                    Some(expected)
+                }
+                _ => {
+                    let (behind, name) = scanner.other_key(at, self.scratch)?;
+                    at = behind;
+                    shape.by_name.get(name).copied()
+                }
+            };
+            match index {
+                Some(index) => {
+                    shape.next[last] = index;
+                    last = index;
+                    let field = &mut record.fields[index];
+                    if field.column.len() > row {
+                        return Err(Fault::new("is given twice").within(&field.name));
+                    }
+                    at = match self.value(at, &mut field.column, &mut shape.nested[index]) {
+                        Ok(behind) => behind,
+                        Err(fault) => return Err(fault.within(&field.name)),
+                    };
+                    given += 1;
+                }
+                None => at = scanner.skip_value(at, self.scratch)?,
+            }
+            (at, more) = scanner.next_item(at, b'}')?;
+        }
+        if given < record.fields.len() {
+            fill_missing(record)?;
+        }
+        record.end();
+        Ok(at)
+    }
+
+    /// The types that most fields have; the others, and nulls, are further away.
+    #[inline(always)]
+    fn value(
+        &mut self,
+        at: usize,
+        column: &mut Column,
+        nested: &mut Option<Box<Shape>>,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
+        match &mut column.values {
+            Values::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
+                let at = scanner.text_into(at, &mut texts.data)?;
+                texts.end();
+                column.end_value();
+                Ok(at)
+            }
+            Values::Int64(values)
+            | Values::Timestamp(values, TimestampFormat::Any | TimestampFormat::Ms)
+                if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) =>
+            {
+                values.push(value);
+                column.end_value();
+                Ok(at)
+            }
+            _ => self.other_value(at, column, nested),
+        }
+    }
+
+    #[inline(never)]
+    fn other_value(
+        &mut self,
+        at: usize,
+        column: &mut Column,
+        nested: &mut Option<Box<Shape>>,
+    ) -> Result<usize, Fault> {
+        let scanner = self.scanner;
+        if column.is_nullable()
+            && let Some(at) = scanner.take_literal(at, b"null")
+        {
+            column.push_null();
+            return Ok(at);
+        }
+        let is_text = scanner.peek(at) == Some(b'"');
+        let data_type = &column.data_type;
+        let mismatch = || scanner.mismatch(at, data_type);
+        let integer = |min, max| scanner.integer(at, min, max).ok_or_else(mismatch);
+        let behind = match &mut column.values {
+            Values::Int64(values) => {
+                let (behind, value) = integer(i64::MIN, i64::MAX)?;
+                values.push(value);
+                behind
+            }
+            Values::Int32(values) => {
+                let (behind, value) = integer(i32::MIN.into(), i32::MAX.into())?;
+                values.push(value as i32);
+                behind
+            }
+            Values::Int16(values) => {
+                let (behind, value) = integer(i16::MIN.into(), i16::MAX.into())?;
+                values.push(value as i16);
+                behind
+            }
+            Values::Int8(values) => {
+                let (behind, value) = integer(i8::MIN.into(), i8::MAX.into())?;
+                values.push(value as i8);
+                behind
+            }
+            Values::UInt64(values) => {
+                let (behind, value) = scanner.unsigned(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::UInt32(values) => {
+                let (behind, value) = integer(0, u32::MAX.into())?;
+                values.push(value as u32);
+                behind
+            }
+            Values::UInt16(values) => {
+                let (behind, value) = integer(0, u16::MAX.into())?;
+                values.push(value as u16);
+                behind
+            }
+            Values::UInt8(values) => {
+                let (behind, value) = integer(0, u8::MAX.into())?;
+                values.push(value as u8);
+                behind
+            }
+            Values::Float64(values) => {
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::Float32(values) => {
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
+                values.push(value);
+                behind
+            }
+            Values::Bool(values) => {
+                let (behind, value) = if let Some(behind) = scanner.take_literal(at, b"true") {
+                    (behind, true)
+                } else if let Some(behind) = scanner.take_literal(at, b"false") {
+                    (behind, false)
+                } else {
+                    return Err(mismatch());
+                };
+                values.push(value);
+                behind
+            }
+            Values::Timestamp(values, format) => {
+                let (behind, value) = read_time(scanner, at, *format, self.scratch)?;
+                values.push(value);
+                behind
+            }
+            Values::Utf8(texts) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let behind = scanner.text_into(at, &mut texts.data)?;
+                texts.end();
+                behind
+            }
+            Values::Symbol(texts, symbols) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let behind = scanner.text_into(at, &mut texts.data)?;
+                let found = texts.unfinished();
+                if !symbols.iter().any(|symbol| symbol.as_bytes() == found) {
+                    return Err(mismatch());
+                }
+                texts.end();
+                behind
+            }
+            Values::Bytes(bytes) => {
+                if !is_text {
+                    return Err(mismatch());
+                }
+                let (behind, text) = scanner.text(at, self.scratch)?;
+                if BASE64_STANDARD.decode_vec(text, &mut bytes.data).is_err() {
+                    return Err(scanner.not_a(at, "bytes as base64"));
+                }
+                bytes.end();
+                behind
+            }
+            Values::Record(record) => {
+                if scanner.peek(at) != Some(b'{') {
+                    return Err(mismatch());
+                }
+                let Some(shape) = nested else {
+                    unreachable!("every record has a shape");
+                };
+                self.record(at, record, shape)?
+            }
+            Values::List(list) => {
+                let Some(mut at) = scanner.take(at, b'[') else {
+                    return Err(mismatch());
+                };
+                let mut more = scanner.peek(at) != Some(b']');
+                if !more {
+                    at += 1;
+                }
+                let mut index = 0;
+                while more {
+                    at = self
+                        .value(at, &mut list.element, nested)
+                        .map_err(|fault| fault.at_element(index))?;
+                    (at, more) = scanner.next_item(at, b']')?;
+                    index += 1;
+                }
+                list.end();
+                at
+            }
+        };
+        column.end_value();
+        Ok(behind)
+    }
+}
+
+fn read_time(
+    scanner: Scanner<'_>,
+    at: usize,
+    format: TimestampFormat,
+    scratch: &mut Vec<u8>,
+) -> Result<(usize, i64), Fault> {
+    let (behind, read) = if scanner.peek(at) == Some(b'"') {
+        let (behind, text) = scanner.text(at, scratch)?;
+        let read = match format {
+            TimestampFormat::Any | TimestampFormat::Rfc3339 => timestamp::from_rfc3339(text),
+            TimestampFormat::Ms | TimestampFormat::Seconds => None,
+        };
+        (behind, read)
+    } else {
+        let number = scanner.number(at).unwrap_or_default();
+        let read = match format {
+            TimestampFormat::Any | TimestampFormat::Ms => timestamp::from_ms(number),
+            TimestampFormat::Seconds => timestamp::from_seconds(number),
+            TimestampFormat::Rfc3339 => None,
+        };
+        (at + number.len(), read)
+    };
+    match read {
+        Some(ms) => Ok((behind, ms)),
+        None => Err(scanner.not_a(at, timestamp::expected(format))),
+    }
+}
+
+/// Fields that the row does not have: null where that may be.
+#[inline(never)]
+fn fill_missing(record: &mut Record) -> Result<(), Fault> {
+    let row = record.rows();
+    for field in &mut record.fields {
+        if field.column.len() > row {
+            continue;
+        }
+        if !field.column.is_nullable() {
+            return Err(Fault::new("is missing").within(&field.name));
+        }
+        field.column.push_null();
+    }
+    Ok(())
+}

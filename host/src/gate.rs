@@ -1,0 +1,229 @@
+//! The way into a task: merges its inputs, and says how far event time has
+//! come on all of them.
+
+use std::task::Poll;
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::element::{END_OF_TIME, Element};
+
+/// The inputs of a task. Each is one task upstream, through one edge.
+pub struct Gate {
+    inputs: Vec<Input>,
+    clock: WatermarkMerge,
+    /// Which input is looked at first, so that none is starved.
+    next: usize,
+}
+
+struct Input {
+    /// Index of the node's input edge.
+    edge: usize,
+    /// Absent once the input has ended.
+    receiver: Option<Receiver<Element>>,
+}
+
+/// What comes out of a gate.
+#[derive(Debug)]
+pub enum Merged {
+    /// A batch, and the edge through which it came.
+    Batch(usize, crate::batch::Batch),
+    Watermark(i64),
+    Idle,
+    /// All inputs have ended.
+    End,
+}
+
+impl Gate {
+    /// Inputs with the index of the node's edge that each belongs to.
+    pub fn new(inputs: Vec<(usize, Receiver<Element>)>) -> Self {
+        Gate {
+            clock: WatermarkMerge::new(inputs.len()),
+            inputs: inputs
+                .into_iter()
+                .map(|(edge, receiver)| Input {
+                    edge,
+                    receiver: Some(receiver),
+                })
+                .collect(),
+            next: 0,
+        }
+    }
+
+    /// The next thing that concerns the task. May be dropped and called again.
+    pub async fn next(&mut self) -> Merged {
+        loop {
+            let Some((index, element)) = self.receive().await else {
+                return Merged::End;
+            };
+            let advance = match element {
+                Element::Batch(batch) => {
+                    self.clock.active(index);
+                    return Merged::Batch(self.inputs[index].edge, batch);
+                }
+                Element::Watermark(watermark) => self.clock.advance(index, watermark),
+                Element::Idle => self.clock.idle(index),
+                Element::End => {
+                    self.inputs[index].receiver = None;
+                    self.clock.advance(index, END_OF_TIME)
+                }
+            };
+            match advance {
+                Some(Advance::To(watermark)) => return Merged::Watermark(watermark),
+                Some(Advance::Idle) => return Merged::Idle,
+                None => {}
+            }
+        }
+    }
+
+    /// The next element of any input that has one; `None` when all have ended.
+    async fn receive(&mut self) -> Option<(usize, Element)> {
+        std::future::poll_fn(|context| {
+            let count = self.inputs.len();
+            let mut open = false;
+            for step in 0..count {
+                let index = (self.next + step) % count;
+                let Some(receiver) = &mut self.inputs[index].receiver else {
+                    continue;
+                };
+                open = true;
+                match receiver.poll_recv(context) {
+                    Poll::Ready(Some(element)) => {
+                        self.next = index + 1;
+                        return Poll::Ready(Some((index, element)));
+                    }
+                    // An upstream task that is gone without an end has failed;
+                    // the run is being torn down and this task with it.
+                    Poll::Ready(None) => return Poll::Pending,
+                    Poll::Pending => {}
+                }
+            }
+            if open {
+                Poll::Pending
+            } else {
+                Poll::Ready(None)
+            }
+        })
+        .await
+    }
+}
+
+/// The minimum watermark of several inputs, the silent ones left out.
+#[derive(Debug)]
+pub struct WatermarkMerge {
+    inputs: Vec<(i64, bool)>,
+    /// Never goes back.
+    merged: i64,
+    idle: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Advance {
+    To(i64),
+    /// Every input is silent.
+    Idle,
+}
+
+impl WatermarkMerge {
+    pub fn new(inputs: usize) -> Self {
+        WatermarkMerge {
+            inputs: vec![(i64::MIN, false); inputs],
+            merged: i64::MIN,
+            idle: false,
+        }
+    }
+
+    pub fn active(&mut self, input: usize) {
+        self.inputs[input].1 = false;
+        self.idle = false;
+    }
+
+    pub fn advance(&mut self, input: usize, watermark: i64) -> Option<Advance> {
+        let known = &mut self.inputs[input].0;
+        *known = watermark.max(*known);
+        self.active(input);
+        self.merge()
+    }
+
+    pub fn idle(&mut self, input: usize) -> Option<Advance> {
+        self.inputs[input].1 = true;
+        self.merge()
+    }
+
+    fn merge(&mut self) -> Option<Advance> {
+        let active = self.inputs.iter().filter(|(_, idle)| !idle);
+        match active.map(|(watermark, _)| *watermark).min() {
+            Some(minimum) if minimum > self.merged => {
+                self.merged = minimum;
+                Some(Advance::To(minimum))
+            }
+            None if !self.idle => {
+                self.idle = true;
+                Some(Advance::Idle)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_the_minimum_of_the_inputs() {
+        let mut merge = WatermarkMerge::new(2);
+        assert_eq!(merge.advance(0, 10), None);
+        assert_eq!(merge.advance(1, 5), Some(Advance::To(5)));
+        assert_eq!(merge.advance(1, 7), Some(Advance::To(7)));
+        assert_eq!(merge.advance(1, 20), Some(Advance::To(10)));
+        assert_eq!(merge.advance(0, 9), None, "time never goes back");
+    }
+
+    #[test]
+    fn silent_inputs_do_not_hold_time_back() {
+        let mut merge = WatermarkMerge::new(2);
+        assert_eq!(merge.advance(0, 10), None);
+        assert_eq!(merge.idle(1), Some(Advance::To(10)));
+        assert_eq!(merge.idle(0), Some(Advance::Idle));
+        assert_eq!(merge.idle(0), None, "said once");
+        assert_eq!(
+            merge.advance(1, 4),
+            None,
+            "input 0 is silent, but time stays"
+        );
+        assert_eq!(merge.advance(1, 12), Some(Advance::To(12)));
+    }
+
+    #[test]
+    fn an_ended_input_is_at_the_end_of_time() {
+        let mut merge = WatermarkMerge::new(2);
+        assert_eq!(merge.advance(0, END_OF_TIME), None);
+        assert_eq!(merge.advance(1, 3), Some(Advance::To(3)));
+        assert_eq!(
+            merge.advance(1, END_OF_TIME),
+            Some(Advance::To(END_OF_TIME))
+        );
+    }
+
+    #[tokio::test]
+    async fn inputs_are_merged_until_all_have_ended() {
+        let (left, left_receiver) = tokio::sync::mpsc::channel(8);
+        let (right, right_receiver) = tokio::sync::mpsc::channel(8);
+        let mut gate = Gate::new(vec![(0, left_receiver), (1, right_receiver)]);
+        for element in [Element::Watermark(5), Element::End] {
+            left.send(element).await.unwrap();
+        }
+        for element in [Element::Watermark(3), Element::End] {
+            right.send(element).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        loop {
+            match gate.next().await {
+                Merged::Watermark(watermark) => seen.push(watermark),
+                Merged::End => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, [3, END_OF_TIME]);
+    }
+}

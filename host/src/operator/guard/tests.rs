@@ -1,0 +1,421 @@
+//! A failing operator costs exactly the rows that it fails on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow_array::Int64Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+
+use super::*;
+use crate::logic::{Accumulated, OperatorInfo, Port};
+use crate::plan::Limits;
+use crate::schema::{DataType, Field, Schema};
+
+/// Doubles `n`, or adds it up; panics on some values, and rejects negative ones.
+struct Faulty {
+    info: OperatorInfo,
+    panics_on: Vec<i64>,
+    /// So many calls with a bad value fail; later ones succeed.
+    failures_left: Arc<AtomicUsize>,
+    instances: AtomicUsize,
+}
+
+struct FaultyInstance {
+    panics_on: Vec<i64>,
+    failures_left: Arc<AtomicUsize>,
+    used_up: bool,
+}
+
+impl Factory for Faulty {
+    fn info(&self) -> &OperatorInfo {
+        &self.info
+    }
+
+    fn digest(&self) -> &str {
+        "sha256:test"
+    }
+
+    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
+        self.instances.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FaultyInstance {
+            panics_on: self.panics_on.clone(),
+            failures_left: self.failures_left.clone(),
+            used_up: false,
+        }))
+    }
+}
+
+impl FaultyInstance {
+    fn check(&mut self, values: &[i64]) -> Result<(), Failure> {
+        assert!(!self.used_up, "an instance was used after it had failed");
+        if values.iter().any(|value| self.panics_on.contains(value))
+            && self
+                .failures_left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok()
+        {
+            self.used_up = true;
+            return Err(Failure {
+                kind: FailureKind::Trap,
+                message: "wasm trap: unreachable".to_owned(),
+                panic: Some("panicked at 'bad value'".to_owned()),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn values(columns: Columns<'_>) -> Vec<i64> {
+    columns.columns[0]
+        .as_primitive::<Int64Type>()
+        .values()
+        .to_vec()
+}
+
+fn column(values: Vec<i64>) -> ArrayRef {
+    Arc::new(Int64Array::from(values))
+}
+
+fn rejects(values: &[i64]) -> Vec<Reject> {
+    let negative = values.iter().enumerate().filter(|(_, value)| **value < 0);
+    negative
+        .map(|(row, value)| Reject {
+            row: row as u32,
+            reason: format!("{value} is negative"),
+        })
+        .collect()
+}
+
+impl Logic for FaultyInstance {
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
+        let values = values(input);
+        self.check(&values)?;
+        let parents: Vec<u32> = (0..values.len())
+            .filter(|&row| values[row] >= 0)
+            .map(|row| row as u32)
+            .collect();
+        let doubled = parents
+            .iter()
+            .map(|&row| values[row as usize] * 2)
+            .collect();
+        Ok(Transformed {
+            output: Output::Rows(Rows {
+                parents,
+                columns: vec![column(doubled)],
+            }),
+            rejects: rejects(&values),
+        })
+    }
+
+    fn accumulate(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<Accumulated, Failure> {
+        let rows = values(input);
+        self.check(&rows)?;
+        let mut sums = values(states.existing);
+        sums.resize(states.groups, 0);
+        for (value, &group) in rows.iter().zip(groups) {
+            sums[group as usize] += (*value).max(0);
+        }
+        Ok(Accumulated {
+            states: vec![column(sums)],
+            rejects: rejects(&rows),
+        })
+    }
+
+    fn accumulate_each(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<(Accumulated, Rows), Failure> {
+        let parents = (0..input.rows as u32).collect();
+        let results = vec![column(values(input))];
+        Ok((
+            self.accumulate(input, groups, states)?,
+            Rows {
+                parents,
+                columns: results,
+            },
+        ))
+    }
+
+    fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
+        let values = values(states);
+        self.check(&values)?;
+        let mut sums = vec![0; groups.last().map_or(0, |last| *last as usize + 1)];
+        for (value, &group) in values.iter().zip(groups) {
+            sums[group as usize] += value;
+        }
+        Ok(vec![column(sums)])
+    }
+
+    fn finish(
+        &mut self,
+        states: Columns<'_>,
+        _starts: &[i64],
+        _ends: &[i64],
+    ) -> Result<Rows, Failure> {
+        let values = values(states);
+        self.check(&values)?;
+        Ok(Rows {
+            parents: (0..values.len() as u32).collect(),
+            columns: vec![column(values)],
+        })
+    }
+}
+
+fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    Arc::new(Faulty {
+        info: OperatorInfo {
+            name: "faulty".to_owned(),
+            doc: String::new(),
+            kind,
+            inputs: vec![Port {
+                name: "rows".to_owned(),
+                schema: schema.clone(),
+            }],
+            output: schema.clone(),
+            state: schema,
+            parameters: Vec::new(),
+        },
+        panics_on: panics_on.to_vec(),
+        failures_left: Arc::new(AtomicUsize::new(failures)),
+        instances: AtomicUsize::new(0),
+    })
+}
+
+fn guard(factory: &Arc<Faulty>, on_error: OnError) -> Guard {
+    let plan = OperatorPlan {
+        name: "native.doubled".to_owned(),
+        factory: factory.clone(),
+        arguments: Vec::new(),
+        limits: Limits::default(),
+        on_error,
+    };
+    Guard::new("doubled", &plan).expect("it opens")
+}
+
+fn batch(rows: &[i64]) -> Batch {
+    Batch {
+        schema: Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)])),
+        columns: vec![column(rows.to_vec())],
+        times: rows.to_vec().into(),
+        origin: None,
+    }
+}
+
+const ALWAYS: usize = usize::MAX;
+
+fn transform(guard: &mut Guard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
+    let mut out = Outbox::default();
+    match guard.transform(batch, &batch.columns, &mut out) {
+        Ok(Output::Rows(rows)) => {
+            let values = rows.columns[0]
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec();
+            (rows.parents, values, out)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_batch_is_cut_down_to_the_guilty_rows() {
+    let factory = faulty(Kind::Transform, &[3, 6], ALWAYS);
+    let mut guard = guard(&factory, OnError::DeadLetter);
+    let (parents, values, out) = transform(&mut guard, &batch(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    assert_eq!(parents, [0, 1, 2, 4, 5, 7]);
+    assert_eq!(values, [0, 2, 4, 8, 10, 14]);
+    assert_eq!(out.counts.failed, 2);
+    let letters: Vec<_> = out
+        .dead_letters
+        .iter()
+        .map(|l| (l.event_time.as_deref(), &*l.kind))
+        .collect();
+    assert_eq!(
+        letters,
+        [
+            (Some("1970-01-01T00:00:00.003Z"), "trap"),
+            (Some("1970-01-01T00:00:00.006Z"), "trap")
+        ]
+    );
+    assert_eq!(
+        out.dead_letters[0].panic.as_deref(),
+        Some("panicked at 'bad value'")
+    );
+    assert_eq!(
+        out.dead_letters[0].plugin_digest.as_deref(),
+        Some("sha256:test")
+    );
+}
+
+#[test]
+fn only_guilty_rows_leave_no_output_rows_behind() {
+    let factory = faulty(Kind::Transform, &[1], ALWAYS);
+    let (parents, values, out) = transform(&mut guard(&factory, OnError::Skip), &batch(&[1, 1, 1]));
+    assert_eq!((parents.len(), values.len()), (0, 0));
+    assert_eq!((out.counts.failed, out.dead_letters.len()), (3, 0));
+}
+
+#[test]
+fn rejects_are_found_in_every_part() {
+    let factory = faulty(Kind::Transform, &[9], ALWAYS);
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::DeadLetter),
+        &batch(&[-1, 9, 1, -2]),
+    );
+    assert_eq!(parents, [2]);
+    assert_eq!((out.counts.failed, out.counts.rejected), (1, 2));
+    let mut errors: Vec<_> = out.dead_letters.iter().map(|l| l.error.as_str()).collect();
+    errors.sort_unstable();
+    assert_eq!(
+        errors,
+        ["-1 is negative", "-2 is negative", "wasm trap: unreachable"]
+    );
+}
+
+#[test]
+fn under_fail_the_pipeline_ends_with_the_row() {
+    let factory = faulty(Kind::Transform, &[2], ALWAYS);
+    let batch = batch(&[1, 2, 3]);
+    let mut out = Outbox::default();
+    let error = guard(&factory, OnError::Fail)
+        .transform(&batch, &batch.columns, &mut out)
+        .expect_err("a row fails");
+    assert!(error.message.contains("bad value"), "{error}");
+    assert_eq!(error.node, "doubled");
+}
+
+#[test]
+fn retries_are_made_on_the_row_alone() {
+    // Three calls fail as the batch is cut (4, 2 and 1 rows), the retry does not.
+    let factory = faulty(Kind::Transform, &[2], 3);
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::Retry(1)),
+        &batch(&[0, 1, 2, 3]),
+    );
+    assert_eq!(parents, [0, 1, 2, 3]);
+    assert_eq!((out.counts.failed, out.dead_letters.len()), (0, 0));
+
+    let factory = faulty(Kind::Transform, &[2], 4);
+    let (parents, _, out) = transform(
+        &mut guard(&factory, OnError::Retry(1)),
+        &batch(&[0, 1, 2, 3]),
+    );
+    assert_eq!(parents, [0, 1, 3]);
+    assert_eq!((out.counts.failed, out.dead_letters.len()), (1, 1));
+}
+
+#[test]
+fn states_carry_from_part_to_part() {
+    let rows = batch(&[1, 2, 5, 4, -7]);
+    let groups = [0, 1, 0, 1, 0];
+    let factory = faulty(Kind::Aggregate, &[5], ALWAYS);
+    let mut out = Outbox::default();
+    let existing = [column(vec![100])];
+    let states = States {
+        existing: Columns {
+            rows: 1,
+            columns: &existing,
+        },
+        groups: 2,
+    };
+    let (folded, results) = guard(&factory, OnError::DeadLetter)
+        .accumulate_each(&rows, &rows.columns, &groups, states, &mut out)
+        .expect("the policy takes the row");
+    assert_eq!(
+        folded.states[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [101, 6]
+    );
+    assert_eq!(folded.lost, [2, 4]);
+    assert_eq!(results.parents, [0, 1, 3, 4]);
+    assert_eq!((out.counts.failed, out.counts.rejected), (1, 1));
+}
+
+#[test]
+fn groups_without_any_good_row_have_the_default_state() {
+    let rows = batch(&[5, 5]);
+    let factory = faulty(Kind::Aggregate, &[5], ALWAYS);
+    let mut out = Outbox::default();
+    let existing = [column(vec![7])];
+    let states = States {
+        existing: Columns {
+            rows: 1,
+            columns: &existing,
+        },
+        groups: 3,
+    };
+    let folded = guard(&factory, OnError::Skip)
+        .accumulate(&rows, &rows.columns, &[1, 2], states, &mut out)
+        .expect("the policy takes the rows");
+    assert_eq!(
+        folded.states[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [7, 0, 0]
+    );
+    assert_eq!(folded.lost, [0, 1]);
+}
+
+#[test]
+fn a_failing_merge_keeps_the_first_state() {
+    let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
+    let states = [column(vec![1, 2, 10, 13, 5])];
+    let mut out = Outbox::default();
+    let merged = guard(&factory, OnError::DeadLetter)
+        .merge(
+            Columns {
+                rows: 5,
+                columns: &states,
+            },
+            &[0, 0, 1, 1, 2],
+            &|group| format!("{{\"key\":{group}}}"),
+            &mut out,
+        )
+        .expect("the policy takes the group");
+    assert_eq!(
+        merged[0].as_primitive::<Int64Type>().values().to_vec(),
+        [3, 10, 5]
+    );
+    assert_eq!(out.dead_letters[0].payload.as_deref(), Some("{\"key\":1}"));
+}
+
+#[test]
+fn a_failing_finish_costs_its_own_result() {
+    let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
+    let states = [column(vec![1, 13, 5])];
+    let mut out = Outbox::default();
+    let rows = guard(&factory, OnError::Skip)
+        .finish(
+            Columns {
+                rows: 3,
+                columns: &states,
+            },
+            &[0, 0, 0],
+            &[9, 9, 9],
+            &|state| state.to_string(),
+            &mut out,
+        )
+        .expect("the policy takes the state");
+    assert_eq!(rows.parents, [0, 2]);
+    assert_eq!(
+        rows.columns[0]
+            .as_primitive::<Int64Type>()
+            .values()
+            .to_vec(),
+        [1, 5]
+    );
+    assert_eq!(out.counts.failed, 1);
+}

@@ -1,0 +1,421 @@
+//! Decides how a plan reads on a terminal: each node under the one that feeds
+//! it, and between them the types of the rows that pass.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{
+    AggregatePlan, EventTime, Framing, GeneratorPlan, Node, NodeId, NodeKind, OnError,
+    OperatorPlan, OutPort, Plan, SinkConnector, SourceConnector, SourcePlan, Window,
+};
+use crate::config::quantity::{show_bytes, show_ms};
+use crate::logic::{Kind, Value};
+use crate::schema::Schema;
+
+/// Columns are listed up to here; a terminal wraps what is longer.
+const WIDTH: usize = 100;
+
+/// The plan as text, for people.
+pub fn draw(plan: &Plan) -> String {
+    let mut drawing = Drawing {
+        plan,
+        tasks: plan.tasks(),
+        drawn: vec![false; plan.nodes.len()],
+        text: String::new(),
+    };
+    drawing.head();
+    for (id, node) in plan.nodes.iter().enumerate() {
+        if node.inputs.is_empty() {
+            drawing.line("");
+            drawing.flow(id);
+        }
+    }
+    drawing.text
+}
+
+struct Drawing<'a> {
+    plan: &'a Plan,
+    tasks: Vec<usize>,
+    drawn: Vec<bool>,
+    text: String,
+}
+
+/// A node that is to be drawn.
+struct Next {
+    id: NodeId,
+    port: OutPort,
+    /// In front of its first line, and of those that follow.
+    lead: String,
+    margin: String,
+}
+
+impl Drawing<'_> {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    fn head(&mut self) {
+        let plan = self.plan;
+        let keyed = tasks(plan.parallelism);
+        self.line(&format!(
+            "{}   {keyed} a keyed operator · batches of at most {} rows",
+            plan.name, plan.batch_rows
+        ));
+        if let Some(path) = &plan.dead_letters {
+            self.line(&format!("dead letters go to {}", path.display()));
+        }
+    }
+
+    /// Draws a source and all that it feeds.
+    fn flow(&mut self, source: NodeId) {
+        let mut stack = vec![Next {
+            id: source,
+            port: OutPort::Main,
+            lead: String::new(),
+            margin: String::new(),
+        }];
+        while let Some(next) = stack.pop() {
+            let readers = self.node(&next);
+            let margin = &next.margin;
+            if let [(id, OutPort::Main)] = readers[..] {
+                self.line(&format!("{margin}▼"));
+                stack.push(Next {
+                    id,
+                    port: OutPort::Main,
+                    lead: margin.clone(),
+                    margin: margin.clone(),
+                });
+                continue;
+            }
+            let count = readers.len();
+            let branches = readers.into_iter().enumerate().map(|(i, (id, port))| {
+                let is_last = i + 1 == count;
+                Next {
+                    id,
+                    port,
+                    lead: format!("{margin}{}", if is_last { "└─▶ " } else { "├─▶ " }),
+                    margin: format!("{margin}{}", if is_last { "    " } else { "│   " }),
+                }
+            });
+            let branches: Vec<Next> = branches.collect();
+            stack.extend(branches.into_iter().rev());
+        }
+    }
+
+    /// Draws one node and gives those to be drawn below it.
+    fn node(&mut self, next: &Next) -> Vec<(NodeId, OutPort)> {
+        let plan = self.plan;
+        let node = &plan.nodes[next.id];
+        let late = if next.port == OutPort::Late {
+            "late rows to "
+        } else {
+            ""
+        };
+        if std::mem::replace(&mut self.drawn[next.id], true) {
+            self.line(&format!("{}{late}{}   as above", next.lead, node.name));
+            return Vec::new();
+        }
+        let readers = readers(plan, next.id);
+        let tasks = tasks(self.tasks[next.id]);
+        self.line(&format!(
+            "{}{late}{}   {} · {tasks}",
+            next.lead,
+            node.name,
+            kind(node)
+        ));
+        let bar = if readers.is_empty() { "    " } else { "│   " };
+        for detail in details(plan, node) {
+            self.line(&format!("{}{bar}{detail}", next.margin));
+        }
+        let columns = match &node.kind {
+            NodeKind::Sink(_) if next.port == OutPort::Main => return readers,
+            NodeKind::Transform(transform)
+                if transform.operator.factory.info().kind == Kind::Filter =>
+            {
+                vec!["rows as they came".to_owned()]
+            }
+            _ => wrapped(
+                &node.output,
+                WIDTH.saturating_sub(next.margin.chars().count() + 4),
+            ),
+        };
+        for (i, line) in columns.iter().enumerate() {
+            let mark = if i == 0 { ":" } else { " " };
+            let bar = bar.trim_end();
+            let bar = if bar.is_empty() { " " } else { bar };
+            self.line(&format!("{}{bar} {mark} {line}", next.margin));
+        }
+        readers
+    }
+}
+
+fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, OutPort)> {
+    let mut readers = Vec::new();
+    for (reader, node) in plan.nodes.iter().enumerate() {
+        let edges = node.inputs.iter().filter(|edge| edge.from == id);
+        readers.extend(edges.map(|edge| (reader, edge.port)));
+    }
+    readers
+}
+
+fn tasks(count: usize) -> String {
+    match count {
+        1 => "1 task".to_owned(),
+        count => format!("{count} tasks"),
+    }
+}
+
+fn kind(node: &Node) -> String {
+    match &node.kind {
+        NodeKind::Source(source) => match &source.connector {
+            SourceConnector::File(file) => format!("source, file, {}", file.format.name()),
+            SourceConnector::Tcp(tcp) => format!("source, tcp, {}", tcp.format.name()),
+            SourceConnector::Generator(_) => "source, generator".to_owned(),
+            SourceConnector::Memory(_) => "source, memory".to_owned(),
+        },
+        NodeKind::Transform(transform) => {
+            let operator = &transform.operator;
+            let kind = operator.factory.info().kind.name();
+            format!("{kind} {}", operator.name)
+        }
+        NodeKind::Aggregate(aggregate) => format!("aggregate {}", aggregate.operator.name),
+        NodeKind::Sink(sink) => match &sink.connector {
+            SinkConnector::Console { .. } => "sink, console".to_owned(),
+            SinkConnector::File { format, .. } => format!("sink, file, {}", format.name()),
+            SinkConnector::Blackhole => "sink, blackhole".to_owned(),
+            SinkConnector::Memory(_) => "sink, memory".to_owned(),
+        },
+    }
+}
+
+fn details(plan: &Plan, node: &Node) -> Vec<String> {
+    match &node.kind {
+        NodeKind::Source(source) => source_details(node, source),
+        NodeKind::Transform(transform) => {
+            let mut details = merged(plan, node);
+            details.extend(operator_details(&transform.operator));
+            details
+        }
+        NodeKind::Aggregate(aggregate) => {
+            let mut details = merged(plan, node);
+            details.extend(aggregate_details(aggregate));
+            details.extend(operator_details(&aggregate.operator));
+            details
+        }
+        NodeKind::Sink(sink) => {
+            let mut details = merged(plan, node);
+            match &sink.connector {
+                SinkConnector::File { path, .. } => details.push(path.display().to_string()),
+                SinkConnector::Console {
+                    rows_max: Some(rows),
+                } => {
+                    details.push(format!("at most {rows} rows"));
+                }
+                _ => {}
+            }
+            details
+        }
+    }
+}
+
+/// Said only where it does not show: of nodes with several inputs.
+fn merged(plan: &Plan, node: &Node) -> Vec<String> {
+    if node.inputs.len() < 2 {
+        return Vec::new();
+    }
+    let names = node.inputs.iter().map(|edge| edge_name(plan, edge));
+    vec![format!("merges {}", names.collect::<Vec<_>>().join(", "))]
+}
+
+fn edge_name(plan: &Plan, edge: &super::Edge) -> String {
+    let late = if edge.port == OutPort::Late {
+        ".late"
+    } else {
+        ""
+    };
+    format!("{}{late}", plan.nodes[edge.from].name)
+}
+
+fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
+    let mut details = Vec::new();
+    match &source.connector {
+        SourceConnector::File(file) => details.push(files(&file.paths)),
+        SourceConnector::Tcp(tcp) => {
+            let framing = match tcp.framing {
+                Framing::Newline => "lines",
+                Framing::LengthPrefixed => "length-prefixed frames",
+            };
+            let until = match tcp.connections {
+                Some(1) => ", until 1 connection has ended".to_owned(),
+                Some(count) => format!(", until {count} connections have ended"),
+                None => String::new(),
+            };
+            details.push(format!("listens on {}, {framing}{until}", tcp.listen));
+        }
+        SourceConnector::Generator(generator) => details.push(generated(generator)),
+        SourceConnector::Memory(partitions) => {
+            details.push(format!("{} partitions", partitions.len()));
+        }
+    }
+    let column = match source.event_time {
+        EventTime::Column(column) => node.output.fields.get(column),
+        EventTime::Ingestion => None,
+    };
+    let mut time = match column {
+        Some(field) => format!("event time {}", field.name),
+        None => "event time is when the row is read".to_owned(),
+    };
+    match source.out_of_orderness_ms {
+        0 => time.push_str(", rows in order"),
+        ms => time.push_str(&format!(", rows up to {} out of order", show_ms(ms))),
+    }
+    if let Some(ms) = source.idle_after_ms {
+        let _ = write!(time, ", idle after {}", show_ms(ms as i64));
+    }
+    details.push(time);
+    details.push(format!("bad rows: {}", policy_name(source.on_error)));
+    details
+}
+
+/// The first few, and how many there are.
+fn files(paths: &[std::path::PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = paths
+        .iter()
+        .take(SHOWN)
+        .map(|path| show_path(path))
+        .collect();
+    match paths.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
+        _ if paths.is_empty() => "no files".to_owned(),
+        _ => shown.join(", "),
+    }
+}
+
+fn show_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn generated(generator: &GeneratorPlan) -> String {
+    let count = match generator.count {
+        Some(count) => format!("{count} rows"),
+        None => "endless rows".to_owned(),
+    };
+    let rate = match generator.rate {
+        Some(rate) => format!("{rate} a second"),
+        None => "as fast as they are taken".to_owned(),
+    };
+    format!(
+        "{count}, {rate}, of {} users and {} items, seed {}",
+        generator.users, generator.items, generator.seed
+    )
+}
+
+fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
+    let keys: Vec<&str> = aggregate
+        .key_schema
+        .fields
+        .iter()
+        .map(|f| f.name.as_str())
+        .collect();
+    let key = match keys[..] {
+        [] => "no key: one group".to_owned(),
+        _ => format!("key {}", keys.join(", ")),
+    };
+    let mut when = vec![key, window(aggregate.window)];
+    if aggregate.allowed_lateness_ms > 0 {
+        when.push(format!(
+            "corrected for {} more",
+            show_ms(aggregate.allowed_lateness_ms)
+        ));
+    }
+    if let Some(ms) = aggregate.early_every_ms {
+        when.push(format!("early results every {}", show_ms(ms as i64)));
+    }
+    vec![when.join(" · ")]
+}
+
+fn window(window: Window) -> String {
+    match window {
+        Window::Tumbling { size_ms, time } => {
+            format!(
+                "tumbling window of {}, {} time",
+                show_ms(size_ms),
+                time.name()
+            )
+        }
+        Window::Sliding {
+            size_ms,
+            slide_ms,
+            time,
+        } => format!(
+            "sliding window of {} every {}, {} time",
+            show_ms(size_ms),
+            show_ms(slide_ms),
+            time.name()
+        ),
+        Window::Session { gap_ms, time } => {
+            format!(
+                "session window with a gap of {}, {} time",
+                show_ms(gap_ms),
+                time.name()
+            )
+        }
+        Window::Count { size } => format!("count window of {size} rows"),
+        Window::Running => "running: a result after each row".to_owned(),
+    }
+}
+
+fn operator_details(operator: &OperatorPlan) -> Vec<String> {
+    let mut details = Vec::new();
+    if !operator.arguments.is_empty() {
+        let show = |(name, value): &(String, Value)| format!("{name} = {value}");
+        let arguments: Vec<String> = operator.arguments.iter().map(show).collect();
+        details.push(arguments.join(", "));
+    }
+    let limits = operator.limits;
+    details.push(format!(
+        "on error: {} · a call has {} of memory, {}, {} of output",
+        policy_name(operator.on_error),
+        show_bytes(limits.memory_bytes_max as u64),
+        show_ms(limits.call_ms_max as i64),
+        show_bytes(limits.output_bytes_max as u64),
+    ));
+    details
+}
+
+fn policy_name(policy: OnError) -> String {
+    match policy {
+        OnError::Fail => "the pipeline fails".to_owned(),
+        OnError::Skip => "counted and skipped".to_owned(),
+        OnError::DeadLetter => "dead letter".to_owned(),
+        OnError::Retry(1) => "1 retry, then dead letter".to_owned(),
+        OnError::Retry(times) => format!("{times} retries, then dead letter"),
+    }
+}
+
+/// The columns, in lines of at most `width` where a column's type allows it.
+fn wrapped(schema: &Schema, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for (i, field) in schema.fields.iter().enumerate() {
+        let comma = if i + 1 == schema.fields.len() {
+            ""
+        } else {
+            ","
+        };
+        let column = format!("{field}{comma}");
+        let last = lines.last_mut().filter(|line| {
+            line.is_empty() || line.chars().count() + 1 + column.chars().count() <= width
+        });
+        match last {
+            Some(line) => {
+                let space = if line.is_empty() { "" } else { " " };
+                line.push_str(space);
+                line.push_str(&column);
+            }
+            None => lines.push(column),
+        }
+    }
+    lines
+}

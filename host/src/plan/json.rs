@@ -1,0 +1,193 @@
+//! Decides how a plan reads for programs: the same as drawn, by names and in
+//! base units (ms, bytes).
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    AggregatePlan, Edge, EventTime, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
+    SinkConnector, SourceConnector, SourcePlan, Window,
+};
+use crate::logic::Value;
+use crate::schema::Schema;
+
+/// The plan for `check --json`.
+pub fn to_json(plan: &Plan) -> Json {
+    let tasks = plan.tasks();
+    let nodes = plan.nodes.iter().zip(tasks);
+    json!({
+        "name": plan.name,
+        "parallelism": plan.parallelism,
+        "batch_rows": plan.batch_rows,
+        "dead_letters": plan.dead_letters,
+        "nodes": nodes.map(|(node, tasks)| node_json(plan, node, tasks)).collect::<Vec<_>>(),
+    })
+}
+
+fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
+    let (role, settings) = match &node.kind {
+        NodeKind::Source(source) => ("source", source_json(node, source)),
+        NodeKind::Transform(transform) => ("transform", operator_json(&transform.operator)),
+        NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
+        NodeKind::Sink(sink) => ("sink", sink_json(&sink.connector)),
+    };
+    let inputs = node.inputs.iter().map(|edge| edge_json(plan, edge));
+    let mut json = json!({
+        "name": node.name,
+        "role": role,
+        "tasks": tasks,
+        "inputs": inputs.collect::<Vec<_>>(),
+        "output": schema_json(&node.output),
+        "on_error": node.on_error().map(policy_json),
+    });
+    merge(&mut json, settings);
+    json
+}
+
+fn edge_json(plan: &Plan, edge: &Edge) -> Json {
+    let from = &plan.nodes[edge.from];
+    let exchange = match &edge.exchange {
+        Exchange::Forward => json!("forward"),
+        Exchange::Hash(columns) => {
+            let names = columns.iter().filter_map(|at| from.output.fields.get(*at));
+            json!({ "hash": names.map(|field| field.name.as_str()).collect::<Vec<_>>() })
+        }
+    };
+    json!({ "from": from.name, "late": edge.port == OutPort::Late, "exchange": exchange })
+}
+
+fn schema_json(schema: &Schema) -> Json {
+    let field = |field: &crate::schema::Field| {
+        json!({
+            "name": field.name,
+            "type": field.data_type.to_string(),
+            "nullable": field.nullable,
+        })
+    };
+    schema.fields.iter().map(field).collect()
+}
+
+fn source_json(node: &Node, source: &SourcePlan) -> Json {
+    let mut json = match &source.connector {
+        SourceConnector::File(file) => json!({
+            "connector": "file",
+            "paths": file.paths,
+            "format": file.format.name(),
+        }),
+        SourceConnector::Tcp(tcp) => json!({
+            "connector": "tcp",
+            "listen": tcp.listen,
+            "connections": tcp.connections,
+            "format": tcp.format.name(),
+        }),
+        SourceConnector::Generator(generator) => json!({
+            "connector": "generator",
+            "seed": generator.seed,
+            "count": generator.count,
+            "rate": generator.rate,
+        }),
+        SourceConnector::Memory(_) => json!({ "connector": "memory" }),
+    };
+    let event_time = match source.event_time {
+        EventTime::Column(column) => node.output.fields.get(column),
+        EventTime::Ingestion => None,
+    };
+    let time = json!({
+        "event_time": event_time.map(|field| field.name.as_str()),
+        "out_of_orderness_ms": source.out_of_orderness_ms,
+        "idle_after_ms": source.idle_after_ms,
+    });
+    merge(&mut json, time);
+    json
+}
+
+fn operator_json(operator: &OperatorPlan) -> Json {
+    let info = operator.factory.info();
+    let arguments = operator.arguments.iter();
+    let arguments = arguments.map(|(name, value)| (name.clone(), value_json(value)));
+    json!({
+        "operator": operator.name,
+        "kind": info.kind.name(),
+        "digest": operator.factory.digest(),
+        "parameters": arguments.collect::<serde_json::Map<_, _>>(),
+        "limits": {
+            "memory_bytes_max": operator.limits.memory_bytes_max,
+            "call_ms_max": operator.limits.call_ms_max,
+            "output_bytes_max": operator.limits.output_bytes_max,
+        },
+    })
+}
+
+fn aggregate_json(aggregate: &AggregatePlan) -> Json {
+    let mut json = operator_json(&aggregate.operator);
+    let keys = aggregate.key_schema.fields.iter();
+    let bounds = aggregate.bounds.as_ref();
+    let settings = json!({
+        "key": keys.map(|field| field.name.as_str()).collect::<Vec<_>>(),
+        "window": window_json(aggregate.window),
+        "allowed_lateness_ms": aggregate.allowed_lateness_ms,
+        "early_every_ms": aggregate.early_every_ms,
+        "bounds": bounds.map(|bounds| json!({ "start": bounds.start, "end": bounds.end })),
+    });
+    merge(&mut json, settings);
+    json
+}
+
+fn window_json(window: Window) -> Json {
+    match window {
+        Window::Tumbling { size_ms, time } => {
+            json!({ "tumbling": { "size_ms": size_ms, "time": time.name() } })
+        }
+        Window::Sliding {
+            size_ms,
+            slide_ms,
+            time,
+        } => {
+            json!({ "sliding": { "size_ms": size_ms, "slide_ms": slide_ms, "time": time.name() } })
+        }
+        Window::Session { gap_ms, time } => {
+            json!({ "session": { "gap_ms": gap_ms, "time": time.name() } })
+        }
+        Window::Count { size } => json!({ "count": { "size": size } }),
+        Window::Running => json!("running"),
+    }
+}
+
+fn sink_json(connector: &SinkConnector) -> Json {
+    match connector {
+        SinkConnector::File { path, format } => json!({
+            "connector": "file",
+            "path": path,
+            "format": format.name(),
+        }),
+        SinkConnector::Console { rows_max } => {
+            json!({ "connector": "console", "rows_max": rows_max })
+        }
+        SinkConnector::Blackhole => json!({ "connector": "blackhole" }),
+        SinkConnector::Memory(_) => json!({ "connector": "memory" }),
+    }
+}
+
+fn policy_json(policy: OnError) -> Json {
+    match policy {
+        OnError::Fail => json!("fail"),
+        OnError::Skip => json!("skip"),
+        OnError::DeadLetter => json!("dead_letter"),
+        OnError::Retry(times) => json!({ "retry": times }),
+    }
+}
+
+fn value_json(value: &Value) -> Json {
+    match value {
+        Value::Boolean(boolean) => json!(boolean),
+        Value::Integer(integer) => json!(integer),
+        Value::Number(number) => json!(number),
+        Value::Text(text) => json!(text),
+        Value::Texts(texts) => json!(texts),
+    }
+}
+
+fn merge(into: &mut Json, from: Json) {
+    if let (Json::Object(into), Json::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}

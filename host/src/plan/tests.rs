@@ -1,0 +1,9 @@
+//! One small pipeline, changed a little by each test.
+
+mod support;
+
+mod documentation;
+mod flow;
+mod mistakes;
+mod random;
+mod reading;

@@ -1,0 +1,96 @@
+//! `docs/config.md` says what the code does: its examples are planned, and it
+//! names every key.
+
+use super::support::{BASE, folder, mistakes, plan_in};
+
+const PAGE: &str = include_str!("../../../../docs/config.md");
+
+fn examples() -> impl Iterator<Item = &'static str> {
+    let blocks = PAGE.split("```toml\n").skip(1);
+    blocks.filter_map(|block| block.split("```").next())
+}
+
+/// The example on top of the base, whose sections of the same names it replaces.
+fn completed(example: &str) -> String {
+    let parse = |text: &str| {
+        text.parse::<toml::Table>()
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let mut pipeline = parse(BASE);
+    for (key, value) in parse(example) {
+        match (pipeline.get_mut(&key), value) {
+            (Some(toml::Value::Table(sections)), toml::Value::Table(new)) => sections.extend(new),
+            (_, value) => {
+                pipeline.insert(key, value);
+            }
+        }
+    }
+    pipeline.to_string()
+}
+
+#[test]
+fn every_example_is_planned() {
+    let folder = folder();
+    std::fs::write(folder.path().join("data/more.jsonl"), "").expect("an empty file");
+    let mut planned = 0;
+    for example in examples() {
+        if let Err(mistakes) = plan_in(folder.path(), &completed(example)) {
+            panic!("{example}\n{mistakes}");
+        }
+        planned += 1;
+    }
+    assert!(planned >= 8, "only {planned} examples were found");
+}
+
+#[test]
+fn the_first_example_is_a_whole_pipeline() {
+    let first = examples().next().unwrap_or_default();
+    assert_eq!(mistakes(first), "");
+}
+
+/// A pipeline in which each table has a key that does not exist. What is said
+/// of it lists the keys that do.
+const UNKNOWN_EVERYWHERE: &str = r#"
+nothing = 1
+[plugins.p]
+nothing = 1
+[sources.file]
+type = "file"
+nothing = 1
+watermark = { nothing = 1 }
+csv = { nothing = 1 }
+[sources.tcp]
+type = "tcp"
+nothing = 1
+[sources.generator]
+type = "generator"
+nothing = 1
+[operators.o]
+nothing = 1
+limits = { nothing = 1 }
+on_error = { nothing = 1 }
+window = { nothing = 1 }
+bounds = { nothing = 1 }
+[sinks.file]
+type = "file"
+nothing = 1
+[sinks.console]
+type = "console"
+nothing = 1
+"#;
+
+#[test]
+fn every_key_is_named() {
+    let said = mistakes(UNKNOWN_EVERYWHERE);
+    let lists: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.split("keys here are: ").nth(1))
+        .collect();
+    assert_eq!(lists.len(), 14, "a table is missing here:\n{said}");
+    let keys = lists.iter().flat_map(|list| list.split(", "));
+    for key in keys {
+        let quoted = PAGE.contains(&format!("`{key}`"));
+        let shown = PAGE.contains(&format!("{key} = "));
+        assert!(quoted || shown, "docs/config.md does not name `{key}`");
+    }
+}

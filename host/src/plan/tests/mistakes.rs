@@ -1,0 +1,151 @@
+//! Every mistake that is looked for, and the whole message that comes of it.
+//!
+//! A case in `mistakes/*.md` is a change of the base, as a diff, and what is
+//! said of the result. `UPDATE_EXPECT=1` writes what is said now.
+
+use std::path::Path;
+
+use expect_test::{ExpectFile, expect_file};
+
+use super::support::{BASE, mistakes};
+
+#[test]
+fn syntax() {
+    check(expect_file!["mistakes/syntax.md"]);
+}
+
+#[test]
+fn unknown_keys() {
+    check(expect_file!["mistakes/unknown_keys.md"]);
+}
+
+#[test]
+fn values() {
+    check(expect_file!["mistakes/values.md"]);
+}
+
+#[test]
+fn field_types() {
+    check(expect_file!["mistakes/field_types.md"]);
+}
+
+#[test]
+fn window_values() {
+    check(expect_file!["mistakes/window_values.md"]);
+}
+
+#[test]
+fn names() {
+    check(expect_file!["mistakes/names.md"]);
+}
+
+#[test]
+fn cycles() {
+    check(expect_file!["mistakes/cycles.md"]);
+}
+
+#[test]
+fn plugins() {
+    check(expect_file!["mistakes/plugins.md"]);
+}
+
+#[test]
+fn parameters() {
+    check(expect_file!["mistakes/parameters.md"]);
+}
+
+#[test]
+fn edges() {
+    check(expect_file!["mistakes/edges.md"]);
+}
+
+#[test]
+fn event_time() {
+    check(expect_file!["mistakes/event_time.md"]);
+}
+
+#[test]
+fn group_keys() {
+    check(expect_file!["mistakes/group_keys.md"]);
+}
+
+#[test]
+fn aggregates() {
+    check(expect_file!["mistakes/aggregates.md"]);
+}
+
+#[test]
+fn late() {
+    check(expect_file!["mistakes/late.md"]);
+}
+
+#[test]
+fn files() {
+    check(expect_file!["mistakes/files.md"]);
+}
+
+#[test]
+fn warnings() {
+    check(expect_file!["mistakes/warnings.md"]);
+}
+
+#[test]
+fn together() {
+    check(expect_file!["mistakes/together.md"]);
+}
+
+/// Says again what is said of each diff, and compares the whole page.
+fn check(page: ExpectFile) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/plan/tests")
+        .join(&page.path);
+    let written =
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut now = String::new();
+    let mut said = None;
+    let mut lines = written.lines();
+    while let Some(line) = lines.next() {
+        now.push_str(line);
+        now.push('\n');
+        let mut block = lines.by_ref().take_while(|line| *line != "```");
+        match line {
+            "```diff" => {
+                let diff: Vec<&str> = block.collect();
+                said = Some(mistakes(&changed(&diff)));
+                now.push_str(&diff.join("\n"));
+                now.push_str("\n```\n");
+            }
+            "```text" => {
+                block.by_ref().for_each(drop);
+                now.push_str(&said.take().expect("a diff comes before what is said of it"));
+                now.push_str("```\n");
+            }
+            _ => {}
+        }
+    }
+    page.assert_eq(&now);
+}
+
+/// The base with each run of `-` lines replaced by the `+` lines that follow;
+/// `+` lines alone are appended. `@@` starts a run where it would not show.
+fn changed(diff: &[&str]) -> String {
+    let mut text: Vec<&str> = BASE.lines().collect();
+    let is_hunk =
+        |one: &&str, next: &&str| *next != "@@" && (one.starts_with('-') || !next.starts_with('-'));
+    for hunk in diff.chunk_by(is_hunk) {
+        let old: Vec<&str> = hunk
+            .iter()
+            .filter_map(|line| line.strip_prefix('-'))
+            .collect();
+        let new = hunk.iter().filter_map(|line| line.strip_prefix('+'));
+        let at = match old.is_empty() {
+            true => text.len(),
+            false => text
+                .windows(old.len())
+                .position(|lines| lines == old)
+                .unwrap_or_else(|| panic!("the base has no {old:?}")),
+        };
+        text.splice(at..at + old.len(), new);
+    }
+    text.join("\n") + "\n"
+}

@@ -1,0 +1,72 @@
+//! Files that are not a pipeline's text at all.
+
+use expect_test::{Expect, expect};
+
+use super::support::folder;
+use crate::config::{Config, Look};
+
+fn check(bytes: Option<&[u8]>, expected: Expect) {
+    let folder = folder();
+    let path = folder.path().join("shop.toml");
+    if let Some(bytes) = bytes {
+        std::fs::write(&path, bytes).expect("a file");
+    }
+    let mistakes = Config::read(&path).expect_err("no pipeline");
+    let said = mistakes.render(Look::Plain);
+    let said = said.replace(&folder.path().display().to_string(), "/pipelines");
+    expected.assert_eq(said.trim());
+}
+
+#[test]
+fn no_file() {
+    check(
+        None,
+        expect![[r#"
+        x cannot read the pipeline /pipelines/shop.toml: No such file or directory (os error 2)
+          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]],
+    );
+}
+
+#[test]
+fn not_text() {
+    check(
+        Some(b"name = 'x'\n\xff\xfe"),
+        expect![[r#"
+        x /pipelines/shop.toml is not text: line 2 has bytes that are not UTF-8
+          help: a pipeline's file is TOML in UTF-8: save it in that encoding"#]],
+    );
+}
+
+#[test]
+fn far_too_large() {
+    check(
+        Some(&vec![b'\n'; 5 << 20]),
+        expect![[r#"
+        x /pipelines/shop.toml is larger than 4MiB, so no pipeline
+          help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]],
+    );
+}
+
+#[test]
+fn an_empty_file() {
+    check(
+        Some(b""),
+        expect![[r#"
+        x the pipeline has no `name`
+           ,-[/pipelines/shop.toml:1:1]
+           `----
+          help: add `name = …`: what its checkpoints and dead letters are known by"#]],
+    );
+}
+
+#[test]
+fn too_many_mistakes_to_show() {
+    let folder = folder();
+    let path = folder.path().join("shop.toml");
+    let keys: Vec<String> = (0..60).map(|i| format!("key_{i} = 1")).collect();
+    std::fs::write(&path, keys.join("\n")).expect("a file");
+    let said = Config::read(&path)
+        .expect_err("no pipeline")
+        .render(Look::Plain);
+    assert!(said.ends_with("\n  and 11 more\n"), "{said}");
+}

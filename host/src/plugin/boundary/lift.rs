@@ -1,0 +1,556 @@
+//! A plugin's answer as arrays, once everything about it has been checked.
+//!
+//! Whatever a plugin answers, an array that is made here is a valid one of its
+//! schema's type: that is why arrays can be built without Arrow's own, slower
+//! checks. What is copied out of the plugin's memory is bounded by the store's
+//! hostcall fuel; what `input` columns add to it, by [`Parents`]'s budget.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, BinaryType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, GenericByteArray, ListArray, PrimitiveArray, StringArray,
+    StructArray,
+};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
+
+use super::Broken;
+use super::gather::{Picks, TooLarge};
+use crate::logic::{self, Columns};
+use crate::plugin::contract as wire;
+use crate::schema::{DataType, Field, Schema};
+
+/// Bytes of a rejected row's reason that are kept.
+const REASON_BYTES_MAX: usize = 4 << 10;
+
+/// Where the rows of an answer come from.
+pub struct Parents<'a> {
+    picks: Picks<'a>,
+    schema: &'a Schema,
+    input: Columns<'a>,
+    /// What the columns that are passed on may take.
+    bytes_left: usize,
+}
+
+/// Rows with parents among those of `input`, whose columns they may pass on.
+pub fn rows(
+    answer: wire::Rows,
+    output: &Schema,
+    input_schema: &Schema,
+    input: Columns<'_>,
+    output_bytes_max: usize,
+) -> Result<logic::Rows, Broken> {
+    let wire::Rows { parents, columns } = answer;
+    check_parents(&parents, input.rows)?;
+    if columns.rows as usize != parents.len() {
+        return Err(Broken::new(format!(
+            "{} rows with {} parents",
+            columns.rows,
+            parents.len()
+        )));
+    }
+    let columns = columns_of(
+        columns,
+        output,
+        Some(&mut Parents {
+            picks: Picks::new(&parents),
+            schema: input_schema,
+            input,
+            bytes_left: output_bytes_max,
+        }),
+    )?;
+    Ok(logic::Rows { parents, columns })
+}
+
+/// States of `groups` groups.
+pub fn states(
+    answer: wire::Batch,
+    schema: &Schema,
+    groups: usize,
+) -> Result<Vec<ArrayRef>, Broken> {
+    if answer.rows as usize != groups {
+        return Err(Broken::new(format!(
+            "{} states for {groups} groups",
+            answer.rows
+        )));
+    }
+    columns_of(answer, schema, None)
+}
+
+/// Rows that a filter keeps.
+pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
+    if !all_pairs(&kept, |row, next| row < next) {
+        return Err(Broken::new(
+            "the rows that it keeps are not in ascending order",
+        ));
+    }
+    match kept.last() {
+        Some(&last) if last as usize >= rows => {
+            Err(Broken::new(format!("it keeps row {last} of {rows} rows")))
+        }
+        _ => Ok(kept),
+    }
+}
+
+/// Rejects of a batch of `rows`, none of which may also be among `answered`.
+pub fn rejects(
+    answer: Vec<wire::Reject>,
+    rows: usize,
+    answered: &[u32],
+) -> Result<Vec<logic::Reject>, Broken> {
+    if !answer.is_sorted_by(|a, b| a.row < b.row) {
+        return Err(Broken::new(
+            "the rows that it rejects are not in ascending order",
+        ));
+    }
+    let mut rejects = Vec::with_capacity(answer.len());
+    for wire::Reject { row, mut reason } in answer {
+        if row as usize >= rows {
+            return Err(Broken::new(format!("it rejects row {row} of {rows} rows")));
+        }
+        if answered.binary_search(&row).is_ok() {
+            return Err(Broken::new(format!(
+                "it rejects row {row} and answers it as well"
+            )));
+        }
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        rejects.push(logic::Reject { row, reason });
+    }
+    Ok(rejects)
+}
+
+fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
+    if !all_pairs(parents, |row, next| row <= next) {
+        return Err(Broken::new("parents are not in ascending order"));
+    }
+    match parents.last() {
+        Some(&last) if last as usize >= rows => Err(Broken::new(format!(
+            "a parent is row {last} of {rows} rows"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether all neighbours are as they should be. Unlike `is_sorted` it looks at
+/// all of them, which makes it many at a time.
+fn all_pairs(values: &[u32], as_should: impl Fn(u32, u32) -> bool) -> bool {
+    let next = values.iter().skip(1);
+    values
+        .iter()
+        .zip(next)
+        .fold(true, |all, (&value, &next)| all & as_should(value, next))
+}
+
+fn columns_of(
+    answer: wire::Batch,
+    schema: &Schema,
+    mut parents: Option<&mut Parents<'_>>,
+) -> Result<Vec<ArrayRef>, Broken> {
+    let rows = answer.rows as usize;
+    let mut given = answer.columns.into_iter();
+    let mut columns = Vec::with_capacity(schema.fields.len());
+    for field in &schema.fields {
+        columns.push(column(
+            field,
+            rows,
+            None,
+            &mut given,
+            parents.as_deref_mut(),
+        )?);
+    }
+    match given.len() {
+        0 => Ok(columns),
+        more => Err(Broken::new(format!(
+            "{more} columns more than its schema has"
+        ))),
+    }
+}
+
+/// A column of `rows` values and all that it holds, depth first. Where `hidden`
+/// says that the record around it is missing, it may hold anything. `parents`
+/// is absent where a column has no input row to each of its own.
+fn column(
+    field: &Field,
+    rows: usize,
+    hidden: Option<&NullBuffer>,
+    given: &mut std::vec::IntoIter<wire::Column>,
+    parents: Option<&mut Parents<'_>>,
+) -> Result<ArrayRef, Broken> {
+    let wrong = |what: Broken| what.inside(&field.name);
+    let Some(next) = given.next() else {
+        return Err(wrong(Broken::new("missing")));
+    };
+    let nulls = match next.validity {
+        None => None,
+        Some(_) if matches!(next.values, wire::Values::Input(_)) => {
+            return Err(wrong(Broken::new(
+                "an input that is passed on has its own validity",
+            )));
+        }
+        Some(bits) => validity(bits, rows, field.nullable, hidden).map_err(wrong)?,
+    };
+    use wire::Values;
+    let array: Result<ArrayRef, Broken> = match (&field.data_type, next.values) {
+        (_, Values::Input(index)) => match parents {
+            Some(parents) => passed_on(field, index, parents),
+            None => Err(Broken::new(
+                "there is no input here that could be passed on",
+            )),
+        },
+        (DataType::Bool, Values::Bits(bits)) => booleans(bits, rows, nulls),
+        (DataType::Int8, Values::Int8(values)) => primitive::<Int8Type>(values, rows, nulls),
+        (DataType::Int16, Values::Int16(values)) => primitive::<Int16Type>(values, rows, nulls),
+        (DataType::Int32, Values::Int32(values)) => primitive::<Int32Type>(values, rows, nulls),
+        (DataType::Int64, Values::Int64(values)) => primitive::<Int64Type>(values, rows, nulls),
+        (DataType::UInt8, Values::UInt8(values)) => primitive::<UInt8Type>(values, rows, nulls),
+        (DataType::UInt16, Values::UInt16(values)) => primitive::<UInt16Type>(values, rows, nulls),
+        (DataType::UInt32, Values::UInt32(values)) => primitive::<UInt32Type>(values, rows, nulls),
+        (DataType::UInt64, Values::UInt64(values)) => primitive::<UInt64Type>(values, rows, nulls),
+        (DataType::Float32, Values::Float32(values)) => {
+            primitive::<Float32Type>(values, rows, nulls)
+        }
+        (DataType::Float64, Values::Float64(values)) => {
+            primitive::<Float64Type>(values, rows, nulls)
+        }
+        (DataType::Timestamp, Values::Int64(values)) => same_length(values.len(), rows).map(|()| {
+            let array = PrimitiveArray::<TimestampMillisecondType>::new(values.into(), nulls);
+            Arc::new(array.with_timezone("UTC")) as ArrayRef
+        }),
+        (DataType::Utf8, Values::Packed(packed)) => {
+            texts(packed, rows, nulls).map(|array| Arc::new(array) as ArrayRef)
+        }
+        (DataType::Symbol(symbols), Values::Packed(packed)) => {
+            texts(packed, rows, nulls).and_then(|array| {
+                check_symbols(&array, symbols, hidden)?;
+                Ok(Arc::new(array) as ArrayRef)
+            })
+        }
+        (DataType::Bytes, Values::Packed(packed)) => bytes(packed, rows, nulls),
+        (DataType::List(element), Values::Ends(ends)) => lists(element, ends, rows, nulls, given),
+        (DataType::Record(members), Values::None) => {
+            records(members, rows, nulls, hidden, given, parents)
+        }
+        (wanted, values) => Err(Broken::new(format!(
+            "{} where {wanted} is wanted",
+            name(&values)
+        ))),
+    };
+    array.map_err(wrong)
+}
+
+fn passed_on(field: &Field, index: u32, parents: &mut Parents<'_>) -> Result<ArrayRef, Broken> {
+    let index = index as usize;
+    let (Some(given), Some(array)) = (
+        parents.schema.fields.get(index),
+        parents.input.columns.get(index),
+    ) else {
+        let columns = parents.schema.fields.len();
+        return Err(Broken::new(format!(
+            "input {index}, and there are {columns}"
+        )));
+    };
+    if !field.reads(given) {
+        return Err(Broken::new(format!(
+            "input `{given}` where `{field}` is wanted"
+        )));
+    }
+    let array = parents
+        .picks
+        .of(array, &mut parents.bytes_left)
+        .map_err(|TooLarge| Broken::too_large())?;
+    check_symbols_within(&array, &field.data_type, None)?;
+    Ok(as_declared(array, &field.data_type))
+}
+
+fn primitive<T: ArrowPrimitiveType>(
+    values: Vec<T::Native>,
+    rows: usize,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef, Broken> {
+    same_length(values.len(), rows)?;
+    Ok(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls)))
+}
+
+fn booleans(bits: Vec<u8>, rows: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef, Broken> {
+    let bits = bitmap(bits, rows)?;
+    Ok(Arc::new(BooleanArray::new(bits, nulls)))
+}
+
+fn texts(
+    packed: wire::Packed,
+    rows: usize,
+    nulls: Option<NullBuffer>,
+) -> Result<StringArray, Broken> {
+    let (offsets, data) = packed_parts(packed, rows)?;
+    check_utf8(&data, &offsets)?;
+    // SAFETY: the offsets ascend and end within the data, which is UTF-8 as a
+    // whole and at each of them; all have one entry a row.
+    Ok(unsafe {
+        GenericByteArray::<Utf8Type>::new_unchecked(offsets, Buffer::from_vec(data), nulls)
+    })
+}
+
+fn bytes(packed: wire::Packed, rows: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef, Broken> {
+    let (offsets, data) = packed_parts(packed, rows)?;
+    // SAFETY: the offsets ascend and end within the data; all have one entry a row.
+    Ok(Arc::new(unsafe {
+        GenericByteArray::<BinaryType>::new_unchecked(offsets, Buffer::from_vec(data), nulls)
+    }))
+}
+
+fn packed_parts(packed: wire::Packed, rows: usize) -> Result<(OffsetBuffer<i32>, Vec<u8>), Broken> {
+    let wire::Packed { ends, mut data } = packed;
+    let (offsets, used) = offsets(&ends, rows)?;
+    if used > data.len() {
+        return Err(Broken::new(format!(
+            "values end at byte {used} of {}",
+            data.len()
+        )));
+    }
+    data.truncate(used);
+    Ok((offsets, data))
+}
+
+fn lists(
+    element: &Arc<Field>,
+    ends: Vec<u32>,
+    rows: usize,
+    nulls: Option<NullBuffer>,
+    given: &mut std::vec::IntoIter<wire::Column>,
+) -> Result<ArrayRef, Broken> {
+    let (offsets, elements) = offsets(&ends, rows)?;
+    let elements = column(element, elements, None, given, None)?;
+    Ok(Arc::new(ListArray::new(
+        Arc::new(element.to_arrow()),
+        offsets,
+        elements,
+        nulls,
+    )))
+}
+
+fn records(
+    members: &[Field],
+    rows: usize,
+    nulls: Option<NullBuffer>,
+    hidden: Option<&NullBuffer>,
+    given: &mut std::vec::IntoIter<wire::Column>,
+    mut parents: Option<&mut Parents<'_>>,
+) -> Result<ArrayRef, Broken> {
+    let hidden = NullBuffer::union(hidden, nulls.as_ref());
+    let mut columns = Vec::with_capacity(members.len());
+    for member in members {
+        let parents = parents.as_deref_mut();
+        columns.push(column(member, rows, hidden.as_ref(), given, parents)?);
+    }
+    let fields = members.iter().map(Field::to_arrow).collect();
+    // SAFETY: each column was made with its member's type and of this length.
+    Ok(Arc::new(unsafe {
+        StructArray::new_unchecked_with_length(fields, columns, nulls, rows)
+    }))
+}
+
+/// Offsets out of ends, which must be `rows` and ascend, and the last of them.
+fn offsets(ends: &[u32], rows: usize) -> Result<(OffsetBuffer<i32>, usize), Broken> {
+    same_length(ends.len(), rows)?;
+    if !all_pairs(ends, |end, next| end <= next) {
+        return Err(Broken::new("a value ends before it starts"));
+    }
+    let last = ends.last().copied().unwrap_or(0);
+    if i32::try_from(last).is_err() {
+        return Err(Broken::new(format!(
+            "a value ends at {last}, past what a column can hold"
+        )));
+    }
+    let mut offsets = Vec::with_capacity(rows + 1);
+    offsets.push(0);
+    offsets.extend(ends.iter().map(|&end| end as i32));
+    // SAFETY: from 0 on, ascending, and none is negative since the last is not.
+    Ok((
+        unsafe { OffsetBuffer::new_unchecked(offsets.into()) },
+        last as usize,
+    ))
+}
+
+fn check_utf8(data: &[u8], offsets: &[i32]) -> Result<(), Broken> {
+    if data.is_ascii() {
+        return Ok(());
+    }
+    let Ok(text) = simdutf8::basic::from_utf8(data) else {
+        return Err(Broken::new("text that is not UTF-8"));
+    };
+    if offsets
+        .iter()
+        .all(|&offset| text.is_char_boundary(offset as usize))
+    {
+        Ok(())
+    } else {
+        Err(Broken::new("a text that ends within a character"))
+    }
+}
+
+fn validity(
+    bits: Vec<u8>,
+    rows: usize,
+    nullable: bool,
+    hidden: Option<&NullBuffer>,
+) -> Result<Option<NullBuffer>, Broken> {
+    let nulls = NullBuffer::new(bitmap(bits, rows)?);
+    match nulls.null_count() {
+        0 => Ok(None),
+        _ if nullable => Ok(Some(nulls)),
+        _ if hidden.is_some_and(|hidden| hidden.contains(&nulls)) => Ok(None),
+        missing => Err(Broken::new(format!(
+            "{missing} missing values, and none may be"
+        ))),
+    }
+}
+
+fn bitmap(bits: Vec<u8>, rows: usize) -> Result<BooleanBuffer, Broken> {
+    if bits.len() != rows.div_ceil(8) {
+        return Err(Broken::new(format!(
+            "{} bytes of bits for {rows} rows",
+            bits.len()
+        )));
+    }
+    Ok(BooleanBuffer::new(Buffer::from_vec(bits), 0, rows))
+}
+
+fn same_length(values: usize, rows: usize) -> Result<(), Broken> {
+    if values == rows {
+        Ok(())
+    } else {
+        Err(Broken::new(format!("{values} values for {rows} rows")))
+    }
+}
+
+/// Texts are among the symbols, or missing, or hidden.
+fn check_symbols(
+    array: &StringArray,
+    symbols: &[String],
+    hidden: Option<&NullBuffer>,
+) -> Result<(), Broken> {
+    let words: Vec<(u64, usize)> = symbols
+        .iter()
+        .filter(|symbol| symbol.len() <= 8)
+        .map(|symbol| (word(symbol.as_bytes(), 0, symbol.len()), symbol.len()))
+        .collect();
+    let offsets = array.value_offsets();
+    let data = array.value_data();
+    for row in 0..array.len() {
+        let start = offsets[row] as usize;
+        let length = offsets[row + 1] as usize - start;
+        let known = if length <= 8 {
+            words.contains(&(word(data, start, length), length))
+        } else {
+            let text = &data[start..start + length];
+            symbols.iter().any(|symbol| symbol.as_bytes() == text)
+        };
+        if !known && array.is_valid(row) && hidden.is_none_or(|hidden| hidden.is_valid(row)) {
+            let text = String::from_utf8_lossy(&data[start..start + length.min(100)]);
+            let symbols = symbols.join("|");
+            return Err(Broken::new(format!("`{text}` is none of {symbols}")));
+        }
+    }
+    Ok(())
+}
+
+/// So many bytes, at most 8, as one number: faster to compare than slices are.
+fn word(data: &[u8], start: usize, length: usize) -> u64 {
+    match data.get(start..).and_then(|data| data.first_chunk()) {
+        Some(bytes) if length > 0 => u64::from_le_bytes(*bytes) & (u64::MAX >> (64 - 8 * length)),
+        _ => {
+            let mut bytes = [0; 8];
+            bytes[..length].copy_from_slice(&data[start..start + length]);
+            u64::from_le_bytes(bytes)
+        }
+    }
+}
+
+/// The same for symbols anywhere in an array: hosts read texts as symbols
+/// without looking, so an input that is passed on may hold any text.
+fn check_symbols_within(
+    array: &dyn Array,
+    data_type: &DataType,
+    hidden: Option<&NullBuffer>,
+) -> Result<(), Broken> {
+    match data_type {
+        DataType::Symbol(symbols) => check_symbols(array.as_string(), symbols, hidden),
+        DataType::List(element) => {
+            let lists = array.as_list::<i32>();
+            let offsets = lists.value_offsets();
+            let start = offsets[0] as usize;
+            let end = offsets[lists.len()] as usize;
+            let elements = lists.values().slice(start, end - start);
+            check_symbols_within(&elements, &element.data_type, None)
+        }
+        DataType::Record(members) => {
+            let hidden = NullBuffer::union(hidden, array.nulls());
+            members
+                .iter()
+                .zip(array.as_struct().columns())
+                .try_for_each(|(member, column)| {
+                    check_symbols_within(column, &member.data_type, hidden.as_ref())
+                })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same array with its type spelt as the schema does: nested fields may be
+/// called otherwise, or be missing less often, in what was passed on.
+fn as_declared(array: ArrayRef, declared: &DataType) -> ArrayRef {
+    match declared {
+        DataType::List(element) => {
+            let lists = array.as_list::<i32>();
+            Arc::new(ListArray::new(
+                Arc::new(element.to_arrow()),
+                lists.offsets().clone(),
+                as_declared(Arc::clone(lists.values()), &element.data_type),
+                lists.nulls().cloned(),
+            ))
+        }
+        DataType::Record(members) => {
+            let records = array.as_struct();
+            let columns = members
+                .iter()
+                .zip(records.columns())
+                .map(|(member, column)| as_declared(Arc::clone(column), &member.data_type))
+                .collect();
+            let fields = members.iter().map(Field::to_arrow).collect();
+            // SAFETY: the schema reads the input's, so the members are the same.
+            Arc::new(unsafe {
+                StructArray::new_unchecked_with_length(
+                    fields,
+                    columns,
+                    records.nulls().cloned(),
+                    records.len(),
+                )
+            })
+        }
+        _ => array,
+    }
+}
+
+fn name(values: &wire::Values) -> &'static str {
+    match values {
+        wire::Values::None => "a record",
+        wire::Values::Bits(_) => "bool",
+        wire::Values::Int8(_) => "int8",
+        wire::Values::Int16(_) => "int16",
+        wire::Values::Int32(_) => "int32",
+        wire::Values::Int64(_) => "int64",
+        wire::Values::UInt8(_) => "uint8",
+        wire::Values::UInt16(_) => "uint16",
+        wire::Values::UInt32(_) => "uint32",
+        wire::Values::UInt64(_) => "uint64",
+        wire::Values::Float32(_) => "float32",
+        wire::Values::Float64(_) => "float64",
+        wire::Values::Packed(_) => "text or bytes",
+        wire::Values::Ends(_) => "a list",
+        wire::Values::Input(_) => "an input",
+    }
+}

@@ -1,0 +1,514 @@
+//! What a plugin says of itself, checked, in the host's terms.
+//!
+//! Everything here comes from the plugin: names, counts and nesting are only
+//! believed once they have been looked at.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::contract as wire;
+use crate::logic::{Kind, ModuleInfo, OperatorInfo, Parameter, Port, Value, ValueType};
+use crate::schema::{DataType, Field, Schema};
+
+/// Records and lists within each other.
+const DEPTH_MAX: usize = 32;
+
+/// The host's view of a description, or what is wrong with it.
+pub fn module(plugin: wire::Plugin) -> Result<ModuleInfo, String> {
+    if plugin.operators.is_empty() {
+        return Err("it has no operators".into());
+    }
+    let mut names = HashSet::new();
+    let mut operators = Vec::with_capacity(plugin.operators.len());
+    for described in plugin.operators {
+        let name = described.name.clone();
+        check_name(&name).map_err(|wrong| format!("operator {wrong}"))?;
+        if !names.insert(name.clone()) {
+            return Err(format!("two operators are called `{name}`"));
+        }
+        operators.push(operator(described).map_err(|wrong| format!("operator `{name}`: {wrong}"))?);
+    }
+    Ok(ModuleInfo {
+        name: plain(&plugin.name),
+        version: plain(&plugin.version),
+        doc: plain(&plugin.doc),
+        operators,
+    })
+}
+
+fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
+    let kind = match described.kind {
+        wire::Kind::Filter => Kind::Filter,
+        wire::Kind::Transform => Kind::Transform,
+        wire::Kind::Aggregate => Kind::Aggregate,
+        wire::Kind::Process => Kind::Process,
+        wire::Kind::Join => Kind::Join,
+        wire::Kind::Recommend => Kind::Recommend,
+    };
+    let mut inputs = Vec::with_capacity(described.inputs.len());
+    for port in described.inputs {
+        inputs.push(Port {
+            schema: schema(port.schema)
+                .map_err(|wrong| format!("input `{}`: {wrong}", shown(&port.name)))?,
+            name: port.name,
+        });
+    }
+    let output = schema(described.output).map_err(|wrong| format!("output: {wrong}"))?;
+    let state = schema(described.state).map_err(|wrong| format!("state: {wrong}"))?;
+    check_shape(kind, inputs.len(), &output, &state)?;
+
+    let mut names = HashSet::new();
+    let mut parameters = Vec::with_capacity(described.parameters.len());
+    for described in described.parameters {
+        let parameter = parameter(described)?;
+        if !names.insert(parameter.name.clone()) {
+            return Err(format!("two parameters are called `{}`", parameter.name));
+        }
+        parameters.push(parameter);
+    }
+    Ok(OperatorInfo {
+        name: described.name,
+        doc: plain(&described.doc),
+        kind,
+        inputs,
+        output,
+        state,
+        parameters,
+    })
+}
+
+/// Whether a kind has the inputs, the output and the state that it needs. Kinds
+/// that this version does not run are only described.
+fn check_shape(kind: Kind, inputs: usize, output: &Schema, state: &Schema) -> Result<(), String> {
+    let (stateful, answers_rows, name) = match kind {
+        Kind::Filter => (false, false, "a filter"),
+        Kind::Transform => (false, true, "a transform"),
+        Kind::Aggregate => (true, true, "an aggregate"),
+        Kind::Process | Kind::Join | Kind::Recommend => return Ok(()),
+    };
+    if inputs != 1 {
+        return Err(format!("{name} has one input, this one has {inputs}"));
+    }
+    match (stateful, state.fields.is_empty()) {
+        (true, true) => {
+            return Err(format!(
+                "{name} needs a state, and this one has no field in it"
+            ));
+        }
+        (false, false) => return Err(format!("{name} has no state, and this one describes one")),
+        _ => {}
+    }
+    match (answers_rows, output.fields.is_empty()) {
+        (true, true) => Err(format!(
+            "{name} needs an output, and this one has no field in it"
+        )),
+        (false, false) => Err(format!(
+            "{name} has no output schema: its rows go on as they came"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
+    let name = described.name;
+    check_name(&name).map_err(|wrong| format!("parameter {wrong}"))?;
+    let value_type = match described.value_type {
+        wire::ValueType::Boolean => ValueType::Boolean,
+        wire::ValueType::Integer => ValueType::Integer,
+        wire::ValueType::Number => ValueType::Number,
+        wire::ValueType::Text => ValueType::Text,
+        wire::ValueType::Texts => ValueType::Texts,
+    };
+    let default = described.default.map(|value| match value {
+        wire::Value::Boolean(value) => Value::Boolean(value),
+        wire::Value::Integer(value) => Value::Integer(value),
+        wire::Value::Number(value) => Value::Number(value),
+        wire::Value::Text(value) => Value::Text(value),
+        wire::Value::Texts(value) => Value::Texts(value),
+    });
+    let fits = match &default {
+        None => true,
+        Some(Value::Boolean(_)) => value_type == ValueType::Boolean,
+        Some(Value::Integer(_)) => value_type == ValueType::Integer,
+        Some(Value::Number(_)) => value_type == ValueType::Number,
+        Some(Value::Text(_)) => value_type == ValueType::Text,
+        Some(Value::Texts(_)) => value_type == ValueType::Texts,
+    };
+    if !fits {
+        return Err(format!(
+            "parameter `{name}`: its default is of another type"
+        ));
+    }
+    Ok(Parameter {
+        name,
+        value_type,
+        default,
+        optional: described.optional,
+        doc: plain(&described.doc),
+    })
+}
+
+/// Depth first, a record or list followed by what it holds.
+fn schema(described: Vec<wire::Field>) -> Result<Arc<Schema>, String> {
+    let mut described = described.into_iter();
+    let mut fields = Vec::new();
+    while described.len() > 0 {
+        fields.push(field(&mut described, 0)?);
+    }
+    check_distinct(&fields)?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn field(described: &mut std::vec::IntoIter<wire::Field>, depth: usize) -> Result<Field, String> {
+    let Some(next) = described.next() else {
+        return Err("a list or record promises more fields than follow it".into());
+    };
+    let name = next.name;
+    if depth == DEPTH_MAX {
+        return Err(format!(
+            "field `{name}` is nested more than {DEPTH_MAX} deep"
+        ));
+    }
+    let data_type = match next.field_type {
+        wire::FieldType::Boolean => DataType::Bool,
+        wire::FieldType::Int8 => DataType::Int8,
+        wire::FieldType::Int16 => DataType::Int16,
+        wire::FieldType::Int32 => DataType::Int32,
+        wire::FieldType::Int64 => DataType::Int64,
+        wire::FieldType::UInt8 => DataType::UInt8,
+        wire::FieldType::UInt16 => DataType::UInt16,
+        wire::FieldType::UInt32 => DataType::UInt32,
+        wire::FieldType::UInt64 => DataType::UInt64,
+        wire::FieldType::Float32 => DataType::Float32,
+        wire::FieldType::Float64 => DataType::Float64,
+        wire::FieldType::Utf8 => DataType::Utf8,
+        wire::FieldType::Bytes => DataType::Bytes,
+        wire::FieldType::Timestamp => DataType::Timestamp,
+        wire::FieldType::Symbol(values) => {
+            let distinct: HashSet<&String> = values.iter().collect();
+            if values
+                .iter()
+                .any(|value| value.chars().any(char::is_control))
+            {
+                return Err(format!(
+                    "field `{name}` has symbols with control characters"
+                ));
+            }
+            if values.is_empty() || distinct.len() < values.len() {
+                return Err(format!(
+                    "field `{name}` needs symbols that are all different, and at least one"
+                ));
+            }
+            DataType::Symbol(values.into())
+        }
+        wire::FieldType::List => {
+            // An element has no name of its own to check.
+            let element =
+                field(described, depth + 1).map_err(|wrong| format!("field `{name}`: {wrong}"))?;
+            DataType::List(Arc::new(element))
+        }
+        wire::FieldType::Record(members) => {
+            if members == 0 {
+                return Err(format!("field `{name}` is a record without members"));
+            }
+            let mut fields = Vec::new();
+            for _ in 0..members {
+                fields.push(
+                    field(described, depth + 1)
+                        .map_err(|wrong| format!("field `{name}`: {wrong}"))?,
+                );
+            }
+            check_distinct(&fields).map_err(|wrong| format!("field `{name}`: {wrong}"))?;
+            DataType::Record(fields.into())
+        }
+    };
+    Ok(Field {
+        name,
+        data_type,
+        nullable: next.nullable,
+        doc: plain(&next.doc),
+    })
+}
+
+fn check_distinct(fields: &[Field]) -> Result<(), String> {
+    let mut names = HashSet::new();
+    for field in fields {
+        if field.name.is_empty() || field.name.chars().any(char::is_control) {
+            return Err(format!(
+                "`{}` is not a name for a field",
+                shown(&field.name)
+            ));
+        }
+        if !names.insert(&field.name) {
+            return Err(format!("two fields are called `{}`", field.name));
+        }
+    }
+    Ok(())
+}
+
+/// Operators and parameters are written in pipeline files, where a `.` divides
+/// a plugin's name from its operator's.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(format!(
+            "`{}`: a name is made of letters, digits, `_` and `-`",
+            shown(name)
+        ));
+    }
+    Ok(())
+}
+
+/// Docs are for people, and must not drive the terminal that shows them.
+fn plain(doc: &str) -> String {
+    doc.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect()
+}
+
+/// What is not a name, so that it can stand in a message.
+fn shown(name: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    name.chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::wire::FieldType;
+    use super::*;
+
+    fn field(name: &str, field_type: FieldType) -> wire::Field {
+        wire::Field {
+            name: name.into(),
+            field_type,
+            nullable: false,
+            doc: String::new(),
+        }
+    }
+
+    fn transform() -> wire::Operator {
+        wire::Operator {
+            name: "clean".into(),
+            doc: String::new(),
+            kind: wire::Kind::Transform,
+            inputs: vec![wire::Port {
+                name: "input".into(),
+                schema: vec![field("n", FieldType::Int64)],
+            }],
+            output: vec![field("n", FieldType::Int64)],
+            state: Vec::new(),
+            parameters: Vec::new(),
+        }
+    }
+
+    fn described(operators: Vec<wire::Operator>) -> Result<ModuleInfo, String> {
+        module(wire::Plugin {
+            name: "cart".into(),
+            version: "0.1.0".into(),
+            doc: String::new(),
+            operators,
+        })
+    }
+
+    fn check(operators: Vec<wire::Operator>, expected: Expect) {
+        let shown = match described(operators) {
+            Ok(info) => info.operators[0].output.to_string(),
+            Err(wrong) => wrong,
+        };
+        expected.assert_eq(&shown);
+    }
+
+    #[test]
+    fn schemas_nest() {
+        let output = vec![
+            field("lines", FieldType::List),
+            field("element", FieldType::Record(2)),
+            field("sku", FieldType::Utf8),
+            field("tags", FieldType::List),
+            field("element", FieldType::Symbol(vec!["a".into(), "b".into()])),
+            field("ts", FieldType::Timestamp),
+        ];
+        let operator = wire::Operator {
+            output,
+            ..transform()
+        };
+        check(
+            vec![operator],
+            expect!["lines: list<{sku: utf8, tags: list<a|b>}>, ts: timestamp"],
+        );
+    }
+
+    #[test]
+    fn wrong_schemas_are_noticed() {
+        let check = |output: Vec<wire::Field>, expected: Expect| {
+            check(
+                vec![wire::Operator {
+                    output,
+                    ..transform()
+                }],
+                expected,
+            );
+        };
+        check(
+            vec![],
+            expect![
+                "operator `clean`: a transform needs an output, and this one has no field in it"
+            ],
+        );
+        check(
+            vec![field("lines", FieldType::List)],
+            expect![
+                "operator `clean`: output: field `lines`: a list or record promises more fields than follow it"
+            ],
+        );
+        check(
+            vec![
+                field("a", FieldType::Record(u32::MAX)),
+                field("b", FieldType::Int8),
+            ],
+            expect![
+                "operator `clean`: output: field `a`: a list or record promises more fields than follow it"
+            ],
+        );
+        check(
+            vec![field("a", FieldType::Record(0))],
+            expect!["operator `clean`: output: field `a` is a record without members"],
+        );
+        check(
+            vec![field("a", FieldType::Int8), field("a", FieldType::Utf8)],
+            expect!["operator `clean`: output: two fields are called `a`"],
+        );
+        check(
+            vec![
+                field("a", FieldType::Record(2)),
+                field("b", FieldType::Int8),
+                field("b", FieldType::Utf8),
+            ],
+            expect!["operator `clean`: output: field `a`: two fields are called `b`"],
+        );
+        check(
+            vec![field("", FieldType::Int8)],
+            expect!["operator `clean`: output: `` is not a name for a field"],
+        );
+        check(
+            vec![field("a\u{1b}[2J", FieldType::Int8)],
+            expect![[r#"operator `clean`: output: `a\u{1b}[2J` is not a name for a field"#]],
+        );
+        check(
+            vec![field("a", FieldType::Symbol(vec![]))],
+            expect![
+                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+            ],
+        );
+        check(
+            vec![field("a", FieldType::Symbol(vec!["x".into(), "x".into()]))],
+            expect![
+                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+            ],
+        );
+        let deep = |_| field("a", FieldType::List);
+        let output = (0..100_000).map(deep).collect();
+        let wrong = described(vec![wire::Operator {
+            output,
+            ..transform()
+        }]);
+        assert!(wrong.is_err_and(|wrong| wrong.ends_with("`a` is nested more than 32 deep")));
+    }
+
+    #[test]
+    fn wrong_operators_are_noticed() {
+        check(vec![], expect!["it has no operators"]);
+        check(
+            vec![transform(), transform()],
+            expect!["two operators are called `clean`"],
+        );
+        let named = |name: &str| wire::Operator {
+            name: name.into(),
+            ..transform()
+        };
+        check(
+            vec![named("")],
+            expect!["operator ``: a name is made of letters, digits, `_` and `-`"],
+        );
+        check(
+            vec![named("a.b")],
+            expect!["operator `a.b`: a name is made of letters, digits, `_` and `-`"],
+        );
+
+        let of_kind = |kind| wire::Operator {
+            kind,
+            ..transform()
+        };
+        check(
+            vec![of_kind(wire::Kind::Aggregate)],
+            expect![
+                "operator `clean`: an aggregate needs a state, and this one has no field in it"
+            ],
+        );
+        check(
+            vec![of_kind(wire::Kind::Filter)],
+            expect!["operator `clean`: a filter has no output schema: its rows go on as they came"],
+        );
+        // Kinds that are not run yet may look as they like.
+        check(vec![of_kind(wire::Kind::Process)], expect!["n: int64"]);
+        let inputs = Vec::new();
+        check(
+            vec![wire::Operator {
+                inputs,
+                ..transform()
+            }],
+            expect!["operator `clean`: a transform has one input, this one has 0"],
+        );
+        let state = vec![field("n", FieldType::Int64)];
+        check(
+            vec![wire::Operator {
+                state,
+                ..transform()
+            }],
+            expect!["operator `clean`: a transform has no state, and this one describes one"],
+        );
+    }
+
+    #[test]
+    fn wrong_parameters_are_noticed() {
+        let parameter = |name: &str, default| wire::Parameter {
+            name: name.into(),
+            value_type: wire::ValueType::Integer,
+            default,
+            optional: false,
+            doc: String::new(),
+        };
+        let check = |parameters: Vec<wire::Parameter>, expected: Expect| {
+            check(
+                vec![wire::Operator {
+                    parameters,
+                    ..transform()
+                }],
+                expected,
+            );
+        };
+        check(
+            vec![parameter("n", Some(wire::Value::Integer(1)))],
+            expect!["n: int64"],
+        );
+        check(
+            vec![parameter("n", None), parameter("n", None)],
+            expect!["operator `clean`: two parameters are called `n`"],
+        );
+        check(
+            vec![parameter("n", Some(wire::Value::Number(1.5)))],
+            expect!["operator `clean`: parameter `n`: its default is of another type"],
+        );
+        check(
+            vec![parameter("n m", None)],
+            expect![
+                "operator `clean`: parameter `n m`: a name is made of letters, digits, `_` and `-`"
+            ],
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! A plugin as people read it, and as other programs do.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::Plugin;
+use super::limits::Bytes;
+use crate::logic::{Kind, OperatorInfo, Value, ValueType};
+use crate::schema::{DataType, Schema};
+
+/// What a plugin is and has, as `sluicebox inspect --json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    pub name: String,
+    pub version: String,
+    pub doc: String,
+    pub digest: String,
+    pub bytes: usize,
+    pub operators: Vec<Operator>,
+    /// Interfaces that the component asks of the host.
+    pub imports: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Operator {
+    pub name: String,
+    pub kind: &'static str,
+    pub doc: String,
+    pub inputs: Vec<Port>,
+    pub output: Vec<Field>,
+    pub state: Vec<Field>,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Port {
+    pub name: String,
+    pub fields: Vec<Field>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Field {
+    pub name: String,
+    /// As in a pipeline file, a `?` at the end where it may be missing.
+    #[serde(rename = "type")]
+    pub field_type: String,
+    pub doc: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Parameter {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub value_type: &'static str,
+    pub default: Option<serde_json::Value>,
+    pub required: bool,
+    pub doc: String,
+}
+
+impl Plugin {
+    pub fn inspect(&self) -> Inspection {
+        let Plugin(plugin) = self;
+        Inspection {
+            name: plugin.info.name.clone(),
+            version: plugin.info.version.clone(),
+            doc: plugin.info.doc.clone(),
+            digest: plugin.digest.to_string(),
+            bytes: plugin.bytes,
+            operators: plugin.info.operators.iter().map(operator).collect(),
+            imports: plugin.imports.clone(),
+        }
+    }
+}
+
+impl Inspection {
+    /// Some lines for a terminal, without a line end at the end.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{} {}", self.name, self.version);
+        doc(&mut text, "  ", &self.doc);
+        let size = Bytes(self.bytes);
+        push(&mut text, format_args!("\n  {size}, {}", self.digest));
+        for operator in &self.operators {
+            operator.push_to(&mut text);
+        }
+        text.push_str("\n\nimports");
+        for import in &self.imports {
+            push(&mut text, format_args!("\n  {import}"));
+        }
+        if self.imports.is_empty() {
+            text.push_str(" nothing");
+        }
+        text
+    }
+}
+
+impl Operator {
+    fn push_to(&self, text: &mut String) {
+        push(text, format_args!("\n\n{} ({})", self.name, self.kind));
+        doc(text, "  ", &self.doc);
+        for port in &self.inputs {
+            // Only an operator with several inputs has to tell them apart.
+            let title = match self.inputs.len() {
+                1 => "input".to_owned(),
+                _ => format!("input {}", port.name),
+            };
+            fields(text, &title, &port.fields);
+        }
+        fields(text, "state", &self.state);
+        fields(text, "output", &self.output);
+        if self.kind == "filter" {
+            text.push_str("\n  output: the rows that it keeps, as they came");
+        }
+        if !self.parameters.is_empty() {
+            text.push_str("\n  parameters");
+        }
+        for parameter in &self.parameters {
+            let Parameter {
+                name, value_type, ..
+            } = parameter;
+            push(text, format_args!("\n    {name}: {value_type}"));
+            match &parameter.default {
+                Some(default) => push(text, format_args!(" = {default}")),
+                None if parameter.required => text.push_str(", required"),
+                None => text.push_str(", optional"),
+            }
+            doc(text, "      ", &parameter.doc);
+        }
+    }
+}
+
+fn fields(text: &mut String, title: &str, fields: &[Field]) {
+    if fields.is_empty() {
+        return;
+    }
+    push(text, format_args!("\n  {title}"));
+    for field in fields {
+        push(
+            text,
+            format_args!("\n    {}: {}", field.name, field.field_type),
+        );
+        doc(text, "      ", &field.doc);
+    }
+}
+
+fn doc(text: &mut String, indent: &str, doc: &str) {
+    for line in doc.trim().lines() {
+        push(text, format_args!("\n{indent}{}", line.trim_end()));
+    }
+}
+
+fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = text.write_fmt(arguments);
+}
+
+fn operator(info: &OperatorInfo) -> Operator {
+    Operator {
+        name: info.name.clone(),
+        kind: kind_name(info.kind),
+        doc: info.doc.clone(),
+        inputs: info
+            .inputs
+            .iter()
+            .map(|port| Port {
+                name: port.name.clone(),
+                fields: schema(&port.schema),
+            })
+            .collect(),
+        output: schema(&info.output),
+        state: schema(&info.state),
+        parameters: info
+            .parameters
+            .iter()
+            .map(|parameter| Parameter {
+                name: parameter.name.clone(),
+                value_type: type_name(parameter.value_type),
+                default: parameter.default.as_ref().map(value),
+                required: parameter.default.is_none() && !parameter.optional,
+                doc: parameter.doc.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn schema(schema: &Schema) -> Vec<Field> {
+    schema
+        .fields
+        .iter()
+        .map(|field| Field {
+            name: field.name.clone(),
+            field_type: match (&field.data_type, field.nullable) {
+                (data_type @ DataType::Symbol(_), true) => format!("({data_type})?"),
+                (data_type, true) => format!("{data_type}?"),
+                (data_type, false) => data_type.to_string(),
+            },
+            doc: field.doc.clone(),
+        })
+        .collect()
+}
+
+fn value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Boolean(value) => (*value).into(),
+        Value::Integer(value) => (*value).into(),
+        Value::Number(value) => (*value).into(),
+        Value::Text(value) => value.as_str().into(),
+        Value::Texts(values) => values.as_slice().into(),
+    }
+}
+
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Filter => "filter",
+        Kind::Transform => "transform",
+        Kind::Aggregate => "aggregate",
+        Kind::Process => "process",
+        Kind::Join => "join",
+        Kind::Recommend => "recommend",
+    }
+}
+
+fn type_name(value_type: ValueType) -> &'static str {
+    match value_type {
+        ValueType::Boolean => "boolean",
+        ValueType::Integer => "integer",
+        ValueType::Number => "number",
+        ValueType::Text => "text",
+        ValueType::Texts => "texts",
+    }
+}

@@ -1,0 +1,249 @@
+//! What becomes of a plugin's stdout, stderr and log: lines in the host's log
+//! under the operator's name, and no more of them than a call may print.
+
+use std::sync::Arc;
+
+use tracing::Level;
+
+/// Bytes of stderr that are kept until a call ends: a panic comes last.
+const STDERR_BYTES_KEPT: usize = 4 << 10;
+/// Bytes that one call may print before the rest of it is dropped.
+pub const CALL_BYTES_MAX: usize = 16 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn level(self) -> Level {
+        match self {
+            Stream::Stdout => Level::INFO,
+            Stream::Stderr => Level::WARN,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Printed {
+    label: Arc<str>,
+    bytes_left: usize,
+    cut: bool,
+    stdout_line: Vec<u8>,
+    stderr_line: Vec<u8>,
+    /// The end of what it wrote, whether or not it was printed.
+    stderr: Vec<u8>,
+}
+
+impl Printed {
+    pub fn new(label: Arc<str>) -> Self {
+        Printed {
+            label,
+            bytes_left: CALL_BYTES_MAX,
+            cut: false,
+            stdout_line: Vec::new(),
+            stderr_line: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        if stream == Stream::Stderr {
+            self.keep(bytes);
+        }
+        if !is_shown(stream.level()) {
+            return;
+        }
+        let bytes = &bytes[..self.allowed(bytes.len())];
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = match stream {
+                Stream::Stdout => &mut self.stdout_line,
+                Stream::Stderr => &mut self.stderr_line,
+            };
+            line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                let line = std::mem::take(line);
+                self.line(stream.level(), &line);
+            }
+        }
+    }
+
+    pub fn log(&mut self, level: Level, message: &str) {
+        if !is_shown(level) {
+            return;
+        }
+        let allowed = self.allowed(message.len());
+        self.line(level, &message.as_bytes()[..allowed]);
+    }
+
+    /// Ends a call: prints lines that it left open, and gives back what it
+    /// wrote to stderr. The next call may print as much again.
+    pub fn end_call(&mut self) -> Option<String> {
+        if self.bytes_left == CALL_BYTES_MAX && self.stderr.is_empty() {
+            return None;
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let line = match stream {
+                Stream::Stdout => std::mem::take(&mut self.stdout_line),
+                Stream::Stderr => std::mem::take(&mut self.stderr_line),
+            };
+            if !line.is_empty() {
+                self.line(stream.level(), &line);
+            }
+        }
+        if self.cut {
+            let note = format!("… cut: a call may print {CALL_BYTES_MAX} bytes");
+            self.line(Level::WARN, note.as_bytes());
+        }
+        self.bytes_left = CALL_BYTES_MAX;
+        self.cut = false;
+        let stderr = std::mem::take(&mut self.stderr);
+        let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
+        (!stderr.is_empty()).then_some(stderr)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.stderr.extend_from_slice(bytes);
+        // Now and then, so that few bytes are moved often.
+        if self.stderr.len() > 2 * STDERR_BYTES_KEPT {
+            self.stderr.drain(..self.stderr.len() - STDERR_BYTES_KEPT);
+        }
+    }
+
+    fn allowed(&mut self, bytes: usize) -> usize {
+        let allowed = bytes.min(self.bytes_left);
+        self.cut |= allowed < bytes;
+        self.bytes_left -= allowed;
+        allowed
+    }
+
+    /// Control characters are shown as escapes: a plugin must not be able to
+    /// forge lines of the log or drive the terminal that shows it.
+    fn line(&self, level: Level, line: &[u8]) {
+        let line = line.trim_ascii_end();
+        if line.is_empty() {
+            return;
+        }
+        let mut text = String::with_capacity(line.len());
+        for character in String::from_utf8_lossy(line).chars() {
+            if character.is_control() && character != '\t' {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        let operator = &*self.label;
+        match level {
+            Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
+            Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
+            Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
+            Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
+            Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
+        }
+    }
+}
+
+/// Whether anybody reads lines of this level. What nobody reads does not count.
+fn is_shown(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(target: "plugin", Level::ERROR),
+        Level::WARN => tracing::enabled!(target: "plugin", Level::WARN),
+        Level::INFO => tracing::enabled!(target: "plugin", Level::INFO),
+        Level::DEBUG => tracing::enabled!(target: "plugin", Level::DEBUG),
+        Level::TRACE => tracing::enabled!(target: "plugin", Level::TRACE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use expect_test::expect;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the log shows of what is printed, and what is kept of stderr.
+    fn shown(print: impl FnOnce(&mut Printed)) -> (String, Option<String>) {
+        let shown = Shown::default();
+        let writer = shown.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .without_time()
+            .with_ansi(false)
+            .finish();
+        let stderr = tracing::subscriber::with_default(subscriber, || {
+            let mut printed = Printed::new("clean".into());
+            print(&mut printed);
+            printed.end_call()
+        });
+        let shown = String::from_utf8(shown.0.lock().unwrap().clone()).unwrap();
+        (shown, stderr)
+    }
+
+    #[test]
+    fn lines_are_shown_as_lines_of_the_operator() {
+        let (shown, stderr) = shown(|printed| {
+            printed.write(Stream::Stdout, b"one li");
+            printed.write(Stream::Stderr, b"amidst\n\n");
+            printed.write(Stream::Stdout, b"ne\nforged\x1b[31m\rline\nnot UTF-8 \xff");
+            printed.log(Level::ERROR, "two\nlines");
+            printed.log(Level::DEBUG, &"not shown".repeat(CALL_BYTES_MAX));
+        });
+        expect![[r#"
+             WARN plugin: amidst operator="clean"
+             INFO plugin: one line operator="clean"
+             INFO plugin: forged\u{1b}[31m\rline operator="clean"
+            ERROR plugin: two\nlines operator="clean"
+             INFO plugin: not UTF-8 � operator="clean"
+        "#]]
+        .assert_eq(&shown);
+        assert_eq!(stderr.as_deref(), Some("amidst"));
+    }
+
+    #[test]
+    fn a_call_prints_so_much_and_no_more() {
+        let (shown, stderr) = shown(|printed| {
+            for _ in 0..10_000 {
+                printed.write(Stream::Stdout, b"again and again\n");
+                printed.write(Stream::Stderr, b"and again\n");
+            }
+            printed.write(Stream::Stderr, b"panicked at last\n");
+        });
+        assert!(shown.len() < 4 * CALL_BYTES_MAX, "{}", shown.len());
+        assert!(shown.contains("… cut: a call may print 16384 bytes"));
+        let stderr = stderr.unwrap_or_default();
+        assert!(stderr.ends_with("and again\npanicked at last"), "{stderr}");
+        assert!(stderr.len() <= 2 * STDERR_BYTES_KEPT, "{}", stderr.len());
+    }
+
+    #[test]
+    fn calls_are_counted_apart() {
+        let (shown, stderr) = shown(|printed| {
+            for _ in 0..3 {
+                printed.end_call();
+                printed.write(Stream::Stderr, &[b'x'; CALL_BYTES_MAX]);
+            }
+        });
+        assert_eq!(shown.matches('x').count(), 3 * CALL_BYTES_MAX);
+        assert!(!shown.contains("cut"));
+        assert!(stderr.is_some());
+        let (_, stderr) = self::shown(|_| {});
+        assert_eq!(stderr, None);
+    }
+}

@@ -1,0 +1,108 @@
+//! How far a run has come, counted as it goes and read at any time.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use crate::operator::Counts;
+
+/// One node's counters, shared by its tasks.
+#[derive(Debug)]
+pub struct NodeProgress {
+    pub name: String,
+    pub role: Role,
+    rows_in: AtomicU64,
+    rows_out: AtomicU64,
+    late: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+    /// The lowest of the tasks' watermarks that are known.
+    watermarks: Vec<AtomicI64>,
+    /// Millionths of a bounded input that were read.
+    read: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Source,
+    Operator,
+    Sink,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeSnapshot {
+    pub name: String,
+    pub role: Role,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    /// In ms; absent before the first one and after the last.
+    pub watermark_ms: Option<i64>,
+    /// Which part of a bounded input was read, 0 to 1.
+    pub read: Option<f64>,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl NodeProgress {
+    pub fn new(name: &str, role: Role, tasks: usize) -> Self {
+        NodeProgress {
+            name: name.to_owned(),
+            role,
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
+            read: AtomicU64::new(UNKNOWN),
+        }
+    }
+
+    pub fn add_in(&self, rows: usize) {
+        self.rows_in.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub fn add_out(&self, rows: usize) {
+        self.rows_out.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    pub fn add_counts(&self, counts: Counts) {
+        self.late.fetch_add(counts.late, Ordering::Relaxed);
+        self.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
+        self.failed.fetch_add(counts.failed, Ordering::Relaxed);
+    }
+
+    pub fn set_watermark(&self, task: usize, watermark_ms: i64) {
+        self.watermarks[task].store(watermark_ms, Ordering::Relaxed);
+    }
+
+    /// `part` of the input was read, 0 to 1.
+    pub fn set_read(&self, part: f64) {
+        self.read.store((part * 1e6) as u64, Ordering::Relaxed);
+    }
+
+    pub fn snapshot(&self) -> NodeSnapshot {
+        let watermark = self
+            .watermarks
+            .iter()
+            .map(|task| task.load(Ordering::Relaxed))
+            .min();
+        let read = self.read.load(Ordering::Relaxed);
+        NodeSnapshot {
+            name: self.name.clone(),
+            role: self.role,
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
+            read: (read != UNKNOWN).then_some(read as f64 / 1e6),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Reads rows that the program hands over; offsets count rows. A row without a
+//! place in a file is its own payload.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+
+use super::{Chunk, SourceContext, SourceError, TURN_ROWS};
+use crate::batch::{Block, Offsets, Payload};
+use crate::schema::Schema;
+
+pub(super) struct MemoryInput {
+    partitions: Vec<Partition>,
+    /// A batch ends with a turn where there are other partitions.
+    ends_with_turn: bool,
+    context: SourceContext,
+}
+
+struct Partition {
+    name: Arc<str>,
+    batches: Vec<RecordBatch>,
+    /// The next row: its batch, and its place there.
+    batch: usize,
+    row: usize,
+    /// Rows given so far, and in total.
+    given: u64,
+    total: u64,
+}
+
+impl MemoryInput {
+    pub fn open(
+        partitions: &[Vec<RecordBatch>],
+        context: &SourceContext,
+    ) -> Result<Self, SourceError> {
+        let mine = |index: &usize| index % context.tasks.max(1) == context.task;
+        let ends_with_turn = partitions.len() > 1;
+        let partitions = partitions
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| mine(index))
+            .map(|(index, batches)| {
+                for batch in batches {
+                    check_types(&context.schema, batch).map_err(|message| SourceError::Open {
+                        node: context.node.to_string(),
+                        message,
+                    })?;
+                }
+                Ok(Partition {
+                    name: index.to_string().into(),
+                    total: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+                    batches: batches.clone(),
+                    batch: 0,
+                    row: 0,
+                    given: 0,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(MemoryInput {
+            partitions,
+            ends_with_turn,
+            context: context.clone(),
+        })
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    pub fn progress(&self) -> Option<f64> {
+        let total: u64 = self.partitions.iter().map(|p| p.total).sum();
+        let given: u64 = self.partitions.iter().map(|p| p.given).sum();
+        (total > 0).then(|| given as f64 / total as f64)
+    }
+
+    pub fn next(&mut self, partition: usize) -> Option<Chunk> {
+        let partition = self.partitions.get_mut(partition)?;
+        let batch = loop {
+            let batch = partition.batches.get(partition.batch)?;
+            if partition.row < batch.num_rows() {
+                break batch;
+            }
+            partition.batch += 1;
+            partition.row = 0;
+        };
+        let mut rows = batch.num_rows() - partition.row;
+        rows = rows.min(self.context.batch_rows.max(1));
+        if self.ends_with_turn {
+            let left_in_turn = TURN_ROWS - partition.given % TURN_ROWS;
+            rows = rows.min(usize::try_from(left_in_turn).unwrap_or(usize::MAX));
+        }
+        let rows = batch.slice(partition.row, rows);
+        let offsets = Offsets::From(partition.given);
+        partition.row += rows.num_rows();
+        partition.given += rows.num_rows() as u64;
+        Some(Chunk {
+            columns: rows.columns().to_vec(),
+            rows: rows.num_rows(),
+            block: Block {
+                source: self.context.node.clone(),
+                partition: partition.name.clone(),
+                offsets,
+                payload: Payload::Rows(rows),
+            },
+            bad: Vec::new(),
+        })
+    }
+}
+
+fn check_types(schema: &Schema, batch: &RecordBatch) -> Result<(), String> {
+    let expected = schema.to_arrow();
+    let found = batch.schema();
+    let same = expected.fields().len() == found.fields().len()
+        && expected
+            .fields()
+            .iter()
+            .zip(found.fields())
+            .all(|(expected, found)| expected.data_type() == found.data_type());
+    if same {
+        Ok(())
+    } else {
+        Err(format!("expected rows of {schema}, found {found:?}"))
+    }
+}

@@ -1,0 +1,316 @@
+//! Decides when event time has advanced.
+//!
+//! A partition's watermark is the newest event time it has had, less what rows
+//! may be out of order by. A source's watermark is the lowest of its partitions
+//! that speak: one that has ended or fallen silent holds nobody back.
+//!
+//! The watermark is evaluated row by row, and told in front of the first row
+//! that it makes late, so that results do not depend on where batches are cut.
+//! In front of other rows it would change nothing, and is told after them.
+
+use crate::batch::Batch;
+use crate::element::Element;
+
+/// The watermarks of the partitions that one task reads. The wall clock comes
+/// in as a number.
+#[derive(Debug)]
+pub struct Watermarks {
+    out_of_orderness_ms: i64,
+    idle_after_ms: Option<i64>,
+    partitions: Vec<Partition>,
+    /// What was told last; rows before it are late.
+    told_ms: i64,
+    told_idle: bool,
+}
+
+#[derive(Debug)]
+struct Partition {
+    /// The newest event time so far.
+    newest_ms: i64,
+    /// When it last spoke, or began to be listened to.
+    heard_ms: i64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Speaking,
+    Idle,
+    Ended,
+}
+
+impl Watermarks {
+    pub fn new(
+        partitions: usize,
+        out_of_orderness_ms: i64,
+        idle_after_ms: Option<u64>,
+        now_ms: i64,
+    ) -> Self {
+        let partition = || Partition {
+            newest_ms: i64::MIN,
+            heard_ms: now_ms,
+            state: State::Speaking,
+        };
+        Watermarks {
+            out_of_orderness_ms,
+            idle_after_ms: idle_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            partitions: std::iter::repeat_with(partition).take(partitions).collect(),
+            told_ms: i64::MIN,
+            told_idle: false,
+        }
+    }
+
+    /// Puts a partition's next rows behind `out`, cut where the watermark is to
+    /// be told.
+    pub fn observe(&mut self, partition: usize, batch: Batch, now_ms: i64, out: &mut Vec<Element>) {
+        let others_ms = self.lowest_except(partition);
+        let Some(speaker) = self.partitions.get_mut(partition) else {
+            out.push(Element::Batch(batch));
+            return;
+        };
+        speaker.heard_ms = now_ms;
+        speaker.state = State::Speaking;
+        let mut newest_ms = speaker.newest_ms;
+        let mut start = 0;
+        for (row, &time_ms) in batch.times.iter().enumerate() {
+            if time_ms > newest_ms {
+                newest_ms = time_ms;
+                continue;
+            }
+            let watermark_ms = newest_ms
+                .saturating_sub(self.out_of_orderness_ms)
+                .min(others_ms);
+            if time_ms < watermark_ms && watermark_ms > self.told_ms {
+                if row > start {
+                    out.push(Element::Batch(batch.slice(start, row - start)));
+                }
+                out.push(Element::Watermark(watermark_ms));
+                self.told_ms = watermark_ms;
+                start = row;
+            }
+        }
+        speaker.newest_ms = newest_ms;
+        match batch.rows() - start {
+            0 => {}
+            rows if rows == batch.rows() => out.push(Element::Batch(batch)),
+            rows => out.push(Element::Batch(batch.slice(start, rows))),
+        }
+        self.tell(out);
+    }
+
+    /// The partition has no more rows.
+    pub fn end(&mut self, partition: usize, out: &mut Vec<Element>) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            partition.state = State::Ended;
+        }
+        self.tell(out);
+    }
+
+    /// Partitions that have been silent for too long fall idle.
+    pub fn check_idle(&mut self, now_ms: i64, out: &mut Vec<Element>) {
+        let Some(idle_after_ms) = self.idle_after_ms else {
+            return;
+        };
+        for partition in &mut self.partitions {
+            let silent_ms = now_ms.saturating_sub(partition.heard_ms);
+            if partition.state == State::Speaking && silent_ms >= idle_after_ms {
+                partition.state = State::Idle;
+            }
+        }
+        self.tell(out);
+    }
+
+    /// When [`Watermarks::check_idle`] next has something to do, if nobody speaks.
+    pub fn idle_at_ms(&self) -> Option<i64> {
+        let idle_after_ms = self.idle_after_ms?;
+        self.partitions
+            .iter()
+            .filter(|partition| partition.state == State::Speaking)
+            .map(|partition| partition.heard_ms.saturating_add(idle_after_ms))
+            .min()
+    }
+
+    /// The partition that holds time back most: the one to read next, so that
+    /// none runs ahead of the others. `None` when all have ended.
+    pub fn furthest_behind(&self) -> Option<usize> {
+        self.partitions
+            .iter()
+            .enumerate()
+            .filter(|(_, partition)| partition.state != State::Ended)
+            .min_by_key(|(_, partition)| partition.newest_ms)
+            .map(|(index, _)| index)
+    }
+
+    fn tell(&mut self, out: &mut Vec<Element>) {
+        let speaks = |partition: &Partition| partition.state == State::Speaking;
+        let is_idle = |partition: &Partition| partition.state == State::Idle;
+        if self.partitions.iter().any(speaks) {
+            let watermark_ms = self.lowest_except(usize::MAX);
+            // After a silence it is told again: the source counts again.
+            let again = self.told_idle && self.told_ms > i64::MIN;
+            self.told_idle = false;
+            if watermark_ms > self.told_ms {
+                self.told_ms = watermark_ms;
+                out.push(Element::Watermark(watermark_ms));
+            } else if again {
+                out.push(Element::Watermark(self.told_ms));
+            }
+        } else if self.partitions.iter().any(is_idle) && !self.told_idle {
+            self.told_idle = true;
+            out.push(Element::Idle);
+        }
+    }
+
+    /// The lowest watermark of those who speak, without `partition`.
+    fn lowest_except(&self, partition: usize) -> i64 {
+        self.partitions
+            .iter()
+            .enumerate()
+            .filter(|(index, other)| *index != partition && other.state == State::Speaking)
+            .map(|(_, other)| other.newest_ms.saturating_sub(self.out_of_orderness_ms))
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::schema::Schema;
+
+    fn batch(times: &[i64]) -> Batch {
+        Batch {
+            schema: Arc::new(Schema::default()),
+            columns: Vec::new(),
+            times: times.to_vec().into(),
+            origin: None,
+        }
+    }
+
+    fn render(elements: &[Element]) -> String {
+        elements
+            .iter()
+            .map(|element| match element {
+                Element::Batch(batch) => format!("{:?}", batch.times.to_vec()),
+                Element::Watermark(ms) => format!("W{ms}"),
+                Element::Idle => "idle".to_owned(),
+                Element::End => "end".to_owned(),
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn check(watermarks: &mut Watermarks, partition: usize, times: &[i64], expected: Expect) {
+        let mut out = Vec::new();
+        watermarks.observe(partition, batch(times), 0, &mut out);
+        expected.assert_eq(&render(&out));
+    }
+
+    #[test]
+    fn batches_are_cut_in_front_of_late_rows_only() {
+        let mut one = Watermarks::new(1, 10, None, 0);
+        check(&mut one, 0, &[100, 95, 120], expect!["[100, 95, 120] W110"]);
+        check(&mut one, 0, &[110, 109, 108], expect!["[110, 109, 108]"]);
+        check(
+            &mut one,
+            0,
+            &[130, 119, 118, 140, 129, 135],
+            expect!["[130] W120 [119, 118, 140] W130 [129, 135]"],
+        );
+        check(&mut one, 0, &[], expect![""]);
+    }
+
+    #[test]
+    fn a_strict_watermark_keeps_rows_of_the_same_time() {
+        let mut one = Watermarks::new(1, 0, None, 0);
+        check(&mut one, 0, &[5, 5, 4, 6], expect!["[5, 5] W5 [4, 6] W6"]);
+    }
+
+    #[test]
+    fn the_slowest_partition_that_speaks_decides() {
+        let mut two = Watermarks::new(2, 0, Some(1_000), 0);
+        check(&mut two, 0, &[100, 50], expect!["[100, 50]"]);
+        check(&mut two, 1, &[70, 60], expect!["[70] W70 [60]"]);
+        assert_eq!(two.furthest_behind(), Some(1));
+        let mut out = Vec::new();
+        two.observe(0, batch(&[200]), 900, &mut out);
+        assert_eq!(two.idle_at_ms(), Some(1_000));
+        two.check_idle(1_000, &mut out);
+        two.check_idle(2_000, &mut out);
+        expect!["[200] W200 idle"].assert_eq(&render(&out));
+        check(&mut two, 1, &[90], expect!["[90] W200"]);
+        check(&mut two, 1, &[300], expect!["[300] W300"]);
+    }
+
+    #[test]
+    fn partitions_that_never_spoke_or_have_ended_hold_nobody_back() {
+        let mut three = Watermarks::new(3, 0, Some(1_000), 0);
+        check(&mut three, 0, &[100], expect!["[100]"]);
+        let mut out = Vec::new();
+        three.end(1, &mut out);
+        expect![""].assert_eq(&render(&out));
+        three.end(2, &mut out);
+        expect!["W100"].assert_eq(&render(&out));
+        three.end(0, &mut out);
+        expect!["W100"].assert_eq(&render(&out));
+        assert_eq!(three.furthest_behind(), None);
+
+        let mut silent = Watermarks::new(1, 0, Some(1_000), 500);
+        let mut out = Vec::new();
+        silent.check_idle(1_499, &mut out);
+        expect![""].assert_eq(&render(&out));
+        silent.check_idle(1_500, &mut out);
+        expect!["idle"].assert_eq(&render(&out));
+    }
+
+    proptest! {
+        /// Which rows find themselves behind the watermark does not depend on cuts.
+        #[test]
+        fn late_rows_are_the_same_for_any_cut(
+            rows in prop::collection::vec((0usize..2, 0i64..60), 0..60),
+            sizes in prop::collection::vec(1usize..5, 60),
+            out_of_orderness_ms in 0i64..20,
+        ) {
+            let late = |sizes: &[usize]| {
+                let mut watermarks = Watermarks::new(2, out_of_orderness_ms, None, 0);
+                let mut out = Vec::new();
+                let mut at = 0;
+                for &size in sizes {
+                    let Some(&(partition, _)) = rows.get(at) else { break };
+                    // A batch is of one partition.
+                    let times: Vec<i64> = rows[at..]
+                        .iter()
+                        .take(size)
+                        .take_while(|row| row.0 == partition)
+                        .map(|row| row.1)
+                        .collect();
+                    at += times.len();
+                    watermarks.observe(partition, batch(&times), 0, &mut out);
+                }
+                let mut watermark = i64::MIN;
+                let mut late = Vec::new();
+                for element in out {
+                    match element {
+                        Element::Batch(batch) => {
+                            late.extend(batch.times.iter().map(|&time| time < watermark));
+                        }
+                        Element::Watermark(ms) => {
+                            assert!(ms > watermark);
+                            watermark = ms;
+                        }
+                        _ => {}
+                    }
+                }
+                late
+            };
+            let single = late(&[1; 60]);
+            prop_assert_eq!(single.len(), rows.len());
+            prop_assert_eq!(late(&sizes), single);
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! Decides whether a pipeline gives the rows that a test expects, however its
+//! input is cut into batches, spread over tasks, and shuffled.
+//!
+//! A case is a folder, by default two levels below its pipeline:
+//!
+//! ```text
+//! pipeline.toml
+//! tests/NAME/input/SOURCE.jsonl      the rows that stand for a source
+//! tests/NAME/input/SOURCE/*.jsonl    the same, as several partitions
+//! tests/NAME/expected/SINK.jsonl     the rows that a sink must get, in any order
+//! tests/NAME/expected/dead_letters.jsonl
+//! tests/NAME/test.toml               optional, see [`Settings`]
+//! ```
+//!
+//! Every run has its sources' rows from these files, in the source's own
+//! format, and its sinks in memory. Time does not pass: there are no early
+//! results, and all of processing time is one moment.
+
+/// What a case consists of.
+mod case;
+/// What came against what was expected.
+mod compare;
+/// Orders of rows that must not make a difference.
+mod disorder;
+/// Files of rows, taken apart and put together in another order.
+mod input;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value};
+
+pub use case::{Case, Settings, find};
+pub use compare::{Change, Difference, LetterDifference};
+pub use input::Order;
+
+use self::case::{DEAD_LETTERS, Expectations};
+use self::compare::Table;
+use self::input::Inputs;
+use crate::clock::ManualClock;
+use crate::config::{Config, Diagnostics};
+use crate::logic::{LoadError, Loader, Module};
+use crate::plan::{self, NodeKind, Plan, SinkConnector, Window};
+use crate::run::{Job, RunError};
+use crate::sink::dead_letter::render_row;
+
+const BATCH_ROWS: [usize; 3] = [4096, 7, 1];
+const PARALLELISM: [usize; 3] = [1, 2, 4];
+
+/// How one run of a case differs from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    pub batch_rows: usize,
+    pub parallelism: usize,
+    pub order: Order,
+}
+
+/// What the runs of a case have shown.
+#[derive(Debug)]
+pub struct Outcome {
+    pub runs: usize,
+    /// Rows of all inputs together.
+    pub rows: usize,
+    /// Sinks whose rows were compared.
+    pub compared: usize,
+    /// What else a reader should know, such as what was not compared.
+    pub notes: Vec<String>,
+    /// The runs that did not give what was expected.
+    pub failures: Vec<Failure>,
+}
+
+/// A run that did not give what was expected.
+#[derive(Debug)]
+pub struct Failure {
+    pub variant: Variant,
+    pub kind: FailureKind,
+    /// The run's dead letters, a line each: they often are the reason.
+    pub dead_letters: Vec<String>,
+}
+
+#[derive(Debug)]
+pub enum FailureKind {
+    Run(RunError),
+    Rows {
+        sink: String,
+        difference: Difference,
+    },
+    DeadLetters(LetterDifference),
+}
+
+/// Why a case could not be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    #[error(
+        "there is no test in `{}`. A test is a folder `tests/NAME` with the rows of each source \
+         in `input/SOURCE.jsonl` and those of each sink in `expected/SINK.jsonl`", .0.display()
+    )]
+    NoTests(PathBuf),
+    #[error("{0}")]
+    Pipeline(Diagnostics),
+    /// A file of the case, and what is wrong with it.
+    #[error("{}: {message}", .path.display())]
+    File { path: PathBuf, message: String },
+    #[error("{}:{line}: {message}", .path.display())]
+    Line {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error(transparent)]
+    Read(#[from] crate::source::SourceError),
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
+}
+
+/// What a run gave.
+struct Results {
+    /// In the order of [`Trial::sinks`].
+    rows: Vec<Vec<Map<String, Value>>>,
+    dead_letters: Vec<Map<String, Value>>,
+}
+
+/// A case with everything that its runs have in common.
+struct Trial<'a> {
+    config: Config,
+    folder: PathBuf,
+    loader: Caching<'a>,
+    inputs: Inputs,
+    sinks: Vec<SinkUnderTest>,
+    /// Nodes that see the order of their rows, or those of such a node.
+    ordered: Vec<String>,
+    scratch: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+struct SinkUnderTest {
+    name: String,
+    schema: Arc<crate::schema::Schema>,
+    /// It gets rows from a node that sees their order.
+    is_ordered: bool,
+}
+
+/// Runs a case at every batch size and parallelism, in the given order and
+/// shuffled, and compares what comes with what is expected.
+pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestError> {
+    let trial = Trial::new(case, loader)?;
+    let expectations = Expectations::read(case, &trial.tables())?;
+    let (variants, mut notes) = trial.variants(case, seed);
+    let mut failures = Vec::new();
+    let mut unread_letters = 0;
+    for &variant in &variants {
+        match trial.run(variant)? {
+            Err(error) => failures.push(Failure {
+                variant,
+                kind: FailureKind::Run(error),
+                dead_letters: Vec::new(),
+            }),
+            Ok(results) => {
+                unread_letters = unread_letters.max(results.dead_letters.len());
+                failures.extend(trial.judge(variant, &results, &expectations));
+            }
+        }
+    }
+    if expectations.dead_letters.is_none() && unread_letters > 0 {
+        notes.push(format!(
+            "{unread_letters} rows became dead letters; expected/{DEAD_LETTERS}.jsonl would say which"
+        ));
+    }
+    let names = trial.sinks.iter().map(|sink| sink.name.as_str());
+    let passed_over: Vec<&str> = names
+        .filter(|name| !expectations.rows.contains_key(*name))
+        .collect();
+    if !passed_over.is_empty() {
+        notes.push(format!("not compared: {}", passed_over.join(", ")));
+    }
+    Ok(Outcome {
+        runs: variants.len(),
+        rows: trial.inputs.rows(),
+        compared: expectations.rows.len(),
+        notes,
+        failures,
+    })
+}
+
+/// Writes what comes as what is expected, if all runs agree on it, and tells
+/// which files were written.
+pub fn update(
+    case: &Case,
+    loader: &dyn Loader,
+    seed: u64,
+) -> Result<(Outcome, Vec<PathBuf>), TestError> {
+    let trial = Trial::new(case, loader)?;
+    let (variants, notes) = trial.variants(case, seed);
+    let mut outcome = Outcome {
+        runs: variants.len(),
+        rows: trial.inputs.rows(),
+        compared: trial.sinks.len(),
+        notes,
+        failures: Vec::new(),
+    };
+    let mut first: Option<Expectations> = None;
+    for &variant in &variants {
+        let results = match trial.run(variant)? {
+            Ok(results) => results,
+            Err(error) => {
+                outcome.failures.push(Failure {
+                    variant,
+                    kind: FailureKind::Run(error),
+                    dead_letters: Vec::new(),
+                });
+                break;
+            }
+        };
+        match &first {
+            None => {
+                first = Some(Expectations::of(
+                    &trial.tables(),
+                    &results.rows,
+                    &results.dead_letters,
+                )?)
+            }
+            Some(first) => outcome
+                .failures
+                .extend(trial.judge(variant, &results, first)),
+        }
+    }
+    let written = match first {
+        Some(first) if outcome.failures.is_empty() => first.write(case)?,
+        _ => Vec::new(),
+    };
+    Ok((outcome, written))
+}
+
+impl<'a> Trial<'a> {
+    fn new(case: &Case, loader: &'a dyn Loader) -> Result<Self, TestError> {
+        let config = Config::read(&case.pipeline).map_err(TestError::Pipeline)?;
+        let folder = case.pipeline.parent().unwrap_or(Path::new("")).to_owned();
+        let loader = Caching {
+            inner: loader,
+            loaded: Mutex::default(),
+        };
+        let plan =
+            plan::build_without_inputs(&config, &folder, &loader).map_err(TestError::Pipeline)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| TestError::Internal(cause.to_string()))?;
+        let inputs = runtime.block_on(Inputs::read(case, &plan))?;
+        let is_ordered = sees_order(&plan);
+        let nodes = || plan.nodes.iter().zip(&is_ordered);
+        Ok(Trial {
+            sinks: nodes()
+                .filter(|(node, _)| matches!(node.kind, NodeKind::Sink(_)))
+                .map(|(node, &is_ordered)| SinkUnderTest {
+                    name: node.name.clone(),
+                    schema: node.output.clone(),
+                    is_ordered,
+                })
+                .collect(),
+            ordered: nodes()
+                .filter(|&(_, &is_ordered)| is_ordered)
+                .map(|(node, _)| node.name.clone())
+                .collect(),
+            config,
+            folder,
+            loader,
+            inputs,
+            scratch: tempfile::tempdir().map_err(|cause| TestError::Internal(cause.to_string()))?,
+            runtime,
+        })
+    }
+
+    /// Names and schemas of the sinks.
+    fn tables(&self) -> Vec<(&str, &crate::schema::Schema)> {
+        let tables = self
+            .sinks
+            .iter()
+            .map(|sink| (sink.name.as_str(), &*sink.schema));
+        tables.collect()
+    }
+
+    fn variants(&self, case: &Case, seed: u64) -> (Vec<Variant>, Vec<String>) {
+        let mut notes = Vec::new();
+        let unordered: Vec<&str> = self.names(false);
+        let shuffled = case.settings.disorder && !unordered.is_empty();
+        if !case.settings.disorder {
+            notes.push("rows are never shuffled: test.toml says `disorder = false`".to_owned());
+        } else if unordered.len() < self.sinks.len() {
+            notes.push(format!(
+                "rows are not shuffled for {}: running and count windows see their order",
+                self.names(true).join(", ")
+            ));
+        }
+        let mut variants = Vec::new();
+        for is_shuffled in [false, true] {
+            for batch_rows in BATCH_ROWS {
+                for parallelism in PARALLELISM {
+                    let order = match is_shuffled {
+                        false => Order::Given,
+                        true => Order::Shuffled {
+                            seed: seed.wrapping_add(variants.len() as u64),
+                        },
+                    };
+                    if !is_shuffled || shuffled {
+                        variants.push(Variant {
+                            batch_rows,
+                            parallelism,
+                            order,
+                        });
+                    }
+                }
+            }
+        }
+        (variants, notes)
+    }
+
+    fn names(&self, is_ordered: bool) -> Vec<&str> {
+        let sinks = self
+            .sinks
+            .iter()
+            .filter(|sink| sink.is_ordered == is_ordered);
+        sinks.map(|sink| sink.name.as_str()).collect()
+    }
+
+    /// The outer error is the test's, the inner one the pipeline's.
+    fn run(&self, variant: Variant) -> Result<Result<Results, RunError>, TestError> {
+        let mut plan = plan::build_without_inputs(&self.config, &self.folder, &self.loader)
+            .map_err(TestError::Pipeline)?;
+        plan.batch_rows = variant.batch_rows;
+        plan.parallelism = variant.parallelism;
+        let folder = tempfile::tempdir_in(self.scratch.path())
+            .map_err(|cause| TestError::Internal(cause.to_string()))?;
+        let dead_letters = folder.path().join("dead_letters.jsonl");
+        plan.dead_letters = Some(dead_letters.clone());
+        self.inputs
+            .put_into(&mut plan, variant.order, folder.path())?;
+        let mut collected = Vec::new();
+        for node in &mut plan.nodes {
+            match &mut node.kind {
+                NodeKind::Sink(sink) => {
+                    let batches = Arc::default();
+                    collected.push(Arc::clone(&batches));
+                    sink.connector = SinkConnector::Memory(batches);
+                }
+                NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
+                NodeKind::Source(_) | NodeKind::Transform(_) => {}
+            }
+        }
+        let job = Job::new(plan, Arc::new(ManualClock::default()));
+        if let Err(error) = self.runtime.block_on(job.run()) {
+            return Ok(Err(error));
+        }
+        let rows = collected
+            .iter()
+            .map(|batches| rendered(batches))
+            .collect::<Result<_, _>>()?;
+        Ok(Ok(Results {
+            rows,
+            dead_letters: case::json_lines(&dead_letters)?.unwrap_or_default(),
+        }))
+    }
+
+    fn judge(
+        &self,
+        variant: Variant,
+        results: &Results,
+        expectations: &Expectations,
+    ) -> Vec<Failure> {
+        let is_shuffled = variant.order != Order::Given;
+        let mut kinds = Vec::new();
+        for (sink, rows) in self.sinks.iter().zip(&results.rows) {
+            let Some(expected) = expectations.rows.get(&sink.name) else {
+                continue;
+            };
+            if is_shuffled && sink.is_ordered {
+                continue;
+            }
+            let difference = match Table::parse(&sink.schema, rows) {
+                Ok(table) => expected.compare(&table),
+                Err((_, message)) => Difference::unreadable(message),
+            };
+            if !difference.is_empty() {
+                let sink = sink.name.clone();
+                kinds.push(FailureKind::Rows { sink, difference });
+            }
+        }
+        if let Some(expected) = &expectations.dead_letters {
+            // What a node that sees the order refuses depends on the order.
+            let passed_over: &[String] = if is_shuffled { &self.ordered } else { &[] };
+            let difference = compare::dead_letters(expected, &results.dead_letters, passed_over);
+            if !difference.is_empty() {
+                kinds.push(FailureKind::DeadLetters(difference));
+            }
+        }
+        let dead_letters: Vec<String> = results.dead_letters.iter().map(sentence).collect();
+        kinds
+            .into_iter()
+            .map(|kind| Failure {
+                variant,
+                kind,
+                dead_letters: dead_letters.clone(),
+            })
+            .collect()
+    }
+}
+
+fn rendered(
+    batches: &Mutex<Vec<crate::batch::Batch>>,
+) -> Result<Vec<Map<String, Value>>, TestError> {
+    let batches = batches
+        .lock()
+        .map_err(|_| TestError::Internal("a sink panicked".to_owned()))?;
+    let rows = batches
+        .iter()
+        .flat_map(|batch| (0..batch.rows()).map(|row| render_row(batch, row)));
+    rows.map(|text| {
+        serde_json::from_str(&text)
+            .map_err(|cause| TestError::Internal(format!("a row is not JSON, {cause}: {text}")))
+    })
+    .collect()
+}
+
+/// A dead letter in a line: `clean: reject: quantity is 0: {"user_id":…}`.
+fn sentence(letter: &Map<String, Value>) -> String {
+    let parts = ["node", "kind", "error", "payload"]
+        .iter()
+        .filter_map(|name| letter.get(*name)?.as_str());
+    parts.collect::<Vec<_>>().join(": ")
+}
+
+/// Which nodes' results depend on the order of rows within the bound.
+fn sees_order(plan: &Plan) -> Vec<bool> {
+    let mut sees: Vec<bool> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let itself = match &node.kind {
+            NodeKind::Aggregate(aggregate) => {
+                matches!(aggregate.window, Window::Running | Window::Count { .. })
+            }
+            NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
+        };
+        sees.push(itself || node.inputs.iter().any(|edge| sees[edge.from]));
+    }
+    sees
+}
+
+/// Loads each plugin once for all runs of a case.
+struct Caching<'a> {
+    inner: &'a dyn Loader,
+    loaded: Mutex<HashMap<PathBuf, Arc<dyn Module>>>,
+}
+
+impl Loader for Caching<'_> {
+    fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
+        let Ok(mut loaded) = self.loaded.lock() else {
+            return self.inner.load(path);
+        };
+        if let Some(module) = loaded.get(path) {
+            return Ok(module.clone());
+        }
+        let module = self.inner.load(path)?;
+        loaded.insert(path.to_owned(), module.clone());
+        Ok(module)
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "batch_rows = {}, parallelism = {}, {}",
+            self.batch_rows, self.parallelism, self.order
+        )
+    }
+}
+
+impl TestError {
+    fn io(path: &Path, cause: &io::Error) -> Self {
+        TestError::File {
+            path: path.to_owned(),
+            message: cause.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

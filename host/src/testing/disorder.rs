@@ -1,0 +1,139 @@
+//! Decides in which other orders a source's rows could have come with the same
+//! results: rows trade places, but none becomes late that was not, and each
+//! late one still comes right after the same rows.
+//!
+//! A row is late when its time is before the watermark, the newest time in
+//! front of it less the bound. Rows that are not late belong to no window that
+//! has fired, so it does not matter in which order they fill one. What happens
+//! to a late row depends on how far time had come, and so it stays where it is.
+
+/// An order of rows with these event times, in ms (a row without one was not
+/// decoded, and moves with its neighbours): `order[i]` is the row that comes
+/// as the `i`th.
+pub fn disorder(times: &[Option<i64>], out_of_orderness_ms: i64, seed: u64) -> Vec<usize> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut order = Vec::with_capacity(times.len());
+    let mut newest: Option<i64> = None;
+    // Rows since the last late one, with the times that they are placed by.
+    let mut movable: Vec<(i64, usize)> = Vec::new();
+    for (row, &time) in times.iter().enumerate() {
+        let bound = newest.map(|newest| newest.saturating_sub(out_of_orderness_ms));
+        if let (Some(time), Some(watermark)) = (time, bound)
+            && time < watermark
+        {
+            shuffle(&mut movable, out_of_orderness_ms, &mut random, &mut order);
+            order.push(row);
+            continue;
+        }
+        newest = newest.max(time);
+        movable.push((time.or(newest).unwrap_or(i64::MIN), row));
+    }
+    shuffle(&mut movable, out_of_orderness_ms, &mut random, &mut order);
+    order
+}
+
+/// Puts rows out one by one, each time any of those that are not so new that
+/// the oldest one left would be late after it.
+fn shuffle(
+    rows: &mut Vec<(i64, usize)>,
+    out_of_orderness_ms: i64,
+    random: &mut fastrand::Rng,
+    order: &mut Vec<usize>,
+) {
+    rows.sort_unstable();
+    let mut is_out = vec![false; rows.len()];
+    let mut oldest = 0;
+    // Places in `rows` that may come next: those not out before `behind`.
+    let mut pool: Vec<usize> = Vec::new();
+    let mut behind = 0;
+    while oldest < rows.len() {
+        let newest_allowed = rows[oldest].0.saturating_add(out_of_orderness_ms);
+        while behind < rows.len() && rows[behind].0 <= newest_allowed {
+            pool.push(behind);
+            behind += 1;
+        }
+        let place = pool.swap_remove(random.usize(..pool.len()));
+        is_out[place] = true;
+        order.push(rows[place].1);
+        while is_out.get(oldest) == Some(&true) {
+            oldest += 1;
+        }
+    }
+    rows.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether each row is late, and the newest time in front of it.
+    fn judged(times: &[Option<i64>], order: &[usize], bound: i64) -> Vec<(bool, Option<i64>)> {
+        let mut judged = vec![(false, None); times.len()];
+        let mut newest: Option<i64> = None;
+        for &row in order {
+            let late = times[row]
+                .zip(newest)
+                .is_some_and(|(time, newest)| time < newest - bound);
+            judged[row] = (late, newest.filter(|_| late));
+            newest = newest.max(times[row]);
+        }
+        judged
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_becomes_late_or_early(
+            times in prop::collection::vec(prop::option::weighted(0.9, 0_i64..200), 0..200),
+            bound in 0_i64..60,
+            seed in any::<u64>(),
+        ) {
+            let order = disorder(&times, bound, seed);
+            let given: Vec<usize> = (0..times.len()).collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(&sorted, &given);
+            prop_assert_eq!(judged(&times, &order, bound), judged(&times, &given, bound));
+        }
+
+        #[test]
+        fn late_rows_come_after_the_same_rows(
+            times in prop::collection::vec(prop::option::weighted(0.9, 0_i64..200), 0..100),
+            bound in 0_i64..60,
+            seed in any::<u64>(),
+        ) {
+            let order = disorder(&times, bound, seed);
+            let given: Vec<usize> = (0..times.len()).collect();
+            for (row, (late, _)) in judged(&times, &given, bound).into_iter().enumerate() {
+                if late {
+                    prop_assert_eq!(order[row], row);
+                    let mut before = order[..row].to_vec();
+                    before.sort_unstable();
+                    prop_assert_eq!(&before, &given[..row]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_trade_places_up_to_the_bound() {
+        let times: Vec<Option<i64>> = (0..100).map(|n| Some(n * 10)).collect();
+        let order = disorder(&times, 50, 1);
+        let moved = order
+            .iter()
+            .enumerate()
+            .filter(|&(place, &row)| place != row)
+            .count();
+        assert!(moved > 50, "only {moved} of 100 rows moved");
+        let mut newest = 0;
+        let mut furthest = 0;
+        for &row in &order {
+            furthest = furthest.max(newest - row as i64 * 10);
+            newest = newest.max(row as i64 * 10);
+        }
+        assert_eq!(furthest, 50, "the whole bound is used, and no more");
+        assert_eq!(disorder(&times, 0, 1), (0..100).collect::<Vec<_>>());
+        assert_ne!(order, disorder(&times, 50, 2), "seeds differ");
+    }
+}

@@ -1,0 +1,259 @@
+//! The files that stand for a pipeline's sources: read once, row by row with
+//! the event times that the source itself finds, and written for each run in
+//! the order that it asks for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::TestError;
+use super::case::{Case, check_names};
+use super::disorder::disorder;
+use crate::batch::Batch;
+use crate::clock::ManualClock;
+use crate::element::Element;
+use crate::plan::{
+    FileSourcePlan, Format, Node, NodeKind, OnError, Plan, SourceConnector, SourcePlan,
+};
+use crate::source::{self, SourceContext};
+
+/// Rows read at a time, which nothing depends on.
+const READ_ROWS: usize = 4_096;
+
+/// In which order a run has its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Given,
+    Shuffled { seed: u64 },
+}
+
+/// The rows of every source.
+pub(super) struct Inputs {
+    sources: BTreeMap<String, Vec<Partition>>,
+}
+
+/// One file, in pieces.
+struct Partition {
+    file_name: String,
+    /// What comes before the first row, such as a CSV file's header.
+    head: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    /// The row as it is written, with its line end.
+    text: Vec<u8>,
+    /// Absent for a row that was not decoded.
+    time_ms: Option<i64>,
+}
+
+impl Inputs {
+    /// Reads a case's `input` folder; every source of the plan must have a part.
+    pub(super) async fn read(case: &Case, plan: &Plan) -> Result<Self, TestError> {
+        let folder = case.folder.join("input");
+        check_names(
+            &folder,
+            "source",
+            sources(plan).map(|(node, _)| node.name.as_str()),
+        )?;
+        let mut inputs = BTreeMap::new();
+        for (node, source) in sources(plan) {
+            let mut partitions = Vec::new();
+            for path in files(&folder, &node.name)? {
+                partitions.push(Partition::read(&path, node, source).await?);
+            }
+            inputs.insert(node.name.clone(), partitions);
+        }
+        Ok(Inputs { sources: inputs })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.sources
+            .values()
+            .flatten()
+            .map(|partition| partition.rows.len())
+            .sum()
+    }
+
+    /// Has the plan's sources read these rows, from files in `folder`.
+    pub(super) fn put_into(
+        &self,
+        plan: &mut Plan,
+        order: Order,
+        folder: &Path,
+    ) -> Result<(), TestError> {
+        for node in &mut plan.nodes {
+            let NodeKind::Source(source) = &mut node.kind else {
+                continue;
+            };
+            let folder = folder.join(&node.name);
+            fs::create_dir_all(&folder).map_err(|cause| TestError::io(&folder, &cause))?;
+            let mut paths = Vec::new();
+            for partition in self.sources.get(&node.name).into_iter().flatten() {
+                let path = folder.join(&partition.file_name);
+                fs::write(&path, partition.text(order, source.out_of_orderness_ms))
+                    .map_err(|cause| TestError::io(&path, &cause))?;
+                paths.push(path);
+            }
+            let format = format_of(&source.connector);
+            source.connector = SourceConnector::File(FileSourcePlan { paths, format });
+            source.idle_after_ms = None;
+        }
+        Ok(())
+    }
+}
+
+impl Partition {
+    async fn read(path: &Path, node: &Node, source: &SourcePlan) -> Result<Self, TestError> {
+        let bytes = fs::read(path).map_err(|cause| TestError::io(path, &cause))?;
+        let mut starts = starts(path, node, source).await?;
+        starts.sort_unstable();
+        let ends = starts
+            .iter()
+            .skip(1)
+            .map(|&(start, _)| start)
+            .chain([bytes.len()]);
+        let piece = |start: usize, end: usize| bytes.get(start..end).unwrap_or_default().to_vec();
+        let rows = starts.iter().zip(ends).map(|(&(start, time_ms), end)| {
+            let mut text = piece(start, end);
+            if !text.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+            Row { text, time_ms }
+        });
+        Ok(Partition {
+            file_name: path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            rows: rows.collect(),
+            head: piece(0, starts.first().map_or(bytes.len(), |&(start, _)| start)),
+        })
+    }
+
+    fn text(&self, order: Order, out_of_orderness_ms: i64) -> Vec<u8> {
+        let order: Vec<usize> = match order {
+            Order::Given => (0..self.rows.len()).collect(),
+            Order::Shuffled { seed } => {
+                let times: Vec<Option<i64>> = self.rows.iter().map(|row| row.time_ms).collect();
+                disorder(&times, out_of_orderness_ms, seed)
+            }
+        };
+        let mut text = self.head.clone();
+        for row in order {
+            text.extend_from_slice(&self.rows[row].text);
+        }
+        text
+    }
+}
+
+/// Where each row of a file starts, and its event time, as the source finds
+/// them; in no particular order.
+async fn starts(
+    path: &Path,
+    node: &Node,
+    source: &SourcePlan,
+) -> Result<Vec<(usize, Option<i64>)>, TestError> {
+    let plan = SourcePlan {
+        connector: SourceConnector::File(FileSourcePlan {
+            paths: vec![path.to_owned()],
+            format: format_of(&source.connector),
+        }),
+        timestamp_formats: source.timestamp_formats.clone(),
+        event_time: source.event_time,
+        out_of_orderness_ms: source.out_of_orderness_ms,
+        idle_after_ms: None,
+        on_error: OnError::DeadLetter,
+    };
+    let context = SourceContext {
+        node: node.name.as_str().into(),
+        schema: node.output.clone(),
+        task: 0,
+        tasks: 1,
+        batch_rows: READ_ROWS,
+        decode_workers: 1,
+        clock: Arc::new(ManualClock::default()),
+    };
+    let mut reader = source::open(&plan, context).await?;
+    let mut starts = Vec::new();
+    while let Some(pulled) = reader.next().await? {
+        for element in pulled.elements {
+            if let Element::Batch(batch) = element {
+                starts.extend((0..batch.rows()).filter_map(|row| start(&batch, row)));
+            }
+        }
+        let bad = pulled
+            .dead_letters
+            .iter()
+            .filter_map(|letter| letter.offset);
+        starts.extend(bad.map(|offset| (place(offset), None)));
+    }
+    Ok(starts)
+}
+
+fn start(batch: &Batch, row: usize) -> Option<(usize, Option<i64>)> {
+    let origin = batch.origin.as_ref()?;
+    let offset = origin.block.offset(origin.row(row));
+    Some((place(offset), Some(batch.times[row])))
+}
+
+/// An offset into a file that is in memory.
+fn place(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+fn sources(plan: &Plan) -> impl Iterator<Item = (&Node, &SourcePlan)> {
+    plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Source(source) => Some((node, source)),
+        _ => None,
+    })
+}
+
+/// What a source's rows are written as; generated ones as JSON.
+fn format_of(connector: &SourceConnector) -> Format {
+    match connector {
+        SourceConnector::File(file) => file.format.clone(),
+        SourceConnector::Tcp(tcp) => tcp.format.clone(),
+        SourceConnector::Generator(_) | SourceConnector::Memory(_) => Format::Json,
+    }
+}
+
+/// The files of one source, whatever their extension: `input/SOURCE.*`, or all
+/// in `input/SOURCE/`, in name order.
+fn files(folder: &Path, source: &str) -> Result<Vec<PathBuf>, TestError> {
+    let inside = folder.join(source);
+    let (folder, is_folder) = match inside.is_dir() {
+        true => (inside.as_path(), true),
+        false => (folder, false),
+    };
+    let entries = fs::read_dir(folder).map_err(|cause| TestError::io(folder, &cause))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|cause| TestError::io(folder, &cause))?.path();
+        let is_hidden = path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        let is_named = is_folder || path.file_stem().is_some_and(|stem| stem == source);
+        if path.is_file() && is_named && !is_hidden {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    if paths.is_empty() {
+        return Err(TestError::File {
+            path: inside.with_extension("jsonl"),
+            message: format!("the rows for source `{source}` are missing"),
+        });
+    }
+    Ok(paths)
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Order::Given => f.write_str("rows as given"),
+            Order::Shuffled { seed } => write!(f, "rows shuffled with seed {seed}"),
+        }
+    }
+}

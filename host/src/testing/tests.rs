@@ -1,0 +1,492 @@
+//! Cases that pass and cases that must not: what a test is for is to find the
+//! operator whose results depend on luck.
+
+use std::fs;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, Int64Array};
+
+use super::*;
+use crate::logic::{
+    Accumulated, Columns, Factory, Failure as LogicFailure, Kind, Logic, ModuleInfo, OperatorInfo,
+    Output, Port, Rows, States, Transformed, Value as Argument,
+};
+use crate::plan::Limits;
+use crate::schema::{DataType, Field, Schema};
+
+/// Native operators on a column `n`.
+#[derive(Clone, Copy, Debug)]
+enum Operator {
+    /// Right: the sum.
+    Sum,
+    /// Depends on the order: the latest.
+    Last,
+    /// Depends on the cuts: how many rows came at once.
+    Together,
+}
+
+impl Operator {
+    fn info(self) -> OperatorInfo {
+        let schema = || Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let (name, kind, state) = match self {
+            Operator::Sum => ("sum", Kind::Aggregate, schema()),
+            Operator::Last => ("last", Kind::Aggregate, schema()),
+            Operator::Together => ("together", Kind::Transform, Arc::default()),
+        };
+        OperatorInfo {
+            name: name.to_owned(),
+            doc: String::new(),
+            kind,
+            inputs: vec![Port {
+                name: "input".to_owned(),
+                schema: schema(),
+            }],
+            output: schema(),
+            state,
+            parameters: Vec::new(),
+        }
+    }
+
+    fn fold(self, state: i64, n: i64) -> i64 {
+        match self {
+            Operator::Last => n,
+            Operator::Sum | Operator::Together => state + n,
+        }
+    }
+}
+
+const OPERATORS: [Operator; 3] = [Operator::Sum, Operator::Last, Operator::Together];
+
+struct Native;
+
+impl Loader for Native {
+    fn load(&self, _path: &Path) -> Result<Arc<dyn Module>, LoadError> {
+        Ok(Arc::new(NativeModule(ModuleInfo {
+            name: "native".to_owned(),
+            version: String::new(),
+            doc: String::new(),
+            operators: OPERATORS.map(Operator::info).to_vec(),
+        })))
+    }
+}
+
+struct NativeModule(ModuleInfo);
+
+impl Module for NativeModule {
+    fn info(&self) -> &ModuleInfo {
+        &self.0
+    }
+
+    fn factory(
+        &self,
+        name: &str,
+        _arguments: &[(String, Argument)],
+        _limits: Limits,
+        _label: &str,
+    ) -> Result<Arc<dyn Factory>, LogicFailure> {
+        let operator = OPERATORS
+            .into_iter()
+            .find(|operator| operator.info().name == name);
+        let operator = operator.expect("the plan has found it");
+        Ok(Arc::new(NativeFactory(operator, operator.info())))
+    }
+}
+
+struct NativeFactory(Operator, OperatorInfo);
+
+impl Factory for NativeFactory {
+    fn info(&self) -> &OperatorInfo {
+        &self.1
+    }
+
+    fn digest(&self) -> &str {
+        "native"
+    }
+
+    fn instance(&self) -> Result<Box<dyn Logic>, LogicFailure> {
+        Ok(Box::new(self.0))
+    }
+}
+
+fn numbers(columns: Columns<'_>) -> Vec<i64> {
+    columns.columns[0]
+        .as_primitive::<Int64Type>()
+        .values()
+        .to_vec()
+}
+
+fn column(numbers: Vec<i64>) -> Vec<ArrayRef> {
+    vec![Arc::new(Int64Array::from(numbers))]
+}
+
+impl Logic for Operator {
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, LogicFailure> {
+        Ok(Transformed {
+            output: Output::Rows(Rows {
+                parents: (0..input.rows as u32).collect(),
+                columns: column(vec![input.rows as i64; input.rows]),
+            }),
+            rejects: Vec::new(),
+        })
+    }
+
+    fn accumulate(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<Accumulated, LogicFailure> {
+        let mut folded = match states.existing.rows {
+            0 => Vec::new(),
+            _ => numbers(states.existing),
+        };
+        folded.resize(states.groups, 0);
+        for (n, &group) in numbers(input).into_iter().zip(groups) {
+            folded[group as usize] = self.fold(folded[group as usize], n);
+        }
+        Ok(Accumulated {
+            states: column(folded),
+            rejects: Vec::new(),
+        })
+    }
+
+    fn accumulate_each(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<(Accumulated, Rows), LogicFailure> {
+        let mut folded = match states.existing.rows {
+            0 => Vec::new(),
+            _ => numbers(states.existing),
+        };
+        folded.resize(states.groups, 0);
+        let mut results = Vec::new();
+        for (n, &group) in numbers(input).into_iter().zip(groups) {
+            folded[group as usize] = self.fold(folded[group as usize], n);
+            results.push(folded[group as usize]);
+        }
+        let rows = Rows {
+            parents: (0..results.len() as u32).collect(),
+            columns: column(results),
+        };
+        let accumulated = Accumulated {
+            states: column(folded),
+            rejects: Vec::new(),
+        };
+        Ok((accumulated, rows))
+    }
+
+    fn merge(
+        &mut self,
+        states: Columns<'_>,
+        groups: &[u32],
+    ) -> Result<Vec<ArrayRef>, LogicFailure> {
+        let mut merged: Vec<Option<i64>> = Vec::new();
+        for (n, &group) in numbers(states).into_iter().zip(groups) {
+            merged.resize(group as usize + 1, None);
+            let state = &mut merged[group as usize];
+            *state = Some(state.map_or(n, |state| self.fold(state, n)));
+        }
+        Ok(column(merged.into_iter().flatten().collect()))
+    }
+
+    fn finish(
+        &mut self,
+        states: Columns<'_>,
+        starts: &[i64],
+        _ends: &[i64],
+    ) -> Result<Rows, LogicFailure> {
+        Ok(Rows {
+            parents: (0..starts.len() as u32).collect(),
+            columns: states.columns.to_vec(),
+        })
+    }
+}
+
+/// A pipeline with one operator, and one case of it.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+/// Three users' numbers: the third row is out of order, the ninth so late that
+/// its window is over, the fifth and the sixth are none.
+const ROWS: &str = r#"{"user":"a","n":1,"ts":1000}
+{"user":"b","n":2,"ts":2500}
+{"user":"a","n":3,"ts":1500}
+{"user":"c","n":4,"ts":3000}
+{"user":"c","n":"many","ts":3000}
+{"user":"c"
+{"user":"b","n":5,"ts":4000}
+{"user":"a","n":6,"ts":12000}
+{"user":"a","n":7,"ts":9000}
+{"user":"c","n":8,"ts":11000}
+{"user":"c","n":9,"ts":11001}
+{"user":"b","n":10,"ts":13000}
+"#;
+
+const SUMS: &str = r#"{"user":"a","window_start":0,"window_end":10000,"n":4}
+{"user":"b","window_start":0,"window_end":10000,"n":7}
+{"user":"c","window_start":0,"window_end":10000,"n":4}
+{"user":"a","window_start":10000,"window_end":20000,"n":6}
+{"user":"c","window_start":10000,"window_end":20000,"n":17}
+{"user":"b","window_start":10000,"window_end":20000,"n":10}
+"#;
+
+impl Bench {
+    fn new(operator: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let bench = Bench { folder };
+        bench.write(
+            "pipeline.toml",
+            &format!(
+                r#"
+                name = "bench"
+                plugins.native.path = "native.wasm"
+                [sources.rows]
+                type = "file"
+                path = "nowhere.jsonl"
+                format = "json"
+                event_time = "ts"
+                watermark = {{ out_of_orderness = "2s" }}
+                fields = {{ user = "utf8", n = "int64", ts = "timestamp" }}
+                [operators.result]
+                input = "rows"
+                {operator}
+                [sinks.out]
+                type = "blackhole"
+                input = "result"
+                "#
+            ),
+        );
+        bench.write("tests/case/input/rows.jsonl", ROWS);
+        bench
+    }
+
+    fn windowed(operator: &str) -> Self {
+        Bench::new(&format!(
+            "plugin = \"native.{operator}\"\nkey = \"user\"\nwindow = {{ tumbling = \"10s\" }}"
+        ))
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+        fs::write(path, text).expect("writable");
+    }
+
+    fn expect(self, name: &str, rows: &str) -> Self {
+        self.write(&format!("tests/case/expected/{name}.jsonl"), rows);
+        self
+    }
+
+    fn case(&self) -> Case {
+        let cases = find(self.folder.path()).expect("there is a case");
+        assert_eq!(cases.len(), 1);
+        cases[0].clone()
+    }
+
+    fn run(&self) -> Outcome {
+        run(&self.case(), &Native, 1).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn refused(&self) -> String {
+        let outcome = run(&self.case(), &Native, 1);
+        let error = outcome.expect_err("this case is wrong").to_string();
+        let folder = self.folder.path().canonicalize().expect("it is there");
+        error.replace(&*folder.to_string_lossy(), "")
+    }
+}
+
+fn shuffled(failures: &[Failure]) -> usize {
+    failures
+        .iter()
+        .filter(|failure| failure.variant.order != Order::Given)
+        .count()
+}
+
+#[test]
+fn a_right_operator_passes_everywhere() {
+    let bench = Bench::windowed("sum").expect("out", SUMS).expect(
+        "dead_letters",
+        "{\"node\":\"rows\",\"kind\":\"decode\",\"payload\":\"{\\\"user\\\":\\\"c\\\"\"}\n\
+         {\"node\":\"rows\",\"kind\":\"decode\"}\n",
+    );
+    let outcome = bench.run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!((outcome.runs, outcome.rows, outcome.compared), (18, 12, 1));
+    assert_eq!(outcome.notes, Vec::<String>::new());
+}
+
+#[test]
+fn wrong_rows_fail_in_every_run() {
+    let wrong = SUMS.replace("\"n\":17", "\"n\":18");
+    let outcome = Bench::windowed("sum").expect("out", &wrong).run();
+    assert_eq!(outcome.failures.len(), 18);
+    let FailureKind::Rows { sink, difference } = &outcome.failures[0].kind else {
+        panic!("{:?}", outcome.failures[0]);
+    };
+    assert_eq!(sink, "out");
+    assert_eq!(
+        difference.changed[0].fields,
+        [("n".to_owned(), "18".to_owned(), "17".to_owned())]
+    );
+    assert_eq!(outcome.failures[0].dead_letters.len(), 2);
+    assert_eq!(
+        outcome.notes,
+        ["2 rows became dead letters; expected/dead_letters.jsonl would say which"]
+    );
+}
+
+#[test]
+fn an_operator_that_depends_on_the_order_is_found_by_shuffling() {
+    let last = SUMS
+        .replace("\"n\":4}\n{\"user\":\"b\"", "\"n\":3}\n{\"user\":\"b\"")
+        .replace("\"n\":7", "\"n\":5")
+        .replace("\"n\":17", "\"n\":9");
+    let bench = Bench::windowed("last").expect("out", &last);
+    let failures = bench.run().failures;
+    assert!(!failures.is_empty());
+    assert_eq!(shuffled(&failures), failures.len(), "{failures:#?}");
+    // Unless it is meant to.
+    bench.write("tests/case/test.toml", "disorder = false\n");
+    let outcome = bench.run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!(outcome.runs, 9);
+    assert!(
+        outcome.notes[0].contains("disorder = false"),
+        "{:?}",
+        outcome.notes
+    );
+}
+
+#[test]
+fn an_operator_that_depends_on_the_cuts_is_found_by_batch_sizes() {
+    let bench = Bench::new("plugin = \"native.together\"").expect("out", &"{\"n\":1}\n".repeat(10));
+    let failures = bench.run().failures;
+    assert!(!failures.is_empty());
+    assert!(
+        failures
+            .iter()
+            .all(|failure| failure.variant.batch_rows > 1),
+        "{failures:#?}"
+    );
+}
+
+#[test]
+fn running_windows_are_compared_in_the_given_order_alone() {
+    let bench = Bench::new("plugin = \"native.sum\"\nkey = \"user\"\nwindow = \"running\"");
+    let steps = [
+        ("a", 1),
+        ("b", 2),
+        ("a", 4),
+        ("c", 4),
+        ("b", 7),
+        ("a", 10),
+        ("a", 17),
+        ("c", 12),
+        ("c", 21),
+        ("b", 17),
+    ];
+    let rows: String = steps
+        .iter()
+        .map(|(user, n)| format!("{{\"user\":\"{user}\",\"n\":{n}}}\n"))
+        .collect();
+    let outcome = bench.expect("out", &rows).run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!(outcome.runs, 9);
+    assert_eq!(
+        outcome.notes[0],
+        "rows are not shuffled for out: running and count windows see their order"
+    );
+}
+
+#[test]
+fn partitions_and_csv_stand_for_a_source() {
+    let bench = Bench::windowed("sum").expect("out", SUMS);
+    let pipeline = fs::read_to_string(bench.folder.path().join("pipeline.toml")).expect("readable");
+    bench.write("pipeline.toml", &pipeline.replace("\"json\"", "\"csv\""));
+    fs::remove_file(bench.folder.path().join("tests/case/input/rows.jsonl")).expect("it is there");
+    bench.write(
+        "tests/case/input/rows/first.csv",
+        "n,user,ts\n1,a,1000\n2,b,2500\n3,a,1500\n6,a,12000",
+    );
+    bench.write(
+        "tests/case/input/rows/second.csv",
+        "ts,user,n\r\n3000,c,4\r\n4000,\"b\",5\r\n11000,c,8\r\n11001,c,9\r\n13000,b,10\r\n",
+    );
+    let outcome = bench.run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!((outcome.runs, outcome.rows), (18, 9));
+}
+
+#[test]
+fn what_comes_is_written_if_all_runs_agree() {
+    let bench = Bench::windowed("sum");
+    let (outcome, written) = update(&bench.case(), &Native, 1).expect("it runs");
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!(written.len(), 2);
+    assert!(bench.run().failures.is_empty());
+    let rows = fs::read_to_string(&written[0]).expect("it was written");
+    assert!(
+        rows.starts_with("{\"user\":\"a\",\"window_start\":\"1970-01-01T00:00:00Z\","),
+        "{rows}"
+    );
+
+    let bench = Bench::windowed("last");
+    let (outcome, written) = update(&bench.case(), &Native, 1).expect("it runs");
+    assert!(!outcome.failures.is_empty());
+    assert_eq!(written, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn files_that_mean_nothing_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    assert!(matches!(find(folder.path()), Err(TestError::NoTests(_))));
+
+    let refused = |bench: Bench, expected: &str| {
+        let error = bench.refused();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(
+        Bench::windowed("sum"),
+        "nothing is expected: put the rows of a sink into",
+    );
+    refused(
+        Bench::windowed("sum").expect("ot", SUMS),
+        "/tests/case/expected/ot.jsonl: the pipeline has no sink `ot`: did you mean `out`?",
+    );
+    refused(
+        Bench::windowed("sum").expect("out", "{\"user\":\"a\"}\n"),
+        "/tests/case/expected/out.jsonl:1: `window_start`: a value of timestamp is missing",
+    );
+    refused(
+        Bench::windowed("sum").expect("out", &format!("{SUMS}[]\n")),
+        "/tests/case/expected/out.jsonl:7: expected one JSON object a line",
+    );
+    refused(
+        Bench::windowed("sum")
+            .expect("out", SUMS)
+            .expect("dead_letters", "{\"nod\":\"rows\"}\n"),
+        "/tests/case/expected/dead_letters.jsonl:1: a dead letter has no field `nod`: did you mean `node`?",
+    );
+    let bench = Bench::windowed("sum").expect("out", SUMS);
+    bench.write("tests/case/input/row.jsonl", ROWS);
+    refused(
+        bench,
+        "the pipeline has no source `row`: did you mean `rows`?",
+    );
+    let bench = Bench::windowed("sum").expect("out", SUMS);
+    fs::remove_file(bench.folder.path().join("tests/case/input/rows.jsonl")).expect("it is there");
+    refused(
+        bench,
+        "/tests/case/input/rows.jsonl: the rows for source `rows` are missing",
+    );
+    let bench = Bench::windowed("sum").expect("out", SUMS);
+    bench.write("tests/case/test.toml", "disordr = true\n");
+    let error = find(bench.folder.path())
+        .expect_err("a setting is wrong")
+        .to_string();
+    assert!(error.contains("disorder"), "{error}");
+}

@@ -1,0 +1,300 @@
+//! Points in time as text, in and out: ms since 1970 and RFC 3339.
+//!
+//! Text is written with milliseconds only where they are not zero. What is
+//! finer than a millisecond is cut off when text is read, towards the past.
+
+use crate::plan::TimestampFormat;
+
+/// 0001-01-01T00:00:00Z.
+pub const FIRST_MS: i64 = -62_135_596_800_000;
+/// 9999-12-31T23:59:59.999Z.
+pub const LAST_MS: i64 = 253_402_300_799_999;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Whether a row may have this event time: years that RFC 3339 can write. A
+/// time outside of them is a number in the wrong unit, and one such row would
+/// carry the watermark so far that every other row is late.
+pub fn is_plausible(ms: i64) -> bool {
+    (FIRST_MS..=LAST_MS).contains(&ms)
+}
+
+/// As RFC 3339 in UTC; the bare number where RFC 3339 has no year for it.
+pub fn to_text(ms: i64) -> String {
+    let mut text = Vec::with_capacity(24);
+    write(&mut text, ms);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// As [`to_text`], put behind what `out` has.
+pub fn write(out: &mut Vec<u8>, ms: i64) {
+    if !is_plausible(ms) {
+        out.extend_from_slice(ms.to_string().as_bytes());
+        return;
+    }
+    let (year, month, day) = date_of(ms.div_euclid(DAY_MS));
+    let within = ms.rem_euclid(DAY_MS);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    digits(&mut text[0..4], year);
+    digits(&mut text[5..7], month);
+    digits(&mut text[8..10], day);
+    digits(&mut text[11..13], within / 3_600_000);
+    digits(&mut text[14..16], within / 60_000 % 60);
+    digits(&mut text[17..19], within / 1_000 % 60);
+    if within % 1_000 == 0 {
+        text[19] = b'Z';
+        out.extend_from_slice(&text[..20]);
+    } else {
+        digits(&mut text[20..23], within % 1_000);
+        out.extend_from_slice(&text);
+    }
+}
+
+/// Reads `2023-11-14T22:13:20Z`, with a fraction of a second or an offset
+/// instead of `Z` where there is one. `None` for everything else.
+pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
+    let (date, rest) = text.split_at_checked(19)?;
+    let punctuated = date[4] == b'-'
+        && date[7] == b'-'
+        && matches!(date[10], b'T' | b't' | b' ')
+        && date[13] == b':'
+        && date[16] == b':';
+    if !punctuated {
+        return None;
+    }
+    let year = number(&date[0..4])?;
+    let month = number(&date[5..7])?;
+    let day = number(&date[8..10])?;
+    let hour = number(&date[11..13])?;
+    let minute = number(&date[14..16])?;
+    let second = number(&date[17..19])?;
+    let in_range = year >= 1
+        && (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        // A leap second is the last one of its minute over again.
+        && second <= 60;
+    if !in_range {
+        return None;
+    }
+    let (millis, rest) = match rest.split_first()? {
+        (b'.', fraction) => {
+            let end = fraction
+                .iter()
+                .position(|byte| !byte.is_ascii_digit())
+                .filter(|&end| end > 0)?;
+            (leading_millis(&fraction[..end]), &fraction[end..])
+        }
+        _ => (0, rest),
+    };
+    let offset_minutes = match rest {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), offset @ ..] => {
+            let [h1, h2, b':', m1, m2] = offset else {
+                return None;
+            };
+            let hours = number(&[*h1, *h2]).filter(|&hours| hours < 24)?;
+            let minutes = number(&[*m1, *m2]).filter(|&minutes| minutes < 60)?;
+            let offset = hours * 60 + minutes;
+            if *sign == b'-' { -offset } else { offset }
+        }
+        _ => return None,
+    };
+    let seconds = (hour * 60 + minute - offset_minutes) * 60 + second.min(59);
+    Some(days_before(year, month, day) * DAY_MS + seconds * 1_000 + millis)
+}
+
+/// Reads a decimal number of ms; what is finer is cut off: `1700000000000.5`.
+pub fn from_ms(text: &[u8]) -> Option<i64> {
+    from_decimal(text, 1)
+}
+
+/// Reads a decimal number of seconds, exactly: `1700000000.25`.
+pub fn from_seconds(text: &[u8]) -> Option<i64> {
+    from_decimal(text, 1_000)
+}
+
+/// What a timestamp has to be, for messages.
+pub fn expected(format: TimestampFormat) -> &'static str {
+    match format {
+        TimestampFormat::Any => "a time in ms since 1970 or as RFC 3339",
+        TimestampFormat::Ms => "a time in ms since 1970",
+        TimestampFormat::Seconds => "a time in seconds since 1970",
+        TimestampFormat::Rfc3339 => "a time as RFC 3339",
+    }
+}
+
+/// A number without exponent, of which `units` are one and which is given in
+/// whole units.
+fn from_decimal(text: &[u8], units: i64) -> Option<i64> {
+    let (negative, unsigned) = match text.split_first()? {
+        (b'-', rest) => (true, rest),
+        _ => (false, text),
+    };
+    let point = unsigned.iter().position(|&byte| byte == b'.');
+    let (whole, fraction) = match point {
+        Some(point) => (&unsigned[..point], &unsigned[point + 1..]),
+        None => (unsigned, &b""[..]),
+    };
+    let all_digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    if point.is_some() && fraction.is_empty() {
+        return None;
+    }
+    let whole: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
+    let (parts, finer) = match units {
+        1 => (0, fraction),
+        _ => (
+            leading_millis(fraction),
+            fraction.get(3..).unwrap_or_default(),
+        ),
+    };
+    let number = whole.checked_mul(units)?.checked_add(parts)?;
+    let cut_off = finer.iter().any(|&digit| digit != b'0');
+    Some(match (negative, cut_off) {
+        (false, _) => number,
+        (true, false) => -number,
+        (true, true) => -number - 1,
+    })
+}
+
+/// The first three digits after the point.
+fn leading_millis(fraction: &[u8]) -> i64 {
+    [100, 10, 1]
+        .iter()
+        .zip(fraction)
+        .map(|(unit, digit)| unit * i64::from(digit - b'0'))
+        .sum()
+}
+
+fn number(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + i64::from(digit))
+    })
+}
+
+fn digits(text: &mut [u8], mut number: i64) {
+    for place in text.iter_mut().rev() {
+        // A remainder of ten is one digit.
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if leap => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted
+/// from March, so that a leap day is a year's last (Howard Hinnant,
+/// "chrono-Compatible Low-Level Date Algorithms").
+fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// The inverse of [`days_before`], from the same source.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_has_milliseconds_only_where_they_are_not_zero() {
+        assert_eq!(to_text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(to_text(1_700_000_000_120), "2023-11-14T22:13:20.120Z");
+        assert_eq!(to_text(FIRST_MS), "0001-01-01T00:00:00Z");
+        assert_eq!(to_text(LAST_MS), "9999-12-31T23:59:59.999Z");
+        assert_eq!(to_text(i64::MAX), i64::MAX.to_string());
+        assert_eq!(to_text(i64::MIN), i64::MIN.to_string());
+    }
+
+    #[test]
+    fn reads_offsets_fractions_and_leap_days() {
+        let read = |text: &str| from_rfc3339(text.as_bytes());
+        assert_eq!(read("2023-10-09T17:13:20+00:00"), Some(1_696_871_600_000));
+        assert_eq!(read("2023-10-09T19:13:20.2+02:00"), Some(1_696_871_600_200));
+        assert_eq!(read("2023-10-09 17:13:20.1239Z"), Some(1_696_871_600_123));
+        assert_eq!(read("2024-02-29T00:00:00Z"), Some(1_709_164_800_000));
+        assert_eq!(read("1969-12-31T23:59:59.999z"), Some(-1));
+        assert_eq!(read("2016-12-31T23:59:60Z"), Some(1_483_228_799_000));
+    }
+
+    #[test]
+    fn refuses_what_is_not_rfc3339() {
+        for text in [
+            "",
+            "2023-10-09",
+            "2023-10-09T17:13:20",
+            "2023-02-29T00:00:00Z",
+            "2023-13-01T00:00:00Z",
+            "2023-10-09T24:00:00Z",
+            "2023-10-09T17:13:20.Z",
+            "2023-10-09T17:13:20+0200",
+            "2023-10-09T17:13:20ZZ",
+            "2023-10-09T17:13:2éZ",
+            "0000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(from_rfc3339(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_exact() {
+        assert_eq!(from_seconds(b"1700000000.25"), Some(1_700_000_000_250));
+        assert_eq!(from_seconds(b"-0.0015"), Some(-2));
+        assert_eq!(from_seconds(b"-0.001"), Some(-1));
+        assert_eq!(from_seconds(b"9223372036854775807"), None);
+        assert_eq!(from_ms(b"1700000000000.999"), Some(1_700_000_000_000));
+        assert_eq!(from_ms(b"-1.5"), Some(-2));
+        for text in ["", "-", ".5", "1.", "1e3", "1 "] {
+            assert_eq!(from_seconds(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        // Jiff ends a day early, so that every offset can be added.
+        fn agrees_with_jiff(ms in FIRST_MS..=LAST_MS - 2 * DAY_MS) {
+            let text = to_text(ms);
+            prop_assert_eq!(from_rfc3339(text.as_bytes()), Some(ms));
+            let jiff: jiff::Timestamp = text.parse().unwrap();
+            prop_assert_eq!(jiff.as_millisecond(), ms);
+        }
+
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = from_rfc3339(&bytes);
+            let _ = from_seconds(&bytes);
+        }
+    }
+}

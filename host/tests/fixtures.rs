@@ -1,0 +1,309 @@
+//! Inputs with the rows that other engines give for them. They are read where
+//! they lie, beside the checkout; without them these tests say so and pass.
+
+mod common;
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use pipeline::{assert_same, collect_all_everywhere, collect_everywhere};
+
+/// The folder with the fixtures, if it is there.
+fn fixtures(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/fixtures")
+        .join(name);
+    if !folder.is_dir() {
+        println!("skipped: no fixtures at {}", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+fn json_lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
+}
+
+/// `2023-10-09T17:13:20Z` as the fixtures write it.
+fn without_zone(time: &Value) -> Value {
+    let text = time.as_str().expect("a timestamp is text");
+    json!(text.strip_suffix('Z').expect("it is UTC"))
+}
+
+/// Rows with some of their fields, under other names where wanted.
+fn select(rows: &[Value], fields: &[(&str, &str)]) -> Vec<Value> {
+    let mut selected: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let fields = fields.iter().map(|(from, to)| {
+                let value = &row[*from];
+                let is_bound = from.starts_with("window_");
+                (
+                    (*to).to_owned(),
+                    if is_bound {
+                        without_zone(value)
+                    } else {
+                        value.clone()
+                    },
+                )
+            });
+            Value::Object(fields.collect())
+        })
+        .collect();
+    selected.sort_by_cached_key(ToString::to_string);
+    selected
+}
+
+fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
+    rows.sort_by_cached_key(ToString::to_string);
+    rows
+}
+
+#[test]
+fn hourly_counts_of_cars() {
+    let Some(folder) = fixtures("arroyo") else {
+        return;
+    };
+    let text = format!(
+        r#"
+        name = "cars"
+        plugins.basics.path = {plugin:?}
+        [sources.cars]
+        type = "file"
+        path = "cars.json"
+        format = "json"
+        event_time = "timestamp"
+        watermark = {{ out_of_orderness = "23s" }}
+        fields = {{ timestamp = "timestamp(rfc3339)", driver_id = "int64", event_type = "utf8" }}
+        [operators.hourly]
+        plugin = "basics.count"
+        input = "cars"
+        key = "event_type"
+        window = {{ tumbling = "1h" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "hourly"
+        "#,
+        plugin = common::plugin_file("basics"),
+    );
+    let rows = collect_everywhere(&text, &folder, "out");
+    let fields = [
+        ("event_type", "event_type"),
+        ("window_start", "hour"),
+        ("count", "count"),
+    ];
+    let expected = sorted(json_lines(&folder.join("hourly_by_event_type.json")));
+    assert_same(
+        &expected,
+        &select(&rows, &fields),
+        "against the other engine",
+    );
+}
+
+fn impulses(operators: &str) -> String {
+    format!(
+        r#"
+        name = "impulses"
+        plugins.basics.path = {plugin:?}
+        [sources.impulses]
+        type = "file"
+        path = "impulse.json"
+        format = "json"
+        event_time = "timestamp"
+        fields = {{ timestamp = "timestamp", counter = "int64" }}
+        [operators.user_of]
+        plugin = "basics.user_of"
+        input = "impulses"
+        {operators}
+        [sinks.out]
+        type = "blackhole"
+        input = "result"
+        "#,
+        plugin = common::plugin_file("basics"),
+    )
+}
+
+#[test]
+fn sessions_of_impulses() {
+    let Some(folder) = fixtures("arroyo") else {
+        return;
+    };
+    let text = impulses(
+        r#"
+        [operators.result]
+        plugin = "basics.count"
+        input = "user_of"
+        key = "user_id"
+        window = { session = "20s" }
+        "#,
+    );
+    let rows = collect_everywhere(&text, &folder, "out");
+    let fields = [
+        ("user_id", "user_id"),
+        ("window_start", "start"),
+        ("window_end", "end"),
+        ("count", "rows"),
+    ];
+    let expected = sorted(json_lines(&folder.join("session_window.json")));
+    assert_same(
+        &expected,
+        &select(&rows, &fields),
+        "against the other engine",
+    );
+}
+
+#[test]
+fn sliding_measures_of_impulses() {
+    let Some(folder) = fixtures("arroyo") else {
+        return;
+    };
+    let text = impulses(
+        r#"
+        [operators.result]
+        plugin = "basics.stats"
+        input = "user_of"
+        window = { sliding = "10s", every = "2s" }
+        "#,
+    );
+    let rows = collect_everywhere(&text, &folder, "out");
+    let fields = [
+        ("count", "count"),
+        ("min", "min"),
+        ("max", "max"),
+        ("window_start", "start"),
+        ("window_end", "end"),
+    ];
+    let expected = sorted(json_lines(&folder.join("sliding_window_end.json")));
+    assert_same(
+        &expected,
+        &select(&rows, &fields),
+        "against the other engine",
+    );
+}
+
+/// One run gives all three results; the sinks are compared one by one.
+#[test]
+fn carts() {
+    let Some(folder) = fixtures("cart") else {
+        return;
+    };
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let unpack = |name: &str| {
+        let output = Command::new("gzip")
+            .args(["--decompress", "--stdout"])
+            .arg(folder.join(format!("{name}.gz")))
+            .output()
+            .expect("gzip runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let path = work.path().join(name);
+        std::fs::write(&path, output.stdout).expect("the temporary folder is writable");
+        path
+    };
+    unpack("events.jsonl");
+    let text = format!(
+        r#"
+        name = "carts"
+        plugins.cart.path = {plugin:?}
+        [sources.events]
+        type = "file"
+        path = "events.jsonl"
+        format = "json"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "2s" }}
+        fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)" }}
+        [operators.adds]
+        plugin = "cart.adds"
+        input = "events"
+        [operators.added]
+        plugin = "cart.added"
+        input = "adds"
+        key = "user_id"
+        window = {{ tumbling = "1m" }}
+        [operators.item_counts]
+        plugin = "cart.item_counts"
+        input = "adds"
+        key = "item_id"
+        window = {{ sliding = "60s", every = "5s" }}
+        [operators.top]
+        plugin = "cart.top"
+        input = "item_counts"
+        key = ["window_start", "window_end"]
+        window = {{ tumbling = "5s" }}
+        bounds = false
+        [operators.session]
+        plugin = "cart.session"
+        input = "events"
+        key = "user_id"
+        window = {{ session = "30s" }}
+        [sinks.added_out]
+        type = "blackhole"
+        input = "added"
+        [sinks.top10_out]
+        type = "blackhole"
+        input = "top"
+        [sinks.sessions_out]
+        type = "blackhole"
+        input = "session"
+        "#,
+        plugin = common::plugin_file("cart"),
+    );
+    let user = ["user_id", "window_start", "window_end", "count", "sum"];
+    let top = ["window_start", "window_end", "rank", "item_id", "count"];
+    let sinks = ["added_out", "top10_out", "sessions_out"];
+    let [added, top10, sessions] = collect_all_everywhere(&text, work.path(), sinks);
+    for (sink, rows, expected, fields) in [
+        ("added", added, unpack("tumbling.csv"), user),
+        ("top10", top10, folder.join("top10.csv"), top),
+        ("sessions", sessions, unpack("sessions.csv"), user),
+    ] {
+        let rows = rows.iter().map(|row| csv_row(row, fields));
+        let mut rows: Vec<String> = rows.collect();
+        rows.sort_unstable();
+        let text = std::fs::read_to_string(&expected).expect("the expected rows");
+        let mut lines = text.lines();
+        assert_eq!(
+            lines.next(),
+            Some(&*fields.join(",")),
+            "{}",
+            expected.display()
+        );
+        let mut expected: Vec<&str> = lines.collect();
+        expected.sort_unstable();
+        let first_difference = rows.iter().zip(&expected).find(|(row, line)| row != *line);
+        assert_eq!(first_difference, None, "{sink}");
+        assert_eq!(rows.len(), expected.len(), "{sink}");
+    }
+}
+
+/// A row as a line of the expected CSV, with times in ms.
+fn csv_row(row: &Value, fields: [&str; 5]) -> String {
+    let cells = fields.map(|field| {
+        // A session's count of events, beside those of each action.
+        let name = if row.get(field).is_none() {
+            "events"
+        } else {
+            field
+        };
+        match &row[name] {
+            Value::String(text) if name.starts_with("window_") => {
+                let time: jiff::Timestamp = text.parse().expect("a timestamp");
+                time.as_millisecond().to_string()
+            }
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    });
+    cells.join(",")
+}

@@ -1,0 +1,431 @@
+//! What a plugin that does what it should not comes to, call by call: the
+//! `hostile` plugin fails in every way there is, the `lawless` one answers what
+//! the contract does not allow.
+
+mod common;
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
+use expect_test::{Expect, expect};
+use sluicebox::logic::{
+    Columns, Factory, Failure, FailureKind, Kind, Logic, Module, Output, States, Transformed, Value,
+};
+use sluicebox::plan::Limits;
+use sluicebox::plugin::Plugin;
+
+/// Small, so that tests are quick and a host that does not keep to them is not.
+const LIMITS: Limits = Limits {
+    memory_bytes_max: 16 << 20,
+    call_ms_max: 200,
+    output_bytes_max: 1 << 20,
+};
+
+/// For what takes its time and must come to its own end.
+const PATIENT: Limits = Limits {
+    call_ms_max: 120_000,
+    ..LIMITS
+};
+
+/// Kept, so that it is compiled once.
+static HOSTILE: LazyLock<Plugin> = LazyLock::new(|| plugin("hostile"));
+
+fn plugin(name: &str) -> Plugin {
+    common::LOADER
+        .plugin(&common::plugin_file(name))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn factory(operator: &str, arguments: &[(&str, Value)], limits: Limits) -> Arc<dyn Factory> {
+    let arguments: Vec<(String, Value)> = arguments
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
+    HOSTILE
+        .factory(operator, &arguments, limits, "hostile")
+        .unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+/// Rows of these ids; their numbers count up from 1.
+fn rows(ids: &[&str]) -> Vec<ArrayRef> {
+    vec![
+        Arc::new(StringArray::from(ids.to_vec())),
+        Arc::new(Int64Array::from_iter_values(1..=ids.len() as i64)),
+    ]
+}
+
+fn of(columns: &[ArrayRef]) -> Columns<'_> {
+    let rows = columns.first().map_or(0, |column| column.len());
+    Columns { rows, columns }
+}
+
+/// What comes of a batch in which the row `bad` does something.
+fn misjudge(mode: &str, limits: Limits) -> Result<Transformed, Failure> {
+    let arguments = [("mode", text(mode)), ("at", text("bad"))];
+    let mut instance = factory("misjudge", &arguments, limits).instance()?;
+    instance.transform(of(&rows(&["good", "bad", "good"])))
+}
+
+/// The failure that a mode ends in.
+fn check(mode: &str, kind: FailureKind, expected: Expect) -> Failure {
+    let failure = misjudge(mode, LIMITS).expect_err(mode);
+    assert_eq!(failure.kind, kind, "{mode}: {failure}");
+    check_message(&failure, expected);
+    failure
+}
+
+/// The message, without the line of the plugin's source that it names.
+fn check_message(failure: &Failure, expected: Expect) {
+    let message = match failure.message.split_once(".rs:") {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':');
+            format!("{before}.rs:{after}")
+        }
+        None => failure.message.clone(),
+    };
+    expected.assert_eq(&message);
+}
+
+#[test]
+fn a_panic_is_told_in_its_own_words() {
+    let failure = check(
+        "panic",
+        FailureKind::Trap,
+        expect!["panicked at tests/hostile/src/lib.rs: hostile: the row `bad` is too much"],
+    );
+    let panic = failure.panic.unwrap();
+    assert!(panic.contains("the row `bad` is too much"), "{panic}");
+}
+
+#[test]
+fn a_trap_is_told_with_its_place() {
+    // Which of its functions are inlined is the compiler's choice.
+    let failure = misjudge("trap", LIMITS).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Trap);
+    let expected = "trapped: wasm `unreachable` instruction executed (in `hostile::";
+    assert!(failure.message.starts_with(expected), "{failure}");
+    let failure = misjudge("recurse", LIMITS).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Trap);
+    assert!(failure.message.contains("stack"), "{failure}");
+}
+
+#[test]
+fn an_endless_loop_is_stopped_in_time() {
+    let start = Instant::now();
+    check(
+        "loop",
+        FailureKind::Deadline,
+        expect!["took longer than its limit of 200 ms"],
+    );
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(LIMITS.call_ms_max),
+        "{took:?}"
+    );
+    // Much more than it takes, much less than for ever: machines may be busy.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
+#[test]
+fn memory_is_limited() {
+    check(
+        "allocate",
+        FailureKind::Memory,
+        expect!["needed 17 MiB of memory, limit 16 MiB"],
+    );
+    // Rows that do not fit are the plugin's memory as well.
+    let mut instance = factory("pass", &[], LIMITS).instance().unwrap();
+    let long = "x".repeat(LIMITS.memory_bytes_max);
+    let failure = instance.transform(of(&rows(&[&long]))).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Memory, "{failure}");
+    // Too little to start with shows when the operator is made.
+    let too_little = Limits {
+        memory_bytes_max: 64 << 10,
+        ..LIMITS
+    };
+    let refused = HOSTILE.factory("pass", &[], too_little, "hostile");
+    assert_eq!(refused.err().unwrap().kind, FailureKind::Memory);
+}
+
+#[test]
+fn output_is_limited() {
+    let output = |bytes: usize| {
+        let arguments = [
+            ("mode", text("output")),
+            ("amount", Value::Integer(bytes as i64)),
+        ];
+        let mut instance = factory("misbehave", &arguments, PATIENT).instance()?;
+        instance.transform(of(&rows(&["bad"])))
+    };
+    assert!(output(LIMITS.output_bytes_max / 2).is_ok());
+    let failure = output(LIMITS.output_bytes_max + 1).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::OutputSize);
+    check_message(
+        &failure,
+        expect!["answered with more than its limit of 1 MiB"],
+    );
+}
+
+#[test]
+fn a_row_that_is_rejected_is_no_failure() {
+    let answer = misjudge("reject", LIMITS).unwrap();
+    assert!(matches!(answer.output, Output::Selection(kept) if kept == [0, 2]));
+    assert_eq!(answer.rejects.len(), 1);
+    assert_eq!(answer.rejects[0].reason, "the row `bad` is not wanted");
+}
+
+#[test]
+fn printing_without_end_is_harmless() {
+    for mode in ["stdout", "stderr", "log"] {
+        let arguments = [
+            ("mode", text(mode)),
+            ("amount", Value::Integer(20_000)),
+            ("at", text("bad")),
+        ];
+        let factory = factory("misjudge", &arguments, PATIENT);
+        let mut instance = factory.instance().unwrap();
+        let answer = instance.transform(of(&rows(&["bad", "good"]))).unwrap();
+        assert!(matches!(answer.output, Output::Selection(kept) if kept == [0, 1]));
+    }
+}
+
+#[test]
+fn the_world_is_out_of_reach() {
+    let reach = |thing: &str| {
+        let mut instance = factory("reach", &[("thing", text(thing))], PATIENT).instance()?;
+        instance.transform(of(&rows(&["row"])))
+    };
+    let refused = |thing: &str, expected: Expect| {
+        let failure = reach(thing).expect_err(thing);
+        assert_eq!(failure.kind, FailureKind::Trap, "{thing}: {failure}");
+        check_message(&failure, expected);
+    };
+    refused(
+        "clock",
+        expect![
+            "called `wasi:clocks/wall-clock#now`: plugins have no clock, so that results depend on rows alone: use the event time of the row"
+        ],
+    );
+    refused(
+        "network",
+        expect![
+            "called `wasi:sockets/tcp-create-socket#create-tcp-socket`: plugins have no network"
+        ],
+    );
+    refused(
+        "exit",
+        expect!["called `wasi:cli/exit#exit`: plugins have no process of their own"],
+    );
+
+    let start = Instant::now();
+    for nothing in [
+        "file",
+        "folder",
+        "environment",
+        "sleep",
+        "wait",
+        "random",
+        "log",
+    ] {
+        let answer = reach(nothing).unwrap_or_else(|failure| panic!("{nothing}: {failure:?}"));
+        let found = !matches!(answer.output, Output::Selection(kept) if kept == [0]);
+        assert!(!found, "{nothing}");
+    }
+    // One of them asked for an hour of sleep.
+    assert!(start.elapsed() < Duration::from_secs(600));
+}
+
+#[test]
+fn a_new_instance_knows_nothing_of_the_failure() {
+    let arguments = [("mode", text("panic")), ("at", text("bad"))];
+    let factory = factory("misjudge", &arguments, LIMITS);
+    for _ in 0..20 {
+        let mut instance = factory.instance().unwrap();
+        assert!(instance.transform(of(&rows(&["bad"]))).is_err());
+        let mut instance = factory.instance().unwrap();
+        assert!(instance.transform(of(&rows(&["good"]))).is_ok());
+    }
+}
+
+/// An aggregate that fails at a stage, and what it has seen of three rows.
+struct Miscount {
+    factory: Arc<dyn Factory>,
+}
+
+impl Miscount {
+    fn new(mode: &str, stage: &str) -> Self {
+        let arguments = [
+            ("mode", text(mode)),
+            ("stage", text(stage)),
+            ("at", text("bad")),
+        ];
+        Miscount {
+            factory: factory("miscount", &arguments, LIMITS),
+        }
+    }
+
+    fn instance(&self) -> Box<dyn Logic> {
+        self.factory.instance().unwrap()
+    }
+
+    /// States of groups of one row each.
+    fn accumulate(&self, ids: &[&str]) -> Result<Vec<ArrayRef>, Failure> {
+        let state = &self.factory.info().state.fields;
+        let none: Vec<ArrayRef> = state
+            .iter()
+            .map(|field| arrow_array::new_empty_array(&field.data_type.to_arrow()))
+            .collect();
+        let groups: Vec<u32> = (0..ids.len() as u32).collect();
+        let states = States {
+            existing: of(&none),
+            groups: ids.len(),
+        };
+        let accumulated = self
+            .instance()
+            .accumulate(of(&rows(ids)), &groups, states)?;
+        Ok(accumulated.states)
+    }
+
+    fn merge(&self, states: &[ArrayRef], groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
+        self.instance().merge(of(states), groups)
+    }
+
+    fn finish(&self, states: &[ArrayRef]) -> Result<usize, Failure> {
+        let windows = vec![0; of(states).rows];
+        let results = self.instance().finish(of(states), &windows, &windows)?;
+        Ok(results.parents.len())
+    }
+}
+
+#[test]
+fn aggregates_fail_where_they_fail() {
+    let ids = ["good", "bad", "good"];
+    let kind = |failure: Failure| failure.kind;
+    let at_once = |mode| {
+        Miscount::new(mode, "accumulate")
+            .accumulate(&ids)
+            .map_err(kind)
+    };
+    assert_eq!(at_once("panic").unwrap_err(), FailureKind::Trap);
+    assert_eq!(at_once("loop").unwrap_err(), FailureKind::Deadline);
+    assert_eq!(at_once("allocate").unwrap_err(), FailureKind::Memory);
+
+    let merging = Miscount::new("trap", "merge");
+    let states = merging.accumulate(&ids).unwrap();
+    assert_eq!(merging.finish(&states).unwrap(), 3);
+    assert_eq!(merging.merge(&states, &[0, 1, 2]).unwrap()[0].len(), 3);
+    let failure = merging.merge(&states, &[0, 0, 1]).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Trap);
+
+    let finishing = Miscount::new("panic", "finish");
+    let states = finishing.accumulate(&ids).unwrap();
+    let merged = finishing.merge(&states, &[0, 0, 1]).unwrap();
+    let failure = finishing.finish(&merged).unwrap_err();
+    check_message(
+        &failure,
+        expect!["panicked at tests/hostile/src/lib.rs: hostile: the row `bad` is too much"],
+    );
+    let good: Vec<ArrayRef> = merged.iter().map(|state| state.slice(1, 1)).collect();
+    assert_eq!(finishing.finish(&good).unwrap(), 1);
+}
+
+#[test]
+fn arguments_that_the_plugin_refuses_show_when_the_operator_is_made() {
+    let refused = |arguments: &[(&str, Value)]| {
+        let arguments: Vec<(String, Value)> = arguments
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        let made = HOSTILE.factory("misjudge", &arguments, LIMITS, "hostile");
+        let failure = made.err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Open);
+        failure.message
+    };
+    expect!["parameter `mode` is missing and has no default"].assert_eq(&refused(&[]));
+    expect![[r#"parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr` or `log`, found "dance""#]].assert_eq(&refused(&[("mode", text("dance"))]));
+    expect!["parameter `mode`: expected `nothing`, `reject`, `panic`, `trap`, `loop`, `allocate`, `output`, `recurse`, `stdout`, `stderr` or `log`, found 1"].assert_eq(&refused(&[("mode", Value::Integer(1))]));
+}
+
+#[test]
+fn answers_that_break_the_contract_are_not_believed() {
+    let plugin = plugin("lawless");
+    let mut said = String::new();
+    for operator in &plugin.info().operators {
+        let factory = plugin
+            .factory(&operator.name, &[], PATIENT, "lawless")
+            .unwrap();
+        let failures = match operator.kind {
+            Kind::Aggregate => aggregate_failures(&*factory),
+            _ => {
+                let mut instance = factory.instance().unwrap();
+                vec![instance.transform(of(&rows(&["a", "b", "c"]))).err()]
+            }
+        };
+        let failures: Vec<Failure> = failures.into_iter().flatten().collect();
+        assert!(!failures.is_empty(), "{} was believed", operator.name);
+        for failure in failures {
+            assert_eq!(failure.kind, FailureKind::Contract, "{failure}");
+            said.push_str(&format!("{}: {failure}\n", operator.name));
+        }
+    }
+    expect![[r#"
+        parents_descend: answered wrongly: parents are not in ascending order
+        parents_out_of_range: answered wrongly: a parent is row 3 of 3 rows
+        parents_too_few: answered wrongly: column `id`: 3 values for 2 rows
+        column_missing: answered wrongly: column `n`: missing
+        column_too_short: answered wrongly: column `n`: 2 values for 3 rows
+        column_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
+        column_names_no_input: answered wrongly: column `id`: input 7, and there are 2
+        column_names_another_type: answered wrongly: column `id`: input `n: int64` where `id: utf8` is wanted
+        ends_descend: answered wrongly: column `id`: a value ends before it starts
+        ends_beyond_data: answered wrongly: column `id`: values end at byte 6 of 1
+        text_not_utf8: answered wrongly: column `id`: text that is not UTF-8
+        text_cut_in_a_letter: answered wrongly: column `id`: a text that ends within a character
+        value_missing: answered wrongly: column `n`: 3 missing values, and none may be
+        validity_too_short: answered wrongly: column `n`: 0 bytes of bits for 3 rows
+        selection_for_a_transform: answered wrongly: a selection, where a transform answers with rows
+        rejects_descend: answered wrongly: the rows that it rejects are not in ascending order
+        rejects_out_of_range: answered wrongly: it rejects row 3 of 3 rows
+        rejects_a_row_that_it_answers: answered wrongly: it rejects row 0 and answers it as well
+        selection_descends: answered wrongly: the rows that it keeps are not in ascending order
+        selection_repeats: answered wrongly: the rows that it keeps are not in ascending order
+        selection_out_of_range: answered wrongly: it keeps row 3 of 3 rows
+        rows_from_a_filter: answered wrongly: rows, where a filter answers with a selection
+        states_too_few: answered wrongly: 2 states for 3 groups
+        states_too_few: answered wrongly: 2 states for 3 groups
+        states_too_few: answered wrongly: 2 states for 3 groups
+        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
+        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
+        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
+        results_descend: answered wrongly: parents are not in ascending order
+        results_descend: answered wrongly: parents are not in ascending order
+        results_out_of_range: answered wrongly: a parent is row 3 of 3 rows
+        results_out_of_range: answered wrongly: a parent is row 3 of 3 rows
+    "#]].assert_eq(&said);
+}
+
+/// Failures of each call that an aggregate has, where it fails.
+fn aggregate_failures(factory: &dyn Factory) -> Vec<Option<Failure>> {
+    let none: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(Vec::<i64>::new()))];
+    let some: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
+    let input = rows(&["a", "b", "c"]);
+    let states = States {
+        existing: of(&none),
+        groups: 3,
+    };
+    let instance = || factory.instance().unwrap();
+    let groups = [0, 1, 2];
+    vec![
+        instance().accumulate(of(&input), &groups, states).err(),
+        instance()
+            .accumulate_each(of(&input), &groups, states)
+            .err(),
+        instance().merge(of(&some), &groups).err(),
+        instance().finish(of(&some), &[0; 3], &[1; 3]).err(),
+    ]
+}

@@ -1,0 +1,575 @@
+//! Whole pipelines with Wasm operators: what goes in at one end comes out at
+//! the other, at every batch size and parallelism.
+
+mod common;
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluicebox::clock::SystemClock;
+use sluicebox::run::Job;
+use tempfile::TempDir;
+
+use pipeline::{assert_same, collect, collect_everywhere, plan_of, run};
+
+/// A folder with input files of JSON lines.
+fn folder(files: &[(&str, &[Value])]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, rows) in files {
+        let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        std::fs::write(folder.path().join(name), text).expect("it is writable");
+    }
+    folder
+}
+
+/// A row of the `events` sources below.
+fn event(key: &str, n: i64, second: i64) -> Value {
+    json!({"key": key, "n": n, "letter": key, "ts": second * 1000})
+}
+
+/// A source of such rows, strict unless given a bound.
+fn events(name: &str, path: &str, out_of_orderness: &str) -> String {
+    format!(
+        r#"
+        [sources.{name}]
+        type = "file"
+        path = {path:?}
+        format = "json"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "{out_of_orderness}" }}
+        fields = {{ key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }}
+        "#
+    )
+}
+
+fn text_of(parts: &[&str]) -> String {
+    format!(
+        "name = \"test\"\nplugins.basics.path = {:?}\ndead_letters = \"dead.jsonl\"\n{}\n",
+        common::plugin_file("basics"),
+        parts.concat(),
+    )
+}
+
+fn sink(name: &str, input: &str) -> String {
+    format!("[sinks.{name}]\ntype = \"blackhole\"\ninput = {input:?}\n")
+}
+
+fn second(second: i64) -> String {
+    jiff::Timestamp::from_second(second)
+        .expect("a small number")
+        .to_string()
+}
+
+/// A result of `basics.stats`.
+fn stats(key: &str, from: i64, to: i64, values: &[i64]) -> Value {
+    json!({
+        "key": key, "window_start": second(from), "window_end": second(to),
+        "count": values.len(), "sum": values.iter().sum::<i64>(),
+        "min": values.iter().min(), "max": values.iter().max(),
+    })
+}
+
+fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
+    rows.sort_by_cached_key(ToString::to_string);
+    rows
+}
+
+const BY_KEY_5S: &str = r#"
+    [operators.result]
+    plugin = "basics.stats"
+    input = "events"
+    key = "key"
+    window = { tumbling = "5s" }
+"#;
+
+#[test]
+fn a_strict_watermark_makes_a_row_late_whatever_the_batch() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 1, 1),
+            event("a", 2, 5),
+            event("a", 4, 4),
+            event("a", 8, 9),
+            event("a", 16, 5),
+        ],
+    )]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    // The row at 4 s comes when time is at 5 s; the one at 5 s is out of order, not late.
+    let expected = sorted(vec![stats("a", 0, 5, &[1]), stats("a", 5, 10, &[2, 8, 16])]);
+    assert_same(&expected, &rows, "strict");
+}
+
+#[test]
+fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 1, 1),
+            event("a", 2, 6),
+            event("a", 4, 4),
+            event("a", 8, 21),
+        ],
+    )]);
+    let both = r#"
+        [operators.tumbling]
+        plugin = "basics.stats"
+        input = "events"
+        key = "key"
+        window = { tumbling = "5s" }
+        [operators.sliding]
+        plugin = "basics.stats"
+        input = "events"
+        key = "key"
+        window = { sliding = "10s", every = "5s" }
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        both,
+        &sink("tumbling_out", "tumbling"),
+        &sink("sliding_out", "sliding"),
+        &sink("late_out", "tumbling.late"),
+    ]);
+    let tumbling = collect_everywhere(&text, folder.path(), "tumbling_out");
+    let expected = sorted(vec![
+        stats("a", 0, 5, &[1]),
+        stats("a", 5, 10, &[2]),
+        stats("a", 20, 25, &[8]),
+    ]);
+    assert_same(&expected, &tumbling, "tumbling");
+    let sliding = collect_everywhere(&text, folder.path(), "sliding_out");
+    let expected = sorted(vec![
+        stats("a", -5, 5, &[1]),
+        stats("a", 0, 10, &[1, 2, 4]),
+        stats("a", 5, 15, &[2]),
+        stats("a", 15, 25, &[8]),
+        stats("a", 20, 30, &[8]),
+    ]);
+    assert_same(&expected, &sliding, "sliding");
+    let late = collect_everywhere(&text, folder.path(), "late_out");
+    let expected = json!({"key": "a", "n": 4, "letter": "a", "ts": second(4)});
+    assert_same(&[expected], &late, "the late output");
+}
+
+#[test]
+fn late_rows_correct_a_window_while_lateness_is_allowed() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 1, 1),
+            event("a", 2, 6),
+            event("a", 4, 4),
+            event("a", 8, 9),
+            event("a", 16, 3),
+        ],
+    )]);
+    let result = format!("{BY_KEY_5S}\nallowed_lateness = \"3s\"\n");
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &result,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    // The row at 3 s comes when time is at 9 s: its window closed for good at 8 s.
+    let expected = sorted(vec![
+        stats("a", 0, 5, &[1]),
+        stats("a", 0, 5, &[1, 4]),
+        stats("a", 5, 10, &[2, 8]),
+    ]);
+    assert_same(&expected, &rows, "corrected");
+}
+
+#[test]
+fn windows_follow_windows() {
+    let rows: Vec<Value> = (0..600)
+        .map(|i| event(if i % 3 == 0 { "a" } else { "b" }, i, i))
+        .collect();
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operators = r#"
+        [operators.ten_seconds]
+        plugin = "basics.count"
+        input = "events"
+        key = "key"
+        window = { tumbling = "10s" }
+        [operators.minutes]
+        plugin = "basics.count"
+        input = "ten_seconds"
+        key = "key"
+        window = { tumbling = "1m" }
+        bounds = { start = "minute", end = "minute_end" }
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        operators,
+        &sink("out", "minutes"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    let minutes = (0..10).flat_map(|minute| {
+        ["a", "b"].map(|key| {
+            json!({
+                "key": key, "count": 6,
+                "minute": second(minute * 60), "minute_end": second(minute * 60 + 60),
+            })
+        })
+    });
+    assert_same(&sorted(minutes.collect()), &rows, "six a minute");
+}
+
+#[test]
+fn sessions_merge_when_a_row_fills_the_gap() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 1, 0),
+            event("a", 2, 18),
+            event("b", 4, 19),
+            event("a", 8, 9),
+            event("a", 16, 60),
+        ],
+    )]);
+    let operator = r#"
+        [operators.result]
+        plugin = "basics.stats"
+        input = "events"
+        key = "key"
+        window = { session = "10s" }
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "20s"),
+        operator,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    let expected = sorted(vec![
+        stats("a", 0, 28, &[1, 2, 8]),
+        stats("a", 60, 70, &[16]),
+        stats("b", 19, 29, &[4]),
+    ]);
+    assert_same(&expected, &rows, "merged");
+}
+
+#[test]
+fn rows_of_a_key_are_folded_in_their_order() {
+    let letters = ["s", "l", "u", "i", "c", "e"];
+    let rows: Vec<Value> = letters
+        .iter()
+        .enumerate()
+        .map(|(i, letter)| json!({"key": "k", "n": 0, "letter": letter, "ts": i}))
+        .collect();
+    let folder = folder(&[("in.jsonl", &rows)]);
+    for (window, expected) in [
+        (
+            r#""running""#,
+            vec!["s", "sl", "slu", "slui", "sluic", "sluice"],
+        ),
+        ("{ count = 4 }", vec!["slui", "ce"]),
+        (r#"{ tumbling = "1s" }"#, vec!["sluice"]),
+    ] {
+        let bounds = if window.contains("running") {
+            ""
+        } else {
+            "bounds = false"
+        };
+        let operator = format!(
+            "[operators.result]\nplugin = \"basics.spell\"\ninput = \"events\"\nkey = \"key\"\n\
+             window = {window}\n{bounds}\n"
+        );
+        let text = text_of(&[
+            &events("events", "in.jsonl", "0s"),
+            &operator,
+            &sink("out", "result"),
+        ]);
+        let rows = collect_everywhere(&text, folder.path(), "out");
+        let expected = expected
+            .iter()
+            .map(|word| json!({"key": "k", "word": word}))
+            .collect();
+        assert_same(&sorted(expected), &rows, window);
+    }
+}
+
+#[test]
+fn inputs_are_merged_and_files_are_partitions() {
+    let left: Vec<Value> = (0..50).map(|i| event("a", 1, i)).collect();
+    let right: Vec<Value> = (0..50).map(|i| event("a", 1, i + 3)).collect();
+    let other: Vec<Value> = (0..50).map(|i| event("b", 2, i)).collect();
+    let folder = folder(&[
+        ("one-left.jsonl", &left),
+        ("one-right.jsonl", &right),
+        ("two.jsonl", &other),
+    ]);
+    let operator = r#"
+        [operators.twos]
+        plugin = "basics.even"
+        input = ["one", "two"]
+        [operators.result]
+        plugin = "basics.stats"
+        input = ["one", "twos"]
+        key = "key"
+        window = { tumbling = "100s" }
+    "#;
+    let text = text_of(&[
+        &events("one", "one-*.jsonl", "0s"),
+        &events("two", "two.jsonl", "0s"),
+        operator,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    let expected = [stats("a", 0, 100, &[1; 100]), stats("b", 0, 100, &[2; 50])];
+    assert_same(&sorted(expected.to_vec()), &rows, "all rows of both");
+}
+
+#[test]
+fn half_a_broken_file_is_half_a_result_and_dead_letters_for_the_rest() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut text = Vec::new();
+    let mut broken = Vec::new();
+    for i in 0..200 {
+        if i % 2 == 0 {
+            text.extend_from_slice(event("a", 1, i).to_string().as_bytes());
+        } else {
+            let line: &[u8] = match i % 10 {
+                1 => b"{\"key\": \"a\", \"n\":",
+                3 => b"\xff\xfe\x00",
+                5 => b"{\"key\": \"a\", \"n\": \"one\", \"letter\": \"a\", \"ts\": 1}",
+                7 => b"[]",
+                _ => b"{\"n\": 1, \"letter\": \"a\", \"ts\": 1}",
+            };
+            broken.push((text.len() as u64, line));
+            text.extend_from_slice(line);
+        }
+        text.push(b'\n');
+    }
+    std::fs::write(folder.path().join("in.jsonl"), &text).expect("it is writable");
+    let result = "
+        [operators.result]
+        plugin = \"basics.stats\"
+        input = \"events\"
+        key = \"key\"
+        window = { tumbling = \"1h\" }
+    ";
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        result,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    assert_same(&[stats("a", 0, 3600, &[1; 100])], &rows, "the good half");
+
+    let dead = folder.path().join("dead.jsonl");
+    std::fs::remove_file(&dead).expect("there are dead letters");
+    let (_, summary) = collect(plan_of(&text, folder.path()), "out");
+    assert_eq!(summary.nodes[0].failed, 100);
+    let letters = read_json_lines(&dead);
+    assert_eq!(letters.len(), 100);
+    for (letter, (offset, line)) in letters.iter().zip(broken) {
+        assert_eq!(letter["offset"], offset, "{letter}");
+        assert_eq!(
+            (&letter["node"], &letter["kind"]),
+            (&json!("events"), &json!("decode"))
+        );
+        match std::str::from_utf8(line) {
+            Ok(line) => assert_eq!(letter["payload"], line, "{letter}"),
+            Err(_) => assert_eq!(letter["payload_base64"], "//4A", "{letter}"),
+        }
+    }
+}
+
+#[test]
+fn rejected_rows_are_dead_letters_with_their_original_line() {
+    let rows = [event("a", 1, 0), event("a", -5, 1), event("b", 2, 2)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sink("out", "result"),
+    ]);
+    let mut plan = plan_of(&text, folder.path());
+    plan.parallelism = 2;
+    let (results, summary) = collect(plan, "out");
+    let expected = vec![stats("a", 0, 5, &[1]), stats("b", 0, 5, &[2])];
+    assert_same(&sorted(expected), &sorted(results), "the others");
+    assert_eq!(summary.nodes[1].rejected, 1);
+    let letters = read_json_lines(&folder.path().join("dead.jsonl"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["payload"], rows[1].to_string());
+    assert_eq!(letters[0]["error"], "n is -5, below 0");
+    assert_eq!(letters[0]["node"], "result");
+    assert_eq!(letters[0]["offset"], rows[0].to_string().len() as u64 + 1);
+    assert!(
+        letters[0]["plugin_digest"]
+            .as_str()
+            .is_some_and(|d| d.starts_with("sha256:"))
+    );
+}
+
+#[test]
+fn under_fail_the_run_ends_with_the_row() {
+    let rows = [event("a", 1, 0), event("a", -5, 1)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let offset = format!("offset {}", rows[0].to_string().len() + 1);
+    let result = format!("{BY_KEY_5S}\non_error = \"fail\"\n");
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &result,
+        &sink("out", "result"),
+    ]);
+    let error = run(plan_of(&text, folder.path()))
+        .expect_err("a row is rejected")
+        .to_string();
+    for part in ["`result`", "n is -5, below 0", &offset] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+}
+
+#[test]
+fn results_are_written_in_every_format() {
+    let folder = folder(&[("in.jsonl", &[event("a", 1, 0), event("b", 2, 1)])]);
+    let sinks = ["json", "csv", "parquet"].map(|format| {
+        format!(
+            "[sinks.{format}_out]\ntype = \"file\"\ninput = \"result\"\n\
+             path = \"out/rows.{format}\"\nformat = \"{format}\"\n"
+        )
+    });
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        BY_KEY_5S,
+        &sinks.concat(),
+    ]);
+    run(plan_of(&text, folder.path())).expect("it runs");
+    let written = |format: &str| folder.path().join(format!("out/rows.{format}"));
+    let expected = vec![stats("a", 0, 5, &[1]), stats("b", 0, 5, &[2])];
+    assert_same(
+        &expected,
+        &sorted(read_json_lines(&written("json"))),
+        "json",
+    );
+    let csv = std::fs::read_to_string(written("csv")).expect("it was written");
+    let mut lines: Vec<&str> = csv.lines().collect();
+    lines[1..].sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "key,window_start,window_end,count,sum,min,max",
+            "a,1970-01-01T00:00:00Z,1970-01-01T00:00:05Z,1,1,1,1",
+            "b,1970-01-01T00:00:00Z,1970-01-01T00:00:05Z,1,2,2,2",
+        ]
+    );
+    let parquet = std::fs::File::open(written("parquet")).expect("it was written");
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(parquet, 1024)
+        .expect("it is Parquet");
+    let rows: usize = reader
+        .map(|batch| batch.expect("it is readable").num_rows())
+        .sum();
+    assert_eq!(rows, 2);
+}
+
+#[test]
+fn rows_come_over_tcp_in_whatever_pieces() {
+    let address = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("it has an address")
+    };
+    let source = format!(
+        r#"
+        [sources.events]
+        type = "tcp"
+        listen = "{address}"
+        framing = "newline"
+        connections = 2
+        format = "json"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "1h" }}
+        fields = {{ key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }}
+        "#
+    );
+    let text = text_of(&[&source, BY_KEY_5S, &sink("out", "result")]);
+    let folder = folder(&[]);
+    let plan = plan_of(&text, folder.path());
+    let clients = std::thread::spawn(move || {
+        for client in 0..2 {
+            let mut stream = loop {
+                match TcpStream::connect(address) {
+                    Ok(stream) => break stream,
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            };
+            let lines: String = (0..100)
+                .map(|i| format!("{}\n", event("a", client, i / 20)))
+                .collect();
+            for piece in lines.as_bytes().chunks(33) {
+                stream.write_all(piece).expect("the other side listens");
+                stream.flush().expect("the other side listens");
+            }
+        }
+    });
+    let (rows, summary) = collect(plan, "out");
+    clients.join().expect("the clients are done");
+    let values: Vec<i64> = [0, 1].iter().flat_map(|&n| [n; 100]).collect();
+    assert_same(&[stats("a", 0, 5, &values)], &rows, "every row once");
+    assert_eq!(summary.nodes[0].failed, 0);
+}
+
+#[test]
+fn an_endless_run_stops_when_asked_and_fires_no_open_window() {
+    let text = text_of(&[
+        r#"
+        [sources.events]
+        type = "generator"
+        rate = 2000.0
+        [operators.result]
+        plugin = "basics.count"
+        input = "events"
+        key = "user_id"
+        window = { tumbling = "10h" }
+        "#,
+        &sink("out", "result"),
+        &sink("raw", "events"),
+    ]);
+    let folder = folder(&[]);
+    let plan = plan_of(&text, folder.path());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let summary = runtime.block_on(async {
+        let job = Job::new(plan, Arc::new(SystemClock));
+        let stop = job.stop();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stop.ask();
+        });
+        tokio::time::timeout(Duration::from_secs(20), job.run()).await
+    });
+    let summary = summary.expect("it stops").expect("it does not fail");
+    assert!(summary.stopped);
+    let node = |name: &str| {
+        summary
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .expect("a node")
+    };
+    assert!(node("events").rows_out > 0);
+    assert_eq!(
+        node("raw").rows_in,
+        node("events").rows_out,
+        "what was read is written"
+    );
+    assert_eq!(node("out").rows_in, 0, "an open window has no result");
+}
+
+fn read_json_lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! What `sluicebox new` makes builds, passes its own tests and runs, outside
+//! of this workspace: the first minutes of a plugin's author.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Outlives the test, so that the next one compiles less.
+fn target_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("scaffold")
+}
+
+fn run(program: &str, arguments: &[&str], folder: &Path) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target_folder())
+        // What it needs is what this workspace needs, and so is there.
+        .env("CARGO_NET_OFFLINE", "true")
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Runs a command that has to succeed, and gives what it prints.
+fn succeed(program: &str, arguments: &[&str], folder: &Path) -> String {
+    let output = run(program, arguments, folder);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    stdout
+}
+
+fn sluicebox(arguments: &[&str], folder: &Path) -> String {
+    succeed(env!("CARGO_BIN_EXE_sluicebox"), arguments, folder)
+}
+
+fn assert_contains(text: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(text.contains(expected), "`{expected}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_new_plugin_builds_passes_its_tests_and_runs() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    let made = sluicebox(&["new", "plugin", "shop-floor"], scratch.path());
+    assert_contains(&made, &["src/lib.rs", "sluicebox build"]);
+    let folder = scratch.path().join("shop-floor");
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    std::fs::copy(lock, folder.join("Cargo.lock")).expect("this workspace has a lock file");
+
+    let tests = succeed(env!("CARGO"), &["test"], &folder);
+    assert_contains(&tests, &["test result: ok. 3 passed"]);
+
+    let built = sluicebox(&["build"], &folder);
+    assert_contains(
+        &built,
+        &["shop-floor.wasm", "in_use", "measured", "average"],
+    );
+
+    let tested = sluicebox(&["test"], &folder);
+    assert_contains(&tested, &["ok     first", "18 runs", "1 passed, 0 failed"]);
+
+    let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
+    assert_contains(&shown, &["cellar", "roof", "51.8"]);
+    assert!(!shown.contains("calibration"), "{shown}");
+}
+
+#[test]
+fn a_new_pipeline_passes_its_test_and_runs() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    sluicebox(&["new", "pipeline", "orders"], scratch.path());
+    let folder = scratch.path().join("orders");
+
+    let tested = sluicebox(&["test"], &folder);
+    assert_contains(&tested, &["ok     first", "1 passed, 0 failed"]);
+
+    // Not the whole 10,000 rows at 2,000 a second.
+    let path = folder.join("pipeline.toml");
+    let pipeline = std::fs::read_to_string(&path).expect("it was made");
+    let quick = pipeline
+        .replace("rate = 2000\n", "")
+        .replace("count = 10000\n", "count = 10\n");
+    assert_ne!(pipeline, quick);
+    std::fs::write(&path, quick).expect("writable");
+    let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
+    assert_contains(&shown, &["user_id", "item-"]);
+}
+
+#[test]
+fn what_is_in_the_way_is_left_alone() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    sluicebox(&["new", "pipeline", "orders"], scratch.path());
+    let again = run(
+        env!("CARGO_BIN_EXE_sluicebox"),
+        &["new", "pipeline", "orders"],
+        scratch.path(),
+    );
+    assert_eq!(again.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert_contains(&stderr, &["is already there; nothing was written"]);
+}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Gets a Debian or Ubuntu machine that has rustup ready to build Sluicebox, and
+# says what it does. Changes nothing, and takes no time, when all is there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# A C compiler serves wasmtime and zstd; the rest is for RocksDB (its bindings
+# need libclang) and librdkafka (built by cmake against ssl, sasl, zlib, curl).
+packages=(
+  build-essential pkg-config cmake libclang-dev
+  libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev
+)
+target=wasm32-wasip2
+
+say() { printf 'setup: %s\n' "$*"; }
+stop() {
+  printf 'setup: %s\n' "$@" >&2
+  exit 1
+}
+
+missing_packages() {
+  local package
+  for package in "${packages[@]}"; do
+    # `|| true`: dpkg-query fails for a package it has never heard of.
+    [[ "$(dpkg-query -W -f='${db:Status-Status} ' "$package" 2>/dev/null || true)" == *installed* ]] ||
+      printf '%s\n' "$package"
+  done
+}
+
+install_packages() {
+  local -a missing as_root
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]})) || return 0
+  if ((EUID == 0)); then
+    as_root=(env)
+  elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root=(sudo env)
+  else
+    stop "these system packages are missing: ${missing[*]}" \
+      "install them with: sudo apt-get install ${missing[*]}"
+  fi
+  say "installing system packages: ${missing[*]}"
+  "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  "${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+# Other distributions name the packages otherwise, so only the tools are checked.
+check_tools() {
+  local tool
+  for tool in cc c++ make cmake pkg-config; do
+    command -v "$tool" >/dev/null ||
+      stop "\`$tool\` is missing: install what your system calls ${packages[*]}"
+  done
+}
+
+check_rust() {
+  local wanted found
+  command -v rustc >/dev/null ||
+    stop "rustc is missing: install Rust with rustup (https://rustup.rs), then run this again"
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+  found=$(rustc --version | cut -d ' ' -f 2)
+  [[ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1)" == "$wanted" ]] ||
+    stop "rustc $found is too old: Sluicebox needs $wanted or newer" \
+      "update it with: rustup update stable"
+}
+
+add_target() {
+  [[ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]] && return 0
+  command -v rustup >/dev/null ||
+    stop "this Rust cannot build for $target, and there is no rustup to add it" \
+      "install your system's Rust standard library for $target, or Rust with rustup (https://rustup.rs)"
+  say "adding the Rust target $target, which plugins are built for"
+  rustup target add "$target"
+}
+
+# A shell that has not been restarted since rustup was installed.
+if ! command -v cargo >/dev/null && [[ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]]; then
+  # shellcheck source=/dev/null
+  source "${CARGO_HOME:-$HOME/.cargo}/env"
+fi
+
+if command -v dpkg-query >/dev/null; then install_packages; else check_tools; fi
+check_rust
+add_target
+say "ready ($(rustc --version | cut -d ' ' -f 1,2), $target)"

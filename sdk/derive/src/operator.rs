@@ -1,0 +1,318 @@
+//! `#[operator]`: a type, in the namespace that functions leave free, that
+//! stands for the function in `export!`. The schemas are not read from the
+//! signature's text but inferred by the compiler, so aliases and paths work.
+
+use proc_macro2::{Group, Spacing, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::spanned::Spanned;
+use syn::{
+    DeriveInput, FnArg, GenericParam, Item, ItemFn, ItemStruct, Lifetime, LitStr, ReturnType, Type,
+    parse_quote,
+};
+
+use crate::{parameters, syntax};
+
+/// What is in the parentheses of `#[operator(…)]`.
+pub struct Arguments {
+    name: Option<String>,
+}
+
+impl Parse for Arguments {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut name = None;
+        let parser = syn::meta::parser(|meta| {
+            if !meta.path.is_ident("name") {
+                return Err(meta.error("expected `name = \"…\"`"));
+            }
+            let text: LitStr = meta.value()?.parse()?;
+            name = Some(checked_name(&text)?);
+            Ok(())
+        });
+        let tokens: TokenStream = input.parse()?;
+        parser.parse2(tokens)?;
+        Ok(Arguments { name })
+    }
+}
+
+pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
+    match item {
+        Item::Fn(function) => transform(arguments, function),
+        Item::Struct(aggregate) => self::aggregate(arguments, aggregate),
+        Item::Impl(other) => Err(syn::Error::new(
+            other.span(),
+            "`#[operator]` belongs to the struct that implements `Aggregate`",
+        )),
+        other => Err(syn::Error::new(
+            other.span(),
+            "an operator is a function, or a struct that implements `Aggregate`",
+        )),
+    }
+}
+
+fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenStream> {
+    let parameters = parameters(&function)?;
+    if parameters.is_some() {
+        name_lifetimes(&mut function);
+    }
+
+    let visibility = &function.vis;
+    let ident = &function.sig.ident;
+    let doc = syntax::doc(&function.attrs);
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => syntax::name(ident),
+    };
+    // What the function returns is judged by `Answer`: complain about it there.
+    let answer = match &function.sig.output {
+        ReturnType::Type(_, answer) => answer.span(),
+        ReturnType::Default => ident.span(),
+    };
+    let call = match &parameters {
+        Some(_) => quote!(#ident),
+        None => quote_spanned!(answer=> |row, _parameters: &()| #ident(row)),
+    };
+    let parameters = match &parameters {
+        Some(parameters) => quote!(#parameters),
+        None => quote!(()),
+    };
+    // And of what it takes, where that is written.
+    let row = function
+        .sig
+        .inputs
+        .first()
+        .map_or(answer, |argument| match argument {
+            FnArg::Typed(argument) => argument.ty.span(),
+            FnArg::Receiver(receiver) => receiver.span(),
+        });
+    let taking = quote_spanned!(row=> ::sluicebox_sdk::private::transform::taking(#call));
+    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape(#taking));
+    let run = quote_spanned! {answer=>
+        ::sluicebox_sdk::private::transform::run(
+            &::sluicebox_sdk::private::Table::new(input),
+            parameters,
+            #call,
+        )
+    };
+
+    Ok(quote! {
+        #function
+
+        #[doc(hidden)]
+        #[allow(non_camel_case_types, reason = "named as the function that it stands for")]
+        #visibility enum #ident {}
+
+        #[automatically_derived]
+        impl ::sluicebox_sdk::private::Operator for #ident {
+            const NAME: &'static str = #name;
+            const DOC: &'static str = #doc;
+            type Parameters = #parameters;
+
+            fn shape() -> ::sluicebox_sdk::private::Shape {
+                #shape
+            }
+
+            fn transform(
+                parameters: &Self::Parameters,
+                input: &::sluicebox_sdk::private::Batch,
+            ) -> ::sluicebox_sdk::private::Transformed {
+                #run
+            }
+        }
+    })
+}
+
+fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<TokenStream> {
+    let parameters = parameters::expand(&DeriveInput::from(aggregate.clone()))?;
+    for field in &mut aggregate.fields {
+        field
+            .attrs
+            .retain(|attribute| !attribute.path().is_ident("parameter"));
+    }
+    let ident = &aggregate.ident;
+    let doc = syntax::doc(&aggregate.attrs);
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => syntax::snake_case(ident),
+    };
+    // A missing implementation is said of the struct.
+    let fold = |call: &str| {
+        let call = syn::Ident::new(call, ident.span());
+        quote_spanned!(ident.span()=> private::aggregate::#call::<#ident>)
+    };
+    let (shape, accumulate, accumulate_each, merge, finish) = (
+        fold("shape"),
+        fold("accumulate"),
+        fold("accumulate_each"),
+        fold("merge"),
+        fold("finish"),
+    );
+
+    Ok(quote! {
+        #aggregate
+
+        #parameters
+
+        #[allow(unused_qualifications, reason = "the author may have the same in scope")]
+        const _: () = {
+            use ::sluicebox_sdk::private;
+
+            #[automatically_derived]
+            impl private::Operator for #ident {
+                const NAME: &'static str = #name;
+                const DOC: &'static str = #doc;
+                type Parameters = Self;
+
+                fn shape() -> private::Shape {
+                    #shape()
+                }
+
+                fn accumulate(
+                    aggregate: &Self,
+                    input: &private::Batch,
+                    groups: &[u32],
+                    states: &private::States,
+                ) -> private::Accumulated {
+                    #accumulate(aggregate, input, groups, states)
+                }
+
+                fn accumulate_each(
+                    aggregate: &Self,
+                    input: &private::Batch,
+                    groups: &[u32],
+                    states: &private::States,
+                ) -> private::AccumulatedEach {
+                    #accumulate_each(aggregate, input, groups, states)
+                }
+
+                fn merge(
+                    aggregate: &Self,
+                    states: &private::Batch,
+                    groups: &[u32],
+                ) -> private::Batch {
+                    #merge(aggregate, states, groups)
+                }
+
+                fn finish(
+                    aggregate: &Self,
+                    states: &private::Batch,
+                    windows: &private::Windows,
+                ) -> private::Rows {
+                    #finish(aggregate, states, windows)
+                }
+            }
+        };
+    })
+}
+
+/// The type of the second argument, behind its reference.
+fn parameters(function: &ItemFn) -> syn::Result<Option<Type>> {
+    let signature = &function.sig;
+    let refuse =
+        |tokens: &dyn ToTokens, message: &str| Err(syn::Error::new_spanned(tokens, message));
+    if let Some(generic) = signature
+        .generics
+        .params
+        .iter()
+        .find(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
+    {
+        return refuse(
+            generic,
+            "an operator has fixed schemas and cannot be generic",
+        );
+    }
+    if let Some(keyword) = &signature.asyncness {
+        return refuse(
+            keyword,
+            "an operator computes and does not wait: it cannot be async",
+        );
+    }
+    if let Some(keyword) = &signature.unsafety {
+        return refuse(keyword, "an operator must be safe to call");
+    }
+    let wanted = "an operator takes a row and, if it has parameters, a reference to them: \
+                  `fn name(row: Row<'_>, parameters: &Parameters)`";
+    let types: Vec<&Type> = signature
+        .inputs
+        .iter()
+        .map(|argument| match argument {
+            FnArg::Typed(argument) => Ok(&*argument.ty),
+            FnArg::Receiver(receiver) => Err(syn::Error::new_spanned(receiver, wanted)),
+        })
+        .collect::<syn::Result<_>>()?;
+    match types.as_slice() {
+        [_row] => Ok(None),
+        [_row, Type::Reference(parameters)] if parameters.mutability.is_none() => {
+            Ok(Some((*parameters.elem).clone()))
+        }
+        [] => refuse(&signature.ident, wanted),
+        [_row, other] => refuse(other, wanted),
+        [_row, _parameters, other, ..] => refuse(other, wanted),
+    }
+}
+
+/// Gives all lifetimes that a signature leaves out one name, since with two
+/// arguments Rust does not say which of them the returned rows borrow from.
+fn name_lifetimes(function: &mut ItemFn) {
+    let signature = &mut function.sig;
+    if !signature.generics.params.is_empty() {
+        return;
+    }
+    let row: Lifetime = parse_quote!('row);
+    let named = |tokens: TokenStream| named_lifetimes(tokens, &row);
+    let output = named(signature.output.to_token_stream());
+    let inputs = signature.inputs.iter().map(|argument| match argument {
+        FnArg::Typed(argument) => {
+            let (pattern, ty) = (&argument.pat, named(argument.ty.to_token_stream()));
+            quote!(#pattern: #ty)
+        }
+        receiver => receiver.to_token_stream(),
+    });
+    let inputs: Vec<TokenStream> = inputs.collect();
+    signature.generics = parse_quote!(<#row>);
+    signature.inputs = parse_quote!(#(#inputs),*);
+    signature.output = parse_quote!(#output);
+}
+
+/// In types, `&` and `'_` become `&'row` and `'row`.
+fn named_lifetimes(tokens: TokenStream, row: &Lifetime) -> TokenStream {
+    let mut named = TokenStream::new();
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Punct(quote) if quote.as_char() == '\'' => match tokens.next() {
+                Some(TokenTree::Ident(ident)) if ident == "_" => row.to_tokens(&mut named),
+                ident => named.extend([Some(TokenTree::Punct(quote)), ident].into_iter().flatten()),
+            },
+            TokenTree::Punct(reference) if reference.as_char() == '&' => {
+                let joint = reference.spacing() == Spacing::Joint;
+                named.extend([TokenTree::Punct(reference)]);
+                let lifetime =
+                    matches!(tokens.peek(), Some(TokenTree::Punct(next)) if next.as_char() == '\'');
+                if !joint && !lifetime {
+                    row.to_tokens(&mut named);
+                }
+            }
+            TokenTree::Group(group) => {
+                let mut inner = Group::new(group.delimiter(), named_lifetimes(group.stream(), row));
+                inner.set_span(group.span());
+                named.extend([TokenTree::Group(inner)]);
+            }
+            other => named.extend([other]),
+        }
+    }
+    named
+}
+
+fn checked_name(text: &LitStr) -> syn::Result<String> {
+    let name = text.value();
+    let plain =
+        |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+    match name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(plain) {
+        true => Ok(name),
+        false => Err(syn::Error::new(
+            text.span(),
+            "an operator's name has lowercase letters, digits and `_`, and starts with a letter",
+        )),
+    }
+}

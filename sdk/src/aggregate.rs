@@ -1,0 +1,359 @@
+//! Folds rows into the states of their groups. States come as columns and go
+//! back as columns; in between they are values of the author's type.
+
+use crate::bindings::exports::sluicebox::plugin::operators::{
+    self, Accumulated, AccumulatedEach, Batch, States, Windows,
+};
+use crate::bindings::sluicebox::plugin::description::Kind;
+use crate::operator::Shape;
+use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
+use crate::transform::{Outputs, Rows};
+use crate::{Parameters, Reject, Timestamp, Window};
+
+/// Folds the rows of a key, and window, into a result.
+///
+/// The type that implements it has the operator's [`Parameters`] as its fields
+/// and carries `#[operator]`; its name in snake case is the operator's.
+///
+/// The host keeps the states, and may cut the rows of a group anywhere: into
+/// several calls, or several states that are merged. So the order of rows from
+/// different keys, and where a batch ends, must not matter to the result.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// #[derive(Record)]
+/// struct Sale {
+///     cents: u32,
+/// }
+///
+/// #[derive(Record, Clone, Default)]
+/// struct Total {
+///     sales: u64,
+///     cents: u64,
+/// }
+///
+/// #[derive(Record, Debug, PartialEq)]
+/// struct Mean {
+///     cents: f64,
+/// }
+///
+/// /// The mean of sales, up to a limit each.
+/// #[operator]
+/// struct MeanSale {
+///     /// Larger sales are rejected.
+///     #[parameter(default = 100_000)]
+///     max_cents: u32,
+/// }
+///
+/// impl Aggregate for MeanSale {
+///     type Input<'a> = Sale;
+///     type State = Total;
+///     type Output<'a> = Option<Mean>;
+///
+///     fn accumulate(&self, total: &mut Total, sale: Sale) -> Result<(), Reject> {
+///         if sale.cents > self.max_cents {
+///             reject!("{} cents are above {}", sale.cents, self.max_cents);
+///         }
+///         total.sales += 1;
+///         total.cents += u64::from(sale.cents);
+///         Ok(())
+///     }
+///
+///     fn merge(&self, total: &mut Total, later: Total) {
+///         total.sales += later.sales;
+///         total.cents += later.cents;
+///     }
+///
+///     fn finish(&self, total: &Total, _window: Window) -> Option<Mean> {
+///         (total.sales > 0).then(|| Mean { cents: total.cents as f64 / total.sales as f64 })
+///     }
+/// }
+///
+/// export!(MeanSale);
+///
+/// // Still plain Rust: a unit test needs no host.
+/// let mean = MeanSale { max_cents: 500 };
+/// let mut total = Total::default();
+/// mean.accumulate(&mut total, Sale { cents: 200 }).unwrap();
+/// mean.accumulate(&mut total, Sale { cents: 300 }).unwrap();
+/// assert!(mean.accumulate(&mut total, Sale { cents: 501 }).is_err());
+/// assert_eq!(mean.finish(&total, Window::ALL), Some(Mean { cents: 250.0 }));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an aggregate",
+    label = "has `#[operator]`, but no `impl Aggregate`",
+    note = "a struct with `#[operator]` must implement `sluicebox_sdk::Aggregate`"
+)]
+pub trait Aggregate: Parameters {
+    /// The rows that are folded.
+    type Input<'a>: Record<'a>;
+    /// What is kept of them. A new group starts from its default.
+    type State: for<'a> Record<'a> + Default + Clone;
+    /// What is known in the end: a record, or an `Option` or `Vec` of records.
+    /// They may borrow from the state.
+    type Output<'a>: Outputs<'a>
+    where
+        Self: 'a;
+
+    /// Folds one row into the state. On `Err`, the state stays as it was before
+    /// the row, whatever was done to it.
+    fn accumulate(&self, state: &mut Self::State, row: Self::Input<'_>) -> Result<(), Reject>;
+
+    /// Adds the state of later rows (or, in session windows, of rows from a
+    /// session that has turned out to be the same).
+    fn merge(&self, state: &mut Self::State, later: Self::State);
+
+    /// The result. May be called more than once for a state, as rows go on
+    /// coming; running aggregates have it called after each row, for
+    /// [`Window::ALL`].
+    fn finish<'a>(&'a self, state: &'a Self::State, window: Window) -> Self::Output<'a>;
+}
+
+type OutputRow<'a, A> = <<A as Aggregate>::Output<'a> as Outputs<'a>>::Row;
+
+#[doc(hidden)]
+pub fn shape<A: Aggregate>() -> Shape {
+    let (mut input, mut output, mut state) = (Vec::new(), Vec::new(), Vec::new());
+    A::Input::describe(&mut input);
+    OutputRow::<A>::describe(&mut output);
+    A::State::describe(&mut state);
+    Shape {
+        kind: Kind::Aggregate,
+        input,
+        output,
+        state,
+    }
+}
+
+#[doc(hidden)]
+pub fn accumulate<A: Aggregate>(
+    aggregate: &A,
+    input: &Batch,
+    groups: &[u32],
+    states: &States,
+) -> Accumulated {
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
+    match fold.quickly(|_, _| ()) {
+        Some(states) => accumulated(&states, Vec::new()),
+        None => {
+            let (states, rejects) = fold.carefully(|_, _| ());
+            accumulated(&states, rejects)
+        }
+    }
+}
+
+#[doc(hidden)]
+pub fn accumulate_each<A: Aggregate>(
+    aggregate: &A,
+    input: &Batch,
+    groups: &[u32],
+    states: &States,
+) -> AccumulatedEach {
+    let table = Table::new(input);
+    let fold = Fold::new(aggregate, &table, groups, states);
+    let mut results = Results::new(aggregate, input.rows as usize);
+    let (states, rejects) = match fold.quickly(|row, state| results.add(row, state)) {
+        Some(states) => (states, Vec::new()),
+        None => {
+            results = Results::new(aggregate, input.rows as usize);
+            fold.carefully(|row, state| results.add(row, state))
+        }
+    };
+    AccumulatedEach {
+        states: columns(&states),
+        results: results.rows.finish(&[]),
+        rejects,
+    }
+}
+
+#[doc(hidden)]
+pub fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
+    assert_eq!(
+        groups.len(),
+        states.rows as usize,
+        "the host sent another number of groups than of states"
+    );
+    let mut merged: Vec<A::State> = Vec::with_capacity(groups.len());
+    let mut last = None;
+    for (state, &group) in read_states::<A>(states, 0).into_iter().zip(groups) {
+        match merged.last_mut() {
+            Some(first) if last == Some(group) => aggregate.merge(first, state),
+            _ => merged.push(state),
+        }
+        last = Some(group);
+    }
+    columns(&merged)
+}
+
+#[doc(hidden)]
+pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> operators::Rows {
+    let rows = states.rows as usize;
+    assert!(
+        windows.starts.len() == rows && windows.ends.len() == rows,
+        "the host sent another number of windows than of states"
+    );
+    let values = read_states::<A>(states, 0);
+    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
+    for (row, state) in values.iter().enumerate() {
+        let window = Window {
+            start: Timestamp(windows.starts[row]),
+            end: Timestamp(windows.ends[row]),
+        };
+        results.give(aggregate.finish(state, window), row as u32, &Nowhere);
+    }
+    results.finish(&[])
+}
+
+/// Rows on their way into states.
+struct Fold<'a, A: Aggregate> {
+    aggregate: &'a A,
+    input: &'a Table<'a>,
+    groups: &'a [u32],
+    given: &'a States,
+}
+
+impl<'a, A: Aggregate> Fold<'a, A> {
+    fn new(aggregate: &'a A, input: &'a Table<'a>, groups: &'a [u32], given: &'a States) -> Self {
+        assert_eq!(
+            groups.len(),
+            input.rows(),
+            "the host sent another number of groups than of rows"
+        );
+        Fold {
+            aggregate,
+            input,
+            groups,
+            given,
+        }
+    }
+
+    /// The new states, if no row is rejected, which is what almost always
+    /// happens. `taken` sees the state after each row.
+    #[inline(always)]
+    fn quickly(&self, mut taken: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
+        let mut states = starting_states::<A>(self.given);
+        let reader = self.input.reader::<A::Input<'a>>();
+        for (row, &group) in self.groups.iter().enumerate() {
+            let state = &mut states[group as usize];
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) }.ok()?;
+            self.aggregate.accumulate(state, input).ok()?;
+            taken(row as u32, state);
+        }
+        Some(states)
+    }
+
+    /// The new states and the rows that were rejected. Each row is folded into
+    /// a copy, so that a rejected one leaves nothing behind.
+    #[cold]
+    fn carefully(
+        &self,
+        mut taken: impl FnMut(u32, &A::State),
+    ) -> (Vec<A::State>, Vec<operators::Reject>) {
+        let mut states = starting_states::<A>(self.given);
+        let reader = self.input.reader::<A::Input<'a>>();
+        let mut rejects = Vec::new();
+        for (row, &group) in self.groups.iter().enumerate() {
+            let mut state = states[group as usize].clone();
+            // SAFETY: the table has this row.
+            let input = unsafe { A::Input::read(&reader, row) };
+            let outcome = input
+                .map_err(Reject::from)
+                .and_then(|input| self.aggregate.accumulate(&mut state, input));
+            match outcome {
+                Ok(()) => {
+                    taken(row as u32, &state);
+                    states[group as usize] = state;
+                }
+                Err(reject) => rejects.push(operators::Reject {
+                    row: row as u32,
+                    reason: reject.into_reason(),
+                }),
+            }
+        }
+        (states, rejects)
+    }
+}
+
+fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<operators::Reject>) -> Accumulated {
+    Accumulated {
+        states: columns(states),
+        rejects,
+    }
+}
+
+/// What states come to after each row.
+struct Results<'a, A: Aggregate> {
+    aggregate: &'a A,
+    rows: Rows<'a, OutputRow<'a, A>>,
+}
+
+impl<'a, A: Aggregate> Results<'a, A> {
+    fn new(aggregate: &'a A, rows: usize) -> Self {
+        Results {
+            aggregate,
+            rows: Rows::with_capacity(rows, &Nowhere),
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, row: u32, state: &A::State) {
+        // SAFETY: the result borrows from the state for longer than the state
+        // stays as it is, but is gone before it changes: `give` consumes the
+        // result, and `settle` copies what its rows have borrowed.
+        let state = unsafe { &*std::ptr::from_ref(state) };
+        self.rows
+            .give(self.aggregate.finish(state, Window::ALL), row, &Nowhere);
+        self.rows.settle();
+    }
+}
+
+/// The states given, and new ones for the groups that have none.
+fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
+    let groups = given.groups as usize;
+    assert!(
+        given.columns.rows as usize <= groups,
+        "the host sent more states than groups"
+    );
+    let mut states = read_states::<A>(&given.columns, groups);
+    states.resize_with(groups, A::State::default);
+    states
+}
+
+/// All states of a batch, with room for some more.
+fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
+    let mut states = Vec::with_capacity(capacity.max(batch.rows as usize));
+    let table = Table::new(batch);
+    let reader = table.reader::<A::State>();
+    for row in 0..batch.rows as usize {
+        // SAFETY: the table has this row.
+        match unsafe { A::State::read(&reader, row) } {
+            // SAFETY: there is room for all of them.
+            Ok(state) => unsafe { push_reserved(&mut states, state) },
+            Err(unreadable) => panic!("a stored state cannot be read: {unreadable}"),
+        }
+    }
+    states
+}
+
+pub(crate) fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
+    let mut writer = S::Writer::default();
+    let mut columns = Vec::with_capacity(S::COLUMNS);
+    // SAFETY: there is room for all states, and all are written.
+    unsafe {
+        writer.reserve(0, states.len());
+        for (row, state) in states.iter().enumerate() {
+            state.write(&mut writer, row, Origin::NOWHERE);
+        }
+        writer.finish(states.len(), Lineage::NONE, &mut columns);
+    }
+    Batch {
+        rows: states.len() as u32,
+        columns,
+    }
+}
+
+#[cfg(test)]
+mod tests;

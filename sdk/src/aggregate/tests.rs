@@ -1,0 +1,229 @@
+use expect_test::expect;
+
+use super::*;
+use crate::bindings::sluicebox::plugin::columns::Values;
+use crate::prelude::*;
+
+#[derive(Record)]
+struct Word<'a> {
+    word: &'a str,
+    kind: Kind,
+}
+
+#[derive(Symbol, Clone, Copy)]
+enum Kind {
+    Noun,
+    Verb,
+}
+
+#[derive(Record, Clone, Debug, Default, PartialEq)]
+struct Words {
+    words: Vec<String>,
+    letters: u64,
+}
+
+#[derive(Record)]
+struct Longest<'a> {
+    longest: &'a str,
+    letters: u64,
+    start: Timestamp,
+}
+
+/// The longest word and all letters of a group.
+#[operator]
+struct LongestWord {
+    #[parameter(default = 10)]
+    max_letters: usize,
+}
+
+impl Aggregate for LongestWord {
+    type Input<'a> = Word<'a>;
+    type State = Words;
+    type Output<'a> = Option<Longest<'a>>;
+
+    fn accumulate(&self, words: &mut Words, row: Word<'_>) -> Result<(), Reject> {
+        words.words.push(row.word.to_owned());
+        words.letters += row.word.len() as u64;
+        if row.word.len() > self.max_letters {
+            reject!("`{}` is too long for a {}", row.word, row.kind.text());
+        }
+        Ok(())
+    }
+
+    fn merge(&self, words: &mut Words, later: Words) {
+        words.words.extend(later.words);
+        words.letters += later.letters;
+    }
+
+    fn finish<'a>(&'a self, words: &'a Words, window: Window) -> Option<Longest<'a>> {
+        Some(Longest {
+            longest: words.words.iter().max_by_key(|word| word.len())?,
+            letters: words.letters,
+            start: window.start,
+        })
+    }
+}
+
+const LONGEST: LongestWord = LongestWord { max_letters: 5 };
+
+fn input(words: &[&str]) -> Batch {
+    let rows: Vec<Word<'_>> = words
+        .iter()
+        .map(|&word| Word {
+            word,
+            kind: Kind::Noun,
+        })
+        .collect();
+    columns(&rows)
+}
+
+fn words(words: &[&str]) -> Words {
+    Words {
+        words: words.iter().map(|&word| word.to_owned()).collect(),
+        letters: words.iter().map(|word| word.len() as u64).sum(),
+    }
+}
+
+fn states(existing: &[Words], groups: u32) -> States {
+    States {
+        columns: columns(existing),
+        groups,
+    }
+}
+
+fn read(batch: &Batch) -> Vec<Words> {
+    read_states::<LongestWord>(batch, 0)
+}
+
+fn texts(rows: &operators::Rows) -> Vec<String> {
+    let Values::Packed(packed) = &rows.columns.columns[0].values else {
+        panic!("not texts: {:?}", rows.columns.columns[0]);
+    };
+    let mut start = 0;
+    let ends = packed.ends.iter().map(|&end| {
+        let text = &packed.data[start..end as usize];
+        start = end as usize;
+        String::from_utf8_lossy(text).into_owned()
+    });
+    ends.collect()
+}
+
+#[test]
+fn rows_go_to_their_groups_and_new_groups_start_empty() {
+    let given = states(&[words(&["old"])], 3);
+    let answer = accumulate(&LONGEST, &input(&["a", "b", "c"]), &[2, 0, 2], &given);
+    assert_eq!(
+        read(&answer.states),
+        [words(&["old", "b"]), words(&[]), words(&["a", "c"])]
+    );
+    assert!(answer.rejects.is_empty());
+}
+
+#[test]
+fn rejected_rows_leave_no_trace() {
+    let rows = ["a", "too long", "b", "much too long", "c", "d"];
+    let groups = [0, 0, 0, 1, 1, 0];
+    let given = states(&[words(&["old"])], 2);
+    let answer = accumulate(&LONGEST, &input(&rows), &groups, &given);
+    assert_eq!(
+        read(&answer.states),
+        [words(&["old", "a", "b", "d"]), words(&["c"])]
+    );
+    let rejects: Vec<String> = answer
+        .rejects
+        .iter()
+        .map(|reject| format!("{} {}", reject.row, reject.reason))
+        .collect();
+    expect![[r#"
+        1 `too long` is too long for a noun
+        3 `much too long` is too long for a noun"#]]
+    .assert_eq(&rejects.join("\n"));
+}
+
+#[test]
+fn cuts_do_not_matter_even_around_rejects() {
+    let rows = ["a", "too long", "bb", "much too long", "ccc", "dddd", "e"];
+    let groups = [0, 1, 1, 0, 1, 0, 0];
+    let whole = accumulate(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    for cut in 0..=rows.len() {
+        let first = accumulate(
+            &LONGEST,
+            &input(&rows[..cut]),
+            &groups[..cut],
+            &states(&[], 2),
+        );
+        let given = States {
+            columns: first.states,
+            groups: 2,
+        };
+        let second = accumulate(&LONGEST, &input(&rows[cut..]), &groups[cut..], &given);
+        assert_eq!(read(&second.states), read(&whole.states), "cut at {cut}");
+        assert_eq!(first.rejects.len() + second.rejects.len(), 2);
+    }
+}
+
+#[test]
+fn results_after_each_row_are_of_that_moment() {
+    // The results borrow from states that change with the next row.
+    let rows = ["a", "bbb", "cc", "too long", "dddd"];
+    let groups = [0, 0, 1, 1, 0];
+    let answer = accumulate_each(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    assert_eq!(answer.results.parents, [0, 1, 2, 4]);
+    assert_eq!(texts(&answer.results), ["a", "bbb", "cc", "dddd"]);
+    assert_eq!(answer.rejects.len(), 1);
+    let good = accumulate_each(&LONGEST, &input(&rows[..3]), &groups[..3], &states(&[], 2));
+    assert_eq!(texts(&good.results), ["a", "bbb", "cc"]);
+    let Values::Uint64(letters) = &good.results.columns.columns[1].values else {
+        panic!("not numbers");
+    };
+    assert_eq!(letters, &[1, 4, 2]);
+}
+
+#[test]
+fn merge_folds_the_states_of_each_group_in_order() {
+    let given = [
+        words(&["a"]),
+        words(&["b", "c"]),
+        words(&["d"]),
+        words(&[]),
+        words(&["e"]),
+    ];
+    let merged = merge(&LONGEST, &columns(&given), &[0, 0, 1, 2, 2]);
+    assert_eq!(
+        read(&merged),
+        [words(&["a", "b", "c"]), words(&["d"]), words(&["e"])]
+    );
+}
+
+#[test]
+fn finish_gives_results_to_their_states() {
+    let given = [words(&["a", "bb"]), words(&[]), words(&["ccc"])];
+    let windows = Windows {
+        starts: vec![1, 2, 3],
+        ends: vec![10, 20, 30],
+    };
+    let results = finish(&LONGEST, &columns(&given), &windows);
+    assert_eq!(results.parents, [0, 2]);
+    assert_eq!(texts(&results), ["bb", "ccc"]);
+    let Values::Int64(starts) = &results.columns.columns[2].values else {
+        panic!("not times");
+    };
+    assert_eq!(starts, &[1, 3]);
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_rejected() {
+    #[derive(Record)]
+    struct Raw<'a> {
+        word: &'a str,
+        kind: &'a str,
+    }
+    let raw = ["noun", "adverb", "verb"].map(|kind| Raw { word: "a", kind });
+    let answer = accumulate(&LONGEST, &columns(&raw), &[0, 0, 0], &states(&[], 1));
+    assert_eq!(read(&answer.states), [words(&["a", "a"])]);
+    assert_eq!(answer.rejects[0].row, 1);
+    assert_eq!(
+        answer.rejects[0].reason,
+        "field `kind`: expected `noun` or `verb`, found `adverb`"
+    );
+}

@@ -1,0 +1,167 @@
+//! Lists: where each row's elements end, and then the elements of all rows.
+//! Except for `Vec<u8>`, which is bytes.
+
+use super::{
+    Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, push_reserved, schema_field,
+};
+use crate::bindings::sluicebox::plugin::columns::{Column, Values};
+use crate::bindings::sluicebox::plugin::schemas;
+
+/// Elements, and where each row's are.
+#[doc(hidden)]
+pub struct ListReader<'a, R> {
+    offsets: &'a [u32],
+    elements: R,
+}
+
+/// A column of lists.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct ListWriter<W> {
+    ends: Slots<u32>,
+    elements: W,
+    /// Elements so far, and those that there is room for.
+    count: usize,
+    capacity: usize,
+}
+
+impl<W> ListWriter<W> {
+    /// # Safety
+    /// The row has been reserved.
+    #[inline(always)]
+    unsafe fn end(&mut self, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.ends.put(row, self.count as u32) }
+    }
+}
+
+impl<'a, W: Writer<'a>> ListWriter<W> {
+    #[cold]
+    fn grow(&mut self, count: usize) {
+        assert!(
+            u32::try_from(count).is_ok(),
+            "a column of an answer has more than 2³² elements"
+        );
+        let capacity = count.max(2 * self.capacity);
+        // SAFETY: the elements so far were written.
+        unsafe { self.elements.reserve(self.count, capacity) };
+        self.capacity = capacity;
+    }
+}
+
+impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        self.ends.reserve(used, total);
+    }
+
+    unsafe fn settle(&mut self, _rows: usize) {
+        // SAFETY: so many elements were written.
+        unsafe { self.elements.settle(self.count) }
+    }
+
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
+        // SAFETY: the caller says that all these rows were written; so were
+        // their elements.
+        unsafe {
+            columns.push(Column {
+                validity: None,
+                values: Values::Ends(self.ends.into_vec(rows)),
+            });
+            self.elements.finish(self.count, Lineage::NONE, columns);
+        }
+    }
+}
+
+impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
+    type Reader = ListReader<'a, T::Reader>;
+    type Writer = ListWriter<T::Writer>;
+    const COLUMNS: usize = 1 + T::COLUMNS;
+
+    fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
+        fields.push(schema_field(name, doc, schemas::FieldType::List));
+        T::describe("element", "", fields);
+    }
+
+    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
+        let offsets = columns.lists(rows);
+        ListReader {
+            offsets,
+            elements: T::reader(columns, offsets[rows] as usize),
+        }
+    }
+
+    #[inline]
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
+        // SAFETY: there is one more offset than there are rows; they ascend, to
+        // the number of elements that their reader was made for.
+        unsafe {
+            let start = *reader.offsets.get_unchecked(row);
+            let end = *reader.offsets.get_unchecked(row + 1);
+            let mut elements = Vec::with_capacity((end - start) as usize);
+            for element in start..end {
+                push_reserved(&mut elements, T::read(&reader.elements, element as usize)?);
+            }
+            Ok(elements)
+        }
+    }
+
+    #[inline]
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        _origin: Origin<'_, S>,
+        _passed: bool,
+    ) {
+        let count = writer.count + self.len();
+        if count > writer.capacity {
+            writer.grow(count);
+        }
+        // SAFETY: there is room for the elements; the row is the caller's.
+        unsafe {
+            for (element, at) in self.iter().zip(writer.count..) {
+                element.write(&mut writer.elements, at, name, Origin::NOWHERE, false);
+            }
+            writer.count = count;
+            writer.end(row);
+        }
+    }
+
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
+        // SAFETY: as the caller says.
+        unsafe { writer.end(row) }
+    }
+}
+
+/// What a `Vec` in a [`Record`](crate::Record) can hold: any field but `u8`,
+/// since `Vec<u8>` is bytes.
+#[diagnostic::on_unimplemented(
+    message = "a record cannot have a list of `{Self}`",
+    label = "not a type that columns have"
+)]
+pub trait Element<'a>: Field<'a> {}
+
+macro_rules! elements {
+    ($($element:ty),*) => {$(
+        impl<'a> Element<'a> for $element {}
+    )*};
+}
+
+elements!(
+    i8,
+    i16,
+    i32,
+    i64,
+    u16,
+    u32,
+    u64,
+    f32,
+    f64,
+    bool,
+    crate::Timestamp
+);
+elements!(&'a str, String, &'a [u8], Vec<u8>);
+
+impl<'a, T: Element<'a>> Element<'a> for Vec<T> {}
+impl<'a, T: Field<'a>> Element<'a> for Option<T> {}

@@ -1,0 +1,123 @@
+//! What must not compile, and the same with the fault mended, which must.
+//!
+//! A field of a type that columns do not have:
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { n: u128 }
+//! ```
+//! ```
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { n: u64 }
+//! ```
+//!
+//! A field that may be missing twice:
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: Option<Option<u64>> }
+//! #[operator]
+//! fn keep(row: Row) -> bool { row.n.is_some() }
+//! export!(keep);
+//! # fn main() {
+//! #     let _ = <Option<Option<u64>> as sluicebox_sdk::Field>::describe("", "", &mut Vec::new());
+//! # }
+//! ```
+//!
+//! A field without a name, a field that outlives its row, a record that is
+//! generic, and an enum:
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row(u64);
+//! ```
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { text: &'static str }
+//! ```
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row<T> { value: T }
+//! ```
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! enum Action { Add, Remove }
+//! ```
+//! ```
+//! #[derive(sluicebox_sdk::Symbol)]
+//! enum Action { Add, Remove }
+//! ```
+//!
+//! Two values of one text:
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Symbol)]
+//! enum Action { Add, #[symbol("add")] Plus }
+//! ```
+//!
+//! Two operators of one name:
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[operator]
+//! fn keep(row: Row) -> bool { row.n > 0 }
+//! mod other {
+//!     use sluicebox_sdk::prelude::*;
+//!     #[derive(Record)]
+//!     pub struct Row { n: u64 }
+//!     #[operator]
+//!     pub fn keep(row: Row) -> bool { row.n > 1 }
+//! }
+//! export!(keep, other::keep);
+//! ```
+//! ```
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[operator]
+//! fn keep(row: Row) -> bool { row.n > 0 }
+//! mod other {
+//!     use sluicebox_sdk::prelude::*;
+//!     #[derive(Record)]
+//!     pub struct Row { n: u64 }
+//!     #[operator(name = "keep_more")]
+//!     pub fn keep(row: Row) -> bool { row.n > 1 }
+//! }
+//! export!(keep, other::keep);
+//! ```
+//!
+//! An operator that returns what is no row, takes what is no record, changes its
+//! parameters, or is no operator at all:
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[operator]
+//! fn double(row: Row) -> u64 { row.n * 2 }
+//! ```
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[operator]
+//! fn positive(n: u64) -> bool { n > 0 }
+//! ```
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[derive(Parameters)]
+//! struct Settings { least: u64 }
+//! #[operator]
+//! fn keep(row: Row, settings: &mut Settings) -> bool { row.n > settings.least }
+//! ```
+//! ```
+//! use sluicebox_sdk::prelude::*;
+//! #[derive(Record)]
+//! struct Row { n: u64 }
+//! #[derive(Parameters)]
+//! struct Settings { least: u64 }
+//! #[operator]
+//! fn keep(row: Row, settings: &Settings) -> bool { row.n > settings.least }
+//! ```
+//! ```compile_fail
+//! use sluicebox_sdk::prelude::*;
+//! #[operator]
+//! struct Total;
+//! ```

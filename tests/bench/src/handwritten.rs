@@ -1,0 +1,325 @@
+//! The same four jobs as one loop each: what somebody would write who has one
+//! input, one thread, and no wish to stop, restart or change anything.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::{Array, RecordBatch};
+use hashbrown::HashMap;
+use serde::Deserialize;
+
+use crate::{Case, OUT_OF_ORDERNESS_MS};
+
+/// One row, borrowed from the line or the columns that it lies in.
+#[derive(Clone, Copy, Deserialize)]
+pub struct Event<'a> {
+    user_id: &'a str,
+    item_id: &'a str,
+    action: &'a str,
+    quantity: i64,
+    ts: i64,
+}
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Runs a job over the lines of a file.
+pub fn over_lines(case: Case, lines: &[u8]) -> anyhow::Result<u64> {
+    let mut job = Job::new(case);
+    let mut rows = 0;
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', lines) {
+        job.row(sonic_rs::from_slice(&lines[start..end])?);
+        rows += 1;
+        start = end + 1;
+    }
+    job.finish();
+    Ok(rows)
+}
+
+/// Runs a job over columns.
+pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
+    let mut job = Job::new(case);
+    let mut rows = 0;
+    for batch in batches {
+        let [users, items, actions] = [0, 1, 2].map(|c| batch.column(c).as_string::<i32>());
+        let quantities = batch.column(3).as_primitive::<Int64Type>().values();
+        let times = batch
+            .column(4)
+            .as_primitive::<TimestampMillisecondType>()
+            .values();
+        for row in 0..users.len() {
+            job.row(Event {
+                user_id: users.value(row),
+                item_id: items.value(row),
+                action: actions.value(row),
+                quantity: quantities[row],
+                ts: times[row],
+            });
+            rows += 1;
+        }
+    }
+    job.finish();
+    rows
+}
+
+/// One of the four jobs at work.
+enum Job {
+    Stateless(Changes),
+    Tumbling(Tumbling),
+    SlidingTop10(Sliding),
+    Sessions(Sessions),
+}
+
+impl Job {
+    fn new(case: Case) -> Self {
+        match case {
+            Case::Stateless => Job::Stateless(Changes::default()),
+            Case::Tumbling => Job::Tumbling(Tumbling::default()),
+            Case::SlidingTop10 => Job::SlidingTop10(Sliding::default()),
+            Case::Sessions => Job::Sessions(Sessions::default()),
+        }
+    }
+
+    fn row(&mut self, event: Event<'_>) {
+        match self {
+            Job::Stateless(job) => job.row(event),
+            Job::Tumbling(job) => job.row(event),
+            Job::SlidingTop10(job) => job.row(event),
+            Job::Sessions(job) => job.row(event),
+        }
+    }
+
+    fn finish(self) {
+        match self {
+            Job::Stateless(job) => drop(black_box(job)),
+            Job::Tumbling(mut job) => job.advance(i64::MAX),
+            Job::SlidingTop10(mut job) => job.advance(i64::MAX),
+            Job::Sessions(mut job) => job.advance(i64::MAX),
+        }
+    }
+}
+
+/// Map and filter; results gathered a few thousand at a time, as a sink would.
+#[derive(Default)]
+struct Changes {
+    users: Vec<u8>,
+    items: Vec<u8>,
+    deltas: Vec<i64>,
+}
+
+impl Changes {
+    fn row(&mut self, event: Event<'_>) {
+        let delta = match event.action {
+            "add" => event.quantity,
+            "remove" => -event.quantity,
+            _ => return,
+        };
+        self.users.extend_from_slice(event.user_id.as_bytes());
+        self.items.extend_from_slice(event.item_id.as_bytes());
+        self.deltas.push(delta);
+        if self.deltas.len() == 4096 {
+            black_box(&*self);
+            self.users.clear();
+            self.items.clear();
+            self.deltas.clear();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tumbling {
+    windows: BTreeMap<i64, Map<Box<str>, (i64, i64)>>,
+    newest: i64,
+}
+
+impl Tumbling {
+    const SIZE_MS: i64 = 60_000;
+
+    fn row(&mut self, event: Event<'_>) {
+        if event.action == "add" {
+            let window = self
+                .windows
+                .entry(event.ts - event.ts.rem_euclid(Self::SIZE_MS));
+            let users = window.or_default();
+            match users.get_mut(event.user_id) {
+                Some((count, sum)) => {
+                    *count += 1;
+                    *sum += event.quantity;
+                }
+                None => {
+                    users.insert(event.user_id.into(), (1, event.quantity));
+                }
+            }
+        }
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        while let Some(window) = self.windows.first_entry()
+            && *window.key() <= watermark.saturating_sub(Self::SIZE_MS)
+        {
+            black_box(window.remove());
+        }
+    }
+}
+
+/// Counts a pane, added up for every window.
+#[derive(Default)]
+struct Sliding {
+    items: Map<Box<str>, u32>,
+    names: Vec<Box<str>>,
+    panes: BTreeMap<i64, Map<u32, i64>>,
+    newest: i64,
+    /// End of the next window to fire.
+    next_end: Option<i64>,
+}
+
+impl Sliding {
+    const SIZE_MS: i64 = 60_000;
+    const SLIDE_MS: i64 = 5_000;
+
+    fn row(&mut self, event: Event<'_>) {
+        if event.action == "add" {
+            let item = match self.items.get(event.item_id) {
+                Some(&item) => item,
+                None => {
+                    let item = self.names.len() as u32;
+                    self.names.push(event.item_id.into());
+                    self.items.insert(event.item_id.into(), item);
+                    item
+                }
+            };
+            let pane = event.ts - event.ts.rem_euclid(Self::SLIDE_MS);
+            *self.panes.entry(pane).or_default().entry(item).or_default() += 1;
+            let first = pane + Self::SLIDE_MS;
+            self.next_end = Some(self.next_end.map_or(first, |next| next.min(first)));
+        }
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        while let Some(end) = self.next_end
+            && end <= watermark
+            && !self.panes.is_empty()
+        {
+            let mut counts: Map<u32, i64> = Map::default();
+            for pane in self
+                .panes
+                .range(end - Self::SIZE_MS..end)
+                .map(|(_, pane)| pane)
+            {
+                for (&item, count) in pane {
+                    *counts.entry(item).or_default() += count;
+                }
+            }
+            let mut ranked: Vec<(i64, &str)> = counts
+                .iter()
+                .map(|(&item, &count)| (-count, &*self.names[item as usize]))
+                .collect();
+            let best = ranked.len().min(10);
+            if best > 0 {
+                ranked.select_nth_unstable(best - 1);
+                ranked[..best].sort_unstable();
+            }
+            black_box(&ranked[..best]);
+            self.panes = self
+                .panes
+                .split_off(&(end + Self::SLIDE_MS - Self::SIZE_MS));
+            self.next_end = Some(end + Self::SLIDE_MS);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sessions {
+    users: Map<Box<str>, u32>,
+    names: Vec<Box<str>>,
+    open: Vec<Vec<Session>>,
+    /// Users with a session that may end at this time.
+    timers: BTreeMap<i64, Vec<u32>>,
+    newest: i64,
+}
+
+#[derive(Clone, Copy)]
+struct Session {
+    first: i64,
+    last: i64,
+    counts: [i64; 4],
+    sum: i64,
+}
+
+impl Sessions {
+    const GAP_MS: i64 = 30_000;
+
+    fn row(&mut self, event: Event<'_>) {
+        let user = match self.users.get(event.user_id) {
+            Some(&user) => user,
+            None => {
+                let user = self.names.len() as u32;
+                self.names.push(event.user_id.into());
+                self.open.push(Vec::new());
+                self.users.insert(event.user_id.into(), user);
+                user
+            }
+        };
+        let mut session = Session {
+            first: event.ts,
+            last: event.ts,
+            counts: [0; 4],
+            sum: event.quantity,
+        };
+        let action = match event.action {
+            "add" => 0,
+            "remove" => 1,
+            "view" => 2,
+            _ => 3,
+        };
+        session.counts[action] = 1;
+        self.open[user as usize].retain(|other| {
+            let apart = other.first > session.last + Self::GAP_MS
+                || session.first > other.last + Self::GAP_MS;
+            if !apart {
+                session.first = session.first.min(other.first);
+                session.last = session.last.max(other.last);
+                session.sum += other.sum;
+                for (count, more) in session.counts.iter_mut().zip(other.counts) {
+                    *count += more;
+                }
+            }
+            apart
+        });
+        self.open[user as usize].push(session);
+        self.timers
+            .entry(session.last + Self::GAP_MS)
+            .or_default()
+            .push(user);
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        while let Some(due) = self.timers.first_entry()
+            && *due.key() < watermark
+        {
+            for user in due.remove() {
+                self.open[user as usize].retain(|session| {
+                    let over = session.last.saturating_add(Self::GAP_MS) < watermark;
+                    if over {
+                        black_box(session);
+                    }
+                    !over
+                });
+            }
+        }
+    }
+}
