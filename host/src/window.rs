@@ -26,6 +26,7 @@ mod accumulators;
 mod count;
 mod cut;
 mod groups;
+mod leaves;
 mod running;
 mod session;
 mod sliding;

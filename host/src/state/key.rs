@@ -31,9 +31,9 @@ pub struct KeyLayout {
 /// A key as it is looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
-    hash: u64,
+    hash: u32,
     /// [`MISSING`] for a missing text.
-    length: usize,
+    length: u32,
     bytes: &'a [u8],
 }
 
@@ -43,7 +43,7 @@ pub struct BatchKeys {
     layout: KeyLayout,
     /// First row of each run.
     starts: Vec<u32>,
-    hashes: Vec<u64>,
+    hashes: Vec<u32>,
     bytes: RunBytes,
     rows: usize,
     /// So many batches are still taken row by row, since the last one that was
@@ -71,11 +71,12 @@ pub struct KeyTable {
     garbage: usize,
 }
 
+/// Small, since every look-up reads one.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    hash: u64,
+    hash: u32,
+    length: u32,
     start: usize,
-    length: usize,
 }
 
 /// Which keys of a table, in which order.
@@ -87,7 +88,10 @@ pub enum Selection<'a> {
 }
 
 /// The length of a missing text, which is not the empty one.
-const MISSING: usize = usize::MAX;
+const MISSING: u32 = u32::MAX;
+
+/// Keys of at most so many bytes are copied by a copy of so many.
+const SHORT: usize = 16;
 
 /// The search for runs is given up for so many batches at a time.
 const UNSEARCHED: u32 = 31;
@@ -107,10 +111,11 @@ impl KeyLayout {
         }
     }
 
-    fn hash(&self, bytes: &[u8]) -> u64 {
+    fn hash(&self, bytes: &[u8]) -> u32 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(bytes);
-        hasher.finish()
+        let hash = hasher.finish();
+        (hash ^ (hash >> 32)) as u32
     }
 
     fn missing(&self) -> Key<'static> {
@@ -170,29 +175,24 @@ impl BatchKeys {
 
     pub fn key(&self, run: usize) -> Key<'_> {
         let hash = self.hashes[run];
-        match &self.bytes {
+        let bytes = match &self.bytes {
             RunBytes::Text(column) => {
                 let row = self.starts[run] as usize;
                 if column.is_null(row) {
                     return self.layout.missing();
                 }
                 let ends = column.value_offsets();
-                let bytes = &column.value_data()[ends[row] as usize..ends[row + 1] as usize];
-                Key {
-                    hash,
-                    length: bytes.len(),
-                    bytes,
-                }
+                &column.value_data()[ends[row] as usize..ends[row + 1] as usize]
             }
             RunBytes::Rows { ends, bytes } => {
                 let start = if run == 0 { 0 } else { ends[run - 1] };
-                let bytes = &bytes[start..ends[run]];
-                Key {
-                    hash,
-                    length: bytes.len(),
-                    bytes,
-                }
+                &bytes[start..ends[run]]
             }
+        };
+        Key {
+            hash,
+            length: bytes.len() as u32,
+            bytes,
         }
     }
 
@@ -249,6 +249,9 @@ impl BatchKeys {
         for &row in &self.starts {
             let start = bytes.len();
             encoder.encode(row as usize, &mut bytes);
+            if bytes.len() - start >= MISSING as usize {
+                return Err(RowError::new("a key is longer than 4 GiB"));
+            }
             ends.push(bytes.len());
             self.hashes.push(self.layout.hash(&bytes[start..]));
         }
@@ -278,9 +281,9 @@ impl KeyTable {
             ..
         } = self;
         let place = index.entry(
-            key.hash,
+            spread(key.hash),
             |&id| is_key(&entries[id as usize], bytes, &key),
-            |&id| entries[id as usize].hash,
+            |&id| spread(entries[id as usize].hash),
         );
         match place {
             Place::Occupied(found) => (*found.get(), false),
@@ -309,7 +312,7 @@ impl KeyTable {
 
     pub fn find(&self, key: Key<'_>) -> Option<u32> {
         self.index
-            .find(key.hash, |&id| {
+            .find(spread(key.hash), |&id| {
                 is_key(&self.entries[id as usize], &self.bytes, &key)
             })
             .copied()
@@ -335,7 +338,10 @@ impl KeyTable {
 
     pub fn remove(&mut self, id: u32) {
         let entry = &self.entries[id as usize];
-        if let Ok(found) = self.index.find_entry(entry.hash, |&other| other == id) {
+        if let Ok(found) = self
+            .index
+            .find_entry(spread(entry.hash), |&other| other == id)
+        {
             found.remove();
             self.garbage += entry.span().len();
             self.free.push(id);
@@ -343,21 +349,6 @@ impl KeyTable {
         if self.garbage > GARBAGE_BYTES_MIN && self.garbage > self.bytes.len() / 2 {
             self.sweep();
         }
-    }
-
-    /// Removes the keys from number `len` on, of a table that no other key was
-    /// removed from.
-    pub fn truncate(&mut self, len: usize) {
-        for id in len..self.entries.len() {
-            let hash = self.entries[id].hash;
-            if let Ok(found) = self.index.find_entry(hash, |&other| other as usize == id) {
-                found.remove();
-            }
-        }
-        if let Some(first) = self.entries.get(len) {
-            self.bytes.truncate(first.start);
-        }
-        self.entries.truncate(len);
     }
 
     /// Removes all keys and keeps the room.
@@ -411,10 +402,22 @@ impl KeyTable {
         if i32::try_from(length).is_err() {
             return Err(RowError::new("the keys of a batch are longer than 2 GiB"));
         }
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = vec![0; length + SHORT];
+        let mut at = 0;
         for entry in entries.clone() {
-            bytes.extend_from_slice(&self.bytes[entry.span()]);
+            let span = entry.span();
+            // Most keys are short: a copy of fixed size costs a move or two.
+            // What it copies too much, the next key overwrites.
+            if span.len() <= SHORT
+                && let Some(from) = self.bytes.get(span.start..span.start + SHORT)
+            {
+                bytes[at..at + SHORT].copy_from_slice(from);
+            } else {
+                bytes[at..at + span.len()].copy_from_slice(&self.bytes[span.clone()]);
+            }
+            at += span.len();
         }
+        bytes.truncate(length);
         let nulls = missing.then(|| {
             let valid: BooleanBuffer = entries.map(|entry| entry.length != MISSING).collect();
             NullBuffer::new(valid)
@@ -444,14 +447,31 @@ impl Entry {
         let length = if self.length == MISSING {
             0
         } else {
-            self.length
+            self.length as usize
         };
         self.start..self.start + length
     }
 }
 
+#[inline]
 fn is_key(entry: &Entry, bytes: &[u8], key: &Key<'_>) -> bool {
-    entry.hash == key.hash && entry.length == key.length && bytes[entry.span()] == *key.bytes
+    entry.hash == key.hash && entry.length == key.length && is_same(&bytes[entry.span()], key.bytes)
+}
+
+/// Whether these, of the same length, are equal: without a call for short ones.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    match a.len() {
+        8..=16 => a.first_chunk::<8>() == b.first_chunk() && a.last_chunk::<8>() == b.last_chunk(),
+        4..8 => a.first_chunk::<4>() == b.first_chunk() && a.last_chunk::<4>() == b.last_chunk(),
+        _ => a == b,
+    }
+}
+
+/// The index wants 64 bits, and looks at both ends of them.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// Marks the rows that differ from the row before. It may mark too many.

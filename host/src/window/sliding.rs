@@ -7,14 +7,15 @@
 //! puts out, and not by the number of panes. See [`super::tree`] for keys with
 //! many. Panes are kept until no row may correct their last window any more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
 use super::cut::Cut;
 use super::groups::{Groups, NO_SLOT};
-use super::time::extent;
-use super::tree::{Leaf, Tree};
+use super::leaves::{Leaf, Leaves};
+use super::time::{Span, extent};
+use super::tree::Tree;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 
@@ -23,48 +24,51 @@ pub(super) struct Sliding {
     late_wanted: bool,
     early_wanted: bool,
     keys: KeyTable,
-    /// By key.
-    entries: Vec<Entry>,
     /// The keys of each pane.
     panes: BTreeMap<i64, Vec<u32>>,
     spare: Vec<Vec<u32>>,
+    held: Held,
     /// Windows up to this one have fired.
     closed: i64,
-    /// The keys that the last window had, without those that have left since,
-    /// and where the state of each is.
-    ids: Vec<u32>,
-    slots: Vec<u32>,
-    /// Keys whose panes in the window have changed since it fired.
+    /// Keys whose panes in the last window have changed since it fired.
     changed: Vec<u32>,
     /// Panes and keys with rows that early results have not shown.
     early: Vec<(i64, u32)>,
     batch_keys: BatchKeys,
     groups: Groups,
+}
+
+/// What the last window held.
+#[derive(Debug, Default)]
+struct Held {
+    /// By key.
+    entries: Vec<Entry>,
+    /// The keys that the window had, and where the state of each is.
+    ids: Vec<u32>,
+    slots: Vec<u32>,
+    /// How many windows there have been.
+    slides: u32,
     merges: Merges,
     cover: Vec<u32>,
+    /// Keys with a tree, and the leaves that the window has.
+    wooded: Vec<(u32, Range<usize>)>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// The last leaf once more: most rows are for it.
-    last_pane: i64,
-    last_slot: u32,
-    /// Where the key is among `ids`, or [`NOWHERE`].
+    /// The slide that last saw to the key.
+    slide: u32,
+    /// Where the key is among the window's, or [`NOWHERE`].
     position: u32,
     /// Holds the merge of the window's panes where that is no single leaf or
     /// node, else [`NO_SLOT`].
     own: u32,
-    changed: bool,
-    /// Panes with the key, in order.
-    leaves: VecDeque<Leaf>,
+    leaves: Leaves,
     /// Where the window has many of them.
     tree: Option<Box<Tree>>,
 }
 
 const NOWHERE: u32 = u32::MAX;
-
-/// No pane: rows are never that early.
-const NO_PANE: i64 = i64::MIN;
 
 /// A key with fewer panes in the window is merged from them directly.
 const TREE_LEAVES_MIN: usize = 8;
@@ -81,18 +85,14 @@ impl Sliding {
             late_wanted,
             early_wanted,
             keys: KeyTable::default(),
-            entries: Vec::new(),
             panes: BTreeMap::new(),
             spare: Vec::new(),
+            held: Held::default(),
             closed: i64::MIN,
-            ids: Vec::new(),
-            slots: Vec::new(),
             changed: Vec::new(),
             early: Vec::new(),
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
-            merges: Merges::default(),
-            cover: Vec::new(),
         }
     }
 
@@ -128,30 +128,19 @@ impl Sliding {
                 span = self.cut.pane_span(pane);
             }
             let (id, _) = self.keys.upsert(self.batch_keys.key(run));
-            if id as usize == self.entries.len() {
-                self.entries.push(Entry::default());
-            }
-            let entry = &mut self.entries[id as usize];
-            let group = if entry.last_pane == pane {
-                self.groups.of(entry.last_slot)
-            } else {
-                match entry.find(pane) {
-                    Ok(at) => self.groups.of(entry.leaves[at].slot),
-                    Err(at) => {
-                        let slot = accumulators.allocate();
-                        let leaf = Leaf {
-                            pane,
-                            slot,
-                            early: false,
-                        };
-                        if pane < self.closed {
-                            // Leaves that nodes stand over get other numbers.
-                            entry.fell(accumulators);
-                        }
-                        entry.insert(at, leaf);
-                        founded.push((pane, id));
-                        self.groups.of_new(slot)
+            let entry = self.held.entry(id);
+            let group = match entry.leaves.find(pane) {
+                Ok(at) => self.groups.of(entry.leaves.as_slice()[at].slot),
+                Err(at) => {
+                    if pane < self.closed {
+                        // Leaves that nodes stand over get other numbers.
+                        entry.fell(accumulators);
                     }
+                    let slot = accumulators.allocate();
+                    let early = false;
+                    entry.leaves.insert(at, Leaf { pane, slot, early });
+                    founded.push((pane, id));
+                    self.groups.of_new(slot)
                 }
             };
             self.groups.push(&rows, group);
@@ -168,7 +157,7 @@ impl Sliding {
         } else {
             let empty = self.groups.left_empty(&folded.lost);
             self.enter_but(accumulators, founded, &empty);
-            touched.retain(|&(pane, id)| self.entries[id as usize].find(pane).is_ok());
+            touched.retain(|&(pane, id)| self.held.entry(id).leaves.find(pane).is_ok());
         }
         if self.early_wanted {
             self.note_early(&touched);
@@ -191,19 +180,19 @@ impl Sliding {
         while let Some(window) = self.next_window()
             && window <= last
         {
-            self.slide(accumulators, window, out)?;
+            self.slide(accumulators, window, watermark_ms, out)?;
         }
         self.closed = self.closed.max(last);
-        while let Some(first) = self.panes.first_entry()
-            && self
-                .cut
-                .is_late(self.cut.last_window(*first.key()), watermark_ms)
+        // What the last window held is taken out by the next one.
+        let held = match self.held.ids.is_empty() {
+            true => i64::MAX,
+            false => self.cut.first_pane(self.closed),
+        };
+        while let Some((&pane, _)) = self.panes.first_key_value()
+            && pane < held
+            && self.cut.is_late(self.cut.last_window(pane), watermark_ms)
         {
-            let mut ids = first.remove();
-            for id in ids.drain(..) {
-                self.forget_first(accumulators, id);
-            }
-            self.spare.push(ids);
+            self.forget(accumulators, pane, None);
         }
         Ok(())
     }
@@ -226,16 +215,16 @@ impl Sliding {
     ) -> Result<(), OperatorError> {
         let mut wanted = Vec::new();
         for (pane, id) in std::mem::take(&mut self.early) {
-            let entry = &mut self.entries[id as usize];
             // The pane may have been forgotten and the number given to another key.
-            if let Ok(at) = entry.find(pane)
-                && std::mem::replace(&mut entry.leaves[at].early, false)
+            if let Some(leaf) = self.held.leaf(pane, id)
+                && std::mem::replace(&mut leaf.early, false)
             {
                 let open = self
                     .cut
                     .first_window(pane)
                     .max(self.closed.saturating_add(1));
-                wanted.extend((open..=self.cut.last_window(pane)).map(|window| (window, id)));
+                let windows = open..=self.cut.last_window(pane);
+                wanted.extend(windows.map(|window| (window, id)));
             }
         }
         self.emit_windows(accumulators, wanted, out)
@@ -244,7 +233,7 @@ impl Sliding {
     /// The next window to have a key. Windows follow one another while they
     /// have keys; then time jumps to the next pane that has any.
     fn next_window(&self) -> Option<i64> {
-        if !self.ids.is_empty() || !self.changed.is_empty() {
+        if !self.held.ids.is_empty() || !self.changed.is_empty() {
             return Some(self.closed.saturating_add(1));
         }
         let (&pane, _) = self.panes.range(self.closed..).next()?;
@@ -272,23 +261,22 @@ impl Sliding {
     ) {
         for &group in empty.iter().rev() {
             let (pane, id) = founded.remove(group as usize - self.groups.existing);
-            let entry = &mut self.entries[id as usize];
-            if let Ok(at) = entry.find(pane) {
-                entry.remove(at);
+            let leaves = &mut self.held.entry(id).leaves;
+            if let Ok(at) = leaves.find(pane) {
+                leaves.remove(at);
             }
-            accumulators.release(self.groups.slots[group as usize]);
-            if entry.leaves.is_empty() {
+            if leaves.as_slice().is_empty() {
                 self.keys.remove(id);
             }
+            accumulators.release(self.groups.slots[group as usize]);
         }
         self.enter(&founded);
     }
 
     fn note_early(&mut self, touched: &[(i64, u32)]) {
         for &(pane, id) in touched {
-            let entry = &mut self.entries[id as usize];
-            if let Ok(at) = entry.find(pane)
-                && !std::mem::replace(&mut entry.leaves[at].early, true)
+            if let Some(leaf) = self.held.leaf(pane, id)
+                && !std::mem::replace(&mut leaf.early, true)
             {
                 self.early.push((pane, id));
             }
@@ -306,178 +294,83 @@ impl Sliding {
     ) -> Result<(), OperatorError> {
         let mut wanted = Vec::new();
         for &(pane, id) in touched {
-            let windows = self.cut.first_window(pane)..=self.cut.last_window(pane);
-            if *windows.start() > self.closed {
+            let (first, last) = (self.cut.first_window(pane), self.cut.last_window(pane));
+            if first > self.closed {
                 continue;
             }
-            if *windows.end() > self.closed {
-                let entry = &mut self.entries[id as usize];
-                entry.fell(accumulators);
-                entry.change(id, &mut self.changed);
+            if last > self.closed {
+                self.held.entry(id).fell(accumulators);
+                self.changed.push(id);
             }
-            let fired = *windows.start()..=self.closed.min(*windows.end());
+            let fired = first..=last.min(self.closed);
             let corrected = fired.filter(|&window| !self.cut.is_late(window, watermark_ms));
             wanted.extend(corrected.map(|window| (window, id)));
         }
         self.emit_windows(accumulators, wanted, out)
     }
 
+    /// Fires the next window.
     fn slide(
         &mut self,
         accumulators: &mut Accumulators,
         window: i64,
+        watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let Sliding {
-            panes,
-            entries,
-            changed,
-            closed,
-            ..
-        } = self;
-        for (_, ids) in panes.range(*closed..window) {
-            for &id in ids {
-                entries[id as usize].change(id, changed);
-            }
+        self.held.begin();
+        let leaving = self.cut.first_pane(window) - 1;
+        if self
+            .cut
+            .is_late(self.cut.last_window(leaving), watermark_ms)
+        {
+            self.forget(accumulators, leaving, Some(window));
         }
-        self.grow_trees(accumulators, window, out)?;
-        self.merge_changed(accumulators, window, out)?;
+        let leaving = self.panes.get(&leaving).into_iter();
+        let entering = self.panes.range(self.closed..window);
+        let entering = entering.map(|(_, ids)| ids).chain([&self.changed]);
+        for &id in leaving.chain(entering).flatten() {
+            self.held.renew(accumulators, self.cut, window, id);
+        }
+        self.changed.clear();
+        let span = self.cut.window_span(window);
+        let Sliding { held, keys, .. } = self;
+        held.grow_trees(accumulators, span, keys, out)?;
+        accumulators.merge(&held.merges, keys, out)?;
         let results = Results {
-            slots: &self.slots,
-            keys: &self.keys,
-            ids: Ids::Each(&self.ids),
-            spans: Spans::Same(self.cut.window_span(window)),
+            slots: &held.slots,
+            keys,
+            ids: Ids::Each(&held.ids),
+            spans: Spans::Same(span),
         };
         accumulators.emit(results, out)?;
         self.closed = window;
-        self.leave(accumulators, window);
         Ok(())
     }
 
-    /// Makes the nodes whose leaves have come, one level after another.
-    fn grow_trees(
-        &mut self,
-        accumulators: &mut Accumulators,
-        window: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        let span = self.cut.window_span(window);
-        let mut growing: Vec<(u32, Range<usize>)> = Vec::new();
-        for &id in &self.changed {
-            let entry = &mut self.entries[id as usize];
-            if entry.leaves.len() >= TREE_LEAVES_MIN {
-                let leaves = entry.leaves_of(self.cut, window);
-                if leaves.len() >= TREE_LEAVES_MIN {
-                    entry
-                        .tree
-                        .get_or_insert_with(|| Box::new(Tree::new(leaves.start)));
-                    growing.push((id, leaves));
-                }
-            }
-        }
-        let mut level = 0;
-        while !growing.is_empty() {
-            let Sliding {
-                entries, merges, ..
-            } = self;
-            merges.clear();
-            growing.retain(|(id, leaves)| {
-                let entry = &mut entries[*id as usize];
-                let merge = |inputs: &[u32], target| merges.add(inputs, target, *id, span);
-                entry.tree.as_mut().is_some_and(|tree| {
-                    tree.grow(level, &entry.leaves, leaves, accumulators, merge)
-                })
-            });
-            accumulators.merge(merges, &self.keys, out)?;
-            level += 1;
-        }
-        Ok(())
-    }
-
-    /// Brings `ids` and `slots` up to date with this window.
-    fn merge_changed(
-        &mut self,
-        accumulators: &mut Accumulators,
-        window: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        let span = self.cut.window_span(window);
-        self.merges.clear();
-        for id in self.changed.drain(..) {
-            let entry = &mut self.entries[id as usize];
-            if !std::mem::replace(&mut entry.changed, false) {
-                continue;
-            }
-            let leaves = entry.leaves_of(self.cut, window);
-            if leaves.is_empty() {
-                continue;
-            }
-            let slot = if leaves.len() == 1 {
-                entry.release_own(accumulators);
-                entry.leaves[leaves.start].slot
-            } else {
-                self.cover.clear();
-                entry.cover(leaves, &mut self.cover);
-                if entry.own == NO_SLOT {
-                    entry.own = accumulators.allocate();
-                }
-                self.merges.add(&self.cover, entry.own, id, span);
-                entry.own
-            };
-            if entry.position == NOWHERE {
-                entry.position = self.ids.len() as u32;
-                self.ids.push(id);
-                self.slots.push(slot);
-            } else {
-                self.slots[entry.position as usize] = slot;
-            }
-        }
-        accumulators.merge(&self.merges, &self.keys, out)
-    }
-
-    /// Takes the pane out that the next window does not cover.
-    fn leave(&mut self, accumulators: &mut Accumulators, window: i64) {
-        let Some(leaving) = self.panes.get(&self.cut.first_pane(window)) else {
+    /// Forgets the first of the panes, and brings its keys up to date with a window.
+    fn forget(&mut self, accumulators: &mut Accumulators, pane: i64, window: Option<i64>) {
+        let Some(mut ids) = self.panes.remove(&pane) else {
             return;
         };
-        for &id in leaving {
-            let entry = &mut self.entries[id as usize];
-            let leaves = entry.leaves_of(self.cut, window + 1);
+        for id in ids.drain(..) {
+            let entry = self.held.entry(id);
+            if let Some(leaf) = entry.leaves.as_slice().first() {
+                accumulators.release(leaf.slot);
+                entry.leaves.remove(0);
+            }
             if let Some(tree) = &mut entry.tree {
-                tree.trim(leaves.start, accumulators);
+                tree.forget_leaf();
             }
-            // Panes that the next window has already may not be in yet.
-            if !leaves.is_empty() && entry.leaves[leaves.start].pane < window {
-                entry.change(id, &mut self.changed);
-                continue;
+            let is_last = entry.leaves.as_slice().is_empty();
+            if let Some(window) = window {
+                self.held.renew(accumulators, self.cut, window, id);
             }
-            entry.fell(accumulators);
-            entry.release_own(accumulators);
-            let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
-            if position < self.ids.len() {
-                self.ids.swap_remove(position);
-                self.slots.swap_remove(position);
-                if let Some(&moved) = self.ids.get(position) {
-                    self.entries[moved as usize].position = position as u32;
-                }
+            if is_last {
+                self.held.entry(id).leaves = Leaves::default();
+                self.keys.remove(id);
             }
         }
-    }
-
-    /// The first pane of a key is gone.
-    fn forget_first(&mut self, accumulators: &mut Accumulators, id: u32) {
-        let entry = &mut self.entries[id as usize];
-        if let Some(leaf) = entry.leaves.pop_front() {
-            accumulators.release(leaf.slot);
-        }
-        if let Some(tree) = &mut entry.tree {
-            tree.forget_leaf();
-        }
-        if entry.leaves.is_empty() {
-            entry.last_pane = NO_PANE;
-            entry.changed = false;
-            self.keys.remove(id);
-        }
+        self.spare.push(ids);
     }
 
     /// Puts out what these windows hold of these keys, merged from the panes
@@ -490,28 +383,28 @@ impl Sliding {
     ) -> Result<(), OperatorError> {
         wanted.sort_unstable();
         wanted.dedup();
+        let mut merges = Merges::default();
         for of_window in wanted.chunk_by(|a, b| a.0 == b.0) {
             let window = of_window[0].0;
             let span = self.cut.window_span(window);
             let ids: Vec<u32> = of_window.iter().map(|&(_, id)| id).collect();
             let mut slots = Vec::with_capacity(ids.len());
             let mut merged = Vec::new();
-            self.merges.clear();
+            merges.clear();
             for &id in &ids {
-                let entry = &self.entries[id as usize];
-                let leaves = entry.leaves.range(entry.leaves_of(self.cut, window));
-                self.cover.clear();
-                self.cover.extend(leaves.map(|leaf| leaf.slot));
-                slots.push(if let [only] = self.cover[..] {
-                    only
+                let entry = self.held.entry(id);
+                let leaves = &entry.leaves.as_slice()[entry.leaves_of(self.cut, window)];
+                slots.push(if let [only] = leaves {
+                    only.slot
                 } else {
                     let slot = accumulators.allocate();
-                    self.merges.add(&self.cover, slot, id, span);
+                    let inputs: Vec<u32> = leaves.iter().map(|leaf| leaf.slot).collect();
+                    merges.add(&inputs, slot, id, span);
                     merged.push(slot);
                     slot
                 });
             }
-            accumulators.merge(&self.merges, &self.keys, out)?;
+            accumulators.merge(&merges, &self.keys, out)?;
             let results = Results {
                 slots: &slots,
                 keys: &self.keys,
@@ -527,88 +420,175 @@ impl Sliding {
     }
 }
 
+impl Held {
+    fn entry(&mut self, id: u32) -> &mut Entry {
+        let id = id as usize;
+        if id >= self.entries.len() {
+            self.entries.resize_with(id + 1, Entry::default);
+        }
+        &mut self.entries[id]
+    }
+
+    fn leaf(&mut self, pane: i64, id: u32) -> Option<&mut Leaf> {
+        let leaves = &mut self.entry(id).leaves;
+        let at = leaves.find(pane).ok()?;
+        leaves.as_mut_slice().get_mut(at)
+    }
+
+    /// The next window is about to fire.
+    fn begin(&mut self) {
+        self.slides = self.slides.wrapping_add(1);
+        self.merges.clear();
+        self.wooded.clear();
+    }
+
+    /// Brings a key up to date with a window, once; what has to be merged for
+    /// it is noted. Keys with a tree wait until it has grown.
+    fn renew(&mut self, accumulators: &mut Accumulators, cut: Cut, window: i64, id: u32) {
+        let entry = &mut self.entries[id as usize];
+        if std::mem::replace(&mut entry.slide, self.slides) == self.slides {
+            return;
+        }
+        let leaves = entry.leaves_of(cut, window);
+        if let Some(tree) = &mut entry.tree {
+            tree.trim(leaves.start, accumulators);
+        }
+        let slot = match entry.leaves.as_slice()[leaves.clone()] {
+            [] => return self.drop_out(accumulators, id),
+            [only] => {
+                entry.release_own(accumulators);
+                only.slot
+            }
+            ref few if few.len() < TREE_LEAVES_MIN => {
+                self.cover.clear();
+                self.cover.extend(few.iter().map(|leaf| leaf.slot));
+                let own = entry.own(accumulators);
+                self.merges
+                    .add(&self.cover, own, id, cut.window_span(window));
+                own
+            }
+            _ => {
+                self.wooded.push((id, leaves));
+                entry.own(accumulators)
+            }
+        };
+        if entry.position == NOWHERE {
+            entry.position = self.ids.len() as u32;
+            self.ids.push(id);
+            self.slots.push(slot);
+        } else {
+            self.slots[entry.position as usize] = slot;
+        }
+    }
+
+    /// Takes a key out that the window does not have.
+    fn drop_out(&mut self, accumulators: &mut Accumulators, id: u32) {
+        let entry = &mut self.entries[id as usize];
+        entry.fell(accumulators);
+        entry.release_own(accumulators);
+        let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
+        if position < self.ids.len() {
+            self.ids.swap_remove(position);
+            self.slots.swap_remove(position);
+            if let Some(&moved) = self.ids.get(position) {
+                self.entries[moved as usize].position = position as u32;
+            }
+        }
+    }
+
+    /// Makes the nodes whose leaves have come, one level after another, and
+    /// notes what then has to be merged.
+    fn grow_trees(
+        &mut self,
+        accumulators: &mut Accumulators,
+        span: Span,
+        keys: &KeyTable,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let Held {
+            entries,
+            merges,
+            cover,
+            wooded,
+            ..
+        } = self;
+        let mut growing: Vec<usize> = (0..wooded.len()).collect();
+        let mut nodes = Merges::default();
+        for level in 0.. {
+            growing.retain(|&at| {
+                let (id, leaves) = &wooded[at];
+                let entry = &mut entries[*id as usize];
+                let tree = entry
+                    .tree
+                    .get_or_insert_with(|| Box::new(Tree::new(leaves.start)));
+                let merge = |inputs: &[u32], target| nodes.add(inputs, target, *id, span);
+                tree.grow(level, entry.leaves.as_slice(), leaves, accumulators, merge)
+            });
+            if growing.is_empty() {
+                break;
+            }
+            accumulators.merge(&nodes, keys, out)?;
+            nodes.clear();
+        }
+        for (id, leaves) in wooded {
+            let entry = &entries[*id as usize];
+            cover.clear();
+            if let Some(tree) = &entry.tree {
+                tree.cover(entry.leaves.as_slice(), leaves, cover);
+            }
+            merges.add(cover, entry.own, *id, span);
+        }
+        Ok(())
+    }
+}
+
 impl Default for Entry {
     fn default() -> Self {
         Entry {
-            last_pane: NO_PANE,
-            last_slot: NO_SLOT,
+            slide: 0,
             position: NOWHERE,
             own: NO_SLOT,
-            changed: false,
-            leaves: VecDeque::new(),
+            leaves: Leaves::default(),
             tree: None,
         }
     }
 }
 
 impl Entry {
-    /// Where this pane is among the leaves, or where it belongs.
-    fn find(&self, pane: i64) -> Result<usize, usize> {
-        match self.leaves.back() {
-            Some(last) if last.pane >= pane => {
-                self.leaves.binary_search_by_key(&pane, |leaf| leaf.pane)
-            }
-            _ => Err(self.leaves.len()),
-        }
-    }
-
-    fn insert(&mut self, at: usize, leaf: Leaf) {
-        if at == self.leaves.len() {
-            self.last_pane = leaf.pane;
-            self.last_slot = leaf.slot;
-            self.leaves.push_back(leaf);
-        } else {
-            self.leaves.insert(at, leaf);
-        }
-    }
-
-    fn remove(&mut self, at: usize) {
-        self.leaves.remove(at);
-        let last = self.leaves.back();
-        self.last_pane = last.map_or(NO_PANE, |leaf| leaf.pane);
-        self.last_slot = last.map_or(NO_SLOT, |leaf| leaf.slot);
-    }
-
     /// The leaves that a window covers.
     fn leaves_of(&self, cut: Cut, window: i64) -> Range<usize> {
+        let leaves = self.leaves.as_slice();
         let first_pane = cut.first_pane(window);
-        let start = match self.leaves.front() {
-            Some(first) if first.pane >= first_pane => 0,
-            _ => self.leaves.partition_point(|leaf| leaf.pane < first_pane),
+        let start = match leaves.first() {
+            Some(first) if first.pane < first_pane => {
+                leaves.partition_point(|leaf| leaf.pane < first_pane)
+            }
+            _ => 0,
         };
-        let end = match self.leaves.back() {
-            Some(last) if last.pane < window => self.leaves.len(),
-            _ => self.leaves.partition_point(|leaf| leaf.pane < window),
+        let end = match leaves.last() {
+            Some(last) if last.pane >= window => leaves.partition_point(|leaf| leaf.pane < window),
+            _ => leaves.len(),
         };
         start..end.max(start)
     }
 
-    fn change(&mut self, id: u32, changed: &mut Vec<u32>) {
-        if !std::mem::replace(&mut self.changed, true) {
-            changed.push(id);
+    fn own(&mut self, accumulators: &mut Accumulators) -> u32 {
+        if self.own == NO_SLOT {
+            self.own = accumulators.allocate();
         }
-    }
-
-    /// The states that together are the window's, in order.
-    fn cover(&self, leaves: Range<usize>, slots: &mut Vec<u32>) {
-        match &self.tree {
-            Some(tree) if leaves.len() >= TREE_LEAVES_MIN => {
-                tree.cover(&self.leaves, &leaves, slots);
-            }
-            _ => slots.extend(self.leaves.range(leaves).map(|leaf| leaf.slot)),
-        }
-    }
-
-    fn fell(&mut self, accumulators: &mut Accumulators) {
-        if let Some(mut tree) = self.tree.take() {
-            tree.clear(accumulators);
-        }
+        self.own
     }
 
     fn release_own(&mut self, accumulators: &mut Accumulators) {
         if self.own != NO_SLOT {
             accumulators.release(self.own);
             self.own = NO_SLOT;
+        }
+    }
+
+    fn fell(&mut self, accumulators: &mut Accumulators) {
+        if let Some(mut tree) = self.tree.take() {
+            tree.clear(accumulators);
         }
     }
 }

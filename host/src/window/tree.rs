@@ -12,15 +12,7 @@ use std::ops::Range;
 
 use super::accumulators::Accumulators;
 use super::groups::NO_SLOT;
-
-/// A pane that has the key, and the state there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leaf {
-    pub pane: i64,
-    pub slot: u32,
-    /// Is in the list for early results.
-    pub early: bool,
-}
+use super::leaves::Leaf;
 
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -57,7 +49,7 @@ impl Tree {
     pub fn grow(
         &mut self,
         level: usize,
-        leaves: &VecDeque<Leaf>,
+        leaves: &[Leaf],
         window: &Range<usize>,
         accumulators: &mut Accumulators,
         mut merge: impl FnMut(&[u32], u32),
@@ -109,7 +101,7 @@ impl Tree {
     }
 
     /// The largest nodes and the leaves that together are the window's, in order.
-    pub fn cover(&self, leaves: &VecDeque<Leaf>, window: &Range<usize>, slots: &mut Vec<u32>) {
+    pub fn cover(&self, leaves: &[Leaf], window: &Range<usize>, slots: &mut Vec<u32>) {
         let end = self.first + window.end as i64;
         let mut number = self.first + window.start as i64;
         while number < end {
