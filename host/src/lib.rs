@@ -2,47 +2,47 @@
 //!
 //! The modules, in the order in which a pipeline and then a row meet them:
 
-/// The command line.
+// The command line.
 pub mod cli;
-/// What a pipeline's author wrote, with its places in the file.
+// What a pipeline's author wrote, with its places in the file.
 pub mod config;
-/// What that means: a checked graph of typed nodes.
+// What that means: a checked graph of typed nodes.
 pub mod plan;
-/// Types and names of columns.
+// Types and names of columns.
 pub mod schema;
-/// What an operator of a plugin computes, as the host calls it.
+// What an operator of a plugin computes, as the host calls it.
 pub mod logic;
-/// Plugins: compiled, described, run within limits.
+// Plugins: compiled, described, run within limits.
 pub mod plugin;
-/// A plan, made into tasks and run.
+// A plan, made into tasks and run.
 pub mod run;
-/// How far a run has come.
+// How far a run has come.
 pub mod progress;
-/// Processing time.
+// Processing time.
 pub mod clock;
-/// Rows on their way.
+// Rows on their way.
 pub mod batch;
-/// The one thing that travels between tasks.
+// The one thing that travels between tasks.
 pub mod element;
-/// Where rows come from.
+// Where rows come from.
 pub mod source;
-/// Bytes into columns.
+// Bytes into columns.
 pub mod decode;
-/// Points in time as text, in and out.
+// Points in time as text, in and out.
 pub mod timestamp;
-/// The loop that moves elements through a task.
+// The loop that moves elements through a task.
 pub mod task;
-/// The way into a task.
+// The way into a task.
 pub mod gate;
-/// Operators at work, and what becomes of a row that they fail on.
+// Operators at work, and what becomes of a row that they fail on.
 pub mod operator;
-/// Which rows belong together, and when their result is due.
+// Which rows belong together, and when their result is due.
 pub mod window;
-/// Keyed state: typed tables.
+// Keyed state: typed tables.
 pub mod state;
-/// The way out of a task.
+// The way out of a task.
 pub mod router;
-/// Where rows go.
+// Where rows go.
 pub mod sink;
-/// Pipelines put to the test.
+// Pipelines put to the test.
 pub mod testing;
