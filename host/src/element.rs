@@ -1,6 +1,7 @@
 //! The one thing that travels between tasks.
 
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::CheckpointId;
 
 /// What a channel carries. Time is data: an element holds for everything that
 /// follows it in the same channel.
@@ -12,6 +13,8 @@ pub enum Element {
     Watermark(i64),
     /// This input is silent and must not hold time back until it speaks again.
     Idle,
+    /// Everything before is in this checkpoint, and nothing behind.
+    Barrier(CheckpointId),
     /// Nothing follows. Event time is over: every open window fires.
     End,
 }

@@ -40,6 +40,8 @@ pub mod operator;
 pub mod window;
 // Keyed state: typed tables.
 pub mod state;
+// What survives: barriers, checkpoints, the commit.
+pub mod checkpoint;
 // The way out of a task.
 pub mod router;
 // Where rows go.

@@ -36,7 +36,68 @@ pub struct Plan {
     pub batch_rows: usize,
     /// Where rows go whose node says `dead_letter`. One file a pipeline.
     pub dead_letters: Option<PathBuf>,
+    /// Without it nothing outlives the run.
+    pub state: Option<StatePlan>,
+    pub restart: RestartPlan,
     pub nodes: Vec<Node>,
+}
+
+/// Where state and checkpoints are kept, and how often they are written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatePlan {
+    pub backend: StateBackend,
+    /// Of all keys and states in memory.
+    pub memory_bytes_max: usize,
+    pub interval_ms: u64,
+    /// Checkpoints to keep, savepoints aside; at least 2.
+    pub keep: usize,
+    pub delivery: Delivery,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StateBackend {
+    /// Outlives restarts of the pipeline, but not of the process.
+    Memory,
+    RocksDb {
+        folder: PathBuf,
+        /// Of block cache and write buffers together.
+        memory_bytes_max: usize,
+        /// Checkpoints are copied there too.
+        remote: Option<RemotePlan>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemotePlan {
+    /// `file:///folder` or `s3://bucket/prefix`, as `object_store` takes it.
+    pub url: String,
+    pub options: Vec<(String, String)>,
+}
+
+/// What a failure may do to the rows that sinks with transactions get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Rows come out with the checkpoint that they belong to.
+    #[default]
+    ExactlyOnce,
+    /// Rows come out at once, and again after a failure.
+    AtLeastOnce,
+}
+
+/// What becomes of a pipeline that has failed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RestartPlan {
+    Never,
+    /// Restarted after a delay that grows by `factor` with each failure in a
+    /// row, up to `delay_ms_max`; given up after `failures_max` failures within
+    /// `within_ms`.
+    After {
+        delay_ms: u64,
+        delay_ms_max: u64,
+        factor: f64,
+        failures_max: u32,
+        within_ms: u64,
+    },
 }
 
 impl Plan {

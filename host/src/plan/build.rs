@@ -24,7 +24,7 @@ use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
-    AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
+    AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan, RestartPlan,
     SinkConnector, SinkPlan, TransformPlan,
 };
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink, SinkKind};
@@ -139,6 +139,8 @@ impl<'a> Builder<'a> {
             name: config.name.get_ref().clone(),
             parallelism: config.parallelism.unwrap_or(1),
             batch_rows: config.batch_rows.unwrap_or(4_096),
+            state: None,
+            restart: RestartPlan::Never,
             dead_letters,
             nodes,
         })

@@ -1,0 +1,60 @@
+//! Crashes on purpose, at places that have a name: what survives a crash there
+//! is what the kill tests are about.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// `NAME` or `NAME:COUNT`: the process is killed when it comes to the place of
+/// this name (for the COUNTth time). For tests alone.
+const VARIABLE: &str = "SLUICEBOX_CRASH_AT";
+
+/// A place to crash at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    BarrierBefore,
+    BarrierAfter,
+    FreezeAfter,
+    WriteBefore,
+    ManifestBefore,
+    ManifestAfter,
+    OffsetsBefore,
+    OffsetsAfter,
+    CommitBefore,
+    CommitAfter,
+    DeliverBefore,
+    DeliverAfter,
+}
+
+pub const PLACES: [(&str, Place); 12] = [
+    ("barrier_before", Place::BarrierBefore),
+    ("barrier_after", Place::BarrierAfter),
+    ("freeze_after", Place::FreezeAfter),
+    ("write_before", Place::WriteBefore),
+    ("manifest_before", Place::ManifestBefore),
+    ("manifest_after", Place::ManifestAfter),
+    ("offsets_before", Place::OffsetsBefore),
+    ("offsets_after", Place::OffsetsAfter),
+    ("commit_before", Place::CommitBefore),
+    ("commit_after", Place::CommitAfter),
+    ("deliver_before", Place::DeliverBefore),
+    ("deliver_after", Place::DeliverAfter),
+];
+
+/// Kills the process if it was asked to crash here.
+pub fn point(place: Place) {
+    static WANTED: OnceLock<Option<(Place, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        let place = PLACES.iter().find(|(known, _)| *known == name)?.1;
+        Some((place, count.parse().ok()?))
+    });
+    if let Some((wanted, count)) = wanted
+        && *wanted == place
+        && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *count
+    {
+        // Like SIGKILL: nothing is flushed, nothing unwinds.
+        std::process::abort();
+    }
+}

@@ -1,0 +1,69 @@
+//! Where a pipeline's rows of state and its checkpoints are kept.
+//!
+//! A storage has *current rows*, ordered by key, that only
+//! [`Storage::write`] changes, and *checkpoints*: the rows as they were when
+//! each was written, with its manifest. Calls may block.
+
+use super::manifest::Manifest;
+use super::snapshot::{Changes, CheckpointId};
+
+pub trait Storage: Send + Sync {
+    /// Checkpoints that can be restored, oldest first, savepoints included.
+    /// Damaged ones are in the list, with what is wrong.
+    fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError>;
+
+    /// Checks a checkpoint, makes its rows the current ones, and gives its
+    /// manifest.
+    fn restore(&self, id: CheckpointId) -> Result<Manifest, StorageError>;
+
+    /// Begins with no rows. Checkpoints stay.
+    fn reset(&self) -> Result<(), StorageError>;
+
+    /// Changes the current rows and makes a checkpoint of them, as one: after a
+    /// crash at any moment the checkpoint is there whole or not at all. The
+    /// storage fills in what the manifest says of its files.
+    fn write(&self, manifest: Manifest, changes: Vec<Changes>) -> Result<CheckpointInfo, StorageError>;
+
+    /// Drops a checkpoint.
+    fn delete(&self, id: CheckpointId) -> Result<(), StorageError>;
+
+    /// The values of these keys among the current rows.
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError>;
+
+    /// Visits the current rows with keys in `from..to` in order, as long as the
+    /// visitor says so.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError>;
+}
+
+/// What is known of a checkpoint without reading its rows.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct CheckpointInfo {
+    pub id: CheckpointId,
+    /// Of a savepoint, which is never dropped by itself.
+    pub name: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// Of its files together.
+    pub bytes: u64,
+    /// What is wrong with it.
+    pub damage: Option<String>,
+}
+
+/// Why state or a checkpoint cannot be read or written: what was tried, where,
+/// what went wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{what}: {cause}")]
+    Io { what: String, cause: std::io::Error },
+    #[error("checkpoint {id} is damaged: {message}")]
+    Damaged { id: CheckpointId, message: String },
+    #[error("there is no checkpoint {id} in {place}")]
+    Missing { id: CheckpointId, place: String },
+    #[error("{0}")]
+    Other(String),
+}
