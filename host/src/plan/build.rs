@@ -24,8 +24,8 @@ use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
-    AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan, RestartPlan,
-    SinkConnector, SinkPlan, TransformPlan,
+    AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
+    RestartPlan, SinkConnector, SinkPlan, TransformPlan,
 };
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink, SinkKind};
 use crate::logic::{Kind, Loader};
