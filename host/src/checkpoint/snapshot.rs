@@ -55,6 +55,9 @@ pub struct Position {
     /// How many rows are before it, where that is not the offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// It is in the middle of a row that was too long and given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_row: bool,
     /// Event time of row 0, of generated events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ms: Option<i64>,

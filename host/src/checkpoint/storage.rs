@@ -4,6 +4,14 @@
 //! [`Storage::write`] changes, and *checkpoints*: the rows as they were when
 //! each was written, with its manifest. Calls may block.
 
+/// In memory.
+pub mod memory;
+/// In a folder, with RocksDB.
+pub mod folder;
+
+pub use folder::{Archive, FolderLock, FolderStorage};
+pub use memory::MemoryStorage;
+
 use super::manifest::Manifest;
 use super::snapshot::{Changes, CheckpointId};
 
@@ -22,7 +30,11 @@ pub trait Storage: Send + Sync {
     /// Changes the current rows and makes a checkpoint of them, as one: after a
     /// crash at any moment the checkpoint is there whole or not at all. The
     /// storage fills in what the manifest says of its files.
-    fn write(&self, manifest: Manifest, changes: Vec<Changes>) -> Result<CheckpointInfo, StorageError>;
+    fn write(
+        &self,
+        manifest: Manifest,
+        changes: Vec<Changes>,
+    ) -> Result<CheckpointInfo, StorageError>;
 
     /// Drops a checkpoint.
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError>;
@@ -48,6 +60,8 @@ pub struct CheckpointInfo {
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
+    /// It holds only if the pipeline's transaction says that it was committed.
+    pub is_transactional: bool,
     /// Of its files together.
     pub bytes: u64,
     /// What is wrong with it.

@@ -1,0 +1,159 @@
+//! Rows and checkpoints in memory: for tests, and for pipelines whose state
+//! need not outlive the process.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{CheckpointInfo, Storage, StorageError};
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::snapshot::{Changes, CheckpointId};
+
+/// A checkpoint is a copy of the ordered map; keys and values are shared.
+#[derive(Default)]
+pub struct MemoryStorage {
+    kept: RwLock<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: Arc<Rows>,
+    checkpoints: BTreeMap<CheckpointId, (Manifest, Arc<Rows>)>,
+}
+
+type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+
+impl MemoryStorage {
+    pub fn new() -> Self {
+        MemoryStorage::default()
+    }
+
+    // A panic elsewhere leaves nothing half done here: what is written is
+    // prepared first and put in place at once.
+    fn read(&self) -> RwLockReadGuard<'_, Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Kept> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let kept = self.read();
+        let checkpoints = kept.checkpoints.values();
+        Ok(checkpoints
+            .map(|(manifest, rows)| info(manifest, rows))
+            .collect())
+    }
+
+    fn restore(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
+        let mut kept = self.change();
+        let (manifest, rows) = kept.checkpoints.get(&id).ok_or_else(|| missing(id))?;
+        let (manifest, rows) = (manifest.clone(), rows.clone());
+        kept.rows = rows;
+        Ok(manifest)
+    }
+
+    fn reset(&self) -> Result<(), StorageError> {
+        self.change().rows = Arc::default();
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        manifest: Manifest,
+        changes: Vec<Changes>,
+    ) -> Result<CheckpointInfo, StorageError> {
+        let before = self.read().rows.clone();
+        let rows = if changes.iter().all(Changes::is_empty) {
+            before
+        } else {
+            Arc::new(changed(&before, &changes))
+        };
+        let info = info(&manifest, &rows);
+        let mut kept = self.change();
+        kept.rows = rows.clone();
+        kept.checkpoints.insert(manifest.id, (manifest, rows));
+        Ok(info)
+    }
+
+    fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
+        let dropped = self.change().checkpoints.remove(&id);
+        dropped.map(drop).ok_or_else(|| missing(id))
+    }
+
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        let rows = self.read().rows.clone();
+        Ok(keys
+            .iter()
+            .map(|key| rows.get(*key).map(|value| value.to_vec()))
+            .collect())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        let rows = self.read().rows.clone();
+        for (key, value) in within(&rows, from, to) {
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn changed(before: &Rows, changes: &[Changes]) -> Rows {
+    let mut rows = before.clone();
+    for (from, to) in changes.iter().flat_map(Changes::ranges) {
+        let gone: Vec<Arc<[u8]>> = within(&rows, from, to)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            rows.remove(&key);
+        }
+    }
+    for changes in changes {
+        for key in changes.deletes() {
+            rows.remove(key);
+        }
+        for (key, value) in changes.puts() {
+            rows.insert(key.into(), value.into());
+        }
+    }
+    rows
+}
+
+fn within<'a>(
+    rows: &'a Rows,
+    from: &[u8],
+    to: &[u8],
+) -> impl Iterator<Item = (&'a Arc<[u8]>, &'a Arc<[u8]>)> {
+    // A range that ends before it starts would panic.
+    let to = to.max(from);
+    rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+}
+
+fn info(manifest: &Manifest, rows: &Rows) -> CheckpointInfo {
+    let bytes = rows.iter().map(|(key, value)| key.len() + value.len());
+    CheckpointInfo {
+        id: manifest.id,
+        name: manifest.name.clone(),
+        created_ms: manifest.created_ms,
+        is_transactional: manifest.is_transactional,
+        bytes: bytes.sum::<usize>() as u64,
+        damage: None,
+    }
+}
+
+fn missing(id: CheckpointId) -> StorageError {
+    StorageError::Missing {
+        id,
+        place: "memory".into(),
+    }
+}
