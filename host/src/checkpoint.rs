@@ -19,5 +19,7 @@ pub mod checksum;
 pub mod storage;
 // What makes rows and progress visible at once.
 pub mod transaction;
+// Copies of checkpoints in an object store.
+pub mod remote;
 // Crashes on purpose.
 pub mod crash;
