@@ -14,7 +14,7 @@ mod uploader;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub use self::uploader::Uploader;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::snapshot::CheckpointId;
-use super::storage::{Archive, CheckpointInfo, StorageError};
+use super::storage::{Archive, CheckpointInfo, FolderStorage, Storage, StorageError};
 use crate::plan::RemotePlan;
 
 /// How much of a file is in memory at once.
@@ -191,6 +191,39 @@ impl RemoteStore {
         }
         draft.publish(&manifest)?;
         Ok(manifest)
+    }
+
+    /// What can be restored from here and from the copies together, oldest
+    /// first. Of a checkpoint that is in both, the local one counts while it is
+    /// whole.
+    pub async fn list_with(
+        &self,
+        local: Vec<CheckpointInfo>,
+    ) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let mut list: BTreeMap<CheckpointId, CheckpointInfo> = BTreeMap::new();
+        for info in self.list().await?.into_iter().chain(local) {
+            match list.get(&info.id) {
+                Some(copy) if copy.damage.is_none() && info.damage.is_some() => {}
+                _ => drop(list.insert(info.id, info)),
+            }
+        }
+        Ok(list.into_values().collect())
+    }
+
+    /// Restores a checkpoint, after fetching it if it is missing or damaged here.
+    pub async fn restore(
+        &self,
+        storage: Arc<FolderStorage>,
+        id: CheckpointId,
+    ) -> Result<Manifest, StorageError> {
+        match restore(storage.clone(), id).await {
+            Err(error @ (StorageError::Missing { .. } | StorageError::Damaged { .. })) => {
+                tracing::warn!("{error}: it is fetched from {}", self.url);
+                self.download(storage.archive(), id).await?;
+                restore(storage, id).await
+            }
+            restored => restored,
+        }
     }
 
     /// Drops all but the newest `keep` checkpoints and the savepoints, and the
@@ -380,6 +413,11 @@ impl RemoteStore {
             self.url
         ))
     }
+}
+
+async fn restore(storage: Arc<FolderStorage>, id: CheckpointId) -> Result<Manifest, StorageError> {
+    let restored = tokio::task::spawn_blocking(move || storage.restore(id)).await;
+    restored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// By its content, whatever it is called in a checkpoint.

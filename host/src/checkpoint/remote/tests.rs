@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::checkpoint::snapshot::Changes;
-use crate::checkpoint::storage::{FolderStorage, Storage};
 
 const MEMORY: usize = 8 << 20;
 const NONE: [CheckpointId; 0] = [];
@@ -138,14 +137,17 @@ async fn a_damaged_checkpoint_is_replaced_by_its_copy() {
     let (storage, remote) = (place.storage(), place.remote());
     write(&storage, 1, None, &[("a", "1")]);
     remote.upload(storage.archive(), 1).await.expect("upload");
+    write(&storage, 2, None, &[("a", "2")]);
     let folder = storage.archive().path(1);
     fs::remove_file(folder.join("CURRENT")).expect("a file to remove");
-    storage.restore(1).expect_err("a damaged checkpoint");
-    remote
-        .download(storage.archive(), 1)
-        .await
-        .expect("a download");
-    storage.restore(1).expect("the copy");
+    let list = storage.list().expect("a list");
+    assert!(list[0].damage.is_some());
+    let list = remote.list_with(list).await.expect("a list");
+    assert_eq!(ids(&list), [1, 2]);
+    assert!(list.iter().all(|info| info.damage.is_none()));
+    let storage = Arc::new(storage);
+    let manifest = remote.restore(storage.clone(), 1).await;
+    assert_eq!(manifest.expect("the copy").id, 1);
     assert_eq!(value(&storage, "a").as_deref(), Some("1"));
 }
 

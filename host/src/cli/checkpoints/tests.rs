@@ -55,35 +55,40 @@ fn shelf(file: &Path) -> Shelf {
 
 #[test]
 fn a_list_tells_what_there_is() {
-    let (folder, file, storage) = pipeline();
-    let place = folder.path().display().to_string();
-    let listed = shelf(&file).to_text(0).replace(&place, "/pipelines");
+    let info = |id: CheckpointId, name: Option<&str>, bytes| CheckpointInfo {
+        id,
+        name: name.map(str::to_owned),
+        created_ms: id as i64 * MINUTE_MS,
+        is_transactional: false,
+        bytes,
+        damage: None,
+    };
+    let mut shelf = Shelf {
+        folder: "/pipelines/shop.state".into(),
+        archive: Archive::of(Path::new("/pipelines/shop.state")),
+        list: Vec::new(),
+    };
     assert_eq!(
-        listed,
+        shelf.to_text(0),
         "no checkpoints in /pipelines/shop.state/checkpoints\n"
     );
-
-    write(&storage, manifest(7, None));
-    write(&storage, manifest(8, Some("before-the-sale")));
-    write(&storage, manifest(10, None));
-    let damaged = storage.archive().path(10).join("CURRENT");
-    fs::remove_file(damaged).expect("a file to remove");
-    let shelf = shelf(&file);
-    let sizes: Vec<String> = shelf.list.iter().map(|info| size(info.bytes)).collect();
-    let listed = shelf.to_text(10 * MINUTE_MS + 12_345);
-    let mut listed = listed.replace(&place, "/pipelines");
-    for size in sizes {
-        let same_width = format!("{:>width$}", "SIZE", width = size.len());
-        listed = listed.replace(&size, &same_width);
-    }
+    let damaged = CheckpointInfo {
+        damage: Some("CURRENT is missing".into()),
+        ..info(10, None, 12_345)
+    };
+    shelf.list = vec![
+        info(7, None, 999),
+        info(8, Some("before-the-sale"), 1_234_567_890),
+        damaged,
+    ];
     expect![[r#"
          id  name             made           size
-          7  -                3m 12s ago     SIZE
-          8  before-the-sale  2m 12s ago     SIZE
-         10  -                12s ago        SIZE  damaged: CURRENT is missing
+          7  -                3m 12s ago    999 B
+          8  before-the-sale  2m 12s ago  1.23 GB
+         10  -                12s ago     12.3 kB  damaged: CURRENT is missing
         in /pipelines/shop.state/checkpoints
     "#]]
-    .assert_eq(&listed);
+    .assert_eq(&shelf.to_text(10 * MINUTE_MS + 12_345));
 }
 
 #[test]

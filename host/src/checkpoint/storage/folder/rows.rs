@@ -6,6 +6,7 @@
 //! moment, each key once.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -29,6 +30,8 @@ const FILES_OPEN_MAX: i32 = 512;
 const BACKGROUND_JOBS: i32 = 2;
 /// Sorted runs before they are merged.
 const RUNS_MAX: i32 = 8;
+/// Runs at which merging has fallen far behind.
+const RUNS_BEHIND: u64 = 4 * RUNS_MAX as u64;
 /// Bits a key of the filters: one in a hundred lookups in vain.
 const FILTER_BITS: f64 = 10.0;
 const BLOCK_BYTES: usize = 4 << 10;
@@ -91,6 +94,7 @@ impl Rows {
         if files.paths.is_empty() {
             return Ok(());
         }
+        self.wait_for_merges();
         let mut ingest = IngestExternalFileOptions::default();
         ingest.set_move_files(true);
         // Nobody holds a snapshot of the database.
@@ -98,6 +102,21 @@ impl Rows {
         self.db
             .ingest_external_file_opts(&ingest, files.paths.clone())
             .map_err(|cause| rocks("write state in", &self.folder, &cause))
+    }
+
+    /// Readers pay for every run, so that what is added waits while merging is
+    /// far behind.
+    fn wait_for_merges(&self) {
+        let number = |name| self.db.property_int_value(name).ok().flatten();
+        let is_behind = || {
+            let runs = number("rocksdb.num-files-at-level0").unwrap_or(0);
+            let merging = number("rocksdb.num-running-compactions").unwrap_or(0);
+            let has_failed = number("rocksdb.background-errors") > Some(0);
+            runs >= RUNS_BEHIND && merging > 0 && !has_failed
+        };
+        while is_behind() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Links and copies the database's files to a folder that is not there yet.

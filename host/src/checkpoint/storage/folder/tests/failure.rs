@@ -146,3 +146,45 @@ fn write_until_full(folder: &Path) {
     write(&storage, 2, &[("b", "2")]);
     storage.delete(2).expect("a checkpoint to drop");
 }
+
+const CRASH: &str = "SLUICEBOX_TEST_CRASH";
+
+/// In a process of its own that is killed in its third checkpoint.
+#[test]
+fn a_crash_leaves_a_checkpoint_whole_or_not_at_all() {
+    if let Some(folder) = std::env::var_os(CRASH) {
+        let storage = FolderStorage::open(Path::new(&folder), MEMORY).expect("a storage");
+        for id in 1..=3 {
+            let value = id.to_string();
+            write(&storage, id, &[("a", &value), (&value, "x")]);
+        }
+        panic!("it did not crash");
+    }
+    let this = std::env::current_exe().expect("the test's own path");
+    let name = "checkpoint::storage::folder::tests::failure::\
+                a_crash_leaves_a_checkpoint_whole_or_not_at_all";
+    for place in ["write_before", "manifest_before", "manifest_after"] {
+        let folder = folder();
+        let output = Command::new(&this)
+            .args(["--exact", name])
+            .env(CRASH, folder.path())
+            .env("SLUICEBOX_CRASH_AT", format!("{place}:3"))
+            .output()
+            .expect("a process");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), None, "it was not killed: {said}");
+
+        let storage = open(&folder);
+        let ids: Vec<CheckpointId> = storage
+            .list()
+            .expect("a list")
+            .iter()
+            .map(|info| info.id)
+            .collect();
+        assert_eq!(ids, [1, 2], "{place}");
+        storage.restore(2).expect("the last whole one");
+        assert_eq!(rows(&storage), pairs(&[("1", "x"), ("2", "x"), ("a", "2")]));
+        write(&storage, 3, &[("a", "3")]);
+        storage.restore(3).expect("it was written anew");
+    }
+}

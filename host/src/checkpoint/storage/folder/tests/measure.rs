@@ -142,6 +142,12 @@ fn checkpoints_of_a_large_state() {
             .count()
     );
 
+    // Where that is allowed, as after a start of the machine.
+    let is_cold = std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok();
+    println!(
+        "files are {}",
+        if is_cold { "read from disk" } else { "cached" }
+    );
     let started = Instant::now();
     storage.archive.verify(last).expect("a whole checkpoint");
     println!("verified in {:.2?}", started.elapsed());
@@ -157,4 +163,28 @@ fn checkpoints_of_a_large_state() {
     scanned.expect("rows");
     println!("{rows} rows scanned in {:.2?}", started.elapsed());
     assert_eq!(rows, count);
+}
+
+#[test]
+#[ignore = "shows times"]
+fn small_checkpoints() {
+    let folder = folder();
+    let storage = FolderStorage::open(folder.path(), 128 << 20).expect("a storage");
+    let mut times = Vec::new();
+    for id in 1..=200 {
+        let changes = change((0..1_000).map(|number| number * 31 + id), id);
+        let started = Instant::now();
+        storage
+            .write(manifest(id), vec![changes])
+            .expect("a checkpoint");
+        times.push(started.elapsed());
+        if id > 3 {
+            storage.delete(id - 3).expect("a checkpoint to drop");
+        }
+    }
+    times.sort();
+    println!(
+        "1,000 rows a checkpoint: {:.2?}, slowest {:.2?}",
+        times[100], times[199]
+    );
 }
