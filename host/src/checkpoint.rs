@@ -13,9 +13,13 @@ pub mod coordinator;
 pub mod snapshot;
 // What a checkpoint says, as bytes.
 pub mod manifest;
+// Whether bytes are what they were.
+pub mod checksum;
 // Where rows of state and checkpoints are kept.
 pub mod storage;
 // What makes rows and progress visible at once.
 pub mod transaction;
+// Copies of checkpoints in an object store.
+pub mod remote;
 // Crashes on purpose.
 pub mod crash;

@@ -14,6 +14,8 @@ use crate::plugin::PluginLoader;
 
 /// `sluicebox build`: a plugin's crate into a component.
 pub mod build;
+/// `sluicebox checkpoints`: what a pipeline can go on from.
+pub mod checkpoints;
 /// `sluicebox new`: plugins and pipelines to start from.
 pub mod new;
 /// `sluicebox run`.
@@ -49,6 +51,9 @@ enum Command {
         #[arg(default_value = ".")]
         path: PathBuf,
     },
+    /// List, show, verify and drop a pipeline's checkpoints
+    #[command(subcommand)]
+    Checkpoints(checkpoints::CheckpointsCommand),
     /// Test a pipeline: input rows, and the rows expected of them
     Test(test::TestArguments),
     /// Start a plugin or a pipeline
@@ -103,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check { pipeline, json } => check(&pipeline, json),
         Command::Build { path } => build(&path),
+        Command::Checkpoints(command) => checkpoints::checkpoints(&command),
         Command::Test(arguments) => test::test(&arguments),
         Command::New(New::Plugin { name, path, sdk }) => {
             created(new::plugin(&name, path.as_deref(), sdk.as_deref()))

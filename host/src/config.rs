@@ -18,6 +18,8 @@ mod source;
 mod column;
 mod operator;
 mod sink;
+/// What outlives a failure.
+mod state;
 
 use std::io::Read;
 use std::path::Path;
@@ -30,6 +32,7 @@ pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
 pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
 pub use sink::{Sink, SinkKind};
 pub use source::{RowFormat, Source, SourceKind};
+pub use state::{Backend, Checkpoints, RESTART, Restart, State, Upload};
 pub use toml::Spanned;
 
 use reader::{Table, Value};
@@ -42,6 +45,9 @@ pub struct Config {
     pub parallelism: Option<usize>,
     pub batch_rows: Option<usize>,
     pub dead_letters: Option<Spanned<String>>,
+    pub state: Option<State>,
+    pub checkpoints: Option<Checkpoints>,
+    pub restart: Option<Restart>,
     pub plugins: Vec<Plugin>,
     pub sources: Vec<Source>,
     pub operators: Vec<Operator>,
@@ -168,6 +174,15 @@ fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -
     let dead_letters = table
         .optional("dead_letters")
         .and_then(|value| value.path(mistakes));
+    let state = table
+        .optional("state")
+        .and_then(|value| state::read_state(&value, mistakes));
+    let checkpoints = table
+        .optional("checkpoints")
+        .and_then(|value| state::read_checkpoints(&value, mistakes));
+    let restart = table
+        .optional("restart")
+        .and_then(|value| state::read_restart(&value, mistakes));
     let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, read_plugin);
     let sources = read_sections(&mut table, "sources", "source", mistakes, source::read);
     let operators = read_sections(
@@ -185,6 +200,9 @@ fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -
         parallelism: parallelism.map(|n| *n.get_ref() as usize),
         batch_rows: batch_rows.map(|n| *n.get_ref() as usize),
         dead_letters,
+        state,
+        checkpoints,
+        restart,
         plugins,
         sources,
         operators,

@@ -17,7 +17,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use build::{build, build_without_inputs};
+pub use build::{build, build_state, build_without_inputs};
 pub use draw::draw;
 pub use json::to_json;
 pub use warnings::warnings;
@@ -98,6 +98,41 @@ pub enum RestartPlan {
         failures_max: u32,
         within_ms: u64,
     },
+}
+
+impl SourceConnector {
+    /// Whether rows of before can be read again, so that a restart from a
+    /// checkpoint loses none.
+    pub fn is_replayable(&self) -> bool {
+        match self {
+            SourceConnector::File(_)
+            | SourceConnector::Generator(_)
+            | SourceConnector::Memory(_) => true,
+            SourceConnector::Tcp(_) => false,
+        }
+    }
+}
+
+impl SinkConnector {
+    /// The best that it can do about rows that come again after a failure.
+    pub fn delivery(&self) -> Delivery {
+        match self {
+            SinkConnector::File { .. } | SinkConnector::Blackhole | SinkConnector::Memory(_) => {
+                Delivery::ExactlyOnce
+            }
+            SinkConnector::Console { .. } => Delivery::AtLeastOnce,
+        }
+    }
+}
+
+impl Delivery {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Delivery::ExactlyOnce => "exactly_once",
+            Delivery::AtLeastOnce => "at_least_once",
+        }
+    }
 }
 
 impl Plan {

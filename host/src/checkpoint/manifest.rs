@@ -1,13 +1,28 @@
-//! What a checkpoint says, the rows of state aside.
+//! What a checkpoint says, the rows of state aside, and how that is written.
+//!
+//! A manifest is a line that says what follows and by which it can be checked,
+//! and then JSON:
+//!
+//! ```text
+//! sluicebox checkpoint 1 bytes=812 xxh3=8f0c63a1b2d4e5f6
+//! { "id": 17, … }
+//! ```
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum::Checksum;
 use super::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
 use crate::plan::AggregatePlan;
 use crate::schema::{Field, Schema};
 
 /// Version of the format. A change to it needs a new number and a reader for the old one.
 pub const VERSION: u32 = 1;
+
+/// What the first line starts with, whatever the version.
+const MAGIC: &str = "sluicebox checkpoint ";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -111,4 +126,111 @@ pub struct FileManifest {
     pub bytes: u64,
     /// XXH3 (64 bits) of its content, in hex.
     pub checksum: String,
+}
+
+/// Why bytes are not a manifest that this host can go on from.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum ManifestError {
+    #[error("it does not start like a manifest (`sluicebox checkpoint …`)")]
+    Foreign,
+    #[error(
+        "it is written in version {found} of the format, and this host knows versions up to \
+         {VERSION}: go on with the host that wrote it, or a newer one"
+    )]
+    Newer { found: u32 },
+    #[error("it ends within its first line")]
+    Headless,
+    #[error("it is cut short: {found} bytes of content instead of {expected}")]
+    Truncated { expected: usize, found: usize },
+    #[error("it has {found} bytes of content instead of {expected}")]
+    TooLong { expected: usize, found: usize },
+    #[error("its content has the checksum {found} instead of {expected}")]
+    Checksum { expected: String, found: String },
+    #[error("its content is not what a manifest says: {0}")]
+    Content(String),
+}
+
+impl Manifest {
+    /// The bytes of its file.
+    pub fn encode(&self) -> Vec<u8> {
+        let content = serde_json::to_vec_pretty(self)
+            .expect("a manifest has only fields that JSON has, and text for keys");
+        let (bytes, sum) = (content.len(), Checksum::of(&content));
+        let mut file = format!("{MAGIC}{VERSION} bytes={bytes} xxh3={sum}\n").into_bytes();
+        file.extend(content);
+        file
+    }
+
+    /// Reads what [`Manifest::encode`] has written, in this version or before.
+    pub fn decode(file: &[u8]) -> Result<Manifest, ManifestError> {
+        let (head, content) = split_head(file)?;
+        if head.version > VERSION {
+            return Err(ManifestError::Newer {
+                found: head.version,
+            });
+        }
+        let (expected, found) = (head.bytes, content.len());
+        if found < expected {
+            return Err(ManifestError::Truncated { expected, found });
+        }
+        if found > expected {
+            return Err(ManifestError::TooLong { expected, found });
+        }
+        let sum = Checksum::of(content);
+        if sum != head.checksum {
+            return Err(ManifestError::Checksum {
+                expected: head.checksum.to_owned(),
+                found: sum,
+            });
+        }
+        let manifest: Manifest = serde_json::from_slice(content)
+            .map_err(|error| ManifestError::Content(error.to_string()))?;
+        match manifest.files.iter().find(|file| !is_plain(&file.name)) {
+            Some(file) => Err(ManifestError::Content(format!(
+                "`{}` is not the name of a file beside it",
+                file.name
+            ))),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// Files of a checkpoint are in its folder, and nowhere else.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
+/// What the first line says.
+struct Head<'a> {
+    version: u32,
+    bytes: usize,
+    checksum: &'a str,
+}
+
+/// Only the version is read of a line that a newer host has written.
+fn split_head(file: &[u8]) -> Result<(Head<'_>, &[u8]), ManifestError> {
+    let rest = file
+        .strip_prefix(MAGIC.as_bytes())
+        .ok_or(ManifestError::Foreign)?;
+    let end = memchr::memchr(b'\n', rest).ok_or(ManifestError::Headless)?;
+    let line = std::str::from_utf8(&rest[..end]).map_err(|_| ManifestError::Foreign)?;
+    let mut words = line.split(' ');
+    let version = words
+        .next()
+        .and_then(|word| word.parse().ok())
+        .filter(|version| *version > 0)
+        .ok_or(ManifestError::Foreign)?;
+    let mut head = Head {
+        version,
+        bytes: 0,
+        checksum: "",
+    };
+    if version <= VERSION {
+        let mut value = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+        head.bytes = value("bytes")
+            .and_then(|bytes| bytes.parse().ok())
+            .ok_or(ManifestError::Foreign)?;
+        head.checksum = value("xxh3").ok_or(ManifestError::Foreign)?;
+    }
+    Ok((head, &rest[end + 1..]))
 }

@@ -6,7 +6,10 @@
 
 /// In memory.
 pub mod memory;
+/// In a folder, with RocksDB.
+pub mod folder;
 
+pub use folder::{Archive, FolderLock, FolderStorage};
 pub use memory::MemoryStorage;
 
 use super::manifest::Manifest;

@@ -13,6 +13,8 @@ mod source;
 mod columns;
 /// What only aggregates have: key, window, lateness, bounds.
 mod aggregate;
+/// Where state is kept, and what becomes of a pipeline that has failed.
+mod state;
 /// That nothing is written where something else is read or written.
 mod files;
 
@@ -25,7 +27,7 @@ use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
     AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
-    RestartPlan, SinkConnector, SinkPlan, TransformPlan,
+    SinkConnector, SinkPlan, StatePlan, TransformPlan,
 };
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink, SinkKind};
 use crate::logic::{Kind, Loader};
@@ -44,6 +46,16 @@ pub fn build_without_inputs(
     loader: &dyn Loader,
 ) -> Result<Plan, Diagnostics> {
     Builder::new(config, folder, Inputs::Replaced).build(loader)
+}
+
+/// Only where its state is kept, which needs neither plugins nor inputs.
+pub fn build_state(config: &Config, folder: &Path) -> Result<Option<StatePlan>, Diagnostics> {
+    let mut builder = Builder::new(config, folder, Inputs::Replaced);
+    let state = builder.plan_state();
+    match builder.mistakes.is_empty() {
+        true => Ok(state),
+        false => Err(builder.mistakes.sorted()),
+    }
 }
 
 /// What is asked of the files that sources read.
@@ -93,6 +105,9 @@ impl<'a> Builder<'a> {
         };
         self.files.reads(itself, Path::new(&config.origin.file));
 
+        let state = self.plan_state();
+        let restart = self.plan_restart(state.is_some());
+
         let graph = Graph::new(config, &mut self.mistakes);
         let plugins = self.load_plugins(loader);
         let resolved: Vec<Option<Resolved>> = graph
@@ -139,8 +154,8 @@ impl<'a> Builder<'a> {
             name: config.name.get_ref().clone(),
             parallelism: config.parallelism.unwrap_or(1),
             batch_rows: config.batch_rows.unwrap_or(4_096),
-            state: None,
-            restart: RestartPlan::Never,
+            state,
+            restart,
             dead_letters,
             nodes,
         })

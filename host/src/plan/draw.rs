@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{
-    AggregatePlan, EventTime, Framing, GeneratorPlan, Node, NodeId, NodeKind, OnError,
-    OperatorPlan, OutPort, Plan, SinkConnector, SourceConnector, SourcePlan, Window,
+    AggregatePlan, Delivery, EventTime, Framing, GeneratorPlan, Node, NodeId, NodeKind, OnError,
+    OperatorPlan, OutPort, Plan, RestartPlan, SinkConnector, SourceConnector, SourcePlan,
+    StateBackend, StatePlan, Window,
 };
 use crate::config::quantity::{show_bytes, show_ms};
 use crate::logic::{Kind, Value};
@@ -64,6 +65,12 @@ impl Drawing<'_> {
         ));
         if let Some(path) = &plan.dead_letters {
             self.line(&format!("dead letters go to {}", path.display()));
+        }
+        if let Some(state) = &plan.state {
+            for line in state_lines(state) {
+                self.line(&line);
+            }
+            self.line(&restart_line(plan.restart));
         }
     }
 
@@ -150,6 +157,66 @@ impl Drawing<'_> {
     }
 }
 
+fn state_lines(state: &StatePlan) -> Vec<String> {
+    let memory = show_bytes(state.memory_bytes_max as u64);
+    let mut lines = Vec::new();
+    let mut remote_url = None;
+    match &state.backend {
+        StateBackend::Memory => lines.push(format!(
+            "state in memory, {memory}: gone when the process ends"
+        )),
+        StateBackend::RocksDb {
+            folder,
+            memory_bytes_max,
+            remote,
+        } => {
+            remote_url = remote.as_ref().map(|remote| remote.url.as_str());
+            lines.push(format!(
+                "state in {}, {memory} of it in memory, {} for RocksDB",
+                folder.display(),
+                show_bytes(*memory_bytes_max as u64)
+            ));
+        }
+    }
+    lines.push(format!(
+        "a checkpoint every {}, the last {} kept · {}",
+        show_ms(state.interval_ms as i64),
+        state.keep,
+        match state.delivery {
+            Delivery::ExactlyOnce => "exactly once: rows come out with their checkpoint",
+            Delivery::AtLeastOnce => "at least once: rows come out at once",
+        }
+    ));
+    lines.extend(remote_url.map(|url| format!("checkpoints are copied to {url}")));
+    lines
+}
+
+fn restart_line(restart: RestartPlan) -> String {
+    match restart {
+        RestartPlan::Never => "a failure ends it".to_owned(),
+        RestartPlan::After {
+            delay_ms,
+            delay_ms_max,
+            failures_max,
+            within_ms,
+            ..
+        } => {
+            let mut delay = show_ms(delay_ms as i64);
+            if delay_ms_max > delay_ms {
+                delay = format!("{delay}, up to {}", show_ms(delay_ms_max as i64));
+            }
+            let failures = match failures_max {
+                1 => "1 failure".to_owned(),
+                count => format!("{count} failures"),
+            };
+            format!(
+                "restarted {delay} after a failure, given up after {failures} within {}",
+                show_ms(within_ms as i64)
+            )
+        }
+    }
+}
+
 fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, OutPort)> {
     let mut readers = Vec::new();
     for (reader, node) in plan.nodes.iter().enumerate() {
@@ -191,7 +258,16 @@ fn kind(node: &Node) -> String {
 
 fn details(plan: &Plan, node: &Node) -> Vec<String> {
     match &node.kind {
-        NodeKind::Source(source) => source_details(node, source),
+        NodeKind::Source(source) => {
+            let mut details = source_details(node, source);
+            if plan.state.is_some() && !source.connector.is_replayable() {
+                details.push(
+                    "cannot be read again: rows since the last checkpoint are lost by a failure"
+                        .to_owned(),
+                );
+            }
+            details
+        }
         NodeKind::Transform(transform) => {
             let mut details = merged(plan, node);
             details.extend(operator_details(&transform.operator));
@@ -213,6 +289,12 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
                     details.push(format!("at most {rows} rows"));
                 }
                 _ => {}
+            }
+            if let Some(state) = &plan.state
+                && state.delivery == Delivery::ExactlyOnce
+                && sink.connector.delivery() == Delivery::AtLeastOnce
+            {
+                details.push("at least once: rows may come again after a failure".to_owned());
             }
             details
         }

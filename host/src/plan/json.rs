@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     AggregatePlan, Edge, EventTime, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
-    SinkConnector, SourceConnector, SourcePlan, Window,
+    RestartPlan, SinkConnector, SourceConnector, SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::logic::Value;
 use crate::schema::Schema;
@@ -19,8 +19,54 @@ pub fn to_json(plan: &Plan) -> Json {
         "parallelism": plan.parallelism,
         "batch_rows": plan.batch_rows,
         "dead_letters": plan.dead_letters,
+        "state": plan.state.as_ref().map(state_json),
+        "restart": restart_json(plan.restart),
         "nodes": nodes.map(|(node, tasks)| node_json(plan, node, tasks)).collect::<Vec<_>>(),
     })
+}
+
+fn state_json(state: &StatePlan) -> Json {
+    let backend = match &state.backend {
+        StateBackend::Memory => json!("memory"),
+        StateBackend::RocksDb {
+            folder,
+            memory_bytes_max,
+            remote,
+        } => json!({
+            "rocksdb": {
+                "folder": folder,
+                "memory_bytes_max": memory_bytes_max,
+                // Without the options, which may be secrets.
+                "upload": remote.as_ref().map(|remote| &remote.url),
+            },
+        }),
+    };
+    json!({
+        "backend": backend,
+        "memory_bytes_max": state.memory_bytes_max,
+        "interval_ms": state.interval_ms,
+        "keep": state.keep,
+        "delivery": state.delivery.name(),
+    })
+}
+
+fn restart_json(restart: RestartPlan) -> Json {
+    match restart {
+        RestartPlan::Never => json!("never"),
+        RestartPlan::After {
+            delay_ms,
+            delay_ms_max,
+            factor,
+            failures_max,
+            within_ms,
+        } => json!({
+            "delay_ms": delay_ms,
+            "delay_ms_max": delay_ms_max,
+            "factor": factor,
+            "failures_max": failures_max,
+            "within_ms": within_ms,
+        }),
+    }
 }
 
 fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
@@ -92,6 +138,7 @@ fn source_json(node: &Node, source: &SourcePlan) -> Json {
         EventTime::Ingestion => None,
     };
     let time = json!({
+        "is_replayable": source.connector.is_replayable(),
         "event_time": event_time.map(|field| field.name.as_str()),
         "out_of_orderness_ms": source.out_of_orderness_ms,
         "idle_after_ms": source.idle_after_ms,
@@ -153,7 +200,7 @@ fn window_json(window: Window) -> Json {
 }
 
 fn sink_json(connector: &SinkConnector) -> Json {
-    match connector {
+    let mut json = match connector {
         SinkConnector::File { path, format } => json!({
             "connector": "file",
             "path": path,
@@ -164,7 +211,12 @@ fn sink_json(connector: &SinkConnector) -> Json {
         }
         SinkConnector::Blackhole => json!({ "connector": "blackhole" }),
         SinkConnector::Memory(_) => json!({ "connector": "memory" }),
-    }
+    };
+    merge(
+        &mut json,
+        json!({ "delivery": connector.delivery().name() }),
+    );
+    json
 }
 
 fn policy_json(policy: OnError) -> Json {

@@ -7,3 +7,4 @@ mod flow;
 mod mistakes;
 mod random;
 mod reading;
+mod state;

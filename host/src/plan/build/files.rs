@@ -27,7 +27,12 @@ struct Use {
 
 enum Target {
     File(PathBuf),
-    Pattern { folder: PathBuf, pattern: String },
+    /// With all that is in it.
+    Folder(PathBuf),
+    Pattern {
+        folder: PathBuf,
+        pattern: String,
+    },
 }
 
 /// What the dead letters do with their file.
@@ -57,6 +62,11 @@ impl Files {
 
     pub fn writes(&mut self, user: User, path: &Path) {
         self.push(user, Target::File(identity(path)), true);
+    }
+
+    /// Nobody else writes anything in the folder.
+    pub fn has(&mut self, user: User, folder: &Path) {
+        self.push(user, Target::Folder(identity(folder)), false);
     }
 
     fn push(&mut self, user: User, target: Target, writes: bool) {
@@ -91,6 +101,7 @@ impl Target {
     fn covers(&self, path: &Path) -> bool {
         match self {
             Target::File(file) => file == path,
+            Target::Folder(folder) => path.starts_with(folder),
             Target::Pattern { folder, pattern } => {
                 let name = path.file_name().and_then(|name| name.to_str());
                 path.parent() == Some(folder)

@@ -175,6 +175,8 @@ fn the_plan_for_programs() {
             "name",
             "nodes",
             "parallelism",
+            "restart",
+            "state",
         ]
     "#]]
     .assert_debug_eq(&keys);

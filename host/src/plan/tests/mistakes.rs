@@ -85,6 +85,11 @@ fn files() {
 }
 
 #[test]
+fn state() {
+    check(expect_file!["mistakes/state.md"]);
+}
+
+#[test]
 fn warnings() {
     check(expect_file!["mistakes/warnings.md"]);
 }

@@ -52,6 +52,9 @@ const PIECES: &[&str] = &[
     "true",
     "[[sinks]]",
     "[sources.actions]",
+    "[state]",
+    "[checkpoints]",
+    "[restart]",
 ];
 
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(folder);

@@ -1,0 +1,471 @@
+//! Copies of checkpoints in an object store, from which a host without the
+//! data folder can go on.
+//!
+//! | under `URL/PIPELINE/` | |
+//! |---|---|
+//! | `files/CHECKSUM-BYTES` | A file of checkpoints, by its content: what is there is not sent again. |
+//! | `checkpoints/ID` | A manifest, written when all its files are there. |
+//!
+//! The local checkpoint is what counts: an upload that fails is told and tried
+//! again, and holds up nothing.
+
+/// Uploads beside the running pipeline.
+mod uploader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use object_store::aws::AmazonS3ConfigKey;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Location;
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Mutex;
+
+pub use self::uploader::Uploader;
+use super::checksum::Checksum;
+use super::manifest::{FileManifest, Manifest};
+use super::snapshot::CheckpointId;
+use super::storage::{Archive, CheckpointInfo, FolderStorage, Storage, StorageError};
+use crate::plan::RemotePlan;
+
+/// How much of a file is in memory at once.
+const PART_BYTES: usize = 8 << 20;
+
+/// The checkpoints of one pipeline in an object store.
+pub struct RemoteStore {
+    store: Arc<dyn ObjectStore>,
+    /// The pipeline's part of it.
+    root: Location,
+    /// For messages.
+    url: String,
+    /// Names of the files that are there, once they have been listed. Locked
+    /// while they may change: one upload or removal at a time.
+    files: Mutex<Option<HashSet<String>>>,
+}
+
+/// What an upload has sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uploaded {
+    pub files: usize,
+    pub bytes: u64,
+    /// Files that were there already.
+    pub files_shared: usize,
+}
+
+/// Says what is wrong with the URL or an option, as far as that shows without
+/// asking the store.
+pub fn check(plan: &RemotePlan) -> Result<(), String> {
+    connect(plan).map(drop)
+}
+
+impl RemoteStore {
+    /// Nothing is sent yet.
+    pub fn new(plan: &RemotePlan, pipeline: &str) -> Result<RemoteStore, StorageError> {
+        let (store, path) = connect(plan).map_err(|problem| {
+            StorageError::Other(format!(
+                "cannot use the object store {}: {problem}",
+                plan.url
+            ))
+        })?;
+        Ok(RemoteStore {
+            store,
+            root: path.join(pipeline),
+            url: plan.url.clone(),
+            files: Mutex::new(None),
+        })
+    }
+
+    /// Oldest first. A checkpoint is damaged if its manifest is, or lacks a file.
+    pub async fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let files = self.files_there().await?;
+        let mut list = Vec::new();
+        for id in self.ids().await? {
+            let (manifest, damage) = match self.manifest(id).await {
+                Ok(manifest) => {
+                    let lost = manifest
+                        .files
+                        .iter()
+                        .find(|file| !files.contains(&object_name(file)));
+                    let damage = lost.map(|file| format!("{} is missing", file.name));
+                    (manifest, damage)
+                }
+                Err(StorageError::Missing { .. }) => continue,
+                Err(StorageError::Damaged { message, .. }) => {
+                    let manifest = Manifest {
+                        id,
+                        ..Manifest::default()
+                    };
+                    (manifest, Some(message))
+                }
+                Err(error) => return Err(error),
+            };
+            list.push(CheckpointInfo {
+                id,
+                name: manifest.name,
+                created_ms: manifest.created_ms,
+                is_transactional: manifest.is_transactional,
+                bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+                damage,
+            });
+        }
+        Ok(list)
+    }
+
+    /// What a checkpoint says.
+    pub async fn manifest(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
+        let location = self.manifest_location(id);
+        let got = match self.store.get(&location).await {
+            Ok(got) => got.bytes().await,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(StorageError::Missing {
+                    id,
+                    place: self.url.clone(),
+                });
+            }
+            Err(cause) => Err(cause),
+        };
+        let bytes = got.map_err(|cause| self.trouble("read", &location, &cause))?;
+        let damaged = |message: String| StorageError::Damaged {
+            id,
+            message: format!("{location} in {}: {message}", self.url),
+        };
+        let manifest =
+            Manifest::decode(&bytes).map_err(|error| damaged(format!("the manifest: {error}")))?;
+        if manifest.id != id {
+            return Err(damaged(format!("it is that of checkpoint {}", manifest.id)));
+        }
+        Ok(manifest)
+    }
+
+    /// Copies a checkpoint: the files that are not there, then the manifest.
+    /// It may be dropped locally meanwhile.
+    pub async fn upload(
+        &self,
+        archive: &Archive,
+        id: CheckpointId,
+    ) -> Result<Uploaded, StorageError> {
+        let mut known = self.files.lock().await;
+        let known = match &mut *known {
+            Some(known) => known,
+            none => none.insert(self.list_files().await?),
+        };
+        let held = archive.hold(id)?;
+        let mut uploaded = Uploaded::default();
+        for file in &held.manifest.files {
+            let name = object_name(file);
+            if known.contains(&name) {
+                uploaded.files_shared += 1;
+                continue;
+            }
+            self.send(id, &held.folder.join(&file.name), file).await?;
+            known.insert(name);
+            uploaded.files += 1;
+            uploaded.bytes += file.bytes;
+        }
+        let location = self.manifest_location(id);
+        let payload = PutPayload::from(held.manifest.encode());
+        let put = self.store.put(&location, payload).await;
+        put.map_err(|cause| self.trouble("write", &location, &cause))?;
+        Ok(uploaded)
+    }
+
+    /// Fetches a checkpoint into the data folder, in place of what may be left
+    /// of it there.
+    pub async fn download(
+        &self,
+        archive: &Archive,
+        id: CheckpointId,
+    ) -> Result<Manifest, StorageError> {
+        let manifest = self.manifest(id).await?;
+        let draft = archive.draft(id)?;
+        std::fs::create_dir_all(&draft.folder).map_err(|cause| StorageError::Io {
+            what: format!("cannot make the folder {}", draft.folder.display()),
+            cause,
+        })?;
+        for file in &manifest.files {
+            self.fetch(id, file, &draft.folder.join(&file.name)).await?;
+        }
+        draft.publish(&manifest)?;
+        Ok(manifest)
+    }
+
+    /// What can be restored from here and from the copies together, oldest
+    /// first. Of a checkpoint that is in both, the local one counts while it is
+    /// whole.
+    pub async fn list_with(
+        &self,
+        local: Vec<CheckpointInfo>,
+    ) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let mut list: BTreeMap<CheckpointId, CheckpointInfo> = BTreeMap::new();
+        for info in self.list().await?.into_iter().chain(local) {
+            match list.get(&info.id) {
+                Some(copy) if copy.damage.is_none() && info.damage.is_some() => {}
+                _ => drop(list.insert(info.id, info)),
+            }
+        }
+        Ok(list.into_values().collect())
+    }
+
+    /// Restores a checkpoint, after fetching it if it is missing or damaged here.
+    pub async fn restore(
+        &self,
+        storage: Arc<FolderStorage>,
+        id: CheckpointId,
+    ) -> Result<Manifest, StorageError> {
+        match restore(storage.clone(), id).await {
+            Err(error @ (StorageError::Missing { .. } | StorageError::Damaged { .. })) => {
+                tracing::warn!("{error}: it is fetched from {}", self.url);
+                self.download(storage.archive(), id).await?;
+                restore(storage, id).await
+            }
+            restored => restored,
+        }
+    }
+
+    /// Drops all but the newest `keep` checkpoints and the savepoints, and the
+    /// files that no manifest names any more. Tells what was dropped.
+    pub async fn prune(&self, keep: usize) -> Result<Vec<CheckpointId>, StorageError> {
+        let mut known = self.files.lock().await;
+        let ids = self.ids().await?;
+        let mut manifests = Vec::new();
+        for &id in &ids {
+            // What a manifest that cannot be read names is not known, so
+            // nothing is removed then.
+            manifests.push(self.manifest(id).await?);
+        }
+        let unnamed = manifests.iter().filter(|manifest| manifest.name.is_none());
+        let unnamed: Vec<CheckpointId> = unnamed.map(|manifest| manifest.id).collect();
+        let dropped = unnamed[..unnamed.len().saturating_sub(keep)].to_vec();
+        for &id in &dropped {
+            self.remove(&self.manifest_location(id)).await?;
+        }
+        manifests.retain(|manifest| !dropped.contains(&manifest.id));
+        let named = manifests.iter().flat_map(|manifest| &manifest.files);
+        let named: HashSet<String> = named.map(object_name).collect();
+        for name in self.list_files().await? {
+            if !named.contains(&name) {
+                self.remove(&self.file_location(&name)).await?;
+            }
+        }
+        *known = Some(named);
+        Ok(dropped)
+    }
+
+    async fn send(
+        &self,
+        id: CheckpointId,
+        path: &std::path::Path,
+        file: &FileManifest,
+    ) -> Result<(), StorageError> {
+        let unreadable = |cause| StorageError::Io {
+            what: format!("cannot read {}", path.display()),
+            cause,
+        };
+        let location = self.file_location(&object_name(file));
+        let mut reading = tokio::fs::File::open(path).await.map_err(unreadable)?;
+        let mut checksum = Checksum::new();
+        let mut part = read_part(&mut reading, &mut checksum)
+            .await
+            .map_err(unreadable)?;
+        // A changed file is not spread.
+        let check = |checksum: &Checksum| match checksum.show() == file.checksum {
+            true => Ok(()),
+            false => Err(StorageError::Damaged {
+                id,
+                message: format!("{}: its content has changed", file.name),
+            }),
+        };
+        if part.len() < PART_BYTES {
+            check(&checksum)?;
+            let put = self.store.put(&location, part.into()).await;
+            put.map_err(|cause| self.trouble("write", &location, &cause))?;
+            return Ok(());
+        }
+        let failed = |cause| self.trouble("write", &location, &cause);
+        let mut upload = self.store.put_multipart(&location).await.map_err(failed)?;
+        let sent = async {
+            while !part.is_empty() {
+                upload.put_part(part.into()).await.map_err(failed)?;
+                part = read_part(&mut reading, &mut checksum)
+                    .await
+                    .map_err(unreadable)?;
+            }
+            check(&checksum)
+        };
+        if let Err(error) = sent.await {
+            // What the store keeps of it is its own to clean up.
+            let _ = upload.abort().await;
+            return Err(error);
+        }
+        upload.complete().await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        id: CheckpointId,
+        file: &FileManifest,
+        path: &std::path::Path,
+    ) -> Result<(), StorageError> {
+        let location = self.file_location(&object_name(file));
+        let damaged = |message: &str| StorageError::Damaged {
+            id,
+            message: format!("{} ({location} in {}) {message}", file.name, self.url),
+        };
+        let unwritable = |cause| StorageError::Io {
+            what: format!("cannot write {}", path.display()),
+            cause,
+        };
+        let mut checksum = Checksum::new();
+        let mut writing = tokio::fs::File::create(path).await.map_err(unwritable)?;
+        let meta = match self.store.head(&location).await {
+            Ok(meta) => meta,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("is missing")),
+            Err(cause) => return Err(self.trouble("read", &location, &cause)),
+        };
+        if meta.size != file.bytes {
+            let lengths = format!("has {} bytes instead of {}", meta.size, file.bytes);
+            return Err(damaged(&lengths));
+        }
+        let mut from = 0;
+        while from < file.bytes {
+            let to = file.bytes.min(from + PART_BYTES as u64);
+            let got = self.store.get_range(&location, from..to).await;
+            let part = got.map_err(|cause| self.trouble("read", &location, &cause))?;
+            checksum.add(&part);
+            writing.write_all(&part).await.map_err(unwritable)?;
+            from = to;
+        }
+        if checksum.show() != file.checksum {
+            return Err(damaged("has another checksum: its content has changed"));
+        }
+        writing.sync_all().await.map_err(unwritable)
+    }
+
+    /// Numbers of the checkpoints, oldest first.
+    async fn ids(&self) -> Result<Vec<CheckpointId>, StorageError> {
+        let names = self.list_folder("checkpoints").await?;
+        let mut ids: Vec<CheckpointId> = names
+            .iter()
+            .filter_map(|(name, _)| name.parse().ok())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    async fn files_there(&self) -> Result<HashSet<String>, StorageError> {
+        let _no_change = self.files.lock().await;
+        self.list_files().await
+    }
+
+    /// Files whose size is not the one in their name were cut off.
+    async fn list_files(&self) -> Result<HashSet<String>, StorageError> {
+        let files = self.list_folder("files").await?;
+        let whole = files
+            .into_iter()
+            .filter(|(name, bytes)| name.ends_with(&format!("-{bytes}")));
+        Ok(whole.map(|(name, _)| name).collect())
+    }
+
+    /// Names and sizes.
+    async fn list_folder(&self, folder: &str) -> Result<Vec<(String, u64)>, StorageError> {
+        let location = self.root.clone().join(folder);
+        let listed = self.store.list_with_delimiter(Some(&location)).await;
+        let objects = match listed {
+            Ok(listed) => listed.objects,
+            Err(object_store::Error::NotFound { .. }) => Vec::new(),
+            Err(cause) => return Err(self.trouble("list", &location, &cause)),
+        };
+        let named = objects.into_iter().filter_map(|object| {
+            let name = object.location.filename()?.to_owned();
+            Some((name, object.size))
+        });
+        Ok(named.collect())
+    }
+
+    async fn remove(&self, location: &Location) -> Result<(), StorageError> {
+        match self.store.delete(location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(cause) => Err(self.trouble("remove", location, &cause)),
+        }
+    }
+
+    fn manifest_location(&self, id: CheckpointId) -> Location {
+        self.root.clone().join("checkpoints").join(id.to_string())
+    }
+
+    fn file_location(&self, name: &str) -> Location {
+        self.root.clone().join("files").join(name)
+    }
+
+    fn trouble(
+        &self,
+        what: &str,
+        location: &Location,
+        cause: &object_store::Error,
+    ) -> StorageError {
+        StorageError::Other(format!(
+            "cannot {what} {location} in the object store {}: {cause}",
+            self.url
+        ))
+    }
+}
+
+async fn restore(storage: Arc<FolderStorage>, id: CheckpointId) -> Result<Manifest, StorageError> {
+    let restored = tokio::task::spawn_blocking(move || storage.restore(id)).await;
+    restored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// By its content, whatever it is called in a checkpoint.
+fn object_name(file: &FileManifest) -> String {
+    format!("{}-{}", file.checksum, file.bytes)
+}
+
+/// The next part of a file; a shorter one is the last.
+async fn read_part(
+    file: &mut tokio::fs::File,
+    checksum: &mut Checksum,
+) -> std::io::Result<Vec<u8>> {
+    let mut part = Vec::new();
+    file.take(PART_BYTES as u64).read_to_end(&mut part).await?;
+    checksum.add(&part);
+    Ok(part)
+}
+
+fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String> {
+    let url = parsed(&plan.url)?;
+    let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| error.to_string())?;
+    let path = Location::parse(path).map_err(|error| error.to_string())?;
+    match scheme {
+        ObjectStoreScheme::Local => {
+            if let Some((option, _)) = plan.options.first() {
+                return Err(format!("a folder has no options, and `{option}` is given"));
+            }
+            // As durable as the data folder.
+            Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), path))
+        }
+        ObjectStoreScheme::AmazonS3 => {
+            for (option, _) in &plan.options {
+                let known: Result<AmazonS3ConfigKey, String> = parsed(option);
+                known.map_err(|_| format!("`{option}` is not an option of S3"))?;
+            }
+            // Keys are better kept in the environment than in a file.
+            let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
+            let environment = environment.map(|(name, value)| (name.to_ascii_lowercase(), value));
+            let options = environment.chain(plan.options.iter().cloned());
+            let (store, path) =
+                object_store::parse_url_opts(&url, options).map_err(|error| error.to_string())?;
+            Ok((Arc::from(store), path))
+        }
+        _ => Err("only `file://` and `s3://` are known".to_owned()),
+    }
+}
+
+/// As the type that is wanted where this is used.
+fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}

@@ -1,0 +1,297 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::checkpoint::snapshot::Changes;
+
+const MEMORY: usize = 8 << 20;
+const NONE: [CheckpointId; 0] = [];
+
+/// A data folder, and a folder that stands for an object store.
+struct Place {
+    data: tempfile::TempDir,
+    remote: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = || tempfile::tempdir().expect("a temporary folder");
+        Place {
+            data: folder(),
+            remote: folder(),
+        }
+    }
+
+    fn storage(&self) -> FolderStorage {
+        FolderStorage::open(self.data.path(), MEMORY).expect("a storage")
+    }
+
+    fn remote(&self) -> RemoteStore {
+        RemoteStore::new(&plan(self.remote.path()), "shop").expect("an object store")
+    }
+
+    /// Paths below the pipeline's folder.
+    fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        let folder = self.remote.path().join("shop").join(folder);
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        paths.sort();
+        paths
+    }
+}
+
+fn plan(folder: &Path) -> RemotePlan {
+    RemotePlan {
+        url: format!("file://{}", folder.display()),
+        options: Vec::new(),
+    }
+}
+
+fn write(storage: &FolderStorage, id: CheckpointId, name: Option<&str>, rows: &[(&str, &str)]) {
+    let mut changes = Changes::default();
+    for (key, value) in rows {
+        changes.put(
+            |bytes| bytes.extend(key.as_bytes()),
+            |bytes| bytes.extend(value.as_bytes()),
+        );
+    }
+    let manifest = Manifest {
+        id,
+        name: name.map(str::to_owned),
+        created_ms: 1_000,
+        pipeline: "shop".into(),
+        ..Manifest::default()
+    };
+    storage
+        .write(manifest, vec![changes])
+        .expect("a checkpoint");
+}
+
+fn value(storage: &FolderStorage, key: &str) -> Option<String> {
+    let values = storage.get_many(&[key.as_bytes()]).expect("values");
+    let value = values.into_iter().next().flatten()?;
+    String::from_utf8(value).ok()
+}
+
+fn ids(list: &[CheckpointInfo]) -> Vec<CheckpointId> {
+    list.iter().map(|info| info.id).collect()
+}
+
+#[tokio::test]
+async fn only_new_files_are_sent() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    write(&storage, 1, None, &[("a", "1")]);
+    let first = remote.upload(storage.archive(), 1).await.expect("upload");
+    assert_eq!(first.files_shared, 0);
+    assert_eq!(place.objects("files").len(), first.files);
+
+    write(&storage, 2, None, &[("b", "2")]);
+    let second = remote.upload(storage.archive(), 2).await.expect("upload");
+    assert!(second.files_shared >= 1, "the first table was sent again");
+    assert_eq!(place.objects("files").len(), first.files + second.files);
+
+    // Another process does not know what is there, and looks.
+    let again = place.remote();
+    let third = again.upload(storage.archive(), 2).await.expect("upload");
+    assert_eq!((third.files, third.bytes), (0, 0));
+    assert_eq!(ids(&again.list().await.expect("a list")), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_host_without_the_folder_goes_on_from_the_copy() {
+    let place = Place::new();
+    let storage = place.storage();
+    write(&storage, 7, Some("sale"), &[("a", "1"), ("b", "1")]);
+    let remote = place.remote();
+    remote.upload(storage.archive(), 7).await.expect("upload");
+    let written = storage.archive().manifest(7).expect("a manifest");
+    drop(storage);
+
+    let elsewhere = Place {
+        data: tempfile::tempdir().expect("a temporary folder"),
+        ..place
+    };
+    let storage = elsewhere.storage();
+    assert_eq!(ids(&storage.list().expect("a list")), NONE);
+    let manifest = remote
+        .download(storage.archive(), 7)
+        .await
+        .expect("a download");
+    assert_eq!(manifest, written);
+    storage.restore(7).expect("checkpoint 7");
+    assert_eq!(value(&storage, "b").as_deref(), Some("1"));
+    assert!(matches!(
+        remote.download(storage.archive(), 8).await,
+        Err(StorageError::Missing { id: 8, .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_replaced_by_its_copy() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    write(&storage, 1, None, &[("a", "1")]);
+    remote.upload(storage.archive(), 1).await.expect("upload");
+    write(&storage, 2, None, &[("a", "2")]);
+    let folder = storage.archive().path(1);
+    fs::remove_file(folder.join("CURRENT")).expect("a file to remove");
+    let list = storage.list().expect("a list");
+    assert!(list[0].damage.is_some());
+    let list = remote.list_with(list).await.expect("a list");
+    assert_eq!(ids(&list), [1, 2]);
+    assert!(list.iter().all(|info| info.damage.is_none()));
+    let storage = Arc::new(storage);
+    let manifest = remote.restore(storage.clone(), 1).await;
+    assert_eq!(manifest.expect("the copy").id, 1);
+    assert_eq!(value(&storage, "a").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn damaged_objects_are_found() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    write(&storage, 1, None, &[("a", "1")]);
+    remote.upload(storage.archive(), 1).await.expect("upload");
+    let objects = place.objects("files").into_iter();
+    let size = |path: &PathBuf| fs::metadata(path).expect("an object").len();
+    let object = objects.max_by_key(size).expect("an object");
+    let bytes = fs::read(&object).expect("an object");
+
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    fs::write(&object, flipped).expect("a changed object");
+    let said = refused(&remote, storage.archive()).await;
+    assert!(said.contains("its content has changed"), "{said}");
+
+    fs::write(&object, &bytes[1..]).expect("a shorter object");
+    let said = refused(&remote, storage.archive()).await;
+    assert!(said.contains(" bytes instead of "), "{said}");
+
+    fs::remove_file(&object).expect("an object to remove");
+    let said = refused(&remote, storage.archive()).await;
+    assert!(said.contains("is missing"), "{said}");
+    let list = remote.list().await.expect("a list");
+    let damage = list[0].damage.as_deref().unwrap_or_default();
+    assert!(damage.ends_with("is missing"), "{damage}");
+    storage.restore(1).expect("the local one is as it was");
+
+    // What is not whole there is sent again.
+    let sent = place.remote().upload(storage.archive(), 1).await;
+    assert_eq!(sent.expect("upload").files, 1);
+    remote
+        .download(storage.archive(), 1)
+        .await
+        .expect("a download");
+}
+
+async fn refused(remote: &RemoteStore, archive: &Archive) -> String {
+    let refused = remote.download(archive, 1).await;
+    let error = refused.expect_err("a damaged object");
+    assert!(matches!(error, StorageError::Damaged { id: 1, .. }));
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_changed_file_is_not_spread() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    write(&storage, 1, None, &[("a", "1")]);
+    let path = storage.archive().path(1).join("CURRENT");
+    let mut bytes = fs::read(&path).expect("a file");
+    bytes[0] ^= 1;
+    fs::write(&path, bytes).expect("a changed file");
+    let refused = remote.upload(storage.archive(), 1).await;
+    assert!(matches!(refused, Err(StorageError::Damaged { id: 1, .. })));
+    assert_eq!(ids(&remote.list().await.expect("a list")), NONE);
+}
+
+#[tokio::test]
+async fn what_kept_checkpoints_name_stays() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    for id in 1..=6 {
+        let name = (id == 2).then_some("sale");
+        let value = id.to_string();
+        write(&storage, id, name, &[("a", &value), (&value, "x")]);
+        remote.upload(storage.archive(), id).await.expect("upload");
+    }
+    assert_eq!(remote.prune(2).await.expect("dropped"), [1, 3, 4]);
+    let list = remote.list().await.expect("a list");
+    assert_eq!(ids(&list), [2, 5, 6]);
+    assert!(list.iter().all(|info| info.damage.is_none()));
+    let mut named = HashSet::new();
+    for id in [2, 5, 6] {
+        remote
+            .download(storage.archive(), id)
+            .await
+            .expect("a download");
+        storage.restore(id).expect("the copy");
+        assert_eq!(value(&storage, "a"), Some(id.to_string()));
+        let manifest = remote.manifest(id).await.expect("a manifest");
+        named.extend(manifest.files.iter().map(object_name));
+    }
+    assert_eq!(place.objects("files").len(), named.len());
+    assert_eq!(remote.prune(2).await.expect("nothing to drop"), NONE);
+}
+
+#[tokio::test]
+async fn nothing_is_removed_while_a_manifest_cannot_be_read() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    for id in 1..=3 {
+        write(&storage, id, None, &[("a", &id.to_string())]);
+        remote.upload(storage.archive(), id).await.expect("upload");
+    }
+    let files = place.objects("files");
+    fs::write(&place.objects("checkpoints")[1], "half").expect("a changed object");
+    assert!(remote.prune(1).await.is_err());
+    assert_eq!(place.objects("files"), files);
+    assert_eq!(place.objects("checkpoints").len(), 3);
+}
+
+#[tokio::test]
+async fn uploads_go_on_beside_and_are_tried_again() {
+    let place = Place::new();
+    let storage = place.storage();
+    // Nothing can be written there.
+    let root = place.remote.path().join("shop");
+    fs::write(&root, "").expect("a file");
+    let uploader = Uploader::start(Arc::new(place.remote()), storage.archive().clone(), 2);
+    write(&storage, 1, Some("sale"), &[("a", "1")]);
+    uploader.want(1, true);
+    for id in 2..=5 {
+        write(&storage, id, None, &[("a", &id.to_string())]);
+        uploader.want(id, false);
+    }
+    assert!(!uploader.finish(Duration::from_millis(100)).await);
+    fs::remove_file(&root).expect("a file to remove");
+    assert!(uploader.finish(Duration::from_secs(20)).await, "not there");
+    let list = place.remote().list().await.expect("a list");
+    assert_eq!(ids(&list), [1, 5], "the newest, and the savepoint");
+}
+
+#[test]
+fn a_url_that_cannot_be_used_says_why() {
+    let said = |url: &str, options: &[(&str, &str)]| {
+        let options = options.iter();
+        let plan = RemotePlan {
+            url: url.into(),
+            options: options.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        };
+        check(&plan).err().unwrap_or_default()
+    };
+    assert_eq!(said("file:///mnt/checkpoints", &[]), "");
+    assert_eq!(
+        said("s3://bucket/prefix", &[("region", "eu-central-1")]),
+        ""
+    );
+    assert!(said("checkpoints", &[]).contains("relative URL"));
+    assert!(said("memory:///", &[]).contains("only `file://` and `s3://`"));
+    assert!(said("file:///mnt", &[("region", "x")]).contains("`region`"));
+    assert!(said("s3://bucket", &[("regio", "x")]).contains("regio"));
+}

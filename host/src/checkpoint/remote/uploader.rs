@@ -1,0 +1,139 @@
+//! Uploads checkpoints as they come, beside the running pipeline: the newest,
+//! and every savepoint. What fails is said and tried again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::RemoteStore;
+use crate::checkpoint::snapshot::CheckpointId;
+use crate::checkpoint::storage::{Archive, StorageError};
+
+/// How long after a failure it is tried again, growing from the first to the last.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// A task that ends when this is dropped.
+pub struct Uploader {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    wanted: std::sync::Mutex<Wanted>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Wanted {
+    newest: Option<CheckpointId>,
+    savepoints: Vec<CheckpointId>,
+    is_uploading: bool,
+}
+
+impl Uploader {
+    /// Keeps `keep` checkpoints in the store, savepoints aside.
+    pub fn start(remote: Arc<RemoteStore>, archive: Archive, keep: usize) -> Uploader {
+        let shared = Arc::new(Shared {
+            wanted: std::sync::Mutex::default(),
+            changed: Notify::new(),
+        });
+        let task = tokio::spawn(run(shared.clone(), remote, archive, keep));
+        Uploader { shared, task }
+    }
+
+    /// Has a checkpoint uploaded that is durable here. One that is not on its
+    /// way yet when the next comes is left out, unless it is a savepoint.
+    pub fn want(&self, id: CheckpointId, is_savepoint: bool) {
+        self.shared.change(|wanted| match is_savepoint {
+            true => wanted.savepoints.push(id),
+            false => wanted.newest = Some(id),
+        });
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Waits until all that was wanted is there, for that long at most. Says
+    /// whether it is.
+    pub async fn finish(&self, at_most: Duration) -> bool {
+        let done = async {
+            loop {
+                let changed = self.shared.changed.notified();
+                if self.shared.change(|wanted| wanted.is_done()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(at_most, done).await.is_ok()
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut Wanted) -> T) -> T {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut wanted)
+    }
+}
+
+impl Wanted {
+    /// What is uploaded next. It stays wanted until it is there.
+    fn next(&mut self) -> Option<CheckpointId> {
+        let next = self.savepoints.first().copied().or(self.newest);
+        self.is_uploading = next.is_some();
+        next
+    }
+
+    fn ended(&mut self, id: CheckpointId) {
+        self.is_uploading = false;
+        self.savepoints.retain(|savepoint| *savepoint != id);
+        self.newest = self.newest.filter(|newest| *newest != id);
+    }
+
+    fn is_done(&mut self) -> bool {
+        !self.is_uploading && self.newest.is_none() && self.savepoints.is_empty()
+    }
+}
+
+async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, keep: usize) {
+    let mut retry = RETRY_MIN;
+    loop {
+        let changed = shared.changed.notified();
+        let Some(id) = shared.change(Wanted::next) else {
+            changed.await;
+            continue;
+        };
+        let done = match remote.upload(&archive, id).await {
+            Ok(_) => remote.prune(keep).await.map(drop),
+            // Dropped before its turn came; a newer one is wanted, or will be.
+            Err(StorageError::Missing { .. }) => Ok(()),
+            // Trying again does not mend it.
+            Err(error @ StorageError::Damaged { .. }) => {
+                tracing::error!("checkpoint {id} is not uploaded: {error}");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => {
+                retry = RETRY_MIN;
+                shared.change(|wanted| wanted.ended(id));
+                shared.changed.notify_waiters();
+            }
+            Err(error) => {
+                tracing::error!(
+                    "checkpoint {id} is not uploaded: {error}; it is tried again in {retry:.0?}"
+                );
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The checkpoints of a data folder, each a folder of files with a manifest
+//! that names them all. Knows nothing of what is in the files.
+//!
+//! A checkpoint is prepared under a hidden name and gets its own by one rename,
+//! and loses it by one before it is removed: under its number it is always
+//! whole. So reading needs no lock.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::trouble::io;
+use crate::checkpoint::checksum::Checksum;
+use crate::checkpoint::crash::{self, Place};
+use crate::checkpoint::manifest::{FileManifest, Manifest};
+use crate::checkpoint::snapshot::CheckpointId;
+use crate::checkpoint::storage::{CheckpointInfo, StorageError};
+
+/// The manifest's file, beside those that it names.
+const MANIFEST: &str = "sluicebox.manifest";
+/// How much of a file is read at once.
+const READ_BYTES: usize = 1 << 20;
+/// Reading is bound by the disk, or by two cores.
+const CHECK_THREADS: usize = 2;
+
+/// All checkpoints of a data folder.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    folder: PathBuf,
+}
+
+/// A checkpoint on its way.
+pub struct Draft {
+    archive: Archive,
+    id: CheckpointId,
+    /// Where its files go. Nothing is there yet.
+    pub folder: PathBuf,
+}
+
+/// A checkpoint whose files stay as long as this lives, whatever becomes of it.
+pub struct Held {
+    pub folder: PathBuf,
+    pub manifest: Manifest,
+}
+
+/// Sizes and checksums of files that never change, so that each is read once.
+pub type Known = HashMap<String, FileManifest>;
+
+impl Archive {
+    /// Of a pipeline's data folder. Nothing is read or made.
+    pub fn of(data: &Path) -> Archive {
+        Archive {
+            folder: data.join("checkpoints"),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the folder and removes what crashes have left over. For the owner
+    /// of the folder's lock.
+    pub fn open(&self) -> Result<(), StorageError> {
+        fs::create_dir_all(&self.folder)
+            .map_err(|cause| io("make the folder", &self.folder, cause))?;
+        for name in self.names()? {
+            if name.starts_with('.') {
+                remove(&self.folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Oldest first. Damage that shows without reading whole files is told.
+    pub fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let names = self.names()?;
+        let mut ids: Vec<CheckpointId> = names.iter().filter_map(|name| id_of(name)).collect();
+        ids.sort_unstable();
+        let mut list = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.manifest(id) {
+                Ok(manifest) => list.push(info(&manifest, self.check_sizes(&manifest).err())),
+                // Dropped meanwhile.
+                Err(StorageError::Missing { .. }) => {}
+                Err(error) => list.push(CheckpointInfo {
+                    id,
+                    name: None,
+                    created_ms: 0,
+                    is_transactional: false,
+                    bytes: 0,
+                    damage: Some(damage(error)),
+                }),
+            }
+        }
+        Ok(list)
+    }
+
+    pub fn contains(&self, id: CheckpointId) -> bool {
+        self.path(id).is_dir()
+    }
+
+    /// What a checkpoint says.
+    pub fn manifest(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
+        let folder = self.path(id);
+        let bytes = match fs::read(folder.join(MANIFEST)) {
+            Ok(bytes) => bytes,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                return Err(match folder.is_dir() {
+                    true => damaged(id, format!("its manifest ({MANIFEST}) is missing")),
+                    false => self.missing(id),
+                });
+            }
+            Err(cause) => return Err(damaged(id, format!("{MANIFEST} cannot be read: {cause}"))),
+        };
+        let manifest = Manifest::decode(&bytes)
+            .map_err(|error| damaged(id, format!("{MANIFEST}: {error}")))?;
+        if manifest.id != id {
+            let message = format!("{MANIFEST}: it is that of checkpoint {}", manifest.id);
+            return Err(damaged(id, message));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads all of a checkpoint's files and compares them with what its
+    /// manifest says.
+    pub fn verify(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
+        let manifest = self.manifest(id)?;
+        self.check_sizes(&manifest)?;
+        let folder = self.path(id);
+        let next = AtomicUsize::new(0);
+        let first_fault = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..CHECK_THREADS.min(manifest.files.len()) {
+                scope.spawn(|| {
+                    while let Some(file) = manifest.files.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        if let Err(message) = check_content(&folder, file) {
+                            next.store(manifest.files.len(), Ordering::Relaxed);
+                            let mut fault =
+                                first_fault.lock().unwrap_or_else(PoisonError::into_inner);
+                            fault.get_or_insert(message);
+                        }
+                    }
+                });
+            }
+        });
+        match first_fault
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            Some(message) => Err(damaged(id, message)),
+            None => Ok(manifest),
+        }
+    }
+
+    fn check_sizes(&self, manifest: &Manifest) -> Result<(), StorageError> {
+        let folder = self.path(manifest.id);
+        for file in &manifest.files {
+            check_size(&folder, file).map_err(|message| damaged(manifest.id, message))?;
+        }
+        Ok(())
+    }
+
+    /// Starts a checkpoint.
+    pub fn draft(&self, id: CheckpointId) -> Result<Draft, StorageError> {
+        let folder = self.folder.join(format!(".writing-{id}"));
+        remove(&folder)?;
+        Ok(Draft {
+            archive: self.clone(),
+            id,
+            folder,
+        })
+    }
+
+    /// Drops a checkpoint, damaged or not.
+    pub fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
+        match self.put_away(id)? {
+            Some(away) => remove(&away),
+            None => Err(self.missing(id)),
+        }
+    }
+
+    /// Keeps a checkpoint's files while they are used, though it may be dropped.
+    pub fn hold(&self, id: CheckpointId) -> Result<Held, StorageError> {
+        static HELD: AtomicU64 = AtomicU64::new(0);
+        let manifest = self.manifest(id)?;
+        let number = HELD.fetch_add(1, Ordering::Relaxed);
+        let held = Held {
+            folder: self.folder.join(format!(".held-{id}-{number}")),
+            manifest,
+        };
+        remove(&held.folder)?;
+        fs::create_dir(&held.folder).map_err(|cause| io("make the folder", &held.folder, cause))?;
+        for file in &held.manifest.files {
+            let from = self.path(id).join(&file.name);
+            link(&from, &held.folder.join(&file.name))?;
+        }
+        Ok(held)
+    }
+
+    pub fn path(&self, id: CheckpointId) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+
+    /// Takes a checkpoint's name away.
+    fn put_away(&self, id: CheckpointId) -> Result<Option<PathBuf>, StorageError> {
+        let from = self.path(id);
+        let away = self.folder.join(format!(".deleting-{id}"));
+        remove(&away)?;
+        match fs::rename(&from, &away) {
+            Ok(()) => Ok(Some(away)),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(io("drop the checkpoint", &from, cause)),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, StorageError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) => return Err(io("read the folder", &self.folder, cause)),
+        };
+        let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+        let names = names.map_err(|cause| io("read the folder", &self.folder, cause))?;
+        Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .collect())
+    }
+
+    fn missing(&self, id: CheckpointId) -> StorageError {
+        StorageError::Missing {
+            id,
+            place: self.folder.display().to_string(),
+        }
+    }
+}
+
+impl Draft {
+    /// Names all files in the manifest, writes it, and gives the checkpoint its
+    /// name. After this it outlives a loss of power.
+    pub fn finish(
+        self,
+        mut manifest: Manifest,
+        known: &mut Known,
+    ) -> Result<CheckpointInfo, StorageError> {
+        manifest.files = measure(&self.folder, known)?;
+        crash::point(Place::ManifestBefore);
+        self.publish(&manifest)
+    }
+
+    /// The same of a draft whose files are those that the manifest names.
+    pub fn publish(self, manifest: &Manifest) -> Result<CheckpointInfo, StorageError> {
+        let path = self.folder.join(MANIFEST);
+        File::create(&path)
+            .and_then(|mut file| {
+                file.write_all(&manifest.encode())?;
+                file.sync_all()
+            })
+            .map_err(|cause| io("write the manifest", &path, cause))?;
+        sync_folder(&self.folder)?;
+        crash::point(Place::ManifestAfter);
+        // One of the same number is that of a run which has not come as far.
+        let replaced = self.archive.put_away(self.id)?;
+        let name = self.archive.path(self.id);
+        fs::rename(&self.folder, &name).map_err(|cause| io("name the checkpoint", &name, cause))?;
+        sync_folder(&self.archive.folder)?;
+        if let Some(replaced) = replaced {
+            remove(&replaced)?;
+        }
+        Ok(info(manifest, None))
+    }
+}
+
+impl Drop for Draft {
+    /// Nothing is left of one that was not finished.
+    fn drop(&mut self) {
+        // Otherwise it is removed when the folder is opened again.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Otherwise it is removed when the folder is opened again.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A second name for a file, or a copy where the file system has no such thing.
+pub(super) fn link(from: &Path, to: &Path) -> Result<(), StorageError> {
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Err(io("link", from, cause)),
+        Err(_) => copy(from, to),
+    }
+}
+
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
+    let copied = fs::copy(from, to);
+    copied.map(drop).map_err(|cause| io("write", to, cause))
+}
+
+/// Removes a folder that may not be there.
+pub(super) fn remove(folder: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(io("remove", folder, cause)),
+        _ => Ok(()),
+    }
+}
+
+/// Sizes and checksums of a folder's files. Only those that are not known by
+/// their name are read.
+fn measure(folder: &Path, known: &mut Known) -> Result<Vec<FileManifest>, StorageError> {
+    let fail = |cause| io("read the folder", folder, cause);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let file = match known.get(&name) {
+            Some(file) => file.clone(),
+            None => {
+                let path = entry.path();
+                let (bytes, checksum) =
+                    read_through(&path).map_err(|cause| io("read", &path, cause))?;
+                FileManifest {
+                    name,
+                    bytes,
+                    checksum,
+                }
+            }
+        };
+        files.push(file);
+    }
+    files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    // Others are copied anew for each checkpoint under the same names.
+    *known = files
+        .iter()
+        .filter(|file| is_immutable(&file.name))
+        .map(|file| (file.name.clone(), file.clone()))
+        .collect();
+    Ok(files)
+}
+
+/// Whether a file of this name never changes, so that checkpoints may share it.
+pub fn is_immutable(name: &str) -> bool {
+    name.ends_with(".sst")
+}
+
+fn check_size(folder: &Path, file: &FileManifest) -> Result<(), String> {
+    let name = &file.name;
+    match fs::metadata(folder.join(name)) {
+        Ok(found) if found.len() == file.bytes => Ok(()),
+        Ok(found) => Err(format!(
+            "{name} has {} bytes instead of {}",
+            found.len(),
+            file.bytes
+        )),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Err(format!("{name} is missing")),
+        Err(cause) => Err(format!("{name} cannot be read: {cause}")),
+    }
+}
+
+fn check_content(folder: &Path, file: &FileManifest) -> Result<(), String> {
+    let name = &file.name;
+    let (bytes, checksum) = read_through(&folder.join(name))
+        .map_err(|cause| format!("{name} cannot be read: {cause}"))?;
+    if bytes != file.bytes {
+        return Err(format!(
+            "{name} has {bytes} bytes instead of {}",
+            file.bytes
+        ));
+    }
+    if checksum != file.checksum {
+        return Err(format!(
+            "{name} has the checksum {checksum} instead of {}: its content has changed",
+            file.checksum
+        ));
+    }
+    Ok(())
+}
+
+/// Size and checksum of a file.
+fn read_through(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let mut checksum = Checksum::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, checksum.show())),
+            Ok(read) => {
+                checksum.add(&buffer[..read]);
+                bytes += read as u64;
+            }
+            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StorageError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|cause| io("make durable the folder", folder, cause))
+}
+
+fn info(manifest: &Manifest, damage_found: Option<StorageError>) -> CheckpointInfo {
+    CheckpointInfo {
+        id: manifest.id,
+        name: manifest.name.clone(),
+        created_ms: manifest.created_ms,
+        is_transactional: manifest.is_transactional,
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        damage: damage_found.map(damage),
+    }
+}
+
+fn id_of(name: &str) -> Option<CheckpointId> {
+    let id: CheckpointId = name.parse().ok()?;
+    (id.to_string() == name).then_some(id)
+}
+
+fn damaged(id: CheckpointId, message: String) -> StorageError {
+    StorageError::Damaged { id, message }
+}
+
+/// What is wrong, without saying again which checkpoint.
+fn damage(error: StorageError) -> String {
+    match error {
+        StorageError::Damaged { message, .. } => message,
+        error => error.to_string(),
+    }
+}

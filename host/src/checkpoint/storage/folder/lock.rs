@@ -1,0 +1,68 @@
+//! Decides which process has a data folder: one at a time.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use super::trouble::io;
+use crate::checkpoint::storage::StorageError;
+
+const FILE: &str = "lock";
+
+/// Held as long as it lives; the system lets go of it when the process dies.
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, or says which process has it.
+    pub fn take(folder: &Path) -> Result<FolderLock, StorageError> {
+        let path = folder.join(FILE);
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let mut file = opened.map_err(|cause| io("open the lock", &path, cause))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(taken(folder, &mut file)),
+            Err(TryLockError::Error(cause)) => return Err(io("lock", &path, cause)),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(|cause| io("write the lock", &path, cause))?;
+        Ok(FolderLock { _file: file })
+    }
+
+    /// The process that has the folder now, if any, as far as it can be known.
+    pub fn owner(folder: &Path) -> Option<String> {
+        let mut file = File::open(folder.join(FILE)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(pid(&mut file)),
+            _ => None,
+        }
+    }
+}
+
+fn taken(folder: &Path, file: &mut File) -> StorageError {
+    StorageError::Other(format!(
+        "another host (process {}) keeps its state in {}: stop it, or give this pipeline a folder \
+         of its own by `path` in [state]",
+        pid(file),
+        folder.display()
+    ))
+}
+
+fn pid(file: &mut File) -> String {
+    let mut pid = String::new();
+    // Written right after the lock is taken, so it may be missing for a moment.
+    let _ = file.take(20).read_to_string(&mut pid);
+    match pid.trim() {
+        "" => "unknown".to_owned(),
+        pid => pid.to_owned(),
+    }
+}

@@ -1,0 +1,178 @@
+/// The same as memory, whatever is done.
+mod model;
+/// Files that are gone, short, or not what they were.
+mod damage;
+/// Crashes, full disks, other hosts.
+mod failure;
+/// How long things take; run by hand.
+mod measure;
+
+use super::*;
+
+const MEMORY: usize = 8 << 20;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn open(folder: &tempfile::TempDir) -> FolderStorage {
+    FolderStorage::open(folder.path(), MEMORY).expect("a storage")
+}
+
+fn manifest(id: CheckpointId) -> Manifest {
+    Manifest {
+        id,
+        created_ms: id as i64 * 1_000,
+        pipeline: "shop".into(),
+        ..Manifest::default()
+    }
+}
+
+fn puts<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Changes> {
+    let mut changes = Changes::default();
+    for (key, value) in rows {
+        changes.put(
+            |bytes| bytes.extend(key.as_bytes()),
+            |bytes| bytes.extend(value.as_bytes()),
+        );
+    }
+    vec![changes]
+}
+
+fn write(storage: &FolderStorage, id: CheckpointId, rows: &[(&str, &str)]) {
+    storage
+        .write(manifest(id), puts(rows.iter().copied()))
+        .expect("a checkpoint");
+}
+
+/// All current rows.
+fn rows(storage: &dyn Storage) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let scanned = storage.scan(b"", b"\xff\xff", &mut |key, value| {
+        rows.push((text(key), text(value)));
+        true
+    });
+    scanned.expect("rows");
+    rows
+}
+
+fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter()
+        .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn checkpoints_are_written_listed_restored_and_dropped() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1"), ("b", "1")]);
+    write(&storage, 2, &[("b", "2"), ("c", "2")]);
+    let named = Manifest {
+        name: Some("before-the-sale".into()),
+        ..manifest(3)
+    };
+    storage.write(named, Vec::new()).expect("a savepoint");
+    let listed = storage.list().expect("a list");
+    let shown: Vec<_> = listed
+        .iter()
+        .map(|info| (info.id, info.name.as_deref(), info.damage.as_deref()))
+        .collect();
+    let name = Some("before-the-sale");
+    assert_eq!(shown, [(1, None, None), (2, None, None), (3, name, None)]);
+
+    drop(storage);
+    let storage = open(&folder);
+    assert_eq!(rows(&storage), [], "rows are only what was restored");
+    let restored = storage.restore(1).expect("checkpoint 1");
+    assert_eq!((restored.id, restored.created_ms), (1, 1_000));
+    assert_eq!(rows(&storage), pairs(&[("a", "1"), ("b", "1")]));
+    storage.restore(2).expect("checkpoint 2");
+    assert_eq!(rows(&storage), pairs(&[("a", "1"), ("b", "2"), ("c", "2")]));
+
+    storage.delete(2).expect("a checkpoint to drop");
+    assert!(matches!(
+        storage.restore(2),
+        Err(StorageError::Missing { id: 2, .. })
+    ));
+    assert!(storage.delete(2).is_err(), "it was dropped twice");
+    let got = storage.get_many(&[b"c", b"x", b"a"]).expect("values");
+    assert_eq!(got, [Some(b"2".to_vec()), None, Some(b"1".to_vec())]);
+}
+
+#[test]
+fn a_checkpoint_shares_the_files_that_have_not_changed() {
+    use std::os::unix::fs::MetadataExt;
+
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1")]);
+    write(&storage, 2, &[]);
+    let tables = |id: CheckpointId| -> Vec<u64> {
+        let entries = std::fs::read_dir(storage.archive.path(id)).expect("a folder");
+        entries
+            .map(|entry| entry.expect("an entry"))
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".sst"))
+            .map(|entry| entry.metadata().expect("metadata").ino())
+            .collect()
+    };
+    assert_eq!(tables(1).len(), 1);
+    assert_eq!(tables(1), tables(2));
+}
+
+#[test]
+fn rows_are_read_while_others_are_written() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1"), ("b", "1")]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for id in 2..30 {
+                let value = id.to_string();
+                write(&storage, id, &[("a", &value), ("b", &value)]);
+                if id == 15 {
+                    storage.restore(id).expect("a checkpoint");
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let got = storage.get_many(&[b"a", b"b"]).expect("values");
+            assert!(got[0].is_some());
+            assert_eq!(got[0], got[1], "half of a checkpoint was seen");
+            assert_eq!(rows(&storage).len(), 2);
+        }
+    });
+}
+
+#[test]
+fn a_number_that_is_written_again_replaces_what_it_was() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1")]);
+    write(&storage, 2, &[("a", "2")]);
+    storage.restore(1).expect("checkpoint 1");
+    write(&storage, 2, &[("b", "2")]);
+    storage.reset().expect("no rows");
+    assert_eq!(rows(&storage), []);
+    storage.restore(2).expect("checkpoint 2");
+    assert_eq!(rows(&storage), pairs(&[("a", "1"), ("b", "2")]));
+}
+
+#[test]
+fn held_files_outlive_their_checkpoint() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a", "1")]);
+    let held = storage.archive.hold(1).expect("checkpoint 1");
+    storage.delete(1).expect("a checkpoint to drop");
+    for file in &held.manifest.files {
+        let kept = std::fs::metadata(held.folder.join(&file.name)).expect("a file");
+        assert_eq!(kept.len(), file.bytes);
+    }
+    let place = held.folder.clone();
+    drop(held);
+    assert!(!place.exists());
+}

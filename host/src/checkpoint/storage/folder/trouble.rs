@@ -1,0 +1,56 @@
+//! What is said when a file cannot be read or written: what was tried, where,
+//! and what to do about it.
+
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+
+use crate::checkpoint::storage::StorageError;
+
+/// "cannot WHAT PATH: CAUSE".
+pub(super) fn io(what: &str, path: &Path, cause: Error) -> StorageError {
+    let advised = match advice(cause.kind()) {
+        Some(advice) => Error::new(cause.kind(), format!("{cause}; {advice}")),
+        None => cause,
+    };
+    StorageError::Io {
+        what: format!("cannot {what} {}", path.display()),
+        cause: advised,
+    }
+}
+
+/// The same of an error of RocksDB, which is a text.
+pub(super) fn rocks(what: &str, path: &Path, cause: &rocksdb::Error) -> StorageError {
+    let text = cause.as_ref();
+    let kinds = [
+        ("No space left on device", ErrorKind::StorageFull),
+        ("Disk quota exceeded", ErrorKind::QuotaExceeded),
+        ("Read-only file system", ErrorKind::ReadOnlyFilesystem),
+        ("Permission denied", ErrorKind::PermissionDenied),
+        ("File too large", ErrorKind::FileTooLarge),
+        ("Too many open files", ErrorKind::Other),
+    ];
+    let kind = kinds
+        .iter()
+        .find(|(said, _)| text.contains(said))
+        .map_or(ErrorKind::Other, |(_, kind)| *kind);
+    io(what, path, Error::new(kind, text.to_owned()))
+}
+
+fn advice(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "make room there, or move the folder and say so by `path` in [state]; the checkpoints \
+             written before are untouched"
+        }
+        ErrorKind::PermissionDenied => {
+            "let the host's user write there, or choose another folder by `path` in [state]"
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            "its file system is read-only: choose a folder on another by `path` in [state]"
+        }
+        ErrorKind::NotADirectory => {
+            "a part of the path is a file: choose another folder by `path` in [state]"
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,311 @@
+//! `sluicebox checkpoints`: what a pipeline can go on from. Reading needs no
+//! lock, so it works while a host runs the pipeline.
+
+/// A manifest as people read it.
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::json;
+
+use super::{Trouble, print, print_json};
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::snapshot::CheckpointId;
+use crate::checkpoint::storage::{Archive, CheckpointInfo, FolderLock, StorageError};
+use crate::clock::{Clock, SystemClock};
+use crate::config::quantity::show_ms;
+use crate::config::{Config, suggest};
+use crate::plan::{self, StateBackend};
+
+#[derive(Subcommand)]
+pub enum CheckpointsCommand {
+    /// List them: number, name, age, size, damage
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show what one says: positions of the sources, state, plugins
+    Show {
+        #[command(flatten)]
+        common: Common,
+        /// Its number or name; the newest by default
+        checkpoint: Option<String>,
+    },
+    /// Read all files and compare them with what was written
+    Verify {
+        #[command(flatten)]
+        common: Common,
+        /// Its number or name; all by default
+        checkpoint: Option<String>,
+    },
+    /// Drop one
+    Delete {
+        #[command(flatten)]
+        common: Common,
+        /// Its number or name
+        checkpoint: String,
+        /// Also the only one that can be restored
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Args)]
+pub struct Common {
+    /// The pipeline's TOML file
+    pipeline: PathBuf,
+    /// The same as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
+    match command {
+        CheckpointsCommand::List { common } => {
+            let shelf = Shelf::open(&common.pipeline)?;
+            match common.json {
+                true => print_json(&shelf.list),
+                false => print(&shelf.to_text(SystemClock.now_ms())),
+            }
+        }
+        CheckpointsCommand::Show { common, checkpoint } => {
+            let shelf = Shelf::open(&common.pipeline)?;
+            let manifest = shelf.manifest(checkpoint.as_deref())?;
+            match common.json {
+                true => print_json(&manifest),
+                false => print(&show::to_text(&manifest, SystemClock.now_ms())),
+            }
+        }
+        CheckpointsCommand::Verify { common, checkpoint } => {
+            let shelf = Shelf::open(&common.pipeline)?;
+            verify(&shelf, checkpoint.as_deref(), common.json)
+        }
+        CheckpointsCommand::Delete {
+            common,
+            checkpoint,
+            force,
+        } => {
+            let shelf = Shelf::open(&common.pipeline)?;
+            let id = shelf.delete(checkpoint, *force)?;
+            match common.json {
+                true => print_json(&json!({ "deleted": id })),
+                false => print(&format!("checkpoint {id} is dropped\n")),
+            }
+        }
+    }
+}
+
+fn verify(shelf: &Shelf, wanted: Option<&str>, as_json: bool) -> Result<(), Trouble> {
+    let verified = shelf.verify(wanted)?;
+    if as_json {
+        let one =
+            |(id, damage): &(CheckpointId, Option<String>)| json!({ "id": id, "damage": damage });
+        print_json(&verified.iter().map(one).collect::<Vec<_>>())?;
+    } else {
+        for (id, damage) in &verified {
+            let found = damage.as_deref().unwrap_or("whole");
+            print(&format!("checkpoint {id}: {found}\n"))?;
+        }
+    }
+    match verified
+        .iter()
+        .filter(|(_, damage)| damage.is_some())
+        .count()
+    {
+        0 => Ok(()),
+        1 => Err(failed("1 checkpoint is damaged".to_owned())),
+        count => Err(failed(format!("{count} checkpoints are damaged"))),
+    }
+}
+
+/// The checkpoints of a pipeline.
+struct Shelf {
+    folder: PathBuf,
+    archive: Archive,
+    /// Oldest first.
+    list: Vec<CheckpointInfo>,
+}
+
+/// A running host may need the last one, and the one before it until it knows
+/// that the last is committed.
+const NEEDED_BY_HOST: usize = 2;
+
+impl Shelf {
+    fn open(pipeline: &Path) -> Result<Shelf, Trouble> {
+        let config = Config::read(pipeline).map_err(Trouble::Config)?;
+        let beside = pipeline.parent().unwrap_or(Path::new("."));
+        let state = plan::build_state(&config, beside).map_err(Trouble::Config)?;
+        let name = config.name.get_ref();
+        match state.map(|state| state.backend) {
+            Some(StateBackend::RocksDb { folder, .. }) => Shelf::of(folder),
+            Some(StateBackend::Memory) => Err(usage(format!(
+                "{name} keeps its checkpoints in memory, where only its host has them"
+            ))),
+            None => Err(usage(format!(
+                "{name} has no checkpoints: add `[checkpoints]` to {}",
+                pipeline.display()
+            ))),
+        }
+    }
+
+    fn of(folder: PathBuf) -> Result<Shelf, Trouble> {
+        let archive = Archive::of(&folder);
+        let list = archive.list().map_err(fault)?;
+        Ok(Shelf {
+            folder,
+            archive,
+            list,
+        })
+    }
+
+    fn to_text(&self, now_ms: i64) -> String {
+        let place = self.archive.folder().display();
+        if self.list.is_empty() {
+            return format!("no checkpoints in {place}\n");
+        }
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled)
+            .set_header(["id", "name", "made", "size", ""]);
+        for info in &self.list {
+            let made = match info.created_ms {
+                0 => "-".to_owned(),
+                created_ms => ago(created_ms, now_ms),
+            };
+            let found = info.damage.as_ref();
+            table.add_row([
+                info.id.to_string(),
+                info.name.clone().unwrap_or_else(|| "-".to_owned()),
+                made,
+                size(info.bytes),
+                found.map_or_else(String::new, |damage| format!("damaged: {damage}")),
+            ]);
+        }
+        for column in table.column_iter_mut().step_by(3) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let lines: Vec<String> = table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        format!("{}\nin {place}\n", lines.join("\n"))
+    }
+
+    /// By number or name; the newest without either.
+    fn find(&self, wanted: Option<&str>) -> Result<&CheckpointInfo, Trouble> {
+        let found =
+            match wanted {
+                None => self.list.last(),
+                Some(wanted) => self.list.iter().rev().find(|info| {
+                    info.name.as_deref() == Some(wanted) || info.id.to_string() == wanted
+                }),
+            };
+        found.ok_or_else(|| {
+            let place = self.archive.folder().display();
+            let Some(wanted) = wanted else {
+                return usage(format!("there are no checkpoints in {place}"));
+            };
+            let ids = self.list.iter().rev().map(|info| info.id.to_string());
+            let names = self.list.iter().filter_map(|info| info.name.clone());
+            let known: Vec<String> = names.chain(ids).collect();
+            let help = suggest::help(wanted, "checkpoints", known.iter().map(String::as_str));
+            usage(format!(
+                "there is no checkpoint `{wanted}` in {place}; {help}"
+            ))
+        })
+    }
+
+    fn manifest(&self, wanted: Option<&str>) -> Result<Manifest, Trouble> {
+        let info = self.find(wanted)?;
+        self.archive.manifest(info.id).map_err(fault)
+    }
+
+    /// Each with what is wrong with it.
+    fn verify(&self, wanted: Option<&str>) -> Result<Vec<(CheckpointId, Option<String>)>, Trouble> {
+        let chosen: Vec<&CheckpointInfo> = match wanted {
+            Some(_) => vec![self.find(wanted)?],
+            None => self.list.iter().collect(),
+        };
+        let mut verified = Vec::with_capacity(chosen.len());
+        for info in chosen {
+            match self.archive.verify(info.id) {
+                Ok(_) => verified.push((info.id, None)),
+                Err(StorageError::Damaged { message, .. }) => {
+                    verified.push((info.id, Some(message)));
+                }
+                // Its host has dropped it meanwhile.
+                Err(StorageError::Missing { .. }) if wanted.is_none() => {}
+                Err(error) => return Err(fault(error)),
+            }
+        }
+        Ok(verified)
+    }
+
+    /// Safe beside a running host: it is not given what the host may need.
+    fn delete(&self, wanted: &str, force: bool) -> Result<CheckpointId, Trouble> {
+        let info = self.find(Some(wanted))?;
+        let id = info.id;
+        let mut whole = self.list.iter().rev().filter(|info| info.damage.is_none());
+        let is_needed = whole.clone().take(NEEDED_BY_HOST).any(|info| info.id == id);
+        let is_only = whole.next().is_some_and(|info| info.id == id) && whole.next().is_none();
+        // Otherwise a host could start meanwhile.
+        let _lock = match FolderLock::take(&self.folder) {
+            Ok(lock) => Some(lock),
+            Err(_) if !is_needed => None,
+            Err(error) => {
+                let owner = FolderLock::owner(&self.folder);
+                return Err(match owner {
+                    Some(pid) => failed(format!(
+                        "checkpoint {id} is one of the last {NEEDED_BY_HOST}, which the host \
+                         (process {pid}) may need: stop it first"
+                    )),
+                    None => fault(error),
+                });
+            }
+        };
+        if is_only && !force {
+            return Err(failed(format!(
+                "checkpoint {id} is the only one that can be restored; `--force` drops it all the \
+                 same, and the pipeline begins anew"
+            )));
+        }
+        self.archive.delete(id).map_err(fault)?;
+        Ok(id)
+    }
+}
+
+/// How long ago, to the second.
+fn ago(ms: i64, now_ms: i64) -> String {
+    match now_ms.saturating_sub(ms) {
+        ..0 => "in the future".to_owned(),
+        0..1_000 => "now".to_owned(),
+        passed => format!("{} ago", show_ms(passed / 1_000 * 1_000)),
+    }
+}
+
+/// `12.3 MB`.
+fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
+        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
+        bytes if bytes >= 1e3 => format!("{:.1} kB", bytes / 1e3),
+        bytes => format!("{bytes} B"),
+    }
+}
+
+fn usage(message: String) -> Trouble {
+    Trouble::Usage(anyhow::Error::msg(message))
+}
+
+fn failed(message: String) -> Trouble {
+    Trouble::Failed(anyhow::Error::msg(message))
+}
+
+fn fault(error: StorageError) -> Trouble {
+    Trouble::Failed(error.into())
+}

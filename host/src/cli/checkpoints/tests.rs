@@ -1,0 +1,257 @@
+use std::fs;
+
+use expect_test::expect;
+
+use super::*;
+use crate::checkpoint::manifest::{AggregateManifest, NodeManifest, NodeManifestKind};
+use crate::checkpoint::snapshot::{
+    Changes, PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
+};
+use crate::checkpoint::storage::{FolderStorage, Storage};
+
+const MINUTE_MS: i64 = 60_000;
+
+/// A pipeline's file, and the storage of its host.
+fn pipeline() -> (tempfile::TempDir, PathBuf, FolderStorage) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("shop.toml");
+    fs::write(&file, "name = \"shop\"\n[checkpoints]\n").expect("a file");
+    let storage = FolderStorage::open(&folder.path().join("shop.state"), 8 << 20);
+    (folder, file, storage.expect("a storage"))
+}
+
+fn manifest(id: CheckpointId, name: Option<&str>) -> Manifest {
+    Manifest {
+        id,
+        name: name.map(str::to_owned),
+        created_ms: id as i64 * MINUTE_MS,
+        pipeline: "shop".into(),
+        ..Manifest::default()
+    }
+}
+
+fn write(storage: &FolderStorage, manifest: Manifest) {
+    let mut changes = Changes::default();
+    changes.put(
+        |bytes| bytes.extend(b"key"),
+        |bytes| bytes.extend(manifest.id.to_be_bytes()),
+    );
+    storage
+        .write(manifest, vec![changes])
+        .expect("a checkpoint");
+}
+
+fn said(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Usage(error) => format!("usage: {error:#}"),
+        Trouble::Failed(error) => format!("failed: {error:#}"),
+        Trouble::Config(mistakes) => format!("config: {mistakes}"),
+    }
+}
+
+fn shelf(file: &Path) -> Shelf {
+    Shelf::open(file).unwrap_or_else(|trouble| panic!("{}", said(trouble)))
+}
+
+#[test]
+fn a_list_tells_what_there_is() {
+    let info = |id: CheckpointId, name: Option<&str>, bytes| CheckpointInfo {
+        id,
+        name: name.map(str::to_owned),
+        created_ms: id as i64 * MINUTE_MS,
+        is_transactional: false,
+        bytes,
+        damage: None,
+    };
+    let mut shelf = Shelf {
+        folder: "/pipelines/shop.state".into(),
+        archive: Archive::of(Path::new("/pipelines/shop.state")),
+        list: Vec::new(),
+    };
+    assert_eq!(
+        shelf.to_text(0),
+        "no checkpoints in /pipelines/shop.state/checkpoints\n"
+    );
+    let damaged = CheckpointInfo {
+        damage: Some("CURRENT is missing".into()),
+        ..info(10, None, 12_345)
+    };
+    shelf.list = vec![
+        info(7, None, 999),
+        info(8, Some("before-the-sale"), 1_234_567_890),
+        damaged,
+    ];
+    expect![[r#"
+         id  name             made           size
+          7  -                3m 12s ago    999 B
+          8  before-the-sale  2m 12s ago  1.23 GB
+         10  -                12s ago     12.3 kB  damaged: CURRENT is missing
+        in /pipelines/shop.state/checkpoints
+    "#]]
+    .assert_eq(&shelf.to_text(10 * MINUTE_MS + 12_345));
+}
+
+#[test]
+fn one_is_found_by_number_or_name_or_told_what_there_is() {
+    let (_folder, file, storage) = pipeline();
+    write(&storage, manifest(7, Some("before-the-sale")));
+    write(&storage, manifest(12, None));
+    let shelf = shelf(&file);
+    let found = |wanted| match shelf.find(wanted) {
+        Ok(info) => info.id.to_string(),
+        Err(trouble) => said(trouble),
+    };
+    assert_eq!(found(None), "12");
+    assert_eq!(found(Some("7")), "7");
+    assert_eq!(found(Some("before-the-sale")), "7");
+    let not_found = found(Some("before_sale"));
+    assert!(not_found.starts_with("usage: there is no checkpoint `before_sale`"));
+    assert!(
+        not_found.ends_with(
+            "did you mean `before-the-sale`? The checkpoints are: before-the-sale, 12, 7"
+        ),
+        "{not_found}"
+    );
+}
+
+#[test]
+fn damage_is_found_by_reading() {
+    let (_folder, file, storage) = pipeline();
+    write(&storage, manifest(1, None));
+    write(&storage, manifest(2, None));
+    let current = storage.archive().path(1).join("CURRENT");
+    let mut bytes = fs::read(&current).expect("a file");
+    bytes[0] ^= 1;
+    fs::write(&current, bytes).expect("a changed file");
+    let shelf = shelf(&file);
+    assert!(shelf.list.iter().all(|info| info.damage.is_none()));
+    let verified = shelf.verify(None).unwrap_or_else(|t| panic!("{}", said(t)));
+    let damage = verified[0].1.as_deref().unwrap_or_default();
+    assert!(damage.starts_with("CURRENT has the checksum"), "{damage}");
+    assert_eq!(verified[1], (2, None));
+    let refused = verify(&shelf, Some("1"), false).map_err(said);
+    assert_eq!(refused, Err("failed: 1 checkpoint is damaged".to_owned()));
+    assert_eq!(verify(&shelf, Some("2"), true).map_err(said), Ok(()));
+}
+
+#[test]
+fn what_a_host_may_need_is_not_dropped() {
+    let (_folder, file, storage) = pipeline();
+    for id in 1..=4 {
+        write(&storage, manifest(id, None));
+    }
+    let delete = |id: &str, force| shelf(&file).delete(id, force).map_err(said);
+    assert_eq!(delete("2", false), Ok(2));
+    let pid = std::process::id();
+    for id in ["3", "4"] {
+        let expected = format!(
+            "failed: checkpoint {id} is one of the last 2, which the host (process {pid}) may \
+             need: stop it first"
+        );
+        assert_eq!(delete(id, true), Err(expected));
+    }
+    drop(storage);
+    assert_eq!(delete("4", false), Ok(4));
+    assert_eq!(delete("1", false), Ok(1));
+    let refused = delete("3", false).expect_err("the only one");
+    assert!(
+        refused.starts_with("failed: checkpoint 3 is the only one"),
+        "{refused}"
+    );
+    assert_eq!(delete("3", true), Ok(3));
+}
+
+#[test]
+fn pipelines_without_checkpoints_say_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("shop.toml");
+    let open = |text: &str| {
+        fs::write(&file, text).expect("a file");
+        match Shelf::open(&file) {
+            Ok(_) => panic!("there are none"),
+            Err(trouble) => said(trouble),
+        }
+    };
+    let none = open("name = \"shop\"\n");
+    assert!(none.starts_with("usage: shop has no checkpoints: add `[checkpoints]`"));
+    let memory = open("name = \"shop\"\n[state]\nbackend = \"memory\"\n");
+    assert!(memory.starts_with("usage: shop keeps its checkpoints in memory"));
+    assert!(open("nam = 1").starts_with("config: "));
+}
+
+#[test]
+fn a_manifest_for_people() {
+    let partition = |name: &str, offset, state| PartitionSnapshot {
+        name: name.into(),
+        position: Position {
+            offset,
+            rows: Some(80),
+            ..Position::default()
+        },
+        newest_ms: Some(1_704_103_200_000),
+        state,
+    };
+    let node = |name: &str, kind| NodeManifest {
+        name: name.into(),
+        kind,
+    };
+    let source = SourceSnapshot {
+        partitions: vec![
+            partition("events.jsonl", 8_192, PartitionState::Speaking),
+            partition("old.jsonl", 100, PartitionState::Ended),
+        ],
+        ..SourceSnapshot::default()
+    };
+    let aggregate = AggregateManifest {
+        table: 3,
+        operator: "cart.added".into(),
+        digest: "5f70bf18a086".into(),
+        key: vec!["user_id: utf8".into()],
+        state: vec!["items: int64".into(), "total: float64".into()],
+        window: "tumbling window of 1m, event time".into(),
+        time_ms: Some(1_704_103_140_000),
+    };
+    let sink = SinkSnapshot {
+        bytes: Some(4_096),
+        staged: vec![(".part-7".into(), "part-7".into())],
+    };
+    let manifest = Manifest {
+        created_ms: 1_704_103_201_000,
+        is_complete: true,
+        dead_letter_bytes: Some(17),
+        nodes: vec![
+            node(
+                "actions",
+                NodeManifestKind::Source {
+                    tasks: vec![source],
+                },
+            ),
+            node("added", NodeManifestKind::Aggregate(aggregate)),
+            node("out", NodeManifestKind::Sink(sink)),
+        ],
+        ..manifest(17, Some("before-the-sale"))
+    };
+    expect![[r#"
+        checkpoint 17 of shop, savepoint `before-the-sale`
+          made 2024-01-01T10:00:01Z, 1m ago
+          0 B in 0 files
+          all inputs had ended, and nothing was left to do
+          dead letters: 17 bytes of the file
+
+        actions   source
+          events.jsonl   at 8192, 80 rows, newest 2024-01-01T10:00:00Z
+          old.jsonl   at 100, 80 rows, newest 2024-01-01T10:00:00Z, at its end
+
+        added   aggregate cart.added
+          plugin 5f70bf18a086
+          key user_id: utf8
+          state items: int64, total: float64
+          tumbling window of 1m, event time
+          watermark 2024-01-01T09:59:00Z
+
+        out   sink
+          4096 bytes of the file
+          part-7 is written and gets its name with this checkpoint
+    "#]]
+    .assert_eq(&show::to_text(&manifest, 1_704_103_201_000 + MINUTE_MS));
+}
