@@ -1,5 +1,6 @@
 //! Turns a plan into tasks, connects them, and runs them to their end.
 
+mod durable;
 mod restart;
 mod restore;
 
@@ -15,8 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
 use crate::checkpoint::snapshot::CheckpointId;
-use crate::checkpoint::storage::{Storage, StorageError};
-use crate::checkpoint::transaction::{Transaction, TransactionError};
+use crate::checkpoint::storage::StorageError;
+use crate::checkpoint::transaction::TransactionError;
 use crate::clock::Clock;
 use crate::element::Element;
 use crate::gate::Gate;
@@ -32,6 +33,8 @@ use crate::state::shelf::Shelf;
 use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
+pub use durable::Durable;
+
 /// Elements that wait between two tasks, at most. Together with the batch
 /// size this bounds what is under way.
 const CHANNEL_ELEMENTS: usize = 8;
@@ -46,13 +49,6 @@ pub struct Job {
     durable: Option<Durable>,
     offload: Offload,
     pressure: Arc<Notify>,
-}
-
-/// What of a pipeline outlives a failure.
-#[derive(Clone)]
-pub struct Durable {
-    pub storage: Arc<dyn Storage>,
-    pub transaction: Option<Arc<dyn Transaction>>,
 }
 
 /// What a run did, when it has ended.
@@ -182,6 +178,9 @@ impl Job {
                 () = self.stop.wait() => return Err(error),
             }
         }
+        if let Some(durable) = &self.durable {
+            durable.finish().await;
+        }
         Ok(Summary {
             pipeline: self.plan.name.clone(),
             seconds: started.elapsed().as_secs_f64(),
@@ -282,7 +281,13 @@ impl Job {
                     .count(),
                 next: start.next,
                 is_fresh: start.is_fresh,
-                on_done: Box::new(log_done),
+                on_done: {
+                    let durable = durable.clone();
+                    Box::new(move |done| {
+                        log_done(done);
+                        durable.copy(done.id, done.is_savepoint);
+                    })
+                },
             };
             parts.push(Box::pin(async { Ok(coordinator.run().await?) }));
         } else {

@@ -88,6 +88,7 @@ pub struct Coordinator {
 #[derive(Clone, Debug)]
 pub struct Done {
     pub id: CheckpointId,
+    pub is_savepoint: bool,
     pub bytes: u64,
     pub took: Duration,
 }
@@ -192,6 +193,7 @@ impl Coordinator {
         self.prune(id).await;
         Ok(Done {
             id,
+            is_savepoint: written.name.is_some(),
             bytes: written.bytes,
             took: began.elapsed(),
         })

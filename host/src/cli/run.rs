@@ -8,7 +8,7 @@ use clap::Args;
 use super::status::{Status, StatusStyle};
 use super::{Trouble, load, loader};
 use crate::clock::SystemClock;
-use crate::run::Job;
+use crate::run::{Durable, Job};
 
 #[derive(Args)]
 pub struct RunArguments {
@@ -34,7 +34,11 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         .build()
         .map_err(|error| Trouble::Failed(error.into()))?;
     runtime.block_on(async {
-        let job = Job::new(plan, Arc::new(SystemClock));
+        let durable = Durable::open(&plan).map_err(|error| Trouble::Failed(error.into()))?;
+        let mut job = Job::new(plan, Arc::new(SystemClock));
+        if let Some(durable) = durable {
+            job = job.keeping(durable);
+        }
         let status = Status::start(style, job.progress());
         let stop = job.stop();
         tokio::spawn(async move {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::{Durable, Job, RunError};
+use crate::checkpoint::coordinator::Offload;
 use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifestKind};
 use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
-use crate::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
+use crate::checkpoint::storage::{CheckpointInfo, StorageError};
 use crate::plan::{NodeKind, Plan};
 use crate::state::shelf::Restored;
 
@@ -86,51 +87,49 @@ impl Start {
 impl Job {
     /// Locks out whoever ran the pipeline before, and finds what holds.
     pub(super) async fn restore(&self, durable: &Durable) -> Result<Start, RunError> {
-        let plan = self.plan.clone();
-        let durable = durable.clone();
-        self.offload.run(move || restore(&plan, &durable)).await
+        let offload = self.offload;
+        let committed = match durable.transaction.clone() {
+            Some(transaction) => offload.run(move || transaction.fence()).await?,
+            None => None,
+        };
+        let known = durable.list(offload).await?;
+        let newest = known.iter().map(|known| known.id).chain(committed).max();
+        let manifest = choose(durable, &known, committed, offload).await?;
+        if let Some(manifest) = &manifest {
+            fits(&self.plan, manifest)?;
+        }
+        let restored = manifest.as_ref().map(|manifest| manifest.id);
+        let storage = durable.storage.clone();
+        let settled = offload.run(move || {
+            if restored.is_none() {
+                storage.reset()?;
+            }
+            let known = storage.list()?;
+            for later in known.iter().filter(|known| Some(known.id) > restored) {
+                // What was not committed, or is damaged, never happened.
+                storage.delete(later.id)?;
+            }
+            Ok::<_, StorageError>(())
+        });
+        settled.await?;
+        if let Some(transaction) = durable.transaction.clone() {
+            offload.run(move || transaction.begin()).await?;
+        }
+        let next = newest.unwrap_or(0) + 1;
+        Ok(Start::from_manifest(&self.plan, manifest.as_ref(), next))
     }
-}
-
-fn restore(plan: &Plan, durable: &Durable) -> Result<Start, RunError> {
-    let committed = match &durable.transaction {
-        Some(transaction) => transaction.fence()?,
-        None => None,
-    };
-    let known = durable.storage.list()?;
-    let newest = known.iter().map(|known| known.id).chain(committed).max();
-    let manifest = choose(
-        &*durable.storage,
-        &known,
-        committed,
-        durable.transaction.is_some(),
-    )?;
-    let restored = manifest.as_ref().map(|manifest| manifest.id);
-    match &manifest {
-        Some(manifest) => fits(plan, manifest)?,
-        None => durable.storage.reset()?,
-    }
-    for later in known.iter().filter(|known| Some(known.id) > restored) {
-        // What was not committed, or is damaged, never happened.
-        durable.storage.delete(later.id)?;
-    }
-    if let Some(transaction) = &durable.transaction {
-        transaction.begin()?;
-    }
-    let next = newest.unwrap_or(0) + 1;
-    Ok(Start::from_manifest(plan, manifest.as_ref(), next))
 }
 
 /// The checkpoint that holds: of those made within a transaction the one that it
 /// says was committed, of others the newest that is not damaged.
-fn choose(
-    storage: &dyn Storage,
+async fn choose(
+    durable: &Durable,
     known: &[CheckpointInfo],
     committed: Option<CheckpointId>,
-    has_transaction: bool,
+    offload: Offload,
 ) -> Result<Option<Manifest>, RunError> {
     let holds = |known: &&CheckpointInfo| {
-        !has_transaction || !known.is_transactional || Some(known.id) == committed
+        durable.transaction.is_none() || !known.is_transactional || Some(known.id) == committed
     };
     if let Some(id) = committed
         && !known.iter().any(|known| known.id >= id)
@@ -146,7 +145,7 @@ fn choose(
     }
     let mut damage = None;
     for candidate in known.iter().rev().filter(holds) {
-        match storage.restore(candidate.id) {
+        match durable.restore(candidate.id, offload).await {
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error @ StorageError::Damaged { .. }) => {
                 if Some(candidate.id) == committed {

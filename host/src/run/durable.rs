@@ -1,0 +1,121 @@
+//! What of a pipeline outlives a failure: where its state and checkpoints are,
+//! and what its rows are committed with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RunError;
+use crate::checkpoint::coordinator::Offload;
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::remote::{RemoteStore, Uploader};
+use crate::checkpoint::snapshot::CheckpointId;
+use crate::checkpoint::storage::{
+    CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
+};
+use crate::checkpoint::transaction::Transaction;
+use crate::plan::{Plan, StateBackend};
+
+/// How long the end of a run waits for the last upload.
+const UPLOAD_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+pub struct Durable {
+    pub storage: Arc<dyn Storage>,
+    pub transaction: Option<Arc<dyn Transaction>>,
+    copies: Option<Arc<Copies>>,
+}
+
+/// Copies of the checkpoints elsewhere.
+struct Copies {
+    folder: Arc<FolderStorage>,
+    remote: Arc<RemoteStore>,
+    uploader: Uploader,
+}
+
+impl Durable {
+    pub fn new(storage: Arc<dyn Storage>, transaction: Option<Arc<dyn Transaction>>) -> Self {
+        Durable {
+            storage,
+            transaction,
+            copies: None,
+        }
+    }
+
+    /// What the plan asks for; nothing for a pipeline without state of its own.
+    /// Must be called within a tokio runtime.
+    pub fn open(plan: &Plan) -> Result<Option<Durable>, RunError> {
+        let Some(state) = &plan.state else {
+            return Ok(None);
+        };
+        let StateBackend::RocksDb {
+            folder,
+            memory_bytes_max,
+            remote,
+        } = &state.backend
+        else {
+            return Ok(Some(Durable::new(Arc::new(MemoryStorage::new()), None)));
+        };
+        let folder = Arc::new(FolderStorage::open(folder, *memory_bytes_max)?);
+        let mut durable = Durable::new(folder.clone(), None);
+        if let Some(remote) = remote {
+            let remote = Arc::new(RemoteStore::new(remote, &plan.name)?);
+            let archive = folder.archive().clone();
+            durable.copies = Some(Arc::new(Copies {
+                uploader: Uploader::start(remote.clone(), archive, state.keep),
+                folder,
+                remote,
+            }));
+        }
+        Ok(Some(durable))
+    }
+
+    /// Checkpoints that can be restored, here or from a copy, oldest first.
+    pub(super) async fn list(&self, offload: Offload) -> Result<Vec<CheckpointInfo>, StorageError> {
+        let storage = self.storage.clone();
+        let local = offload.run(move || storage.list()).await?;
+        let Some(copies) = &self.copies else {
+            return Ok(local);
+        };
+        match copies.remote.list_with(local.clone()).await {
+            // What is here is enough to go on.
+            Err(error) if !local.is_empty() => {
+                tracing::error!("copies of checkpoints cannot be listed: {error}");
+                Ok(local)
+            }
+            listed => listed,
+        }
+    }
+
+    pub(super) async fn restore(
+        &self,
+        id: CheckpointId,
+        offload: Offload,
+    ) -> Result<Manifest, StorageError> {
+        match &self.copies {
+            Some(copies) => copies.remote.restore(copies.folder.clone(), id).await,
+            None => {
+                let storage = self.storage.clone();
+                offload.run(move || storage.restore(id)).await
+            }
+        }
+    }
+
+    /// Has a checkpoint that is done copied.
+    pub(super) fn copy(&self, id: CheckpointId, is_savepoint: bool) {
+        if let Some(copies) = &self.copies {
+            copies.uploader.want(id, is_savepoint);
+        }
+    }
+
+    /// Waits for the last copy.
+    pub(super) async fn finish(&self) {
+        if let Some(copies) = &self.copies
+            && !copies.uploader.finish(UPLOAD_WAIT).await
+        {
+            tracing::error!(
+                "the last checkpoint could not be copied within {UPLOAD_WAIT:?}; it is in the \
+                 data folder"
+            );
+        }
+    }
+}
