@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::Receiver;
 
+use crate::checkpoint::snapshot::CheckpointId;
 use crate::element::{END_OF_TIME, Element};
 
 /// The inputs of a task. Each is one task upstream, through one edge.
@@ -13,6 +14,8 @@ pub struct Gate {
     clock: WatermarkMerge,
     /// Which input is looked at first, so that none is starved.
     next: usize,
+    /// The barrier that inputs are held at.
+    barrier: CheckpointId,
 }
 
 struct Input {
@@ -20,6 +23,9 @@ struct Input {
     edge: usize,
     /// Absent once the input has ended.
     receiver: Option<Receiver<Element>>,
+    /// Its barrier has come, and the others' has not: what is behind the
+    /// barrier belongs to the next checkpoint and has to wait.
+    is_held: bool,
 }
 
 /// What comes out of a gate.
@@ -29,6 +35,8 @@ pub enum Merged {
     Batch(usize, crate::batch::Batch),
     Watermark(i64),
     Idle,
+    /// The barrier has come on every input that has not ended.
+    Barrier(CheckpointId),
     /// All inputs have ended.
     End,
 }
@@ -43,15 +51,23 @@ impl Gate {
                 .map(|(edge, receiver)| Input {
                     edge,
                     receiver: Some(receiver),
+                    is_held: false,
                 })
                 .collect(),
             next: 0,
+            barrier: 0,
         }
     }
 
     /// The next thing that concerns the task. May be dropped and called again.
     pub async fn next(&mut self) -> Merged {
         loop {
+            if self.is_aligned() {
+                for input in &mut self.inputs {
+                    input.is_held = false;
+                }
+                return Merged::Barrier(self.barrier);
+            }
             let Some((index, element)) = self.receive().await else {
                 return Merged::End;
             };
@@ -62,6 +78,11 @@ impl Gate {
                 }
                 Element::Watermark(watermark) => self.clock.advance(index, watermark),
                 Element::Idle => self.clock.idle(index),
+                Element::Barrier(id) => {
+                    self.inputs[index].is_held = true;
+                    self.barrier = id;
+                    None
+                }
                 Element::End => {
                     self.inputs[index].receiver = None;
                     self.clock.advance(index, END_OF_TIME)
@@ -75,6 +96,12 @@ impl Gate {
         }
     }
 
+    /// Whether the barrier has come on all inputs that have not ended.
+    fn is_aligned(&self) -> bool {
+        let mut open = self.inputs.iter().filter(|input| input.receiver.is_some());
+        self.inputs.iter().any(|input| input.is_held) && open.all(|input| input.is_held)
+    }
+
     /// The next element of any input that has one; `None` when all have ended.
     async fn receive(&mut self) -> Option<(usize, Element)> {
         std::future::poll_fn(|context| {
@@ -82,7 +109,12 @@ impl Gate {
             let mut open = false;
             for step in 0..count {
                 let index = (self.next + step) % count;
-                let Some(receiver) = &mut self.inputs[index].receiver else {
+                let Input {
+                    receiver: Some(receiver),
+                    is_held: false,
+                    ..
+                } = &mut self.inputs[index]
+                else {
                     continue;
                 };
                 open = true;
@@ -202,6 +234,40 @@ mod tests {
         assert_eq!(
             merge.advance(1, END_OF_TIME),
             Some(Advance::To(END_OF_TIME))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_behind_a_barrier_waits_for_the_other_inputs() {
+        let (left, left_receiver) = tokio::sync::mpsc::channel(8);
+        let (right, right_receiver) = tokio::sync::mpsc::channel(8);
+        let mut gate = Gate::new(vec![(0, left_receiver), (1, right_receiver)]);
+        for element in [
+            Element::Barrier(1),
+            Element::Watermark(50),
+            Element::Barrier(2),
+            Element::End,
+        ] {
+            left.send(element).await.unwrap();
+        }
+        for element in [Element::Watermark(3), Element::Barrier(1), Element::End] {
+            right.send(element).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        loop {
+            match gate.next().await {
+                Merged::End => break,
+                other => seen.push(format!("{other:?}")),
+            }
+        }
+        assert_eq!(
+            seen,
+            [
+                "Barrier(1)",
+                "Watermark(50)",
+                "Barrier(2)",
+                &format!("Watermark({END_OF_TIME})")
+            ]
         );
     }
 

@@ -6,6 +6,7 @@ pub mod guard;
 pub mod transform;
 
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::OperatorSnapshot;
 
 /// One operator of a task's chain. Which rows it gets together must not matter.
 pub trait Operator: Send {
@@ -15,6 +16,10 @@ pub trait Operator: Send {
     /// Event time has come to `watermark_ms` on all inputs
     /// ([`crate::element::END_OF_TIME`] when they have ended).
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError>;
+
+    /// What of its state has changed since the snapshot before. Nothing for an
+    /// operator that has no state.
+    fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError>;
 
     /// When the operator next wants [`Operator::wake`], in ms of the clock.
     fn wake_at(&self) -> Option<i64>;

@@ -431,6 +431,11 @@ pub enum Window {
 }
 
 impl Window {
+    /// As people read it, and as checkpoints compare it.
+    pub fn describe(self) -> String {
+        draw::window(self)
+    }
+
     /// Rows can come too late for event-time windows only.
     pub fn has_late_rows(self) -> bool {
         match self {
@@ -472,7 +477,7 @@ pub enum SinkConnector {
     },
     Blackhole,
     /// Rows are handed to the program: tests and `sluicebox test`.
-    Memory(Arc<std::sync::Mutex<Vec<crate::batch::Batch>>>),
+    Memory(Arc<crate::sink::MemoryTopic>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

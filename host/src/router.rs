@@ -1,5 +1,7 @@
 //! The way out of a task: to which tasks downstream each row goes.
 
+use std::ops::Range;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type,
@@ -70,10 +72,17 @@ pub fn owner(shard: u32, tasks: usize) -> usize {
     shard as usize * tasks / SHARDS as usize
 }
 
+/// The shards that a task has, of so many.
+pub fn owned(task: usize, tasks: usize) -> Range<u32> {
+    let first = |task: usize| (task * SHARDS as usize).div_ceil(tasks) as u32;
+    first(task)..first(task + 1)
+}
+
 /// The rows of a batch that go to each task.
 fn split(batch: &Batch, key: &[usize], tasks: usize) -> Vec<Vec<u32>> {
     let mut rows = vec![Vec::with_capacity(batch.rows() / tasks + 1); tasks];
-    for (row, shard) in shards(batch, key).into_iter().enumerate() {
+    let key = key.iter().map(|&column| &batch.columns[column]);
+    for (row, shard) in shards(key, batch.rows()).into_iter().enumerate() {
         rows[owner(shard, tasks)].push(row as u32);
     }
     rows
@@ -81,10 +90,10 @@ fn split(batch: &Batch, key: &[usize], tasks: usize) -> Vec<Vec<u32>> {
 
 /// The shard of each row. Part of the format of persisted state: a key must
 /// have the same shard in every version.
-pub fn shards(batch: &Batch, key: &[usize]) -> Vec<u32> {
-    let mut hashes = vec![0; batch.rows()];
-    for &column in key {
-        hash_column(&batch.columns[column], &mut hashes);
+pub fn shards<'a>(key: impl Iterator<Item = &'a ArrayRef>, rows: usize) -> Vec<u32> {
+    let mut hashes = vec![0; rows];
+    for column in key {
+        hash_column(column, &mut hashes);
     }
     hashes
         .into_iter()
@@ -176,7 +185,8 @@ mod tests {
     /// Persisted state is found by these.
     #[test]
     fn shards_are_the_same_for_ever() {
-        let shards = [&[0][..], &[1], &[0, 1]].map(|key| shards(&batch(), key));
+        let columns = batch().columns;
+        let shards = [&columns[..1], &columns[1..], &columns[..]].map(|key| shards(key.iter(), 4));
         assert_eq!(shards, [[99, 16, 30, 99], [9, 122, 0, 9], [22, 53, 41, 22]]);
     }
 
@@ -202,5 +212,16 @@ mod tests {
             counts[owner(shard, 3)] += 1;
         }
         assert_eq!(counts, [86, 85, 85]);
+    }
+
+    #[test]
+    fn tasks_own_what_is_sent_to_them() {
+        for tasks in [1, 2, 3, 7, 256] {
+            for task in 0..tasks {
+                let owners = owned(task, tasks).map(|shard| owner(shard, tasks));
+                assert!(owned(task, tasks).len() > 0 && owners.into_iter().all(|o| o == task));
+            }
+            assert_eq!(owned(tasks - 1, tasks).end, SHARDS);
+        }
     }
 }

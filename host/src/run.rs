@@ -1,13 +1,22 @@
 //! Turns a plan into tasks, connects them, and runs them to their end.
 
+mod restart;
+mod restore;
+
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
+use crate::checkpoint::snapshot::CheckpointId;
+use crate::checkpoint::storage::{Storage, StorageError};
+use crate::checkpoint::transaction::{Transaction, TransactionError};
 use crate::clock::Clock;
 use crate::element::Element;
 use crate::gate::Gate;
@@ -15,11 +24,12 @@ use crate::operator::transform::TransformOperator;
 use crate::operator::{DeadLetter, OperatorError};
 use crate::plan::{Exchange, NodeId, NodeKind, OutPort, Plan};
 use crate::progress::{NodeProgress, NodeSnapshot, Role};
-use crate::router::{Consumer, Router};
+use crate::router::{Consumer, Router, owned};
 use crate::sink::dead_letter::DeadLetters;
-use crate::sink::{self, SinkError};
+use crate::sink::{self, SinkContext, SinkError};
 use crate::source::{self, SourceContext};
-use crate::task::{Head, Link, Stop, Task, TaskContext, TaskError, Work};
+use crate::state::shelf::Shelf;
+use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
 /// Elements that wait between two tasks, at most. Together with the batch
@@ -28,11 +38,21 @@ const CHANNEL_ELEMENTS: usize = 8;
 
 /// A pipeline that is ready to run.
 pub struct Job {
-    plan: Plan,
+    plan: Arc<Plan>,
     clock: Arc<dyn Clock>,
     nodes: Vec<Arc<NodeProgress>>,
     task_counts: Vec<usize>,
     stop: Stop,
+    durable: Option<Durable>,
+    offload: Offload,
+    pressure: Arc<Notify>,
+}
+
+/// What of a pipeline outlives a failure.
+#[derive(Clone)]
+pub struct Durable {
+    pub storage: Arc<dyn Storage>,
+    pub transaction: Option<Arc<dyn Transaction>>,
 }
 
 /// What a run did, when it has ended.
@@ -42,6 +62,8 @@ pub struct Summary {
     pub seconds: f64,
     /// It was asked to stop before its inputs had ended.
     pub stopped: bool,
+    /// How often it failed and was started again.
+    pub restarts: u32,
     pub nodes: Vec<NodeSnapshot>,
 }
 
@@ -52,6 +74,15 @@ pub enum RunError {
     Task(#[from] TaskError),
     #[error(transparent)]
     DeadLetters(SinkError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the last checkpoint cannot be found out: {0}")]
+    Fence(#[from] TransactionError),
+    #[error("the run cannot go on from its checkpoint: {0}")]
+    Storage(#[from] StorageError),
+    /// Trying again would not help.
+    #[error("the run cannot go on from its checkpoint: {0}")]
+    Restore(String),
     /// A bug of the host's own.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -62,6 +93,19 @@ impl From<OperatorError> for RunError {
         RunError::Task(TaskError::Operator(error))
     }
 }
+
+impl RunError {
+    /// It says no more than that something else has failed too.
+    pub(crate) fn is_echo(&self) -> bool {
+        matches!(
+            self,
+            RunError::Task(TaskError::Gone) | RunError::Checkpoint(CheckpointError::Gone)
+        )
+    }
+}
+
+/// A part of a run: a task, the coordinator, the writer of dead letters.
+pub(crate) type Part = Pin<Box<dyn Future<Output = Result<(), RunError>> + Send>>;
 
 impl Job {
     pub fn new(plan: Plan, clock: Arc<dyn Clock>) -> Self {
@@ -80,12 +124,33 @@ impl Job {
             })
             .collect();
         Job {
-            plan,
+            plan: Arc::new(plan),
             clock,
             nodes,
             task_counts,
             stop: Stop::default(),
+            durable: None,
+            offload: Offload::default(),
+            pressure: Arc::default(),
         }
+    }
+
+    /// Has everything done on one thread, so that its order can be repeated.
+    pub(crate) fn inline(mut self) -> Self {
+        self.offload = Offload::Inline;
+        self
+    }
+
+    /// Asks for a checkpoint now.
+    pub fn pressure(&self) -> Arc<Notify> {
+        self.pressure.clone()
+    }
+
+    /// Has checkpoints kept there, and goes on from the last one. The plan says
+    /// how often.
+    pub fn keeping(mut self, durable: Durable) -> Self {
+        self.durable = Some(durable);
+        self
     }
 
     /// Counters of the nodes, in the plan's order, readable while it runs.
@@ -99,135 +164,218 @@ impl Job {
     }
 
     /// Runs until every input has ended, a stop was asked for, or something
-    /// failed; then nothing of it goes on.
+    /// failed more often than the plan allows; then nothing of it goes on.
     pub async fn run(self) -> Result<Summary, RunError> {
         let started = Instant::now();
-        let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
-        let mut writer = JoinSet::new();
-        writer.spawn(write_dead_letters(
-            self.plan.dead_letters.clone(),
-            dead_letter_receiver,
-        ));
-        let tasks = self.build(dead_letters).await?;
-        let mut running = JoinSet::new();
-        for task in tasks {
-            running.spawn(task.run());
-        }
-        let mut failure = None;
-        while let Some(ended) = running.join_next().await {
-            match ended {
-                Ok(Ok(())) => {}
-                // The task whose end made this one stop says why.
-                Ok(Err(TaskError::Gone)) if failure.is_none() => {
-                    failure = Some(RunError::Task(TaskError::Gone));
-                }
-                Ok(Err(TaskError::Gone)) => {}
-                Ok(Err(error)) => {
-                    failure = Some(error.into());
-                    break;
-                }
-                Err(join) => {
-                    failure = Some(RunError::Internal(join.to_string()));
-                    break;
-                }
+        let mut failures = restart::Failures::new(self.plan.restart);
+        while let Err(error) = self.attempt().await {
+            let Some(delay) = failures.add(&error).filter(|_| !self.stop.asked()) else {
+                return Err(error);
+            };
+            tracing::warn!(
+                pipeline = self.plan.name,
+                "failed, and is started again in {}: {error}",
+                humantime::format_duration(delay)
+            );
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.stop.wait() => return Err(error),
             }
-        }
-        running.shutdown().await;
-        // The tasks' senders are gone: the writer ends when it has written all.
-        let written = match writer.join_next().await {
-            Some(Ok(written)) => written.map_err(RunError::DeadLetters),
-            Some(Err(join)) => Err(RunError::Internal(join.to_string())),
-            None => Ok(()),
-        };
-        match failure {
-            Some(RunError::Task(TaskError::Gone)) | None => written?,
-            Some(error) => return Err(error),
         }
         Ok(Summary {
             pipeline: self.plan.name.clone(),
             seconds: started.elapsed().as_secs_f64(),
             stopped: self.stop.asked(),
+            restarts: failures.count(),
             nodes: self.nodes.iter().map(|node| node.snapshot()).collect(),
         })
+    }
+
+    /// Runs until the end, or until something fails.
+    async fn attempt(&self) -> Result<(), RunError> {
+        let mut running = JoinSet::new();
+        for part in self.parts().await? {
+            running.spawn(part);
+        }
+        let mut failure: Option<RunError> = None;
+        while let Some(ended) = running.join_next().await {
+            let error = match ended {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(join) => RunError::Internal(join.to_string()),
+            };
+            // The part whose end made this one stop says why.
+            let is_echo = error.is_echo();
+            if failure.is_none() || !is_echo {
+                failure = Some(error);
+            }
+            if !is_echo {
+                break;
+            }
+        }
+        running.shutdown().await;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that has to run, connected and, where there is a checkpoint,
+    /// as it was then.
+    pub(crate) async fn parts(&self) -> Result<Vec<Part>, RunError> {
+        let start = match &self.durable {
+            Some(durable) => self.restore(durable).await?,
+            None => restore::Start::fresh(&self.plan),
+        };
+        let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
+        let (reports, report_receiver) = mpsc::unbounded_channel();
+        // The first barrier goes before the first row: where a pipeline began
+        // is in its first checkpoint.
+        let first = Trigger {
+            id: start.next,
+            is_last: false,
+        };
+        let (trigger, trigger_receiver) = watch::channel(match start.is_fresh {
+            true => first,
+            false => Trigger::default(),
+        });
+        let (committed, committed_receiver) = watch::channel(start.next - 1);
+        let checkpoints = self.durable.as_ref().map(|_| TaskCheckpoints {
+            trigger: trigger_receiver,
+            reports,
+            committed: committed_receiver,
+            passed: start.next - 1,
+            first: start.is_fresh.then_some(start.next),
+        });
+        let writer = DeadLetterWriter {
+            path: self.plan.dead_letters.clone(),
+            kept: start.dead_letter_bytes,
+            passed: start.next - 1,
+        };
+        let context = TaskContext {
+            clock: self.clock.clone(),
+            dead_letters: dead_letters.clone(),
+            stop: self.stop.clone(),
+        };
+        let tasks = self.build(&start, context, checkpoints).await?;
+        let mut parts: Vec<Part> = Vec::with_capacity(tasks.len() + 2);
+        if let Some(durable) = &self.durable {
+            let coordinator = Coordinator {
+                plan: self.plan.clone(),
+                tables: start.tables,
+                interval: self.interval(),
+                keep: self.plan.state.as_ref().map_or(2, |state| state.keep),
+                storage: durable.storage.clone(),
+                transaction: durable.transaction.clone(),
+                offload: self.offload,
+                clock: self.clock.clone(),
+                stop: self.stop.clone(),
+                pressure: self.pressure.clone(),
+                trigger,
+                reports: report_receiver,
+                committed,
+                dead_letters,
+                tasks: tasks.len(),
+                source_tasks: tasks
+                    .iter()
+                    .filter(|task| matches!(task.head, Head::Source { .. }))
+                    .count(),
+                next: start.next,
+                is_fresh: start.is_fresh,
+                on_done: Box::new(log_done),
+            };
+            parts.push(Box::pin(async { Ok(coordinator.run().await?) }));
+        } else {
+            drop(dead_letters);
+        }
+        parts.push(Box::pin(writer.run(dead_letter_receiver)));
+        for task in tasks {
+            parts.push(Box::pin(async { Ok(task.run().await?) }));
+        }
+        Ok(parts)
+    }
+
+    fn interval(&self) -> Duration {
+        let interval_ms = self.plan.state.as_ref().map(|state| state.interval_ms);
+        Duration::from_millis(interval_ms.unwrap_or(10_000))
     }
 
     /// Makes every task, connected to the others.
     async fn build(
         &self,
-        dead_letters: mpsc::Sender<Vec<DeadLetter>>,
+        start: &restore::Start,
+        context: TaskContext,
+        checkpoints: Option<TaskCheckpoints>,
     ) -> Result<Vec<Task>, RunError> {
-        let context = TaskContext {
-            clock: self.clock.clone(),
-            dead_letters,
-            stop: self.stop.clone(),
-        };
         let chains = chains(&self.plan, &self.task_counts);
         let mut wiring = Wiring::new(&self.plan, &self.task_counts, &chains);
         let mut tasks = Vec::new();
         for chain in &chains {
             for index in 0..self.task_counts[chain[0]] {
-                tasks.push(
-                    self.task(chain, index, &mut wiring, context.clone())
-                        .await?,
-                );
+                let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
+                let links = members
+                    .iter()
+                    .map(|&id| self.link(id, index, start, &mut wiring))
+                    .collect::<Result<Vec<_>, RunError>>()?;
+                tasks.push(Task {
+                    head,
+                    entry,
+                    chain: links,
+                    index,
+                    context: context.clone(),
+                    checkpoints: checkpoints.clone(),
+                });
             }
         }
         Ok(tasks)
     }
 
-    async fn task(
+    /// Where a task's elements come from, who else reads them, and the nodes
+    /// of its chain.
+    async fn head<'a>(
         &self,
-        chain: &[NodeId],
+        chain: &'a [NodeId],
         index: usize,
+        start: &restore::Start,
         wiring: &mut Wiring,
-        context: TaskContext,
-    ) -> Result<Task, RunError> {
-        let first = &self.plan.nodes[chain[0]];
-        let (head, entry, members) = match &first.kind {
-            NodeKind::Source(plan) => {
-                let reader = source::open(
-                    plan,
-                    SourceContext {
-                        node: first.name.as_str().into(),
-                        schema: first.output.clone(),
-                        task: index,
-                        tasks: self.task_counts[chain[0]],
-                        batch_rows: self.plan.batch_rows,
-                        decode_workers: self.plan.parallelism,
-                        clock: self.clock.clone(),
-                    },
-                )
-                .await
-                .map_err(TaskError::Source)?;
-                let head = Head::Source {
-                    reader: Box::new(reader),
-                    progress: self.nodes[chain[0]].clone(),
-                };
-                (
-                    head,
-                    wiring.router(chain[0], index, OutPort::Main),
-                    &chain[1..],
-                )
-            }
-            _ => (
-                Head::Gate(wiring.gate(chain[0], index)),
-                Router::default(),
-                chain,
-            ),
+    ) -> Result<(Head, Router, &'a [NodeId]), RunError> {
+        let first = chain[0];
+        let node = &self.plan.nodes[first];
+        let NodeKind::Source(plan) = &node.kind else {
+            let gate = Head::Gate(wiring.gate(first, index));
+            return Ok((gate, Router::default(), chain));
         };
-        let links = members
-            .iter()
-            .map(|&id| self.link(id, index, wiring))
-            .collect::<Result<Vec<_>, RunError>>()?;
-        Ok(Task {
-            head,
-            entry,
-            chain: links,
-            context,
-        })
+        let context = SourceContext {
+            node: node.name.as_str().into(),
+            schema: node.output.clone(),
+            task: index,
+            tasks: self.task_counts[first],
+            batch_rows: self.plan.batch_rows,
+            decode_workers: match self.offload {
+                Offload::Threads => self.plan.parallelism,
+                Offload::Inline => 1,
+            },
+            clock: self.clock.clone(),
+            restored: start.sources[first].clone(),
+        };
+        let reader = source::open(plan, context).await;
+        let head = Head::Source {
+            node: first,
+            reader: Box::new(reader.map_err(TaskError::Source)?),
+            progress: self.nodes[first].clone(),
+            has_ended: false,
+        };
+        let entry = wiring.router(first, index, OutPort::Main);
+        Ok((head, entry, &chain[1..]))
     }
 
-    fn link(&self, id: NodeId, index: usize, wiring: &mut Wiring) -> Result<Link, RunError> {
+    fn link(
+        &self,
+        id: NodeId,
+        index: usize,
+        start: &restore::Start,
+        wiring: &mut Wiring,
+    ) -> Result<Link, RunError> {
         let node = &self.plan.nodes[id];
         let work = match &node.kind {
             NodeKind::Source(_) => unreachable!("a source is the head of its task"),
@@ -235,18 +383,28 @@ impl Job {
                 let operator = TransformOperator::new(&node.name, plan, node.output.clone())?;
                 Work::Operator(Box::new(operator))
             }
-            NodeKind::Aggregate(plan) => Work::Operator(Box::new(AggregateOperator::new(
-                &node.name,
-                plan,
-                self.plan.batch_rows,
-                self.clock.clone(),
-            )?)),
+            NodeKind::Aggregate(plan) => {
+                let shelf = self.shelf(id, index, start);
+                let clock = self.clock.clone();
+                let rows = self.plan.batch_rows;
+                let operator = AggregateOperator::new(&node.name, plan, rows, clock, shelf)?;
+                Work::Operator(Box::new(operator))
+            }
             NodeKind::Sink(plan) => {
-                let sink = sink::open(&node.name, plan, &node.output).map_err(TaskError::Sink)?;
-                Work::Sink(sink)
+                let context = SinkContext {
+                    is_checkpointed: self.durable.is_some(),
+                    is_transactional: self
+                        .durable
+                        .as_ref()
+                        .is_some_and(|durable| durable.transaction.is_some()),
+                    restored: start.sinks[id].clone(),
+                };
+                let sink = sink::open(&node.name, plan, &node.output, &context);
+                Work::Sink(sink.map_err(TaskError::Sink)?)
             }
         };
         Ok(Link {
+            node: id,
             work,
             progress: self.nodes[id].clone(),
             task: index,
@@ -254,6 +412,26 @@ impl Job {
             late: wiring.router(id, index, OutPort::Late),
         })
     }
+
+    /// Where the state of an aggregate's task is kept.
+    fn shelf(&self, id: NodeId, index: usize, start: &restore::Start) -> Option<Shelf> {
+        let durable = self.durable.as_ref()?;
+        Some(Shelf {
+            storage: durable.storage.clone(),
+            table: start.tables[id]?,
+            shards: owned(index, self.task_counts[id]),
+            restored: start.aggregates[id],
+        })
+    }
+}
+
+fn log_done(done: &Done) {
+    tracing::debug!(
+        checkpoint = done.id,
+        bytes = done.bytes,
+        milliseconds = done.took.as_millis() as u64,
+        "checkpoint done"
+    );
 }
 
 /// Nodes that run in one task, in flow order: each is the only reader of the
@@ -349,19 +527,72 @@ impl Wiring {
 }
 
 /// Writes the dead letters of all tasks to one file, which exists only once
-/// there is one.
-async fn write_dead_letters(
+/// there is one. Letters of the next checkpoint wait until all tasks have passed
+/// the barrier.
+struct DeadLetterWriter {
     path: Option<PathBuf>,
-    mut letters: mpsc::Receiver<Vec<DeadLetter>>,
-) -> Result<(), SinkError> {
-    let mut writer: Option<DeadLetters> = None;
-    while let Some(letters) = letters.recv().await {
-        let Some(path) = &path else { continue };
-        let writer = match &mut writer {
-            Some(writer) => writer,
-            None => writer.insert(DeadLetters::open(path)?),
-        };
-        writer.write(&letters)?;
+    /// Bytes of the file that are the checkpoint's that the run goes on from.
+    kept: Option<u64>,
+    /// The last barrier that all tasks have passed.
+    passed: CheckpointId,
+}
+
+impl DeadLetterWriter {
+    async fn run(mut self, mut letters: mpsc::Receiver<Letters>) -> Result<(), RunError> {
+        let mut file = None;
+        // What is behind the checkpoint has to go even if no letter comes.
+        if self.kept.is_some() {
+            self.open(&mut file).map_err(RunError::DeadLetters)?;
+        }
+        let mut ahead = Vec::new();
+        while let Some(message) = letters.recv().await {
+            match message {
+                Letters::Some(passed, letters) if passed > self.passed => ahead.extend(letters),
+                Letters::Some(_, letters) => self
+                    .write(&mut file, &letters)
+                    .map_err(RunError::DeadLetters)?,
+                Letters::Barrier(id, answer) => {
+                    self.passed = id;
+                    let bytes = self.sync(&mut file).map_err(RunError::DeadLetters)?;
+                    // Nobody waits for it when the run is being torn down.
+                    let _ = answer.send(bytes);
+                    self.write(&mut file, &std::mem::take(&mut ahead))
+                        .map_err(RunError::DeadLetters)?;
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn write(
+        &self,
+        file: &mut Option<DeadLetters>,
+        letters: &[DeadLetter],
+    ) -> Result<(), SinkError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        self.open(file)?;
+        match file {
+            Some(file) => file.write(letters),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&self, file: &mut Option<DeadLetters>) -> Result<(), SinkError> {
+        if let (None, Some(path)) = (&file, &self.path) {
+            *file = Some(DeadLetters::open(path, self.kept)?);
+        }
+        Ok(())
+    }
+
+    /// The length of the file, once all of it is on the disk.
+    fn sync(&self, file: &mut Option<DeadLetters>) -> Result<u64, SinkError> {
+        match (file, &self.path) {
+            (Some(file), _) => file.sync(),
+            // No letter yet: what is there is an earlier run's.
+            (None, Some(path)) => Ok(std::fs::metadata(path).map_or(0, |found| found.len())),
+            (None, None) => Ok(0),
+        }
+    }
 }

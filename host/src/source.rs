@@ -29,6 +29,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use self::watermark::Watermarks;
 use crate::batch::{Batch, Block, Offsets, Origin, Payload};
+use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
 use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::element::Element;
@@ -55,6 +56,23 @@ pub struct SourceContext {
     /// Blocks decoded at the same time, in order; one is decoded where it is read.
     pub decode_workers: usize,
     pub clock: Arc<dyn Clock>,
+    /// How far the source's tasks had come at the checkpoint that is restored.
+    pub restored: Arc<[SourceSnapshot]>,
+}
+
+impl SourceContext {
+    /// How far a partition had come, whichever task had it.
+    fn restored(&self, partition: &str) -> Option<&PartitionSnapshot> {
+        let mut partitions = self.restored.iter().flat_map(|task| &task.partitions);
+        partitions.find(|known| known.name == partition)
+    }
+
+    /// The same task's own snapshot, if there were as many tasks.
+    fn restored_task(&self) -> Option<&SourceSnapshot> {
+        self.restored
+            .get(self.task)
+            .filter(|_| self.restored.len() == self.tasks)
+    }
 }
 
 /// Why a source cannot go on.
@@ -111,18 +129,34 @@ pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, S
         }
         SourceConnector::Tcp(tcp) => Input::Tcp(tcp::TcpInput::open(tcp, plan, &context).await?),
     };
-    let watermarks = Watermarks::new(
+    let mut watermarks = Watermarks::new(
         input.partitions(),
         plan.out_of_orderness_ms,
         plan.idle_after_ms,
         context.clock.now_ms(),
     );
+    let mut positions = Vec::with_capacity(input.partitions());
+    let mut turn = None;
+    for index in 0..input.partitions() {
+        let (name, position) = input.partition(index);
+        if let Some(restored) = context.restored(&name) {
+            watermarks.restore(index, restored.newest_ms, restored.state);
+        }
+        let in_turn = context.restored_task().and_then(|task| task.turn.clone());
+        if let Some((_, rows)) = in_turn.filter(|(partition, _)| **partition == *name) {
+            turn = Some((index, rows));
+        }
+        positions.push((name, position));
+    }
+    let ingested_ms = context.restored.iter().filter_map(|task| task.ingested_ms);
     Ok(Reader {
         input,
         watermarks,
-        turn: None,
+        positions,
+        is_restored: !context.restored.is_empty(),
+        turn,
         event_time: plan.event_time,
-        ingested_ms: i64::MIN,
+        ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
         on_error: plan.on_error,
         context,
     })
@@ -155,6 +189,10 @@ fn check_delimiter(
 pub struct Reader {
     input: Input,
     watermarks: Watermarks,
+    /// The partitions' names, and where the rows end that were given.
+    positions: Vec<(Arc<str>, Position)>,
+    /// Time was told before the checkpoint, and has to be told anew.
+    is_restored: bool,
     /// The partition whose turn it is, and how many rows it has had in it.
     turn: Option<(usize, u64)>,
     event_time: EventTime,
@@ -204,6 +242,8 @@ struct Chunk {
     block: Block,
     /// Ascending by offset.
     bad: Vec<BadInput>,
+    /// Behind its rows.
+    end: Position,
 }
 
 /// A row that could not be decoded.
@@ -218,6 +258,11 @@ impl Reader {
     /// The next rows and times; `None` when the input has ended. May be dropped
     /// while it waits, and called again: nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
+        if std::mem::take(&mut self.is_restored) {
+            let mut pulled = Pulled::default();
+            self.watermarks.tell(&mut pulled.elements);
+            return Ok(Some(pulled));
+        }
         loop {
             let Some(partition) = self.partition_to_read() else {
                 return Ok(None);
@@ -247,6 +292,28 @@ impl Reader {
                 pulled.progress = self.input.progress();
                 return Ok(Some(pulled));
             }
+        }
+    }
+
+    /// How far it has come with the rows that [`Reader::next`] has given.
+    pub fn snapshot(&self) -> SourceSnapshot {
+        let partitions = self.positions.iter().enumerate();
+        SourceSnapshot {
+            partitions: partitions
+                .map(|(index, (name, position))| {
+                    let (newest_ms, state) = self.watermarks.snapshot(index);
+                    PartitionSnapshot {
+                        name: name.to_string(),
+                        position: *position,
+                        newest_ms,
+                        state,
+                    }
+                })
+                .collect(),
+            turn: self
+                .turn
+                .map(|(partition, rows)| (self.positions[partition].0.to_string(), rows)),
+            ingested_ms: Some(self.ingested_ms).filter(|&ms| ms > i64::MIN),
         }
     }
 
@@ -296,6 +363,7 @@ impl Reader {
         pulled: &mut Pulled,
     ) -> Result<(), SourceError> {
         let now_ms = self.context.clock.now_ms();
+        self.positions[partition].1 = chunk.end;
         let partition_name = chunk.block.partition.clone();
         let mut bad = chunk.bad;
         let block = Arc::new(chunk.block);
@@ -446,6 +514,16 @@ impl Input {
         }
     }
 
+    /// The name of a partition, and where its first row is.
+    fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+        match self {
+            Input::File(file) => file.partition(partition),
+            Input::Memory(memory) => memory.partition(partition),
+            Input::Generator(generator) => generator.partition(),
+            Input::Tcp(tcp) => tcp.partition(),
+        }
+    }
+
     /// The partition's next rows; `None` when it has ended.
     async fn next(&mut self, partition: usize) -> Result<Option<Chunk>, SourceError> {
         match self {
@@ -507,6 +585,7 @@ fn decode(
     data: Buffer,
     mut spans: Vec<(u32, u32)>,
     mut offsets: Offsets,
+    end: Position,
 ) -> Chunk {
     let decoded = decoder.decode(&data, &spans);
     let mut bad = Vec::new();
@@ -547,6 +626,15 @@ fn decode(
             payload: Payload::Bytes { data, spans },
         },
         bad,
+        end,
+    }
+}
+
+/// The position of a row that is told by its number.
+fn at_row(row: u64) -> Position {
+    Position {
+        offset: row,
+        ..Position::default()
     }
 }
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::checkpoint::coordinator::{Report, Trigger};
+use crate::checkpoint::crash::{self, Place};
+use crate::checkpoint::snapshot::{CheckpointId, NodeSnapshot, TaskSnapshot};
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Element};
 use crate::gate::{Gate, Merged};
 use crate::operator::{DeadLetter, Operator, OperatorError, Outbox};
+use crate::plan::NodeId;
 use crate::progress::NodeProgress;
 use crate::router::{Gone, Router};
 use crate::sink::{Sink, SinkError};
@@ -22,20 +26,43 @@ pub struct Task {
     pub entry: Router,
     /// Each link hands its rows to the next one.
     pub chain: Vec<Link>,
+    /// Which of its nodes' tasks this is.
+    pub index: usize,
     pub context: TaskContext,
+    /// Absent where the pipeline has no checkpoints.
+    pub checkpoints: Option<TaskCheckpoints>,
+}
+
+/// A task's part in checkpoints.
+#[derive(Clone)]
+pub struct TaskCheckpoints {
+    /// The barrier to start next, for sources.
+    pub trigger: watch::Receiver<Trigger>,
+    pub reports: mpsc::UnboundedSender<Report>,
+    /// The last checkpoint that is done.
+    pub committed: watch::Receiver<CheckpointId>,
+    /// The last barrier that has passed this task.
+    pub passed: CheckpointId,
+    /// The checkpoint that a run begins with, which has to be done before any
+    /// row is read: it says where the run began.
+    pub first: Option<CheckpointId>,
 }
 
 /// Where a task's elements come from.
 pub enum Head {
     Source {
+        node: NodeId,
         reader: Box<Reader>,
         progress: Arc<NodeProgress>,
+        /// It has no more rows, and waits for the last checkpoint.
+        has_ended: bool,
     },
     Gate(Gate),
 }
 
 /// A node in a chain.
 pub struct Link {
+    pub node: NodeId,
     pub work: Work,
     pub progress: Arc<NodeProgress>,
     /// Which of the node's tasks this is.
@@ -54,8 +81,17 @@ pub enum Work {
 #[derive(Clone)]
 pub struct TaskContext {
     pub clock: Arc<dyn Clock>,
-    pub dead_letters: mpsc::Sender<Vec<DeadLetter>>,
+    pub dead_letters: mpsc::Sender<Letters>,
     pub stop: Stop,
+}
+
+/// What the writer of dead letters is told.
+pub enum Letters {
+    /// Letters, and the last barrier in front of them.
+    Some(CheckpointId, Vec<DeadLetter>),
+    /// All tasks have passed this barrier. Answered with the length of the file
+    /// that belongs to the checkpoint, once it is on the disk.
+    Barrier(CheckpointId, oneshot::Sender<u64>),
 }
 
 /// Asks a run to end early: sources read no more, what is under way is
@@ -106,7 +142,7 @@ impl Stop {
     }
 
     /// Comes back once a stop was asked for.
-    async fn wait(&self) {
+    pub async fn wait(&self) {
         let mut wake = self.wake.subscribe();
         while !self.asked() {
             // The sender lives as long as `self`.
@@ -133,9 +169,12 @@ enum Incoming {
     Batch(usize, crate::batch::Batch),
     Watermark(i64),
     Idle,
+    Barrier(CheckpointId, Vec<(NodeId, NodeSnapshot)>),
     End,
     /// A timer of the chain is due.
     Wake,
+    /// The checkpoint is done.
+    Committed(CheckpointId),
 }
 
 impl Task {
@@ -147,16 +186,24 @@ impl Task {
             let incoming = self.next(&mut dead_letters).await?;
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
-                self.handle(what, &mut deliveries, &mut dead_letters)?;
+                if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
+                    // What a sink has ends only when it is there for good.
+                    self.wait_for_commit(id).await?;
+                }
+                let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
+                if !dead_letters.is_empty() {
+                    let passed = self.checkpoints.as_ref().map_or(0, |own| own.passed);
+                    let letters = Letters::Some(passed, std::mem::take(&mut dead_letters));
+                    let sent = self.context.dead_letters.send(letters).await;
+                    sent.map_err(|_| Gone)?;
+                }
                 for delivery in deliveries.drain(..) {
                     self.router(delivery.exit).send(delivery.element).await?;
                 }
-                if !dead_letters.is_empty() {
-                    let letters = std::mem::take(&mut dead_letters);
-                    self.context
-                        .dead_letters
-                        .send(letters)
-                        .await
+                if let Some((snapshot, own)) = snapshot.zip(self.checkpoints.as_mut()) {
+                    own.passed = snapshot.checkpoint;
+                    own.reports
+                        .send(Report::Snapshot(snapshot))
                         .map_err(|_| Gone)?;
                 }
             }
@@ -165,6 +212,33 @@ impl Task {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    fn sinks(&mut self) -> impl Iterator<Item = &mut Box<dyn Sink>> {
+        self.chain
+            .iter_mut()
+            .filter_map(|link| match &mut link.work {
+                Work::Sink(sink) => Some(sink),
+                Work::Operator(_) => None,
+            })
+    }
+
+    /// The barrier that has passed and whose checkpoint sinks here wait for.
+    fn uncommitted(&mut self) -> Option<CheckpointId> {
+        self.sinks().next()?;
+        let own = self.checkpoints.as_ref()?;
+        (*own.committed.borrow() < own.passed).then_some(own.passed)
+    }
+
+    async fn wait_for_commit(&mut self, id: CheckpointId) -> Result<(), TaskError> {
+        if let Some(own) = &mut self.checkpoints {
+            let waited = own.committed.wait_for(|&committed| committed >= id).await;
+            waited.map_err(|_| Gone)?;
+        }
+        for sink in self.sinks() {
+            sink.committed(id)?;
+        }
+        Ok(())
     }
 
     /// Waits for the head, or for the chain's next timer if that is earlier.
@@ -184,28 +258,58 @@ impl Task {
             }
         };
         let stop = self.context.stop.clone();
+        let has_sinks = self.sinks().next().is_some();
+        let is_full = self.sinks().any(|sink| sink.is_full());
+        let trigger = self.checkpoints.clone();
+        let commit = async {
+            match &mut self.checkpoints {
+                Some(own) if has_sinks => match own.committed.changed().await {
+                    Ok(()) => *own.committed.borrow_and_update(),
+                    Err(_) => std::future::pending().await,
+                },
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
+            id = commit => Ok(vec![Incoming::Committed(id)]),
             () = timer => Ok(vec![Incoming::Wake]),
-            incoming = self.head.next(&stop, dead_letters) => incoming,
+            incoming = self.head.next(&stop, trigger, dead_letters), if !is_full => incoming,
         }
     }
 
-    /// Takes one thing through the chain.
+    /// Takes one thing through the chain. Of a barrier comes what the task knows.
     fn handle(
         &mut self,
         what: Incoming,
         deliveries: &mut Vec<Delivery>,
         dead_letters: &mut Vec<DeadLetter>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<TaskSnapshot>, TaskError> {
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,
             deliveries,
             dead_letters,
+            snapshots: Vec::new(),
         };
+        let mut checkpoint = None;
         let (edge, element) = match what {
-            Incoming::Wake => return flow.wake(),
+            Incoming::Wake => {
+                flow.wake()?;
+                return Ok(None);
+            }
+            Incoming::Committed(id) => {
+                for sink in self.sinks() {
+                    sink.committed(id)?;
+                }
+                return Ok(None);
+            }
+            Incoming::Barrier(id, of_head) => {
+                crash::point(Place::BarrierBefore);
+                checkpoint = Some(id);
+                flow.snapshots = of_head;
+                (0, Element::Barrier(id))
+            }
             Incoming::Batch(edge, batch) => (edge, Element::Batch(batch)),
             Incoming::Watermark(watermark) => (0, Element::Watermark(watermark)),
             Incoming::Idle => (0, Element::Idle),
@@ -217,7 +321,16 @@ impl Task {
                 element: element.clone(),
             });
         }
-        flow.enter(0, edge, element)
+        flow.enter(0, edge, element)?;
+        let nodes = flow.snapshots;
+        Ok(checkpoint.map(|checkpoint| {
+            crash::point(Place::FreezeAfter);
+            TaskSnapshot {
+                checkpoint,
+                task: self.index,
+                nodes,
+            }
+        }))
     }
 
     fn router(&self, exit: Exit) -> &Router {
@@ -233,6 +346,7 @@ impl Head {
     async fn next(
         &mut self,
         stop: &Stop,
+        checkpoints: Option<TaskCheckpoints>,
         dead_letters: &mut Vec<DeadLetter>,
     ) -> Result<Vec<Incoming>, TaskError> {
         match self {
@@ -242,16 +356,41 @@ impl Head {
                 Merged::Watermark(END_OF_TIME) if stop.asked() => Vec::new(),
                 Merged::Watermark(watermark) => vec![Incoming::Watermark(watermark)],
                 Merged::Idle => vec![Incoming::Idle],
+                Merged::Barrier(id) => vec![Incoming::Barrier(id, Vec::new())],
                 Merged::End => vec![Incoming::End],
             }),
-            Head::Source { reader, progress } => {
+            Head::Source {
+                node,
+                reader,
+                progress,
+                has_ended,
+            } => {
                 let pulled = tokio::select! {
                     biased;
-                    () = stop.wait() => return Ok(vec![Incoming::End]),
-                    pulled = reader.next() => pulled?,
+                    trigger = next_trigger(checkpoints.as_ref(), stop) => {
+                        let Some(Trigger { id, is_last }) = trigger else {
+                            return Ok(vec![Incoming::End]);
+                        };
+                        let snapshot = NodeSnapshot::Source(reader.snapshot());
+                        let mut incoming = vec![Incoming::Barrier(id, vec![(*node, snapshot)])];
+                        if is_last {
+                            incoming.push(Incoming::End);
+                        }
+                        return Ok(incoming);
+                    }
+                    pulled = async {
+                        begun(checkpoints.as_ref()).await?;
+                        Ok::<_, TaskError>(reader.next().await?)
+                    }, if !*has_ended => pulled?,
                 };
                 let Some(pulled) = pulled else {
-                    return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
+                    let Some(own) = checkpoints else {
+                        return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
+                    };
+                    // It stays for the checkpoints that are still to come.
+                    *has_ended = true;
+                    own.reports.send(Report::Ended).map_err(|_| Gone)?;
+                    return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
                 };
                 progress.add_in(pulled.rows_in as usize);
                 progress.add_counts(crate::operator::Counts {
@@ -272,12 +411,41 @@ impl Head {
                         }
                         Element::Watermark(watermark) => Incoming::Watermark(watermark),
                         Element::Idle => Incoming::Idle,
+                        Element::Barrier(id) => Incoming::Barrier(id, Vec::new()),
                         Element::End => Incoming::End,
                     })
                     .collect())
             }
         }
     }
+}
+
+/// The barrier that a source is to start next; `None` when it is to end without
+/// one. May be dropped while it waits.
+async fn next_trigger(checkpoints: Option<&TaskCheckpoints>, stop: &Stop) -> Option<Trigger> {
+    let Some(own) = checkpoints else {
+        stop.wait().await;
+        return None;
+    };
+    let mut trigger = own.trigger.clone();
+    let next = trigger.wait_for(|trigger| trigger.id > own.passed).await;
+    match next.map(|next| *next) {
+        Ok(next) => Some(next),
+        // Whoever starts barriers is gone: the run is being torn down.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Waits for the checkpoint that the run begins with.
+async fn begun(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
+    if let Some(own) = checkpoints
+        && let Some(first) = own.first
+    {
+        let mut committed = own.committed.clone();
+        let waited = committed.wait_for(|&committed| committed >= first).await;
+        waited.map_err(|_| Gone)?;
+    }
+    Ok(())
 }
 
 impl Link {
@@ -295,6 +463,8 @@ struct Flow<'a> {
     clock: &'a dyn Clock,
     deliveries: &'a mut Vec<Delivery>,
     dead_letters: &'a mut Vec<DeadLetter>,
+    /// What nodes know, when a barrier passes them.
+    snapshots: Vec<(NodeId, NodeSnapshot)>,
 }
 
 impl Flow<'_> {
@@ -318,6 +488,13 @@ impl Flow<'_> {
                     self.leave(index, out)?;
                     self.pass(index, Element::Watermark(watermark))
                 }
+                Element::Barrier(_) => {
+                    if let Some(snapshot) = operator.snapshot()? {
+                        let snapshot = NodeSnapshot::Operator(snapshot);
+                        self.snapshots.push((link.node, snapshot));
+                    }
+                    self.pass(index, element)
+                }
                 Element::Idle | Element::End => self.pass(index, element),
             },
             Work::Sink(sink) => {
@@ -331,6 +508,10 @@ impl Flow<'_> {
                         sink.flush()?;
                     }
                     Element::Idle => sink.flush()?,
+                    Element::Barrier(id) => {
+                        let snapshot = NodeSnapshot::Sink(sink.barrier(id)?);
+                        self.snapshots.push((link.node, snapshot));
+                    }
                     Element::End => sink.finish()?,
                 }
                 Ok(())

@@ -22,6 +22,8 @@ mod case;
 mod compare;
 /// Orders of rows that must not make a difference.
 mod disorder;
+/// Runs in an order that a seed decides, with crashes.
+pub mod simulation;
 /// Files of rows, taken apart and put together in another order.
 mod input;
 
@@ -45,6 +47,7 @@ use crate::config::{Config, Diagnostics};
 use crate::logic::{LoadError, Loader, Module};
 use crate::plan::{self, NodeKind, Plan, SinkConnector, Window};
 use crate::run::{Job, RunError};
+use crate::sink::MemoryTopic;
 use crate::sink::dead_letter::render_row;
 
 const BATCH_ROWS: [usize; 3] = [4096, 7, 1];
@@ -341,9 +344,9 @@ impl<'a> Trial<'a> {
         for node in &mut plan.nodes {
             match &mut node.kind {
                 NodeKind::Sink(sink) => {
-                    let batches = Arc::default();
-                    collected.push(Arc::clone(&batches));
-                    sink.connector = SinkConnector::Memory(batches);
+                    let topic = Arc::default();
+                    collected.push(Arc::clone(&topic));
+                    sink.connector = SinkConnector::Memory(topic);
                 }
                 NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
                 NodeKind::Source(_) | NodeKind::Transform(_) => {}
@@ -355,7 +358,7 @@ impl<'a> Trial<'a> {
         }
         let rows = collected
             .iter()
-            .map(|batches| rendered(batches))
+            .map(|topic| rendered(topic))
             .collect::<Result<_, _>>()?;
         Ok(Ok(Results {
             rows,
@@ -407,12 +410,8 @@ impl<'a> Trial<'a> {
     }
 }
 
-fn rendered(
-    batches: &Mutex<Vec<crate::batch::Batch>>,
-) -> Result<Vec<Map<String, Value>>, TestError> {
-    let batches = batches
-        .lock()
-        .map_err(|_| TestError::Internal("a sink panicked".to_owned()))?;
+fn rendered(topic: &MemoryTopic) -> Result<Vec<Map<String, Value>>, TestError> {
+    let batches = topic.rows();
     let rows = batches
         .iter()
         .flat_map(|batch| (0..batch.rows()).map(|row| render_row(batch, row)));

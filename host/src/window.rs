@@ -27,6 +27,7 @@ mod count;
 mod cut;
 mod groups;
 mod leaves;
+mod rows;
 mod running;
 mod session;
 mod sliding;
@@ -34,6 +35,7 @@ mod sliding;
 mod tests;
 mod time;
 mod timer;
+mod tracker;
 mod tree;
 mod tumbling;
 
@@ -42,10 +44,13 @@ use std::sync::Arc;
 use arrow_buffer::ScalarBuffer;
 
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::{Changes, OperatorSnapshot};
+use crate::checkpoint::storage::StorageError;
 use crate::clock::Clock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
+use crate::state::shelf::Shelf;
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
 use cut::Cut;
@@ -83,8 +88,9 @@ impl AggregateOperator {
         plan: &AggregatePlan,
         batch_rows: usize,
         clock: Arc<dyn Clock>,
+        shelf: Option<Shelf>,
     ) -> Result<Self, OperatorError> {
-        let accumulators = Accumulators::new(node, plan, batch_rows)?;
+        let accumulators = Accumulators::new(node, plan, batch_rows, shelf)?;
         let refuse = |message: String| OperatorError {
             node: node.to_owned(),
             message,
@@ -143,7 +149,7 @@ impl AggregateOperator {
             ),
         };
         let period = |every_ms| i64::try_from(every_ms).unwrap_or(i64::MAX).max(1);
-        Ok(AggregateOperator {
+        let mut operator = AggregateOperator {
             accumulators,
             windows,
             time,
@@ -151,7 +157,56 @@ impl AggregateOperator {
             clock,
             early_every_ms: plan.early_every_ms.map(period),
             early_at_ms: None,
-        })
+        };
+        operator.restore()?;
+        Ok(operator)
+    }
+
+    /// Goes on from the checkpoint, if there is one.
+    fn restore(&mut self) -> Result<(), OperatorError> {
+        let shelf = self.accumulators.shelf().cloned();
+        let Some((shelf, restored)) = shelf.and_then(|shelf| {
+            let restored = shelf.restored?;
+            Some((shelf, restored))
+        }) else {
+            return Ok(());
+        };
+        if let Some(time_ms) = restored.time_ms {
+            self.now_ms = time_ms;
+            match &mut self.windows {
+                Windows::Tumbling(tumbling) => tumbling.set_time(time_ms),
+                Windows::Sliding(sliding) => sliding.set_time(time_ms),
+                Windows::Sessions(_) | Windows::Counts(_) | Windows::Running(_) => {}
+            }
+        }
+        let accumulators = &mut self.accumulators;
+        let windows = &mut self.windows;
+        shelf
+            .load(|chunk| {
+                let thawed = match windows {
+                    Windows::Tumbling(tumbling) => tumbling.thaw(accumulators, chunk),
+                    Windows::Sliding(sliding) => sliding.thaw(accumulators, chunk),
+                    Windows::Sessions(sessions) => sessions.thaw(accumulators, chunk),
+                    Windows::Counts(counts) => counts.thaw(accumulators, chunk),
+                    Windows::Running(running) => running.thaw(accumulators, chunk),
+                };
+                thawed.map_err(LoadError::Operator)
+            })
+            .map_err(|error| match error {
+                LoadError::Operator(error) => error,
+                LoadError::Storage(error) => self.accumulators.failed(&error),
+            })?;
+        self.arm_early();
+        Ok(())
+    }
+
+    fn arm_early(&mut self) {
+        if let Some(every_ms) = self.early_every_ms
+            && self.early_at_ms.is_none()
+            && self.has_early()
+        {
+            self.early_at_ms = Some(self.clock.now_ms().saturating_add(every_ms));
+        }
     }
 
     /// Time has come to `now_ms`; it never goes back.
@@ -192,6 +247,18 @@ impl AggregateOperator {
     }
 }
 
+/// Why state could not be taken back.
+enum LoadError {
+    Operator(OperatorError),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for LoadError {
+    fn from(error: StorageError) -> Self {
+        LoadError::Storage(error)
+    }
+}
+
 impl Operator for AggregateOperator {
     fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         if batch.rows() == 0 {
@@ -217,13 +284,24 @@ impl Operator for AggregateOperator {
             Windows::Counts(counts) => counts.rows(accumulators, arrived, out)?,
             Windows::Running(running) => running.rows(accumulators, &arrived, out)?,
         }
-        if let Some(every_ms) = self.early_every_ms
-            && self.early_at_ms.is_none()
-            && self.has_early()
-        {
-            self.early_at_ms = Some(self.clock.now_ms().saturating_add(every_ms));
-        }
+        self.arm_early();
         Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+        let mut changes = Changes::default();
+        let accumulators = &self.accumulators;
+        match &mut self.windows {
+            Windows::Tumbling(tumbling) => tumbling.freeze(accumulators, &mut changes)?,
+            Windows::Sliding(sliding) => sliding.freeze(accumulators, &mut changes)?,
+            Windows::Sessions(sessions) => sessions.freeze(accumulators, &mut changes)?,
+            Windows::Counts(counts) => counts.freeze(accumulators, &mut changes)?,
+            Windows::Running(running) => running.freeze(accumulators, &mut changes)?,
+        }
+        Ok(Some(OperatorSnapshot {
+            time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
+            changes,
+        }))
     }
 
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {

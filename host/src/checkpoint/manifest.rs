@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
+use crate::plan::AggregatePlan;
+use crate::schema::{Field, Schema};
 
 /// Version of the format. A change to it needs a new number and a reader for the old one.
 pub const VERSION: u32 = 1;
@@ -78,6 +80,43 @@ pub struct AggregateManifest {
     pub window: String,
     /// How far time has come.
     pub time_ms: Option<i64>,
+}
+
+impl AggregateManifest {
+    pub fn of(plan: &AggregatePlan, table: u32) -> Self {
+        let fields = |schema: &Schema| schema.fields.iter().map(Field::to_string).collect();
+        let info = plan.operator.factory.info();
+        AggregateManifest {
+            table,
+            operator: plan.operator.name.clone(),
+            digest: plan.operator.factory.digest().to_owned(),
+            key: fields(&plan.key_schema),
+            state: fields(&info.state),
+            window: plan.window.describe(),
+            time_ms: None,
+        }
+    }
+
+    /// What keeps an operator from going on from this state, if anything.
+    pub fn difference(&self, now: &AggregateManifest) -> Option<String> {
+        let differs = |what: &str, then: &str, now: &str| {
+            Some(format!("its {what} was {then} and is now {now}"))
+        };
+        let fields = |fields: &[String]| match fields {
+            [] => "empty".to_owned(),
+            fields => fields.join(", "),
+        };
+        if self.key != now.key {
+            return differs("key", &fields(&self.key), &fields(&now.key));
+        }
+        if self.state != now.state {
+            return differs("state", &fields(&self.state), &fields(&now.state));
+        }
+        if self.window != now.window {
+            return differs("window", &self.window, &now.window);
+        }
+        None
+    }
 }
 
 /// A file of a checkpoint.

@@ -16,6 +16,8 @@ pub type CheckpointId = u64;
 #[derive(Debug)]
 pub struct TaskSnapshot {
     pub checkpoint: CheckpointId,
+    /// Which of its nodes' tasks it is.
+    pub task: usize,
     pub nodes: Vec<(NodeId, NodeSnapshot)>,
 }
 

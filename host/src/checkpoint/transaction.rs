@@ -10,6 +10,9 @@
 //! Calls may block. After any error the outcome is unknown, and the pipeline
 //! has to be restarted.
 
+/// In memory.
+pub mod memory;
+
 use super::manifest::Manifest;
 use super::snapshot::CheckpointId;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::guard::Guard;
 use super::{Operator, OperatorError, Outbox};
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::logic::Output;
 use crate::plan::TransformPlan;
 use crate::schema::Schema;
@@ -49,6 +50,10 @@ impl Operator for TransformOperator {
 
     fn watermark(&mut self, _watermark_ms: i64, _out: &mut Outbox) -> Result<(), OperatorError> {
         Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+        Ok(None)
     }
 
     fn wake_at(&self) -> Option<i64> {

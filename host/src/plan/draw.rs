@@ -418,7 +418,7 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     vec![when.join(" · ")]
 }
 
-fn window(window: Window) -> String {
+pub(super) fn window(window: Window) -> String {
     match window {
         Window::Tumbling { size_ms, time } => {
             format!(

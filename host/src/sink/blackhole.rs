@@ -3,6 +3,7 @@
 
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
 
 pub(super) struct Blackhole;
 
@@ -12,6 +13,14 @@ impl Sink for Blackhole {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        Ok(SinkSnapshot::default())
+    }
+
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
         Ok(())
     }
 

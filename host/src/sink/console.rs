@@ -10,6 +10,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table, Width, presets};
 
 use super::{Sink, SinkError, csv};
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
 use crate::schema::{DataType, Schema};
 
 /// A longer value is cut.
@@ -135,6 +136,15 @@ impl Sink for Console {
     fn flush(&mut self) -> Result<(), SinkError> {
         let shown = self.show();
         shown.map_err(|cause| self.error(cause))
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        self.flush()?;
+        Ok(SinkSnapshot::default())
+    }
+
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

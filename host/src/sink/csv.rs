@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::file::Part;
 use super::{Sink, SinkError, json_lines};
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
 use crate::schema::Schema;
 use crate::timestamp;
 
@@ -35,7 +36,9 @@ impl Csv {
             quote(&mut header, field.name.as_bytes());
         }
         header.push(b'\n');
-        part.write(&header)?;
+        if part.is_empty() {
+            part.write(&header)?;
+        }
         Ok(Csv {
             part,
             text: Vec::new(),
@@ -64,6 +67,14 @@ impl Sink for Csv {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         self.part.flush()
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        self.part.keep()
+    }
+
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

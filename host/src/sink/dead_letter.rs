@@ -17,11 +17,20 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens or makes the file, and its folder.
-    pub fn open(path: &Path) -> Result<Self, SinkError> {
+    /// Opens or makes the file, and its folder. Where a run goes on from a
+    /// checkpoint, `kept` bytes of it are the checkpoint's, and what is behind
+    /// them is written again.
+    pub fn open(path: &Path, kept: Option<u64>) -> Result<Self, SinkError> {
         let node = "dead_letters".to_owned();
         let opened = create_folder_of(path)
-            .and_then(|()| OpenOptions::new().create(true).append(true).open(path));
+            .and_then(|()| OpenOptions::new().create(true).append(true).open(path))
+            .and_then(|file| {
+                let found = file.metadata()?.len();
+                if let Some(kept) = kept.filter(|&kept| kept < found) {
+                    file.set_len(kept)?;
+                }
+                Ok(file)
+            });
         match opened {
             Ok(file) => Ok(DeadLetters {
                 node,
@@ -34,6 +43,19 @@ impl DeadLetters {
                 cause,
             }),
         }
+    }
+
+    /// The file's length, once all of it is on the disk.
+    pub fn sync(&mut self) -> Result<u64, SinkError> {
+        let file = self.file.get_ref();
+        let synced = file.sync_data().and_then(|()| file.metadata());
+        synced
+            .map(|metadata| metadata.len())
+            .map_err(|cause| SinkError::File {
+                node: self.node.clone(),
+                path: self.path.clone(),
+                cause,
+            })
     }
 
     /// They are in the file when this is done: what is worth a dead letter may

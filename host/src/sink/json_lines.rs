@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::file::Part;
 use super::{Sink, SinkError};
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
 use crate::schema::Schema;
 use crate::timestamp;
 
@@ -55,6 +56,14 @@ impl Sink for JsonLines {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         self.part.flush()
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        self.part.keep()
+    }
+
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

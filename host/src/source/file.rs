@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::framing::{Framing, Next, ROW_BYTES_MAX, too_long};
 use super::{BadInput, Chunk, SourceContext, SourceError, TURN_ROWS, decode};
 use crate::batch::Offsets;
+use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::plan::{FileSourcePlan, Format, SourcePlan};
 
@@ -68,6 +69,8 @@ struct RawBlock {
     spans: Vec<(u32, u32)>,
     offset: u64,
     too_long: Vec<BadInput>,
+    /// Behind its rows.
+    end: Position,
 }
 
 impl FileInput {
@@ -97,6 +100,12 @@ impl FileInput {
 
     pub fn partitions(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// The name of a partition, and where its first row is.
+    pub fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+        let lines = &self.partitions[partition].lines;
+        (lines.name.clone(), lines.position())
     }
 
     pub fn progress(&self) -> Option<f64> {
@@ -154,6 +163,9 @@ impl Partition {
             row_bytes: 128,
         };
         lines.start(&plan.format, &mut decoder, context)?;
+        if let Some(restored) = context.restored(&lines.name) {
+            lines.seek(restored.position, context)?;
+        }
         Ok(Partition {
             taken_bytes: lines.offset,
             lines,
@@ -217,7 +229,9 @@ impl Partition {
 impl RawBlock {
     fn decode(self, decoder: &mut Decoder, source: Arc<str>, partition: Arc<str>) -> Chunk {
         let offsets = Offsets::Bytes(self.offset);
-        let mut chunk = decode(decoder, source, partition, self.data, self.spans, offsets);
+        let mut chunk = decode(
+            decoder, source, partition, self.data, self.spans, offsets, self.end,
+        );
         chunk.bad.extend(self.too_long);
         chunk
     }
@@ -353,7 +367,45 @@ impl Lines {
             spans,
             offset,
             too_long,
+            end: self.position(),
         }))
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            offset: self.offset,
+            rows: Some(self.rows),
+            is_in_row: self.skipping,
+            ..Position::default()
+        }
+    }
+
+    /// Goes on reading from there.
+    fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
+        let wrong = |message: String| SourceError::Open {
+            node: context.node.to_string(),
+            message,
+        };
+        if to.offset > self.size {
+            return Err(wrong(format!(
+                "{} has {} bytes, and {} were read of it before the checkpoint: it is not the \
+                 file that it was; put that one back, or start without the checkpoint",
+                self.name, self.size, to.offset
+            )));
+        }
+        self.file
+            .seek(SeekFrom::Start(to.offset))
+            .map_err(|cause| SourceError::Read {
+                node: context.node.to_string(),
+                path: self.path.clone(),
+                cause,
+            })?;
+        self.buffer.clear();
+        self.offset = to.offset;
+        self.rows = to.rows.unwrap_or_default();
+        self.skipping = to.is_in_row;
+        self.at_end = false;
+        Ok(())
     }
 
     /// Whether the row's end is in the buffer; `at` is then behind it.

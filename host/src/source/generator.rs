@@ -18,13 +18,17 @@ use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch, StringArray};
 use arrow_buffer::OffsetBuffer;
 use tokio::time::Instant;
 
-use super::{Chunk, SourceContext, SourceError};
+use super::{Chunk, SourceContext, SourceError, at_row};
 use crate::batch::{Block, Offsets, Payload};
+use crate::checkpoint::snapshot::Position;
 use crate::plan::GeneratorPlan;
 use crate::schema::{DataType, Field, Schema};
 
 /// At a slow rate, rows are waited for so long before those that are due go on.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The name of the only partition.
+const PARTITION: &str = "0";
 
 /// Longer than any run, and short enough for every clock.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -93,7 +97,9 @@ struct Partition {
 /// How many rows are due, by the wall clock.
 struct Pace {
     rows_per_second: f64,
-    /// Of row 0; set when the first row is asked for.
+    /// The first row of this run.
+    first: u64,
+    /// When it was asked for.
     since: Option<Instant>,
 }
 
@@ -112,17 +118,23 @@ impl GeneratorInput {
                 "`rate` has to be greater than 0; leave it out for no limit",
             ));
         }
-        let partition = (context.task == 0).then(|| Partition {
-            events: Events::new(
-                plan,
-                plan.start_ms.unwrap_or_else(|| context.clock.now_ms()),
-            ),
-            next: 0,
-            count: plan.count,
-            pace: plan.rate.map(|rows_per_second| Pace {
-                rows_per_second,
-                since: None,
-            }),
+        let restored = context.restored(PARTITION).map(|found| found.position);
+        let partition = (context.task == 0).then(|| {
+            let start_ms = restored
+                .and_then(|position| position.start_ms)
+                .or(plan.start_ms)
+                .unwrap_or_else(|| context.clock.now_ms());
+            let next = restored.map_or(0, |position| position.offset);
+            Partition {
+                events: Events::new(plan, start_ms),
+                next,
+                count: plan.count,
+                pace: plan.rate.map(|rows_per_second| Pace {
+                    rows_per_second,
+                    first: next,
+                    since: None,
+                }),
+            }
         });
         Ok(GeneratorInput {
             partition,
@@ -132,6 +144,12 @@ impl GeneratorInput {
 
     pub fn partitions(&self) -> usize {
         usize::from(self.partition.is_some())
+    }
+
+    /// The name of the partition, and where its next row is.
+    pub fn partition(&self) -> (Arc<str>, Position) {
+        let position = self.partition.as_ref().map(Partition::position);
+        (PARTITION.into(), position.unwrap_or_default())
     }
 
     pub fn progress(&self) -> Option<f64> {
@@ -144,13 +162,13 @@ impl GeneratorInput {
         let partition = self.partition.as_mut()?;
         let left = partition
             .count
-            .map_or(u64::MAX, |count| count - partition.next);
+            .map_or(u64::MAX, |count| count.saturating_sub(partition.next));
         if left == 0 {
             return None;
         }
         let mut rows = (self.context.batch_rows.clamp(1, ROWS_MAX) as u64).min(left);
         if let Some(pace) = &mut partition.pace {
-            rows = pace.due(partition.next, rows).await;
+            rows = pace.due(partition.next - pace.first, rows).await;
         }
         let columns = partition.events.rows(partition.next, rows as usize);
         let first = partition.next;
@@ -163,12 +181,22 @@ impl GeneratorInput {
             columns,
             block: Block {
                 source: self.context.node.clone(),
-                partition: "0".into(),
+                partition: PARTITION.into(),
                 offsets: Offsets::From(first),
                 payload: Payload::Rows(payload),
             },
             bad: Vec::new(),
+            end: partition.position(),
         })
+    }
+}
+
+impl Partition {
+    fn position(&self) -> Position {
+        Position {
+            start_ms: Some(self.events.start_ms),
+            ..at_row(self.next)
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 
-use super::{Chunk, SourceContext, SourceError, TURN_ROWS};
+use super::{Chunk, SourceContext, SourceError, TURN_ROWS, at_row};
 use crate::batch::{Block, Offsets, Payload};
+use crate::checkpoint::snapshot::Position;
 use crate::schema::Schema;
 
 pub(super) struct MemoryInput {
@@ -45,14 +46,18 @@ impl MemoryInput {
                         message,
                     })?;
                 }
-                Ok(Partition {
+                let mut partition = Partition {
                     name: index.to_string().into(),
                     total: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
                     batches: batches.clone(),
                     batch: 0,
                     row: 0,
                     given: 0,
-                })
+                };
+                if let Some(restored) = context.restored(&partition.name) {
+                    partition.seek(restored.position.offset);
+                }
+                Ok(partition)
             })
             .collect::<Result<_, _>>()?;
         Ok(MemoryInput {
@@ -64,6 +69,12 @@ impl MemoryInput {
 
     pub fn partitions(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// The name of a partition, and where its next row is.
+    pub fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+        let partition = &self.partitions[partition];
+        (partition.name.clone(), at_row(partition.given))
     }
 
     pub fn progress(&self) -> Option<f64> {
@@ -102,7 +113,22 @@ impl MemoryInput {
                 payload: Payload::Rows(rows),
             },
             bad: Vec::new(),
+            end: at_row(partition.given),
         })
+    }
+}
+
+impl Partition {
+    fn seek(&mut self, row: u64) {
+        self.given = row.min(self.total);
+        let mut left = usize::try_from(self.given).unwrap_or(usize::MAX);
+        while let Some(batch) = self.batches.get(self.batch)
+            && left >= batch.num_rows()
+        {
+            left -= batch.num_rows();
+            self.batch += 1;
+        }
+        self.row = left;
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::framing::{ROW_BYTES_MAX, TOO_LONG, excerpt, too_long};
-use super::{BadInput, Chunk, SourceContext, SourceError, decode};
+use super::{BadInput, Chunk, SourceContext, SourceError, at_row, decode};
 use crate::batch::Offsets;
+use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::plan::{Format, Framing, SourcePlan, TcpSourcePlan};
 
@@ -88,10 +89,18 @@ impl TcpInput {
             pieces,
             left: None,
             decoder: Decoder::new(&tcp.format, &context.schema, &plan.timestamp_formats),
-            rows: 0,
+            // Rows that were sent are gone; their numbers are not used again.
+            rows: context
+                .restored(&address.to_string())
+                .map_or(0, |found| found.position.offset),
             context: context.clone(),
             _listener: tasks,
         })
+    }
+
+    /// The name of the partition, and the number of its next row.
+    pub fn partition(&self) -> (std::sync::Arc<str>, Position) {
+        (self.partition.clone(), at_row(self.rows))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -147,6 +156,7 @@ impl TcpInput {
             Buffer::from_vec(data),
             spans,
             Offsets::Each(offsets),
+            at_row(self.rows),
         );
         chunk.bad.extend(broken);
         Some(chunk)

@@ -9,6 +9,7 @@
 //! In front of other rows it would change nothing, and is told after them.
 
 use crate::batch::Batch;
+use crate::checkpoint::snapshot::PartitionState;
 use crate::element::Element;
 
 /// The watermarks of the partitions that one task reads. The wall clock comes
@@ -29,14 +30,7 @@ struct Partition {
     newest_ms: i64,
     /// When it last spoke, or began to be listened to.
     heard_ms: i64,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Speaking,
-    Idle,
-    Ended,
+    state: PartitionState,
 }
 
 impl Watermarks {
@@ -49,7 +43,7 @@ impl Watermarks {
         let partition = || Partition {
             newest_ms: i64::MIN,
             heard_ms: now_ms,
-            state: State::Speaking,
+            state: PartitionState::Speaking,
         };
         Watermarks {
             out_of_orderness_ms,
@@ -58,6 +52,20 @@ impl Watermarks {
             told_ms: i64::MIN,
             told_idle: false,
         }
+    }
+
+    /// How far a partition has come: its newest event time, and whether it speaks.
+    pub fn snapshot(&self, partition: usize) -> (Option<i64>, PartitionState) {
+        let partition = &self.partitions[partition];
+        let newest_ms = Some(partition.newest_ms).filter(|&newest_ms| newest_ms > i64::MIN);
+        (newest_ms, partition.state)
+    }
+
+    /// Goes on from there.
+    pub fn restore(&mut self, partition: usize, newest_ms: Option<i64>, state: PartitionState) {
+        let partition = &mut self.partitions[partition];
+        partition.newest_ms = newest_ms.unwrap_or(i64::MIN);
+        partition.state = state;
     }
 
     /// Puts a partition's next rows behind `out`, cut where the watermark is to
@@ -69,7 +77,7 @@ impl Watermarks {
             return;
         };
         speaker.heard_ms = now_ms;
-        speaker.state = State::Speaking;
+        speaker.state = PartitionState::Speaking;
         let mut newest_ms = speaker.newest_ms;
         let mut start = 0;
         for (row, &time_ms) in batch.times.iter().enumerate() {
@@ -101,7 +109,7 @@ impl Watermarks {
     /// The partition has no more rows.
     pub fn end(&mut self, partition: usize, out: &mut Vec<Element>) {
         if let Some(partition) = self.partitions.get_mut(partition) {
-            partition.state = State::Ended;
+            partition.state = PartitionState::Ended;
         }
         self.tell(out);
     }
@@ -113,8 +121,8 @@ impl Watermarks {
         };
         for partition in &mut self.partitions {
             let silent_ms = now_ms.saturating_sub(partition.heard_ms);
-            if partition.state == State::Speaking && silent_ms >= idle_after_ms {
-                partition.state = State::Idle;
+            if partition.state == PartitionState::Speaking && silent_ms >= idle_after_ms {
+                partition.state = PartitionState::Idle;
             }
         }
         self.tell(out);
@@ -125,7 +133,7 @@ impl Watermarks {
         let idle_after_ms = self.idle_after_ms?;
         self.partitions
             .iter()
-            .filter(|partition| partition.state == State::Speaking)
+            .filter(|partition| partition.state == PartitionState::Speaking)
             .map(|partition| partition.heard_ms.saturating_add(idle_after_ms))
             .min()
     }
@@ -136,14 +144,15 @@ impl Watermarks {
         self.partitions
             .iter()
             .enumerate()
-            .filter(|(_, partition)| partition.state != State::Ended)
+            .filter(|(_, partition)| partition.state != PartitionState::Ended)
             .min_by_key(|(_, partition)| partition.newest_ms)
             .map(|(index, _)| index)
     }
 
-    fn tell(&mut self, out: &mut Vec<Element>) {
-        let speaks = |partition: &Partition| partition.state == State::Speaking;
-        let is_idle = |partition: &Partition| partition.state == State::Idle;
+    /// Tells the watermark or the silence, if it is news.
+    pub fn tell(&mut self, out: &mut Vec<Element>) {
+        let speaks = |partition: &Partition| partition.state == PartitionState::Speaking;
+        let is_idle = |partition: &Partition| partition.state == PartitionState::Idle;
         if self.partitions.iter().any(speaks) {
             let watermark_ms = self.lowest_except(usize::MAX);
             // After a silence it is told again: the source counts again.
@@ -166,7 +175,7 @@ impl Watermarks {
         self.partitions
             .iter()
             .enumerate()
-            .filter(|(index, other)| *index != partition && other.state == State::Speaking)
+            .filter(|(index, other)| *index != partition && other.state == PartitionState::Speaking)
             .map(|(_, other)| other.newest_ms.saturating_sub(self.out_of_orderness_ms))
             .min()
             .unwrap_or(i64::MAX)
@@ -199,6 +208,7 @@ mod tests {
                 Element::Batch(batch) => format!("{:?}", batch.times.to_vec()),
                 Element::Watermark(ms) => format!("W{ms}"),
                 Element::Idle => "idle".to_owned(),
+                Element::Barrier(id) => format!("B{id}"),
                 Element::End => "end".to_owned(),
             })
             .collect::<Vec<_>>()

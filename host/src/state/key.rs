@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 
-use super::row::{Codec, RowError, fixed_bytes, fixed_width};
+use super::row::{Codec, RowError, fixed_bytes, fixed_width, read_text, write_text};
 use crate::schema::{DataType, Schema};
 
 /// How keys of these columns become bytes.
@@ -116,6 +116,10 @@ impl KeyLayout {
         hasher.write(bytes);
         let hash = hasher.finish();
         (hash ^ (hash >> 32)) as u32
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.codec.fields().iter().any(|field| field.nullable)
     }
 
     fn missing(&self) -> Key<'static> {
@@ -318,6 +322,14 @@ impl KeyTable {
             .copied()
     }
 
+    /// Whether this is the number of a key that is alive.
+    pub fn has(&self, id: u32) -> bool {
+        let entry = &self.entries[id as usize];
+        self.index
+            .find(spread(entry.hash), |&other| other == id)
+            .is_some()
+    }
+
     pub fn key(&self, id: u32) -> Key<'_> {
         let entry = &self.entries[id as usize];
         Key {
@@ -325,6 +337,35 @@ impl KeyTable {
             length: entry.length,
             bytes: &self.bytes[entry.span()],
         }
+    }
+
+    /// Appends the key as a row of the key's fields.
+    pub fn encode(&self, layout: &KeyLayout, id: u32, row: &mut Vec<u8>) {
+        let entry = &self.entries[id as usize];
+        let bytes = &self.bytes[entry.span()];
+        if layout.text {
+            let text = (entry.length != MISSING).then_some(bytes);
+            write_text(layout.is_nullable(), text, row);
+        } else {
+            row.extend_from_slice(bytes);
+        }
+    }
+
+    /// [`KeyTable::upsert`] for a key that [`KeyTable::encode`] has written.
+    pub fn upsert_row(&mut self, layout: &KeyLayout, row: &[u8]) -> Result<(u32, bool), RowError> {
+        let bytes = match layout.text {
+            true => read_text(layout.is_nullable(), row)?,
+            false => Some(row),
+        };
+        Ok(self.upsert(match bytes {
+            None => layout.missing(),
+            Some(bytes) => Key {
+                hash: layout.hash(bytes),
+                length: u32::try_from(bytes.len())
+                    .map_err(|_| RowError::new("a key is longer than 4 GiB"))?,
+                bytes,
+            },
+        }))
     }
 
     /// Keys that are alive.

@@ -34,7 +34,7 @@ pub const VERSION: u8 = 1;
 pub struct RowError(String);
 
 impl RowError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         RowError(message.into())
     }
 }
@@ -391,6 +391,37 @@ impl Column {
                 )
             }
         })
+    }
+}
+
+/// Appends a row of one field of text.
+pub(super) fn write_text(nullable: bool, text: Option<&[u8]>, bytes: &mut Vec<u8>) {
+    if nullable {
+        bytes.push(u8::from(text.is_some()));
+    }
+    if let Some(text) = text {
+        write_length(text.len(), bytes);
+        bytes.extend_from_slice(text);
+    }
+}
+
+/// The text of a row of one field of text.
+pub(super) fn read_text(nullable: bool, row: &[u8]) -> Result<Option<&[u8]>, RowError> {
+    let mut reader = Reader(row);
+    if nullable && !reader.flag()? {
+        return match reader.0 {
+            [] => Ok(None),
+            rest => Err(RowError(format!(
+                "{} bytes behind a missing text",
+                rest.len()
+            ))),
+        };
+    }
+    let length = reader.length()?;
+    let text = reader.take(length)?;
+    match reader.0 {
+        [] => Ok(Some(text)),
+        rest => Err(RowError(format!("{} bytes behind a text", rest.len()))),
     }
 }
 

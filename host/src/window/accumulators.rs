@@ -10,6 +10,7 @@ use arrow_buffer::ScalarBuffer;
 use super::groups::Groups;
 use super::time::Span;
 use crate::batch::Batch;
+use crate::checkpoint::storage::StorageError;
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{Folded, Guard};
 use crate::operator::{OperatorError, Outbox};
@@ -17,14 +18,31 @@ use crate::plan::AggregatePlan;
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::dead_letter::render_row;
 use crate::state::key::{BatchKeys, KeyLayout, KeyTable, Selection};
-use crate::state::row::RowError;
+use crate::state::row::{Codec, RowError};
+use crate::state::shelf::Shelf;
 use crate::state::table::StateTable;
 
 pub(super) struct Accumulators {
     node: Arc<str>,
     guard: Guard,
     states: StateTable,
+    /// States as they lie in a checkpoint.
+    codec: Codec,
     output: Output,
+    shelf: Option<Shelf>,
+}
+
+/// States, each as a row.
+pub(super) struct Encoded {
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Encoded {
+    pub fn row(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.bytes[start..self.ends[row]]
+    }
 }
 
 /// What results look like.
@@ -132,7 +150,12 @@ impl Merges {
 }
 
 impl Accumulators {
-    pub fn new(node: &str, plan: &AggregatePlan, batch_rows: usize) -> Result<Self, OperatorError> {
+    pub fn new(
+        node: &str,
+        plan: &AggregatePlan,
+        batch_rows: usize,
+        shelf: Option<Shelf>,
+    ) -> Result<Self, OperatorError> {
         let info = plan.operator.factory.info();
         let (start, end) = match &plan.bounds {
             Some(bounds) => (bounds.start.clone(), bounds.end.clone()),
@@ -146,6 +169,8 @@ impl Accumulators {
             node: node.into(),
             guard: Guard::new(node, &plan.operator)?,
             states: StateTable::new(&info.state),
+            codec: Codec::new(info.state.fields.clone()),
+            shelf,
             output: Output {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
@@ -162,6 +187,39 @@ impl Accumulators {
 
     pub fn layout(&self) -> &KeyLayout {
         &self.output.layout
+    }
+
+    /// Where states are kept, if they outlive the run.
+    pub fn shelf(&self) -> Option<&Shelf> {
+        self.shelf.as_ref()
+    }
+
+    /// These states as rows, in this order.
+    pub fn encode(&self, slots: &[u32]) -> Result<Encoded, OperatorError> {
+        let columns = self.gather(slots)?;
+        let encoder = self.codec.encoder(&columns);
+        let encoder = encoder.map_err(|error| self.broken(&error))?;
+        let mut encoded = Encoded {
+            ends: Vec::with_capacity(slots.len()),
+            bytes: Vec::new(),
+        };
+        for row in 0..slots.len() {
+            encoder.encode(row, &mut encoded.bytes);
+            encoded.ends.push(encoded.bytes.len());
+        }
+        Ok(encoded)
+    }
+
+    /// Puts states that were rows into new slots.
+    pub fn decode<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<u32>, OperatorError> {
+        let slots: Vec<u32> = (0..rows.len()).map(|_| self.allocate()).collect();
+        let columns = self.codec.decode(rows);
+        let columns = columns.map_err(|error| self.broken(&error))?;
+        self.scatter(&slots, &columns)?;
+        Ok(slots)
     }
 
     /// Reads the keys of rows into runs, cut also where `split` says so.
@@ -360,8 +418,16 @@ impl Accumulators {
         Err(self.broken(&error))
     }
 
+    /// What is kept cannot be read.
+    pub fn failed(&self, error: &StorageError) -> OperatorError {
+        OperatorError {
+            node: self.node.to_string(),
+            message: format!("its state cannot be read: {error}"),
+        }
+    }
+
     /// Keys and states have been checked where they came in: this is a bug.
-    fn broken(&self, error: &RowError) -> OperatorError {
+    pub fn broken(&self, error: &RowError) -> OperatorError {
         OperatorError {
             node: self.node.to_string(),
             message: format!("its keys or states cannot be read or kept: {error}"),

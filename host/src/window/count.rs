@@ -2,10 +2,15 @@
 //! plays no part, so no row is late. The span of a window is that of its rows.
 
 use super::accumulators::{Accumulators, Arrived, Ids, Results, Spans};
-use super::groups::Groups;
+use super::groups::{Groups, NO_SLOT};
+use super::rows::{EARLY, Reader, write_i64};
 use super::time::Span;
+use super::tracker::Tracker;
+use crate::checkpoint::snapshot::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::row::RowError;
+use crate::state::shelf::Chunk;
 
 pub(super) struct Counts {
     size: u64,
@@ -17,6 +22,7 @@ pub(super) struct Counts {
     early: Vec<u32>,
     batch_keys: BatchKeys,
     groups: Groups,
+    tracker: Tracker,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -54,7 +60,68 @@ impl Counts {
             early: Vec::new(),
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
+            tracker: Tracker::default(),
         }
+    }
+
+    /// What has changed since the last checkpoint.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        changes: &mut Changes,
+    ) -> Result<(), OperatorError> {
+        let entries = &self.entries;
+        self.tracker.freeze(
+            accumulators,
+            &self.keys,
+            0,
+            changes,
+            |id, wanted| wanted.extend(entries[id as usize].window.map(|window| window.slot)),
+            |id, states, row| {
+                let entry = &entries[id as usize];
+                if let Some(window) = entry.window {
+                    row.push(if entry.early { EARLY } else { 0 });
+                    row.extend_from_slice(&window.rows.to_le_bytes());
+                    write_i64(window.first_ms, row);
+                    write_i64(window.last_ms, row);
+                    row.extend(states.iter().copied().flatten());
+                }
+            },
+        )
+    }
+
+    /// Takes back what was frozen.
+    pub fn thaw(
+        &mut self,
+        accumulators: &mut Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        let mut states = Vec::with_capacity(chunk.len());
+        let mut windows = Vec::with_capacity(chunk.len());
+        for (_, _, row) in chunk.rows() {
+            let mut reader = Reader(row);
+            let window = read_window(&mut reader);
+            windows.push(window.map_err(|error| accumulators.broken(&error))?);
+            states.push(reader.last_state());
+        }
+        let slots = accumulators.decode(states.into_iter())?;
+        for (((_, key, _), (flags, window)), slot) in chunk.rows().zip(windows).zip(slots) {
+            let upserted = self.keys.upsert_row(accumulators.layout(), key);
+            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let is_early = self.early_wanted && flags & EARLY != 0;
+            if is_early {
+                self.early.push(id);
+            }
+            let entry = Entry {
+                window: Some(Window { slot, ..window }),
+                early: is_early,
+            };
+            self.entries
+                .resize(self.entries.len().max(id as usize + 1), Entry::default());
+            self.entries[id as usize] = entry;
+            self.tracker.set_stored(id);
+        }
+        Ok(())
     }
 
     pub fn rows(
@@ -72,7 +139,7 @@ impl Counts {
                 accumulators.store(&self.groups, &folded.states)?;
                 return self.close(accumulators, &assigned.full, out);
             }
-            self.take_back(accumulators, assigned);
+            self.take_back(accumulators, assigned)?;
             arrived = arrived.without(&folded.lost);
         }
         Ok(())
@@ -130,6 +197,9 @@ impl Counts {
                     self.entries.push(Entry::default());
                 }
             }
+            if accumulators.shelf().is_some() {
+                self.tracker.touch(id);
+            }
             let entry = &mut self.entries[id as usize];
             for row in self.batch_keys.rows(run) {
                 let time = arrived.times[row];
@@ -169,7 +239,11 @@ impl Counts {
         Ok(assigned)
     }
 
-    fn take_back(&mut self, accumulators: &mut Accumulators, assigned: Assigned) {
+    fn take_back(
+        &mut self,
+        accumulators: &mut Accumulators,
+        assigned: Assigned,
+    ) -> Result<(), OperatorError> {
         for (id, window) in assigned.before.into_iter().rev() {
             self.entries[id as usize].window = window;
         }
@@ -177,8 +251,9 @@ impl Counts {
             accumulators.release(slot);
         }
         for id in assigned.new_keys {
-            self.forget(id);
+            self.forget(accumulators, id)?;
         }
+        Ok(())
     }
 
     /// Puts out windows and forgets them.
@@ -192,7 +267,7 @@ impl Counts {
         for &(id, window) in windows {
             accumulators.release(window.slot);
             if self.entries[id as usize].window.is_none() {
-                self.forget(id);
+                self.forget(accumulators, id)?;
             }
         }
         Ok(())
@@ -222,8 +297,22 @@ impl Counts {
         accumulators.emit(results, out)
     }
 
-    fn forget(&mut self, id: u32) {
+    fn forget(&mut self, accumulators: &Accumulators, id: u32) -> Result<(), OperatorError> {
+        self.tracker.remove(accumulators, &self.keys, &[id])?;
         self.keys.remove(id);
         self.entries[id as usize].early = false;
+        Ok(())
     }
+}
+
+/// The flags of a key, and its window but for the state.
+fn read_window(row: &mut Reader<'_>) -> Result<(u8, Window), RowError> {
+    let flags = row.flags()?;
+    let window = Window {
+        rows: row.i64()? as u64,
+        first_ms: row.i64()?,
+        last_ms: row.i64()?,
+        slot: NO_SLOT,
+    };
+    Ok((flags, window))
 }

@@ -2,8 +2,11 @@
 
 use super::accumulators::{Accumulators, Arrived};
 use super::groups::{Groups, NO_SLOT};
+use super::tracker::Tracker;
+use crate::checkpoint::snapshot::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::shelf::Chunk;
 
 pub(super) struct Running {
     keys: KeyTable,
@@ -11,6 +14,7 @@ pub(super) struct Running {
     slots: Vec<u32>,
     batch_keys: BatchKeys,
     groups: Groups,
+    tracker: Tracker,
 }
 
 impl Running {
@@ -20,7 +24,46 @@ impl Running {
             slots: Vec::new(),
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
+            tracker: Tracker::default(),
         }
+    }
+
+    /// What has changed since the last checkpoint.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        changes: &mut Changes,
+    ) -> Result<(), OperatorError> {
+        let slots = &self.slots;
+        self.tracker.freeze(
+            accumulators,
+            &self.keys,
+            0,
+            changes,
+            |id, wanted| {
+                let slot = slots[id as usize];
+                wanted.extend((slot != NO_SLOT).then_some(slot));
+            },
+            |_, states, row| row.extend(states.iter().copied().flatten()),
+        )
+    }
+
+    /// Takes back what was frozen.
+    pub fn thaw(
+        &mut self,
+        accumulators: &mut Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        let slots = accumulators.decode(chunk.rows().map(|(_, _, row)| row))?;
+        for ((_, key, _), slot) in chunk.rows().zip(slots) {
+            let upserted = self.keys.upsert_row(accumulators.layout(), key);
+            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            self.slots
+                .resize(self.slots.len().max(id as usize + 1), NO_SLOT);
+            self.slots[id as usize] = slot;
+            self.tracker.set_stored(id);
+        }
+        Ok(())
     }
 
     pub fn rows(
@@ -47,6 +90,9 @@ impl Running {
                 self.groups.of(*slot)
             };
             self.groups.push(&self.batch_keys.rows(run), group);
+            if accumulators.shelf().is_some() {
+                self.tracker.touch(id);
+            }
         }
         self.groups.end();
 
@@ -56,6 +102,7 @@ impl Running {
             for group in self.groups.left_empty(&folded.lost) {
                 let id = founded[group as usize - self.groups.existing];
                 self.slots[id as usize] = NO_SLOT;
+                self.tracker.remove(accumulators, &self.keys, &[id])?;
                 self.keys.remove(id);
                 accumulators.release(self.groups.slots[group as usize]);
             }

@@ -14,11 +14,16 @@
 //! of the same key that its span overlaps.
 
 use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
-use super::groups::Groups;
+use super::groups::{Groups, NO_SLOT};
+use super::rows::{EARLY, FIRED, FRESH, Reader, write_i64, write_length, write_state};
 use super::time::Span;
 use super::timer::Timers;
+use super::tracker::Tracker;
+use crate::checkpoint::snapshot::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::row::RowError;
+use crate::state::shelf::Chunk;
 
 pub(super) struct Sessions {
     gap_ms: i64,
@@ -35,6 +40,7 @@ pub(super) struct Sessions {
     batch_keys: BatchKeys,
     groups: Groups,
     journal: Journal,
+    tracker: Tracker,
 }
 
 #[derive(Debug)]
@@ -114,7 +120,64 @@ impl Sessions {
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
             journal: Journal::default(),
+            tracker: Tracker::default(),
         }
+    }
+
+    /// What has changed since the last checkpoint.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        changes: &mut Changes,
+    ) -> Result<(), OperatorError> {
+        let entries = &self.entries;
+        self.tracker.freeze(
+            accumulators,
+            &self.keys,
+            0,
+            changes,
+            |id, wanted| {
+                let sessions = &entries[id as usize].sessions;
+                wanted.extend(sessions.iter().flat_map(Session::states));
+            },
+            |id, states, row| entries[id as usize].write(states, row),
+        )
+    }
+
+    /// Takes back what was frozen.
+    pub fn thaw(
+        &mut self,
+        accumulators: &mut Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        let mut states = Vec::new();
+        let mut entries = Vec::with_capacity(chunk.len());
+        for (_, _, row) in chunk.rows() {
+            let entry = Entry::read(row, &mut states);
+            entries.push(entry.map_err(|error| accumulators.broken(&error))?);
+        }
+        let mut slots = accumulators.decode(states.into_iter())?.into_iter();
+        for ((_, key, _), mut entry) in chunk.rows().zip(entries) {
+            let upserted = self.keys.upsert_row(accumulators.layout(), key);
+            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            for session in &mut entry.sessions {
+                for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
+                    *slot = slots.next().unwrap_or(NO_SLOT);
+                }
+            }
+            entry.early &= self.early_wanted;
+            if entry.early {
+                self.early.push(id);
+            }
+            entry.due_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
+            self.timers.set(entry.due_ms, id);
+            if id as usize >= self.entries.len() {
+                self.entries.resize_with(id as usize + 1, Entry::default);
+            }
+            self.entries[id as usize] = entry;
+            self.tracker.set_stored(id);
+        }
+        Ok(())
     }
 
     pub fn rows(
@@ -223,6 +286,9 @@ impl Sessions {
                 if id as usize == self.entries.len() {
                     self.entries.push(Entry::default());
                 }
+            }
+            if accumulators.shelf().is_some() {
+                self.tracker.touch(id);
             }
             for row in self.batch_keys.rows(run) {
                 let time = arrived.times[row];
@@ -399,8 +465,10 @@ impl Sessions {
         let mut over = Vec::new();
         let mut gone = Vec::new();
         for &id in ids {
+            if accumulators.shelf().is_some() {
+                self.tracker.touch(id);
+            }
             let entry = &mut self.entries[id as usize];
-            let mut next_ms = NEVER;
             entry.sessions.retain_mut(|session| {
                 let span = session.span(self.gap_ms);
                 if watermark_ms > span.end && !session.fired {
@@ -415,13 +483,10 @@ impl Sessions {
                 let is_over = watermark_ms > span.end + self.lateness_ms;
                 if is_over {
                     over.push(session.slot);
-                } else if session.fired {
-                    next_ms = next_ms.min(span.end + self.lateness_ms + 1);
-                } else {
-                    next_ms = next_ms.min(span.end + 1);
                 }
                 !is_over
             });
+            let next_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
             if entry.sessions.is_empty() {
                 gone.push(id);
             } else if next_ms < entry.due_ms {
@@ -433,6 +498,7 @@ impl Sessions {
         for slot in over {
             accumulators.release(slot);
         }
+        self.tracker.remove(accumulators, &self.keys, &gone)?;
         for id in gone {
             self.keys.remove(id);
             let entry = &mut self.entries[id as usize];
@@ -483,6 +549,61 @@ impl Default for Entry {
             due_ms: NEVER,
             early: false,
         }
+    }
+}
+
+impl Entry {
+    /// When to look at the key again.
+    fn next_ms(&self, gap_ms: i64, lateness_ms: i64) -> i64 {
+        let next = self.sessions.iter().map(|session| {
+            let end = session.span(gap_ms).end + 1;
+            end + if session.fired { lateness_ms } else { 0 }
+        });
+        next.min().unwrap_or(NEVER)
+    }
+
+    /// Writes the row of the key; `states` are those of its sessions in order.
+    fn write(&self, states: &[&[u8]], row: &mut Vec<u8>) {
+        row.push(if self.early { EARLY } else { 0 });
+        let mut states = states.iter();
+        for session in &self.sessions {
+            write_i64(session.first_ms, row);
+            write_i64(session.last_ms, row);
+            let fired = if session.fired { FIRED } else { 0 };
+            row.push(fired | if session.fresh { FRESH } else { 0 });
+            let count = session.earlier.len() + 1;
+            write_length(count, row);
+            for state in states.by_ref().take(count) {
+                write_state(state, row);
+            }
+        }
+    }
+
+    /// Reads the row of a key. Its states are put behind `states`, and have no
+    /// slots yet.
+    fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
+        let mut row = Reader(row);
+        let mut entry = Entry {
+            early: row.flags()? & EARLY != 0,
+            ..Entry::default()
+        };
+        while !row.is_at_end() {
+            let (first_ms, last_ms) = (row.i64()?, row.i64()?);
+            let flags = row.flags()?;
+            let count = row.length()?;
+            for _ in 0..count {
+                states.push(row.state()?);
+            }
+            entry.sessions.push(Session {
+                first_ms,
+                last_ms,
+                slot: NO_SLOT,
+                earlier: vec![NO_SLOT; count.saturating_sub(1)],
+                fired: flags & FIRED != 0,
+                fresh: flags & FRESH != 0,
+            });
+        }
+        Ok(entry)
     }
 }
 

@@ -14,10 +14,15 @@ use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
 use super::cut::Cut;
 use super::groups::{Groups, NO_SLOT};
 use super::leaves::{Leaf, Leaves};
+use super::rows::{EARLY, Reader, write_i64, write_state};
 use super::time::{Span, extent};
+use super::tracker::Tracker;
 use super::tree::Tree;
+use crate::checkpoint::snapshot::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::row::RowError;
+use crate::state::shelf::Chunk;
 
 pub(super) struct Sliding {
     cut: Cut,
@@ -36,6 +41,7 @@ pub(super) struct Sliding {
     early: Vec<(i64, u32)>,
     batch_keys: BatchKeys,
     groups: Groups,
+    tracker: Tracker,
 }
 
 /// What the last window held.
@@ -52,6 +58,8 @@ struct Held {
     cover: Vec<u32>,
     /// Keys with a tree, and the leaves that the window has.
     wooded: Vec<(u32, Range<usize>)>,
+    /// Keys whose tree was planted or felled.
+    replanted: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -93,7 +101,69 @@ impl Sliding {
             early: Vec::new(),
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
+            tracker: Tracker::default(),
         }
+    }
+
+    /// What has changed since the last checkpoint.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        changes: &mut Changes,
+    ) -> Result<(), OperatorError> {
+        let entries = &self.held.entries;
+        self.tracker.freeze(
+            accumulators,
+            &self.keys,
+            0,
+            changes,
+            |id, wanted| {
+                let leaves = entries[id as usize].leaves.as_slice();
+                wanted.extend(leaves.iter().map(|leaf| leaf.slot));
+            },
+            |id, states, row| entries[id as usize].write(states, row),
+        )
+    }
+
+    /// Takes back what was frozen. Time is set before.
+    pub fn thaw(
+        &mut self,
+        accumulators: &mut Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        let mut states = Vec::new();
+        let mut kept = Vec::with_capacity(chunk.len());
+        for (_, _, row) in chunk.rows() {
+            let read = read_leaves(row, &mut states);
+            kept.push(read.map_err(|error| accumulators.broken(&error))?);
+        }
+        let mut slots = accumulators.decode(states.into_iter())?.into_iter();
+        for ((_, key, _), (first, leaves)) in chunk.rows().zip(kept) {
+            let upserted = self.keys.upsert_row(accumulators.layout(), key);
+            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let entry = self.held.entry(id);
+            entry.tree = first.map(|first| Box::new(Tree::numbered(first)));
+            for mut leaf in leaves {
+                leaf.slot = slots.next().unwrap_or(NO_SLOT);
+                leaf.early &= self.early_wanted;
+                entry.leaves.insert(entry.leaves.as_slice().len(), leaf);
+                if leaf.early {
+                    self.early.push((leaf.pane, id));
+                }
+                self.panes.entry(leaf.pane).or_default().push(id);
+            }
+            if self.closed > i64::MIN {
+                // The next window starts from nothing, so all of them are news.
+                self.changed.push(id);
+            }
+            self.tracker.set_stored(id);
+        }
+        Ok(())
+    }
+
+    /// Time had come to this when the state was frozen.
+    pub fn set_time(&mut self, time_ms: i64) {
+        self.closed = self.cut.last_closed(time_ms);
     }
 
     pub fn rows(
@@ -128,6 +198,9 @@ impl Sliding {
                 span = self.cut.pane_span(pane);
             }
             let (id, _) = self.keys.upsert(self.batch_keys.key(run));
+            if accumulators.shelf().is_some() {
+                self.tracker.touch(id);
+            }
             let entry = self.held.entry(id);
             let group = match entry.leaves.find(pane) {
                 Ok(at) => self.groups.of(entry.leaves.as_slice()[at].slot),
@@ -156,7 +229,7 @@ impl Sliding {
             self.enter(&founded);
         } else {
             let empty = self.groups.left_empty(&folded.lost);
-            self.enter_but(accumulators, founded, &empty);
+            self.enter_but(accumulators, founded, &empty)?;
             touched.retain(|&(pane, id)| self.held.entry(id).leaves.find(pane).is_ok());
         }
         if self.early_wanted {
@@ -192,8 +265,9 @@ impl Sliding {
             && pane < held
             && self.cut.is_late(self.cut.last_window(pane), watermark_ms)
         {
-            self.forget(accumulators, pane, None);
+            self.forget(accumulators, pane, None)?;
         }
+        self.note_replanted(accumulators);
         Ok(())
     }
 
@@ -258,7 +332,7 @@ impl Sliding {
         accumulators: &mut Accumulators,
         mut founded: Vec<(i64, u32)>,
         empty: &[u32],
-    ) {
+    ) -> Result<(), OperatorError> {
         for &group in empty.iter().rev() {
             let (pane, id) = founded.remove(group as usize - self.groups.existing);
             let leaves = &mut self.held.entry(id).leaves;
@@ -266,11 +340,22 @@ impl Sliding {
                 leaves.remove(at);
             }
             if leaves.as_slice().is_empty() {
+                self.tracker.remove(accumulators, &self.keys, &[id])?;
                 self.keys.remove(id);
             }
             accumulators.release(self.groups.slots[group as usize]);
         }
         self.enter(&founded);
+        Ok(())
+    }
+
+    /// A key's row says where its tree begins.
+    fn note_replanted(&mut self, accumulators: &Accumulators) {
+        for id in self.held.replanted.drain(..) {
+            if accumulators.shelf().is_some() && self.keys.has(id) {
+                self.tracker.touch(id);
+            }
+        }
     }
 
     fn note_early(&mut self, touched: &[(i64, u32)]) {
@@ -323,7 +408,7 @@ impl Sliding {
             .cut
             .is_late(self.cut.last_window(leaving), watermark_ms)
         {
-            self.forget(accumulators, leaving, Some(window));
+            self.forget(accumulators, leaving, Some(window))?;
         }
         let leaving = self.panes.get(&leaving).into_iter();
         let entering = self.panes.range(self.closed..window);
@@ -348,10 +433,16 @@ impl Sliding {
     }
 
     /// Forgets the first of the panes, and brings its keys up to date with a window.
-    fn forget(&mut self, accumulators: &mut Accumulators, pane: i64, window: Option<i64>) {
+    fn forget(
+        &mut self,
+        accumulators: &mut Accumulators,
+        pane: i64,
+        window: Option<i64>,
+    ) -> Result<(), OperatorError> {
         let Some(mut ids) = self.panes.remove(&pane) else {
-            return;
+            return Ok(());
         };
+        let mut gone = Vec::new();
         for id in ids.drain(..) {
             let entry = self.held.entry(id);
             if let Some(leaf) = entry.leaves.as_slice().first() {
@@ -367,10 +458,15 @@ impl Sliding {
             }
             if is_last {
                 self.held.entry(id).leaves = Leaves::default();
-                self.keys.remove(id);
+                gone.push(id);
             }
         }
+        self.tracker.remove(accumulators, &self.keys, &gone)?;
+        for id in gone {
+            self.keys.remove(id);
+        }
         self.spare.push(ids);
+        Ok(())
     }
 
     /// Puts out what these windows hold of these keys, merged from the panes
@@ -484,6 +580,9 @@ impl Held {
     /// Takes a key out that the window does not have.
     fn drop_out(&mut self, accumulators: &mut Accumulators, id: u32) {
         let entry = &mut self.entries[id as usize];
+        if entry.tree.is_some() {
+            self.replanted.push(id);
+        }
         entry.fell(accumulators);
         entry.release_own(accumulators);
         let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
@@ -510,6 +609,7 @@ impl Held {
             merges,
             cover,
             wooded,
+            replanted,
             ..
         } = self;
         let mut growing: Vec<usize> = (0..wooded.len()).collect();
@@ -518,9 +618,10 @@ impl Held {
             growing.retain(|&at| {
                 let (id, leaves) = &wooded[at];
                 let entry = &mut entries[*id as usize];
-                let tree = entry
-                    .tree
-                    .get_or_insert_with(|| Box::new(Tree::new(leaves.start)));
+                let tree = entry.tree.get_or_insert_with(|| {
+                    replanted.push(*id);
+                    Box::new(Tree::new(leaves.start))
+                });
                 let merge = |inputs: &[u32], target| nodes.add(inputs, target, *id, span);
                 tree.grow(level, entry.leaves.as_slice(), leaves, accumulators, merge)
             });
@@ -572,6 +673,17 @@ impl Entry {
         start..end.max(start)
     }
 
+    /// Writes the row of the key; `states` are those of its leaves.
+    fn write(&self, states: &[&[u8]], row: &mut Vec<u8>) {
+        let first = self.tree.as_ref().map_or(NO_TREE, |tree| tree.first());
+        write_i64(first, row);
+        for (leaf, state) in self.leaves.as_slice().iter().zip(states) {
+            write_i64(leaf.pane, row);
+            row.push(if leaf.early { EARLY } else { 0 });
+            write_state(state, row);
+        }
+    }
+
     fn own(&mut self, accumulators: &mut Accumulators) -> u32 {
         if self.own == NO_SLOT {
             self.own = accumulators.allocate();
@@ -591,4 +703,27 @@ impl Entry {
             tree.clear(accumulators);
         }
     }
+}
+
+/// In the row of a key without a tree.
+const NO_TREE: i64 = i64::MIN;
+
+/// Where the key's tree begins, if it has one, and its leaves, whose states are
+/// put behind `states` and have no slots yet.
+fn read_leaves<'a>(
+    row: &'a [u8],
+    states: &mut Vec<&'a [u8]>,
+) -> Result<(Option<i64>, Vec<Leaf>), RowError> {
+    let mut row = Reader(row);
+    let first = row.i64()?;
+    let mut leaves = Vec::new();
+    while !row.is_at_end() {
+        leaves.push(Leaf {
+            pane: row.i64()?,
+            early: row.flags()? & EARLY != 0,
+            slot: NO_SLOT,
+        });
+        states.push(row.state()?);
+    }
+    Ok((Some(first).filter(|&first| first != NO_TREE), leaves))
 }

@@ -142,7 +142,7 @@ impl Setup {
             late_wanted: true,
         };
         Ok(Bench {
-            operator: AggregateOperator::new("sums", &plan, self.batch_rows, clock.clone())?,
+            operator: AggregateOperator::new("sums", &plan, self.batch_rows, clock.clone(), None)?,
             clock,
             key: self.key,
             calls,

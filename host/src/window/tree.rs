@@ -43,6 +43,20 @@ impl Tree {
         }
     }
 
+    /// The number of the key's first leaf: with it, and the leaves, the tree can
+    /// be made anew.
+    pub fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// A tree without nodes whose first leaf has this number.
+    pub fn numbered(first: i64) -> Self {
+        Tree {
+            first,
+            levels: Vec::new(),
+        }
+    }
+
     /// Has the missing nodes of a level merged, for leaves `from..to`. Whether
     /// the level above may have nodes too. Levels are asked for in order, and
     /// each is merged before the next.

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use super::accumulators::{Accumulators, Arrived, Ids, Results, Spans};
 use super::cut::Cut;
 use super::groups::{Groups, NO_SLOT};
+use super::rows::EARLY;
 use super::time::{Span, extent};
+use super::tracker::Tracker;
+use crate::checkpoint::snapshot::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::shelf::Chunk;
 
 pub(super) struct Tumbling {
     /// A window is one pane: window `p + 1` has pane `p`.
@@ -25,6 +29,8 @@ pub(super) struct Tumbling {
     early: Vec<(i64, u32)>,
     batch_keys: BatchKeys,
     groups: Groups,
+    /// Panes that are gone, and rows of which the storage still has.
+    dropped: Vec<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +44,7 @@ struct Pane {
     vacant: usize,
     /// Members that are in the list for early results.
     early: Vec<bool>,
+    tracker: Tracker,
 }
 
 /// A place in `panes`, and a member there.
@@ -61,7 +68,75 @@ impl Tumbling {
             early: Vec::new(),
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
+            dropped: Vec::new(),
         }
+    }
+
+    /// What has changed since the last checkpoint.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        changes: &mut Changes,
+    ) -> Result<(), OperatorError> {
+        if let Some(shelf) = accumulators.shelf() {
+            for pane in self.dropped.drain(..) {
+                shelf.delete_pane(pane, changes);
+            }
+        }
+        for &place in self.places.values() {
+            let Pane {
+                index,
+                keys,
+                slots,
+                early,
+                tracker,
+                ..
+            } = &mut self.panes[place as usize];
+            tracker.freeze(
+                accumulators,
+                keys,
+                *index,
+                changes,
+                |member, wanted| {
+                    let slot = slots[member as usize];
+                    wanted.extend((slot != NO_SLOT).then_some(slot));
+                },
+                |member, states, row| {
+                    let is_early = early.get(member as usize) == Some(&true);
+                    row.push(if is_early { EARLY } else { 0 });
+                    row.extend(states.iter().copied().flatten());
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was frozen.
+    pub fn thaw(
+        &mut self,
+        accumulators: &mut Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        let slots =
+            accumulators.decode(chunk.rows().map(|(_, _, row)| row.get(1..).unwrap_or(&[])))?;
+        for ((index, key, row), slot) in chunk.rows().zip(slots) {
+            let place = self.place(index);
+            let pane = &mut self.panes[place as usize];
+            let upserted = pane.keys.upsert_row(accumulators.layout(), key);
+            let (member, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            pane.slots.push(slot);
+            pane.tracker.set_stored(member);
+            let flags = row.first().copied().unwrap_or_default();
+            if self.early_wanted && flags & EARLY != 0 {
+                self.note_early(&[(place, member)]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Time had come to this when the state was frozen.
+    pub fn set_time(&mut self, time_ms: i64) {
+        self.closed = self.cut.last_closed(time_ms);
     }
 
     pub fn rows(
@@ -112,6 +187,9 @@ impl Tumbling {
                 self.groups.of(*slot)
             };
             self.groups.push(&rows, group);
+            if accumulators.shelf().is_some() {
+                pane.tracker.touch(member);
+            }
             if behind || self.early_wanted {
                 touched.push((place, member));
             }
@@ -153,7 +231,10 @@ impl Tumbling {
                 .cut
                 .is_late(self.cut.first_window(*first.key()), watermark_ms)
         {
-            let place = first.remove();
+            let (index, place) = first.remove_entry();
+            if self.panes[place as usize].tracker.has_stored() {
+                self.dropped.push(index);
+            }
             self.panes[place as usize].clear(accumulators);
             self.spare.push(place);
         }
@@ -309,5 +390,6 @@ impl Pane {
         self.keys.clear();
         self.vacant = 0;
         self.early.clear();
+        self.tracker = Tracker::default();
     }
 }

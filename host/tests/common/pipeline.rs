@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
 use sluicebox::plan::{self, NodeKind, Plan, SinkConnector};
 use sluicebox::run::{Job, RunError, Summary};
+use sluicebox::sink::MemoryTopic;
 use sluicebox::sink::dead_letter::render_row;
 
 use crate::common::LOADER;
@@ -44,27 +45,32 @@ pub fn run(plan: Plan) -> Result<Summary, RunError> {
 
 /// The rows that came to some sinks, as JSON, in no particular order, and the summary.
 pub fn collect_all<const N: usize>(mut plan: Plan, sinks: [&str; N]) -> ([Vec<Value>; N], Summary) {
-    let batches = sinks.map(|wanted| {
-        let batches = Arc::new(Mutex::new(Vec::new()));
-        for node in plan.nodes.iter_mut().filter(|node| node.name == wanted) {
-            if let NodeKind::Sink(sink) = &mut node.kind {
-                sink.connector = SinkConnector::Memory(batches.clone());
-            }
-        }
-        batches
-    });
+    let topics = sinks.map(|wanted| to_memory(&mut plan, wanted));
     let summary = run(plan).unwrap_or_else(|error| panic!("{error}"));
-    let rows = batches.map(|batches| {
-        let batches = batches.lock().expect("nobody panicked");
-        let rows = batches.iter().flat_map(|batch| {
-            (0..batch.rows()).map(|row| {
-                let text = render_row(batch, row);
-                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-            })
-        });
-        rows.collect()
+    (topics.map(|topic| rows_of(&topic)), summary)
+}
+
+/// Has a sink's rows go to memory.
+pub fn to_memory(plan: &mut Plan, sink: &str) -> Arc<MemoryTopic> {
+    let topic = Arc::new(MemoryTopic::default());
+    for node in plan.nodes.iter_mut().filter(|node| node.name == sink) {
+        if let NodeKind::Sink(sink) = &mut node.kind {
+            sink.connector = SinkConnector::Memory(topic.clone());
+        }
+    }
+    topic
+}
+
+/// The rows of a topic, as JSON.
+pub fn rows_of(topic: &MemoryTopic) -> Vec<Value> {
+    let batches = topic.rows();
+    let rows = batches.iter().flat_map(|batch| {
+        (0..batch.rows()).map(|row| {
+            let text = render_row(batch, row);
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+        })
     });
-    (rows, summary)
+    rows.collect()
 }
 
 /// The rows of a sink at every batch size and parallelism, which must be the

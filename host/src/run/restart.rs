@@ -1,0 +1,112 @@
+//! Decides whether and when a pipeline that has failed is started again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use crate::plan::RestartPlan;
+
+/// The failures of a run so far.
+pub struct Failures {
+    plan: RestartPlan,
+    /// When it failed, of those that count.
+    recent: VecDeque<Instant>,
+    count: u32,
+}
+
+impl Failures {
+    pub fn new(plan: RestartPlan) -> Self {
+        Failures {
+            plan,
+            recent: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    /// How often it was started again.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// After what delay to start again; `None` to give up.
+    pub fn add(&mut self, error: &RunError) -> Option<Duration> {
+        self.add_at(error, Instant::now())
+    }
+
+    fn add_at(&mut self, error: &RunError, now: Instant) -> Option<Duration> {
+        let RestartPlan::After {
+            delay_ms,
+            delay_ms_max,
+            factor,
+            failures_max,
+            within_ms,
+        } = self.plan
+        else {
+            return None;
+        };
+        if matches!(error, RunError::Restore(_)) {
+            return None;
+        }
+        let within = Duration::from_millis(within_ms);
+        while let Some(first) = self.recent.front()
+            && now.duration_since(*first) > within
+        {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        let in_a_row = self.recent.len();
+        if in_a_row > failures_max as usize {
+            return None;
+        }
+        self.count += 1;
+        let grown = delay_ms as f64 * factor.powi(in_a_row as i32 - 1);
+        Some(Duration::from_millis((grown as u64).min(delay_ms_max)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> RunError {
+        RunError::Internal("it broke".to_owned())
+    }
+
+    #[test]
+    fn delays_grow_and_the_run_is_given_up_after_too_many_failures() {
+        let mut failures = Failures::new(RestartPlan::After {
+            delay_ms: 100,
+            delay_ms_max: 300,
+            factor: 2.0,
+            failures_max: 3,
+            within_ms: 10_000,
+        });
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let ms = Duration::from_millis;
+        assert_eq!(failures.add_at(&failure(), at(0)), Some(ms(100)));
+        assert_eq!(failures.add_at(&failure(), at(1)), Some(ms(200)));
+        assert_eq!(failures.add_at(&failure(), at(2)), Some(ms(300)));
+        assert_eq!(failures.add_at(&failure(), at(3)), None);
+        assert_eq!(
+            failures.add_at(&failure(), at(60)),
+            Some(ms(100)),
+            "old failures do not count"
+        );
+        assert_eq!(failures.count(), 4);
+    }
+
+    #[test]
+    fn what_trying_again_cannot_help_is_not_tried_again() {
+        let mut failures = Failures::new(RestartPlan::After {
+            delay_ms: 1,
+            delay_ms_max: 1,
+            factor: 1.0,
+            failures_max: 3,
+            within_ms: 1_000,
+        });
+        let lasting = RunError::Restore("other types".to_owned());
+        assert_eq!(failures.add(&lasting), None);
+        assert_eq!(Failures::new(RestartPlan::Never).add(&failure()), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! Runs a pipeline on one thread in an order that a seed decides: which task
+//! goes next, when a checkpoint is made, and when everything is killed. The same
+//! seed gives the same run, so that a failure can be looked at again.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::run::{Job, Part, RunError};
+
+/// Decides the order of one run.
+pub struct Simulation {
+    random: fastrand::Rng,
+    /// One step in so many asks for a checkpoint.
+    checkpoint_one_in: u64,
+}
+
+/// How a simulated run came to an end.
+#[derive(Debug)]
+pub enum Ended {
+    /// By itself.
+    Done,
+    Failed(RunError),
+    /// It was killed after so many steps.
+    Killed,
+}
+
+/// A part of the run, and whether it has anything to do.
+struct Running {
+    part: Part,
+    is_ready: Arc<Ready>,
+}
+
+#[derive(Debug)]
+struct Ready {
+    is_ready: AtomicBool,
+    /// Wakes the simulation: something has come from outside.
+    outer: Waker,
+}
+
+impl Wake for Ready {
+    fn wake(self: Arc<Self>) {
+        self.is_ready.store(true, Ordering::SeqCst);
+        self.outer.wake_by_ref();
+    }
+}
+
+impl Simulation {
+    pub fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Simulation {
+            checkpoint_one_in: random.u64(5..200),
+            random,
+        }
+    }
+
+    /// Runs a job until it ends, or for so many steps. A step is one turn of
+    /// one task.
+    pub fn run(&mut self, job: Job, steps_max: Option<u64>) -> Ended {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.drive(job.inline(), steps_max)),
+            Err(error) => Ended::Failed(RunError::Internal(error.to_string())),
+        }
+    }
+
+    async fn drive(&mut self, job: Job, steps_max: Option<u64>) -> Ended {
+        let parts = match job.parts().await {
+            Ok(parts) => parts,
+            Err(error) => return Ended::Failed(error),
+        };
+        let pressure = job.pressure();
+        let mut running: Vec<Running> = Vec::new();
+        let mut parts = Some(parts);
+        let mut steps = 0;
+        let mut failure: Option<RunError> = None;
+        poll_fn(|context| {
+            if let Some(parts) = parts.take() {
+                running = parts.into_iter().map(|part| start(part, context)).collect();
+            }
+            if running.is_empty() {
+                return Poll::Ready(match failure.take() {
+                    Some(error) => Ended::Failed(error),
+                    None => Ended::Done,
+                });
+            }
+            let ready: Vec<usize> = (0..running.len())
+                .filter(|&index| running[index].is_ready.is_ready.load(Ordering::SeqCst))
+                .collect();
+            let Some(&index) = self.random.choice(&ready) else {
+                // Whatever it waits for wakes it.
+                return Poll::Pending;
+            };
+            if steps_max == Some(steps) {
+                return Poll::Ready(Ended::Killed);
+            }
+            steps += 1;
+            if self.random.u64(0..self.checkpoint_one_in) == 0 {
+                pressure.notify_one();
+            }
+            let chosen = &mut running[index];
+            chosen.is_ready.is_ready.store(false, Ordering::SeqCst);
+            let waker = Waker::from(chosen.is_ready.clone());
+            if let Poll::Ready(ended) = chosen.part.as_mut().poll(&mut Context::from_waker(&waker))
+            {
+                drop(running.swap_remove(index));
+                if let Err(error) = ended {
+                    let is_echo = error.is_echo();
+                    if failure.is_none() || !is_echo {
+                        failure = Some(error);
+                    }
+                    if !is_echo {
+                        running.clear();
+                    }
+                }
+            }
+            // Back to the runtime, which wakes what has yielded.
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn start(part: Part, context: &Context<'_>) -> Running {
+    Running {
+        // Turns are given here, and not by the runtime's budget.
+        part: Box::pin(tokio::task::unconstrained(part)),
+        is_ready: Arc::new(Ready {
+            is_ready: AtomicBool::new(true),
+            outer: context.waker().clone(),
+        }),
+    }
+}

@@ -1,0 +1,156 @@
+//! Which keys have changed since the last checkpoint, and what becomes of their
+//! rows of state.
+
+use std::collections::HashSet;
+
+use super::accumulators::Accumulators;
+use crate::checkpoint::snapshot::Changes;
+use crate::operator::OperatorError;
+use crate::router;
+use crate::state::key::{KeyTable, Selection};
+
+/// Of the keys of one table, by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Tracker {
+    flags: Vec<u8>,
+    /// Keys that have changed; some of them may be gone.
+    changed: Vec<u32>,
+    /// Keys of rows that are to be deleted.
+    deleted: HashSet<Vec<u8>>,
+}
+
+const CHANGED: u8 = 1;
+/// The storage has a row of the key.
+const STORED: u8 = 2;
+
+/// Keys whose states are encoded at a time.
+const CHUNK_KEYS: usize = 8192;
+
+impl Tracker {
+    /// Notes that a key has changed.
+    #[inline]
+    pub fn touch(&mut self, id: u32) {
+        let index = id as usize;
+        if index >= self.flags.len() {
+            self.flags.resize(index + 1, 0);
+        }
+        let flags = &mut self.flags[index];
+        if *flags & CHANGED == 0 {
+            *flags |= CHANGED;
+            self.changed.push(id);
+        }
+    }
+
+    /// Notes that the storage has the key as it is.
+    pub fn set_stored(&mut self, id: u32) {
+        let index = id as usize;
+        if index >= self.flags.len() {
+            self.flags.resize(index + 1, 0);
+        }
+        self.flags[index] = STORED;
+    }
+
+    /// Whether the storage has a row of any key.
+    pub fn has_stored(&self) -> bool {
+        self.flags.iter().any(|flags| flags & STORED != 0)
+    }
+
+    /// Notes that these keys, which their table still has, are gone.
+    pub fn remove(
+        &mut self,
+        accumulators: &Accumulators,
+        keys: &KeyTable,
+        ids: &[u32],
+    ) -> Result<(), OperatorError> {
+        let Some(shelf) = accumulators.shelf() else {
+            return Ok(());
+        };
+        let mut stored = Vec::new();
+        for &id in ids {
+            if let Some(flags) = self.flags.get_mut(id as usize)
+                && std::mem::take(flags) & STORED != 0
+            {
+                stored.push(id);
+            }
+        }
+        let shards = shards(accumulators, keys, &stored)?;
+        for (&id, shard) in stored.iter().zip(shards) {
+            let mut row = Vec::new();
+            shelf.write_key(0, shard, &[], &mut row);
+            keys.encode(accumulators.layout(), id, &mut row);
+            self.deleted.insert(row);
+        }
+        Ok(())
+    }
+
+    /// Hands over the rows of the keys that have changed. `slots` lists the
+    /// states of a key; `write` is given them, encoded, and writes its row.
+    pub fn freeze(
+        &mut self,
+        accumulators: &Accumulators,
+        keys: &KeyTable,
+        pane: i64,
+        changes: &mut Changes,
+        slots: impl Fn(u32, &mut Vec<u32>),
+        write: impl Fn(u32, &[&[u8]], &mut Vec<u8>),
+    ) -> Result<(), OperatorError> {
+        let Some(shelf) = accumulators.shelf() else {
+            return Ok(());
+        };
+        let flags = &mut self.flags;
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.retain(|&id| {
+            let flags = &mut flags[id as usize];
+            std::mem::replace(flags, *flags & !CHANGED) & CHANGED != 0
+        });
+        let mut wanted = Vec::new();
+        let mut ends = Vec::new();
+        for ids in changed.chunks(CHUNK_KEYS) {
+            wanted.clear();
+            ends.clear();
+            for &id in ids {
+                slots(id, &mut wanted);
+                ends.push(wanted.len());
+            }
+            let encoded = accumulators.encode(&wanted)?;
+            let shards = shards(accumulators, keys, ids)?;
+            let mut states = Vec::new();
+            let mut start = 0;
+            for ((&id, shard), &end) in ids.iter().zip(shards).zip(&ends) {
+                states.clear();
+                states.extend((start..end).map(|row| encoded.row(row)));
+                start = end;
+                if states.is_empty() {
+                    continue;
+                }
+                flags[id as usize] |= STORED;
+                changes.put(
+                    |row| {
+                        let first = row.len();
+                        shelf.write_key(pane, shard, &[], row);
+                        keys.encode(accumulators.layout(), id, row);
+                        if !self.deleted.is_empty() {
+                            self.deleted.remove(&row[first..]);
+                        }
+                    },
+                    |row| write(id, &states, row),
+                );
+            }
+        }
+        for key in self.deleted.drain() {
+            changes.delete(|row| row.extend_from_slice(&key));
+        }
+        Ok(())
+    }
+}
+
+fn shards(
+    accumulators: &Accumulators,
+    keys: &KeyTable,
+    ids: &[u32],
+) -> Result<Vec<u32>, OperatorError> {
+    let columns = keys
+        .columns(accumulators.layout(), Selection::Each(ids))
+        .map_err(|error| accumulators.broken(&error))?;
+    Ok(router::shards(columns.iter(), ids.len()))
+}

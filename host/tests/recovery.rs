@@ -1,0 +1,331 @@
+//! Whatever happens on the way, the rows are the same: tasks run in an order
+//! that a seed decides, checkpoints come when it says, everything is killed now
+//! and then and goes on at another parallelism and batch size, and commits lose
+//! their answers.
+
+mod common;
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sluicebox::checkpoint::storage::{MemoryStorage, Storage};
+use sluicebox::checkpoint::transaction::memory::{Lost, MemoryTransaction};
+use sluicebox::clock::ManualClock;
+use sluicebox::run::{Durable, Job};
+use sluicebox::sink::MemoryTopic;
+use sluicebox::testing::simulation::{Ended, Simulation};
+use tempfile::TempDir;
+
+use pipeline::{assert_same, plan_of, rows_of, run, to_memory};
+
+/// Every seed is another run of one of the pipelines.
+const SEEDS: u64 = 240;
+
+/// `SEED=n` runs that one alone, and says what happens.
+const VARIABLE: &str = "SEED";
+
+/// Kills and lost answers in a run, at most.
+const TROUBLES_MAX: usize = 6;
+
+#[test]
+fn rows_are_the_same_whatever_happens() {
+    let folder = inputs();
+    let expected: Vec<Outcome> = PIPELINES
+        .iter()
+        .map(|pipeline| undisturbed(pipeline, folder.path()))
+        .collect();
+    for (pipeline, expected) in PIPELINES.iter().zip(&expected) {
+        assert!(!expected.rows.is_empty(), "{} has rows", pipeline.name);
+    }
+    let only = std::env::var(VARIABLE)
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = only.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
+    let mut kills = 0;
+    let mut restored = 0;
+    for seed in seeds {
+        let at = (seed % PIPELINES.len() as u64) as usize;
+        let happened = disturbed(seed, &PIPELINES[at], folder.path(), &expected[at]);
+        kills += happened.kills;
+        restored += happened.restored;
+        if only.is_some() {
+            println!("{happened:?}");
+        }
+    }
+    if only.is_none() {
+        // Else the test would test little.
+        assert!(kills > SEEDS as usize, "{kills} kills");
+        assert!(
+            restored > SEEDS as usize,
+            "{restored} went on from a checkpoint"
+        );
+    }
+}
+
+struct Pipeline {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// Each has its results in `out`.
+const PIPELINES: [Pipeline; 9] = [
+    Pipeline {
+        name: "tumbling, late rows and corrections",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { tumbling = "5s" }
+            allowed_lateness = "2s"
+            "#,
+    },
+    Pipeline {
+        name: "sliding, with many panes",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { sliding = "20s", every = "1s" }
+            "#,
+    },
+    Pipeline {
+        name: "sliding with corrections",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { sliding = "6s", every = "2s" }
+            allowed_lateness = "3s"
+            "#,
+    },
+    Pipeline {
+        name: "sessions with corrections",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { session = "3s" }
+            allowed_lateness = "2s"
+            "#,
+    },
+    Pipeline {
+        name: "count",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = ["key", "letter"]
+            window = { count = 7 }
+            "#,
+    },
+    Pipeline {
+        name: "running",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = "running"
+            "#,
+    },
+    Pipeline {
+        name: "no key",
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            window = { tumbling = "2s" }
+            "#,
+    },
+    Pipeline {
+        name: "a window of windows",
+        text: r#"
+            [operators.first]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { tumbling = "2s" }
+
+            [operators.result]
+            plugin = "basics.stats"
+            input = "first"
+            fields = { n = "count" }
+            key = "key"
+            window = { sliding = "10s", every = "5s" }
+            "#,
+    },
+    Pipeline {
+        name: "late rows beside results",
+        text: r#"
+            [operators.slow]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { tumbling = "1s" }
+
+            [operators.result]
+            plugin = "basics.stats"
+            input = "slow.late"
+            key = "key"
+            window = { tumbling = "5s" }
+            allowed_lateness = "1h"
+            "#,
+    },
+];
+
+/// What a run has put out.
+struct Outcome {
+    rows: Vec<Value>,
+    dead_letters: Vec<Value>,
+}
+
+#[derive(Debug, Default)]
+struct Happened {
+    kills: usize,
+    lost: usize,
+    restored: usize,
+    checkpoints: u64,
+}
+
+/// A file of events, somewhat out of order, with a broken one here and there.
+fn inputs() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut text = String::new();
+    for number in 0..900i64 {
+        if random.u8(0..60) == 0 {
+            text.push_str("{\"key\": broken\n");
+            continue;
+        }
+        let key = random.u8(0..12);
+        let ts = number * 70 - random.i64(0..2_500);
+        let n = random.i64(0..100);
+        let letter = random.u8(0..3);
+        let row =
+            json!({"key": format!("k{key}"), "n": n, "letter": format!("l{letter}"), "ts": ts});
+        text.push_str(&format!("{row}\n"));
+    }
+    std::fs::write(folder.path().join("in.jsonl"), text).expect("it is writable");
+    folder
+}
+
+fn text_of(pipeline: &Pipeline) -> String {
+    format!(
+        r#"
+        name = "test"
+        plugins.basics.path = {:?}
+        dead_letters = "dead.jsonl"
+
+        [sources.events]
+        type = "file"
+        path = "in.jsonl"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "1s" }}
+        fields = {{ key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }}
+
+        {}
+
+        [sinks.out]
+        type = "blackhole"
+        input = "result"
+        "#,
+        common::plugin_file("basics"),
+        pipeline.text
+    )
+}
+
+fn undisturbed(pipeline: &Pipeline, folder: &Path) -> Outcome {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let mut plan = plan_of(&text_of(pipeline), folder);
+    let topic = to_memory(&mut plan, "out");
+    let dead_letters = scratch.path().join("dead.jsonl");
+    plan.dead_letters = Some(dead_letters.clone());
+    run(plan).unwrap_or_else(|error| panic!("{}: {error}", pipeline.name));
+    outcome(&topic, &dead_letters)
+}
+
+fn outcome(topic: &MemoryTopic, dead_letters: &Path) -> Outcome {
+    let mut rows = rows_of(topic);
+    rows.sort_by_cached_key(ToString::to_string);
+    let text = std::fs::read_to_string(dead_letters).unwrap_or_default();
+    let letters = text.lines().map(|line| serde_json::from_str(line));
+    let mut dead_letters: Vec<Value> = letters.collect::<Result<_, _>>().expect("whole letters");
+    dead_letters.sort_by_cached_key(ToString::to_string);
+    Outcome { rows, dead_letters }
+}
+
+fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) -> Happened {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let dead_letters = scratch.path().join("dead.jsonl");
+    let topic = Arc::new(MemoryTopic::default());
+    let transaction = Arc::new(MemoryTransaction::new(vec![topic.clone()]));
+    let storage = Arc::new(MemoryStorage::default());
+    let mut happened = Happened::default();
+    let mut simulation = Simulation::new(seed);
+    let what = format!(
+        "seed {seed}, {} (run it again with {VARIABLE}={seed})",
+        pipeline.name
+    );
+    for trouble in 0.. {
+        let mut plan = plan_of(&text_of(pipeline), folder);
+        plan.parallelism = [1, 2, 3, 4][random.usize(0..4)];
+        plan.batch_rows = [1, 3, 17, 256][random.usize(0..4)];
+        plan.dead_letters = Some(dead_letters.clone());
+        use_topic(&mut plan, &topic);
+        if !storage.list().expect("a list").is_empty() {
+            happened.restored += 1;
+        }
+        let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(Durable {
+            storage: storage.clone(),
+            transaction: Some(transaction.clone()),
+        });
+        let mut steps = None;
+        if trouble < TROUBLES_MAX {
+            match random.u8(0..4) {
+                0 => transaction.lose(Lost::Answer),
+                1 => transaction.lose(Lost::Request),
+                _ => steps = Some(random.u64(0..3_000)),
+            }
+        }
+        match simulation.run(job, steps) {
+            Ended::Done => break,
+            Ended::Killed => happened.kills += 1,
+            Ended::Failed(error) => {
+                assert!(
+                    error.to_string().contains("the answer was lost"),
+                    "{what}: {error}"
+                );
+                happened.lost += 1;
+            }
+        }
+    }
+    happened.checkpoints = storage
+        .list()
+        .expect("a list")
+        .last()
+        .map_or(0, |last| last.id);
+    let found = outcome(&topic, &dead_letters);
+    assert_same(&expected.rows, &found.rows, &what);
+    assert_same(
+        &expected.dead_letters,
+        &found.dead_letters,
+        &format!("{what}, dead letters"),
+    );
+    happened
+}
+
+fn use_topic(plan: &mut sluicebox::plan::Plan, topic: &Arc<MemoryTopic>) {
+    for node in &mut plan.nodes {
+        if let sluicebox::plan::NodeKind::Sink(sink) = &mut node.kind {
+            sink.connector = sluicebox::plan::SinkConnector::Memory(topic.clone());
+        }
+    }
+}
