@@ -255,6 +255,12 @@ impl RemoteStore {
         Ok(dropped)
     }
 
+    /// Drops one checkpoint. Its files go when others are pruned.
+    pub async fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
+        let _no_change = self.files.lock().await;
+        self.remove(&self.manifest_location(id)).await
+    }
+
     async fn send(
         &self,
         id: CheckpointId,

@@ -14,12 +14,13 @@ use serde_json::json;
 
 use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{Archive, CheckpointInfo, FolderLock, StorageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::quantity::show_ms;
 use crate::config::{Config, suggest};
-use crate::plan::{self, StateBackend};
+use crate::plan::{self, RemotePlan, StateBackend};
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
@@ -27,6 +28,9 @@ pub enum CheckpointsCommand {
     List {
         #[command(flatten)]
         common: Common,
+        /// Those in the object store that `upload` names
+        #[arg(long)]
+        copies: bool,
     },
     /// Show what one says: positions of the sources, state, plugins
     Show {
@@ -65,11 +69,15 @@ pub struct Common {
 
 pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
     match command {
-        CheckpointsCommand::List { common } => {
+        CheckpointsCommand::List { common, copies } => {
             let shelf = Shelf::open(&common.pipeline)?;
+            let (list, place) = match copies {
+                true => shelf.copies()?,
+                false => (shelf.list, shelf.archive.folder().display().to_string()),
+            };
             match common.json {
-                true => print_json(&shelf.list),
-                false => print(&shelf.to_text(SystemClock.now_ms())),
+                true => print_json(&list),
+                false => print(&to_text(&list, &place, SystemClock.now_ms())),
             }
         }
         CheckpointsCommand::Show { common, checkpoint } => {
@@ -124,8 +132,10 @@ fn verify(shelf: &Shelf, wanted: Option<&str>, as_json: bool) -> Result<(), Trou
 
 /// The checkpoints of a pipeline.
 struct Shelf {
+    pipeline: String,
     folder: PathBuf,
     archive: Archive,
+    remote: Option<RemotePlan>,
     /// Oldest first.
     list: Vec<CheckpointInfo>,
 }
@@ -141,7 +151,17 @@ impl Shelf {
         let state = plan::build_state(&config, beside).map_err(Trouble::Config)?;
         let name = config.name.get_ref();
         match state.map(|state| state.backend) {
-            Some(StateBackend::RocksDb { folder, .. }) => Shelf::of(folder),
+            Some(StateBackend::RocksDb { folder, remote, .. }) => {
+                let archive = Archive::of(&folder);
+                let list = archive.list().map_err(fault)?;
+                Ok(Shelf {
+                    pipeline: name.clone(),
+                    folder,
+                    archive,
+                    remote,
+                    list,
+                })
+            }
             Some(StateBackend::Memory) => Err(usage(format!(
                 "{name} keeps its checkpoints in memory, where only its host has them"
             ))),
@@ -152,48 +172,20 @@ impl Shelf {
         }
     }
 
-    fn of(folder: PathBuf) -> Result<Shelf, Trouble> {
-        let archive = Archive::of(&folder);
-        let list = archive.list().map_err(fault)?;
-        Ok(Shelf {
-            folder,
-            archive,
-            list,
-        })
-    }
-
-    fn to_text(&self, now_ms: i64) -> String {
-        let place = self.archive.folder().display();
-        if self.list.is_empty() {
-            return format!("no checkpoints in {place}\n");
-        }
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(["id", "name", "made", "size", ""]);
-        for info in &self.list {
-            let made = match info.created_ms {
-                0 => "-".to_owned(),
-                created_ms => ago(created_ms, now_ms),
-            };
-            let found = info.damage.as_ref();
-            table.add_row([
-                info.id.to_string(),
-                info.name.clone().unwrap_or_else(|| "-".to_owned()),
-                made,
-                size(info.bytes),
-                found.map_or_else(String::new, |damage| format!("damaged: {damage}")),
-            ]);
-        }
-        for column in table.column_iter_mut().step_by(3) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let lines: Vec<String> = table
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
-        format!("{}\nin {place}\n", lines.join("\n"))
+    /// What the object store has, and where that is.
+    fn copies(&self) -> Result<(Vec<CheckpointInfo>, String), Trouble> {
+        let Some(plan) = &self.remote else {
+            return Err(usage(
+                "no copies are made of these checkpoints: add `upload` to [checkpoints]".to_owned(),
+            ));
+        };
+        let remote = RemoteStore::new(plan, &self.pipeline).map_err(fault)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Trouble::Failed(error.into()))?;
+        let list = runtime.block_on(remote.list()).map_err(fault)?;
+        Ok((list, plan.url.clone()))
     }
 
     /// By number or name; the newest without either.
@@ -277,6 +269,40 @@ impl Shelf {
         self.archive.delete(id).map_err(fault)?;
         Ok(id)
     }
+}
+
+/// A line for each.
+fn to_text(list: &[CheckpointInfo], place: &str, now_ms: i64) -> String {
+    if list.is_empty() {
+        return format!("no checkpoints in {place}\n");
+    }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["id", "name", "made", "size", ""]);
+    for info in list {
+        let made = match info.created_ms {
+            0 => "-".to_owned(),
+            created_ms => ago(created_ms, now_ms),
+        };
+        let found = info.damage.as_ref();
+        table.add_row([
+            info.id.to_string(),
+            info.name.clone().unwrap_or_else(|| "-".to_owned()),
+            made,
+            size(info.bytes),
+            found.map_or_else(String::new, |damage| format!("damaged: {damage}")),
+        ]);
+    }
+    for column in table.column_iter_mut().step_by(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    format!("{}\nin {place}\n", lines.join("\n"))
 }
 
 /// How long ago, to the second.

@@ -240,6 +240,29 @@ async fn what_kept_checkpoints_name_stays() {
 }
 
 #[tokio::test]
+async fn a_copy_that_never_happened_is_dropped() {
+    let place = Place::new();
+    let (storage, remote) = (place.storage(), place.remote());
+    for id in 1..=2 {
+        write(&storage, id, None, &[("a", &id.to_string())]);
+        remote.upload(storage.archive(), id).await.expect("upload");
+    }
+    remote.delete(2).await.expect("a copy to drop");
+    remote
+        .delete(2)
+        .await
+        .expect("it is not there, as was wanted");
+    assert_eq!(ids(&remote.list().await.expect("a list")), [1]);
+    // Its number is given again, with other rows.
+    write(&storage, 2, None, &[("a", "other")]);
+    remote.upload(storage.archive(), 2).await.expect("upload");
+    let storage = Arc::new(storage);
+    storage.delete(2).expect("a checkpoint to drop");
+    remote.restore(storage.clone(), 2).await.expect("the copy");
+    assert_eq!(value(&storage, "a").as_deref(), Some("other"));
+}
+
+#[tokio::test]
 async fn nothing_is_removed_while_a_manifest_cannot_be_read() {
     let place = Place::new();
     let (storage, remote) = (place.storage(), place.remote());

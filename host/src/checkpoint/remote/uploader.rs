@@ -110,30 +110,30 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
             changed.await;
             continue;
         };
-        let done = match remote.upload(&archive, id).await {
-            Ok(_) => remote.prune(keep).await.map(drop),
+        match remote.upload(&archive, id).await {
+            Ok(_) => {
+                if let Err(error) = remote.prune(keep).await {
+                    tracing::error!("old copies of checkpoints are not dropped: {error}");
+                }
+            }
             // Dropped before its turn came; a newer one is wanted, or will be.
-            Err(StorageError::Missing { .. }) => Ok(()),
+            Err(StorageError::Missing { .. }) => {}
             // Trying again does not mend it.
             Err(error @ StorageError::Damaged { .. }) => {
                 tracing::error!("checkpoint {id} is not uploaded: {error}");
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => {
-                retry = RETRY_MIN;
-                shared.change(|wanted| wanted.ended(id));
-                shared.changed.notify_waiters();
             }
             Err(error) => {
+                let delay = retry;
                 tracing::error!(
-                    "checkpoint {id} is not uploaded: {error}; it is tried again in {retry:.0?}"
+                    "checkpoint {id} is not uploaded: {error}; it is tried again in {delay:.0?}"
                 );
-                tokio::time::sleep(retry).await;
+                tokio::time::sleep(delay).await;
                 retry = (retry * 2).min(RETRY_MAX);
+                continue;
             }
         }
+        retry = RETRY_MIN;
+        shared.change(|wanted| wanted.ended(id));
+        shared.changed.notify_waiters();
     }
 }

@@ -124,8 +124,16 @@ impl Storage for FolderStorage {
         let manifest = self.archive.verify(id)?;
         let folder = self.new_folder(&mut writer)?;
         let names: Vec<&str> = manifest.files.iter().map(|file| &*file.name).collect();
-        rows::lay_out(&self.archive.path(id), &names, &folder)?;
-        let rows = Rows::open(folder, &self.memory)?;
+        let opened = rows::lay_out(&self.archive.path(id), &names, &folder)
+            .and_then(|()| Rows::open(folder.clone(), &self.memory));
+        let rows = match opened {
+            Ok(rows) => rows,
+            Err(error) => {
+                // It may be tried often.
+                let _ = archive::remove(&folder);
+                return Err(error);
+            }
+        };
         let immutable = manifest.files.iter();
         writer.known = immutable
             .filter(|file| archive::is_immutable(&file.name))

@@ -63,20 +63,15 @@ fn a_list_tells_what_there_is() {
         bytes,
         damage: None,
     };
-    let mut shelf = Shelf {
-        folder: "/pipelines/shop.state".into(),
-        archive: Archive::of(Path::new("/pipelines/shop.state")),
-        list: Vec::new(),
-    };
     assert_eq!(
-        shelf.to_text(0),
-        "no checkpoints in /pipelines/shop.state/checkpoints\n"
+        to_text(&[], "/shop.state/checkpoints", 0),
+        "no checkpoints in /shop.state/checkpoints\n"
     );
     let damaged = CheckpointInfo {
         damage: Some("CURRENT is missing".into()),
         ..info(10, None, 12_345)
     };
-    shelf.list = vec![
+    let list = [
         info(7, None, 999),
         info(8, Some("before-the-sale"), 1_234_567_890),
         damaged,
@@ -86,9 +81,13 @@ fn a_list_tells_what_there_is() {
           7  -                3m 12s ago    999 B
           8  before-the-sale  2m 12s ago  1.23 GB
          10  -                12s ago     12.3 kB  damaged: CURRENT is missing
-        in /pipelines/shop.state/checkpoints
+        in /shop.state/checkpoints
     "#]]
-    .assert_eq(&shelf.to_text(10 * MINUTE_MS + 12_345));
+    .assert_eq(&to_text(
+        &list,
+        "/shop.state/checkpoints",
+        10 * MINUTE_MS + 12_345,
+    ));
 }
 
 #[test]
@@ -159,6 +158,35 @@ fn what_a_host_may_need_is_not_dropped() {
         "{refused}"
     );
     assert_eq!(delete("3", true), Ok(3));
+}
+
+#[test]
+fn copies_are_listed_too() {
+    let (folder, file, storage) = pipeline();
+    write(&storage, manifest(1, None));
+    let refused = shelf(&file).copies().map(drop).map_err(said);
+    let refused = refused.expect_err("there are no copies");
+    assert!(
+        refused.starts_with("usage: no copies are made"),
+        "{refused}"
+    );
+
+    let url = format!("file://{}/copies", folder.path().display());
+    let upload = format!("name = \"shop\"\n[checkpoints]\nupload = {{ url = \"{url}\" }}\n");
+    fs::write(&file, upload).expect("a file");
+    let shelf = shelf(&file);
+    let copies = || {
+        let (list, place) = shelf.copies().unwrap_or_else(|t| panic!("{}", said(t)));
+        assert_eq!(place, url);
+        list.iter().map(|info| info.id).collect::<Vec<_>>()
+    };
+    assert!(copies().is_empty());
+    let plan = shelf.remote.as_ref().expect("there is an object store");
+    let remote = RemoteStore::new(plan, "shop").expect("an object store");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let uploaded = runtime.block_on(remote.upload(storage.archive(), 1));
+    uploaded.expect("an upload");
+    assert_eq!(copies(), [1]);
 }
 
 #[test]

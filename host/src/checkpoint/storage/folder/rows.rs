@@ -213,7 +213,7 @@ impl Files<'_> {
             let mut bytes = 0;
             while let Some(row) = rows.next_if(|_| bytes < FILE_BYTES) {
                 // Of one key's changes the last one holds.
-                if rows.peek().is_some_and(|next| next.key == row.key) {
+                if rows.peek().is_some_and(|next| next.has_key_of(row)) {
                     continue;
                 }
                 bytes += (row.key.len() + row.value.map_or(0, <[u8]>::len)) as u64;
@@ -270,6 +270,7 @@ fn sorted(changes: &[Changes]) -> Vec<Row<'_>> {
     }
     rows.sort_by(|one, other| {
         let starts = one.start.cmp(&other.start);
+        // Keys themselves are all over the memory, and slow to look at.
         starts.then_with(|| one.key.cmp(other.key))
     });
     rows
@@ -285,6 +286,10 @@ impl<'a> Row<'a> {
             key,
             value,
         }
+    }
+
+    fn has_key_of(&self, other: &Row) -> bool {
+        self.start == other.start && self.key == other.key
     }
 }
 
