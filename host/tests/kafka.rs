@@ -24,7 +24,7 @@ use sluicebox::element::Element;
 use sluicebox::operator::DeadLetter;
 use sluicebox::plan::{Node, NodeKind, Plan};
 use sluicebox::sink::dead_letter::render_row;
-use sluicebox::sink::{self, Sink};
+use sluicebox::sink::{self, Sink, SinkContext};
 use sluicebox::source::{self, Reader, SourceContext, SourceError};
 
 use kafka::{Broker, Record, broker};
@@ -550,7 +550,13 @@ impl Committing {
         let NodeKind::Sink(kafka) = &node.kind else {
             unreachable!("sinks are last");
         };
-        let sink = sink::open(&node.name, kafka, &node.output, Some(&transaction));
+        let context = SinkContext {
+            is_checkpointed: true,
+            is_transactional: true,
+            kafka: Some(transaction.clone()),
+            ..SinkContext::default()
+        };
+        let sink = sink::open(&node.name, kafka, &node.output, &context);
         let sink = sink.unwrap_or_else(|error| panic!("{error}"));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (batch, partitions) = runtime.block_on(async {
