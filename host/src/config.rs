@@ -18,6 +18,8 @@ mod source;
 mod column;
 mod operator;
 mod sink;
+/// Kafka's keys, of sources and of sinks.
+mod kafka;
 /// What outlives a failure.
 mod state;
 
@@ -29,6 +31,7 @@ use toml::de::DeTable;
 
 pub use column::Column;
 pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
+pub use kafka::{KafkaSink, KafkaSource};
 pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
 pub use sink::{Sink, SinkKind};
 pub use source::{RowFormat, Source, SourceKind};

@@ -5,6 +5,7 @@ mod column;
 mod csv;
 mod fault;
 mod json;
+mod raw;
 
 use arrow_array::ArrayRef;
 
@@ -23,6 +24,7 @@ pub struct Decoder(Rows);
 enum Rows {
     Json(json::JsonRows),
     Csv(csv::CsvRows),
+    Raw(raw::RawRows),
 }
 
 /// A block's good rows as columns, and its bad rows.
@@ -51,6 +53,7 @@ impl Decoder {
         Decoder(match format {
             Format::Json => Rows::Json(json::JsonRows::new(schema, timestamps)),
             Format::Csv(csv) => Rows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps)),
+            Format::Raw => Rows::Raw(raw::RawRows::new(schema)),
         })
     }
 
@@ -58,7 +61,7 @@ impl Decoder {
     /// Formats that name their fields in each row have none and ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
         match &mut self.0 {
-            Rows::Json(_) => Ok(0),
+            Rows::Json(_) | Rows::Raw(_) => Ok(0),
             Rows::Csv(csv) => csv.read_header(line),
         }
     }
@@ -73,7 +76,7 @@ impl Decoder {
         let mut bad = Vec::new();
         for (index, &(start, end)) in spans.iter().enumerate() {
             let (start, end) = (start as usize, end as usize);
-            let pushed = if is_utf8(data, start, end, all_utf8) {
+            let pushed = if self.0.is_any_bytes() || is_utf8(data, start, end, all_utf8) {
                 self.0.push(data, start, end)
             } else {
                 Err(invalid_utf8(&data[start..end]))
@@ -101,6 +104,18 @@ impl Rows {
         match self {
             Rows::Json(json) => json.push(data, start, end),
             Rows::Csv(csv) => csv.push(&data[start..end]),
+            Rows::Raw(raw) => {
+                raw.push(&data[start..end]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows need not be text.
+    fn is_any_bytes(&self) -> bool {
+        match self {
+            Rows::Json(_) | Rows::Csv(_) => false,
+            Rows::Raw(raw) => raw.is_bytes(),
         }
     }
 
@@ -109,6 +124,8 @@ impl Rows {
         match self {
             Rows::Json(json) => json.truncate(rows),
             Rows::Csv(csv) => csv.truncate(rows),
+            // Every row is a good one.
+            Rows::Raw(_) => {}
         }
     }
 
@@ -116,6 +133,7 @@ impl Rows {
         match self {
             Rows::Json(json) => json.take(),
             Rows::Csv(csv) => csv.take(),
+            Rows::Raw(raw) => raw.take(),
         }
     }
 }

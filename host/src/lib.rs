@@ -24,6 +24,8 @@ pub mod clock;
 pub mod batch;
 // The one thing that travels between tasks.
 pub mod element;
+// What sources, sinks and transactions share of Kafka.
+mod kafka;
 // Where rows come from.
 pub mod source;
 // Bytes into columns.

@@ -23,7 +23,7 @@ pub use json::to_json;
 pub use warnings::warnings;
 
 use crate::logic::{Factory, Value};
-use crate::schema::Schema;
+use crate::schema::{DataType, Schema};
 use crate::source::partitions;
 
 pub type NodeId = usize;
@@ -107,6 +107,7 @@ impl SourceConnector {
         match self {
             SourceConnector::File(_)
             | SourceConnector::Generator(_)
+            | SourceConnector::Kafka(_)
             | SourceConnector::Memory(_) => true,
             SourceConnector::Tcp(_) => false,
         }
@@ -117,9 +118,10 @@ impl SinkConnector {
     /// The best that it can do about rows that come again after a failure.
     pub fn delivery(&self) -> Delivery {
         match self {
-            SinkConnector::File { .. } | SinkConnector::Blackhole | SinkConnector::Memory(_) => {
-                Delivery::ExactlyOnce
-            }
+            SinkConnector::File { .. }
+            | SinkConnector::Blackhole
+            | SinkConnector::Kafka(_)
+            | SinkConnector::Memory(_) => Delivery::ExactlyOnce,
             SinkConnector::Console { .. } => Delivery::AtLeastOnce,
         }
     }
@@ -221,6 +223,7 @@ pub enum SourceConnector {
     File(FileSourcePlan),
     Tcp(TcpSourcePlan),
     Generator(GeneratorPlan),
+    Kafka(KafkaSourcePlan),
     /// Rows that the program hands over: tests and benchmarks.
     Memory(Vec<Vec<arrow_array::RecordBatch>>),
 }
@@ -244,6 +247,76 @@ pub enum Framing {
     Newline,
     /// A big-endian u32 with the length of what follows.
     LengthPrefixed,
+}
+
+/// Topics of Kafka; see [`crate::source`].
+#[derive(Clone, Debug)]
+pub struct KafkaSourcePlan {
+    pub connection: KafkaConnection,
+    pub topics: Vec<String>,
+    /// Of each topic; all, also those that are still to come, when absent.
+    pub partitions: Option<Vec<i32>>,
+    /// The name that offsets are committed under.
+    pub group: String,
+    pub start: KafkaStart,
+    /// The input ends where each partition ended when it was opened.
+    pub is_bounded: bool,
+    /// How often new partitions are looked for.
+    pub discover_every_ms: u64,
+    pub format: Format,
+    /// The columns behind those of the format.
+    pub metadata: Vec<KafkaColumn>,
+}
+
+/// How brokers are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConnection {
+    /// Addresses, with commas between them.
+    pub brokers: String,
+    /// Of librdkafka, as in the config.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Where a partition is read from of which no checkpoint says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    Earliest,
+    Latest,
+    /// Where the group has committed, or else at the earliest.
+    Committed,
+    /// At the first message of this time, in ms, or later.
+    At(i64),
+}
+
+/// What of a message, beside its payload, is a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaColumn {
+    /// As text.
+    Key,
+    KeyBytes,
+    /// As a JSON object of texts.
+    Headers,
+    Timestamp,
+    Topic,
+    Partition,
+    Offset,
+}
+
+impl KafkaColumn {
+    pub fn data_type(self) -> DataType {
+        match self {
+            KafkaColumn::Key | KafkaColumn::Headers | KafkaColumn::Topic => DataType::Utf8,
+            KafkaColumn::KeyBytes => DataType::Bytes,
+            KafkaColumn::Timestamp => DataType::Timestamp,
+            KafkaColumn::Partition => DataType::Int32,
+            KafkaColumn::Offset => DataType::Int64,
+        }
+    }
+
+    /// Messages need not have a key.
+    pub fn is_nullable(self) -> bool {
+        matches!(self, KafkaColumn::Key | KafkaColumn::KeyBytes)
+    }
 }
 
 /// Generated shop events; see [`crate::source::generator`].
@@ -270,6 +343,8 @@ pub struct GeneratorPlan {
 pub enum Format {
     Json,
     Csv(CsvFormat),
+    /// A row is one value, its bytes or text.
+    Raw,
 }
 
 impl Format {
@@ -278,6 +353,7 @@ impl Format {
         match self {
             Format::Json => "json",
             Format::Csv(_) => "csv",
+            Format::Raw => "raw",
         }
     }
 }
@@ -476,8 +552,20 @@ pub enum SinkConnector {
         format: SinkFormat,
     },
     Blackhole,
+    Kafka(KafkaSinkPlan),
     /// Rows are handed to the program: tests and `sluicebox test`.
     Memory(Arc<crate::sink::MemoryTopic>),
+}
+
+/// A topic of Kafka, a JSON object a message.
+#[derive(Clone, Debug)]
+pub struct KafkaSinkPlan {
+    pub connection: KafkaConnection,
+    pub topic: String,
+    /// The column whose value is the message's key.
+    pub key: Option<usize>,
+    /// Headers' names, and the columns whose values they have.
+    pub headers: Vec<(String, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

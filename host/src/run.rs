@@ -402,6 +402,10 @@ impl Job {
                         .durable
                         .as_ref()
                         .is_some_and(|durable| durable.transaction.is_some()),
+                    kafka: self
+                        .durable
+                        .as_ref()
+                        .and_then(|durable| durable.transaction.clone()?.kafka()),
                     restored: start.sinks[id].clone(),
                 };
                 let sink = sink::open(&node.name, plan, &node.output, &context);

@@ -18,6 +18,7 @@ mod csv;
 pub mod dead_letter;
 mod file;
 pub(crate) mod json_lines;
+mod kafka;
 mod memory;
 mod parquet;
 
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
+use crate::checkpoint::transaction::kafka::KafkaTransaction;
 use crate::plan::{SinkConnector, SinkFormat, SinkPlan};
 use crate::schema::Schema;
 
@@ -71,6 +73,13 @@ pub enum SinkError {
         path: PathBuf,
         cause: ::parquet::errors::ParquetError,
     },
+    #[error("sink `{node}`: cannot write to topic `{topic}` on {brokers}: {cause}")]
+    Kafka {
+        node: String,
+        topic: String,
+        brokers: String,
+        cause: String,
+    },
     #[error("sink `{node}`: cannot write to standard output: {cause}")]
     Console { node: String, cause: std::io::Error },
 }
@@ -82,6 +91,8 @@ pub struct SinkContext {
     pub is_checkpointed: bool,
     /// Rows go out in the pipeline's transaction.
     pub is_transactional: bool,
+    /// That transaction, if it is one of Kafka.
+    pub kafka: Option<Arc<KafkaTransaction>>,
     /// What was found at the checkpoint that the run goes on from.
     pub restored: Option<SinkSnapshot>,
 }
@@ -101,6 +112,12 @@ pub fn open(
         SinkConnector::Console { rows_max } => {
             Box::new(console::Console::new(node, schema, *rows_max))
         }
+        SinkConnector::Kafka(kafka) => Box::new(kafka::Kafka::open(
+            node,
+            kafka,
+            schema,
+            context.kafka.clone(),
+        )?),
         SinkConnector::File { path, format } => {
             let kept = context
                 .restored

@@ -5,10 +5,15 @@
 //! it has several, the one that is furthest behind in event time is read next,
 //! a turn of a fixed number of rows at a time, so that the order of rows
 //! depends on neither the size of batches nor the pace of decoding.
+//!
+//! A live input is one whose partitions get their rows from outside while it is
+//! read. It waits for no single one of them: of those that have rows, the one
+//! that is furthest behind is read next.
 
 mod file;
 mod framing;
 pub mod generator;
+mod kafka;
 mod memory;
 mod tcp;
 pub mod watermark;
@@ -29,7 +34,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use self::watermark::Watermarks;
 use crate::batch::{Batch, Block, Offsets, Origin, Payload};
-use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::element::Element;
@@ -92,6 +97,12 @@ pub enum SourceError {
         path: PathBuf,
         cause: std::io::Error,
     },
+    #[error("source `{node}`: {what}: {cause}")]
+    Kafka {
+        node: String,
+        what: String,
+        cause: String,
+    },
     #[error(
         "source `{node}`: {partition}, offset {offset}: {cause} \
          (`on_error` is \"fail\"; \"skip\" or \"dead_letter\" go on without the row)"
@@ -111,6 +122,11 @@ pub fn partitions(plan: &SourcePlan) -> Option<usize> {
         SourceConnector::File(file) => Some(file.paths.len()),
         SourceConnector::Memory(partitions) => Some(partitions.len()),
         SourceConnector::Generator(_) => Some(1),
+        SourceConnector::Kafka(kafka) => Some(match &kafka.partitions {
+            Some(numbers) => kafka.topics.len() * numbers.len(),
+            // Only the brokers know, and there may be more tomorrow.
+            None => usize::MAX,
+        }),
         SourceConnector::Tcp(_) => None,
     }
 }
@@ -128,6 +144,10 @@ pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, S
             Input::Generator(generator::GeneratorInput::open(generator, &context)?)
         }
         SourceConnector::Tcp(tcp) => Input::Tcp(tcp::TcpInput::open(tcp, plan, &context).await?),
+        SourceConnector::Kafka(kafka) => {
+            let input = kafka::KafkaInput::open(kafka, plan, &context).await?;
+            Input::Kafka(Box::new(input))
+        }
     };
     let mut watermarks = Watermarks::new(
         input.partitions(),
@@ -140,7 +160,12 @@ pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, S
     for index in 0..input.partitions() {
         let (name, position) = input.partition(index);
         if let Some(restored) = context.restored(&name) {
-            watermarks.restore(index, restored.newest_ms, restored.state);
+            let state = match restored.state {
+                // There may be more since.
+                PartitionState::Ended if input.is_live() => PartitionState::Speaking,
+                state => state,
+            };
+            watermarks.restore(index, restored.newest_ms, state);
         }
         let in_turn = context.restored_task().and_then(|task| task.turn.clone());
         if let Some((_, rows)) = in_turn.filter(|(partition, _)| **partition == *name) {
@@ -170,6 +195,7 @@ fn check_delimiter(
     let format = match connector {
         SourceConnector::File(file) => &file.format,
         SourceConnector::Tcp(tcp) => &tcp.format,
+        SourceConnector::Kafka(kafka) => &kafka.format,
         SourceConnector::Generator(_) | SourceConnector::Memory(_) => return Ok(()),
     };
     match format {
@@ -233,6 +259,21 @@ enum Input {
     Memory(memory::MemoryInput),
     Generator(generator::GeneratorInput),
     Tcp(tcp::TcpInput),
+    Kafka(Box<kafka::KafkaInput>),
+}
+
+/// What an input has next.
+enum Heard {
+    /// Of this partition.
+    Rows(usize, Box<Chunk>),
+    /// Nothing came for as long as a partition may be silent.
+    Silence,
+    /// This partition has no more rows.
+    End(usize),
+    /// It is known now which partitions there are, or there are more.
+    Partitions,
+    /// No partition has more rows, and none is to come.
+    Over,
 }
 
 /// Rows of one partition, decoded.
@@ -264,29 +305,34 @@ impl Reader {
             return Ok(Some(pulled));
         }
         loop {
-            let Some(partition) = self.partition_to_read() else {
-                return Ok(None);
-            };
             // An input that is always ready must let others have their turn.
             tokio::task::coop::consume_budget().await;
+            let (order, overdue) = self.reading_order();
             let mut pulled = Pulled::default();
-            match self.wait_for(partition).await? {
-                Waited::Rows(chunk) => {
+            match self.wait_for(&order).await? {
+                Heard::Rows(partition, chunk) => {
                     let rows = (chunk.rows + chunk.bad.len()) as u64;
                     if let Some((_, turn_rows)) = &mut self.turn {
                         *turn_rows += rows;
                     }
                     pulled.rows_in = rows;
+                    if overdue > 0 {
+                        let silent = order.iter().take(overdue).copied();
+                        let silent = silent.take_while(|&index| index != partition);
+                        self.watermarks.fall_idle(silent, &mut pulled.elements);
+                    }
                     self.accept(partition, *chunk, &mut pulled)?;
                 }
-                Waited::Silence => {
+                Heard::Silence => {
                     let now_ms = self.context.clock.now_ms();
                     self.watermarks.check_idle(now_ms, &mut pulled.elements);
                 }
-                Waited::End => {
+                Heard::End(partition) => {
                     self.turn = None;
                     self.watermarks.end(partition, &mut pulled.elements);
                 }
+                Heard::Partitions => self.meet_partitions(&mut pulled.elements),
+                Heard::Over => return Ok(None),
             }
             if pulled.rows_in > 0 || !pulled.elements.is_empty() {
                 pulled.progress = self.input.progress();
@@ -325,34 +371,52 @@ impl Reader {
         }
     }
 
-    fn partition_to_read(&mut self) -> Option<usize> {
-        match self.turn {
+    /// The partitions that may be read next, the preferred one first, and how
+    /// many of the first have been silent for too long if they have no rows now.
+    fn reading_order(&mut self) -> (Vec<usize>, usize) {
+        if self.input.is_live() {
+            let now_ms = self.context.clock.now_ms();
+            return self.watermarks.reading_order(now_ms);
+        }
+        let partition = match self.turn {
             Some((partition, rows)) if rows < TURN_ROWS => Some(partition),
             _ => {
-                let partition = self.watermarks.furthest_behind()?;
-                self.turn = Some((partition, 0));
-                Some(partition)
+                let partition = self.watermarks.furthest_behind();
+                self.turn = partition.map(|partition| (partition, 0));
+                partition
+            }
+        };
+        (partition.into_iter().collect(), 0)
+    }
+
+    async fn wait_for(&mut self, order: &[usize]) -> Result<Heard, SourceError> {
+        let Some(idle_at_ms) = self.watermarks.idle_at_ms() else {
+            return self.input.next_of(order).await;
+        };
+        loop {
+            let silence_ms = idle_at_ms.saturating_sub(self.context.clock.now_ms());
+            let patience = Duration::from_millis(silence_ms.try_into().unwrap_or(0));
+            tokio::select! {
+                biased;
+                heard = self.input.next_of(order) => return heard,
+                () = tokio::time::sleep(patience.min(IDLE_CHECK_MAX)) => {}
+            }
+            if self.context.clock.now_ms() >= idle_at_ms {
+                return Ok(Heard::Silence);
             }
         }
     }
 
-    async fn wait_for(&mut self, partition: usize) -> Result<Waited, SourceError> {
-        let chunk = match self.watermarks.idle_at_ms() {
-            None => self.input.next(partition).await?,
-            Some(idle_at_ms) => loop {
-                let silence_ms = idle_at_ms.saturating_sub(self.context.clock.now_ms());
-                let patience = Duration::from_millis(silence_ms.try_into().unwrap_or(0));
-                tokio::select! {
-                    biased;
-                    chunk = self.input.next(partition) => break chunk?,
-                    () = tokio::time::sleep(patience.min(IDLE_CHECK_MAX)) => {}
-                }
-                if self.context.clock.now_ms() >= idle_at_ms {
-                    return Ok(Waited::Silence);
-                }
-            },
-        };
-        Ok(chunk.map_or(Waited::End, |chunk| Waited::Rows(Box::new(chunk))))
+    /// Takes on the partitions that an input has found while it was read.
+    fn meet_partitions(&mut self, out: &mut Vec<Element>) {
+        for index in self.positions.len()..self.input.partitions() {
+            self.positions.push(self.input.partition(index));
+            self.watermarks.add(self.context.clock.now_ms());
+        }
+        if self.positions.is_empty() {
+            // A task without partitions has nothing to say about time.
+            out.push(Element::Idle);
+        }
     }
 
     /// Gives rows their event times and passes them on; bad rows go to the policy.
@@ -497,12 +561,6 @@ impl Reader {
     }
 }
 
-enum Waited {
-    Rows(Box<Chunk>),
-    Silence,
-    End,
-}
-
 impl Input {
     /// How many partitions this task has.
     fn partitions(&self) -> usize {
@@ -511,7 +569,13 @@ impl Input {
             Input::Memory(memory) => memory.partitions(),
             Input::Generator(generator) => generator.partitions(),
             Input::Tcp(_) => 1,
+            Input::Kafka(kafka) => kafka.partitions(),
         }
+    }
+
+    /// Whether rows come from outside while it is read, and partitions too.
+    fn is_live(&self) -> bool {
+        matches!(self, Input::Kafka(_))
     }
 
     /// The name of a partition, and where its first row is.
@@ -521,17 +585,30 @@ impl Input {
             Input::Memory(memory) => memory.partition(partition),
             Input::Generator(generator) => generator.partition(),
             Input::Tcp(tcp) => tcp.partition(),
+            Input::Kafka(kafka) => kafka.partition(partition),
         }
     }
 
-    /// The partition's next rows; `None` when it has ended.
-    async fn next(&mut self, partition: usize) -> Result<Option<Chunk>, SourceError> {
-        match self {
-            Input::File(file) => file.next(partition).await,
-            Input::Memory(memory) => Ok(memory.next(partition)),
-            Input::Generator(generator) => Ok(generator.next().await),
-            Input::Tcp(tcp) => Ok(tcp.next().await),
+    /// The next rows of the first of these partitions, or if it is live, of the
+    /// first that has some. May be dropped while it waits.
+    async fn next_of(&mut self, order: &[usize]) -> Result<Heard, SourceError> {
+        if let Input::Kafka(kafka) = self {
+            return kafka.next_of(order).await;
         }
+        let Some(&partition) = order.first() else {
+            return Ok(Heard::Over);
+        };
+        let chunk = match self {
+            Input::File(file) => file.next(partition).await?,
+            Input::Memory(memory) => memory.next(partition),
+            Input::Generator(generator) => generator.next().await,
+            Input::Tcp(tcp) => tcp.next().await,
+            Input::Kafka(_) => None,
+        };
+        Ok(match chunk {
+            Some(chunk) => Heard::Rows(partition, Box::new(chunk)),
+            None => Heard::End(partition),
+        })
     }
 
     fn progress(&self) -> Option<f64> {
@@ -540,6 +617,7 @@ impl Input {
             Input::Memory(memory) => memory.progress(),
             Input::Generator(generator) => generator.progress(),
             Input::Tcp(_) => None,
+            Input::Kafka(kafka) => kafka.progress(),
         }
     }
 }

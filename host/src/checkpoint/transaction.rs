@@ -10,9 +10,14 @@
 //! Calls may block. After any error the outcome is unknown, and the pipeline
 //! has to be restarted.
 
+/// Of Kafka.
+pub mod kafka;
 /// In memory.
 pub mod memory;
 
+use std::sync::Arc;
+
+use self::kafka::KafkaTransaction;
 use super::manifest::Manifest;
 use super::snapshot::CheckpointId;
 
@@ -30,6 +35,11 @@ pub trait Transaction: Send + Sync {
     /// Commits the rows since [`Transaction::begin`], with the checkpoint's
     /// number and the positions of its sources.
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError>;
+
+    /// With which Kafka sinks send their rows, if it is theirs.
+    fn kafka(self: Arc<Self>) -> Option<Arc<KafkaTransaction>> {
+        None
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostics, Mistake};
+use super::kafka::{self, KafkaSink};
 use super::operator::{InputName, read_inputs};
 use super::reader::Table;
 use super::source::extension;
@@ -25,6 +26,7 @@ pub enum SinkKind {
         rows_max: Option<u64>,
     },
     Blackhole,
+    Kafka(KafkaSink),
 }
 
 #[derive(Clone, Copy)]
@@ -32,12 +34,14 @@ enum Kind {
     File,
     Console,
     Blackhole,
+    Kafka,
 }
 
 const KINDS: &[(&str, Kind)] = &[
     ("file", Kind::File),
     ("console", Kind::Console),
     ("blackhole", Kind::Blackhole),
+    ("kafka", Kind::Kafka),
 ];
 
 const FORMATS: &[(&str, SinkFormat)] = &[
@@ -53,7 +57,7 @@ pub(super) fn read(
 ) -> Option<Sink> {
     let input = read_inputs(&mut table, mistakes);
     let kind = table
-        .required("type", "file, console or blackhole", mistakes)?
+        .required("type", "file, console, blackhole or kafka", mistakes)?
         .choice(KINDS, mistakes)?;
     let kind = match kind.get_ref() {
         Kind::File => read_file(&mut table, mistakes),
@@ -66,6 +70,7 @@ pub(super) fn read(
             })
         }
         Kind::Blackhole => Some(SinkKind::Blackhole),
+        Kind::Kafka => kafka::read_sink(&mut table, mistakes).map(SinkKind::Kafka),
     };
     table.finish(mistakes);
     Some(Sink {

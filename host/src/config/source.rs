@@ -4,6 +4,7 @@ use toml::Spanned;
 
 use super::column::{self, Column};
 use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::kafka::{self, KafkaSource};
 use super::reader::{Table, Value};
 use crate::plan::{CsvFormat, Format, Framing, GeneratorPlan, OnError};
 use crate::schema::DataType;
@@ -33,6 +34,7 @@ pub enum SourceKind {
         rows: RowFormat,
     },
     Generator(GeneratorPlan),
+    Kafka(Box<KafkaSource>),
 }
 
 /// How rows are written, and what is in them.
@@ -47,12 +49,14 @@ enum Kind {
     File,
     Tcp,
     Generator,
+    Kafka,
 }
 
 const KINDS: &[(&str, Kind)] = &[
     ("file", Kind::File),
     ("tcp", Kind::Tcp),
     ("generator", Kind::Generator),
+    ("kafka", Kind::Kafka),
 ];
 
 pub(super) fn read(
@@ -60,7 +64,7 @@ pub(super) fn read(
     mut table: Table,
     mistakes: &mut Diagnostics,
 ) -> Option<Source> {
-    let meaning = "file, tcp or generator";
+    let meaning = "file, tcp, generator or kafka";
     let kind = table
         .required("type", meaning, mistakes)?
         .choice(KINDS, mistakes)?;
@@ -79,6 +83,9 @@ pub(super) fn read(
         Kind::File => read_file(&mut table, mistakes),
         Kind::Tcp => read_tcp(&mut table, mistakes),
         Kind::Generator => read_generator(&mut table, mistakes).map(SourceKind::Generator),
+        Kind::Kafka => {
+            kafka::read_source(&mut table, mistakes).map(|kafka| SourceKind::Kafka(Box::new(kafka)))
+        }
     };
     table.finish(mistakes);
     Some(Source {
@@ -134,7 +141,7 @@ fn read_file(table: &mut Table, mistakes: &mut Diagnostics) -> Option<SourceKind
     } else {
         implied
     };
-    let rows = read_rows(table, implied, mistakes);
+    let rows = read_rows(table, implied, &TEXT, mistakes);
     Some(SourceKind::File {
         path: path?,
         rows: rows?,
@@ -171,7 +178,7 @@ fn read_tcp(table: &mut Table, mistakes: &mut Diagnostics) -> Option<SourceKind>
     let connections = table
         .optional("connections")
         .and_then(|value| value.integer(1..=i64::MAX, mistakes));
-    let rows = read_rows(table, Some(FormatKind::Json), mistakes);
+    let rows = read_rows(table, Some(FormatKind::Json), &TEXT, mistakes);
     Some(SourceKind::Tcp {
         listen: listen?,
         framing: framing?,
@@ -200,19 +207,38 @@ fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum FormatKind {
+pub(super) enum FormatKind {
     Json,
     Csv,
+    Raw,
 }
 
-fn read_rows(
+/// The formats that a kind of source may have.
+pub(super) struct Formats {
+    pub names: &'static [(&'static str, FormatKind)],
+    /// What is not said of CSV.
+    pub csv: CsvFormat,
+}
+
+/// Of rows that follow one another in a text.
+const TEXT: Formats = Formats {
+    names: &[("json", FormatKind::Json), ("csv", FormatKind::Csv)],
+    csv: CsvFormat {
+        header: true,
+        delimiter: b',',
+    },
+};
+
+pub(super) fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
+    formats: &Formats,
     mistakes: &mut Diagnostics,
 ) -> Option<RowFormat> {
-    let formats = &[("json", FormatKind::Json), ("csv", FormatKind::Csv)];
     let given = match (table.optional("format"), implied) {
-        (Some(value), _) => value.choice(formats, mistakes).map(Spanned::into_inner),
+        (Some(value), _) => value
+            .choice(formats.names, mistakes)
+            .map(Spanned::into_inner),
         (None, Some(implied)) => Some(implied),
         (None, None) => {
             mistakes.push(
@@ -227,11 +253,16 @@ fn read_rows(
     let csv_key = csv_value.as_ref().map(Value::key_span);
     let csv = csv_value
         .and_then(|value| value.table(mistakes))
-        .map(|table| read_csv(table, mistakes));
-    if let (Some(FormatKind::Json), Some(place)) = (given, csv_key) {
+        .map(|table| read_csv(table, &formats.csv, mistakes));
+    if let (Some(kind @ (FormatKind::Json | FormatKind::Raw)), Some(place)) = (given, csv_key) {
+        let name = if kind == FormatKind::Json {
+            "json"
+        } else {
+            "raw"
+        };
         mistakes.push(
             Mistake::new(format!(
-                "{} has `csv` settings, and its format is json",
+                "{} has `csv` settings, and its format is {name}",
                 table.owner()
             ))
             .at(place, "")
@@ -247,7 +278,8 @@ fn read_rows(
         .and_then(|value| read_columns(&value, given, mistakes));
     let format = match given? {
         FormatKind::Json => Format::Json,
-        FormatKind::Csv => Format::Csv(csv.unwrap_or(CSV_DEFAULT)),
+        FormatKind::Csv => Format::Csv(csv.unwrap_or_else(|| formats.csv.clone())),
+        FormatKind::Raw => Format::Raw,
     };
     Some(RowFormat {
         format,
@@ -255,12 +287,7 @@ fn read_rows(
     })
 }
 
-const CSV_DEFAULT: CsvFormat = CsvFormat {
-    header: true,
-    delimiter: b',',
-};
-
-fn read_csv(mut table: Table, mistakes: &mut Diagnostics) -> CsvFormat {
+fn read_csv(mut table: Table, default: &CsvFormat, mistakes: &mut Diagnostics) -> CsvFormat {
     let header = table
         .optional("header")
         .and_then(|value| value.boolean(mistakes));
@@ -279,8 +306,8 @@ fn read_csv(mut table: Table, mistakes: &mut Diagnostics) -> CsvFormat {
     });
     table.finish(mistakes);
     CsvFormat {
-        header: header.unwrap_or(CSV_DEFAULT.header),
-        delimiter: delimiter.unwrap_or(CSV_DEFAULT.delimiter),
+        header: header.unwrap_or(default.header),
+        delimiter: delimiter.unwrap_or(default.delimiter),
     }
 }
 
@@ -375,7 +402,7 @@ fn read_generator(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Gener
 }
 
 /// RFC 3339, as text or as TOML's own date and time.
-fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
+pub(super) fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
     let wanted = "a time such as \"2026-01-31T12:00:00Z\"";
     let text = match value.raw() {
         toml::de::DeValue::Datetime(datetime) => datetime.to_string(),

@@ -26,11 +26,14 @@ use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
-    AggregatePlan, Edge, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
-    SinkConnector, SinkPlan, StatePlan, TransformPlan,
+    AggregatePlan, Edge, Exchange, KafkaSinkPlan, Node, NodeKind, OnError, OperatorPlan, OutPort,
+    Plan, SinkConnector, SinkPlan, StatePlan, TransformPlan,
 };
-use crate::config::{Config, Diagnostics, Mistake, Operator, Sink, SinkKind};
+use crate::config::{
+    Config, Diagnostics, KafkaSink, Mistake, Operator, Sink, SinkKind, Spanned, suggest,
+};
 use crate::logic::{Kind, Loader};
+use crate::schema::Schema;
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's:
 /// paths are relative to it.
@@ -271,6 +274,8 @@ impl<'a> Builder<'a> {
 
     fn plan_sink(&mut self, sink: &Sink, ups: &[Option<Upstream>], ids: &[usize]) -> Planned {
         let title = format!("sink `{}`", sink.name.get_ref());
+        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
+        let taken = known.and_then(|ups| self.merged(&title, &ups));
         let connector = match &sink.kind {
             SinkKind::File { path, format } => {
                 let file = self.folder.join(path.get_ref());
@@ -285,15 +290,61 @@ impl<'a> Builder<'a> {
                 rows_max: *rows_max,
             },
             SinkKind::Blackhole => SinkConnector::Blackhole,
+            SinkKind::Kafka(kafka) => {
+                let columns = taken.as_ref().map(|taken| &taken.schema);
+                match columns.and_then(|columns| self.plan_kafka_sink(&title, kafka, columns)) {
+                    Some(kafka) => SinkConnector::Kafka(kafka),
+                    None => return NOTHING,
+                }
+            }
         };
-        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
-        let taken = known.and_then(|ups| self.merged(&title, &ups));
         let node = taken.and_then(|taken| {
             let kind = NodeKind::Sink(SinkPlan { connector });
             let name = sink.name.get_ref().clone();
             Some(node(name, kind, forward_edges(ups, ids)?, &taken))
         });
         Planned { node, ..NOTHING }
+    }
+
+    fn plan_kafka_sink(
+        &mut self,
+        title: &str,
+        kafka: &KafkaSink,
+        columns: &Schema,
+    ) -> Option<KafkaSinkPlan> {
+        let mut column = |role: &str, name: &Spanned<String>| {
+            let found = columns.index_of(name.get_ref());
+            if found.is_none() {
+                let fields = columns.fields.iter().map(|field| field.name.as_str());
+                self.mistakes.push(
+                    Mistake::new(format!(
+                        "{title} takes {role} from `{}`, which no row has",
+                        name.get_ref()
+                    ))
+                    .at(name.span(), "")
+                    .help(suggest::help(name.get_ref(), "fields", fields)),
+                );
+            }
+            found
+        };
+        let key = kafka.key.as_ref().map(|name| column("the key", name));
+        let headers: Vec<Option<(String, usize)>> = kafka
+            .headers
+            .iter()
+            .map(|(header, name)| {
+                let role = format!("the header `{header}`");
+                Some((header.clone(), column(&role, name)?))
+            })
+            .collect();
+        Some(KafkaSinkPlan {
+            connection: kafka.connection.clone(),
+            topic: kafka.topic.clone(),
+            key: match key {
+                Some(key) => Some(key?),
+                None => None,
+            },
+            headers: headers.into_iter().collect::<Option<_>>()?,
+        })
     }
 
     /// Where rows go whose policy says so; beside the pipeline's file unless

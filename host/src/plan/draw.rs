@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{
-    AggregatePlan, Delivery, EventTime, Framing, GeneratorPlan, Node, NodeId, NodeKind, OnError,
-    OperatorPlan, OutPort, Plan, RestartPlan, SinkConnector, SourceConnector, SourcePlan,
-    StateBackend, StatePlan, Window,
+    AggregatePlan, Delivery, EventTime, Framing, GeneratorPlan, KafkaSourcePlan, Node, NodeId,
+    NodeKind, OnError, OperatorPlan, OutPort, Plan, RestartPlan, SinkConnector, SourceConnector,
+    SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::config::quantity::{show_bytes, show_ms};
 use crate::logic::{Kind, Value};
@@ -239,6 +239,7 @@ fn kind(node: &Node) -> String {
             SourceConnector::File(file) => format!("source, file, {}", file.format.name()),
             SourceConnector::Tcp(tcp) => format!("source, tcp, {}", tcp.format.name()),
             SourceConnector::Generator(_) => "source, generator".to_owned(),
+            SourceConnector::Kafka(kafka) => format!("source, kafka, {}", kafka.format.name()),
             SourceConnector::Memory(_) => "source, memory".to_owned(),
         },
         NodeKind::Transform(transform) => {
@@ -251,6 +252,7 @@ fn kind(node: &Node) -> String {
             SinkConnector::Console { .. } => "sink, console".to_owned(),
             SinkConnector::File { format, .. } => format!("sink, file, {}", format.name()),
             SinkConnector::Blackhole => "sink, blackhole".to_owned(),
+            SinkConnector::Kafka(_) => "sink, kafka, json".to_owned(),
             SinkConnector::Memory(_) => "sink, memory".to_owned(),
         },
     }
@@ -287,6 +289,10 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
                     rows_max: Some(rows),
                 } => {
                     details.push(format!("at most {rows} rows"));
+                }
+                SinkConnector::Kafka(kafka) => {
+                    let (topic, brokers) = (&kafka.topic, &kafka.connection.brokers);
+                    details.push(format!("topic {topic} on {brokers}"));
                 }
                 _ => {}
             }
@@ -336,6 +342,7 @@ fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
             details.push(format!("listens on {}, {framing}{until}", tcp.listen));
         }
         SourceConnector::Generator(generator) => details.push(generated(generator)),
+        SourceConnector::Kafka(kafka) => details.push(consumed(kafka)),
         SourceConnector::Memory(partitions) => {
             details.push(format!("{} partitions", partitions.len()));
         }
@@ -361,6 +368,25 @@ fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
 }
 
 /// The first few, and how many there are.
+fn consumed(kafka: &KafkaSourcePlan) -> String {
+    let topics = match kafka.topics.as_slice() {
+        [topic] => format!("topic {topic}"),
+        topics => format!("topics {}", topics.join(", ")),
+    };
+    let partitions = match &kafka.partitions {
+        Some(numbers) => {
+            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+            format!(", partitions {}", numbers.join(", "))
+        }
+        None => String::new(),
+    };
+    let until = if kafka.is_bounded { ", to its end" } else { "" };
+    format!(
+        "{topics}{partitions} on {}{until}",
+        kafka.connection.brokers
+    )
+}
+
 fn files(paths: &[std::path::PathBuf]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<String> = paths

@@ -131,6 +131,14 @@ fn source_json(node: &Node, source: &SourcePlan) -> Json {
             "count": generator.count,
             "rate": generator.rate,
         }),
+        SourceConnector::Kafka(kafka) => json!({
+            "connector": "kafka",
+            "brokers": kafka.connection.brokers,
+            "topics": kafka.topics,
+            "partitions": kafka.partitions,
+            "group": kafka.group,
+            "format": kafka.format.name(),
+        }),
         SourceConnector::Memory(_) => json!({ "connector": "memory" }),
     };
     let event_time = match source.event_time {
@@ -210,6 +218,11 @@ fn sink_json(connector: &SinkConnector) -> Json {
             json!({ "connector": "console", "rows_max": rows_max })
         }
         SinkConnector::Blackhole => json!({ "connector": "blackhole" }),
+        SinkConnector::Kafka(kafka) => json!({
+            "connector": "kafka",
+            "brokers": kafka.connection.brokers,
+            "topic": kafka.topic,
+        }),
         SinkConnector::Memory(_) => json!({ "connector": "memory" }),
     };
     merge(

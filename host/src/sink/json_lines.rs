@@ -96,7 +96,7 @@ fn render(columns: Columns<'_>, row: usize) -> String {
 }
 
 /// Columns made ready: their types are looked up once and not for each row.
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     /// In front of each value: its comma, name and colon.
     fields: Vec<(Vec<u8>, Column<'a>)>,
 }
@@ -129,7 +129,7 @@ enum Values<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(fields: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> Self {
+    pub fn new(fields: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> Self {
         let fields = fields
             .enumerate()
             .map(|(index, (name, array))| {
@@ -145,7 +145,7 @@ impl<'a> Columns<'a> {
         Columns { fields }
     }
 
-    fn write(&self, out: &mut Vec<u8>, row: usize) {
+    pub fn write(&self, out: &mut Vec<u8>, row: usize) {
         out.push(b'{');
         for (front, column) in &self.fields {
             out.extend_from_slice(front);

@@ -51,7 +51,7 @@ pub(super) enum Next {
 impl Framing {
     pub fn of(format: &Format) -> Self {
         match format {
-            Format::Json => Framing::Lines,
+            Format::Json | Format::Raw => Framing::Lines,
             Format::Csv(csv) => Framing::Csv {
                 delimiter: csv.delimiter,
                 fields: None,

@@ -33,6 +33,23 @@ struct Partition {
     state: PartitionState,
 }
 
+impl Partition {
+    fn new(now_ms: i64) -> Self {
+        Partition {
+            newest_ms: i64::MIN,
+            heard_ms: now_ms,
+            state: PartitionState::Speaking,
+        }
+    }
+
+    /// Whether it has been silent for too long.
+    fn is_overdue(&self, idle_after_ms: Option<i64>, now_ms: i64) -> bool {
+        let silent_ms = now_ms.saturating_sub(self.heard_ms);
+        self.state == PartitionState::Speaking
+            && idle_after_ms.is_some_and(|idle_after_ms| silent_ms >= idle_after_ms)
+    }
+}
+
 impl Watermarks {
     pub fn new(
         partitions: usize,
@@ -40,18 +57,20 @@ impl Watermarks {
         idle_after_ms: Option<u64>,
         now_ms: i64,
     ) -> Self {
-        let partition = || Partition {
-            newest_ms: i64::MIN,
-            heard_ms: now_ms,
-            state: PartitionState::Speaking,
-        };
         Watermarks {
             out_of_orderness_ms,
             idle_after_ms: idle_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-            partitions: std::iter::repeat_with(partition).take(partitions).collect(),
+            partitions: std::iter::repeat_with(|| Partition::new(now_ms))
+                .take(partitions)
+                .collect(),
             told_ms: i64::MIN,
             told_idle: false,
         }
+    }
+
+    /// There is one more partition.
+    pub fn add(&mut self, now_ms: i64) {
+        self.partitions.push(Partition::new(now_ms));
     }
 
     /// How far a partition has come: its newest event time, and whether it speaks.
@@ -116,16 +135,45 @@ impl Watermarks {
 
     /// Partitions that have been silent for too long fall idle.
     pub fn check_idle(&mut self, now_ms: i64, out: &mut Vec<Element>) {
-        let Some(idle_after_ms) = self.idle_after_ms else {
-            return;
-        };
-        for partition in &mut self.partitions {
-            let silent_ms = now_ms.saturating_sub(partition.heard_ms);
-            if partition.state == PartitionState::Speaking && silent_ms >= idle_after_ms {
+        let overdue: Vec<usize> = self.overdue(now_ms).collect();
+        self.fall_idle(overdue, out);
+    }
+
+    /// These partitions have been silent for too long.
+    pub fn fall_idle(
+        &mut self,
+        partitions: impl IntoIterator<Item = usize>,
+        out: &mut Vec<Element>,
+    ) {
+        for index in partitions {
+            if let Some(partition) = self.partitions.get_mut(index) {
                 partition.state = PartitionState::Idle;
             }
         }
         self.tell(out);
+    }
+
+    fn overdue(&self, now_ms: i64) -> impl Iterator<Item = usize> {
+        let partitions = self.partitions.iter().enumerate();
+        partitions
+            .filter(move |(_, partition)| partition.is_overdue(self.idle_after_ms, now_ms))
+            .map(|(index, _)| index)
+    }
+
+    /// The partitions that have not ended, and how many of the first of them
+    /// have been silent for too long, unless they have rows now; the others
+    /// come as they are behind.
+    ///
+    /// Whoever reads is behind as well at times, and a partition that has rows
+    /// waiting must not be taken for a silent one.
+    pub fn reading_order(&self, now_ms: i64) -> (Vec<usize>, usize) {
+        let mut order: Vec<usize> = (0..self.partitions.len())
+            .filter(|&index| self.partitions[index].state != PartitionState::Ended)
+            .collect();
+        let overdue = |index: usize| self.partitions[index].is_overdue(self.idle_after_ms, now_ms);
+        order.sort_by_key(|&index| (!overdue(index), self.partitions[index].newest_ms));
+        let count = order.iter().take_while(|&&index| overdue(index)).count();
+        (order, count)
     }
 
     /// When [`Watermarks::check_idle`] next has something to do, if nobody speaks.

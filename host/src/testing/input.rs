@@ -216,7 +216,11 @@ fn format_of(connector: &SourceConnector) -> Format {
     match connector {
         SourceConnector::File(file) => file.format.clone(),
         SourceConnector::Tcp(tcp) => tcp.format.clone(),
-        SourceConnector::Generator(_) | SourceConnector::Memory(_) => Format::Json,
+        // What comes beside the payload has a place in JSON.
+        SourceConnector::Kafka(kafka) if kafka.metadata.is_empty() => kafka.format.clone(),
+        SourceConnector::Kafka(_) | SourceConnector::Generator(_) | SourceConnector::Memory(_) => {
+            Format::Json
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use super::files::{User, identity, name_matches, nearest_file};
 use super::{Builder, Inputs, NOTHING, Planned, node};
 use crate::config::{Mistake, RowFormat, Source, SourceKind, Spanned, suggest};
 use crate::plan::{
-    EventTime, FileSourcePlan, NodeKind, SourceConnector, SourcePlan, TcpSourcePlan,
-    TimestampFormat,
+    EventTime, FileSourcePlan, KafkaColumn, KafkaSourcePlan, NodeKind, SourceConnector, SourcePlan,
+    TcpSourcePlan, TimestampFormat,
 };
 use crate::schema::{DataType, Field};
 use crate::source::generator;
@@ -40,6 +40,20 @@ impl Builder<'_> {
                 connections: *connections,
             })),
             SourceKind::Generator(generator) => Some(SourceConnector::Generator(generator.clone())),
+            SourceKind::Kafka(kafka) => Some(SourceConnector::Kafka(KafkaSourcePlan {
+                connection: kafka.connection.clone(),
+                topics: kafka.topics.clone(),
+                partitions: kafka.partitions.clone(),
+                group: kafka.group.clone().unwrap_or_else(|| {
+                    // Named after the pipeline, as its transactions are.
+                    format!("sluicebox-{}", self.config.name.get_ref())
+                }),
+                start: kafka.start,
+                is_bounded: kafka.is_bounded,
+                discover_every_ms: kafka.discover_every_ms,
+                format: kafka.rows.format.clone(),
+                metadata: kafka.metadata.iter().map(|(column, _)| *column).collect(),
+            })),
         };
         let event_time = self.event_time(source, &title, &relation);
         let jitter_ms = match &source.kind {
@@ -208,10 +222,15 @@ fn columns(source: &Source) -> (Relation, Vec<TimestampFormat>) {
     let mut formats = Vec::new();
     match &source.kind {
         SourceKind::File { rows, .. } | SourceKind::Tcp { rows, .. } => {
-            let RowFormat { columns, .. } = rows;
-            for column in columns {
-                relation.push(column.field.clone(), column.place.clone());
-                formats.extend(&column.timestamp_formats);
+            push_rows(rows, &mut relation, &mut formats);
+        }
+        SourceKind::Kafka(kafka) => {
+            push_rows(&kafka.rows, &mut relation, &mut formats);
+            for (column, name) in &kafka.metadata {
+                let name_text = name.get_ref().as_str();
+                let field = Field::new(name_text, column.data_type(), column.is_nullable());
+                relation.push(field, name.span());
+                formats.extend((*column == KafkaColumn::Timestamp).then_some(TimestampFormat::Any));
             }
         }
         SourceKind::Generator(_) => {
@@ -222,6 +241,13 @@ fn columns(source: &Source) -> (Relation, Vec<TimestampFormat>) {
         }
     }
     (relation, formats)
+}
+
+fn push_rows(rows: &RowFormat, relation: &mut Relation, formats: &mut Vec<TimestampFormat>) {
+    for column in &rows.columns {
+        relation.push(column.field.clone(), column.place.clone());
+        formats.extend(&column.timestamp_formats);
+    }
 }
 
 fn can_be_time(field: &Field) -> bool {

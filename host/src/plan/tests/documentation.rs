@@ -72,6 +72,10 @@ nothing = 1
 [sources.generator]
 type = "generator"
 nothing = 1
+[sources.kafka]
+type = "kafka"
+nothing = 1
+metadata = { nothing = 1 }
 [operators.o]
 nothing = 1
 limits = { nothing = 1 }
@@ -84,6 +88,9 @@ nothing = 1
 [sinks.console]
 type = "console"
 nothing = 1
+[sinks.kafka]
+type = "kafka"
+nothing = 1
 "#;
 
 #[test]
@@ -93,7 +100,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 18, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 21, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

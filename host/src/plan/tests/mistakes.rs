@@ -90,6 +90,11 @@ fn state() {
 }
 
 #[test]
+fn kafka() {
+    check(expect_file!["mistakes/kafka.md"]);
+}
+
+#[test]
 fn warnings() {
     check(expect_file!["mistakes/warnings.md"]);
 }

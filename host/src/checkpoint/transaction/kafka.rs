@@ -1,0 +1,458 @@
+//! Commits by a transaction of Kafka: rows of all the pipeline's Kafka sinks,
+//! the positions of its Kafka sources, and the checkpoint's number appear at
+//! once, or never.
+//!
+//! The number is a record of a compacted topic, under the pipeline's name. It
+//! is part of the transaction, so that the last one that can be read is the
+//! last checkpoint whose rows are seen.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::Producer as _;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
+
+use super::{Transaction, TransactionError};
+use crate::checkpoint::crash::{self, Place};
+use crate::checkpoint::manifest::{Manifest, NodeManifestKind};
+use crate::checkpoint::snapshot::{CheckpointId, SourceSnapshot};
+use crate::kafka::producer::{DEFAULTS, Failure, OURS, Producer, blocking};
+use crate::kafka::{Voice, cause, settings};
+use crate::plan::{
+    KafkaConnection, KafkaSourcePlan, NodeKind, Plan, SinkConnector, SourceConnector,
+};
+
+/// Where the numbers of committed checkpoints are.
+pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
+
+/// How long one step may take: after that its outcome is unknown.
+const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// How long one question about topics and offsets may take.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// A broker gives a transaction up whose owner has not been heard of for so
+/// long; at most what brokers allow unless they are told otherwise.
+const ABANDONED_AFTER_MS: (u64, u64) = (60_000, 900_000);
+
+/// Rows wait this long for others to go with: they are not seen before the
+/// commit anyway, which waits for none.
+const LINGER: (&str, &str) = ("linger.ms", "10");
+
+pub struct KafkaTransaction {
+    pipeline: String,
+    connection: KafkaConnection,
+    abandoned_after_ms: u64,
+    /// Sources whose positions are committed too.
+    sources: Vec<Source>,
+    open: Mutex<Option<Arc<Open>>>,
+}
+
+struct Source {
+    node: String,
+    group: String,
+}
+
+/// A producer that has fenced the one before it.
+struct Open {
+    producer: Arc<Producer>,
+    /// Of each source's group, in the order of the sources.
+    groups: Vec<ConsumerGroupMetadata>,
+}
+
+/// What is known of a pipeline's progress.
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    checkpoint: CheckpointId,
+}
+
+impl KafkaTransaction {
+    /// The transaction of a pipeline; `None` if it has no sink that takes part.
+    pub fn of(plan: &Plan) -> Option<Self> {
+        let mut sinks = plan.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Sink(sink) => match &sink.connector {
+                SinkConnector::Kafka(kafka) => Some(kafka),
+                _ => None,
+            },
+            _ => None,
+        });
+        // All sinks have the same brokers: the plan has seen to it.
+        let connection = sinks.next()?.connection.clone();
+        let sources = plan.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Source(source) => match &source.connector {
+                SourceConnector::Kafka(kafka) if is_near(kafka, &connection) => Some(Source {
+                    node: node.name.clone(),
+                    group: kafka.group.clone(),
+                }),
+                _ => None,
+            },
+            _ => None,
+        });
+        let interval_ms = plan.state.as_ref().map_or(0, |state| state.interval_ms);
+        let (least_ms, most_ms) = ABANDONED_AFTER_MS;
+        Some(KafkaTransaction {
+            pipeline: plan.name.clone(),
+            abandoned_after_ms: interval_ms.saturating_mul(10).clamp(least_ms, most_ms),
+            sources: sources.collect(),
+            connection,
+            open: Mutex::new(None),
+        })
+    }
+
+    /// The producer whose messages are in the transaction.
+    pub(crate) fn producer(&self) -> Result<Arc<Producer>, TransactionError> {
+        Ok(self.current()?.producer.clone())
+    }
+
+    fn current(&self) -> Result<Arc<Open>, TransactionError> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or_else(|| TransactionError {
+            what: format!("pipeline `{}`: the transaction is not open", self.pipeline),
+            cause: "nobody has fenced the owner before it, which is a bug of ours".to_owned(),
+        })
+    }
+
+    fn who(&self) -> String {
+        format!("pipeline `{}`", self.pipeline)
+    }
+
+    fn transactional_id(&self) -> String {
+        format!("sluicebox-{}", self.pipeline)
+    }
+
+    fn error(&self, step: &str, cause: String) -> TransactionError {
+        TransactionError {
+            what: format!(
+                "pipeline `{}`: {step} on {}",
+                self.pipeline, self.connection.brokers
+            ),
+            cause,
+        }
+    }
+
+    fn kafka_error(&self, step: &str, error: &KafkaError) -> TransactionError {
+        let cause = explain(error.rdkafka_error_code(), cause(error));
+        self.error(step, cause)
+    }
+
+    fn failed(&self, step: &str, failure: Failure) -> TransactionError {
+        let cause = match &failure.topic {
+            Some(topic) => format!("topic `{topic}`: {}", failure.cause),
+            None => failure.cause,
+        };
+        self.error(step, explain(failure.code, cause))
+    }
+
+    /// Does what may be tried again, within the time of one step.
+    fn persist(
+        &self,
+        step: &str,
+        work: impl Fn(Duration) -> Result<(), KafkaError>,
+    ) -> Result<(), TransactionError> {
+        let until = Instant::now() + STEP_MAX;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match blocking(|| work(left)) {
+                Ok(()) => return Ok(()),
+                // Librdkafka resumes the call; it does not begin another one.
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
+                    tracing::warn!("{}: {step}: {}; trying again", self.who(), error.string());
+                    blocking(|| std::thread::sleep(Duration::from_millis(100)));
+                }
+                Err(error) => return Err(self.kafka_error(step, &error)),
+            }
+        }
+    }
+
+    fn new_producer(&self) -> Result<Producer, TransactionError> {
+        let step = "cannot open the transaction";
+        let id = self.transactional_id();
+        let abandoned_after_ms = self.abandoned_after_ms.to_string();
+        let mut defaults = DEFAULTS.to_vec();
+        defaults.push(LINGER);
+        defaults.push(("transaction.timeout.ms", &abandoned_after_ms));
+        let mut ours = OURS.to_vec();
+        ours.push(("transactional.id", &id));
+        let settings = settings(&self.connection, &defaults, &ours);
+        Producer::new(&self.who(), &settings).map_err(|error| self.kafka_error(step, &error))
+    }
+
+    /// Settings of a client that reads.
+    fn consumer_settings(&self, group: &str, is_committed: bool) -> ClientConfig {
+        let isolation = match is_committed {
+            true => "read_committed",
+            false => "read_uncommitted",
+        };
+        let ours = [
+            ("group.id", group),
+            ("isolation.level", isolation),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "earliest"),
+        ];
+        let mut connection = self.connection.clone();
+        // These are a producer's, and nothing that a consumer knows.
+        connection.properties.retain(|(name, _)| is_shared(name));
+        settings(&connection, &[], &ours)
+    }
+
+    fn consumer(&self, group: &str, is_committed: bool) -> Result<Reading, TransactionError> {
+        let step = "cannot read how far it has come";
+        self.consumer_settings(group, is_committed)
+            .create_with_context(Voice::new(self.who()))
+            .map_err(|error| self.kafka_error(step, &error))
+    }
+
+    /// The last checkpoint that was committed. Nobody must be able to commit
+    /// another one any more.
+    fn last_committed(&self) -> Result<Option<CheckpointId>, TransactionError> {
+        let step = "cannot read how far it has come";
+        let wrong = |error: KafkaError| self.kafka_error(step, &error);
+        let group = self.transactional_id();
+        let all = self.consumer(&group, false)?;
+        let committed = self.consumer(&group, true)?;
+        self.create_progress_topic(&all)?;
+        let end = |consumer: &Reading| {
+            let watermarks = consumer.fetch_watermarks(PROGRESS_TOPIC, 0, ANSWER_MAX);
+            watermarks.map(|(_, end)| end).map_err(wrong)
+        };
+        // Behind a transaction of another pipeline that is neither committed nor
+        // aborted, what we have committed cannot be seen yet.
+        let written = end(&all)?;
+        let until = Instant::now() + Duration::from_millis(ABANDONED_AFTER_MS.1) + STEP_MAX;
+        let mut has_warned = false;
+        while end(&committed)? < written {
+            if Instant::now() > until {
+                let cause = format!(
+                    "a transaction of another pipeline in the topic {PROGRESS_TOPIC} does not end"
+                );
+                return Err(self.error(step, cause));
+            }
+            if !std::mem::replace(&mut has_warned, true) {
+                tracing::warn!(
+                    "{}: waiting until another pipeline's transaction has ended",
+                    self.who()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let mut assignment = TopicPartitionList::new();
+        let assigned = assignment.add_partition_offset(PROGRESS_TOPIC, 0, Offset::Beginning);
+        assigned.map_err(wrong)?;
+        committed.assign(&assignment).map_err(wrong)?;
+        let mut last = None;
+        let until = Instant::now() + STEP_MAX;
+        loop {
+            match committed.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) if message.key() == Some(self.pipeline.as_bytes()) => {
+                    last = message
+                        .payload()
+                        .map(|payload| self.read(payload))
+                        .transpose()?;
+                }
+                Some(Ok(_)) => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
+                Some(Err(error)) if crate::kafka::is_final(&error) => return Err(wrong(error)),
+                Some(Err(_)) | None if Instant::now() > until => {
+                    let cause = format!("reading the topic {PROGRESS_TOPIC} takes too long");
+                    return Err(self.error(step, cause));
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+
+    fn read(&self, payload: &[u8]) -> Result<CheckpointId, TransactionError> {
+        let progress: Result<Progress, _> = serde_json::from_slice(payload);
+        progress
+            .map(|progress| progress.checkpoint)
+            .map_err(|error| {
+                let text = String::from_utf8_lossy(payload);
+                let cause = format!("the topic {PROGRESS_TOPIC} says `{text}`: {error}");
+                self.error("cannot read how far it has come", cause)
+            })
+    }
+
+    fn create_progress_topic(&self, consumer: &Reading) -> Result<(), TransactionError> {
+        let step = format!("cannot create the topic {PROGRESS_TOPIC}");
+        let wrong = |error: KafkaError| self.kafka_error(&step, &error);
+        match consumer.fetch_metadata(Some(PROGRESS_TOPIC), ANSWER_MAX) {
+            Ok(metadata) => {
+                let found = metadata.topics().iter();
+                let mut found = found.filter(|topic| topic.error().is_none());
+                if found.any(|topic| !topic.partitions().is_empty()) {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopic) => {}
+            Err(error) => return Err(wrong(error)),
+        }
+        let admin = self.consumer_settings(&self.transactional_id(), true);
+        let admin: AdminClient<_> = admin.create().map_err(wrong)?;
+        let topic = NewTopic::new(PROGRESS_TOPIC, 1, TopicReplication::Fixed(-1))
+            .set("cleanup.policy", "compact");
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        let created = wait_for(admin.create_topics(&[topic], &options))
+            .map_err(|error| self.error(&step, error.to_string()))?
+            .map_err(wrong)?;
+        for created in created {
+            match created {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((_, code)) => return Err(wrong(KafkaError::AdminOp(code))),
+            }
+        }
+        Ok(())
+    }
+
+    /// What goes with the transaction for tools to see: where its sources are.
+    fn offsets(&self, source: &Source, manifest: &Manifest) -> Option<TopicPartitionList> {
+        let node = manifest
+            .nodes
+            .iter()
+            .find(|node| node.name == source.node)?;
+        let NodeManifestKind::Source { tasks } = &node.kind else {
+            return None;
+        };
+        let mut offsets = TopicPartitionList::new();
+        for (topic, number, offset) in tasks.iter().flat_map(positions) {
+            let mut element = offsets.add_partition(&topic, number);
+            // Neither has a zero byte or is too large, so both succeed.
+            let set = element.set_offset(Offset::Offset(offset));
+            element.set_metadata(format!("checkpoint {}", manifest.id));
+            set.ok()?;
+        }
+        (offsets.count() > 0).then_some(offsets)
+    }
+}
+
+type Reading = BaseConsumer<Voice>;
+
+impl Transaction for KafkaTransaction {
+    fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
+        let producer = Arc::new(self.new_producer()?);
+        // The one before must not go on, nor hold what it has not sent.
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.persist("cannot open the transaction", |time_max| {
+            producer.inner().init_transactions(time_max)
+        })?;
+        let mut groups = Vec::with_capacity(self.sources.len());
+        for source in &self.sources {
+            let consumer = self.consumer(&source.group, true)?;
+            groups.extend(consumer.group_metadata());
+        }
+        let last = blocking(|| self.last_committed())?;
+        let open = Arc::new(Open { producer, groups });
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        Ok(last)
+    }
+
+    fn begin(&self) -> Result<(), TransactionError> {
+        let open = self.current()?;
+        let begun = open.producer.inner().begin_transaction();
+        begun.map_err(|error| self.kafka_error("cannot begin a transaction", &error))
+    }
+
+    fn flush(&self) -> Result<(), TransactionError> {
+        let open = self.current()?;
+        let flushed = open.producer.flush(STEP_MAX);
+        flushed.map_err(|failure| self.failed("cannot send rows", failure))
+    }
+
+    fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
+        let open = self.current()?;
+        let producer = &open.producer;
+        crash::point(Place::OffsetsBefore);
+        for (source, group) in self.sources.iter().zip(&open.groups) {
+            let Some(offsets) = self.offsets(source, manifest) else {
+                continue;
+            };
+            self.persist("cannot commit the sources' offsets", |time_max| {
+                producer
+                    .inner()
+                    .send_offsets_to_transaction(&offsets, group, time_max)
+            })?;
+        }
+        crash::point(Place::OffsetsAfter);
+        let step = "cannot commit the transaction";
+        let progress = Progress {
+            checkpoint: manifest.id,
+        };
+        let progress =
+            serde_json::to_vec(&progress).map_err(|error| self.error(step, error.to_string()))?;
+        producer
+            .send(
+                PROGRESS_TOPIC,
+                Some(self.pipeline.as_bytes()),
+                &progress,
+                None,
+            )
+            .and_then(|()| producer.flush(STEP_MAX))
+            .map_err(|failure| self.failed(step, failure))?;
+        crash::point(Place::CommitBefore);
+        self.persist(step, |time_max| {
+            producer.inner().commit_transaction(time_max)
+        })?;
+        crash::point(Place::CommitAfter);
+        Ok(())
+    }
+
+    fn kafka(self: Arc<Self>) -> Option<Arc<KafkaTransaction>> {
+        Some(self)
+    }
+}
+
+/// Whether a source's offsets can go into a transaction on these brokers.
+fn is_near(source: &KafkaSourcePlan, connection: &KafkaConnection) -> bool {
+    source.connection.brokers == connection.brokers
+}
+
+/// What a consumer may have of a producer's properties: how brokers are reached.
+fn is_shared(property: &str) -> bool {
+    [
+        "security.",
+        "ssl.",
+        "sasl.",
+        "socket.",
+        "broker.",
+        "client.",
+        "enable.ssl.",
+    ]
+    .iter()
+    .any(|shared| property.starts_with(shared))
+}
+
+fn positions(task: &SourceSnapshot) -> impl Iterator<Item = (String, i32, i64)> {
+    task.partitions.iter().filter_map(|partition| {
+        let (topic, number) = partition.name.rsplit_once('/')?;
+        let offset = i64::try_from(partition.position.offset).ok()?;
+        Some((topic.to_owned(), number.parse().ok()?, offset))
+    })
+}
+
+fn explain(code: Option<RDKafkaErrorCode>, cause: String) -> String {
+    match code {
+        Some(
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch,
+        ) => format!("another host runs this pipeline, and has taken over ({cause})"),
+        _ => cause,
+    }
+}
+
+/// Waits for what the admin client does on a thread of its own.
+fn wait_for<T: Send>(future: impl Future<Output = T> + Send) -> std::io::Result<T> {
+    // A runtime cannot be entered within another.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+            Ok(runtime.block_on(future))
+        });
+        let waited = waiting.join();
+        waited.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

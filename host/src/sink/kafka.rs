@@ -1,0 +1,236 @@
+//! Writes rows to a topic of Kafka, a JSON object a message.
+//!
+//! Without a transaction rows are on their way at once, and a checkpoint waits
+//! until they have arrived: after a failure, those behind the last checkpoint
+//! come again. With the pipeline's transaction, they are seen when their
+//! checkpoint is done; what comes while it is being committed belongs to the
+//! next one, and is kept here meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType as ArrowType;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+
+use super::json_lines::{Columns, write_value};
+use super::{Sink, SinkError};
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
+use crate::checkpoint::transaction::kafka::KafkaTransaction;
+use crate::kafka::producer::{DEFAULTS, Failure, OURS, Producer};
+use crate::kafka::{cause, settings};
+use crate::plan::KafkaSinkPlan;
+use crate::schema::Schema;
+
+/// A row waits this long for others to go with, without a transaction.
+const LINGER: (&str, &str) = ("linger.ms", "1");
+
+/// Rows that are kept while a checkpoint is being committed; then no more are
+/// taken.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Rows that do not arrive fail by themselves before that: by
+/// `message.timeout.ms`, five minutes unless the config says otherwise.
+const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
+
+pub(super) struct Kafka {
+    node: String,
+    plan: KafkaSinkPlan,
+    names: Vec<String>,
+    way: Way,
+    /// A barrier has passed, and its checkpoint is not done.
+    passed: Option<CheckpointId>,
+    /// What came behind it.
+    kept: Vec<Batch>,
+    kept_bytes: usize,
+    /// Room for a row.
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// With whom rows go out.
+enum Way {
+    Own(Arc<Producer>),
+    Transaction(Arc<KafkaTransaction>),
+}
+
+impl Kafka {
+    pub fn open(
+        node: &str,
+        plan: &KafkaSinkPlan,
+        schema: &Arc<Schema>,
+        transaction: Option<Arc<KafkaTransaction>>,
+    ) -> Result<Self, SinkError> {
+        let way = match transaction {
+            Some(transaction) => Way::Transaction(transaction),
+            None => {
+                let mut defaults = DEFAULTS.to_vec();
+                defaults.push(LINGER);
+                let settings = settings(&plan.connection, &defaults, OURS);
+                let producer = Producer::new(&format!("sink `{node}`"), &settings);
+                let producer = producer.map_err(|error| error_of(node, plan, cause(&error)))?;
+                Way::Own(Arc::new(producer))
+            }
+        };
+        Ok(Kafka {
+            node: node.to_owned(),
+            plan: plan.clone(),
+            names: schema.fields.iter().map(|f| f.name.clone()).collect(),
+            way,
+            passed: None,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            key: Vec::new(),
+            payload: Vec::new(),
+        })
+    }
+
+    fn send(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let producer = self.producer()?;
+        producer.check().map_err(|failure| self.failed(failure))?;
+        let names = self.names.iter().map(String::as_str);
+        let rows = Columns::new(names.zip(&batch.columns));
+        let key = self.plan.key.map(|column| &batch.columns[column]);
+        for row in 0..batch.rows() {
+            self.payload.clear();
+            rows.write(&mut self.payload, row);
+            let key = key.filter(|column| column.is_valid(row));
+            if let Some(column) = key {
+                self.key.clear();
+                write_plain(&mut self.key, column, row);
+            }
+            let headers = (!self.plan.headers.is_empty()).then(|| self.headers(batch, row));
+            producer
+                .send(
+                    &self.plan.topic,
+                    key.map(|_| self.key.as_slice()),
+                    &self.payload,
+                    headers,
+                )
+                .map_err(|failure| self.failed(failure))?;
+        }
+        Ok(())
+    }
+
+    fn headers(&self, batch: &Batch, row: usize) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new_with_capacity(self.plan.headers.len());
+        let mut text = Vec::new();
+        for (name, column) in &self.plan.headers {
+            let column = &batch.columns[*column];
+            let value = column.is_valid(row).then(|| {
+                text.clear();
+                write_plain(&mut text, column, row);
+                &text
+            });
+            headers = headers.insert(Header { key: name, value });
+        }
+        headers
+    }
+
+    fn producer(&self) -> Result<Arc<Producer>, SinkError> {
+        match &self.way {
+            Way::Own(producer) => Ok(producer.clone()),
+            Way::Transaction(transaction) => transaction
+                .producer()
+                .map_err(|error| error_of(&self.node, &self.plan, error.to_string())),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> SinkError {
+        let help = match failure.code {
+            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                "; create the topic, or correct its name"
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+                "; a row is too long: raise `message.max.bytes` in the sink's `properties`, and \
+                 `max.message.bytes` of the topic"
+            }
+            Some(RDKafkaErrorCode::MessageTimedOut) => {
+                "; the brokers were out of reach, or too slow, for the whole of \
+                 `message.timeout.ms`"
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                "; allow this user to write to the topic"
+            }
+            _ => "",
+        };
+        error_of(&self.node, &self.plan, format!("{}{help}", failure.cause))
+    }
+}
+
+impl Sink for Kafka {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if self.passed.is_none() {
+            return self.send(batch);
+        }
+        let columns = batch.columns.iter();
+        self.kept_bytes += columns.map(|c| c.get_array_memory_size()).sum::<usize>();
+        self.kept.push(batch.clone());
+        Ok(())
+    }
+
+    /// Rows are on their way already; this is to hear of those that got lost.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let producer = self.producer()?;
+        producer.check().map_err(|failure| self.failed(failure))
+    }
+
+    fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        match &self.way {
+            Way::Own(producer) => {
+                let arrived = producer.flush(ARRIVAL_MAX);
+                arrived.map_err(|failure| self.failed(failure))?;
+            }
+            Way::Transaction(_) => self.passed = Some(id),
+        }
+        Ok(SinkSnapshot::default())
+    }
+
+    fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
+        if self.passed.is_none_or(|passed| passed > id) {
+            return Ok(());
+        }
+        self.passed = None;
+        self.kept_bytes = 0;
+        for batch in std::mem::take(&mut self.kept) {
+            self.send(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.kept_bytes >= KEPT_BYTES_MAX
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        match &self.way {
+            Way::Own(producer) => {
+                let arrived = producer.flush(ARRIVAL_MAX);
+                arrived.map_err(|failure| self.failed(failure))
+            }
+            // The last checkpoint has taken all rows with it.
+            Way::Transaction(_) => Ok(()),
+        }
+    }
+}
+
+fn error_of(node: &str, plan: &KafkaSinkPlan, cause: String) -> SinkError {
+    SinkError::Kafka {
+        node: node.to_owned(),
+        topic: plan.topic.clone(),
+        brokers: plan.connection.brokers.clone(),
+        cause,
+    }
+}
+
+/// Text and bytes as they are, everything else as JSON.
+fn write_plain(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
+    match column.data_type() {
+        ArrowType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
+        ArrowType::Binary => out.extend_from_slice(column.as_binary::<i32>().value(row)),
+        _ => write_value(out, column, row),
+    }
+}

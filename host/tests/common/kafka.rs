@@ -1,0 +1,250 @@
+//! A real Kafka broker, one a test program; see `tests/kafka/broker.sh`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+/// How long the broker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+pub struct Broker {
+    pub address: String,
+    folder: PathBuf,
+}
+
+/// A message as a test writes and reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    pub key: Option<String>,
+    pub payload: String,
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// The broker of this test program; `None`, after saying why, where there can
+/// be none. In CI there has to be one.
+pub fn broker() -> Option<&'static Broker> {
+    static BROKER: LazyLock<Result<Broker, String>> = LazyLock::new(Broker::start);
+    match &*BROKER {
+        Ok(broker) => Some(broker),
+        Err(why) if is_ci() => {
+            panic!("no Kafka broker, which CI must not do without: {why}")
+        }
+        Err(why) => {
+            eprintln!("skipped, for want of a real Kafka broker: {why}");
+            None
+        }
+    }
+}
+
+/// Whether tests may not be skipped.
+pub fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
+}
+
+impl Broker {
+    /// On a folder of its own, gone with this process.
+    pub fn start() -> Result<Broker, String> {
+        let folder = tempfile::Builder::new()
+            .prefix("sluicebox-broker-")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
+        // The script removes it once we have ended, however that may be.
+        let folder = folder.keep();
+        let owner = std::process::id().to_string();
+        let address = script(&["start", &folder.to_string_lossy(), &owner])?;
+        Ok(Broker { address, folder })
+    }
+
+    /// Killed as by a power cut, and started again on what is left.
+    pub fn restart(&self) {
+        script(&["restart", &self.folder.to_string_lossy()]).expect("the broker starts again");
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let created = block_on(self.admin().create_topics(&[topic], &AdminOptions::new()));
+        created.expect("an answer")[0].as_ref().expect("a topic");
+        // The broker answers before it is ready to be written to.
+        let consumer = self.consumer(true);
+        let until = Instant::now() + ANSWER_MAX;
+        loop {
+            let metadata = consumer.fetch_metadata(Some(name), ANSWER_MAX);
+            let metadata = metadata.expect("metadata");
+            let partitions_led = metadata.topics()[0].partitions().iter();
+            let led = partitions_led.filter(|p| p.error().is_none() && p.leader() >= 0);
+            if led.count() == partitions as usize {
+                return;
+            }
+            assert!(Instant::now() < until, "the topic has no leader");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn add_partitions(&self, name: &str, partitions: usize) {
+        let wanted = NewPartitions::new(name, partitions);
+        let added = block_on(
+            self.admin()
+                .create_partitions(&[wanted], &AdminOptions::new()),
+        );
+        added.expect("an answer")[0].as_ref().expect("partitions");
+    }
+
+    /// Writes messages to a partition, and waits until they are there.
+    pub fn write(&self, topic: &str, partition: i32, records: &[Record]) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("queue.buffering.max.messages", "1000000")
+            .create()
+            .expect("a producer");
+        for record in records {
+            let mut message = BaseRecord::<str, str>::to(topic)
+                .partition(partition)
+                .payload(&record.payload);
+            message.key = record.key.as_deref();
+            if !record.headers.is_empty() {
+                let mut headers = OwnedHeaders::new();
+                for (key, value) in &record.headers {
+                    let value = value.as_deref();
+                    headers = headers.insert(Header { key, value });
+                }
+                message.headers = Some(headers);
+            }
+            producer
+                .send(message)
+                .map_err(|(error, _)| error)
+                .expect("room");
+        }
+        producer.flush(ANSWER_MAX).expect("all are written");
+    }
+
+    pub fn write_payloads<T: Into<String>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        payloads: impl IntoIterator<Item = T>,
+    ) {
+        let records: Vec<Record> = payloads
+            .into_iter()
+            .map(|payload| Record {
+                payload: payload.into(),
+                ..Record::default()
+            })
+            .collect();
+        self.write(topic, partition, &records);
+    }
+
+    /// All messages of a topic, partition by partition.
+    pub fn read(&self, topic: &str, is_committed: bool) -> Vec<Record> {
+        let consumer = self.consumer(is_committed);
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX);
+        let partitions = metadata.expect("metadata").topics()[0].partitions().len();
+        let mut records = Vec::new();
+        for partition in 0..partitions {
+            let mut assignment = TopicPartitionList::new();
+            assignment
+                .add_partition_offset(topic, partition as i32, Offset::Beginning)
+                .expect("a place to start");
+            consumer.assign(&assignment).expect("an assignment");
+            let until = Instant::now() + ANSWER_MAX;
+            loop {
+                match consumer.poll(ANSWER_MAX) {
+                    Some(Ok(message)) => records.push(record(&message)),
+                    Some(Err(KafkaError::PartitionEOF(_))) => break,
+                    other => assert!(Instant::now() < until, "{:?}", other.map(|m| m.err())),
+                }
+            }
+        }
+        records
+    }
+
+    /// What a group has committed in a topic's partition, with its metadata.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", group)
+            .create()
+            .expect("a consumer");
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition(topic, partition);
+        let found = consumer
+            .committed_offsets(wanted, ANSWER_MAX)
+            .expect("an answer");
+        let found = found.find_partition(topic, partition)?;
+        match found.offset() {
+            Offset::Offset(offset) => Some((offset, found.metadata().to_owned())),
+            _ => None,
+        }
+    }
+
+    fn consumer(&self, is_committed: bool) -> BaseConsumer {
+        let isolation = match is_committed {
+            true => "read_committed",
+            false => "read_uncommitted",
+        };
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", "a-test")
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a consumer")
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .create()
+            .expect("a client")
+    }
+}
+
+fn record(message: &impl Message) -> Record {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = message.headers().map(|headers| {
+        let headers = headers.iter();
+        headers
+            .map(|header| (header.key.to_owned(), header.value.map(text)))
+            .collect()
+    });
+    Record {
+        key: message.key().map(text),
+        payload: message.payload().map(text).unwrap_or_default(),
+        headers: headers.unwrap_or_default(),
+    }
+}
+
+/// On a thread of its own: a test may be in a runtime already.
+fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    let wait = || {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime")
+            .block_on(future)
+    };
+    std::thread::scope(|scope| scope.spawn(wait).join().expect("an answer"))
+}
+
+/// What the script prints.
+fn script(arguments: &[&str]) -> Result<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kafka/broker.sh");
+    let output = Command::new(script)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}

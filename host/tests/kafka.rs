@@ -1,0 +1,728 @@
+//! Kafka, in and out, on a real broker.
+
+#[expect(dead_code, reason = "no plugin is needed here")]
+mod common;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[expect(dead_code, reason = "some of it is for pipelines without a broker")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use expect_test::expect;
+use serde_json::{Value, json};
+use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, NodeManifestKind};
+use sluicebox::checkpoint::snapshot::SourceSnapshot;
+use sluicebox::checkpoint::transaction::Transaction;
+use sluicebox::checkpoint::transaction::kafka::KafkaTransaction;
+use sluicebox::clock::SystemClock;
+use sluicebox::element::Element;
+use sluicebox::operator::DeadLetter;
+use sluicebox::plan::{Node, NodeKind, Plan};
+use sluicebox::sink::dead_letter::render_row;
+use sluicebox::sink::{self, Sink, SinkContext};
+use sluicebox::source::{self, Reader, SourceContext, SourceError};
+
+use kafka::{Broker, Record, broker};
+use pipeline::{collect_all, plan_of, run};
+
+/// Long enough for anything that comes at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A topic's name that nothing else has.
+fn topic(broker: &Broker, name: &str, partitions: i32) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    broker.create_topic(&name, partitions);
+    name
+}
+
+/// A plan of a source and a sink that shows nothing.
+fn reading(broker: &Broker, topic: &str, more: &str) -> Plan {
+    let text = format!(
+        r#"
+        name = "p-{topic}"
+        batch_rows = 100
+        [sources.in]
+        type = "kafka"
+        brokers = "{}"
+        topic = "{topic}"
+        {more}
+        [sinks.out]
+        type = "blackhole"
+        input = "in"
+        "#,
+        broker.address
+    );
+    plan_of(&text, Path::new("."))
+}
+
+const IDS: &str = "fields = { id = \"int64\" }";
+
+fn ids(range: std::ops::Range<i64>) -> impl Iterator<Item = String> {
+    range.map(|id| format!("{{\"id\":{id}}}"))
+}
+
+/// What comes of a source, as far as a test has read it.
+#[derive(Default)]
+struct Read {
+    rows: Vec<Value>,
+    letters: Vec<DeadLetter>,
+    watermark: Option<i64>,
+    idle: u32,
+}
+
+impl Read {
+    fn ids(&self) -> Vec<i64> {
+        self.rows
+            .iter()
+            .filter_map(|row| row["id"].as_i64())
+            .collect()
+    }
+
+    fn sorted_ids(&self) -> Vec<i64> {
+        let mut ids = self.ids();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+fn source(plan: &Plan) -> &Node {
+    plan.nodes
+        .iter()
+        .find(|node| matches!(node.kind, NodeKind::Source(_)))
+        .expect("a source")
+}
+
+async fn open(plan: &Plan, task: (usize, usize), restored: &[SourceSnapshot]) -> Reader {
+    let opened = try_open(plan, task, restored).await;
+    opened.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn try_open(
+    plan: &Plan,
+    task: (usize, usize),
+    restored: &[SourceSnapshot],
+) -> Result<Reader, SourceError> {
+    let node = source(plan);
+    let NodeKind::Source(source) = &node.kind else {
+        unreachable!("it was looked for by its kind");
+    };
+    let context = SourceContext {
+        node: node.name.as_str().into(),
+        schema: node.output.clone(),
+        task: task.0,
+        tasks: task.1,
+        batch_rows: plan.batch_rows,
+        decode_workers: 1,
+        clock: Arc::new(SystemClock),
+        restored: restored.into(),
+    };
+    source::open(source, context).await
+}
+
+/// Reads on until there is enough, or the end.
+async fn read_until(reader: &mut Reader, read: &mut Read, enough: impl Fn(&Read) -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while !enough(read) {
+        let left = until.saturating_duration_since(Instant::now());
+        let pulled = tokio::time::timeout(left, reader.next()).await;
+        let pulled = pulled.unwrap_or_else(|_| panic!("only {} rows came", read.rows.len()));
+        let Some(pulled) = pulled.unwrap_or_else(|error| panic!("{error}")) else {
+            return true;
+        };
+        read.letters.extend(pulled.dead_letters);
+        for element in pulled.elements {
+            match element {
+                Element::Batch(batch) => read.rows.extend((0..batch.rows()).map(|row| {
+                    let text = render_row(&batch, row);
+                    serde_json::from_str::<Value>(&text).expect("JSON")
+                })),
+                Element::Watermark(ms) => read.watermark = Some(ms),
+                Element::Idle => read.idle += 1,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+    false
+}
+
+async fn read_all(plan: &Plan, task: (usize, usize), restored: &[SourceSnapshot]) -> Read {
+    let mut read = Read::default();
+    let mut reader = open(plan, task, restored).await;
+    assert!(read_until(&mut reader, &mut read, |_| false).await);
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_is_read_and_where_it_stood_is_known() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "whole", 3);
+    for partition in 0..3 {
+        let first = i64::from(partition) * 1_000;
+        broker.write_payloads(&topic, partition, ids(first..first + 1_000));
+    }
+    let plan = reading(broker, &topic, &format!("until = \"end\"\n{IDS}"));
+    let all: Vec<i64> = (0..3_000).collect();
+
+    let read = read_all(&plan, (0, 1), &[]).await;
+    assert_eq!(read.sorted_ids(), all);
+
+    // Cut at any place, and gone on from there with another number of tasks.
+    for cut in [1, 150, 1_000, 2_999] {
+        let mut before = Read::default();
+        let mut reader = open(&plan, (0, 1), &[]).await;
+        read_until(&mut reader, &mut before, |read| read.rows.len() >= cut).await;
+        let snapshot = [reader.snapshot()];
+        drop(reader);
+        let mut rows = before.ids();
+        for task in 0..2 {
+            let after = read_all(&plan, (task, 2), &snapshot).await;
+            let mine = |id: &i64| (id / 1_000) as usize % 2 == task;
+            assert!(after.ids().iter().all(mine), "partitions belong to tasks");
+            rows.extend(after.ids());
+        }
+        rows.sort_unstable();
+        assert_eq!(rows, all, "cut after {cut} rows");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_run_starts_where_it_is_told() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "start", 2);
+    broker.write_payloads(&topic, 0, ids(0..10));
+    std::thread::sleep(Duration::from_millis(20));
+    let between = jiff::Timestamp::now();
+    std::thread::sleep(Duration::from_millis(20));
+    broker.write_payloads(&topic, 0, ids(10..20));
+    broker.write_payloads(&topic, 1, ids(100..101));
+
+    let from = |start: &str| reading(broker, &topic, &format!("until = \"end\"\n{start}\n{IDS}"));
+    let ids_from = async |start: &str| read_all(&from(start), (0, 1), &[]).await.sorted_ids();
+
+    let everything: Vec<i64> = (0..20).chain([100]).collect();
+    assert_eq!(ids_from("").await, everything);
+    assert_eq!(ids_from("start = \"earliest\"").await, everything);
+    assert_eq!(ids_from("start = \"latest\"").await, [0i64; 0]);
+    let later: Vec<i64> = (10..20).chain([100]).collect();
+    assert_eq!(ids_from(&format!("start = \"{between}\"")).await, later);
+    let in_a_year = "start = \"2100-01-01T00:00:00Z\"";
+    assert_eq!(ids_from(in_a_year).await, [0i64; 0]);
+    // Nothing is committed, and so nothing was read.
+    assert_eq!(ids_from("start = \"committed\"").await, everything);
+    assert_eq!(ids_from("partitions = [1]").await, [100]);
+
+    // `latest` is everything that comes after we look.
+    let live = reading(broker, &topic, &format!("start = \"latest\"\n{IDS}"));
+    let mut reader = open(&live, (0, 1), &[]).await;
+    let mut read = Read::default();
+    broker.write_payloads(&topic, 1, ids(200..203));
+    read_until(&mut reader, &mut read, |read| read.rows.len() >= 3).await;
+    assert_eq!(read.ids(), [200, 201, 202]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_more_than_its_payload() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "metadata", 1);
+    broker.write(
+        &topic,
+        0,
+        &[
+            Record {
+                key: Some("k1".into()),
+                payload: "{\"id\":1}".into(),
+                headers: vec![("trace".into(), Some("a".into())), ("empty".into(), None)],
+            },
+            Record {
+                payload: "{\"id\":2}".into(),
+                ..Record::default()
+            },
+            Record {
+                payload: "no JSON".into(),
+                ..Record::default()
+            },
+            Record {
+                payload: "{\"id\":4}".into(),
+                ..Record::default()
+            },
+        ],
+    );
+    let more = "until = \"end\"\n\
+                event_time = \"sent\"\n\
+                metadata = { topic = \"t\", key = \"k\", key_bytes = \"kb\", headers = \"h\", \
+                partition = \"p\", offset = \"o\", timestamp = \"sent\" }\n\
+                fields = { id = \"int64\" }";
+    let plan = reading(broker, &topic, more);
+    let mut read = read_all(&plan, (0, 1), &[]).await;
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    for row in &mut read.rows {
+        let sent: jiff::Timestamp = row["sent"].as_str().expect("text").parse().expect("a time");
+        assert!((now_ms - sent.as_millisecond()).abs() < 60_000);
+        assert!(read.watermark.expect("a watermark") >= sent.as_millisecond());
+        row["sent"] = Value::Null;
+    }
+    let t = topic.as_str();
+    assert_eq!(
+        read.rows,
+        [
+            json!({"id": 1, "t": t, "k": "k1", "kb": "azE=", "h": "{\"empty\":null,\"trace\":\"a\"}", "p": 0, "o": 0, "sent": null}),
+            json!({"id": 2, "t": t, "k": null, "kb": null, "h": "{}", "p": 0, "o": 1, "sent": null}),
+            json!({"id": 4, "t": t, "k": null, "kb": null, "h": "{}", "p": 0, "o": 3, "sent": null}),
+        ]
+    );
+    assert_eq!(read.letters.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_csv_are_rows_too() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "formats", 1);
+    broker.write_payloads(&topic, 0, ["1;one", "2;\"t;wo\"", "three"]);
+    let csv = "until = \"end\"\nformat = \"csv\"\ncsv = { delimiter = \";\" }\n\
+               fields = { id = \"int64\", name = \"utf8\" }";
+    let read = read_all(&reading(broker, &topic, csv), (0, 1), &[]).await;
+    assert_eq!(
+        read.rows,
+        [
+            json!({"id": 1, "name": "one"}),
+            json!({"id": 2, "name": "t;wo"})
+        ]
+    );
+    assert_eq!(read.letters.len(), 1);
+    let raw = "until = \"end\"\nformat = \"raw\"\nfields = { line = \"utf8\" }";
+    let read = read_all(&reading(broker, &topic, raw), (0, 1), &[]).await;
+    let lines = ["1;one", "2;\"t;wo\"", "three"].map(|line| json!({ "line": line }));
+    assert_eq!(read.rows, lines);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_rows_are_dead_letters_with_their_place() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "bad", 2);
+    broker.write_payloads(
+        &topic,
+        1,
+        ["{\"id\":1}", "{\"id\":", "{\"id\":\"x\"}", "{\"id\":4}"],
+    );
+    let plan = reading(broker, &topic, &format!("until = \"end\"\n{IDS}"));
+    let read = read_all(&plan, (0, 1), &[]).await;
+    assert_eq!(read.ids(), [1, 4]);
+    let letters: Vec<String> = read
+        .letters
+        .iter()
+        .map(|letter| {
+            let partition = letter.partition.as_deref().unwrap_or("");
+            format!(
+                "{} {} {}: {}\n",
+                partition.replace(&topic, "TOPIC"),
+                letter.offset.unwrap_or(u64::MAX),
+                letter.payload.as_deref().unwrap_or(""),
+                letter.error
+            )
+        })
+        .collect();
+    expect![[r#"
+        TOPIC/1 1 {"id":: field `id`: expected int64, found the end of the row
+        TOPIC/1 2 {"id":"x"}: field `id`: expected int64, found "x"
+    "#]]
+    .assert_eq(&letters.concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_partition_keeps_no_other_waiting() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "silent", 2);
+    let times = "fields = { id = \"int64\" }\nevent_time = \"id\"\n\
+                 watermark = { idle_after = \"300ms\" }";
+    let plan = reading(broker, &topic, times);
+    let mut reader = open(&plan, (0, 1), &[]).await;
+    let mut read = Read::default();
+    let start = 1_700_000_000_000;
+    broker.write_payloads(&topic, 1, ids(start..start + 10));
+    read_until(&mut reader, &mut read, |read| read.rows.len() == 10).await;
+    // Time stands until the other one has been silent for long enough.
+    assert_eq!(read.watermark, None);
+    read_until(&mut reader, &mut read, |read| read.watermark.is_some()).await;
+    assert_eq!(read.watermark, Some(start + 9));
+    // So it does where one is never silent.
+    broker.write_payloads(&topic, 0, ids(start + 20..start + 21));
+    read_until(&mut reader, &mut read, |read| read.rows.len() == 11).await;
+    let until = Instant::now() + PATIENCE;
+    let mut next = start + 100;
+    while read.watermark < Some(start + 50) {
+        assert!(Instant::now() < until, "{:?}", read.watermark);
+        broker.write_payloads(&topic, 1, ids(next..next + 1));
+        let count = read.rows.len() + 1;
+        read_until(&mut reader, &mut read, |read| read.rows.len() == count).await;
+        next += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_added_are_read_from_their_beginning() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "grows", 1);
+    let more = format!("start = \"latest\"\ndiscover_every = \"200ms\"\n{IDS}");
+    let plan = reading(broker, &topic, &more);
+    let mut reader = open(&plan, (0, 1), &[]).await;
+    let mut none = open(&plan, (1, 2), &[]).await;
+    let (mut read, mut of_none) = (Read::default(), Read::default());
+    // A task without partitions does not hold time back.
+    read_until(&mut none, &mut of_none, |read| read.idle == 1).await;
+    broker.add_partitions(&topic, 2);
+    broker.write_payloads(&topic, 1, ids(5..8));
+    read_until(&mut reader, &mut read, |read| read.rows.len() == 3).await;
+    read_until(&mut none, &mut of_none, |read| read.rows.len() == 3).await;
+    assert_eq!(read.ids(), [5, 6, 7]);
+    assert_eq!(of_none.ids(), [5, 6, 7]);
+    let snapshot = reader.snapshot();
+    let offsets: Vec<u64> = snapshot
+        .partitions
+        .iter()
+        .map(|p| p.position.offset)
+        .collect();
+    assert_eq!(offsets, [0, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_says_why() {
+    let Some(broker) = broker() else { return };
+    let fails = async |plan: &Plan, restored: &[SourceSnapshot]| {
+        let failed = async {
+            let mut reader = match try_open(plan, (0, 1), restored).await {
+                Ok(reader) => reader,
+                Err(error) => return error.to_string(),
+            };
+            loop {
+                match reader.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it should fail"),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        };
+        let failed = tokio::time::timeout(PATIENCE, failed)
+            .await
+            .expect("an error");
+        failed.replace(&broker.address, "BROKER")
+    };
+    let missing = reading(broker, "is-not-there", IDS);
+    expect![
+        "source `in`: topic `is-not-there` does not exist on BROKER: create it, or correct its name"
+    ]
+    .assert_eq(&fails(&missing, &[]).await);
+
+    let topic = topic(broker, "fails", 1);
+    broker.write_payloads(&topic, 0, ids(0..3));
+    let missing = reading(broker, &topic, &format!("partitions = [0, 7]\n{IDS}"));
+    let said = fails(&missing, &[]).await.replace(&topic, "TOPIC");
+    expect!["source `in`: topic `TOPIC` has no partition 7 on BROKER: correct `partitions`, or add it to the topic"].assert_eq(&said);
+
+    let plan = reading(broker, &topic, IDS);
+    let mut reader = open(&plan, (0, 1), &[]).await;
+    read_until(&mut reader, &mut Read::default(), |read| {
+        read.rows.len() == 3
+    })
+    .await;
+    let mut snapshot = reader.snapshot();
+    snapshot.partitions[0].position.offset = 77;
+    let said = fails(&plan, &[snapshot]).await.replace(&topic, "TOPIC");
+    expect!["source `in`: TOPIC/0: offset 77 is not there any more: the topic was cut or made anew since it was read; to go on without these rows, start without the checkpoint (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
+}
+
+/// A pipeline from one topic to another.
+fn copying(broker: &Broker, from: &str, to: &str, sink: &str) -> Plan {
+    let text = format!(
+        r#"
+        name = "copy-{to}"
+        [sources.in]
+        type = "kafka"
+        brokers = ["{address}"]
+        topic = "{from}"
+        until = "end"
+        fields = {{ id = "int64", name = "utf8?", at = "timestamp" }}
+        [sinks.out]
+        type = "kafka"
+        input = "in"
+        brokers = "{address}"
+        topic = "{to}"
+        {sink}
+        "#,
+        address = broker.address
+    );
+    plan_of(&text, Path::new("."))
+}
+
+#[test]
+fn rows_are_written_with_keys_and_headers() {
+    let Some(broker) = broker() else { return };
+    let (from, to) = (topic(broker, "from", 1), topic(broker, "to", 1));
+    broker.write_payloads(
+        &from,
+        0,
+        [
+            "{\"id\":1,\"name\":\"a b\",\"at\":1700000000000}",
+            "{\"id\":2,\"name\":null,\"at\":1700000000000}",
+        ],
+    );
+    run(copying(
+        broker,
+        &from,
+        &to,
+        "key = \"name\"\nheaders = { number = \"id\", who = \"name\" }\n\
+         properties = { \"compression.type\" = \"lz4\", \"linger.ms\" = 0 }",
+    ))
+    .unwrap_or_else(|error| panic!("{error}"));
+    run(copying(broker, &from, &to, "key = \"id\"")).unwrap_or_else(|error| panic!("{error}"));
+    let shown: String = broker
+        .read(&to, true)
+        .iter()
+        .map(|record| format!("{:?} {} {:?}\n", record.key, record.payload, record.headers))
+        .collect();
+    expect![[r#"
+        Some("a b") {"id":1,"name":"a b","at":"2023-11-14T22:13:20Z"} [("number", Some("1")), ("who", Some("a b"))]
+        None {"id":2,"name":null,"at":"2023-11-14T22:13:20Z"} [("number", Some("2")), ("who", None)]
+        Some("1") {"id":1,"name":"a b","at":"2023-11-14T22:13:20Z"} []
+        Some("2") {"id":2,"name":null,"at":"2023-11-14T22:13:20Z"} []
+    "#]].assert_eq(&shown);
+}
+
+#[test]
+fn many_rows_come_whole_and_in_order() {
+    let Some(broker) = broker() else { return };
+    let (from, to) = (topic(broker, "many", 1), topic(broker, "copied", 1));
+    let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
+    broker.write_payloads(&from, 0, (0..200_000).map(row));
+    let mut plan = copying(broker, &from, &to, "");
+    // A queue that is full makes the sink wait, and loses nothing.
+    if let Some(NodeKind::Sink(sink)) = plan.nodes.last_mut().map(|node| &mut node.kind)
+        && let sluicebox::plan::SinkConnector::Kafka(kafka) = &mut sink.connector
+    {
+        let small = ("queue.buffering.max.messages", "1000");
+        kafka
+            .connection
+            .properties
+            .push((small.0.into(), small.1.into()));
+    }
+    run(plan).unwrap_or_else(|error| panic!("{error}"));
+    let copied = broker.read(&to, true);
+    assert_eq!(copied.len(), 200_000);
+    for (id, record) in copied.iter().enumerate() {
+        let found: Value = serde_json::from_str(&record.payload).expect("JSON");
+        assert_eq!(found["id"], id);
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_written_fail_the_run() {
+    let Some(broker) = broker() else { return };
+    let from = topic(broker, "unwritten", 1);
+    broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
+    let plan = copying(
+        broker,
+        &from,
+        "no-such-topic",
+        "properties = { \"topic.metadata.propagation.max.ms\" = 500 }",
+    );
+    let error = run(plan).expect_err("nobody has this topic").to_string();
+    expect!["sink `out`: cannot write to topic `no-such-topic` on BROKER: Broker: Unknown topic or partition; create the topic, or correct its name"].assert_eq(&error.replace(&broker.address, "BROKER"));
+}
+
+/// A pipeline's transaction and its one Kafka sink.
+struct Committing {
+    transaction: Arc<KafkaTransaction>,
+    sink: Box<dyn Sink>,
+    batch: sluicebox::batch::Batch,
+    partitions: SourceSnapshot,
+}
+
+impl Committing {
+    fn open(broker: &Broker, from: &str, to: &str) -> Self {
+        let plan = copying(broker, from, to, "");
+        let transaction = Arc::new(KafkaTransaction::of(&plan).expect("it has a Kafka sink"));
+        let node = plan.nodes.last().expect("a sink");
+        let NodeKind::Sink(kafka) = &node.kind else {
+            unreachable!("sinks are last");
+        };
+        let context = SinkContext {
+            is_checkpointed: true,
+            is_transactional: true,
+            kafka: Some(transaction.clone()),
+            ..SinkContext::default()
+        };
+        let sink = sink::open(&node.name, kafka, &node.output, &context);
+        let sink = sink.unwrap_or_else(|error| panic!("{error}"));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (batch, partitions) = runtime.block_on(async {
+            let mut reader = open(&plan, (0, 1), &[]).await;
+            loop {
+                let pulled = reader.next().await.expect("it is readable").expect("rows");
+                let rows = pulled
+                    .elements
+                    .into_iter()
+                    .find_map(|element| match element {
+                        Element::Batch(batch) => Some(batch),
+                        _ => None,
+                    });
+                if let Some(batch) = rows {
+                    return (batch, reader.snapshot());
+                }
+            }
+        });
+        Committing {
+            transaction,
+            sink,
+            batch,
+            partitions,
+        }
+    }
+
+    fn fence(&self) -> Option<u64> {
+        let fenced = self.transaction.fence();
+        fenced.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn manifest(&self, id: u64) -> Manifest {
+        Manifest {
+            id,
+            nodes: vec![NodeManifest {
+                name: "in".into(),
+                kind: NodeManifestKind::Source {
+                    tasks: vec![self.partitions.clone()],
+                },
+            }],
+            ..Manifest::default()
+        }
+    }
+}
+
+#[test]
+fn rows_are_seen_when_their_checkpoint_is_committed() {
+    let Some(broker) = broker() else { return };
+    let (from, to) = (topic(broker, "rows", 1), topic(broker, "seen", 1));
+    broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
+    let seen = |is_committed| broker.read(&to, is_committed).len();
+
+    let mut first = Committing::open(broker, &from, &to);
+    assert_eq!(first.fence(), None);
+    first.transaction.begin().expect("a transaction");
+    first.sink.write(&first.batch).expect("room");
+    first.transaction.flush().expect("rows arrive");
+    assert_eq!((seen(true), seen(false)), (0, 1), "sent, and not seen");
+
+    // What comes behind the barrier is of the next checkpoint.
+    first.sink.barrier(1).expect("a snapshot");
+    first.sink.write(&first.batch).expect("it is kept");
+    first.sink.write(&first.batch).expect("it is kept");
+    first.transaction.flush().expect("rows arrive");
+    first
+        .transaction
+        .commit(&first.manifest(1))
+        .expect("a commit");
+    assert_eq!((seen(true), seen(false)), (1, 1));
+    let group = format!("sluicebox-copy-{to}");
+    assert_eq!(
+        broker.committed(&group, &from, 0),
+        Some((1, "checkpoint 1".to_owned()))
+    );
+    first.transaction.begin().expect("a transaction");
+    first.sink.committed(1).expect("rows go out");
+    first.transaction.flush().expect("rows arrive");
+    assert_eq!((seen(true), seen(false)), (1, 3));
+
+    // Another host takes over: what was not committed is never seen.
+    let mut second = Committing::open(broker, &from, &to);
+    assert_eq!(second.fence(), Some(1));
+    let error = first.transaction.commit(&first.manifest(2));
+    let error = error.expect_err("it was fenced").to_string();
+    assert!(error.contains("another host runs this pipeline"), "{error}");
+    second.transaction.begin().expect("a transaction");
+    second.sink.write(&second.batch).expect("room");
+    second.sink.barrier(2).expect("a snapshot");
+    second.transaction.flush().expect("rows arrive");
+    second
+        .transaction
+        .commit(&second.manifest(2))
+        .expect("a commit");
+    assert_eq!(seen(true), 2);
+
+    // Gone without a word, and back: nothing of it is seen.
+    second.transaction.begin().expect("a transaction");
+    second.sink.committed(2).expect("nothing was kept");
+    second.sink.write(&second.batch).expect("room");
+    second.transaction.flush().expect("rows arrive");
+    drop(second);
+    let third = Committing::open(broker, &from, &to);
+    assert_eq!(third.fence(), Some(2));
+    assert_eq!(seen(true), 2);
+    // The same host, after a failure.
+    assert_eq!(third.fence(), Some(2));
+    third.transaction.begin().expect("a transaction");
+    third
+        .transaction
+        .commit(&third.manifest(3))
+        .expect("a commit of no rows");
+    assert_eq!(third.fence(), Some(3));
+}
+
+#[test]
+fn a_broker_that_comes_back_is_read_on() {
+    let Ok(own) = (match broker() {
+        Some(_) => Broker::start(),
+        None => return,
+    }) else {
+        panic!("a second broker cannot be started");
+    };
+    let (from, to) = (topic(&own, "back", 1), topic(&own, "again", 1));
+    let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
+    own.write_payloads(&from, 0, (0..1_000).map(row));
+    let mut committing = Committing::open(&own, &from, &to);
+    assert_eq!(committing.fence(), None);
+    committing.transaction.begin().expect("a transaction");
+    committing.sink.write(&committing.batch).expect("room");
+    let rows = committing.batch.rows();
+    own.restart();
+    committing.sink.barrier(1).expect("a snapshot");
+    committing.transaction.flush().expect("rows arrive");
+    committing
+        .transaction
+        .commit(&committing.manifest(1))
+        .expect("a commit");
+    assert_eq!(own.read(&to, true).len(), rows);
+
+    let plan = reading(&own, &from, IDS);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut reader = open(&plan, (0, 1), &[]).await;
+        let mut read = Read::default();
+        read_until(&mut reader, &mut read, |read| read.rows.len() == 1_000).await;
+        own.restart();
+        own.write_payloads(&from, 0, (1_000..1_010).map(row));
+        read_until(&mut reader, &mut read, |read| read.rows.len() == 1_010).await;
+        assert_eq!(read.ids(), (0..1_010).collect::<Vec<i64>>());
+    });
+}
+
+#[test]
+fn a_pipeline_of_several_tasks_reads_all() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "tasks", 5);
+    for partition in 0..5 {
+        let first = i64::from(partition) * 100;
+        broker.write_payloads(&topic, partition, ids(first..first + 100));
+    }
+    for parallelism in [1, 2, 4] {
+        let mut plan = reading(broker, &topic, &format!("until = \"end\"\n{IDS}"));
+        plan.parallelism = parallelism;
+        let ([rows], _) = collect_all(plan, ["out"]);
+        let mut ids: Vec<i64> = rows.iter().filter_map(|row| row["id"].as_i64()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..500).collect::<Vec<i64>>(), "{parallelism} tasks");
+    }
+}

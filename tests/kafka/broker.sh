@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# A real Kafka broker of one node, for tests: on free loopback ports, with all
+# that it writes in one folder.
+#
+#   broker.sh fetch              get the jars, and print their folder
+#   broker.sh start DIR [OWNER]  start a broker on DIR, wait until it serves, print
+#                                its address; if OWNER, a process, ends before it
+#                                is stopped, it is stopped and DIR removed
+#   broker.sh stop DIR           end it in good order
+#   broker.sh kill DIR           end it at once, as a power cut would (SIGKILL)
+#   broker.sh restart DIR        kill it, and start it on the same data and ports
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox
+# Another pom, other jars.
+jars=$cache/kafka-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
+seconds_max=90
+
+stop() {
+  printf 'broker.sh: %s\n' "$@" >&2
+  exit 1
+}
+
+fetch() {
+  [[ -d $jars ]] && return 0
+  command -v java >/dev/null || stop "java is missing: apt-get install default-jre-headless"
+  command -v mvn >/dev/null || stop "mvn is missing: apt-get install maven"
+  mkdir -p "$cache"
+  local staged
+  staged=$(mktemp -d "$cache/kafka.XXXXXX")
+  if ! timeout 600 mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$staged" >"$staged.log" 2>&1; then
+    rm -rf "$staged"
+    stop "Maven cannot fetch the broker's jars: $(grep -m 1 ERROR "$staged.log" || tail -n 1 "$staged.log")"
+  fi
+  rm -f "$staged.log"
+  # Another test program may have been quicker.
+  mv -T "$staged" "$jars" 2>/dev/null || rm -rf "$staged"
+}
+
+is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+free_port() {
+  local port
+  while :; do
+    # Below the range that the system gives to clients.
+    port=$((20000 + RANDOM % 12000))
+    is_free "$port" && break
+  done
+  echo "$port"
+}
+
+# In a subshell, which becomes the process itself.
+java_run() {
+  local main=$1
+  shift
+  exec java -Xms256m -Xmx512m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.showDateTime=true \
+    -cp "$jars/*" "$main" "$@"
+}
+
+is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
+
+prepare() {
+  local folder=$1 port=$2 controller=$3
+  mkdir -p "$folder/data"
+  cat >"$folder/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$folder/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+transaction.max.timeout.ms=900000
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.enable=false
+PROPERTIES
+  (java_run kafka.tools.StorageTool format -t c2x1aWNlYm94LXRlc3QtMQ \
+    -c "$folder/server.properties") >"$folder/format.log" 2>&1 ||
+    stop "the broker's folder cannot be prepared: see $folder/format.log"
+  echo "127.0.0.1:$port" >"$folder/address"
+}
+
+start() {
+  local folder=$1 owner=${2:-} waited=0
+  fetch
+  mkdir -p "$folder"
+  folder=$(cd "$folder" && pwd)
+  is_running "$folder" && stop "a broker runs on $folder already"
+  [[ -f $folder/address ]] || prepare "$folder" "$(free_port)" "$(free_port)"
+  # The log of this start alone says whether it serves.
+  [[ -f $folder/broker.log ]] && cat "$folder/broker.log" >>"$folder/earlier.log"
+  : >"$folder/broker.log"
+  java_run kafka.Kafka "$folder/server.properties" >"$folder/broker.log" 2>&1 </dev/null &
+  echo $! >"$folder/pid"
+  until grep -q "Kafka Server started" "$folder/broker.log"; do
+    is_running "$folder" || stop "the broker ended at once: see $folder/broker.log"
+    ((waited++ < seconds_max * 10)) || {
+      kill -9 "$(<"$folder/pid")"
+      stop "the broker does not serve after $seconds_max s: see $folder/broker.log"
+    }
+    sleep 0.1
+  done
+  if [[ -n $owner ]]; then
+    (
+      while kill -0 "$owner" 2>/dev/null; do sleep 0.5; done
+      end "$folder" -9
+      rm -rf "$folder"
+    ) >/dev/null 2>&1 </dev/null &
+  fi
+  cat "$folder/address"
+}
+
+# Ends the broker with a signal and waits until it has gone.
+end() {
+  local folder=$1 signal=$2
+  is_running "$folder" && kill "$signal" "$(<"$folder/pid")"
+  while is_running "$folder"; do sleep 0.05; done
+  rm -f "$folder/pid"
+}
+
+case "${1:-}" in
+  fetch) fetch && echo "$jars" ;;
+  start) start "$2" "${3:-}" ;;
+  stop) end "$2" -15 ;;
+  kill) end "$2" -9 ;;
+  restart) end "$2" -9 && start "$2" ;;
+  *) stop "what to do? fetch, start DIR, stop DIR, kill DIR or restart DIR" ;;
+esac
