@@ -29,6 +29,7 @@ use crate::router::{Consumer, Router, owned};
 use crate::sink::dead_letter::DeadLetters;
 use crate::sink::{self, SinkContext, SinkError};
 use crate::source::{self, SourceContext};
+use crate::state::budget::Budget;
 use crate::state::shelf::Shelf;
 use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
@@ -256,7 +257,10 @@ impl Job {
             dead_letters: dead_letters.clone(),
             stop: self.stop.clone(),
         };
-        let tasks = self.build(&start, context, checkpoints).await?;
+        let memory = self.plan.state.as_ref().map(|state| state.memory_bytes_max);
+        let budget = Budget::new(memory.unwrap_or(usize::MAX), self.pressure.clone());
+        let budget = Arc::new(budget);
+        let tasks = self.build(&start, &budget, context, checkpoints).await?;
         let mut parts: Vec<Part> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = &self.durable {
             let coordinator = Coordinator {
@@ -269,6 +273,7 @@ impl Job {
                 offload: self.offload,
                 clock: self.clock.clone(),
                 stop: self.stop.clone(),
+                budget,
                 pressure: self.pressure.clone(),
                 trigger,
                 reports: report_receiver,
@@ -309,6 +314,7 @@ impl Job {
     async fn build(
         &self,
         start: &restore::Start,
+        budget: &Arc<Budget>,
         context: TaskContext,
         checkpoints: Option<TaskCheckpoints>,
     ) -> Result<Vec<Task>, RunError> {
@@ -320,7 +326,7 @@ impl Job {
                 let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
                 let links = members
                     .iter()
-                    .map(|&id| self.link(id, index, start, &mut wiring))
+                    .map(|&id| self.link(id, index, start, budget, &mut wiring))
                     .collect::<Result<Vec<_>, RunError>>()?;
                 tasks.push(Task {
                     head,
@@ -379,6 +385,7 @@ impl Job {
         id: NodeId,
         index: usize,
         start: &restore::Start,
+        budget: &Arc<Budget>,
         wiring: &mut Wiring,
     ) -> Result<Link, RunError> {
         let node = &self.plan.nodes[id];
@@ -389,7 +396,7 @@ impl Job {
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Aggregate(plan) => {
-                let shelf = self.shelf(id, index, start);
+                let shelf = self.shelf(id, index, start, budget);
                 let clock = self.clock.clone();
                 let rows = self.plan.batch_rows;
                 let operator = AggregateOperator::new(&node.name, plan, rows, clock, shelf)?;
@@ -419,13 +426,20 @@ impl Job {
     }
 
     /// Where the state of an aggregate's task is kept.
-    fn shelf(&self, id: NodeId, index: usize, start: &restore::Start) -> Option<Shelf> {
+    fn shelf(
+        &self,
+        id: NodeId,
+        index: usize,
+        start: &restore::Start,
+        budget: &Arc<Budget>,
+    ) -> Option<Shelf> {
         let durable = self.durable.as_ref()?;
         Some(Shelf {
             storage: durable.storage.clone(),
             table: start.tables[id]?,
             shards: owned(index, self.task_counts[id]),
             restored: start.aggregates[id],
+            budget: budget.clone(),
         })
     }
 }

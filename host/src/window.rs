@@ -50,7 +50,8 @@ use crate::clock::Clock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
-use crate::state::shelf::Shelf;
+use crate::state::budget::Share;
+use crate::state::shelf::{Chunk, Shelf};
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
 use cut::Cut;
@@ -72,6 +73,8 @@ pub struct AggregateOperator {
     /// When early results are due next: a period after the first row that they
     /// will show.
     early_at_ms: Option<i64>,
+    /// What this takes of the memory for states.
+    share: Option<Share>,
 }
 
 enum Windows {
@@ -149,6 +152,7 @@ impl AggregateOperator {
             ),
         };
         let period = |every_ms| i64::try_from(every_ms).unwrap_or(i64::MAX).max(1);
+        let budget = accumulators.shelf().map(|shelf| shelf.budget.clone());
         let mut operator = AggregateOperator {
             accumulators,
             windows,
@@ -157,6 +161,7 @@ impl AggregateOperator {
             clock,
             early_every_ms: plan.early_every_ms.map(period),
             early_at_ms: None,
+            share: budget.map(Share::new),
         };
         operator.restore()?;
         Ok(operator)
@@ -179,25 +184,114 @@ impl AggregateOperator {
                 Windows::Sessions(_) | Windows::Counts(_) | Windows::Running(_) => {}
             }
         }
-        let accumulators = &mut self.accumulators;
-        let windows = &mut self.windows;
-        shelf
-            .load(|chunk| {
-                let thawed = match windows {
-                    Windows::Tumbling(tumbling) => tumbling.thaw(accumulators, chunk),
-                    Windows::Sliding(sliding) => sliding.thaw(accumulators, chunk),
-                    Windows::Sessions(sessions) => sessions.thaw(accumulators, chunk),
-                    Windows::Counts(counts) => counts.thaw(accumulators, chunk),
-                    Windows::Running(running) => running.thaw(accumulators, chunk),
-                };
-                thawed.map_err(LoadError::Operator)
-            })
-            .map_err(|error| match error {
-                LoadError::Operator(error) => error,
-                LoadError::Storage(error) => self.accumulators.failed(&error),
-            })?;
+        // As much as memory has room for; the rest is read when it is needed.
+        let mut is_full = false;
+        let loaded = shelf.load(|chunk| {
+            is_full = is_full || self.excess() > 0;
+            match is_full {
+                false => self.thaw(&chunk)?,
+                true => self.set_cold(&chunk)?,
+            }
+            let reads_on = matches!(self.windows, Windows::Sliding(_) | Windows::Sessions(_));
+            Ok(!is_full || reads_on)
+        });
+        loaded.map_err(|error| self.accumulators.load_failed(error))?;
+        if is_full && let Windows::Tumbling(tumbling) = &mut self.windows {
+            let panes = shelf.panes();
+            for pane in panes.map_err(|error| self.accumulators.failed(&error))? {
+                tumbling.set_cold(pane);
+            }
+        }
         self.arm_early();
         Ok(())
+    }
+
+    /// Takes back rows of state.
+    fn thaw(&mut self, chunk: &Chunk) -> Result<(), OperatorError> {
+        let accumulators = &mut self.accumulators;
+        match &mut self.windows {
+            Windows::Tumbling(tumbling) => tumbling.thaw(accumulators, chunk),
+            Windows::Sliding(sliding) => sliding.thaw(accumulators, chunk),
+            Windows::Sessions(sessions) => sessions.thaw(accumulators, chunk),
+            Windows::Counts(counts) => counts.thaw(accumulators, chunk),
+            Windows::Running(running) => running.thaw(accumulators, chunk),
+        }
+    }
+
+    /// Leaves rows of state where they are.
+    fn set_cold(&mut self, chunk: &Chunk) -> Result<(), OperatorError> {
+        let accumulators = &self.accumulators;
+        match &mut self.windows {
+            // What panes there are is asked for by itself.
+            Windows::Tumbling(_) => {}
+            Windows::Sliding(sliding) => sliding.set_cold(accumulators, chunk)?,
+            Windows::Sessions(sessions) => sessions.set_cold(accumulators, chunk)?,
+            Windows::Counts(counts) => counts.set_cold(),
+            Windows::Running(running) => running.set_cold(),
+        }
+        Ok(())
+    }
+
+    /// By how many bytes states take too much memory here.
+    fn excess(&mut self) -> usize {
+        let bytes = self.accumulators.bytes()
+            + match &self.windows {
+                Windows::Tumbling(tumbling) => tumbling.bytes(),
+                Windows::Sliding(sliding) => sliding.bytes(),
+                Windows::Sessions(sessions) => sessions.bytes(),
+                Windows::Counts(counts) => counts.bytes(),
+                Windows::Running(running) => running.bytes(),
+            };
+        match &mut self.share {
+            Some(share) => share.set(bytes),
+            None => 0,
+        }
+    }
+
+    /// Gives up states that the storage has, if they take too much memory, and
+    /// asks for a checkpoint where what has changed is in the way.
+    fn shrink(&mut self) {
+        if self.share.is_none() {
+            return;
+        }
+        let excess = self.excess();
+        if excess == 0 {
+            return;
+        }
+        let slots = self.accumulators.slots_in_use().max(1);
+        let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / slots).max(1);
+        let keys = excess.div_ceil(bytes_a_key);
+        let accumulators = &mut self.accumulators;
+        let changed = match &mut self.windows {
+            Windows::Tumbling(tumbling) => {
+                tumbling.evict(accumulators, keys);
+                tumbling.changed()
+            }
+            Windows::Sliding(sliding) => {
+                sliding.evict(accumulators, keys);
+                sliding.changed()
+            }
+            Windows::Sessions(sessions) => {
+                sessions.evict(accumulators, keys);
+                sessions.changed()
+            }
+            Windows::Counts(counts) => {
+                counts.evict(accumulators, keys);
+                counts.changed()
+            }
+            Windows::Running(running) => {
+                running.evict(accumulators, keys);
+                running.changed()
+            }
+        };
+        let still = self.excess();
+        // A checkpoint for a handful of keys would not help.
+        if still > 0
+            && changed * 4 > slots
+            && let Some(share) = &self.share
+        {
+            share.budget().press();
+        }
     }
 
     fn arm_early(&mut self) {
@@ -253,6 +347,12 @@ enum LoadError {
     Storage(StorageError),
 }
 
+impl From<OperatorError> for LoadError {
+    fn from(error: OperatorError) -> Self {
+        LoadError::Operator(error)
+    }
+}
+
 impl From<StorageError> for LoadError {
     fn from(error: StorageError) -> Self {
         LoadError::Storage(error)
@@ -285,6 +385,7 @@ impl Operator for AggregateOperator {
             Windows::Running(running) => running.rows(accumulators, &arrived, out)?,
         }
         self.arm_early();
+        self.shrink();
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sluicebox::checkpoint::storage::{MemoryStorage, Storage};
 use sluicebox::checkpoint::transaction::memory::{Lost, MemoryTransaction};
 use sluicebox::clock::ManualClock;
+use sluicebox::plan::{Delivery, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job};
 use sluicebox::sink::MemoryTopic;
 use sluicebox::testing::simulation::{Ended, Simulation};
@@ -210,13 +211,13 @@ fn inputs() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut random = fastrand::Rng::with_seed(7);
     let mut text = String::new();
-    for number in 0..900i64 {
+    for number in 0..400i64 {
         if random.u8(0..60) == 0 {
             text.push_str("{\"key\": broken\n");
             continue;
         }
         let key = random.u8(0..12);
-        let ts = number * 70 - random.i64(0..2_500);
+        let ts = number * 150 - random.i64(0..2_500);
         let n = random.i64(0..100);
         let letter = random.u8(0..3);
         let row =
@@ -299,8 +300,16 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
     for trouble in 0.. {
         let mut plan = plan_of(&text_of(pipeline), folder);
         plan.parallelism = [1, 2, 3, 4][random.usize(0..4)];
-        plan.batch_rows = [1, 3, 17, 256][random.usize(0..4)];
+        plan.batch_rows = [2, 5, 17, 256][random.usize(0..4)];
         plan.dead_letters = Some(dead_letters.clone());
+        plan.state = Some(StatePlan {
+            backend: StateBackend::Memory,
+            // Room for all states, for none, for some.
+            memory_bytes_max: [usize::MAX, 0, 1_500][random.usize(0..3)],
+            interval_ms: 3_600_000,
+            keep: 2,
+            delivery: Delivery::ExactlyOnce,
+        });
         use_topic(&mut plan, &topic);
         if !storage.list().expect("a list").is_empty() {
             happened.restored += 1;
@@ -312,7 +321,8 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
             match random.u8(0..4) {
                 0 => transaction.lose(Lost::Answer),
                 1 => transaction.lose(Lost::Request),
-                _ => steps = Some(random.u64(0..3_000)),
+                // As likely to be early as late.
+                _ => steps = Some(1 << random.u64(2..11)),
             }
         }
         match simulation.run(job, steps) {

@@ -20,6 +20,7 @@ use super::storage::{Storage, StorageError};
 use super::transaction::{Transaction, TransactionError};
 use crate::clock::Clock;
 use crate::plan::{NodeKind, Plan};
+use crate::state::budget::Budget;
 use crate::task::{Letters, Stop};
 
 /// The barrier that sources are to start.
@@ -68,6 +69,7 @@ pub struct Coordinator {
     pub offload: Offload,
     pub clock: Arc<dyn Clock>,
     pub stop: Stop,
+    pub budget: Arc<Budget>,
     /// Too much state has changed to wait for the interval.
     pub pressure: Arc<Notify>,
     pub trigger: watch::Sender<Trigger>,
@@ -179,6 +181,7 @@ impl Coordinator {
             .run(move || storage.write(to_write, changes))
             .await
             .map_err(|cause| CheckpointError::Storage { id, cause })?;
+        self.budget.add_write();
         if let Some(transaction) = self.transaction.clone() {
             let committed = self.offload.run(move || {
                 transaction.commit(&manifest)?;

@@ -118,6 +118,32 @@ impl KeyLayout {
         (hash ^ (hash >> 32)) as u32
     }
 
+    /// Appends a key as a row of the key's fields.
+    pub fn encode(&self, key: Key<'_>, row: &mut Vec<u8>) {
+        if self.text {
+            let text = (key.length != MISSING).then_some(key.bytes);
+            write_text(self.is_nullable(), text, row);
+        } else {
+            row.extend_from_slice(key.bytes);
+        }
+    }
+
+    fn key_of_row<'a>(&self, row: &'a [u8]) -> Result<Key<'a>, RowError> {
+        let bytes = match self.text {
+            true => read_text(self.is_nullable(), row)?,
+            false => Some(row),
+        };
+        Ok(match bytes {
+            None => self.missing(),
+            Some(bytes) => Key {
+                hash: self.hash(bytes),
+                length: u32::try_from(bytes.len())
+                    .map_err(|_| RowError::new("a key is longer than 4 GiB"))?,
+                bytes,
+            },
+        })
+    }
+
     fn is_nullable(&self) -> bool {
         self.codec.fields().iter().any(|field| field.nullable)
     }
@@ -339,33 +365,26 @@ impl KeyTable {
         }
     }
 
+    /// What the keys take that are alive, in bytes.
+    pub fn bytes(&self) -> usize {
+        // An index has a byte of its own beside each number, and some room.
+        let entry = size_of::<Entry>() + 2 * (size_of::<u32>() + 1);
+        self.bytes.len() - self.garbage + self.len() * entry
+    }
+
+    /// [`KeyTable::find`] for a key that [`KeyTable::encode`] has written.
+    pub fn find_row(&self, layout: &KeyLayout, row: &[u8]) -> Result<Option<u32>, RowError> {
+        Ok(self.find(layout.key_of_row(row)?))
+    }
+
     /// Appends the key as a row of the key's fields.
     pub fn encode(&self, layout: &KeyLayout, id: u32, row: &mut Vec<u8>) {
-        let entry = &self.entries[id as usize];
-        let bytes = &self.bytes[entry.span()];
-        if layout.text {
-            let text = (entry.length != MISSING).then_some(bytes);
-            write_text(layout.is_nullable(), text, row);
-        } else {
-            row.extend_from_slice(bytes);
-        }
+        layout.encode(self.key(id), row);
     }
 
     /// [`KeyTable::upsert`] for a key that [`KeyTable::encode`] has written.
     pub fn upsert_row(&mut self, layout: &KeyLayout, row: &[u8]) -> Result<(u32, bool), RowError> {
-        let bytes = match layout.text {
-            true => read_text(layout.is_nullable(), row)?,
-            false => Some(row),
-        };
-        Ok(self.upsert(match bytes {
-            None => layout.missing(),
-            Some(bytes) => Key {
-                hash: layout.hash(bytes),
-                length: u32::try_from(bytes.len())
-                    .map_err(|_| RowError::new("a key is longer than 4 GiB"))?,
-                bytes,
-            },
-        }))
+        Ok(self.upsert(layout.key_of_row(row)?))
     }
 
     /// Keys that are alive.

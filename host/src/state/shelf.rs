@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::checkpoint::snapshot::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
 use crate::router::SHARDS;
+use crate::state::budget::Budget;
 
 /// One task's part of an operator's rows.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub struct Shelf {
     pub shards: Range<u32>,
     /// Present when the run goes on from a checkpoint.
     pub restored: Option<Restored>,
+    pub budget: Arc<Budget>,
 }
 
 /// What a checkpoint knew of the operator, its rows aside.
@@ -89,15 +91,80 @@ impl Shelf {
         (from, to)
     }
 
-    /// Reads all rows of this task, a chunk at a time, in order.
+    /// Those of these rows that there are; keys are those of
+    /// [`Shelf::write_key`].
+    pub fn fetch(&self, keys: &[&[u8]]) -> Result<Chunk, StorageError> {
+        let mut chunk = Chunk::default();
+        for (key, value) in keys.iter().zip(self.storage.get_many(keys)?) {
+            if let (Some(value), Some((pane, _))) = (value, parse_prefix(key)) {
+                chunk.push(pane, key, &value);
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// The panes that this task has rows in, in order.
+    pub fn panes(&self) -> Result<Vec<i64>, StorageError> {
+        let mut panes: Vec<i64> = Vec::new();
+        let (mut from, to) = self.everything();
+        loop {
+            let mut next = None;
+            self.storage.scan(&from, &to, &mut |key, _| {
+                next = parse_prefix(key);
+                false
+            })?;
+            let Some((pane, shard)) = next else {
+                return Ok(panes);
+            };
+            from.truncate(5);
+            if self.shards.contains(&shard) {
+                panes.push(pane);
+                from = self.range(pane).1;
+            } else if shard < self.shards.start {
+                from = self.range(pane).0;
+            } else if pane < i64::MAX {
+                from = Vec::new();
+                self.write_prefix(pane + 1, 0, &mut from);
+            } else {
+                return Ok(panes);
+            }
+        }
+    }
+
+    /// Reads the rows of this task in a pane, a chunk at a time, in order, until
+    /// it is told to stop.
+    pub fn load_pane<E: From<StorageError>>(
+        &self,
+        pane: i64,
+        take: impl FnMut(Chunk) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let (from, to) = self.range(pane);
+        self.load_range(from, to, take)
+    }
+
+    /// The same for all panes.
     pub fn load<E: From<StorageError>>(
         &self,
-        mut take: impl FnMut(&Chunk) -> Result<(), E>,
+        take: impl FnMut(Chunk) -> Result<bool, E>,
     ) -> Result<(), E> {
+        let (from, to) = self.everything();
+        self.load_range(from, to, take)
+    }
+
+    fn everything(&self) -> (Vec<u8>, Vec<u8>) {
         let mut from = self.table.to_be_bytes().to_vec();
+        let mut to = from.clone();
         from.push(STATE);
-        let mut to = self.table.to_be_bytes().to_vec();
         to.push(STATE + 1);
+        (from, to)
+    }
+
+    fn load_range<E: From<StorageError>>(
+        &self,
+        mut from: Vec<u8>,
+        to: Vec<u8>,
+        mut take: impl FnMut(Chunk) -> Result<bool, E>,
+    ) -> Result<(), E> {
         loop {
             let mut chunk = Chunk::default();
             let mut next = None;
@@ -109,14 +176,14 @@ impl Shelf {
                 if let Some((pane, shard)) = parse_prefix(key)
                     && self.shards.contains(&shard)
                 {
-                    chunk.push(pane, &key[PREFIX..], value);
+                    chunk.push(pane, key, value);
                 }
                 true
             })?;
-            take(&chunk)?;
+            let goes_on = take(chunk)?;
             match next {
-                Some(next) => from = next,
-                None => return Ok(()),
+                Some(next) if goes_on => from = next,
+                _ => return Ok(()),
             }
         }
     }
@@ -144,12 +211,22 @@ impl Chunk {
         self.rows.is_empty()
     }
 
+    /// Leaves the rows out for which this is not so, given where the row is in
+    /// the storage and its key.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.rows.retain(|row| {
+            let place = &bytes[row.key..row.value];
+            keep(place, &place[PREFIX..])
+        });
+    }
+
     /// Pane, key, value.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = (i64, &[u8], &[u8])> {
         self.rows.iter().map(|row| {
             (
                 row.pane,
-                &self.bytes[row.key..row.value],
+                &self.bytes[row.key + PREFIX..row.value],
                 &self.bytes[row.value..row.end],
             )
         })
@@ -184,6 +261,7 @@ mod tests {
             table: 7,
             shards,
             restored: None,
+            budget: Arc::new(Budget::new(usize::MAX, Arc::default())),
         }
     }
 

@@ -94,9 +94,23 @@ impl StateTable {
         }
     }
 
+    /// What the states take that are in use, in bytes.
+    pub fn bytes(&self) -> usize {
+        let fixed: usize = self.columns.iter().flatten().map(Column::width).sum();
+        let variable = self.variable.as_ref().map_or((0, 0), |variable| {
+            let used = variable.rows.bytes.len() - variable.rows.garbage;
+            (used, size_of::<Place>())
+        });
+        variable.0 + (self.slots - self.free.len()) * (fixed + variable.1)
+    }
+
     /// Slots that were ever given out: every slot is smaller.
     pub fn slots(&self) -> usize {
         self.slots
+    }
+
+    pub fn slots_in_use(&self) -> usize {
+        self.slots - self.free.len()
     }
 
     pub fn allocate(&mut self) -> u32 {
@@ -186,6 +200,18 @@ impl Column {
             valid: Vec::new(),
             values,
         })
+    }
+
+    /// Bytes of a value.
+    fn width(&self) -> usize {
+        let values = match &self.values {
+            Values::Bool(_) | Values::Fixed1(_) => 1,
+            Values::Fixed2(_) => 2,
+            Values::Fixed4(_) => 4,
+            Values::Fixed8(_) => 8,
+            Values::Record(members) => members.iter().map(Column::width).sum(),
+        };
+        values + usize::from(self.field.nullable)
     }
 
     fn gather(&self, slots: &[u32]) -> Result<ArrayRef, RowError> {

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, TimestampMillisecondArray};
 use arrow_buffer::ScalarBuffer;
 
+use super::LoadError;
 use super::groups::Groups;
 use super::time::Span;
+use super::tracker::Tracker;
 use crate::batch::Batch;
 use crate::checkpoint::storage::StorageError;
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{Folded, Guard};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::AggregatePlan;
+use crate::router;
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::dead_letter::render_row;
 use crate::state::key::{BatchKeys, KeyLayout, KeyTable, Selection};
 use crate::state::row::{Codec, RowError};
-use crate::state::shelf::Shelf;
+use crate::state::shelf::{Chunk, Shelf};
 use crate::state::table::StateTable;
 
 pub(super) struct Accumulators {
@@ -194,6 +197,42 @@ impl Accumulators {
         self.shelf.as_ref()
     }
 
+    /// What the states take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.states.bytes()
+    }
+
+    /// The rows in the storage of those runs of keys for which `pane` names one.
+    pub fn fetch(
+        &self,
+        keys: &BatchKeys,
+        arrived: &Arrived,
+        tracker: &Tracker,
+        mut pane: impl FnMut(usize) -> Option<i64>,
+    ) -> Result<Chunk, OperatorError> {
+        let Some(shelf) = &self.shelf else {
+            return Ok(Chunk::default());
+        };
+        let mut shards = None;
+        let mut wanted: Vec<Vec<u8>> = Vec::new();
+        for run in 0..keys.runs() {
+            let Some(pane) = pane(run) else { continue };
+            let shards = shards.get_or_insert_with(|| {
+                router::shards(self.key_columns(arrived).iter(), arrived.rows())
+            });
+            let mut row = Vec::new();
+            shelf.write_key(pane, shards[keys.rows(run).start], &[], &mut row);
+            self.output.layout.encode(keys.key(run), &mut row);
+            if !tracker.is_gone(&row) {
+                wanted.push(row);
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let wanted: Vec<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
+        shelf.fetch(&wanted).map_err(|error| self.failed(&error))
+    }
+
     /// These states as rows, in this order.
     pub fn encode(&self, slots: &[u32]) -> Result<Encoded, OperatorError> {
         let columns = self.gather(slots)?;
@@ -239,6 +278,10 @@ impl Accumulators {
 
     pub fn slots(&self) -> usize {
         self.states.slots()
+    }
+
+    pub fn slots_in_use(&self) -> usize {
+        self.states.slots_in_use()
     }
 
     pub fn allocate(&mut self) -> u32 {
@@ -416,6 +459,13 @@ impl Accumulators {
             return Ok(());
         };
         Err(self.broken(&error))
+    }
+
+    pub fn load_failed(&self, error: LoadError) -> OperatorError {
+        match error {
+            LoadError::Operator(error) => error,
+            LoadError::Storage(error) => self.failed(&error),
+        }
     }
 
     /// What is kept cannot be read.

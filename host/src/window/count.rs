@@ -1,6 +1,7 @@
 //! Count windows: so many rows of a key, in the order in which they come. Time
 //! plays no part, so no row is late. The span of a window is that of its rows.
 
+use super::LoadError;
 use super::accumulators::{Accumulators, Arrived, Ids, Results, Spans};
 use super::groups::{Groups, NO_SLOT};
 use super::rows::{EARLY, Reader, write_i64};
@@ -23,6 +24,8 @@ pub(super) struct Counts {
     batch_keys: BatchKeys,
     groups: Groups,
     tracker: Tracker,
+    /// The storage has keys that are not here.
+    has_cold: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,37 @@ impl Counts {
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
             tracker: Tracker::default(),
+            has_cold: false,
+        }
+    }
+
+    /// What is here takes, in bytes, without the states.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.keys.len() * (size_of::<Entry>() + 1)
+    }
+
+    /// The storage has keys that are not here.
+    pub fn set_cold(&mut self) {
+        self.has_cold = true;
+    }
+
+    pub fn changed(&self) -> usize {
+        self.tracker.changed()
+    }
+
+    /// Gives up keys, as many as this, that the storage has.
+    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
+        for id in self.tracker.victims(accumulators, keys) {
+            let entry = &mut self.entries[id as usize];
+            if entry.early {
+                self.tracker.spare(id);
+                continue;
+            }
+            if let Some(window) = entry.window.take() {
+                accumulators.release(window.slot);
+            }
+            self.keys.remove(id);
+            self.has_cold = true;
         }
     }
 
@@ -132,6 +166,13 @@ impl Counts {
     ) -> Result<(), OperatorError> {
         // Which rows belong together depends on all of them. When some turn out
         // to be lost, the rest is taken as if they had never come.
+        if self.has_cold && arrived.rows() > 0 {
+            accumulators.read_keys(&mut self.batch_keys, &arrived, |_| false)?;
+            let (keys, batch_keys) = (&self.keys, &self.batch_keys);
+            let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
+            let chunk = accumulators.fetch(batch_keys, &arrived, &self.tracker, missing)?;
+            self.thaw(accumulators, &chunk)?;
+        }
         while arrived.rows() > 0 {
             let assigned = self.assign(accumulators, &arrived)?;
             let folded = accumulators.fold(&arrived, &self.groups, out)?;
@@ -155,7 +196,25 @@ impl Counts {
         let rest: Vec<_> = open
             .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
             .collect();
-        self.close(accumulators, &rest, out)
+        self.close(accumulators, &rest, out)?;
+        if !std::mem::take(&mut self.has_cold) {
+            return Ok(());
+        }
+        let Some(shelf) = accumulators.shelf().cloned() else {
+            return Ok(());
+        };
+        let loaded = shelf.load(|mut chunk| {
+            // Those that were here have been put out, and their rows are stale.
+            chunk.retain(|row, _| !self.tracker.is_gone(row));
+            self.thaw(accumulators, &chunk)?;
+            let open = (0..).zip(&mut self.entries);
+            let rest: Vec<_> = open
+                .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
+                .collect();
+            self.close(accumulators, &rest, out)?;
+            Ok::<_, LoadError>(true)
+        });
+        loaded.map_err(|error| accumulators.load_failed(error))
     }
 
     pub fn has_early(&self) -> bool {

@@ -15,7 +15,12 @@ pub(super) struct Running {
     batch_keys: BatchKeys,
     groups: Groups,
     tracker: Tracker,
+    /// The storage has keys that are not here.
+    has_cold: bool,
 }
+
+/// What a key takes here beside its entry in the table of keys.
+const KEY_BYTES: usize = size_of::<u32>() + 1;
 
 impl Running {
     pub fn new(accumulators: &Accumulators) -> Self {
@@ -25,6 +30,30 @@ impl Running {
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
             tracker: Tracker::default(),
+            has_cold: false,
+        }
+    }
+
+    /// What is here takes, in bytes, without the states.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.keys.len() * KEY_BYTES
+    }
+
+    /// The storage has keys that are not here.
+    pub fn set_cold(&mut self) {
+        self.has_cold = true;
+    }
+
+    pub fn changed(&self) -> usize {
+        self.tracker.changed()
+    }
+
+    /// Gives up keys, as many as this, that the storage has.
+    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
+        for id in self.tracker.victims(accumulators, keys) {
+            accumulators.release(std::mem::replace(&mut self.slots[id as usize], NO_SLOT));
+            self.keys.remove(id);
+            self.has_cold = true;
         }
     }
 
@@ -73,6 +102,13 @@ impl Running {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
+        if self.has_cold {
+            let keys = &self.keys;
+            let batch_keys = &self.batch_keys;
+            let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
+            let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+            self.thaw(accumulators, &chunk)?;
+        }
         self.groups.begin(accumulators.slots());
         let mut founded = Vec::new();
         for run in 0..self.batch_keys.runs() {

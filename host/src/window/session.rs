@@ -13,6 +13,9 @@
 //! reach it correct it: the result is put out again, and supersedes the results
 //! of the same key that its span overlaps.
 
+use std::collections::BTreeSet;
+
+use super::LoadError;
 use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
 use super::groups::{Groups, NO_SLOT};
 use super::rows::{EARLY, FIRED, FRESH, Reader, write_i64, write_length, write_state};
@@ -41,6 +44,14 @@ pub(super) struct Sessions {
     groups: Groups,
     journal: Journal,
     tracker: Tracker,
+    cold: Cold,
+}
+
+/// Keys that the storage has and that are not here: when to look at them again,
+/// roughly.
+#[derive(Debug, Default)]
+struct Cold {
+    due: BTreeSet<i64>,
 }
 
 #[derive(Debug)]
@@ -121,7 +132,102 @@ impl Sessions {
             groups: Groups::default(),
             journal: Journal::default(),
             tracker: Tracker::default(),
+            cold: Cold::default(),
         }
+    }
+
+    /// What is here takes, in bytes, without the states.
+    pub fn bytes(&self) -> usize {
+        let entry = size_of::<Entry>() + size_of::<Session>() + size_of::<(i64, u32)>() + 1;
+        self.keys.bytes() + self.keys.len() * entry
+    }
+
+    pub fn changed(&self) -> usize {
+        self.tracker.changed()
+    }
+
+    /// The storage has these keys, and they are not here.
+    pub fn set_cold(
+        &mut self,
+        accumulators: &Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        for (_, _, row) in chunk.rows() {
+            let entry = Entry::read(row, &mut Vec::new());
+            let entry = entry.map_err(|error| accumulators.broken(&error))?;
+            self.cold.add(&entry, self.gap_ms, self.lateness_ms);
+        }
+        Ok(())
+    }
+
+    /// Gives up keys, as many as this, that the storage has.
+    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
+        for id in self.tracker.victims(accumulators, keys) {
+            let entry = &mut self.entries[id as usize];
+            if entry.early {
+                self.tracker.spare(id);
+                continue;
+            }
+            self.cold.add(entry, self.gap_ms, self.lateness_ms);
+            for session in std::mem::take(entry).sessions {
+                for slot in session.states() {
+                    accumulators.release(slot);
+                }
+            }
+            self.keys.remove(id);
+        }
+    }
+
+    /// Takes back the keys of a batch that were given up.
+    fn warm(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: &Arrived,
+    ) -> Result<(), OperatorError> {
+        if self.cold.is_empty() || arrived.rows() == 0 {
+            return Ok(());
+        }
+        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
+        let (keys, batch_keys) = (&self.keys, &self.batch_keys);
+        let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
+        let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+        self.thaw(accumulators, &chunk)
+    }
+
+    /// Takes back the keys that are due.
+    fn warm_due(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+    ) -> Result<(), OperatorError> {
+        if !self.cold.is_due(watermark_ms) {
+            return Ok(());
+        }
+        let Some(shelf) = accumulators.shelf().cloned() else {
+            return Ok(());
+        };
+        let layout = accumulators.layout().clone();
+        // It is counted anew on the way.
+        self.cold = Cold::default();
+        let loaded = shelf.load(|mut chunk| {
+            let is_here = |key: &[u8]| matches!(self.keys.find_row(&layout, key), Ok(Some(_)));
+            chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
+            let mut due = Vec::with_capacity(chunk.len());
+            for (_, _, row) in chunk.rows() {
+                let entry = Entry::read(row, &mut Vec::new());
+                let entry = entry.map_err(|error| accumulators.broken(&error))?;
+                let is_due = entry.next_ms(self.gap_ms, self.lateness_ms) <= watermark_ms;
+                if !is_due {
+                    self.cold.add(&entry, self.gap_ms, self.lateness_ms);
+                }
+                due.push(is_due);
+            }
+            let mut due = due.into_iter();
+            chunk.retain(|_, _| due.next() == Some(true));
+            self.thaw(accumulators, &chunk)?;
+            Ok::<_, LoadError>(true)
+        });
+        loaded.map_err(|error| accumulators.load_failed(error))
     }
 
     /// What has changed since the last checkpoint.
@@ -187,6 +293,7 @@ impl Sessions {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
+        self.warm(accumulators, &arrived)?;
         // Which rows belong together depends on all of them. When some turn out
         // to be lost, the rest is taken as if they had never come.
         while arrived.rows() > 0 {
@@ -214,6 +321,7 @@ impl Sessions {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
+        self.warm_due(accumulators, watermark_ms)?;
         let mut due = Vec::new();
         self.timers.take(watermark_ms, &mut due);
         let mut ids = Vec::with_capacity(due.len());
@@ -229,7 +337,8 @@ impl Sessions {
 
     /// A time before which nothing fires.
     pub fn next_end(&self) -> Option<i64> {
-        self.timers.next()
+        let cold = self.cold.due.first().copied();
+        self.timers.next().into_iter().chain(cold).min()
     }
 
     pub fn has_early(&self) -> bool {
@@ -549,6 +658,23 @@ impl Default for Entry {
             due_ms: NEVER,
             early: false,
         }
+    }
+}
+
+impl Cold {
+    fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    fn is_due(&self, watermark_ms: i64) -> bool {
+        self.due.first().is_some_and(|&due| due <= watermark_ms)
+    }
+
+    /// Looked for in steps of a part of the gap: each look reads all of them.
+    fn add(&mut self, entry: &Entry, gap_ms: i64, lateness_ms: i64) {
+        let step_ms = (gap_ms / 4).max(1);
+        let due_ms = entry.next_ms(gap_ms, lateness_ms).div_euclid(step_ms) * step_ms;
+        self.due.insert(due_ms);
     }
 }
 

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::LoadError;
 use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
 use super::cut::Cut;
 use super::groups::{Groups, NO_SLOT};
@@ -42,6 +43,8 @@ pub(super) struct Sliding {
     batch_keys: BatchKeys,
     groups: Groups,
     tracker: Tracker,
+    /// The last pane of keys that the storage has and that are not here.
+    cold_until: Option<i64>,
 }
 
 /// What the last window held.
@@ -102,7 +105,142 @@ impl Sliding {
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
             tracker: Tracker::default(),
+            cold_until: None,
         }
+    }
+
+    /// What is here takes, in bytes, without the states.
+    pub fn bytes(&self) -> usize {
+        let key = size_of::<Entry>() + 4 * size_of::<u32>() + 1;
+        self.keys.bytes() + self.keys.len() * key
+    }
+
+    pub fn changed(&self) -> usize {
+        self.tracker.changed()
+    }
+
+    /// The storage has these keys, and they are not here.
+    pub fn set_cold(
+        &mut self,
+        accumulators: &Accumulators,
+        chunk: &Chunk,
+    ) -> Result<(), OperatorError> {
+        for (_, _, row) in chunk.rows() {
+            let read = read_leaves(row, &mut Vec::new());
+            let (_, leaves) = read.map_err(|error| accumulators.broken(&error))?;
+            self.cold_until = self.cold_until.max(leaves.last().map(|leaf| leaf.pane));
+        }
+        Ok(())
+    }
+
+    /// Gives up keys, as many as this, that the storage has.
+    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
+        let victims = self.tracker.victims(accumulators, keys);
+        self.give_up(accumulators, victims);
+    }
+
+    fn give_up(&mut self, accumulators: &mut Accumulators, victims: Vec<u32>) {
+        for id in victims {
+            let leaves = self.held.entry(id).leaves.as_slice();
+            if leaves.iter().any(|leaf| leaf.early) {
+                self.tracker.spare(id);
+                continue;
+            }
+            self.cold_until = self.cold_until.max(leaves.last().map(|leaf| leaf.pane));
+            self.held.evict(accumulators, id);
+            self.keys.remove(id);
+        }
+    }
+
+    /// Takes back the keys of a batch that were given up.
+    fn warm(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: &Arrived,
+    ) -> Result<(), OperatorError> {
+        if self.cold_until.is_none() {
+            return Ok(());
+        }
+        let (keys, batch_keys) = (&self.keys, &self.batch_keys);
+        let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
+        let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+        self.thaw(accumulators, &chunk)
+    }
+
+    /// Puts out what a window holds of keys that are not here, some at a time.
+    fn slide_cold(
+        &mut self,
+        accumulators: &mut Accumulators,
+        window: i64,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let Some(shelf) = accumulators.shelf().cloned() else {
+            return Ok(());
+        };
+        let layout = accumulators.layout().clone();
+        let span = self.cut.window_span(window);
+        // It is found anew on the way.
+        self.cold_until = None;
+        let loaded = shelf.load(|mut chunk| {
+            let is_here = |key: &[u8]| matches!(self.keys.find_row(&layout, key), Ok(Some(_)));
+            chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
+            self.drop_past(accumulators, &mut chunk, watermark_ms)?;
+            let first = self.changed.len();
+            self.thaw(accumulators, &chunk)?;
+            let ids = self.changed.split_off(first);
+            self.held.begin();
+            for &id in &ids {
+                self.held.renew(accumulators, self.cut, window, id);
+            }
+            let Sliding { held, keys, .. } = self;
+            held.grow_trees(accumulators, span, keys, out)?;
+            accumulators.merge(&held.merges, keys, out)?;
+            let (due, slots): (Vec<u32>, Vec<u32>) =
+                ids.iter().filter_map(|&id| held.slot(id)).unzip();
+            let results = Results {
+                slots: &slots,
+                keys,
+                ids: Ids::Each(&due),
+                spans: Spans::Same(span),
+            };
+            accumulators.emit(results, out)?;
+            self.held.replanted.retain(|id| !ids.contains(id));
+            self.give_up(accumulators, ids);
+            Ok::<_, LoadError>(true)
+        });
+        loaded.map_err(|error| accumulators.load_failed(error))
+    }
+
+    /// Leaves out the keys whose last pane nothing can correct any more, and has
+    /// their rows deleted.
+    fn drop_past(
+        &mut self,
+        accumulators: &Accumulators,
+        chunk: &mut Chunk,
+        watermark_ms: i64,
+    ) -> Result<(), OperatorError> {
+        let mut past = Vec::with_capacity(chunk.len());
+        for (_, _, row) in chunk.rows() {
+            let read = read_leaves(row, &mut Vec::new());
+            let (_, leaves) = read.map_err(|error| accumulators.broken(&error))?;
+            let is_past = |leaf: &Leaf| {
+                self.cut
+                    .is_late(self.cut.last_window(leaf.pane), watermark_ms)
+                    && self.cut.last_window(leaf.pane) <= self.closed
+            };
+            past.push(leaves.iter().all(is_past));
+        }
+        let mut past = past.into_iter();
+        let tracker = &mut self.tracker;
+        chunk.retain(|row, _| {
+            let is_past = past.next() == Some(true);
+            if is_past {
+                tracker.delete_row(row.to_vec());
+            }
+            !is_past
+        });
+        Ok(())
     }
 
     /// What has changed since the last checkpoint.
@@ -184,6 +322,7 @@ impl Sliding {
         let behind = self.cut.first_window(self.cut.pane(first)) <= self.closed;
         let split = self.cut.pane_changes(&arrived.times, one_pane);
         accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
+        self.warm(accumulators, &arrived)?;
 
         let mut founded: Vec<(i64, u32)> = Vec::new();
         let mut touched: Vec<(i64, u32)> = Vec::new();
@@ -307,7 +446,9 @@ impl Sliding {
     /// The next window to have a key. Windows follow one another while they
     /// have keys; then time jumps to the next pane that has any.
     fn next_window(&self) -> Option<i64> {
-        if !self.held.ids.is_empty() || !self.changed.is_empty() {
+        let is_in_next = |pane: i64| pane >= self.cut.first_pane(self.closed.saturating_add(1));
+        let has_cold = self.closed > i64::MIN && self.cold_until.is_some_and(is_in_next);
+        if !self.held.ids.is_empty() || !self.changed.is_empty() || has_cold {
             return Some(self.closed.saturating_add(1));
         }
         let (&pane, _) = self.panes.range(self.closed..).next()?;
@@ -429,6 +570,9 @@ impl Sliding {
         };
         accumulators.emit(results, out)?;
         self.closed = window;
+        if self.cold_until.is_some() {
+            self.slide_cold(accumulators, window, watermark_ms, out)?;
+        }
         Ok(())
     }
 
@@ -445,9 +589,13 @@ impl Sliding {
         let mut gone = Vec::new();
         for id in ids.drain(..) {
             let entry = self.held.entry(id);
-            if let Some(leaf) = entry.leaves.as_slice().first() {
-                accumulators.release(leaf.slot);
-                entry.leaves.remove(0);
+            match entry.leaves.as_slice().first() {
+                Some(leaf) if leaf.pane == pane => {
+                    accumulators.release(leaf.slot);
+                    entry.leaves.remove(0);
+                }
+                // The key was given up since.
+                _ => continue,
             }
             if let Some(tree) = &mut entry.tree {
                 tree.forget_leaf();
@@ -529,6 +677,22 @@ impl Held {
         let leaves = &mut self.entry(id).leaves;
         let at = leaves.find(pane).ok()?;
         leaves.as_mut_slice().get_mut(at)
+    }
+
+    /// Where the state is that the last window has of a key.
+    fn slot(&self, id: u32) -> Option<(u32, u32)> {
+        let position = self.entries[id as usize].position as usize;
+        Some((id, *self.slots.get(position)?))
+    }
+
+    /// Gives up all that is known of a key.
+    fn evict(&mut self, accumulators: &mut Accumulators, id: u32) {
+        self.drop_out(accumulators, id);
+        let entry = &mut self.entries[id as usize];
+        for leaf in std::mem::take(&mut entry.leaves).as_slice() {
+            accumulators.release(leaf.slot);
+        }
+        entry.slide = 0;
     }
 
     /// The next window is about to fire.

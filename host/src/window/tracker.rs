@@ -17,11 +17,20 @@ pub(super) struct Tracker {
     changed: Vec<u32>,
     /// Keys of rows that are to be deleted.
     deleted: HashSet<Vec<u8>>,
+    /// Those of the last checkpoint, which may still be under way.
+    deleting: HashSet<Vec<u8>>,
+    /// The next key that may be given up.
+    hand: usize,
+    /// How many checkpoints had been written when keys were last handed over:
+    /// after one more, those can be read back.
+    frozen_at: Option<u64>,
 }
 
 const CHANGED: u8 = 1;
 /// The storage has a row of the key.
 const STORED: u8 = 2;
+/// The key was needed since the hand last passed it.
+const USED: u8 = 4;
 
 /// Keys whose states are encoded at a time.
 const CHUNK_KEYS: usize = 8192;
@@ -35,6 +44,7 @@ impl Tracker {
             self.flags.resize(index + 1, 0);
         }
         let flags = &mut self.flags[index];
+        *flags |= USED;
         if *flags & CHANGED == 0 {
             *flags |= CHANGED;
             self.changed.push(id);
@@ -48,6 +58,50 @@ impl Tracker {
             self.flags.resize(index + 1, 0);
         }
         self.flags[index] = STORED;
+    }
+
+    /// Keys that can be given up, since the storage has them as they are: those
+    /// first that have not been needed for long (the clock algorithm: Corbató, A
+    /// paging experiment with the Multics system, 1968).
+    pub fn victims(&mut self, accumulators: &Accumulators, count: usize) -> Vec<u32> {
+        let mut victims = Vec::new();
+        let writes = accumulators.shelf().map(|shelf| shelf.budget.writes());
+        if self.frozen_at.is_some() && writes <= self.frozen_at {
+            return victims;
+        }
+        // The second time around, nothing is left that was needed.
+        for _ in 0..2 * self.flags.len() {
+            if victims.len() == count {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.flags.len();
+            let flags = &mut self.flags[self.hand];
+            if std::mem::replace(flags, *flags & !USED) & (USED | CHANGED | STORED) == STORED {
+                *flags = 0;
+                victims.push(self.hand as u32);
+            }
+        }
+        victims
+    }
+
+    /// A victim is not given up.
+    pub fn spare(&mut self, id: u32) {
+        self.flags[id as usize] = STORED;
+    }
+
+    /// How many keys have changed, about.
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// Whether a row is to be deleted: what the storage has is stale.
+    pub fn is_gone(&self, row: &[u8]) -> bool {
+        self.deleted.contains(row) || self.deleting.contains(row)
+    }
+
+    /// A row that nobody has in memory is to be deleted.
+    pub fn delete_row(&mut self, row: Vec<u8>) {
+        self.deleted.insert(row);
     }
 
     /// Whether the storage has a row of any key.
@@ -97,6 +151,7 @@ impl Tracker {
         let Some(shelf) = accumulators.shelf() else {
             return Ok(());
         };
+        self.frozen_at = Some(shelf.budget.writes());
         let flags = &mut self.flags;
         let mut changed = std::mem::take(&mut self.changed);
         changed.retain(|&id| {
@@ -137,8 +192,9 @@ impl Tracker {
                 );
             }
         }
-        for key in self.deleted.drain() {
-            changes.delete(|row| row.extend_from_slice(&key));
+        self.deleting = std::mem::take(&mut self.deleted);
+        for key in &self.deleting {
+            changes.delete(|row| row.extend_from_slice(key));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::LoadError;
 use super::accumulators::{Accumulators, Arrived, Ids, Results, Spans};
 use super::cut::Cut;
 use super::groups::{Groups, NO_SLOT};
@@ -45,6 +46,8 @@ struct Pane {
     /// Members that are in the list for early results.
     early: Vec<bool>,
     tracker: Tracker,
+    /// The storage has keys of the pane that are not here.
+    has_cold: bool,
 }
 
 /// A place in `panes`, and a member there.
@@ -69,6 +72,50 @@ impl Tumbling {
             batch_keys: BatchKeys::new(accumulators.layout().clone()),
             groups: Groups::default(),
             dropped: Vec::new(),
+        }
+    }
+
+    /// What is here takes, in bytes, without the states.
+    pub fn bytes(&self) -> usize {
+        let panes = self.places.values().map(|&place| {
+            let keys = &self.panes[place as usize].keys;
+            keys.bytes() + keys.len() * (size_of::<u32>() + 1)
+        });
+        panes.sum()
+    }
+
+    /// The storage has keys of this pane that are not here.
+    pub fn set_cold(&mut self, index: i64) {
+        let place = self.place(index);
+        self.panes[place as usize].has_cold = true;
+    }
+
+    pub fn changed(&self) -> usize {
+        let panes = self.places.values();
+        panes
+            .map(|&place| self.panes[place as usize].tracker.changed())
+            .sum()
+    }
+
+    /// Gives up keys, as many as this, that the storage has.
+    pub fn evict(&mut self, accumulators: &mut Accumulators, mut keys: usize) {
+        for &place in self.places.values() {
+            let pane = &mut self.panes[place as usize];
+            let victims = pane.tracker.victims(accumulators, keys);
+            keys -= victims.len();
+            for member in victims {
+                if pane.early.get(member as usize) == Some(&true) {
+                    pane.tracker.spare(member);
+                    continue;
+                }
+                let slot = std::mem::replace(&mut pane.slots[member as usize], NO_SLOT);
+                if slot != NO_SLOT {
+                    accumulators.release(slot);
+                    pane.vacant += 1;
+                }
+                pane.keys.remove(member);
+                pane.has_cold = true;
+            }
         }
     }
 
@@ -124,7 +171,13 @@ impl Tumbling {
             let pane = &mut self.panes[place as usize];
             let upserted = pane.keys.upsert_row(accumulators.layout(), key);
             let (member, _) = upserted.map_err(|error| accumulators.broken(&error))?;
-            pane.slots.push(slot);
+            if member as usize == pane.slots.len() {
+                pane.slots.push(slot);
+            } else {
+                // The number of a key that was given up.
+                pane.slots[member as usize] = slot;
+                pane.vacant -= 1;
+            }
             pane.tracker.set_stored(member);
             let flags = row.first().copied().unwrap_or_default();
             if self.early_wanted && flags & EARLY != 0 {
@@ -158,6 +211,8 @@ impl Tumbling {
         let split = self.cut.pane_changes(&arrived.times, one_pane);
         accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
 
+        self.warm(accumulators, &arrived)?;
+
         let mut founded: Vec<Member> = Vec::new();
         let mut touched: Vec<Member> = Vec::new();
         self.groups.begin(accumulators.slots());
@@ -173,7 +228,7 @@ impl Tumbling {
             }
             let pane = &mut self.panes[place as usize];
             let (member, is_new) = pane.keys.upsert(self.batch_keys.key(run));
-            if is_new {
+            if is_new && member as usize == pane.slots.len() {
                 pane.slots.push(NO_SLOT);
                 pane.vacant += 1;
             }
@@ -222,7 +277,11 @@ impl Tumbling {
         if last > self.closed {
             for (&index, &place) in self.places.range(self.closed..last) {
                 let pane = &self.panes[place as usize];
-                pane.emit(accumulators, self.cut.pane_span(index), out)?;
+                let span = self.cut.pane_span(index);
+                pane.emit(accumulators, span, out)?;
+                if pane.has_cold {
+                    pane.emit_cold(accumulators, span, out)?;
+                }
             }
             self.closed = last;
         }
@@ -232,7 +291,8 @@ impl Tumbling {
                 .is_late(self.cut.first_window(*first.key()), watermark_ms)
         {
             let (index, place) = first.remove_entry();
-            if self.panes[place as usize].tracker.has_stored() {
+            let pane = &self.panes[place as usize];
+            if pane.has_cold || pane.tracker.has_stored() {
                 self.dropped.push(index);
             }
             self.panes[place as usize].clear(accumulators);
@@ -268,6 +328,29 @@ impl Tumbling {
             }
         }
         self.emit_members(accumulators, open, out)
+    }
+
+    /// Takes back the keys of a batch that were given up.
+    fn warm(
+        &mut self,
+        accumulators: &mut Accumulators,
+        arrived: &Arrived,
+    ) -> Result<(), OperatorError> {
+        let has_cold = |&place: &u32| self.panes[place as usize].has_cold;
+        if !self.places.values().any(has_cold) {
+            return Ok(());
+        }
+        let missing = |run: usize| {
+            let index = self
+                .cut
+                .pane(arrived.times[self.batch_keys.rows(run).start]);
+            let pane = &self.panes[*self.places.get(&index)? as usize];
+            let is_missing = pane.has_cold && pane.keys.find(self.batch_keys.key(run)).is_none();
+            is_missing.then_some(index)
+        };
+        let none = Tracker::default();
+        let chunk = accumulators.fetch(&self.batch_keys, arrived, &none, missing)?;
+        self.thaw(accumulators, &chunk)
     }
 
     /// Where this pane is; a new one if there is none.
@@ -383,6 +466,41 @@ impl Pane {
         accumulators.emit(results, out)
     }
 
+    /// Puts out the keys that are not here.
+    fn emit_cold(
+        &self,
+        accumulators: &mut Accumulators,
+        span: Span,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let Some(shelf) = accumulators.shelf().cloned() else {
+            return Ok(());
+        };
+        let layout = accumulators.layout().clone();
+        let loaded = shelf.load_pane(self.index, |mut chunk| {
+            chunk.retain(|_, key| !matches!(self.keys.find_row(&layout, key), Ok(Some(_))));
+            let mut keys = KeyTable::default();
+            for (_, key, _) in chunk.rows() {
+                let upserted = keys.upsert_row(&layout, key);
+                upserted.map_err(|error| accumulators.broken(&error))?;
+            }
+            let rows = chunk.rows().map(|(_, _, row)| row.get(1..).unwrap_or(&[]));
+            let slots = accumulators.decode(rows)?;
+            let results = Results {
+                slots: &slots,
+                keys: &keys,
+                ids: Ids::InOrder,
+                spans: Spans::Same(span),
+            };
+            accumulators.emit(results, out)?;
+            for slot in slots {
+                accumulators.release(slot);
+            }
+            Ok::<_, LoadError>(true)
+        });
+        loaded.map_err(|error| accumulators.load_failed(error))
+    }
+
     fn clear(&mut self, accumulators: &mut Accumulators) {
         for slot in self.slots.drain(..).filter(|&slot| slot != NO_SLOT) {
             accumulators.release(slot);
@@ -391,5 +509,6 @@ impl Pane {
         self.vacant = 0;
         self.early.clear();
         self.tracker = Tracker::default();
+        self.has_cold = false;
     }
 }
