@@ -73,9 +73,9 @@ pub enum RunError {
     DeadLetters(SinkError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the last checkpoint cannot be found out: {0}")]
+    #[error(transparent)]
     Fence(#[from] TransactionError),
-    #[error("the run cannot go on from its checkpoint: {0}")]
+    #[error(transparent)]
     Storage(#[from] StorageError),
     /// Trying again would not help.
     #[error("the run cannot go on from its checkpoint: {0}")]

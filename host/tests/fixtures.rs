@@ -2,6 +2,8 @@
 //! they lie, beside the checkout; without them these tests say so and pass.
 
 mod common;
+#[path = "common/everywhere.rs"]
+mod everywhere;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
@@ -10,7 +12,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use pipeline::{assert_same, collect_all_everywhere, collect_everywhere};
+use everywhere::{collect_all_everywhere, collect_everywhere};
+use pipeline::assert_same;
 
 /// The folder with the fixtures, if it is there.
 fn fixtures(name: &str) -> Option<PathBuf> {

@@ -5,6 +5,8 @@ mod common;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[expect(dead_code, reason = "some of it is for pipelines without a broker")]
+#[path = "common/everywhere.rs"]
+mod everywhere;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
@@ -27,8 +29,9 @@ use sluicebox::sink::dead_letter::render_row;
 use sluicebox::sink::{self, Sink, SinkContext};
 use sluicebox::source::{self, Reader, SourceContext, SourceError};
 
+use everywhere::collect_all;
 use kafka::{Broker, Record, broker};
-use pipeline::{collect_all, plan_of, run};
+use pipeline::{plan_of, run};
 
 /// Long enough for anything that comes at all.
 const PATIENCE: Duration = Duration::from_secs(30);

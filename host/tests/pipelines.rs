@@ -2,6 +2,8 @@
 //! the other, at every batch size and parallelism.
 
 mod common;
+#[path = "common/everywhere.rs"]
+mod everywhere;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
@@ -17,7 +19,8 @@ use sluicebox::plan::Plan;
 use sluicebox::run::{Job, Summary};
 use tempfile::TempDir;
 
-use pipeline::{assert_same, collect_all, collect_everywhere, plan_of, run};
+use everywhere::{collect_all, collect_everywhere};
+use pipeline::{assert_same, plan_of, run};
 
 /// A folder with input files of JSON lines.
 fn folder(files: &[(&str, &[Value])]) -> TempDir {

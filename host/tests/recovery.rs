@@ -21,7 +21,7 @@ use sluicebox::sink::MemoryTopic;
 use sluicebox::testing::simulation::{Ended, Simulation};
 use tempfile::TempDir;
 
-use pipeline::{assert_same, plan_of, rows_of, run, to_memory};
+use pipeline::{assert_same, plan_of, rows_of, run, to_memory, to_topic};
 
 /// Every seed is another run of one of the pipelines.
 const SEEDS: u64 = 240;
@@ -284,9 +284,16 @@ fn outcome(pipeline: &Pipeline, topic: &MemoryTopic, dead_letters: &Path) -> Out
     Outcome { rows, dead_letters }
 }
 
+/// A folder that costs no disk, where there is such a thing: checkpoints wait
+/// for their dead letters to be on it.
+fn in_memory() -> TempDir {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    folder.expect("a temporary folder")
+}
+
 fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) -> Happened {
     let mut random = fastrand::Rng::with_seed(seed);
-    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let scratch = in_memory();
     let dead_letters = scratch.path().join("dead.jsonl");
     let topic = Arc::new(MemoryTopic::default());
     let transaction = Arc::new(MemoryTransaction::new(vec![topic.clone()]));
@@ -310,7 +317,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
             keep: 2,
             delivery: Delivery::ExactlyOnce,
         });
-        use_topic(&mut plan, &topic);
+        to_topic(&mut plan, "out", &topic);
         if !storage.list().expect("a list").is_empty() {
             happened.restored += 1;
         }
@@ -350,12 +357,4 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
         &format!("{what}, dead letters"),
     );
     happened
-}
-
-fn use_topic(plan: &mut sluicebox::plan::Plan, topic: &Arc<MemoryTopic>) {
-    for node in &mut plan.nodes {
-        if let sluicebox::plan::NodeKind::Sink(sink) = &mut node.kind {
-            sink.connector = sluicebox::plan::SinkConnector::Memory(topic.clone());
-        }
-    }
 }

@@ -87,7 +87,7 @@ impl Durable {
         };
         match copies.remote.list_with(local.clone()).await {
             // What is here is enough to go on.
-            Err(error) if !local.is_empty() => {
+            Err(error) if local.iter().any(|local| local.damage.is_none()) => {
                 tracing::error!("copies of checkpoints cannot be listed: {error}");
                 Ok(local)
             }
@@ -106,6 +106,17 @@ impl Durable {
                 let storage = self.storage.clone();
                 offload.run(move || storage.restore(id)).await
             }
+        }
+    }
+
+    /// Drops a copy of a checkpoint that does not hold.
+    pub(super) async fn drop_copy(&self, id: CheckpointId) -> Result<(), StorageError> {
+        let Some(copies) = &self.copies else {
+            return Ok(());
+        };
+        match copies.remote.delete(id).await {
+            Err(StorageError::Missing { .. }) => Ok(()),
+            dropped => dropped,
         }
     }
 

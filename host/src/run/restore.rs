@@ -112,6 +112,9 @@ impl Job {
             Ok::<_, StorageError>(())
         });
         settled.await?;
+        for later in known.iter().filter(|known| Some(known.id) > restored) {
+            durable.drop_copy(later.id).await?;
+        }
         if let Some(transaction) = durable.transaction.clone() {
             offload.run(move || transaction.begin()).await?;
         }

@@ -14,6 +14,8 @@ pub struct DeadLetters {
     node: String,
     path: PathBuf,
     file: BufWriter<File>,
+    /// There are letters that may not be on the disk yet.
+    is_new: bool,
 }
 
 impl DeadLetters {
@@ -36,6 +38,7 @@ impl DeadLetters {
                 node,
                 path: path.to_owned(),
                 file: BufWriter::new(file),
+                is_new: true,
             }),
             Err(cause) => Err(SinkError::File {
                 node,
@@ -48,7 +51,11 @@ impl DeadLetters {
     /// The file's length, once all of it is on the disk.
     pub fn sync(&mut self) -> Result<u64, SinkError> {
         let file = self.file.get_ref();
-        let synced = file.sync_data().and_then(|()| file.metadata());
+        let synced = match std::mem::take(&mut self.is_new) {
+            true => file.sync_data(),
+            false => Ok(()),
+        };
+        let synced = synced.and_then(|()| file.metadata());
         synced
             .map(|metadata| metadata.len())
             .map_err(|cause| SinkError::File {
@@ -61,6 +68,7 @@ impl DeadLetters {
     /// They are in the file when this is done: what is worth a dead letter may
     /// be what ends the process next.
     pub fn write(&mut self, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        self.is_new = true;
         let written = letters
             .iter()
             .try_for_each(|letter| {

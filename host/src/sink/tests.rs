@@ -72,11 +72,16 @@ fn batch() -> Batch {
 }
 
 fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError> {
-    let connector = SinkConnector::File {
+    open_alone(SinkConnector::File {
         path: path.to_owned(),
         format,
-    };
-    open("out", &SinkPlan { connector }, &schema())
+    })
+}
+
+/// For a run without checkpoints.
+fn open_alone(connector: SinkConnector) -> Result<Box<dyn Sink>, SinkError> {
+    let context = SinkContext::default();
+    open("out", &SinkPlan { connector }, &schema(), &context)
 }
 
 /// Writes the batch whole and in parts, which must come to the same.
@@ -272,12 +277,145 @@ fn the_console_shows_a_table() {
 
 #[test]
 fn the_program_gets_the_rows() {
-    let rows = Arc::new(Mutex::new(Vec::new()));
-    let connector = SinkConnector::Memory(rows.clone());
-    let mut sink = open("out", &SinkPlan { connector }, &schema()).unwrap();
+    let topic = Arc::new(MemoryTopic::default());
+    let connector = SinkConnector::Memory(topic.clone());
+    let mut sink = open_alone(connector).unwrap();
     sink.write(&batch()).unwrap();
     sink.finish().unwrap();
-    assert_eq!(rows.lock().unwrap()[0].columns, batch().columns);
+    assert_eq!(topic.rows()[0].columns, batch().columns);
+}
+
+#[test]
+fn rows_of_a_transaction_are_seen_when_it_is_committed() {
+    let topic = Arc::new(MemoryTopic::default());
+    let context = SinkContext {
+        is_checkpointed: true,
+        is_transactional: true,
+        ..SinkContext::default()
+    };
+    let connector = SinkConnector::Memory(topic.clone());
+    let mut sink = open("out", &SinkPlan { connector }, &schema(), &context).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.barrier(1).unwrap();
+    sink.write(&batch()).unwrap();
+    assert_eq!(topic.rows().len(), 0);
+    topic.commit();
+    assert_eq!(topic.rows().len(), 1, "what is behind the barrier waits");
+    sink.committed(1).unwrap();
+    topic.abort();
+    topic.commit();
+    assert_eq!(topic.rows().len(), 1);
+}
+
+/// Opens a file's sink for a run with checkpoints that goes on from one.
+fn reopened(
+    path: &Path,
+    format: SinkFormat,
+    restored: Option<SinkSnapshot>,
+) -> Result<Box<dyn Sink>, SinkError> {
+    let context = SinkContext {
+        is_checkpointed: true,
+        restored,
+        ..SinkContext::default()
+    };
+    let path = path.to_owned();
+    let connector = SinkConnector::File { path, format };
+    open("out", &SinkPlan { connector }, &schema(), &context)
+}
+
+#[test]
+fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
+    for (format, name) in [
+        (SinkFormat::Json, "out.jsonl"),
+        (SinkFormat::Csv, "out.csv"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(name);
+        let mut first = reopened(&path, format, None).unwrap();
+        first.write(&batch()).unwrap();
+        let snapshot = first.barrier(1).unwrap();
+        first.write(&batch()).unwrap();
+        first.flush().unwrap();
+        drop(first);
+
+        let mut second = reopened(&path, format, Some(snapshot.clone())).unwrap();
+        second.write(&batch()).unwrap();
+        second.finish().unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+
+        // The same from the file that has its name.
+        let mut third = reopened(&path, format, Some(snapshot.clone())).unwrap();
+        assert!(!path.exists(), "it has no name while it is written");
+        third.write(&batch()).unwrap();
+        third.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+
+        let mut once = open_alone(SinkConnector::File {
+            path: path.clone(),
+            format,
+        })
+        .unwrap();
+        once.write(&batch()).unwrap();
+        once.write(&batch()).unwrap();
+        once.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+
+        fs::write(&path, "short").unwrap();
+        let refused = reopened(&path, format, Some(snapshot));
+        let refused = refused.err().map(|error| error.to_string());
+        let refused = refused.unwrap_or_default();
+        assert!(refused.contains("has 5 bytes, and had"), "{refused}");
+    }
+}
+
+#[test]
+fn parquet_is_a_file_a_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let names = || {
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let mut first = reopened(&path, SinkFormat::Parquet, None).unwrap();
+    first.write(&batch()).unwrap();
+    first.barrier(3).unwrap();
+    assert_eq!(names(), ["out-3.parquet.part"]);
+    first.committed(3).unwrap();
+    assert_eq!(names(), ["out-3.parquet"]);
+    first.barrier(4).unwrap();
+    first.committed(4).unwrap();
+    assert_eq!(names(), ["out-3.parquet"], "no rows, no file");
+    first.write(&batch()).unwrap();
+    let snapshot = first.barrier(5).unwrap();
+    first.write(&batch()).unwrap();
+    drop(first);
+
+    // It was durable, and had not got its name.
+    let mut second = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
+    assert!(names().contains(&"out-5.parquet".to_owned()));
+    second.finish().unwrap();
+    // Once more changes nothing.
+    reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
+}
+
+#[test]
+fn dead_letters_behind_a_checkpoint_are_written_again() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("dead.jsonl");
+    let letter = DeadLetter::default();
+    let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
+    letters.write(std::slice::from_ref(&letter)).unwrap();
+    let kept = letters.sync().unwrap();
+    letters.write(std::slice::from_ref(&letter)).unwrap();
+    drop(letters);
+    let mut letters = dead_letter::DeadLetters::open(&path, Some(kept)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), kept);
+    letters.write(&[letter]).unwrap();
+    assert_eq!(letters.sync().unwrap(), 2 * kept);
 }
 
 #[test]
@@ -285,7 +423,7 @@ fn dead_letters_are_put_behind_those_of_before() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("new/dead.jsonl");
     for offset in [7, 8] {
-        let mut letters = dead_letter::DeadLetters::open(&path).unwrap();
+        let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
         let letter = DeadLetter {
             node: "clean".to_owned(),
             kind: "trap".to_owned(),
