@@ -76,7 +76,7 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
         path: path.to_owned(),
         format,
     };
-    open("out", &SinkPlan { connector }, &schema())
+    open("out", &SinkPlan { connector }, &schema(), &SinkContext::default())
 }
 
 /// Writes the batch whole and in parts, which must come to the same.
@@ -272,12 +272,12 @@ fn the_console_shows_a_table() {
 
 #[test]
 fn the_program_gets_the_rows() {
-    let rows = Arc::new(Mutex::new(Vec::new()));
-    let connector = SinkConnector::Memory(rows.clone());
-    let mut sink = open("out", &SinkPlan { connector }, &schema()).unwrap();
+    let topic = Arc::new(MemoryTopic::default());
+    let connector = SinkConnector::Memory(topic.clone());
+    let mut sink = open("out", &SinkPlan { connector }, &schema(), &SinkContext::default()).unwrap();
     sink.write(&batch()).unwrap();
     sink.finish().unwrap();
-    assert_eq!(rows.lock().unwrap()[0].columns, batch().columns);
+    assert_eq!(topic.rows()[0].columns, batch().columns);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn dead_letters_are_put_behind_those_of_before() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("new/dead.jsonl");
     for offset in [7, 8] {
-        let mut letters = dead_letter::DeadLetters::open(&path).unwrap();
+        let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
         let letter = DeadLetter {
             node: "clean".to_owned(),
             kind: "trap".to_owned(),
