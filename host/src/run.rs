@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
 use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::StorageError;
-use crate::checkpoint::transaction::TransactionError;
+use crate::checkpoint::transaction::{Transaction, TransactionError};
 use crate::clock::Clock;
 use crate::element::Element;
 use crate::gate::Gate;
@@ -396,16 +396,12 @@ impl Job {
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Sink(plan) => {
+                let durable = self.durable.as_ref();
+                let transaction = durable.and_then(|durable| durable.transaction.clone());
                 let context = SinkContext {
                     is_checkpointed: self.durable.is_some(),
-                    is_transactional: self
-                        .durable
-                        .as_ref()
-                        .is_some_and(|durable| durable.transaction.is_some()),
-                    kafka: self
-                        .durable
-                        .as_ref()
-                        .and_then(|durable| durable.transaction.clone()?.kafka()),
+                    is_transactional: transaction.is_some(),
+                    kafka: transaction.and_then(Transaction::kafka),
                     restored: start.sinks[id].clone(),
                 };
                 let sink = sink::open(&node.name, plan, &node.output, &context);

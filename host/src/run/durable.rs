@@ -13,7 +13,8 @@ use crate::checkpoint::storage::{
     CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
 };
 use crate::checkpoint::transaction::Transaction;
-use crate::plan::{Plan, StateBackend};
+use crate::checkpoint::transaction::kafka::KafkaTransaction;
+use crate::plan::{Delivery, Plan, StateBackend};
 
 /// How long the end of a run waits for the last upload.
 const UPLOAD_WAIT: Duration = Duration::from_secs(60);
@@ -47,16 +48,24 @@ impl Durable {
         let Some(state) = &plan.state else {
             return Ok(None);
         };
+        let transaction = match state.delivery {
+            Delivery::ExactlyOnce => KafkaTransaction::of(plan),
+            Delivery::AtLeastOnce => None,
+        };
+        let transaction = transaction.map(|kafka| Arc::new(kafka) as Arc<dyn Transaction>);
         let StateBackend::RocksDb {
             folder,
             memory_bytes_max,
             remote,
         } = &state.backend
         else {
-            return Ok(Some(Durable::new(Arc::new(MemoryStorage::new()), None)));
+            return Ok(Some(Durable::new(
+                Arc::new(MemoryStorage::new()),
+                transaction,
+            )));
         };
         let folder = Arc::new(FolderStorage::open(folder, *memory_bytes_max)?);
-        let mut durable = Durable::new(folder.clone(), None);
+        let mut durable = Durable::new(folder.clone(), transaction);
         if let Some(remote) = remote {
             let remote = Arc::new(RemoteStore::new(remote, &plan.name)?);
             let archive = folder.archive().clone();
