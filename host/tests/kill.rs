@@ -52,7 +52,10 @@ fn nothing_is_lost_or_doubled_by_kills() {
         // A broker of our own, which may be killed.
         (Some(_), true) => Broker::start().expect("a broker of our own"),
         (Some(_), false) => {
-            assert!(!kafka::is_ci(), "kcat is missing, which CI must not do without");
+            assert!(
+                !kafka::is_ci(),
+                "kcat is missing, which CI must not do without"
+            );
             eprintln!("skipped: kcat is missing (apt-get install kcat)");
             return;
         }
@@ -212,7 +215,10 @@ impl<'a> Campaign<'a> {
                 (Some(kill), Some(ended)) if ended.code().is_some() => {
                     failures += 1;
                     let said = tail(&log);
-                    assert!(failures < FAILURES_MAX, "it fails: {kill:?}: {ended}\n{said}");
+                    assert!(
+                        failures < FAILURES_MAX,
+                        "it fails: {kill:?}: {ended}\n{said}"
+                    );
                 }
                 (Some(kill), ended) => {
                     *done += 1;
@@ -260,7 +266,8 @@ impl<'a> Campaign<'a> {
         for output in OUTPUTS {
             let found = self.read(output, round);
             let expected = &self.expected[output];
-            let count = |rows: &HashMap<String, i64>, row: &str| rows.get(row).copied().unwrap_or(0);
+            let count =
+                |rows: &HashMap<String, i64>, row: &str| rows.get(row).copied().unwrap_or(0);
             let beyond = |these: &HashMap<String, i64>, others: &HashMap<String, i64>| -> i64 {
                 let beyond = these.iter().map(|(row, n)| n - count(others, row));
                 beyond.filter(|&n| n > 0).sum()

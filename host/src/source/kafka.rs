@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::Notify;
@@ -191,6 +191,25 @@ impl KafkaInput {
         tokio::select! {
             () = self.bell.notified() => {}
             () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
+        }
+    }
+
+    /// Tells the group how far a checkpoint has come, for tools to see. Nothing
+    /// depends on it, so nobody waits for it.
+    pub fn commit(&self, positions: &[(Arc<str>, Position)]) {
+        let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        for (partition, (_, position)) in self.partitions.iter().zip(positions) {
+            let topic = &self.plan.topics[partition.topic];
+            let offset = Offset::Offset(position.offset.try_into().unwrap_or(i64::MAX));
+            // An offset can be set in any list.
+            let _ = offsets.add_partition_offset(topic, partition.number, offset);
+        }
+        if offsets.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
+            let cause = kafka::cause(&error);
+            tracing::warn!(source = %self.context.node, "cannot commit its offsets: {cause}");
         }
     }
 
