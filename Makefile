@@ -2,6 +2,7 @@
 #
 #   make demo    the cart example on generated shop events, for half a minute
 #   make test    every test, then the example's rows against the expected ones
+#   make test-kill  a host between topics of Kafka, killed N=1000 times
 #   make check   what CI checks: format, lints, tests, docs, dependencies
 #   make bench   the benchmarks; results in target/bench/results.json
 #   make clean   forget what was built
@@ -21,7 +22,7 @@ sluicebox := $(built)/release/sluicebox
 # rustup may have been installed by this very shell's parent.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help setup host plugins demo test check format lint unit example docs deny bench clean
+.PHONY: help setup host plugins demo test test-kill check format lint unit example docs deny bench clean
 
 help:
 	@sed -n 's/^#   make/make/p' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +49,12 @@ demo: host
 	@printf '\nall results: examples/cart/out\n'
 
 test: unit example
+
+# The tests do a few; SEED repeats a campaign.
+N := 1000
+test-kill: plugins
+	@echo "killing a host $(N) times"
+	@SLUICEBOX_KILLS=$(N) $(if $(SEED),SLUICEBOX_SEED=$(SEED)) $(cargo) test $(flags) --test kill -- --nocapture
 
 unit: plugins
 	@echo "running the tests"

@@ -367,6 +367,10 @@ impl Job {
                 Offload::Inline => 1,
             },
             clock: self.clock.clone(),
+            is_transactional: self
+                .durable
+                .as_ref()
+                .is_some_and(|durable| durable.transaction.is_some()),
             restored: start.sources[first].clone(),
         };
         let reader = source::open(plan, context).await;

@@ -61,6 +61,8 @@ pub struct SourceContext {
     /// Blocks decoded at the same time, in order; one is decoded where it is read.
     pub decode_workers: usize,
     pub clock: Arc<dyn Clock>,
+    /// How far it has come is part of the pipeline's transaction.
+    pub is_transactional: bool,
     /// How far the source's tasks had come at the checkpoint that is restored.
     pub restored: Arc<[SourceSnapshot]>,
 }
@@ -178,6 +180,7 @@ pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Reader, S
         input,
         watermarks,
         positions,
+        handed_over: Vec::new(),
         is_restored: !context.restored.is_empty(),
         turn,
         event_time: plan.event_time,
@@ -217,6 +220,8 @@ pub struct Reader {
     watermarks: Watermarks,
     /// The partitions' names, and where the rows end that were given.
     positions: Vec<(Arc<str>, Position)>,
+    /// Those of the last snapshot, where somebody is to be told.
+    handed_over: Vec<(Arc<str>, Position)>,
     /// Time was told before the checkpoint, and has to be told anew.
     is_restored: bool,
     /// The partition whose turn it is, and how many rows it has had in it.
@@ -342,7 +347,10 @@ impl Reader {
     }
 
     /// How far it has come with the rows that [`Reader::next`] has given.
-    pub fn snapshot(&self) -> SourceSnapshot {
+    pub fn snapshot(&mut self) -> SourceSnapshot {
+        if self.hears_of_commits() {
+            self.handed_over.clone_from(&self.positions);
+        }
         let partitions = self.positions.iter().enumerate();
         SourceSnapshot {
             partitions: partitions
@@ -360,6 +368,20 @@ impl Reader {
                 .turn
                 .map(|(partition, rows)| (self.positions[partition].0.to_string(), rows)),
             ingested_ms: Some(self.ingested_ms).filter(|&ms| ms > i64::MIN),
+        }
+    }
+
+    /// Whether somebody is to be told how far checkpoints have come.
+    pub fn hears_of_commits(&self) -> bool {
+        self.input.is_live() && !self.context.is_transactional
+    }
+
+    /// The checkpoint of the last snapshot is done.
+    pub fn committed(&mut self) {
+        if let Input::Kafka(kafka) = &self.input
+            && self.hears_of_commits()
+        {
+            kafka.commit(&self.handed_over);
         }
     }
 

@@ -223,9 +223,30 @@ impl Task {
             })
     }
 
-    /// The barrier that has passed and whose checkpoint sinks here wait for.
+    /// Whether somebody here has something to do when a checkpoint is done.
+    fn hears_of_commits(&mut self) -> bool {
+        let of_head = match &self.head {
+            Head::Source { reader, .. } => reader.hears_of_commits(),
+            Head::Gate(_) => false,
+        };
+        of_head || self.sinks().next().is_some()
+    }
+
+    fn committed(&mut self, id: CheckpointId) -> Result<(), TaskError> {
+        if let Head::Source { reader, .. } = &mut self.head {
+            reader.committed();
+        }
+        for sink in self.sinks() {
+            sink.committed(id)?;
+        }
+        Ok(())
+    }
+
+    /// The barrier that has passed and whose checkpoint is waited for here.
     fn uncommitted(&mut self) -> Option<CheckpointId> {
-        self.sinks().next()?;
+        if !self.hears_of_commits() {
+            return None;
+        }
         let own = self.checkpoints.as_ref()?;
         (*own.committed.borrow() < own.passed).then_some(own.passed)
     }
@@ -235,10 +256,7 @@ impl Task {
             let waited = own.committed.wait_for(|&committed| committed >= id).await;
             waited.map_err(|_| Gone)?;
         }
-        for sink in self.sinks() {
-            sink.committed(id)?;
-        }
-        Ok(())
+        self.committed(id)
     }
 
     /// Waits for the head, or for the chain's next timer if that is earlier.
@@ -258,12 +276,12 @@ impl Task {
             }
         };
         let stop = self.context.stop.clone();
-        let has_sinks = self.sinks().next().is_some();
+        let hears_of_commits = self.hears_of_commits();
         let is_full = self.sinks().any(|sink| sink.is_full());
         let trigger = self.checkpoints.clone();
         let commit = async {
             match &mut self.checkpoints {
-                Some(own) if has_sinks => match own.committed.changed().await {
+                Some(own) if hears_of_commits => match own.committed.changed().await {
                     Ok(()) => *own.committed.borrow_and_update(),
                     Err(_) => std::future::pending().await,
                 },
@@ -299,9 +317,7 @@ impl Task {
                 return Ok(None);
             }
             Incoming::Committed(id) => {
-                for sink in self.sinks() {
-                    sink.committed(id)?;
-                }
+                self.committed(id)?;
                 return Ok(None);
             }
             Incoming::Barrier(id, of_head) => {

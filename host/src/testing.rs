@@ -14,7 +14,8 @@
 //!
 //! Every run has its sources' rows from these files, in the source's own
 //! format, and its sinks in memory. Time does not pass: there are no early
-//! results, and all of processing time is one moment.
+//! results, and all of processing time is one moment. Some runs are killed now
+//! and then and go on from their last checkpoint at another parallelism.
 
 /// What a case consists of.
 mod case;
@@ -42,16 +43,25 @@ pub use input::Order;
 use self::case::{DEAD_LETTERS, Expectations};
 use self::compare::Table;
 use self::input::Inputs;
+use self::simulation::{Ended, Simulation};
+use crate::checkpoint::storage::MemoryStorage;
+use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
 use crate::config::{Config, Diagnostics};
 use crate::logic::{LoadError, Loader, Module};
 use crate::plan::{self, NodeKind, Plan, SinkConnector, Window};
-use crate::run::{Job, RunError};
+use crate::run::{Durable, Job, RunError};
 use crate::sink::MemoryTopic;
 use crate::sink::dead_letter::render_row;
 
+const DEAD_LETTERS_FILE: &str = "dead_letters.jsonl";
+
 const BATCH_ROWS: [usize; 3] = [4096, 7, 1];
 const PARALLELISM: [usize; 3] = [1, 2, 4];
+/// Of the runs that are killed.
+const CRASHING_BATCH_ROWS: [usize; 3] = [4096, 1024, 64];
+/// How often each of them is killed.
+const CRASHES: u32 = 4;
 
 /// How one run of a case differs from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +69,8 @@ pub struct Variant {
     pub batch_rows: usize,
     pub parallelism: usize,
     pub order: Order,
+    /// It is killed now and then, as this seed decides.
+    pub crashes: Option<u64>,
 }
 
 /// What the runs of a case have shown.
@@ -312,11 +324,19 @@ impl<'a> Trial<'a> {
                             batch_rows,
                             parallelism,
                             order,
+                            crashes: None,
                         });
                     }
                 }
             }
         }
+        let crashing = (seed..).zip(CRASHING_BATCH_ROWS).zip(PARALLELISM);
+        variants.extend(crashing.map(|((seed, batch_rows), parallelism)| Variant {
+            batch_rows,
+            parallelism,
+            order: Order::Given,
+            crashes: Some(seed),
+        }));
         (variants, notes)
     }
 
@@ -330,40 +350,86 @@ impl<'a> Trial<'a> {
 
     /// The outer error is the test's, the inner one the pipeline's.
     fn run(&self, variant: Variant) -> Result<Result<Results, RunError>, TestError> {
+        let folder = tempfile::tempdir_in(self.scratch.path())
+            .map_err(|cause| TestError::Internal(cause.to_string()))?;
+        let topics: Vec<Arc<MemoryTopic>> = self.sinks.iter().map(|_| Arc::default()).collect();
+        let ran = match variant.crashes {
+            None => {
+                let plan = self.plan(variant, folder.path(), &topics)?;
+                let job = Job::new(plan, Arc::new(ManualClock::default()));
+                self.runtime.block_on(job.run()).map(drop)
+            }
+            Some(seed) => self.run_with_crashes(variant, seed, folder.path(), &topics)?,
+        };
+        if let Err(error) = ran {
+            return Ok(Err(error));
+        }
+        let rows = topics.iter().map(|topic| rendered(topic));
+        let dead_letters = case::json_lines(&folder.path().join(DEAD_LETTERS_FILE))?;
+        Ok(Ok(Results {
+            rows: rows.collect::<Result<_, _>>()?,
+            dead_letters: dead_letters.unwrap_or_default(),
+        }))
+    }
+
+    /// Kills the run after so many steps, again and again, and has it go on.
+    fn run_with_crashes(
+        &self,
+        variant: Variant,
+        seed: u64,
+        folder: &Path,
+        topics: &[Arc<MemoryTopic>],
+    ) -> Result<Result<(), RunError>, TestError> {
+        let transaction = Arc::new(MemoryTransaction::new(topics.to_vec()));
+        let storage = Arc::new(MemoryStorage::new());
+        let mut simulation = Simulation::new(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for crash in 0..=CRASHES {
+            let round = Variant {
+                parallelism: random.usize(1..=variant.parallelism),
+                ..variant
+            };
+            let plan = self.plan(round, folder, topics)?;
+            let durable = Durable::new(storage.clone(), Some(transaction.clone()));
+            let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(durable);
+            let steps = (crash < CRASHES).then(|| 1 << random.u32(4..12));
+            match simulation.run(job, steps) {
+                Ended::Killed => {}
+                Ended::Done => return Ok(Ok(())),
+                Ended::Failed(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Err(RunError::Internal("a run has no end".to_owned())))
+    }
+
+    /// The pipeline with the case's rows for its sources and topics for its sinks.
+    fn plan(
+        &self,
+        variant: Variant,
+        folder: &Path,
+        topics: &[Arc<MemoryTopic>],
+    ) -> Result<Plan, TestError> {
         let mut plan = plan::build_without_inputs(&self.config, &self.folder, &self.loader)
             .map_err(TestError::Pipeline)?;
         plan.batch_rows = variant.batch_rows;
         plan.parallelism = variant.parallelism;
-        let folder = tempfile::tempdir_in(self.scratch.path())
-            .map_err(|cause| TestError::Internal(cause.to_string()))?;
-        let dead_letters = folder.path().join("dead_letters.jsonl");
-        plan.dead_letters = Some(dead_letters.clone());
-        self.inputs
-            .put_into(&mut plan, variant.order, folder.path())?;
-        let mut collected = Vec::new();
+        plan.state = None;
+        plan.dead_letters = Some(folder.join(DEAD_LETTERS_FILE));
+        self.inputs.put_into(&mut plan, variant.order, folder)?;
+        let mut topics = topics.iter();
         for node in &mut plan.nodes {
             match &mut node.kind {
                 NodeKind::Sink(sink) => {
-                    let topic = Arc::default();
-                    collected.push(Arc::clone(&topic));
-                    sink.connector = SinkConnector::Memory(topic);
+                    // There is one a sink, in the same order.
+                    if let Some(topic) = topics.next() {
+                        sink.connector = SinkConnector::Memory(topic.clone());
+                    }
                 }
                 NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
                 NodeKind::Source(_) | NodeKind::Transform(_) => {}
             }
         }
-        let job = Job::new(plan, Arc::new(ManualClock::default()));
-        if let Err(error) = self.runtime.block_on(job.run()) {
-            return Ok(Err(error));
-        }
-        let rows = collected
-            .iter()
-            .map(|topic| rendered(topic))
-            .collect::<Result<_, _>>()?;
-        Ok(Ok(Results {
-            rows,
-            dead_letters: case::json_lines(&dead_letters)?.unwrap_or_default(),
-        }))
+        Ok(plan)
     }
 
     fn judge(
@@ -471,7 +537,11 @@ impl fmt::Display for Variant {
             f,
             "batch_rows = {}, parallelism = {}, {}",
             self.batch_rows, self.parallelism, self.order
-        )
+        )?;
+        match self.crashes {
+            Some(seed) => write!(f, ", killed {CRASHES} times (seed {seed})"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,15 +16,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use expect_test::expect;
+use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::{Value, json};
 use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, NodeManifestKind};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
 use sluicebox::checkpoint::transaction::Transaction;
-use sluicebox::checkpoint::transaction::kafka::KafkaTransaction;
+use sluicebox::checkpoint::transaction::kafka::{KafkaTransaction, PROGRESS_TOPIC};
 use sluicebox::clock::SystemClock;
 use sluicebox::element::Element;
 use sluicebox::operator::DeadLetter;
 use sluicebox::plan::{Node, NodeKind, Plan};
+use sluicebox::run::{Durable, Job};
 use sluicebox::sink::dead_letter::render_row;
 use sluicebox::sink::{self, Sink, SinkContext};
 use sluicebox::source::{self, Reader, SourceContext, SourceError};
@@ -123,6 +125,7 @@ async fn try_open(
         batch_rows: plan.batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
+        is_transactional: false,
         restored: restored.into(),
     };
     source::open(source, context).await
@@ -462,6 +465,36 @@ fn copying(broker: &Broker, from: &str, to: &str, sink: &str) -> Plan {
     plan_of(&text, Path::new("."))
 }
 
+/// Without a transaction too, the group is where the checkpoints are.
+#[test]
+fn tools_see_how_far_checkpoints_have_come() {
+    let Some(broker) = broker() else { return };
+    let topic = topic(broker, "group", 1);
+    broker.write_payloads(&topic, 0, ids(0..10));
+    let more = format!(
+        "until = \"end\"\ngroup = \"of-{topic}\"\n{IDS}\n\
+         [state]\nbackend = \"memory\"\n[checkpoints]"
+    );
+    let plan = reading(broker, &topic, &more);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let ran = runtime.block_on(async {
+        let durable = Durable::open(&plan).unwrap_or_else(|error| panic!("{error}"));
+        let durable = durable.expect("it has checkpoints");
+        Job::new(plan, Arc::new(SystemClock))
+            .keeping(durable)
+            .run()
+            .await
+    });
+    ran.unwrap_or_else(|error| panic!("{error}"));
+    let committed = broker.committed(&format!("of-{topic}"), &topic, 0);
+    assert_eq!(committed, Some((10, String::new())));
+    // So that a pipeline of another name can go on from there.
+    let more = format!("until = \"end\"\nstart = \"committed\"\ngroup = \"of-{topic}\"\n{IDS}");
+    broker.write_payloads(&topic, 0, ids(10..12));
+    let read = runtime.block_on(read_all(&reading(broker, &topic, &more), (0, 1), &[]));
+    assert_eq!(read.ids(), [10, 11]);
+}
+
 #[test]
 fn rows_are_written_with_keys_and_headers() {
     let Some(broker) = broker() else { return };
@@ -672,6 +705,45 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
         .commit(&third.manifest(3))
         .expect("a commit of no rows");
     assert_eq!(third.fence(), Some(3));
+}
+
+/// Behind a transaction that is open, nothing is seen that came later: not even
+/// how far we have come.
+#[test]
+fn the_last_checkpoint_is_found_behind_others_transactions() {
+    let Some(broker) = broker() else { return };
+    let (from, to) = (topic(broker, "mine", 1), topic(broker, "own", 1));
+    broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
+    let own = Committing::open(broker, &from, &to);
+    assert_eq!(own.fence(), None);
+    let other: rdkafka::producer::BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .set("transactional.id", format!("other-than-{to}"))
+        .create()
+        .expect("a producer");
+    other.init_transactions(PATIENCE).expect("a transaction");
+    other.begin_transaction().expect("a transaction");
+    let record = BaseRecord::to(PROGRESS_TOPIC)
+        .key("other")
+        .payload("{\"checkpoint\":9}");
+    other
+        .send(record)
+        .map_err(|(error, _)| error)
+        .expect("room");
+    other.flush(PATIENCE).expect("it arrives");
+
+    own.transaction.begin().expect("a transaction");
+    own.transaction.commit(&own.manifest(1)).expect("a commit");
+    let started = Instant::now();
+    let fenced = std::thread::scope(|scope| {
+        let transaction = &own.transaction;
+        let fenced = scope.spawn(|| transaction.fence());
+        std::thread::sleep(Duration::from_secs(2));
+        other.abort_transaction(PATIENCE).expect("an end");
+        fenced.join().expect("an answer").expect("it was fenced")
+    });
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert_eq!(fenced, Some(1));
 }
 
 #[test]

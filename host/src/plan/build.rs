@@ -26,8 +26,8 @@ use self::files::{DEAD_LETTERS, Files, User};
 use self::graph::{Graph, Section};
 use self::plugin::Resolved;
 use super::{
-    AggregatePlan, Edge, Exchange, KafkaSinkPlan, Node, NodeKind, OnError, OperatorPlan, OutPort,
-    Plan, SinkConnector, SinkPlan, StatePlan, TransformPlan,
+    AggregatePlan, Delivery, Edge, Exchange, KafkaSinkPlan, Node, NodeKind, OnError, OperatorPlan,
+    OutPort, Plan, SinkConnector, SinkPlan, StatePlan, TransformPlan,
 };
 use crate::config::{
     Config, Diagnostics, KafkaSink, Mistake, Operator, Sink, SinkKind, Spanned, suggest,
@@ -110,6 +110,13 @@ impl<'a> Builder<'a> {
 
         let state = self.plan_state();
         let restart = self.plan_restart(state.is_some());
+
+        if state
+            .as_ref()
+            .is_some_and(|state| state.delivery == Delivery::ExactlyOnce)
+        {
+            self.check_one_transaction();
+        }
 
         let graph = Graph::new(config, &mut self.mistakes);
         let plugins = self.load_plugins(loader);
@@ -345,6 +352,37 @@ impl<'a> Builder<'a> {
             },
             headers: headers.into_iter().collect::<Option<_>>()?,
         })
+    }
+
+    /// A transaction is of one producer, so all sinks that are in it have the
+    /// same brokers.
+    fn check_one_transaction(&mut self) {
+        let mut sinks = self
+            .config
+            .sinks
+            .iter()
+            .filter_map(|sink| match &sink.kind {
+                SinkKind::Kafka(kafka) => Some((&sink.name, &kafka.connection)),
+                _ => None,
+            });
+        let Some((first, connection)) = sinks.next() else {
+            return;
+        };
+        for (other, _) in sinks.filter(|(_, other)| *other != connection) {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "sinks `{}` and `{}` cannot be in one transaction: their `brokers` or \
+                     `properties` differ",
+                    first.get_ref(),
+                    other.get_ref()
+                ))
+                .at(other.span(), "")
+                .at(first.span(), "")
+                .help(
+                    "give both the same, or write `delivery = \"at_least_once\"` in [checkpoints]",
+                ),
+            );
+        }
     }
 
     /// Where rows go whose policy says so; beside the pipeline's file unless

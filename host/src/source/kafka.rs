@@ -11,10 +11,10 @@ mod block;
 mod discovery;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::Notify;
@@ -48,6 +48,9 @@ const OURS: &[(&str, &str)] = &[
 
 /// Nothing is missed if nobody rings; this is for what we have not thought of.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long an input that is done waits for the group to take its offsets.
+const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
 
 pub(super) struct KafkaInput {
     consumer: Arc<BaseConsumer<Voice>>,
@@ -191,6 +194,28 @@ impl KafkaInput {
         tokio::select! {
             () = self.bell.notified() => {}
             () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
+        }
+    }
+
+    /// Tells the group how far a checkpoint has come, for tools to see. Nothing
+    /// depends on it, so nobody waits for it.
+    pub fn commit(&self, positions: &[(Arc<str>, Position)]) {
+        let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        for (partition, (_, position)) in self.partitions.iter().zip(positions) {
+            let topic = &self.plan.topics[partition.topic];
+            let offset = Offset::Offset(position.offset.try_into().unwrap_or(i64::MAX));
+            // An offset can be set in any list.
+            let _ = offsets.add_partition_offset(topic, partition.number, offset);
+        }
+        if offsets.count() == 0 {
+            return;
+        }
+        match self.consumer.commit(&offsets, CommitMode::Async) {
+            Ok(()) => self.consumer.client().context().expect_commit(),
+            Err(error) => {
+                let cause = kafka::cause(&error);
+                tracing::warn!(source = %self.context.node, "cannot commit its offsets: {cause}");
+            }
         }
     }
 
@@ -344,6 +369,23 @@ impl KafkaInput {
             what: partition.name.to_string(),
             cause,
         }
+    }
+}
+
+impl Drop for KafkaInput {
+    /// The last offsets are let go to the group, if that does not take long.
+    fn drop(&mut self) {
+        let until = Instant::now() + LAST_COMMIT_MAX;
+        let voice = self.consumer.client().context().clone();
+        if voice.commits_expected() == 0 {
+            return;
+        }
+        kafka::producer::blocking(|| {
+            while voice.commits_expected() > 0 && Instant::now() < until {
+                // A commit's answer is an event, and not a message.
+                self.consumer.poll(Duration::from_millis(10));
+            }
+        });
     }
 }
 

@@ -59,6 +59,7 @@ fn context(batch_rows: usize) -> SourceContext {
         batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
+        is_transactional: false,
         restored: Arc::new([]),
     }
 }

@@ -174,6 +174,7 @@ async fn starts(
         batch_rows: READ_ROWS,
         decode_workers: 1,
         clock: Arc::new(ManualClock::default()),
+        is_transactional: false,
         restored: Arc::new([]),
     };
     let mut reader = source::open(&plan, context).await?;

@@ -439,7 +439,10 @@ fn explain(code: Option<RDKafkaErrorCode>, cause: String) -> String {
             RDKafkaErrorCode::Fenced
             | RDKafkaErrorCode::ProducerFenced
             | RDKafkaErrorCode::InvalidProducerEpoch,
-        ) => format!("another host runs this pipeline, and has taken over ({cause})"),
+        ) => format!(
+            "another host runs this pipeline and has taken over, or brokers have given the \
+             transaction up after `transaction.timeout.ms` ({cause})"
+        ),
         _ => cause,
     }
 }

@@ -9,6 +9,7 @@ fn failure(batch_rows: usize, order: Order, kind: FailureKind) -> Failure {
             batch_rows,
             parallelism: 1,
             order,
+            crashes: None,
         },
         kind,
         dead_letters: vec!["clean: reject: no user: {}".to_owned()],

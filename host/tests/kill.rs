@@ -1,0 +1,375 @@
+//! A real host between topics of a real broker, killed again and again: what
+//! another reader (kcat) sees in the end is what a run without kills gives.
+//!
+//! `SLUICEBOX_KILLS` says how often it is killed, `SLUICEBOX_SEED` repeats what
+//! was drawn; moments are as exact as the machine is.
+
+#[path = "common/kafka.rs"]
+#[expect(dead_code, reason = "some of it is for tests of Kafka alone")]
+mod kafka;
+#[expect(dead_code, reason = "the host that is killed loads its own plugins")]
+mod common;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use sluicebox::checkpoint::crash::PLACES;
+
+use kafka::{Broker, Record};
+
+/// In CI: each named place, a few moments, and the broker.
+const KILLS: usize = PLACES.len() + 4;
+
+const PARTITIONS: i32 = 4;
+const ROWS_A_PARTITION: i64 = 50_000;
+
+/// What a pipeline writes.
+const OUTPUTS: [&str; 3] = ["kept", "carts", "added"];
+
+/// A run that is not killed has ended by then.
+const RUN_MAX: Duration = Duration::from_secs(300);
+
+/// Runs that nobody has killed and that fail all the same.
+const FAILURES_MAX: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// So long after the start.
+    After(Duration),
+    /// When it comes to this place for so many times.
+    At(&'static str, u32),
+    /// The broker, so long after the start, and then the host.
+    Broker(Duration, Duration),
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_by_kills() {
+    let broker = match (kafka::broker(), has_kcat()) {
+        // A broker of our own, which may be killed.
+        (Some(_), true) => Broker::start().expect("a broker of our own"),
+        (Some(_), false) => {
+            assert!(
+                !kafka::is_ci(),
+                "kcat is missing, which CI must not do without"
+            );
+            eprintln!("skipped: kcat is missing (apt-get install kcat)");
+            return;
+        }
+        (None, _) => return,
+    };
+    let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
+    let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("{kills} kills, SLUICEBOX_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let campaign = Campaign::prepare(&broker, seed);
+
+    let mut done = 0;
+    let mut round = 0;
+    while done < kills {
+        round += 1;
+        let log = campaign.run_killed(round, &mut done, kills, &mut random);
+        campaign.compare(round, &log);
+        eprintln!("round {round}: {done} of {kills} kills, nothing lost, nothing doubled");
+    }
+}
+
+/// Every place comes first, then moments.
+fn draw(number: usize, random: &mut Rng) -> Kill {
+    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..3_000));
+    if let Some((place, _)) = PLACES.get(number) {
+        return Kill::At(place, random.u32(1..4));
+    }
+    match random.u32(0..24) {
+        0 => Kill::Broker(moment(random), moment(random)),
+        1..=8 => Kill::At(PLACES[random.usize(0..PLACES.len())].0, random.u32(1..8)),
+        _ => Kill::After(moment(random)),
+    }
+}
+
+/// The input, and what comes of it when nothing happens.
+struct Campaign<'a> {
+    broker: &'a Broker,
+    folder: tempfile::TempDir,
+    plugin: PathBuf,
+    expected: HashMap<&'static str, HashMap<String, i64>>,
+}
+
+impl<'a> Campaign<'a> {
+    fn prepare(broker: &'a Broker, seed: u64) -> Self {
+        let mut campaign = Campaign {
+            broker,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            plugin: common::plugin_file("cart"),
+            expected: HashMap::new(),
+        };
+        broker.create_topic("actions", PARTITIONS);
+        let mut random = Rng::with_seed(seed);
+        for partition in 0..PARTITIONS {
+            broker.write("actions", partition, &actions(partition, &mut random));
+        }
+        campaign.create_outputs(0);
+        let pipeline = campaign.write_pipeline(0);
+        let log = campaign.folder.path().join("0.log");
+        let mut host = start(&pipeline, &log, None);
+        let ended = wait(&mut host, RUN_MAX);
+        let ended = ended.unwrap_or_else(|| panic!("it does not end:\n{}", tail(&log)));
+        assert!(ended.success(), "{ended}\n{}", tail(&log));
+        for output in OUTPUTS {
+            let rows = campaign.read(output, 0);
+            assert!(!rows.is_empty(), "nothing came to {output}");
+            campaign.expected.insert(output, rows);
+        }
+        campaign
+    }
+
+    fn create_outputs(&self, round: usize) {
+        for output in OUTPUTS {
+            self.broker.create_topic(&format!("{output}-{round}"), 2);
+        }
+    }
+
+    fn write_pipeline(&self, round: usize) -> PathBuf {
+        let path = self.folder.path().join(format!("{round}.toml"));
+        let text = format!(
+            r#"
+            name = "kill-{round}"
+            parallelism = 2
+            batch_rows = 500
+            [plugins.cart]
+            path = "{plugin}"
+            [state]
+            path = "{round}.state"
+            [checkpoints]
+            interval = "50ms"
+            [restart]
+            strategy = "fixed"
+            delay = "100ms"
+            failures = 100
+            [sources.actions]
+            type = "kafka"
+            brokers = "{broker}"
+            topic = "actions"
+            until = "end"
+            event_time = "ts"
+            fields = {{ user_id = "utf8", item_id = "utf8", action = "add|remove|view", quantity = "int64", ts = "timestamp" }}
+            [operators.clean]
+            plugin = "cart.clean"
+            input = "actions"
+            [operators.carts]
+            plugin = "cart.running_cart"
+            input = "clean"
+            key = ["user_id", "item_id"]
+            window = "running"
+            [operators.added]
+            plugin = "cart.added"
+            input = "clean"
+            key = "user_id"
+            window = {{ tumbling = "10s" }}
+            [sinks.to_kept]
+            type = "kafka"
+            input = "clean"
+            brokers = "{broker}"
+            topic = "kept-{round}"
+            key = "user_id"
+            [sinks.to_carts]
+            type = "kafka"
+            input = "carts"
+            brokers = "{broker}"
+            topic = "carts-{round}"
+            key = "user_id"
+            [sinks.to_added]
+            type = "kafka"
+            input = "added"
+            brokers = "{broker}"
+            topic = "added-{round}"
+            "#,
+            plugin = self.plugin.display(),
+            broker = self.broker.address,
+        );
+        std::fs::write(&path, text).expect("it is writable");
+        path
+    }
+
+    /// Kills the pipeline and starts it again until it has ended by itself.
+    fn run_killed(
+        &self,
+        round: usize,
+        done: &mut usize,
+        kills: usize,
+        random: &mut Rng,
+    ) -> PathBuf {
+        self.create_outputs(round);
+        let pipeline = self.write_pipeline(round);
+        let log = self.folder.path().join(format!("{round}.log"));
+        let mut failures = 0;
+        loop {
+            let kill = (*done < kills).then(|| draw(*done, random));
+            let ended = self.run_once(&pipeline, &log, kill);
+            match (kill, ended) {
+                // Perhaps it was quicker than the kill.
+                (_, Some(ended)) if ended.success() => return log,
+                (Some(kill), Some(ended)) if ended.code().is_some() => {
+                    failures += 1;
+                    let said = tail(&log);
+                    assert!(
+                        failures < FAILURES_MAX,
+                        "it fails: {kill:?}: {ended}\n{said}"
+                    );
+                }
+                (Some(kill), ended) => {
+                    *done += 1;
+                    let how = ended.map_or("SIGKILL".to_owned(), |ended| ended.to_string());
+                    eprintln!("kill {done}: {kill:?}: {how}");
+                }
+                (None, ended) => panic!("it does not end: {ended:?}\n{}", tail(&log)),
+            }
+        }
+    }
+
+    /// `None` if it had to be killed from outside.
+    fn run_once(&self, pipeline: &Path, log: &Path, kill: Option<Kill>) -> Option<ExitStatus> {
+        match kill {
+            None => {
+                let mut host = start(pipeline, log, None);
+                let ended = wait(&mut host, RUN_MAX);
+                end(&mut host);
+                ended
+            }
+            Some(Kill::After(time)) => {
+                let mut host = start(pipeline, log, None);
+                let ended = wait(&mut host, time);
+                end(&mut host);
+                ended
+            }
+            Some(Kill::At(place, times)) => {
+                let mut host = start(pipeline, log, Some(format!("{place}:{times}")));
+                let ended = wait(&mut host, Duration::from_secs(20));
+                end(&mut host);
+                ended
+            }
+            Some(Kill::Broker(before, after)) => {
+                let mut host = start(pipeline, log, None);
+                let ended = wait(&mut host, before);
+                self.broker.restart();
+                let ended = ended.or_else(|| wait(&mut host, after));
+                end(&mut host);
+                ended
+            }
+        }
+    }
+
+    fn compare(&self, round: usize, log: &Path) {
+        for output in OUTPUTS {
+            let found = self.read(output, round);
+            let expected = &self.expected[output];
+            let count =
+                |rows: &HashMap<String, i64>, row: &str| rows.get(row).copied().unwrap_or(0);
+            let beyond = |these: &HashMap<String, i64>, others: &HashMap<String, i64>| -> i64 {
+                let beyond = these.iter().map(|(row, n)| n - count(others, row));
+                beyond.filter(|&n| n > 0).sum()
+            };
+            let (lost, doubled) = (beyond(expected, &found), beyond(&found, expected));
+            assert!(
+                lost == 0 && doubled == 0,
+                "{output} in round {round}: {lost} rows lost, {doubled} doubled; the log is\n{}",
+                tail(log)
+            );
+        }
+    }
+
+    /// What another program sees, with how often it is there.
+    fn read(&self, output: &str, round: usize) -> HashMap<String, i64> {
+        let topic = format!("{output}-{round}");
+        let read = Command::new("kcat")
+            .args(["-C", "-q", "-e", "-b", &self.broker.address, "-t", &topic])
+            .args(["-o", "beginning", "-X", "isolation.level=read_committed"])
+            .args(["-f", "%k %s\n"])
+            .output()
+            .expect("kcat runs");
+        let errors = String::from_utf8_lossy(&read.stderr);
+        assert!(read.status.success(), "kcat: {errors}");
+        let mut rows = HashMap::new();
+        for row in String::from_utf8_lossy(&read.stdout).lines() {
+            *rows.entry(row.to_owned()).or_insert(0) += 1;
+        }
+        rows
+    }
+}
+
+/// What people of one partition do, in the order of time.
+fn actions(partition: i32, random: &mut Rng) -> Vec<Record> {
+    let row = |number: i64| {
+        let user = format!("user-{partition}-{}", random.u32(0..200));
+        let item = random.u32(0..50);
+        let action = ["add", "remove", "view"][random.usize(0..3)];
+        let quantity = random.u32(1..9);
+        let ts = 1_700_000_000_000 + number * 5;
+        let payload = format!(
+            "{{\"user_id\":\"{user}\",\"item_id\":\"item-{item}\",\"action\":\"{action}\",\
+             \"quantity\":{quantity},\"ts\":{ts}}}"
+        );
+        Record {
+            key: Some(user),
+            payload,
+            headers: Vec::new(),
+        }
+    };
+    (0..ROWS_A_PARTITION).map(row).collect()
+}
+
+fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
+    let log = File::options().create(true).append(true).open(log);
+    let log = log.expect("it is writable");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+    command
+        .args(["run", "--quiet"])
+        .arg(pipeline)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    if let Some(place) = crash_at {
+        command.env("SLUICEBOX_CRASH_AT", place);
+    }
+    command.spawn().expect("the host starts")
+}
+
+fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
+    let until = Instant::now() + time;
+    loop {
+        if let Some(ended) = host.try_wait().expect("it is our child") {
+            return Some(ended);
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// SIGKILL, if it is still there.
+fn end(host: &mut Child) {
+    // It may have ended by itself in between.
+    let _ = host.kill();
+    host.wait().expect("it is our child");
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn has_kcat() -> bool {
+    let found = Command::new("kcat").arg("-V").output();
+    found.is_ok_and(|kcat| kcat.status.success())
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} must be a number, and is {text:?}")))
+}
