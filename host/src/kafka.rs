@@ -3,14 +3,12 @@
 
 pub mod producer;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::plan::KafkaConnection;
 
@@ -53,8 +51,6 @@ pub struct Voice {
     pub who: String,
     /// What it last complained about, which says more than an error's code.
     complaint: Mutex<Option<String>>,
-    /// Offsets on their way to the group.
-    commits: AtomicUsize,
 }
 
 impl Voice {
@@ -62,17 +58,7 @@ impl Voice {
         Voice {
             who: who.into(),
             complaint: Mutex::new(None),
-            commits: AtomicUsize::new(0),
         }
-    }
-
-    /// Offsets are on their way to the group.
-    pub fn expect_commit(&self) {
-        self.commits.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub fn commits_expected(&self) -> usize {
-        self.commits.load(Ordering::SeqCst)
     }
 
     /// An error with what librdkafka said along with it.
@@ -112,15 +98,7 @@ impl ClientContext for Voice {
     }
 }
 
-impl ConsumerContext for Voice {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        self.commits.fetch_sub(1, Ordering::SeqCst);
-        if let Err(error) = result {
-            let (who, cause) = (&self.who, cause(&error));
-            tracing::warn!("{who}: its offsets could not be committed to its group: {cause}");
-        }
-    }
-}
+impl ConsumerContext for Voice {}
 
 /// What went wrong, without what it went wrong with, which the caller says.
 pub fn cause(error: &KafkaError) -> String {

@@ -245,6 +245,7 @@ impl Job {
             reports,
             committed: committed_receiver,
             passed: start.next - 1,
+            heard: start.next - 1,
             first: start.is_fresh.then_some(start.next),
         });
         let writer = DeadLetterWriter {

@@ -378,8 +378,8 @@ impl Reader {
 
     /// The checkpoint of the last snapshot is done.
     pub fn committed(&mut self) {
-        if let Input::Kafka(kafka) = &self.input
-            && self.hears_of_commits()
+        if self.hears_of_commits()
+            && let Input::Kafka(kafka) = &mut self.input
         {
             kafka.commit(&self.handed_over);
         }

@@ -43,6 +43,8 @@ pub struct TaskCheckpoints {
     pub committed: watch::Receiver<CheckpointId>,
     /// The last barrier that has passed this task.
     pub passed: CheckpointId,
+    /// The last checkpoint that those here were told to be done.
+    pub heard: CheckpointId,
     /// The checkpoint that a run begins with, which has to be done before any
     /// row is read: it says where the run began.
     pub first: Option<CheckpointId>,
@@ -233,6 +235,9 @@ impl Task {
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), TaskError> {
+        if let Some(own) = &mut self.checkpoints {
+            own.heard = id;
+        }
         if let Head::Source { reader, .. } = &mut self.head {
             reader.committed();
         }
@@ -248,7 +253,7 @@ impl Task {
             return None;
         }
         let own = self.checkpoints.as_ref()?;
-        (*own.committed.borrow() < own.passed).then_some(own.passed)
+        (own.heard < own.passed).then_some(own.passed)
     }
 
     async fn wait_for_commit(&mut self, id: CheckpointId) -> Result<(), TaskError> {

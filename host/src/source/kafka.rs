@@ -11,6 +11,7 @@ mod block;
 mod discovery;
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -50,7 +51,7 @@ const OURS: &[(&str, &str)] = &[
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long an input that is done waits for the group to take its offsets.
-const LAST_COMMIT_MAX: Duration = Duration::from_secs(2);
+const LAST_COMMIT_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct KafkaInput {
     consumer: Arc<BaseConsumer<Voice>>,
@@ -59,6 +60,10 @@ pub(super) struct KafkaInput {
     /// Rung when a queue has something.
     bell: Arc<Notify>,
     discovery: Discovery,
+    /// What the group is to be told next.
+    to_commit: Option<TopicPartitionList>,
+    /// It is being told.
+    committing: Option<JoinHandle<()>>,
     /// Nobody was told yet which partitions there are.
     is_unheard: bool,
     plan: Arc<KafkaSourcePlan>,
@@ -119,6 +124,8 @@ impl KafkaInput {
             decoder: Decoder::new(&kafka.format, &payload, &plan.timestamp_formats),
             bell,
             discovery: Discovery::default(),
+            to_commit: None,
+            committing: None,
             is_unheard: true,
             plan: kafka,
             context: context.clone(),
@@ -199,7 +206,7 @@ impl KafkaInput {
 
     /// Tells the group how far a checkpoint has come, for tools to see. Nothing
     /// depends on it, so nobody waits for it.
-    pub fn commit(&self, positions: &[(Arc<str>, Position)]) {
+    pub fn commit(&mut self, positions: &[(Arc<str>, Position)]) {
         let mut offsets = TopicPartitionList::with_capacity(positions.len());
         for (partition, (_, position)) in self.partitions.iter().zip(positions) {
             let topic = &self.plan.topics[partition.topic];
@@ -207,16 +214,34 @@ impl KafkaInput {
             // An offset can be set in any list.
             let _ = offsets.add_partition_offset(topic, partition.number, offset);
         }
-        if offsets.count() == 0 {
+        self.to_commit = Some(offsets).filter(|offsets| offsets.count() > 0);
+        self.commit_next();
+    }
+
+    /// One at a time, so that they arrive in order. On a thread of its own, as
+    /// librdkafka does not say when a commit that nobody waits for is done.
+    fn commit_next(&mut self) {
+        if self.is_committing() {
             return;
         }
-        match self.consumer.commit(&offsets, CommitMode::Async) {
-            Ok(()) => self.consumer.client().context().expect_commit(),
-            Err(error) => {
-                let cause = kafka::cause(&error);
-                tracing::warn!(source = %self.context.node, "cannot commit its offsets: {cause}");
+        let Some(offsets) = self.to_commit.take() else {
+            return;
+        };
+        let (consumer, bell) = (self.consumer.clone(), self.bell.clone());
+        let commit = move || {
+            if let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
+                let (voice, cause) = (consumer.client().context(), kafka::cause(&error));
+                tracing::warn!("{}: cannot commit offsets to its group: {cause}", voice.who);
             }
-        }
+            bell.notify_one();
+        };
+        let thread = std::thread::Builder::new().name("kafka-commit".to_owned());
+        self.committing = thread.spawn(commit).ok();
+    }
+
+    fn is_committing(&self) -> bool {
+        let thread = self.committing.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
     }
 
     /// Partitions that the checkpoint knows are ours before the brokers say so.
@@ -294,10 +319,11 @@ impl KafkaInput {
     }
 
     /// Lets the consumer say what it has to say.
-    fn serve(&self) {
+    fn serve(&mut self) {
         // Errors have been logged by its voice; those of a partition come in
         // its queue.
         while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.commit_next();
     }
 
     /// What a partition's queue has now, up to a batch.
@@ -375,15 +401,14 @@ impl KafkaInput {
 impl Drop for KafkaInput {
     /// The last offsets are let go to the group, if that does not take long.
     fn drop(&mut self) {
-        let until = Instant::now() + LAST_COMMIT_MAX;
-        let voice = self.consumer.client().context().clone();
-        if voice.commits_expected() == 0 {
+        if self.to_commit.is_none() && !self.is_committing() {
             return;
         }
         kafka::producer::blocking(|| {
-            while voice.commits_expected() > 0 && Instant::now() < until {
-                // A commit's answer is an event, and not a message.
-                self.consumer.poll(Duration::from_millis(10));
+            let until = Instant::now() + LAST_COMMIT_MAX;
+            while (self.to_commit.is_some() || self.is_committing()) && Instant::now() < until {
+                self.commit_next();
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
     }
