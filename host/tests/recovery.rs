@@ -76,7 +76,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 9] = [
+const PIPELINES: [Pipeline; 10] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -143,6 +143,18 @@ const PIPELINES: [Pipeline; 9] = [
             input = "events"
             key = "key"
             window = "running"
+            "#,
+    },
+    Pipeline {
+        name: "running, forgotten after a while",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = ["key", "letter"]
+            window = "running"
+            ttl = "3s"
             "#,
     },
     Pipeline {
