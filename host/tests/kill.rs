@@ -21,8 +21,8 @@ use sluicebox::checkpoint::crash::PLACES;
 
 use kafka::{Broker, Record};
 
-/// In CI: each named place, a few moments, and the broker.
-const KILLS: usize = PLACES.len() + 4;
+/// In CI: each named place, the broker, and a few moments.
+const KILLS: usize = PLACES.len() + 1 + 4;
 
 const PARTITIONS: i32 = 4;
 const ROWS_A_PARTITION: i64 = 50_000;
@@ -77,11 +77,14 @@ fn nothing_is_lost_or_doubled_by_kills() {
     }
 }
 
-/// Every place comes first, then moments.
+/// Every place comes first, then the broker, then moments.
 fn draw(number: usize, random: &mut Rng) -> Kill {
-    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..3_000));
+    let moment = |random: &mut Rng| Duration::from_millis(random.u64(20..2_000));
     if let Some((place, _)) = PLACES.get(number) {
         return Kill::At(place, random.u32(1..4));
+    }
+    if number == PLACES.len() {
+        return Kill::Broker(moment(random), moment(random));
     }
     match random.u32(0..24) {
         0 => Kill::Broker(moment(random), moment(random)),

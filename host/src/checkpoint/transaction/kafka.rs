@@ -216,9 +216,18 @@ impl KafkaTransaction {
         let all = self.consumer(&group, false)?;
         let committed = self.consumer(&group, true)?;
         self.create_progress_topic(&all)?;
+        let ready_by = Instant::now() + ANSWER_MAX;
         let end = |consumer: &Reading| {
-            let watermarks = consumer.fetch_watermarks(PROGRESS_TOPIC, 0, ANSWER_MAX);
-            watermarks.map(|(_, end)| end).map_err(wrong)
+            loop {
+                match consumer.fetch_watermarks(PROGRESS_TOPIC, 0, ANSWER_MAX) {
+                    Ok((_, end)) => return Ok(end),
+                    // A topic is created before it can be read.
+                    Err(_) if Instant::now() < ready_by => {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    Err(error) => return Err(wrong(error)),
+                }
+            }
         };
         // Behind a transaction of another pipeline that is neither committed nor
         // aborted, what we have committed cannot be seen yet.
