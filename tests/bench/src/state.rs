@@ -127,8 +127,8 @@ struct Answer {
     open_seconds: f64,
     /// Checkpoints that ended meanwhile.
     checkpoints: Vec<Written>,
-    /// The most that the process has ever had in memory, and what it had when
-    /// the run began.
+    /// The most that the process has had in memory since the last answer, and
+    /// what it had when the run began: its input.
     peak_bytes: u64,
     base_bytes: u64,
 }
@@ -215,13 +215,18 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
             });
             if !checkpoints.is_empty() {
                 let middle_of = |field: fn(&Written) -> u64| middle(checkpoints.iter().map(field));
+                // The first of a turn may have been under way in the pause.
+                let whole = turns
+                    .iter()
+                    .flat_map(|turn| turn.checkpoints.iter().skip(1));
+                let took: Vec<u64> = whole.map(|written| written.took_ms).collect();
                 extend(
                     &mut result,
                     json!({
                         "checkpoints": checkpoints.len(),
                         "checkpoints_per_second": checkpoints.len() as f64 / seconds,
-                        "checkpoint_ms": middle_of(|w| w.took_ms),
-                        "checkpoint_ms_max": checkpoints.iter().map(|w| w.took_ms).max(),
+                        "checkpoint_ms": middle(took.iter().copied()),
+                        "checkpoint_ms_max": took.iter().max(),
                         "write_ms": middle_of(|w| w.write_ms),
                         "changed_keys": touched,
                         "changed_bytes": middle_of(|w| w.row_bytes),
@@ -285,7 +290,7 @@ fn recovery(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
                 "state_bytes": answer.checkpoints.first().map(|written| written.bytes),
                 "seconds": answer.seconds,
                 "open_seconds": answer.open_seconds,
-                "peak_memory_bytes": answer.peak_bytes,
+                "peak_bytes": answer.peak_bytes.saturating_sub(answer.base_bytes),
             });
             eprintln!("recovery {variant}: {}", brief(&result));
             results.push(result);
@@ -334,13 +339,13 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
                 ..subject.clone()
             };
             let mut process = Process::start(arguments, &subject)?;
-            process.answer()?;
+            let filled = process.answer()?;
             process.pause()?;
-            processes.push((*variant, spread, process, Vec::new()));
+            processes.push((*variant, spread, process, filled, Vec::new()));
         }
     }
     for _ in 0..2 {
-        for (_, _, process, turns) in &mut processes {
+        for (_, _, process, _, turns) in &mut processes {
             process.resume()?;
             turns.push(process.turn(Turn {
                 region: 0,
@@ -351,10 +356,9 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
         }
     }
     let mut results = Vec::new();
-    for (variant, spread, _, turns) in &processes {
+    for (variant, spread, _, filled, turns) in &processes {
         let (rows, seconds) = total(turns);
         let peak = turns.iter().map(|turn| turn.peak_bytes).max().unwrap_or(0);
-        let base = turns.first().map_or(0, |turn| turn.base_bytes);
         let result = json!({
             "case": "larger_than_memory",
             "variant": variant,
@@ -366,8 +370,9 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
             "rows": rows,
             "seconds": seconds,
             "rows_per_second": rows as f64 / seconds,
-            "peak_memory_bytes": peak,
-            "peak_memory_bytes_without_input": peak.saturating_sub(base),
+            // Of the process, without the input, which lies in memory.
+            "peak_filling_bytes": filled.peak_bytes.saturating_sub(filled.base_bytes),
+            "peak_steady_bytes": peak.saturating_sub(filled.base_bytes),
         });
         eprintln!(
             "larger_than_memory {variant} {}: {}",
@@ -488,6 +493,8 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
             ..answer
         };
         println!("{}", serde_json::to_string(&answer)?);
+        // Begins the peak anew.
+        fs::write("/proc/self/clear_refs", "5")?;
         Ok(())
     };
     let ready = match subject.is_restored {
