@@ -290,7 +290,7 @@ fn outcome(pipeline: &Pipeline, topic: &MemoryTopic, dead_letters: &Path) -> Out
     }
     rows.sort_by_cached_key(ToString::to_string);
     let text = std::fs::read_to_string(dead_letters).unwrap_or_default();
-    let letters = text.lines().map(|line| serde_json::from_str(line));
+    let letters = text.lines().map(serde_json::from_str);
     let mut dead_letters: Vec<Value> = letters.collect::<Result<_, _>>().expect("whole letters");
     dead_letters.sort_by_cached_key(ToString::to_string);
     Outcome { rows, dead_letters }

@@ -433,10 +433,11 @@ fn send_at(producer: &Sender, topic: &str, rate: f64, duration: Duration) -> any
     let mut sent = 0;
     while began.elapsed() < duration {
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
-        for row in sent..due.min(sent + 1_000) {
+        let last = due.min(sent + 1_000);
+        for row in sent..last {
             send(producer, topic, None, event(row).as_bytes())?;
-            sent += 1;
         }
+        sent = last;
         if sent >= due {
             std::thread::sleep(Duration::from_millis(1));
         }
