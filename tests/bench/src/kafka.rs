@@ -250,9 +250,8 @@ impl Bench<'_> {
             type = "kafka"
             brokers = "{brokers}"
             topic = "{from}"
-            metadata = {{ timestamp = "appended" }}
             {extent}
-            fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)" }}
+            fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "int64" }}
             {operator}
             [sinks.out]
             type = "kafka"
@@ -352,7 +351,8 @@ impl Bench<'_> {
         let (from, to) = (format!("in-{number}"), format!("out-{number}"));
         self.broker.create_topic(&from, true)?;
         self.broker.create_topic(&to, false)?;
-        let (job, runtime) = self.pipeline(&from, &to, way, "")?;
+        let (job, runtime) =
+            self.pipeline(&from, &to, way, "metadata = { timestamp = \"appended\" }")?;
         let stop = job.stop();
         let progress = job.progress().swap_remove(0);
         let run = runtime.spawn(job.run());
