@@ -433,8 +433,9 @@ fn send_at(producer: &Sender, topic: &str, rate: f64, duration: Duration) -> any
     let mut sent = 0;
     while began.elapsed() < duration {
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
-        for row in sent..due.min(sent + 1_000) {
-            send(producer, topic, None, event(row).as_bytes())?;
+        let until = due.min(sent + 1_000);
+        while sent < until {
+            send(producer, topic, None, event(sent).as_bytes())?;
             sent += 1;
         }
         if sent >= due {
