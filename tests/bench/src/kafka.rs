@@ -250,9 +250,8 @@ impl Bench<'_> {
             type = "kafka"
             brokers = "{brokers}"
             topic = "{from}"
-            metadata = {{ timestamp = "appended" }}
             {extent}
-            fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)" }}
+            fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "int64" }}
             {operator}
             [sinks.out]
             type = "kafka"
@@ -352,7 +351,8 @@ impl Bench<'_> {
         let (from, to) = (format!("in-{number}"), format!("out-{number}"));
         self.broker.create_topic(&from, true)?;
         self.broker.create_topic(&to, false)?;
-        let (job, runtime) = self.pipeline(&from, &to, way, "")?;
+        let (job, runtime) =
+            self.pipeline(&from, &to, way, "metadata = { timestamp = \"appended\" }")?;
         let stop = job.stop();
         let progress = job.progress().swap_remove(0);
         let run = runtime.spawn(job.run());
@@ -433,11 +433,11 @@ fn send_at(producer: &Sender, topic: &str, rate: f64, duration: Duration) -> any
     let mut sent = 0;
     while began.elapsed() < duration {
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
-        let last = due.min(sent + 1_000);
-        for row in sent..last {
-            send(producer, topic, None, event(row).as_bytes())?;
+        let until = due.min(sent + 1_000);
+        while sent < until {
+            send(producer, topic, None, event(sent).as_bytes())?;
+            sent += 1;
         }
-        sent = last;
         if sent >= due {
             std::thread::sleep(Duration::from_millis(1));
         }
