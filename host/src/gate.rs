@@ -264,6 +264,7 @@ mod tests {
             seen,
             [
                 "Barrier(1)",
+                "Watermark(3)",
                 "Watermark(50)",
                 "Barrier(2)",
                 &format!("Watermark({END_OF_TIME})")

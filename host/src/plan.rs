@@ -460,6 +460,9 @@ pub struct AggregatePlan {
     pub allowed_lateness_ms: i64,
     /// Results of windows that are still open, this often in processing time.
     pub early_every_ms: Option<u64>,
+    /// How long the state of a running aggregate lives after its key's last row,
+    /// in event time.
+    pub ttl_ms: Option<i64>,
     /// Output is: key columns, window bounds where wanted, the plugin's output.
     pub bounds: Option<Bounds>,
     /// Somebody reads the late output.

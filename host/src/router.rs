@@ -219,7 +219,7 @@ mod tests {
         for tasks in [1, 2, 3, 7, 256] {
             for task in 0..tasks {
                 let owners = owned(task, tasks).map(|shard| owner(shard, tasks));
-                assert!(owned(task, tasks).len() > 0 && owners.into_iter().all(|o| o == task));
+                assert!(!owned(task, tasks).is_empty() && owners.into_iter().all(|o| o == task));
             }
             assert_eq!(owned(tasks - 1, tasks).end, SHARDS);
         }

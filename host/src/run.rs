@@ -565,7 +565,7 @@ impl DeadLetterWriter {
     async fn run(mut self, mut letters: mpsc::Receiver<Letters>) -> Result<(), RunError> {
         let mut file = None;
         // What is behind the checkpoint has to go even if no letter comes.
-        if self.kept.is_some() {
+        if self.kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
             self.open(&mut file).map_err(RunError::DeadLetters)?;
         }
         let mut ahead = Vec::new();

@@ -23,6 +23,7 @@
 //! look at the watermark, but for its end.
 
 mod accumulators;
+mod cold;
 mod count;
 mod cut;
 mod groups;
@@ -147,7 +148,7 @@ impl AggregateOperator {
                 (Windows::Counts(counts), TimeDomain::Event)
             }
             Window::Running => (
-                Windows::Running(Running::new(&accumulators)),
+                Windows::Running(Running::new(&accumulators, plan.ttl_ms)),
                 TimeDomain::Event,
             ),
         };
@@ -315,7 +316,8 @@ impl AggregateOperator {
             Windows::Sliding(sliding) => sliding.advance(accumulators, now_ms, out),
             Windows::Sessions(sessions) => sessions.advance(accumulators, now_ms, out),
             Windows::Counts(counts) if now_ms == END_OF_TIME => counts.end(accumulators, out),
-            Windows::Counts(_) | Windows::Running(_) => Ok(()),
+            Windows::Running(running) => running.advance(accumulators, now_ms),
+            Windows::Counts(_) => Ok(()),
         }
     }
 
@@ -382,7 +384,9 @@ impl Operator for AggregateOperator {
                 sessions.rows(accumulators, arrived, self.now_ms, out)?;
             }
             Windows::Counts(counts) => counts.rows(accumulators, arrived, out)?,
-            Windows::Running(running) => running.rows(accumulators, &arrived, out)?,
+            Windows::Running(running) => {
+                running.rows(accumulators, &arrived, self.now_ms, out)?;
+            }
         }
         self.arm_early();
         self.shrink();

@@ -195,6 +195,45 @@ fn late_rows_correct_a_window_while_lateness_is_allowed() {
 }
 
 #[test]
+fn a_running_aggregate_forgets_keys_that_have_had_no_row_for_long() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 1, 0),
+            event("a", 2, 10),
+            // The key's state is over 10 s after its row, and not at 10 s.
+            event("b", 4, 15),
+            event("a", 8, 20),
+            event("b", 16, 26),
+            event("a", 32, 25),
+            event("a", 64, 40),
+        ],
+    )]);
+    let operators = r#"
+        [operators.result]
+        plugin = "basics.stats"
+        input = "events"
+        key = "key"
+        window = "running"
+        ttl = "10s"
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "5s"),
+        operators,
+        &sink("out", "result"),
+    ]);
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    let of = |key: &str| -> Vec<i64> {
+        let rows = rows.iter().filter(|row| row["key"] == key);
+        let mut sums: Vec<i64> = rows.filter_map(|row| row["sum"].as_i64()).collect();
+        sums.sort_unstable();
+        sums
+    };
+    assert_eq!(of("a"), [1, 3, 11, 43, 64]);
+    assert_eq!(of("b"), [4, 16]);
+}
+
+#[test]
 fn windows_follow_windows() {
     let rows: Vec<Value> = (0..600)
         .map(|i| event(if i % 3 == 0 { "a" } else { "b" }, i, i))

@@ -76,7 +76,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 9] = [
+const PIPELINES: [Pipeline; 10] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -143,6 +143,18 @@ const PIPELINES: [Pipeline; 9] = [
             input = "events"
             key = "key"
             window = "running"
+            "#,
+    },
+    Pipeline {
+        name: "running, forgotten after a while",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = ["key", "letter"]
+            window = "running"
+            ttl = "3s"
             "#,
     },
     Pipeline {
@@ -278,7 +290,7 @@ fn outcome(pipeline: &Pipeline, topic: &MemoryTopic, dead_letters: &Path) -> Out
     }
     rows.sort_by_cached_key(ToString::to_string);
     let text = std::fs::read_to_string(dead_letters).unwrap_or_default();
-    let letters = text.lines().map(|line| serde_json::from_str(line));
+    let letters = text.lines().map(serde_json::from_str);
     let mut dead_letters: Vec<Value> = letters.collect::<Result<_, _>>().expect("whole letters");
     dead_letters.sort_by_cached_key(ToString::to_string);
     Outcome { rows, dead_letters }

@@ -79,7 +79,9 @@ fn report(name: &str, outcome: &Outcome) -> String {
     } else {
         "FAILED"
     };
-    let mut text = format!("{mark} {name}: {rows} rows, {compared} sinks compared, {runs} runs\n");
+    let sinks = if *compared == 1 { "sink" } else { "sinks" };
+    let mut text =
+        format!("{mark} {name}: {rows} rows, {compared} {sinks} compared, {runs} runs\n");
     for note in notes {
         text += &format!("  {note}\n");
     }

@@ -26,6 +26,7 @@ pub struct Operator {
     pub window: Option<Spanned<Window>>,
     pub allowed_lateness_ms: Option<Setting<i64>>,
     pub early_every_ms: Option<Setting<i64>>,
+    pub ttl_ms: Option<Setting<i64>>,
     pub bounds: Option<Setting<BoundsChoice>>,
 }
 
@@ -100,6 +101,7 @@ pub(super) fn read(
     };
     let allowed_lateness_ms = duration("allowed_lateness", 0, mistakes);
     let early_every_ms = duration("early_every", 1, mistakes);
+    let ttl_ms = duration("ttl", 1, mistakes);
     let bounds = table.optional("bounds").and_then(|value| {
         Some(Setting {
             key: value.key_span(),
@@ -119,6 +121,7 @@ pub(super) fn read(
         window,
         allowed_lateness_ms,
         early_every_ms,
+        ttl_ms,
         bounds,
     })
 }

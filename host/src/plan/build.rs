@@ -250,6 +250,7 @@ impl<'a> Builder<'a> {
                     window: timing.window,
                     allowed_lateness_ms: timing.allowed_lateness_ms,
                     early_every_ms: timing.early_every_ms,
+                    ttl_ms: timing.ttl_ms,
                     bounds: timing.bounds.clone(),
                     late_wanted,
                 });

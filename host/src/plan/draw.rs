@@ -438,6 +438,9 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
             show_ms(aggregate.allowed_lateness_ms)
         ));
     }
+    if let Some(ms) = aggregate.ttl_ms {
+        when.push(format!("forgotten {} after a key's last row", show_ms(ms)));
+    }
     if let Some(ms) = aggregate.early_every_ms {
         when.push(format!("early results every {}", show_ms(ms as i64)));
     }

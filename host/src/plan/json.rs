@@ -180,6 +180,7 @@ fn aggregate_json(aggregate: &AggregatePlan) -> Json {
         "key": keys.map(|field| field.name.as_str()).collect::<Vec<_>>(),
         "window": window_json(aggregate.window),
         "allowed_lateness_ms": aggregate.allowed_lateness_ms,
+        "ttl_ms": aggregate.ttl_ms,
         "early_every_ms": aggregate.early_every_ms,
         "bounds": bounds.map(|bounds| json!({ "start": bounds.start, "end": bounds.end })),
     });

@@ -315,7 +315,7 @@ fn a_right_operator_passes_everywhere() {
     );
     let outcome = bench.run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-    assert_eq!((outcome.runs, outcome.rows, outcome.compared), (18, 12, 1));
+    assert_eq!((outcome.runs, outcome.rows, outcome.compared), (21, 12, 1));
     assert_eq!(outcome.notes, Vec::<String>::new());
 }
 
@@ -323,7 +323,7 @@ fn a_right_operator_passes_everywhere() {
 fn wrong_rows_fail_in_every_run() {
     let wrong = SUMS.replace("\"n\":17", "\"n\":18");
     let outcome = Bench::windowed("sum").expect("out", &wrong).run();
-    assert_eq!(outcome.failures.len(), 18);
+    assert_eq!(outcome.failures.len(), 21);
     let FailureKind::Rows { sink, difference } = &outcome.failures[0].kind else {
         panic!("{:?}", outcome.failures[0]);
     };
@@ -353,7 +353,7 @@ fn an_operator_that_depends_on_the_order_is_found_by_shuffling() {
     bench.write("tests/case/test.toml", "disorder = false\n");
     let outcome = bench.run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-    assert_eq!(outcome.runs, 9);
+    assert_eq!(outcome.runs, 12);
     assert!(
         outcome.notes[0].contains("disorder = false"),
         "{:?}",
@@ -395,7 +395,7 @@ fn running_windows_are_compared_in_the_given_order_alone() {
         .collect();
     let outcome = bench.expect("out", &rows).run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-    assert_eq!(outcome.runs, 9);
+    assert_eq!(outcome.runs, 12);
     assert_eq!(
         outcome.notes[0],
         "rows are not shuffled for out: running and count windows see their order"
@@ -418,7 +418,7 @@ fn partitions_and_csv_stand_for_a_source() {
     );
     let outcome = bench.run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
-    assert_eq!((outcome.runs, outcome.rows), (18, 9));
+    assert_eq!((outcome.runs, outcome.rows), (21, 9));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
 //! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh), number of states, states |
 //! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
-//! | running | state |
+//! | running | event time of the newest row i64, state |
 //!
 //! Panes and sessions follow one another to the row's end.
 

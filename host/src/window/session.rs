@@ -13,10 +13,9 @@
 //! reach it correct it: the result is put out again, and supersedes the results
 //! of the same key that its span overlaps.
 
-use std::collections::BTreeSet;
-
 use super::LoadError;
 use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
+use super::cold::Cold;
 use super::groups::{Groups, NO_SLOT};
 use super::rows::{EARLY, FIRED, FRESH, Reader, write_i64, write_length, write_state};
 use super::time::Span;
@@ -45,13 +44,6 @@ pub(super) struct Sessions {
     journal: Journal,
     tracker: Tracker,
     cold: Cold,
-}
-
-/// Keys that the storage has and that are not here: when to look at them again,
-/// roughly.
-#[derive(Debug, Default)]
-struct Cold {
-    due: BTreeSet<i64>,
 }
 
 #[derive(Debug)]
@@ -132,7 +124,7 @@ impl Sessions {
             groups: Groups::default(),
             journal: Journal::default(),
             tracker: Tracker::default(),
-            cold: Cold::default(),
+            cold: Cold::new(gap_ms),
         }
     }
 
@@ -155,7 +147,7 @@ impl Sessions {
         for (_, _, row) in chunk.rows() {
             let entry = Entry::read(row, &mut Vec::new());
             let entry = entry.map_err(|error| accumulators.broken(&error))?;
-            self.cold.add(&entry, self.gap_ms, self.lateness_ms);
+            self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
         }
         Ok(())
     }
@@ -168,7 +160,7 @@ impl Sessions {
                 self.tracker.spare(id);
                 continue;
             }
-            self.cold.add(entry, self.gap_ms, self.lateness_ms);
+            self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
             for session in std::mem::take(entry).sessions {
                 for slot in session.states() {
                     accumulators.release(slot);
@@ -208,7 +200,7 @@ impl Sessions {
         };
         let layout = accumulators.layout().clone();
         // It is counted anew on the way.
-        self.cold = Cold::default();
+        self.cold.clear();
         let loaded = shelf.load(|mut chunk| {
             let is_here = |key: &[u8]| matches!(self.keys.find_row(&layout, key), Ok(Some(_)));
             chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
@@ -218,7 +210,7 @@ impl Sessions {
                 let entry = entry.map_err(|error| accumulators.broken(&error))?;
                 let is_due = entry.next_ms(self.gap_ms, self.lateness_ms) <= watermark_ms;
                 if !is_due {
-                    self.cold.add(&entry, self.gap_ms, self.lateness_ms);
+                    self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
                 }
                 due.push(is_due);
             }
@@ -337,8 +329,7 @@ impl Sessions {
 
     /// A time before which nothing fires.
     pub fn next_end(&self) -> Option<i64> {
-        let cold = self.cold.due.first().copied();
-        self.timers.next().into_iter().chain(cold).min()
+        self.timers.next().into_iter().chain(self.cold.next()).min()
     }
 
     pub fn has_early(&self) -> bool {
@@ -658,23 +649,6 @@ impl Default for Entry {
             due_ms: NEVER,
             early: false,
         }
-    }
-}
-
-impl Cold {
-    fn is_empty(&self) -> bool {
-        self.due.is_empty()
-    }
-
-    fn is_due(&self, watermark_ms: i64) -> bool {
-        self.due.first().is_some_and(|&due| due <= watermark_ms)
-    }
-
-    /// Looked for in steps of a part of the gap: each look reads all of them.
-    fn add(&mut self, entry: &Entry, gap_ms: i64, lateness_ms: i64) {
-        let step_ms = (gap_ms / 4).max(1);
-        let due_ms = entry.next_ms(gap_ms, lateness_ms).div_euclid(step_ms) * step_ms;
-        self.due.insert(due_ms);
     }
 }
 

@@ -589,14 +589,12 @@ impl Sliding {
         let mut gone = Vec::new();
         for id in ids.drain(..) {
             let entry = self.held.entry(id);
-            match entry.leaves.as_slice().first() {
-                Some(leaf) if leaf.pane == pane => {
-                    accumulators.release(leaf.slot);
-                    entry.leaves.remove(0);
-                }
-                // The key was given up since.
-                _ => continue,
-            }
+            // Not there: the key was given up since.
+            let Ok(at) = entry.leaves.find(pane) else {
+                continue;
+            };
+            accumulators.release(entry.leaves.as_slice()[at].slot);
+            entry.leaves.remove(at);
             if let Some(tree) = &mut entry.tree {
                 tree.forget_leaf();
             }

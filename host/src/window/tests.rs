@@ -135,6 +135,7 @@ impl Setup {
             window: self.window,
             allowed_lateness_ms: self.allowed_lateness_ms,
             early_every_ms: self.early_every_ms,
+            ttl_ms: None,
             bounds: self.bounds.then(|| Bounds {
                 start: "start".to_owned(),
                 end: "end".to_owned(),

@@ -154,6 +154,9 @@ impl Tracker {
         self.frozen_at = Some(shelf.budget.writes());
         let flags = &mut self.flags;
         let mut changed = std::mem::take(&mut self.changed);
+        // In the order in which keys and states lie in memory: in the order in
+        // which they have changed, each would be fetched by itself.
+        changed.sort_unstable();
         changed.retain(|&id| {
             let flags = &mut flags[id as usize];
             std::mem::replace(flags, *flags & !CHANGED) & CHANGED != 0

@@ -95,8 +95,8 @@ fn collect_interrupted<const N: usize>(
         plan.parallelism = parallelism;
         plan.state = Some(StatePlan {
             backend: StateBackend::Memory,
-            memory_bytes_max: 64 << 10,
-            interval_ms: 10,
+            memory_bytes_max: 2 << 20,
+            interval_ms: 20,
             keep: 2,
             delivery: Delivery::ExactlyOnce,
         });

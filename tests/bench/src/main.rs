@@ -1,9 +1,12 @@
 //! What the host costs: four jobs on generated cart events, from a JSON lines
 //! file and from memory, written by hand, with native operators and with Wasm
-//! ones. Each measurement is a process of its own, pinned to its cores.
+//! ones. Each measurement is a process of its own, pinned to its cores. And what
+//! it costs that nothing gets lost: [`state`] and [`kafka`].
 
 mod handwritten;
+mod kafka;
 mod native;
+mod state;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -41,11 +44,11 @@ struct Arguments {
     repeats: usize,
     /// Only these cases
     #[arg(long = "case", value_enum)]
-    cases: Vec<Case>,
-    /// Only these inputs
+    cases: Vec<AnyCase>,
+    /// Only these inputs, of cases that have several
     #[arg(long = "input", value_enum)]
     inputs: Vec<Input>,
-    /// Only these variants
+    /// Only these variants, of the same
     #[arg(long = "variant", value_enum)]
     variants: Vec<Variant>,
     /// Where input and results are kept
@@ -57,6 +60,41 @@ struct Arguments {
     /// Measure this one thing in this process and print its seconds
     #[arg(long, hide = true)]
     cores: Option<usize>,
+    /// Be the process that a case of `state` measures
+    #[arg(long, hide = true)]
+    subject: Option<String>,
+}
+
+/// What `--case` may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnyCase {
+    Host(Case),
+    State(state::Case),
+    Kafka(kafka::Case),
+}
+
+impl ValueEnum for AnyCase {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            AnyCase::Host(Case::Stateless),
+            AnyCase::Host(Case::Tumbling),
+            AnyCase::Host(Case::SlidingTop10),
+            AnyCase::Host(Case::Sessions),
+            AnyCase::State(state::Case::CheckpointCost),
+            AnyCase::State(state::Case::Recovery),
+            AnyCase::State(state::Case::LargerThanMemory),
+            AnyCase::Kafka(kafka::Case::KafkaCopy),
+            AnyCase::Kafka(kafka::Case::KafkaLatency),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            AnyCase::Host(case) => case.to_possible_value(),
+            AnyCase::State(case) => case.to_possible_value(),
+            AnyCase::Kafka(case) => case.to_possible_value(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -101,19 +139,58 @@ struct Measurement {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    match arguments.cores {
-        Some(cores) => measure_here(&arguments, cores),
-        None => measure_all(&arguments),
+    match (&arguments.subject, arguments.cores) {
+        (Some(subject), _) => state::be(&arguments, subject),
+        (None, Some(cores)) => measure_here(&arguments, cores),
+        (None, None) => measure_all(&arguments),
     }
 }
 
 fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
     fs::create_dir_all(&arguments.folder)
         .with_context(|| format!("making {}", arguments.folder.display()))?;
+    let cases = chosen(&arguments.cases);
+    let measurements = measure_host(arguments, &cases)?;
+    let mut results = measurements
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<Vec<_>, _>>()?;
+    let of_state = cases.iter().filter_map(|case| match case {
+        AnyCase::State(case) => Some(*case),
+        _ => None,
+    });
+    for case in of_state {
+        results.extend(state::measure(arguments, case)?);
+    }
+    let of_kafka = cases.iter().filter_map(|case| match case {
+        AnyCase::Kafka(case) => Some(*case),
+        _ => None,
+    });
+    results.extend(kafka::measure(arguments, &of_kafka.collect::<Vec<_>>())?);
+    let path = arguments.folder.join("results.json");
+    fs::write(&path, serde_json::to_string_pretty(&results)?)?;
+    if !measurements.is_empty() {
+        println!("{}", table(&measurements)?);
+    }
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn measure_host(arguments: &Arguments, cases: &[AnyCase]) -> anyhow::Result<Vec<Measurement>> {
+    let cases: Vec<Case> = cases
+        .iter()
+        .filter_map(|case| match case {
+            AnyCase::Host(case) => Some(*case),
+            _ => None,
+        })
+        .collect();
+    if cases.is_empty() {
+        return Ok(Vec::new());
+    }
     write_events(arguments)?;
     let all_cores = std::thread::available_parallelism()?.get();
     let mut measurements: Vec<Measurement> = Vec::new();
-    for case in chosen(&arguments.cases) {
+    for case in cases {
         for input in chosen(&arguments.inputs) {
             let mut wanted = Vec::new();
             for variant in chosen(&arguments.variants) {
@@ -149,11 +226,7 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
     }
-    let path = arguments.folder.join("results.json");
-    fs::write(&path, serde_json::to_string_pretty(&measurements)?)?;
-    println!("{}", table(&measurements)?);
-    println!("written to {}", path.display());
-    Ok(())
+    Ok(measurements)
 }
 
 /// One measurement in a process of its own.
@@ -200,7 +273,7 @@ fn measure(
 }
 
 fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
-    let ([case], [input], [variant]) =
+    let ([AnyCase::Host(case)], [input], [variant]) =
         (&*arguments.cases, &*arguments.inputs, &*arguments.variants)
     else {
         anyhow::bail!("--cores measures one case, input and variant");

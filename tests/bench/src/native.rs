@@ -85,6 +85,8 @@ enum Operator {
     ItemCounts,
     Top,
     Session,
+    /// Keeps the last text: a state as large as one likes.
+    Blob,
 }
 
 const SESSION_COUNTS: [&str; 6] = [
@@ -98,13 +100,14 @@ const SESSION_COUNTS: [&str; 6] = [
 const BEST: usize = 10;
 
 impl Operator {
-    const ALL: [Operator; 6] = [
+    const ALL: [Operator; 7] = [
         Operator::Changes,
         Operator::Adds,
         Operator::Added,
         Operator::ItemCounts,
         Operator::Top,
         Operator::Session,
+        Operator::Blob,
     ];
 
     fn info(self) -> OperatorInfo {
@@ -153,6 +156,13 @@ impl Operator {
                 vec![text("action"), integer("quantity")],
                 SESSION_COUNTS.map(integer).to_vec(),
                 SESSION_COUNTS.map(integer).to_vec(),
+            ),
+            Operator::Blob => (
+                "blob",
+                Kind::Aggregate,
+                vec![text("blob")],
+                vec![text("blob")],
+                vec![text("blob")],
             ),
         };
         OperatorInfo {
@@ -243,6 +253,16 @@ impl Logic for Operator {
                     columns[5][group] += quantities[row];
                 }
                 columns.into_iter().map(column).collect()
+            }
+            Operator::Blob => {
+                let known = states.existing.columns[0].as_string::<i32>();
+                let mut blobs: Vec<&str> = known.iter().map(Option::unwrap_or_default).collect();
+                blobs.resize(states.groups, "");
+                let column = input.columns[0].as_string::<i32>();
+                for (row, &group) in groups.iter().enumerate() {
+                    blobs[group as usize] = column.value(row);
+                }
+                vec![Arc::new(StringArray::from_iter_values(blobs)) as ArrayRef]
             }
             Operator::Changes | Operator::Adds => unreachable!("a transform folds nothing"),
         };

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{ago, size};
 use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SinkSnapshot};
+use crate::element::END_OF_TIME;
 
 pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
     let mut text = format!("checkpoint {} of {}", manifest.id, manifest.pipeline);
@@ -76,7 +77,11 @@ fn show_aggregate(aggregate: &AggregateManifest, text: &mut String) {
     let _ = writeln!(text, "  state {}", fields(&aggregate.state));
     let _ = writeln!(text, "  {}", aggregate.window);
     if let Some(ms) = aggregate.time_ms {
-        let _ = writeln!(text, "  watermark {}", time(ms));
+        let at = match ms {
+            END_OF_TIME => "at the end of time".to_owned(),
+            ms => time(ms),
+        };
+        let _ = writeln!(text, "  watermark {at}");
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) struct Timing {
     pub window: Window,
     pub allowed_lateness_ms: i64,
     pub early_every_ms: Option<u64>,
+    pub ttl_ms: Option<i64>,
     pub bounds: Option<Bounds>,
     /// Where the bounds are named, or the window that they are of.
     pub bounds_place: Span,
@@ -54,6 +55,7 @@ impl Builder<'_> {
             window: *window.get_ref(),
             allowed_lateness_ms: operator.allowed_lateness_ms.as_ref().map_or(0, |s| s.value),
             early_every_ms: operator.early_every_ms.as_ref().map(|s| s.value as u64),
+            ttl_ms: operator.ttl_ms.as_ref().map(|s| s.value),
             bounds: None,
             bounds_place: place.clone(),
         };
@@ -82,6 +84,14 @@ impl Builder<'_> {
         }
         if let Some(setting) = operator.bounds.as_ref().filter(|_| !has_bounds) {
             refused.push((&setting.key, "bounds", "it has no window to have bounds"));
+        }
+        let ttl = operator.ttl_ms.as_ref();
+        if let Some(setting) = ttl.filter(|_| timing.window != Window::Running) {
+            refused.push((
+                &setting.key,
+                "ttl",
+                "its states live as long as its windows",
+            ));
         }
         let good = refused.is_empty();
         for (key, setting, reason) in refused {
@@ -124,6 +134,7 @@ impl Builder<'_> {
                 "early_every",
                 operator.early_every_ms.as_ref().map(|s| s.key.clone()),
             ),
+            ("ttl", operator.ttl_ms.as_ref().map(|s| s.key.clone())),
             ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
         ];
         let given: Vec<(&str, Span)> = settings

@@ -238,6 +238,7 @@ fn the_plan_for_programs() {
           "parameters": {},
           "role": "aggregate",
           "tasks": 2,
+          "ttl_ms": null,
           "window": {
             "tumbling": {
               "size_ms": 60000,

@@ -249,7 +249,8 @@ impl Drop for Files<'_> {
 
 /// A row's change; without a value it is deleted.
 struct Row<'a> {
-    /// The key's first bytes: most comparisons end there.
+    /// The key's first bytes behind those that all keys have: most comparisons
+    /// end there.
     start: u128,
     key: &'a [u8],
     value: Option<&'a [u8]>,
@@ -260,12 +261,14 @@ fn sorted(changes: &[Changes]) -> Vec<Row<'_>> {
         .iter()
         .map(|changes| changes.puts().len() + changes.deletes().len());
     let mut rows = Vec::with_capacity(count.sum());
+    // Which operator's they are, and often of which pane, is the same for all.
+    let common = common_prefix(changes);
     for changes in changes {
-        rows.extend(changes.deletes().map(|key| Row::new(key, None)));
+        rows.extend(changes.deletes().map(|key| Row::new(key, common, None)));
         rows.extend(
             changes
                 .puts()
-                .map(|(key, value)| Row::new(key, Some(value))),
+                .map(|(key, value)| Row::new(key, common, Some(value))),
         );
     }
     rows.sort_by(|one, other| {
@@ -276,11 +279,27 @@ fn sorted(changes: &[Changes]) -> Vec<Row<'_>> {
     rows
 }
 
+/// With how many same bytes all keys begin.
+fn common_prefix(changes: &[Changes]) -> usize {
+    let keys = || {
+        changes.iter().flat_map(|changes| {
+            let puts = changes.puts().map(|(key, _)| key);
+            changes.deletes().chain(puts)
+        })
+    };
+    let Some(first) = keys().next() else { return 0 };
+    keys().fold(first.len(), |common, key| {
+        let pairs = first[..common].iter().zip(key);
+        pairs.take_while(|(one, other)| one == other).count()
+    })
+}
+
 impl<'a> Row<'a> {
-    fn new(key: &'a [u8], value: Option<&'a [u8]>) -> Self {
+    fn new(key: &'a [u8], common: usize, value: Option<&'a [u8]>) -> Self {
+        let rest = &key[common..];
         let mut start = [0; 16];
-        let length = key.len().min(16);
-        start[..length].copy_from_slice(&key[..length]);
+        let length = rest.len().min(16);
+        start[..length].copy_from_slice(&rest[..length]);
         Row {
             start: u128::from_be_bytes(start),
             key,

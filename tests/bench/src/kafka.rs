@@ -1,0 +1,590 @@
+//! What committing to Kafka costs: a pipeline that copies a topic, beside loops
+//! that do it with librdkafka alone, and how long a row is on its way. The
+//! broker is a real one, on the same cores as everything else.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use serde_json::json;
+use sluicebox::clock::{Clock, SystemClock};
+use sluicebox::plugin::PluginLoader;
+use sluicebox::run::{Durable, Job};
+
+use crate::state::{brief, extend, scratch};
+use crate::{Arguments, BATCH_ROWS, plan};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Case {
+    KafkaCopy,
+    KafkaLatency,
+}
+
+/// Of each topic.
+const PARTITIONS: i32 = 2;
+/// How many rows are copied.
+const COPY_ROWS: u64 = 1_000_000;
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// What a bare loop commits after, as the pipeline does.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+pub fn measure(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<Vec<serde_json::Value>> {
+    if cases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = scratch(arguments)?;
+    let broker = match Broker::start(&folder.path().join("broker")) {
+        Ok(broker) => broker,
+        Err(why) => {
+            println!("kafka_copy and kafka_latency: skipped, for want of a broker: {why}");
+            return Ok(Vec::new());
+        }
+    };
+    let mut bench = Bench {
+        arguments,
+        folder: folder.path(),
+        broker,
+        pipelines: 0,
+    };
+    let mut results = Vec::new();
+    if cases.contains(&Case::KafkaCopy) {
+        results.extend(bench.copy()?);
+    }
+    if cases.contains(&Case::KafkaLatency) {
+        results.extend(bench.latency()?);
+    }
+    Ok(results)
+}
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    folder: &'a Path,
+    broker: Broker,
+    /// So far, each with a name of its own.
+    pipelines: usize,
+}
+
+/// How a pipeline copies.
+#[derive(Clone, Copy)]
+struct Way {
+    variant: &'static str,
+    delivery: &'static str,
+    interval_ms: u64,
+    /// Rows go through a Wasm filter that keeps them all.
+    is_filtered: bool,
+}
+
+impl Bench<'_> {
+    fn copy(&mut self) -> anyhow::Result<Vec<serde_json::Value>> {
+        self.broker.create_topic("copy-in", false)?;
+        self.fill("copy-in", COPY_ROWS)?;
+        let way = |variant, delivery, is_filtered| Way {
+            variant,
+            delivery,
+            interval_ms: COMMIT_EVERY.as_millis() as u64,
+            is_filtered,
+        };
+        let ways = [
+            way("exactly_once", "exactly_once", false),
+            way("exactly_once_filter", "exactly_once", true),
+            way("at_least_once", "at_least_once", false),
+        ];
+        // By variant, in rounds.
+        let mut runs: Vec<(&str, Vec<f64>)> = Vec::new();
+        let mut note = |variant, seconds| {
+            let known = runs.iter_mut().find(|(known, _)| *known == variant);
+            match known {
+                Some((_, all)) => all.push(seconds),
+                None => runs.push((variant, vec![seconds])),
+            }
+        };
+        for round in 0..2 {
+            for (variant, is_transactional) in [("bare", false), ("bare_transactional", true)] {
+                let out = format!("copy-{variant}-{round}");
+                self.broker.create_topic(&out, false)?;
+                note(variant, self.bare_copy("copy-in", &out, is_transactional)?);
+                self.expect_rows(&out)?;
+            }
+            for way in ways {
+                let out = format!("copy-{}-{round}", way.variant);
+                self.broker.create_topic(&out, false)?;
+                note(way.variant, self.pipeline_copy("copy-in", &out, way)?);
+                self.expect_rows(&out)?;
+            }
+        }
+        let best = |seconds: &[f64]| seconds.iter().copied().fold(f64::MAX, f64::min);
+        let limit = |name: &str| {
+            let of_name = runs.iter().find(|(known, _)| *known == name);
+            of_name.map_or(f64::NAN, |(_, seconds)| COPY_ROWS as f64 / best(seconds))
+        };
+        let mut results = Vec::new();
+        for (variant, seconds) in &runs {
+            let seconds = best(seconds);
+            let rate = COPY_ROWS as f64 / seconds;
+            let result = json!({
+                "case": "kafka_copy",
+                "variant": variant,
+                "cores": std::thread::available_parallelism()?.get(),
+                "rows": COPY_ROWS,
+                "seconds": seconds,
+                "rows_per_second": rate,
+                "of_bare": rate / limit("bare"),
+                "of_bare_transactional": rate / limit("bare_transactional"),
+            });
+            eprintln!("kafka_copy {variant}: {}", brief(&result));
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// JSON rows as of the cart, all of them additions.
+    fn fill(&self, topic: &str, rows: u64) -> anyhow::Result<()> {
+        let producer = self.broker.producer(&[("linger.ms", "20")])?;
+        for row in 0..rows {
+            send(&producer, topic, None, event(row).as_bytes())?;
+        }
+        flush(&producer)
+    }
+
+    /// Seconds from the first row read to the last one committed.
+    fn bare_copy(&self, from: &str, to: &str, is_transactional: bool) -> anyhow::Result<f64> {
+        let consumer = self.broker.consumer(from, Offset::Beginning)?;
+        let mut settings = vec![("linger.ms", "10"), ("enable.idempotence", "true")];
+        if is_transactional {
+            settings.push(("transactional.id", to));
+        }
+        let producer = self.broker.producer(&settings)?;
+        if is_transactional {
+            producer.init_transactions(ANSWER_MAX)?;
+            producer.begin_transaction()?;
+        }
+        let group = consumer.group_metadata().context("no group")?;
+        let mut began = None;
+        let mut committed = Instant::now();
+        let mut rows = 0;
+        while rows < COPY_ROWS {
+            let message = match consumer.poll(ANSWER_MAX) {
+                Some(Ok(message)) => message,
+                Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                Some(Err(error)) => return Err(error.into()),
+                None => bail!("the broker sends nothing"),
+            };
+            if began.is_none() {
+                began = Some(Instant::now());
+                committed = Instant::now();
+            }
+            send(
+                &producer,
+                to,
+                message.key(),
+                message.payload().unwrap_or_default(),
+            )?;
+            rows += 1;
+            if is_transactional && (committed.elapsed() >= COMMIT_EVERY || rows == COPY_ROWS) {
+                let position = consumer.position()?;
+                producer.send_offsets_to_transaction(&position, &group, ANSWER_MAX)?;
+                producer.commit_transaction(ANSWER_MAX)?;
+                producer.begin_transaction()?;
+                committed = Instant::now();
+            }
+        }
+        flush(&producer)?;
+        let began = began.context("there were no rows")?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// The same by a pipeline that ends where the topic does.
+    fn pipeline_copy(&mut self, from: &str, to: &str, way: Way) -> anyhow::Result<f64> {
+        let (job, runtime) = self.pipeline(from, to, way, "until = \"end\"")?;
+        let progress = job.progress().swap_remove(0);
+        let run = runtime.spawn(job.run());
+        while progress.snapshot().rows_in == 0 && !run.is_finished() {
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let began = Instant::now();
+        let summary = runtime.block_on(run)??;
+        let seconds = began.elapsed().as_secs_f64();
+        ensure!(summary.restarts == 0, "the pipeline failed on its way");
+        Ok(seconds)
+    }
+
+    fn pipeline(
+        &mut self,
+        from: &str,
+        to: &str,
+        way: Way,
+        extent: &str,
+    ) -> anyhow::Result<(Job, tokio::runtime::Runtime)> {
+        self.pipelines += 1;
+        let cores = std::thread::available_parallelism()?.get();
+        let last = if way.is_filtered { "adds" } else { "rows" };
+        let operator = match way.is_filtered {
+            true => "[operators.adds]\nplugin = \"cart.adds\"\ninput = \"rows\"",
+            false => "",
+        };
+        let text = format!(
+            r#"
+            name = "copy-{number}"
+            parallelism = {cores}
+            batch_rows = {BATCH_ROWS}
+            plugins.cart.path = {plugin:?}
+            [state]
+            path = {state:?}
+            [checkpoints]
+            interval = "{interval_ms}ms"
+            delivery = "{delivery}"
+            [restart]
+            strategy = "never"
+            [sources.rows]
+            type = "kafka"
+            brokers = "{brokers}"
+            topic = "{from}"
+            {extent}
+            fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "int64" }}
+            {operator}
+            [sinks.out]
+            type = "kafka"
+            brokers = "{brokers}"
+            topic = "{to}"
+            input = "{last}"
+            "#,
+            number = self.pipelines,
+            plugin = std::fs::canonicalize(&self.arguments.plugin)?,
+            state = self.folder.join(format!("pipeline-{}", self.pipelines)),
+            interval_ms = way.interval_ms,
+            delivery = way.delivery,
+            brokers = self.broker.address,
+        );
+        let plan = plan(&text, &PluginLoader::new()?)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores)
+            .enable_all()
+            .build()?;
+        let durable = runtime.block_on(async { Durable::open(&plan) })?;
+        let durable = durable.context("the pipeline has no checkpoints")?;
+        let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
+        Ok((job, runtime))
+    }
+
+    /// Every row was committed, once.
+    fn expect_rows(&self, topic: &str) -> anyhow::Result<()> {
+        let consumer = self.broker.consumer(topic, Offset::Beginning)?;
+        let mut rows = 0;
+        let mut ended = 0;
+        while ended < PARTITIONS {
+            match consumer.poll(ANSWER_MAX) {
+                Some(Ok(_)) => rows += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(error)) => return Err(error.into()),
+                None => bail!("the broker sends nothing"),
+            }
+        }
+        ensure!(rows == COPY_ROWS, "{topic} has {rows} rows");
+        Ok(())
+    }
+
+    fn latency(&mut self) -> anyhow::Result<Vec<serde_json::Value>> {
+        const LOAD_SECONDS: u64 = 3;
+        const SECONDS: u64 = 6;
+        let way = |variant, delivery, interval_ms| Way {
+            variant,
+            delivery,
+            interval_ms,
+            is_filtered: false,
+        };
+        // What gets through when rows come as fast as they can be sent, with
+        // the sender and the reader on the same cores.
+        let full = self.send_through(way("full", "exactly_once", 1_000), f64::MAX, LOAD_SECONDS)?;
+        let full_rate = full.read as f64 / full.seconds;
+        eprintln!(
+            "kafka_latency: full load is {:.3} M rows/s",
+            full_rate / 1e6
+        );
+        let ways = [
+            way("exactly_once_100ms", "exactly_once", 100),
+            way("exactly_once_1s", "exactly_once", 1_000),
+            way("at_least_once_1s", "at_least_once", 1_000),
+        ];
+        let mut results = Vec::new();
+        for way in ways {
+            let rate = full_rate / 2.0;
+            let mut through = self.send_through(way, rate, SECONDS)?;
+            let mut result = json!({
+                "case": "kafka_latency",
+                "variant": way.variant,
+                "cores": std::thread::available_parallelism()?.get(),
+                "interval_ms": way.interval_ms,
+                "rows": through.read,
+                "seconds": through.seconds,
+                "rows_per_second": through.read as f64 / through.seconds,
+                "full_rows_per_second": full_rate,
+            });
+            through.latencies_ms.sort_unstable();
+            let at = |part: f64| {
+                let last = through.latencies_ms.len().saturating_sub(1);
+                through.latencies_ms.get((last as f64 * part) as usize)
+            };
+            extend(
+                &mut result,
+                json!({ "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0) }),
+            );
+            eprintln!("kafka_latency {}: {}", way.variant, brief(&result));
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// Sends rows at a rate through a pipeline, and reads what it commits.
+    fn send_through(&mut self, way: Way, rate: f64, seconds: u64) -> anyhow::Result<Through> {
+        let number = self.pipelines;
+        let (from, to) = (format!("in-{number}"), format!("out-{number}"));
+        self.broker.create_topic(&from, true)?;
+        self.broker.create_topic(&to, false)?;
+        let (job, runtime) =
+            self.pipeline(&from, &to, way, "metadata = { timestamp = \"appended\" }")?;
+        let stop = job.stop();
+        let progress = job.progress().swap_remove(0);
+        let run = runtime.spawn(job.run());
+        let reader = self.broker.consumer(&to, Offset::Beginning)?;
+        let producer = self.broker.producer(&[("linger.ms", "1")])?;
+        // A row to see that all of them are there.
+        send(&producer, &from, None, event(0).as_bytes())?;
+        while !matches!(reader.poll(ANSWER_MAX), Some(Ok(_))) {
+            ensure!(!run.is_finished(), "the pipeline ended");
+        }
+        let is_over = AtomicBool::new(false);
+        let through = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| read(&reader, &is_over));
+            let sent = send_at(&producer, &from, rate, Duration::from_secs(seconds));
+            is_over.store(true, Ordering::SeqCst);
+            let read = reading.join();
+            sent?;
+            read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        ensure!(progress.snapshot().failed == 0, "rows were lost");
+        stop.ask();
+        runtime.block_on(run)??;
+        Ok(through)
+    }
+}
+
+/// What a reader saw while rows were sent.
+#[derive(Default)]
+struct Through {
+    read: u64,
+    seconds: f64,
+    /// From append to being read, without those of the first second.
+    latencies_ms: Vec<i64>,
+}
+
+fn read(reader: &BaseConsumer, is_over: &AtomicBool) -> anyhow::Result<Through> {
+    let began = Instant::now();
+    let mut through = Through::default();
+    while !is_over.load(Ordering::SeqCst) {
+        let message = match reader.poll(Duration::from_millis(20)) {
+            Some(Ok(message)) => message,
+            Some(Err(KafkaError::PartitionEOF(_))) | None => continue,
+            Some(Err(error)) => return Err(error.into()),
+        };
+        through.read += 1;
+        through.seconds = began.elapsed().as_secs_f64();
+        if through.seconds > 1.0 {
+            let appended = appended_ms(message.payload().unwrap_or_default());
+            let appended = appended.context("a row without its time")?;
+            let now = SystemClock.now_ms().rem_euclid(DAY_MS);
+            // It may have become midnight meanwhile.
+            through
+                .latencies_ms
+                .push((now - appended).rem_euclid(DAY_MS));
+        }
+    }
+    Ok(through)
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The time of day of the row's `appended`: `2026-01-31T12:34:56.789Z`.
+fn appended_ms(payload: &[u8]) -> Option<i64> {
+    const FIELD: &[u8] = b"\"appended\":\"";
+    let start = memchr::memmem::find(payload, FIELD)? + FIELD.len();
+    let text = std::str::from_utf8(&payload[start..]).ok()?;
+    let time = text.split_once('T')?.1.split_once('Z')?.0;
+    let (time, millis) = time.split_once('.').unwrap_or((time, "0"));
+    let mut seconds = 0;
+    for part in time.split(':') {
+        seconds = seconds * 60 + part.parse::<i64>().ok()?;
+    }
+    Some(seconds * 1000 + millis.parse::<i64>().ok()?)
+}
+
+fn send_at(producer: &Sender, topic: &str, rate: f64, duration: Duration) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < duration {
+        let due = (began.elapsed().as_secs_f64() * rate) as u64;
+        let until = due.min(sent + 1_000);
+        while sent < until {
+            send(producer, topic, None, event(sent).as_bytes())?;
+            sent += 1;
+        }
+        if sent >= due {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    flush(producer)
+}
+
+fn event(row: u64) -> String {
+    format!(
+        "{{\"user_id\":\"user-{:06}\",\"item_id\":\"item-{:05}\",\"action\":\"add\",\
+         \"quantity\":{},\"ts\":{}}}",
+        row.wrapping_mul(7_919) % 100_000,
+        row.wrapping_mul(104_729) % 20_000,
+        row % 9 + 1,
+        crate::START_MS as u64 + row,
+    )
+}
+
+type Sender = ThreadedProducer<DefaultProducerContext>;
+
+fn send(producer: &Sender, topic: &str, key: Option<&[u8]>, payload: &[u8]) -> anyhow::Result<()> {
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(payload);
+    record.key = key;
+    while let Err((error, refused)) = producer.send(record) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        record = refused;
+    }
+    Ok(())
+}
+
+/// The crate's own sleeps while messages arrive.
+fn flush(producer: &Sender) -> anyhow::Result<()> {
+    let until = Instant::now() + ANSWER_MAX;
+    while producer.in_flight_count() > 0 {
+        ensure!(Instant::now() < until, "rows do not arrive");
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(())
+}
+
+/// A broker of this process.
+struct Broker {
+    address: String,
+    folder: std::path::PathBuf,
+}
+
+impl Broker {
+    fn start(folder: &Path) -> Result<Broker, String> {
+        let folder = folder.to_owned();
+        let owner = std::process::id().to_string();
+        let address = script(&["start", &folder.to_string_lossy(), &owner])?;
+        Ok(Broker { address, folder })
+    }
+
+    fn settings(&self) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.address);
+        settings
+    }
+
+    /// As the host's own, so that a difference is not one of settings.
+    fn producer(&self, more: &[(&str, &str)]) -> anyhow::Result<Sender> {
+        let mut settings = self.settings();
+        settings
+            .set("queue.buffering.max.messages", "500000")
+            .set("queue.buffering.max.kbytes", "131072")
+            .set("batch.num.messages", "100000")
+            .set("delivery.report.only.error", "true");
+        for (name, value) in more {
+            settings.set(*name, *value);
+        }
+        Ok(settings.create()?)
+    }
+
+    /// Reads all partitions, of transactions what is committed.
+    fn consumer(&self, topic: &str, from: Offset) -> anyhow::Result<BaseConsumer> {
+        let consumer: BaseConsumer = self
+            .settings()
+            .set("group.id", format!("bench-{topic}"))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", "32768")
+            .set("fetch.queue.backoff.ms", "5")
+            .create()?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            assignment.add_partition_offset(topic, partition, from)?;
+        }
+        consumer.assign(&assignment)?;
+        Ok(consumer)
+    }
+
+    fn create_topic(&self, name: &str, is_stamped: bool) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.settings().create()?;
+        let mut topic = NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1));
+        if is_stamped {
+            topic = topic.set("message.timestamp.type", "LogAppendTime");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let options = AdminOptions::new();
+        for created in runtime.block_on(admin.create_topics(&[topic], &options))? {
+            if let Err((name, code)) = created {
+                bail!("topic {name} cannot be created: {code}");
+            }
+        }
+        // The broker answers before it is ready to be written to.
+        let until = Instant::now() + ANSWER_MAX;
+        loop {
+            let metadata = admin.inner().fetch_metadata(Some(name), ANSWER_MAX)?;
+            let partitions = metadata
+                .topics()
+                .iter()
+                .flat_map(|topic| topic.partitions());
+            let led = partitions.filter(|p| p.error().is_none() && p.leader() >= 0);
+            if led.count() == PARTITIONS as usize {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "topic {name} has no leader");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Err(why) = script(&["kill", &self.folder.to_string_lossy()]) {
+            eprintln!("the broker could not be ended: {why}");
+        }
+    }
+}
+
+/// What the script prints.
+fn script(arguments: &[&str]) -> Result<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kafka/broker.sh");
+    let output = Command::new(script)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
