@@ -206,14 +206,15 @@ impl Sliding {
             };
             accumulators.emit(results, out)?;
             self.held.replanted.retain(|id| !ids.contains(id));
+            self.tracker.let_go(&ids);
             self.give_up(accumulators, ids);
             Ok::<_, LoadError>(true)
         });
         loaded.map_err(|error| accumulators.load_failed(error))
     }
 
-    /// Leaves out the keys whose last pane nothing can correct any more, and has
-    /// their rows deleted.
+    /// Leaves out the keys that are in no window from this one on and that nothing
+    /// can correct any more, and has their rows deleted.
     fn drop_past(
         &mut self,
         accumulators: &Accumulators,
@@ -227,7 +228,7 @@ impl Sliding {
             let is_past = |leaf: &Leaf| {
                 self.cut
                     .is_late(self.cut.last_window(leaf.pane), watermark_ms)
-                    && self.cut.last_window(leaf.pane) <= self.closed
+                    && self.cut.last_window(leaf.pane) < self.closed
             };
             past.push(leaves.iter().all(is_past));
         }

@@ -84,6 +84,13 @@ impl Tracker {
         victims
     }
 
+    /// These keys are given up, which the storage has as they are.
+    pub fn let_go(&mut self, ids: &[u32]) {
+        for &id in ids {
+            self.flags[id as usize] = 0;
+        }
+    }
+
     /// A victim is not given up.
     pub fn spare(&mut self, id: u32) {
         self.flags[id as usize] = STORED;
