@@ -62,7 +62,7 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
     );
 
     let tested = sluicebox(&["test"], &folder);
-    assert_contains(&tested, &["ok     first", "18 runs", "1 passed, 0 failed"]);
+    assert_contains(&tested, &["ok     first", "21 runs", "1 passed, 0 failed"]);
 
     let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
     assert_contains(&shown, &["cellar", "roof", "51.8"]);
