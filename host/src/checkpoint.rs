@@ -19,6 +19,8 @@ pub mod checksum;
 pub mod storage;
 // What makes rows and progress visible at once.
 pub mod transaction;
+// Checkpoints that are kept under a name.
+pub mod savepoint;
 // Copies of checkpoints in an object store.
 pub mod remote;
 // Crashes on purpose.

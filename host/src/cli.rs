@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::plan::{self, Plan};
@@ -51,7 +54,7 @@ enum Command {
         #[arg(default_value = ".")]
         path: PathBuf,
     },
-    /// List, show, verify and drop a pipeline's checkpoints
+    /// List, show, verify, save and drop a pipeline's checkpoints
     #[command(subcommand)]
     Checkpoints(checkpoints::CheckpointsCommand),
     /// Test a pipeline: input rows, and the rows expected of them
@@ -197,13 +200,22 @@ fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
     print(&format!("{text}\n"))
 }
 
-/// Plugins and the host log to stderr, at `SLUICEBOX_LOG` (default `info`).
+/// Plugins and the host log to stderr, at `SLUICEBOX_LOG`: a level, or levels by
+/// module (`info,sluicebox::run=debug`). Default `info`.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICEBOX_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
+    let levels: Result<Targets, _> = wanted.parse();
+    let is_wrong = levels.is_err();
+    let levels = levels.ok().filter(|_| !wanted.is_empty());
+    let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(status::LogWriter)
         .with_target(false)
-        .init();
+        .with_filter(levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)));
+    tracing_subscriber::registry().with(to_stderr).init();
+    if is_wrong {
+        tracing::warn!(
+            "SLUICEBOX_LOG is {wanted:?}, which names no level: take one of error, warn, info, \
+             debug and trace"
+        );
+    }
 }

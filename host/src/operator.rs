@@ -21,6 +21,11 @@ pub trait Operator: Send {
     /// operator that has no state.
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError>;
 
+    /// No more should come before a checkpoint is done that is under way.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// When the operator next wants [`Operator::wake`], in ms of the clock.
     fn wake_at(&self) -> Option<i64>;
 

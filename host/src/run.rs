@@ -7,7 +7,7 @@ mod restore;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
+use crate::checkpoint::savepoint::Savepoints;
 use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::transaction::{Transaction, TransactionError};
@@ -50,6 +51,9 @@ pub struct Job {
     durable: Option<Durable>,
     offload: Offload,
     pressure: Arc<Notify>,
+    savepoints: Savepoints,
+    /// The checkpoint to start from, until the run has one of its own.
+    from: Arc<Mutex<Option<String>>>,
 }
 
 /// What a run did, when it has ended.
@@ -120,6 +124,7 @@ impl Job {
                 Arc::new(NodeProgress::new(&node.name, role, tasks))
             })
             .collect();
+        let pressure = Arc::<Notify>::default();
         Job {
             plan: Arc::new(plan),
             clock,
@@ -128,7 +133,9 @@ impl Job {
             stop: Stop::default(),
             durable: None,
             offload: Offload::default(),
-            pressure: Arc::default(),
+            savepoints: Savepoints::new(pressure.clone(), None),
+            pressure,
+            from: Arc::default(),
         }
     }
 
@@ -146,8 +153,26 @@ impl Job {
     /// Has checkpoints kept there, and goes on from the last one. The plan says
     /// how often.
     pub fn keeping(mut self, durable: Durable) -> Self {
+        self.savepoints = Savepoints::new(self.pressure(), durable.requests.clone());
         self.durable = Some(durable);
         self
+    }
+
+    /// Goes on from the checkpoint of this name or number, and not from the last
+    /// one. Files of rows are cut to where they were; what topics and folders
+    /// have got since comes again.
+    pub fn starting_from(self, checkpoint: &str) -> Self {
+        *self.from() = Some(checkpoint.to_owned());
+        self
+    }
+
+    fn from(&self) -> MutexGuard<'_, Option<String>> {
+        self.from.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes checkpoints under names that are kept.
+    pub fn savepoints(&self) -> Savepoints {
+        self.savepoints.clone()
     }
 
     /// Counters of the nodes, in the plan's order, readable while it runs.
@@ -164,6 +189,9 @@ impl Job {
     /// failed more often than the plan allows; then nothing of it goes on.
     pub async fn run(self) -> Result<Summary, RunError> {
         let started = Instant::now();
+        // Ends with the run.
+        let mut beside = JoinSet::new();
+        beside.spawn(self.savepoints().serve());
         let mut failures = restart::Failures::new(self.plan.restart);
         while let Err(error) = self.attempt().await {
             let Some(delay) = failures.add(&error).filter(|_| !self.stop.asked()) else {
@@ -275,7 +303,7 @@ impl Job {
                 clock: self.clock.clone(),
                 stop: self.stop.clone(),
                 budget,
-                pressure: self.pressure.clone(),
+                savepoints: self.savepoints(),
                 trigger,
                 reports: report_receiver,
                 committed,
@@ -289,9 +317,12 @@ impl Job {
                 is_fresh: start.is_fresh,
                 on_done: {
                     let durable = durable.clone();
+                    let from = self.from.clone();
                     Box::new(move |done| {
                         log_done(done);
-                        durable.copy(done.id, done.is_savepoint);
+                        // A restart goes on from this one.
+                        from.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        durable.copy(done.id, done.name.is_some());
                     })
                 },
             };
@@ -452,6 +483,7 @@ impl Job {
 fn log_done(done: &Done) {
     tracing::debug!(
         checkpoint = done.id,
+        name = done.name,
         bytes = done.bytes,
         milliseconds = done.took.as_millis() as u64,
         "checkpoint done"

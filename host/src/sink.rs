@@ -47,7 +47,9 @@ pub trait Sink: Send {
 
     /// The checkpoint is durable and, where the pipeline has a transaction,
     /// committed.
-    fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError>;
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Rows cannot be taken before the next [`Sink::committed`].
     fn is_full(&self) -> bool {

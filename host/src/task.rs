@@ -231,7 +231,15 @@ impl Task {
             Head::Source { reader, .. } => reader.hears_of_commits(),
             Head::Gate(_) => false,
         };
-        of_head || self.sinks().next().is_some()
+        of_head || self.sinks().next().is_some() || self.is_full()
+    }
+
+    /// Somebody here takes no more before a checkpoint is done.
+    fn is_full(&self) -> bool {
+        self.chain.iter().any(|link| match &link.work {
+            Work::Operator(operator) => operator.is_full(),
+            Work::Sink(sink) => sink.is_full(),
+        })
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), TaskError> {
@@ -282,7 +290,8 @@ impl Task {
         };
         let stop = self.context.stop.clone();
         let hears_of_commits = self.hears_of_commits();
-        let is_full = self.sinks().any(|sink| sink.is_full());
+        // The barrier itself has to pass.
+        let waits = self.is_full() && self.uncommitted().is_some();
         let trigger = self.checkpoints.clone();
         let commit = async {
             match &mut self.checkpoints {
@@ -297,7 +306,7 @@ impl Task {
             biased;
             id = commit => Ok(vec![Incoming::Committed(id)]),
             () = timer => Ok(vec![Incoming::Wake]),
-            incoming = self.head.next(&stop, trigger, dead_letters), if !is_full => incoming,
+            incoming = self.head.next(&stop, trigger, dead_letters), if !waits => incoming,
         }
     }
 

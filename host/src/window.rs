@@ -403,10 +403,18 @@ impl Operator for AggregateOperator {
             Windows::Counts(counts) => counts.freeze(accumulators, &mut changes)?,
             Windows::Running(running) => running.freeze(accumulators, &mut changes)?,
         }
+        if let Some(share) = &self.share {
+            changes.count_in(share.budget());
+        }
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
             changes,
         }))
+    }
+
+    fn is_full(&self) -> bool {
+        let share = self.share.as_ref();
+        share.is_some_and(|share| share.budget().is_full())
     }
 
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {

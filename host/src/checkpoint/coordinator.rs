@@ -2,17 +2,18 @@
 //! commit, and the word to the sinks that it is done.
 //!
 //! One checkpoint is under way at a time. The next one is due an interval after
-//! the last one began, at once when too much state has changed, and for the
-//! last time when all inputs have ended or a stop was asked for.
+//! the last one began, at once when too much state has changed or a savepoint
+//! was asked for, and for the last time when all inputs have ended or a stop was asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::crash::{self, Place};
 use super::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
+use super::savepoint::Savepoints;
 use super::snapshot::{
     Changes, CheckpointId, NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot,
 };
@@ -69,9 +70,10 @@ pub struct Coordinator {
     pub offload: Offload,
     pub clock: Arc<dyn Clock>,
     pub stop: Stop,
+    /// Says when a checkpoint is wanted before the interval is over.
     pub budget: Arc<Budget>,
-    /// Too much state has changed to wait for the interval.
-    pub pressure: Arc<Notify>,
+    /// Names to give to checkpoints.
+    pub savepoints: Savepoints,
     pub trigger: watch::Sender<Trigger>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
@@ -81,7 +83,8 @@ pub struct Coordinator {
     pub source_tasks: usize,
     /// The number of the next checkpoint.
     pub next: CheckpointId,
-    /// The run does not go on from a checkpoint, and makes one before any row.
+    /// The run begins with nothing, or with a checkpoint that was chosen, and
+    /// makes one of its own before any row.
     pub is_fresh: bool,
     pub on_done: Box<dyn Fn(&Done) + Send + Sync>,
 }
@@ -90,7 +93,8 @@ pub struct Coordinator {
 #[derive(Clone, Debug)]
 pub struct Done {
     pub id: CheckpointId,
-    pub is_savepoint: bool,
+    /// Of a savepoint.
+    pub name: Option<String>,
     pub bytes: u64,
     pub took: Duration,
 }
@@ -129,7 +133,7 @@ impl Coordinator {
                     biased;
                     () = self.stop.wait() => {}
                     () = tokio::time::sleep_until(began + self.interval) => {}
-                    () = self.pressure.notified() => {}
+                    () = self.budget.pressed() => {}
                     report = self.reports.recv() => match report {
                         Some(Report::Ended) => {
                             ended += 1;
@@ -166,6 +170,7 @@ impl Coordinator {
         crash::point(Place::BarrierAfter);
         let dead_letter_bytes = self.dead_letter_bytes(id).await?;
         let (mut manifest, changes) = self.assemble(id, snapshots);
+        manifest.name = self.savepoints.next();
         manifest.is_complete = is_complete;
         manifest.is_transactional = self.transaction.is_some();
         manifest.dead_letter_bytes = dead_letter_bytes;
@@ -194,9 +199,12 @@ impl Coordinator {
         self.committed.send_replace(id);
         crash::point(Place::DeliverAfter);
         self.prune(id).await;
+        if let Some(name) = &written.name {
+            self.savepoints.done(name);
+        }
         Ok(Done {
             id,
-            is_savepoint: written.name.is_some(),
+            name: written.name,
             bytes: written.bytes,
             took: began.elapsed(),
         })

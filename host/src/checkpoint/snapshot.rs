@@ -5,9 +5,12 @@
 //! [`storage`](super::storage), of which a task hands over those that have
 //! changed since the barrier before.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::plan::NodeId;
+use crate::state::budget::{Budget, Frozen};
 
 /// Checkpoints of a pipeline are numbered from 1 on.
 pub type CheckpointId = u64;
@@ -102,6 +105,8 @@ pub struct Changes {
     puts: Vec<Put>,
     deletes: Vec<(usize, usize)>,
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Says that they take memory.
+    frozen: Option<Frozen>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +160,13 @@ impl Changes {
         self.ranges
             .iter()
             .map(|(from, to)| (from.as_slice(), to.as_slice()))
+    }
+
+    /// Has them counted until they are written. To write them takes about as
+    /// much again as to know where they are.
+    pub fn count_in(&mut self, budget: &Arc<Budget>) {
+        let places = size_of_val(&*self.puts) + size_of_val(&*self.deletes);
+        self.frozen = Some(budget.freeze(self.bytes.len() + 3 * places));
     }
 
     pub fn is_empty(&self) -> bool {

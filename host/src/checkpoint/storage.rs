@@ -14,6 +14,7 @@ pub use memory::MemoryStorage;
 
 use super::manifest::Manifest;
 use super::snapshot::{Changes, CheckpointId};
+use crate::config::suggest;
 
 pub trait Storage: Send + Sync {
     /// Checkpoints that can be restored, oldest first, savepoints included.
@@ -66,6 +67,23 @@ pub struct CheckpointInfo {
     pub bytes: u64,
     /// What is wrong with it.
     pub damage: Option<String>,
+}
+
+/// A checkpoint by its number or name, the newest of that name.
+pub fn find<'a>(list: &'a [CheckpointInfo], wanted: &str) -> Option<&'a CheckpointInfo> {
+    let is_wanted = |info: &&CheckpointInfo| {
+        info.name.as_deref() == Some(wanted) || info.id.to_string() == wanted
+    };
+    list.iter().rev().find(is_wanted)
+}
+
+/// That there is none, and what there is.
+pub fn not_found(list: &[CheckpointInfo], wanted: &str) -> String {
+    let ids = list.iter().rev().map(|info| info.id.to_string());
+    let names = list.iter().filter_map(|info| info.name.clone());
+    let known: Vec<String> = names.chain(ids).collect();
+    let help = suggest::help(wanted, "checkpoints", known.iter().map(String::as_str));
+    format!("there is no checkpoint `{wanted}`; {help}")
 }
 
 /// Why state or a checkpoint cannot be read or written: what was tried, where,

@@ -7,6 +7,7 @@ mod show;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -15,11 +16,12 @@ use serde_json::json;
 use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
+use crate::checkpoint::savepoint::{self, Requests};
 use crate::checkpoint::snapshot::CheckpointId;
-use crate::checkpoint::storage::{Archive, CheckpointInfo, FolderLock, StorageError};
+use crate::checkpoint::storage::{self, Archive, CheckpointInfo, FolderLock, StorageError};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::config::quantity::show_ms;
-use crate::config::{Config, suggest};
 use crate::plan::{self, RemotePlan, StateBackend};
 
 #[derive(Subcommand)]
@@ -45,6 +47,16 @@ pub enum CheckpointsCommand {
         common: Common,
         /// Its number or name; all by default
         checkpoint: Option<String>,
+    },
+    /// Have the host that runs the pipeline make one now, and keep it under a name
+    Save {
+        #[command(flatten)]
+        common: Common,
+        /// Letters, digits, `-`, `_` and `.`
+        name: String,
+        /// How long to wait for it
+        #[arg(long, default_value = "60s", value_name = "TIME")]
+        timeout: humantime::Duration,
     },
     /// Drop one
     Delete {
@@ -91,6 +103,18 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
         CheckpointsCommand::Verify { common, checkpoint } => {
             let shelf = Shelf::open(&common.pipeline)?;
             verify(&shelf, checkpoint.as_deref(), common.json)
+        }
+        CheckpointsCommand::Save {
+            common,
+            name,
+            timeout,
+        } => {
+            let mut shelf = Shelf::open(&common.pipeline)?;
+            let id = shelf.save(name, **timeout)?;
+            match common.json {
+                true => print_json(&json!({ "id": id, "name": name })),
+                false => print(&format!("checkpoint {id} is kept as {name}\n")),
+            }
         }
         CheckpointsCommand::Delete {
             common,
@@ -144,6 +168,9 @@ struct Shelf {
 /// that the last is committed.
 const NEEDED_BY_HOST: usize = 2;
 
+/// How often it is seen whether a savepoint is there.
+const SAVED_EVERY: Duration = Duration::from_millis(50);
+
 impl Shelf {
     fn open(pipeline: &Path) -> Result<Shelf, Trouble> {
         let config = Config::read(pipeline).map_err(Trouble::Config)?;
@@ -190,26 +217,19 @@ impl Shelf {
 
     /// By number or name; the newest without either.
     fn find(&self, wanted: Option<&str>) -> Result<&CheckpointInfo, Trouble> {
-        let found =
-            match wanted {
-                None => self.list.last(),
-                Some(wanted) => self.list.iter().rev().find(|info| {
-                    info.name.as_deref() == Some(wanted) || info.id.to_string() == wanted
-                }),
-            };
-        found.ok_or_else(|| {
-            let place = self.archive.folder().display();
-            let Some(wanted) = wanted else {
-                return usage(format!("there are no checkpoints in {place}"));
-            };
-            let ids = self.list.iter().rev().map(|info| info.id.to_string());
-            let names = self.list.iter().filter_map(|info| info.name.clone());
-            let known: Vec<String> = names.chain(ids).collect();
-            let help = suggest::help(wanted, "checkpoints", known.iter().map(String::as_str));
-            usage(format!(
-                "there is no checkpoint `{wanted}` in {place}; {help}"
-            ))
-        })
+        let place = self.archive.folder().display();
+        match wanted {
+            None => {
+                let newest = self.list.last();
+                newest.ok_or_else(|| usage(format!("there are no checkpoints in {place}")))
+            }
+            Some(wanted) => storage::find(&self.list, wanted).ok_or_else(|| {
+                usage(format!(
+                    "{place}: {}",
+                    storage::not_found(&self.list, wanted)
+                ))
+            }),
+        }
     }
 
     fn manifest(&self, wanted: Option<&str>) -> Result<Manifest, Trouble> {
@@ -236,6 +256,54 @@ impl Shelf {
             }
         }
         Ok(verified)
+    }
+
+    /// Asks the running host for a savepoint and waits until it is done.
+    fn save(&mut self, name: &str, at_most: Duration) -> Result<CheckpointId, Trouble> {
+        savepoint::check_name(name).map_err(usage)?;
+        if let Some(known) = self
+            .list
+            .iter()
+            .find(|info| info.name.as_deref() == Some(name))
+        {
+            return Err(usage(format!(
+                "checkpoint {} has the name {name} already: take another, or drop it by \
+                 `sluicebox checkpoints delete`",
+                known.id
+            )));
+        }
+        let is_running = || FolderLock::owner(&self.folder).is_some();
+        let not_running = format!(
+            "no host runs {}, so nothing can be saved: its last checkpoint stays as it is until \
+             one does",
+            self.pipeline
+        );
+        if !is_running() {
+            return Err(failed(not_running));
+        }
+        let requests = Requests::of(&self.folder);
+        let trouble = |cause: std::io::Error| {
+            let place = self.folder.display();
+            failed(format!("cannot ask for a savepoint in {place}: {cause}"))
+        };
+        requests.ask(name).map_err(trouble)?;
+        let until = Instant::now() + at_most;
+        while requests.is_waiting(name) {
+            if !is_running() {
+                requests.remove(name).map_err(trouble)?;
+                return Err(failed(not_running));
+            }
+            if Instant::now() >= until {
+                requests.remove(name).map_err(trouble)?;
+                return Err(failed(format!(
+                    "there was no checkpoint within {}; it is not asked for any more",
+                    humantime::format_duration(at_most)
+                )));
+            }
+            std::thread::sleep(SAVED_EVERY);
+        }
+        self.list = self.archive.list().map_err(fault)?;
+        self.find(Some(name)).map(|info| info.id)
     }
 
     /// Safe beside a running host: it is not given what the host may need.

@@ -14,6 +14,10 @@ use crate::run::{Durable, Job};
 pub struct RunArguments {
     /// The pipeline's TOML file
     pipeline: PathBuf,
+    /// Go on from this checkpoint, by its name or number, and not from the last
+    /// one: rows that topics and folders have got since come again
+    #[arg(long, value_name = "CHECKPOINT")]
+    from: Option<String>,
     /// Show no progress, only errors
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
@@ -36,8 +40,20 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
     runtime.block_on(async {
         let durable = Durable::open(&plan).map_err(|error| Trouble::Failed(error.into()))?;
         let mut job = Job::new(plan, Arc::new(SystemClock));
-        if let Some(durable) = durable {
-            job = job.keeping(durable);
+        match (durable, &arguments.from) {
+            (Some(durable), from) => {
+                job = job.keeping(durable);
+                if let Some(from) = from {
+                    job = job.starting_from(from);
+                }
+            }
+            (None, Some(_)) => {
+                return Err(Trouble::Usage(anyhow::anyhow!(
+                    "there is nothing to start from: {} has no [checkpoints]",
+                    arguments.pipeline.display()
+                )));
+            }
+            (None, None) => {}
         }
         let status = Status::start(style, job.progress());
         let stop = job.stop();

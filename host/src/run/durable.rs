@@ -8,6 +8,7 @@ use super::RunError;
 use crate::checkpoint::coordinator::Offload;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::{RemoteStore, Uploader};
+use crate::checkpoint::savepoint::Requests;
 use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{
     CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
@@ -24,6 +25,8 @@ pub struct Durable {
     pub storage: Arc<dyn Storage>,
     pub transaction: Option<Arc<dyn Transaction>>,
     copies: Option<Arc<Copies>>,
+    /// Savepoints that other processes ask for.
+    pub(super) requests: Option<Requests>,
 }
 
 /// Copies of the checkpoints elsewhere.
@@ -39,6 +42,7 @@ impl Durable {
             storage,
             transaction,
             copies: None,
+            requests: None,
         }
     }
 
@@ -64,8 +68,10 @@ impl Durable {
                 transaction,
             )));
         };
+        let requests = Requests::of(folder);
         let folder = Arc::new(FolderStorage::open(folder, *memory_bytes_max)?);
         let mut durable = Durable::new(folder.clone(), transaction);
+        durable.requests = Some(requests);
         if let Some(remote) = remote {
             let remote = Arc::new(RemoteStore::new(remote, &plan.name)?);
             let archive = folder.archive().clone();

@@ -7,7 +7,7 @@ use super::{Durable, Job, RunError};
 use crate::checkpoint::coordinator::Offload;
 use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifestKind};
 use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
-use crate::checkpoint::storage::{CheckpointInfo, StorageError};
+use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::plan::{NodeKind, Plan};
 use crate::state::shelf::Restored;
 
@@ -15,6 +15,7 @@ use crate::state::shelf::Restored;
 pub struct Start {
     /// The number of its first checkpoint.
     pub next: CheckpointId,
+    /// That checkpoint comes before any row.
     pub is_fresh: bool,
     /// Of aggregates' rows.
     pub tables: Vec<Option<u32>>,
@@ -94,32 +95,67 @@ impl Job {
         };
         let known = durable.list(offload).await?;
         let newest = known.iter().map(|known| known.id).chain(committed).max();
-        let manifest = choose(durable, &known, committed, offload).await?;
+        let from = self.from().clone();
+        let manifest = match &from {
+            Some(wanted) => Some(chosen(durable, &known, wanted, offload).await?),
+            None => choose(durable, &known, committed, offload).await?,
+        };
         if let Some(manifest) = &manifest {
             fits(&self.plan, manifest)?;
         }
         let restored = manifest.as_ref().map(|manifest| manifest.id);
+        // What is behind was not committed, or is damaged: it never happened.
+        // Behind a chosen one it holds until the run has one of its own.
+        let last = match from {
+            Some(_) => newest,
+            None => restored,
+        };
         let storage = durable.storage.clone();
         let settled = offload.run(move || {
             if restored.is_none() {
                 storage.reset()?;
             }
             let known = storage.list()?;
-            for later in known.iter().filter(|known| Some(known.id) > restored) {
-                // What was not committed, or is damaged, never happened.
+            for later in known.iter().filter(|known| Some(known.id) > last) {
                 storage.delete(later.id)?;
             }
             Ok::<_, StorageError>(())
         });
         settled.await?;
-        for later in known.iter().filter(|known| Some(known.id) > restored) {
+        for later in known.iter().filter(|known| Some(known.id) > last) {
             durable.drop_copy(later.id).await?;
         }
         if let Some(transaction) = durable.transaction.clone() {
             offload.run(move || transaction.begin()).await?;
         }
         let next = newest.unwrap_or(0) + 1;
-        Ok(Start::from_manifest(&self.plan, manifest.as_ref(), next))
+        let mut start = Start::from_manifest(&self.plan, manifest.as_ref(), next);
+        start.is_fresh |= from.is_some();
+        Ok(start)
+    }
+}
+
+/// The checkpoint of this name or number.
+async fn chosen(
+    durable: &Durable,
+    known: &[CheckpointInfo],
+    wanted: &str,
+    offload: Offload,
+) -> Result<Manifest, RunError> {
+    let Some(found) = find(known, wanted) else {
+        return Err(RunError::Restore(not_found(known, wanted)));
+    };
+    match durable.restore(found.id, offload).await {
+        Ok(manifest) => {
+            tracing::warn!(
+                "starting from checkpoint {}: rows that topics and folders have got since come \
+                 again",
+                found.id
+            );
+            Ok(manifest)
+        }
+        Err(error @ StorageError::Damaged { .. }) => Err(RunError::Restore(error.to_string())),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,10 +20,6 @@ impl Sink for Blackhole {
         Ok(SinkSnapshot::default())
     }
 
-    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        Ok(())
-    }
-
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
     }

@@ -143,10 +143,6 @@ impl Sink for Console {
         Ok(SinkSnapshot::default())
     }
 
-    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        Ok(())
-    }
-
     fn finish(&mut self) -> Result<(), SinkError> {
         let shown = self.show_rest();
         shown.map_err(|cause| self.error(cause))

@@ -73,10 +73,6 @@ impl Sink for Csv {
         self.part.keep()
     }
 
-    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        Ok(())
-    }
-
     fn finish(&mut self) -> Result<(), SinkError> {
         self.part.finish()
     }

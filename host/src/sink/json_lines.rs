@@ -62,10 +62,6 @@ impl Sink for JsonLines {
         self.part.keep()
     }
 
-    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        Ok(())
-    }
-
     fn finish(&mut self) -> Result<(), SinkError> {
         self.part.finish()
     }

@@ -78,10 +78,6 @@ impl Sink for Parquet {
         Ok(SinkSnapshot::default())
     }
 
-    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        Ok(())
-    }
-
     fn finish(&mut self) -> Result<(), SinkError> {
         self.close()?;
         self.part.finish()

@@ -1,4 +1,8 @@
 //! How much memory a pipeline's states may take together, and whether they do.
+//!
+//! States in use get two thirds of it: when they take more, some are given up.
+//! The rest is for what was handed to a checkpoint and is not written yet; when
+//! both together take all of it, tasks wait for that checkpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +13,10 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
+    /// Of states.
     bytes: AtomicUsize,
+    /// Of rows on their way to the storage.
+    frozen: AtomicUsize,
     /// Checkpoints whose rows can be read back.
     writes: AtomicU64,
     /// Asks for a checkpoint.
@@ -23,13 +30,40 @@ pub struct Share {
     bytes: usize,
 }
 
+/// What rows take that are on their way to the storage, while it lives.
+#[derive(Debug)]
+pub struct Frozen {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
 impl Budget {
     pub fn new(bytes_max: usize, pressure: Arc<Notify>) -> Self {
         Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
+            frozen: AtomicUsize::new(0),
             writes: AtomicU64::new(0),
             pressure,
+        }
+    }
+
+    /// For states, the rest aside.
+    fn states_max(&self) -> usize {
+        self.bytes_max / 3 * 2
+    }
+
+    /// No more should come before a checkpoint is done.
+    pub fn is_full(&self) -> bool {
+        let frozen = self.frozen.load(Ordering::Relaxed);
+        frozen > 0 && self.bytes.load(Ordering::Relaxed) + frozen >= self.bytes_max
+    }
+
+    pub fn freeze(self: &Arc<Self>, bytes: usize) -> Frozen {
+        self.frozen.fetch_add(bytes, Ordering::Relaxed);
+        Frozen {
+            budget: self.clone(),
+            bytes,
         }
     }
 
@@ -47,6 +81,11 @@ impl Budget {
     pub fn press(&self) {
         self.pressure.notify_one();
     }
+
+    /// Comes back when a checkpoint was asked for.
+    pub async fn pressed(&self) {
+        self.pressure.notified().await;
+    }
 }
 
 impl Share {
@@ -59,7 +98,7 @@ impl Share {
         self.bytes
     }
 
-    pub fn budget(&self) -> &Budget {
+    pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
@@ -70,7 +109,7 @@ impl Share {
         self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes = bytes;
         let all = others + bytes;
-        let max = self.budget.bytes_max;
+        let max = self.budget.states_max();
         if all <= max {
             return 0;
         }
@@ -78,6 +117,12 @@ impl Share {
         let kept = max - max / 8;
         let share = bytes as f64 / all as f64;
         bytes - ((kept as f64 * share) as usize).min(bytes)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.budget.frozen.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -93,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_shared_out() {
-        let budget = Arc::new(Budget::new(800, Arc::default()));
+        let budget = Arc::new(Budget::new(1_200, Arc::default()));
         let mut large = Share::new(budget.clone());
         let mut small = Share::new(budget.clone());
         assert_eq!(large.set(600), 0);
@@ -102,5 +147,22 @@ mod tests {
         assert_eq!(large.set(600), 600 - 420);
         drop(large);
         assert_eq!(small.set(800), 0);
+    }
+
+    #[test]
+    fn what_is_being_written_counts_until_it_is() {
+        let budget = Arc::new(Budget::new(1_200, Arc::default()));
+        let mut share = Share::new(budget.clone());
+        share.set(1_300);
+        assert!(!budget.is_full(), "no checkpoint would make room");
+        let frozen = budget.freeze(100);
+        assert!(budget.is_full());
+        drop(frozen);
+        share.set(700);
+        let frozen = budget.freeze(500);
+        assert!(budget.is_full());
+        share.set(699);
+        assert!(!budget.is_full());
+        drop(frozen);
     }
 }

@@ -233,6 +233,26 @@ impl Accumulators {
         shelf.fetch(&wanted).map_err(|error| self.failed(&error))
     }
 
+    /// The rows in the storage of a batch's keys that this table has not.
+    pub fn fetch_missing(
+        &self,
+        keys: &KeyTable,
+        batch_keys: &BatchKeys,
+        arrived: &Arrived,
+        tracker: &Tracker,
+    ) -> Result<Chunk, OperatorError> {
+        self.fetch(batch_keys, arrived, tracker, |run| {
+            keys.find(batch_keys.key(run)).is_none().then_some(0)
+        })
+    }
+
+    /// The number of a key that was a row; a new one if the table has not got it.
+    pub fn number(&self, keys: &mut KeyTable, key: &[u8]) -> Result<u32, OperatorError> {
+        let upserted = keys.upsert_row(&self.output.layout, key);
+        let (id, _) = upserted.map_err(|error| self.broken(&error))?;
+        Ok(id)
+    }
+
     /// These states as rows, in this order.
     pub fn encode(&self, slots: &[u32]) -> Result<Encoded, OperatorError> {
         let columns = self.gather(slots)?;

@@ -140,8 +140,7 @@ impl Counts {
         }
         let slots = accumulators.decode(states.into_iter())?;
         for (((_, key, _), (flags, window)), slot) in chunk.rows().zip(windows).zip(slots) {
-            let upserted = self.keys.upsert_row(accumulators.layout(), key);
-            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let id = accumulators.number(&mut self.keys, key)?;
             let is_early = self.early_wanted && flags & EARLY != 0;
             if is_early {
                 self.early.push(id);
@@ -164,15 +163,14 @@ impl Counts {
         mut arrived: Arrived,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        // Which rows belong together depends on all of them. When some turn out
-        // to be lost, the rest is taken as if they had never come.
         if self.has_cold && arrived.rows() > 0 {
             accumulators.read_keys(&mut self.batch_keys, &arrived, |_| false)?;
-            let (keys, batch_keys) = (&self.keys, &self.batch_keys);
-            let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
-            let chunk = accumulators.fetch(batch_keys, &arrived, &self.tracker, missing)?;
+            let (keys, tracker) = (&self.keys, &self.tracker);
+            let chunk = accumulators.fetch_missing(keys, &self.batch_keys, &arrived, tracker)?;
             self.thaw(accumulators, &chunk)?;
         }
+        // Which rows belong together depends on all of them. When some turn out
+        // to be lost, the rest is taken as if they had never come.
         while arrived.rows() > 0 {
             let assigned = self.assign(accumulators, &arrived)?;
             let folded = accumulators.fold(&arrived, &self.groups, out)?;
@@ -192,11 +190,7 @@ impl Counts {
         accumulators: &mut Accumulators,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let open = (0..).zip(&mut self.entries);
-        let rest: Vec<_> = open
-            .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
-            .collect();
-        self.close(accumulators, &rest, out)?;
+        self.close_open(accumulators, out)?;
         if !std::mem::take(&mut self.has_cold) {
             return Ok(());
         }
@@ -207,14 +201,23 @@ impl Counts {
             // Those that were here have been put out, and their rows are stale.
             chunk.retain(|row, _| !self.tracker.is_gone(row));
             self.thaw(accumulators, &chunk)?;
-            let open = (0..).zip(&mut self.entries);
-            let rest: Vec<_> = open
-                .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
-                .collect();
-            self.close(accumulators, &rest, out)?;
+            self.close_open(accumulators, out)?;
             Ok::<_, LoadError>(true)
         });
         loaded.map_err(|error| accumulators.load_failed(error))
+    }
+
+    /// Puts out the windows that are open, and forgets them.
+    fn close_open(
+        &mut self,
+        accumulators: &mut Accumulators,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let open = (0..).zip(&mut self.entries);
+        let open: Vec<_> = open
+            .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
+            .collect();
+        self.close(accumulators, &open, out)
     }
 
     pub fn has_early(&self) -> bool {

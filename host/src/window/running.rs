@@ -135,8 +135,7 @@ impl Running {
         }
         let slots = accumulators.decode(kept.iter().map(|&(_, state)| state))?;
         for (((_, key, _), (newest_ms, _)), slot) in chunk.rows().zip(&kept).zip(slots) {
-            let upserted = self.keys.upsert_row(accumulators.layout(), key);
-            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let id = accumulators.number(&mut self.keys, key)?;
             let entry = self.entry(id);
             entry.slot = slot;
             entry.newest_ms = *newest_ms;
@@ -155,9 +154,8 @@ impl Running {
     ) -> Result<(), OperatorError> {
         accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
         if self.has_cold {
-            let (keys, batch_keys) = (&self.keys, &self.batch_keys);
-            let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
-            let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+            let (keys, tracker) = (&self.keys, &self.tracker);
+            let chunk = accumulators.fetch_missing(keys, &self.batch_keys, arrived, tracker)?;
             self.thaw(accumulators, &chunk)?;
         }
         self.groups.begin(accumulators.slots());
@@ -263,8 +261,7 @@ impl Running {
         self.cold.clear();
         let loaded = shelf.load(|mut chunk| {
             let layout = accumulators.layout();
-            let is_here = |key: &[u8]| matches!(self.keys.find_row(layout, key), Ok(Some(_)));
-            chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
+            chunk.retain(|row, key| self.tracker.is_cold(layout, &self.keys, row, key));
             let mut over = Vec::with_capacity(chunk.len());
             for (_, _, row) in chunk.rows() {
                 let (newest_ms, _) = read(row).map_err(|error| accumulators.broken(&error))?;

@@ -180,9 +180,8 @@ impl Sessions {
             return Ok(());
         }
         accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        let (keys, batch_keys) = (&self.keys, &self.batch_keys);
-        let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
-        let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+        let (keys, tracker) = (&self.keys, &self.tracker);
+        let chunk = accumulators.fetch_missing(keys, &self.batch_keys, arrived, tracker)?;
         self.thaw(accumulators, &chunk)
     }
 
@@ -202,17 +201,16 @@ impl Sessions {
         // It is counted anew on the way.
         self.cold.clear();
         let loaded = shelf.load(|mut chunk| {
-            let is_here = |key: &[u8]| matches!(self.keys.find_row(&layout, key), Ok(Some(_)));
-            chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
+            chunk.retain(|row, key| self.tracker.is_cold(&layout, &self.keys, row, key));
             let mut due = Vec::with_capacity(chunk.len());
             for (_, _, row) in chunk.rows() {
                 let entry = Entry::read(row, &mut Vec::new());
                 let entry = entry.map_err(|error| accumulators.broken(&error))?;
-                let is_due = entry.next_ms(self.gap_ms, self.lateness_ms) <= watermark_ms;
-                if !is_due {
-                    self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
+                let next_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
+                if next_ms > watermark_ms {
+                    self.cold.add(next_ms);
                 }
-                due.push(is_due);
+                due.push(next_ms <= watermark_ms);
             }
             let mut due = due.into_iter();
             chunk.retain(|_, _| due.next() == Some(true));
@@ -256,8 +254,7 @@ impl Sessions {
         }
         let mut slots = accumulators.decode(states.into_iter())?.into_iter();
         for ((_, key, _), mut entry) in chunk.rows().zip(entries) {
-            let upserted = self.keys.upsert_row(accumulators.layout(), key);
-            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let id = accumulators.number(&mut self.keys, key)?;
             for session in &mut entry.sessions {
                 for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
                     *slot = slots.next().unwrap_or(NO_SLOT);

@@ -161,9 +161,8 @@ impl Sliding {
         if self.cold_until.is_none() {
             return Ok(());
         }
-        let (keys, batch_keys) = (&self.keys, &self.batch_keys);
-        let missing = |run| keys.find(batch_keys.key(run)).is_none().then_some(0);
-        let chunk = accumulators.fetch(batch_keys, arrived, &self.tracker, missing)?;
+        let (keys, tracker) = (&self.keys, &self.tracker);
+        let chunk = accumulators.fetch_missing(keys, &self.batch_keys, arrived, tracker)?;
         self.thaw(accumulators, &chunk)
     }
 
@@ -183,8 +182,7 @@ impl Sliding {
         // It is found anew on the way.
         self.cold_until = None;
         let loaded = shelf.load(|mut chunk| {
-            let is_here = |key: &[u8]| matches!(self.keys.find_row(&layout, key), Ok(Some(_)));
-            chunk.retain(|row, key| !self.tracker.is_gone(row) && !is_here(key));
+            chunk.retain(|row, key| self.tracker.is_cold(&layout, &self.keys, row, key));
             self.drop_past(accumulators, &mut chunk, watermark_ms)?;
             let first = self.changed.len();
             self.thaw(accumulators, &chunk)?;
@@ -278,8 +276,7 @@ impl Sliding {
         }
         let mut slots = accumulators.decode(states.into_iter())?.into_iter();
         for ((_, key, _), (first, leaves)) in chunk.rows().zip(kept) {
-            let upserted = self.keys.upsert_row(accumulators.layout(), key);
-            let (id, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let id = accumulators.number(&mut self.keys, key)?;
             let entry = self.held.entry(id);
             entry.tree = first.map(|first| Box::new(Tree::numbered(first)));
             for mut leaf in leaves {

@@ -7,7 +7,7 @@ use super::accumulators::Accumulators;
 use crate::checkpoint::snapshot::Changes;
 use crate::operator::OperatorError;
 use crate::router;
-use crate::state::key::{KeyTable, Selection};
+use crate::state::key::{KeyLayout, KeyTable, Selection};
 
 /// Of the keys of one table, by their numbers.
 #[derive(Debug, Default)]
@@ -104,6 +104,12 @@ impl Tracker {
     /// Whether a row is to be deleted: what the storage has is stale.
     pub fn is_gone(&self, row: &[u8]) -> bool {
         self.deleted.contains(row) || self.deleting.contains(row)
+    }
+
+    /// Whether what the storage has of a key holds: it is not in memory, nor to
+    /// be deleted.
+    pub fn is_cold(&self, layout: &KeyLayout, keys: &KeyTable, row: &[u8], key: &[u8]) -> bool {
+        !self.is_gone(row) && !matches!(keys.find_row(layout, key), Ok(Some(_)))
     }
 
     /// A row that nobody has in memory is to be deleted.

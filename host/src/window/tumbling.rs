@@ -169,8 +169,7 @@ impl Tumbling {
         for ((index, key, row), slot) in chunk.rows().zip(slots) {
             let place = self.place(index);
             let pane = &mut self.panes[place as usize];
-            let upserted = pane.keys.upsert_row(accumulators.layout(), key);
-            let (member, _) = upserted.map_err(|error| accumulators.broken(&error))?;
+            let member = accumulators.number(&mut pane.keys, key)?;
             if member as usize == pane.slots.len() {
                 pane.slots.push(slot);
             } else {
@@ -478,11 +477,10 @@ impl Pane {
         };
         let layout = accumulators.layout().clone();
         let loaded = shelf.load_pane(self.index, |mut chunk| {
-            chunk.retain(|_, key| !matches!(self.keys.find_row(&layout, key), Ok(Some(_))));
+            chunk.retain(|row, key| self.tracker.is_cold(&layout, &self.keys, row, key));
             let mut keys = KeyTable::default();
             for (_, key, _) in chunk.rows() {
-                let upserted = keys.upsert_row(&layout, key);
-                upserted.map_err(|error| accumulators.broken(&error))?;
+                accumulators.number(&mut keys, key)?;
             }
             let rows = chunk.rows().map(|(_, _, row)| row.get(1..).unwrap_or(&[]));
             let slots = accumulators.decode(rows)?;

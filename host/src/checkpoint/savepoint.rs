@@ -1,0 +1,188 @@
+//! Savepoints: checkpoints that somebody has asked for by a name, and that are
+//! kept until they are dropped by hand.
+//!
+//! Whoever has the [`Job`](crate::run::Job) asks for one through
+//! [`Savepoints`]. Another process asks through the data folder: a file
+//! `savepoints/NAME` is a request, and its removal the answer that the
+//! checkpoint is done.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// How often the folder is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+const NAME_BYTES_MAX: usize = 100;
+
+/// Names that checkpoints are to be made under, in the order they were asked for.
+#[derive(Clone)]
+pub struct Savepoints {
+    names: Arc<Mutex<VecDeque<String>>>,
+    /// Asks for a checkpoint.
+    pressure: Arc<Notify>,
+    /// What other processes ask for.
+    requests: Option<Requests>,
+}
+
+impl Savepoints {
+    pub fn new(pressure: Arc<Notify>, requests: Option<Requests>) -> Self {
+        Savepoints {
+            names: Arc::default(),
+            pressure,
+            requests,
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next checkpoint made at once, and under this name.
+    pub fn ask(&self, name: &str) {
+        self.names().push_back(name.to_owned());
+        self.pressure.notify_one();
+    }
+
+    /// The name of the checkpoint that is made now.
+    pub fn next(&self) -> Option<String> {
+        self.names().front().cloned()
+    }
+
+    /// There is a checkpoint of this name.
+    pub fn done(&self, name: &str) {
+        if let Some(requests) = &self.requests
+            && let Err(cause) = requests.remove(name)
+        {
+            tracing::error!(
+                "savepoint {name} is there, but its request in {} cannot be removed: {cause}",
+                requests.folder.display()
+            );
+        }
+        let mut names = self.names();
+        names.retain(|waiting| waiting != name);
+        if !names.is_empty() {
+            self.pressure.notify_one();
+        }
+    }
+
+    /// Takes requests of other processes, for as long as it is polled.
+    pub async fn serve(self) {
+        let Some(requests) = &self.requests else {
+            return;
+        };
+        let mut asked: Vec<String> = Vec::new();
+        loop {
+            let waiting = requests.names();
+            // One that was answered may be asked for again.
+            asked.retain(|name| waiting.contains(name));
+            for name in waiting {
+                if !asked.contains(&name) {
+                    self.ask(&name);
+                    asked.push(name);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Says what is wrong with a name, if anything: it is a file's, and must not be
+/// taken for a checkpoint's number.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let problem = if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        format!("has {} bytes", name.len())
+    } else if let Some(other) = name.chars().find(|&c| !is_known(c)) {
+        format!("has a {other:?}")
+    } else if name.starts_with('.') {
+        "starts with a dot".to_owned()
+    } else if name.bytes().all(|b| b.is_ascii_digit()) {
+        "is a number, and so is each checkpoint's".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "`{name}` cannot be a savepoint's name: it {problem}; take letters, digits, `-`, `_` and \
+         `.`, at most {NAME_BYTES_MAX}, and not digits alone"
+    ))
+}
+
+/// What other processes ask for.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    folder: PathBuf,
+}
+
+impl Requests {
+    /// Of a pipeline's data folder. Nothing is read or made.
+    pub fn of(data: &Path) -> Requests {
+        Requests {
+            folder: data.join("savepoints"),
+        }
+    }
+
+    pub fn ask(&self, name: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        fs::write(self.folder.join(name), "")
+    }
+
+    /// Whether a request has not been answered.
+    pub fn is_waiting(&self, name: &str) -> bool {
+        self.folder.join(name).exists()
+    }
+
+    /// Answers a request, or takes it back.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+            _ => Ok(()),
+        }
+    }
+
+    /// In any order.
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| check_name(name).is_ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_asked_for_one_after_the_other() {
+        let savepoints = Savepoints::new(Arc::default(), None);
+        savepoints.ask("one");
+        savepoints.ask("two");
+        assert_eq!(savepoints.next().as_deref(), Some("one"));
+        assert_eq!(savepoints.next().as_deref(), Some("one"), "it may fail");
+        savepoints.done("one");
+        assert_eq!(savepoints.next().as_deref(), Some("two"));
+        savepoints.done("two");
+        assert_eq!(savepoints.next(), None);
+    }
+
+    #[test]
+    fn a_name_is_one_that_a_file_may_have_and_no_number() {
+        for good in ["before-the-sale", "v1.2_3", "2026-11-21"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        for bad in ["", "..", "a/b", "17", "sale 1", &"x".repeat(101)] {
+            let problem = check_name(bad).expect_err(bad);
+            assert!(
+                problem.contains("cannot be a savepoint's name"),
+                "{problem}"
+            );
+        }
+    }
+}
