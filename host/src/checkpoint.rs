@@ -11,6 +11,8 @@
 pub mod coordinator;
 // What tasks hand over, and are given back.
 pub mod snapshot;
+// Rows of state that have changed.
+pub mod changes;
 // What a checkpoint says, as bytes.
 pub mod manifest;
 // Whether bytes are what they were.

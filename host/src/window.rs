@@ -45,7 +45,8 @@ use std::sync::Arc;
 use arrow_buffer::ScalarBuffer;
 
 use crate::batch::Batch;
-use crate::checkpoint::snapshot::{Changes, OperatorSnapshot};
+use crate::checkpoint::changes::Changes;
+use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::checkpoint::storage::StorageError;
 use crate::clock::Clock;
 use crate::element::END_OF_TIME;

@@ -2,7 +2,9 @@
 //! another reader (kcat) sees in the end is what a run without kills gives.
 //!
 //! `SLUICEBOX_KILLS` says how often it is killed, `SLUICEBOX_SEED` repeats what
-//! was drawn; moments are as exact as the machine is.
+//! was drawn; moments are as exact as the machine is. `SLUICEBOX_HOST` is the
+//! binary to kill, if not the one that was just built: a campaign takes an hour,
+//! in which builds go on.
 
 #[path = "common/kafka.rs"]
 #[expect(dead_code, reason = "some of it is for tests of Kafka alone")]
@@ -327,7 +329,8 @@ fn actions(partition: i32, random: &mut Rng) -> Vec<Record> {
 fn start(pipeline: &Path, log: &Path, crash_at: Option<String>) -> Child {
     let log = File::options().create(true).append(true).open(log);
     let log = log.expect("it is writable");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+    let built = env!("CARGO_BIN_EXE_sluicebox");
+    let mut command = Command::new(std::env::var("SLUICEBOX_HOST").unwrap_or(built.to_owned()));
     command
         .args(["run", "--quiet"])
         .arg(pipeline)

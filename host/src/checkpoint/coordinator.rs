@@ -11,12 +11,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::crash::{self, Place};
 use super::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
 use super::savepoint::Savepoints;
-use super::snapshot::{
-    Changes, CheckpointId, NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot,
-};
+use super::snapshot::{CheckpointId, NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
 use super::transaction::{Transaction, TransactionError};
 use crate::clock::Clock;

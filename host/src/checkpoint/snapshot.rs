@@ -5,12 +5,10 @@
 //! [`storage`](super::storage), of which a task hands over those that have
 //! changed since the barrier before.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use crate::plan::NodeId;
-use crate::state::budget::{Budget, Frozen};
 
 /// Checkpoints of a pipeline are numbered from 1 on.
 pub type CheckpointId = u64;
@@ -95,81 +93,4 @@ pub struct SinkSnapshot {
     /// from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,
-}
-
-/// Rows of state that have changed. A key occurs once at most; ranges are
-/// deleted before rows are put.
-#[derive(Debug, Default)]
-pub struct Changes {
-    bytes: Vec<u8>,
-    puts: Vec<Put>,
-    deletes: Vec<(usize, usize)>,
-    ranges: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Says that they take memory.
-    frozen: Option<Frozen>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Put {
-    start: usize,
-    value: usize,
-    end: usize,
-}
-
-impl Changes {
-    /// Writes a row's key, then its value, behind the bytes given.
-    pub fn put(&mut self, key: impl FnOnce(&mut Vec<u8>), value: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        key(&mut self.bytes);
-        let middle = self.bytes.len();
-        value(&mut self.bytes);
-        self.puts.push(Put {
-            start,
-            value: middle,
-            end: self.bytes.len(),
-        });
-    }
-
-    pub fn delete(&mut self, key: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        key(&mut self.bytes);
-        self.deletes.push((start, self.bytes.len()));
-    }
-
-    /// Deletes rows whose keys are in `from..to`.
-    pub fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) {
-        self.ranges.push((from, to));
-    }
-
-    pub fn puts(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        self.puts.iter().map(|put| {
-            (
-                &self.bytes[put.start..put.value],
-                &self.bytes[put.value..put.end],
-            )
-        })
-    }
-
-    pub fn deletes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.deletes
-            .iter()
-            .map(|&(start, end)| &self.bytes[start..end])
-    }
-
-    pub fn ranges(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        self.ranges
-            .iter()
-            .map(|(from, to)| (from.as_slice(), to.as_slice()))
-    }
-
-    /// Has them counted until they are written. To write them takes about as
-    /// much again as to know where they are.
-    pub fn count_in(&mut self, budget: &Arc<Budget>) {
-        let places = size_of_val(&*self.puts) + size_of_val(&*self.deletes);
-        self.frozen = Some(budget.freeze(self.bytes.len() + 3 * places));
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.deletes.is_empty() && self.ranges.is_empty()
-    }
 }

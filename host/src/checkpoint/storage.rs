@@ -12,8 +12,9 @@ pub mod folder;
 pub use folder::{Archive, FolderLock, FolderStorage};
 pub use memory::MemoryStorage;
 
+use super::changes::Changes;
 use super::manifest::Manifest;
-use super::snapshot::{Changes, CheckpointId};
+use super::snapshot::CheckpointId;
 use crate::config::suggest;
 
 pub trait Storage: Send + Sync {

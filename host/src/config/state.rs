@@ -11,7 +11,7 @@ use crate::plan::{Delivery, RestartPlan};
 
 #[derive(Debug)]
 pub struct State {
-    pub backend: Backend,
+    pub backend: Option<Spanned<Backend>>,
     pub path: Option<Spanned<String>>,
     pub memory_bytes_max: Option<u64>,
     pub rocksdb_memory_bytes_max: Option<u64>,
@@ -101,10 +101,11 @@ pub(super) fn read_state(value: &Value, mistakes: &mut Diagnostics) -> Option<St
     });
     let rocksdb_memory = table.optional("rocksdb_memory");
     let backend = match backend {
-        Some(backend) => backend?.into_inner(),
-        None => Backend::default(),
+        Some(backend) => Some(backend?),
+        None => None,
     };
-    if backend == Backend::Memory {
+    let is_in_memory = |backend: &Spanned<Backend>| *backend.get_ref() == Backend::Memory;
+    if backend.as_ref().is_some_and(is_in_memory) {
         for value in [&path, &rocksdb_memory].into_iter().flatten() {
             mistakes.push(
                 Mistake::new(format!("{} is for `backend = \"rocksdb\"`", value.what()))

@@ -1,6 +1,8 @@
 //! Decides what is odd about a plan that runs all the same.
 
-use super::{EventTime, Node, NodeId, NodeKind, OnError, Plan};
+use super::{
+    Delivery, EventTime, Node, NodeId, NodeKind, OnError, Plan, SinkConnector, StateBackend,
+};
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::schema::DataType;
 
@@ -30,6 +32,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
             );
         }
     }
+    warn_of_lost_progress(config, plan, &mut warnings);
     if let Some(path) = &config.dead_letters
         && !plan
             .nodes
@@ -91,6 +94,35 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
         }
         warnings.push(warning);
     }
+}
+
+/// The topic knows what was committed, and after the process nobody has it.
+fn warn_of_lost_progress(config: &Config, plan: &Plan, warnings: &mut Diagnostics) {
+    let Some(state) = &plan.state else { return };
+    let is_transactional = state.delivery == Delivery::ExactlyOnce
+        && plan.nodes.iter().any(|node| match &node.kind {
+            NodeKind::Sink(sink) => matches!(sink.connector, SinkConnector::Kafka(_)),
+            _ => false,
+        });
+    if !is_transactional || !matches!(state.backend, StateBackend::Memory) {
+        return;
+    }
+    let mut warning = Mistake::warning(
+        "the pipeline cannot go on after its process has ended: its checkpoints are in memory, \
+         and its Kafka sinks are committed with them",
+    )
+    .help(
+        "keep them in a folder (`backend = \"rocksdb\"`), or write `delivery = \
+         \"at_least_once\"` in [checkpoints]",
+    );
+    let backend = config
+        .state
+        .as_ref()
+        .and_then(|state| state.backend.as_ref());
+    if let Some(backend) = backend {
+        warning = warning.at(backend.span(), "");
+    }
+    warnings.push(warning);
 }
 
 fn place(config: &Config, name: &str) -> Option<Span> {

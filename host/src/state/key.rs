@@ -93,6 +93,12 @@ const MISSING: u32 = u32::MAX;
 /// Keys of at most so many bytes are copied by a copy of so many.
 const SHORT: usize = 16;
 
+/// How many keys of a batch are fetched at once.
+const AHEAD: usize = 64;
+
+/// From so many keys on, a table is not in the cache.
+const FAR: usize = 1 << 15;
+
 /// The search for runs is given up for so many batches at a time.
 const UNSEARCHED: u32 = 31;
 
@@ -338,6 +344,32 @@ impl KeyTable {
                 (id, true)
             }
         }
+    }
+
+    /// The same for a run of a batch, whose runs are looked up one after the other.
+    pub fn upsert_run(&mut self, batch: &BatchKeys, run: usize) -> (u32, bool) {
+        if run.is_multiple_of(AHEAD) && self.entries.len() >= FAR {
+            self.fetch(batch, run..batch.runs().min(run + AHEAD));
+        }
+        self.upsert(batch.key(run))
+    }
+
+    /// Reads what looking these runs up will read: many keys' at once, step by
+    /// step, where a look-up waits for each of its steps in turn.
+    fn fetch(&self, batch: &BatchKeys, runs: Range<usize>) {
+        let mut ids = [0; AHEAD];
+        for (id, &hash) in ids.iter_mut().zip(&batch.hashes[runs.clone()]) {
+            // The first with some of the hash's bits is nearly always the one.
+            let found = self.index.find(spread(hash), |_| true);
+            *id = found.copied().unwrap_or(0);
+        }
+        let ids = &ids[..runs.len()];
+        let mut starts = [0; AHEAD];
+        for (start, &id) in starts.iter_mut().zip(ids) {
+            *start = self.entries[id as usize].start;
+        }
+        let read = |sum: u8, &start: &usize| sum ^ self.bytes.get(start).copied().unwrap_or(0);
+        std::hint::black_box(starts[..runs.len()].iter().fold(0, read));
     }
 
     pub fn find(&self, key: Key<'_>) -> Option<u32> {

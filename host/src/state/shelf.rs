@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
 use crate::router::SHARDS;
 use crate::state::budget::Budget;

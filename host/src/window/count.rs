@@ -7,7 +7,7 @@ use super::groups::{Groups, NO_SLOT};
 use super::rows::{EARLY, Reader, write_i64};
 use super::time::Span;
 use super::tracker::Tracker;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 use crate::state::row::RowError;
@@ -252,7 +252,7 @@ impl Counts {
         self.groups.begin(accumulators.slots());
         let mut assigned = Assigned::default();
         for run in 0..self.batch_keys.runs() {
-            let (id, is_new) = self.keys.upsert(self.batch_keys.key(run));
+            let (id, is_new) = self.keys.upsert_run(&self.batch_keys, run);
             if is_new {
                 assigned.new_keys.push(id);
                 if id as usize == self.entries.len() {

@@ -13,7 +13,7 @@ use super::rows::{Reader, write_i64};
 use super::time::{SIZE_MAX_MS, TIME_MAX_MS};
 use super::timer::Timers;
 use super::tracker::Tracker;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 use crate::state::row::RowError;
@@ -162,7 +162,7 @@ impl Running {
         let mut founded = Vec::new();
         let mut over = Vec::new();
         for run in 0..self.batch_keys.runs() {
-            let (id, _) = self.keys.upsert(self.batch_keys.key(run));
+            let (id, _) = self.keys.upsert_run(&self.batch_keys, run);
             self.entry(id);
             let rows = self.batch_keys.rows(run);
             match self.ttl_ms {

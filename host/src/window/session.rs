@@ -21,7 +21,7 @@ use super::rows::{EARLY, FIRED, FRESH, Reader, write_i64, write_length, write_st
 use super::time::Span;
 use super::timer::Timers;
 use super::tracker::Tracker;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 use crate::state::row::RowError;
@@ -377,7 +377,7 @@ impl Sessions {
         accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
         self.groups.begin(accumulators.slots());
         for run in 0..self.batch_keys.runs() {
-            let (id, is_new) = self.keys.upsert(self.batch_keys.key(run));
+            let (id, is_new) = self.keys.upsert_run(&self.batch_keys, run);
             if is_new {
                 self.journal.changes.push(Change::NewKey(id));
                 if id as usize == self.entries.len() {

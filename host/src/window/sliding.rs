@@ -19,7 +19,7 @@ use super::rows::{EARLY, Reader, write_i64, write_state};
 use super::time::{Span, extent};
 use super::tracker::Tracker;
 use super::tree::Tree;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 use crate::state::row::RowError;
@@ -334,7 +334,7 @@ impl Sliding {
                 pane = self.cut.pane(time);
                 span = self.cut.pane_span(pane);
             }
-            let (id, _) = self.keys.upsert(self.batch_keys.key(run));
+            let (id, _) = self.keys.upsert_run(&self.batch_keys, run);
             if accumulators.shelf().is_some() {
                 self.tracker.touch(id);
             }

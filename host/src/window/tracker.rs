@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::accumulators::Accumulators;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::OperatorError;
 use crate::router;
 use crate::state::key::{KeyLayout, KeyTable, Selection};

@@ -10,7 +10,7 @@ use super::groups::{Groups, NO_SLOT};
 use super::rows::EARLY;
 use super::time::{Span, extent};
 use super::tracker::Tracker;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::operator::{OperatorError, Outbox};
 use crate::state::key::{BatchKeys, KeyTable};
 use crate::state::shelf::Chunk;
@@ -226,7 +226,7 @@ impl Tumbling {
                 span = self.cut.pane_span(index);
             }
             let pane = &mut self.panes[place as usize];
-            let (member, is_new) = pane.keys.upsert(self.batch_keys.key(run));
+            let (member, is_new) = pane.keys.upsert_run(&self.batch_keys, run);
             if is_new && member as usize == pane.slots.len() {
                 pane.slots.push(NO_SLOT);
                 pane.vacant += 1;

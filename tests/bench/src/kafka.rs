@@ -34,7 +34,7 @@ pub enum Case {
 /// Of each topic.
 const PARTITIONS: i32 = 2;
 /// How many rows are copied.
-const COPY_ROWS: u64 = 1_000_000;
+const COPY_ROWS: u64 = 3_000_000;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// What a bare loop commits after, as the pipeline does.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);

@@ -19,8 +19,9 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMilli
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sluicebox::checkpoint::changes::Changes;
 use sluicebox::checkpoint::manifest::Manifest;
-use sluicebox::checkpoint::snapshot::{Changes, CheckpointId};
+use sluicebox::checkpoint::snapshot::CheckpointId;
 use sluicebox::checkpoint::storage::{CheckpointInfo, FolderStorage, Storage, StorageError};
 use sluicebox::clock::SystemClock;
 use sluicebox::plan::{NodeKind, Plan, SourceConnector, StateBackend};
@@ -788,10 +789,10 @@ impl Storage for Watched {
         manifest: Manifest,
         changes: Vec<Changes>,
     ) -> Result<CheckpointInfo, StorageError> {
-        let puts = || changes.iter().flat_map(Changes::puts);
-        let rows = puts().count() as u64;
-        let row_bytes = puts().map(|(key, value)| (key.len() + value.len()) as u64);
-        let row_bytes = row_bytes.sum();
+        let changed = || changes.iter().flat_map(Changes::rows);
+        let rows = changed().count() as u64;
+        let row_bytes = changed().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len));
+        let row_bytes = row_bytes.sum::<usize>() as u64;
         let began = Instant::now();
         let info = self.inner.write(manifest, changes)?;
         self.log.write(Written {

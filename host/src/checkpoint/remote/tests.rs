@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 
 const MEMORY: usize = 8 << 20;
 const NONE: [CheckpointId; 0] = [];

@@ -6,8 +6,9 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{CheckpointInfo, Storage, StorageError};
+use crate::checkpoint::changes::Changes;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::snapshot::{Changes, CheckpointId};
+use crate::checkpoint::snapshot::CheckpointId;
 
 /// A checkpoint is a copy of the ordered map; keys and values are shared.
 #[derive(Default)]
@@ -119,11 +120,11 @@ fn changed(before: &Rows, changes: &[Changes]) -> Rows {
         }
     }
     for changes in changes {
-        for key in changes.deletes() {
-            rows.remove(key);
-        }
-        for (key, value) in changes.puts() {
-            rows.insert(key.into(), value.into());
+        for (key, value) in changes.rows() {
+            match value {
+                Some(value) => drop(rows.insert(key.into(), value.into())),
+                None => drop(rows.remove(key)),
+            }
         }
     }
     rows

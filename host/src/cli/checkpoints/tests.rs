@@ -3,9 +3,10 @@ use std::fs;
 use expect_test::expect;
 
 use super::*;
+use crate::checkpoint::changes::Changes;
 use crate::checkpoint::manifest::{AggregateManifest, NodeManifest, NodeManifestKind};
 use crate::checkpoint::snapshot::{
-    Changes, PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
+    PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
 };
 use crate::checkpoint::storage::{FolderStorage, Storage};
 
@@ -118,19 +119,22 @@ fn damage_is_found_by_reading() {
     let (_folder, file, storage) = pipeline();
     write(&storage, manifest(1, None));
     write(&storage, manifest(2, None));
-    let current = storage.archive().path(1).join("CURRENT");
-    let mut bytes = fs::read(&current).expect("a file");
-    bytes[0] ^= 1;
-    fs::write(&current, bytes).expect("a changed file");
+    let newest = storage.archive().path(2).join("00000002.changes");
+    let mut bytes = fs::read(&newest).expect("a file");
+    bytes[30] ^= 1;
+    fs::write(&newest, bytes).expect("a changed file");
     let shelf = shelf(&file);
     assert!(shelf.list.iter().all(|info| info.damage.is_none()));
     let verified = shelf.verify(None).unwrap_or_else(|t| panic!("{}", said(t)));
-    let damage = verified[0].1.as_deref().unwrap_or_default();
-    assert!(damage.starts_with("CURRENT has the checksum"), "{damage}");
-    assert_eq!(verified[1], (2, None));
-    let refused = verify(&shelf, Some("1"), false).map_err(said);
+    assert_eq!(verified[0], (1, None));
+    let damage = verified[1].1.as_deref().unwrap_or_default();
+    assert!(
+        damage.starts_with("00000002.changes has the checksum"),
+        "{damage}"
+    );
+    let refused = verify(&shelf, Some("2"), false).map_err(said);
     assert_eq!(refused, Err("failed: 1 checkpoint is damaged".to_owned()));
-    assert_eq!(verify(&shelf, Some("2"), true).map_err(said), Ok(()));
+    assert_eq!(verify(&shelf, Some("1"), true).map_err(said), Ok(()));
 }
 
 #[test]

@@ -25,7 +25,11 @@ impl Builder<'_> {
         let checkpoints = config.checkpoints.as_ref();
         let upload = checkpoints.and_then(|checkpoints| checkpoints.upload.as_ref());
         let remote = upload.and_then(|upload| self.plan_remote(upload));
-        let backend = match state.map(|state| state.backend).unwrap_or_default() {
+        let backend = state.and_then(|state| state.backend.as_ref());
+        let backend = match backend
+            .map(|backend| *backend.get_ref())
+            .unwrap_or_default()
+        {
             Backend::RocksDb => self.plan_folder(state, remote),
             Backend::Memory => {
                 if let Some(upload) = upload {

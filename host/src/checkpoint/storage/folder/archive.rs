@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::journal;
 use super::trouble::io;
 use crate::checkpoint::checksum::Checksum;
 use crate::checkpoint::crash::{self, Place};
@@ -46,7 +47,7 @@ pub struct Held {
     pub manifest: Manifest,
 }
 
-/// Sizes and checksums of files that never change, so that each is read once.
+/// Sizes and checksums of files that do not change, so that each is read once.
 pub type Known = HashMap<String, FileManifest>;
 
 impl Archive {
@@ -240,6 +241,17 @@ impl Archive {
 }
 
 impl Draft {
+    /// Makes the folder, with all files of another one.
+    pub fn link_all(&self, from: &Path) -> Result<(), StorageError> {
+        fs::create_dir(&self.folder).map_err(|cause| io("make the folder", &self.folder, cause))?;
+        let fail = |cause| io("read the folder", from, cause);
+        for entry in fs::read_dir(from).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            link(&entry.path(), &self.folder.join(entry.file_name()))?;
+        }
+        Ok(())
+    }
+
     /// Names all files in the manifest, writes it, and gives the checkpoint its
     /// name. After this it outlives a loss of power.
     pub fn finish(
@@ -338,10 +350,8 @@ fn measure(folder: &Path, known: &mut Known) -> Result<Vec<FileManifest>, Storag
         files.push(file);
     }
     files.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    // Others are copied anew for each checkpoint under the same names.
     *known = files
         .iter()
-        .filter(|file| is_immutable(&file.name))
         .map(|file| (file.name.clone(), file.clone()))
         .collect();
     Ok(files)
@@ -349,7 +359,7 @@ fn measure(folder: &Path, known: &mut Known) -> Result<Vec<FileManifest>, Storag
 
 /// Whether a file of this name never changes, so that checkpoints may share it.
 pub fn is_immutable(name: &str) -> bool {
-    name.ends_with(".sst")
+    name.ends_with(".sst") || name.ends_with(journal::SUFFIX)
 }
 
 fn check_size(folder: &Path, file: &FileManifest) -> Result<(), String> {

@@ -2,8 +2,8 @@
 //! only checkpoints outlive the process.
 //!
 //! Changes come as sorted files that are added to the database at once, rather
-//! than through its write buffers: a checkpoint's rows are all there at one
-//! moment, each key once.
+//! than through its write buffers: the rows of a checkpoint, or of some, are all
+//! there at one moment, each key once.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use rocksdb::{
 
 use super::archive;
 use super::trouble::{io, rocks};
-use crate::checkpoint::snapshot::Changes;
+use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::StorageError;
 
 /// The one table of the database.
@@ -82,9 +82,9 @@ impl Rows {
         })
     }
 
-    /// Makes all changes at once. Afterwards they are on disk, though only a
-    /// checkpoint says so.
-    pub fn apply(&self, changes: &[Changes]) -> Result<(), StorageError> {
+    /// Makes all changes at once, which are those of some checkpoints, oldest
+    /// first. Afterwards they are on disk, though only a checkpoint says so.
+    pub fn apply(&self, changes: &[Vec<Changes>]) -> Result<(), StorageError> {
         let mut files = Files {
             rows: self,
             paths: Vec::new(),
@@ -187,10 +187,9 @@ struct Files<'a> {
 impl Files<'_> {
     /// Ranges go into a file of their own that is older than the others, so
     /// that they do not touch the rows of this checkpoint.
-    fn write_ranges(&mut self, changes: &[Changes]) -> Result<(), StorageError> {
-        let mut ranges = changes.iter().flat_map(Changes::ranges);
-        let mut ranges = ranges.by_ref().filter(|(from, to)| from < to).peekable();
-        if ranges.peek().is_none() {
+    fn write_ranges(&mut self, changes: &[Vec<Changes>]) -> Result<(), StorageError> {
+        let ranges = merged(changes.iter().flatten().flat_map(Changes::ranges));
+        if ranges.is_empty() {
             return Ok(());
         }
         let path = self.next_path();
@@ -249,66 +248,93 @@ impl Drop for Files<'_> {
 
 /// A row's change; without a value it is deleted.
 struct Row<'a> {
-    /// The key's first bytes behind those that all keys have: most comparisons
-    /// end there.
-    start: u128,
+    /// Some bytes of the key: to compare keys themselves would be slow, since
+    /// they are all over the memory.
+    part: u128,
     key: &'a [u8],
     value: Option<&'a [u8]>,
 }
 
-fn sorted(changes: &[Changes]) -> Vec<Row<'_>> {
-    let count = changes
-        .iter()
-        .map(|changes| changes.puts().len() + changes.deletes().len());
+/// Bytes of a part.
+const PART: usize = size_of::<u128>();
+
+fn sorted(changes: &[Vec<Changes>]) -> Vec<Row<'_>> {
+    let count = changes.iter().flatten().map(|changes| changes.rows().len());
     let mut rows = Vec::with_capacity(count.sum());
-    // Which operator's they are, and often of which pane, is the same for all.
-    let common = common_prefix(changes);
-    for changes in changes {
-        rows.extend(changes.deletes().map(|key| Row::new(key, common, None)));
-        rows.extend(
-            changes
-                .puts()
-                .map(|(key, value)| Row::new(key, common, Some(value))),
-        );
+    for (checkpoint, blocks) in changes.iter().enumerate() {
+        let later = changes[checkpoint + 1..].iter().flatten();
+        let later = merged(later.flat_map(Changes::ranges));
+        let of_checkpoint = blocks.iter().flat_map(Changes::rows);
+        let kept = of_checkpoint.filter(|(key, _)| !is_within(&later, key));
+        rows.extend(kept.map(|(key, value)| Row {
+            part: 0,
+            key,
+            value,
+        }));
     }
-    rows.sort_by(|one, other| {
-        let starts = one.start.cmp(&other.start);
-        // Keys themselves are all over the memory, and slow to look at.
-        starts.then_with(|| one.key.cmp(other.key))
-    });
+    // Which operator's they are, and often of which pane, is the same for all.
+    let common = common_prefix(&rows);
+    sort(&mut rows, common);
     rows
 }
 
+/// Sorts rows whose keys have so many bytes in common, those of one key in the
+/// order in which they are.
+fn sort(rows: &mut [Row], common: usize) {
+    for row in &mut *rows {
+        let rest = row.key.get(common..).unwrap_or_default();
+        let mut part = [0; PART];
+        let length = rest.len().min(PART);
+        part[..length].copy_from_slice(&rest[..length]);
+        row.part = u128::from_be_bytes(part);
+    }
+    rows.sort_by_key(|row| row.part);
+    for same in rows.chunk_by_mut(|one, other| one.part == other.part) {
+        if same.iter().any(|row| row.key.len() > common + PART) {
+            if same.len() > 1 {
+                sort(same, common + PART);
+            }
+        } else {
+            // They differ in zeros at their ends alone.
+            same.sort_by_key(|row| row.key.len());
+        }
+    }
+}
+
+/// Ranges of keys, from and to.
+type Ranges<'a> = Vec<(&'a [u8], &'a [u8])>;
+
+/// In order, none of them touching another.
+fn merged<'a>(ranges: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Ranges<'a> {
+    let mut ranges: Ranges = ranges.filter(|(from, to)| from < to).collect();
+    ranges.sort_unstable();
+    let mut merged: Ranges = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if from <= *end => *end = to.max(end),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
+fn is_within(ranges: &Ranges, key: &[u8]) -> bool {
+    let before = ranges.partition_point(|(from, _)| *from <= key);
+    before > 0 && key < ranges[before - 1].1
+}
+
 /// With how many same bytes all keys begin.
-fn common_prefix(changes: &[Changes]) -> usize {
-    let keys = || {
-        changes.iter().flat_map(|changes| {
-            let puts = changes.puts().map(|(key, _)| key);
-            changes.deletes().chain(puts)
-        })
-    };
-    let Some(first) = keys().next() else { return 0 };
-    keys().fold(first.len(), |common, key| {
-        let pairs = first[..common].iter().zip(key);
+fn common_prefix(rows: &[Row]) -> usize {
+    let Some(first) = rows.first() else { return 0 };
+    rows.iter().fold(first.key.len(), |common, row| {
+        let pairs = first.key[..common].iter().zip(row.key);
         pairs.take_while(|(one, other)| one == other).count()
     })
 }
 
-impl<'a> Row<'a> {
-    fn new(key: &'a [u8], common: usize, value: Option<&'a [u8]>) -> Self {
-        let rest = &key[common..];
-        let mut start = [0; 16];
-        let length = rest.len().min(16);
-        start[..length].copy_from_slice(&rest[..length]);
-        Row {
-            start: u128::from_be_bytes(start),
-            key,
-            value,
-        }
-    }
-
+impl Row<'_> {
     fn has_key_of(&self, other: &Row) -> bool {
-        self.start == other.start && self.key == other.key
+        self.part == other.part && self.key == other.key
     }
 }
 
@@ -352,10 +378,13 @@ fn options(memory: &Memory) -> Options {
 
 /// Puts a checkpoint's files where they can be opened: shared where they never
 /// change, copied where they do.
-pub fn lay_out(from: &Path, files: &[impl AsRef<str>], to: &Path) -> Result<(), StorageError> {
+pub fn lay_out<'a>(
+    from: &Path,
+    files: impl Iterator<Item = &'a str>,
+    to: &Path,
+) -> Result<(), StorageError> {
     std::fs::create_dir_all(to).map_err(|cause| io("make the folder", to, cause))?;
     for name in files {
-        let name = name.as_ref();
         let (from, to) = (from.join(name), to.join(name));
         match archive::is_immutable(name) {
             true => archive::link(&from, &to)?,

@@ -113,7 +113,7 @@ fn a_checkpoint_shares_the_files_that_have_not_changed() {
         let entries = std::fs::read_dir(storage.archive.path(id)).expect("a folder");
         entries
             .map(|entry| entry.expect("an entry"))
-            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".sst"))
+            .filter(|entry| archive::is_immutable(&entry.file_name().to_string_lossy()))
             .map(|entry| entry.metadata().expect("metadata").ino())
             .collect()
     };
@@ -121,12 +121,82 @@ fn a_checkpoint_shares_the_files_that_have_not_changed() {
     assert_eq!(tables(1), tables(2));
 }
 
+fn names(storage: &FolderStorage, id: CheckpointId, ending: &str) -> Vec<String> {
+    let manifest = storage.archive.manifest(id).expect("a checkpoint");
+    let names = manifest.files.into_iter().map(|file| file.name);
+    names.filter(|name| name.ends_with(ending)).collect()
+}
+
+#[test]
+fn what_is_only_written_is_sorted_in_when_it_is_much_or_read() {
+    let folder = folder();
+    let storage = open(&folder);
+    for id in 1..=40 {
+        write(&storage, id, &[("a", &id.to_string())]);
+    }
+    assert_eq!(names(&storage, 1, ".changes").len(), 1);
+    assert_eq!(names(&storage, 32, ".changes").len(), 32);
+    assert_eq!(names(&storage, 32, ".sst").len(), 0);
+    assert_eq!(names(&storage, 40, ".changes").len(), 7);
+    assert_eq!(names(&storage, 40, ".sst").len(), 1);
+    assert_eq!(rows(&storage), pairs(&[("a", "40")]));
+    write(&storage, 41, &[("b", "41")]);
+    assert_eq!(names(&storage, 41, ".changes").len(), 0);
+
+    storage.restore(32).expect("checkpoint 32");
+    write(&storage, 33, &[("b", "33")]);
+    write(&storage, 34, &[("b", "34")]);
+    storage.restore(34).expect("checkpoint 34");
+    assert_eq!(rows(&storage), pairs(&[("a", "32"), ("b", "34")]));
+}
+
+#[test]
+fn a_range_is_gone_from_what_was_written_before() {
+    let folder = folder();
+    let storage = open(&folder);
+    write(&storage, 1, &[("a1", "1"), ("a2", "1"), ("b", "1")]);
+    let mut changes = Changes::default();
+    changes.delete_range(b"a".to_vec(), b"b".to_vec());
+    changes.put(|key| key.extend(b"a2"), |value| value.extend(b"2"));
+    let written = storage.write(manifest(2), vec![changes]);
+    written.expect("a checkpoint");
+    write(&storage, 3, &[("a3", "3")]);
+    let expected = pairs(&[("a2", "2"), ("a3", "3"), ("b", "1")]);
+    assert_eq!(rows(&storage), expected);
+}
+
+#[test]
+fn keys_that_are_alike_for_long_are_told_apart() {
+    let folder = folder();
+    let storage = open(&folder);
+    let long = |end: &str| format!("{}{end}", "x".repeat(40));
+    let keys = [
+        "",
+        "\0",
+        "\0\0",
+        "a",
+        "a\0",
+        "b\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        "b",
+    ];
+    let mut keys: Vec<String> = keys.map(str::to_owned).to_vec();
+    keys.extend([long("2"), long(""), long("1\0"), long("1"), long("10")]);
+    for id in 1..=2 {
+        let id_text = id.to_string();
+        let written: Vec<_> = keys.iter().map(|key| (&**key, &*id_text)).collect();
+        write(&storage, id, &written);
+    }
+    keys.sort_unstable();
+    let expected: Vec<_> = keys.iter().map(|key| (&**key, "2")).collect();
+    assert_eq!(rows(&storage), pairs(&expected));
+}
+
 #[test]
 fn rows_are_read_while_others_are_written() {
     let folder = folder();
     let storage = open(&folder);
     write(&storage, 1, &[("a", "1"), ("b", "1")]);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for id in 2..30 {
@@ -136,9 +206,9 @@ fn rows_are_read_while_others_are_written() {
                     storage.restore(id).expect("a checkpoint");
                 }
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            done.store(true, Ordering::Relaxed);
         });
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) {
             let got = storage.get_many(&[b"a", b"b"]).expect("values");
             assert!(got[0].is_some());
             assert_eq!(got[0], got[1], "half of a checkpoint was seen");

@@ -25,33 +25,33 @@ fn damaged(harm: impl FnOnce(&Path)) -> (Option<String>, String) {
 }
 
 /// The file that the second checkpoint does not share with the first.
-fn newest_table(folder: &Path) -> PathBuf {
+fn newest_file(folder: &Path) -> PathBuf {
     let entries = fs::read_dir(folder).expect("a folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let tables = paths.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
-    tables.max().expect("a table")
+    let files = paths.filter(|path| path.extension().is_some_and(|end| end == "changes"));
+    files.max().expect("a file of changes")
 }
 
 #[test]
 fn a_file_is_missing() {
     let (listed, refused) = damaged(|folder| {
-        fs::remove_file(newest_table(folder)).expect("a file to remove");
+        fs::remove_file(newest_file(folder)).expect("a file to remove");
     });
     let listed = listed.expect("damage");
-    assert!(listed.ends_with(".sst is missing"), "{listed}");
+    assert!(listed.ends_with(".changes is missing"), "{listed}");
     assert_eq!(refused, format!("checkpoint 2 is damaged: {listed}"));
 }
 
 #[test]
 fn a_file_is_short() {
     let (listed, _) = damaged(|folder| {
-        let table = newest_table(folder);
-        let bytes = fs::read(&table).expect("a file");
-        fs::write(&table, &bytes[..100]).expect("a shorter file");
+        let newest = newest_file(folder);
+        let bytes = fs::read(&newest).expect("a file");
+        fs::write(&newest, &bytes[..30]).expect("a shorter file");
     });
     let listed = listed.expect("damage");
     assert!(
-        listed.contains(".sst has 100 bytes instead of "),
+        listed.contains(".changes has 30 bytes instead of "),
         "{listed}"
     );
 }
@@ -59,14 +59,14 @@ fn a_file_is_short() {
 #[test]
 fn a_bit_has_flipped() {
     let (listed, refused) = damaged(|folder| {
-        let table = newest_table(folder);
-        let mut bytes = fs::read(&table).expect("a file");
+        let newest = newest_file(folder);
+        let mut bytes = fs::read(&newest).expect("a file");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
-        fs::write(&table, &bytes).expect("a changed file");
+        fs::write(&newest, &bytes).expect("a changed file");
     });
     assert_eq!(listed, None, "a list does not read whole files");
-    assert!(refused.contains(".sst has the checksum "), "{refused}");
+    assert!(refused.contains(".changes has the checksum "), "{refused}");
     assert!(refused.ends_with("its content has changed"), "{refused}");
 }
 

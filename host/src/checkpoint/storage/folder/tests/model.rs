@@ -12,6 +12,8 @@ enum Step {
     Delete(prop::sample::Index),
     Reset,
     Scan(Vec<u8>, Vec<u8>, usize),
+    /// At everything: what is only written for long is kept in another way.
+    Look,
     Reopen,
 }
 
@@ -60,6 +62,7 @@ proptest! {
                     let one = scanned(open_one, &from, &to, rows);
                     prop_assert_eq!(one, scanned(&memory, &from, &to, rows));
                 }
+                Step::Look => look(open_one, &memory)?,
                 Step::Reopen => {
                     drop(storage.take());
                     storage = Some(open(&folder));
@@ -69,14 +72,27 @@ proptest! {
             let storage = storage.as_ref().expect("it is always opened again");
             let (one, other) = (ids_of(storage), ids_of(&memory));
             prop_assert_eq!(one, other);
-            let one = scanned(storage, b"", b"\xff", usize::MAX);
-            prop_assert_eq!(one, scanned(&memory, b"", b"\xff", usize::MAX));
-            let keys: Vec<Vec<u8>> = (0..4).flat_map(|a| (0..4).map(move |b| vec![a, b])).collect();
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let one = storage.get_many(&keys).expect("values");
-            prop_assert_eq!(one, memory.get_many(&keys).expect("values"));
+        }
+        let storage = storage.expect("it is always opened again");
+        look(&storage, &memory)?;
+        for (id, ..) in ids_of(&memory) {
+            storage.restore(id).expect("a checkpoint");
+            memory.restore(id).expect("a checkpoint");
+            look(&storage, &memory)?;
         }
     }
+}
+
+fn look(one: &dyn Storage, other: &dyn Storage) -> Result<(), TestCaseError> {
+    let all = |storage| scanned(storage, b"", b"\xff", usize::MAX);
+    prop_assert_eq!(all(one), all(other));
+    let keys: Vec<Vec<u8>> = (0..4)
+        .flat_map(|a| (0..4).map(move |b| vec![a, b]))
+        .collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let values = |storage: &dyn Storage| storage.get_many(&keys).expect("values");
+    prop_assert_eq!(values(one), values(other));
+    Ok(())
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -94,6 +110,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => any::<prop::sample::Index>().prop_map(Step::Restore),
         1 => any::<prop::sample::Index>().prop_map(Step::Delete),
         1 => Just(Step::Reset),
+        2 => Just(Step::Look),
         2 => (key(), key(), 0..5_usize).prop_map(|(from, to, rows)| Step::Scan(from, to, rows)),
         1 => Just(Step::Reopen),
     ]
