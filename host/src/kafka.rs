@@ -142,6 +142,8 @@ pub fn is_final(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::InvalidTopic
                 | RDKafkaErrorCode::InvalidGroupId
                 | RDKafkaErrorCode::UnsupportedVersion

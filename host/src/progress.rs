@@ -1,10 +1,13 @@
 //! How far a run has come, counted as it goes and read at any time.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::checkpoint::snapshot::CheckpointId;
 use crate::operator::Counts;
+use crate::state::budget::Budget;
 
 /// One node's counters, shared by its tasks.
 #[derive(Debug)]
@@ -44,6 +47,54 @@ pub struct NodeSnapshot {
     pub watermark_ms: Option<i64>,
     /// Which part of a bounded input was read, 0 to 1.
     pub read: Option<f64>,
+}
+
+/// The state of a pipeline with checkpoints.
+#[derive(Debug)]
+pub struct StateProgress {
+    budget: Arc<Budget>,
+    last: Mutex<Option<CheckpointProgress>>,
+}
+
+/// How large it is at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StateSnapshot {
+    /// What keys and states take in memory, and what they may take.
+    pub memory_bytes: usize,
+    pub memory_bytes_max: usize,
+    /// The last one that is done.
+    pub checkpoint: Option<CheckpointProgress>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckpointProgress {
+    pub id: CheckpointId,
+    /// Of its files together: the whole state, more or less compressed.
+    pub bytes: u64,
+    pub milliseconds: u64,
+}
+
+impl StateProgress {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        StateProgress {
+            budget,
+            last: Mutex::default(),
+        }
+    }
+
+    pub fn set_checkpoint(&self, checkpoint: CheckpointProgress) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(checkpoint);
+    }
+
+    pub fn snapshot(&self) -> StateSnapshot {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        StateSnapshot {
+            memory_bytes: self.budget.bytes(),
+            memory_bytes_max: self.budget.bytes_max(),
+            checkpoint: last.clone(),
+        }
+    }
 }
 
 const UNKNOWN: u64 = u64::MAX;

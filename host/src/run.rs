@@ -25,7 +25,9 @@ use crate::gate::Gate;
 use crate::operator::transform::TransformOperator;
 use crate::operator::{DeadLetter, OperatorError};
 use crate::plan::{Exchange, NodeId, NodeKind, OutPort, Plan};
-use crate::progress::{NodeProgress, NodeSnapshot, Role};
+use crate::progress::{
+    CheckpointProgress, NodeProgress, NodeSnapshot, Role, StateProgress, StateSnapshot,
+};
 use crate::router::{Consumer, Router, owned};
 use crate::sink::dead_letter::DeadLetters;
 use crate::sink::{self, SinkContext, SinkError};
@@ -51,6 +53,8 @@ pub struct Job {
     durable: Option<Durable>,
     offload: Offload,
     pressure: Arc<Notify>,
+    budget: Arc<Budget>,
+    state: Arc<StateProgress>,
     savepoints: Savepoints,
     /// The checkpoint to start from, until the run has one of its own.
     from: Arc<Mutex<Option<String>>>,
@@ -66,6 +70,8 @@ pub struct Summary {
     /// How often it failed and was started again.
     pub restarts: u32,
     pub nodes: Vec<NodeSnapshot>,
+    /// Of a pipeline with checkpoints.
+    pub state: Option<StateSnapshot>,
 }
 
 /// Why a run failed.
@@ -125,6 +131,9 @@ impl Job {
             })
             .collect();
         let pressure = Arc::<Notify>::default();
+        let memory = plan.state.as_ref().map(|state| state.memory_bytes_max);
+        let budget = Budget::new(memory.unwrap_or(usize::MAX), pressure.clone());
+        let budget = Arc::new(budget);
         Job {
             plan: Arc::new(plan),
             clock,
@@ -135,6 +144,8 @@ impl Job {
             offload: Offload::default(),
             savepoints: Savepoints::new(pressure.clone(), None),
             pressure,
+            state: Arc::new(StateProgress::new(budget.clone())),
+            budget,
             from: Arc::default(),
         }
     }
@@ -180,6 +191,12 @@ impl Job {
         self.nodes.clone()
     }
 
+    /// How large the state is, of a pipeline with checkpoints, readable while it
+    /// runs.
+    pub fn state(&self) -> Option<Arc<StateProgress>> {
+        self.durable.as_ref().map(|_| self.state.clone())
+    }
+
     /// Asks the run to end early.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
@@ -216,6 +233,7 @@ impl Job {
             stopped: self.stop.asked(),
             restarts: failures.count(),
             nodes: self.nodes.iter().map(|node| node.snapshot()).collect(),
+            state: self.state().map(|state| state.snapshot()),
         })
     }
 
@@ -286,10 +304,7 @@ impl Job {
             dead_letters: dead_letters.clone(),
             stop: self.stop.clone(),
         };
-        let memory = self.plan.state.as_ref().map(|state| state.memory_bytes_max);
-        let budget = Budget::new(memory.unwrap_or(usize::MAX), self.pressure.clone());
-        let budget = Arc::new(budget);
-        let tasks = self.build(&start, &budget, context, checkpoints).await?;
+        let tasks = self.build(&start, context, checkpoints).await?;
         let mut parts: Vec<Part> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = &self.durable {
             let coordinator = Coordinator {
@@ -302,7 +317,7 @@ impl Job {
                 offload: self.offload,
                 clock: self.clock.clone(),
                 stop: self.stop.clone(),
-                budget,
+                budget: self.budget.clone(),
                 savepoints: self.savepoints(),
                 trigger,
                 reports: report_receiver,
@@ -318,8 +333,14 @@ impl Job {
                 on_done: {
                     let durable = durable.clone();
                     let from = self.from.clone();
+                    let state = self.state.clone();
                     Box::new(move |done| {
                         log_done(done);
+                        state.set_checkpoint(CheckpointProgress {
+                            id: done.id,
+                            bytes: done.bytes,
+                            milliseconds: done.took.as_millis() as u64,
+                        });
                         // A restart goes on from this one.
                         from.lock().unwrap_or_else(PoisonError::into_inner).take();
                         durable.copy(done.id, done.name.is_some());
@@ -346,7 +367,6 @@ impl Job {
     async fn build(
         &self,
         start: &restore::Start,
-        budget: &Arc<Budget>,
         context: TaskContext,
         checkpoints: Option<TaskCheckpoints>,
     ) -> Result<Vec<Task>, RunError> {
@@ -358,7 +378,7 @@ impl Job {
                 let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
                 let links = members
                     .iter()
-                    .map(|&id| self.link(id, index, start, budget, &mut wiring))
+                    .map(|&id| self.link(id, index, start, &mut wiring))
                     .collect::<Result<Vec<_>, RunError>>()?;
                 tasks.push(Task {
                     head,
@@ -421,7 +441,6 @@ impl Job {
         id: NodeId,
         index: usize,
         start: &restore::Start,
-        budget: &Arc<Budget>,
         wiring: &mut Wiring,
     ) -> Result<Link, RunError> {
         let node = &self.plan.nodes[id];
@@ -432,7 +451,7 @@ impl Job {
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Aggregate(plan) => {
-                let shelf = self.shelf(id, index, start, budget);
+                let shelf = self.shelf(id, index, start);
                 let clock = self.clock.clone();
                 let rows = self.plan.batch_rows;
                 let operator = AggregateOperator::new(&node.name, plan, rows, clock, shelf)?;
@@ -462,20 +481,14 @@ impl Job {
     }
 
     /// Where the state of an aggregate's task is kept.
-    fn shelf(
-        &self,
-        id: NodeId,
-        index: usize,
-        start: &restore::Start,
-        budget: &Arc<Budget>,
-    ) -> Option<Shelf> {
+    fn shelf(&self, id: NodeId, index: usize, start: &restore::Start) -> Option<Shelf> {
         let durable = self.durable.as_ref()?;
         Some(Shelf {
             storage: durable.storage.clone(),
             table: start.tables[id]?,
             shards: owned(index, self.task_counts[id]),
             restored: start.aggregates[id],
-            budget: budget.clone(),
+            budget: self.budget.clone(),
         })
     }
 }

@@ -470,6 +470,61 @@ fn copying(broker: &Broker, from: &str, to: &str, sink: &str) -> Plan {
     plan_of(&text, Path::new("."))
 }
 
+/// Source, sink and transaction speak TLS and say who they are.
+#[test]
+fn a_broker_that_wants_tls_and_a_password_is_served() {
+    let Some(broker) = broker() else { return };
+    let from = topic(broker, "secured", 1);
+    let to = topic(broker, "secured-out", 1);
+    broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":\"one\",\"at\":0}"]);
+    let (address, trusted) = broker.secure();
+    let copying = |password: &str| {
+        let properties = format!(
+            "properties = {{ \"security.protocol\" = \"sasl_ssl\", \"sasl.mechanism\" = \
+             \"PLAIN\", \"sasl.username\" = \"shop\", \"sasl.password\" = \"{password}\", \
+             \"ssl.ca.location\" = {trusted:?} }}"
+        );
+        let text = format!(
+            r#"
+            name = "{to}"
+            [state]
+            backend = "memory"
+            [checkpoints]
+            [restart]
+            strategy = "never"
+            [sources.in]
+            type = "kafka"
+            brokers = "{address}"
+            topic = "{from}"
+            until = "end"
+            fields = {{ id = "int64", name = "utf8?", at = "timestamp" }}
+            {properties}
+            [sinks.out]
+            type = "kafka"
+            input = "in"
+            brokers = "{address}"
+            topic = "{to}"
+            {properties}
+            "#
+        );
+        plan_of(&text, Path::new("."))
+    };
+    let refused = run_committed(copying("wrong")).expect_err("the password is wrong");
+    assert!(refused.contains("uthentication failed"), "{refused}");
+    run_committed(copying("s3cret")).expect("it is let in");
+    assert_eq!(broker.read(&to, true).len(), 1);
+}
+
+fn run_committed(plan: Plan) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let ran = runtime.block_on(async {
+        let durable = Durable::open(&plan)?.expect("it has checkpoints");
+        let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
+        job.run().await.map(drop)
+    });
+    ran.map_err(|error| error.to_string())
+}
+
 /// Without a transaction too, the group is where the checkpoints are.
 #[test]
 fn tools_see_how_far_checkpoints_have_come() {
@@ -484,21 +539,13 @@ fn tools_see_how_far_checkpoints_have_come() {
     // A broker's first group takes its time.
     let group = format!("of-{topic}");
     assert_eq!(broker.committed(&group, &topic, 0), None);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let ran = runtime.block_on(async {
-        let durable = Durable::open(&plan).unwrap_or_else(|error| panic!("{error}"));
-        let durable = durable.expect("it has checkpoints");
-        Job::new(plan, Arc::new(SystemClock))
-            .keeping(durable)
-            .run()
-            .await
-    });
-    ran.unwrap_or_else(|error| panic!("{error}"));
+    run_committed(plan).expect("a copy");
     let committed = broker.committed(&group, &topic, 0);
     assert_eq!(committed, Some((10, String::new())));
     // So that a pipeline of another name can go on from there.
     let more = format!("until = \"end\"\nstart = \"committed\"\ngroup = \"of-{topic}\"\n{IDS}");
     broker.write_payloads(&topic, 0, ids(10..12));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let read = runtime.block_on(read_all(&reading(broker, &topic, &more), (0, 1), &[]));
     assert_eq!(read.ids(), [10, 11]);
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Kafka broker of one node, for tests: on free loopback ports, with all
-# that it writes in one folder.
+# that it writes in one folder. A second port (secure-address in the folder)
+# wants TLS (trusted.pem) and a password (PLAIN, shop, s3cret).
 #
 #   broker.sh fetch              get the jars, and print their folder
 #   broker.sh start DIR [OWNER]  start a broker on DIR, wait until it serves, print
@@ -62,16 +63,28 @@ java_run() {
 is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
 
 prepare() {
-  local folder=$1 port=$2 controller=$3
+  local folder=$1 port=$2 controller=$3 secure=$4
   mkdir -p "$folder/data"
+  # A certificate of its own, which clients are to trust.
+  local keys=(-alias broker -storetype PKCS12 -keystore "$folder/keys.p12" -storepass sluicebox)
+  keytool -genkeypair "${keys[@]}" -keyalg EC -dname CN=127.0.0.1 -ext SAN=ip:127.0.0.1 \
+    -validity 30 >"$folder/keys.log" 2>&1 &&
+    keytool -exportcert -rfc "${keys[@]}" >"$folder/trusted.pem" 2>>"$folder/keys.log" ||
+    stop "the broker's certificate cannot be made: see $folder/keys.log"
   cat >"$folder/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,SECURE://127.0.0.1:$secure,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SECURE://127.0.0.1:$secure
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PKCS12
+ssl.keystore.location=$folder/keys.p12
+ssl.keystore.password=sluicebox
+ssl.key.password=sluicebox
+sasl.enabled.mechanisms=PLAIN
+listener.name.secure.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_shop="s3cret";
 log.dirs=$folder/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -88,6 +101,7 @@ PROPERTIES
   (java_run kafka.tools.StorageTool format -t c2x1aWNlYm94LXRlc3QtMQ \
     -c "$folder/server.properties") >"$folder/format.log" 2>&1 ||
     stop "the broker's folder cannot be prepared: see $folder/format.log"
+  echo "127.0.0.1:$secure" >"$folder/secure-address"
   echo "127.0.0.1:$port" >"$folder/address"
 }
 
@@ -97,7 +111,7 @@ start() {
   mkdir -p "$folder"
   folder=$(cd "$folder" && pwd)
   is_running "$folder" && stop "a broker runs on $folder already"
-  [[ -f $folder/address ]] || prepare "$folder" "$(free_port)" "$(free_port)"
+  [[ -f $folder/address ]] || prepare "$folder" "$(free_port)" "$(free_port)" "$(free_port)"
   # The log of this start alone says whether it serves.
   [[ -f $folder/broker.log ]] && cat "$folder/broker.log" >>"$folder/earlier.log"
   : >"$folder/broker.log"

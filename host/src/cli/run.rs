@@ -55,7 +55,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
             }
             (None, None) => {}
         }
-        let status = Status::start(style, job.progress());
+        let status = Status::start(style, job.progress(), job.state());
         let stop = job.stop();
         tokio::spawn(async move {
             // Twice is in earnest.

@@ -9,7 +9,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::progress::{NodeProgress, NodeSnapshot, Role};
+use super::checkpoints::size;
+use crate::progress::{
+    CheckpointProgress, NodeProgress, NodeSnapshot, Role, StateProgress, StateSnapshot,
+};
 use crate::run::Summary;
 
 /// How often live lines are drawn.
@@ -74,20 +77,26 @@ enum JsonLine<'a> {
     Progress {
         seconds: f64,
         nodes: &'a [NodeSnapshot],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        state: Option<StateSnapshot>,
     },
     Summary(&'a Summary),
 }
 
 impl Status {
-    pub fn start(style: StatusStyle, nodes: Vec<Arc<NodeProgress>>) -> Self {
+    pub fn start(
+        style: StatusStyle,
+        nodes: Vec<Arc<NodeProgress>>,
+        state: Option<Arc<StateProgress>>,
+    ) -> Self {
         let live = style == StatusStyle::People && stderr().is_terminal();
         let bars = live.then(|| LIVE.get_or_init(MultiProgress::new).clone());
         let ticker = match style {
             StatusStyle::Quiet => None,
-            StatusStyle::Json => Some(tokio::spawn(write_json(nodes))),
+            StatusStyle::Json => Some(tokio::spawn(write_json(nodes, state))),
             StatusStyle::People => Some(match &bars {
-                Some(bars) => tokio::spawn(draw(nodes, bars.clone())),
-                None => tokio::spawn(write_lines(nodes)),
+                Some(bars) => tokio::spawn(draw(nodes, state, bars.clone())),
+                None => tokio::spawn(write_lines(nodes, state)),
             }),
         };
         Status {
@@ -114,14 +123,17 @@ impl Status {
     }
 }
 
-async fn draw(nodes: Vec<Arc<NodeProgress>>, bars: MultiProgress) {
+async fn draw(
+    nodes: Vec<Arc<NodeProgress>>,
+    state: Option<Arc<StateProgress>>,
+    bars: MultiProgress,
+) {
     let width = nodes
         .iter()
         .map(|node| node.name.chars().count())
         .max()
         .unwrap_or(0);
-    let lines: Vec<ProgressBar> = nodes
-        .iter()
+    let lines: Vec<ProgressBar> = (0..nodes.len() + usize::from(state.is_some()))
         .map(|_| {
             let bar = bars.add(ProgressBar::no_length());
             bar.with_style(
@@ -136,20 +148,30 @@ async fn draw(nodes: Vec<Arc<NodeProgress>>, bars: MultiProgress) {
         for (line, (snapshot, rate)) in lines.iter().zip(rates.next(&nodes)) {
             line.set_message(describe(&snapshot, rate, width));
         }
+        if let (Some(line), Some(state)) = (lines.last(), &state) {
+            line.set_message(format!(
+                "{:width$}  {}",
+                "state",
+                describe_state(&state.snapshot())
+            ));
+        }
     }
 }
 
-async fn write_lines(nodes: Vec<Arc<NodeProgress>>) {
+async fn write_lines(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgress>>) {
     let mut rates = Rates::new(&nodes);
     loop {
         tokio::time::sleep(WRITE_EVERY).await;
         for (snapshot, rate) in rates.next(&nodes) {
             eprintln!("{}", describe(&snapshot, rate, 0));
         }
+        if let Some(state) = &state {
+            eprintln!("state  {}", describe_state(&state.snapshot()));
+        }
     }
 }
 
-async fn write_json(nodes: Vec<Arc<NodeProgress>>) {
+async fn write_json(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgress>>) {
     let started = Instant::now();
     loop {
         tokio::time::sleep(JSON_EVERY).await;
@@ -158,6 +180,7 @@ async fn write_json(nodes: Vec<Arc<NodeProgress>>) {
         print_json(&JsonLine::Progress {
             seconds,
             nodes: &snapshots,
+            state: state.as_ref().map(|state| state.snapshot()),
         });
     }
 }
@@ -235,6 +258,27 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
     line
 }
 
+fn describe_state(state: &StateSnapshot) -> String {
+    let memory = format!(
+        "in memory {} of {}",
+        size(state.memory_bytes as u64),
+        size(state.memory_bytes_max as u64)
+    );
+    match &state.checkpoint {
+        Some(last) => format!("{memory}  {}", describe_checkpoint(last)),
+        None => memory,
+    }
+}
+
+fn describe_checkpoint(checkpoint: &CheckpointProgress) -> String {
+    format!(
+        "checkpoint {}: {} in {} ms",
+        checkpoint.id,
+        size(checkpoint.bytes),
+        checkpoint.milliseconds
+    )
+}
+
 fn table(summary: &Summary) -> String {
     let mut table = Table::new();
     table
@@ -274,8 +318,15 @@ fn table(summary: &Summary) -> String {
     } else {
         "done"
     };
+    let last = summary
+        .state
+        .as_ref()
+        .and_then(|state| state.checkpoint.as_ref());
+    let last = last.map_or(String::new(), |last| {
+        format!("\nlast {}", describe_checkpoint(last))
+    });
     format!(
-        "{table}\n{}: {ending} after {:.1} s, {} rows/s read",
+        "{table}{last}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
         short(rows as f64 / summary.seconds.max(1e-9)),

@@ -102,6 +102,11 @@ impl Producer {
         }
     }
 
+    /// An error with what librdkafka said along with it.
+    pub fn explain_error(&self, error: &KafkaError) -> String {
+        self.client().context().voice.explain(error)
+    }
+
     /// Waits until every message has arrived.
     pub fn flush(&self, time_max: Duration) -> Result<(), Failure> {
         let until = Instant::now() + time_max;
@@ -166,10 +171,15 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+        if let Some(
+            code @ (RDKafkaErrorCode::Fatal
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL),
+        ) = error.rdkafka_error_code()
+        {
             self.fail(Failure {
                 topic: None,
-                code: Some(RDKafkaErrorCode::Fatal),
+                code: Some(code),
                 cause: reason.to_owned(),
             });
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Shared by all tasks of a run.
+/// Shared by all tasks of a pipeline.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
@@ -53,10 +53,18 @@ impl Budget {
         self.bytes_max / 3 * 2
     }
 
+    /// What states and rows on their way to the storage take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed) + self.frozen.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// No more should come before a checkpoint is done.
     pub fn is_full(&self) -> bool {
-        let frozen = self.frozen.load(Ordering::Relaxed);
-        frozen > 0 && self.bytes.load(Ordering::Relaxed) + frozen >= self.bytes_max
+        self.frozen.load(Ordering::Relaxed) > 0 && self.bytes() >= self.bytes_max
     }
 
     pub fn freeze(self: &Arc<Self>, bytes: usize) -> Frozen {

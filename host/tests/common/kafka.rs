@@ -64,6 +64,13 @@ impl Broker {
         Ok(Broker { address, folder })
     }
 
+    /// Where it wants TLS and a password, and what it is to be trusted by.
+    pub fn secure(&self) -> (String, PathBuf) {
+        let address = std::fs::read_to_string(self.folder.join("secure-address"));
+        let address = address.expect("the broker has such a port");
+        (address.trim().to_owned(), self.folder.join("trusted.pem"))
+    }
+
     /// Killed as by a power cut, and started again on what is left.
     pub fn restart(&self) {
         script(&["restart", &self.folder.to_string_lossy()]).expect("the broker starts again");

@@ -118,17 +118,20 @@ impl FolderStorage {
     /// The rows, all of them in the database.
     fn rows_to_read(&self) -> Result<Option<Arc<Rows>>, StorageError> {
         self.are_read.store(true, Ordering::Relaxed);
-        if self.has_journal.load(Ordering::Acquire) {
-            let mut writer = self.writer();
-            if let Some(rows) = self.rows() {
-                self.settle(&mut writer, &rows, Vec::new())?;
-            }
+        // In this order: rows that have a journal come before the flag of it.
+        let rows = self.rows();
+        if !self.has_journal.load(Ordering::Acquire) {
+            return Ok(rows);
         }
-        Ok(self.rows())
+        let mut writer = self.writer();
+        let rows = self.rows();
+        if let Some(rows) = &rows {
+            self.settle(&mut writer, rows, Vec::new())?;
+        }
+        Ok(rows)
     }
 
-    /// Makes these the current rows. What is kept beside them is written under
-    /// the writer's lock alone, and goes first.
+    /// Makes these the current rows.
     fn replace_rows(&self, writer: &mut Writer, rows: Rows, kept: Kept) -> Arc<Rows> {
         let rows = Arc::new(rows);
         let mut current = self.rows.write().unwrap_or_else(PoisonError::into_inner);

@@ -32,6 +32,9 @@ pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
 /// How long one step may take: after that its outcome is unknown.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
+/// How often it is seen whether brokers refuse to open a transaction.
+const OPEN_PIECE: Duration = Duration::from_secs(1);
+
 /// How long one question about topics and offsets may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -147,23 +150,34 @@ impl KafkaTransaction {
         self.error(step, explain(failure.code, cause))
     }
 
-    /// Does what may be tried again, within the time of one step.
+    /// Does what may be tried again, within the time of one step. It is given
+    /// some of that at a time, so that being refused is noticed early.
     fn persist(
         &self,
         step: &str,
+        producer: &Producer,
+        piece: Duration,
         work: impl Fn(Duration) -> Result<(), KafkaError>,
     ) -> Result<(), TransactionError> {
         let until = Instant::now() + STEP_MAX;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match blocking(|| work(left)) {
+            match blocking(|| work(left.min(piece))) {
                 Ok(()) => return Ok(()),
                 // Librdkafka resumes the call; it does not begin another one.
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
+                    let checked = producer.check();
+                    checked.map_err(|failure| self.failed(step, failure))?;
+                    if error.code() == RDKafkaErrorCode::OperationTimedOut {
+                        continue;
+                    }
                     tracing::warn!("{}: {step}: {}; trying again", self.who(), error.string());
                     blocking(|| std::thread::sleep(Duration::from_millis(100)));
                 }
-                Err(error) => return Err(self.kafka_error(step, &error)),
+                Err(error) => {
+                    let cause = producer.explain_error(&error);
+                    return Err(self.error(step, explain(error.rdkafka_error_code(), cause)));
+                }
             }
         }
     }
@@ -345,7 +359,8 @@ impl Transaction for KafkaTransaction {
         let producer = Arc::new(self.new_producer()?);
         // The one before must not go on, nor hold what it has not sent.
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.persist("cannot open the transaction", |time_max| {
+        let step = "cannot open the transaction";
+        self.persist(step, &producer, OPEN_PIECE, |time_max| {
             producer.inner().init_transactions(time_max)
         })?;
         let mut groups = Vec::with_capacity(self.sources.len());
@@ -379,7 +394,8 @@ impl Transaction for KafkaTransaction {
             let Some(offsets) = self.offsets(source, manifest) else {
                 continue;
             };
-            self.persist("cannot commit the sources' offsets", |time_max| {
+            let step = "cannot commit the sources' offsets";
+            self.persist(step, producer, STEP_MAX, |time_max| {
                 producer
                     .inner()
                     .send_offsets_to_transaction(&offsets, group, time_max)
@@ -402,7 +418,7 @@ impl Transaction for KafkaTransaction {
             .and_then(|()| producer.flush(STEP_MAX))
             .map_err(|failure| self.failed(step, failure))?;
         crash::point(Place::CommitBefore);
-        self.persist(step, |time_max| {
+        self.persist(step, producer, STEP_MAX, |time_max| {
             producer.inner().commit_transaction(time_max)
         })?;
         crash::point(Place::CommitAfter);
