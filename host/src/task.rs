@@ -231,7 +231,7 @@ impl Task {
             Head::Source { reader, .. } => reader.hears_of_commits(),
             Head::Gate(_) => false,
         };
-        of_head || self.sinks().next().is_some() || self.is_full()
+        of_head || self.sinks().next().is_some()
     }
 
     /// Somebody here takes no more before a checkpoint is done.
@@ -260,6 +260,12 @@ impl Task {
         if !self.hears_of_commits() {
             return None;
         }
+        self.unheard()
+    }
+
+    /// The barrier that has passed and whose checkpoint nobody here knows to be
+    /// done.
+    fn unheard(&self) -> Option<CheckpointId> {
         let own = self.checkpoints.as_ref()?;
         (own.heard < own.passed).then_some(own.passed)
     }
@@ -289,9 +295,9 @@ impl Task {
             }
         };
         let stop = self.context.stop.clone();
-        let hears_of_commits = self.hears_of_commits();
         // The barrier itself has to pass.
-        let waits = self.is_full() && self.uncommitted().is_some();
+        let waits = self.is_full() && self.unheard().is_some();
+        let hears_of_commits = waits || self.hears_of_commits();
         let trigger = self.checkpoints.clone();
         let commit = async {
             match &mut self.checkpoints {

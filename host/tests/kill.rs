@@ -29,6 +29,9 @@ const KILLS: usize = PLACES.len() + 1 + 4;
 const PARTITIONS: i32 = 4;
 const ROWS_A_PARTITION: i64 = 50_000;
 
+/// Room for all states, and for a part of them: by turns.
+const MEMORIES: [&str; 2] = ["256MiB", "1MiB"];
+
 /// What a pipeline writes.
 const OUTPUTS: [&str; 3] = ["kept", "carts", "added"];
 
@@ -148,6 +151,7 @@ impl<'a> Campaign<'a> {
             path = "{plugin}"
             [state]
             path = "{round}.state"
+            memory = "{memory}"
             [checkpoints]
             interval = "50ms"
             [restart]
@@ -192,6 +196,7 @@ impl<'a> Campaign<'a> {
             brokers = "{broker}"
             topic = "added-{round}"
             "#,
+            memory = MEMORIES[round % MEMORIES.len()],
             plugin = self.plugin.display(),
             broker = self.broker.address,
         );
