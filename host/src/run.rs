@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
@@ -52,7 +52,6 @@ pub struct Job {
     stop: Stop,
     durable: Option<Durable>,
     offload: Offload,
-    pressure: Arc<Notify>,
     budget: Arc<Budget>,
     state: Arc<StateProgress>,
     savepoints: Savepoints,
@@ -130,10 +129,8 @@ impl Job {
                 Arc::new(NodeProgress::new(&node.name, role, tasks))
             })
             .collect();
-        let pressure = Arc::<Notify>::default();
         let memory = plan.state.as_ref().map(|state| state.memory_bytes_max);
-        let budget = Budget::new(memory.unwrap_or(usize::MAX), pressure.clone());
-        let budget = Arc::new(budget);
+        let budget = Arc::new(Budget::new(memory.unwrap_or(usize::MAX)));
         Job {
             plan: Arc::new(plan),
             clock,
@@ -142,8 +139,7 @@ impl Job {
             stop: Stop::default(),
             durable: None,
             offload: Offload::default(),
-            savepoints: Savepoints::new(pressure.clone(), None),
-            pressure,
+            savepoints: Savepoints::new(budget.clone(), None),
             state: Arc::new(StateProgress::new(budget.clone())),
             budget,
             from: Arc::default(),
@@ -156,15 +152,15 @@ impl Job {
         self
     }
 
-    /// Asks for a checkpoint now.
-    pub fn pressure(&self) -> Arc<Notify> {
-        self.pressure.clone()
+    /// Through which a checkpoint is asked for.
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        self.budget.clone()
     }
 
     /// Has checkpoints kept there, and goes on from the last one. The plan says
     /// how often.
     pub fn keeping(mut self, durable: Durable) -> Self {
-        self.savepoints = Savepoints::new(self.pressure(), durable.requests.clone());
+        self.savepoints = Savepoints::new(self.budget.clone(), durable.requests.clone());
         self.durable = Some(durable);
         self
     }

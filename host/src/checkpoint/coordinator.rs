@@ -3,7 +3,8 @@
 //!
 //! One checkpoint is under way at a time. The next one is due an interval after
 //! the last one began, at once when too much state has changed or a savepoint
-//! was asked for, and for the last time when all inputs have ended or a stop was asked for.
+//! was asked for, and for the last time when all inputs have ended or a stop was
+//! asked for.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use crate::state::budget::Budget;
 
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -24,17 +24,17 @@ const NAME_BYTES_MAX: usize = 100;
 #[derive(Clone)]
 pub struct Savepoints {
     names: Arc<Mutex<VecDeque<String>>>,
-    /// Asks for a checkpoint.
-    pressure: Arc<Notify>,
+    /// Brings the next checkpoint about.
+    budget: Arc<Budget>,
     /// What other processes ask for.
     requests: Option<Requests>,
 }
 
 impl Savepoints {
-    pub fn new(pressure: Arc<Notify>, requests: Option<Requests>) -> Self {
+    pub fn new(budget: Arc<Budget>, requests: Option<Requests>) -> Self {
         Savepoints {
             names: Arc::default(),
-            pressure,
+            budget,
             requests,
         }
     }
@@ -46,7 +46,7 @@ impl Savepoints {
     /// Has the next checkpoint made at once, and under this name.
     pub fn ask(&self, name: &str) {
         self.names().push_back(name.to_owned());
-        self.pressure.notify_one();
+        self.budget.press();
     }
 
     /// The name of the checkpoint that is made now.
@@ -67,7 +67,7 @@ impl Savepoints {
         let mut names = self.names();
         names.retain(|waiting| waiting != name);
         if !names.is_empty() {
-            self.pressure.notify_one();
+            self.budget.press();
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn names_are_asked_for_one_after_the_other() {
-        let savepoints = Savepoints::new(Arc::default(), None);
+        let savepoints = Savepoints::new(Arc::new(Budget::new(usize::MAX)), None);
         savepoints.ask("one");
         savepoints.ask("two");
         assert_eq!(savepoints.next().as_deref(), Some("one"));

@@ -20,7 +20,7 @@ pub struct Budget {
     /// Checkpoints whose rows can be read back.
     writes: AtomicU64,
     /// Asks for a checkpoint.
-    pressure: Arc<Notify>,
+    pressure: Notify,
 }
 
 /// What one task takes of it.
@@ -38,13 +38,13 @@ pub struct Frozen {
 }
 
 impl Budget {
-    pub fn new(bytes_max: usize, pressure: Arc<Notify>) -> Self {
+    pub fn new(bytes_max: usize) -> Self {
         Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
             frozen: AtomicUsize::new(0),
             writes: AtomicU64::new(0),
-            pressure,
+            pressure: Notify::new(),
         }
     }
 
@@ -84,8 +84,8 @@ impl Budget {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Asks for a checkpoint: until there is one, nothing that has changed can
-    /// be given up.
+    /// Asks for a checkpoint now: until there is one, nothing that has changed
+    /// can be given up.
     pub fn press(&self) {
         self.pressure.notify_one();
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_shared_out() {
-        let budget = Arc::new(Budget::new(1_200, Arc::default()));
+        let budget = Arc::new(Budget::new(1_200));
         let mut large = Share::new(budget.clone());
         let mut small = Share::new(budget.clone());
         assert_eq!(large.set(600), 0);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_being_written_counts_until_it_is() {
-        let budget = Arc::new(Budget::new(1_200, Arc::default()));
+        let budget = Arc::new(Budget::new(1_200));
         let mut share = Share::new(budget.clone());
         share.set(1_300);
         assert!(!budget.is_full(), "no checkpoint would make room");

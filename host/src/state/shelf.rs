@@ -261,7 +261,7 @@ mod tests {
             table: 7,
             shards,
             restored: None,
-            budget: Arc::new(Budget::new(usize::MAX, Arc::default())),
+            budget: Arc::new(Budget::new(usize::MAX)),
         }
     }
 

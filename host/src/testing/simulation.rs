@@ -72,7 +72,7 @@ impl Simulation {
             Ok(parts) => parts,
             Err(error) => return Ended::Failed(error),
         };
-        let pressure = job.pressure();
+        let budget = job.budget();
         let mut running: Vec<Running> = Vec::new();
         let mut parts = Some(parts);
         let mut steps = 0;
@@ -99,7 +99,7 @@ impl Simulation {
             }
             steps += 1;
             if self.random.u64(0..self.checkpoint_one_in) == 0 {
-                pressure.notify_one();
+                budget.press();
             }
             let chosen = &mut running[index];
             chosen.is_ready.is_ready.store(false, Ordering::SeqCst);
