@@ -9,6 +9,7 @@ pub mod budget;
 pub mod key;
 pub mod row;
 pub mod shelf;
+pub mod spec;
 pub mod table;
 #[cfg(test)]
 mod tests;

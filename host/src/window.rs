@@ -32,6 +32,7 @@ mod rows;
 mod running;
 mod session;
 mod sliding;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -60,6 +61,7 @@ use cut::Cut;
 use running::Running;
 use session::Sessions;
 use sliding::Sliding;
+pub use tables::tables;
 use time::{SIZE_MAX_MS, within_reach};
 use tumbling::Tumbling;
 

@@ -1,0 +1,107 @@
+//! Says what a table of keyed state is, so that a checkpoint can list it and a
+//! later plan can be compared with it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{Field, Schema};
+
+/// A table of keyed state, as the manifest of a checkpoint lists it. A node's
+/// tables are found again by their role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSpec {
+    /// What the node uses the table for: `windows`, for example.
+    pub role: String,
+    /// The fields of the key as `name: type`.
+    pub key: Vec<String>,
+    /// The fields of a state as `name: type`.
+    pub state: Vec<String>,
+    pub rows: RowKind,
+}
+
+/// How a row of the table is laid out around its states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowKind {
+    pub kind: String,
+    pub version: u32,
+}
+
+impl TableSpec {
+    pub fn new(role: &str, key: &Schema, state: &Schema, rows: RowKind) -> Self {
+        let fields = |schema: &Schema| schema.fields.iter().map(Field::to_string).collect();
+        TableSpec {
+            role: role.to_owned(),
+            key: fields(key),
+            state: fields(state),
+            rows,
+        }
+    }
+
+    /// Says what keeps a node from going on with the rows of this table, if
+    /// anything. `now` is the table of the same role in the plan.
+    pub fn difference(&self, now: &TableSpec) -> Option<String> {
+        let differs = |what: &str, then: String, now: String| {
+            (then != now).then(|| format!("its {what} was {then} and is now {now}"))
+        };
+        let fields = |fields: &[String]| match fields {
+            [] => "empty".to_owned(),
+            fields => fields.join(", "),
+        };
+        differs("key", fields(&self.key), fields(&now.key))
+            .or_else(|| differs("state", fields(&self.state), fields(&now.state)))
+            .or_else(|| differs("form of rows", self.rows.to_string(), now.rows.to_string()))
+    }
+}
+
+impl fmt::Display for RowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::DataType;
+
+    fn spec() -> TableSpec {
+        let key = Schema::new(vec![Field::new("user", DataType::Utf8, true)]);
+        let state = Schema::new(vec![Field::new("sum", DataType::Int64, false)]);
+        let rows = RowKind {
+            kind: "session".to_owned(),
+            version: 1,
+        };
+        TableSpec::new("windows", &key, &state, rows)
+    }
+
+    #[test]
+    fn a_table_is_listed_as_data() {
+        let json = serde_json::to_value(spec()).expect("it has only text and numbers");
+        let expected = serde_json::json!({
+            "role": "windows",
+            "key": [Field::new("user", DataType::Utf8, true).to_string()],
+            "state": ["sum: int64"],
+            "rows": { "kind": "session", "version": 1 },
+        });
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_value::<TableSpec>(json).ok(), Some(spec()));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let then = spec();
+        assert_eq!(then.difference(&spec()), None);
+        let mut key = spec();
+        key.key.clear();
+        let mut state = spec();
+        state.state = vec!["sum: float64".to_owned()];
+        let mut rows = spec();
+        rows.rows.version = 2;
+        let said = [key, state, rows].map(|now| then.difference(&now).unwrap_or_default());
+        let user = &then.key[0];
+        assert_eq!(said[0], format!("its key was {user} and is now empty"));
+        assert_eq!(said[1], "its state was sum: int64 and is now sum: float64");
+        assert_eq!(said[2], "its form of rows was session 1 and is now session 2");
+    }
+}
