@@ -102,17 +102,51 @@ pub trait Factory: Send + Sync {
     fn info(&self) -> &OperatorInfo;
     /// Digest of the plugin's bytes (`sha256:…`), or `native`.
     fn digest(&self) -> &str;
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure>;
+    fn instance(&self) -> Result<Instance, Failure>;
 }
 
-/// An operator at work. The columns given are exactly those of the operator's
-/// input schema, in its order; `rows` is their length (a schema may be empty).
+/// An operator at work, as what its kind is called for. The columns given are
+/// exactly those of the operator's input schema, in its order; `rows` is their
+/// length (a schema may be empty).
 ///
 /// After an `Err` the instance may be in any state and must be dropped.
-pub trait Logic: Send {
-    /// Runs a filter or transform.
-    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+pub enum Instance {
+    /// A filter or a transform.
+    Transform(Box<dyn Transform>),
+    Aggregate(Box<dyn Aggregate>),
+}
 
+impl Instance {
+    pub fn transform(self) -> Result<Box<dyn Transform>, Failure> {
+        match self {
+            Instance::Transform(transform) => Ok(transform),
+            Instance::Aggregate(_) => Err(not_of_kind("an aggregate", "a transform")),
+        }
+    }
+
+    pub fn aggregate(self) -> Result<Box<dyn Aggregate>, Failure> {
+        match self {
+            Instance::Aggregate(aggregate) => Ok(aggregate),
+            Instance::Transform(_) => Err(not_of_kind("a transform", "an aggregate")),
+        }
+    }
+}
+
+fn not_of_kind(is: &str, wanted: &str) -> Failure {
+    Failure {
+        kind: FailureKind::Open,
+        message: format!("{is} was opened as {wanted}, which is a bug in Sluicebox"),
+        panic: None,
+    }
+}
+
+/// A filter or a transform: rows in, rows out.
+pub trait Transform: Send {
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+}
+
+/// Rows of a key (and window) folded into a state.
+pub trait Aggregate: Send {
     /// Folds each row into the state of its group (`groups`: one entry a row).
     fn accumulate(
         &mut self,

@@ -26,11 +26,11 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::logic::{
-    Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
+    Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Value,
 };
 use crate::plan::Limits;
-use instance::{Compiled, Exports, Instance};
+use instance::{Compiled, Exports};
 
 /// A file larger than this is no plugin.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -164,16 +164,16 @@ impl Factory for InstanceFactory {
         &self.plugin.digest
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
+    fn instance(&self) -> Result<Instance, Failure> {
         let first = self
             .first
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        Ok(Box::new(match first {
-            Some(first) => first,
-            None => self.open()?,
-        }))
+        match first {
+            Some(first) => Ok(first),
+            None => self.open(),
+        }
     }
 }
 

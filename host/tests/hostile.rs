@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
 use sluicebox::logic::{
-    Columns, Factory, Failure, FailureKind, Kind, Logic, Module, Output, States, Transformed, Value,
+    Aggregate, Columns, Factory, Failure, FailureKind, Kind, Module, Output, States, Transform,
+    Transformed, Value,
 };
 use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
@@ -66,10 +67,16 @@ fn of(columns: &[ArrayRef]) -> Columns<'_> {
     Columns { rows, columns }
 }
 
+fn opened(factory: &Arc<dyn Factory>) -> Box<dyn Transform> {
+    factory.instance().unwrap().transform().unwrap()
+}
+
 /// What comes of a batch in which the row `bad` does something.
 fn misjudge(mode: &str, limits: Limits) -> Result<Transformed, Failure> {
     let arguments = [("mode", text(mode)), ("at", text("bad"))];
-    let mut instance = factory("misjudge", &arguments, limits).instance()?;
+    let mut instance = factory("misjudge", &arguments, limits)
+        .instance()?
+        .transform()?;
     instance.transform(of(&rows(&["good", "bad", "good"])))
 }
 
@@ -141,7 +148,7 @@ fn memory_is_limited() {
         expect!["needed 17 MiB of memory, limit 16 MiB"],
     );
     // Rows that do not fit are the plugin's memory as well.
-    let mut instance = factory("pass", &[], LIMITS).instance().unwrap();
+    let mut instance = opened(&factory("pass", &[], LIMITS));
     let long = "x".repeat(LIMITS.memory_bytes_max);
     let failure = instance.transform(of(&rows(&[&long]))).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Memory, "{failure}");
@@ -161,7 +168,9 @@ fn output_is_limited() {
             ("mode", text("output")),
             ("amount", Value::Integer(bytes as i64)),
         ];
-        let mut instance = factory("misbehave", &arguments, PATIENT).instance()?;
+        let mut instance = factory("misbehave", &arguments, PATIENT)
+            .instance()?
+            .transform()?;
         instance.transform(of(&rows(&["bad"])))
     };
     assert!(output(LIMITS.output_bytes_max / 2).is_ok());
@@ -190,7 +199,7 @@ fn printing_without_end_is_harmless() {
             ("at", text("bad")),
         ];
         let factory = factory("misjudge", &arguments, PATIENT);
-        let mut instance = factory.instance().unwrap();
+        let mut instance = opened(&factory);
         let answer = instance.transform(of(&rows(&["bad", "good"]))).unwrap();
         assert!(matches!(answer.output, Output::Selection(kept) if kept == [0, 1]));
     }
@@ -199,7 +208,9 @@ fn printing_without_end_is_harmless() {
 #[test]
 fn the_world_is_out_of_reach() {
     let reach = |thing: &str| {
-        let mut instance = factory("reach", &[("thing", text(thing))], PATIENT).instance()?;
+        let mut instance = factory("reach", &[("thing", text(thing))], PATIENT)
+            .instance()?
+            .transform()?;
         instance.transform(of(&rows(&["row"])))
     };
     let refused = |thing: &str, expected: Expect| {
@@ -247,9 +258,9 @@ fn a_new_instance_knows_nothing_of_the_failure() {
     let arguments = [("mode", text("panic")), ("at", text("bad"))];
     let factory = factory("misjudge", &arguments, LIMITS);
     for _ in 0..20 {
-        let mut instance = factory.instance().unwrap();
+        let mut instance = opened(&factory);
         assert!(instance.transform(of(&rows(&["bad"]))).is_err());
-        let mut instance = factory.instance().unwrap();
+        let mut instance = opened(&factory);
         assert!(instance.transform(of(&rows(&["good"]))).is_ok());
     }
 }
@@ -271,8 +282,8 @@ impl Miscount {
         }
     }
 
-    fn instance(&self) -> Box<dyn Logic> {
-        self.factory.instance().unwrap()
+    fn instance(&self) -> Box<dyn Aggregate> {
+        self.factory.instance().unwrap().aggregate().unwrap()
     }
 
     /// States of groups of one row each.
@@ -364,7 +375,7 @@ fn answers_that_break_the_contract_are_not_believed() {
         let failures = match operator.kind {
             Kind::Aggregate => aggregate_failures(&*factory),
             _ => {
-                let mut instance = factory.instance().unwrap();
+                let mut instance = opened(&factory);
                 vec![instance.transform(of(&rows(&["a", "b", "c"]))).err()]
             }
         };
@@ -420,7 +431,7 @@ fn aggregate_failures(factory: &dyn Factory) -> Vec<Option<Failure>> {
         existing: of(&none),
         groups: 3,
     };
-    let instance = || factory.instance().unwrap();
+    let instance = || factory.instance().unwrap().aggregate().unwrap();
     let groups = [0, 1, 2];
     vec![
         instance().accumulate(of(&input), &groups, states).err(),

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
 use sluicebox::logic::{
-    Columns, FailureKind, Logic, Module, Output, Reject, Rows, States, Transformed, Value,
+    Aggregate, Columns, Instance, Module, Output, Reject, Rows, States, Transform, Transformed,
+    Value,
 };
 use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
@@ -20,7 +21,7 @@ fn cart() -> Plugin {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn operator(name: &str, arguments: &[(&str, Value)]) -> Box<dyn Logic> {
+fn operator(name: &str, arguments: &[(&str, Value)]) -> Instance {
     let arguments: Vec<(String, Value)> = arguments
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()))
@@ -30,6 +31,14 @@ fn operator(name: &str, arguments: &[(&str, Value)]) -> Box<dyn Logic> {
         .factory(name, &arguments, Limits::default(), "test")
         .unwrap();
     factory.instance().unwrap()
+}
+
+fn transform(name: &str, arguments: &[(&str, Value)]) -> Box<dyn Transform> {
+    operator(name, arguments).transform().unwrap()
+}
+
+fn aggregate(name: &str, arguments: &[(&str, Value)]) -> Box<dyn Aggregate> {
+    operator(name, arguments).aggregate().unwrap()
 }
 
 fn texts(values: &[&str]) -> ArrayRef {
@@ -73,7 +82,7 @@ fn check_rows(rows: &Rows, expected: Expect) {
 
 #[test]
 fn a_filter_keeps_and_rejects() {
-    let mut clean = operator("clean", &[("max_quantity", Value::Integer(9))]);
+    let mut clean = transform("clean", &[("max_quantity", Value::Integer(9))]);
     let input = [
         texts(&["zoe", "", "adam", "eve", "eve"]),
         texts(&["tea", "tea", "jam", "jam", "pen"]),
@@ -98,7 +107,7 @@ fn a_filter_keeps_and_rejects() {
 
 #[test]
 fn a_transform_passes_on_what_it_does_not_change() {
-    let mut changes = operator("changes", &[]);
+    let mut changes = transform("changes", &[]);
     // A slice, so that nothing starts where its buffer does.
     let input: Vec<ArrayRef> = [
         texts(&["nobody", "zoe", "adam", "eve", "zoe"]),
@@ -134,7 +143,7 @@ fn a_transform_passes_on_what_it_does_not_change() {
 
 #[test]
 fn an_aggregate_gives_its_states_back() {
-    let mut added = operator("added", &[]);
+    let mut added = aggregate("added", &[]);
     let input = [integers(&[1, 2, 3, 4])];
     let none = [integers(&[]), integers(&[])];
     let new = States {
@@ -165,7 +174,7 @@ fn an_aggregate_gives_its_states_back() {
 
 #[test]
 fn an_aggregate_answers_after_each_row() {
-    let mut cart = operator("running_cart", &[]);
+    let mut cart = aggregate("running_cart", &[]);
     let input = [
         texts(&["add", "add", "dance", "remove"]),
         integers(&[3, 5, 1, 2]),
@@ -186,7 +195,7 @@ fn an_aggregate_answers_after_each_row() {
 
 #[test]
 fn a_state_may_have_lists_and_a_result_many_rows() {
-    let mut top = operator("top", &[("n", Value::Integer(2))]);
+    let mut top = aggregate("top", &[("n", Value::Integer(2))]);
     let input = [
         texts(&["tea", "jam", "pen", "tea"]),
         integers(&[1, 2, 3, 9]),
@@ -221,12 +230,12 @@ fn a_state_may_have_lists_and_a_result_many_rows() {
 }
 
 #[test]
-fn a_call_that_the_kind_does_not_have_is_refused() {
-    let input = [texts(&["add"])];
-    let failure = operator("adds", &[]).merge(of(&input), &[0]).unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Contract);
-    let failure = operator("added", &[]).transform(of(&input)).unwrap_err();
-    expect!["`added` was called as a transform, which is a bug in Sluicebox"]
+fn an_instance_is_of_its_kind_only() {
+    let failure = operator("adds", &[]).aggregate().map(drop).unwrap_err();
+    expect!["a transform was opened as an aggregate, which is a bug in Sluicebox"]
+        .assert_eq(&failure.message);
+    let failure = operator("added", &[]).transform().map(drop).unwrap_err();
+    expect!["an aggregate was opened as a transform, which is a bug in Sluicebox"]
         .assert_eq(&failure.message);
 }
 
@@ -237,7 +246,9 @@ fn instances_are_apart() {
         .factory("adds", &[], Limits::default(), "test")
         .unwrap();
     assert!(factory.digest().starts_with("sha256:"));
-    let mut instances: Vec<Box<dyn Logic>> = (0..3).map(|_| factory.instance().unwrap()).collect();
+    let mut instances: Vec<Box<dyn Transform>> = (0..3)
+        .map(|_| factory.instance().unwrap().transform().unwrap())
+        .collect();
     let input = [texts(&["add", "remove"])];
     for instance in &mut instances {
         let answer = instance.transform(of(&input)).unwrap();

@@ -5,6 +5,11 @@
 //! nobody and may be made again in parts. Parts of a batch give the same rows
 //! as the whole.
 
+/// Calls into an aggregate.
+mod aggregate;
+/// Calls into a filter or transform.
+mod transform;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,32 +19,29 @@ use arrow_select::concat::concat;
 use super::dead_letter;
 use super::{OperatorError, Outbox};
 use crate::batch::Batch;
-use crate::logic::{
-    Columns, Factory, Failure, FailureKind, Kind, Logic, Output, Reject, Rows, States, Transformed,
-};
+use crate::logic::{Aggregate, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform};
 use crate::plan::{OnError, OperatorPlan};
 
-/// An operator's instance behind the node's error policy. Counts, and dead
-/// letters where the policy asks for them, go to the outbox; an `Err` ends the
-/// pipeline (`on_error = "fail"`, or the plugin cannot be opened any more).
-pub struct Guard {
+pub use aggregate::Folded;
+
+/// The instance of a filter or transform behind its node's error policy.
+pub type TransformGuard = Guard<dyn Transform>;
+/// The instance of an aggregate behind its node's error policy.
+pub type AggregateGuard = Guard<dyn Aggregate>;
+
+/// An instance, called as one kind of operator, behind the node's error policy.
+/// Counts, and dead letters where the policy asks for them, go to the outbox; an
+/// `Err` ends the pipeline (`on_error = "fail"`, or the plugin cannot be opened
+/// any more).
+pub struct Guard<L: ?Sized> {
     node: Arc<str>,
     /// `plugin.operator`.
     operator: Arc<str>,
     factory: Arc<dyn Factory>,
     on_error: OnError,
+    as_kind: fn(Instance) -> Result<Box<L>, Failure>,
     /// Absent before the first call and after a failure.
-    instance: Option<Box<dyn Logic>>,
-}
-
-/// What came of folding rows into states.
-#[derive(Debug)]
-pub struct Folded {
-    /// One row a group.
-    pub states: Vec<ArrayRef>,
-    /// Rows that were rejected or failed on, ascending. They changed no state:
-    /// a new group with no other row has the default state and nothing to tell.
-    pub lost: Vec<u32>,
+    instance: Option<Box<L>>,
 }
 
 /// What a failure is about, for the dead letter.
@@ -49,263 +51,41 @@ enum Subject<'a> {
     State(String),
 }
 
-impl Guard {
+impl<L: ?Sized> Guard<L> {
     /// Opens the first instance, so that a plugin that refuses says so at once.
-    pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
+    fn open(
+        node: &str,
+        plan: &OperatorPlan,
+        as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+    ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
             node: node.into(),
             operator: plan.name.as_str().into(),
             factory: plan.factory.clone(),
             on_error: plan.on_error,
+            as_kind,
             instance: None,
         };
         guard.instance()?;
         Ok(guard)
     }
 
-    /// Runs a filter or transform. `input` are the columns of `batch` that the
-    /// operator reads, at least one row. Rows rejected or failed on have no output.
-    pub fn transform(
+    /// Calls with the rows (or groups) that come next, in halves where the call
+    /// fails, until a part of them is done with: one that has an answer, or a
+    /// single row that the operator fails on. `None` when nothing is left.
+    fn next_part<T>(
         &mut self,
-        batch: &Batch,
-        input: &[ArrayRef],
-        out: &mut Outbox,
-    ) -> Result<Output, OperatorError> {
-        let mut parts = Vec::new();
-        let mut pending = whole(batch.rows());
-        while let Some(range) = pending.pop() {
-            let columns = slice(input, &range);
-            let called = self.call(range.len() == 1, |logic| {
-                logic.transform(Columns {
-                    rows: range.len(),
-                    columns: &columns,
-                })
-            })?;
-            match called {
-                Ok(answer) => {
-                    self.give_up_rejects(batch, range.start, &answer.rejects, out)?;
-                    parts.push((range.start, answer));
-                }
-                Err(failure) if range.len() <= 1 => {
-                    self.give_up(&Subject::Row(batch, range.start as u32), &failure, out)?;
-                }
-                Err(_) => pending.extend(halves(&range)),
+        rest: &mut Parts,
+        call: impl Fn(&mut L, &Range<usize>) -> Result<T, Failure>,
+    ) -> Result<Option<Done<T>>, OperatorError> {
+        while let Some(rows) = rest.0.pop() {
+            let is_last = rows.len() <= 1;
+            match self.call(is_last, |logic| call(logic, &rows))? {
+                Err(_) if !is_last => rest.0.extend(halves(&rows)),
+                done => return Ok(Some((rows, done))),
             }
         }
-        self.join_outputs(parts)
-    }
-
-    /// Folds rows, at least one, into states. `groups` has one entry a row.
-    pub fn accumulate(
-        &mut self,
-        batch: &Batch,
-        input: &[ArrayRef],
-        groups: &[u32],
-        states: States<'_>,
-        out: &mut Outbox,
-    ) -> Result<Folded, OperatorError> {
-        let (folded, _) = self.fold(batch, input, groups, states, out, |logic, i, g, s| {
-            logic.accumulate(i, g, s).map(|done| (done, None))
-        })?;
-        Ok(folded)
-    }
-
-    /// The same, and the result after each row that was taken; parents are rows.
-    pub fn accumulate_each(
-        &mut self,
-        batch: &Batch,
-        input: &[ArrayRef],
-        groups: &[u32],
-        states: States<'_>,
-        out: &mut Outbox,
-    ) -> Result<(Folded, Rows), OperatorError> {
-        let (folded, results) =
-            self.fold(batch, input, groups, states, out, |logic, i, g, s| {
-                logic
-                    .accumulate_each(i, g, s)
-                    .map(|(done, rows)| (done, Some(rows)))
-            })?;
-        Ok((folded, self.join_rows(results)?))
-    }
-
-    /// One state a group. A group whose merge fails keeps its first state and
-    /// counts as one failed row; `subject` renders a group (its key and window
-    /// as JSON) for the dead letter.
-    pub fn merge(
-        &mut self,
-        states: Columns<'_>,
-        groups: &[u32],
-        subject: &dyn Fn(u32) -> String,
-        out: &mut Outbox,
-    ) -> Result<Vec<ArrayRef>, OperatorError> {
-        let group_count = groups.last().map_or(0, |last| *last as usize + 1);
-        let mut parts = Vec::new();
-        let mut pending = whole(group_count);
-        while let Some(range) = pending.pop() {
-            let rows = groups.partition_point(|&group| (group as usize) < range.start)
-                ..groups.partition_point(|&group| (group as usize) < range.end);
-            let columns = slice(states.columns, &rows);
-            let local: Vec<u32> = groups[rows.clone()]
-                .iter()
-                .map(|group| group - range.start as u32)
-                .collect();
-            let called = self.call(range.len() == 1, |logic| {
-                logic.merge(
-                    Columns {
-                        rows: rows.len(),
-                        columns: &columns,
-                    },
-                    &local,
-                )
-            })?;
-            match called {
-                Ok(merged) => parts.push(merged),
-                Err(failure) if range.len() <= 1 => {
-                    let subject = Subject::State(subject(range.start as u32));
-                    self.give_up(&subject, &failure, out)?;
-                    parts.push(slice(
-                        states.columns,
-                        &(rows.start..rows.start + range.len()),
-                    ));
-                }
-                Err(_) => pending.extend(halves(&range)),
-            }
-        }
-        self.join_columns(parts)
-    }
-
-    /// Results of states; a state whose finish fails has none. `subject`
-    /// renders a state's key and window as JSON.
-    pub fn finish(
-        &mut self,
-        states: Columns<'_>,
-        starts: &[i64],
-        ends: &[i64],
-        subject: &dyn Fn(u32) -> String,
-        out: &mut Outbox,
-    ) -> Result<Rows, OperatorError> {
-        let mut parts = Vec::new();
-        let mut pending = whole(states.rows);
-        while let Some(range) = pending.pop() {
-            let columns = slice(states.columns, &range);
-            let called = self.call(range.len() == 1, |logic| {
-                logic.finish(
-                    Columns {
-                        rows: range.len(),
-                        columns: &columns,
-                    },
-                    &starts[range.clone()],
-                    &ends[range.clone()],
-                )
-            })?;
-            match called {
-                Ok(rows) => parts.push((range.start, rows)),
-                Err(failure) if range.len() <= 1 => {
-                    let subject = Subject::State(subject(range.start as u32));
-                    self.give_up(&subject, &failure, out)?;
-                }
-                Err(_) => pending.extend(halves(&range)),
-            }
-        }
-        self.join_rows(parts)
-    }
-
-    /// Parts of a batch are folded in order, each on the states that the one
-    /// before has left.
-    fn fold(
-        &mut self,
-        batch: &Batch,
-        input: &[ArrayRef],
-        groups: &[u32],
-        states: States<'_>,
-        out: &mut Outbox,
-        accumulate: impl Fn(
-            &mut dyn Logic,
-            Columns<'_>,
-            &[u32],
-            States<'_>,
-        ) -> Result<(crate::logic::Accumulated, Option<Rows>), Failure>,
-    ) -> Result<(Folded, Vec<(usize, Rows)>), OperatorError> {
-        let mut current = states.existing.columns.to_vec();
-        let mut existing = states.existing.rows;
-        let mut lost = Vec::new();
-        let mut results = Vec::new();
-        let mut pending = whole(batch.rows());
-        while let Some(range) = pending.pop() {
-            let columns = slice(input, &range);
-            let called = self.call(range.len() == 1, |logic| {
-                accumulate(
-                    logic,
-                    Columns {
-                        rows: range.len(),
-                        columns: &columns,
-                    },
-                    &groups[range.clone()],
-                    States {
-                        existing: Columns {
-                            rows: existing,
-                            columns: &current,
-                        },
-                        groups: states.groups,
-                    },
-                )
-            })?;
-            match called {
-                Ok((done, rows)) => {
-                    self.give_up_rejects(batch, range.start, &done.rejects, out)?;
-                    lost.extend(done.rejects.iter().map(|r| r.row + range.start as u32));
-                    results.extend(rows.map(|rows| (range.start, rows)));
-                    current = done.states;
-                    existing = states.groups;
-                }
-                Err(failure) if range.len() <= 1 => {
-                    self.give_up(&Subject::Row(batch, range.start as u32), &failure, out)?;
-                    lost.push(range.start as u32);
-                }
-                Err(_) => pending.extend(halves(&range)),
-            }
-        }
-        if existing < states.groups {
-            // Every row failed: the groups are what no row at all leaves.
-            current = self.defaults(input, &current, existing, states.groups)?;
-        }
-        Ok((
-            Folded {
-                states: current,
-                lost,
-            },
-            results,
-        ))
-    }
-
-    /// The states of groups after no rows: an accumulate of nothing.
-    fn defaults(
-        &mut self,
-        input: &[ArrayRef],
-        existing_columns: &[ArrayRef],
-        existing: usize,
-        groups: usize,
-    ) -> Result<Vec<ArrayRef>, OperatorError> {
-        let columns = slice(input, &(0..0));
-        let called = self.call(true, |logic| {
-            logic.accumulate(
-                Columns {
-                    rows: 0,
-                    columns: &columns,
-                },
-                &[],
-                States {
-                    existing: Columns {
-                        rows: existing,
-                        columns: existing_columns,
-                    },
-                    groups,
-                },
-            )
-        })?;
-        called
-            .map(|done| done.states)
-            .map_err(|failure| self.fatal(format!("failed on no rows at all: {failure}")))
+        Ok(None)
     }
 
     /// One call, on a new instance when the last one is gone. `last` says that
@@ -313,7 +93,7 @@ impl Guard {
     fn call<T>(
         &mut self,
         last: bool,
-        mut call: impl FnMut(&mut dyn Logic) -> Result<T, Failure>,
+        mut call: impl FnMut(&mut L) -> Result<T, Failure>,
     ) -> Result<Result<T, Failure>, OperatorError> {
         let mut attempts_left = match self.on_error {
             OnError::Retry(more) if last => more,
@@ -333,9 +113,10 @@ impl Guard {
         }
     }
 
-    fn instance(&mut self) -> Result<&mut dyn Logic, OperatorError> {
+    fn instance(&mut self) -> Result<&mut L, OperatorError> {
         if self.instance.is_none() {
-            let opened = self.factory.instance().map_err(|failure| {
+            let opened = self.factory.instance().and_then(self.as_kind);
+            let opened = opened.map_err(|failure| {
                 self.fatal(format!("its plugin could not be opened: {failure}"))
             })?;
             self.instance = Some(opened);
@@ -392,48 +173,27 @@ impl Guard {
         panic: Option<&str>,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let mut letter = match subject {
+        let mut dead_letter = match subject {
             Subject::Row(batch, row) => dead_letter::of_row(batch, *row as usize),
             Subject::State(rendered) => dead_letter::of_state(rendered),
         };
-        letter.node = self.node.to_string();
-        letter.plugin = Some(self.operator.to_string());
-        letter.plugin_digest = Some(self.factory.digest().to_owned());
-        letter.kind = kind.to_owned();
-        letter.error = error.to_owned();
-        letter.panic = panic.map(str::to_owned);
+        dead_letter.node = self.node.to_string();
+        dead_letter.plugin = Some(self.operator.to_string());
+        dead_letter.plugin_digest = Some(self.factory.digest().to_owned());
+        dead_letter.kind = kind.to_owned();
+        dead_letter.error = error.to_owned();
+        dead_letter.panic = panic.map(str::to_owned);
         match self.on_error {
-            OnError::Fail => Err(self.fatal(dead_letter::sentence(&letter))),
+            OnError::Fail => Err(self.fatal(dead_letter::sentence(&dead_letter))),
             OnError::Skip => {
-                tracing::warn!(operator = %self.node, "skipped: {}", dead_letter::sentence(&letter));
+                tracing::warn!(operator = %self.node, "skipped: {}", dead_letter::sentence(&dead_letter));
                 Ok(())
             }
             OnError::DeadLetter | OnError::Retry(_) => {
-                out.dead_letters.push(letter);
+                out.dead_letters.push(dead_letter);
                 Ok(())
             }
         }
-    }
-
-    fn join_outputs(&self, mut parts: Vec<(usize, Transformed)>) -> Result<Output, OperatorError> {
-        if parts.len() == 1 && parts[0].0 == 0 {
-            let (_, only) = parts.remove(0);
-            return Ok(only.output);
-        }
-        let mut selection = Vec::new();
-        let mut rows = Vec::new();
-        for (first, part) in parts {
-            match part.output {
-                Output::Selection(kept) => {
-                    selection.extend(kept.iter().map(|row| row + first as u32));
-                }
-                Output::Rows(more) => rows.push((first, more)),
-            }
-        }
-        if self.factory.info().kind == Kind::Filter {
-            return Ok(Output::Selection(selection));
-        }
-        self.join_rows(rows).map(Output::Rows)
     }
 
     /// Parts with the row at which each started.
@@ -485,9 +245,20 @@ impl Guard {
     }
 }
 
-/// A stack of what is still to be done: all of it.
-fn whole(rows: usize) -> Vec<Range<usize>> {
-    std::iter::once(0..rows).collect()
+/// A part of a batch that was called for, and what came of it.
+type Done<T> = (Range<usize>, Result<T, Failure>);
+
+/// The parts of a batch that are still to be called for, the next one on top.
+struct Parts(Vec<Range<usize>>);
+
+impl Parts {
+    /// All rows (or groups) in one part.
+    fn whole(rows: usize) -> Self {
+        Parts(vec![Range {
+            start: 0,
+            end: rows,
+        }])
+    }
 }
 
 /// In the order in which a stack gives them back: the first half on top.

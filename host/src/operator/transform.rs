@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::guard::Guard;
+use super::guard::TransformGuard;
 use super::{Operator, OperatorError, Outbox};
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::OperatorSnapshot;
@@ -12,7 +12,7 @@ use crate::plan::TransformPlan;
 use crate::schema::Schema;
 
 pub struct TransformOperator {
-    guard: Guard,
+    guard: TransformGuard,
     /// Which columns of each input edge the plugin reads.
     columns: Vec<Vec<usize>>,
     output: Arc<Schema>,
@@ -25,7 +25,7 @@ impl TransformOperator {
         output: Arc<Schema>,
     ) -> Result<Self, OperatorError> {
         Ok(TransformOperator {
-            guard: Guard::new(node, &plan.operator)?,
+            guard: TransformGuard::new(node, &plan.operator)?,
             columns: plan.columns.clone(),
             output,
         })

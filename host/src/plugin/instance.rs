@@ -16,8 +16,8 @@ use super::limits::{MemoryLimit, failure};
 use super::printed::Printed;
 use super::wasi::World;
 use crate::logic::{
-    Accumulated, Columns, Failure, FailureKind, Kind, Logic, OperatorInfo, Output, Rows, States,
-    Transformed, Value,
+    self, Accumulated, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output, Rows,
+    States, Transformed, Value,
 };
 use crate::plan::Limits;
 
@@ -120,16 +120,17 @@ impl Compiled {
             message: refusal,
             panic: None,
         })?;
-        let functions = match operator.kind {
-            Kind::Filter | Kind::Transform => {
-                Functions::Transform(running.function(&self.exports.transform)?)
-            }
-            _ => Functions::Aggregate(running.aggregation(&self.exports)?),
-        };
-        Ok(Instance {
-            running,
-            functions,
-            operator: Arc::clone(operator),
+        Ok(match operator.kind {
+            Kind::Filter | Kind::Transform => Instance::Transform(Box::new(TransformInstance {
+                transform: running.function(&self.exports.transform)?,
+                running,
+                operator: Arc::clone(operator),
+            })),
+            _ => Instance::Aggregate(Box::new(AggregateInstance {
+                functions: running.aggregation(&self.exports)?,
+                running,
+                operator: Arc::clone(operator),
+            })),
         })
     }
 }
@@ -149,8 +150,8 @@ impl Running {
             })
     }
 
-    fn aggregation(&mut self, exports: &Exports) -> Result<Aggregation, Failure> {
-        Ok(Aggregation {
+    fn aggregation(&mut self, exports: &Exports) -> Result<AggregateFunctions, Failure> {
+        Ok(AggregateFunctions {
             accumulate: self.function(&exports.accumulate)?,
             accumulate_each: self.function(&exports.accumulate_each)?,
             merge: self.function(&exports.merge)?,
@@ -176,55 +177,33 @@ impl Running {
     }
 }
 
-/// An operator's instance.
-pub struct Instance {
+/// A filter's or transform's instance.
+struct TransformInstance {
     running: Running,
-    functions: Functions,
+    transform: Transform,
     operator: Arc<OperatorInfo>,
 }
 
-/// What the operator's kind is called for.
-enum Functions {
-    Transform(Transform),
-    Aggregate(Aggregation),
+/// An aggregate's instance.
+struct AggregateInstance {
+    running: Running,
+    functions: AggregateFunctions,
+    operator: Arc<OperatorInfo>,
 }
 
 #[derive(Clone, Copy)]
-struct Aggregation {
+struct AggregateFunctions {
     accumulate: Accumulate,
     accumulate_each: AccumulateEach,
     merge: Merge,
     finish: Finish,
 }
 
-impl Instance {
-    fn aggregation(&self) -> Result<Aggregation, Failure> {
-        match &self.functions {
-            Functions::Aggregate(functions) => Ok(*functions),
-            Functions::Transform(_) => Err(self.not_of_kind("an aggregate")),
-        }
-    }
-
-    fn not_of_kind(&self, wanted: &str) -> Failure {
-        Failure {
-            kind: FailureKind::Contract,
-            message: format!(
-                "`{}` was called as {wanted}, which is a bug in Sluicebox",
-                self.operator.name
-            ),
-            panic: None,
-        }
-    }
-}
-
-impl Logic for Instance {
+impl logic::Transform for TransformInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
-        let Functions::Transform(transform) = self.functions else {
-            return Err(self.not_of_kind("a transform"));
-        };
         let schema = &self.operator.inputs[0].schema;
         let lowered = Input::new(schema, input)?;
-        let (answer,) = self.running.call(transform, (lowered.batch()?,))?;
+        let (answer,) = self.running.call(self.transform, (lowered.batch()?,))?;
 
         let lifted = || {
             let output = match (self.operator.kind, answer.output) {
@@ -259,14 +238,15 @@ impl Logic for Instance {
         };
         lifted().map_err(|broken| self.running.broken(broken))
     }
+}
 
+impl logic::Aggregate for AggregateInstance {
     fn accumulate(
         &mut self,
         input: Columns<'_>,
         groups: &[u32],
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let functions = self.aggregation()?;
         let lowered = Input::new(&self.operator.inputs[0].schema, input)?;
         let existing = Input::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
@@ -274,7 +254,7 @@ impl Logic for Instance {
             groups: lower::count(states.groups)?,
         };
         let arguments = (lowered.batch()?, groups, states_given);
-        let (answer,) = self.running.call(functions.accumulate, arguments)?;
+        let (answer,) = self.running.call(self.functions.accumulate, arguments)?;
 
         let lifted = || {
             Ok(Accumulated {
@@ -291,7 +271,6 @@ impl Logic for Instance {
         groups: &[u32],
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
-        let functions = self.aggregation()?;
         let schema = &self.operator.inputs[0].schema;
         let lowered = Input::new(schema, input)?;
         let existing = Input::new(&self.operator.state, states.existing)?;
@@ -300,7 +279,9 @@ impl Logic for Instance {
             groups: lower::count(states.groups)?,
         };
         let arguments = (lowered.batch()?, groups, states_given);
-        let (answer,) = self.running.call(functions.accumulate_each, arguments)?;
+        let (answer,) = self
+            .running
+            .call(self.functions.accumulate_each, arguments)?;
 
         let limit = self.running.limits.output_bytes_max;
         let lifted = || {
@@ -319,11 +300,10 @@ impl Logic for Instance {
         states: Columns<'_>,
         groups: &[u32],
     ) -> Result<Vec<arrow_array::ArrayRef>, Failure> {
-        let functions = self.aggregation()?;
         let lowered = Input::new(&self.operator.state, states)?;
         let (answer,) = self
             .running
-            .call(functions.merge, (lowered.batch()?, groups))?;
+            .call(self.functions.merge, (lowered.batch()?, groups))?;
         let merged = groups.last().map_or(0, |&last| last as usize + 1);
         lift::states(answer, &self.operator.state, merged)
             .map_err(|broken| self.running.broken(broken))
@@ -335,12 +315,11 @@ impl Logic for Instance {
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure> {
-        let functions = self.aggregation()?;
         let lowered = Input::new(&self.operator.state, states)?;
         let windows = WindowsRef { starts, ends };
         let (answer,) = self
             .running
-            .call(functions.finish, (lowered.batch()?, windows))?;
+            .call(self.functions.finish, (lowered.batch()?, windows))?;
         let limit = self.running.limits.output_bytes_max;
         lift::rows(
             answer,

@@ -2,7 +2,6 @@
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::wasi::Refused;
 use crate::logic::{Failure, FailureKind};
 use crate::plan::Limits;
 
@@ -64,6 +63,11 @@ impl ResourceLimiter for MemoryLimit {
         self.grow(entries.saturating_mul(TABLE_ENTRY_BYTES))
     }
 }
+
+/// A call that the host refuses, which ends the plugin's call.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
 
 /// Why a call into a plugin ended in an error. `stderr` is what it printed there.
 pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>) -> Failure {

@@ -17,7 +17,7 @@ use wasmtime::component::{
 use wasmtime::{Engine, StoreContextMut};
 
 use super::contract::{LOGGING, Level};
-use super::limits::MemoryLimit;
+use super::limits::{MemoryLimit, Refused};
 use super::printed::{CALL_BYTES_MAX, Printed, Stream};
 
 /// Bytes of randomness that one call to the host may ask for.
@@ -62,11 +62,6 @@ impl World {
 }
 
 type Store<'a> = StoreContextMut<'a, World>;
-
-/// A call that the host refuses, which ends the plugin's call.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
 
 /// A linker with everything that `component` imports, or the name of an import
 /// that the host does not give.

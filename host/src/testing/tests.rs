@@ -9,8 +9,8 @@ use arrow_array::{ArrayRef, Int64Array};
 
 use super::*;
 use crate::logic::{
-    Accumulated, Columns, Factory, Failure as LogicFailure, Kind, Logic, ModuleInfo, OperatorInfo,
-    Output, Port, Rows, States, Transformed, Value as Argument,
+    Accumulated, Aggregate, Columns, Factory, Failure as LogicFailure, Instance, Kind, ModuleInfo,
+    OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value as Argument,
 };
 use crate::plan::Limits;
 use crate::schema::{DataType, Field, Schema};
@@ -18,20 +18,27 @@ use crate::schema::{DataType, Field, Schema};
 /// Native operators on a column `n`.
 #[derive(Clone, Copy, Debug)]
 enum Operator {
+    Fold(Fold),
+    /// Depends on the cuts: how many rows came at once.
+    Together,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fold {
     /// Right: the sum.
     Sum,
     /// Depends on the order: the latest.
     Last,
-    /// Depends on the cuts: how many rows came at once.
-    Together,
 }
+
+struct Together;
 
 impl Operator {
     fn info(self) -> OperatorInfo {
         let schema = || Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
         let (name, kind, state) = match self {
-            Operator::Sum => ("sum", Kind::Aggregate, schema()),
-            Operator::Last => ("last", Kind::Aggregate, schema()),
+            Operator::Fold(Fold::Sum) => ("sum", Kind::Aggregate, schema()),
+            Operator::Fold(Fold::Last) => ("last", Kind::Aggregate, schema()),
             Operator::Together => ("together", Kind::Transform, Arc::default()),
         };
         OperatorInfo {
@@ -47,16 +54,22 @@ impl Operator {
             parameters: Vec::new(),
         }
     }
+}
 
+impl Fold {
     fn fold(self, state: i64, n: i64) -> i64 {
         match self {
-            Operator::Last => n,
-            Operator::Sum | Operator::Together => state + n,
+            Fold::Last => n,
+            Fold::Sum => state + n,
         }
     }
 }
 
-const OPERATORS: [Operator; 3] = [Operator::Sum, Operator::Last, Operator::Together];
+const OPERATORS: [Operator; 3] = [
+    Operator::Fold(Fold::Sum),
+    Operator::Fold(Fold::Last),
+    Operator::Together,
+];
 
 struct Native;
 
@@ -104,8 +117,11 @@ impl Factory for NativeFactory {
         "native"
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, LogicFailure> {
-        Ok(Box::new(self.0))
+    fn instance(&self) -> Result<Instance, LogicFailure> {
+        Ok(match self.0 {
+            Operator::Fold(fold) => Instance::Aggregate(Box::new(fold)),
+            Operator::Together => Instance::Transform(Box::new(Together)),
+        })
     }
 }
 
@@ -120,7 +136,7 @@ fn column(numbers: Vec<i64>) -> Vec<ArrayRef> {
     vec![Arc::new(Int64Array::from(numbers))]
 }
 
-impl Logic for Operator {
+impl Transform for Together {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, LogicFailure> {
         Ok(Transformed {
             output: Output::Rows(Rows {
@@ -130,7 +146,9 @@ impl Logic for Operator {
             rejects: Vec::new(),
         })
     }
+}
 
+impl Aggregate for Fold {
     fn accumulate(
         &mut self,
         input: Columns<'_>,

@@ -14,7 +14,7 @@ use super::tracker::Tracker;
 use crate::batch::Batch;
 use crate::checkpoint::storage::StorageError;
 use crate::logic::{Columns, Rows, States};
-use crate::operator::guard::{Folded, Guard};
+use crate::operator::guard::{AggregateGuard, Folded};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::AggregatePlan;
 use crate::router;
@@ -27,7 +27,7 @@ use crate::state::table::StateTable;
 
 pub(super) struct Accumulators {
     node: Arc<str>,
-    guard: Guard,
+    guard: AggregateGuard,
     states: StateTable,
     /// States as they lie in a checkpoint.
     codec: Codec,
@@ -170,7 +170,7 @@ impl Accumulators {
         let columns = info.output.fields.iter().cloned();
         Ok(Accumulators {
             node: node.into(),
-            guard: Guard::new(node, &plan.operator)?,
+            guard: AggregateGuard::new(node, &plan.operator)?,
             states: StateTable::new(&info.state),
             codec: Codec::new(info.state.fields.clone()),
             shelf,

@@ -10,8 +10,8 @@ use arrow_array::{ArrayRef, Int64Array, ListArray, StringArray, StructArray};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use sluicebox::batch::gather;
 use sluicebox::logic::{
-    Accumulated, Columns, Factory, Failure, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
-    OperatorInfo, Output, Port, Rows, States, Transformed, Value,
+    Accumulated, Aggregate, Columns, Factory, Failure, Instance, Kind, LoadError, Loader, Module,
+    ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value,
 };
 use sluicebox::plan::Limits;
 use sluicebox::schema::{DataType, Field, Schema};
@@ -72,15 +72,28 @@ impl Factory for NativeFactory {
         "native"
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
-        Ok(Box::new(self.operator))
+    fn instance(&self) -> Result<Instance, Failure> {
+        Ok(match self.operator {
+            Operator::Rows(rowwise) => Instance::Transform(Box::new(rowwise)),
+            Operator::Fold(fold) => Instance::Aggregate(Box::new(fold)),
+        })
     }
 }
 
 #[derive(Clone, Copy)]
 enum Operator {
+    Rows(Rowwise),
+    Fold(Fold),
+}
+
+#[derive(Clone, Copy)]
+enum Rowwise {
     Changes,
     Adds,
+}
+
+#[derive(Clone, Copy)]
+enum Fold {
     Added,
     ItemCounts,
     Top,
@@ -101,18 +114,18 @@ const BEST: usize = 10;
 
 impl Operator {
     const ALL: [Operator; 7] = [
-        Operator::Changes,
-        Operator::Adds,
-        Operator::Added,
-        Operator::ItemCounts,
-        Operator::Top,
-        Operator::Session,
-        Operator::Blob,
+        Operator::Rows(Rowwise::Changes),
+        Operator::Rows(Rowwise::Adds),
+        Operator::Fold(Fold::Added),
+        Operator::Fold(Fold::ItemCounts),
+        Operator::Fold(Fold::Top),
+        Operator::Fold(Fold::Session),
+        Operator::Fold(Fold::Blob),
     ];
 
     fn info(self) -> OperatorInfo {
         let (name, kind, input, output, state) = match self {
-            Operator::Changes => (
+            Operator::Rows(Rowwise::Changes) => (
                 "changes",
                 Kind::Transform,
                 vec![
@@ -124,22 +137,24 @@ impl Operator {
                 vec![text("user_id"), text("item_id"), integer("delta")],
                 vec![],
             ),
-            Operator::Adds => ("adds", Kind::Filter, vec![text("action")], vec![], vec![]),
-            Operator::Added => (
+            Operator::Rows(Rowwise::Adds) => {
+                ("adds", Kind::Filter, vec![text("action")], vec![], vec![])
+            }
+            Operator::Fold(Fold::Added) => (
                 "added",
                 Kind::Aggregate,
                 vec![integer("quantity")],
                 vec![integer("count"), integer("sum")],
                 vec![integer("count"), integer("sum")],
             ),
-            Operator::ItemCounts => (
+            Operator::Fold(Fold::ItemCounts) => (
                 "item_counts",
                 Kind::Aggregate,
                 vec![],
                 vec![integer("count")],
                 vec![integer("count")],
             ),
-            Operator::Top => (
+            Operator::Fold(Fold::Top) => (
                 "top",
                 Kind::Aggregate,
                 vec![text("item_id"), integer("count")],
@@ -150,14 +165,14 @@ impl Operator {
                     false,
                 )],
             ),
-            Operator::Session => (
+            Operator::Fold(Fold::Session) => (
                 "session",
                 Kind::Aggregate,
                 vec![text("action"), integer("quantity")],
                 SESSION_COUNTS.map(integer).to_vec(),
                 SESSION_COUNTS.map(integer).to_vec(),
             ),
-            Operator::Blob => (
+            Operator::Fold(Fold::Blob) => (
                 "blob",
                 Kind::Aggregate,
                 vec![text("blob")],
@@ -180,11 +195,11 @@ impl Operator {
     }
 }
 
-impl Logic for Operator {
+impl Transform for Rowwise {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let output = match self {
-            Operator::Changes => Output::Rows(changes(input.columns)),
-            Operator::Adds => {
+            Rowwise::Changes => Output::Rows(changes(input.columns)),
+            Rowwise::Adds => {
                 let actions = input.columns[0].as_string::<i32>();
                 Output::Selection(
                     (0..input.rows as u32)
@@ -192,14 +207,15 @@ impl Logic for Operator {
                         .collect(),
                 )
             }
-            _ => unreachable!("an aggregate transforms nothing"),
         };
         Ok(Transformed {
             output,
             rejects: Vec::new(),
         })
     }
+}
 
+impl Aggregate for Fold {
     fn accumulate(
         &mut self,
         input: Columns<'_>,
@@ -207,7 +223,7 @@ impl Logic for Operator {
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
         let states = match self {
-            Operator::Added => {
+            Fold::Added => {
                 let mut counts = counters(states, 0);
                 let mut sums = counters(states, 1);
                 let quantities = integers(&input.columns[0]);
@@ -217,14 +233,14 @@ impl Logic for Operator {
                 }
                 vec![column(counts), column(sums)]
             }
-            Operator::ItemCounts => {
+            Fold::ItemCounts => {
                 let mut counts = counters(states, 0);
                 for &group in groups {
                     counts[group as usize] += 1;
                 }
                 vec![column(counts)]
             }
-            Operator::Top => {
+            Fold::Top => {
                 let mut best = rankings(states.existing);
                 best.resize(states.groups, Vec::new());
                 let items = input.columns[0].as_string::<i32>();
@@ -234,7 +250,7 @@ impl Logic for Operator {
                 }
                 vec![rankings_column(&best)]
             }
-            Operator::Session => {
+            Fold::Session => {
                 let mut columns: Vec<Vec<i64>> = (0..SESSION_COUNTS.len())
                     .map(|c| counters(states, c))
                     .collect();
@@ -254,7 +270,7 @@ impl Logic for Operator {
                 }
                 columns.into_iter().map(column).collect()
             }
-            Operator::Blob => {
+            Fold::Blob => {
                 let known = states.existing.columns[0].as_string::<i32>();
                 let mut blobs: Vec<&str> = known.iter().map(Option::unwrap_or_default).collect();
                 blobs.resize(states.groups, "");
@@ -264,7 +280,6 @@ impl Logic for Operator {
                 }
                 vec![Arc::new(StringArray::from_iter_values(blobs)) as ArrayRef]
             }
-            Operator::Changes | Operator::Adds => unreachable!("a transform folds nothing"),
         };
         Ok(Accumulated {
             states,
@@ -283,7 +298,7 @@ impl Logic for Operator {
 
     fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
         let group_count = groups.last().map_or(0, |last| *last as usize + 1);
-        if let Operator::Top = self {
+        if let Fold::Top = self {
             let parts = rankings(states);
             let mut best = vec![Vec::new(); group_count];
             for (part, &group) in parts.into_iter().zip(groups) {
@@ -309,7 +324,7 @@ impl Logic for Operator {
         _starts: &[i64],
         _ends: &[i64],
     ) -> Result<Rows, Failure> {
-        let Operator::Top = self else {
+        let Fold::Top = self else {
             return Ok(Rows {
                 parents: (0..states.rows as u32).collect(),
                 columns: states.columns.to_vec(),

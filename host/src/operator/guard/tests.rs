@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 
 use super::*;
-use crate::logic::{Accumulated, OperatorInfo, Port};
+use crate::logic::{Accumulated, Columns, Kind, OperatorInfo, Output, Port, States, Transformed};
 use crate::plan::Limits;
 use crate::schema::{DataType, Field, Schema};
 
@@ -35,13 +35,17 @@ impl Factory for Faulty {
         "sha256:test"
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
+    fn instance(&self) -> Result<Instance, Failure> {
         self.instances.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FaultyInstance {
+        let instance = Box::new(FaultyInstance {
             panics_on: self.panics_on.clone(),
             failures_left: self.failures_left.clone(),
             used_up: false,
-        }))
+        });
+        Ok(match self.info.kind {
+            Kind::Aggregate => Instance::Aggregate(instance),
+            _ => Instance::Transform(instance),
+        })
     }
 }
 
@@ -88,7 +92,7 @@ fn rejects(values: &[i64]) -> Vec<Reject> {
         .collect()
 }
 
-impl Logic for FaultyInstance {
+impl Transform for FaultyInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let values = values(input);
         self.check(&values)?;
@@ -108,7 +112,9 @@ impl Logic for FaultyInstance {
             rejects: rejects(&values),
         })
     }
+}
 
+impl Aggregate for FaultyInstance {
     fn accumulate(
         &mut self,
         input: Columns<'_>,
@@ -191,15 +197,22 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
     })
 }
 
-fn guard(factory: &Arc<Faulty>, on_error: OnError) -> Guard {
-    let plan = OperatorPlan {
+fn plan(factory: &Arc<Faulty>, on_error: OnError) -> OperatorPlan {
+    OperatorPlan {
         name: "native.doubled".to_owned(),
         factory: factory.clone(),
         arguments: Vec::new(),
         limits: Limits::default(),
         on_error,
-    };
-    Guard::new("doubled", &plan).expect("it opens")
+    }
+}
+
+fn transforming(factory: &Arc<Faulty>, on_error: OnError) -> TransformGuard {
+    TransformGuard::new("doubled", &plan(factory, on_error)).expect("it opens")
+}
+
+fn aggregating(factory: &Arc<Faulty>, on_error: OnError) -> AggregateGuard {
+    AggregateGuard::new("doubled", &plan(factory, on_error)).expect("it opens")
 }
 
 fn batch(rows: &[i64]) -> Batch {
@@ -213,7 +226,7 @@ fn batch(rows: &[i64]) -> Batch {
 
 const ALWAYS: usize = usize::MAX;
 
-fn transform(guard: &mut Guard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
+fn transform(guard: &mut TransformGuard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
     let mut out = Outbox::default();
     match guard.transform(batch, &batch.columns, &mut out) {
         Ok(Output::Rows(rows)) => {
@@ -230,18 +243,18 @@ fn transform(guard: &mut Guard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
 #[test]
 fn the_batch_is_cut_down_to_the_guilty_rows() {
     let factory = faulty(Kind::Transform, &[3, 6], ALWAYS);
-    let mut guard = guard(&factory, OnError::DeadLetter);
+    let mut guard = transforming(&factory, OnError::DeadLetter);
     let (parents, values, out) = transform(&mut guard, &batch(&[0, 1, 2, 3, 4, 5, 6, 7]));
     assert_eq!(parents, [0, 1, 2, 4, 5, 7]);
     assert_eq!(values, [0, 2, 4, 8, 10, 14]);
     assert_eq!(out.counts.failed, 2);
-    let letters: Vec<_> = out
+    let dead_letters: Vec<_> = out
         .dead_letters
         .iter()
         .map(|l| (l.event_time.as_deref(), &*l.kind))
         .collect();
     assert_eq!(
-        letters,
+        dead_letters,
         [
             (Some("1970-01-01T00:00:00.003Z"), "trap"),
             (Some("1970-01-01T00:00:00.006Z"), "trap")
@@ -260,7 +273,10 @@ fn the_batch_is_cut_down_to_the_guilty_rows() {
 #[test]
 fn only_guilty_rows_leave_no_output_rows_behind() {
     let factory = faulty(Kind::Transform, &[1], ALWAYS);
-    let (parents, values, out) = transform(&mut guard(&factory, OnError::Skip), &batch(&[1, 1, 1]));
+    let (parents, values, out) = transform(
+        &mut transforming(&factory, OnError::Skip),
+        &batch(&[1, 1, 1]),
+    );
     assert_eq!((parents.len(), values.len()), (0, 0));
     assert_eq!((out.counts.failed, out.dead_letters.len()), (3, 0));
 }
@@ -269,7 +285,7 @@ fn only_guilty_rows_leave_no_output_rows_behind() {
 fn rejects_are_found_in_every_part() {
     let factory = faulty(Kind::Transform, &[9], ALWAYS);
     let (parents, _, out) = transform(
-        &mut guard(&factory, OnError::DeadLetter),
+        &mut transforming(&factory, OnError::DeadLetter),
         &batch(&[-1, 9, 1, -2]),
     );
     assert_eq!(parents, [2]);
@@ -287,7 +303,7 @@ fn under_fail_the_pipeline_ends_with_the_row() {
     let factory = faulty(Kind::Transform, &[2], ALWAYS);
     let batch = batch(&[1, 2, 3]);
     let mut out = Outbox::default();
-    let error = guard(&factory, OnError::Fail)
+    let error = transforming(&factory, OnError::Fail)
         .transform(&batch, &batch.columns, &mut out)
         .expect_err("a row fails");
     assert!(error.message.contains("bad value"), "{error}");
@@ -299,7 +315,7 @@ fn retries_are_made_on_the_row_alone() {
     // Three calls fail as the batch is cut (4, 2 and 1 rows), the retry does not.
     let factory = faulty(Kind::Transform, &[2], 3);
     let (parents, _, out) = transform(
-        &mut guard(&factory, OnError::Retry(1)),
+        &mut transforming(&factory, OnError::Retry(1)),
         &batch(&[0, 1, 2, 3]),
     );
     assert_eq!(parents, [0, 1, 2, 3]);
@@ -307,7 +323,7 @@ fn retries_are_made_on_the_row_alone() {
 
     let factory = faulty(Kind::Transform, &[2], 4);
     let (parents, _, out) = transform(
-        &mut guard(&factory, OnError::Retry(1)),
+        &mut transforming(&factory, OnError::Retry(1)),
         &batch(&[0, 1, 2, 3]),
     );
     assert_eq!(parents, [0, 1, 3]);
@@ -328,7 +344,7 @@ fn states_carry_from_part_to_part() {
         },
         groups: 2,
     };
-    let (folded, results) = guard(&factory, OnError::DeadLetter)
+    let (folded, results) = aggregating(&factory, OnError::DeadLetter)
         .accumulate_each(&rows, &rows.columns, &groups, states, &mut out)
         .expect("the policy takes the row");
     assert_eq!(
@@ -356,7 +372,7 @@ fn groups_without_any_good_row_have_the_default_state() {
         },
         groups: 3,
     };
-    let folded = guard(&factory, OnError::Skip)
+    let folded = aggregating(&factory, OnError::Skip)
         .accumulate(&rows, &rows.columns, &[1, 2], states, &mut out)
         .expect("the policy takes the rows");
     assert_eq!(
@@ -374,7 +390,7 @@ fn a_failing_merge_keeps_the_first_state() {
     let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
     let states = [column(vec![1, 2, 10, 13, 5])];
     let mut out = Outbox::default();
-    let merged = guard(&factory, OnError::DeadLetter)
+    let merged = aggregating(&factory, OnError::DeadLetter)
         .merge(
             Columns {
                 rows: 5,
@@ -397,7 +413,7 @@ fn a_failing_finish_costs_its_own_result() {
     let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
     let states = [column(vec![1, 13, 5])];
     let mut out = Outbox::default();
-    let rows = guard(&factory, OnError::Skip)
+    let rows = aggregating(&factory, OnError::Skip)
         .finish(
             Columns {
                 rows: 3,
@@ -418,4 +434,15 @@ fn a_failing_finish_costs_its_own_result() {
         [1, 5]
     );
     assert_eq!(out.counts.failed, 1);
+}
+
+#[test]
+fn an_operator_of_another_kind_does_not_open() {
+    let plan = plan(&faulty(Kind::Aggregate, &[], 0), OnError::Skip);
+    let error = TransformGuard::new("doubled", &plan).map(drop);
+    let message = error.expect_err("it is an aggregate").message;
+    assert!(
+        message.ends_with("an aggregate was opened as a transform, which is a bug in Sluicebox"),
+        "{message}"
+    );
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::logic::{
-    Factory, Failure, FailureKind, Kind, LoadError, Loader, Logic, Module, ModuleInfo,
+    Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Parameter, Port, Value, ValueType,
 };
 use crate::plan::{self, Limits, Plan};
@@ -145,7 +145,7 @@ impl Factory for FakeFactory {
         "native"
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
+    fn instance(&self) -> Result<Instance, Failure> {
         unreachable!("plans are not run here")
     }
 }

@@ -9,8 +9,8 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StringArray};
 
 use crate::logic::{
-    Accumulated, Columns, Factory, Failure, FailureKind, Kind, Logic, OperatorInfo, Port, Reject,
-    Rows, States, Transformed,
+    Accumulated, Aggregate, Columns, Factory, Failure, FailureKind, Instance, Kind, OperatorInfo,
+    Port, Reject, Rows, States,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -83,18 +83,16 @@ impl Factory for Ledger {
         "native"
     }
 
-    fn instance(&self) -> Result<Box<dyn Logic>, Failure> {
-        Ok(Box::new(Instance(self.calls.clone())))
+    fn instance(&self) -> Result<Instance, Failure> {
+        Ok(Instance::Aggregate(Box::new(LedgerInstance(
+            self.calls.clone(),
+        ))))
     }
 }
 
-struct Instance(Arc<Mutex<Calls>>);
+struct LedgerInstance(Arc<Mutex<Calls>>);
 
-impl Logic for Instance {
-    fn transform(&mut self, _input: Columns<'_>) -> Result<Transformed, Failure> {
-        unreachable!("an aggregate transforms nothing")
-    }
-
+impl Aggregate for LedgerInstance {
     fn accumulate(
         &mut self,
         input: Columns<'_>,
