@@ -11,8 +11,9 @@ use arrow_array::ArrayRef;
 
 pub(crate) use self::csv::quoted_length;
 use self::fault::Fault;
-use crate::plan::{Format, TimestampFormat};
+use crate::format::Format;
 use crate::schema::Schema;
+use crate::timestamp::TimestampFormat;
 
 /// Decodes blocks of rows, one after the other. What a block decodes to does
 /// not depend on the blocks before it; only the speed does.

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::checkpoint::snapshot::CheckpointId;
+use crate::element::CheckpointId;
 use crate::element::{END_OF_TIME, Element};
 
 /// The inputs of a task. Each is one task upstream, through one edge.

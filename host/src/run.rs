@@ -14,25 +14,28 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::budget::Budget;
 use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
 use crate::checkpoint::savepoint::Savepoints;
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::transaction::{Transaction, TransactionError};
 use crate::clock::Clock;
+use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
 use crate::element::Element;
+use crate::element::NodeId;
 use crate::gate::Gate;
+use crate::operator::OperatorError;
 use crate::operator::transform::TransformOperator;
-use crate::operator::{DeadLetter, OperatorError};
-use crate::plan::{Exchange, NodeId, NodeKind, OutPort, Plan};
+use crate::plan::{Exchange, NodeKind, OutPort, Plan};
 use crate::progress::{
     CheckpointProgress, NodeProgress, NodeSnapshot, Role, StateProgress, StateSnapshot,
 };
 use crate::router::{Consumer, Router, owned};
 use crate::sink::dead_letter::DeadLetters;
-use crate::sink::{self, SinkContext, SinkError};
-use crate::source::{self, SourceContext};
-use crate::state::budget::Budget;
+use crate::sink::{SinkContext, SinkError};
+use crate::source::SourceContext;
+use crate::source::reader::Reader;
 use crate::state::shelf::Shelf;
 use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
@@ -421,7 +424,7 @@ impl Job {
                 .is_some_and(|durable| durable.transaction.is_some()),
             restored: start.sources[first].clone(),
         };
-        let reader = source::open(plan, context).await;
+        let reader = Reader::open(plan, context).await;
         let head = Head::Source {
             node: first,
             reader: Box::new(reader.map_err(TaskError::Source)?),
@@ -459,10 +462,10 @@ impl Job {
                 let context = SinkContext {
                     is_checkpointed: self.durable.is_some(),
                     is_transactional: transaction.is_some(),
-                    kafka: transaction.and_then(Transaction::kafka),
+                    transaction: transaction.and_then(Transaction::handle),
                     restored: start.sinks[id].clone(),
                 };
-                let sink = sink::open(&node.name, plan, &node.output, &context);
+                let sink = plan.connector.open(&node.name, &node.output, &context);
                 Work::Sink(sink.map_err(TaskError::Sink)?)
             }
         };

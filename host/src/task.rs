@@ -8,16 +8,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::coordinator::{Report, Trigger};
 use crate::checkpoint::crash::{self, Place};
-use crate::checkpoint::snapshot::{CheckpointId, NodeSnapshot, TaskSnapshot};
+use crate::checkpoint::snapshot::{NodeSnapshot, TaskSnapshot};
 use crate::clock::Clock;
+use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
+use crate::element::NodeId;
 use crate::element::{END_OF_TIME, Element};
 use crate::gate::{Gate, Merged};
-use crate::operator::{DeadLetter, Operator, OperatorError, Outbox};
-use crate::plan::NodeId;
+use crate::operator::{Operator, OperatorError, Outbox};
 use crate::progress::NodeProgress;
 use crate::router::{Gone, Router};
 use crate::sink::{Sink, SinkError};
-use crate::source::{Reader, SourceError};
+use crate::source::SourceError;
+use crate::source::reader::Reader;
 
 /// A thread of control of a running pipeline.
 pub struct Task {

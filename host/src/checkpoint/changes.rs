@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use crate::state::budget::{Budget, Frozen};
+use crate::budget::{Budget, Frozen};
 
 /// What a file of changes begins with.
 const HEAD: &[u8] = b"sluicebox changes 1\n";

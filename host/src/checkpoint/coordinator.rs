@@ -16,12 +16,13 @@ use super::changes::Changes;
 use super::crash::{self, Place};
 use super::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
 use super::savepoint::Savepoints;
-use super::snapshot::{CheckpointId, NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
+use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
 use super::transaction::{Transaction, TransactionError};
+use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
-use crate::state::budget::Budget;
 use crate::task::{Letters, Stop};
 
 /// The barrier that sources are to start.

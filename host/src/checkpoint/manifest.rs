@@ -14,7 +14,8 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
-use super::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
+use super::snapshot::{SinkSnapshot, SourceSnapshot};
+use crate::element::CheckpointId;
 use crate::plan::AggregatePlan;
 use crate::schema::{Field, Schema};
 
@@ -92,7 +93,7 @@ impl AggregateManifest {
             digest: plan.operator.factory.digest().to_owned(),
             key: fields(&plan.key_schema),
             state: fields(&info.state),
-            window: plan.window.describe(),
+            window: plan.window.to_string(),
             time_ms: None,
         }
     }

@@ -28,8 +28,8 @@ use tokio::sync::Mutex;
 pub use self::uploader::Uploader;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
-use super::snapshot::CheckpointId;
 use super::storage::{Archive, CheckpointInfo, FolderStorage, Storage, StorageError};
+use crate::element::CheckpointId;
 use crate::plan::RemotePlan;
 
 /// How much of a file is in memory at once.

@@ -14,8 +14,8 @@ pub use memory::MemoryStorage;
 
 use super::changes::Changes;
 use super::manifest::Manifest;
-use super::snapshot::CheckpointId;
-use crate::config::suggest;
+use crate::element::CheckpointId;
+use crate::suggest;
 
 pub trait Storage: Send + Sync {
     /// Checkpoints that can be restored, oldest first, savepoints included.

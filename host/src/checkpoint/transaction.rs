@@ -17,9 +17,9 @@ pub mod memory;
 
 use std::sync::Arc;
 
-use self::kafka::KafkaTransaction;
 use super::manifest::Manifest;
-use super::snapshot::CheckpointId;
+use crate::element::CheckpointId;
+use crate::sink::TransactionHandle;
 
 pub trait Transaction: Send + Sync {
     /// Ends what an earlier owner has left open, locks it out, and tells the
@@ -36,8 +36,8 @@ pub trait Transaction: Send + Sync {
     /// number and the positions of its sources.
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError>;
 
-    /// With which Kafka sinks send their rows, if it is theirs.
-    fn kafka(self: Arc<Self>) -> Option<Arc<KafkaTransaction>> {
+    /// What sinks need to send rows in it.
+    fn handle(self: Arc<Self>) -> Option<TransactionHandle> {
         None
     }
 }

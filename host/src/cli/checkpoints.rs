@@ -17,12 +17,13 @@ use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::savepoint::{self, Requests};
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{self, Archive, CheckpointInfo, FolderLock, StorageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::config::quantity::show_ms;
-use crate::plan::{self, RemotePlan, StateBackend};
+use crate::element::CheckpointId;
+use crate::plan::{RemotePlan, StateBackend};
+use crate::planner;
+use crate::quantity::show_ms;
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
@@ -175,7 +176,7 @@ impl Shelf {
     fn open(pipeline: &Path) -> Result<Shelf, Trouble> {
         let config = Config::read(pipeline).map_err(Trouble::Config)?;
         let beside = pipeline.parent().unwrap_or(Path::new("."));
-        let state = plan::build_state(&config, beside).map_err(Trouble::Config)?;
+        let state = planner::build_state(&config, beside).map_err(Trouble::Config)?;
         let name = config.name.get_ref();
         match state.map(|state| state.backend) {
             Some(StateBackend::RocksDb { folder, remote, .. }) => {

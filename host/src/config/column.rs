@@ -8,12 +8,12 @@ use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::Value;
-use super::suggest;
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
+use crate::suggest;
+use crate::timestamp::TimestampFormat;
 
 /// A field of a source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
     pub field: Field,
     /// Where it is named.
@@ -25,11 +25,7 @@ pub struct Column {
 /// Deeper nesting is a mistake, or an attack on the stack.
 const DEPTH_MAX: usize = 16;
 
-pub(super) fn read(
-    name: Spanned<String>,
-    value: &Value,
-    mistakes: &mut Diagnostics,
-) -> Option<Column> {
+pub fn read(name: Spanned<String>, value: &Value, mistakes: &mut Diagnostics) -> Option<Column> {
     let mut timestamp_formats = Vec::new();
     let field = Reader {
         formats: &mut timestamp_formats,

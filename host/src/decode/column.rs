@@ -13,8 +13,8 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{FieldRef, Fields};
 
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
+use crate::timestamp::TimestampFormat;
 
 /// One column. Values and validity have as many entries as there are rows,
 /// except while a value is being added.

@@ -12,9 +12,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::column::{Column, Record, Values};
 use super::fault::Fault;
 use super::{excerpt, json};
-use crate::plan::TimestampFormat;
 use crate::schema::Schema;
 use crate::timestamp;
+use crate::timestamp::TimestampFormat;
 
 /// Rows under construction.
 #[derive(Clone, Debug)]

@@ -19,9 +19,9 @@ use hashbrown::HashMap;
 use self::scanner::{Key, Scanner};
 use super::column::{Column, Record, Values};
 use super::fault::Fault;
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp;
+use crate::timestamp::TimestampFormat;
 
 /// Rows under construction, and how the next one is expected to look.
 #[derive(Clone, Debug)]

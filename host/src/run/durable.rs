@@ -9,12 +9,12 @@ use crate::checkpoint::coordinator::Offload;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::{RemoteStore, Uploader};
 use crate::checkpoint::savepoint::Requests;
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{
     CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
 };
 use crate::checkpoint::transaction::Transaction;
 use crate::checkpoint::transaction::kafka::KafkaTransaction;
+use crate::element::CheckpointId;
 use crate::plan::{Delivery, Plan, StateBackend};
 
 /// How long the end of a run waits for the last upload.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{Durable, Job, RunError};
 use crate::checkpoint::coordinator::Offload;
 use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifestKind};
-use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
+use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
+use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
 use crate::state::shelf::Restored;
 

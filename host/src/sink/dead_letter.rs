@@ -5,9 +5,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::SinkError;
-use super::file::create_folder_of;
-pub use super::json_lines::render_row;
-use crate::operator::DeadLetter;
+use crate::dead_letter::DeadLetter;
+use crate::files::create_folder_of;
 
 /// A pipeline's file of dead letters.
 pub struct DeadLetters {
@@ -40,11 +39,7 @@ impl DeadLetters {
                 file: BufWriter::new(file),
                 is_new: true,
             }),
-            Err(cause) => Err(SinkError::File {
-                node,
-                path: path.to_owned(),
-                cause,
-            }),
+            Err(cause) => Err(SinkError::new(&node, path.display(), cause)),
         }
     }
 
@@ -58,11 +53,7 @@ impl DeadLetters {
         let synced = synced.and_then(|()| file.metadata());
         synced
             .map(|metadata| metadata.len())
-            .map_err(|cause| SinkError::File {
-                node: self.node.clone(),
-                path: self.path.clone(),
-                cause,
-            })
+            .map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
     }
 
     /// They are in the file when this is done: what is worth a dead letter may
@@ -76,10 +67,6 @@ impl DeadLetters {
                 self.file.write_all(b"\n")
             })
             .and_then(|()| self.file.flush());
-        written.map_err(|cause| SinkError::File {
-            node: self.node.clone(),
-            path: self.path.clone(),
-            cause,
-        })
+        written.map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
     }
 }

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::RemoteStore;
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{Archive, StorageError};
+use crate::element::CheckpointId;
 
 /// How long after a failure it is tried again, growing from the first to the last.
 const RETRY_MIN: Duration = Duration::from_secs(1);
