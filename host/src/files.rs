@@ -11,23 +11,23 @@ use crate::suggest;
 /// The files of a pipeline and who uses them.
 #[derive(Default)]
 pub struct Files {
-    uses: Vec<Use>,
+    uses: Vec<FileUse>,
 }
 
 /// Who does what with a file: "sink `out` writes it".
 #[derive(Clone)]
-pub struct User {
+pub struct FileUser {
     pub what: String,
     pub place: Option<Span>,
 }
 
-struct Use {
-    user: User,
-    target: Target,
+struct FileUse {
+    user: FileUser,
+    target: FileTarget,
     writes: bool,
 }
 
-enum Target {
+enum FileTarget {
     File(PathBuf),
     /// With all that is in it.
     Folder(PathBuf),
@@ -40,9 +40,9 @@ enum Target {
 /// What the dead letters do with their file.
 pub const DEAD_LETTERS: &str = "the dead letters go there";
 
-impl User {
+impl FileUser {
     pub fn new(what: impl Into<String>, place: Span) -> Self {
-        User {
+        FileUser {
             what: what.into(),
             place: Some(place),
         }
@@ -50,29 +50,29 @@ impl User {
 }
 
 impl Files {
-    pub fn reads(&mut self, user: User, path: &Path) {
-        self.push(user, Target::File(identity(path)), false);
+    pub fn reads(&mut self, user: FileUser, path: &Path) {
+        self.push(user, FileTarget::File(identity(path)), false);
     }
 
-    pub fn reads_pattern(&mut self, user: User, folder: &Path, pattern: &str) {
-        let target = Target::Pattern {
+    pub fn reads_pattern(&mut self, user: FileUser, folder: &Path, pattern: &str) {
+        let target = FileTarget::Pattern {
             folder: identity(folder),
             pattern: pattern.to_owned(),
         };
         self.push(user, target, false);
     }
 
-    pub fn writes(&mut self, user: User, path: &Path) {
-        self.push(user, Target::File(identity(path)), true);
+    pub fn writes(&mut self, user: FileUser, path: &Path) {
+        self.push(user, FileTarget::File(identity(path)), true);
     }
 
     /// Nobody else writes anything in the folder.
-    pub fn has(&mut self, user: User, folder: &Path) {
-        self.push(user, Target::Folder(identity(folder)), false);
+    pub fn has(&mut self, user: FileUser, folder: &Path) {
+        self.push(user, FileTarget::Folder(identity(folder)), false);
     }
 
-    fn push(&mut self, user: User, target: Target, writes: bool) {
-        self.uses.push(Use {
+    fn push(&mut self, user: FileUser, target: FileTarget, writes: bool) {
+        self.uses.push(FileUse {
             user,
             target,
             writes,
@@ -82,7 +82,7 @@ impl Files {
     /// Every writer has its file for itself.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
         for (i, writer) in self.uses.iter().enumerate() {
-            let Target::File(path) = &writer.target else {
+            let FileTarget::File(path) = &writer.target else {
                 continue;
             };
             if !writer.writes {
@@ -99,12 +99,12 @@ impl Files {
     }
 }
 
-impl Target {
+impl FileTarget {
     fn covers(&self, path: &Path) -> bool {
         match self {
-            Target::File(file) => file == path,
-            Target::Folder(folder) => path.starts_with(folder),
-            Target::Pattern { folder, pattern } => {
+            FileTarget::File(file) => file == path,
+            FileTarget::Folder(folder) => path.starts_with(folder),
+            FileTarget::Pattern { folder, pattern } => {
                 let name = path.file_name().and_then(|name| name.to_str());
                 path.parent() == Some(folder)
                     && name.is_some_and(|name| name_matches(pattern, name))
@@ -113,7 +113,7 @@ impl Target {
     }
 }
 
-fn describe(writer: &User, other: &User, path: &Path) -> Mistake {
+fn describe(writer: &FileUser, other: &FileUser, path: &Path) -> Mistake {
     let mut mistake = Mistake::new(format!(
         "one file is used twice: {}, and {} ({})",
         writer.what,

@@ -19,40 +19,40 @@ use crate::timestamp;
 /// A row of a batch as JSON.
 pub fn render_row(batch: &Batch, row: usize) -> String {
     let names = batch.schema.fields.iter().map(|field| field.name.as_str());
-    render(Columns::new(names.zip(&batch.columns)), row)
+    render(JsonColumns::new(names.zip(&batch.columns)), row)
 }
 
 /// A row of Arrow's own batches as JSON.
 pub(crate) fn render_record(rows: &RecordBatch, row: usize) -> String {
     let schema = rows.schema_ref();
     let names = schema.fields().iter().map(|field| field.name().as_str());
-    render(Columns::new(names.zip(rows.columns())), row)
+    render(JsonColumns::new(names.zip(rows.columns())), row)
 }
 
 /// A value as JSON, as other text formats write lists and records.
 pub(crate) fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
-    Column::new(array).write(out, row);
+    JsonColumn::new(array).write(out, row);
 }
 
-fn render(columns: Columns<'_>, row: usize) -> String {
+fn render(columns: JsonColumns<'_>, row: usize) -> String {
     let mut text = Vec::new();
     columns.write(&mut text, row);
     String::from_utf8(text).unwrap_or_else(|_| unreachable!("JSON is written as UTF-8"))
 }
 
-/// Columns made ready: their types are looked up once and not for each row.
-pub(crate) struct Columns<'a> {
+/// JsonColumns made ready: their types are looked up once and not for each row.
+pub(crate) struct JsonColumns<'a> {
     /// In front of each value: its comma, name and colon.
-    fields: Vec<(Vec<u8>, Column<'a>)>,
+    fields: Vec<(Vec<u8>, JsonColumn<'a>)>,
 }
 
 /// The values of a column, and which rows have one.
-struct Column<'a> {
+struct JsonColumn<'a> {
     array: &'a dyn Array,
-    values: Values<'a>,
+    values: JsonValues<'a>,
 }
 
-enum Values<'a> {
+enum JsonValues<'a> {
     Bool(&'a arrow_array::BooleanArray),
     Int8(&'a [i8]),
     Int16(&'a [i16]),
@@ -67,13 +67,13 @@ enum Values<'a> {
     Timestamp(&'a [i64]),
     Utf8(&'a arrow_array::StringArray),
     Bytes(&'a arrow_array::BinaryArray),
-    List(&'a [i32], Box<Column<'a>>),
-    Record(Columns<'a>),
+    List(&'a [i32], Box<JsonColumn<'a>>),
+    Record(JsonColumns<'a>),
     /// No type that a pipeline has.
     Unknown,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> JsonColumns<'a> {
     pub fn new(fields: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> Self {
         let fields = fields
             .enumerate()
@@ -84,10 +84,10 @@ impl<'a> Columns<'a> {
                 }
                 write_json(&mut front, &name);
                 front.push(b':');
-                (front, Column::new(array))
+                (front, JsonColumn::new(array))
             })
             .collect();
-        Columns { fields }
+        JsonColumns { fields }
     }
 
     pub fn write(&self, out: &mut Vec<u8>, row: usize) {
@@ -100,36 +100,41 @@ impl<'a> Columns<'a> {
     }
 }
 
-impl<'a> Column<'a> {
+impl<'a> JsonColumn<'a> {
     fn new(array: &'a ArrayRef) -> Self {
         let values = match array.data_type() {
-            ArrowType::Boolean => Values::Bool(array.as_boolean()),
-            ArrowType::Int8 => Values::Int8(array.as_primitive::<Int8Type>().values()),
-            ArrowType::Int16 => Values::Int16(array.as_primitive::<Int16Type>().values()),
-            ArrowType::Int32 => Values::Int32(array.as_primitive::<Int32Type>().values()),
-            ArrowType::Int64 => Values::Int64(array.as_primitive::<Int64Type>().values()),
-            ArrowType::UInt8 => Values::UInt8(array.as_primitive::<UInt8Type>().values()),
-            ArrowType::UInt16 => Values::UInt16(array.as_primitive::<UInt16Type>().values()),
-            ArrowType::UInt32 => Values::UInt32(array.as_primitive::<UInt32Type>().values()),
-            ArrowType::UInt64 => Values::UInt64(array.as_primitive::<UInt64Type>().values()),
-            ArrowType::Float32 => Values::Float32(array.as_primitive::<Float32Type>().values()),
-            ArrowType::Float64 => Values::Float64(array.as_primitive::<Float64Type>().values()),
+            ArrowType::Boolean => JsonValues::Bool(array.as_boolean()),
+            ArrowType::Int8 => JsonValues::Int8(array.as_primitive::<Int8Type>().values()),
+            ArrowType::Int16 => JsonValues::Int16(array.as_primitive::<Int16Type>().values()),
+            ArrowType::Int32 => JsonValues::Int32(array.as_primitive::<Int32Type>().values()),
+            ArrowType::Int64 => JsonValues::Int64(array.as_primitive::<Int64Type>().values()),
+            ArrowType::UInt8 => JsonValues::UInt8(array.as_primitive::<UInt8Type>().values()),
+            ArrowType::UInt16 => JsonValues::UInt16(array.as_primitive::<UInt16Type>().values()),
+            ArrowType::UInt32 => JsonValues::UInt32(array.as_primitive::<UInt32Type>().values()),
+            ArrowType::UInt64 => JsonValues::UInt64(array.as_primitive::<UInt64Type>().values()),
+            ArrowType::Float32 => JsonValues::Float32(array.as_primitive::<Float32Type>().values()),
+            ArrowType::Float64 => JsonValues::Float64(array.as_primitive::<Float64Type>().values()),
             ArrowType::Timestamp(_, _) => array
                 .as_primitive_opt::<TimestampMillisecondType>()
-                .map_or(Values::Unknown, |array| Values::Timestamp(array.values())),
-            ArrowType::Utf8 => Values::Utf8(array.as_string()),
-            ArrowType::Binary => Values::Bytes(array.as_binary()),
+                .map_or(JsonValues::Unknown, |array| {
+                    JsonValues::Timestamp(array.values())
+                }),
+            ArrowType::Utf8 => JsonValues::Utf8(array.as_string()),
+            ArrowType::Binary => JsonValues::Bytes(array.as_binary()),
             ArrowType::List(_) => {
                 let list = array.as_list::<i32>();
-                Values::List(list.value_offsets(), Box::new(Column::new(list.values())))
+                JsonValues::List(
+                    list.value_offsets(),
+                    Box::new(JsonColumn::new(list.values())),
+                )
             }
             ArrowType::Struct(fields) => {
                 let names = fields.iter().map(|field| field.name().as_str());
-                Values::Record(Columns::new(names.zip(array.as_struct().columns())))
+                JsonValues::Record(JsonColumns::new(names.zip(array.as_struct().columns())))
             }
-            _ => Values::Unknown,
+            _ => JsonValues::Unknown,
         };
-        Column { array, values }
+        JsonColumn { array, values }
     }
 
     fn write(&self, out: &mut Vec<u8>, row: usize) {
@@ -138,29 +143,29 @@ impl<'a> Column<'a> {
             return;
         }
         match &self.values {
-            Values::Bool(values) => write_json(out, &values.value(row)),
-            Values::Int8(values) => write_json(out, &values[row]),
-            Values::Int16(values) => write_json(out, &values[row]),
-            Values::Int32(values) => write_json(out, &values[row]),
-            Values::Int64(values) => write_json(out, &values[row]),
-            Values::UInt8(values) => write_json(out, &values[row]),
-            Values::UInt16(values) => write_json(out, &values[row]),
-            Values::UInt32(values) => write_json(out, &values[row]),
-            Values::UInt64(values) => write_json(out, &values[row]),
-            Values::Float32(values) => write_json(out, &values[row]),
-            Values::Float64(values) => write_json(out, &values[row]),
-            Values::Timestamp(values) => {
+            JsonValues::Bool(values) => write_json(out, &values.value(row)),
+            JsonValues::Int8(values) => write_json(out, &values[row]),
+            JsonValues::Int16(values) => write_json(out, &values[row]),
+            JsonValues::Int32(values) => write_json(out, &values[row]),
+            JsonValues::Int64(values) => write_json(out, &values[row]),
+            JsonValues::UInt8(values) => write_json(out, &values[row]),
+            JsonValues::UInt16(values) => write_json(out, &values[row]),
+            JsonValues::UInt32(values) => write_json(out, &values[row]),
+            JsonValues::UInt64(values) => write_json(out, &values[row]),
+            JsonValues::Float32(values) => write_json(out, &values[row]),
+            JsonValues::Float64(values) => write_json(out, &values[row]),
+            JsonValues::Timestamp(values) => {
                 out.push(b'"');
                 timestamp::write(out, values[row]);
                 out.push(b'"');
             }
-            Values::Utf8(values) => write_json(out, values.value(row)),
-            Values::Bytes(values) => {
+            JsonValues::Utf8(values) => write_json(out, values.value(row)),
+            JsonValues::Bytes(values) => {
                 out.push(b'"');
                 out.extend_from_slice(BASE64_STANDARD.encode(values.value(row)).as_bytes());
                 out.push(b'"');
             }
-            Values::List(offsets, elements) => {
+            JsonValues::List(offsets, elements) => {
                 out.push(b'[');
                 for element in offsets[row]..offsets[row + 1] {
                     if element > offsets[row] {
@@ -170,8 +175,8 @@ impl<'a> Column<'a> {
                 }
                 out.push(b']');
             }
-            Values::Record(columns) => columns.write(out, row),
-            Values::Unknown => out.extend_from_slice(b"null"),
+            JsonValues::Record(columns) => columns.write(out, row),
+            JsonValues::Unknown => out.extend_from_slice(b"null"),
         }
     }
 }

@@ -30,7 +30,7 @@ use self::plugin::Resolved;
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
 use crate::connector::{InputFiles, Planning};
 use crate::dead_letter::OnError;
-use crate::files::{DEAD_LETTERS, Files, User};
+use crate::files::{DEAD_LETTERS, FileUser, Files};
 use crate::logic::{Kind, Loader};
 use crate::plan::{
     AggregatePlan, Delivery, Edge, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan, SinkPlan,
@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
 
     fn build(mut self, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
         let config = self.config;
-        let itself = User {
+        let itself = FileUser {
             what: "the pipeline is written in it".to_owned(),
             place: None,
         };
@@ -348,7 +348,7 @@ impl<'a> Builder<'a> {
                 .join(format!("{}.dead.jsonl", config.name.get_ref())),
         };
         let place = given.unwrap_or(&config.name).span();
-        let user = User::new(DEAD_LETTERS, place);
+        let user = FileUser::new(DEAD_LETTERS, place);
         self.files.writes(user, &path);
         Some(path)
     }

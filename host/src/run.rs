@@ -462,7 +462,10 @@ impl Job {
                 let context = SinkContext {
                     is_checkpointed: self.durable.is_some(),
                     is_transactional: transaction.is_some(),
-                    transaction: transaction.and_then(Transaction::handle),
+                    transactions: transaction
+                        .and_then(Transaction::handle)
+                        .into_iter()
+                        .collect(),
                     restored: start.sinks[id].clone(),
                 };
                 let sink = plan.connector.open(&node.name, &node.output, &context);

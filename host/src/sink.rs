@@ -106,10 +106,19 @@ pub struct SinkContext {
     pub is_checkpointed: bool,
     /// Rows go out in the pipeline's transaction.
     pub is_transactional: bool,
-    /// What that transaction has for those who send rows in it.
-    pub transaction: Option<TransactionHandle>,
+    /// What those who take part in the commit have for their sinks.
+    pub transactions: Vec<TransactionHandle>,
     /// What was found at the checkpoint that the run goes on from.
     pub restored: Option<SinkSnapshot>,
+}
+
+impl SinkContext {
+    /// What a sink of this kind sends its rows with, if its system takes part in
+    /// the commit.
+    pub fn transaction<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let mut handles = self.transactions.iter().cloned();
+        handles.find_map(|handle| handle.downcast().ok())
+    }
 }
 
 /// What a transaction hands to its sinks, which know of what type it is.

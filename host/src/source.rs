@@ -27,7 +27,7 @@ use std::sync::Arc;
 use self::chunk::Chunk;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
 use crate::clock::Clock;
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
@@ -49,7 +49,7 @@ pub struct SourceKind {
 /// What a pipeline's author wrote of a source.
 pub trait SourceSettings: fmt::Debug + Send + Sync {
     /// The columns of its rows, each with its place in the file.
-    fn columns(&self) -> &[Column];
+    fn columns(&self) -> &[DeclaredColumn];
 
     /// The column that has the event time if the author names none.
     fn event_time(&self) -> Option<&str> {

@@ -637,7 +637,7 @@ impl Committing {
         let context = SinkContext {
             is_checkpointed: true,
             is_transactional: true,
-            transaction: transaction.clone().handle(),
+            transactions: transaction.clone().handle().into_iter().collect(),
             ..SinkContext::default()
         };
         let sink = kafka.connector.open(&node.name, &node.output, &context);

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::column::{self, Column};
+use super::column::{self, DeclaredColumn};
 use super::diagnostics::{Diagnostics, Mistake};
 use super::reader::{Table, Value};
 use crate::format::{CsvFormat, Format, RowFormat};
@@ -12,7 +12,7 @@ use crate::schema::DataType;
 #[derive(Debug)]
 pub struct WrittenRows {
     pub format: RowFormat,
-    pub columns: Vec<Column>,
+    pub columns: Vec<DeclaredColumn>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -131,9 +131,9 @@ fn read_columns(
     value: &Value,
     format: Option<FormatKind>,
     mistakes: &mut Diagnostics,
-) -> Option<Vec<Column>> {
+) -> Option<Vec<DeclaredColumn>> {
     let table = value.table(mistakes)?;
-    let columns: Vec<Option<Column>> = table
+    let columns: Vec<Option<DeclaredColumn>> = table
         .into_entries()
         .map(|(name, value)| column::read(name, &value, mistakes))
         .collect();
@@ -145,7 +145,7 @@ fn read_columns(
         );
         return None;
     }
-    let columns: Vec<Column> = columns.into_iter().collect::<Option<_>>()?;
+    let columns: Vec<DeclaredColumn> = columns.into_iter().collect::<Option<_>>()?;
     let mut good = true;
     for (i, column) in columns.iter().enumerate() {
         let name = &column.field.name;

@@ -19,12 +19,12 @@ pub struct Table<'a> {
     /// Where it is named.
     place: Span,
     /// In the order of the file.
-    entries: Vec<Entry<'a>>,
+    entries: Vec<TableEntry<'a>>,
     /// The keys that were asked for, so the ones that are allowed.
     known: Vec<&'static str>,
 }
 
-struct Entry<'a> {
+struct TableEntry<'a> {
     key: Spanned<String>,
     value: &'a Spanned<DeValue<'a>>,
     read: bool,
@@ -39,9 +39,9 @@ pub struct Value<'a> {
 
 impl<'a> Table<'a> {
     pub fn new(owner: impl Into<String>, place: Span, table: &'a DeTable<'a>) -> Self {
-        let mut entries: Vec<Entry> = table
+        let mut entries: Vec<TableEntry> = table
             .iter()
-            .map(|(key, value)| Entry {
+            .map(|(key, value)| TableEntry {
                 key: Spanned::new(key.span(), key.get_ref().to_string()),
                 value,
                 read: false,

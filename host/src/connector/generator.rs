@@ -14,7 +14,7 @@ use toml::Spanned;
 use self::events::{Events, EventsPlan};
 use crate::batch::{Block, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::format::read_instant;
 use crate::config::reader::{Table, Value};
@@ -44,7 +44,7 @@ const ROWS_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
 struct GeneratorSettings {
-    columns: Vec<Column>,
+    columns: Vec<DeclaredColumn>,
     events: EventsPlan,
 }
 
@@ -93,7 +93,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     // They have no place of their own in the file.
     let place = table.place_of("type").unwrap_or_else(|| table.place());
     let schema = events::schema();
-    let columns = schema.fields.iter().map(|field| Column {
+    let columns = schema.fields.iter().map(|field| DeclaredColumn {
         field: field.clone(),
         place: place.clone(),
         timestamp_formats: Vec::new(),
@@ -105,7 +105,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
 }
 
 impl SourceSettings for GeneratorSettings {
-    fn columns(&self) -> &[Column] {
+    fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
     }
 
@@ -165,11 +165,11 @@ impl SourceConnector for GeneratorSource {
 
 struct GeneratorInput {
     /// None for the tasks that have no part in it.
-    partition: Option<Partition>,
+    partition: Option<GeneratorPartition>,
     context: SourceContext,
 }
 
-struct Partition {
+struct GeneratorPartition {
     events: Events,
     next: u64,
     count: Option<u64>,
@@ -203,7 +203,7 @@ impl GeneratorInput {
                 .or(plan.start_ms)
                 .unwrap_or_else(|| context.clock.now_ms());
             let next = restored.map_or(0, |position| position.offset);
-            Partition {
+            GeneratorPartition {
                 events: Events::new(plan, start_ms),
                 next,
                 count: plan.count,
@@ -259,7 +259,7 @@ impl Input for GeneratorInput {
     }
 
     fn partition(&self, _: usize) -> (Arc<str>, Position) {
-        let position = self.partition.as_ref().map(Partition::position);
+        let position = self.partition.as_ref().map(GeneratorPartition::position);
         (PARTITION.into(), position.unwrap_or_default())
     }
 
@@ -279,7 +279,7 @@ impl Input for GeneratorInput {
     }
 }
 
-impl Partition {
+impl GeneratorPartition {
     fn position(&self) -> Position {
         Position {
             start_ms: Some(self.events.start_ms),

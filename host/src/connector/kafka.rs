@@ -63,16 +63,16 @@ pub fn settings(
 }
 
 /// Passes on to the log what a client says of itself.
-pub struct Voice {
+pub struct ClientLog {
     /// Whose client it is, for messages: "source `clicks`".
     pub who: String,
     /// What it last complained about, which says more than an error's code.
     complaint: Mutex<Option<String>>,
 }
 
-impl Voice {
+impl ClientLog {
     pub fn new(who: impl Into<String>) -> Self {
-        Voice {
+        ClientLog {
             who: who.into(),
             complaint: Mutex::new(None),
         }
@@ -89,7 +89,7 @@ impl Voice {
     }
 }
 
-impl ClientContext for Voice {
+impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let who = &self.who;
         match level {
@@ -115,7 +115,7 @@ impl ClientContext for Voice {
     }
 }
 
-impl ConsumerContext for Voice {}
+impl ConsumerContext for ClientLog {}
 
 /// What went wrong, without what it went wrong with, which the caller says.
 pub fn cause(error: &KafkaError) -> String {

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 pub use self::frames::Framing;
 use self::input::TcpInput;
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, read_rows};
 use crate::config::reader::{Table, Value};
@@ -22,7 +22,7 @@ pub const KIND: SourceKind = SourceKind { name: "tcp", read };
 
 #[derive(Debug)]
 struct TcpSourceSettings {
-    columns: Vec<Column>,
+    columns: Vec<DeclaredColumn>,
     source: TcpSource,
 }
 
@@ -83,7 +83,7 @@ fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
 }
 
 impl SourceSettings for TcpSourceSettings {
-    fn columns(&self) -> &[Column] {
+    fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Builder;
 use super::aggregate::Timing;
 use crate::config::{Mistake, Operator, Spanned};
-use crate::files::{User, nearest_file};
+use crate::files::{FileUser, nearest_file};
 use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::schema::Schema;
@@ -35,7 +35,7 @@ impl<'a> Builder<'a> {
             let name = plugin.name.get_ref();
             let written = plugin.path.get_ref();
             let path = self.folder.join(written);
-            let user = User::new(format!("plugin `{name}` is in it"), plugin.path.span());
+            let user = FileUser::new(format!("plugin `{name}` is in it"), plugin.path.span());
             self.files.reads(user, &path);
             let module = loader.load(&path);
             if let Err(error) = &module {

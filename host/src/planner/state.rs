@@ -7,7 +7,7 @@
 use super::Builder;
 use crate::checkpoint::remote;
 use crate::config::{Backend, Mistake, RESTART, State, Upload};
-use crate::files::User;
+use crate::files::FileUser;
 use crate::plan::{RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
@@ -76,7 +76,7 @@ impl Builder<'_> {
             );
         }
         self.files
-            .has(User::new("the state is kept there", place), &folder);
+            .has(FileUser::new("the state is kept there", place), &folder);
         let memory = state.and_then(|state| state.rocksdb_memory_bytes_max);
         StateBackend::RocksDb {
             folder,

@@ -13,7 +13,7 @@ pub struct DeadLetters {
     node: String,
     path: PathBuf,
     file: BufWriter<File>,
-    /// There are letters that may not be on the disk yet.
+    /// Dead letters have been written that may not be on the disk yet.
     is_new: bool,
 }
 
@@ -56,14 +56,14 @@ impl DeadLetters {
             .map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
     }
 
-    /// They are in the file when this is done: what is worth a dead letter may
-    /// be what ends the process next.
-    pub fn write(&mut self, letters: &[DeadLetter]) -> Result<(), SinkError> {
+    /// Writes them through to the file: what has caused a dead letter may end the
+    /// process next.
+    pub fn write(&mut self, dead_letters: &[DeadLetter]) -> Result<(), SinkError> {
         self.is_new = true;
-        let written = letters
+        let written = dead_letters
             .iter()
-            .try_for_each(|letter| {
-                serde_json::to_writer(&mut self.file, letter)?;
+            .try_for_each(|dead_letter| {
+                serde_json::to_writer(&mut self.file, dead_letter)?;
                 self.file.write_all(b"\n")
             })
             .and_then(|()| self.file.flush());

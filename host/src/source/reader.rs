@@ -1,5 +1,5 @@
 //! One task's part of a source, at work: partitions are read in turn, event
-//! times found, watermarks told, bad rows put aside.
+//! times found, watermarks emitted, bad rows handled as the source's policy says.
 //!
 //! Each task reads the partitions whose number it has, modulo the tasks. Where
 //! it has several, the one that is furthest behind in event time is read next,
@@ -33,9 +33,10 @@ pub struct Reader {
     watermarks: Watermarks,
     /// The partitions' names, and where the rows end that were given.
     positions: Vec<(Arc<str>, Position)>,
-    /// Those of the last snapshot, where somebody is to be told.
+    /// The positions of the last snapshot, if the input wants to hear of commits.
     handed_over: Vec<(Arc<str>, Position)>,
-    /// Time was told before the checkpoint, and has to be told anew.
+    /// The run goes on from a checkpoint: the watermark has to be emitted again
+    /// before the first row.
     is_restored: bool,
     /// The partition whose turn it is, and how many rows it has had in it.
     turn: Option<(usize, u64)>,
@@ -110,7 +111,7 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
         if std::mem::take(&mut self.is_restored) {
             let mut pulled = Pulled::default();
-            self.watermarks.tell(&mut pulled.elements);
+            self.watermarks.emit(&mut pulled.elements);
             return Ok(Some(pulled));
         }
         loop {
@@ -175,7 +176,7 @@ impl Reader {
         }
     }
 
-    /// Whether somebody is to be told how far checkpoints have come.
+    /// Whether the input hears how far checkpoints have come.
     pub fn hears_of_commits(&self) -> bool {
         self.input.is_live() && !self.context.is_transactional
     }
@@ -262,7 +263,7 @@ impl Reader {
             EventTime::Column(column) => match event_times(&columns[column]) {
                 EventTimes::All(times) => times,
                 EventTimes::Some(mask, times) => {
-                    self.set_aside(column, &mask, &columns, &block, &mut bad);
+                    self.collect_untimed(column, &mask, &columns, &block, &mut bad);
                     columns = columns.iter().map(|column| keep(column, &mask)).collect();
                     kept = Some(
                         (0..)
@@ -276,7 +277,7 @@ impl Reader {
         };
         if !bad.is_empty() {
             bad.sort_by_key(|bad| bad.offset);
-            self.give_up(&partition_name, bad, pulled)?;
+            self.handle_bad_rows(&partition_name, bad, pulled)?;
         }
         if !times.is_empty() {
             let batch = Batch {
@@ -293,7 +294,7 @@ impl Reader {
 
     /// Rows whose event time cannot be one.
     #[cold]
-    fn set_aside(
+    fn collect_untimed(
         &self,
         column: usize,
         mask: &BooleanArray,
@@ -327,7 +328,7 @@ impl Reader {
     }
 
     #[cold]
-    fn give_up(
+    fn handle_bad_rows(
         &self,
         partition: &str,
         bad: Vec<BadRow>,

@@ -19,12 +19,12 @@ pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
     BadRow {
         offset,
         error: TOO_LONG.to_owned(),
-        payload: excerpt(row),
+        payload: payload_excerpt(row),
     }
 }
 
 /// As much of a row as a dead letter keeps where it does not keep all.
-pub fn excerpt(row: &[u8]) -> Vec<u8> {
+pub fn payload_excerpt(row: &[u8]) -> Vec<u8> {
     row[..row.len().min(EXCERPT_BYTES)].to_vec()
 }
 
@@ -41,7 +41,7 @@ pub enum RowEnds {
 }
 
 /// What begins at some place of a text.
-pub enum Next {
+pub enum RowEnd {
     /// A row, possibly empty, and where what follows it begins.
     Row { end: usize, next: usize },
     /// Its end is not there yet.
@@ -68,12 +68,12 @@ impl RowEnds {
 
     /// The row at `start`. `complete` says that nothing follows `data`.
     #[inline]
-    pub fn next(&self, data: &[u8], start: usize, complete: bool) -> Next {
+    pub fn next(&self, data: &[u8], start: usize, complete: bool) -> RowEnd {
         let line = line(data, start, complete);
         match self {
             RowEnds::Lines => line,
             RowEnds::Csv { delimiter, fields } => {
-                if let Next::Row { end, .. } = line
+                if let RowEnd::Row { end, .. } = line
                     && memchr::memchr(b'"', &data[start..end]).is_none()
                 {
                     return line;
@@ -86,16 +86,16 @@ impl RowEnds {
 
 /// Up to the next line end, without it.
 #[inline]
-fn line(data: &[u8], start: usize, complete: bool) -> Next {
+fn line(data: &[u8], start: usize, complete: bool) -> RowEnd {
     let rest = data.get(start..).unwrap_or_default();
     let (length, next) = match memchr::memchr(b'\n', rest) {
         Some(length) => (length, start + length + 1),
         None if complete => (rest.len(), data.len()),
-        None => return Next::Unfinished,
+        None => return RowEnd::Unfinished,
     };
     let has_return = length > 0 && rest[length - 1] == b'\r';
     let end = start + length - usize::from(has_return);
-    Next::Row { end, next }
+    RowEnd::Row { end, next }
 }
 
 /// A row with quotes, `line` being its first line. Where the quotes make no
@@ -107,8 +107,8 @@ fn csv_row(
     complete: bool,
     delimiter: u8,
     fields: Option<usize>,
-    line: Next,
-) -> Next {
+    line: RowEnd,
+) -> RowEnd {
     let complete = complete || data.len() - start > ROW_BYTES_MAX;
     let mut at = start;
     let mut given = 1;
@@ -117,7 +117,7 @@ fn csv_row(
         let rest = &data[at..];
         let behind = if rest.first() == Some(&b'"') {
             let Some(length) = quoted_length(&rest[1..]) else {
-                return if complete { line } else { Next::Unfinished };
+                return if complete { line } else { RowEnd::Unfinished };
             };
             has_line_end |= memchr::memchr(b'\n', &rest[..length]).is_some();
             at + 1 + length + 1
@@ -131,7 +131,7 @@ fn csv_row(
                 continue;
             }
             // Perhaps the closing quote is the first of two.
-            [] | [b'\r'] if !complete => return Next::Unfinished,
+            [] | [b'\r'] if !complete => return RowEnd::Unfinished,
             [] => (behind, behind),
             [b'\r'] => (behind, behind + 1),
             [b'\n', ..] => (behind, behind + 1),
@@ -142,7 +142,7 @@ fn csv_row(
             return line;
         }
         let has_return = end > start && data[end - 1] == b'\r';
-        return Next::Row {
+        return RowEnd::Row {
             end: end - usize::from(has_return),
             next,
         };

@@ -27,7 +27,7 @@ use crate::connector::kafka::producer::{
 use crate::connector::kafka::sink::KafkaSink;
 use crate::connector::kafka::source::KafkaSource;
 use crate::connector::kafka::subscription::Subscription;
-use crate::connector::kafka::{KafkaConnection, Voice, cause, is_final, settings};
+use crate::connector::kafka::{ClientLog, KafkaConnection, cause, is_final, settings};
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
 use crate::sink::TransactionHandle;
@@ -224,7 +224,7 @@ impl KafkaTransaction {
     fn consumer(&self, group: &str, is_committed: bool) -> Result<Reading, TransactionError> {
         let step = "cannot read how far it has come";
         self.consumer_settings(group, is_committed)
-            .create_with_context(Voice::new(self.who()))
+            .create_with_context(ClientLog::new(self.who()))
             .map_err(|error| self.kafka_error(step, &error))
     }
 
@@ -359,7 +359,7 @@ impl KafkaTransaction {
     }
 }
 
-type Reading = BaseConsumer<Voice>;
+type Reading = BaseConsumer<ClientLog>;
 
 impl Transaction for KafkaTransaction {
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {

@@ -17,7 +17,7 @@ use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, decode};
-use crate::source::row_ends::{Next, ROW_BYTES_MAX, RowEnds, too_long};
+use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
 use crate::source::{Arrival, Input, Pending, SourceContext, SourceError, TURN_ROWS};
 
 /// A block is read in pieces of about the size that holds a batch, in these bounds.
@@ -27,13 +27,13 @@ const BLOCK_BYTES_MAX: usize = 8 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 pub struct FileInput {
-    partitions: Vec<Partition>,
+    partitions: Vec<FilePartition>,
     /// Blocks of a partition that are decoded ahead; none with 0.
     ahead: usize,
     context: SourceContext,
 }
 
-struct Partition {
+struct FilePartition {
     lines: Lines,
     /// Spare ones, and one to copy.
     decoders: Vec<Decoder>,
@@ -89,7 +89,7 @@ impl FileInput {
             .filter(|(index, _)| index % context.tasks.max(1) == context.task)
             .map(|(_, path)| {
                 let decoder = decoder.clone();
-                Partition::open(path.clone(), &format.format, is_alone, decoder, context)
+                FilePartition::open(path.clone(), &format.format, is_alone, decoder, context)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let ahead = match context.decode_workers {
@@ -135,7 +135,7 @@ impl Input for FileInput {
     }
 }
 
-impl Partition {
+impl FilePartition {
     fn open(
         path: PathBuf,
         format: &Format,
@@ -172,7 +172,7 @@ impl Partition {
         if let Some(restored) = context.restored(&lines.name) {
             lines.seek(restored.position, context)?;
         }
-        Ok(Partition {
+        Ok(FilePartition {
             taken_bytes: lines.offset,
             lines,
             decoders: Vec::new(),
@@ -265,10 +265,10 @@ impl Lines {
         }
         loop {
             match self.framing.next(&self.buffer, 0, self.at_end) {
-                Next::Row { end: 0, next } if next > 0 => self.advance(next),
+                RowEnd::Row { end: 0, next } if next > 0 => self.advance(next),
                 // An empty file has no rows that a header could be missing for.
-                Next::Row { end: 0, .. } => return Ok(()),
-                Next::Row { end, next } => {
+                RowEnd::Row { end: 0, .. } => return Ok(()),
+                RowEnd::Row { end, next } => {
                     let fields = decoder
                         .read_header(&self.buffer[..end])
                         .map_err(|error| context.refuse(format!("{}: {error}", self.name)))?;
@@ -276,13 +276,13 @@ impl Lines {
                     self.advance(next);
                     return Ok(());
                 }
-                Next::Unfinished if self.buffer.len() > ROW_BYTES_MAX => {
+                RowEnd::Unfinished if self.buffer.len() > ROW_BYTES_MAX => {
                     return Err(context.refuse(format!(
                         "{}: expected a header, found a line longer than 16 MiB",
                         self.name
                     )));
                 }
-                Next::Unfinished => self.fill(self.buffer.len() * 2, context)?,
+                RowEnd::Unfinished => self.fill(self.buffer.len() * 2, context)?,
             }
         }
     }
@@ -313,7 +313,7 @@ impl Lines {
             }
             while spans.len() + too_long.len() < rows_max {
                 match self.framing.next(&self.buffer, at, self.at_end) {
-                    Next::Row { end, next } => {
+                    RowEnd::Row { end, next } => {
                         if end - at > ROW_BYTES_MAX {
                             too_long.push(self.too_long(at));
                         } else if end > at {
@@ -324,7 +324,7 @@ impl Lines {
                             break;
                         }
                     }
-                    Next::Unfinished => break,
+                    RowEnd::Unfinished => break,
                 }
             }
             let given = spans.len() + too_long.len();

@@ -6,7 +6,7 @@ use super::part::Part;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::json::Columns;
+use crate::json::JsonColumns;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkError};
 
@@ -34,7 +34,7 @@ impl Sink for JsonLines {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.text.clear();
         let names = self.names.iter().map(String::as_str);
-        let rows = Columns::new(names.zip(&batch.columns));
+        let rows = JsonColumns::new(names.zip(&batch.columns));
         for row in 0..batch.rows() {
             rows.write(&mut self.text, row);
             self.text.push(b'\n');

@@ -23,7 +23,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
-use crate::files::User;
+use crate::files::FileUser;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -100,7 +100,7 @@ impl SinkSettings for FileSinkSettings {
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>> {
         let path = planning.folder.join(self.path.get_ref());
-        let user = User::new(format!("{} writes it", planning.title), self.path.span());
+        let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
         planning.files.writes(user, &path);
         Some(Box::new(FileSink {
             path,

@@ -8,12 +8,12 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::input::FileInput;
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
 use crate::config::reader::{Table, Value};
 use crate::connector::{Description, InputFiles, Planning};
-use crate::files::{User, identity, name_matches, nearest_file};
+use crate::files::{FileUser, identity, name_matches, nearest_file};
 use crate::format::RowFormat;
 use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
 
@@ -77,7 +77,7 @@ fn read_paths(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<S
 }
 
 impl SourceSettings for FileSourceSettings {
-    fn columns(&self) -> &[Column] {
+    fn columns(&self) -> &[DeclaredColumn] {
         &self.rows.columns
     }
 
@@ -144,7 +144,7 @@ fn matches(
     let mistake = |message: String| Mistake::new(message).at(place.clone(), "");
     let path = planning.folder.join(text);
     if !text.contains('*') {
-        let user = User::new(format!("{title} reads it"), place.clone());
+        let user = FileUser::new(format!("{title} reads it"), place.clone());
         planning.files.reads(user, &path);
         if planning.input_files == InputFiles::Replaced || path.is_file() {
             return Ok(vec![path]);
@@ -179,7 +179,7 @@ fn matches(
                 .help("only the last part of a path can have one: \"events/*.jsonl\""),
         );
     }
-    let user = User::new(format!("{title} reads it"), place.clone());
+    let user = FileUser::new(format!("{title} reads it"), place.clone());
     planning.files.reads_pattern(user, &folder, pattern);
     if planning.input_files == InputFiles::Replaced {
         return Ok(Vec::new());

@@ -21,9 +21,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use self::block::Messages;
-use self::discovery::{Discovery, Found};
+use self::discovery::{Discovery, FoundPartition};
 use super::subscription::Subscription;
-use super::{Voice, cause, is_final, producer, settings};
+use super::{ClientLog, cause, is_final, producer, settings};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::schema::Schema;
@@ -48,30 +48,30 @@ const OURS: &[(&str, &str)] = &[
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Nothing is missed if nobody rings; this is for what we have not thought of.
+/// Every change notifies the reader; this is for one that we have not thought of.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long an input that is done waits for the group to take its offsets.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(5);
 
 pub struct KafkaInput {
-    consumer: Arc<BaseConsumer<Voice>>,
-    partitions: Vec<Partition>,
+    consumer: Arc<BaseConsumer<ClientLog>>,
+    partitions: Vec<KafkaPartition>,
     decoder: Decoder,
-    /// Rung when a queue has something.
-    bell: Arc<Notify>,
+    /// Notified when a queue has something.
+    wake: Arc<Notify>,
     discovery: Discovery,
-    /// What the group is to be told next.
+    /// The offsets to commit to the group next.
     to_commit: Option<TopicPartitionList>,
-    /// It is being told.
+    /// The commit under way.
     committing: Option<JoinHandle<()>>,
-    /// Nobody was told yet which partitions there are.
-    is_unheard: bool,
+    /// The reader has not been told yet which partitions there are.
+    is_unreported: bool,
     plan: Arc<Subscription>,
     context: SourceContext,
 }
 
-struct Partition {
+struct KafkaPartition {
     topic: usize,
     number: i32,
     /// `topic/number`.
@@ -82,7 +82,7 @@ struct Partition {
     /// Of a bounded input: where it ends.
     end: Option<u64>,
     /// Absent until the brokers have been asked.
-    queue: Option<PartitionQueue<Voice>>,
+    queue: Option<PartitionQueue<ClientLog>>,
     has_ended: bool,
 }
 
@@ -96,15 +96,15 @@ impl KafkaInput {
         if kafka.is_bounded {
             ours.push(("enable.partition.eof", "true"));
         }
-        let voice = Voice::new(format!("source `{}`", context.node));
-        let bell = Arc::new(Notify::new());
-        let mut consumer: BaseConsumer<Voice> = settings(&kafka.connection, DEFAULTS, &ours)
-            .create_with_context(voice)
+        let log = ClientLog::new(format!("source `{}`", context.node));
+        let wake = Arc::new(Notify::new());
+        let mut consumer: BaseConsumer<ClientLog> = settings(&kafka.connection, DEFAULTS, &ours)
+            .create_with_context(log)
             .map_err(|error| {
                 context.refuse(format!("cannot read from Kafka: {}", cause(&error)))
             })?;
-        let ring = bell.clone();
-        consumer.set_nonempty_callback(move || ring.notify_one());
+        let notify = wake.clone();
+        consumer.set_nonempty_callback(move || notify.notify_one());
         // What is beside a payload comes behind what is in it.
         let in_payload = context
             .schema
@@ -123,11 +123,11 @@ impl KafkaInput {
                 &payload,
                 &kafka.format.timestamp_formats,
             ),
-            bell,
+            wake,
             discovery: Discovery::default(),
             to_commit: None,
             committing: None,
-            is_unheard: true,
+            is_unreported: true,
             plan: kafka,
             context: context.clone(),
         };
@@ -143,7 +143,7 @@ impl KafkaInput {
     async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
         loop {
             self.serve();
-            if self.discover()? || std::mem::take(&mut self.is_unheard) {
+            if self.discover()? || std::mem::take(&mut self.is_unreported) {
                 return Ok(Arrival::Partitions);
             }
             for &index in order {
@@ -169,17 +169,17 @@ impl KafkaInput {
             let assigned = self.partitions.iter().filter(|p| p.queue.is_some());
             let known = assigned.map(|p| (p.topic, p.number)).collect();
             self.discovery
-                .start(&self.consumer, &self.plan, &self.context, known, &self.bell);
+                .start(&self.consumer, &self.plan, &self.context, known, &self.wake);
         }
         Ok(false)
     }
 
-    /// Waits until there may be something new. A ring that nobody has waited
-    /// for is kept.
+    /// Waits until there may be something new. A notification that nobody has
+    /// waited for is kept.
     async fn wait(&self) {
         let wait = self.discovery.due_in().unwrap_or(LOOK_AGAIN);
         tokio::select! {
-            () = self.bell.notified() => {}
+            () = self.wake.notified() => {}
             () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
         }
     }
@@ -193,13 +193,13 @@ impl KafkaInput {
         let Some(offsets) = self.to_commit.take() else {
             return;
         };
-        let (consumer, bell) = (self.consumer.clone(), self.bell.clone());
+        let (consumer, wake) = (self.consumer.clone(), self.wake.clone());
         let commit = move || {
             if let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
-                let (voice, cause) = (consumer.client().context(), cause(&error));
-                tracing::warn!("{}: cannot commit offsets to its group: {cause}", voice.who);
+                let (log, cause) = (consumer.client().context(), cause(&error));
+                tracing::warn!("{}: cannot commit offsets to its group: {cause}", log.who);
             }
-            bell.notify_one();
+            wake.notify_one();
         };
         let thread = std::thread::Builder::new().name("kafka-commit".to_owned());
         self.committing = thread.spawn(commit).ok();
@@ -230,7 +230,7 @@ impl KafkaInput {
     }
 
     fn add(&mut self, topic: usize, number: i32, next: u64) -> usize {
-        self.partitions.push(Partition {
+        self.partitions.push(KafkaPartition {
             topic,
             number,
             name: format!("{}/{number}", self.plan.topics[topic]).into(),
@@ -244,7 +244,7 @@ impl KafkaInput {
     }
 
     /// Begins to read partitions that the brokers have.
-    fn take_on(&mut self, found: Vec<Found>) -> Result<(), SourceError> {
+    fn take_on(&mut self, found: Vec<FoundPartition>) -> Result<(), SourceError> {
         let mut assignment = TopicPartitionList::with_capacity(found.len());
         for found in found {
             let known = self
@@ -261,8 +261,8 @@ impl KafkaInput {
             // Before it is assigned, so that no message goes elsewhere.
             let mut queue = self.consumer.split_partition_queue(topic, found.number);
             if let Some(queue) = &mut queue {
-                let ring = self.bell.clone();
-                queue.set_nonempty_callback(move || ring.notify_one());
+                let notify = self.wake.clone();
+                queue.set_nonempty_callback(move || notify.notify_one());
             }
             partition.queue = queue;
             tracing::info!(
@@ -286,7 +286,7 @@ impl KafkaInput {
 
     /// Lets the consumer say what it has to say.
     fn serve(&mut self) {
-        // Errors have been logged by its voice; those of a partition come in
+        // Errors have been logged; those of a partition come in
         // its queue.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.commit_next();
@@ -344,17 +344,17 @@ impl KafkaInput {
 
     fn unreadable(&self, index: usize, error: &KafkaError) -> SourceError {
         let partition = &self.partitions[index];
-        let voice = self.consumer.client().context();
+        let log = self.consumer.client().context();
         let cause = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
                 format!(
                     "offset {} is not there any more: the topic was cut or made anew since it was \
                      read; to go on without these rows, start without the checkpoint ({})",
                     partition.next,
-                    voice.explain(error)
+                    log.explain(error)
                 )
             }
-            _ => voice.explain(error),
+            _ => log.explain(error),
         };
         self.context.failed(&*partition.name, cause)
     }

@@ -16,7 +16,7 @@ use rdkafka::producer::{
 };
 use rdkafka::types::RDKafkaRespErr;
 
-use super::{Voice, cause};
+use super::{ClientLog, cause};
 
 /// How long a full queue is left alone before it is tried again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
@@ -51,7 +51,7 @@ pub struct Failure {
 
 /// Hears of failures.
 pub struct Deliveries {
-    voice: Voice,
+    log: ClientLog,
     first: Mutex<Option<Failure>>,
 }
 
@@ -81,7 +81,7 @@ impl TransactionProducer {
 impl Producer {
     pub fn new(who: &str, settings: &ClientConfig) -> Result<Self, KafkaError> {
         let deliveries = Deliveries {
-            voice: Voice::new(who),
+            log: ClientLog::new(who),
             first: Mutex::new(None),
         };
         Ok(Producer {
@@ -127,7 +127,7 @@ impl Producer {
 
     /// An error with what librdkafka said along with it.
     pub fn explain_error(&self, error: &KafkaError) -> String {
-        self.client().context().voice.explain(error)
+        self.client().context().log.explain(error)
     }
 
     /// Waits until every message has arrived.
@@ -190,7 +190,7 @@ impl Producer {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.voice.log(level, facility, message);
+        self.log.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -206,7 +206,7 @@ impl ClientContext for Deliveries {
                 cause: reason.to_owned(),
             });
         }
-        self.voice.error(error, reason);
+        self.log.error(error, reason);
     }
 }
 
@@ -218,7 +218,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
             self.fail(Failure {
                 topic: Some(message.topic().to_owned()),
                 code: error.rdkafka_error_code(),
-                cause: self.voice.explain(error),
+                cause: self.log.explain(error),
             });
         }
     }

@@ -4,7 +4,7 @@
 //! until they have arrived: after a failure, those behind the last checkpoint
 //! come again. With the pipeline's transaction, they are seen when their
 //! checkpoint is done; what comes while it is being committed belongs to the
-//! next one, and is kept here meanwhile.
+//! next one, and is held here meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
-use crate::json::{Columns, write_value};
+use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
@@ -43,9 +43,9 @@ pub const KIND: SinkKind = SinkKind {
 /// A row waits this long for others to go with, without a transaction.
 const LINGER: (&str, &str) = ("linger.ms", "1");
 
-/// Rows that are kept while a checkpoint is being committed; then no more are
+/// Rows that are held while a checkpoint is being committed; then no more are
 /// taken.
-const KEPT_BYTES_MAX: usize = 64 << 20;
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Rows that do not arrive fail by themselves before that: by
 /// `message.timeout.ms`, five minutes unless the config says otherwise.
@@ -185,8 +185,7 @@ impl SinkConnector for KafkaSink {
         schema: &Arc<Schema>,
         context: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError> {
-        let transaction = context.transaction.clone();
-        let transaction = transaction.and_then(|handle| handle.downcast().ok());
+        let transaction = context.transaction();
         Ok(Box::new(KafkaWriter::open(
             node,
             self,
@@ -201,19 +200,19 @@ struct KafkaWriter {
     node: String,
     plan: KafkaSink,
     names: Vec<String>,
-    way: Way,
-    /// A barrier has passed, and its checkpoint is not done.
-    passed: Option<CheckpointId>,
+    route: Route,
+    /// The checkpoint of the last barrier, until it is committed.
+    uncommitted: Option<CheckpointId>,
     /// What came behind it.
-    kept: Vec<Batch>,
-    kept_bytes: usize,
+    held: Vec<Batch>,
+    held_bytes: usize,
     /// Room for a row.
     key: Vec<u8>,
     payload: Vec<u8>,
 }
 
-/// With whom rows go out.
-enum Way {
+/// Which producer sends the rows.
+enum Route {
     Own(Arc<Producer>),
     Transaction(Arc<TransactionProducer>),
 }
@@ -225,25 +224,25 @@ impl KafkaWriter {
         schema: &Arc<Schema>,
         transaction: Option<Arc<TransactionProducer>>,
     ) -> Result<Self, SinkError> {
-        let way = match transaction {
-            Some(transaction) => Way::Transaction(transaction),
+        let route = match transaction {
+            Some(transaction) => Route::Transaction(transaction),
             None => {
                 let mut defaults = DEFAULTS.to_vec();
                 defaults.push(LINGER);
                 let settings = settings(&plan.connection, &defaults, OURS);
                 let producer = Producer::new(&format!("sink `{node}`"), &settings);
                 let producer = producer.map_err(|error| error_of(node, plan, cause(&error)))?;
-                Way::Own(Arc::new(producer))
+                Route::Own(Arc::new(producer))
             }
         };
         Ok(KafkaWriter {
             node: node.to_owned(),
             plan: plan.clone(),
             names: schema.fields.iter().map(|f| f.name.clone()).collect(),
-            way,
-            passed: None,
-            kept: Vec::new(),
-            kept_bytes: 0,
+            route,
+            uncommitted: None,
+            held: Vec::new(),
+            held_bytes: 0,
             key: Vec::new(),
             payload: Vec::new(),
         })
@@ -253,7 +252,7 @@ impl KafkaWriter {
         let producer = self.producer()?;
         producer.check().map_err(|failure| self.failed(failure))?;
         let names = self.names.iter().map(String::as_str);
-        let rows = Columns::new(names.zip(&batch.columns));
+        let rows = JsonColumns::new(names.zip(&batch.columns));
         let key = self.plan.key.map(|column| &batch.columns[column]);
         for row in 0..batch.rows() {
             self.payload.clear();
@@ -292,9 +291,9 @@ impl KafkaWriter {
     }
 
     fn producer(&self) -> Result<Arc<Producer>, SinkError> {
-        match &self.way {
-            Way::Own(producer) => Ok(producer.clone()),
-            Way::Transaction(transaction) => transaction
+        match &self.route {
+            Route::Own(producer) => Ok(producer.clone()),
+            Route::Transaction(transaction) => transaction
                 .current()
                 .map_err(|cause| error_of(&self.node, &self.plan, cause)),
         }
@@ -324,12 +323,12 @@ impl KafkaWriter {
 
 impl Sink for KafkaWriter {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.passed.is_none() {
+        if self.uncommitted.is_none() {
             return self.send(batch);
         }
         let columns = batch.columns.iter();
-        self.kept_bytes += columns.map(|c| c.get_array_memory_size()).sum::<usize>();
-        self.kept.push(batch.clone());
+        self.held_bytes += columns.map(|c| c.get_array_memory_size()).sum::<usize>();
+        self.held.push(batch.clone());
         Ok(())
     }
 
@@ -340,40 +339,40 @@ impl Sink for KafkaWriter {
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        match &self.way {
-            Way::Own(producer) => {
+        match &self.route {
+            Route::Own(producer) => {
                 let arrived = producer.flush(ARRIVAL_MAX);
                 arrived.map_err(|failure| self.failed(failure))?;
             }
-            Way::Transaction(_) => self.passed = Some(id),
+            Route::Transaction(_) => self.uncommitted = Some(id),
         }
         Ok(SinkSnapshot::default())
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
-        if self.passed.is_none_or(|passed| passed > id) {
+        if self.uncommitted.is_none_or(|uncommitted| uncommitted > id) {
             return Ok(());
         }
-        self.passed = None;
-        self.kept_bytes = 0;
-        for batch in std::mem::take(&mut self.kept) {
+        self.uncommitted = None;
+        self.held_bytes = 0;
+        for batch in std::mem::take(&mut self.held) {
             self.send(&batch)?;
         }
         Ok(())
     }
 
     fn is_full(&self) -> bool {
-        self.kept_bytes >= KEPT_BYTES_MAX
+        self.held_bytes >= HELD_BYTES_MAX
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        match &self.way {
-            Way::Own(producer) => {
+        match &self.route {
+            Route::Own(producer) => {
                 let arrived = producer.flush(ARRIVAL_MAX);
                 arrived.map_err(|failure| self.failed(failure))
             }
             // The last checkpoint has taken all rows with it.
-            Way::Transaction(_) => Ok(()),
+            Route::Transaction(_) => Ok(()),
         }
     }
 }

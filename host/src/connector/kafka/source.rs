@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::input::KafkaInput;
 use super::keys::{Owned, read_connection, read_topic};
 use super::subscription::{KafkaColumn, KafkaStart, Subscription};
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read_rows};
 use crate::config::reader::{Table, Value};
@@ -26,7 +26,7 @@ pub const KIND: SourceKind = SourceKind {
 
 #[derive(Debug)]
 struct KafkaSourceSettings {
-    columns: Vec<Column>,
+    columns: Vec<DeclaredColumn>,
     /// As written; it is named after the pipeline otherwise.
     group: Option<String>,
     /// All but the group.
@@ -111,7 +111,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let mut columns = rows.columns;
     columns.extend(metadata.iter().map(|(column, name)| {
         let field = Field::new(name.get_ref(), column.data_type(), column.is_nullable());
-        Column {
+        DeclaredColumn {
             field,
             place: name.span(),
             timestamp_formats: Vec::new(),
@@ -271,7 +271,7 @@ fn read_metadata(
 }
 
 impl SourceSettings for KafkaSourceSettings {
-    fn columns(&self) -> &[Column] {
+    fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
     }
 

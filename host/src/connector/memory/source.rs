@@ -48,13 +48,13 @@ impl SourceConnector for MemorySource {
 }
 
 struct MemoryInput {
-    partitions: Vec<Partition>,
+    partitions: Vec<MemoryPartition>,
     /// A batch ends with a turn where there are other partitions.
     ends_with_turn: bool,
     context: SourceContext,
 }
 
-struct Partition {
+struct MemoryPartition {
     name: Arc<str>,
     batches: Vec<RecordBatch>,
     /// The next row: its batch, and its place there.
@@ -78,7 +78,7 @@ impl MemoryInput {
                     check_types(&context.schema, batch)
                         .map_err(|message| context.refuse(message))?;
                 }
-                let mut partition = Partition {
+                let mut partition = MemoryPartition {
                     name: index.to_string().into(),
                     total: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
                     batches: batches.clone(),
@@ -160,7 +160,7 @@ impl Input for MemoryInput {
     }
 }
 
-impl Partition {
+impl MemoryPartition {
     fn seek(&mut self, row: u64) {
         self.given = row.min(self.total);
         let mut left = usize::try_from(self.given).unwrap_or(usize::MAX);

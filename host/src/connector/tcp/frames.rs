@@ -1,7 +1,7 @@
 //! Cuts the bytes of a connection into rows, whatever the packets were.
 
 use crate::source::chunk::BadRow;
-use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, excerpt};
+use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, payload_excerpt};
 
 /// How a stream says where a row ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Frames {
 
     /// The buffer is one bad row.
     fn give_up(&mut self, error: String) -> Piece {
-        let payload = excerpt(&self.buffer);
+        let payload = payload_excerpt(&self.buffer);
         self.buffer.clear();
         self.searched = 0;
         Piece {

@@ -14,7 +14,7 @@ use toml::Spanned;
 use crate::batch::{Batch, Block, Offsets, Payload};
 use crate::checkpoint::snapshot::{Position, SinkSnapshot};
 use crate::clock::SystemClock;
-use crate::config::column::Column;
+use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Look};
 use crate::config::reader::Table;
 use crate::config::{Config, Diagnostics as Mistakes};
@@ -48,7 +48,7 @@ const CONNECTORS: Registry = Registry {
 #[derive(Clone, Debug)]
 struct Countdown {
     from: i64,
-    columns: Vec<Column>,
+    columns: Vec<DeclaredColumn>,
 }
 
 fn read_source(
@@ -60,7 +60,7 @@ fn read_source(
         .and_then(|value| value.integer(1..=100, mistakes));
     Some(Box::new(Countdown {
         from: from.map(Spanned::into_inner)?,
-        columns: vec![Column {
+        columns: vec![DeclaredColumn {
             field: Field::new("number", DataType::Int64, false),
             place: table.place_of("type")?,
             timestamp_formats: Vec::new(),
@@ -69,7 +69,7 @@ fn read_source(
 }
 
 impl SourceSettings for Countdown {
-    fn columns(&self) -> &[Column] {
+    fn columns(&self) -> &[DeclaredColumn] {
         &self.columns
     }
 
@@ -118,12 +118,15 @@ impl Input for CountdownInput {
     }
 
     fn next<'a>(&'a mut self, _: &'a [usize]) -> Pending<'a, Arrival> {
-        let chunk = self.left.take().map(|numbers| {
+        Box::pin(async move {
+            let Some(numbers) = self.left.take() else {
+                return Ok(Arrival::Over);
+            };
             let rows = numbers.len();
             let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(numbers))];
             let schema = Arc::new(self.context.schema.to_arrow());
             let payload = RecordBatch::try_new(schema, columns.clone()).expect("one column");
-            Chunk {
+            let chunk = Chunk {
                 columns,
                 rows,
                 block: Block {
@@ -134,13 +137,8 @@ impl Input for CountdownInput {
                 },
                 bad: Vec::new(),
                 end: at_row(rows as u64),
-            }
-        });
-        Box::pin(async move {
-            Ok(match chunk {
-                Some(chunk) => Arrival::of(0, Some(chunk)),
-                None => Arrival::Over,
-            })
+            };
+            Ok(Arrival::of(0, Some(chunk)))
         })
     }
 }
@@ -283,5 +281,6 @@ fn its_keys_and_name_are_suggested() {
            :        ^^^^^
            `----
           help: add `type = …`: sum
-    "#]].assert_eq(&all.concat());
+    "#]]
+    .assert_eq(&all.concat());
 }

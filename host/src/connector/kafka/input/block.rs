@@ -19,7 +19,7 @@ use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::source::SourceContext;
 use crate::source::chunk::{BadRow, Chunk, decode, keep};
-use crate::source::row_ends::{ROW_BYTES_MAX, excerpt, too_long};
+use crate::source::row_ends::{ROW_BYTES_MAX, payload_excerpt, too_long};
 
 /// A block is handed on when it has so many bytes, even if rows are missing.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
@@ -96,7 +96,7 @@ impl Messages {
         self.bad.push(BadRow {
             offset,
             error,
-            payload: excerpt(payload),
+            payload: payload_excerpt(payload),
         });
     }
 

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Notify, oneshot};
 
 use super::super::subscription::{KafkaStart, Subscription};
-use super::super::{Voice, cause, is_final};
+use super::super::{ClientLog, cause, is_final};
 use crate::source::{SourceContext, SourceError};
 
 /// How long one question may take.
@@ -28,23 +28,23 @@ const MISSING_MAX: u32 = 3;
 
 /// Looks for partitions now, and again from time to time.
 pub(super) struct Discovery {
-    state: State,
+    state: DiscoveryState,
     /// The brokers have been asked with success.
     has_found: bool,
     /// How many times in a row a topic was not there.
     missing: u32,
 }
 
-enum State {
+enum DiscoveryState {
     Due(Instant),
-    Asking(oneshot::Receiver<Result<Vec<Found>, Problem>>),
+    Asking(oneshot::Receiver<Result<Vec<FoundPartition>, DiscoveryProblem>>),
     /// A bounded input stays as it was found.
     Over,
 }
 
 /// A partition to be read that is not read yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(super) struct FoundPartition {
     pub topic: usize,
     pub number: i32,
     /// Where to start if no checkpoint says it.
@@ -53,7 +53,7 @@ pub(super) struct Found {
     pub end: Option<u64>,
 }
 
-enum Problem {
+enum DiscoveryProblem {
     /// A topic, or one of the partitions that are asked for.
     Missing {
         what: String,
@@ -68,7 +68,7 @@ enum Problem {
 impl Default for Discovery {
     fn default() -> Self {
         Discovery {
-            state: State::Due(Instant::now()),
+            state: DiscoveryState::Due(Instant::now()),
             has_found: false,
             missing: 0,
         }
@@ -78,14 +78,14 @@ impl Default for Discovery {
 impl Discovery {
     /// No partition will be added.
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, DiscoveryState::Over)
     }
 
     /// When to call [`Discovery::start`], if time is all it takes.
     pub fn due_in(&self) -> Option<Duration> {
         match &self.state {
-            State::Due(at) => Some(at.saturating_duration_since(Instant::now())),
-            State::Asking(_) | State::Over => None,
+            DiscoveryState::Due(at) => Some(at.saturating_duration_since(Instant::now())),
+            DiscoveryState::Asking(_) | DiscoveryState::Over => None,
         }
     }
 
@@ -95,33 +95,35 @@ impl Discovery {
         &mut self,
         plan: &Subscription,
         context: &SourceContext,
-    ) -> Result<Option<Vec<Found>>, SourceError> {
-        let State::Asking(answer) = &mut self.state else {
+    ) -> Result<Option<Vec<FoundPartition>>, SourceError> {
+        let DiscoveryState::Asking(answer) = &mut self.state else {
             return Ok(None);
         };
         let answer = match answer.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => return Ok(None),
             // The thread could not be started.
             Err(oneshot::error::TryRecvError::Closed) => {
-                self.state = State::Due(Instant::now() + RETRY_AFTER);
+                self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
                 return Ok(None);
             }
             Ok(answer) => answer,
         };
-        self.state = State::Due(Instant::now() + RETRY_AFTER);
+        self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
         match answer {
             Ok(found) => {
                 let is_first = !self.has_found;
                 self.has_found = true;
                 self.missing = 0;
                 self.state = if plan.is_bounded {
-                    State::Over
+                    DiscoveryState::Over
                 } else {
-                    State::Due(Instant::now() + Duration::from_millis(plan.discover_every_ms))
+                    DiscoveryState::Due(
+                        Instant::now() + Duration::from_millis(plan.discover_every_ms),
+                    )
                 };
                 Ok((is_first || !found.is_empty()).then_some(found))
             }
-            Err(Problem::Missing { what, help }) => {
+            Err(DiscoveryProblem::Missing { what, help }) => {
                 self.missing += 1;
                 if self.missing < MISSING_MAX {
                     return Ok(None);
@@ -129,10 +131,10 @@ impl Discovery {
                 let brokers = &plan.connection.brokers;
                 Err(context.refuse(format!("{what} on {brokers}: {help}")))
             }
-            Err(Problem::Kafka { what, error }) if is_final(&error) => {
+            Err(DiscoveryProblem::Kafka { what, error }) if is_final(&error) => {
                 Err(context.failed(what, cause(&error)))
             }
-            Err(Problem::Kafka { what, error }) => {
+            Err(DiscoveryProblem::Kafka { what, error }) => {
                 tracing::warn!(
                     source = %context.node,
                     brokers = plan.connection.brokers,
@@ -144,18 +146,18 @@ impl Discovery {
         }
     }
 
-    /// Asks the brokers, and rings the bell when they have answered. `known` are
+    /// Asks the brokers, and wakes the reader when they have answered. `known` are
     /// the partitions that are read.
     pub fn start(
         &mut self,
-        consumer: &Arc<BaseConsumer<Voice>>,
+        consumer: &Arc<BaseConsumer<ClientLog>>,
         plan: &Arc<Subscription>,
         context: &SourceContext,
         known: Vec<(usize, i32)>,
-        bell: &Arc<Notify>,
+        wake: &Arc<Notify>,
     ) {
         let (sender, receiver) = oneshot::channel();
-        self.state = State::Asking(receiver);
+        self.state = DiscoveryState::Asking(receiver);
         let question = Question {
             consumer: consumer.clone(),
             plan: plan.clone(),
@@ -163,13 +165,13 @@ impl Discovery {
             known,
             start: self.first_offset(plan, context),
         };
-        let bell = bell.clone();
+        let wake = wake.clone();
         let asked = std::thread::Builder::new()
             .name("kafka-partitions".to_owned())
             .spawn(move || {
                 // Nobody may want to know any more.
                 let _ = sender.send(question.ask());
-                bell.notify_one();
+                wake.notify_one();
             });
         if let Err(error) = asked {
             tracing::warn!(source = %context.node, "cannot start a thread: {error}");
@@ -192,7 +194,7 @@ impl Discovery {
 }
 
 struct Question {
-    consumer: Arc<BaseConsumer<Voice>>,
+    consumer: Arc<BaseConsumer<ClientLog>>,
     plan: Arc<Subscription>,
     context: SourceContext,
     known: Vec<(usize, i32)>,
@@ -200,7 +202,7 @@ struct Question {
 }
 
 impl Question {
-    fn ask(&self) -> Result<Vec<Found>, Problem> {
+    fn ask(&self) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
         let mut wanted = Vec::new();
         for topic in 0..self.plan.topics.len() {
             let ours = self.partitions(topic)?.into_iter().filter(|&number| {
@@ -219,7 +221,7 @@ impl Question {
         };
         let found = wanted.iter().zip(starts).enumerate();
         Ok(found
-            .map(|(index, (&(topic, number), start))| Found {
+            .map(|(index, (&(topic, number), start))| FoundPartition {
                 topic,
                 number,
                 start,
@@ -229,13 +231,13 @@ impl Question {
     }
 
     /// The numbers of a topic's partitions.
-    fn partitions(&self, topic: usize) -> Result<Vec<i32>, Problem> {
+    fn partitions(&self, topic: usize) -> Result<Vec<i32>, DiscoveryProblem> {
         let name = self.plan.topics[topic].as_str();
-        let problem = |error: KafkaError| Problem::Kafka {
+        let problem = |error: KafkaError| DiscoveryProblem::Kafka {
             what: format!("cannot ask for the partitions of topic `{name}`"),
             error,
         };
-        let missing = || Problem::Missing {
+        let missing = || DiscoveryProblem::Missing {
             what: format!("topic `{name}` does not exist"),
             help: "create it, or correct its name",
         };
@@ -259,7 +261,7 @@ impl Question {
         let numbers: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
         let wanted = self.plan.partitions.iter().flatten();
         if let Some(number) = wanted.copied().find(|number| !numbers.contains(number)) {
-            return Err(Problem::Missing {
+            return Err(DiscoveryProblem::Missing {
                 what: format!("topic `{name}` has no partition {number}"),
                 help: "correct `partitions`, or add it to the topic",
             });
@@ -267,7 +269,7 @@ impl Question {
         Ok(numbers)
     }
 
-    fn starts(&self, wanted: &[(usize, i32)]) -> Result<Vec<u64>, Problem> {
+    fn starts(&self, wanted: &[(usize, i32)]) -> Result<Vec<u64>, DiscoveryProblem> {
         match self.start {
             KafkaStart::Earliest => self.offsets(wanted, Offset::Beginning),
             KafkaStart::Latest => self.offsets(wanted, Offset::End),
@@ -288,7 +290,7 @@ impl Question {
 
     /// The offsets of what comes at this time or later; Kafka takes the
     /// beginning and the end for times too.
-    fn offsets(&self, wanted: &[(usize, i32)], time: Offset) -> Result<Vec<u64>, Problem> {
+    fn offsets(&self, wanted: &[(usize, i32)], time: Offset) -> Result<Vec<u64>, DiscoveryProblem> {
         let what = "cannot ask where partitions begin and end";
         let offsets = self
             .consumer
@@ -306,7 +308,11 @@ impl Question {
         })
     }
 
-    fn list(&self, wanted: &[(usize, i32)], offset: Offset) -> Result<TopicPartitionList, Problem> {
+    fn list(
+        &self,
+        wanted: &[(usize, i32)],
+        offset: Offset,
+    ) -> Result<TopicPartitionList, DiscoveryProblem> {
         let mut list = TopicPartitionList::with_capacity(wanted.len());
         for &(topic, number) in wanted {
             list.add_partition_offset(&self.plan.topics[topic], number, offset)
@@ -321,7 +327,7 @@ impl Question {
         wanted: &[(usize, i32)],
         answer: &TopicPartitionList,
         offset: impl Fn(usize, Offset) -> Option<u64>,
-    ) -> Result<Vec<u64>, Problem> {
+    ) -> Result<Vec<u64>, DiscoveryProblem> {
         let wanted = wanted.iter().enumerate();
         wanted
             .map(|(index, &(topic, number))| {
@@ -331,19 +337,19 @@ impl Question {
                 let error = match &found {
                     Some(found) => match found.error() {
                         Ok(()) => KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset),
-                        Err(error) => return Err(Problem::Kafka { what, error }),
+                        Err(error) => return Err(DiscoveryProblem::Kafka { what, error }),
                     },
                     None => KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition),
                 };
                 found
                     .and_then(|found| offset(index, found.offset()))
-                    .ok_or(Problem::Kafka { what, error })
+                    .ok_or(DiscoveryProblem::Kafka { what, error })
             })
             .collect()
     }
 
-    fn problem(&self, what: &str, error: KafkaError) -> Problem {
-        Problem::Kafka {
+    fn problem(&self, what: &str, error: KafkaError) -> DiscoveryProblem {
+        DiscoveryProblem::Kafka {
             what: what.to_owned(),
             error,
         }
