@@ -256,6 +256,7 @@ fn its_keys_and_name_are_suggested() {
         said("type = \"sum\"\n", ""),
     ];
     expect![[r#"
+        of each slip
           x `type` of source `numbers` cannot be `count_down`
            ,-[own.toml:3:8]
          3 | type = "count_down"
@@ -282,5 +283,5 @@ fn its_keys_and_name_are_suggested() {
            `----
           help: add `type = …`: sum
     "#]]
-    .assert_eq(&all.concat());
+    .assert_eq(&format!("of each slip\n{}", all.concat()));
 }
