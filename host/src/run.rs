@@ -36,7 +36,7 @@ use crate::sink::dead_letter::DeadLetters;
 use crate::sink::{SinkContext, SinkError};
 use crate::source::SourceContext;
 use crate::source::reader::Reader;
-use crate::state::shelf::Shelf;
+use crate::state::stored::StoredTable;
 use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
@@ -483,9 +483,9 @@ impl Job {
     }
 
     /// Where the state of an aggregate's task is kept.
-    fn shelf(&self, id: NodeId, index: usize, start: &restore::Start) -> Option<Shelf> {
+    fn shelf(&self, id: NodeId, index: usize, start: &restore::Start) -> Option<StoredTable> {
         let durable = self.durable.as_ref()?;
-        Some(Shelf {
+        Some(StoredTable {
             storage: durable.storage.clone(),
             table: start.tables[id]?,
             shards: owned(index, self.task_counts[id]),

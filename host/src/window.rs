@@ -22,23 +22,35 @@
 //! Event-time windows never read the clock; windows in processing time never
 //! look at the watermark, but for its end.
 
+/// States of groups, and what the plugin makes of them.
 mod accumulators;
-mod cold;
+/// Windows of so many rows.
 mod count;
+/// How windows of a fixed size cut time.
 mod cut;
-mod groups;
+/// Why a window cannot go on.
+mod error;
+/// What every kind of window does.
+mod kind;
+/// The panes that have a key.
 mod leaves;
-mod rows;
+/// What results look like.
+mod results;
+/// No windows.
 mod running;
+/// Windows that end when a key is silent.
 mod session;
+/// Windows that overlap.
 mod sliding;
+/// Tables of state, as checkpoints list them, and their rows.
 mod tables;
 #[cfg(test)]
 mod tests;
+/// Event time as windows count it.
 mod time;
-mod timer;
-mod tracker;
+/// Merged panes of a key that has many.
 mod tree;
+/// Windows side by side.
 mod tumbling;
 
 use std::sync::Arc;
@@ -49,15 +61,16 @@ use crate::batch::Batch;
 use crate::budget::Share;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
-use crate::checkpoint::storage::StorageError;
 use crate::clock::Clock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
-use crate::state::shelf::{Chunk, Shelf};
+use crate::state::stored::StoredTable;
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
 use cut::Cut;
+use error::WindowError;
+use kind::WindowKind;
 use running::Running;
 use session::Sessions;
 use sliding::Sliding;
@@ -67,8 +80,9 @@ use tumbling::Tumbling;
 
 /// Rows folded by key and window.
 pub struct AggregateOperator {
+    node: Arc<str>,
     accumulators: Accumulators,
-    windows: Windows,
+    windows: Box<dyn WindowKind>,
     time: TimeDomain,
     /// How far that time has come.
     now_ms: i64,
@@ -81,23 +95,15 @@ pub struct AggregateOperator {
     share: Option<Share>,
 }
 
-enum Windows {
-    Tumbling(Tumbling),
-    Sliding(Sliding),
-    Sessions(Sessions),
-    Counts(Counts),
-    Running(Running),
-}
-
 impl AggregateOperator {
     pub fn new(
         node: &str,
         plan: &AggregatePlan,
         batch_rows: usize,
         clock: Arc<dyn Clock>,
-        shelf: Option<Shelf>,
+        stored: Option<StoredTable>,
     ) -> Result<Self, OperatorError> {
-        let accumulators = Accumulators::new(node, plan, batch_rows, shelf)?;
+        let accumulators = Accumulators::new(node, plan, batch_rows, stored)?;
         let refuse = |message: String| OperatorError {
             node: node.to_owned(),
             message,
@@ -114,12 +120,12 @@ impl AggregateOperator {
         let lateness_ms = plan.allowed_lateness_ms.clamp(0, SIZE_MAX_MS);
         let early = plan.early_every_ms.is_some();
         let late_wanted = plan.late_wanted;
-        let (windows, time) = match plan.window {
+        let (windows, time): (Box<dyn WindowKind>, _) = match plan.window {
             Window::Tumbling { size_ms, time } => {
                 let size_ms = size("size", size_ms)?;
                 let cut = Cut::new(size_ms, size_ms, lateness_ms);
                 let tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
-                (Windows::Tumbling(tumbling), time)
+                (Box::new(tumbling), time)
             }
             Window::Sliding {
                 size_ms,
@@ -135,29 +141,34 @@ impl AggregateOperator {
                 }
                 let cut = Cut::new(size_ms, slide_ms, lateness_ms);
                 let sliding = Sliding::new(&accumulators, cut, late_wanted, early);
-                (Windows::Sliding(sliding), time)
+                (Box::new(sliding), time)
             }
             Window::Session { gap_ms, time } => {
                 let gap_ms = size("gap", gap_ms)?;
                 let sessions =
                     Sessions::new(&accumulators, gap_ms, lateness_ms, late_wanted, early);
-                (Windows::Sessions(sessions), time)
+                (Box::new(sessions), time)
             }
             Window::Count { size: 0 } => {
                 return Err(refuse("a window must count at least 1 row".to_owned()));
             }
             Window::Count { size } => {
                 let counts = Counts::new(&accumulators, size, early);
-                (Windows::Counts(counts), TimeDomain::Event)
+                (Box::new(counts), TimeDomain::Event)
             }
             Window::Running => (
-                Windows::Running(Running::new(&accumulators, plan.ttl_ms)),
+                Box::new(Running::new(&accumulators, plan.ttl_ms)),
                 TimeDomain::Event,
             ),
         };
         let period = |every_ms| i64::try_from(every_ms).unwrap_or(i64::MAX).max(1);
-        let budget = accumulators.shelf().map(|shelf| shelf.budget.clone());
+        let budget = accumulators
+            .table
+            .stored
+            .as_ref()
+            .map(|stored| stored.budget.clone());
         let mut operator = AggregateOperator {
+            node: node.into(),
             accumulators,
             windows,
             time,
@@ -167,92 +178,50 @@ impl AggregateOperator {
             early_at_ms: None,
             share: budget.map(Share::new),
         };
-        operator.restore()?;
+        operator.restore().map_err(|error| error.of(node))?;
         Ok(operator)
     }
 
     /// Goes on from the checkpoint, if there is one.
-    fn restore(&mut self) -> Result<(), OperatorError> {
-        let shelf = self.accumulators.shelf().cloned();
-        let Some((shelf, restored)) = shelf.and_then(|shelf| {
-            let restored = shelf.restored?;
-            Some((shelf, restored))
-        }) else {
+    fn restore(&mut self) -> Result<(), WindowError> {
+        let table = self.accumulators.table.clone();
+        let Some(stored) = &table.stored else {
+            return Ok(());
+        };
+        let Some(restored) = stored.restored else {
             return Ok(());
         };
         if let Some(time_ms) = restored.time_ms {
             self.now_ms = time_ms;
-            match &mut self.windows {
-                Windows::Tumbling(tumbling) => tumbling.set_time(time_ms),
-                Windows::Sliding(sliding) => sliding.set_time(time_ms),
-                Windows::Sessions(_) | Windows::Counts(_) | Windows::Running(_) => {}
-            }
+            self.windows.set_time(time_ms);
         }
         // As much as memory has room for; the rest is read when it is needed.
         let mut is_full = false;
-        let loaded = shelf.load(|chunk| {
-            is_full = is_full || self.excess() > 0;
-            match is_full {
-                false => self.thaw(&chunk)?,
-                true => self.set_cold(&chunk)?,
-            }
-            let reads_on = matches!(self.windows, Windows::Sliding(_) | Windows::Sessions(_));
-            Ok(!is_full || reads_on)
-        });
-        loaded.map_err(|error| self.accumulators.load_failed(error))?;
-        if is_full && let Windows::Tumbling(tumbling) = &mut self.windows {
-            let panes = shelf.panes();
-            for pane in panes.map_err(|error| self.accumulators.failed(&error))? {
-                tumbling.set_cold(pane);
+        for mut scan in self.windows.keyed().scans()? {
+            while let Some(rows) = stored.next(&mut scan)? {
+                is_full = is_full || self.excess() > 0;
+                let keyed = self.windows.keyed_mut();
+                if !is_full {
+                    keyed.restore(&mut self.accumulators.states, &rows)?;
+                } else if !keyed.leave(&rows)? {
+                    break;
+                }
             }
         }
         self.arm_early();
         Ok(())
     }
 
-    /// Takes back rows of state.
-    fn thaw(&mut self, chunk: &Chunk) -> Result<(), OperatorError> {
-        let accumulators = &mut self.accumulators;
-        match &mut self.windows {
-            Windows::Tumbling(tumbling) => tumbling.thaw(accumulators, chunk),
-            Windows::Sliding(sliding) => sliding.thaw(accumulators, chunk),
-            Windows::Sessions(sessions) => sessions.thaw(accumulators, chunk),
-            Windows::Counts(counts) => counts.thaw(accumulators, chunk),
-            Windows::Running(running) => running.thaw(accumulators, chunk),
-        }
-    }
-
-    /// Leaves rows of state where they are.
-    fn set_cold(&mut self, chunk: &Chunk) -> Result<(), OperatorError> {
-        let accumulators = &self.accumulators;
-        match &mut self.windows {
-            // What panes there are is asked for by itself.
-            Windows::Tumbling(_) => {}
-            Windows::Sliding(sliding) => sliding.set_cold(accumulators, chunk)?,
-            Windows::Sessions(sessions) => sessions.set_cold(accumulators, chunk)?,
-            Windows::Counts(counts) => counts.set_cold(),
-            Windows::Running(running) => running.set_cold(),
-        }
-        Ok(())
-    }
-
     /// By how many bytes states take too much memory here.
     fn excess(&mut self) -> usize {
-        let bytes = self.accumulators.bytes()
-            + match &self.windows {
-                Windows::Tumbling(tumbling) => tumbling.bytes(),
-                Windows::Sliding(sliding) => sliding.bytes(),
-                Windows::Sessions(sessions) => sessions.bytes(),
-                Windows::Counts(counts) => counts.bytes(),
-                Windows::Running(running) => running.bytes(),
-            };
+        let bytes = self.accumulators.states.bytes() + self.windows.keyed().bytes();
         match &mut self.share {
             Some(share) => share.set(bytes),
             None => 0,
         }
     }
 
-    /// Gives up states that the storage has, if they take too much memory, and
+    /// Evicts states that the storage has, if they take too much memory, and
     /// asks for a checkpoint where what has changed is in the way.
     fn shrink(&mut self) {
         if self.share.is_none() {
@@ -262,32 +231,12 @@ impl AggregateOperator {
         if excess == 0 {
             return;
         }
-        let slots = self.accumulators.slots_in_use().max(1);
+        let states = &mut self.accumulators.states;
+        let slots = states.slots_in_use().max(1);
         let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / slots).max(1);
-        let keys = excess.div_ceil(bytes_a_key);
-        let accumulators = &mut self.accumulators;
-        let changed = match &mut self.windows {
-            Windows::Tumbling(tumbling) => {
-                tumbling.evict(accumulators, keys);
-                tumbling.changed()
-            }
-            Windows::Sliding(sliding) => {
-                sliding.evict(accumulators, keys);
-                sliding.changed()
-            }
-            Windows::Sessions(sessions) => {
-                sessions.evict(accumulators, keys);
-                sessions.changed()
-            }
-            Windows::Counts(counts) => {
-                counts.evict(accumulators, keys);
-                counts.changed()
-            }
-            Windows::Running(running) => {
-                running.evict(accumulators, keys);
-                running.changed()
-            }
-        };
+        let keyed = self.windows.keyed_mut();
+        keyed.evict(states, excess.div_ceil(bytes_a_key));
+        let changed = keyed.changed();
         let still = self.excess();
         // A checkpoint for a handful of keys would not help.
         if still > 0
@@ -301,7 +250,7 @@ impl AggregateOperator {
     fn arm_early(&mut self) {
         if let Some(every_ms) = self.early_every_ms
             && self.early_at_ms.is_none()
-            && self.has_early()
+            && self.windows.has_early()
         {
             self.early_at_ms = Some(self.clock.now_ms().saturating_add(every_ms));
         }
@@ -313,54 +262,9 @@ impl AggregateOperator {
             return Ok(());
         }
         self.now_ms = now_ms;
-        let accumulators = &mut self.accumulators;
-        match &mut self.windows {
-            Windows::Tumbling(tumbling) => tumbling.advance(accumulators, now_ms, out),
-            Windows::Sliding(sliding) => sliding.advance(accumulators, now_ms, out),
-            Windows::Sessions(sessions) => sessions.advance(accumulators, now_ms, out),
-            Windows::Counts(counts) if now_ms == END_OF_TIME => counts.end(accumulators, out),
-            Windows::Running(running) => running.advance(accumulators, now_ms),
-            Windows::Counts(_) => Ok(()),
-        }
-    }
-
-    fn early(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
-        let accumulators = &mut self.accumulators;
-        match &mut self.windows {
-            Windows::Tumbling(tumbling) => tumbling.early(accumulators, out),
-            Windows::Sliding(sliding) => sliding.early(accumulators, out),
-            Windows::Sessions(sessions) => sessions.early(accumulators, out),
-            Windows::Counts(counts) => counts.early(accumulators, out),
-            Windows::Running(_) => Ok(()),
-        }
-    }
-
-    fn has_early(&self) -> bool {
-        match &self.windows {
-            Windows::Tumbling(tumbling) => tumbling.has_early(),
-            Windows::Sliding(sliding) => sliding.has_early(),
-            Windows::Sessions(sessions) => sessions.has_early(),
-            Windows::Counts(counts) => counts.has_early(),
-            Windows::Running(_) => false,
-        }
-    }
-}
-
-/// Why state could not be taken back.
-enum LoadError {
-    Operator(OperatorError),
-    Storage(StorageError),
-}
-
-impl From<OperatorError> for LoadError {
-    fn from(error: OperatorError) -> Self {
-        LoadError::Operator(error)
-    }
-}
-
-impl From<StorageError> for LoadError {
-    fn from(error: StorageError) -> Self {
-        LoadError::Storage(error)
+        self.windows
+            .advance(&mut self.accumulators, now_ms, out)
+            .map_err(|error| error.of(&self.node))
     }
 }
 
@@ -377,20 +281,9 @@ impl Operator for AggregateOperator {
             }
         };
         let arrived = Arrived { edge, batch, times };
-        let accumulators = &mut self.accumulators;
-        match &mut self.windows {
-            Windows::Tumbling(tumbling) => {
-                tumbling.rows(accumulators, arrived, self.now_ms, out)?;
-            }
-            Windows::Sliding(sliding) => sliding.rows(accumulators, arrived, self.now_ms, out)?,
-            Windows::Sessions(sessions) => {
-                sessions.rows(accumulators, arrived, self.now_ms, out)?;
-            }
-            Windows::Counts(counts) => counts.rows(accumulators, arrived, out)?,
-            Windows::Running(running) => {
-                running.rows(accumulators, &arrived, self.now_ms, out)?;
-            }
-        }
+        self.windows
+            .rows(&mut self.accumulators, arrived, self.now_ms, out)
+            .map_err(|error| error.of(&self.node))?;
         self.arm_early();
         self.shrink();
         Ok(())
@@ -398,14 +291,10 @@ impl Operator for AggregateOperator {
 
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
         let mut changes = Changes::default();
-        let accumulators = &self.accumulators;
-        match &mut self.windows {
-            Windows::Tumbling(tumbling) => tumbling.freeze(accumulators, &mut changes)?,
-            Windows::Sliding(sliding) => sliding.freeze(accumulators, &mut changes)?,
-            Windows::Sessions(sessions) => sessions.freeze(accumulators, &mut changes)?,
-            Windows::Counts(counts) => counts.freeze(accumulators, &mut changes)?,
-            Windows::Running(running) => running.freeze(accumulators, &mut changes)?,
-        }
+        self.windows
+            .keyed_mut()
+            .snapshot(&self.accumulators.states, &mut changes)
+            .map_err(|error| WindowError::from(error).of(&self.node))?;
         if let Some(share) = &self.share {
             changes.count_in(share.budget());
         }
@@ -428,11 +317,9 @@ impl Operator for AggregateOperator {
     }
 
     fn wake_at(&self) -> Option<i64> {
-        let end = match (&self.windows, self.time) {
-            (Windows::Tumbling(tumbling), TimeDomain::Processing) => tumbling.next_end(),
-            (Windows::Sliding(sliding), TimeDomain::Processing) => sliding.next_end(),
-            (Windows::Sessions(sessions), TimeDomain::Processing) => sessions.next_end(),
-            _ => None,
+        let end = match self.time {
+            TimeDomain::Processing => self.windows.next_end(),
+            TimeDomain::Event => None,
         };
         end.into_iter().chain(self.early_at_ms).min()
     }
@@ -440,7 +327,9 @@ impl Operator for AggregateOperator {
     fn wake(&mut self, now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
         if self.early_at_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             self.early_at_ms = None;
-            self.early(out)?;
+            self.windows
+                .early(&mut self.accumulators, out)
+                .map_err(|error| error.of(&self.node))?;
         }
         if self.time == TimeDomain::Processing {
             self.advance(now_ms, out)?;

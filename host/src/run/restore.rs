@@ -10,7 +10,7 @@ use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
-use crate::state::shelf::Restored;
+use crate::state::stored::Restored;
 
 /// What a run starts from, by node.
 pub struct Start {

@@ -201,6 +201,11 @@ impl BatchKeys {
         self.starts.len()
     }
 
+    /// How many rows the batch has.
+    pub fn all_rows(&self) -> usize {
+        self.rows
+    }
+
     pub fn rows(&self, run: usize) -> Range<usize> {
         let end = self
             .starts
@@ -354,22 +359,59 @@ impl KeyTable {
         self.upsert(batch.key(run))
     }
 
-    /// Reads what looking these runs up will read: many keys' at once, step by
-    /// step, where a look-up waits for each of its steps in turn.
+    /// [`KeyTable::find`] for a run of a batch, whose runs are looked up one after
+    /// the other.
+    pub fn find_run(&self, batch: &BatchKeys, run: usize) -> Option<u32> {
+        if run.is_multiple_of(AHEAD) && self.entries.len() >= FAR {
+            self.fetch(batch, run..batch.runs().min(run + AHEAD));
+        }
+        self.find(batch.key(run))
+    }
+
+    /// Tells of keys that [`KeyTable::encode`] has written whether the table has
+    /// them, in order.
+    pub fn has_rows<'a>(
+        &self,
+        layout: &KeyLayout,
+        mut rows: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<bool>, RowError> {
+        let mut has = Vec::with_capacity(rows.size_hint().0);
+        let mut keys = Vec::with_capacity(AHEAD);
+        loop {
+            keys.clear();
+            for row in rows.by_ref().take(AHEAD) {
+                keys.push(layout.key_of_row(row)?);
+            }
+            if keys.is_empty() {
+                return Ok(has);
+            }
+            if self.entries.len() >= FAR {
+                self.fetch_hashes(keys.iter().map(|key| key.hash));
+            }
+            has.extend(keys.iter().map(|&key| self.find(key).is_some()));
+        }
+    }
+
     fn fetch(&self, batch: &BatchKeys, runs: Range<usize>) {
+        self.fetch_hashes(batch.hashes[runs].iter().copied());
+    }
+
+    /// Reads what looking these keys up will read, [`AHEAD`] at most: many keys'
+    /// at once, step by step, where a look-up waits for each of its steps in turn.
+    fn fetch_hashes(&self, hashes: impl ExactSizeIterator<Item = u32>) {
+        let count = hashes.len().min(AHEAD);
         let mut ids = [0; AHEAD];
-        for (id, &hash) in ids.iter_mut().zip(&batch.hashes[runs.clone()]) {
+        for (id, hash) in ids.iter_mut().zip(hashes) {
             // The first with some of the hash's bits is nearly always the one.
             let found = self.index.find(spread(hash), |_| true);
             *id = found.copied().unwrap_or(0);
         }
-        let ids = &ids[..runs.len()];
         let mut starts = [0; AHEAD];
-        for (start, &id) in starts.iter_mut().zip(ids) {
+        for (start, &id) in starts.iter_mut().zip(&ids[..count]) {
             *start = self.entries[id as usize].start;
         }
         let read = |sum: u8, &start: &usize| sum ^ self.bytes.get(start).copied().unwrap_or(0);
-        std::hint::black_box(starts[..runs.len()].iter().fold(0, read));
+        std::hint::black_box(starts[..count].iter().fold(0, read));
     }
 
     pub fn find(&self, key: Key<'_>) -> Option<u32> {
@@ -402,11 +444,6 @@ impl KeyTable {
         // An index has a byte of its own beside each number, and some room.
         let entry = size_of::<Entry>() + 2 * (size_of::<u32>() + 1);
         self.bytes.len() - self.garbage + self.len() * entry
-    }
-
-    /// [`KeyTable::find`] for a key that [`KeyTable::encode`] has written.
-    pub fn find_row(&self, layout: &KeyLayout, row: &[u8]) -> Result<Option<u32>, RowError> {
-        Ok(self.find(layout.key_of_row(row)?))
     }
 
     /// Appends the key as a row of the key's fields.

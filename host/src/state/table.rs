@@ -24,6 +24,15 @@ pub struct StateTable {
     variable: Option<Variable>,
     slots: usize,
     free: Vec<u32>,
+    /// States as they lie in a checkpoint.
+    codec: Codec,
+}
+
+/// States as rows.
+#[derive(Debug)]
+pub struct EncodedStates {
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
 }
 
 /// A column whose values all have the same size.
@@ -91,7 +100,33 @@ impl StateTable {
             }),
             slots: 0,
             free: Vec::new(),
+            codec: Codec::new(schema.fields.clone()),
         }
+    }
+
+    /// These states as rows, in this order.
+    pub fn encode(&self, slots: &[u32]) -> Result<EncodedStates, RowError> {
+        let encoder = self.codec.encoder(&self.gather(slots)?)?;
+        let mut encoded = EncodedStates {
+            ends: Vec::with_capacity(slots.len()),
+            bytes: Vec::new(),
+        };
+        for row in 0..slots.len() {
+            encoder.encode(row, &mut encoded.bytes);
+            encoded.ends.push(encoded.bytes.len());
+        }
+        Ok(encoded)
+    }
+
+    /// Puts states that were rows into new slots.
+    pub fn decode<'a>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<u32>, RowError> {
+        let slots: Vec<u32> = (0..rows.len()).map(|_| self.allocate()).collect();
+        let columns = self.codec.decode(rows)?;
+        self.scatter(&slots, &columns)?;
+        Ok(slots)
     }
 
     /// What the states take that are in use, in bytes.
@@ -177,6 +212,13 @@ impl StateTable {
             }
         }
         Ok(())
+    }
+}
+
+impl EncodedStates {
+    pub fn row(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.bytes[start..self.ends[row]]
     }
 }
 

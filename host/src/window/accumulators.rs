@@ -4,62 +4,29 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, TimestampMillisecondArray};
+use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 
-use super::LoadError;
-use super::groups::Groups;
+use super::error::WindowError;
+use super::results::{Output, Results, pick, timestamps};
 use super::time::Span;
-use super::tracker::Tracker;
 use crate::batch::Batch;
-use crate::checkpoint::storage::StorageError;
-use crate::json::render_row;
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{AggregateGuard, Folded};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::AggregatePlan;
-use crate::router;
 use crate::schema::{DataType, Field, Schema};
-use crate::state::key::{BatchKeys, KeyLayout, KeyTable, Selection};
-use crate::state::row::{Codec, RowError};
-use crate::state::shelf::{Chunk, Shelf};
+use crate::state::groups::Groups;
+use crate::state::key::{BatchKeys, KeyLayout, KeyTable};
+use crate::state::keyed::KeyedTable;
+use crate::state::stored::StoredTable;
 use crate::state::table::StateTable;
 
 pub(super) struct Accumulators {
-    node: Arc<str>,
     guard: AggregateGuard,
-    states: StateTable,
-    /// States as they lie in a checkpoint.
-    codec: Codec,
+    pub states: StateTable,
+    pub table: Arc<KeyedTable>,
     output: Output,
-    shelf: Option<Shelf>,
-}
-
-/// States, each as a row.
-pub(super) struct Encoded {
-    ends: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Encoded {
-    pub fn row(&self, row: usize) -> &[u8] {
-        let start = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.bytes[start..self.ends[row]]
-    }
-}
-
-/// What results look like.
-struct Output {
-    /// Columns of each input edge that the plugin reads.
-    input_columns: Vec<Vec<usize>>,
-    key_columns: Vec<Vec<usize>>,
-    layout: KeyLayout,
-    /// Key columns, bounds where wanted, the plugin's columns.
-    schema: Arc<Schema>,
-    /// Key columns and the window, for messages.
-    subject_schema: Arc<Schema>,
-    bounds: bool,
-    batch_rows: usize,
 }
 
 /// Rows on their way into windows.
@@ -69,30 +36,6 @@ pub(super) struct Arrived {
     pub batch: Batch,
     /// The time by which each row is put into windows.
     pub times: ScalarBuffer<i64>,
-}
-
-/// States whose results are due.
-#[derive(Clone, Copy)]
-pub(super) struct Results<'a> {
-    pub slots: &'a [u32],
-    pub keys: &'a KeyTable,
-    pub ids: Ids<'a>,
-    pub spans: Spans<'a>,
-}
-
-/// The key of each state.
-#[derive(Clone, Copy)]
-pub(super) enum Ids<'a> {
-    /// Keys 0, 1, 2 and so on.
-    InOrder,
-    Each(&'a [u32]),
-}
-
-/// The window of each state.
-#[derive(Clone, Copy)]
-pub(super) enum Spans<'a> {
-    Same(Span),
-    Each(&'a [Span]),
 }
 
 /// States to be merged, earlier ones first, each group into one slot.
@@ -157,7 +100,7 @@ impl Accumulators {
         node: &str,
         plan: &AggregatePlan,
         batch_rows: usize,
-        shelf: Option<Shelf>,
+        stored: Option<StoredTable>,
     ) -> Result<Self, OperatorError> {
         let info = plan.operator.factory.info();
         let (start, end) = match &plan.bounds {
@@ -169,15 +112,15 @@ impl Accumulators {
         let wanted = bounds.iter().filter(|_| plan.bounds.is_some()).cloned();
         let columns = info.output.fields.iter().cloned();
         Ok(Accumulators {
-            node: node.into(),
             guard: AggregateGuard::new(node, &plan.operator)?,
             states: StateTable::new(&info.state),
-            codec: Codec::new(info.state.fields.clone()),
-            shelf,
+            table: Arc::new(KeyedTable {
+                layout: KeyLayout::new(&plan.key_schema),
+                stored,
+            }),
             output: Output {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
-                layout: KeyLayout::new(&plan.key_schema),
                 schema: Arc::new(Schema::new(
                     key.clone().chain(wanted).chain(columns).collect(),
                 )),
@@ -188,128 +131,19 @@ impl Accumulators {
         })
     }
 
-    pub fn layout(&self) -> &KeyLayout {
-        &self.output.layout
-    }
-
-    /// Where states are kept, if they outlive the run.
-    pub fn shelf(&self) -> Option<&Shelf> {
-        self.shelf.as_ref()
-    }
-
-    /// What the states take, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.states.bytes()
-    }
-
-    /// The rows in the storage of those runs of keys for which `pane` names one.
-    pub fn fetch(
-        &self,
-        keys: &BatchKeys,
-        arrived: &Arrived,
-        tracker: &Tracker,
-        mut pane: impl FnMut(usize) -> Option<i64>,
-    ) -> Result<Chunk, OperatorError> {
-        let Some(shelf) = &self.shelf else {
-            return Ok(Chunk::default());
-        };
-        let mut shards = None;
-        let mut wanted: Vec<Vec<u8>> = Vec::new();
-        for run in 0..keys.runs() {
-            let Some(pane) = pane(run) else { continue };
-            let shards = shards.get_or_insert_with(|| {
-                router::shards(self.key_columns(arrived).iter(), arrived.rows())
-            });
-            let mut row = Vec::new();
-            shelf.write_key(pane, shards[keys.rows(run).start], &[], &mut row);
-            self.output.layout.encode(keys.key(run), &mut row);
-            if !tracker.is_gone(&row) {
-                wanted.push(row);
-            }
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
-        let wanted: Vec<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
-        shelf.fetch(&wanted).map_err(|error| self.failed(&error))
-    }
-
-    /// The rows in the storage of a batch's keys that this table has not.
-    pub fn fetch_missing(
-        &self,
-        keys: &KeyTable,
-        batch_keys: &BatchKeys,
-        arrived: &Arrived,
-        tracker: &Tracker,
-    ) -> Result<Chunk, OperatorError> {
-        self.fetch(batch_keys, arrived, tracker, |run| {
-            keys.find(batch_keys.key(run)).is_none().then_some(0)
-        })
-    }
-
-    /// The number of a key that was a row; a new one if the table has not got it.
-    pub fn number(&self, keys: &mut KeyTable, key: &[u8]) -> Result<u32, OperatorError> {
-        let upserted = keys.upsert_row(&self.output.layout, key);
-        let (id, _) = upserted.map_err(|error| self.broken(&error))?;
-        Ok(id)
-    }
-
-    /// These states as rows, in this order.
-    pub fn encode(&self, slots: &[u32]) -> Result<Encoded, OperatorError> {
-        let columns = self.gather(slots)?;
-        let encoder = self.codec.encoder(&columns);
-        let encoder = encoder.map_err(|error| self.broken(&error))?;
-        let mut encoded = Encoded {
-            ends: Vec::with_capacity(slots.len()),
-            bytes: Vec::new(),
-        };
-        for row in 0..slots.len() {
-            encoder.encode(row, &mut encoded.bytes);
-            encoded.ends.push(encoded.bytes.len());
-        }
-        Ok(encoded)
-    }
-
-    /// Puts states that were rows into new slots.
-    pub fn decode<'a>(
-        &mut self,
-        rows: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) -> Result<Vec<u32>, OperatorError> {
-        let slots: Vec<u32> = (0..rows.len()).map(|_| self.allocate()).collect();
-        let columns = self.codec.decode(rows);
-        let columns = columns.map_err(|error| self.broken(&error))?;
-        self.scatter(&slots, &columns)?;
-        Ok(slots)
-    }
-
     /// Reads the keys of rows into runs, cut also where `split` says so.
     pub fn read_keys(
         &self,
         keys: &mut BatchKeys,
         arrived: &Arrived,
         split: impl FnMut(usize) -> bool,
-    ) -> Result<(), OperatorError> {
-        keys.read(&self.key_columns(arrived), arrived.rows(), split)
-            .map_err(|error| self.broken(&error))
+    ) -> Result<(), WindowError> {
+        keys.read(&self.key_columns(arrived), arrived.rows(), split)?;
+        Ok(())
     }
 
     pub fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
         pick(&arrived.batch, &self.output.key_columns[arrived.edge])
-    }
-
-    pub fn slots(&self) -> usize {
-        self.states.slots()
-    }
-
-    pub fn slots_in_use(&self) -> usize {
-        self.states.slots_in_use()
-    }
-
-    pub fn allocate(&mut self) -> u32 {
-        self.states.allocate()
-    }
-
-    pub fn release(&mut self, slot: u32) {
-        self.states.release(slot);
     }
 
     /// Folds rows into the states of their groups. Nothing is kept before
@@ -319,8 +153,8 @@ impl Accumulators {
         arrived: &Arrived,
         groups: &Groups,
         out: &mut Outbox,
-    ) -> Result<Folded, OperatorError> {
-        let existing = self.gather(&groups.slots[..groups.existing])?;
+    ) -> Result<Folded, WindowError> {
+        let existing = self.states.gather(&groups.slots[..groups.existing])?;
         let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
         let states = States {
             existing: Columns {
@@ -329,8 +163,10 @@ impl Accumulators {
             },
             groups: groups.slots.len(),
         };
-        self.guard
-            .accumulate(&arrived.batch, &input, &groups.of_row, states, out)
+        let folded = self
+            .guard
+            .accumulate(&arrived.batch, &input, &groups.of_row, states, out)?;
+        Ok(folded)
     }
 
     /// The same, with the result after each row.
@@ -339,8 +175,8 @@ impl Accumulators {
         arrived: &Arrived,
         groups: &Groups,
         out: &mut Outbox,
-    ) -> Result<(Folded, Rows), OperatorError> {
-        let existing = self.gather(&groups.slots[..groups.existing])?;
+    ) -> Result<(Folded, Rows), WindowError> {
+        let existing = self.states.gather(&groups.slots[..groups.existing])?;
         let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
         let states = States {
             existing: Columns {
@@ -349,13 +185,16 @@ impl Accumulators {
             },
             groups: groups.slots.len(),
         };
-        self.guard
-            .accumulate_each(&arrived.batch, &input, &groups.of_row, states, out)
+        let folded =
+            self.guard
+                .accumulate_each(&arrived.batch, &input, &groups.of_row, states, out)?;
+        Ok(folded)
     }
 
     /// Keeps the states that a fold has answered with.
-    pub fn store(&mut self, groups: &Groups, states: &[ArrayRef]) -> Result<(), OperatorError> {
-        self.scatter(&groups.slots, states)
+    pub fn store(&mut self, groups: &Groups, states: &[ArrayRef]) -> Result<(), WindowError> {
+        self.states.scatter(&groups.slots, states)?;
+        Ok(())
     }
 
     /// Merges the states of each group into its target.
@@ -364,7 +203,7 @@ impl Accumulators {
         merges: &Merges,
         keys: &KeyTable,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let mut first = 0;
         while first < merges.targets.len() {
             let start = if first == 0 {
@@ -381,11 +220,15 @@ impl Accumulators {
             for group in first..last {
                 groups.resize(merges.ends[group] - start, (group - first) as u32);
             }
-            let states = self.gather(inputs)?;
+            let states = self.states.gather(inputs)?;
             let subject = |group: u32| {
                 let group = first + group as usize;
-                self.output
-                    .subject(keys, merges.ids[group], merges.spans[group])
+                self.output.subject(
+                    &self.table.layout,
+                    keys,
+                    merges.ids[group],
+                    merges.spans[group],
+                )
             };
             let merged = self.guard.merge(
                 Columns {
@@ -396,24 +239,28 @@ impl Accumulators {
                 &subject,
                 out,
             )?;
-            self.scatter(&merges.targets[first..last], &merged)?;
+            self.states.scatter(&merges.targets[first..last], &merged)?;
             first = last;
         }
         Ok(())
     }
 
     /// Puts out the results of states.
-    pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), OperatorError> {
+    pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), WindowError> {
         let mut first = 0;
         while first < results.slots.len() {
             let last = results.slots.len().min(first + self.output.batch_rows);
-            let states = self.gather(&results.slots[first..last])?;
+            let states = self.states.gather(&results.slots[first..last])?;
             let (starts, ends) = results.spans.of(first..last);
             let subject = |state: u32| {
                 let state = first + state as usize;
                 let id = results.ids.of(state);
-                self.output
-                    .subject(results.keys, id, results.spans.at(state))
+                self.output.subject(
+                    &self.table.layout,
+                    results.keys,
+                    id,
+                    results.spans.at(state),
+                )
             };
             let columns = Columns {
                 rows: last - first,
@@ -421,10 +268,9 @@ impl Accumulators {
             };
             let rows = self.guard.finish(columns, &starts, &ends, &subject, out)?;
             if !rows.parents.is_empty() {
-                let batch = self
-                    .output
-                    .batch(results, first, rows, starts, ends)
-                    .map_err(|error| self.broken(&error))?;
+                let batch =
+                    self.output
+                        .batch(&self.table.layout, results, first, rows, starts, ends)?;
                 self.put_out(batch, out);
             }
             first = last;
@@ -467,149 +313,4 @@ impl Accumulators {
                 .push(batch.slice(start, most.min(batch.rows() - start)));
         }
     }
-
-    fn gather(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        self.states
-            .gather(slots)
-            .map_err(|error| self.broken(&error))
-    }
-
-    fn scatter(&mut self, slots: &[u32], states: &[ArrayRef]) -> Result<(), OperatorError> {
-        let Err(error) = self.states.scatter(slots, states) else {
-            return Ok(());
-        };
-        Err(self.broken(&error))
-    }
-
-    pub fn load_failed(&self, error: LoadError) -> OperatorError {
-        match error {
-            LoadError::Operator(error) => error,
-            LoadError::Storage(error) => self.failed(&error),
-        }
-    }
-
-    /// What is kept cannot be read.
-    pub fn failed(&self, error: &StorageError) -> OperatorError {
-        OperatorError {
-            node: self.node.to_string(),
-            message: format!("its state cannot be read: {error}"),
-        }
-    }
-
-    /// Keys and states have been checked where they came in: this is a bug.
-    pub fn broken(&self, error: &RowError) -> OperatorError {
-        OperatorError {
-            node: self.node.to_string(),
-            message: format!("its keys or states cannot be read or kept: {error}"),
-        }
-    }
-}
-
-impl Output {
-    /// Result rows; their parents count from state `first` of the results.
-    fn batch(
-        &self,
-        results: Results<'_>,
-        first: usize,
-        rows: Rows,
-        mut starts: Vec<i64>,
-        mut ends: Vec<i64>,
-    ) -> Result<Batch, RowError> {
-        let parents = &rows.parents;
-        let each_once = parents.len() == starts.len()
-            && parents
-                .iter()
-                .enumerate()
-                .all(|(i, &parent)| parent as usize == i);
-        let picked: Vec<u32>;
-        let selection = if each_once {
-            match results.ids {
-                Ids::InOrder => Selection::Range(first..first + starts.len()),
-                Ids::Each(ids) => Selection::Each(&ids[first..first + starts.len()]),
-            }
-        } else {
-            starts = parents
-                .iter()
-                .map(|&parent| starts[parent as usize])
-                .collect();
-            ends = parents
-                .iter()
-                .map(|&parent| ends[parent as usize])
-                .collect();
-            let states = parents.iter().map(|&parent| first + parent as usize);
-            picked = states.map(|state| results.ids.of(state)).collect();
-            Selection::Each(&picked)
-        };
-        let mut columns = results.keys.columns(&self.layout, selection)?;
-        let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
-        if self.bounds {
-            columns.extend([timestamps(starts), timestamps(ends)]);
-        }
-        columns.extend(rows.columns);
-        Ok(Batch {
-            schema: self.schema.clone(),
-            columns,
-            times,
-            origin: None,
-        })
-    }
-
-    /// A key and its window as JSON.
-    fn subject(&self, keys: &KeyTable, id: u32, span: Span) -> String {
-        match keys.columns(&self.layout, Selection::Each(&[id])) {
-            Ok(mut columns) => {
-                columns.extend([timestamps(vec![span.start]), timestamps(vec![span.end])]);
-                let batch = Batch {
-                    schema: self.subject_schema.clone(),
-                    columns,
-                    times: vec![span.end.saturating_sub(1)].into(),
-                    origin: None,
-                };
-                render_row(&batch, 0)
-            }
-            Err(error) => format!("(its key cannot be read: {error})"),
-        }
-    }
-}
-
-impl Ids<'_> {
-    fn of(&self, state: usize) -> u32 {
-        match self {
-            Ids::InOrder => state as u32,
-            Ids::Each(ids) => ids[state],
-        }
-    }
-}
-
-impl Spans<'_> {
-    fn at(&self, state: usize) -> Span {
-        match self {
-            Spans::Same(span) => *span,
-            Spans::Each(spans) => spans[state],
-        }
-    }
-
-    fn of(&self, states: std::ops::Range<usize>) -> (Vec<i64>, Vec<i64>) {
-        match self {
-            Spans::Same(span) => (vec![span.start; states.len()], vec![span.end; states.len()]),
-            Spans::Each(spans) => {
-                let spans = &spans[states];
-                (
-                    spans.iter().map(|span| span.start).collect(),
-                    spans.iter().map(|span| span.end).collect(),
-                )
-            }
-        }
-    }
-}
-
-fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
-    columns
-        .iter()
-        .map(|&column| batch.columns[column].clone())
-        .collect()
-}
-
-fn timestamps(values: Vec<i64>) -> ArrayRef {
-    Arc::new(TimestampMillisecondArray::from(values).with_timezone("UTC"))
 }

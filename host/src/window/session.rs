@@ -13,41 +13,47 @@
 //! reach it correct it: the result is put out again, and supersedes the results
 //! of the same key that its span overlaps.
 
-use super::LoadError;
-use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
-use super::cold::Cold;
-use super::groups::{Groups, NO_SLOT};
-use super::rows::{EARLY, FIRED, FRESH, Reader, write_i64, write_length, write_state};
+use super::accumulators::{Accumulators, Arrived, Merges};
+use super::error::WindowError;
+use super::kind::WindowKind;
+use super::results::{Ids, Results, Spans};
+use super::tables::{EARLY, FIRED, FRESH};
 use super::time::Span;
-use super::timer::Timers;
-use super::tracker::Tracker;
-use crate::checkpoint::changes::Changes;
-use crate::operator::{OperatorError, Outbox};
+use crate::operator::Outbox;
+use crate::state::calendar::NEVER;
+use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
+use crate::state::groups::{Groups, NO_SLOT};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
-use crate::state::shelf::Chunk;
+use crate::state::table::StateTable;
+use crate::state::timer::Timers;
 
 pub(super) struct Sessions {
     gap_ms: i64,
     lateness_ms: i64,
     late_wanted: bool,
+    keyed: KeyedStates<SessionEntries>,
+    batch_keys: BatchKeys,
+    groups: Groups,
+    journal: Journal,
+}
+
+#[derive(Debug)]
+struct SessionEntries {
+    gap_ms: i64,
+    lateness_ms: i64,
     early_wanted: bool,
-    keys: KeyTable,
     /// By key.
-    entries: Vec<Entry>,
+    entries: Vec<SessionEntry>,
     /// When to look at a key again.
     timers: Timers,
     /// Keys with rows that early results have not shown.
     early: Vec<u32>,
-    batch_keys: BatchKeys,
-    groups: Groups,
-    journal: Journal,
-    tracker: Tracker,
-    cold: Cold,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionEntry {
     /// Sessions of the key in order of time, more than a gap apart.
     sessions: Vec<Session>,
     /// The earliest timer that is set for the key. Others are void.
@@ -97,9 +103,6 @@ struct Compaction {
     span: Span,
 }
 
-/// No timer.
-const NEVER: i64 = i64::MAX;
-
 /// A session keeps at most so many states before its last one.
 const EARLIER_MAX: usize = 16;
 
@@ -111,260 +114,23 @@ impl Sessions {
         late_wanted: bool,
         early_wanted: bool,
     ) -> Self {
+        let entries = SessionEntries {
+            gap_ms,
+            lateness_ms,
+            early_wanted,
+            entries: Vec::new(),
+            timers: Timers::new(gap_ms),
+            early: Vec::new(),
+        };
         Sessions {
             gap_ms,
             lateness_ms,
             late_wanted,
-            early_wanted,
-            keys: KeyTable::default(),
-            entries: Vec::new(),
-            timers: Timers::new(gap_ms),
-            early: Vec::new(),
-            batch_keys: BatchKeys::new(accumulators.layout().clone()),
+            keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
+            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
             groups: Groups::default(),
             journal: Journal::default(),
-            tracker: Tracker::default(),
-            cold: Cold::new(gap_ms),
         }
-    }
-
-    /// What is here takes, in bytes, without the states.
-    pub fn bytes(&self) -> usize {
-        let entry = size_of::<Entry>() + size_of::<Session>() + size_of::<(i64, u32)>() + 1;
-        self.keys.bytes() + self.keys.len() * entry
-    }
-
-    pub fn changed(&self) -> usize {
-        self.tracker.changed()
-    }
-
-    /// The storage has these keys, and they are not here.
-    pub fn set_cold(
-        &mut self,
-        accumulators: &Accumulators,
-        chunk: &Chunk,
-    ) -> Result<(), OperatorError> {
-        for (_, _, row) in chunk.rows() {
-            let entry = Entry::read(row, &mut Vec::new());
-            let entry = entry.map_err(|error| accumulators.broken(&error))?;
-            self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
-        }
-        Ok(())
-    }
-
-    /// Gives up keys, as many as this, that the storage has.
-    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
-        for id in self.tracker.victims(accumulators, keys) {
-            let entry = &mut self.entries[id as usize];
-            if entry.early {
-                self.tracker.spare(id);
-                continue;
-            }
-            self.cold.add(entry.next_ms(self.gap_ms, self.lateness_ms));
-            for session in std::mem::take(entry).sessions {
-                for slot in session.states() {
-                    accumulators.release(slot);
-                }
-            }
-            self.keys.remove(id);
-        }
-    }
-
-    /// Takes back the keys of a batch that were given up.
-    fn warm(
-        &mut self,
-        accumulators: &mut Accumulators,
-        arrived: &Arrived,
-    ) -> Result<(), OperatorError> {
-        if self.cold.is_empty() || arrived.rows() == 0 {
-            return Ok(());
-        }
-        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        let (keys, tracker) = (&self.keys, &self.tracker);
-        let chunk = accumulators.fetch_missing(keys, &self.batch_keys, arrived, tracker)?;
-        self.thaw(accumulators, &chunk)
-    }
-
-    /// Takes back the keys that are due.
-    fn warm_due(
-        &mut self,
-        accumulators: &mut Accumulators,
-        watermark_ms: i64,
-    ) -> Result<(), OperatorError> {
-        if !self.cold.is_due(watermark_ms) {
-            return Ok(());
-        }
-        let Some(shelf) = accumulators.shelf().cloned() else {
-            return Ok(());
-        };
-        let layout = accumulators.layout().clone();
-        // It is counted anew on the way.
-        self.cold.clear();
-        let loaded = shelf.load(|mut chunk| {
-            chunk.retain(|row, key| self.tracker.is_cold(&layout, &self.keys, row, key));
-            let mut due = Vec::with_capacity(chunk.len());
-            for (_, _, row) in chunk.rows() {
-                let entry = Entry::read(row, &mut Vec::new());
-                let entry = entry.map_err(|error| accumulators.broken(&error))?;
-                let next_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
-                if next_ms > watermark_ms {
-                    self.cold.add(next_ms);
-                }
-                due.push(next_ms <= watermark_ms);
-            }
-            let mut due = due.into_iter();
-            chunk.retain(|_, _| due.next() == Some(true));
-            self.thaw(accumulators, &chunk)?;
-            Ok::<_, LoadError>(true)
-        });
-        loaded.map_err(|error| accumulators.load_failed(error))
-    }
-
-    /// What has changed since the last checkpoint.
-    pub fn freeze(
-        &mut self,
-        accumulators: &Accumulators,
-        changes: &mut Changes,
-    ) -> Result<(), OperatorError> {
-        let entries = &self.entries;
-        self.tracker.freeze(
-            accumulators,
-            &self.keys,
-            0,
-            changes,
-            |id, wanted| {
-                let sessions = &entries[id as usize].sessions;
-                wanted.extend(sessions.iter().flat_map(Session::states));
-            },
-            |id, states, row| entries[id as usize].write(states, row),
-        )
-    }
-
-    /// Takes back what was frozen.
-    pub fn thaw(
-        &mut self,
-        accumulators: &mut Accumulators,
-        chunk: &Chunk,
-    ) -> Result<(), OperatorError> {
-        let mut states = Vec::new();
-        let mut entries = Vec::with_capacity(chunk.len());
-        for (_, _, row) in chunk.rows() {
-            let entry = Entry::read(row, &mut states);
-            entries.push(entry.map_err(|error| accumulators.broken(&error))?);
-        }
-        let mut slots = accumulators.decode(states.into_iter())?.into_iter();
-        for ((_, key, _), mut entry) in chunk.rows().zip(entries) {
-            let id = accumulators.number(&mut self.keys, key)?;
-            for session in &mut entry.sessions {
-                for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
-                    *slot = slots.next().unwrap_or(NO_SLOT);
-                }
-            }
-            entry.early &= self.early_wanted;
-            if entry.early {
-                self.early.push(id);
-            }
-            entry.due_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
-            self.timers.set(entry.due_ms, id);
-            if id as usize >= self.entries.len() {
-                self.entries.resize_with(id as usize + 1, Entry::default);
-            }
-            self.entries[id as usize] = entry;
-            self.tracker.set_stored(id);
-        }
-        Ok(())
-    }
-
-    pub fn rows(
-        &mut self,
-        accumulators: &mut Accumulators,
-        mut arrived: Arrived,
-        watermark_ms: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        self.warm(accumulators, &arrived)?;
-        // Which rows belong together depends on all of them. When some turn out
-        // to be lost, the rest is taken as if they had never come.
-        while arrived.rows() > 0 {
-            self.assign(accumulators, &arrived, watermark_ms)?;
-            let in_time = arrived.without(&self.journal.late);
-            if in_time.rows() > 0 {
-                let folded = accumulators.fold(&in_time, &self.groups, out)?;
-                if !folded.lost.is_empty() {
-                    let lost = self.journal.rows_of_in_time(&folded.lost);
-                    self.take_back(accumulators);
-                    arrived = arrived.without(&lost);
-                    continue;
-                }
-                accumulators.store(&self.groups, &folded.states)?;
-            }
-            return self.commit(accumulators, &arrived, watermark_ms, out);
-        }
-        Ok(())
-    }
-
-    /// Fires the sessions that are over by then.
-    pub fn advance(
-        &mut self,
-        accumulators: &mut Accumulators,
-        watermark_ms: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        self.warm_due(accumulators, watermark_ms)?;
-        let mut due = Vec::new();
-        self.timers.take(watermark_ms, &mut due);
-        let mut ids = Vec::with_capacity(due.len());
-        for (due_ms, id) in due {
-            let entry = &mut self.entries[id as usize];
-            if entry.due_ms == due_ms {
-                entry.due_ms = NEVER;
-                ids.push(id);
-            }
-        }
-        self.settle(accumulators, &ids, watermark_ms, out)
-    }
-
-    /// A time before which nothing fires.
-    pub fn next_end(&self) -> Option<i64> {
-        self.timers.next().into_iter().chain(self.cold.next()).min()
-    }
-
-    pub fn has_early(&self) -> bool {
-        !self.early.is_empty()
-    }
-
-    /// Puts out what open sessions have so far, those that have had rows since
-    /// the last time.
-    pub fn early(
-        &mut self,
-        accumulators: &mut Accumulators,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        let mut due = Due::default();
-        let mut merged = Vec::new();
-        for id in std::mem::take(&mut self.early) {
-            let entry = &mut self.entries[id as usize];
-            if !std::mem::replace(&mut entry.early, false) {
-                continue;
-            }
-            let open = entry.sessions.iter_mut().filter(|session| !session.fired);
-            for session in open.filter(|session| session.fresh) {
-                session.fresh = false;
-                let span = session.span(self.gap_ms);
-                let mut slot = session.slot;
-                if !session.earlier.is_empty() {
-                    slot = accumulators.allocate();
-                    due.merges.add(&session.states(), slot, id, span);
-                    merged.push(slot);
-                }
-                due.push(id, slot, span);
-            }
-        }
-        due.emit(accumulators, &self.keys, out)?;
-        for slot in merged {
-            accumulators.release(slot);
-        }
-        Ok(())
     }
 
     /// Puts each row into a session, and notes in the journal what that changes.
@@ -373,19 +139,14 @@ impl Sessions {
         accumulators: &mut Accumulators,
         arrived: &Arrived,
         watermark_ms: i64,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        self.groups.begin(accumulators.slots());
+        self.groups.begin(accumulators.states.slots());
         for run in 0..self.batch_keys.runs() {
-            let (id, is_new) = self.keys.upsert_run(&self.batch_keys, run);
+            let (id, is_new) = self.keyed.upsert_run(&self.batch_keys, run);
             if is_new {
                 self.journal.changes.push(Change::NewKey(id));
-                if id as usize == self.entries.len() {
-                    self.entries.push(Entry::default());
-                }
-            }
-            if accumulators.shelf().is_some() {
-                self.tracker.touch(id);
+                self.keyed.entries.reserve(id);
             }
             for row in self.batch_keys.rows(run) {
                 let time = arrived.times[row];
@@ -408,7 +169,14 @@ impl Sessions {
         watermark_ms: i64,
     ) -> Option<u32> {
         let gap_ms = self.gap_ms;
-        let entry = &mut self.entries[id as usize];
+        let SessionEntries {
+            early_wanted,
+            entries,
+            timers,
+            early,
+            ..
+        } = &mut self.keyed.entries;
+        let entry = &mut entries[id as usize];
         let sessions = &mut entry.sessions;
         let at = sessions.partition_point(|session| session.last_ms + gap_ms < time);
         let reached = sessions[at..]
@@ -427,10 +195,10 @@ impl Sessions {
                 }
                 if end < entry.due_ms {
                     entry.due_ms = end + 1;
-                    self.timers.set(end + 1, id);
+                    timers.set(end + 1, id);
                 }
                 self.journal.changes.push(Change::Begun(id, place));
-                let slot = accumulators.allocate();
+                let slot = accumulators.states.allocate();
                 sessions.insert(at, Session::new(time, slot));
                 (&mut sessions[at], self.groups.of_new(slot))
             }
@@ -452,7 +220,7 @@ impl Sessions {
                 self.journal.changes.push(Change::Joined(id, place, pair));
                 session.join(later);
                 if session.earlier.len() > EARLIER_MAX {
-                    let target = accumulators.allocate();
+                    let target = accumulators.states.allocate();
                     self.journal.compactions.push(Compaction {
                         id,
                         inputs: std::mem::replace(&mut session.earlier, vec![target]),
@@ -468,30 +236,32 @@ impl Sessions {
         if std::mem::replace(&mut session.fired, false) {
             self.journal.due.push(id);
         }
-        if self.early_wanted && !std::mem::replace(&mut entry.early, true) {
-            self.early.push(id);
+        if *early_wanted && !std::mem::replace(&mut entry.early, true) {
+            early.push(id);
         }
         Some(group)
     }
 
     /// Undoes what [`Sessions::assign`] has done. Timers stay: they are void, or
     /// find nothing due.
-    fn take_back(&mut self, accumulators: &mut Accumulators) {
+    fn take_back(&mut self, accumulators: &mut Accumulators) -> Result<(), WindowError> {
         for change in self.journal.changes.drain(..).rev() {
             match change {
                 Change::NewKey(id) => {
-                    self.keys.remove(id);
-                    self.entries[id as usize] = Entry::default();
+                    self.keyed.remove(&[id])?;
+                    self.keyed.entries.entries[id as usize] = SessionEntry::default();
                 }
                 Change::Begun(id, at) => {
-                    let begun = self.entries[id as usize].sessions.remove(at as usize);
-                    accumulators.release(begun.slot);
+                    let begun = self.keyed.entries.entries[id as usize]
+                        .sessions
+                        .remove(at as usize);
+                    accumulators.states.release(begun.slot);
                 }
                 Change::Extended(id, at, before) => {
-                    self.entries[id as usize].sessions[at as usize] = before;
+                    self.keyed.entries.entries[id as usize].sessions[at as usize] = before;
                 }
                 Change::Joined(id, at, before) => {
-                    let sessions = &mut self.entries[id as usize].sessions;
+                    let sessions = &mut self.keyed.entries.entries[id as usize].sessions;
                     let (earlier, later) = *before;
                     sessions[at as usize] = earlier;
                     sessions.insert(at as usize + 1, later);
@@ -499,10 +269,11 @@ impl Sessions {
             }
         }
         for compaction in self.journal.compactions.drain(..) {
-            accumulators.release(compaction.target);
+            accumulators.states.release(compaction.target);
         }
         self.journal.due.clear();
         self.journal.late.clear();
+        Ok(())
     }
 
     /// Does what had to wait for the states.
@@ -512,7 +283,7 @@ impl Sessions {
         arrived: &Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let late = std::mem::take(&mut self.journal.late);
         if !late.is_empty() {
             out.counts.late += late.len() as u64;
@@ -521,9 +292,9 @@ impl Sessions {
             }
             for change in &self.journal.changes {
                 if let Change::NewKey(id) = *change
-                    && self.entries[id as usize].sessions.is_empty()
+                    && self.keyed.entries.entries[id as usize].sessions.is_empty()
                 {
-                    self.keys.remove(id);
+                    self.keyed.remove(&[id])?;
                 }
             }
         }
@@ -538,9 +309,9 @@ impl Sessions {
                 span,
             } = compaction;
             merges.add(&inputs, target, id, span);
-            accumulators.merge(&merges, &self.keys, out)?;
+            accumulators.merge(&merges, self.keyed.keys(), out)?;
             for slot in inputs {
-                accumulators.release(slot);
+                accumulators.states.release(slot);
             }
         }
         let mut due = std::mem::take(&mut self.journal.due);
@@ -557,15 +328,13 @@ impl Sessions {
         ids: &[u32],
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let mut due = Due::default();
         let mut over = Vec::new();
         let mut gone = Vec::new();
         for &id in ids {
-            if accumulators.shelf().is_some() {
-                self.tracker.touch(id);
-            }
-            let entry = &mut self.entries[id as usize];
+            self.keyed.touch(id);
+            let entry = &mut self.keyed.entries.entries[id as usize];
             entry.sessions.retain_mut(|session| {
                 let span = session.span(self.gap_ms);
                 if watermark_ms > span.end && !session.fired {
@@ -588,21 +357,207 @@ impl Sessions {
                 gone.push(id);
             } else if next_ms < entry.due_ms {
                 entry.due_ms = next_ms;
-                self.timers.set(next_ms, id);
+                self.keyed.entries.timers.set(next_ms, id);
             }
         }
-        due.emit(accumulators, &self.keys, out)?;
+        due.emit(accumulators, self.keyed.keys(), out)?;
         for slot in over {
-            accumulators.release(slot);
+            accumulators.states.release(slot);
         }
-        self.tracker.remove(accumulators, &self.keys, &gone)?;
+        self.keyed.remove(&gone)?;
         for id in gone {
-            self.keys.remove(id);
-            let entry = &mut self.entries[id as usize];
+            let entry = &mut self.keyed.entries.entries[id as usize];
             entry.due_ms = NEVER;
             entry.early = false;
         }
         Ok(())
+    }
+}
+
+impl WindowKind for Sessions {
+    fn keyed(&self) -> &dyn KeyedPart {
+        &self.keyed
+    }
+
+    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+        &mut self.keyed
+    }
+
+    fn rows(
+        &mut self,
+        accumulators: &mut Accumulators,
+        mut arrived: Arrived,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        if self.keyed.has_evicted() {
+            accumulators.read_keys(&mut self.batch_keys, &arrived, |_| false)?;
+            let columns = accumulators.key_columns(&arrived);
+            self.keyed
+                .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
+                    true
+                })?;
+        }
+        // Which rows belong together depends on all of them. When some turn out
+        // to be lost, the rest is taken as if they had never come.
+        while arrived.rows() > 0 {
+            self.assign(accumulators, &arrived, watermark_ms)?;
+            let in_time = arrived.without(&self.journal.late);
+            if in_time.rows() > 0 {
+                let folded = accumulators.fold(&in_time, &self.groups, out)?;
+                if !folded.lost.is_empty() {
+                    let lost = self.journal.rows_of_in_time(&folded.lost);
+                    self.take_back(accumulators)?;
+                    arrived = arrived.without(&lost);
+                    continue;
+                }
+                accumulators.store(&self.groups, &folded.states)?;
+            }
+            return self.commit(accumulators, &arrived, watermark_ms, out);
+        }
+        Ok(())
+    }
+
+    /// Fires the sessions that are over by then.
+    fn advance(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        if let Some(mut sweep) = self.keyed.sweep(watermark_ms) {
+            while let Some(due) = self.keyed.next_due(&mut sweep, watermark_ms)? {
+                self.keyed.insert(&mut accumulators.states, &due)?;
+            }
+        }
+        let ids = self.keyed.entries.take_due(watermark_ms);
+        self.settle(accumulators, &ids, watermark_ms, out)
+    }
+
+    /// A time before which nothing fires.
+    fn next_end(&self) -> Option<i64> {
+        let in_memory = self.keyed.entries.timers.next().into_iter();
+        in_memory.chain(self.keyed.first_due_ms()).min()
+    }
+
+    fn has_early(&self) -> bool {
+        !self.keyed.entries.early.is_empty()
+    }
+
+    fn early(
+        &mut self,
+        accumulators: &mut Accumulators,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        let mut due = Due::default();
+        let mut merged = Vec::new();
+        let (entries, keys) = self.keyed.parts();
+        for id in std::mem::take(&mut entries.early) {
+            let entry = &mut entries.entries[id as usize];
+            if !std::mem::replace(&mut entry.early, false) {
+                continue;
+            }
+            let open = entry.sessions.iter_mut().filter(|session| !session.fired);
+            for session in open.filter(|session| session.fresh) {
+                session.fresh = false;
+                let span = session.span(self.gap_ms);
+                let mut slot = session.slot;
+                if !session.earlier.is_empty() {
+                    slot = accumulators.states.allocate();
+                    due.merges.add(&session.states(), slot, id, span);
+                    merged.push(slot);
+                }
+                due.push(id, slot, span);
+            }
+        }
+        due.emit(accumulators, keys, out)?;
+        for slot in merged {
+            accumulators.states.release(slot);
+        }
+        Ok(())
+    }
+}
+
+impl SessionEntries {
+    fn reserve(&mut self, id: u32) {
+        if id as usize >= self.entries.len() {
+            self.entries
+                .resize_with(id as usize + 1, SessionEntry::default);
+        }
+    }
+
+    /// The keys whose timers are due by then.
+    fn take_due(&mut self, now_ms: i64) -> Vec<u32> {
+        let mut due = Vec::new();
+        self.timers.take(now_ms, &mut due);
+        let mut ids = Vec::with_capacity(due.len());
+        for (due_ms, id) in due {
+            let entry = &mut self.entries[id as usize];
+            if entry.due_ms == due_ms {
+                entry.due_ms = NEVER;
+                ids.push(id);
+            }
+        }
+        ids
+    }
+}
+
+impl Entries for SessionEntries {
+    type Entry = SessionEntry;
+
+    const BYTES: usize =
+        size_of::<SessionEntry>() + size_of::<Session>() + size_of::<(i64, u32)>() + 1;
+
+    const NEEDS_DUE: bool = true;
+
+    fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
+        SessionEntry::read(row, states)
+    }
+
+    fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
+        self.entries[id as usize].write(states, row);
+    }
+
+    fn slots(&self, id: u32, slots: &mut Vec<u32>) {
+        for session in &self.entries[id as usize].sessions {
+            slots.extend(session.states());
+        }
+    }
+
+    fn insert(&mut self, id: u32, mut entry: SessionEntry, slots: &mut dyn Iterator<Item = u32>) {
+        for session in &mut entry.sessions {
+            for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
+                *slot = slots.next().unwrap_or(NO_SLOT);
+            }
+        }
+        entry.early &= self.early_wanted;
+        if entry.early {
+            self.early.push(id);
+        }
+        entry.due_ms = self.due_ms(&entry);
+        self.timers.set(entry.due_ms, id);
+        self.reserve(id);
+        self.entries[id as usize] = entry;
+    }
+
+    fn evict(&mut self, id: u32, states: &mut StateTable) {
+        for session in std::mem::take(&mut self.entries[id as usize]).sessions {
+            for slot in session.states() {
+                states.release(slot);
+            }
+        }
+    }
+
+    fn is_pinned(&self, id: u32) -> bool {
+        self.entries[id as usize].early
+    }
+
+    fn due_ms(&self, entry: &SessionEntry) -> i64 {
+        entry.next_ms(self.gap_ms, self.lateness_ms)
+    }
+
+    fn due_of(&self, id: u32) -> i64 {
+        self.due_ms(&self.entries[id as usize])
     }
 }
 
@@ -627,7 +582,7 @@ impl Due {
         accumulators: &mut Accumulators,
         keys: &KeyTable,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         accumulators.merge(&self.merges, keys, out)?;
         let results = Results {
             slots: &self.slots,
@@ -639,9 +594,9 @@ impl Due {
     }
 }
 
-impl Default for Entry {
+impl Default for SessionEntry {
     fn default() -> Self {
-        Entry {
+        SessionEntry {
             sessions: Vec::new(),
             due_ms: NEVER,
             early: false,
@@ -649,7 +604,7 @@ impl Default for Entry {
     }
 }
 
-impl Entry {
+impl SessionEntry {
     /// When to look at the key again.
     fn next_ms(&self, gap_ms: i64, lateness_ms: i64) -> i64 {
         let next = self.sessions.iter().map(|session| {
@@ -679,10 +634,10 @@ impl Entry {
     /// Reads the row of a key. Its states are put behind `states`, and have no
     /// slots yet.
     fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
-        let mut row = Reader(row);
-        let mut entry = Entry {
+        let mut row = EntryReader(row);
+        let mut entry = SessionEntry {
             early: row.flags()? & EARLY != 0,
-            ..Entry::default()
+            ..SessionEntry::default()
         };
         while !row.is_at_end() {
             let (first_ms, last_ms) = (row.i64()?, row.i64()?);

@@ -10,48 +10,50 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::LoadError;
-use super::accumulators::{Accumulators, Arrived, Ids, Merges, Results, Spans};
+use super::accumulators::{Accumulators, Arrived, Merges};
 use super::cut::Cut;
-use super::groups::{Groups, NO_SLOT};
+use super::error::WindowError;
+use super::kind::WindowKind;
 use super::leaves::{Leaf, Leaves};
-use super::rows::{EARLY, Reader, write_i64, write_state};
+use super::results::{Ids, Results, Spans};
+use super::tables::EARLY;
 use super::time::{Span, extent};
-use super::tracker::Tracker;
 use super::tree::Tree;
-use crate::checkpoint::changes::Changes;
-use crate::operator::{OperatorError, Outbox};
+use crate::operator::Outbox;
+use crate::state::calendar::NEVER;
+use crate::state::entry_row::{EntryReader, write_i64, write_state};
+use crate::state::groups::{Groups, NO_SLOT};
 use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
-use crate::state::shelf::Chunk;
+use crate::state::stored::StoredRows;
+use crate::state::table::StateTable;
 
 pub(super) struct Sliding {
     cut: Cut,
     late_wanted: bool,
     early_wanted: bool,
-    keys: KeyTable,
+    /// A key is due as long as a window may cover its last pane.
+    keyed: KeyedStates<Held>,
+    spare: Vec<Vec<u32>>,
+    batch_keys: BatchKeys,
+    groups: Groups,
+}
+
+/// The panes of each key, and what the last window held.
+#[derive(Debug, Default)]
+struct Held {
+    early_wanted: bool,
     /// The keys of each pane.
     panes: BTreeMap<i64, Vec<u32>>,
-    spare: Vec<Vec<u32>>,
-    held: Held,
     /// Windows up to this one have fired.
     closed: i64,
     /// Keys whose panes in the last window have changed since it fired.
     changed: Vec<u32>,
     /// Panes and keys with rows that early results have not shown.
     early: Vec<(i64, u32)>,
-    batch_keys: BatchKeys,
-    groups: Groups,
-    tracker: Tracker,
-    /// The last pane of keys that the storage has and that are not here.
-    cold_until: Option<i64>,
-}
-
-/// What the last window held.
-#[derive(Debug, Default)]
-struct Held {
     /// By key.
-    entries: Vec<Entry>,
+    entries: Vec<SlidingEntry>,
     /// The keys that the window had, and where the state of each is.
     ids: Vec<u32>,
     slots: Vec<u32>,
@@ -66,7 +68,7 @@ struct Held {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SlidingEntry {
     /// The slide that last saw to the key.
     slide: u32,
     /// Where the key is among the window's, or [`NOWHERE`].
@@ -81,6 +83,9 @@ struct Entry {
 
 const NOWHERE: u32 = u32::MAX;
 
+/// A calendar of panes: with it each pane is told apart.
+const PANES: i64 = 1;
+
 /// A key with fewer panes in the window is merged from them directly.
 const TREE_LEAVES_MIN: usize = 8;
 
@@ -91,107 +96,45 @@ impl Sliding {
         late_wanted: bool,
         early_wanted: bool,
     ) -> Self {
+        let held = Held {
+            early_wanted,
+            closed: i64::MIN,
+            ..Held::default()
+        };
         Sliding {
             cut,
             late_wanted,
             early_wanted,
-            keys: KeyTable::default(),
-            panes: BTreeMap::new(),
+            keyed: KeyedStates::new(accumulators.table.clone(), 0, PANES, held),
             spare: Vec::new(),
-            held: Held::default(),
-            closed: i64::MIN,
-            changed: Vec::new(),
-            early: Vec::new(),
-            batch_keys: BatchKeys::new(accumulators.layout().clone()),
+            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
             groups: Groups::default(),
-            tracker: Tracker::default(),
-            cold_until: None,
         }
     }
 
-    /// What is here takes, in bytes, without the states.
-    pub fn bytes(&self) -> usize {
-        let key = size_of::<Entry>() + 4 * size_of::<u32>() + 1;
-        self.keys.bytes() + self.keys.len() * key
-    }
-
-    pub fn changed(&self) -> usize {
-        self.tracker.changed()
-    }
-
-    /// The storage has these keys, and they are not here.
-    pub fn set_cold(
-        &mut self,
-        accumulators: &Accumulators,
-        chunk: &Chunk,
-    ) -> Result<(), OperatorError> {
-        for (_, _, row) in chunk.rows() {
-            let read = read_leaves(row, &mut Vec::new());
-            let (_, leaves) = read.map_err(|error| accumulators.broken(&error))?;
-            self.cold_until = self.cold_until.max(leaves.last().map(|leaf| leaf.pane));
-        }
-        Ok(())
-    }
-
-    /// Gives up keys, as many as this, that the storage has.
-    pub fn evict(&mut self, accumulators: &mut Accumulators, keys: usize) {
-        let victims = self.tracker.victims(accumulators, keys);
-        self.give_up(accumulators, victims);
-    }
-
-    fn give_up(&mut self, accumulators: &mut Accumulators, victims: Vec<u32>) {
-        for id in victims {
-            let leaves = self.held.entry(id).leaves.as_slice();
-            if leaves.iter().any(|leaf| leaf.early) {
-                self.tracker.spare(id);
-                continue;
-            }
-            self.cold_until = self.cold_until.max(leaves.last().map(|leaf| leaf.pane));
-            self.held.evict(accumulators, id);
-            self.keys.remove(id);
-        }
-    }
-
-    /// Takes back the keys of a batch that were given up.
-    fn warm(
-        &mut self,
-        accumulators: &mut Accumulators,
-        arrived: &Arrived,
-    ) -> Result<(), OperatorError> {
-        if self.cold_until.is_none() {
-            return Ok(());
-        }
-        let (keys, tracker) = (&self.keys, &self.tracker);
-        let chunk = accumulators.fetch_missing(keys, &self.batch_keys, arrived, tracker)?;
-        self.thaw(accumulators, &chunk)
-    }
-
-    /// Puts out what a window holds of keys that are not here, some at a time.
-    fn slide_cold(
+    /// Puts out what a window holds of keys that only the storage has, some at a
+    /// time.
+    fn slide_evicted(
         &mut self,
         accumulators: &mut Accumulators,
         window: i64,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        let Some(shelf) = accumulators.shelf().cloned() else {
+    ) -> Result<(), WindowError> {
+        let Some(mut sweep) = self.keyed.sweep(NEVER) else {
             return Ok(());
         };
-        let layout = accumulators.layout().clone();
         let span = self.cut.window_span(window);
-        // It is found anew on the way.
-        self.cold_until = None;
-        let loaded = shelf.load(|mut chunk| {
-            chunk.retain(|row, key| self.tracker.is_cold(&layout, &self.keys, row, key));
-            self.drop_past(accumulators, &mut chunk, watermark_ms)?;
-            let first = self.changed.len();
-            self.thaw(accumulators, &chunk)?;
-            let ids = self.changed.split_off(first);
-            self.held.begin();
+        while let Some(mut rows) = self.keyed.next(&mut sweep)? {
+            self.drop_past(&mut rows, watermark_ms)?;
+            let first = self.held().changed.len();
+            self.keyed.insert(&mut accumulators.states, &rows)?;
+            let (held, keys) = self.keyed.parts();
+            let ids = held.changed.split_off(first);
+            held.begin();
             for &id in &ids {
-                self.held.renew(accumulators, self.cut, window, id);
+                held.renew(&mut accumulators.states, self.cut, window, id);
             }
-            let Sliding { held, keys, .. } = self;
             held.grow_trees(accumulators, span, keys, out)?;
             accumulators.merge(&held.merges, keys, out)?;
             let (due, slots): (Vec<u32>, Vec<u32>) =
@@ -203,112 +146,291 @@ impl Sliding {
                 spans: Spans::Same(span),
             };
             accumulators.emit(results, out)?;
-            self.held.replanted.retain(|id| !ids.contains(id));
-            self.tracker.let_go(&ids);
-            self.give_up(accumulators, ids);
-            Ok::<_, LoadError>(true)
-        });
-        loaded.map_err(|error| accumulators.load_failed(error))
+            held.replanted.retain(|id| !ids.contains(id));
+            self.keyed.evict_keys(&mut accumulators.states, &ids);
+        }
+        Ok(())
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.keyed.entries
     }
 
     /// Leaves out the keys that are in no window from this one on and that nothing
     /// can correct any more, and has their rows deleted.
-    fn drop_past(
-        &mut self,
-        accumulators: &Accumulators,
-        chunk: &mut Chunk,
-        watermark_ms: i64,
-    ) -> Result<(), OperatorError> {
-        let mut past = Vec::with_capacity(chunk.len());
-        for (_, _, row) in chunk.rows() {
-            let read = read_leaves(row, &mut Vec::new());
-            let (_, leaves) = read.map_err(|error| accumulators.broken(&error))?;
+    fn drop_past(&mut self, rows: &mut StoredRows, watermark_ms: i64) -> Result<(), WindowError> {
+        let (cut, closed) = (self.cut, self.held().closed);
+        let mut past = Vec::with_capacity(rows.len());
+        for (_, _, row) in rows.rows() {
+            let (_, leaves) = read_leaves(row, &mut Vec::new())?;
             let is_past = |leaf: &Leaf| {
-                self.cut
-                    .is_late(self.cut.last_window(leaf.pane), watermark_ms)
-                    && self.cut.last_window(leaf.pane) < self.closed
+                let last = cut.last_window(leaf.pane);
+                cut.is_late(last, watermark_ms) && last < closed
             };
             past.push(leaves.iter().all(is_past));
         }
         let mut past = past.into_iter();
-        let tracker = &mut self.tracker;
-        chunk.retain(|row, _| {
+        let keyed = &mut self.keyed;
+        rows.retain(|row| {
             let is_past = past.next() == Some(true);
             if is_past {
-                tracker.delete_row(row.to_vec());
+                keyed.delete_row(row);
             }
             !is_past
         });
         Ok(())
     }
 
-    /// What has changed since the last checkpoint.
-    pub fn freeze(
-        &mut self,
-        accumulators: &Accumulators,
-        changes: &mut Changes,
-    ) -> Result<(), OperatorError> {
-        let entries = &self.held.entries;
-        self.tracker.freeze(
-            accumulators,
-            &self.keys,
-            0,
-            changes,
-            |id, wanted| {
-                let leaves = entries[id as usize].leaves.as_slice();
-                wanted.extend(leaves.iter().map(|leaf| leaf.slot));
-            },
-            |id, states, row| entries[id as usize].write(states, row),
-        )
+    /// The next window to have a key. Windows follow one another while they
+    /// have keys; then time jumps to the next pane that has any.
+    fn next_window(&self) -> Option<i64> {
+        let held = &self.keyed.entries;
+        let next = held.closed.saturating_add(1);
+        let is_in_next = |pane: i64| pane >= self.cut.first_pane(next);
+        let has_evicted =
+            held.closed > i64::MIN && self.keyed.last_due_ms().is_some_and(is_in_next);
+        if !held.ids.is_empty() || !held.changed.is_empty() || has_evicted {
+            return Some(next);
+        }
+        let (&pane, _) = held.panes.range(held.closed..).next()?;
+        Some(self.cut.first_window(pane))
     }
 
-    /// Takes back what was frozen. Time is set before.
-    pub fn thaw(
+    /// Notes new leaves with their panes.
+    fn enter(&mut self, founded: &[(i64, u32)]) {
+        for of_pane in founded.chunk_by(|a, b| a.0 == b.0) {
+            let spare = &mut self.spare;
+            let ids = self
+                .keyed
+                .entries
+                .panes
+                .entry(of_pane[0].0)
+                .or_insert_with(|| spare.pop().unwrap_or_default());
+            ids.extend(of_pane.iter().map(|&(_, id)| id));
+        }
+    }
+
+    /// The same, but for leaves that have no row after all: those of these groups.
+    fn enter_but(
         &mut self,
         accumulators: &mut Accumulators,
-        chunk: &Chunk,
-    ) -> Result<(), OperatorError> {
-        let mut states = Vec::new();
-        let mut kept = Vec::with_capacity(chunk.len());
-        for (_, _, row) in chunk.rows() {
-            let read = read_leaves(row, &mut states);
-            kept.push(read.map_err(|error| accumulators.broken(&error))?);
-        }
-        let mut slots = accumulators.decode(states.into_iter())?.into_iter();
-        for ((_, key, _), (first, leaves)) in chunk.rows().zip(kept) {
-            let id = accumulators.number(&mut self.keys, key)?;
-            let entry = self.held.entry(id);
-            entry.tree = first.map(|first| Box::new(Tree::numbered(first)));
-            for mut leaf in leaves {
-                leaf.slot = slots.next().unwrap_or(NO_SLOT);
-                leaf.early &= self.early_wanted;
-                entry.leaves.insert(entry.leaves.as_slice().len(), leaf);
-                if leaf.early {
-                    self.early.push((leaf.pane, id));
-                }
-                self.panes.entry(leaf.pane).or_default().push(id);
+        mut founded: Vec<(i64, u32)>,
+        empty: &[u32],
+    ) -> Result<(), WindowError> {
+        for &group in empty.iter().rev() {
+            let (pane, id) = founded.remove(group as usize - self.groups.existing);
+            let leaves = &mut self.held().entry(id).leaves;
+            if let Ok(at) = leaves.find(pane) {
+                leaves.remove(at);
             }
-            if self.closed > i64::MIN {
-                // The next window starts from nothing, so all of them are news.
-                self.changed.push(id);
+            if leaves.as_slice().is_empty() {
+                self.keyed.remove(&[id])?;
             }
-            self.tracker.set_stored(id);
+            accumulators
+                .states
+                .release(self.groups.slots[group as usize]);
         }
+        self.enter(&founded);
         Ok(())
     }
 
-    /// Time had come to this when the state was frozen.
-    pub fn set_time(&mut self, time_ms: i64) {
-        self.closed = self.cut.last_closed(time_ms);
+    /// A key's row says where its tree begins.
+    fn note_replanted(&mut self) {
+        for id in std::mem::take(&mut self.held().replanted) {
+            if self.keyed.keys().has(id) {
+                self.keyed.touch(id);
+            }
+        }
     }
 
-    pub fn rows(
+    fn note_early(&mut self, touched: &[(i64, u32)]) {
+        for &(pane, id) in touched {
+            let held = self.held();
+            if let Some(leaf) = held.leaf(pane, id)
+                && !std::mem::replace(&mut leaf.early, true)
+            {
+                held.early.push((pane, id));
+            }
+        }
+    }
+
+    /// Sees to keys with rows in panes of windows that have fired: they have
+    /// changed what the next window starts from, and may correct results.
+    fn look_back(
+        &mut self,
+        accumulators: &mut Accumulators,
+        touched: &[(i64, u32)],
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        let mut wanted = Vec::new();
+        let cut = self.cut;
+        let held = self.held();
+        for &(pane, id) in touched {
+            let (first, last) = (cut.first_window(pane), cut.last_window(pane));
+            if first > held.closed {
+                continue;
+            }
+            if last > held.closed {
+                held.entry(id).fell(&mut accumulators.states);
+                held.changed.push(id);
+            }
+            let fired = first..=last.min(held.closed);
+            let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
+            wanted.extend(corrected.map(|window| (window, id)));
+        }
+        self.emit_windows(accumulators, wanted, out)
+    }
+
+    /// Fires the next window.
+    fn slide(
+        &mut self,
+        accumulators: &mut Accumulators,
+        window: i64,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        self.held().begin();
+        let leaving = self.cut.first_pane(window) - 1;
+        if self
+            .cut
+            .is_late(self.cut.last_window(leaving), watermark_ms)
+        {
+            self.forget(accumulators, leaving, Some(window))?;
+        }
+        let cut = self.cut;
+        let (held, keys) = self.keyed.parts();
+        // Taken out, since each of them changes what is held.
+        let panes = std::mem::take(&mut held.panes);
+        let changed = std::mem::take(&mut held.changed);
+        let leaving = panes.get(&leaving).into_iter();
+        let entering = panes.range(held.closed..window);
+        let entering = entering.map(|(_, ids)| ids).chain([&changed]);
+        for &id in leaving.chain(entering).flatten() {
+            held.renew(&mut accumulators.states, cut, window, id);
+        }
+        held.panes = panes;
+        let span = cut.window_span(window);
+        held.grow_trees(accumulators, span, keys, out)?;
+        accumulators.merge(&held.merges, keys, out)?;
+        let results = Results {
+            slots: &held.slots,
+            keys,
+            ids: Ids::Each(&held.ids),
+            spans: Spans::Same(span),
+        };
+        accumulators.emit(results, out)?;
+        held.closed = window;
+        self.slide_evicted(accumulators, window, watermark_ms, out)
+    }
+
+    /// Forgets the first of the panes, and brings its keys up to date with a window.
+    fn forget(
+        &mut self,
+        accumulators: &mut Accumulators,
+        pane: i64,
+        window: Option<i64>,
+    ) -> Result<(), WindowError> {
+        let cut = self.cut;
+        let held = self.held();
+        let Some(mut ids) = held.panes.remove(&pane) else {
+            return Ok(());
+        };
+        let mut gone = Vec::new();
+        for id in ids.drain(..) {
+            let entry = held.entry(id);
+            // Not there: the key was evicted since.
+            let Ok(at) = entry.leaves.find(pane) else {
+                continue;
+            };
+            accumulators
+                .states
+                .release(entry.leaves.as_slice()[at].slot);
+            entry.leaves.remove(at);
+            if let Some(tree) = &mut entry.tree {
+                tree.forget_leaf();
+            }
+            let is_last = entry.leaves.as_slice().is_empty();
+            if let Some(window) = window {
+                held.renew(&mut accumulators.states, cut, window, id);
+            }
+            if is_last {
+                held.entry(id).leaves = Leaves::default();
+                gone.push(id);
+            }
+        }
+        self.keyed.remove(&gone)?;
+        self.spare.push(ids);
+        Ok(())
+    }
+
+    /// Puts out what these windows hold of these keys, merged from the panes
+    /// directly.
+    fn emit_windows(
+        &mut self,
+        accumulators: &mut Accumulators,
+        mut wanted: Vec<(i64, u32)>,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut merges = Merges::default();
+        for of_window in wanted.chunk_by(|a, b| a.0 == b.0) {
+            let window = of_window[0].0;
+            let span = self.cut.window_span(window);
+            let ids: Vec<u32> = of_window.iter().map(|&(_, id)| id).collect();
+            let mut slots = Vec::with_capacity(ids.len());
+            let mut merged = Vec::new();
+            merges.clear();
+            for &id in &ids {
+                let entry = self.keyed.entries.entry(id);
+                let leaves = &entry.leaves.as_slice()[entry.leaves_of(self.cut, window)];
+                slots.push(if let [only] = leaves {
+                    only.slot
+                } else {
+                    let slot = accumulators.states.allocate();
+                    let inputs: Vec<u32> = leaves.iter().map(|leaf| leaf.slot).collect();
+                    merges.add(&inputs, slot, id, span);
+                    merged.push(slot);
+                    slot
+                });
+            }
+            accumulators.merge(&merges, self.keyed.keys(), out)?;
+            let results = Results {
+                slots: &slots,
+                keys: self.keyed.keys(),
+                ids: Ids::Each(&ids),
+                spans: Spans::Same(span),
+            };
+            accumulators.emit(results, out)?;
+            for slot in merged {
+                accumulators.states.release(slot);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WindowKind for Sliding {
+    fn keyed(&self) -> &dyn KeyedPart {
+        &self.keyed
+    }
+
+    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+        &mut self.keyed
+    }
+
+    fn set_time(&mut self, time_ms: i64) {
+        self.held().closed = self.cut.last_closed(time_ms);
+    }
+
+    fn rows(
         &mut self,
         accumulators: &mut Accumulators,
         arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let arrived = self
             .cut
             .in_time(arrived, watermark_ms, self.late_wanted, out);
@@ -317,14 +439,20 @@ impl Sliding {
         }
         let (first, last) = extent(&arrived.times);
         let one_pane = self.cut.pane(first) == self.cut.pane(last);
-        let behind = self.cut.first_window(self.cut.pane(first)) <= self.closed;
+        let behind = self.cut.first_window(self.cut.pane(first)) <= self.held().closed;
         let split = self.cut.pane_changes(&arrived.times, one_pane);
         accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
-        self.warm(accumulators, &arrived)?;
+        if self.keyed.has_evicted() {
+            let columns = accumulators.key_columns(&arrived);
+            self.keyed
+                .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
+                    true
+                })?;
+        }
 
         let mut founded: Vec<(i64, u32)> = Vec::new();
         let mut touched: Vec<(i64, u32)> = Vec::new();
-        self.groups.begin(accumulators.slots());
+        self.groups.begin(accumulators.states.slots());
         let mut pane = self.cut.pane(first);
         let mut span = self.cut.pane_span(pane);
         for run in 0..self.batch_keys.runs() {
@@ -334,19 +462,17 @@ impl Sliding {
                 pane = self.cut.pane(time);
                 span = self.cut.pane_span(pane);
             }
-            let (id, _) = self.keys.upsert_run(&self.batch_keys, run);
-            if accumulators.shelf().is_some() {
-                self.tracker.touch(id);
-            }
-            let entry = self.held.entry(id);
+            let (id, _) = self.keyed.upsert_run(&self.batch_keys, run);
+            let closed = self.keyed.entries.closed;
+            let entry = self.keyed.entries.entry(id);
             let group = match entry.leaves.find(pane) {
                 Ok(at) => self.groups.of(entry.leaves.as_slice()[at].slot),
                 Err(at) => {
-                    if pane < self.closed {
+                    if pane < closed {
                         // Leaves that nodes stand over get other numbers.
-                        entry.fell(accumulators);
+                        entry.fell(&mut accumulators.states);
                     }
-                    let slot = accumulators.allocate();
+                    let slot = accumulators.states.allocate();
                     let early = false;
                     entry.leaves.insert(at, Leaf { pane, slot, early });
                     founded.push((pane, id));
@@ -367,7 +493,7 @@ impl Sliding {
         } else {
             let empty = self.groups.left_empty(&folded.lost);
             self.enter_but(accumulators, founded, &empty)?;
-            touched.retain(|&(pane, id)| self.held.entry(id).leaves.find(pane).is_ok());
+            touched.retain(|&(pane, id)| self.keyed.entries.entry(id).leaves.find(pane).is_ok());
         }
         if self.early_wanted {
             self.note_early(&touched);
@@ -380,291 +506,70 @@ impl Sliding {
 
     /// Fires the windows that end by then, and forgets panes that nothing can
     /// correct any more.
-    pub fn advance(
+    fn advance(
         &mut self,
         accumulators: &mut Accumulators,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let last = self.cut.last_closed(watermark_ms);
         while let Some(window) = self.next_window()
             && window <= last
         {
             self.slide(accumulators, window, watermark_ms, out)?;
         }
-        self.closed = self.closed.max(last);
+        let held = self.held();
+        held.closed = held.closed.max(last);
         // What the last window held is taken out by the next one.
-        let held = match self.held.ids.is_empty() {
+        let kept = match held.ids.is_empty() {
             true => i64::MAX,
-            false => self.cut.first_pane(self.closed),
+            false => self.cut.first_pane(self.keyed.entries.closed),
         };
-        while let Some((&pane, _)) = self.panes.first_key_value()
-            && pane < held
+        while let Some((&pane, _)) = self.keyed.entries.panes.first_key_value()
+            && pane < kept
             && self.cut.is_late(self.cut.last_window(pane), watermark_ms)
         {
             self.forget(accumulators, pane, None)?;
         }
-        self.note_replanted(accumulators);
+        self.note_replanted();
         Ok(())
     }
 
-    /// When the next window ends.
-    pub fn next_end(&self) -> Option<i64> {
+    fn next_end(&self) -> Option<i64> {
         Some(self.cut.window_span(self.next_window()?).end)
     }
 
-    pub fn has_early(&self) -> bool {
-        !self.early.is_empty()
+    fn has_early(&self) -> bool {
+        !self.keyed.entries.early.is_empty()
     }
 
-    /// Puts out what the open windows have so far, for keys that have had rows
-    /// since the last time.
-    pub fn early(
+    fn early(
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let mut wanted = Vec::new();
-        for (pane, id) in std::mem::take(&mut self.early) {
+        let cut = self.cut;
+        let held = self.held();
+        for (pane, id) in std::mem::take(&mut held.early) {
             // The pane may have been forgotten and the number given to another key.
-            if let Some(leaf) = self.held.leaf(pane, id)
+            if let Some(leaf) = held.leaf(pane, id)
                 && std::mem::replace(&mut leaf.early, false)
             {
-                let open = self
-                    .cut
-                    .first_window(pane)
-                    .max(self.closed.saturating_add(1));
-                let windows = open..=self.cut.last_window(pane);
+                let open = cut.first_window(pane).max(held.closed.saturating_add(1));
+                let windows = open..=cut.last_window(pane);
                 wanted.extend(windows.map(|window| (window, id)));
             }
         }
         self.emit_windows(accumulators, wanted, out)
     }
-
-    /// The next window to have a key. Windows follow one another while they
-    /// have keys; then time jumps to the next pane that has any.
-    fn next_window(&self) -> Option<i64> {
-        let is_in_next = |pane: i64| pane >= self.cut.first_pane(self.closed.saturating_add(1));
-        let has_cold = self.closed > i64::MIN && self.cold_until.is_some_and(is_in_next);
-        if !self.held.ids.is_empty() || !self.changed.is_empty() || has_cold {
-            return Some(self.closed.saturating_add(1));
-        }
-        let (&pane, _) = self.panes.range(self.closed..).next()?;
-        Some(self.cut.first_window(pane))
-    }
-
-    /// Notes new leaves with their panes.
-    fn enter(&mut self, founded: &[(i64, u32)]) {
-        for of_pane in founded.chunk_by(|a, b| a.0 == b.0) {
-            let spare = &mut self.spare;
-            let ids = self
-                .panes
-                .entry(of_pane[0].0)
-                .or_insert_with(|| spare.pop().unwrap_or_default());
-            ids.extend(of_pane.iter().map(|&(_, id)| id));
-        }
-    }
-
-    /// The same, but for leaves that have no row after all: those of these groups.
-    fn enter_but(
-        &mut self,
-        accumulators: &mut Accumulators,
-        mut founded: Vec<(i64, u32)>,
-        empty: &[u32],
-    ) -> Result<(), OperatorError> {
-        for &group in empty.iter().rev() {
-            let (pane, id) = founded.remove(group as usize - self.groups.existing);
-            let leaves = &mut self.held.entry(id).leaves;
-            if let Ok(at) = leaves.find(pane) {
-                leaves.remove(at);
-            }
-            if leaves.as_slice().is_empty() {
-                self.tracker.remove(accumulators, &self.keys, &[id])?;
-                self.keys.remove(id);
-            }
-            accumulators.release(self.groups.slots[group as usize]);
-        }
-        self.enter(&founded);
-        Ok(())
-    }
-
-    /// A key's row says where its tree begins.
-    fn note_replanted(&mut self, accumulators: &Accumulators) {
-        for id in self.held.replanted.drain(..) {
-            if accumulators.shelf().is_some() && self.keys.has(id) {
-                self.tracker.touch(id);
-            }
-        }
-    }
-
-    fn note_early(&mut self, touched: &[(i64, u32)]) {
-        for &(pane, id) in touched {
-            if let Some(leaf) = self.held.leaf(pane, id)
-                && !std::mem::replace(&mut leaf.early, true)
-            {
-                self.early.push((pane, id));
-            }
-        }
-    }
-
-    /// Sees to keys with rows in panes of windows that have fired: they have
-    /// changed what the next window starts from, and may correct results.
-    fn look_back(
-        &mut self,
-        accumulators: &mut Accumulators,
-        touched: &[(i64, u32)],
-        watermark_ms: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        let mut wanted = Vec::new();
-        for &(pane, id) in touched {
-            let (first, last) = (self.cut.first_window(pane), self.cut.last_window(pane));
-            if first > self.closed {
-                continue;
-            }
-            if last > self.closed {
-                self.held.entry(id).fell(accumulators);
-                self.changed.push(id);
-            }
-            let fired = first..=last.min(self.closed);
-            let corrected = fired.filter(|&window| !self.cut.is_late(window, watermark_ms));
-            wanted.extend(corrected.map(|window| (window, id)));
-        }
-        self.emit_windows(accumulators, wanted, out)
-    }
-
-    /// Fires the next window.
-    fn slide(
-        &mut self,
-        accumulators: &mut Accumulators,
-        window: i64,
-        watermark_ms: i64,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        self.held.begin();
-        let leaving = self.cut.first_pane(window) - 1;
-        if self
-            .cut
-            .is_late(self.cut.last_window(leaving), watermark_ms)
-        {
-            self.forget(accumulators, leaving, Some(window))?;
-        }
-        let leaving = self.panes.get(&leaving).into_iter();
-        let entering = self.panes.range(self.closed..window);
-        let entering = entering.map(|(_, ids)| ids).chain([&self.changed]);
-        for &id in leaving.chain(entering).flatten() {
-            self.held.renew(accumulators, self.cut, window, id);
-        }
-        self.changed.clear();
-        let span = self.cut.window_span(window);
-        let Sliding { held, keys, .. } = self;
-        held.grow_trees(accumulators, span, keys, out)?;
-        accumulators.merge(&held.merges, keys, out)?;
-        let results = Results {
-            slots: &held.slots,
-            keys,
-            ids: Ids::Each(&held.ids),
-            spans: Spans::Same(span),
-        };
-        accumulators.emit(results, out)?;
-        self.closed = window;
-        if self.cold_until.is_some() {
-            self.slide_cold(accumulators, window, watermark_ms, out)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets the first of the panes, and brings its keys up to date with a window.
-    fn forget(
-        &mut self,
-        accumulators: &mut Accumulators,
-        pane: i64,
-        window: Option<i64>,
-    ) -> Result<(), OperatorError> {
-        let Some(mut ids) = self.panes.remove(&pane) else {
-            return Ok(());
-        };
-        let mut gone = Vec::new();
-        for id in ids.drain(..) {
-            let entry = self.held.entry(id);
-            // Not there: the key was given up since.
-            let Ok(at) = entry.leaves.find(pane) else {
-                continue;
-            };
-            accumulators.release(entry.leaves.as_slice()[at].slot);
-            entry.leaves.remove(at);
-            if let Some(tree) = &mut entry.tree {
-                tree.forget_leaf();
-            }
-            let is_last = entry.leaves.as_slice().is_empty();
-            if let Some(window) = window {
-                self.held.renew(accumulators, self.cut, window, id);
-            }
-            if is_last {
-                self.held.entry(id).leaves = Leaves::default();
-                gone.push(id);
-            }
-        }
-        self.tracker.remove(accumulators, &self.keys, &gone)?;
-        for id in gone {
-            self.keys.remove(id);
-        }
-        self.spare.push(ids);
-        Ok(())
-    }
-
-    /// Puts out what these windows hold of these keys, merged from the panes
-    /// directly.
-    fn emit_windows(
-        &mut self,
-        accumulators: &mut Accumulators,
-        mut wanted: Vec<(i64, u32)>,
-        out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut merges = Merges::default();
-        for of_window in wanted.chunk_by(|a, b| a.0 == b.0) {
-            let window = of_window[0].0;
-            let span = self.cut.window_span(window);
-            let ids: Vec<u32> = of_window.iter().map(|&(_, id)| id).collect();
-            let mut slots = Vec::with_capacity(ids.len());
-            let mut merged = Vec::new();
-            merges.clear();
-            for &id in &ids {
-                let entry = self.held.entry(id);
-                let leaves = &entry.leaves.as_slice()[entry.leaves_of(self.cut, window)];
-                slots.push(if let [only] = leaves {
-                    only.slot
-                } else {
-                    let slot = accumulators.allocate();
-                    let inputs: Vec<u32> = leaves.iter().map(|leaf| leaf.slot).collect();
-                    merges.add(&inputs, slot, id, span);
-                    merged.push(slot);
-                    slot
-                });
-            }
-            accumulators.merge(&merges, &self.keys, out)?;
-            let results = Results {
-                slots: &slots,
-                keys: &self.keys,
-                ids: Ids::Each(&ids),
-                spans: Spans::Same(span),
-            };
-            accumulators.emit(results, out)?;
-            for slot in merged {
-                accumulators.release(slot);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Held {
-    fn entry(&mut self, id: u32) -> &mut Entry {
+    fn entry(&mut self, id: u32) -> &mut SlidingEntry {
         let id = id as usize;
         if id >= self.entries.len() {
-            self.entries.resize_with(id + 1, Entry::default);
+            self.entries.resize_with(id + 1, SlidingEntry::default);
         }
         &mut self.entries[id]
     }
@@ -681,16 +586,6 @@ impl Held {
         Some((id, *self.slots.get(position)?))
     }
 
-    /// Gives up all that is known of a key.
-    fn evict(&mut self, accumulators: &mut Accumulators, id: u32) {
-        self.drop_out(accumulators, id);
-        let entry = &mut self.entries[id as usize];
-        for leaf in std::mem::take(&mut entry.leaves).as_slice() {
-            accumulators.release(leaf.slot);
-        }
-        entry.slide = 0;
-    }
-
     /// The next window is about to fire.
     fn begin(&mut self) {
         self.slides = self.slides.wrapping_add(1);
@@ -700,32 +595,32 @@ impl Held {
 
     /// Brings a key up to date with a window, once; what has to be merged for
     /// it is noted. Keys with a tree wait until it has grown.
-    fn renew(&mut self, accumulators: &mut Accumulators, cut: Cut, window: i64, id: u32) {
+    fn renew(&mut self, states: &mut StateTable, cut: Cut, window: i64, id: u32) {
         let entry = &mut self.entries[id as usize];
         if std::mem::replace(&mut entry.slide, self.slides) == self.slides {
             return;
         }
         let leaves = entry.leaves_of(cut, window);
         if let Some(tree) = &mut entry.tree {
-            tree.trim(leaves.start, accumulators);
+            tree.trim(leaves.start, states);
         }
         let slot = match entry.leaves.as_slice()[leaves.clone()] {
-            [] => return self.drop_out(accumulators, id),
+            [] => return self.drop_out(states, id),
             [only] => {
-                entry.release_own(accumulators);
+                entry.release_own(states);
                 only.slot
             }
             ref few if few.len() < TREE_LEAVES_MIN => {
                 self.cover.clear();
                 self.cover.extend(few.iter().map(|leaf| leaf.slot));
-                let own = entry.own(accumulators);
+                let own = entry.own(states);
                 self.merges
                     .add(&self.cover, own, id, cut.window_span(window));
                 own
             }
             _ => {
                 self.wooded.push((id, leaves));
-                entry.own(accumulators)
+                entry.own(states)
             }
         };
         if entry.position == NOWHERE {
@@ -738,13 +633,13 @@ impl Held {
     }
 
     /// Takes a key out that the window does not have.
-    fn drop_out(&mut self, accumulators: &mut Accumulators, id: u32) {
+    fn drop_out(&mut self, states: &mut StateTable, id: u32) {
         let entry = &mut self.entries[id as usize];
         if entry.tree.is_some() {
             self.replanted.push(id);
         }
-        entry.fell(accumulators);
-        entry.release_own(accumulators);
+        entry.fell(states);
+        entry.release_own(states);
         let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
         if position < self.ids.len() {
             self.ids.swap_remove(position);
@@ -763,7 +658,7 @@ impl Held {
         span: Span,
         keys: &KeyTable,
         out: &mut Outbox,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WindowError> {
         let Held {
             entries,
             merges,
@@ -783,7 +678,13 @@ impl Held {
                     Box::new(Tree::new(leaves.start))
                 });
                 let merge = |inputs: &[u32], target| nodes.add(inputs, target, *id, span);
-                tree.grow(level, entry.leaves.as_slice(), leaves, accumulators, merge)
+                tree.grow(
+                    level,
+                    entry.leaves.as_slice(),
+                    leaves,
+                    &mut accumulators.states,
+                    merge,
+                )
             });
             if growing.is_empty() {
                 break;
@@ -803,9 +704,76 @@ impl Held {
     }
 }
 
-impl Default for Entry {
+impl Entries for Held {
+    /// Where the key's tree begins, if it has one, and its leaves.
+    type Entry = (Option<i64>, Vec<Leaf>);
+
+    const BYTES: usize = size_of::<SlidingEntry>() + 4 * size_of::<u32>() + 1;
+
+    const NEEDS_DUE: bool = true;
+
+    fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
+        read_leaves(row, states)
+    }
+
+    fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
+        self.entries[id as usize].write(states, row);
+    }
+
+    fn slots(&self, id: u32, slots: &mut Vec<u32>) {
+        let leaves = self.entries[id as usize].leaves.as_slice();
+        slots.extend(leaves.iter().map(|leaf| leaf.slot));
+    }
+
+    /// Time is set before.
+    fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
+        let (first, leaves) = entry;
+        let early_wanted = self.early_wanted;
+        self.entry(id).tree = first.map(|first| Box::new(Tree::numbered(first)));
+        for mut leaf in leaves {
+            leaf.slot = slots.next().unwrap_or(NO_SLOT);
+            leaf.early &= early_wanted;
+            let kept = &mut self.entry(id).leaves;
+            kept.insert(kept.as_slice().len(), leaf);
+            if leaf.early {
+                self.early.push((leaf.pane, id));
+            }
+            self.panes.entry(leaf.pane).or_default().push(id);
+        }
+        if self.closed > i64::MIN {
+            // The next window starts from nothing, so all of them are news.
+            self.changed.push(id);
+        }
+    }
+
+    fn evict(&mut self, id: u32, states: &mut StateTable) {
+        self.drop_out(states, id);
+        let entry = &mut self.entries[id as usize];
+        for leaf in std::mem::take(&mut entry.leaves).as_slice() {
+            states.release(leaf.slot);
+        }
+        entry.slide = 0;
+    }
+
+    fn is_pinned(&self, id: u32) -> bool {
+        let leaves = self.entries[id as usize].leaves.as_slice();
+        leaves.iter().any(|leaf| leaf.early)
+    }
+
+    /// The last pane of the key.
+    fn due_ms(&self, (_, leaves): &Self::Entry) -> i64 {
+        leaves.last().map_or(NEVER, |leaf| leaf.pane)
+    }
+
+    fn due_of(&self, id: u32) -> i64 {
+        let leaves = self.entries[id as usize].leaves.as_slice();
+        leaves.last().map_or(NEVER, |leaf| leaf.pane)
+    }
+}
+
+impl Default for SlidingEntry {
     fn default() -> Self {
-        Entry {
+        SlidingEntry {
             slide: 0,
             position: NOWHERE,
             own: NO_SLOT,
@@ -815,7 +783,7 @@ impl Default for Entry {
     }
 }
 
-impl Entry {
+impl SlidingEntry {
     /// The leaves that a window covers.
     fn leaves_of(&self, cut: Cut, window: i64) -> Range<usize> {
         let leaves = self.leaves.as_slice();
@@ -844,23 +812,23 @@ impl Entry {
         }
     }
 
-    fn own(&mut self, accumulators: &mut Accumulators) -> u32 {
+    fn own(&mut self, states: &mut StateTable) -> u32 {
         if self.own == NO_SLOT {
-            self.own = accumulators.allocate();
+            self.own = states.allocate();
         }
         self.own
     }
 
-    fn release_own(&mut self, accumulators: &mut Accumulators) {
+    fn release_own(&mut self, states: &mut StateTable) {
         if self.own != NO_SLOT {
-            accumulators.release(self.own);
+            states.release(self.own);
             self.own = NO_SLOT;
         }
     }
 
-    fn fell(&mut self, accumulators: &mut Accumulators) {
+    fn fell(&mut self, states: &mut StateTable) {
         if let Some(mut tree) = self.tree.take() {
-            tree.clear(accumulators);
+            tree.clear(states);
         }
     }
 }
@@ -874,7 +842,7 @@ fn read_leaves<'a>(
     row: &'a [u8],
     states: &mut Vec<&'a [u8]>,
 ) -> Result<(Option<i64>, Vec<Leaf>), RowError> {
-    let mut row = Reader(row);
+    let mut row = EntryReader(row);
     let first = row.i64()?;
     let mut leaves = Vec::new();
     while !row.is_at_end() {

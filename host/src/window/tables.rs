@@ -1,7 +1,26 @@
-//! Says which tables of keyed state an aggregate has in a checkpoint.
+//! Says which tables of keyed state an aggregate has in a checkpoint, and how their
+//! rows are laid out.
+//!
+//! The format, version 1, in the terms of [`entry_row`](crate::state::entry_row):
+//!
+//! | window | row |
+//! |---|---|
+//! | tumbling | flags u8 (1: early results wait), state |
+//! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
+//! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh), number of states, states |
+//! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
+//! | running | event time of the newest row i64, state |
+//!
+//! Panes and sessions follow one another to the row's end.
 
 use crate::plan::{AggregatePlan, Window};
 use crate::state::spec::{RowKind, TableSpec};
+
+/// Flags of a key, or of a pane of it.
+pub(super) const EARLY: u8 = 1;
+/// Flags of a session.
+pub(super) const FIRED: u8 = 1;
+pub(super) const FRESH: u8 = 2;
 
 /// What the one table of an aggregate is for.
 const ROLE: &str = "windows";

@@ -10,9 +10,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::accumulators::Accumulators;
-use super::groups::NO_SLOT;
 use super::leaves::Leaf;
+use crate::state::groups::NO_SLOT;
+use crate::state::table::StateTable;
 
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -65,7 +65,7 @@ impl Tree {
         level: usize,
         leaves: &[Leaf],
         window: &Range<usize>,
-        accumulators: &mut Accumulators,
+        states: &mut StateTable,
         mut merge: impl FnMut(&[u32], u32),
     ) -> bool {
         let bits = bits(level);
@@ -90,7 +90,7 @@ impl Tree {
                     None => leaves[(number - self.first) as usize].slot,
                 };
             }
-            let slot = accumulators.allocate();
+            let slot = states.allocate();
             merge(&children, slot);
             nodes.slots.push_back(slot);
         }
@@ -98,12 +98,12 @@ impl Tree {
     }
 
     /// Drops the nodes that begin before this leaf of the key.
-    pub fn trim(&mut self, from: usize, accumulators: &mut Accumulators) {
+    pub fn trim(&mut self, from: usize, states: &mut StateTable) {
         for (level, nodes) in self.levels.iter_mut().enumerate() {
             while nodes.first << bits(level) < self.first + from as i64
                 && let Some(slot) = nodes.slots.pop_front()
             {
-                accumulators.release(slot);
+                states.release(slot);
                 nodes.first += 1;
             }
         }
@@ -134,9 +134,9 @@ impl Tree {
         }
     }
 
-    pub fn clear(&mut self, accumulators: &mut Accumulators) {
+    pub fn clear(&mut self, states: &mut StateTable) {
         for slot in self.levels.drain(..).flat_map(|level| level.slots) {
-            accumulators.release(slot);
+            states.release(slot);
         }
     }
 }

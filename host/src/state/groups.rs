@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Groups of one batch after another, by the slot of their state.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub struct Groups {
     /// The group of each row.
     pub of_row: Vec<u32>,
     /// The slot of each group: `existing` that have a state, then new ones.
@@ -21,7 +21,7 @@ pub(super) struct Groups {
 const NEW: u32 = 1 << 31;
 
 /// The number of no slot.
-pub(super) const NO_SLOT: u32 = u32::MAX;
+pub const NO_SLOT: u32 = u32::MAX;
 
 impl Groups {
     /// Starts a batch. `slots` is how many have ever been given out.

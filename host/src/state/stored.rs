@@ -14,9 +14,9 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
 use crate::router::SHARDS;
 
-/// One task's part of an operator's rows.
+/// One task's part of a table, as it is in the storage.
 #[derive(Clone)]
-pub struct Shelf {
+pub struct StoredTable {
     pub storage: Arc<dyn Storage>,
     pub table: u32,
     /// The shards that the task has.
@@ -41,22 +41,30 @@ const STATE: u8 = 0;
 /// Rows that are read at a time.
 const CHUNK_ROWS: usize = 4096;
 
+/// How far rows have been read.
+#[derive(Debug)]
+pub struct Scan {
+    /// Where the next rows begin, if there may be any.
+    next: Option<Vec<u8>>,
+    to: Vec<u8>,
+}
+
 /// Rows of state: keys, values, in order.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct StoredRows {
     bytes: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct Place {
     pane: i64,
     key: usize,
     value: usize,
     end: usize,
 }
 
-impl Shelf {
+impl StoredTable {
     /// Appends the key of a row of state.
     pub fn write_key(&self, pane: i64, shard: u32, key: &[u8], out: &mut Vec<u8>) {
         self.write_prefix(pane, shard, out);
@@ -91,16 +99,16 @@ impl Shelf {
         (from, to)
     }
 
-    /// Those of these rows that there are; keys are those of
-    /// [`Shelf::write_key`].
-    pub fn fetch(&self, keys: &[&[u8]]) -> Result<Chunk, StorageError> {
-        let mut chunk = Chunk::default();
+    /// Reads rows by their keys, which are those of [`StoredTable::write_key`]. A
+    /// key without a row is left out.
+    pub fn fetch(&self, keys: &[&[u8]]) -> Result<StoredRows, StorageError> {
+        let mut rows = StoredRows::default();
         for (key, value) in keys.iter().zip(self.storage.get_many(keys)?) {
             if let (Some(value), Some((pane, _))) = (value, parse_prefix(key)) {
-                chunk.push(pane, key, &value);
+                rows.push(pane, key, &value);
             }
         }
-        Ok(chunk)
+        Ok(rows)
     }
 
     /// The panes that this task has rows in, in order.
@@ -131,24 +139,32 @@ impl Shelf {
         }
     }
 
-    /// Reads the rows of this task in a pane, a chunk at a time, in order, until
-    /// it is told to stop.
-    pub fn load_pane<E: From<StorageError>>(
-        &self,
-        pane: i64,
-        take: impl FnMut(Chunk) -> Result<bool, E>,
-    ) -> Result<(), E> {
+    /// Begins to read the rows of this task in a pane.
+    pub fn scan(&self, pane: i64) -> Scan {
         let (from, to) = self.range(pane);
-        self.load_range(from, to, take)
+        Scan {
+            next: Some(from),
+            to,
+        }
     }
 
-    /// The same for all panes.
-    pub fn load<E: From<StorageError>>(
-        &self,
-        take: impl FnMut(Chunk) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let (from, to) = self.everything();
-        self.load_range(from, to, take)
+    /// The next rows of a scan, in order, as many as are read at a time.
+    pub fn next(&self, scan: &mut Scan) -> Result<Option<StoredRows>, StorageError> {
+        let Some(from) = scan.next.take() else {
+            return Ok(None);
+        };
+        let mut rows = StoredRows::default();
+        self.storage.scan(&from, &scan.to, &mut |key, value| {
+            if rows.len() == CHUNK_ROWS {
+                scan.next = Some(key.to_vec());
+                return false;
+            }
+            if let Some((pane, _)) = parse_prefix(key) {
+                rows.push(pane, key, value);
+            }
+            true
+        })?;
+        Ok(Some(rows))
     }
 
     fn everything(&self) -> (Vec<u8>, Vec<u8>) {
@@ -158,44 +174,15 @@ impl Shelf {
         to.push(STATE + 1);
         (from, to)
     }
-
-    fn load_range<E: From<StorageError>>(
-        &self,
-        mut from: Vec<u8>,
-        to: Vec<u8>,
-        mut take: impl FnMut(Chunk) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        loop {
-            let mut chunk = Chunk::default();
-            let mut next = None;
-            self.storage.scan(&from, &to, &mut |key, value| {
-                if chunk.rows.len() == CHUNK_ROWS {
-                    next = Some(key.to_vec());
-                    return false;
-                }
-                if let Some((pane, shard)) = parse_prefix(key)
-                    && self.shards.contains(&shard)
-                {
-                    chunk.push(pane, key, value);
-                }
-                true
-            })?;
-            let goes_on = take(chunk)?;
-            match next {
-                Some(next) if goes_on => from = next,
-                _ => return Ok(()),
-            }
-        }
-    }
 }
 
-impl Chunk {
+impl StoredRows {
     fn push(&mut self, pane: i64, key: &[u8], value: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.rows.push(Row {
+        self.rows.push(Place {
             pane,
             key: start,
             value: middle,
@@ -211,14 +198,21 @@ impl Chunk {
         self.rows.is_empty()
     }
 
-    /// Leaves the rows out for which this is not so, given where the row is in
-    /// the storage and its key.
-    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+    /// Keeps the rows for which `keep` says so, asked in order with the row's key
+    /// in the storage.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
         let bytes = &self.bytes;
-        self.rows.retain(|row| {
-            let place = &bytes[row.key..row.value];
-            keep(place, &place[PREFIX..])
-        });
+        self.rows.retain(|row| keep(&bytes[row.key..row.value]));
+    }
+
+    /// The keys in the storage.
+    pub fn places(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.rows.iter().map(|row| &self.bytes[row.key..row.value])
+    }
+
+    /// The pane of the first row.
+    pub fn pane(&self) -> Option<i64> {
+        Some(self.rows.first()?.pane)
     }
 
     /// Pane, key, value.
@@ -255,8 +249,8 @@ mod tests {
     use super::*;
     use crate::checkpoint::storage::memory::MemoryStorage;
 
-    fn shelf(shards: Range<u32>) -> Shelf {
-        Shelf {
+    fn table(shards: Range<u32>) -> StoredTable {
+        StoredTable {
             storage: Arc::new(MemoryStorage::default()),
             table: 7,
             shards,
@@ -269,7 +263,7 @@ mod tests {
     #[test]
     fn keys_are_what_they_were() {
         let mut key = Vec::new();
-        shelf(0..SHARDS).write_key(-2, 200, b"ann", &mut key);
+        table(0..SHARDS).write_key(-2, 200, b"ann", &mut key);
         let mut expected = vec![
             0, 0, 0, 7, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe,
         ];
@@ -281,12 +275,12 @@ mod tests {
     #[test]
     fn a_pane_is_the_range_of_its_shards() {
         for (shards, pane) in [(0..SHARDS, 5), (0..100, -1), (100..SHARDS, i64::MAX)] {
-            let shelf = shelf(shards.clone());
-            let (from, to) = shelf.range(pane);
+            let table = table(shards.clone());
+            let (from, to) = table.range(pane);
             for other in [pane.wrapping_sub(1), pane, pane.wrapping_add(1)] {
                 for shard in [0, 99, 100, 255] {
                     let mut key = Vec::new();
-                    shelf.write_key(other, shard, b"\xff\xff", &mut key);
+                    table.write_key(other, shard, b"\xff\xff", &mut key);
                     let inside = other == pane && shards.contains(&shard);
                     assert_eq!(from <= key && key < to, inside, "{other} {shard}");
                 }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 #[derive(Debug)]
-pub(super) struct Timers {
+pub struct Timers {
     /// Length of a bucket, in ms.
     width_ms: i64,
     far: BTreeMap<i64, Vec<(i64, u32)>>,

@@ -1,0 +1,44 @@
+//! When the keys that only the storage has are due, roughly. Each look reads all
+//! of them, so times are rounded down to steps.
+
+use std::collections::BTreeSet;
+
+#[derive(Debug)]
+pub struct Calendar {
+    step_ms: i64,
+    due: BTreeSet<i64>,
+}
+
+/// Of a key that is never due.
+pub const NEVER: i64 = i64::MAX;
+
+impl Calendar {
+    /// `horizon_ms` is how far ahead keys are usually due.
+    pub fn new(horizon_ms: i64) -> Self {
+        Calendar {
+            step_ms: (horizon_ms / 4).max(1),
+            due: BTreeSet::new(),
+        }
+    }
+
+    pub fn add(&mut self, due_ms: i64) {
+        if due_ms != NEVER {
+            let step = due_ms.div_euclid(self.step_ms);
+            self.due.insert(step.saturating_mul(self.step_ms));
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.due.clear();
+    }
+
+    /// A time before which none is due.
+    pub fn first(&self) -> Option<i64> {
+        self.due.first().copied()
+    }
+
+    /// The last time at which one is due.
+    pub fn last(&self) -> Option<i64> {
+        self.due.last().copied()
+    }
+}

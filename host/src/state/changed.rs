@@ -1,0 +1,147 @@
+//! Which keys of a table have changed since the last checkpoint, and which may be
+//! evicted because the storage has them as they are.
+
+use std::collections::HashSet;
+
+/// Of the keys of one table, by their numbers.
+#[derive(Debug, Default)]
+pub struct ChangedKeys {
+    flags: Vec<u8>,
+    /// Keys that have changed; some of them may be gone.
+    changed: Vec<u32>,
+    /// Storage keys of rows that the next checkpoint deletes.
+    deleted: HashSet<Vec<u8>>,
+    /// Those of the last checkpoint, which may still be under way.
+    deleting: HashSet<Vec<u8>>,
+    /// The next key that may be evicted.
+    hand: usize,
+    /// How many checkpoints had been written when changes were last handed over:
+    /// after one more, those can be read back.
+    handed_over_at: Option<u64>,
+}
+
+const CHANGED: u8 = 1;
+/// The storage has a row of the key.
+const STORED: u8 = 2;
+/// The key was needed since the hand last passed it.
+const USED: u8 = 4;
+
+impl ChangedKeys {
+    /// Notes that a key has changed.
+    #[inline]
+    pub fn touch(&mut self, id: u32) {
+        let flags = self.flags(id);
+        let was_changed = *flags & CHANGED != 0;
+        *flags |= USED | CHANGED;
+        if !was_changed {
+            self.changed.push(id);
+        }
+    }
+
+    /// Notes that the storage has the key as it is.
+    pub fn set_stored(&mut self, id: u32) {
+        *self.flags(id) = STORED;
+    }
+
+    /// Notes that the storage has the key as it was handed over.
+    pub fn add_stored(&mut self, id: u32) {
+        *self.flags(id) |= STORED;
+    }
+
+    #[inline]
+    fn flags(&mut self, id: u32) -> &mut u8 {
+        let index = id as usize;
+        if index >= self.flags.len() {
+            self.flags.resize(index + 1, 0);
+        }
+        &mut self.flags[index]
+    }
+
+    /// Picks keys that can be evicted, since the storage has them as they are:
+    /// those first that have not been needed for long (the clock algorithm:
+    /// Corbató, A paging experiment with the Multics system, 1968). `writes` is
+    /// how many checkpoints have been written.
+    pub fn victims(&mut self, writes: u64, count: usize) -> Vec<u32> {
+        let mut victims = Vec::new();
+        if self.handed_over_at.is_some_and(|before| writes <= before) {
+            return victims;
+        }
+        // The second time around, nothing is left that was needed.
+        for _ in 0..2 * self.flags.len() {
+            if victims.len() == count {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.flags.len();
+            let flags = &mut self.flags[self.hand];
+            if std::mem::replace(flags, *flags & !USED) & (USED | CHANGED | STORED) == STORED {
+                *flags = 0;
+                victims.push(self.hand as u32);
+            }
+        }
+        victims
+    }
+
+    /// Notes that a key was evicted, which the storage has as it is.
+    pub fn evict(&mut self, id: u32) {
+        self.flags[id as usize] = 0;
+    }
+
+    /// How many keys have changed, about.
+    pub fn count(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// Whether a row of the storage is out of date, since it is to be deleted.
+    pub fn is_deleted(&self, row: &[u8]) -> bool {
+        self.deleted.contains(row) || self.deleting.contains(row)
+    }
+
+    /// Notes that a row of the storage is to be deleted.
+    pub fn delete(&mut self, row: Vec<u8>) {
+        self.deleted.insert(row);
+    }
+
+    /// A key has a row again that was to be deleted.
+    pub fn keep(&mut self, row: &[u8]) {
+        if !self.deleted.is_empty() {
+            self.deleted.remove(row);
+        }
+    }
+
+    /// Whether the storage has a row of any key in memory.
+    pub fn has_stored(&self) -> bool {
+        self.flags.iter().any(|flags| flags & STORED != 0)
+    }
+
+    /// Forgets keys, and returns those of them that the storage has.
+    pub fn forget(&mut self, ids: &[u32]) -> Vec<u32> {
+        let mut stored = ids.to_vec();
+        stored.retain(|&id| {
+            let flags = self.flags.get_mut(id as usize);
+            flags.is_some_and(|flags| std::mem::take(flags) & STORED != 0)
+        });
+        stored
+    }
+
+    /// Takes the keys that have changed, for a checkpoint: in the order in which
+    /// keys and states lie in memory, since in the order in which they have
+    /// changed each would be fetched by itself.
+    pub fn hand_over(&mut self, writes: u64) -> Vec<u32> {
+        self.handed_over_at = Some(writes);
+        let flags = &mut self.flags;
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.retain(|&id| {
+            let flags = &mut flags[id as usize];
+            std::mem::replace(flags, *flags & !CHANGED) & CHANGED != 0
+        });
+        changed
+    }
+
+    /// Takes the rows that are to be deleted, for a checkpoint. They count as
+    /// deleted until the checkpoint after it.
+    pub fn hand_over_deleted(&mut self) -> impl Iterator<Item = &[u8]> {
+        self.deleting = std::mem::take(&mut self.deleted);
+        self.deleting.iter().map(Vec::as_slice)
+    }
+}

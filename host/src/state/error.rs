@@ -1,0 +1,13 @@
+//! Why keyed state cannot be read or kept.
+
+use super::row::RowError;
+use crate::checkpoint::storage::StorageError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Keys and states are checked where they come in, so this is a bug.
+    #[error("its keys or states cannot be read or kept: {0}")]
+    Row(#[from] RowError),
+    #[error("its state cannot be read: {0}")]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,164 @@
+//! Keyed state cut into panes of time: each pane is a table of its own that is
+//! dropped as a whole.
+
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use super::error::StateError;
+use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
+use super::stored::{Scan, StoredRows};
+use super::table::StateTable;
+use crate::checkpoint::changes::Changes;
+
+/// Entries of a pane.
+pub trait PaneEntries: Entries + Clone {
+    /// Takes all entries out, releases their slots, and keeps the room.
+    fn clear(&mut self, states: &mut StateTable);
+}
+
+pub struct PanedStates<E> {
+    table: Arc<KeyedTable>,
+    /// What a new pane has.
+    empty: E,
+    /// Where in `panes` each pane is; the others are spare.
+    places: BTreeMap<i64, u32>,
+    panes: Vec<KeyedStates<E>>,
+    spare: Vec<u32>,
+    /// Panes that are gone, and rows of which the storage still has.
+    dropped: Vec<i64>,
+}
+
+impl<E: PaneEntries> PanedStates<E> {
+    pub fn new(table: Arc<KeyedTable>, empty: E) -> Self {
+        PanedStates {
+            table,
+            empty,
+            places: BTreeMap::new(),
+            panes: Vec::new(),
+            spare: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Where a pane is; a new one if there is none.
+    pub fn place(&mut self, pane: i64) -> u32 {
+        let PanedStates {
+            table,
+            empty,
+            places,
+            panes,
+            spare,
+            ..
+        } = self;
+        *places.entry(pane).or_insert_with(|| match spare.pop() {
+            Some(place) => {
+                panes[place as usize].clear(pane);
+                place
+            }
+            None => {
+                panes.push(KeyedStates::new(table.clone(), pane, 1, empty.clone()));
+                (panes.len() - 1) as u32
+            }
+        })
+    }
+
+    pub fn at(&self, place: u32) -> &KeyedStates<E> {
+        &self.panes[place as usize]
+    }
+
+    pub fn at_mut(&mut self, place: u32) -> &mut KeyedStates<E> {
+        &mut self.panes[place as usize]
+    }
+
+    /// Panes in order, and where they are.
+    pub fn range(&self, panes: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
+        self.places
+            .range(panes)
+            .map(|(&pane, &place)| (pane, place))
+    }
+
+    /// Drops the first pane, if `is_over` says so.
+    pub fn drop_first(
+        &mut self,
+        states: &mut StateTable,
+        is_over: impl FnOnce(i64) -> bool,
+    ) -> bool {
+        let Some(first) = self
+            .places
+            .first_entry()
+            .filter(|first| is_over(*first.key()))
+        else {
+            return false;
+        };
+        let (pane, place) = first.remove_entry();
+        let keyed = &mut self.panes[place as usize];
+        if keyed.has_stored() {
+            self.dropped.push(pane);
+        }
+        keyed.entries.clear(states);
+        keyed.clear(pane);
+        self.spare.push(place);
+        true
+    }
+
+    fn all(&self) -> impl Iterator<Item = &KeyedStates<E>> {
+        self.places.values().map(|&place| self.at(place))
+    }
+}
+
+impl<E: PaneEntries> KeyedPart for PanedStates<E> {
+    fn bytes(&self) -> usize {
+        self.all().map(KeyedPart::bytes).sum()
+    }
+
+    fn changed(&self) -> usize {
+        self.all().map(KeyedPart::changed).sum()
+    }
+
+    fn evict(&mut self, states: &mut StateTable, keys: usize) {
+        let mut left = keys;
+        for &place in self.places.values() {
+            let keyed = &mut self.panes[place as usize];
+            let before = keyed.keys().len();
+            keyed.evict(states, left);
+            left -= before - keyed.keys().len();
+        }
+    }
+
+    fn snapshot(&mut self, states: &StateTable, changes: &mut Changes) -> Result<(), StateError> {
+        if let Some(stored) = &self.table.stored {
+            for pane in self.dropped.drain(..) {
+                stored.delete_pane(pane, changes);
+            }
+        }
+        for &place in self.places.values() {
+            self.panes[place as usize].snapshot(states, changes)?;
+        }
+        Ok(())
+    }
+
+    fn scans(&self) -> Result<Vec<Scan>, StateError> {
+        let Some(stored) = &self.table.stored else {
+            return Ok(Vec::new());
+        };
+        let panes = stored.panes()?.into_iter();
+        Ok(panes.map(|pane| stored.scan(pane)).collect())
+    }
+
+    fn restore(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError> {
+        let Some(pane) = rows.pane() else {
+            return Ok(());
+        };
+        let place = self.place(pane);
+        self.at_mut(place).restore(states, rows)
+    }
+
+    fn leave(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+        let Some(pane) = rows.pane() else {
+            return Ok(true);
+        };
+        let place = self.place(pane);
+        self.at_mut(place).leave(rows)
+    }
+}

@@ -1,0 +1,161 @@
+//! What results look like: key columns, the window's bounds where they are wanted,
+//! the plugin's columns.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, TimestampMillisecondArray};
+
+use super::time::Span;
+use crate::batch::Batch;
+use crate::json::render_row;
+use crate::logic::Rows;
+use crate::schema::Schema;
+use crate::state::key::{KeyLayout, KeyTable, Selection};
+use crate::state::row::RowError;
+
+/// What results look like.
+pub(super) struct Output {
+    /// Columns of each input edge that the plugin reads.
+    pub input_columns: Vec<Vec<usize>>,
+    pub key_columns: Vec<Vec<usize>>,
+    /// Key columns, bounds where wanted, the plugin's columns.
+    pub schema: Arc<Schema>,
+    /// Key columns and the window, for messages.
+    pub subject_schema: Arc<Schema>,
+    pub bounds: bool,
+    pub batch_rows: usize,
+}
+
+/// States whose results are due.
+#[derive(Clone, Copy)]
+pub(super) struct Results<'a> {
+    pub slots: &'a [u32],
+    pub keys: &'a KeyTable,
+    pub ids: Ids<'a>,
+    pub spans: Spans<'a>,
+}
+
+/// The key of each state.
+#[derive(Clone, Copy)]
+pub(super) enum Ids<'a> {
+    /// Keys 0, 1, 2 and so on.
+    InOrder,
+    Each(&'a [u32]),
+}
+
+/// The window of each state.
+#[derive(Clone, Copy)]
+pub(super) enum Spans<'a> {
+    Same(Span),
+    Each(&'a [Span]),
+}
+
+impl Output {
+    /// Result rows; their parents count from state `first` of the results.
+    pub fn batch(
+        &self,
+        layout: &KeyLayout,
+        results: Results<'_>,
+        first: usize,
+        rows: Rows,
+        mut starts: Vec<i64>,
+        mut ends: Vec<i64>,
+    ) -> Result<Batch, RowError> {
+        let parents = &rows.parents;
+        let each_once = parents.len() == starts.len()
+            && parents
+                .iter()
+                .enumerate()
+                .all(|(i, &parent)| parent as usize == i);
+        let picked: Vec<u32>;
+        let selection = if each_once {
+            match results.ids {
+                Ids::InOrder => Selection::Range(first..first + starts.len()),
+                Ids::Each(ids) => Selection::Each(&ids[first..first + starts.len()]),
+            }
+        } else {
+            starts = parents
+                .iter()
+                .map(|&parent| starts[parent as usize])
+                .collect();
+            ends = parents
+                .iter()
+                .map(|&parent| ends[parent as usize])
+                .collect();
+            let states = parents.iter().map(|&parent| first + parent as usize);
+            picked = states.map(|state| results.ids.of(state)).collect();
+            Selection::Each(&picked)
+        };
+        let mut columns = results.keys.columns(layout, selection)?;
+        let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
+        if self.bounds {
+            columns.extend([timestamps(starts), timestamps(ends)]);
+        }
+        columns.extend(rows.columns);
+        Ok(Batch {
+            schema: self.schema.clone(),
+            columns,
+            times,
+            origin: None,
+        })
+    }
+
+    /// A key and its window as JSON.
+    pub fn subject(&self, layout: &KeyLayout, keys: &KeyTable, id: u32, span: Span) -> String {
+        match keys.columns(layout, Selection::Each(&[id])) {
+            Ok(mut columns) => {
+                columns.extend([timestamps(vec![span.start]), timestamps(vec![span.end])]);
+                let batch = Batch {
+                    schema: self.subject_schema.clone(),
+                    columns,
+                    times: vec![span.end.saturating_sub(1)].into(),
+                    origin: None,
+                };
+                render_row(&batch, 0)
+            }
+            Err(error) => format!("(its key cannot be read: {error})"),
+        }
+    }
+}
+
+impl Ids<'_> {
+    pub fn of(&self, state: usize) -> u32 {
+        match self {
+            Ids::InOrder => state as u32,
+            Ids::Each(ids) => ids[state],
+        }
+    }
+}
+
+impl Spans<'_> {
+    pub fn at(&self, state: usize) -> Span {
+        match self {
+            Spans::Same(span) => *span,
+            Spans::Each(spans) => spans[state],
+        }
+    }
+
+    pub fn of(&self, states: std::ops::Range<usize>) -> (Vec<i64>, Vec<i64>) {
+        match self {
+            Spans::Same(span) => (vec![span.start; states.len()], vec![span.end; states.len()]),
+            Spans::Each(spans) => {
+                let spans = &spans[states];
+                (
+                    spans.iter().map(|span| span.start).collect(),
+                    spans.iter().map(|span| span.end).collect(),
+                )
+            }
+        }
+    }
+}
+
+pub(super) fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
+    columns
+        .iter()
+        .map(|&column| batch.columns[column].clone())
+        .collect()
+}
+
+pub(super) fn timestamps(values: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from(values).with_timezone("UTC"))
+}
