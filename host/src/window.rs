@@ -43,7 +43,7 @@ mod session;
 /// Windows that overlap.
 mod sliding;
 /// Tables of state, as checkpoints list them, and their rows.
-mod tables;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 /// Event time as windows count it.

@@ -62,9 +62,9 @@ struct Held {
     merges: Merges,
     cover: Vec<u32>,
     /// Keys with a tree, and the leaves that the window has.
-    wooded: Vec<(u32, Range<usize>)>,
-    /// Keys whose tree was planted or felled.
-    replanted: Vec<u32>,
+    with_trees: Vec<(u32, Range<usize>)>,
+    /// Keys whose tree was made or dropped.
+    changed_trees: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl Sliding {
                 spans: Spans::Same(span),
             };
             accumulators.emit(results, out)?;
-            held.replanted.retain(|id| !ids.contains(id));
+            held.changed_trees.retain(|id| !ids.contains(id));
             self.keyed.evict_keys(&mut accumulators.states, &ids);
         }
         Ok(())
@@ -235,8 +235,8 @@ impl Sliding {
     }
 
     /// A key's row says where its tree begins.
-    fn note_replanted(&mut self) {
-        for id in std::mem::take(&mut self.held().replanted) {
+    fn note_changed_trees(&mut self) {
+        for id in std::mem::take(&mut self.held().changed_trees) {
             if self.keyed.keys().has(id) {
                 self.keyed.touch(id);
             }
@@ -272,7 +272,7 @@ impl Sliding {
                 continue;
             }
             if last > held.closed {
-                held.entry(id).fell(&mut accumulators.states);
+                held.entry(id).drop_tree(&mut accumulators.states);
                 held.changed.push(id);
             }
             let fired = first..=last.min(held.closed);
@@ -470,7 +470,7 @@ impl WindowKind for Sliding {
                 Err(at) => {
                     if pane < closed {
                         // Leaves that nodes stand over get other numbers.
-                        entry.fell(&mut accumulators.states);
+                        entry.drop_tree(&mut accumulators.states);
                     }
                     let slot = accumulators.states.allocate();
                     let early = false;
@@ -531,7 +531,7 @@ impl WindowKind for Sliding {
         {
             self.forget(accumulators, pane, None)?;
         }
-        self.note_replanted();
+        self.note_changed_trees();
         Ok(())
     }
 
@@ -590,7 +590,7 @@ impl Held {
     fn begin(&mut self) {
         self.slides = self.slides.wrapping_add(1);
         self.merges.clear();
-        self.wooded.clear();
+        self.with_trees.clear();
     }
 
     /// Brings a key up to date with a window, once; what has to be merged for
@@ -619,7 +619,7 @@ impl Held {
                 own
             }
             _ => {
-                self.wooded.push((id, leaves));
+                self.with_trees.push((id, leaves));
                 entry.own(states)
             }
         };
@@ -636,9 +636,9 @@ impl Held {
     fn drop_out(&mut self, states: &mut StateTable, id: u32) {
         let entry = &mut self.entries[id as usize];
         if entry.tree.is_some() {
-            self.replanted.push(id);
+            self.changed_trees.push(id);
         }
-        entry.fell(states);
+        entry.drop_tree(states);
         entry.release_own(states);
         let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
         if position < self.ids.len() {
@@ -663,18 +663,18 @@ impl Held {
             entries,
             merges,
             cover,
-            wooded,
-            replanted,
+            with_trees,
+            changed_trees,
             ..
         } = self;
-        let mut growing: Vec<usize> = (0..wooded.len()).collect();
+        let mut growing: Vec<usize> = (0..with_trees.len()).collect();
         let mut nodes = Merges::default();
         for level in 0.. {
             growing.retain(|&at| {
-                let (id, leaves) = &wooded[at];
+                let (id, leaves) = &with_trees[at];
                 let entry = &mut entries[*id as usize];
                 let tree = entry.tree.get_or_insert_with(|| {
-                    replanted.push(*id);
+                    changed_trees.push(*id);
                     Box::new(Tree::new(leaves.start))
                 });
                 let merge = |inputs: &[u32], target| nodes.add(inputs, target, *id, span);
@@ -692,7 +692,7 @@ impl Held {
             accumulators.merge(&nodes, keys, out)?;
             nodes.clear();
         }
-        for (id, leaves) in wooded {
+        for (id, leaves) in with_trees {
             let entry = &entries[*id as usize];
             cover.clear();
             if let Some(tree) = &entry.tree {
@@ -826,7 +826,7 @@ impl SlidingEntry {
         }
     }
 
-    fn fell(&mut self, states: &mut StateTable) {
+    fn drop_tree(&mut self, states: &mut StateTable) {
         if let Some(mut tree) = self.tree.take() {
             tree.clear(states);
         }
