@@ -6,6 +6,10 @@
 
 /// What is odd and runs all the same.
 mod warnings;
+/// What the checks have in hand.
+mod builder;
+/// What they have found out of a section.
+mod section;
 /// Names, inputs and the order of flow.
 mod graph;
 /// Which operator of which plugin, with which arguments.
@@ -24,13 +28,14 @@ use std::sync::Arc;
 
 pub use warnings::warnings;
 
-use self::columns::{Relation, Upstream};
+use self::builder::Builder;
+use self::columns::Upstream;
 use self::graph::{Graph, Section};
-use self::plugin::Resolved;
+use self::section::{NOTHING, Planned, Resolved, node};
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
-use crate::connector::{InputFiles, Planning};
+use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
-use crate::files::{DEAD_LETTERS, FileUser, Files};
+use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader};
 use crate::plan::{
     AggregatePlan, Delivery, Edge, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan, SinkPlan,
@@ -63,38 +68,7 @@ pub fn build_state(config: &Config, folder: &Path) -> Result<Option<StatePlan>, 
     }
 }
 
-struct Builder<'a> {
-    config: &'a Config,
-    folder: &'a Path,
-    inputs: InputFiles,
-    files: Files,
-    mistakes: Diagnostics,
-}
-
-/// A planned section and what its outputs carry.
-struct Planned {
-    node: Option<Node>,
-    main: Option<Relation>,
-    late: Option<Relation>,
-}
-
-const NOTHING: Planned = Planned {
-    node: None,
-    main: None,
-    late: None,
-};
-
 impl<'a> Builder<'a> {
-    fn new(config: &'a Config, folder: &'a Path, inputs: InputFiles) -> Self {
-        Builder {
-            config,
-            folder,
-            inputs,
-            files: Files::default(),
-            mistakes: Diagnostics::new(config.origin.clone()),
-        }
-    }
-
     fn build(mut self, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
         let config = self.config;
         let itself = FileUser {
@@ -317,18 +291,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What a connector is planned with.
-    fn planning<'s>(&'s mut self, title: &'s str) -> Planning<'s> {
-        Planning {
-            title,
-            pipeline: self.config.name.get_ref(),
-            folder: self.folder,
-            input_files: self.inputs,
-            files: &mut self.files,
-            mistakes: &mut self.mistakes,
-        }
-    }
-
     /// Where rows go whose policy says so; beside the pipeline's file unless
     /// the config says otherwise, so that none is lost for want of a setting.
     fn place_dead_letters(&mut self, planned: &[Planned]) -> Option<std::path::PathBuf> {
@@ -351,15 +313,6 @@ impl<'a> Builder<'a> {
         let user = FileUser::new(DEAD_LETTERS, place);
         self.files.writes(user, &path);
         Some(path)
-    }
-}
-
-fn node(name: String, kind: NodeKind, inputs: Vec<Edge>, output: &Relation) -> Node {
-    Node {
-        name,
-        kind,
-        inputs,
-        output: Arc::new(output.schema.clone()),
     }
 }
 

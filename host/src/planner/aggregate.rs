@@ -1,26 +1,15 @@
 //! Decides what only aggregates have (key, window, lateness, bounds), and that
 //! nothing else is given them.
 
-use super::Builder;
+use super::builder::Builder;
 use super::columns::{Relation, Upstream};
 use super::graph::Section;
-use super::plugin::Resolved;
+use super::section::{Resolved, Timing};
 use crate::config::{BoundsChoice, Mistake, Operator, Span};
 use crate::logic::Kind;
 use crate::plan::{Bounds, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
-
-/// An aggregate's window and what goes with it.
-pub(super) struct Timing {
-    pub window: Window,
-    pub allowed_lateness_ms: i64,
-    pub early_every_ms: Option<u64>,
-    pub ttl_ms: Option<i64>,
-    pub bounds: Option<Bounds>,
-    /// Where the bounds are named, or the window that they are of.
-    pub bounds_place: Span,
-}
 
 /// An aggregate's key: its columns on each edge, and what they are.
 pub(super) struct Keys {

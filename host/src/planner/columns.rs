@@ -1,7 +1,7 @@
 //! Decides which columns of its input an operator reads: fields are found by
 //! name, whatever their order and whatever else is there.
 
-use super::Builder;
+use super::builder::Builder;
 use crate::config::{Mistake, Operator, Span};
 use crate::plan::OutPort;
 use crate::schema::{DataType, Field, Schema};

@@ -4,26 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Builder;
-use super::aggregate::Timing;
+use super::builder::Builder;
+use super::section::Resolved;
 use crate::config::{Mistake, Operator, Spanned};
 use crate::files::{FileUser, nearest_file};
-use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
+use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
-use crate::schema::Schema;
 use crate::suggest;
-
-/// An operator's section with what its plugin says of it.
-pub(super) struct Resolved {
-    pub info: OperatorInfo,
-    /// Of its one input.
-    pub input: Arc<Schema>,
-    pub arguments: Arguments,
-    /// Absent when there is a mistake in the parameters.
-    pub factory: Option<Arc<dyn Factory>>,
-    /// Aggregates only; absent when there is a mistake in it.
-    pub timing: Option<Timing>,
-}
 
 /// The plugins by name; `None` where one cannot be loaded.
 pub(super) type Plugins<'a> = HashMap<&'a str, Option<Arc<dyn Module>>>;

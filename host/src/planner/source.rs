@@ -1,7 +1,8 @@
 //! Decides what a source gives: its columns, and where a row's time is.
 
+use super::builder::Builder;
 use super::columns::Relation;
-use super::{Builder, NOTHING, Planned, node};
+use super::section::{NOTHING, Planned, node};
 use crate::config::{Mistake, Source};
 use crate::plan::{EventTime, NodeKind, SourcePlan};
 use crate::schema::{DataType, Field};

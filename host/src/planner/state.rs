@@ -4,7 +4,7 @@
 //! `[state]` or `[checkpoints]` alone turns checkpoints on, with defaults for
 //! the rest; without either nothing outlives the run.
 
-use super::Builder;
+use super::builder::Builder;
 use crate::checkpoint::remote;
 use crate::config::{Backend, Mistake, RESTART, State, Upload};
 use crate::files::FileUser;
