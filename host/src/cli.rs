@@ -185,7 +185,8 @@ fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
 }
 
 fn loader() -> Result<PluginLoader, Trouble> {
-    PluginLoader::new().map_err(|error| Trouble::Failed(error.into()))
+    let loader = PluginLoader::new().map_err(|error| Trouble::Failed(error.into()))?;
+    Ok(loader.with_user_cache())
 }
 
 /// To stdout. That nobody reads on, as behind `| head`, is no failure.

@@ -2,11 +2,13 @@
 //! within limits.
 //!
 //! A file on its way to an operator at work: [`PluginLoader`] reads and compiles
-//! it, [`describe`] checks what it says of itself, [`wasi`] decides what it may
-//! ask of the host, [`instance`] calls it, [`boundary`] takes rows in and out,
-//! [`limits`] and [`engine`] stop it.
+//! it, [`cache`] keeps what was compiled for the next start, [`describe`] checks
+//! what it says of itself, [`wasi`] decides what it may ask of the host,
+//! [`instance`] calls it, [`boundary`] takes rows in and out, [`limits`] and
+//! [`engine`] stop it.
 
 pub(crate) mod boundary;
+mod cache;
 mod contract;
 mod describe;
 mod engine;
@@ -30,6 +32,8 @@ use crate::logic::{
     Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Value,
 };
+use cache::PluginCache;
+use engine::Deadlines;
 use instance::{Compiled, Exports};
 
 /// A file larger than this is no plugin.
@@ -45,9 +49,16 @@ const DESCRIBE_LIMITS: Limits = Limits {
 /// Compiles plugins, each once however many nodes use it. One a process.
 pub struct PluginLoader {
     engine: Engine,
-    /// By path and digest, as long as a plugin or an operator of it is there.
-    loaded: Mutex<HashMap<(PathBuf, String), Weak<Loaded>>>,
+    deadlines: Arc<Deadlines>,
+    cache: Option<PluginCache>,
+    /// By path and digest.
+    loaded: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
 }
+
+/// A plugin as long as a node or an operator of it is there. Locked while the
+/// plugin is compiled: whoever asks for the same one wants to wait, and nobody
+/// else does.
+type Slot = Mutex<Weak<Loaded>>;
 
 /// A plugin that has been compiled and has described itself.
 pub struct Plugin(Arc<Loaded>);
@@ -64,27 +75,106 @@ struct Loaded {
 
 impl PluginLoader {
     pub fn new() -> Result<Self, LoadError> {
-        let engine = engine::engine()
-            .map_err(|error| LoadError(format!("this machine cannot run plugins: {error:#}")))?;
+        let cannot = |error: wasmtime::Error| {
+            LoadError(format!("this machine cannot run plugins: {error:#}"))
+        };
+        let engine = engine::engine().map_err(cannot)?;
+        let deadlines = Deadlines::start(engine.clone()).map_err(|error| cannot(error.into()))?;
         Ok(PluginLoader {
             engine,
+            deadlines,
+            cache: None,
             loaded: Mutex::default(),
         })
+    }
+
+    /// Keeps what it compiles in the user's cache folder, if that is safe, and
+    /// takes it from there the next time.
+    pub fn with_user_cache(mut self) -> Self {
+        self.cache = PluginCache::of_user();
+        self
     }
 
     /// As [`Loader::load`], with what is only known of a plugin from a file.
     pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
         let bytes = read(path)?;
-        let key = (path.to_owned(), digest(&bytes));
-        // Held while compiling: whoever asks for the same plugin wants to wait.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plugin) = loaded.get(&key).and_then(Weak::upgrade) {
+        let digest = digest(&bytes);
+        let slot = self.slot(path, &digest);
+        let mut loaded = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = loaded.upgrade() {
             return Ok(Plugin(plugin));
         }
-        let plugin = Arc::new(compile(&self.engine, path, &bytes, key.1.clone())?);
-        loaded.retain(|_, plugin| plugin.strong_count() > 0);
-        loaded.insert(key, Arc::downgrade(&plugin));
+        let plugin = Arc::new(self.compile(path, &bytes, digest)?);
+        *loaded = Arc::downgrade(&plugin);
         Ok(Plugin(plugin))
+    }
+
+    /// Where the plugin is, or will be once it is compiled.
+    fn slot(&self, path: &Path, digest: &str) -> Arc<Slot> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // A slot that somebody else holds is being compiled into.
+        loaded.retain(|_, slot| {
+            Arc::strong_count(slot) > 1
+                || slot
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .strong_count()
+                    > 0
+        });
+        let slot = loaded.entry((path.to_owned(), digest.to_owned()));
+        Arc::clone(slot.or_default())
+    }
+
+    fn compile(&self, path: &Path, bytes: &[u8], digest: String) -> Result<Loaded, LoadError> {
+        let wrong = |what: String| LoadError(format!("plugin {} {what}", path.display()));
+        check_header(bytes).map_err(wrong)?;
+        let kept = self
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.load(&self.engine, &digest));
+        let component = match kept {
+            Some(component) => component,
+            None => {
+                let component =
+                    Component::new(&self.engine, bytes).map_err(|error| wrong(invalid(&error)))?;
+                if let Some(cache) = &self.cache {
+                    cache.store(&component, &digest);
+                }
+                component
+            }
+        };
+        let exports = exports(&component).map_err(wrong)?;
+        let linker = wasi::linker(&component)
+            .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?
+            .map_err(|import| {
+                wrong(format!(
+                    "imports `{import}`, which the host does not give; it may use {} and the parts \
+                     of WASI 0.2 that need no capability",
+                    contract::LOGGING
+                ))
+            })?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?;
+        let compiled = Compiled {
+            pre,
+            exports,
+            deadlines: Arc::clone(&self.deadlines),
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let described = compiled
+            .describe(DESCRIBE_LIMITS, &name.as_ref().into())
+            .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
+        let info = describe::module(described)
+            .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
+        Ok(Loaded {
+            operators: info.operators.iter().cloned().map(Arc::new).collect(),
+            info,
+            compiled,
+            imports: import_names(&component),
+            bytes: bytes.len(),
+            digest,
+        })
     }
 }
 
@@ -207,52 +297,13 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))
 }
 
-fn compile(
-    engine: &Engine,
-    path: &Path,
-    bytes: &[u8],
-    digest: String,
-) -> Result<Loaded, LoadError> {
-    let wrong = |what: String| LoadError(format!("plugin {} {what}", path.display()));
-    check_header(bytes).map_err(wrong)?;
-    let component = Component::new(engine, bytes).map_err(|error| wrong(invalid(&error)))?;
-    let exports = exports(&component).map_err(wrong)?;
-    let linker = wasi::linker(&component)
-        .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?
-        .map_err(|import| {
-            wrong(format!(
-                "imports `{import}`, which the host does not give; it may use {} and the parts \
-                 of WASI 0.2 that need no capability",
-                contract::LOGGING
-            ))
-        })?;
-    let pre = linker
-        .instantiate_pre(&component)
-        .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?;
-    let compiled = Compiled { pre, exports };
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let described = compiled
-        .describe(DESCRIBE_LIMITS, &name.as_ref().into())
-        .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
-    let info = describe::module(described)
-        .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
-    Ok(Loaded {
-        operators: info.operators.iter().cloned().map(Arc::new).collect(),
-        info,
-        compiled,
-        imports: import_names(&component),
-        bytes: bytes.len(),
-        digest,
-    })
-}
-
 /// `sha256:` and the digest in hex.
 fn digest(bytes: &[u8]) -> String {
-    let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Tells what is no component at all from what is a broken one.

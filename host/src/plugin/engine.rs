@@ -1,13 +1,18 @@
-//! How plugins are compiled, and the clock that stops them.
+//! How plugins are compiled, and the clock that ends calls that take too long.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::{Config, Engine};
 
 /// Deadlines are kept to this.
 const TICK: Duration = Duration::from_millis(10);
+/// The clock stands still after so many ticks without a call.
+const IDLE_TICKS_MAX: u32 = 10;
 
-/// An engine whose epoch advances as long as it lives.
+/// What compiles plugins.
 pub fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
@@ -16,22 +21,128 @@ pub fn engine() -> wasmtime::Result<Engine> {
         .concurrency_support(false)
         // A plugin computes the same on every machine.
         .relaxed_simd_deterministic(true);
-    let engine = Engine::new(&config)?;
-    let ticked = engine.weak();
-    std::thread::Builder::new()
-        .name("plugin-deadlines".into())
-        .spawn(move || {
-            while let Some(engine) = ticked.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
-            }
-        })?;
-    Ok(engine)
+    Engine::new(&config)
 }
 
 /// How many ticks a call may see that may take `ms`. The tick under way when
 /// it starts does not count.
 pub fn ticks(ms: u64) -> u64 {
     ms.div_ceil(TICK.as_millis() as u64).saturating_add(1)
+}
+
+/// Advances the engine's epoch while a call is under way. Between calls its
+/// thread sleeps, so that an idle host wakes nobody.
+pub struct Deadlines {
+    engine: Engine,
+    calls: AtomicUsize,
+    asleep: AtomicBool,
+    clock: OnceLock<Thread>,
+}
+
+/// A call that is under way until this is dropped.
+pub struct Call<'a>(&'a Deadlines);
+
+impl Deadlines {
+    pub fn start(engine: Engine) -> std::io::Result<Arc<Self>> {
+        let deadlines = Arc::new(Deadlines {
+            engine,
+            calls: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            clock: OnceLock::new(),
+        });
+        let ticked = Arc::downgrade(&deadlines);
+        let clock = std::thread::Builder::new()
+            .name("plugin-deadlines".into())
+            .spawn(move || {
+                let mut idle_ticks = 0;
+                // Holds no reference while it waits: the last plugin to go ends it.
+                while let Some(asleep) = ticked.upgrade().map(|it| it.tick(&mut idle_ticks)) {
+                    if asleep {
+                        std::thread::park();
+                    } else {
+                        std::thread::sleep(TICK);
+                    }
+                }
+            })?;
+        deadlines.clock.get_or_init(|| clock.thread().clone());
+        Ok(deadlines)
+    }
+
+    /// Says that a call starts, whose deadline must be kept.
+    pub fn call(&self) -> Call<'_> {
+        // In one order with `tick`: either it sees the call, or this sees it asleep.
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+        Call(self)
+    }
+
+    /// Advances the epoch; true if the clock may sleep until it is woken.
+    fn tick(&self, idle_ticks: &mut u32) -> bool {
+        if self.calls.load(Ordering::SeqCst) > 0 {
+            *idle_ticks = 0;
+        } else {
+            *idle_ticks += 1;
+        }
+        if *idle_ticks > IDLE_TICKS_MAX {
+            *idle_ticks = 0;
+            self.asleep.store(true, Ordering::SeqCst);
+            if self.calls.load(Ordering::SeqCst) == 0 {
+                return true;
+            }
+            self.asleep.store(false, Ordering::SeqCst);
+        }
+        self.engine.increment_epoch();
+        false
+    }
+
+    fn wake(&self) {
+        if let Some(clock) = self.clock.get() {
+            clock.unpark();
+        }
+    }
+}
+
+impl Drop for Deadlines {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn until(deadlines: &Deadlines, asleep: bool) {
+        let since = Instant::now();
+        while deadlines.asleep.load(Ordering::SeqCst) != asleep {
+            assert!(
+                since.elapsed() < Duration::from_secs(10),
+                "asleep is not {asleep}"
+            );
+            std::thread::sleep(TICK);
+        }
+    }
+
+    #[test]
+    fn the_clock_sleeps_between_calls_and_not_during_one() {
+        let deadlines = Deadlines::start(engine().expect("an engine")).expect("a thread");
+        until(&deadlines, true);
+
+        let call = deadlines.call();
+        std::thread::sleep(TICK * (3 * IDLE_TICKS_MAX));
+        assert!(!deadlines.asleep.load(Ordering::SeqCst));
+
+        drop(call);
+        until(&deadlines, true);
+    }
 }

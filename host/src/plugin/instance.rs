@@ -11,7 +11,7 @@ use wasmtime::component::{
 use super::boundary::lower::{self, Input};
 use super::boundary::{Broken, lift};
 use super::contract::{self as wire, ArgumentRef, BatchRef, StatesRef, ValueRef, WindowsRef};
-use super::engine::ticks;
+use super::engine::{Deadlines, ticks};
 use super::limits::{MemoryLimit, failure};
 use super::printed::Printed;
 use super::wasi::World;
@@ -47,6 +47,7 @@ pub struct Exports {
 pub struct Compiled {
     pub pre: InstancePre<World>,
     pub exports: Exports,
+    pub deadlines: Arc<Deadlines>,
 }
 
 /// An instance that has not been asked to be an operator yet.
@@ -54,6 +55,7 @@ struct Running {
     store: Store<World>,
     instance: wasmtime::component::Instance,
     limits: Limits,
+    deadlines: Arc<Deadlines>,
 }
 
 impl Compiled {
@@ -65,12 +67,15 @@ impl Compiled {
         let mut store = Store::new(self.pre.engine(), world);
         store.limiter(|world| &mut world.memory);
         store.set_hostcall_fuel(limits.output_bytes_max);
+        // Its modules may have code that runs at the start.
+        let _call = self.deadlines.call();
         store.set_epoch_deadline(ticks(limits.call_ms_max));
         match self.pre.instantiate(&mut store) {
             Ok(instance) => Ok(Running {
                 store,
                 instance,
                 limits,
+                deadlines: Arc::clone(&self.deadlines),
             }),
             Err(error) => {
                 let stderr = store.data_mut().printed.end_call();
@@ -165,9 +170,11 @@ impl Running {
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
     {
+        let under_way = self.deadlines.call();
         self.store
             .set_epoch_deadline(ticks(self.limits.call_ms_max));
         let answer = function.call(&mut self.store, arguments);
+        drop(under_way);
         let stderr = self.store.data_mut().printed.end_call();
         answer.map_err(|error| failure(&error, &self.limits, stderr))
     }
