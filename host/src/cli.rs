@@ -65,7 +65,7 @@ enum Command {
     /// Start a plugin or a pipeline
     #[command(subcommand)]
     New(New),
-    /// Show what a plugin holds: operators, schemas, parameters, imports
+    /// Show what a plugin holds: operators, schemas, parameters, exports, imports
     Inspect {
         /// The plugin's .wasm file
         plugin: PathBuf,

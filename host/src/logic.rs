@@ -18,9 +18,11 @@ pub struct OperatorInfo {
     pub name: String,
     pub doc: String,
     pub kind: Kind,
+    /// Filters, transforms and aggregates have one.
     pub inputs: Vec<Port>,
-    /// Empty for a filter, whose rows go on as they came.
-    pub output: Arc<Schema>,
+    /// Filters, transforms and aggregates have one; that of a filter has no
+    /// fields, since its rows go on as they came.
+    pub outputs: Vec<Port>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
     pub parameters: Vec<Parameter>,
@@ -50,10 +52,25 @@ impl Kind {
     }
 }
 
+/// Where rows go in or come out, each with its own schema. The names of an
+/// operator's inputs are all different, and so are those of its outputs.
 #[derive(Clone, Debug)]
 pub struct Port {
     pub name: String,
     pub schema: Arc<Schema>,
+}
+
+/// The name of a port that is the only one.
+pub const MAIN: &str = "main";
+
+impl Port {
+    /// The only one of an operator's inputs, or of its outputs.
+    pub fn main(schema: Arc<Schema>) -> Self {
+        Port {
+            name: MAIN.to_owned(),
+            schema,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

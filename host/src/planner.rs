@@ -196,7 +196,7 @@ impl<'a> Builder<'a> {
             .collect();
         let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
         let name = operator.name.get_ref().clone();
-        let output = &resolved.info.output;
+        let output = &resolved.output;
         if resolved.info.kind == Kind::Aggregate {
             let timing = resolved.timing.as_ref();
             let keys = self.keys(operator, &title, ups);

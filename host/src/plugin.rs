@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, ComponentExportIndex};
 
 use crate::logic::Limits;
 use crate::logic::{
@@ -34,7 +34,7 @@ use crate::logic::{
 };
 use cache::PluginCache;
 use engine::Deadlines;
-use instance::{Compiled, Exports};
+use instance::{AggregateExports, Compiled, Exports};
 
 /// A file larger than this is no plugin.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -68,6 +68,8 @@ struct Loaded {
     operators: Vec<Arc<OperatorInfo>>,
     compiled: Compiled,
     digest: String,
+    /// Interfaces that it exports.
+    exports: Vec<String>,
     /// Interfaces that it imports.
     imports: Vec<String>,
     bytes: usize,
@@ -143,7 +145,8 @@ impl PluginLoader {
                 component
             }
         };
-        let exports = exports(&component).map_err(wrong)?;
+        let export_names = export_names(&component);
+        let exports = exports(&component, &export_names).map_err(wrong)?;
         let linker = wasi::linker(&component)
             .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?
             .map_err(|import| {
@@ -166,11 +169,13 @@ impl PluginLoader {
             .describe(DESCRIBE_LIMITS, &name.as_ref().into())
             .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
         let info = describe::module(described)
+            .and_then(|info| check_exported(&info, &compiled.exports).map(|()| info))
             .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
         Ok(Loaded {
             operators: info.operators.iter().cloned().map(Arc::new).collect(),
             info,
             compiled,
+            exports: export_names,
             imports: import_names(&component),
             bytes: bytes.len(),
             digest,
@@ -202,7 +207,7 @@ impl Module for Plugin {
         if matches!(info.kind, Kind::Process | Kind::Join | Kind::Recommend) {
             return Err(cannot_open(format!(
                 "`{operator}` is a {} operator, which this version of Sluicebox does not run yet",
-                inspect::kind_name(info.kind)
+                info.kind.name()
             )));
         }
         let mut arguments = arguments.to_vec();
@@ -342,21 +347,11 @@ fn invalid(error: &wasmtime::Error) -> String {
     }
 }
 
-/// Finds the contract's functions among what a component exports.
-fn exports(component: &Component) -> Result<Exports, String> {
+/// Finds the contract's functions among what a component exports: those that
+/// every plugin has, and those of the kinds whose interface is there.
+fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
     let wanted = contract::OPERATORS;
-    let engine = component.engine();
-    let names: Vec<String> = component
-        .component_type()
-        .exports(engine)
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    let operators = names
-        .iter()
-        .any(|name| name == wanted)
-        .then(|| component.get_export_index(None, wanted))
-        .flatten();
-    let Some(operators) = operators else {
+    let Some(operators) = Exported::find(component, names, wanted) else {
         let (interface, _) = wanted.split_once('@').unwrap_or((wanted, ""));
         let other = names
             .iter()
@@ -373,24 +368,87 @@ fn exports(component: &Component) -> Result<Exports, String> {
             None => format!(
                 "is a component but no Sluicebox plugin: it exports {}, and a plugin exports \
                  `{wanted}`",
-                listed(&names)
+                listed(names)
             ),
         });
     };
-    let function = |name: &str| {
-        component
-            .get_export_index(Some(&operators), name)
-            .ok_or_else(|| format!("does not keep to the contract: `{wanted}` lacks `{name}`"))
-    };
+    let transform = Exported::find(component, names, contract::TRANSFORM);
+    let aggregate = Exported::find(component, names, contract::AGGREGATE);
     Ok(Exports {
-        describe: function("describe")?,
-        open: function("open")?,
-        transform: function("transform")?,
-        accumulate: function("accumulate")?,
-        accumulate_each: function("accumulate-each")?,
-        merge: function("merge")?,
-        finish: function("finish")?,
+        describe: operators.function("describe")?,
+        open: operators.function("open")?,
+        transform: transform
+            .map(|interface| interface.function("transform"))
+            .transpose()?,
+        aggregate: aggregate
+            .map(|interface| {
+                Ok::<_, String>(AggregateExports {
+                    accumulate: interface.function("accumulate")?,
+                    accumulate_each: interface.function("accumulate-each")?,
+                    merge: interface.function("merge")?,
+                    finish: interface.function("finish")?,
+                })
+            })
+            .transpose()?,
     })
+}
+
+/// An interface that a component exports.
+struct Exported<'a> {
+    component: &'a Component,
+    name: &'static str,
+    index: ComponentExportIndex,
+}
+
+impl<'a> Exported<'a> {
+    fn find(component: &'a Component, names: &[String], name: &'static str) -> Option<Self> {
+        let is_there = names.iter().any(|exported| exported == name);
+        let index = is_there.then(|| component.get_export_index(None, name));
+        Some(Exported {
+            component,
+            name,
+            index: index??,
+        })
+    }
+
+    fn function(&self, function: &str) -> Result<ComponentExportIndex, String> {
+        self.component
+            .get_export_index(Some(&self.index), function)
+            .ok_or_else(|| {
+                let name = self.name;
+                format!("does not keep to the contract: `{name}` lacks `{function}`")
+            })
+    }
+}
+
+/// Whether a plugin exports the interfaces of the kinds that it describes.
+fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
+    for operator in &info.operators {
+        let (interface, is_there) = match operator.kind {
+            Kind::Filter | Kind::Transform => (contract::TRANSFORM, exports.transform.is_some()),
+            Kind::Aggregate => (contract::AGGREGATE, exports.aggregate.is_some()),
+            // These are described, and not run yet.
+            Kind::Process | Kind::Join | Kind::Recommend => continue,
+        };
+        if !is_there {
+            return Err(format!(
+                "operator `{}` is of the kind `{}`, and the plugin does not export `{interface}`, \
+                 which operators of this kind are called through",
+                operator.name,
+                operator.kind.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a component exports.
+fn export_names(component: &Component) -> Vec<String> {
+    component
+        .component_type()
+        .exports(component.engine())
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 /// What a component asks of the host: interfaces that are more than types.

@@ -102,7 +102,7 @@ fn broken_components() {
     check(
         &bytes[..8],
         expect![
-            "plugin it.wasm is a component that exports nothing, and a plugin exports `sluicebox:plugin/operators@0.1.0`; use `sluicebox_sdk::export!`"
+            "plugin it.wasm is a component that exports nothing, and a plugin exports `sluicebox:plugin/operators@0.2.0`; use `sluicebox_sdk::export!`"
         ],
     );
     let cut = load(&bytes[..bytes.len() / 2]).unwrap_err();
@@ -139,26 +139,35 @@ fn load(bytes: &[u8]) -> Result<(), String> {
 fn components_that_are_no_plugins_of_this_host() {
     check(
         &cart_with(
-            "sluicebox:plugin/operators@0.1.0",
+            "sluicebox:plugin/operators@0.2.0",
             "sluicebox:plugin/operators@0.3.0",
         ),
         expect![
-            "plugin it.wasm was built for another version of the contract: it exports `sluicebox:plugin/operators@0.3.0`, and this host wants `sluicebox:plugin/operators@0.1.0`; build it with a matching sluicebox-sdk"
+            "plugin it.wasm was built for another version of the contract: it exports `sluicebox:plugin/operators@0.3.0`, and this host wants `sluicebox:plugin/operators@0.2.0`; build it with a matching sluicebox-sdk"
         ],
     );
     check(
         &cart_with(
-            "sluicebox:plugin/operators@0.1.0",
-            "sluicebox:puddle/operators@0.1.0",
+            "sluicebox:plugin/operators@0.2.0",
+            "sluicebox:puddle/operators@0.2.0",
         ),
         expect![
-            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:puddle/operators@0.1.0`, and a plugin exports `sluicebox:plugin/operators@0.1.0`"
+            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:puddle/operators@0.2.0`, `sluicebox:plugin/transform@0.2.0`, `sluicebox:plugin/aggregate@0.2.0`, and a plugin exports `sluicebox:plugin/operators@0.2.0`"
         ],
     );
     check(
         &cart_with("accumulate-each", "accumulate-some"),
         expect![
-            "plugin it.wasm does not keep to the contract: `sluicebox:plugin/operators@0.1.0` lacks `accumulate-each`"
+            "plugin it.wasm does not keep to the contract: `sluicebox:plugin/aggregate@0.2.0` lacks `accumulate-each`"
+        ],
+    );
+    check(
+        &cart_with(
+            "sluicebox:plugin/aggregate@0.2.0",
+            "sluicebox:puddle/aggregate@0.2.0",
+        ),
+        expect![
+            "plugin it.wasm describes itself wrongly: operator `running_cart` is of the kind `aggregate`, and the plugin does not export `sluicebox:plugin/aggregate@0.2.0`, which operators of this kind are called through"
         ],
     );
     let message = load(&cart_with("wasi:cli/stderr@", "evil:net/socket@")).unwrap_err();

@@ -311,6 +311,11 @@ fn a_plugin_can_be_inspected() {
             n: integer = 10
               How many items.
 
+        exports
+          sluicebox:plugin/operators@0.2.0
+          sluicebox:plugin/transform@0.2.0
+          sluicebox:plugin/aggregate@0.2.0
+
         imports
           in
           out

@@ -67,6 +67,28 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
     let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
     assert_contains(&shown, &["cellar", "roof", "51.8"]);
     assert!(!shown.contains("calibration"), "{shown}");
+
+    // A component exports what its operators are called through, and no more.
+    let source = folder.join("src/lib.rs");
+    let written = std::fs::read_to_string(&source).expect("it was made");
+    for (listed, exported, other) in [
+        ("in_use, measured, Average", "transform", None),
+        ("in_use, measured", "transform", Some("aggregate")),
+        ("Average", "aggregate", Some("transform")),
+    ] {
+        let plugin = written.replace(
+            "export!(in_use, measured, Average)",
+            &format!("export!({listed})"),
+        );
+        std::fs::write(&source, plugin).expect("writable");
+        sluicebox(&["build"], &folder);
+        let inspected = sluicebox(&["inspect", "shop-floor.wasm"], &folder);
+        let interface = |name| format!("sluicebox:plugin/{name}@");
+        assert_contains(&inspected, &[&interface("operators"), &interface(exported)]);
+        if let Some(other) = other {
+            assert!(!inspected.contains(&interface(other)), "{inspected}");
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Folds rows into the states of their groups. States come as columns and go
 //! back as columns; in between they are values of the author's type.
 
-use crate::bindings::exports::sluicebox::plugin::operators::{
-    self, Accumulated, AccumulatedEach, Batch, States, Windows,
+use crate::bindings::exports::sluicebox::plugin::aggregate::{
+    Accumulated, AccumulatedEach, Guest, States, Windows,
 };
+use crate::bindings::sluicebox::plugin::answers;
+use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
-use crate::operator::Shape;
+use crate::operator::{Instance, Opened, Shape, not_of_kind};
 use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
 use crate::transform::{Outputs, Rows};
 use crate::{Parameters, Reject, Timestamp, Window};
@@ -126,8 +128,7 @@ pub fn shape<A: Aggregate>() -> Shape {
     }
 }
 
-#[doc(hidden)]
-pub fn accumulate<A: Aggregate>(
+fn accumulate<A: Aggregate>(
     aggregate: &A,
     input: &Batch,
     groups: &[u32],
@@ -144,8 +145,7 @@ pub fn accumulate<A: Aggregate>(
     }
 }
 
-#[doc(hidden)]
-pub fn accumulate_each<A: Aggregate>(
+fn accumulate_each<A: Aggregate>(
     aggregate: &A,
     input: &Batch,
     groups: &[u32],
@@ -168,8 +168,7 @@ pub fn accumulate_each<A: Aggregate>(
     }
 }
 
-#[doc(hidden)]
-pub fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
+fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
     assert_eq!(
         groups.len(),
         states.rows as usize,
@@ -187,8 +186,7 @@ pub fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Bat
     columns(&merged)
 }
 
-#[doc(hidden)]
-pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> operators::Rows {
+fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> answers::Rows {
     let rows = states.rows as usize;
     assert!(
         windows.starts.len() == rows && windows.ends.len() == rows,
@@ -204,6 +202,67 @@ pub fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) ->
         results.give(aggregate.finish(state, window), row as u32, &Nowhere);
     }
     results.finish(&[])
+}
+
+/// An aggregate with its parameters.
+#[doc(hidden)]
+pub trait AggregateInstance {
+    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated;
+    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
+    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
+    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
+}
+
+struct InColumns<A: Aggregate>(A);
+
+impl<A: Aggregate> AggregateInstance for InColumns<A> {
+    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated {
+        accumulate(&self.0, input, groups, states)
+    }
+
+    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach {
+        accumulate_each(&self.0, input, groups, states)
+    }
+
+    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch {
+        merge(&self.0, states, groups)
+    }
+
+    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows {
+        finish(&self.0, states, windows)
+    }
+}
+
+#[doc(hidden)]
+pub fn open<A: Aggregate + 'static>(aggregate: A) -> Instance {
+    Instance::Aggregate(Box::new(InColumns(aggregate)))
+}
+
+impl Opened {
+    fn aggregate<R>(call: impl FnOnce(&dyn AggregateInstance) -> R) -> R {
+        Opened::with(|instance| match instance {
+            Instance::Aggregate(aggregate) => call(&**aggregate),
+            Instance::Transform(_) => not_of_kind("aggregate"),
+        })
+    }
+}
+
+impl Guest for Opened {
+    fn accumulate(input: Batch, groups: Vec<u32>, states: States) -> Accumulated {
+        Opened::aggregate(|aggregate| aggregate.accumulate(&input, &groups, &states))
+    }
+
+    fn accumulate_each(input: Batch, groups: Vec<u32>, states: States) -> AccumulatedEach {
+        Opened::aggregate(|aggregate| aggregate.accumulate_each(&input, &groups, &states))
+    }
+
+    fn merge(states: Batch, groups: Vec<u32>) -> Batch {
+        Opened::aggregate(|aggregate| aggregate.merge(&states, &groups))
+    }
+
+    fn finish(states: Batch, windows: Windows) -> answers::Rows {
+        Opened::aggregate(|aggregate| aggregate.finish(&states, &windows))
+    }
 }
 
 /// Rows on their way into states.
@@ -251,7 +310,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     fn carefully(
         &self,
         mut taken: impl FnMut(u32, &A::State),
-    ) -> (Vec<A::State>, Vec<operators::Reject>) {
+    ) -> (Vec<A::State>, Vec<answers::Reject>) {
         let mut states = starting_states::<A>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
         let mut rejects = Vec::new();
@@ -267,7 +326,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
                     taken(row as u32, &state);
                     states[group as usize] = state;
                 }
-                Err(reject) => rejects.push(operators::Reject {
+                Err(reject) => rejects.push(answers::Reject {
                     row: row as u32,
                     reason: reject.into_reason(),
                 }),
@@ -277,7 +336,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     }
 }
 
-fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<operators::Reject>) -> Accumulated {
+fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<answers::Reject>) -> Accumulated {
     Accumulated {
         states: columns(states),
         rejects,

@@ -127,15 +127,17 @@ mod refused;
 /// For the code that the macros write.
 #[doc(hidden)]
 pub mod private {
-    pub use crate::bindings::exports::sluicebox::plugin::operators::{
-        Accumulated, AccumulatedEach, Argument, Batch, Guest, Rows, States, Transformed, Windows,
-    };
-    pub use crate::bindings::sluicebox::plugin::columns::Column;
+    pub use crate::bindings::Interface;
+    pub use crate::bindings::exports::sluicebox::plugin::operators::{Argument, Guest};
+    pub use crate::bindings::exports::sluicebox::plugin::transform::Transformed;
+    pub use crate::bindings::sluicebox::plugin::columns::{Batch, Column};
     pub use crate::bindings::sluicebox::plugin::description::{
         Parameter, Plugin, Value, ValueType,
     };
     pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
-    pub use crate::operator::{Entry, Operator, Shape, assert_distinct, open, opened, plugin};
+    pub use crate::operator::{
+        Instance, Listed, Opened, Operator, Shape, assert_distinct, open, plugin,
+    };
     pub use crate::parameters::{
         Arguments, describe as describe_parameter, symbol as symbol_parameter,
     };
@@ -146,11 +148,11 @@ pub mod private {
     pub use crate::text::{same, word};
 
     pub mod aggregate {
-        pub use crate::aggregate::{accumulate, accumulate_each, finish, merge, shape};
+        pub use crate::aggregate::{open, shape};
     }
 
     pub mod transform {
-        pub use crate::transform::{run, shape, taking};
+        pub use crate::transform::{Transform, open, run, shape, taking};
     }
 }
 
@@ -189,8 +191,8 @@ macro_rules! export {
             const NAMES: &[&str] = &[$(<$operator as $crate::private::Operator>::NAME),+];
             const _: () = $crate::private::assert_distinct(NAMES);
 
-            const OPERATORS: &[$crate::private::Entry] =
-                &[$($crate::private::Entry::of::<$operator>()),+];
+            const OPERATORS: &[$crate::private::Listed] =
+                &[$($crate::private::Listed::of::<$operator>()),+];
 
             impl $crate::private::Guest for Plugin {
                 fn describe() -> $crate::private::Plugin {
@@ -208,46 +210,13 @@ macro_rules! export {
                 ) -> ::core::result::Result<(), ::std::string::String> {
                     $crate::private::open(OPERATORS, &operator, arguments)
                 }
-
-                fn transform(input: $crate::private::Batch) -> $crate::private::Transformed {
-                    $crate::private::opened(|operator| operator.transform(&input))
-                }
-
-                fn accumulate(
-                    input: $crate::private::Batch,
-                    groups: ::std::vec::Vec<u32>,
-                    states: $crate::private::States,
-                ) -> $crate::private::Accumulated {
-                    $crate::private::opened(|operator| operator.accumulate(&input, &groups, &states))
-                }
-
-                fn accumulate_each(
-                    input: $crate::private::Batch,
-                    groups: ::std::vec::Vec<u32>,
-                    states: $crate::private::States,
-                ) -> $crate::private::AccumulatedEach {
-                    $crate::private::opened(|operator| {
-                        operator.accumulate_each(&input, &groups, &states)
-                    })
-                }
-
-                fn merge(
-                    states: $crate::private::Batch,
-                    groups: ::std::vec::Vec<u32>,
-                ) -> $crate::private::Batch {
-                    $crate::private::opened(|operator| operator.merge(&states, &groups))
-                }
-
-                fn finish(
-                    states: $crate::private::Batch,
-                    windows: $crate::private::Windows,
-                ) -> $crate::private::Rows {
-                    $crate::private::opened(|operator| operator.finish(&states, &windows))
-                }
             }
 
             #[cfg(target_family = "wasm")]
-            $crate::bindings::export_guest!(Plugin with_types_in $crate::bindings);
+            $crate::__component!(
+                Plugin,
+                &[$(<$operator as $crate::private::Operator>::INTERFACE),+]
+            );
         };
     };
 }

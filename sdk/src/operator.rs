@@ -4,12 +4,13 @@
 use std::cell::OnceCell;
 
 use crate::Parameters;
-use crate::bindings::exports::sluicebox::plugin::operators::{
-    Accumulated, AccumulatedEach, Argument, Batch, Rows, States, Transformed, Windows,
-};
+use crate::aggregate::AggregateInstance;
+use crate::bindings::Interface;
+use crate::bindings::exports::sluicebox::plugin::operators::Argument;
 use crate::bindings::sluicebox::plugin::description::{self, Kind, Plugin, Port};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::parameters::Arguments;
+use crate::transform::TransformInstance;
 
 /// What `#[operator]` makes of a function or an aggregate, for `export!`.
 #[doc(hidden)]
@@ -21,44 +22,19 @@ use crate::parameters::Arguments;
 pub trait Operator: 'static {
     const NAME: &'static str;
     const DOC: &'static str;
+    /// What it is called through.
+    const INTERFACE: Interface;
     type Parameters: Parameters;
 
     fn shape() -> Shape;
-
-    fn transform(_parameters: &Self::Parameters, _input: &Batch) -> Transformed {
-        not_this("transform", Self::NAME)
-    }
-
-    fn accumulate(
-        _parameters: &Self::Parameters,
-        _input: &Batch,
-        _groups: &[u32],
-        _states: &States,
-    ) -> Accumulated {
-        not_this("accumulate", Self::NAME)
-    }
-
-    fn accumulate_each(
-        _parameters: &Self::Parameters,
-        _input: &Batch,
-        _groups: &[u32],
-        _states: &States,
-    ) -> AccumulatedEach {
-        not_this("accumulate-each", Self::NAME)
-    }
-
-    fn merge(_parameters: &Self::Parameters, _states: &Batch, _groups: &[u32]) -> Batch {
-        not_this("merge", Self::NAME)
-    }
-
-    fn finish(_parameters: &Self::Parameters, _states: &Batch, _windows: &Windows) -> Rows {
-        not_this("finish", Self::NAME)
-    }
+    fn open(parameters: Self::Parameters) -> Instance;
 }
 
-#[cold]
-fn not_this(call: &str, operator: &str) -> ! {
-    panic!("the host called `{call}`, which the operator `{operator}` is not for");
+/// An operator with its parameters, as what its kind is called for.
+#[doc(hidden)]
+pub enum Instance {
+    Transform(Box<dyn TransformInstance>),
+    Aggregate(Box<dyn AggregateInstance>),
 }
 
 /// What an operator takes, gives and keeps.
@@ -72,22 +48,22 @@ pub struct Shape {
 
 /// An operator of a plugin, before it is opened.
 #[doc(hidden)]
-pub struct Entry {
+pub struct Listed {
     name: &'static str,
     describe: fn() -> description::Operator,
     open: fn(Vec<Argument>) -> OpenResult,
 }
 
-type OpenResult = Result<Box<dyn Instance>, String>;
+type OpenResult = Result<Instance, String>;
 
-impl Entry {
+impl Listed {
     pub const fn of<O: Operator>() -> Self {
-        Entry {
+        Listed {
             name: O::NAME,
             describe: describe::<O>,
             open: |arguments| {
                 let parameters = Arguments::read::<O::Parameters>(arguments)?;
-                Ok(Box::new(Opened::<O>(parameters)))
+                Ok(O::open(parameters))
             },
         }
     }
@@ -120,12 +96,15 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[doc(hidden)]
-pub fn plugin(name: &str, version: &str, doc: &str, entries: &[Entry]) -> Plugin {
+pub fn plugin(name: &str, version: &str, doc: &str, operators: &[Listed]) -> Plugin {
     Plugin {
         name: name.to_owned(),
         version: version.to_owned(),
         doc: doc.to_owned(),
-        operators: entries.iter().map(|entry| (entry.describe)()).collect(),
+        operators: operators
+            .iter()
+            .map(|operator| (operator.describe)())
+            .collect(),
     }
 }
 
@@ -140,64 +119,33 @@ fn describe<O: Operator>() -> description::Operator {
         name: O::NAME.to_owned(),
         doc: O::DOC.to_owned(),
         kind,
-        inputs: vec![Port {
-            name: "input".to_owned(),
-            schema: input,
-        }],
-        output,
+        inputs: main(input),
+        outputs: main(output),
         state,
         parameters: O::Parameters::describe(),
     }
 }
 
-/// An operator with its parameters.
-#[doc(hidden)]
-pub trait Instance {
-    fn transform(&self, input: &Batch) -> Transformed;
-    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated;
-    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
-    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
-    fn finish(&self, states: &Batch, windows: &Windows) -> Rows;
-}
-
-struct Opened<O: Operator>(O::Parameters);
-
-impl<O: Operator> Instance for Opened<O> {
-    fn transform(&self, input: &Batch) -> Transformed {
-        O::transform(&self.0, input)
-    }
-
-    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated {
-        O::accumulate(&self.0, input, groups, states)
-    }
-
-    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach {
-        O::accumulate_each(&self.0, input, groups, states)
-    }
-
-    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch {
-        O::merge(&self.0, states, groups)
-    }
-
-    fn finish(&self, states: &Batch, windows: &Windows) -> Rows {
-        O::finish(&self.0, states, windows)
-    }
+/// The only port.
+fn main(schema: Vec<schemas::Field>) -> Vec<Port> {
+    let name = "main".to_owned();
+    vec![Port { name, schema }]
 }
 
 thread_local! {
-    static OPENED: OnceCell<Box<dyn Instance>> = const { OnceCell::new() };
+    static OPENED: OnceCell<Instance> = const { OnceCell::new() };
 }
 
 #[doc(hidden)]
-pub fn open(entries: &[Entry], operator: &str, arguments: Vec<Argument>) -> Result<(), String> {
-    let Some(entry) = entries.iter().find(|entry| entry.name == operator) else {
-        let names: Vec<String> = entries.iter().map(|e| format!("`{}`", e.name)).collect();
+pub fn open(operators: &[Listed], name: &str, arguments: Vec<Argument>) -> Result<(), String> {
+    let Some(operator) = operators.iter().find(|operator| operator.name == name) else {
+        let names: Vec<String> = operators.iter().map(|o| format!("`{}`", o.name)).collect();
         return Err(format!(
-            "the plugin has no operator `{operator}`; it has {}",
+            "the plugin has no operator `{name}`; it has {}",
             names.join(", ")
         ));
     };
-    let instance = (entry.open)(arguments)?;
+    let instance = (operator.open)(arguments)?;
     OPENED.with(|opened| {
         opened
             .set(instance)
@@ -205,13 +153,21 @@ pub fn open(entries: &[Entry], operator: &str, arguments: Vec<Argument>) -> Resu
     })
 }
 
-/// Calls the operator that this instance was opened for.
+/// The operator that this instance was opened for. Each kind's interface is
+/// implemented for it beside the kind.
 #[doc(hidden)]
-pub fn opened<R>(call: impl FnOnce(&dyn Instance) -> R) -> R {
-    OPENED.with(|opened| {
-        let instance = opened.get();
-        call(&**instance.expect("the host made a call before `open`"))
-    })
+pub struct Opened;
+
+impl Opened {
+    pub(crate) fn with<R>(call: impl FnOnce(&Instance) -> R) -> R {
+        OPENED.with(|opened| call(opened.get().expect("the host made a call before `open`")))
+    }
+}
+
+/// The host called an interface that the opened operator is not of.
+#[cold]
+pub(crate) fn not_of_kind(interface: &str) -> ! {
+    panic!("the host called `{interface}`, and has opened an operator of another kind");
 }
 
 #[cfg(test)]

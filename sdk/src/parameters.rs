@@ -92,11 +92,6 @@ pub fn describe<T: ParameterType>(name: &str, doc: &str, default: Option<T>) -> 
 pub struct Arguments(Vec<Argument>);
 
 impl Arguments {
-    #[cfg(test)]
-    pub(crate) fn of(arguments: Vec<Argument>) -> Self {
-        Arguments(arguments)
-    }
-
     /// Reads all parameters of an operator, and wants no others.
     pub(crate) fn read<P: Parameters>(arguments: Vec<Argument>) -> Result<P, String> {
         let mut arguments = Arguments(arguments);

@@ -4,10 +4,11 @@
 use std::marker::PhantomData;
 
 use crate::Reject;
-use crate::bindings::exports::sluicebox::plugin::operators::{self, Batch, Output, Transformed};
+use crate::bindings::exports::sluicebox::plugin::transform::{Guest, Output, Transformed};
+use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
-use crate::bindings::sluicebox::plugin::schemas;
-use crate::operator::Shape;
+use crate::bindings::sluicebox::plugin::{answers, schemas};
+use crate::operator::{Instance, Opened, Operator, Shape, not_of_kind};
 use crate::record::{Input, Lineage, Origin, Record, Slots, Source, Table, Writer};
 
 /// What a transform can return.
@@ -306,7 +307,7 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
     }
 
     #[inline(always)]
-    pub fn finish(self, inputs: &[Input<'a>]) -> operators::Rows {
+    pub fn finish(self, inputs: &[Input<'a>]) -> answers::Rows {
         let mut columns = Vec::with_capacity(R::COLUMNS);
         // SAFETY: so many rows were written, and their parents are rows of the
         // table that the inputs are columns of.
@@ -319,7 +320,7 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
             self.columns.finish(self.count, lineage, &mut columns);
             parents
         };
-        operators::Rows {
+        answers::Rows {
             parents,
             columns: Batch {
                 rows: self.count as u32,
@@ -401,7 +402,7 @@ where
             Err(unreadable) => Err(unreadable.into()),
         };
         if let Err(reject) = outcome {
-            rejects.push(operators::Reject {
+            rejects.push(answers::Reject {
                 row,
                 reason: reject.into_reason(),
             });
@@ -410,6 +411,40 @@ where
     Transformed {
         output: collector.finish(&reader.inputs()),
         rejects,
+    }
+}
+
+/// What `#[operator]` makes of a function, beside the [`Operator`].
+#[doc(hidden)]
+pub trait Transform: Operator {
+    fn transform(parameters: &Self::Parameters, input: &Batch) -> Transformed;
+}
+
+/// A function with its parameters.
+#[doc(hidden)]
+pub trait TransformInstance {
+    fn transform(&self, input: &Batch) -> Transformed;
+}
+
+struct WithParameters<T: Transform>(T::Parameters);
+
+impl<T: Transform> TransformInstance for WithParameters<T> {
+    fn transform(&self, input: &Batch) -> Transformed {
+        T::transform(&self.0, input)
+    }
+}
+
+#[doc(hidden)]
+pub fn open<T: Transform>(parameters: T::Parameters) -> Instance {
+    Instance::Transform(Box::new(WithParameters::<T>(parameters)))
+}
+
+impl Guest for Opened {
+    fn transform(input: Batch) -> Transformed {
+        Opened::with(|instance| match instance {
+            Instance::Transform(transform) => transform.transform(&input),
+            Instance::Aggregate(_) => not_of_kind("transform"),
+        })
     }
 }
 

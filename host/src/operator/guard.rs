@@ -199,7 +199,7 @@ impl<L: ?Sized> Guard<L> {
     /// Parts with the row at which each started.
     fn join_rows(&self, mut parts: Vec<(usize, Rows)>) -> Result<Rows, OperatorError> {
         if parts.is_empty() {
-            let output = &self.factory.info().output.fields;
+            let output = &self.factory.info().outputs[0].schema.fields;
             let empty = output
                 .iter()
                 .map(|field| new_empty_array(&field.data_type.to_arrow()));

@@ -104,11 +104,14 @@ impl<'a> Builder<'a> {
             );
             return None;
         }
-        let [port] = info.inputs.as_slice() else {
+        let ([input], [output]) = (info.inputs.as_slice(), info.outputs.as_slice()) else {
+            let (what, count) = match info.inputs.len() {
+                1 => ("outputs", info.outputs.len()),
+                count => ("inputs", count),
+            };
             self.mistakes.push(
                 Mistake::new(format!(
-                    "{title}: `{wanted}` describes {} inputs; a {} has one",
-                    info.inputs.len(),
+                    "{title}: `{wanted}` describes {count} {what}; a {} has one",
                     info.kind.name()
                 ))
                 .at(place, "")
@@ -116,7 +119,6 @@ impl<'a> Builder<'a> {
             );
             return None;
         };
-        let input = port.schema.clone();
         let timing = self.timing(operator, &title, info.kind);
         let arguments = self.arguments(operator, &title, &info.parameters);
         let factory = arguments
@@ -124,7 +126,8 @@ impl<'a> Builder<'a> {
             .and_then(|arguments| self.open(operator, module.as_ref(), arguments));
         Some(Resolved {
             info: info.clone(),
-            input,
+            input: input.schema.clone(),
+            output: output.schema.clone(),
             arguments: arguments.unwrap_or_default(),
             factory,
             timing,

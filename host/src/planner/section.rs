@@ -13,6 +13,8 @@ pub(super) struct Resolved {
     pub info: OperatorInfo,
     /// Of its one input.
     pub input: Arc<Schema>,
+    /// Of its one output. A filter's has no fields: its rows go on as they came.
+    pub output: Arc<Schema>,
     pub arguments: Arguments,
     /// Absent when there is a mistake in the parameters.
     pub factory: Option<Arc<dyn Factory>>,

@@ -6,10 +6,14 @@
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-/// What a plugin exports.
-pub const OPERATORS: &str = "sluicebox:plugin/operators@0.1.0";
+/// What every plugin exports.
+pub const OPERATORS: &str = "sluicebox:plugin/operators@0.2.0";
+/// What a plugin exports that has filters or transforms.
+pub const TRANSFORM: &str = "sluicebox:plugin/transform@0.2.0";
+/// What a plugin exports that has aggregates.
+pub const AGGREGATE: &str = "sluicebox:plugin/aggregate@0.2.0";
 /// What the host gives it, besides parts of WASI.
-pub const LOGGING: &str = "sluicebox:plugin/logging@0.1.0";
+pub const LOGGING: &str = "sluicebox:plugin/logging@0.2.0";
 
 // Columns, on their way in.
 
@@ -227,7 +231,7 @@ pub struct Operator {
     pub doc: String,
     pub kind: Kind,
     pub inputs: Vec<Port>,
-    pub output: Vec<Field>,
+    pub outputs: Vec<Port>,
     pub state: Vec<Field>,
     pub parameters: Vec<Parameter>,
 }

@@ -45,17 +45,10 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         wire::Kind::Join => Kind::Join,
         wire::Kind::Recommend => Kind::Recommend,
     };
-    let mut inputs = Vec::with_capacity(described.inputs.len());
-    for port in described.inputs {
-        inputs.push(Port {
-            schema: schema(port.schema)
-                .map_err(|wrong| format!("input `{}`: {wrong}", shown(&port.name)))?,
-            name: port.name,
-        });
-    }
-    let output = schema(described.output).map_err(|wrong| format!("output: {wrong}"))?;
+    let inputs = ports("input", described.inputs)?;
+    let outputs = ports("output", described.outputs)?;
     let state = schema(described.state).map_err(|wrong| format!("state: {wrong}"))?;
-    check_shape(kind, inputs.len(), &output, &state)?;
+    check_shape(kind, &inputs, &outputs, &state)?;
 
     let mut names = HashSet::new();
     let mut parameters = Vec::with_capacity(described.parameters.len());
@@ -71,23 +64,49 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         doc: plain(&described.doc),
         kind,
         inputs,
-        output,
+        outputs,
         state,
         parameters,
     })
 }
 
-/// Whether a kind has the inputs, the output and the state that it needs. Kinds
+/// Inputs or outputs, whose names tell them apart.
+fn ports(what: &str, described: Vec<wire::Port>) -> Result<Vec<Port>, String> {
+    let mut names = HashSet::new();
+    let mut ports = Vec::with_capacity(described.len());
+    for port in described {
+        check_name(&port.name).map_err(|wrong| format!("{what} {wrong}"))?;
+        if !names.insert(port.name.clone()) {
+            return Err(format!("two {what}s are called `{}`", port.name));
+        }
+        ports.push(Port {
+            schema: schema(port.schema)
+                .map_err(|wrong| format!("{what} `{}`: {wrong}", port.name))?,
+            name: port.name,
+        });
+    }
+    Ok(ports)
+}
+
+/// Whether a kind has the inputs, the outputs and the state that it needs. Kinds
 /// that this version does not run are only described.
-fn check_shape(kind: Kind, inputs: usize, output: &Schema, state: &Schema) -> Result<(), String> {
+fn check_shape(
+    kind: Kind,
+    inputs: &[Port],
+    outputs: &[Port],
+    state: &Schema,
+) -> Result<(), String> {
     let (stateful, answers_rows, name) = match kind {
         Kind::Filter => (false, false, "a filter"),
         Kind::Transform => (false, true, "a transform"),
         Kind::Aggregate => (true, true, "an aggregate"),
         Kind::Process | Kind::Join | Kind::Recommend => return Ok(()),
     };
-    if inputs != 1 {
-        return Err(format!("{name} has one input, this one has {inputs}"));
+    for (what, ports) in [("input", inputs), ("output", outputs)] {
+        if ports.len() != 1 {
+            let count = ports.len();
+            return Err(format!("{name} has one {what}, this one has {count}"));
+        }
     }
     match (stateful, state.fields.is_empty()) {
         (true, true) => {
@@ -98,7 +117,7 @@ fn check_shape(kind: Kind, inputs: usize, output: &Schema, state: &Schema) -> Re
         (false, false) => return Err(format!("{name} has no state, and this one describes one")),
         _ => {}
     }
-    match (answers_rows, output.fields.is_empty()) {
+    match (answers_rows, outputs[0].schema.fields.is_empty()) {
         (true, true) => Err(format!(
             "{name} needs an output, and this one has no field in it"
         )),
@@ -291,16 +310,18 @@ mod tests {
         }
     }
 
+    fn port(name: &str, schema: Vec<wire::Field>) -> wire::Port {
+        let name = name.into();
+        wire::Port { name, schema }
+    }
+
     fn transform() -> wire::Operator {
         wire::Operator {
             name: "clean".into(),
             doc: String::new(),
             kind: wire::Kind::Transform,
-            inputs: vec![wire::Port {
-                name: "input".into(),
-                schema: vec![field("n", FieldType::Int64)],
-            }],
-            output: vec![field("n", FieldType::Int64)],
+            inputs: vec![port("main", vec![field("n", FieldType::Int64)])],
+            outputs: vec![port("main", vec![field("n", FieldType::Int64)])],
             state: Vec::new(),
             parameters: Vec::new(),
         }
@@ -317,7 +338,7 @@ mod tests {
 
     fn check(operators: Vec<wire::Operator>, expected: Expect) {
         let shown = match described(operators) {
-            Ok(info) => info.operators[0].output.to_string(),
+            Ok(info) => info.operators[0].outputs[0].schema.to_string(),
             Err(wrong) => wrong,
         };
         expected.assert_eq(&shown);
@@ -334,7 +355,7 @@ mod tests {
             field("ts", FieldType::Timestamp),
         ];
         let operator = wire::Operator {
-            output,
+            outputs: vec![port("main", output)],
             ..transform()
         };
         check(
@@ -348,7 +369,7 @@ mod tests {
         let check = |output: Vec<wire::Field>, expected: Expect| {
             check(
                 vec![wire::Operator {
-                    output,
+                    outputs: vec![port("main", output)],
                     ..transform()
                 }],
                 expected,
@@ -363,7 +384,7 @@ mod tests {
         check(
             vec![field("lines", FieldType::List)],
             expect![
-                "operator `clean`: output: field `lines`: a list or record promises more fields than follow it"
+                "operator `clean`: output `main`: field `lines`: a list or record promises more fields than follow it"
             ],
         );
         check(
@@ -372,16 +393,16 @@ mod tests {
                 field("b", FieldType::Int8),
             ],
             expect![
-                "operator `clean`: output: field `a`: a list or record promises more fields than follow it"
+                "operator `clean`: output `main`: field `a`: a list or record promises more fields than follow it"
             ],
         );
         check(
             vec![field("a", FieldType::Record(0))],
-            expect!["operator `clean`: output: field `a` is a record without members"],
+            expect!["operator `clean`: output `main`: field `a` is a record without members"],
         );
         check(
             vec![field("a", FieldType::Int8), field("a", FieldType::Utf8)],
-            expect!["operator `clean`: output: two fields are called `a`"],
+            expect!["operator `clean`: output `main`: two fields are called `a`"],
         );
         check(
             vec![
@@ -389,32 +410,32 @@ mod tests {
                 field("b", FieldType::Int8),
                 field("b", FieldType::Utf8),
             ],
-            expect!["operator `clean`: output: field `a`: two fields are called `b`"],
+            expect!["operator `clean`: output `main`: field `a`: two fields are called `b`"],
         );
         check(
             vec![field("", FieldType::Int8)],
-            expect!["operator `clean`: output: `` is not a name for a field"],
+            expect!["operator `clean`: output `main`: `` is not a name for a field"],
         );
         check(
             vec![field("a\u{1b}[2J", FieldType::Int8)],
-            expect![[r#"operator `clean`: output: `a\u{1b}[2J` is not a name for a field"#]],
+            expect![[r#"operator `clean`: output `main`: `a\u{1b}[2J` is not a name for a field"#]],
         );
         check(
             vec![field("a", FieldType::Symbol(vec![]))],
             expect![
-                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+                "operator `clean`: output `main`: field `a` needs symbols that are all different, and at least one"
             ],
         );
         check(
             vec![field("a", FieldType::Symbol(vec!["x".into(), "x".into()]))],
             expect![
-                "operator `clean`: output: field `a` needs symbols that are all different, and at least one"
+                "operator `clean`: output `main`: field `a` needs symbols that are all different, and at least one"
             ],
         );
         let deep = |_| field("a", FieldType::List);
         let output = (0..100_000).map(deep).collect();
         let wrong = described(vec![wire::Operator {
-            output,
+            outputs: vec![port("main", output)],
             ..transform()
         }]);
         assert!(wrong.is_err_and(|wrong| wrong.ends_with("`a` is nested more than 32 deep")));
@@ -463,6 +484,32 @@ mod tests {
                 ..transform()
             }],
             expect!["operator `clean`: a transform has one input, this one has 0"],
+        );
+        let outputs = Vec::new();
+        check(
+            vec![wire::Operator {
+                outputs,
+                ..transform()
+            }],
+            expect!["operator `clean`: a transform has one output, this one has 0"],
+        );
+        let outputs = vec![port("reserved", Vec::new()), port("reserved", Vec::new())];
+        check(
+            vec![wire::Operator {
+                outputs,
+                ..of_kind(wire::Kind::Process)
+            }],
+            expect!["operator `clean`: two outputs are called `reserved`"],
+        );
+        let inputs = vec![port("re\nserved", Vec::new())];
+        check(
+            vec![wire::Operator {
+                inputs,
+                ..transform()
+            }],
+            expect![[
+                r#"operator `clean`: input `re\nserved`: a name is made of letters, digits, `_` and `-`"#
+            ]],
         );
         let state = vec![field("n", FieldType::Int64)];
         check(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Plugin;
 use super::limits::Bytes;
-use crate::logic::{Kind, OperatorInfo, Value, ValueType};
+use crate::logic::{self, OperatorInfo, Value, ValueType};
 use crate::schema::{DataType, Schema};
 
 /// What a plugin is and has, as `sluicebox inspect --json` prints it.
@@ -18,6 +18,9 @@ pub struct Inspection {
     pub digest: String,
     pub bytes: usize,
     pub operators: Vec<Operator>,
+    /// Interfaces that the host calls it through: one for each kind of operator
+    /// that it has, and one that every plugin has.
+    pub exports: Vec<String>,
     /// Interfaces that the component asks of the host.
     pub imports: Vec<String>,
 }
@@ -28,7 +31,7 @@ pub struct Operator {
     pub kind: &'static str,
     pub doc: String,
     pub inputs: Vec<Port>,
-    pub output: Vec<Field>,
+    pub outputs: Vec<Port>,
     pub state: Vec<Field>,
     pub parameters: Vec<Parameter>,
 }
@@ -68,6 +71,7 @@ impl Plugin {
             digest: plugin.digest.to_string(),
             bytes: plugin.bytes,
             operators: plugin.info.operators.iter().map(operator).collect(),
+            exports: plugin.exports.clone(),
             imports: plugin.imports.clone(),
         }
     }
@@ -83,13 +87,8 @@ impl Inspection {
         for operator in &self.operators {
             operator.push_to(&mut text);
         }
-        text.push_str("\n\nimports");
-        for import in &self.imports {
-            push(&mut text, format_args!("\n  {import}"));
-        }
-        if self.imports.is_empty() {
-            text.push_str(" nothing");
-        }
+        interfaces(&mut text, "exports", &self.exports);
+        interfaces(&mut text, "imports", &self.imports);
         text
     }
 }
@@ -98,16 +97,9 @@ impl Operator {
     fn push_to(&self, text: &mut String) {
         push(text, format_args!("\n\n{} ({})", self.name, self.kind));
         doc(text, "  ", &self.doc);
-        for port in &self.inputs {
-            // Only an operator with several inputs has to tell them apart.
-            let title = match self.inputs.len() {
-                1 => "input".to_owned(),
-                _ => format!("input {}", port.name),
-            };
-            fields(text, &title, &port.fields);
-        }
+        ports(text, "input", &self.inputs);
         fields(text, "state", &self.state);
-        fields(text, "output", &self.output);
+        ports(text, "output", &self.outputs);
         if self.kind == "filter" {
             text.push_str("\n  output: the rows that it keeps, as they came");
         }
@@ -126,6 +118,27 @@ impl Operator {
             }
             doc(text, "      ", &parameter.doc);
         }
+    }
+}
+
+fn interfaces(text: &mut String, title: &str, names: &[String]) {
+    push(text, format_args!("\n\n{title}"));
+    for name in names {
+        push(text, format_args!("\n  {name}"));
+    }
+    if names.is_empty() {
+        text.push_str(" nothing");
+    }
+}
+
+/// Only an operator with several inputs, or outputs, has to tell them apart.
+fn ports(text: &mut String, what: &str, ports: &[Port]) {
+    for port in ports {
+        let title = match ports.len() {
+            1 => what.to_owned(),
+            _ => format!("{what} {}", port.name),
+        };
+        fields(text, &title, &port.fields);
     }
 }
 
@@ -157,17 +170,10 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 fn operator(info: &OperatorInfo) -> Operator {
     Operator {
         name: info.name.clone(),
-        kind: kind_name(info.kind),
+        kind: info.kind.name(),
         doc: info.doc.clone(),
-        inputs: info
-            .inputs
-            .iter()
-            .map(|port| Port {
-                name: port.name.clone(),
-                fields: schema(&port.schema),
-            })
-            .collect(),
-        output: schema(&info.output),
+        inputs: info.inputs.iter().map(port).collect(),
+        outputs: info.outputs.iter().map(port).collect(),
         state: schema(&info.state),
         parameters: info
             .parameters
@@ -180,6 +186,13 @@ fn operator(info: &OperatorInfo) -> Operator {
                 doc: parameter.doc.clone(),
             })
             .collect(),
+    }
+}
+
+fn port(port: &logic::Port) -> Port {
+    Port {
+        name: port.name.clone(),
+        fields: schema(&port.schema),
     }
 }
 
@@ -206,17 +219,6 @@ fn value(value: &Value) -> serde_json::Value {
         Value::Number(value) => (*value).into(),
         Value::Text(value) => value.as_str().into(),
         Value::Texts(values) => values.as_slice().into(),
-    }
-}
-
-pub(super) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Filter => "filter",
-        Kind::Transform => "transform",
-        Kind::Aggregate => "aggregate",
-        Kind::Process => "process",
-        Kind::Join => "join",
-        Kind::Recommend => "recommend",
     }
 }
 

@@ -36,7 +36,14 @@ type Describe = TypedFunc<(), (wire::Plugin,)>;
 pub struct Exports {
     pub describe: ComponentExportIndex,
     pub open: ComponentExportIndex,
-    pub transform: ComponentExportIndex,
+    /// Where it has filters or transforms.
+    pub transform: Option<ComponentExportIndex>,
+    /// Where it has aggregates.
+    pub aggregate: Option<AggregateExports>,
+}
+
+#[derive(Clone, Copy)]
+pub struct AggregateExports {
     pub accumulate: ComponentExportIndex,
     pub accumulate_each: ComponentExportIndex,
     pub merge: ComponentExportIndex,
@@ -91,8 +98,12 @@ impl Compiled {
         let (plugin,) = running.call(describe, ())?;
         // Types of what is not called yet are checked while nothing depends on it.
         let _: Open = running.function(&self.exports.open)?;
-        let _: Transform = running.function(&self.exports.transform)?;
-        running.aggregation(&self.exports)?;
+        if let Some(transform) = &self.exports.transform {
+            let _: Transform = running.function(transform)?;
+        }
+        if let Some(aggregate) = &self.exports.aggregate {
+            running.aggregate(aggregate)?;
+        }
         Ok(plugin)
     }
 
@@ -125,18 +136,31 @@ impl Compiled {
             message: refusal,
             panic: None,
         })?;
-        Ok(match operator.kind {
-            Kind::Filter | Kind::Transform => Instance::Transform(Box::new(TransformInstance {
-                transform: running.function(&self.exports.transform)?,
-                running,
-                operator: Arc::clone(operator),
-            })),
-            _ => Instance::Aggregate(Box::new(AggregateInstance {
-                functions: running.aggregation(&self.exports)?,
-                running,
-                operator: Arc::clone(operator),
-            })),
-        })
+        // What a plugin describes and does not export is refused when it is loaded.
+        let not_exported = || Failure {
+            kind: FailureKind::Open,
+            message: format!("the plugin cannot be called as a {}", operator.kind.name()),
+            panic: None,
+        };
+        match operator.kind {
+            Kind::Filter | Kind::Transform => {
+                let transform = self.exports.transform.ok_or_else(not_exported)?;
+                Ok(Instance::Transform(Box::new(TransformInstance {
+                    transform: running.function(&transform)?,
+                    running,
+                    operator: Arc::clone(operator),
+                })))
+            }
+            Kind::Aggregate => {
+                let aggregate = self.exports.aggregate.ok_or_else(not_exported)?;
+                Ok(Instance::Aggregate(Box::new(AggregateInstance {
+                    functions: running.aggregate(&aggregate)?,
+                    running,
+                    operator: Arc::clone(operator),
+                })))
+            }
+            Kind::Process | Kind::Join | Kind::Recommend => Err(not_exported()),
+        }
     }
 }
 
@@ -155,7 +179,7 @@ impl Running {
             })
     }
 
-    fn aggregation(&mut self, exports: &Exports) -> Result<AggregateFunctions, Failure> {
+    fn aggregate(&mut self, exports: &AggregateExports) -> Result<AggregateFunctions, Failure> {
         Ok(AggregateFunctions {
             accumulate: self.function(&exports.accumulate)?,
             accumulate_each: self.function(&exports.accumulate_each)?,
@@ -229,7 +253,7 @@ impl logic::Transform for TransformInstance {
                     let limit = self.running.limits.output_bytes_max;
                     Output::Rows(lift::rows(
                         rows,
-                        &self.operator.output,
+                        &self.operator.outputs[0].schema,
                         schema,
                         input,
                         limit,
@@ -292,7 +316,13 @@ impl logic::Aggregate for AggregateInstance {
 
         let limit = self.running.limits.output_bytes_max;
         let lifted = || {
-            let results = lift::rows(answer.results, &self.operator.output, schema, input, limit)?;
+            let results = lift::rows(
+                answer.results,
+                &self.operator.outputs[0].schema,
+                schema,
+                input,
+                limit,
+            )?;
             let accumulated = Accumulated {
                 states: lift::states(answer.states, &self.operator.state, states.groups)?,
                 rejects: lift::rejects(answer.rejects, input.rows, &results.parents)?,
@@ -330,7 +360,7 @@ impl logic::Aggregate for AggregateInstance {
         let limit = self.running.limits.output_bytes_max;
         lift::rows(
             answer,
-            &self.operator.output,
+            &self.operator.outputs[0].schema,
             &self.operator.state,
             states,
             limit,

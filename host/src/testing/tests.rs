@@ -45,11 +45,8 @@ impl Operator {
             name: name.to_owned(),
             doc: String::new(),
             kind,
-            inputs: vec![Port {
-                name: "input".to_owned(),
-                schema: schema(),
-            }],
-            output: schema(),
+            inputs: vec![Port::main(schema())],
+            outputs: vec![Port::main(schema())],
             state,
             parameters: Vec::new(),
         }

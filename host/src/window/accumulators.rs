@@ -110,7 +110,7 @@ impl Accumulators {
         let bounds = [start, end].map(|name| Field::new(name, DataType::Timestamp, false));
         let key = plan.key_schema.fields.iter().cloned();
         let wanted = bounds.iter().filter(|_| plan.bounds.is_some()).cloned();
-        let columns = info.output.fields.iter().cloned();
+        let columns = info.outputs[0].schema.fields.iter().cloned();
         Ok(Accumulators {
             guard: AggregateGuard::new(node, &plan.operator)?,
             states: StateTable::new(&info.state),

@@ -10,6 +10,8 @@ mod record;
 mod symbol;
 /// What is read from attributes and names.
 mod syntax;
+/// `world!`.
+mod world;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
@@ -60,6 +62,14 @@ pub fn operator(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let arguments = parse_macro_input!(arguments);
     let item = parse_macro_input!(item);
     tokens(operator::expand(&arguments, item))
+}
+
+/// The bytes of a world of `wit/`, for `sluicebox-sdk` itself.
+#[doc(hidden)]
+#[proc_macro]
+pub fn world(name: TokenStream) -> TokenStream {
+    let name = parse_macro_input!(name);
+    tokens(world::expand(&name))
 }
 
 fn tokens(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

@@ -106,12 +106,21 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         impl ::sluicebox_sdk::private::Operator for #ident {
             const NAME: &'static str = #name;
             const DOC: &'static str = #doc;
+            const INTERFACE: ::sluicebox_sdk::private::Interface =
+                ::sluicebox_sdk::private::Interface::Transform;
             type Parameters = #parameters;
 
             fn shape() -> ::sluicebox_sdk::private::Shape {
                 #shape
             }
 
+            fn open(parameters: Self::Parameters) -> ::sluicebox_sdk::private::Instance {
+                ::sluicebox_sdk::private::transform::open::<Self>(parameters)
+            }
+        }
+
+        #[automatically_derived]
+        impl ::sluicebox_sdk::private::transform::Transform for #ident {
             fn transform(
                 parameters: &Self::Parameters,
                 input: &::sluicebox_sdk::private::Batch,
@@ -136,17 +145,8 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
         None => syntax::snake_case(ident),
     };
     // A missing implementation is said of the struct.
-    let fold = |call: &str| {
-        let call = syn::Ident::new(call, ident.span());
-        quote_spanned!(ident.span()=> private::aggregate::#call::<#ident>)
-    };
-    let (shape, accumulate, accumulate_each, merge, finish) = (
-        fold("shape"),
-        fold("accumulate"),
-        fold("accumulate_each"),
-        fold("merge"),
-        fold("finish"),
-    );
+    let shape = quote_spanned!(ident.span()=> private::aggregate::shape::<#ident>);
+    let open = quote_spanned!(ident.span()=> private::aggregate::open::<#ident>);
 
     Ok(quote! {
         #aggregate
@@ -161,44 +161,15 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
             impl private::Operator for #ident {
                 const NAME: &'static str = #name;
                 const DOC: &'static str = #doc;
+                const INTERFACE: private::Interface = private::Interface::Aggregate;
                 type Parameters = Self;
 
                 fn shape() -> private::Shape {
                     #shape()
                 }
 
-                fn accumulate(
-                    aggregate: &Self,
-                    input: &private::Batch,
-                    groups: &[u32],
-                    states: &private::States,
-                ) -> private::Accumulated {
-                    #accumulate(aggregate, input, groups, states)
-                }
-
-                fn accumulate_each(
-                    aggregate: &Self,
-                    input: &private::Batch,
-                    groups: &[u32],
-                    states: &private::States,
-                ) -> private::AccumulatedEach {
-                    #accumulate_each(aggregate, input, groups, states)
-                }
-
-                fn merge(
-                    aggregate: &Self,
-                    states: &private::Batch,
-                    groups: &[u32],
-                ) -> private::Batch {
-                    #merge(aggregate, states, groups)
-                }
-
-                fn finish(
-                    aggregate: &Self,
-                    states: &private::Batch,
-                    windows: &private::Windows,
-                ) -> private::Rows {
-                    #finish(aggregate, states, windows)
+                fn open(aggregate: Self) -> private::Instance {
+                    #open(aggregate)
                 }
             }
         };

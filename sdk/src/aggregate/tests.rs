@@ -95,7 +95,7 @@ fn read(batch: &Batch) -> Vec<Words> {
     read_states::<LongestWord>(batch, 0)
 }
 
-fn texts(rows: &operators::Rows) -> Vec<String> {
+fn texts(rows: &answers::Rows) -> Vec<String> {
     let Values::Packed(packed) = &rows.columns.columns[0].values else {
         panic!("not texts: {:?}", rows.columns.columns[0]);
     };

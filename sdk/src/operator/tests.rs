@@ -1,6 +1,8 @@
 use expect_test::expect;
 
 use super::*;
+use crate::bindings::exports::sluicebox::plugin::aggregate;
+use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Value;
 use crate::prelude::*;
 
@@ -43,7 +45,7 @@ fn all(_row: Row) -> bool {
     true
 }
 
-const OPERATORS: &[Entry] = &[Entry::of::<large>(), Entry::of::<all>()];
+const OPERATORS: &[Listed] = &[Listed::of::<large>(), Listed::of::<all>()];
 
 fn argument(name: &str, value: Value) -> Argument {
     Argument {
@@ -138,15 +140,14 @@ fn an_instance_is_opened_once_and_by_a_known_name() {
 }
 
 #[test]
-#[should_panic(expected = "the host called `merge`, which the operator `large` is not for")]
-fn a_transform_does_not_merge() {
-    let settings = Settings::from_arguments(&mut Arguments::of(vec![argument(
-        "least",
-        Value::Integer(3),
-    )]));
-    let empty = Batch {
+#[should_panic(
+    expected = "the host called `aggregate`, and has opened an operator of another kind"
+)]
+fn an_interface_of_another_kind_is_not_called() {
+    open(OPERATORS, "every_row", Vec::new()).unwrap();
+    let states = Batch {
         rows: 0,
         columns: Vec::new(),
     };
-    large::merge(&settings.unwrap(), &empty, &[]);
+    <Opened as aggregate::Guest>::merge(states, Vec::new());
 }

@@ -1,8 +1,7 @@
 //! The columns of a batch, checked once, as readers take them up.
 
 use super::Record;
-use crate::bindings::exports::sluicebox::plugin::operators::Batch;
-use crate::bindings::sluicebox::plugin::columns::{Column, Values};
+use crate::bindings::sluicebox::plugin::columns::{Batch, Column, Values};
 
 /// A batch whose columns are fit to be read without further checks.
 #[doc(hidden)]

@@ -5,8 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::aggregate::columns;
-use crate::bindings::exports::sluicebox::plugin::operators::Batch;
-use crate::bindings::sluicebox::plugin::columns::Packed;
+use crate::bindings::sluicebox::plugin::columns::{Batch, Packed};
 use crate::prelude::*;
 use crate::{Field, Record};
 

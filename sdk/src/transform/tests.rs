@@ -35,7 +35,7 @@ fn rows() -> [Row<'static>; 4] {
 }
 
 /// The answer to these rows, a line for each part of it.
-fn answer<O: Operator>(rows: &[Row<'_>], parameters: &O::Parameters) -> String {
+fn answer<O: Transform>(rows: &[Row<'_>], parameters: &O::Parameters) -> String {
     let Transformed { output, rejects } = O::transform(parameters, &columns(rows));
     let mut lines = Vec::new();
     match output {
@@ -72,7 +72,7 @@ fn shown(column: &Column) -> String {
     }
 }
 
-fn check<O: Operator<Parameters = ()>>(rows: &[Row<'_>], expected: Expect) {
+fn check<O: Transform + Operator<Parameters = ()>>(rows: &[Row<'_>], expected: Expect) {
     expected.assert_eq(&answer::<O>(rows, &()));
 }
 

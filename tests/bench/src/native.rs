@@ -184,11 +184,8 @@ impl Operator {
             name: name.to_owned(),
             doc: String::new(),
             kind,
-            inputs: vec![Port {
-                name: "rows".to_owned(),
-                schema: Arc::new(Schema::new(input)),
-            }],
-            output: Arc::new(Schema::new(output)),
+            inputs: vec![Port::main(Arc::new(Schema::new(input)))],
+            outputs: vec![Port::main(Arc::new(Schema::new(output)))],
             state: Arc::new(Schema::new(state)),
             parameters: Vec::new(),
         }

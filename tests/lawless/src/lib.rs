@@ -4,11 +4,13 @@
 #![cfg(target_family = "wasm")]
 
 use sluicebox_sdk::bindings;
-use sluicebox_sdk::bindings::exports::sluicebox::plugin::operators::{
-    Accumulated, AccumulatedEach, Argument, Batch, Guest, Output, Reject, Rows, States,
-    Transformed, Windows,
+use sluicebox_sdk::bindings::exports::sluicebox::plugin::aggregate::{
+    self, Accumulated, AccumulatedEach, States, Windows,
 };
-use sluicebox_sdk::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
+use sluicebox_sdk::bindings::exports::sluicebox::plugin::operators::{self, Argument};
+use sluicebox_sdk::bindings::exports::sluicebox::plugin::transform::{self, Output, Transformed};
+use sluicebox_sdk::bindings::sluicebox::plugin::answers::{Reject, Rows};
+use sluicebox_sdk::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values};
 use sluicebox_sdk::bindings::sluicebox::plugin::description::{Kind, Operator, Plugin, Port};
 use sluicebox_sdk::bindings::sluicebox::plugin::schemas::{Field, FieldType};
 use std::sync::OnceLock;
@@ -142,7 +144,7 @@ static OPENED: OnceLock<String> = OnceLock::new();
 
 struct Lawless;
 
-impl Guest for Lawless {
+impl operators::Guest for Lawless {
     fn describe() -> Plugin {
         let transforms = TRANSFORMS
             .iter()
@@ -162,14 +164,18 @@ impl Guest for Lawless {
     fn open(operator: String, _arguments: Vec<Argument>) -> Result<(), String> {
         OPENED.set(operator)
     }
+}
 
+impl transform::Guest for Lawless {
     fn transform(input: Batch) -> Transformed {
         let mut operators = TRANSFORMS.iter().chain(FILTERS);
         let found = operators.find(|(name, _)| opened(name));
         let (_, answer) = found.expect("a transform was opened");
         answer(input)
     }
+}
 
+impl aggregate::Guest for Lawless {
     fn accumulate(_input: Batch, _groups: Vec<u32>, states: States) -> Accumulated {
         Accumulated {
             states: new_states(states.groups),
@@ -194,7 +200,7 @@ impl Guest for Lawless {
     }
 }
 
-bindings::export_guest!(Lawless with_types_in bindings);
+bindings::export_every_kind!(Lawless with_types_in bindings);
 
 fn opened(name: &str) -> bool {
     OPENED.get().is_some_and(|opened| opened == name)
@@ -230,19 +236,20 @@ fn operator(name: &str, kind: Kind) -> Operator {
         nullable: false,
         doc: String::new(),
     };
+    let main = |schema| Port {
+        name: "main".to_owned(),
+        schema,
+    };
     let schema = || vec![field("id", FieldType::Utf8), field("n", FieldType::Int64)];
     Operator {
         name: name.to_owned(),
         doc: String::new(),
         kind,
-        inputs: vec![Port {
-            name: "input".to_owned(),
-            schema: schema(),
-        }],
-        output: match kind {
+        inputs: vec![main(schema())],
+        outputs: vec![main(match kind {
             Kind::Filter => Vec::new(),
             _ => schema(),
-        },
+        })],
         state: match kind {
             Kind::Aggregate => vec![field("n", FieldType::Int64)],
             _ => Vec::new(),

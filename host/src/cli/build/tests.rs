@@ -83,7 +83,7 @@ fn what_was_built_is_told_in_a_line_an_operator() {
         doc: doc.to_owned(),
         kind,
         inputs: Vec::new(),
-        output: Arc::new(Schema::default()),
+        outputs: Vec::new(),
         state: Arc::new(Schema::default()),
         parameters: Vec::new(),
     };

@@ -184,11 +184,8 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
             name: "faulty".to_owned(),
             doc: String::new(),
             kind,
-            inputs: vec![Port {
-                name: "rows".to_owned(),
-                schema: schema.clone(),
-            }],
-            output: schema.clone(),
+            inputs: vec![Port::main(schema.clone())],
+            outputs: vec![Port::main(schema.clone())],
             state: schema,
             parameters: Vec::new(),
         },

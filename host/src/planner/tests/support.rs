@@ -210,11 +210,8 @@ fn operator(name: &str, kind: Kind, input: &[Field], output: &[Field]) -> Operat
         name: name.into(),
         doc: String::new(),
         kind,
-        inputs: vec![Port {
-            name: "input".into(),
-            schema: Arc::new(Schema::new(input.to_vec())),
-        }],
-        output: Arc::new(Schema::new(output.to_vec())),
+        inputs: vec![Port::main(Arc::new(Schema::new(input.to_vec())))],
+        outputs: vec![Port::main(Arc::new(Schema::new(output.to_vec())))],
         state: Arc::default(),
         parameters: Vec::new(),
     }

@@ -48,17 +48,17 @@ impl Default for Ledger {
                 name: "ledger".to_owned(),
                 doc: String::new(),
                 kind: Kind::Aggregate,
-                inputs: vec![Port {
-                    name: "rows".to_owned(),
-                    schema: Arc::new(Schema::new(vec![integer("amount"), text("word")])),
-                }],
-                output: Arc::new(Schema::new(vec![
+                inputs: vec![Port::main(Arc::new(Schema::new(vec![
+                    integer("amount"),
+                    text("word"),
+                ])))],
+                outputs: vec![Port::main(Arc::new(Schema::new(vec![
                     integer("count"),
                     integer("sum"),
                     maybe("least"),
                     maybe("most"),
                     text("words"),
-                ])),
+                ])))],
                 state: Arc::new(Schema::new(vec![
                     integer("count"),
                     Field::new("amounts", amounts, false),
