@@ -11,6 +11,8 @@ pub(crate) mod boundary;
 mod cache;
 mod contract;
 mod describe;
+/// Digests as text.
+mod digest;
 mod engine;
 /// A plugin as people read it.
 pub mod inspect;
@@ -23,7 +25,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
 
@@ -100,7 +101,7 @@ impl PluginLoader {
     /// As [`Loader::load`], with what is only known of a plugin from a file.
     pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
         let bytes = read(path)?;
-        let digest = digest(&bytes);
+        let digest = digest::digest(&bytes);
         let slot = self.slot(path, &digest);
         let mut loaded = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plugin) = loaded.upgrade() {
@@ -300,15 +301,6 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
         )));
     }
     std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))
-}
-
-/// `sha256:` and the digest in hex.
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Tells what is no component at all from what is a broken one.

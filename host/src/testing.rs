@@ -21,6 +21,8 @@
 mod case;
 /// What came against what was expected.
 mod compare;
+/// Why a case could not be tried.
+mod error;
 /// Orders of rows that must not make a difference.
 mod disorder;
 /// Runs in an order that a seed decides, with crashes.
@@ -38,6 +40,7 @@ use serde_json::{Map, Value};
 
 pub use case::{Case, Settings, find};
 pub use compare::{Change, Difference, LetterDifference};
+pub use error::TestError;
 pub use input::Order;
 
 use self::case::{DEAD_LETTERS, Expectations};
@@ -106,31 +109,6 @@ pub enum FailureKind {
         difference: Difference,
     },
     DeadLetters(LetterDifference),
-}
-
-/// Why a case could not be tried.
-#[derive(Debug, thiserror::Error)]
-pub enum TestError {
-    #[error(
-        "there is no test in `{}`. A test is a folder `tests/NAME` with the rows of each source \
-         in `input/SOURCE.jsonl` and those of each sink in `expected/SINK.jsonl`", .0.display()
-    )]
-    NoTests(PathBuf),
-    #[error("{0}")]
-    Pipeline(Diagnostics),
-    /// A file of the case, and what is wrong with it.
-    #[error("{}: {message}", .path.display())]
-    File { path: PathBuf, message: String },
-    #[error("{}:{line}: {message}", .path.display())]
-    Line {
-        path: PathBuf,
-        line: usize,
-        message: String,
-    },
-    #[error(transparent)]
-    Read(#[from] crate::source::SourceError),
-    #[error("internal error, please report it: {0}")]
-    Internal(String),
 }
 
 /// What a run gave.
@@ -488,14 +466,6 @@ fn rendered(topic: &MemoryTopic) -> Result<Vec<Map<String, Value>>, TestError> {
             .map_err(|cause| TestError::Internal(format!("a row is not JSON, {cause}: {text}")))
     })
     .collect()
-}
-
-/// A dead letter in a line: `clean: reject: quantity is 0: {"user_id":…}`.
-fn sentence(letter: &Map<String, Value>) -> String {
-    let parts = ["node", "kind", "error", "payload"]
-        .iter()
-        .filter_map(|name| letter.get(*name)?.as_str());
-    parts.collect::<Vec<_>>().join(": ")
 }
 
 /// Which nodes' results depend on the order of rows within the bound.

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::digest::hex;
 use crate::clock::{Clock, SystemClock};
 
 /// A file starts with this and the digest of what follows. Change it with the
@@ -192,7 +193,7 @@ fn name(engine: &Engine, digest: &str) -> String {
     let mut hash = Digested(Sha256::new());
     hash.0.update(digest);
     engine.precompile_compatibility_hash().hash(&mut hash);
-    let mut name = super::hex(&hash.0.finalize());
+    let mut name = hex(&hash.0.finalize());
     name.push_str(".cwasm");
     name
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::TestError;
 use super::compare::Table;
+use super::error::TestError;
 use crate::schema::Schema;
 use crate::suggest;
 

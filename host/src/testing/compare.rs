@@ -251,9 +251,7 @@ pub(super) fn dead_letters(
             .into_iter()
             .map(|one| Value::Object(expected[one].clone()).to_string())
             .collect(),
-        unexpected: unexpected
-            .map(|(letter, _)| super::sentence(letter))
-            .collect(),
+        unexpected: unexpected.map(|(letter, _)| sentence(letter)).collect(),
     }
 }
 
@@ -479,6 +477,14 @@ fn write_more(f: &mut fmt::Formatter<'_>, rows: usize) -> fmt::Result {
         0 => Ok(()),
         more => write!(f, "\n    … and {more} more"),
     }
+}
+
+/// A dead letter in a line: `clean: reject: quantity is 0: {"user_id":…}`.
+fn sentence(letter: &Map<String, Value>) -> String {
+    let parts = ["node", "kind", "error", "payload"]
+        .iter()
+        .filter_map(|name| letter.get(*name)?.as_str());
+    parts.collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

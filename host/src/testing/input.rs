@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::TestError;
 use super::case::{Case, check_names};
 use super::disorder::disorder;
+use super::error::TestError;
 use crate::batch::Batch;
 use crate::clock::ManualClock;
 use crate::connector::file::source::FileSource;

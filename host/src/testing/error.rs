@@ -1,0 +1,31 @@
+//! Why a pipeline could not be put to the test.
+
+use std::path::PathBuf;
+
+use crate::config::Diagnostics;
+use crate::source::SourceError;
+
+/// Why a case could not be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    #[error(
+        "there is no test in `{}`. A test is a folder `tests/NAME` with the rows of each source \
+         in `input/SOURCE.jsonl` and those of each sink in `expected/SINK.jsonl`", .0.display()
+    )]
+    NoTests(PathBuf),
+    #[error("{0}")]
+    Pipeline(Diagnostics),
+    /// A file of the case, and what is wrong with it.
+    #[error("{}: {message}", .path.display())]
+    File { path: PathBuf, message: String },
+    #[error("{}:{line}: {message}", .path.display())]
+    Line {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+    #[error(transparent)]
+    Read(#[from] SourceError),
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
+}
