@@ -48,6 +48,8 @@ pub mod json;
 pub(crate) mod text;
 // Rows that were given up, and what they are replayed by.
 pub mod dead_letter;
+// How a run is asked to end early.
+pub mod stop;
 // The loop that moves elements through a task.
 pub mod task;
 // The way into a task.

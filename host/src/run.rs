@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::budget::Budget;
-use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload, Trigger};
+use crate::checkpoint::barrier::{DeadLetterMessage, TaskCheckpoints, Trigger};
+use crate::checkpoint::coordinator::{CheckpointError, Coordinator, Done, Offload};
 use crate::checkpoint::savepoint::Savepoints;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::transaction::{Transaction, TransactionError};
@@ -37,7 +38,8 @@ use crate::sink::{SinkContext, SinkError};
 use crate::source::SourceContext;
 use crate::source::reader::Reader;
 use crate::state::stored::StoredTable;
-use crate::task::{Head, Letters, Link, Stop, Task, TaskCheckpoints, TaskContext, TaskError, Work};
+use crate::stop::Stop;
+use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
 pub use durable::Durable;
@@ -609,7 +611,7 @@ struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    async fn run(mut self, mut letters: mpsc::Receiver<Letters>) -> Result<(), RunError> {
+    async fn run(mut self, mut letters: mpsc::Receiver<DeadLetterMessage>) -> Result<(), RunError> {
         let mut file = None;
         // What is behind the checkpoint has to go even if no letter comes.
         if self.kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
@@ -618,11 +620,13 @@ impl DeadLetterWriter {
         let mut ahead = Vec::new();
         while let Some(message) = letters.recv().await {
             match message {
-                Letters::Some(passed, letters) if passed > self.passed => ahead.extend(letters),
-                Letters::Some(_, letters) => self
+                DeadLetterMessage::Written(passed, letters) if passed > self.passed => {
+                    ahead.extend(letters);
+                }
+                DeadLetterMessage::Written(_, letters) => self
                     .write(&mut file, &letters)
                     .map_err(RunError::DeadLetters)?,
-                Letters::Barrier(id, answer) => {
+                DeadLetterMessage::Barrier(id, answer) => {
                     self.passed = id;
                     let bytes = self.sync(&mut file).map_err(RunError::DeadLetters)?;
                     // Nobody waits for it when the run is being torn down.

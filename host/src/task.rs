@@ -1,19 +1,16 @@
 //! The loop that moves elements: one way in, a chain of operators, a way out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 
-use crate::checkpoint::coordinator::{Report, Trigger};
+use crate::checkpoint::barrier::{DeadLetterMessage, Report, TaskCheckpoints, Trigger};
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::snapshot::{NodeSnapshot, TaskSnapshot};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::CheckpointId;
-use crate::element::NodeId;
-use crate::element::{END_OF_TIME, Element};
+use crate::element::{CheckpointId, END_OF_TIME, Element, NodeId};
 use crate::gate::{Gate, Merged};
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::progress::NodeProgress;
@@ -21,6 +18,7 @@ use crate::router::{Gone, Router};
 use crate::sink::{Sink, SinkError};
 use crate::source::SourceError;
 use crate::source::reader::Reader;
+use crate::stop::Stop;
 
 /// A thread of control of a running pipeline.
 pub struct Task {
@@ -34,23 +32,6 @@ pub struct Task {
     pub context: TaskContext,
     /// Absent where the pipeline has no checkpoints.
     pub checkpoints: Option<TaskCheckpoints>,
-}
-
-/// A task's part in checkpoints.
-#[derive(Clone)]
-pub struct TaskCheckpoints {
-    /// The barrier to start next, for sources.
-    pub trigger: watch::Receiver<Trigger>,
-    pub reports: mpsc::UnboundedSender<Report>,
-    /// The last checkpoint that is done.
-    pub committed: watch::Receiver<CheckpointId>,
-    /// The last barrier that has passed this task.
-    pub passed: CheckpointId,
-    /// The last checkpoint that those here were told to be done.
-    pub heard: CheckpointId,
-    /// The checkpoint that a run begins with, which has to be done before any
-    /// row is read: it says where the run began.
-    pub first: Option<CheckpointId>,
 }
 
 /// Where a task's elements come from.
@@ -86,25 +67,8 @@ pub enum Work {
 #[derive(Clone)]
 pub struct TaskContext {
     pub clock: Arc<dyn Clock>,
-    pub dead_letters: mpsc::Sender<Letters>,
+    pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     pub stop: Stop,
-}
-
-/// What the writer of dead letters is told.
-pub enum Letters {
-    /// Letters, and the last barrier in front of them.
-    Some(CheckpointId, Vec<DeadLetter>),
-    /// All tasks have passed this barrier. Answered with the length of the file
-    /// that belongs to the checkpoint, once it is on the disk.
-    Barrier(CheckpointId, oneshot::Sender<u64>),
-}
-
-/// Asks a run to end early: sources read no more, what is under way is
-/// finished, open windows do not fire, for their results would be wrong.
-#[derive(Clone)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
-    wake: Arc<watch::Sender<()>>,
 }
 
 /// Why a task, and the run with it, failed.
@@ -124,35 +88,6 @@ pub enum TaskError {
 impl From<Gone> for TaskError {
     fn from(_: Gone) -> Self {
         TaskError::Gone
-    }
-}
-
-impl Default for Stop {
-    fn default() -> Self {
-        Stop {
-            asked: Arc::default(),
-            wake: Arc::new(watch::Sender::new(())),
-        }
-    }
-}
-
-impl Stop {
-    pub fn ask(&self) {
-        self.asked.store(true, Ordering::SeqCst);
-        self.wake.send_replace(());
-    }
-
-    pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    /// Comes back once a stop was asked for.
-    pub async fn wait(&self) {
-        let mut wake = self.wake.subscribe();
-        while !self.asked() {
-            // The sender lives as long as `self`.
-            let _ = wake.changed().await;
-        }
     }
 }
 
@@ -198,7 +133,8 @@ impl Task {
                 let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
                 if !dead_letters.is_empty() {
                     let passed = self.checkpoints.as_ref().map_or(0, |own| own.passed);
-                    let letters = Letters::Some(passed, std::mem::take(&mut dead_letters));
+                    let letters =
+                        DeadLetterMessage::Written(passed, std::mem::take(&mut dead_letters));
                     let sent = self.context.dead_letters.send(letters).await;
                     sent.map_err(|_| Gone)?;
                 }

@@ -44,13 +44,13 @@ pub use error::TestError;
 pub use input::Order;
 
 use self::case::{DEAD_LETTERS, Expectations};
-use self::compare::Table;
+use self::compare::{Table, sentence};
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
 use crate::checkpoint::storage::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
-use crate::config::{Config, Diagnostics};
+use crate::config::Config;
 use crate::connector::memory::sink::MemorySink;
 use crate::json::render_row;
 use crate::logic::{LoadError, Loader, Module};

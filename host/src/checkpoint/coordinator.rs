@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::barrier::{DeadLetterMessage, Report, Trigger};
 use super::changes::Changes;
 use super::crash::{self, Place};
 use super::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
@@ -23,24 +24,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
-use crate::task::{Letters, Stop};
-
-/// The barrier that sources are to start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trigger {
-    /// 0 before the first.
-    pub id: CheckpointId,
-    /// Nothing follows it.
-    pub is_last: bool,
-}
-
-/// What tasks tell the coordinator.
-#[derive(Debug)]
-pub enum Report {
-    Snapshot(TaskSnapshot),
-    /// A source's task has no more rows.
-    Ended,
-}
+use crate::stop::Stop;
 
 /// Why a checkpoint could not be made, and the run has to be restarted.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +62,7 @@ pub struct Coordinator {
     pub trigger: watch::Sender<Trigger>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
-    pub dead_letters: mpsc::Sender<Letters>,
+    pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     /// How many tasks there are, and how many of them read a source.
     pub tasks: usize,
     pub source_tasks: usize,
@@ -233,7 +217,10 @@ impl Coordinator {
 
     async fn dead_letter_bytes(&self, id: CheckpointId) -> Result<Option<u64>, CheckpointError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.dead_letters.send(Letters::Barrier(id, answer)).await;
+        let sent = self
+            .dead_letters
+            .send(DeadLetterMessage::Barrier(id, answer))
+            .await;
         sent.map_err(|_| CheckpointError::Gone)?;
         answered.await.map(Some).map_err(|_| CheckpointError::Gone)
     }

@@ -480,7 +480,7 @@ fn write_more(f: &mut fmt::Formatter<'_>, rows: usize) -> fmt::Result {
 }
 
 /// A dead letter in a line: `clean: reject: quantity is 0: {"user_id":…}`.
-fn sentence(letter: &Map<String, Value>) -> String {
+pub(super) fn sentence(letter: &Map<String, Value>) -> String {
     let parts = ["node", "kind", "error", "payload"]
         .iter()
         .filter_map(|name| letter.get(*name)?.as_str());

@@ -30,7 +30,7 @@ use sluicebox::plugin::PluginLoader;
 use sluicebox::progress::NodeProgress;
 use sluicebox::run::{Durable, Job, RunError, Summary};
 use sluicebox::schema::{DataType, Field, Schema};
-use sluicebox::task::Stop;
+use sluicebox::stop::Stop;
 
 use crate::{Arguments, BATCH_ROWS, START_MS, native, plan};
 
