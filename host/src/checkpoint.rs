@@ -7,6 +7,10 @@
 //! together in a [`manifest`], has the [`storage`] write it, and then has the
 //! pipeline's [`transaction`] make the rows of that checkpoint visible.
 
+// Where a checkpoint is asked for.
+pub mod requests;
+// What is told about a barrier.
+pub mod barrier;
 // Starts checkpoints and sees them through.
 pub mod coordinator;
 // What tasks hand over, and are given back.

@@ -16,6 +16,12 @@ pub mod logic;
 pub mod plugin;
 // A plan, made into tasks and run.
 pub mod run;
+// Asks a run to end early.
+pub mod stop;
+// Where calls run that block.
+mod offload;
+// Which task has which partitions and shards.
+pub mod placement;
 // How far a run has come.
 pub mod progress;
 // Processing time.

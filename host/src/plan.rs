@@ -7,6 +7,8 @@
 mod build;
 /// What is odd and runs all the same.
 mod warnings;
+/// What differs between two plans.
+pub mod change;
 /// The plan as people read it.
 mod draw;
 /// The plan as programs read it.
@@ -16,6 +18,8 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 pub use build::{build, build_state, build_without_inputs};
 pub use draw::draw;
@@ -485,7 +489,8 @@ impl Default for Bounds {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Window {
     Tumbling {
         size_ms: i64,
@@ -510,7 +515,7 @@ pub enum Window {
 }
 
 impl Window {
-    /// As people read it, and as checkpoints compare it.
+    /// As people read it.
     pub fn describe(self) -> String {
         draw::window(self)
     }
@@ -526,7 +531,8 @@ impl Window {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TimeDomain {
     Event,
     Processing,

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
+use crate::checkpoint::transaction::Participants;
 use crate::checkpoint::transaction::kafka::KafkaTransaction;
 use crate::plan::{SinkConnector, SinkFormat, SinkPlan};
 use crate::schema::Schema;
@@ -91,10 +92,8 @@ pub enum SinkError {
 pub struct SinkContext {
     /// There are checkpoints.
     pub is_checkpointed: bool,
-    /// Rows go out in the pipeline's transaction.
-    pub is_transactional: bool,
-    /// That transaction, if it is one of Kafka.
-    pub kafka: Option<Arc<KafkaTransaction>>,
+    /// Those who take part in the commit of a checkpoint.
+    pub participants: Participants,
     /// What was found at the checkpoint that the run goes on from.
     pub restored: Option<SinkSnapshot>,
 }
@@ -109,7 +108,8 @@ pub fn open(
     Ok(match &plan.connector {
         SinkConnector::Blackhole => Box::new(blackhole::Blackhole),
         SinkConnector::Memory(topic) => {
-            Box::new(memory::Memory::new(topic.clone(), context.is_transactional))
+            let is_transactional = !context.participants.is_empty();
+            Box::new(memory::Memory::new(topic.clone(), is_transactional))
         }
         SinkConnector::Console { rows_max } => {
             Box::new(console::Console::new(node, schema, *rows_max))
@@ -118,7 +118,7 @@ pub fn open(
             node,
             kafka,
             schema,
-            context.kafka.clone(),
+            context.participants.handle::<KafkaTransaction>(),
         )?),
         SinkConnector::File { path, format } => {
             let kept = context

@@ -1,8 +1,8 @@
 //! Where rows come from: a source's partitions are read, their bytes decoded,
 //! event times found, and watermarks told.
 //!
-//! Each task reads the partitions whose number it has, modulo the tasks. Where
-//! it has several, the one that is furthest behind in event time is read next,
+//! Each task reads the partitions that its placement gives it. Where it has
+//! several, the one that is furthest behind in event time is read next,
 //! a turn of a fixed number of rows at a time, so that the order of rows
 //! depends on neither the size of batches nor the pace of decoding.
 //!
@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::element::Element;
 use crate::operator::DeadLetter;
+use crate::placement::Placement;
 use crate::plan::{EventTime, Format, OnError, SourceConnector, SourcePlan};
 use crate::schema::Schema;
 use crate::sink::json_lines;
@@ -55,8 +56,7 @@ const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
 pub struct SourceContext {
     pub node: Arc<str>,
     pub schema: Arc<Schema>,
-    pub task: usize,
-    pub tasks: usize,
+    pub placement: Placement,
     pub batch_rows: usize,
     /// Blocks decoded at the same time, in order; one is decoded where it is read.
     pub decode_workers: usize,
@@ -77,8 +77,8 @@ impl SourceContext {
     /// The same task's own snapshot, if there were as many tasks.
     fn restored_task(&self) -> Option<&SourceSnapshot> {
         self.restored
-            .get(self.task)
-            .filter(|_| self.restored.len() == self.tasks)
+            .get(self.placement.task)
+            .filter(|_| self.restored.len() == self.placement.tasks)
     }
 }
 

@@ -1,23 +1,32 @@
 //! The loop that moves elements: one way in, a chain of operators, a way out.
 
+// The way in.
+mod head;
+// What is done to each element.
+mod chain;
+// Why a task failed.
+mod error;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 
-use crate::checkpoint::coordinator::{Report, Trigger};
+pub use self::chain::{Link, Work};
+pub use self::error::TaskError;
+pub use self::head::Head;
+
+use self::chain::{Delivery, Exit, Flow};
+use self::head::Incoming;
+use crate::checkpoint::barrier::{DeadLetterMessage, Report, TaskCheckpoints};
 use crate::checkpoint::crash::{self, Place};
-use crate::checkpoint::snapshot::{CheckpointId, NodeSnapshot, TaskSnapshot};
+use crate::checkpoint::snapshot::{CheckpointId, TaskSnapshot};
 use crate::clock::Clock;
-use crate::element::{END_OF_TIME, Element};
-use crate::gate::{Gate, Merged};
-use crate::operator::{DeadLetter, Operator, OperatorError, Outbox};
-use crate::plan::NodeId;
-use crate::progress::NodeProgress;
+use crate::element::Element;
+use crate::operator::DeadLetter;
 use crate::router::{Gone, Router};
-use crate::sink::{Sink, SinkError};
-use crate::source::{Reader, SourceError};
+use crate::sink::Sink;
+use crate::stop::Stop;
 
 /// A thread of control of a running pipeline.
 pub struct Task {
@@ -33,150 +42,11 @@ pub struct Task {
     pub checkpoints: Option<TaskCheckpoints>,
 }
 
-/// A task's part in checkpoints.
-#[derive(Clone)]
-pub struct TaskCheckpoints {
-    /// The barrier to start next, for sources.
-    pub trigger: watch::Receiver<Trigger>,
-    pub reports: mpsc::UnboundedSender<Report>,
-    /// The last checkpoint that is done.
-    pub committed: watch::Receiver<CheckpointId>,
-    /// The last barrier that has passed this task.
-    pub passed: CheckpointId,
-    /// The last checkpoint that those here were told to be done.
-    pub heard: CheckpointId,
-    /// The checkpoint that a run begins with, which has to be done before any
-    /// row is read: it says where the run began.
-    pub first: Option<CheckpointId>,
-}
-
-/// Where a task's elements come from.
-pub enum Head {
-    Source {
-        node: NodeId,
-        reader: Box<Reader>,
-        progress: Arc<NodeProgress>,
-        /// It has no more rows, and waits for the last checkpoint.
-        has_ended: bool,
-    },
-    Gate(Gate),
-}
-
-/// A node in a chain.
-pub struct Link {
-    pub node: NodeId,
-    pub work: Work,
-    pub progress: Arc<NodeProgress>,
-    /// Which of the node's tasks this is.
-    pub task: usize,
-    /// Who reads the node's output, the next link aside.
-    pub router: Router,
-    /// Who reads the rows that came too late.
-    pub late: Router,
-}
-
-pub enum Work {
-    Operator(Box<dyn Operator>),
-    Sink(Box<dyn Sink>),
-}
-
 #[derive(Clone)]
 pub struct TaskContext {
     pub clock: Arc<dyn Clock>,
-    pub dead_letters: mpsc::Sender<Letters>,
+    pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     pub stop: Stop,
-}
-
-/// What the writer of dead letters is told.
-pub enum Letters {
-    /// Letters, and the last barrier in front of them.
-    Some(CheckpointId, Vec<DeadLetter>),
-    /// All tasks have passed this barrier. Answered with the length of the file
-    /// that belongs to the checkpoint, once it is on the disk.
-    Barrier(CheckpointId, oneshot::Sender<u64>),
-}
-
-/// Asks a run to end early: sources read no more, what is under way is
-/// finished, open windows do not fire, for their results would be wrong.
-#[derive(Clone)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
-    wake: Arc<watch::Sender<()>>,
-}
-
-/// Why a task, and the run with it, failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Operator(#[from] OperatorError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// Another task failed first; its error is the one to show.
-    #[error("another part of the pipeline stopped")]
-    Gone,
-}
-
-impl From<Gone> for TaskError {
-    fn from(_: Gone) -> Self {
-        TaskError::Gone
-    }
-}
-
-impl Default for Stop {
-    fn default() -> Self {
-        Stop {
-            asked: Arc::default(),
-            wake: Arc::new(watch::Sender::new(())),
-        }
-    }
-}
-
-impl Stop {
-    pub fn ask(&self) {
-        self.asked.store(true, Ordering::SeqCst);
-        self.wake.send_replace(());
-    }
-
-    pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    /// Comes back once a stop was asked for.
-    pub async fn wait(&self) {
-        let mut wake = self.wake.subscribe();
-        while !self.asked() {
-            // The sender lives as long as `self`.
-            let _ = wake.changed().await;
-        }
-    }
-}
-
-/// An element on its way out, and by which of the task's routers.
-struct Delivery {
-    exit: Exit,
-    element: Element,
-}
-
-#[derive(Clone, Copy)]
-enum Exit {
-    Entry,
-    Main(usize),
-    Late(usize),
-}
-
-/// What the head has for the chain.
-enum Incoming {
-    Batch(usize, crate::batch::Batch),
-    Watermark(i64),
-    Idle,
-    Barrier(CheckpointId, Vec<(NodeId, NodeSnapshot)>),
-    End,
-    /// A timer of the chain is due.
-    Wake,
-    /// The checkpoint is done.
-    Committed(CheckpointId),
 }
 
 impl Task {
@@ -195,8 +65,9 @@ impl Task {
                 let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
                 if !dead_letters.is_empty() {
                     let passed = self.checkpoints.as_ref().map_or(0, |own| own.passed);
-                    let letters = Letters::Some(passed, std::mem::take(&mut dead_letters));
-                    let sent = self.context.dead_letters.send(letters).await;
+                    let written = std::mem::take(&mut dead_letters);
+                    let message = DeadLetterMessage::Written(passed, written);
+                    let sent = self.context.dead_letters.send(message).await;
                     sent.map_err(|_| Gone)?;
                 }
                 for delivery in deliveries.drain(..) {
@@ -225,16 +96,16 @@ impl Task {
             })
     }
 
-    /// Whether somebody here has something to do when a checkpoint is done.
+    /// Whether a node of the task has something to do when a checkpoint is done.
     fn hears_of_commits(&mut self) -> bool {
         let of_head = match &self.head {
             Head::Source { reader, .. } => reader.hears_of_commits(),
-            Head::Gate(_) => false,
+            Head::Gate { .. } => false,
         };
         of_head || self.sinks().next().is_some()
     }
 
-    /// Somebody here takes no more before a checkpoint is done.
+    /// A node of the task takes no more before a checkpoint is done.
     fn is_full(&self) -> bool {
         self.chain.iter().any(|link| match &link.work {
             Work::Operator(operator) => operator.is_full(),
@@ -255,7 +126,8 @@ impl Task {
         Ok(())
     }
 
-    /// The barrier that has passed and whose checkpoint is waited for here.
+    /// The barrier that has passed, and whose checkpoint a node of the task waits
+    /// for.
     fn uncommitted(&mut self) -> Option<CheckpointId> {
         if !self.hears_of_commits() {
             return None;
@@ -263,8 +135,8 @@ impl Task {
         self.unheard()
     }
 
-    /// The barrier that has passed and whose checkpoint nobody here knows to be
-    /// done.
+    /// The barrier that has passed, and whose checkpoint the task does not know
+    /// to be done.
     fn unheard(&self) -> Option<CheckpointId> {
         let own = self.checkpoints.as_ref()?;
         (own.heard < own.passed).then_some(own.passed)
@@ -316,7 +188,8 @@ impl Task {
         }
     }
 
-    /// Takes one thing through the chain. Of a barrier comes what the task knows.
+    /// Takes one thing through the chain. Returns the snapshot of the task when
+    /// it is a barrier.
     fn handle(
         &mut self,
         what: Incoming,
@@ -340,11 +213,11 @@ impl Task {
                 self.committed(id)?;
                 return Ok(None);
             }
-            Incoming::Barrier(id, of_head) => {
+            Incoming::Barrier(barrier, of_head) => {
                 crash::point(Place::BarrierBefore);
-                checkpoint = Some(id);
+                checkpoint = Some(barrier.id);
                 flow.snapshots = of_head;
-                (0, Element::Barrier(id))
+                (0, Element::Barrier(barrier))
             }
             Incoming::Batch(edge, batch) => (edge, Element::Batch(batch)),
             Incoming::Watermark(watermark) => (0, Element::Watermark(watermark)),
@@ -360,7 +233,7 @@ impl Task {
         flow.enter(0, edge, element)?;
         let nodes = flow.snapshots;
         Ok(checkpoint.map(|checkpoint| {
-            crash::point(Place::FreezeAfter);
+            crash::point(Place::SnapshotAfter);
             TaskSnapshot {
                 checkpoint,
                 task: self.index,
@@ -374,239 +247,6 @@ impl Task {
             Exit::Entry => &self.entry,
             Exit::Main(link) => &self.chain[link].router,
             Exit::Late(link) => &self.chain[link].late,
-        }
-    }
-}
-
-impl Head {
-    async fn next(
-        &mut self,
-        stop: &Stop,
-        checkpoints: Option<TaskCheckpoints>,
-        dead_letters: &mut Vec<DeadLetter>,
-    ) -> Result<Vec<Incoming>, TaskError> {
-        match self {
-            Head::Gate(gate) => Ok(match gate.next().await {
-                Merged::Batch(edge, batch) => vec![Incoming::Batch(edge, batch)],
-                // Windows that a stop leaves open have no result yet.
-                Merged::Watermark(END_OF_TIME) if stop.asked() => Vec::new(),
-                Merged::Watermark(watermark) => vec![Incoming::Watermark(watermark)],
-                Merged::Idle => vec![Incoming::Idle],
-                Merged::Barrier(id) => vec![Incoming::Barrier(id, Vec::new())],
-                Merged::End => vec![Incoming::End],
-            }),
-            Head::Source {
-                node,
-                reader,
-                progress,
-                has_ended,
-            } => {
-                let pulled = tokio::select! {
-                    biased;
-                    trigger = next_trigger(checkpoints.as_ref(), stop) => {
-                        let Some(Trigger { id, is_last }) = trigger else {
-                            return Ok(vec![Incoming::End]);
-                        };
-                        let snapshot = NodeSnapshot::Source(reader.snapshot());
-                        let mut incoming = vec![Incoming::Barrier(id, vec![(*node, snapshot)])];
-                        if is_last {
-                            incoming.push(Incoming::End);
-                        }
-                        return Ok(incoming);
-                    }
-                    pulled = async {
-                        begun(checkpoints.as_ref()).await?;
-                        Ok::<_, TaskError>(reader.next().await?)
-                    }, if !*has_ended => pulled?,
-                };
-                let Some(pulled) = pulled else {
-                    let Some(own) = checkpoints else {
-                        return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
-                    };
-                    // It stays for the checkpoints that are still to come.
-                    *has_ended = true;
-                    own.reports.send(Report::Ended).map_err(|_| Gone)?;
-                    return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
-                };
-                progress.add_in(pulled.rows_in as usize);
-                progress.add_counts(crate::operator::Counts {
-                    failed: pulled.failed,
-                    ..Default::default()
-                });
-                if let Some(part) = pulled.progress {
-                    progress.set_read(part);
-                }
-                dead_letters.extend(pulled.dead_letters);
-                Ok(pulled
-                    .elements
-                    .into_iter()
-                    .map(|element| match element {
-                        Element::Batch(batch) => {
-                            progress.add_out(batch.rows());
-                            Incoming::Batch(0, batch)
-                        }
-                        Element::Watermark(watermark) => Incoming::Watermark(watermark),
-                        Element::Idle => Incoming::Idle,
-                        Element::Barrier(id) => Incoming::Barrier(id, Vec::new()),
-                        Element::End => Incoming::End,
-                    })
-                    .collect())
-            }
-        }
-    }
-}
-
-/// The barrier that a source is to start next; `None` when it is to end without
-/// one. May be dropped while it waits.
-async fn next_trigger(checkpoints: Option<&TaskCheckpoints>, stop: &Stop) -> Option<Trigger> {
-    let Some(own) = checkpoints else {
-        stop.wait().await;
-        return None;
-    };
-    let mut trigger = own.trigger.clone();
-    let next = trigger.wait_for(|trigger| trigger.id > own.passed).await;
-    match next.map(|next| *next) {
-        Ok(next) => Some(next),
-        // Whoever starts barriers is gone: the run is being torn down.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Waits for the checkpoint that the run begins with.
-async fn begun(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
-    if let Some(own) = checkpoints
-        && let Some(first) = own.first
-    {
-        let mut committed = own.committed.clone();
-        let waited = committed.wait_for(|&committed| committed >= first).await;
-        waited.map_err(|_| Gone)?;
-    }
-    Ok(())
-}
-
-impl Link {
-    fn wake_at(&self) -> Option<i64> {
-        match &self.work {
-            Work::Operator(operator) => operator.wake_at(),
-            Work::Sink(_) => None,
-        }
-    }
-}
-
-/// One element's way through the chain.
-struct Flow<'a> {
-    chain: &'a mut [Link],
-    clock: &'a dyn Clock,
-    deliveries: &'a mut Vec<Delivery>,
-    dead_letters: &'a mut Vec<DeadLetter>,
-    /// What nodes know, when a barrier passes them.
-    snapshots: Vec<(NodeId, NodeSnapshot)>,
-}
-
-impl Flow<'_> {
-    /// Gives an element to a link, and what comes of it to those behind.
-    fn enter(&mut self, index: usize, edge: usize, element: Element) -> Result<(), TaskError> {
-        if index == self.chain.len() {
-            return Ok(());
-        }
-        let link = &mut self.chain[index];
-        let mut out = Outbox::default();
-        match &mut link.work {
-            Work::Operator(operator) => match element {
-                Element::Batch(batch) => {
-                    link.progress.add_in(batch.rows());
-                    operator.rows(edge, batch, &mut out)?;
-                    self.leave(index, out)
-                }
-                Element::Watermark(watermark) => {
-                    operator.watermark(watermark, &mut out)?;
-                    link.progress.set_watermark(link.task, watermark);
-                    self.leave(index, out)?;
-                    self.pass(index, Element::Watermark(watermark))
-                }
-                Element::Barrier(_) => {
-                    if let Some(snapshot) = operator.snapshot()? {
-                        let snapshot = NodeSnapshot::Operator(snapshot);
-                        self.snapshots.push((link.node, snapshot));
-                    }
-                    self.pass(index, element)
-                }
-                Element::Idle | Element::End => self.pass(index, element),
-            },
-            Work::Sink(sink) => {
-                match element {
-                    Element::Batch(batch) => {
-                        link.progress.add_in(batch.rows());
-                        sink.write(&batch)?;
-                    }
-                    Element::Watermark(watermark) => {
-                        link.progress.set_watermark(link.task, watermark);
-                        sink.flush()?;
-                    }
-                    Element::Idle => sink.flush()?,
-                    Element::Barrier(id) => {
-                        let snapshot = NodeSnapshot::Sink(sink.barrier(id)?);
-                        self.snapshots.push((link.node, snapshot));
-                    }
-                    Element::End => sink.finish()?,
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn wake(&mut self) -> Result<(), TaskError> {
-        let now_ms = self.clock.now_ms();
-        for index in 0..self.chain.len() {
-            let link = &mut self.chain[index];
-            if link.wake_at().is_some_and(|due| due <= now_ms)
-                && let Work::Operator(operator) = &mut link.work
-            {
-                let mut out = Outbox::default();
-                operator.wake(now_ms, &mut out)?;
-                self.leave(index, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a link has put out goes to the next one and to its routers.
-    fn leave(&mut self, index: usize, out: Outbox) -> Result<(), TaskError> {
-        let progress = &self.chain[index].progress;
-        progress.add_counts(out.counts);
-        self.dead_letters.extend(out.dead_letters);
-        for batch in out.late {
-            self.late(index, Element::Batch(batch));
-        }
-        for batch in out.rows {
-            self.chain[index].progress.add_out(batch.rows());
-            self.forward(index, Element::Batch(batch))?;
-        }
-        Ok(())
-    }
-
-    /// Time and the end go to everybody who reads from the link.
-    fn pass(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        self.late(index, element.clone());
-        self.forward(index, element)
-    }
-
-    fn forward(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        if !self.chain[index].router.consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Main(index),
-                element: element.clone(),
-            });
-        }
-        self.enter(index + 1, 0, element)
-    }
-
-    fn late(&mut self, index: usize, element: Element) {
-        if !self.chain[index].late.consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Late(index),
-                element,
-            });
         }
     }
 }

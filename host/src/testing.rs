@@ -390,7 +390,7 @@ impl<'a> Trial<'a> {
                 ..variant
             };
             let plan = self.plan(round, folder, topics)?;
-            let durable = Durable::new(storage.clone(), Some(transaction.clone()));
+            let durable = Durable::new(storage.clone()).committing(transaction.clone());
             let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(durable);
             let steps = (crash < CRASHES).then(|| 1 << random.u32(4..12));
             match simulation.run(job, steps) {

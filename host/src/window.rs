@@ -32,7 +32,7 @@ mod rows;
 mod running;
 mod session;
 mod sliding;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -18,13 +18,15 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::{Value, json};
-use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, NodeManifestKind};
+use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
-use sluicebox::checkpoint::transaction::Transaction;
 use sluicebox::checkpoint::transaction::kafka::{KafkaTransaction, PROGRESS_TOPIC};
+use sluicebox::checkpoint::transaction::{Participant, Participants};
 use sluicebox::clock::SystemClock;
 use sluicebox::element::Element;
 use sluicebox::operator::DeadLetter;
+use sluicebox::placement::Placement;
+use sluicebox::plan::change::{NodeClass, NodeDescription};
 use sluicebox::plan::{Node, NodeKind, Plan};
 use sluicebox::run::{Durable, Job};
 use sluicebox::sink::dead_letter::render_row;
@@ -120,8 +122,7 @@ async fn try_open(
     let context = SourceContext {
         node: node.name.as_str().into(),
         schema: node.output.clone(),
-        task: task.0,
-        tasks: task.1,
+        placement: Placement::on_one_host(task.0, task.1),
         batch_rows: plan.batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
@@ -641,10 +642,11 @@ impl Committing {
         let NodeKind::Sink(kafka) = &node.kind else {
             unreachable!("sinks are last");
         };
+        let mut participants = Participants::default();
+        participants.add(transaction.clone());
         let context = SinkContext {
             is_checkpointed: true,
-            is_transactional: true,
-            kafka: Some(transaction.clone()),
+            participants,
             ..SinkContext::default()
         };
         let sink = sink::open(&node.name, kafka, &node.output, &context);
@@ -683,10 +685,12 @@ impl Committing {
         Manifest {
             id,
             nodes: vec![NodeManifest {
-                name: "in".into(),
-                kind: NodeManifestKind::Source {
-                    tasks: vec![self.partitions.clone()],
+                description: NodeDescription {
+                    name: "in".into(),
+                    class: NodeClass::Source,
+                    ..NodeDescription::default()
                 },
+                progress: ProgressManifest::Source(vec![self.partitions.clone()]),
             }],
             ..Manifest::default()
         }
@@ -704,14 +708,14 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
     assert_eq!(first.fence(), None);
     first.transaction.begin().expect("a transaction");
     first.sink.write(&first.batch).expect("room");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     assert_eq!((seen(true), seen(false)), (0, 1), "sent, and not seen");
 
     // What comes behind the barrier is of the next checkpoint.
     first.sink.barrier(1).expect("a snapshot");
     first.sink.write(&first.batch).expect("it is kept");
     first.sink.write(&first.batch).expect("it is kept");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     first
         .transaction
         .commit(&first.manifest(1))
@@ -724,7 +728,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
     );
     first.transaction.begin().expect("a transaction");
     first.sink.committed(1).expect("rows go out");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     assert_eq!((seen(true), seen(false)), (1, 3));
 
     // Another host takes over: what was not committed is never seen.
@@ -736,7 +740,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
     second.transaction.begin().expect("a transaction");
     second.sink.write(&second.batch).expect("room");
     second.sink.barrier(2).expect("a snapshot");
-    second.transaction.flush().expect("rows arrive");
+    second.transaction.prepare(1).expect("rows arrive");
     second
         .transaction
         .commit(&second.manifest(2))
@@ -747,7 +751,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
     second.transaction.begin().expect("a transaction");
     second.sink.committed(2).expect("nothing was kept");
     second.sink.write(&second.batch).expect("room");
-    second.transaction.flush().expect("rows arrive");
+    second.transaction.prepare(1).expect("rows arrive");
     drop(second);
     let third = Committing::open(broker, &from, &to);
     assert_eq!(third.fence(), Some(2));
@@ -819,7 +823,7 @@ fn a_broker_that_comes_back_is_read_on() {
     let rows = committing.batch.rows();
     own.restart();
     committing.sink.barrier(1).expect("a snapshot");
-    committing.transaction.flush().expect("rows arrive");
+    committing.transaction.prepare(1).expect("rows arrive");
     committing
         .transaction
         .commit(&committing.manifest(1))

@@ -334,7 +334,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
             happened.restored += 1;
         }
         let job = Job::new(plan, Arc::new(ManualClock::default()))
-            .keeping(Durable::new(storage.clone(), Some(transaction.clone())));
+            .keeping(Durable::new(storage.clone()).committing(transaction.clone()));
         let mut steps = None;
         if trouble < TROUBLES_MAX {
             match random.u8(0..4) {

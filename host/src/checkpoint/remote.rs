@@ -107,7 +107,7 @@ impl RemoteStore {
                 id,
                 name: manifest.name,
                 created_ms: manifest.created_ms,
-                is_transactional: manifest.is_transactional,
+                is_transactional: !manifest.participants.is_empty(),
                 bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 damage,
             });

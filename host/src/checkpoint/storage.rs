@@ -62,7 +62,7 @@ pub struct CheckpointInfo {
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// It holds only if the pipeline's transaction says that it was committed.
+    /// It holds only if those who took part say that it was committed.
     pub is_transactional: bool,
     /// Of its files together.
     pub bytes: u64,

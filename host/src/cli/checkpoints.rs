@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
-use crate::checkpoint::savepoint::{self, Requests};
+use crate::checkpoint::savepoint::{self, SavepointFolder};
 use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{self, Archive, CheckpointInfo, FolderLock, StorageError};
 use crate::clock::{Clock, SystemClock};
@@ -281,7 +281,7 @@ impl Shelf {
         if !is_running() {
             return Err(failed(not_running));
         }
-        let requests = Requests::of(&self.folder);
+        let requests = SavepointFolder::of(&self.folder);
         let trouble = |cause: std::io::Error| {
             let place = self.folder.display();
             failed(format!("cannot ask for a savepoint in {place}: {cause}"))

@@ -15,6 +15,7 @@ use expect_test::expect;
 use tempfile::TempDir;
 
 use super::*;
+use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::decode::Decoder;
 use crate::operator::DeadLetter;
 use crate::plan::{CsvFormat, Format};
@@ -288,9 +289,11 @@ fn the_program_gets_the_rows() {
 #[test]
 fn rows_of_a_transaction_are_seen_when_it_is_committed() {
     let topic = Arc::new(MemoryTopic::default());
+    let mut participants = Participants::default();
+    participants.add(Arc::new(MemoryTransaction::new(vec![topic.clone()])));
     let context = SinkContext {
         is_checkpointed: true,
-        is_transactional: true,
+        participants,
         ..SinkContext::default()
     };
     let connector = SinkConnector::Memory(topic.clone());

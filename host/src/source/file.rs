@@ -84,7 +84,7 @@ impl FileInput {
             .paths
             .iter()
             .enumerate()
-            .filter(|(index, _)| index % context.tasks.max(1) == context.task)
+            .filter(|(index, _)| context.placement.has_partition(*index))
             .map(|(_, path)| Partition::open(path.clone(), file, decoder.clone(), context))
             .collect::<Result<Vec<_>, _>>()?;
         let ahead = match context.decode_workers {

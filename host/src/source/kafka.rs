@@ -423,7 +423,7 @@ fn is_ours(plan: &KafkaSourcePlan, context: &SourceContext, topic: usize, number
         },
         None => usize::try_from(number).unwrap_or(0),
     };
-    (topic + slot) % context.tasks.max(1) == context.task
+    context.placement.has_partition(topic + slot)
 }
 
 fn at(offset: u64) -> Position {

@@ -54,8 +54,7 @@ fn context(batch_rows: usize) -> SourceContext {
     SourceContext {
         node: "events".into(),
         schema: schema(),
-        task: 0,
-        tasks: 1,
+        placement: Placement::on_one_host(0, 1),
         batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
@@ -422,8 +421,7 @@ async fn tasks_share_the_partitions() {
             read(
                 &plan,
                 SourceContext {
-                    task,
-                    tasks: 4,
+                    placement: Placement::on_one_host(task, 4),
                     ..context(7)
                 },
             )

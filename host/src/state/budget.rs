@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use crate::checkpoint::requests::Requests;
 
 /// Shared by all tasks of a pipeline.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub struct Budget {
     frozen: AtomicUsize,
     /// Checkpoints whose rows can be read back.
     writes: AtomicU64,
-    /// Asks for a checkpoint.
-    pressure: Notify,
+    /// Where checkpoints are asked for.
+    requests: Requests,
 }
 
 /// What one task takes of it.
@@ -39,12 +39,17 @@ pub struct Frozen {
 
 impl Budget {
     pub fn new(bytes_max: usize) -> Self {
+        Budget::asking(Requests::default(), bytes_max)
+    }
+
+    /// A budget that asks there for a checkpoint when changed states fill it.
+    pub fn asking(requests: Requests, bytes_max: usize) -> Self {
         Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
             frozen: AtomicUsize::new(0),
             writes: AtomicU64::new(0),
-            pressure: Notify::new(),
+            requests,
         }
     }
 
@@ -85,14 +90,9 @@ impl Budget {
     }
 
     /// Asks for a checkpoint now: until there is one, nothing that has changed
-    /// can be given up.
+    /// can be evicted.
     pub fn press(&self) {
-        self.pressure.notify_one();
-    }
-
-    /// Comes back when a checkpoint was asked for.
-    pub async fn pressed(&self) {
-        self.pressure.notified().await;
+        self.requests.press();
     }
 }
 

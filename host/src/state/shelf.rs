@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
-use crate::router::SHARDS;
+use crate::placement::SHARDS;
 use crate::state::budget::Budget;
 
 /// One task's part of an operator's rows.

@@ -102,6 +102,9 @@ mod tests {
         let user = &then.key[0];
         assert_eq!(said[0], format!("its key was {user} and is now empty"));
         assert_eq!(said[1], "its state was sum: int64 and is now sum: float64");
-        assert_eq!(said[2], "its form of rows was session 1 and is now session 2");
+        assert_eq!(
+            said[2],
+            "its form of rows was session 1 and is now session 2"
+        );
     }
 }

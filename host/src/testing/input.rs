@@ -14,6 +14,7 @@ use super::disorder::disorder;
 use crate::batch::Batch;
 use crate::clock::ManualClock;
 use crate::element::Element;
+use crate::placement::Placement;
 use crate::plan::{
     FileSourcePlan, Format, Node, NodeKind, OnError, Plan, SourceConnector, SourcePlan,
 };
@@ -169,8 +170,7 @@ async fn starts(
     let context = SourceContext {
         node: node.name.as_str().into(),
         schema: node.output.clone(),
-        task: 0,
-        tasks: 1,
+        placement: Placement::on_one_host(0, 1),
         batch_rows: READ_ROWS,
         decode_workers: 1,
         clock: Arc::new(ManualClock::default()),

@@ -103,7 +103,7 @@ fn collect_interrupted<const N: usize>(
         for (sink, topic) in sinks.iter().zip(&topics) {
             to_topic(&mut plan, sink, topic);
         }
-        let durable = Durable::new(storage.clone(), Some(transaction.clone()));
+        let durable = Durable::new(storage.clone()).committing(transaction.clone());
         let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
         let runtime = runtime();
         let is_last = round + 1 == parallelisms.len();

@@ -29,7 +29,7 @@ use sluicebox::plugin::PluginLoader;
 use sluicebox::progress::NodeProgress;
 use sluicebox::run::{Durable, Job, RunError, Summary};
 use sluicebox::schema::{DataType, Field, Schema};
-use sluicebox::task::Stop;
+use sluicebox::stop::Stop;
 
 use crate::{Arguments, BATCH_ROWS, START_MS, native, plan};
 
@@ -479,7 +479,7 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
     }
     let mut job = Job::new(plan, Arc::new(SystemClock));
     if let Some(storage) = storage {
-        job = job.keeping(Durable::new(storage, None));
+        job = job.keeping(Durable::new(storage));
     }
     let mut running = Running {
         progress: job.progress().swap_remove(1),

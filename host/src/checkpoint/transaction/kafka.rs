@@ -6,6 +6,7 @@
 //! is part of the transaction, so that the last one that can be read is the
 //! last checkpoint whose rows are seen.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,9 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::{Transaction, TransactionError};
+use super::{Participant, TransactionError};
 use crate::checkpoint::crash::{self, Place};
-use crate::checkpoint::manifest::{Manifest, NodeManifestKind};
+use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::{CheckpointId, SourceSnapshot};
 use crate::kafka::producer::{DEFAULTS, Failure, OURS, Producer, blocking};
 use crate::kafka::{Voice, cause, settings};
@@ -336,8 +337,8 @@ impl KafkaTransaction {
         let node = manifest
             .nodes
             .iter()
-            .find(|node| node.name == source.node)?;
-        let NodeManifestKind::Source { tasks } = &node.kind else {
+            .find(|node| node.name() == source.node)?;
+        let ProgressManifest::Source(tasks) = &node.progress else {
             return None;
         };
         let mut offsets = TopicPartitionList::new();
@@ -354,7 +355,11 @@ impl KafkaTransaction {
 
 type Reading = BaseConsumer<Voice>;
 
-impl Transaction for KafkaTransaction {
+impl Participant for KafkaTransaction {
+    fn name(&self) -> &str {
+        "kafka"
+    }
+
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
         let producer = Arc::new(self.new_producer()?);
         // The one before must not go on, nor hold what it has not sent.
@@ -380,7 +385,7 @@ impl Transaction for KafkaTransaction {
         begun.map_err(|error| self.kafka_error("cannot begin a transaction", &error))
     }
 
-    fn flush(&self) -> Result<(), TransactionError> {
+    fn prepare(&self, _: CheckpointId) -> Result<(), TransactionError> {
         let open = self.current()?;
         let flushed = open.producer.flush(STEP_MAX);
         flushed.map_err(|failure| self.failed("cannot send rows", failure))
@@ -425,8 +430,13 @@ impl Transaction for KafkaTransaction {
         Ok(())
     }
 
-    fn kafka(self: Arc<Self>) -> Option<Arc<KafkaTransaction>> {
-        Some(self)
+    /// The fence has aborted what was open.
+    fn abort(&self) -> Result<(), TransactionError> {
+        Ok(())
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 }
 

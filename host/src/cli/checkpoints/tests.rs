@@ -4,11 +4,15 @@ use expect_test::expect;
 
 use super::*;
 use crate::checkpoint::changes::Changes;
-use crate::checkpoint::manifest::{AggregateManifest, NodeManifest, NodeManifestKind};
+use crate::checkpoint::manifest::{NodeManifest, OperatorManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{
     PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
 };
 use crate::checkpoint::storage::{FolderStorage, Storage};
+use crate::element::Purpose;
+use crate::plan::change::{NodeClass, NodeDescription, OperatorDescription};
+use crate::plan::{TimeDomain, Window};
+use crate::state::spec::{RowKind, TableSpec};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -223,9 +227,13 @@ fn a_manifest_for_people() {
         newest_ms: Some(1_704_103_200_000),
         state,
     };
-    let node = |name: &str, kind| NodeManifest {
-        name: name.into(),
-        kind,
+    let node = |name: &str, class, progress| NodeManifest {
+        description: NodeDescription {
+            name: name.into(),
+            class,
+            ..NodeDescription::default()
+        },
+        progress,
     };
     let source = SourceSnapshot {
         partitions: vec![
@@ -234,13 +242,31 @@ fn a_manifest_for_people() {
         ],
         ..SourceSnapshot::default()
     };
-    let aggregate = AggregateManifest {
-        table: 3,
-        operator: "cart.added".into(),
-        digest: "5f70bf18a086".into(),
-        key: vec!["user_id: utf8".into()],
-        state: vec!["items: int64".into(), "total: float64".into()],
-        window: "tumbling window of 1m, event time".into(),
+    let added = NodeDescription {
+        name: "added".into(),
+        class: NodeClass::Aggregate,
+        operator: Some(OperatorDescription {
+            name: "cart.added".into(),
+            digest: "5f70bf18a086".into(),
+            ..OperatorDescription::default()
+        }),
+        window: Some(Window::Tumbling {
+            size_ms: MINUTE_MS,
+            time: TimeDomain::Event,
+        }),
+        tables: vec![TableSpec {
+            role: "windows".into(),
+            key: vec!["user_id: utf8".into()],
+            state: vec!["items: int64".into(), "total: float64".into()],
+            rows: RowKind {
+                kind: "tumbling".into(),
+                version: 1,
+            },
+        }],
+        ..NodeDescription::default()
+    };
+    let operator = OperatorManifest {
+        tables: vec![3],
         time_ms: Some(1_704_103_140_000),
     };
     let sink = SinkSnapshot {
@@ -249,23 +275,26 @@ fn a_manifest_for_people() {
     };
     let manifest = Manifest {
         created_ms: 1_704_103_201_000,
-        is_complete: true,
+        purpose: Purpose::End,
         dead_letter_bytes: Some(17),
         nodes: vec![
             node(
                 "actions",
-                NodeManifestKind::Source {
-                    tasks: vec![source],
-                },
+                NodeClass::Source,
+                ProgressManifest::Source(vec![source]),
             ),
-            node("added", NodeManifestKind::Aggregate(aggregate)),
-            node("out", NodeManifestKind::Sink(sink)),
+            NodeManifest {
+                description: added,
+                progress: ProgressManifest::Operator(operator),
+            },
+            node("out", NodeClass::Sink, ProgressManifest::Sink(sink)),
         ],
         ..manifest(17, Some("before-the-sale"))
     };
     expect![[r#"
         checkpoint 17 of shop, savepoint `before-the-sale`
           made 2024-01-01T10:00:01Z, 1m ago
+          made for: end
           0 B in 0 files
           all inputs had ended, and nothing was left to do
           dead letters: 17 bytes of the file
