@@ -16,6 +16,8 @@ mod wiring;
 mod dead_letters;
 // Tasks, made and run once.
 mod attempt;
+// The threads of a pipeline.
+mod threads;
 // Whether and when it is started again.
 mod restart;
 
@@ -46,6 +48,8 @@ pub struct Job {
     pipeline: Pipeline,
     revision: Revision,
     offload: Offload,
+    /// As many as there are cores, unless told otherwise.
+    threads: Option<usize>,
 }
 
 /// What a run did, when it has ended.
@@ -81,12 +85,19 @@ impl Job {
             revision: Revision::new(pipeline.number_revision(), plan),
             pipeline: pipeline.clone(),
             offload: Offload::default(),
+            threads: None,
         }
     }
 
     /// Has everything done on one thread, so that its order can be repeated.
     pub(crate) fn inline(mut self) -> Self {
         self.offload = Offload::Inline;
+        self
+    }
+
+    /// Runs on so many threads.
+    pub fn on_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
         self
     }
 
@@ -134,13 +145,18 @@ impl Job {
 
     /// Runs until every input has ended, a stop or a swap was asked for, or
     /// something failed more often than the plan allows; then nothing of it goes
-    /// on.
+    /// on. It runs on threads of its own; whoever drops the future waits until
+    /// they have let go.
     pub async fn run(self) -> Result<Summary, RunError> {
-        let span = tracing::error_span!("pipeline", name = self.pipeline.name());
-        self.run_in_span().instrument(span).await
+        let name = self.pipeline.name().to_owned();
+        let span = tracing::error_span!("pipeline", name);
+        let threads = self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
+        threads::run(&name, threads, self.run_here().instrument(span)).await?
     }
 
-    async fn run_in_span(self) -> Result<Summary, RunError> {
+    async fn run_here(self) -> Result<Summary, RunError> {
         let started = Instant::now();
         let stop = self.stop();
         // Ends with the run.
@@ -155,7 +171,6 @@ impl Job {
                 return Err(error);
             };
             tracing::warn!(
-                pipeline = self.pipeline.name(),
                 "failed, and is started again in {}: {error}",
                 humantime::format_duration(delay)
             );

@@ -12,7 +12,7 @@ use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::progress::{CheckpointProgress, StateProgress};
-use crate::state::budget::Budget;
+use crate::state::budget::{Budget, HostMemory, NoMemory, Part};
 
 /// How many of the checkpoints that were made are remembered.
 const HISTORY_MAX: usize = 100;
@@ -29,6 +29,8 @@ pub struct Pipeline {
     history: Arc<Mutex<VecDeque<Done>>>,
     /// How many revisions of its plan there have been.
     revisions: Arc<AtomicU32>,
+    /// What it has of the memory of its host, if that is shared out.
+    memory: Option<Arc<Part>>,
     /// The checkpoint to start from, until there is a newer one.
     from: Arc<Mutex<Option<String>>>,
 }
@@ -49,6 +51,7 @@ impl Pipeline {
             budget,
             history: Arc::default(),
             revisions: Arc::default(),
+            memory: None,
             from: Arc::default(),
         }
     }
@@ -58,6 +61,13 @@ impl Pipeline {
     pub fn keeping(mut self, durable: Durable) -> Self {
         self.durable = Some(durable);
         self
+    }
+
+    /// Takes the memory for its states from what the host has for all pipelines.
+    pub fn within(mut self, memory: &Arc<HostMemory>) -> Result<Self, NoMemory> {
+        let part = memory.part(&self.name, self.budget.bytes_max())?;
+        self.memory = Some(Arc::new(part));
+        Ok(self)
     }
 
     pub fn name(&self) -> &str {

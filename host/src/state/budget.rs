@@ -4,8 +4,8 @@
 //! The rest is for what was handed to a checkpoint and is not written yet; when
 //! both together take all of it, tasks wait for that checkpoint.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::requests::Requests;
 
@@ -21,6 +21,34 @@ pub struct Budget {
     writes: AtomicU64,
     /// Where checkpoints are asked for.
     requests: Requests,
+}
+
+/// The memory that the states of all pipelines of a host may take together. Each
+/// pipeline has a part of it to itself.
+#[derive(Debug)]
+pub struct HostMemory {
+    bytes_max: usize,
+    given: Mutex<usize>,
+}
+
+/// The part of a host's memory that one pipeline has, while it lives.
+#[derive(Debug)]
+pub struct Part {
+    memory: Arc<HostMemory>,
+    bytes: usize,
+}
+
+/// A pipeline wants more memory than is left.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "pipeline `{pipeline}` wants {wanted} bytes of memory for its states, and {left} of the \
+     host's {bytes_max} are left: give it less, or the host more"
+)]
+pub struct NoMemory {
+    pub pipeline: String,
+    pub wanted: usize,
+    pub left: usize,
+    pub bytes_max: usize,
 }
 
 /// What one task takes of it.
@@ -96,6 +124,35 @@ impl Budget {
     }
 }
 
+impl HostMemory {
+    pub fn new(bytes_max: usize) -> Self {
+        HostMemory {
+            bytes_max,
+            given: Mutex::default(),
+        }
+    }
+
+    /// Gives a pipeline its part.
+    pub fn part(self: &Arc<Self>, pipeline: &str, wanted: usize) -> Result<Part, NoMemory> {
+        // A number is whole after a panic elsewhere.
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.bytes_max - *given;
+        if wanted > left {
+            return Err(NoMemory {
+                pipeline: pipeline.to_owned(),
+                wanted,
+                left,
+                bytes_max: self.bytes_max,
+            });
+        }
+        *given += wanted;
+        Ok(Part {
+            memory: self.clone(),
+            bytes: wanted,
+        })
+    }
+}
+
 impl Share {
     pub fn new(budget: Arc<Budget>) -> Self {
         Share { budget, bytes: 0 }
@@ -128,6 +185,13 @@ impl Share {
     }
 }
 
+impl Drop for Part {
+    fn drop(&mut self) {
+        let given = self.memory.given.lock();
+        *given.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+    }
+}
+
 impl Drop for Frozen {
     fn drop(&mut self) {
         self.budget.frozen.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -155,6 +219,18 @@ mod tests {
         assert_eq!(large.set(600), 600 - 420);
         drop(large);
         assert_eq!(small.set(800), 0);
+    }
+
+    #[test]
+    fn pipelines_have_no_more_together_than_the_host_has() {
+        let memory = Arc::new(HostMemory::new(1_000));
+        let one = memory.part("one", 700).expect("there is room");
+        let refused = memory.part("two", 400).expect_err("there is not");
+        assert_eq!(refused.left, 300);
+        assert!(refused.to_string().contains("`two` wants 400"), "{refused}");
+        let _small = memory.part("three", 300).expect("there is room");
+        drop(one);
+        memory.part("two", 400).expect("there is room again");
     }
 
     #[test]

@@ -22,7 +22,8 @@ use serde_json::json;
 use sluicebox::checkpoint::changes::Changes;
 use sluicebox::checkpoint::manifest::Manifest;
 use sluicebox::checkpoint::snapshot::CheckpointId;
-use sluicebox::checkpoint::storage::{CheckpointInfo, FolderStorage, Storage, StorageError};
+use sluicebox::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
+use sluicebox::checkpoint::storage::folder::{FolderStorage};
 use sluicebox::clock::SystemClock;
 use sluicebox::plan::{NodeKind, Plan, SourceConnector, StateBackend};
 use sluicebox::plugin::PluginLoader;
@@ -477,7 +478,7 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
             ..Written::default()
         });
     }
-    let mut job = Job::new(plan, Arc::new(SystemClock));
+    let mut job = Job::new(plan, Arc::new(SystemClock)).on_threads(subject.cores);
     if let Some(storage) = storage {
         job = job.keeping(Durable::new(storage));
     }
