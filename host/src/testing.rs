@@ -44,7 +44,7 @@ use self::case::{DEAD_LETTERS, Expectations};
 use self::compare::Table;
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
-use crate::checkpoint::storage::MemoryStorage;
+use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
 use crate::config::{Config, Diagnostics};

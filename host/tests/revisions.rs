@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pipeline::{assert_same, plan_of, rows_of, runtime, to_topic};
 use serde_json::Value;
-use sluicebox::checkpoint::storage::MemoryStorage;
+use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
 use sluicebox::element::Purpose;

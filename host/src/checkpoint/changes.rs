@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 use crate::state::budget::{Budget, Frozen};
 
+/// How the names of files of changes end.
+pub const SUFFIX: &str = ".changes";
+
 /// What a file of changes begins with.
 const HEAD: &[u8] = b"sluicebox changes 1\n";
 

@@ -10,7 +10,7 @@
 //! again, and holds up nothing.
 
 /// Uploads beside the running pipeline.
-mod uploader;
+pub mod uploader;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +25,11 @@ use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-pub use self::uploader::Uploader;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::snapshot::CheckpointId;
-use super::storage::{Archive, CheckpointInfo, FolderStorage, Storage, StorageError};
+use super::storage::folder::{Archive, FolderStorage};
+use super::storage::{CheckpointInfo, Storage, StorageError};
 use crate::plan::RemotePlan;
 
 /// How much of a file is in memory at once.

@@ -9,9 +9,6 @@ pub mod memory;
 /// In a folder, with RocksDB.
 pub mod folder;
 
-pub use folder::{Archive, FolderLock, FolderStorage};
-pub use memory::MemoryStorage;
-
 use super::changes::Changes;
 use super::manifest::Manifest;
 use super::snapshot::CheckpointId;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::error::RunError;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::remote::{RemoteStore, Uploader};
+use crate::checkpoint::remote::RemoteStore;
+use crate::checkpoint::remote::uploader::Uploader;
 use crate::checkpoint::requests::Requests;
 use crate::checkpoint::savepoint::SavepointFolder;
 use crate::checkpoint::snapshot::CheckpointId;
-use crate::checkpoint::storage::{
-    CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
-};
+use crate::checkpoint::storage::folder::FolderStorage;
+use crate::checkpoint::storage::memory::MemoryStorage;
+use crate::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::transaction::kafka::KafkaTransaction;
 use crate::checkpoint::transaction::{Participant, Participants};
 use crate::offload::Offload;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluicebox::checkpoint::storage::{FolderStorage, Storage};
+use sluicebox::checkpoint::storage::Storage;
+use sluicebox::checkpoint::storage::folder::FolderStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
 use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};

@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::RemoteStore;
 use crate::checkpoint::snapshot::CheckpointId;
-use crate::checkpoint::storage::{Archive, StorageError};
+use crate::checkpoint::storage::StorageError;
+use crate::checkpoint::storage::folder::Archive;
 
 /// How long after a failure it is tried again, growing from the first to the last.
 const RETRY_MIN: Duration = Duration::from_secs(1);

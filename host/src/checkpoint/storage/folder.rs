@@ -34,7 +34,7 @@ pub use self::lock::FolderLock;
 use self::rows::{Memory, Rows};
 use self::trouble::io;
 use super::{CheckpointInfo, Storage, StorageError};
-use crate::checkpoint::changes::Changes;
+use crate::checkpoint::changes::{Changes, SUFFIX};
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::snapshot::CheckpointId;
@@ -228,7 +228,7 @@ impl Storage for FolderStorage {
             let mut kept = Kept::beside(&folder)?;
             kept.journal.link_from(&checkpoint, &manifest.files)?;
             let names = manifest.files.iter().map(|file| file.name.as_str());
-            let names = names.filter(|name| !name.ends_with(journal::SUFFIX));
+            let names = names.filter(|name| !name.ends_with(SUFFIX));
             rows::lay_out(&checkpoint, names.clone(), &folder)?;
             // Before the database changes what may be changed.
             rows::lay_out(&checkpoint, names, &kept.base)?;

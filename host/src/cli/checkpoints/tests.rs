@@ -8,7 +8,8 @@ use crate::checkpoint::manifest::{NodeManifest, OperatorManifest, ProgressManife
 use crate::checkpoint::snapshot::{
     PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
 };
-use crate::checkpoint::storage::{FolderStorage, Storage};
+use crate::checkpoint::storage::Storage;
+use crate::checkpoint::storage::folder::FolderStorage;
 use crate::element::Purpose;
 use crate::plan::change::{NodeClass, NodeDescription, OperatorDescription};
 use crate::plan::{TimeDomain, Window};

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::journal;
 use super::trouble::io;
+use crate::checkpoint::changes;
 use crate::checkpoint::checksum::Checksum;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{FileManifest, Manifest};
@@ -359,7 +359,7 @@ fn measure(folder: &Path, known: &mut Known) -> Result<Vec<FileManifest>, Storag
 
 /// Whether a file of this name never changes, so that checkpoints may share it.
 pub fn is_immutable(name: &str) -> bool {
-    name.ends_with(".sst") || name.ends_with(journal::SUFFIX)
+    name.ends_with(".sst") || name.ends_with(changes::SUFFIX)
 }
 
 fn check_size(folder: &Path, file: &FileManifest) -> Result<(), String> {

@@ -8,13 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{self, Known};
 use super::trouble::io;
-use crate::checkpoint::changes::{self, Changes};
+use crate::checkpoint::changes::{self, Changes, SUFFIX};
 use crate::checkpoint::checksum::Checksum;
 use crate::checkpoint::manifest::FileManifest;
 use crate::checkpoint::storage::StorageError;
-
-/// How the names of its files end.
-pub const SUFFIX: &str = ".changes";
 
 /// Each checkpoint links all of them, and a restore reads them.
 const FILES_MAX: usize = 32;
