@@ -35,7 +35,7 @@ use crate::clock::Clock;
 use crate::element::Purpose;
 use crate::offload::Offload;
 use crate::plan::Plan;
-use crate::progress::{NodeProgress, NodeSnapshot, StateProgress, StateSnapshot};
+use crate::progress::{NodeProgress, NodeStatus, StateProgress, StateStatus};
 use crate::stop::Stop;
 
 pub(crate) use self::attempt::Part;
@@ -66,9 +66,9 @@ pub struct Summary {
     pub swapped: bool,
     /// How often it failed and was started again.
     pub restarts: u32,
-    pub nodes: Vec<NodeSnapshot>,
+    pub nodes: Vec<NodeStatus>,
     /// Of a pipeline with checkpoints.
-    pub state: Option<StateSnapshot>,
+    pub state: Option<StateStatus>,
 }
 
 impl Job {

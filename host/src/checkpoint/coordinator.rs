@@ -2,7 +2,7 @@
 //! commit, and the word to the sinks that it is done.
 //!
 //! One checkpoint is under way at a time. The next one is due an interval after
-//! the last one began, at once when somebody requests one, and for the last time
+//! the last one began, at once when one is requested, and for the last time
 //! when all inputs have ended.
 
 use std::sync::Arc;

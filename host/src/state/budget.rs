@@ -1,6 +1,6 @@
 //! How much memory a pipeline's states may take together, and whether they do.
 //!
-//! States in use get two thirds of it: when they take more, some are given up.
+//! States in use get two thirds of it: when they take more, some are evicted.
 //! The rest is for what was handed to a checkpoint and is not written yet; when
 //! both together take all of it, tasks wait for that checkpoint.
 
@@ -16,7 +16,7 @@ pub struct Budget {
     /// Of states.
     bytes: AtomicUsize,
     /// Of rows on their way to the storage.
-    frozen: AtomicUsize,
+    unwritten: AtomicUsize,
     /// Checkpoints whose rows can be read back.
     writes: AtomicU64,
     /// Where checkpoints are asked for.
@@ -60,7 +60,7 @@ pub struct Share {
 
 /// What rows take that are on their way to the storage, while it lives.
 #[derive(Debug)]
-pub struct Frozen {
+pub struct Unwritten {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -75,7 +75,7 @@ impl Budget {
         Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
-            frozen: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
             writes: AtomicU64::new(0),
             requests,
         }
@@ -88,7 +88,7 @@ impl Budget {
 
     /// What states and rows on their way to the storage take.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed) + self.frozen.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
     }
 
     pub fn bytes_max(&self) -> usize {
@@ -97,12 +97,12 @@ impl Budget {
 
     /// No more should come before a checkpoint is done.
     pub fn is_full(&self) -> bool {
-        self.frozen.load(Ordering::Relaxed) > 0 && self.bytes() >= self.bytes_max
+        self.unwritten.load(Ordering::Relaxed) > 0 && self.bytes() >= self.bytes_max
     }
 
-    pub fn freeze(self: &Arc<Self>, bytes: usize) -> Frozen {
-        self.frozen.fetch_add(bytes, Ordering::Relaxed);
-        Frozen {
+    pub fn count_unwritten(self: &Arc<Self>, bytes: usize) -> Unwritten {
+        self.unwritten.fetch_add(bytes, Ordering::Relaxed);
+        Unwritten {
             budget: self.clone(),
             bytes,
         }
@@ -167,7 +167,7 @@ impl Share {
         &self.budget
     }
 
-    /// The task now takes so much. Tells how much of it has to be given up,
+    /// The task now takes so much. Tells how much of it has to be evicted,
     /// each task in proportion to what it takes.
     pub fn set(&mut self, bytes: usize) -> usize {
         let others = self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes;
@@ -192,9 +192,11 @@ impl Drop for Part {
     }
 }
 
-impl Drop for Frozen {
+impl Drop for Unwritten {
     fn drop(&mut self) {
-        self.budget.frozen.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget
+            .unwritten
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -239,14 +241,14 @@ mod tests {
         let mut share = Share::new(budget.clone());
         share.set(1_300);
         assert!(!budget.is_full(), "no checkpoint would make room");
-        let frozen = budget.freeze(100);
+        let unwritten = budget.count_unwritten(100);
         assert!(budget.is_full());
-        drop(frozen);
+        drop(unwritten);
         share.set(700);
-        let frozen = budget.freeze(500);
+        let unwritten = budget.count_unwritten(500);
         assert!(budget.is_full());
         share.set(699);
         assert!(!budget.is_full());
-        drop(frozen);
+        drop(unwritten);
     }
 }
