@@ -12,7 +12,10 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, Diagnostics, Look};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
+use crate::plan::draw::draw;
+use crate::plan::json::to_json;
+use crate::planner;
 use crate::plugin::PluginLoader;
 
 /// `sluicebox build`: a plugin's crate into a component.
@@ -141,9 +144,9 @@ pub fn main() -> ExitCode {
 fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
     let plan = load(pipeline, &loader()?)?;
     if json {
-        print_json(&plan::to_json(&plan))
+        print_json(&to_json(&plan))
     } else {
-        print(&plan::draw(&plan))
+        print(&draw(&plan))
     }
 }
 
@@ -173,8 +176,8 @@ fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
 fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
     let config = Config::read(pipeline).map_err(Trouble::Config)?;
     let folder = pipeline.parent().unwrap_or(Path::new("."));
-    let plan = plan::build(&config, folder, loader).map_err(Trouble::Config)?;
-    let warnings = plan::warnings(&config, &plan);
+    let plan = planner::build(&config, folder, loader).map_err(Trouble::Config)?;
+    let warnings = planner::warnings(&config, &plan);
     if !warnings.is_empty() {
         eprint!("{}", warnings.render(Look::for_stderr()));
     }

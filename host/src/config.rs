@@ -3,41 +3,35 @@
 //!
 //! Names and values keep their places in the file, so that a message can point
 //! at them. What they mean together (whether an input exists, whether types
-//! agree) is decided by [`crate::plan::build`], which reports in the same way.
+//! agree) is decided by [`crate::planner::build`], which reports in the same way.
 
 /// Mistakes with their places, and how they are shown.
-mod diagnostics;
-/// The nearest valid name.
-pub(crate) mod suggest;
+pub mod diagnostics;
 /// TOML tables, read key by key.
-mod reader;
-/// Durations and sizes as people write them.
-pub(crate) mod quantity;
+pub mod reader;
 mod source;
 /// Types of columns.
-mod column;
+pub mod column;
 mod operator;
 mod sink;
-/// Kafka's keys, of sources and of sinks.
-mod kafka;
+/// How rows are written.
+pub mod format;
 /// What outlives a failure.
 mod state;
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use toml::de::DeTable;
 
-pub use column::Column;
-pub use diagnostics::{Diagnostics, Look, Mistake, Severity, Span};
-pub use kafka::{KafkaSink, KafkaSource};
+pub use diagnostics::{Diagnostics, Look, Mistake, Origin, Severity, Span};
 pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
-pub use sink::{Sink, SinkKind};
-pub use source::{RowFormat, Source, SourceKind};
+pub use sink::Sink;
+pub use source::Source;
 pub use state::{Backend, Checkpoints, RESTART, Restart, State, Upload};
 pub use toml::Spanned;
 
+use crate::connector::registry::{CONNECTORS, Registry};
 use reader::{Table, Value};
 
 /// What a pipeline's author wrote. Lists are in the order of the file.
@@ -55,13 +49,6 @@ pub struct Config {
     pub sources: Vec<Source>,
     pub operators: Vec<Operator>,
     pub sinks: Vec<Sink>,
-}
-
-/// The file that messages point into.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub file: String,
-    pub text: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -97,7 +84,7 @@ impl Config {
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(|error| refuse(format!("cannot read the pipeline {file}: {error}"), advice))?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            let size = quantity::show_bytes(FILE_BYTES_MAX);
+            let size = crate::quantity::show_bytes(FILE_BYTES_MAX);
             return Err(refuse(
                 format!("{file} is larger than {size}, so no pipeline"),
                 advice,
@@ -119,6 +106,15 @@ impl Config {
 
     /// Reads a pipeline from text; `file` is its name for messages.
     pub fn parse(file: &str, text: &str) -> Result<Config, Diagnostics> {
+        Config::parse_with(file, text, CONNECTORS)
+    }
+
+    /// The same, for a pipeline that has these connectors to choose from.
+    pub fn parse_with(
+        file: &str,
+        text: &str,
+        connectors: Registry<'_>,
+    ) -> Result<Config, Diagnostics> {
         let origin = Origin {
             file: file.to_owned(),
             text: text.into(),
@@ -132,7 +128,7 @@ impl Config {
             return Err(mistakes.sorted());
         }
         let table = Table::new("the pipeline", 0..0, document.get_ref());
-        let config = read_pipeline(table, origin, &mut mistakes);
+        let config = read_pipeline(table, origin, connectors, &mut mistakes);
         match config {
             Some(config) if mistakes.is_empty() => Ok(config),
             _ => Err(mistakes.sorted()),
@@ -160,7 +156,12 @@ fn before(end: usize) -> Span {
     end.saturating_sub(1)..end
 }
 
-fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -> Option<Config> {
+fn read_pipeline(
+    mut table: Table,
+    origin: Origin,
+    connectors: Registry<'_>,
+    mistakes: &mut Diagnostics,
+) -> Option<Config> {
     let name = table
         .required(
             "name",
@@ -187,7 +188,13 @@ fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -
         .optional("restart")
         .and_then(|value| state::read_restart(&value, mistakes));
     let plugins = read_sections(&mut table, "plugins", "plugin", mistakes, read_plugin);
-    let sources = read_sections(&mut table, "sources", "source", mistakes, source::read);
+    let sources = read_sections(
+        &mut table,
+        "sources",
+        "source",
+        mistakes,
+        |name, table, mistakes| source::read(name, table, connectors.sources, mistakes),
+    );
     let operators = read_sections(
         &mut table,
         "operators",
@@ -195,7 +202,13 @@ fn read_pipeline(mut table: Table, origin: Origin, mistakes: &mut Diagnostics) -
         mistakes,
         operator::read,
     );
-    let sinks = read_sections(&mut table, "sinks", "sink", mistakes, sink::read);
+    let sinks = read_sections(
+        &mut table,
+        "sinks",
+        "sink",
+        mistakes,
+        |name, table, mistakes| sink::read(name, table, connectors.sinks, mistakes),
+    );
     table.finish(mistakes);
     Some(Config {
         origin,

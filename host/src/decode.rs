@@ -11,17 +11,18 @@ use arrow_array::ArrayRef;
 
 pub(crate) use self::csv::quoted_length;
 use self::fault::Fault;
-use crate::plan::{Format, TimestampFormat};
+use crate::format::Format;
 use crate::schema::Schema;
+use crate::timestamp::TimestampFormat;
 
 /// Decodes blocks of rows, one after the other. What a block decodes to does
 /// not depend on the blocks before it; only the speed does.
 #[derive(Clone, Debug)]
-pub struct Decoder(Rows);
+pub struct Decoder(FormatRows);
 
 /// Rows under construction.
 #[derive(Clone, Debug)]
-enum Rows {
+enum FormatRows {
     Json(json::JsonRows),
     Csv(csv::CsvRows),
     Raw(raw::RawRows),
@@ -34,12 +35,12 @@ pub struct Decoded {
     /// How many rows the columns have; a schema may be empty.
     pub rows: usize,
     /// Ascending by row.
-    pub bad: Vec<BadRow>,
+    pub bad: Vec<UndecodedRow>,
 }
 
 /// A row that is not what the schema says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
+pub struct UndecodedRow {
     /// Place among the rows that were given.
     pub row: u32,
     /// What was expected where, and what was found.
@@ -51,9 +52,11 @@ impl Decoder {
     /// those that are not given are [`TimestampFormat::Any`].
     pub fn new(format: &Format, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         Decoder(match format {
-            Format::Json => Rows::Json(json::JsonRows::new(schema, timestamps)),
-            Format::Csv(csv) => Rows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps)),
-            Format::Raw => Rows::Raw(raw::RawRows::new(schema)),
+            Format::Json => FormatRows::Json(json::JsonRows::new(schema, timestamps)),
+            Format::Csv(csv) => {
+                FormatRows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps))
+            }
+            Format::Raw => FormatRows::Raw(raw::RawRows::new(schema)),
         })
     }
 
@@ -61,8 +64,8 @@ impl Decoder {
     /// Formats that name their fields in each row have none and ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
         match &mut self.0 {
-            Rows::Json(_) | Rows::Raw(_) => Ok(0),
-            Rows::Csv(csv) => csv.read_header(line),
+            FormatRows::Json(_) | FormatRows::Raw(_) => Ok(0),
+            FormatRows::Csv(csv) => csv.read_header(line),
         }
     }
 
@@ -85,7 +88,7 @@ impl Decoder {
                 Ok(()) => rows += 1,
                 Err(fault) => {
                     self.0.truncate(rows);
-                    bad.push(BadRow {
+                    bad.push(UndecodedRow {
                         row: index as u32,
                         error: fault.to_string(),
                     });
@@ -97,14 +100,14 @@ impl Decoder {
     }
 }
 
-impl Rows {
+impl FormatRows {
     /// Adds the row `data[start..end]`; after an error it must be taken back.
     #[inline]
     fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
         match self {
-            Rows::Json(json) => json.push(data, start, end),
-            Rows::Csv(csv) => csv.push(&data[start..end]),
-            Rows::Raw(raw) => {
+            FormatRows::Json(json) => json.push(data, start, end),
+            FormatRows::Csv(csv) => csv.push(&data[start..end]),
+            FormatRows::Raw(raw) => {
                 raw.push(&data[start..end]);
                 Ok(())
             }
@@ -114,26 +117,26 @@ impl Rows {
     /// Rows need not be text.
     fn is_any_bytes(&self) -> bool {
         match self {
-            Rows::Json(_) | Rows::Csv(_) => false,
-            Rows::Raw(raw) => raw.is_bytes(),
+            FormatRows::Json(_) | FormatRows::Csv(_) => false,
+            FormatRows::Raw(raw) => raw.is_bytes(),
         }
     }
 
     /// Takes back what is behind the first `rows` rows.
     fn truncate(&mut self, rows: usize) {
         match self {
-            Rows::Json(json) => json.truncate(rows),
-            Rows::Csv(csv) => csv.truncate(rows),
+            FormatRows::Json(json) => json.truncate(rows),
+            FormatRows::Csv(csv) => csv.truncate(rows),
             // Every row is a good one.
-            Rows::Raw(_) => {}
+            FormatRows::Raw(_) => {}
         }
     }
 
     fn take(&mut self) -> Vec<ArrayRef> {
         match self {
-            Rows::Json(json) => json.take(),
-            Rows::Csv(csv) => csv.take(),
-            Rows::Raw(raw) => raw.take(),
+            FormatRows::Json(json) => json.take(),
+            FormatRows::Csv(csv) => csv.take(),
+            FormatRows::Raw(raw) => raw.take(),
         }
     }
 }
@@ -155,16 +158,6 @@ fn invalid_utf8(row: &[u8]) -> Fault {
     Fault::new(format!(
         "byte {at}: expected UTF-8 text, found bytes that are none"
     ))
-}
-
-/// What was found, short enough for a message.
-fn excerpt(text: &[u8]) -> String {
-    const CHARS_MAX: usize = 40;
-    let text = String::from_utf8_lossy(text);
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text.into_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
-//! The one thing that travels between tasks.
+//! The one thing that travels between tasks, and the numbers that it goes by.
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::checkpoint::snapshot::CheckpointId;
+
+/// A node of a plan.
+pub type NodeId = usize;
+
+/// Checkpoints of a pipeline are numbered from 1 on.
+pub type CheckpointId = u64;
 
 /// What a channel carries. Time is data: an element holds for everything that
 /// follows it in the same channel.

@@ -97,6 +97,24 @@ impl fmt::Display for Value {
     }
 }
 
+/// What an operator may use. A call that passes one of these is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes_max: usize,
+    pub call_ms_max: u64,
+    pub output_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            memory_bytes_max: 256 << 20,
+            call_ms_max: 5_000,
+            output_bytes_max: 256 << 20,
+        }
+    }
+}
+
 /// Makes instances of one operator: one a task, and a new one after a failure.
 pub trait Factory: Send + Sync {
     fn info(&self) -> &OperatorInfo;
@@ -266,7 +284,7 @@ pub trait Module: Send + Sync {
         &self,
         operator: &str,
         arguments: &[(String, Value)],
-        limits: crate::plan::Limits,
+        limits: Limits,
         label: &str,
     ) -> Result<Arc<dyn Factory>, Failure>;
 }

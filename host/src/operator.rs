@@ -1,12 +1,12 @@
 //! Operators at work in a task: each takes elements and puts what comes of
 //! them into an [`Outbox`].
 
-pub mod dead_letter;
 pub mod guard;
 pub mod transform;
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::OperatorSnapshot;
+use crate::dead_letter::DeadLetter;
 
 /// One operator of a task's chain. Which rows it gets together must not matter.
 pub trait Operator: Send {
@@ -53,31 +53,6 @@ pub struct Counts {
     pub rejected: u64,
     /// Rows on which the plugin failed, and which were skipped or set aside.
     pub failed: u64,
-}
-
-/// A row that could not be processed.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
-pub struct DeadLetter {
-    /// Node that gave up on the row.
-    pub node: String,
-    /// `plugin.operator`.
-    pub plugin: Option<String>,
-    pub plugin_digest: Option<String>,
-    /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`.
-    pub kind: String,
-    pub error: String,
-    pub panic: Option<String>,
-    pub source: Option<String>,
-    pub partition: Option<String>,
-    pub offset: Option<u64>,
-    /// RFC 3339.
-    pub event_time: Option<String>,
-    /// The original text; base64 with `payload_base64` when it is not UTF-8.
-    /// For rows that were computed from many, the row itself as JSON.
-    pub payload: Option<String>,
-    pub payload_base64: Option<String>,
-    /// The row as the node saw it, as JSON (absent for decode errors).
-    pub row: Option<String>,
 }
 
 /// The pipeline cannot go on: a row under `on_error = "fail"`, a plugin that

@@ -25,11 +25,11 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::logic::Limits;
 use crate::logic::{
     Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Value,
 };
-use crate::plan::Limits;
 use instance::{Compiled, Exports};
 
 /// A file larger than this is no plugin.

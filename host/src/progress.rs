@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::checkpoint::snapshot::CheckpointId;
+use crate::budget::Budget;
+use crate::element::CheckpointId;
 use crate::operator::Counts;
-use crate::state::budget::Budget;
 
 /// One node's counters, shared by its tasks.
 #[derive(Debug)]

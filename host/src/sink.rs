@@ -1,38 +1,77 @@
-//! Where rows go: each sink has its format and its place, and takes batches of
-//! one schema until it is finished.
+//! Where rows go: what a kind of sink has to say of itself, and what is asked of
+//! one at work.
 //!
-//! Files grow under the name `<file>.part` and get their own name when the run
-//! has ended well. A file of that name is therefore always whole, be it this
-//! run's or the one before; a run that failed leaves its `.part` behind, and a
-//! long one can be read there while it goes on, up to the last flush (Parquet
-//! cannot: its index is written last). With checkpoints, a run that goes on
-//! finds its `.part` and cuts it to what the checkpoint had; a Parquet file,
-//! which cannot be cut, is one file a checkpoint that has rows.
-//!
-//! Text formats write timestamps as RFC 3339 in UTC, with milliseconds only
-//! where they are not zero, and byte strings as base64.
+//! A sink takes batches of one schema until it is finished. At a barrier it
+//! makes what it has durable, and says what a run that goes on must find again.
 
-mod blackhole;
-mod console;
-mod csv;
+/// Dead letters on their way to their file.
 pub mod dead_letter;
-mod file;
-pub(crate) mod json_lines;
-mod kafka;
-mod memory;
-mod parquet;
 
-pub use memory::MemoryTopic;
-
-use std::path::PathBuf;
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::batch::Batch;
-use crate::checkpoint::snapshot::{CheckpointId, SinkSnapshot};
+use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
-use crate::checkpoint::transaction::kafka::KafkaTransaction;
-use crate::plan::{SinkConnector, SinkFormat, SinkPlan};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::reader::Table;
+use crate::connector::{Description, Planning};
+use crate::element::CheckpointId;
+use crate::plan::state::Delivery;
 use crate::schema::Schema;
+
+/// A kind of sink, as `type` names it.
+#[derive(Clone, Copy)]
+pub struct SinkKind {
+    pub name: &'static str,
+    /// Reads the keys that only this kind has. Keys that it does not ask for
+    /// are mistakes; so is `None`, which it has explained.
+    pub read: fn(&mut Table<'_>, &mut Diagnostics) -> Option<Box<dyn SinkSettings>>,
+}
+
+/// What a pipeline's author wrote of a sink.
+pub trait SinkSettings: fmt::Debug + Send + Sync {
+    /// Checks what the settings mean for rows of these columns, which are
+    /// absent where a mistake hides them. `None` has been explained.
+    fn plan(
+        &self,
+        columns: Option<&Schema>,
+        planning: &mut Planning<'_>,
+    ) -> Option<Box<dyn SinkConnector>>;
+
+    /// The transaction that its rows can be committed in.
+    fn transaction(&self) -> Option<SinkTransaction> {
+        None
+    }
+}
+
+/// A transaction that several sinks of a pipeline take part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkTransaction {
+    /// Whose it is: "Kafka".
+    pub system: &'static str,
+    /// Sinks for which this differs cannot be in one transaction.
+    pub owner: String,
+    /// The keys that decide the owner, for messages.
+    pub decided_by: &'static str,
+}
+
+/// A sink that is checked and can be opened.
+pub trait SinkConnector: Any + Send + Sync {
+    fn describe(&self) -> Description;
+
+    /// The best that it can do about rows that come again after a failure.
+    fn delivery(&self) -> Delivery;
+
+    /// Opens a node's sink for rows of this schema.
+    fn open(
+        &self,
+        node: &str,
+        schema: &Arc<Schema>,
+        context: &SinkContext,
+    ) -> Result<Box<dyn Sink>, SinkError>;
+}
 
 /// A sink at work.
 pub trait Sink: Send {
@@ -61,32 +100,6 @@ pub trait Sink: Send {
     fn finish(&mut self) -> Result<(), SinkError>;
 }
 
-/// Why a sink cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    #[error("sink `{node}`: cannot write {}: {cause}", path.display())]
-    File {
-        node: String,
-        path: PathBuf,
-        cause: std::io::Error,
-    },
-    #[error("sink `{node}`: cannot write {} as Parquet: {cause}", path.display())]
-    Parquet {
-        node: String,
-        path: PathBuf,
-        cause: ::parquet::errors::ParquetError,
-    },
-    #[error("sink `{node}`: cannot write to topic `{topic}` on {brokers}: {cause}")]
-    Kafka {
-        node: String,
-        topic: String,
-        brokers: String,
-        cause: String,
-    },
-    #[error("sink `{node}`: cannot write to standard output: {cause}")]
-    Console { node: String, cause: std::io::Error },
-}
-
 /// What a sink needs to know of the run.
 #[derive(Default)]
 pub struct SinkContext {
@@ -98,45 +111,30 @@ pub struct SinkContext {
     pub restored: Option<SinkSnapshot>,
 }
 
-/// Opens a node's sink for rows of this schema.
-pub fn open(
-    node: &str,
-    plan: &SinkPlan,
-    schema: &Arc<Schema>,
-    context: &SinkContext,
-) -> Result<Box<dyn Sink>, SinkError> {
-    Ok(match &plan.connector {
-        SinkConnector::Blackhole => Box::new(blackhole::Blackhole),
-        SinkConnector::Memory(topic) => {
-            let is_transactional = !context.participants.is_empty();
-            Box::new(memory::Memory::new(topic.clone(), is_transactional))
-        }
-        SinkConnector::Console { rows_max } => {
-            Box::new(console::Console::new(node, schema, *rows_max))
-        }
-        SinkConnector::Kafka(kafka) => Box::new(kafka::Kafka::open(
-            node,
-            kafka,
-            schema,
-            context.participants.handle::<KafkaTransaction>(),
-        )?),
-        SinkConnector::File { path, format } => {
-            let kept = context
-                .restored
-                .as_ref()
-                .and_then(|restored| restored.bytes);
-            let part = || file::Part::create(node, path, kept);
-            match format {
-                SinkFormat::Json => Box::new(json_lines::JsonLines::new(part()?, schema)),
-                SinkFormat::Csv => Box::new(csv::Csv::new(part()?, schema)?),
-                SinkFormat::Parquet if context.is_checkpointed => {
-                    Box::new(parquet::Parts::new(node, path, schema, &context.restored)?)
-                }
-                SinkFormat::Parquet => Box::new(parquet::Parquet::new(part()?, schema)?),
-            }
-        }
-    })
+impl SinkContext {
+    /// What a sink of this kind sends its rows with, if its system takes part in
+    /// the commit.
+    pub fn transaction<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.participants.handle::<T>()
+    }
 }
 
-#[cfg(test)]
-mod tests;
+/// Why a sink cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("sink `{node}`: cannot write {what}: {cause}")]
+pub struct SinkError {
+    pub node: String,
+    /// What is written, or where: a file, "to topic `carts` on …".
+    pub what: String,
+    pub cause: String,
+}
+
+impl SinkError {
+    pub fn new(node: &str, what: impl fmt::Display, cause: impl fmt::Display) -> Self {
+        SinkError {
+            node: node.to_owned(),
+            what: what.to_string(),
+            cause: cause.to_string(),
+        }
+    }
+}

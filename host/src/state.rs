@@ -5,7 +5,6 @@
 //! those bytes lie in a checkpoint. Which key and window a slot belongs to is the
 //! business of [`crate::window`].
 
-pub mod budget;
 pub mod key;
 pub mod row;
 pub mod shelf;

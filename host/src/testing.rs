@@ -48,11 +48,13 @@ use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
 use crate::config::{Config, Diagnostics};
+use crate::connector::memory::sink::MemorySink;
+use crate::json::render_row;
 use crate::logic::{LoadError, Loader, Module};
-use crate::plan::{self, NodeKind, Plan, SinkConnector, Window};
+use crate::plan::{NodeKind, Plan, Window};
+use crate::planner;
 use crate::run::{Durable, Job, RunError};
-use crate::sink::MemoryTopic;
-use crate::sink::dead_letter::render_row;
+use crate::topic::MemoryTopic;
 
 const DEAD_LETTERS_FILE: &str = "dead_letters.jsonl";
 
@@ -257,8 +259,8 @@ impl<'a> Trial<'a> {
             inner: loader,
             loaded: Mutex::default(),
         };
-        let plan =
-            plan::build_without_inputs(&config, &folder, &loader).map_err(TestError::Pipeline)?;
+        let plan = planner::build_without_inputs(&config, &folder, &loader)
+            .map_err(TestError::Pipeline)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -409,7 +411,7 @@ impl<'a> Trial<'a> {
         folder: &Path,
         topics: &[Arc<MemoryTopic>],
     ) -> Result<Plan, TestError> {
-        let mut plan = plan::build_without_inputs(&self.config, &self.folder, &self.loader)
+        let mut plan = planner::build_without_inputs(&self.config, &self.folder, &self.loader)
             .map_err(TestError::Pipeline)?;
         plan.batch_rows = variant.batch_rows;
         plan.parallelism = variant.parallelism;
@@ -422,7 +424,7 @@ impl<'a> Trial<'a> {
                 NodeKind::Sink(sink) => {
                     // There is one a sink, in the same order.
                     if let Some(topic) = topics.next() {
-                        sink.connector = SinkConnector::Memory(topic.clone());
+                        sink.connector = Box::new(MemorySink::new(topic.clone()));
                     }
                 }
                 NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,

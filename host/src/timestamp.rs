@@ -3,14 +3,24 @@
 //! Text is written with milliseconds only where they are not zero. What is
 //! finer than a millisecond is cut off when text is read, towards the past.
 
-use crate::plan::TimestampFormat;
-
 /// 0001-01-01T00:00:00Z.
 pub const FIRST_MS: i64 = -62_135_596_800_000;
 /// 9999-12-31T23:59:59.999Z.
 pub const LAST_MS: i64 = 253_402_300_799_999;
 
 const DAY_MS: i64 = 86_400_000;
+
+/// How a timestamp is written outside. Inside it is always ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TimestampFormat {
+    /// A number of ms, or RFC 3339 text.
+    #[default]
+    Any,
+    Ms,
+    /// Seconds, possibly with a fraction.
+    Seconds,
+    Rfc3339,
+}
 
 /// Whether a row may have this event time: years that RFC 3339 can write. A
 /// time outside of them is a number in the wrong unit, and one such row would

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use arrow_buffer::ScalarBuffer;
 
 use crate::batch::Batch;
+use crate::budget::Share;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::checkpoint::storage::StorageError;
@@ -53,7 +54,6 @@ use crate::clock::Clock;
 use crate::element::END_OF_TIME;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
-use crate::state::budget::Share;
 use crate::state::shelf::{Chunk, Shelf};
 use accumulators::{Accumulators, Arrived};
 use count::Counts;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
+use sluicebox::logic::Limits;
 use sluicebox::logic::{
     Aggregate, Columns, Factory, Failure, FailureKind, Kind, Module, Output, States, Transform,
     Transformed, Value,
 };
-use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
 
 /// Small, so that tests are quick and a host that does not keep to them is not.

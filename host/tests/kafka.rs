@@ -23,15 +23,16 @@ use sluicebox::checkpoint::snapshot::SourceSnapshot;
 use sluicebox::checkpoint::transaction::kafka::{KafkaTransaction, PROGRESS_TOPIC};
 use sluicebox::checkpoint::transaction::{Participant, Participants};
 use sluicebox::clock::SystemClock;
+use sluicebox::dead_letter::DeadLetter;
 use sluicebox::element::Element;
-use sluicebox::operator::DeadLetter;
+use sluicebox::json::render_row;
 use sluicebox::placement::Placement;
 use sluicebox::plan::change::{NodeClass, NodeDescription};
 use sluicebox::plan::{Node, NodeKind, Plan};
 use sluicebox::run::{Durable, Job};
-use sluicebox::sink::dead_letter::render_row;
-use sluicebox::sink::{self, Sink, SinkContext};
-use sluicebox::source::{self, Reader, SourceContext, SourceError};
+use sluicebox::sink::{Sink, SinkContext};
+use sluicebox::source::reader::Reader;
+use sluicebox::source::{SourceContext, SourceError};
 
 use everywhere::collect_all;
 use kafka::{Broker, Record, broker};
@@ -129,7 +130,7 @@ async fn try_open(
         is_transactional: false,
         restored: restored.into(),
     };
-    source::open(source, context).await
+    Reader::open(source, context).await
 }
 
 /// Reads on until there is enough, or the end.
@@ -591,17 +592,9 @@ fn many_rows_come_whole_and_in_order() {
     let (from, to) = (topic(broker, "many", 1), topic(broker, "copied", 1));
     let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
     broker.write_payloads(&from, 0, (0..200_000).map(row));
-    let mut plan = copying(broker, &from, &to, "");
     // A queue that is full makes the sink wait, and loses nothing.
-    if let Some(NodeKind::Sink(sink)) = plan.nodes.last_mut().map(|node| &mut node.kind)
-        && let sluicebox::plan::SinkConnector::Kafka(kafka) = &mut sink.connector
-    {
-        let small = ("queue.buffering.max.messages", "1000");
-        kafka
-            .connection
-            .properties
-            .push((small.0.into(), small.1.into()));
-    }
+    let small = "properties = { \"queue.buffering.max.messages\" = 1000 }";
+    let plan = copying(broker, &from, &to, small);
     run(plan).unwrap_or_else(|error| panic!("{error}"));
     let copied = broker.read(&to, true);
     assert_eq!(copied.len(), 200_000);
@@ -649,7 +642,7 @@ impl Committing {
             participants,
             ..SinkContext::default()
         };
-        let sink = sink::open(&node.name, kafka, &node.output, &context);
+        let sink = kafka.connector.open(&node.name, &node.output, &context);
         let sink = sink.unwrap_or_else(|error| panic!("{error}"));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (batch, partitions) = runtime.block_on(async {

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use common::LOADER;
 use expect_test::{Expect, expect};
+use sluicebox::logic::Limits;
 use sluicebox::logic::Loader;
-use sluicebox::plan::Limits;
 
 /// Loads a file of these bytes; the message without the file's path.
 fn check(bytes: &[u8], expected: Expect) {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
+use sluicebox::logic::Limits;
 use sluicebox::logic::{
     Aggregate, Columns, Instance, Module, Output, Reject, Rows, States, Transform, Transformed,
     Value,
 };
-use sluicebox::plan::Limits;
 use sluicebox::plugin::Plugin;
 
 fn cart() -> Plugin {

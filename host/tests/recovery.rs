@@ -18,8 +18,8 @@ use sluicebox::checkpoint::transaction::memory::{Lost, MemoryTransaction};
 use sluicebox::clock::ManualClock;
 use sluicebox::plan::{Delivery, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job};
-use sluicebox::sink::MemoryTopic;
 use sluicebox::testing::simulation::{Ended, Simulation};
+use sluicebox::topic::MemoryTopic;
 use tempfile::TempDir;
 
 use pipeline::{assert_same, plan_of, rows_of, run, to_memory, to_topic};

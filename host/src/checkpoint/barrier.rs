@@ -3,9 +3,10 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::snapshot::{CheckpointId, TaskSnapshot};
+use super::snapshot::TaskSnapshot;
+use crate::dead_letter::DeadLetter;
 use crate::element::Barrier;
-use crate::operator::DeadLetter;
+use crate::element::CheckpointId;
 
 /// What tasks tell the coordinator.
 #[derive(Debug)]

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use crate::state::budget::{Budget, Unwritten};
+use crate::budget::{Budget, Unwritten};
 
 /// How the names of files of changes end.
 pub const SUFFIX: &str = ".changes";

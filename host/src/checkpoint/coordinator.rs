@@ -16,14 +16,15 @@ use super::changes::Changes;
 use super::crash::{self, Place};
 use super::manifest::{Manifest, NodeManifest, OperatorManifest, ProgressManifest};
 use super::requests::Requests;
-use super::snapshot::{CheckpointId, NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
+use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
 use super::transaction::{Participants, TransactionError};
+use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::element::CheckpointId;
 use crate::element::{Barrier, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{NodeClass, NodeDescription};
-use crate::state::budget::Budget;
 
 /// Why a checkpoint could not be made, and the run has to be restarted.
 #[derive(Debug, thiserror::Error)]

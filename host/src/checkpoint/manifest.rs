@@ -14,7 +14,8 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
-use super::snapshot::{CheckpointId, SinkSnapshot, SourceSnapshot};
+use super::snapshot::{SinkSnapshot, SourceSnapshot};
+use crate::element::CheckpointId;
 use crate::element::Purpose;
 use crate::plan::change::NodeDescription;
 

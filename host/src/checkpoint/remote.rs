@@ -27,9 +27,9 @@ use tokio::sync::Mutex;
 
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
-use super::snapshot::CheckpointId;
 use super::storage::folder::{Archive, FolderStorage};
 use super::storage::{CheckpointInfo, Storage, StorageError};
+use crate::element::CheckpointId;
 use crate::plan::RemotePlan;
 
 /// How much of a file is in memory at once.

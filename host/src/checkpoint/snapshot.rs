@@ -8,10 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
-use crate::plan::NodeId;
-
-/// Checkpoints of a pipeline are numbered from 1 on.
-pub type CheckpointId = u64;
+use crate::element::{CheckpointId, NodeId};
 
 /// What one task hands over.
 #[derive(Debug)]

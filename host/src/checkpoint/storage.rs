@@ -11,8 +11,8 @@ pub mod folder;
 
 use super::changes::Changes;
 use super::manifest::Manifest;
-use super::snapshot::CheckpointId;
-use crate::config::suggest;
+use crate::element::CheckpointId;
+use crate::suggest;
 
 pub trait Storage: Send + Sync {
     /// Checkpoints that can be restored, oldest first, savepoints included.

@@ -28,7 +28,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::manifest::Manifest;
-use super::snapshot::CheckpointId;
+use crate::element::CheckpointId;
 
 pub trait Participant: Send + Sync {
     /// Under which checkpoints list it: the same for the pipeline's life.

@@ -17,13 +17,14 @@ use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::savepoint::{self, SavepointFolder};
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::folder::{Archive, FolderLock};
 use crate::checkpoint::storage::{self, CheckpointInfo, StorageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::config::quantity::show_ms;
-use crate::plan::{self, RemotePlan, StateBackend};
+use crate::element::CheckpointId;
+use crate::plan::{RemotePlan, StateBackend};
+use crate::planner;
+use crate::quantity::show_ms;
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
@@ -176,7 +177,7 @@ impl PipelineCheckpoints {
     fn open(pipeline: &Path) -> Result<PipelineCheckpoints, Trouble> {
         let config = Config::read(pipeline).map_err(Trouble::Config)?;
         let beside = pipeline.parent().unwrap_or(Path::new("."));
-        let state = plan::build_state(&config, beside).map_err(Trouble::Config)?;
+        let state = planner::build_state(&config, beside).map_err(Trouble::Config)?;
         let name = config.name.get_ref();
         match state.map(|state| state.backend) {
             Some(StateBackend::RocksDb { folder, remote, .. }) => {

@@ -8,13 +8,13 @@ use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::Value;
-use super::suggest;
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
+use crate::suggest;
+use crate::timestamp::TimestampFormat;
 
 /// A field of a source.
-#[derive(Debug)]
-pub struct Column {
+#[derive(Clone, Debug)]
+pub struct DeclaredColumn {
     pub field: Field,
     /// Where it is named.
     pub place: Span,
@@ -25,30 +25,30 @@ pub struct Column {
 /// Deeper nesting is a mistake, or an attack on the stack.
 const DEPTH_MAX: usize = 16;
 
-pub(super) fn read(
+pub fn read(
     name: Spanned<String>,
     value: &Value,
     mistakes: &mut Diagnostics,
-) -> Option<Column> {
+) -> Option<DeclaredColumn> {
     let mut timestamp_formats = Vec::new();
-    let field = Reader {
+    let field = TypeReader {
         formats: &mut timestamp_formats,
         mistakes,
     }
     .field(&name, value, 0)?;
-    Some(Column {
+    Some(DeclaredColumn {
         field,
         place: name.span(),
         timestamp_formats,
     })
 }
 
-struct Reader<'r> {
+struct TypeReader<'r> {
     formats: &'r mut Vec<TimestampFormat>,
     mistakes: &'r mut Diagnostics,
 }
 
-impl Reader<'_> {
+impl TypeReader<'_> {
     fn field(&mut self, name: &Spanned<String>, value: &Value, depth: usize) -> Option<Field> {
         let written = name.get_ref().as_str();
         if depth > DEPTH_MAX {
@@ -134,7 +134,7 @@ impl Reader<'_> {
     }
 }
 
-struct Problem {
+struct TypeProblem {
     message: String,
     help: String,
 }
@@ -144,7 +144,7 @@ fn parse_type(
     text: &str,
     formats: &mut Vec<TimestampFormat>,
     depth: usize,
-) -> Result<(DataType, bool), Problem> {
+) -> Result<(DataType, bool), TypeProblem> {
     let (text, nullable) = optional(text.trim());
     let text = text.trim();
     Ok((parse_bare(text, formats, depth)?, nullable))
@@ -154,7 +154,7 @@ fn parse_bare(
     text: &str,
     formats: &mut Vec<TimestampFormat>,
     depth: usize,
-) -> Result<DataType, Problem> {
+) -> Result<DataType, TypeProblem> {
     if let Some((_, plain)) = PLAIN.iter().find(|(name, _)| *name == text) {
         return Ok(plain.clone());
     }
@@ -167,7 +167,7 @@ fn parse_bare(
         .and_then(|rest| rest.strip_suffix('>'));
     if let Some(element) = element {
         if depth >= DEPTH_MAX {
-            return Err(Problem {
+            return Err(TypeProblem {
                 message: format!("lists are nested more than {DEPTH_MAX} deep"),
                 help: "make it flatter".into(),
             });
@@ -182,9 +182,9 @@ fn parse_bare(
     Err(unknown(text))
 }
 
-fn parse_symbols(text: &str) -> Result<DataType, Problem> {
+fn parse_symbols(text: &str) -> Result<DataType, TypeProblem> {
     let symbols: Vec<String> = text.split('|').map(|s| s.trim().to_owned()).collect();
-    let problem = |message: String| Problem {
+    let problem = |message: String| TypeProblem {
         message,
         help: "symbols are different texts with | between them, such as \"add|remove|view\"".into(),
     };
@@ -199,12 +199,12 @@ fn parse_symbols(text: &str) -> Result<DataType, Problem> {
     Ok(DataType::Symbol(symbols.into()))
 }
 
-fn unknown(text: &str) -> Problem {
+fn unknown(text: &str) -> TypeProblem {
     let message = format!("`{text}` is not a type");
     let plain = PLAIN.iter().map(|(name, _)| *name);
     let names = plain.chain(["timestamp", "list<…>"]);
     if let Some(format) = text.strip_prefix("timestamp") {
-        return Problem {
+        return TypeProblem {
             message: format!(
                 "a timestamp cannot be `{}`",
                 format.trim_matches(['(', ')'])
@@ -220,7 +220,7 @@ fn unknown(text: &str) -> Problem {
         Some((_, here)) => format!("it is called `{here}` here"),
         None => suggest::help(text, "types", names),
     };
-    Problem { message, help }
+    TypeProblem { message, help }
 }
 
 /// `note?` as (`note`, true).

@@ -4,13 +4,19 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::sync::Arc;
 
 use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
     SourceCode, SourceSpan, SpanContents,
 };
 
-use super::Origin;
+/// The file that messages point into.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub file: String,
+    pub text: Arc<str>,
+}
 
 /// Bytes of the pipeline's file.
 pub type Span = Range<usize>;

@@ -7,8 +7,10 @@ use toml::de::{DeArray, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::{Table, Value, to_i64};
+use crate::dead_letter::OnError;
 use crate::logic;
-use crate::plan::{Bounds, Limits, OnError, TimeDomain, Window};
+use crate::logic::Limits;
+use crate::plan::{Bounds, TimeDomain, Window};
 
 /// What belongs to aggregates alone is kept even where it makes no sense: the
 /// plan knows what the operator is.

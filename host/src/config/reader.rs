@@ -10,28 +10,28 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
-use super::{quantity, suggest};
+use crate::{quantity, suggest};
 
 /// A table on its way to a section of the config.
-pub(super) struct Table<'a> {
+pub struct Table<'a> {
     /// Whose table it is, for messages: "operator `clean`".
     owner: String,
     /// Where it is named.
     place: Span,
     /// In the order of the file.
-    entries: Vec<Entry<'a>>,
+    entries: Vec<TableEntry<'a>>,
     /// The keys that were asked for, so the ones that are allowed.
     known: Vec<&'static str>,
 }
 
-struct Entry<'a> {
+struct TableEntry<'a> {
     key: Spanned<String>,
     value: &'a Spanned<DeValue<'a>>,
     read: bool,
 }
 
 /// A value and what it is called in messages: "`window` of operator `added`".
-pub(super) struct Value<'a> {
+pub struct Value<'a> {
     what: String,
     key: Span,
     value: &'a Spanned<DeValue<'a>>,
@@ -39,9 +39,9 @@ pub(super) struct Value<'a> {
 
 impl<'a> Table<'a> {
     pub fn new(owner: impl Into<String>, place: Span, table: &'a DeTable<'a>) -> Self {
-        let mut entries: Vec<Entry> = table
+        let mut entries: Vec<TableEntry> = table
             .iter()
-            .map(|(key, value)| Entry {
+            .map(|(key, value)| TableEntry {
                 key: Spanned::new(key.span(), key.get_ref().to_string()),
                 value,
                 read: false,
@@ -60,6 +60,12 @@ impl<'a> Table<'a> {
         self.owner = owner.to_owned();
         self.place = place;
         self
+    }
+
+    /// Where the value of a key is written.
+    pub fn place_of(&self, key: &str) -> Option<Span> {
+        let entry = self.entries.iter().find(|entry| entry.key.get_ref() == key);
+        entry.map(|entry| entry.value.span())
     }
 
     pub fn owner(&self) -> &str {
@@ -355,7 +361,7 @@ impl<'a> Value<'a> {
 
 /// Names are parts of other names (`plugin.operator`, `added.late`), of files
 /// and of metrics.
-pub(super) fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
+pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
     let text = name.get_ref();
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.len() <= 100
@@ -372,7 +378,7 @@ pub(super) fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diag
     good
 }
 
-pub(super) fn to_i64(integer: &DeInteger<'_>) -> Option<i64> {
+pub fn to_i64(integer: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 

@@ -5,9 +5,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
-use super::quantity::show_ms;
 use super::reader::{Table, Value};
 use crate::plan::{Delivery, RestartPlan};
+use crate::quantity::show_ms;
 
 #[derive(Debug)]
 pub struct State {

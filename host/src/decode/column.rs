@@ -13,22 +13,22 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{FieldRef, Fields};
 
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field};
+use crate::timestamp::TimestampFormat;
 
-/// One column. Values and validity have as many entries as there are rows,
+/// One column. ValuesBuilder and validity have as many entries as there are rows,
 /// except while a value is being added.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(super) struct ColumnBuilder {
     pub data_type: DataType,
-    pub values: Values,
+    pub values: ValuesBuilder,
     rows: usize,
     /// Whether each row has a value; absent where every row must have one.
     valid: Option<Vec<bool>>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Values {
+pub(super) enum ValuesBuilder {
     Bool(Vec<bool>),
     Int8(Vec<i8>),
     Int16(Vec<i16>),
@@ -45,7 +45,7 @@ pub(super) enum Values {
     Symbol(Bytes, Arc<[String]>),
     Bytes(Bytes),
     List(Box<List>),
-    Record(Box<Record>),
+    Record(Box<RecordBuilder>),
 }
 
 /// Texts or byte strings, one after the other.
@@ -58,7 +58,7 @@ pub(super) struct Bytes {
 
 #[derive(Clone, Debug)]
 pub(super) struct List {
-    pub element: Column,
+    pub element: ColumnBuilder,
     field: FieldRef,
     offsets: Offsets,
 }
@@ -69,7 +69,7 @@ pub(super) struct List {
 struct Offsets(Vec<i32>);
 
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(super) struct RecordBuilder {
     pub fields: Vec<NamedColumn>,
     arrow: Fields,
     rows: usize,
@@ -78,38 +78,40 @@ pub(super) struct Record {
 #[derive(Clone, Debug)]
 pub(super) struct NamedColumn {
     pub name: String,
-    pub column: Column,
+    pub column: ColumnBuilder,
 }
 
-impl Column {
+impl ColumnBuilder {
     /// `formats` gives the next timestamp's format, depth first.
     pub fn new(field: &Field, formats: &mut impl Iterator<Item = TimestampFormat>) -> Self {
         let values = match &field.data_type {
-            DataType::Bool => Values::Bool(Vec::new()),
-            DataType::Int8 => Values::Int8(Vec::new()),
-            DataType::Int16 => Values::Int16(Vec::new()),
-            DataType::Int32 => Values::Int32(Vec::new()),
-            DataType::Int64 => Values::Int64(Vec::new()),
-            DataType::UInt8 => Values::UInt8(Vec::new()),
-            DataType::UInt16 => Values::UInt16(Vec::new()),
-            DataType::UInt32 => Values::UInt32(Vec::new()),
-            DataType::UInt64 => Values::UInt64(Vec::new()),
-            DataType::Float32 => Values::Float32(Vec::new()),
-            DataType::Float64 => Values::Float64(Vec::new()),
+            DataType::Bool => ValuesBuilder::Bool(Vec::new()),
+            DataType::Int8 => ValuesBuilder::Int8(Vec::new()),
+            DataType::Int16 => ValuesBuilder::Int16(Vec::new()),
+            DataType::Int32 => ValuesBuilder::Int32(Vec::new()),
+            DataType::Int64 => ValuesBuilder::Int64(Vec::new()),
+            DataType::UInt8 => ValuesBuilder::UInt8(Vec::new()),
+            DataType::UInt16 => ValuesBuilder::UInt16(Vec::new()),
+            DataType::UInt32 => ValuesBuilder::UInt32(Vec::new()),
+            DataType::UInt64 => ValuesBuilder::UInt64(Vec::new()),
+            DataType::Float32 => ValuesBuilder::Float32(Vec::new()),
+            DataType::Float64 => ValuesBuilder::Float64(Vec::new()),
             DataType::Timestamp => {
-                Values::Timestamp(Vec::new(), formats.next().unwrap_or_default())
+                ValuesBuilder::Timestamp(Vec::new(), formats.next().unwrap_or_default())
             }
-            DataType::Utf8 => Values::Utf8(Bytes::new()),
-            DataType::Symbol(symbols) => Values::Symbol(Bytes::new(), symbols.clone()),
-            DataType::Bytes => Values::Bytes(Bytes::new()),
-            DataType::List(element) => Values::List(Box::new(List {
-                element: Column::new(element, formats),
+            DataType::Utf8 => ValuesBuilder::Utf8(Bytes::new()),
+            DataType::Symbol(symbols) => ValuesBuilder::Symbol(Bytes::new(), symbols.clone()),
+            DataType::Bytes => ValuesBuilder::Bytes(Bytes::new()),
+            DataType::List(element) => ValuesBuilder::List(Box::new(List {
+                element: ColumnBuilder::new(element, formats),
                 field: Arc::new(element.to_arrow()),
                 offsets: Offsets::new(),
             })),
-            DataType::Record(fields) => Values::Record(Box::new(Record::new(fields, formats))),
+            DataType::Record(fields) => {
+                ValuesBuilder::Record(Box::new(RecordBuilder::new(fields, formats)))
+            }
         };
-        Column {
+        ColumnBuilder {
             data_type: field.data_type.clone(),
             values,
             rows: 0,
@@ -138,20 +140,22 @@ impl Column {
             valid.push(false);
         }
         match &mut self.values {
-            Values::Bool(values) => values.push(false),
-            Values::Int8(values) => values.push(0),
-            Values::Int16(values) => values.push(0),
-            Values::Int32(values) => values.push(0),
-            Values::Int64(values) | Values::Timestamp(values, _) => values.push(0),
-            Values::UInt8(values) => values.push(0),
-            Values::UInt16(values) => values.push(0),
-            Values::UInt32(values) => values.push(0),
-            Values::UInt64(values) => values.push(0),
-            Values::Float32(values) => values.push(0.0),
-            Values::Float64(values) => values.push(0.0),
-            Values::Utf8(bytes) | Values::Symbol(bytes, _) | Values::Bytes(bytes) => bytes.end(),
-            Values::List(list) => list.end(),
-            Values::Record(record) => {
+            ValuesBuilder::Bool(values) => values.push(false),
+            ValuesBuilder::Int8(values) => values.push(0),
+            ValuesBuilder::Int16(values) => values.push(0),
+            ValuesBuilder::Int32(values) => values.push(0),
+            ValuesBuilder::Int64(values) | ValuesBuilder::Timestamp(values, _) => values.push(0),
+            ValuesBuilder::UInt8(values) => values.push(0),
+            ValuesBuilder::UInt16(values) => values.push(0),
+            ValuesBuilder::UInt32(values) => values.push(0),
+            ValuesBuilder::UInt64(values) => values.push(0),
+            ValuesBuilder::Float32(values) => values.push(0.0),
+            ValuesBuilder::Float64(values) => values.push(0.0),
+            ValuesBuilder::Utf8(bytes)
+            | ValuesBuilder::Symbol(bytes, _)
+            | ValuesBuilder::Bytes(bytes) => bytes.end(),
+            ValuesBuilder::List(list) => list.end(),
+            ValuesBuilder::Record(record) => {
                 for field in &mut record.fields {
                     field.column.push_null();
                 }
@@ -172,26 +176,30 @@ impl Column {
             valid.truncate(rows);
         }
         match &mut self.values {
-            Values::Bool(values) => values.truncate(rows),
-            Values::Int8(values) => values.truncate(rows),
-            Values::Int16(values) => values.truncate(rows),
-            Values::Int32(values) => values.truncate(rows),
-            Values::Int64(values) | Values::Timestamp(values, _) => values.truncate(rows),
-            Values::UInt8(values) => values.truncate(rows),
-            Values::UInt16(values) => values.truncate(rows),
-            Values::UInt32(values) => values.truncate(rows),
-            Values::UInt64(values) => values.truncate(rows),
-            Values::Float32(values) => values.truncate(rows),
-            Values::Float64(values) => values.truncate(rows),
-            Values::Utf8(bytes) | Values::Symbol(bytes, _) | Values::Bytes(bytes) => {
+            ValuesBuilder::Bool(values) => values.truncate(rows),
+            ValuesBuilder::Int8(values) => values.truncate(rows),
+            ValuesBuilder::Int16(values) => values.truncate(rows),
+            ValuesBuilder::Int32(values) => values.truncate(rows),
+            ValuesBuilder::Int64(values) | ValuesBuilder::Timestamp(values, _) => {
+                values.truncate(rows);
+            }
+            ValuesBuilder::UInt8(values) => values.truncate(rows),
+            ValuesBuilder::UInt16(values) => values.truncate(rows),
+            ValuesBuilder::UInt32(values) => values.truncate(rows),
+            ValuesBuilder::UInt64(values) => values.truncate(rows),
+            ValuesBuilder::Float32(values) => values.truncate(rows),
+            ValuesBuilder::Float64(values) => values.truncate(rows),
+            ValuesBuilder::Utf8(bytes)
+            | ValuesBuilder::Symbol(bytes, _)
+            | ValuesBuilder::Bytes(bytes) => {
                 let end = bytes.offsets.truncate(rows);
                 bytes.data.truncate(end);
             }
-            Values::List(list) => {
+            ValuesBuilder::List(list) => {
                 let end = list.offsets.truncate(rows);
                 list.element.truncate(end);
             }
-            Values::Record(record) => record.truncate(rows),
+            ValuesBuilder::Record(record) => record.truncate(rows),
         }
     }
 
@@ -200,36 +208,36 @@ impl Column {
         self.rows = 0;
         let nulls = self.valid.as_mut().and_then(take_nulls);
         match &mut self.values {
-            Values::Bool(values) => Arc::new(BooleanArray::new(take(values).into(), nulls)),
-            Values::Int8(values) => primitive::<Int8Type>(values, nulls),
-            Values::Int16(values) => primitive::<Int16Type>(values, nulls),
-            Values::Int32(values) => primitive::<Int32Type>(values, nulls),
-            Values::Int64(values) => primitive::<Int64Type>(values, nulls),
-            Values::UInt8(values) => primitive::<UInt8Type>(values, nulls),
-            Values::UInt16(values) => primitive::<UInt16Type>(values, nulls),
-            Values::UInt32(values) => primitive::<UInt32Type>(values, nulls),
-            Values::UInt64(values) => primitive::<UInt64Type>(values, nulls),
-            Values::Float32(values) => primitive::<Float32Type>(values, nulls),
-            Values::Float64(values) => primitive::<Float64Type>(values, nulls),
-            Values::Timestamp(values, _) => {
+            ValuesBuilder::Bool(values) => Arc::new(BooleanArray::new(take(values).into(), nulls)),
+            ValuesBuilder::Int8(values) => primitive::<Int8Type>(values, nulls),
+            ValuesBuilder::Int16(values) => primitive::<Int16Type>(values, nulls),
+            ValuesBuilder::Int32(values) => primitive::<Int32Type>(values, nulls),
+            ValuesBuilder::Int64(values) => primitive::<Int64Type>(values, nulls),
+            ValuesBuilder::UInt8(values) => primitive::<UInt8Type>(values, nulls),
+            ValuesBuilder::UInt16(values) => primitive::<UInt16Type>(values, nulls),
+            ValuesBuilder::UInt32(values) => primitive::<UInt32Type>(values, nulls),
+            ValuesBuilder::UInt64(values) => primitive::<UInt64Type>(values, nulls),
+            ValuesBuilder::Float32(values) => primitive::<Float32Type>(values, nulls),
+            ValuesBuilder::Float64(values) => primitive::<Float64Type>(values, nulls),
+            ValuesBuilder::Timestamp(values, _) => {
                 let values = ScalarBuffer::from(take(values));
                 let array = PrimitiveArray::<TimestampMillisecondType>::new(values, nulls);
                 Arc::new(array.with_data_type(DataType::Timestamp.to_arrow()))
             }
-            Values::Utf8(bytes) | Values::Symbol(bytes, _) => {
+            ValuesBuilder::Utf8(bytes) | ValuesBuilder::Symbol(bytes, _) => {
                 let (offsets, data) = bytes.take();
                 Arc::new(StringArray::new(offsets, data.into(), nulls))
             }
-            Values::Bytes(bytes) => {
+            ValuesBuilder::Bytes(bytes) => {
                 let (offsets, data) = bytes.take();
                 Arc::new(BinaryArray::new(offsets, data.into(), nulls))
             }
-            Values::List(list) => {
+            ValuesBuilder::List(list) => {
                 let offsets = list.offsets.take();
                 let elements = list.element.take();
                 Arc::new(ListArray::new(list.field.clone(), offsets, elements, nulls))
             }
-            Values::Record(record) => {
+            ValuesBuilder::Record(record) => {
                 let rows = record.rows;
                 let columns = record.take();
                 let arrow = record.arrow.clone();
@@ -306,14 +314,14 @@ impl Offsets {
     }
 }
 
-impl Record {
+impl RecordBuilder {
     pub fn new(fields: &[Field], formats: &mut impl Iterator<Item = TimestampFormat>) -> Self {
-        Record {
+        RecordBuilder {
             fields: fields
                 .iter()
                 .map(|field| NamedColumn {
                     name: field.name.clone(),
-                    column: Column::new(field, formats),
+                    column: ColumnBuilder::new(field, formats),
                 })
                 .collect(),
             arrow: fields.iter().map(Field::to_arrow).collect(),

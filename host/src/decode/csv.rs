@@ -9,18 +9,18 @@ use arrow_array::ArrayRef;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::column::{Column, Record, Values};
-use super::fault::Fault;
-use super::{excerpt, json};
-use crate::plan::TimestampFormat;
+use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
+use super::fault::{Fault, excerpt};
+use super::json;
 use crate::schema::Schema;
 use crate::timestamp;
+use crate::timestamp::TimestampFormat;
 
 /// Rows under construction.
 #[derive(Clone, Debug)]
 pub(super) struct CsvRows {
     delimiter: u8,
-    rows: Record,
+    rows: RecordBuilder,
     /// For each field of a line, its column if it has one.
     columns: Vec<Option<usize>>,
     /// Columns that no field of a line has.
@@ -40,7 +40,7 @@ impl CsvRows {
     pub fn new(delimiter: u8, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         CsvRows {
             delimiter,
-            rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
+            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().copied()),
             columns: (0..schema.fields.len()).map(Some).collect(),
             absent: Vec::new(),
             unquoted: Vec::new(),
@@ -211,46 +211,46 @@ fn first_twice(names: &[String]) -> Option<&String> {
 
 /// Adds a value that is written as text. Space around anything but a text
 /// means nothing.
-fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
+fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
     let trimmed = text.trim_ascii();
     let data_type = &column.data_type;
     let expected =
         |expected: &str| Fault::new(format!("expected {expected}, found {}", shown(text)));
     let mismatch = || expected(&data_type.to_string());
     match &mut column.values {
-        Values::Utf8(texts) => {
+        ValuesBuilder::Utf8(texts) => {
             texts.data.extend_from_slice(text);
             texts.end();
         }
-        Values::Symbol(texts, symbols) => {
+        ValuesBuilder::Symbol(texts, symbols) => {
             if !symbols.iter().any(|symbol| symbol.as_bytes() == text) {
                 return Err(mismatch());
             }
             texts.data.extend_from_slice(text);
             texts.end();
         }
-        Values::Int8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::Int16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::Int32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::Int64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::UInt8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::UInt16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::UInt32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        Values::Float32(values) => {
+        ValuesBuilder::Int8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::Int16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::Int32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::Int64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::UInt8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::UInt16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::UInt32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::Float32(values) => {
             let value = number(trimmed).filter(|value: &f32| value.is_finite());
             values.push(value.ok_or_else(mismatch)?);
         }
-        Values::Float64(values) => {
+        ValuesBuilder::Float64(values) => {
             let value = number(trimmed).filter(|value: &f64| value.is_finite());
             values.push(value.ok_or_else(mismatch)?);
         }
-        Values::Bool(values) => match trimmed {
+        ValuesBuilder::Bool(values) => match trimmed {
             b"true" => values.push(true),
             b"false" => values.push(false),
             _ => return Err(expected("true or false")),
         },
-        Values::Timestamp(values, format) => {
+        ValuesBuilder::Timestamp(values, format) => {
             let read = match format {
                 TimestampFormat::Any => {
                     timestamp::from_ms(trimmed).or_else(|| timestamp::from_rfc3339(trimmed))
@@ -264,7 +264,7 @@ fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
                 None => return Err(expected(timestamp::expected(*format))),
             }
         }
-        Values::Bytes(bytes) => {
+        ValuesBuilder::Bytes(bytes) => {
             if BASE64_STANDARD
                 .decode_vec(trimmed, &mut bytes.data)
                 .is_err()
@@ -273,7 +273,9 @@ fn push_text(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
             }
             bytes.end();
         }
-        Values::List(_) | Values::Record(_) => return json::push_value(column, text),
+        ValuesBuilder::List(_) | ValuesBuilder::Record(_) => {
+            return json::push_value(column, text);
+        }
     }
     column.end_value();
     Ok(())

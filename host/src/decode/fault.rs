@@ -56,3 +56,13 @@ impl fmt::Display for Fault {
         f.write_str(&self.0.message)
     }
 }
+
+/// What was found, short enough for a message.
+pub fn excerpt(text: &[u8]) -> String {
+    const CHARS_MAX: usize = 40;
+    let text = String::from_utf8_lossy(text);
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text.into_owned(),
+    }
+}

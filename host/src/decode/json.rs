@@ -17,23 +17,23 @@ use base64::prelude::BASE64_STANDARD;
 use hashbrown::HashMap;
 
 use self::scanner::{Key, Scanner};
-use super::column::{Column, Record, Values};
+use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use super::fault::Fault;
-use crate::plan::TimestampFormat;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp;
+use crate::timestamp::TimestampFormat;
 
 /// Rows under construction, and how the next one is expected to look.
 #[derive(Clone, Debug)]
 pub(super) struct JsonRows {
-    rows: Record,
+    rows: RecordBuilder,
     shape: Shape,
     /// Unescaped text, and other things of a moment.
     scratch: Vec<u8>,
 }
 
 /// The keys of a record, and of the records in it: what the row before teaches
-/// about the next one. Parallel to [`Record`].
+/// about the next one. Parallel to [`RecordBuilder`].
 #[derive(Clone, Debug)]
 struct Shape {
     keys: Vec<Key>,
@@ -47,7 +47,7 @@ struct Shape {
 impl JsonRows {
     pub fn new(schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         JsonRows {
-            rows: Record::new(&schema.fields, &mut timestamps.iter().copied()),
+            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().copied()),
             shape: Shape::new(&schema.fields),
             scratch: Vec::new(),
         }
@@ -76,7 +76,7 @@ impl JsonRows {
 }
 
 /// Adds one JSON value, as the field of another format has it.
-pub(super) fn push_value(column: &mut Column, text: &[u8]) -> Result<(), Fault> {
+pub(super) fn push_value(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
     let scanner = Scanner::new(text, 0, text.len());
     let mut parser = Parser {
         scanner,
@@ -128,7 +128,7 @@ impl Parser<'_, '_> {
     fn record(
         &mut self,
         at: usize,
-        record: &mut Record,
+        record: &mut RecordBuilder,
         shape: &mut Shape,
     ) -> Result<usize, Fault> {
         let scanner = self.scanner;
@@ -186,19 +186,19 @@ impl Parser<'_, '_> {
     fn value(
         &mut self,
         at: usize,
-        column: &mut Column,
+        column: &mut ColumnBuilder,
         nested: &mut Option<Box<Shape>>,
     ) -> Result<usize, Fault> {
         let scanner = self.scanner;
         match &mut column.values {
-            Values::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
+            ValuesBuilder::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
                 let at = scanner.text_into(at, &mut texts.data)?;
                 texts.end();
                 column.end_value();
                 Ok(at)
             }
-            Values::Int64(values)
-            | Values::Timestamp(values, TimestampFormat::Any | TimestampFormat::Ms)
+            ValuesBuilder::Int64(values)
+            | ValuesBuilder::Timestamp(values, TimestampFormat::Any | TimestampFormat::Ms)
                 if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) =>
             {
                 values.push(value);
@@ -213,7 +213,7 @@ impl Parser<'_, '_> {
     fn other_value(
         &mut self,
         at: usize,
-        column: &mut Column,
+        column: &mut ColumnBuilder,
         nested: &mut Option<Box<Shape>>,
     ) -> Result<usize, Fault> {
         let scanner = self.scanner;
@@ -228,57 +228,57 @@ impl Parser<'_, '_> {
         let mismatch = || scanner.mismatch(at, data_type);
         let integer = |min, max| scanner.integer(at, min, max).ok_or_else(mismatch);
         let behind = match &mut column.values {
-            Values::Int64(values) => {
+            ValuesBuilder::Int64(values) => {
                 let (behind, value) = integer(i64::MIN, i64::MAX)?;
                 values.push(value);
                 behind
             }
-            Values::Int32(values) => {
+            ValuesBuilder::Int32(values) => {
                 let (behind, value) = integer(i32::MIN.into(), i32::MAX.into())?;
                 values.push(value as i32);
                 behind
             }
-            Values::Int16(values) => {
+            ValuesBuilder::Int16(values) => {
                 let (behind, value) = integer(i16::MIN.into(), i16::MAX.into())?;
                 values.push(value as i16);
                 behind
             }
-            Values::Int8(values) => {
+            ValuesBuilder::Int8(values) => {
                 let (behind, value) = integer(i8::MIN.into(), i8::MAX.into())?;
                 values.push(value as i8);
                 behind
             }
-            Values::UInt64(values) => {
+            ValuesBuilder::UInt64(values) => {
                 let (behind, value) = scanner.unsigned(at).ok_or_else(mismatch)?;
                 values.push(value);
                 behind
             }
-            Values::UInt32(values) => {
+            ValuesBuilder::UInt32(values) => {
                 let (behind, value) = integer(0, u32::MAX.into())?;
                 values.push(value as u32);
                 behind
             }
-            Values::UInt16(values) => {
+            ValuesBuilder::UInt16(values) => {
                 let (behind, value) = integer(0, u16::MAX.into())?;
                 values.push(value as u16);
                 behind
             }
-            Values::UInt8(values) => {
+            ValuesBuilder::UInt8(values) => {
                 let (behind, value) = integer(0, u8::MAX.into())?;
                 values.push(value as u8);
                 behind
             }
-            Values::Float64(values) => {
+            ValuesBuilder::Float64(values) => {
                 let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
                 values.push(value);
                 behind
             }
-            Values::Float32(values) => {
+            ValuesBuilder::Float32(values) => {
                 let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
                 values.push(value);
                 behind
             }
-            Values::Bool(values) => {
+            ValuesBuilder::Bool(values) => {
                 let (behind, value) = if let Some(behind) = scanner.take_literal(at, b"true") {
                     (behind, true)
                 } else if let Some(behind) = scanner.take_literal(at, b"false") {
@@ -289,12 +289,12 @@ impl Parser<'_, '_> {
                 values.push(value);
                 behind
             }
-            Values::Timestamp(values, format) => {
+            ValuesBuilder::Timestamp(values, format) => {
                 let (behind, value) = read_time(scanner, at, *format, self.scratch)?;
                 values.push(value);
                 behind
             }
-            Values::Utf8(texts) => {
+            ValuesBuilder::Utf8(texts) => {
                 if !is_text {
                     return Err(mismatch());
                 }
@@ -302,7 +302,7 @@ impl Parser<'_, '_> {
                 texts.end();
                 behind
             }
-            Values::Symbol(texts, symbols) => {
+            ValuesBuilder::Symbol(texts, symbols) => {
                 if !is_text {
                     return Err(mismatch());
                 }
@@ -314,7 +314,7 @@ impl Parser<'_, '_> {
                 texts.end();
                 behind
             }
-            Values::Bytes(bytes) => {
+            ValuesBuilder::Bytes(bytes) => {
                 if !is_text {
                     return Err(mismatch());
                 }
@@ -325,7 +325,7 @@ impl Parser<'_, '_> {
                 bytes.end();
                 behind
             }
-            Values::Record(record) => {
+            ValuesBuilder::Record(record) => {
                 if scanner.peek(at) != Some(b'{') {
                     return Err(mismatch());
                 }
@@ -334,7 +334,7 @@ impl Parser<'_, '_> {
                 };
                 self.record(at, record, shape)?
             }
-            Values::List(list) => {
+            ValuesBuilder::List(list) => {
                 let Some(mut at) = scanner.take(at, b'[') else {
                     return Err(mismatch());
                 };
@@ -389,7 +389,7 @@ fn read_time(
 
 /// Fields that the row does not have: null where that may be.
 #[inline(never)]
-fn fill_missing(record: &mut Record) -> Result<(), Fault> {
+fn fill_missing(record: &mut RecordBuilder) -> Result<(), Fault> {
     let row = record.rows();
     for field in &mut record.fields {
         if field.column.len() > row {

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::*;
 use crate::batch::Batch;
-use crate::plan::CsvFormat;
+use crate::format::CsvFormat;
+use crate::json::render_row;
 use crate::schema::{DataType, Field};
-use crate::sink::json_lines::render_row;
 use crate::timestamp;
 
 const CSV: Format = Format::Csv(CsvFormat {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, new_empty_array};
 use arrow_select::concat::concat;
 
-use super::dead_letter;
 use super::{OperatorError, Outbox};
 use crate::batch::Batch;
+use crate::dead_letter::{self, OnError};
 use crate::logic::{Aggregate, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform};
-use crate::plan::{OnError, OperatorPlan};
+use crate::plan::OperatorPlan;
 
 pub use aggregate::Folded;
 

@@ -177,7 +177,11 @@ pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeCha
 
 fn what(then: &NodeDescription, now: &NodeDescription) -> What {
     let operator = |node: &NodeDescription| node.operator.clone().unwrap_or_default();
-    let window = |node: &NodeDescription| node.window.map(Window::describe).unwrap_or_default();
+    let window = |node: &NodeDescription| {
+        node.window
+            .map(|window| window.to_string())
+            .unwrap_or_default()
+    };
     let (operator_then, operator_now) = (operator(then), operator(now));
     let pairs = [
         (
@@ -243,7 +247,8 @@ fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     if let Some(new) = now.tables.iter().find(is_new) {
         return Some(format!("its table `{}` is new", new.role));
     }
-    let window = |window: Option<Window>| window.map_or("none".to_owned(), Window::describe);
+    let window =
+        |window: Option<Window>| window.map_or("none".to_owned(), |window| window.to_string());
     (then.window != now.window).then(|| {
         let (then, now) = (window(then.window), window(now.window));
         FieldChange {
@@ -386,8 +391,8 @@ mod tests {
             window,
             format!(
                 "its window was {} and is now {}",
-                minutes(1).describe(),
-                minutes(2).describe()
+                minutes(1).to_string(),
+                minutes(2).to_string()
             )
         );
         assert_eq!(

@@ -2,15 +2,15 @@
 //! it, and between them the types of the rows that pass.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use super::{
-    AggregatePlan, Delivery, EventTime, Framing, GeneratorPlan, KafkaSourcePlan, Node, NodeId,
-    NodeKind, OnError, OperatorPlan, OutPort, Plan, RestartPlan, SinkConnector, SourceConnector,
-    SourcePlan, StateBackend, StatePlan, Window,
+    AggregatePlan, Delivery, EventTime, Node, NodeKind, OperatorPlan, OutPort, Plan, RestartPlan,
+    SourcePlan, StateBackend, StatePlan,
 };
-use crate::config::quantity::{show_bytes, show_ms};
+use crate::dead_letter::OnError;
+use crate::element::NodeId;
 use crate::logic::{Kind, Value};
+use crate::quantity::{show_bytes, show_ms};
 use crate::schema::Schema;
 
 /// Columns are listed up to here; a terminal wraps what is longer.
@@ -235,26 +235,16 @@ fn tasks(count: usize) -> String {
 
 fn kind(node: &Node) -> String {
     match &node.kind {
-        NodeKind::Source(source) => match &source.connector {
-            SourceConnector::File(file) => format!("source, file, {}", file.format.name()),
-            SourceConnector::Tcp(tcp) => format!("source, tcp, {}", tcp.format.name()),
-            SourceConnector::Generator(_) => "source, generator".to_owned(),
-            SourceConnector::Kafka(kafka) => format!("source, kafka, {}", kafka.format.name()),
-            SourceConnector::Memory(_) => "source, memory".to_owned(),
-        },
+        NodeKind::Source(source) => {
+            format!("source, {}", source.connector.describe().headline())
+        }
         NodeKind::Transform(transform) => {
             let operator = &transform.operator;
             let kind = operator.factory.info().kind.name();
             format!("{kind} {}", operator.name)
         }
         NodeKind::Aggregate(aggregate) => format!("aggregate {}", aggregate.operator.name),
-        NodeKind::Sink(sink) => match &sink.connector {
-            SinkConnector::Console { .. } => "sink, console".to_owned(),
-            SinkConnector::File { format, .. } => format!("sink, file, {}", format.name()),
-            SinkConnector::Blackhole => "sink, blackhole".to_owned(),
-            SinkConnector::Kafka(_) => "sink, kafka, json".to_owned(),
-            SinkConnector::Memory(_) => "sink, memory".to_owned(),
-        },
+        NodeKind::Sink(sink) => format!("sink, {}", sink.connector.describe().headline()),
     }
 }
 
@@ -283,19 +273,7 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
         }
         NodeKind::Sink(sink) => {
             let mut details = merged(plan, node);
-            match &sink.connector {
-                SinkConnector::File { path, .. } => details.push(path.display().to_string()),
-                SinkConnector::Console {
-                    rows_max: Some(rows),
-                } => {
-                    details.push(format!("at most {rows} rows"));
-                }
-                SinkConnector::Kafka(kafka) => {
-                    let (topic, brokers) = (&kafka.topic, &kafka.connection.brokers);
-                    details.push(format!("topic {topic} on {brokers}"));
-                }
-                _ => {}
-            }
+            details.extend(sink.connector.describe().lines);
             if let Some(state) = &plan.state
                 && state.delivery == Delivery::ExactlyOnce
                 && sink.connector.delivery() == Delivery::AtLeastOnce
@@ -326,27 +304,7 @@ fn edge_name(plan: &Plan, edge: &super::Edge) -> String {
 }
 
 fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
-    let mut details = Vec::new();
-    match &source.connector {
-        SourceConnector::File(file) => details.push(files(&file.paths)),
-        SourceConnector::Tcp(tcp) => {
-            let framing = match tcp.framing {
-                Framing::Newline => "lines",
-                Framing::LengthPrefixed => "length-prefixed frames",
-            };
-            let until = match tcp.connections {
-                Some(1) => ", until 1 connection has ended".to_owned(),
-                Some(count) => format!(", until {count} connections have ended"),
-                None => String::new(),
-            };
-            details.push(format!("listens on {}, {framing}{until}", tcp.listen));
-        }
-        SourceConnector::Generator(generator) => details.push(generated(generator)),
-        SourceConnector::Kafka(kafka) => details.push(consumed(kafka)),
-        SourceConnector::Memory(partitions) => {
-            details.push(format!("{} partitions", partitions.len()));
-        }
-    }
+    let mut details = source.connector.describe().lines;
     let column = match source.event_time {
         EventTime::Column(column) => node.output.fields.get(column),
         EventTime::Ingestion => None,
@@ -367,59 +325,6 @@ fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
     details
 }
 
-/// The first few, and how many there are.
-fn consumed(kafka: &KafkaSourcePlan) -> String {
-    let topics = match kafka.topics.as_slice() {
-        [topic] => format!("topic {topic}"),
-        topics => format!("topics {}", topics.join(", ")),
-    };
-    let partitions = match &kafka.partitions {
-        Some(numbers) => {
-            let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
-            format!(", partitions {}", numbers.join(", "))
-        }
-        None => String::new(),
-    };
-    let until = if kafka.is_bounded { ", to its end" } else { "" };
-    format!(
-        "{topics}{partitions} on {}{until}",
-        kafka.connection.brokers
-    )
-}
-
-fn files(paths: &[std::path::PathBuf]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<String> = paths
-        .iter()
-        .take(SHOWN)
-        .map(|path| show_path(path))
-        .collect();
-    match paths.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
-        _ if paths.is_empty() => "no files".to_owned(),
-        _ => shown.join(", "),
-    }
-}
-
-fn show_path(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn generated(generator: &GeneratorPlan) -> String {
-    let count = match generator.count {
-        Some(count) => format!("{count} rows"),
-        None => "endless rows".to_owned(),
-    };
-    let rate = match generator.rate {
-        Some(rate) => format!("{rate} a second"),
-        None => "as fast as they are taken".to_owned(),
-    };
-    format!(
-        "{count}, {rate}, of {} users and {} items, seed {}",
-        generator.users, generator.items, generator.seed
-    )
-}
-
 fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     let keys: Vec<&str> = aggregate
         .key_schema
@@ -431,7 +336,7 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
         [] => "no key: one group".to_owned(),
         _ => format!("key {}", keys.join(", ")),
     };
-    let mut when = vec![key, window(aggregate.window)];
+    let mut when = vec![key, aggregate.window.to_string()];
     if aggregate.allowed_lateness_ms > 0 {
         when.push(format!(
             "corrected for {} more",
@@ -445,37 +350,6 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
         when.push(format!("early results every {}", show_ms(ms as i64)));
     }
     vec![when.join(" · ")]
-}
-
-pub(super) fn window(window: Window) -> String {
-    match window {
-        Window::Tumbling { size_ms, time } => {
-            format!(
-                "tumbling window of {}, {} time",
-                show_ms(size_ms),
-                time.name()
-            )
-        }
-        Window::Sliding {
-            size_ms,
-            slide_ms,
-            time,
-        } => format!(
-            "sliding window of {} every {}, {} time",
-            show_ms(size_ms),
-            show_ms(slide_ms),
-            time.name()
-        ),
-        Window::Session { gap_ms, time } => {
-            format!(
-                "session window with a gap of {}, {} time",
-                show_ms(gap_ms),
-                time.name()
-            )
-        }
-        Window::Count { size } => format!("count window of {size} rows"),
-        Window::Running => "running: a result after each row".to_owned(),
-    }
 }
 
 fn operator_details(operator: &OperatorPlan) -> Vec<String> {

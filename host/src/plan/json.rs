@@ -4,11 +4,13 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    AggregatePlan, Edge, EventTime, Exchange, Node, NodeKind, OnError, OperatorPlan, OutPort, Plan,
-    RestartPlan, SinkConnector, SourceConnector, SourcePlan, StateBackend, StatePlan, Window,
+    AggregatePlan, Edge, EventTime, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan,
+    RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
 };
+use crate::dead_letter::OnError;
 use crate::logic::Value;
 use crate::schema::Schema;
+use crate::sink::SinkConnector;
 
 /// The plan for `check --json`.
 pub fn to_json(plan: &Plan) -> Json {
@@ -74,7 +76,7 @@ fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
         NodeKind::Source(source) => ("source", source_json(node, source)),
         NodeKind::Transform(transform) => ("transform", operator_json(&transform.operator)),
         NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
-        NodeKind::Sink(sink) => ("sink", sink_json(&sink.connector)),
+        NodeKind::Sink(sink) => ("sink", sink_json(&*sink.connector)),
     };
     let inputs = node.inputs.iter().map(|edge| edge_json(plan, edge));
     let mut json = json!({
@@ -113,34 +115,7 @@ fn schema_json(schema: &Schema) -> Json {
 }
 
 fn source_json(node: &Node, source: &SourcePlan) -> Json {
-    let mut json = match &source.connector {
-        SourceConnector::File(file) => json!({
-            "connector": "file",
-            "paths": file.paths,
-            "format": file.format.name(),
-        }),
-        SourceConnector::Tcp(tcp) => json!({
-            "connector": "tcp",
-            "listen": tcp.listen,
-            "connections": tcp.connections,
-            "format": tcp.format.name(),
-        }),
-        SourceConnector::Generator(generator) => json!({
-            "connector": "generator",
-            "seed": generator.seed,
-            "count": generator.count,
-            "rate": generator.rate,
-        }),
-        SourceConnector::Kafka(kafka) => json!({
-            "connector": "kafka",
-            "brokers": kafka.connection.brokers,
-            "topics": kafka.topics,
-            "partitions": kafka.partitions,
-            "group": kafka.group,
-            "format": kafka.format.name(),
-        }),
-        SourceConnector::Memory(_) => json!({ "connector": "memory" }),
-    };
+    let mut json = source.connector.describe().to_json();
     let event_time = match source.event_time {
         EventTime::Column(column) => node.output.fields.get(column),
         EventTime::Ingestion => None,
@@ -208,28 +183,10 @@ fn window_json(window: Window) -> Json {
     }
 }
 
-fn sink_json(connector: &SinkConnector) -> Json {
-    let mut json = match connector {
-        SinkConnector::File { path, format } => json!({
-            "connector": "file",
-            "path": path,
-            "format": format.name(),
-        }),
-        SinkConnector::Console { rows_max } => {
-            json!({ "connector": "console", "rows_max": rows_max })
-        }
-        SinkConnector::Blackhole => json!({ "connector": "blackhole" }),
-        SinkConnector::Kafka(kafka) => json!({
-            "connector": "kafka",
-            "brokers": kafka.connection.brokers,
-            "topic": kafka.topic,
-        }),
-        SinkConnector::Memory(_) => json!({ "connector": "memory" }),
-    };
-    merge(
-        &mut json,
-        json!({ "delivery": connector.delivery().name() }),
-    );
+fn sink_json(connector: &dyn SinkConnector) -> Json {
+    let mut json = connector.describe().to_json();
+    let delivery = json!({ "delivery": connector.delivery().name() });
+    merge(&mut json, delivery);
     json
 }
 

@@ -15,11 +15,11 @@ use super::engine::ticks;
 use super::limits::{MemoryLimit, failure};
 use super::printed::Printed;
 use super::wasi::World;
+use crate::logic::Limits;
 use crate::logic::{
     self, Accumulated, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output, Rows,
     States, Transformed, Value,
 };
-use crate::plan::Limits;
 
 type Transform = TypedFunc<(BatchRef<'static>,), (wire::Transformed,)>;
 type Accumulate =

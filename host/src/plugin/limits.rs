@@ -2,8 +2,7 @@
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use crate::logic::{Failure, FailureKind};
-use crate::plan::Limits;
+use crate::logic::{Failure, FailureKind, Limits};
 
 /// What an entry of a table takes, a pointer to a function.
 const TABLE_ENTRY_BYTES: usize = 8;

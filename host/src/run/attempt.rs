@@ -18,14 +18,16 @@ use super::wiring::{CHANNEL_ELEMENTS, Wiring, chains};
 use crate::checkpoint::barrier::TaskCheckpoints;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::transaction::Participants;
+use crate::element::NodeId;
 use crate::element::{Barrier, Purpose};
 use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
-use crate::plan::{NodeId, NodeKind, OutPort};
+use crate::plan::{NodeKind, OutPort};
 use crate::router::Router;
-use crate::sink::{self, SinkContext};
-use crate::source::{self, SourceContext};
+use crate::sink::SinkContext;
+use crate::source::SourceContext;
+use crate::source::reader::Reader;
 use crate::state::shelf::Shelf;
 use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
@@ -230,7 +232,7 @@ impl Attempt<'_> {
             is_transactional: !self.participants().is_empty(),
             restored: start.sources[first].clone(),
         };
-        let reader = source::open(plan, context).await;
+        let reader = Reader::open(plan, context).await;
         let head = Head::Source {
             node: first,
             reader: Box::new(reader.map_err(TaskError::Source)?),
@@ -268,7 +270,7 @@ impl Attempt<'_> {
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
                 };
-                let sink = sink::open(&node.name, plan, &node.output, &context);
+                let sink = plan.connector.open(&node.name, &node.output, &context);
                 Work::Sink(sink.map_err(TaskError::Sink)?)
             }
         };

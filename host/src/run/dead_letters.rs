@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use super::error::RunError;
 use crate::checkpoint::barrier::DeadLetterMessage;
-use crate::checkpoint::snapshot::CheckpointId;
-use crate::operator::DeadLetter;
+use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
 use crate::sink::SinkError;
 use crate::sink::dead_letter::DeadLetters;
 

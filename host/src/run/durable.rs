@@ -10,12 +10,12 @@ use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::remote::uploader::Uploader;
 use crate::checkpoint::requests::Requests;
 use crate::checkpoint::savepoint::SavepointFolder;
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::folder::FolderStorage;
 use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::transaction::kafka::KafkaTransaction;
 use crate::checkpoint::transaction::{Participant, Participants};
+use crate::element::CheckpointId;
 use crate::offload::Offload;
 use crate::plan::{Delivery, Plan, StateBackend};
 

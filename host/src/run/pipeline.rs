@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::durable::Durable;
+use crate::budget::{Budget, HostMemory, NoMemory, Part};
 use crate::checkpoint::coordinator::Done;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::progress::{CheckpointProgress, StateProgress};
-use crate::state::budget::{Budget, HostMemory, NoMemory, Part};
 
 /// How many of the checkpoints that were made are remembered.
 const HISTORY_MAX: usize = 100;

@@ -3,9 +3,10 @@
 use tokio::sync::mpsc;
 
 use crate::element::Element;
+use crate::element::NodeId;
 use crate::gate::Gate;
 use crate::placement::Placement;
-use crate::plan::{Exchange, NodeId, OutPort, Plan};
+use crate::plan::{Exchange, OutPort, Plan};
 use crate::router::{Consumer, Router};
 
 /// Elements that wait between two tasks, at most. Together with the batch

@@ -5,16 +5,15 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::SinkError;
-use super::file::create_folder_of;
-pub use super::json_lines::render_row;
-use crate::operator::DeadLetter;
+use crate::dead_letter::DeadLetter;
+use crate::files::create_folder_of;
 
 /// A pipeline's file of dead letters.
 pub struct DeadLetters {
     node: String,
     path: PathBuf,
     file: BufWriter<File>,
-    /// There are letters that may not be on the disk yet.
+    /// Dead letters have been written that may not be on the disk yet.
     is_new: bool,
 }
 
@@ -40,11 +39,7 @@ impl DeadLetters {
                 file: BufWriter::new(file),
                 is_new: true,
             }),
-            Err(cause) => Err(SinkError::File {
-                node,
-                path: path.to_owned(),
-                cause,
-            }),
+            Err(cause) => Err(SinkError::new(&node, path.display(), cause)),
         }
     }
 
@@ -58,28 +53,20 @@ impl DeadLetters {
         let synced = synced.and_then(|()| file.metadata());
         synced
             .map(|metadata| metadata.len())
-            .map_err(|cause| SinkError::File {
-                node: self.node.clone(),
-                path: self.path.clone(),
-                cause,
-            })
+            .map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
     }
 
-    /// They are in the file when this is done: what is worth a dead letter may
-    /// be what ends the process next.
-    pub fn write(&mut self, letters: &[DeadLetter]) -> Result<(), SinkError> {
+    /// Writes them through to the file: what has caused a dead letter may end the
+    /// process next.
+    pub fn write(&mut self, dead_letters: &[DeadLetter]) -> Result<(), SinkError> {
         self.is_new = true;
-        let written = letters
+        let written = dead_letters
             .iter()
-            .try_for_each(|letter| {
-                serde_json::to_writer(&mut self.file, letter)?;
+            .try_for_each(|dead_letter| {
+                serde_json::to_writer(&mut self.file, dead_letter)?;
                 self.file.write_all(b"\n")
             })
             .and_then(|()| self.file.flush());
-        written.map_err(|cause| SinkError::File {
-            node: self.node.clone(),
-            path: self.path.clone(),
-            cause,
-        })
+        written.map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
     }
 }

@@ -4,9 +4,9 @@
 //! may be out of order by. A source's watermark is the lowest of its partitions
 //! that speak: one that has ended or fallen silent holds nobody back.
 //!
-//! The watermark is evaluated row by row, and told in front of the first row
+//! The watermark is evaluated row by row, and emitted in front of the first row
 //! that it makes late, so that results do not depend on where batches are cut.
-//! In front of other rows it would change nothing, and is told after them.
+//! In front of other rows it would change nothing, and is emitted after them.
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::PartitionState;
@@ -18,33 +18,33 @@ use crate::element::Element;
 pub struct Watermarks {
     out_of_orderness_ms: i64,
     idle_after_ms: Option<i64>,
-    partitions: Vec<Partition>,
-    /// What was told last; rows before it are late.
-    told_ms: i64,
-    told_idle: bool,
+    partitions: Vec<PartitionTime>,
+    /// What was emitted last; rows before it are late.
+    emitted_ms: i64,
+    emitted_idle: bool,
 }
 
 #[derive(Debug)]
-struct Partition {
+struct PartitionTime {
     /// The newest event time so far.
     newest_ms: i64,
     /// When it last spoke, or began to be listened to.
-    heard_ms: i64,
+    last_row_ms: i64,
     state: PartitionState,
 }
 
-impl Partition {
+impl PartitionTime {
     fn new(now_ms: i64) -> Self {
-        Partition {
+        PartitionTime {
             newest_ms: i64::MIN,
-            heard_ms: now_ms,
+            last_row_ms: now_ms,
             state: PartitionState::Speaking,
         }
     }
 
     /// Whether it has been silent for too long.
     fn is_overdue(&self, idle_after_ms: Option<i64>, now_ms: i64) -> bool {
-        let silent_ms = now_ms.saturating_sub(self.heard_ms);
+        let silent_ms = now_ms.saturating_sub(self.last_row_ms);
         self.state == PartitionState::Speaking
             && idle_after_ms.is_some_and(|idle_after_ms| silent_ms >= idle_after_ms)
     }
@@ -60,17 +60,17 @@ impl Watermarks {
         Watermarks {
             out_of_orderness_ms,
             idle_after_ms: idle_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-            partitions: std::iter::repeat_with(|| Partition::new(now_ms))
+            partitions: std::iter::repeat_with(|| PartitionTime::new(now_ms))
                 .take(partitions)
                 .collect(),
-            told_ms: i64::MIN,
-            told_idle: false,
+            emitted_ms: i64::MIN,
+            emitted_idle: false,
         }
     }
 
     /// There is one more partition.
     pub fn add(&mut self, now_ms: i64) {
-        self.partitions.push(Partition::new(now_ms));
+        self.partitions.push(PartitionTime::new(now_ms));
     }
 
     /// How far a partition has come: its newest event time, and whether it speaks.
@@ -88,14 +88,14 @@ impl Watermarks {
     }
 
     /// Puts a partition's next rows behind `out`, cut where the watermark is to
-    /// be told.
+    /// be emitted.
     pub fn observe(&mut self, partition: usize, batch: Batch, now_ms: i64, out: &mut Vec<Element>) {
         let others_ms = self.lowest_except(partition);
         let Some(speaker) = self.partitions.get_mut(partition) else {
             out.push(Element::Batch(batch));
             return;
         };
-        speaker.heard_ms = now_ms;
+        speaker.last_row_ms = now_ms;
         speaker.state = PartitionState::Speaking;
         let mut newest_ms = speaker.newest_ms;
         let mut start = 0;
@@ -107,12 +107,12 @@ impl Watermarks {
             let watermark_ms = newest_ms
                 .saturating_sub(self.out_of_orderness_ms)
                 .min(others_ms);
-            if time_ms < watermark_ms && watermark_ms > self.told_ms {
+            if time_ms < watermark_ms && watermark_ms > self.emitted_ms {
                 if row > start {
                     out.push(Element::Batch(batch.slice(start, row - start)));
                 }
                 out.push(Element::Watermark(watermark_ms));
-                self.told_ms = watermark_ms;
+                self.emitted_ms = watermark_ms;
                 start = row;
             }
         }
@@ -122,7 +122,7 @@ impl Watermarks {
             rows if rows == batch.rows() => out.push(Element::Batch(batch)),
             rows => out.push(Element::Batch(batch.slice(start, rows))),
         }
-        self.tell(out);
+        self.emit(out);
     }
 
     /// The partition has no more rows.
@@ -130,7 +130,7 @@ impl Watermarks {
         if let Some(partition) = self.partitions.get_mut(partition) {
             partition.state = PartitionState::Ended;
         }
-        self.tell(out);
+        self.emit(out);
     }
 
     /// Partitions that have been silent for too long fall idle.
@@ -150,7 +150,7 @@ impl Watermarks {
                 partition.state = PartitionState::Idle;
             }
         }
-        self.tell(out);
+        self.emit(out);
     }
 
     fn overdue(&self, now_ms: i64) -> impl Iterator<Item = usize> {
@@ -182,7 +182,7 @@ impl Watermarks {
         self.partitions
             .iter()
             .filter(|partition| partition.state == PartitionState::Speaking)
-            .map(|partition| partition.heard_ms.saturating_add(idle_after_ms))
+            .map(|partition| partition.last_row_ms.saturating_add(idle_after_ms))
             .min()
     }
 
@@ -198,22 +198,22 @@ impl Watermarks {
     }
 
     /// Tells the watermark or the silence, if it is news.
-    pub fn tell(&mut self, out: &mut Vec<Element>) {
-        let speaks = |partition: &Partition| partition.state == PartitionState::Speaking;
-        let is_idle = |partition: &Partition| partition.state == PartitionState::Idle;
-        if self.partitions.iter().any(speaks) {
+    pub fn emit(&mut self, out: &mut Vec<Element>) {
+        let is_active = |partition: &PartitionTime| partition.state == PartitionState::Speaking;
+        let is_idle = |partition: &PartitionTime| partition.state == PartitionState::Idle;
+        if self.partitions.iter().any(is_active) {
             let watermark_ms = self.lowest_except(usize::MAX);
-            // After a silence it is told again: the source counts again.
-            let again = self.told_idle && self.told_ms > i64::MIN;
-            self.told_idle = false;
-            if watermark_ms > self.told_ms {
-                self.told_ms = watermark_ms;
+            // After a silence it is emitted again: the source counts again.
+            let again = self.emitted_idle && self.emitted_ms > i64::MIN;
+            self.emitted_idle = false;
+            if watermark_ms > self.emitted_ms {
+                self.emitted_ms = watermark_ms;
                 out.push(Element::Watermark(watermark_ms));
             } else if again {
-                out.push(Element::Watermark(self.told_ms));
+                out.push(Element::Watermark(self.emitted_ms));
             }
-        } else if self.partitions.iter().any(is_idle) && !self.told_idle {
-            self.told_idle = true;
+        } else if self.partitions.iter().any(is_idle) && !self.emitted_idle {
+            self.emitted_idle = true;
             out.push(Element::Idle);
         }
     }

@@ -9,10 +9,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::budget::Budget;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
 use crate::placement::SHARDS;
-use crate::state::budget::Budget;
 
 /// One task's part of an operator's rows.
 #[derive(Clone)]

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::error::TaskError;
 use crate::batch::Batch;
 use crate::checkpoint::barrier::{Report, TaskCheckpoints};
-use crate::checkpoint::snapshot::{CheckpointId, NodeSnapshot};
+use crate::checkpoint::snapshot::NodeSnapshot;
+use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
+use crate::element::NodeId;
 use crate::element::{Barrier, END_OF_TIME, Element};
 use crate::gate::{Gate, Merged};
-use crate::operator::{Counts, DeadLetter};
-use crate::plan::NodeId;
+use crate::operator::Counts;
 use crate::progress::NodeProgress;
 use crate::router::Gone;
-use crate::source::Reader;
+use crate::source::reader::Reader;
 use crate::stop::Stop;
 
 /// Where a task's elements come from.

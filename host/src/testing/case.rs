@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::TestError;
 use super::compare::Table;
-use crate::config::suggest;
 use crate::schema::Schema;
+use crate::suggest;
 
 /// The expected file that is about no sink.
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
@@ -234,7 +234,7 @@ pub(super) fn check_names<'n>(
 }
 
 fn check_letters(path: &Path, letters: &[Map<String, Value>]) -> Result<(), TestError> {
-    let known = serde_json::to_value(crate::operator::DeadLetter::default())
+    let known = serde_json::to_value(crate::dead_letter::DeadLetter::default())
         .map_err(|cause| TestError::Internal(cause.to_string()))?;
     for (row, letter) in letters.iter().enumerate() {
         let unknown = letter

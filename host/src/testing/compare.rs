@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::config::suggest;
 use crate::schema::{DataType, Field, Schema};
+use crate::suggest;
 use crate::timestamp;
 
 /// Floats that differ by less than this part of them are the same.

@@ -13,12 +13,13 @@ use super::case::{Case, check_names};
 use super::disorder::disorder;
 use crate::batch::Batch;
 use crate::clock::ManualClock;
+use crate::connector::file::source::FileSource;
+use crate::dead_letter::OnError;
 use crate::element::Element;
 use crate::placement::Placement;
-use crate::plan::{
-    FileSourcePlan, Format, Node, NodeKind, OnError, Plan, SourceConnector, SourcePlan,
-};
-use crate::source::{self, SourceContext};
+use crate::plan::{Node, NodeKind, Plan, SourcePlan};
+use crate::source::SourceContext;
+use crate::source::reader::Reader;
 
 /// Rows read at a time, which nothing depends on.
 const READ_ROWS: usize = 4_096;
@@ -98,8 +99,8 @@ impl Inputs {
                     .map_err(|cause| TestError::io(&path, &cause))?;
                 paths.push(path);
             }
-            let format = format_of(&source.connector);
-            source.connector = SourceConnector::File(FileSourcePlan { paths, format });
+            let format = source.connector.row_format();
+            source.connector = Box::new(FileSource { paths, format });
             source.idle_after_ms = None;
         }
         Ok(())
@@ -157,11 +158,10 @@ async fn starts(
     source: &SourcePlan,
 ) -> Result<Vec<(usize, Option<i64>)>, TestError> {
     let plan = SourcePlan {
-        connector: SourceConnector::File(FileSourcePlan {
+        connector: Box::new(FileSource {
             paths: vec![path.to_owned()],
-            format: format_of(&source.connector),
+            format: source.connector.row_format(),
         }),
-        timestamp_formats: source.timestamp_formats.clone(),
         event_time: source.event_time,
         out_of_orderness_ms: source.out_of_orderness_ms,
         idle_after_ms: None,
@@ -177,7 +177,7 @@ async fn starts(
         is_transactional: false,
         restored: Arc::new([]),
     };
-    let mut reader = source::open(&plan, context).await?;
+    let mut reader = Reader::open(&plan, context).await?;
     let mut starts = Vec::new();
     while let Some(pulled) = reader.next().await? {
         for element in pulled.elements {
@@ -210,19 +210,6 @@ fn sources(plan: &Plan) -> impl Iterator<Item = (&Node, &SourcePlan)> {
         NodeKind::Source(source) => Some((node, source)),
         _ => None,
     })
-}
-
-/// What a source's rows are written as; generated ones as JSON.
-fn format_of(connector: &SourceConnector) -> Format {
-    match connector {
-        SourceConnector::File(file) => file.format.clone(),
-        SourceConnector::Tcp(tcp) => tcp.format.clone(),
-        // What comes beside the payload has a place in JSON.
-        SourceConnector::Kafka(kafka) if kafka.metadata.is_empty() => kafka.format.clone(),
-        SourceConnector::Kafka(_) | SourceConnector::Generator(_) | SourceConnector::Memory(_) => {
-            Format::Json
-        }
-    }
 }
 
 /// The files of one source, whatever their extension: `input/SOURCE.*`, or all

@@ -8,11 +8,11 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array};
 
 use super::*;
+use crate::logic::Limits;
 use crate::logic::{
     Accumulated, Aggregate, Columns, Factory, Failure as LogicFailure, Instance, Kind, ModuleInfo,
     OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value as Argument,
 };
-use crate::plan::Limits;
 use crate::schema::{DataType, Field, Schema};
 
 /// Native operators on a column `n`.

@@ -15,9 +15,12 @@ use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use super::AggregateOperator;
 use crate::batch::Batch;
 use crate::clock::ManualClock;
+use crate::dead_letter::DeadLetter;
+use crate::dead_letter::OnError;
 use crate::element::END_OF_TIME;
-use crate::operator::{Counts, DeadLetter, Operator, OperatorError, Outbox};
-use crate::plan::{AggregatePlan, Bounds, Limits, OnError, OperatorPlan, TimeDomain, Window};
+use crate::logic::Limits;
+use crate::operator::{Counts, Operator, OperatorError, Outbox};
+use crate::plan::{AggregatePlan, Bounds, OperatorPlan, TimeDomain, Window};
 use crate::schema::{DataType, Field, Schema};
 use ledger::Ledger;
 

@@ -12,7 +12,7 @@ use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
 use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job, Summary};
-use sluicebox::sink::MemoryTopic;
+use sluicebox::topic::MemoryTopic;
 
 use crate::pipeline::{assert_same, plan_of, rows_of, run, runtime, to_memory, to_topic};
 

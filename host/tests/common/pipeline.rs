@@ -7,10 +7,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
-use sluicebox::plan::{self, NodeKind, Plan, SinkConnector};
+use sluicebox::connector::memory::sink::MemorySink;
+use sluicebox::json::render_row;
+use sluicebox::plan::{NodeKind, Plan};
+use sluicebox::planner;
 use sluicebox::run::{Job, RunError, Summary};
-use sluicebox::sink::MemoryTopic;
-use sluicebox::sink::dead_letter::render_row;
+use sluicebox::topic::MemoryTopic;
 use tokio::runtime::Runtime;
 
 use crate::common::LOADER;
@@ -18,7 +20,7 @@ use crate::common::LOADER;
 /// The plan of a pipeline whose paths are relative to a folder.
 pub fn plan_of(text: &str, folder: &Path) -> Plan {
     let config = Config::parse("pipeline.toml", text).unwrap_or_else(|error| panic!("{error}"));
-    plan::build(&config, folder, &*LOADER).unwrap_or_else(|error| panic!("{error}"))
+    planner::build(&config, folder, &*LOADER).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs a plan to its end.
@@ -45,7 +47,7 @@ pub fn to_memory(plan: &mut Plan, sink: &str) -> Arc<MemoryTopic> {
 pub fn to_topic(plan: &mut Plan, sink: &str, topic: &Arc<MemoryTopic>) {
     for node in plan.nodes.iter_mut().filter(|node| node.name == sink) {
         if let NodeKind::Sink(sink) = &mut node.kind {
-            sink.connector = SinkConnector::Memory(topic.clone());
+            sink.connector = Box::new(MemorySink::new(topic.clone()));
         }
     }
 }

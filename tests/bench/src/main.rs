@@ -22,11 +22,13 @@ use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 use sluicebox::clock::SystemClock;
 use sluicebox::config::Config;
+use sluicebox::connector::generator::events::{self, Events, EventsPlan};
+use sluicebox::connector::memory::source::MemorySource;
 use sluicebox::logic::Loader;
-use sluicebox::plan::{self, GeneratorPlan, NodeKind, Plan, SourceConnector};
+use sluicebox::plan::{NodeKind, Plan};
+use sluicebox::planner;
 use sluicebox::plugin::PluginLoader;
 use sluicebox::run::Job;
-use sluicebox::source::generator::{self, Events};
 
 /// How far behind the newest row a row may come, in the events and the jobs.
 pub const OUT_OF_ORDERNESS_MS: i64 = 2_000;
@@ -352,7 +354,7 @@ fn run_pipeline(
 
 fn plan(text: &str, loader: &dyn Loader) -> anyhow::Result<Plan> {
     let config = Config::parse("bench.toml", text).map_err(anyhow::Error::from)?;
-    plan::build(&config, Path::new("."), loader).map_err(anyhow::Error::from)
+    planner::build(&config, Path::new("."), loader).map_err(anyhow::Error::from)
 }
 
 /// Rows that are there already, dealt out to as many partitions as cores.
@@ -363,7 +365,7 @@ fn from_memory(mut plan: Plan, batches: Vec<RecordBatch>, cores: usize) -> Plan 
     }
     for node in &mut plan.nodes {
         if let NodeKind::Source(source) = &mut node.kind {
-            source.connector = SourceConnector::Memory(std::mem::take(&mut partitions));
+            source.connector = Box::new(MemorySource::new(std::mem::take(&mut partitions)));
         }
     }
     plan
@@ -448,8 +450,8 @@ fn pipeline(arguments: &Arguments, case: Case, cores: usize) -> anyhow::Result<S
     Ok(text)
 }
 
-fn in_memory(plan: &GeneratorPlan) -> anyhow::Result<Vec<RecordBatch>> {
-    let schema = Arc::new(generator::schema().to_arrow());
+fn in_memory(plan: &EventsPlan) -> anyhow::Result<Vec<RecordBatch>> {
+    let schema = Arc::new(events::schema().to_arrow());
     let events = Events::new(plan, START_MS);
     let count = plan.count.unwrap_or(0);
     let batches = (0..count).step_by(BATCH_ROWS).map(|first| {
@@ -462,8 +464,8 @@ fn in_memory(plan: &GeneratorPlan) -> anyhow::Result<Vec<RecordBatch>> {
     batches.collect()
 }
 
-fn generator(rows: u64) -> GeneratorPlan {
-    GeneratorPlan {
+fn generator(rows: u64) -> EventsPlan {
+    EventsPlan {
         seed: 1,
         rate: None,
         count: Some(rows),
@@ -490,7 +492,7 @@ fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("writing {} events to {}", arguments.rows, path.display());
     let unfinished = path.with_extension("part");
     let mut file = BufWriter::new(File::create(&unfinished)?);
-    generator::write_json_lines(&generator(arguments.rows), &mut file)?;
+    events::write_json_lines(&generator(arguments.rows), &mut file)?;
     drop(file);
     fs::rename(&unfinished, &path)?;
     Ok(())

@@ -9,11 +9,11 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int64Array, ListArray, StringArray, StructArray};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use sluicebox::batch::gather;
+use sluicebox::logic::Limits;
 use sluicebox::logic::{
     Accumulated, Aggregate, Columns, Factory, Failure, Instance, Kind, LoadError, Loader, Module,
     ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value,
 };
-use sluicebox::plan::Limits;
 use sluicebox::schema::{DataType, Field, Schema};
 
 /// Gives the native operators for whatever path a pipeline names.

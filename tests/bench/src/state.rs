@@ -21,11 +21,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sluicebox::checkpoint::changes::Changes;
 use sluicebox::checkpoint::manifest::Manifest;
-use sluicebox::checkpoint::snapshot::CheckpointId;
 use sluicebox::checkpoint::storage::folder::FolderStorage;
 use sluicebox::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
 use sluicebox::clock::SystemClock;
-use sluicebox::plan::{NodeKind, Plan, SourceConnector, StateBackend};
+use sluicebox::connector::memory::source::MemorySource;
+use sluicebox::element::CheckpointId;
+use sluicebox::plan::{NodeKind, Plan, StateBackend};
 use sluicebox::plugin::PluginLoader;
 use sluicebox::progress::NodeProgress;
 use sluicebox::run::{Durable, Job, RunError, Summary};
@@ -629,7 +630,7 @@ impl Subject {
             if let NodeKind::Source(source) = &mut node.kind {
                 let partitions = (0..self.cores).map(|index| self.input(index));
                 let partitions = partitions.collect::<anyhow::Result<_>>()?;
-                source.connector = SourceConnector::Memory(partitions);
+                source.connector = Box::new(MemorySource::new(partitions));
             }
         }
         Ok(plan)

@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::RemoteStore;
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::storage::folder::Archive;
+use crate::element::CheckpointId;
 
 /// How long after a failure it is tried again, growing from the first to the last.
 const RETRY_MIN: Duration = Duration::from_secs(1);

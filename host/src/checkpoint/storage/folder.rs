@@ -37,7 +37,7 @@ use super::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::changes::{Changes, SUFFIX};
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::snapshot::CheckpointId;
+use crate::element::CheckpointId;
 
 /// Keeps the rows and checkpoints of one pipeline.
 pub struct FolderStorage {

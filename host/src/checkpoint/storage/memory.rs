@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::snapshot::CheckpointId;
+use crate::element::CheckpointId;
 
 /// A checkpoint is a copy of the ordered map; keys and values are shared.
 #[derive(Default)]

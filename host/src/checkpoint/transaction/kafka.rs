@@ -20,12 +20,16 @@ use serde::{Deserialize, Serialize};
 use super::{Participant, TransactionError};
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{Manifest, ProgressManifest};
-use crate::checkpoint::snapshot::{CheckpointId, SourceSnapshot};
-use crate::kafka::producer::{DEFAULTS, Failure, OURS, Producer, blocking};
-use crate::kafka::{Voice, cause, settings};
-use crate::plan::{
-    KafkaConnection, KafkaSourcePlan, NodeKind, Plan, SinkConnector, SourceConnector,
+use crate::checkpoint::snapshot::SourceSnapshot;
+use crate::connector::kafka::producer::{
+    DEFAULTS, Failure, OURS, Producer, TransactionProducer, blocking,
 };
+use crate::connector::kafka::sink::KafkaSink;
+use crate::connector::kafka::source::KafkaSource;
+use crate::connector::kafka::subscription::Subscription;
+use crate::connector::kafka::{ClientLog, KafkaConnection, cause, is_final, settings};
+use crate::element::CheckpointId;
+use crate::plan::{NodeKind, Plan};
 
 /// Where the numbers of committed checkpoints are.
 pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
@@ -78,23 +82,24 @@ impl KafkaTransaction {
     /// The transaction of a pipeline; `None` if it has no sink that takes part.
     pub fn of(plan: &Plan) -> Option<Self> {
         let mut sinks = plan.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Sink(sink) => match &sink.connector {
-                SinkConnector::Kafka(kafka) => Some(kafka),
-                _ => None,
-            },
+            NodeKind::Sink(sink) => {
+                let connector: &dyn Any = &*sink.connector;
+                connector.downcast_ref::<KafkaSink>()
+            }
             _ => None,
         });
         // All sinks have the same brokers: the plan has seen to it.
         let connection = sinks.next()?.connection.clone();
-        let sources = plan.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Source(source) => match &source.connector {
-                SourceConnector::Kafka(kafka) if is_near(kafka, &connection) => Some(Source {
-                    node: node.name.clone(),
-                    group: kafka.group.clone(),
-                }),
-                _ => None,
-            },
-            _ => None,
+        let sources = plan.nodes.iter().filter_map(|node| {
+            let NodeKind::Source(source) = &node.kind else {
+                return None;
+            };
+            let connector: &dyn Any = &*source.connector;
+            let kafka = connector.downcast_ref::<KafkaSource>()?;
+            is_near(&kafka.subscription, &connection).then(|| Source {
+                node: node.name.clone(),
+                group: kafka.subscription.group.clone(),
+            })
         });
         let interval_ms = plan.state.as_ref().map_or(0, |state| state.interval_ms);
         let (least_ms, most_ms) = ABANDONED_AFTER_MS;
@@ -218,7 +223,7 @@ impl KafkaTransaction {
     fn consumer(&self, group: &str, is_committed: bool) -> Result<Reading, TransactionError> {
         let step = "cannot read how far it has come";
         self.consumer_settings(group, is_committed)
-            .create_with_context(Voice::new(self.who()))
+            .create_with_context(ClientLog::new(self.who()))
             .map_err(|error| self.kafka_error(step, &error))
     }
 
@@ -280,7 +285,7 @@ impl KafkaTransaction {
                 }
                 Some(Ok(_)) => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
-                Some(Err(error)) if crate::kafka::is_final(&error) => return Err(wrong(error)),
+                Some(Err(error)) if is_final(&error) => return Err(wrong(error)),
                 Some(Err(_)) | None if Instant::now() > until => {
                     let cause = format!("reading the topic {PROGRESS_TOPIC} takes too long");
                     return Err(self.error(step, cause));
@@ -353,7 +358,7 @@ impl KafkaTransaction {
     }
 }
 
-type Reading = BaseConsumer<Voice>;
+type Reading = BaseConsumer<ClientLog>;
 
 impl Participant for KafkaTransaction {
     fn name(&self) -> &str {
@@ -436,12 +441,13 @@ impl Participant for KafkaTransaction {
     }
 
     fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+        let producer = move || self.producer().map_err(|error| error.to_string());
+        Arc::new(TransactionProducer::new(producer))
     }
 }
 
 /// Whether a source's offsets can go into a transaction on these brokers.
-fn is_near(source: &KafkaSourcePlan, connection: &KafkaConnection) -> bool {
+fn is_near(source: &Subscription, connection: &KafkaConnection) -> bool {
     source.connection.brokers == connection.brokers
 }
 

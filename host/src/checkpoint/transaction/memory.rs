@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Participant, TransactionError};
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::snapshot::CheckpointId;
-use crate::sink::MemoryTopic;
+use crate::element::CheckpointId;
+use crate::topic::MemoryTopic;
 
 pub struct MemoryTransaction {
     name: String,

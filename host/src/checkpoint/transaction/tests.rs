@@ -1,6 +1,6 @@
 use super::memory::{Lost, MemoryTransaction};
 use super::*;
-use crate::sink::MemoryTopic;
+use crate::topic::MemoryTopic;
 
 fn participants(all: [&Arc<MemoryTransaction>; 2]) -> Participants {
     let mut participants = Participants::default();

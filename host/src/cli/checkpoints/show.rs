@@ -85,7 +85,7 @@ fn show_operator(node: &NodeManifest, operator: &OperatorManifest, text: &mut St
         let _ = writeln!(text, "  state {}", fields(&table.state));
     }
     if let Some(window) = description.window {
-        let _ = writeln!(text, "  {}", window.describe());
+        let _ = writeln!(text, "  {window}");
     }
     if let Some(ms) = operator.time_ms {
         let at = match ms {

@@ -7,8 +7,7 @@
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::super::excerpt;
-use super::super::fault::Fault;
+use super::super::fault::{Fault, excerpt};
 use crate::schema::DataType;
 
 /// How deep values that the schema does not have may be nested.

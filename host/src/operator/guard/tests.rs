@@ -7,8 +7,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 
 use super::*;
-use crate::logic::{Accumulated, Columns, Kind, OperatorInfo, Output, Port, States, Transformed};
-use crate::plan::Limits;
+use crate::logic::{
+    Accumulated, Columns, Kind, Limits, OperatorInfo, Output, Port, States, Transformed,
+};
 use crate::schema::{DataType, Field, Schema};
 
 /// Doubles `n`, or adds it up; panics on some values, and rejects negative ones.

@@ -4,9 +4,10 @@ use expect_test::expect;
 
 use super::{Key, Row, Setup, row, session, sliding, tumbling};
 use crate::batch::Batch;
+use crate::dead_letter::OnError;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, Operator, Outbox};
-use crate::plan::{OnError, TimeDomain, Window};
+use crate::plan::{TimeDomain, Window};
 
 #[test]
 fn a_row_may_be_late_for_one_window_and_in_time_for_another() {

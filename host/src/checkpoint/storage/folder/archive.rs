@@ -17,8 +17,8 @@ use crate::checkpoint::changes;
 use crate::checkpoint::checksum::Checksum;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{FileManifest, Manifest};
-use crate::checkpoint::snapshot::CheckpointId;
 use crate::checkpoint::storage::{CheckpointInfo, StorageError};
+use crate::element::CheckpointId;
 
 /// The manifest's file, beside those that it names.
 const MANIFEST: &str = "sluicebox.manifest";

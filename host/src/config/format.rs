@@ -1,0 +1,203 @@
+//! How a source's or sink's rows are written: `format`, `csv` and `fields`.
+
+use toml::Spanned;
+
+use super::column::{self, DeclaredColumn};
+use super::diagnostics::{Diagnostics, Mistake};
+use super::reader::{Table, Value};
+use crate::format::{CsvFormat, Format, RowFormat};
+use crate::schema::DataType;
+
+/// How rows are written, and what is in them.
+#[derive(Debug)]
+pub struct WrittenRows {
+    pub format: RowFormat,
+    pub columns: Vec<DeclaredColumn>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum FormatKind {
+    Json,
+    Csv,
+    Raw,
+}
+
+/// The formats that a kind of source may have.
+pub struct Formats {
+    pub names: &'static [(&'static str, FormatKind)],
+    /// What is not said of CSV.
+    pub csv: CsvFormat,
+}
+
+/// Of rows that follow one another in a text.
+pub const TEXT: Formats = Formats {
+    names: &[("json", FormatKind::Json), ("csv", FormatKind::Csv)],
+    csv: CsvFormat {
+        header: true,
+        delimiter: b',',
+    },
+};
+
+/// Reads `format`, `csv` and `fields`. `implied` is the format where none is
+/// given.
+pub fn read_rows(
+    table: &mut Table,
+    implied: Option<FormatKind>,
+    formats: &Formats,
+    mistakes: &mut Diagnostics,
+) -> Option<WrittenRows> {
+    let given = match (table.optional("format"), implied) {
+        (Some(value), _) => value
+            .choice(formats.names, mistakes)
+            .map(Spanned::into_inner),
+        (None, Some(implied)) => Some(implied),
+        (None, None) => {
+            mistakes.push(
+                Mistake::new(format!("{} has no `format`", table.owner()))
+                    .at(table.place(), "")
+                    .help("the file's name does not tell it: add `format = \"json\"` or \"csv\""),
+            );
+            None
+        }
+    };
+    let csv_value = table.optional("csv");
+    let csv_key = csv_value.as_ref().map(Value::key_span);
+    let csv = csv_value
+        .and_then(|value| value.table(mistakes))
+        .map(|table| read_csv(table, &formats.csv, mistakes));
+    if let (Some(kind @ (FormatKind::Json | FormatKind::Raw)), Some(place)) = (given, csv_key) {
+        let name = if kind == FormatKind::Json {
+            "json"
+        } else {
+            "raw"
+        };
+        mistakes.push(
+            Mistake::new(format!(
+                "{} has `csv` settings, and its format is {name}",
+                table.owner()
+            ))
+            .at(place, "")
+            .help("remove them, or write `format = \"csv\"`"),
+        );
+    }
+    let columns = table
+        .required(
+            "fields",
+            "a table of the rows' fields and their types",
+            mistakes,
+        )
+        .and_then(|value| read_columns(&value, given, mistakes));
+    let format = match given? {
+        FormatKind::Json => Format::Json,
+        FormatKind::Csv => Format::Csv(csv.unwrap_or_else(|| formats.csv.clone())),
+        FormatKind::Raw => Format::Raw,
+    };
+    let columns = columns?;
+    let timestamps = columns.iter().flat_map(|column| &column.timestamp_formats);
+    Some(WrittenRows {
+        format: RowFormat {
+            format,
+            timestamp_formats: timestamps.copied().collect(),
+        },
+        columns,
+    })
+}
+
+fn read_csv(mut table: Table, default: &CsvFormat, mistakes: &mut Diagnostics) -> CsvFormat {
+    let header = table
+        .optional("header")
+        .and_then(|value| value.boolean(mistakes));
+    let delimiter = table.optional("delimiter").and_then(|value| {
+        let text = value.text("one character, in quotes", mistakes)?;
+        match text.get_ref().as_bytes() {
+            [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Some(*byte),
+            _ => {
+                value.refuse(
+                    "one ASCII character other than a quote or line end",
+                    mistakes,
+                );
+                None
+            }
+        }
+    });
+    table.finish(mistakes);
+    CsvFormat {
+        header: header.unwrap_or(default.header),
+        delimiter: delimiter.unwrap_or(default.delimiter),
+    }
+}
+
+fn read_columns(
+    value: &Value,
+    format: Option<FormatKind>,
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<DeclaredColumn>> {
+    let table = value.table(mistakes)?;
+    let columns: Vec<Option<DeclaredColumn>> = table
+        .into_entries()
+        .map(|(name, value)| column::read(name, &value, mistakes))
+        .collect();
+    if columns.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} names no field", value.what()))
+                .at(value.key_span(), "")
+                .help("add the fields that the rows have, such as `user_id = \"utf8\"`"),
+        );
+        return None;
+    }
+    let columns: Vec<DeclaredColumn> = columns.into_iter().collect::<Option<_>>()?;
+    let mut good = true;
+    for (i, column) in columns.iter().enumerate() {
+        let name = &column.field.name;
+        // `"a?"` and `"a"` are two keys and one field.
+        if let Some(first) = columns[..i].iter().find(|other| other.field.name == *name) {
+            good = false;
+            mistakes.push(
+                Mistake::new(format!("{} has `{name}` twice", value.what()))
+                    .at(column.place.clone(), "again here")
+                    .at(first.place.clone(), "first here"),
+            );
+        }
+        if format == Some(FormatKind::Csv)
+            && matches!(
+                column.field.data_type,
+                DataType::List(_) | DataType::Record(_)
+            )
+        {
+            good = false;
+            mistakes.push(
+                Mistake::new(format!(
+                    "a field of a csv file cannot be `{}`",
+                    column.field
+                ))
+                .at(column.place.clone(), "a list or record")
+                .help("csv has only single values: use json, or a field of text"),
+            );
+        }
+    }
+    good.then_some(columns)
+}
+
+/// RFC 3339, as text or as TOML's own date and time.
+pub fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
+    let wanted = "a time such as \"2026-01-31T12:00:00Z\"";
+    let text = match value.raw() {
+        toml::de::DeValue::Datetime(datetime) => datetime.to_string(),
+        _ => value.text(wanted, mistakes)?.into_inner(),
+    };
+    let instant = text.parse::<jiff::Timestamp>();
+    if instant.is_err() {
+        mistakes.push(
+            Mistake::new(format!("{} must be {wanted}", value.what()))
+                .at(value.span(), "")
+                .help("give date, time and offset (`Z` is UTC)"),
+        );
+    }
+    Some(instant.ok()?.as_millisecond())
+}
+
+/// What follows the last dot of the last component.
+pub fn extension(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.rsplit_once('.').map_or("", |(_, extension)| extension)
+}

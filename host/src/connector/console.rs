@@ -1,0 +1,233 @@
+//! The sink `console`: shows rows to people, as an aligned table on standard
+//! output.
+//!
+//! The header is written once, and again where another table has come between
+//! or a column has become wider. Wide values are cut.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use comfy_table::{CellAlignment, ColumnConstraint, Width, presets};
+use serde_json::json;
+use toml::Spanned;
+
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::reader::Table;
+use crate::connector::{Description, Planning};
+use crate::element::CheckpointId;
+use crate::plan::state::Delivery;
+use crate::schema::{DataType, Schema};
+use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+use crate::text::write_text;
+
+pub const KIND: SinkKind = SinkKind {
+    name: "console",
+    read,
+};
+
+/// How much of the rows is shown.
+#[derive(Clone, Debug)]
+pub struct ConsoleSink {
+    pub rows_max: Option<u64>,
+}
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
+    let rows = table
+        .optional("rows")
+        .and_then(|value| value.integer(1..=i64::MAX, mistakes));
+    let rows_max = rows.map(|rows| Spanned::into_inner(rows) as u64);
+    Some(Box::new(ConsoleSink { rows_max }))
+}
+
+impl SinkSettings for ConsoleSink {
+    fn plan(&self, _: Option<&Schema>, _: &mut Planning<'_>) -> Option<Box<dyn SinkConnector>> {
+        Some(Box::new(self.clone()))
+    }
+}
+
+impl SinkConnector for ConsoleSink {
+    fn describe(&self) -> Description {
+        let shown = self.rows_max.map(|rows| format!("at most {rows} rows"));
+        Description {
+            connector: KIND.name,
+            lines: shown.into_iter().collect(),
+            settings: json!({ "rows_max": self.rows_max }),
+            ..Description::default()
+        }
+    }
+
+    /// What was shown was shown.
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    fn open(
+        &self,
+        node: &str,
+        schema: &Arc<Schema>,
+        _: &SinkContext,
+    ) -> Result<Box<dyn Sink>, SinkError> {
+        Ok(Box::new(Console::new(node, schema, self.rows_max)))
+    }
+}
+
+/// A longer value is cut.
+const CELL_CHARS_MAX: usize = 40;
+
+/// Rows kept back to be aligned together, at most.
+const ROWS_KEPT_MAX: usize = 1_000;
+
+/// Columns stand so far apart.
+const GAP: u16 = 2;
+
+/// The sink that wrote last: tables of several sinks share the screen.
+static LAST: Mutex<Option<String>> = Mutex::new(None);
+
+pub struct Console {
+    node: String,
+    schema: Arc<Schema>,
+    rows_max: Option<u64>,
+    /// Rows that came, shown or not.
+    rows: u64,
+    /// To be shown with the next flush.
+    kept: Vec<Vec<String>>,
+    /// Of each column's widest value so far.
+    widths: Vec<u16>,
+    output: Box<dyn Write + Send>,
+}
+
+impl Console {
+    pub fn new(node: &str, schema: &Arc<Schema>, rows_max: Option<u64>) -> Self {
+        Console::with_output(node, schema, rows_max, Box::new(io::stdout()))
+    }
+
+    pub fn with_output(
+        node: &str,
+        schema: &Arc<Schema>,
+        rows_max: Option<u64>,
+        output: Box<dyn Write + Send>,
+    ) -> Self {
+        Console {
+            node: node.to_owned(),
+            schema: schema.clone(),
+            rows_max,
+            rows: 0,
+            kept: Vec::new(),
+            widths: vec![0; schema.fields.len()],
+            output,
+        }
+    }
+
+    fn show(&mut self) -> io::Result<()> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING);
+        table.force_no_tty();
+        table.set_header(self.schema.fields.iter().map(|field| legible(&field.name)));
+        table.add_rows(self.kept.drain(..));
+        let widths = table.column_max_content_widths();
+        let is_wider = widths.iter().zip(&self.widths).any(|(new, old)| new > old);
+        for (old, new) in self.widths.iter_mut().zip(widths) {
+            *old = new.max(*old);
+        }
+        let columns = table.column_iter_mut().zip(&self.schema.fields);
+        for ((column, field), &width) in columns.zip(&self.widths) {
+            column.set_padding((0, GAP));
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width + GAP)));
+            if is_number(&field.data_type) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = table.lines();
+        let header = lines.next().unwrap_or_default();
+        if is_wider || last.as_deref() != Some(self.node.as_str()) {
+            writeln!(self.output, "\n[{}]\n{}", self.node, header.trim_end())?;
+            *last = Some(self.node.clone());
+        }
+        for line in lines {
+            writeln!(self.output, "{}", line.trim_end())?;
+        }
+        self.output.flush()
+    }
+
+    fn show_rest(&mut self) -> io::Result<()> {
+        self.show()?;
+        let hidden = self.rows.saturating_sub(self.rows_max.unwrap_or(u64::MAX));
+        if hidden > 0 {
+            let rows = if hidden == 1 { "row" } else { "rows" };
+            writeln!(self.output, "… and {hidden} more {rows} of {}", self.node)?;
+        }
+        self.output.flush()
+    }
+
+    fn error(&self, cause: io::Error) -> SinkError {
+        SinkError::new(&self.node, "to standard output", cause)
+    }
+}
+
+impl Sink for Console {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        for row in 0..batch.rows() {
+            self.rows += 1;
+            if self.rows_max.is_some_and(|rows_max| self.rows > rows_max) {
+                continue;
+            }
+            let cells = batch.columns.iter().map(|column| {
+                let mut text = Vec::new();
+                write_text(&mut text, column, row);
+                legible(&String::from_utf8_lossy(&text))
+            });
+            self.kept.push(cells.collect());
+            if self.kept.len() >= ROWS_KEPT_MAX {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let shown = self.show();
+        shown.map_err(|cause| self.error(cause))
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        self.flush()?;
+        Ok(SinkSnapshot::default())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        let shown = self.show_rest();
+        shown.map_err(|cause| self.error(cause))
+    }
+}
+
+/// Cut where it is long; and what would move the cursor is written out, since
+/// a row's text may come from anybody.
+fn legible(text: &str) -> String {
+    let mut legible = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == CELL_CHARS_MAX {
+            legible.push('…');
+            break;
+        }
+        if character.is_control() {
+            legible.extend(character.escape_default());
+        } else {
+            legible.push(character);
+        }
+    }
+    legible
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    use DataType::{Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+    matches!(
+        data_type,
+        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64
+    )
+}

@@ -1,0 +1,14 @@
+//! Files: rows are read from them, and written into them.
+
+/// Rows as comma-separated values.
+mod csv;
+/// Files that are being read.
+mod input;
+/// Rows as JSON, one a line.
+mod json_lines;
+/// Rows as Parquet.
+mod parquet;
+/// A file that is not whole yet.
+mod part;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,440 @@
+//! Reads files: each is a partition, offsets are byte offsets.
+//!
+//! A file is read in large blocks, cut into rows, and each block decoded by
+//! itself: here, or ahead on other threads and taken in order.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_buffer::Buffer;
+use tokio::task::JoinHandle;
+
+use crate::batch::Offsets;
+use crate::checkpoint::snapshot::Position;
+use crate::decode::Decoder;
+use crate::format::{Format, RowFormat};
+use crate::source::chunk::{BadRow, Chunk, decode};
+use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
+use crate::source::{Arrival, Input, Pending, SourceContext, SourceError, TURN_ROWS};
+
+/// A block is read in pieces of about the size that holds a batch, in these bounds.
+const BLOCK_BYTES_MIN: usize = 8 << 10;
+const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+pub struct FileInput {
+    partitions: Vec<FilePartition>,
+    /// Blocks of a partition that are decoded ahead; none with 0.
+    ahead: usize,
+    context: SourceContext,
+}
+
+struct FilePartition {
+    lines: Lines,
+    /// Spare ones, and one to copy.
+    decoders: Vec<Decoder>,
+    decoder: Decoder,
+    /// Being decoded, in order.
+    ahead: VecDeque<JoinHandle<(Decoder, Chunk)>>,
+    /// How far the file was read when the block last taken had been.
+    taken_bytes: u64,
+}
+
+/// A file as blocks of rows.
+struct Lines {
+    path: PathBuf,
+    name: Arc<str>,
+    file: File,
+    size: u64,
+    framing: RowEnds,
+    /// Read and not yet given; begins with a row unless one is being skipped.
+    buffer: Vec<u8>,
+    /// Where the buffer begins in the file.
+    offset: u64,
+    at_end: bool,
+    /// In a row that was too long: the rest of it is still to come.
+    skipping: bool,
+    rows: u64,
+    /// A block ends with a turn where there are other partitions.
+    ends_with_turn: bool,
+    batch_rows: usize,
+    row_bytes: usize,
+}
+
+struct RawBlock {
+    data: Buffer,
+    spans: Vec<(u32, u32)>,
+    offset: u64,
+    too_long: Vec<BadRow>,
+    /// Behind its rows.
+    end: Position,
+}
+
+impl FileInput {
+    pub fn open(
+        paths: &[PathBuf],
+        format: &RowFormat,
+        context: &SourceContext,
+    ) -> Result<Self, SourceError> {
+        context.check_delimiter(&format.format)?;
+        let decoder = Decoder::new(&format.format, &context.schema, &format.timestamp_formats);
+        let is_alone = paths.len() < 2;
+        let partitions = paths
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| context.placement.has_partition(*index))
+            .map(|(_, path)| {
+                let decoder = decoder.clone();
+                FilePartition::open(path.clone(), &format.format, is_alone, decoder, context)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let ahead = match context.decode_workers {
+            0 | 1 => 0,
+            workers => workers.div_ceil(partitions.len().max(1)),
+        };
+        Ok(FileInput {
+            partitions,
+            ahead,
+            context: context.clone(),
+        })
+    }
+}
+
+impl Input for FileInput {
+    fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+        let lines = &self.partitions[partition].lines;
+        (lines.name.clone(), lines.position())
+    }
+
+    fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
+        Box::pin(async move {
+            let Some(&index) = order.first() else {
+                return Ok(Arrival::Over);
+            };
+            let partition = &mut self.partitions[index];
+            let chunk = match self.ahead {
+                0 => partition.decode_here(&self.context)?,
+                ahead => partition.decode_ahead(ahead, &self.context).await?,
+            };
+            Ok(Arrival::of(index, chunk))
+        })
+    }
+
+    fn progress(&self) -> Option<f64> {
+        let size: u64 = self.partitions.iter().map(|p| p.lines.size).sum();
+        let taken: u64 = self.partitions.iter().map(|p| p.taken_bytes).sum();
+        (size > 0).then(|| (taken as f64 / size as f64).min(1.0))
+    }
+}
+
+impl FilePartition {
+    fn open(
+        path: PathBuf,
+        format: &Format,
+        is_alone: bool,
+        mut decoder: Decoder,
+        context: &SourceContext,
+    ) -> Result<Self, SourceError> {
+        let opened = File::open(&path).and_then(|file| {
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Err(io::Error::other(
+                    "it is a folder; name the files in it, as in `*.jsonl`",
+                ));
+            }
+            Ok((file, metadata.len()))
+        });
+        let (file, size) = opened.map_err(|cause| cannot_read(&path, &cause, context))?;
+        let mut lines = Lines {
+            name: path.display().to_string().into(),
+            path,
+            file,
+            size,
+            framing: RowEnds::of(format),
+            buffer: Vec::new(),
+            offset: 0,
+            at_end: false,
+            skipping: false,
+            rows: 0,
+            ends_with_turn: !is_alone,
+            batch_rows: context.batch_rows.max(1),
+            row_bytes: 128,
+        };
+        lines.start(format, &mut decoder, context)?;
+        if let Some(restored) = context.restored(&lines.name) {
+            lines.seek(restored.position, context)?;
+        }
+        Ok(FilePartition {
+            taken_bytes: lines.offset,
+            lines,
+            decoders: Vec::new(),
+            decoder,
+            ahead: VecDeque::new(),
+        })
+    }
+
+    fn decode_here(&mut self, context: &SourceContext) -> Result<Option<Chunk>, SourceError> {
+        let Some(block) = self.lines.next_block(context)? else {
+            return Ok(None);
+        };
+        self.taken_bytes = self.lines.offset;
+        let name = self.lines.name.clone();
+        Ok(Some(block.decode(
+            &mut self.decoder,
+            context.node.clone(),
+            name,
+        )))
+    }
+
+    /// A block stays in the queue until it is decoded, so that whoever waits
+    /// for it may be dropped.
+    async fn decode_ahead(
+        &mut self,
+        depth: usize,
+        context: &SourceContext,
+    ) -> Result<Option<Chunk>, SourceError> {
+        while self.ahead.len() < depth {
+            let Some(block) = self.lines.next_block(context)? else {
+                break;
+            };
+            let mut decoder = self.decoders.pop().unwrap_or_else(|| self.decoder.clone());
+            let (node, name) = (context.node.clone(), self.lines.name.clone());
+            self.ahead.push_back(tokio::task::spawn_blocking(move || {
+                let chunk = block.decode(&mut decoder, node, name);
+                (decoder, chunk)
+            }));
+        }
+        let Some(first) = self.ahead.front_mut() else {
+            return Ok(None);
+        };
+        let decoded = first.await;
+        self.ahead.pop_front();
+        match decoded {
+            Ok((decoder, chunk)) => {
+                self.decoders.push(decoder);
+                self.taken_bytes = self.lines.offset;
+                Ok(Some(chunk))
+            }
+            Err(error) => Err(SourceError::Bug {
+                node: context.node.to_string(),
+                partition: self.lines.name.to_string(),
+                cause: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl RawBlock {
+    fn decode(self, decoder: &mut Decoder, source: Arc<str>, partition: Arc<str>) -> Chunk {
+        let offsets = Offsets::Bytes(self.offset);
+        let mut chunk = decode(
+            decoder, source, partition, self.data, self.spans, offsets, self.end,
+        );
+        chunk.bad.extend(self.too_long);
+        chunk
+    }
+}
+
+impl Lines {
+    /// Steps over what is in front of the first row.
+    fn start(
+        &mut self,
+        format: &Format,
+        decoder: &mut Decoder,
+        context: &SourceContext,
+    ) -> Result<(), SourceError> {
+        self.fill(BLOCK_BYTES_MIN, context)?;
+        if self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.advance(BYTE_ORDER_MARK.len());
+        }
+        let Format::Csv(csv) = format else {
+            return Ok(());
+        };
+        if !csv.header {
+            let fields = context.schema.fields.len();
+            self.framing.expect_fields(fields);
+            return Ok(());
+        }
+        loop {
+            match self.framing.next(&self.buffer, 0, self.at_end) {
+                RowEnd::Row { end: 0, next } if next > 0 => self.advance(next),
+                // An empty file has no rows that a header could be missing for.
+                RowEnd::Row { end: 0, .. } => return Ok(()),
+                RowEnd::Row { end, next } => {
+                    let fields = decoder
+                        .read_header(&self.buffer[..end])
+                        .map_err(|error| context.refuse(format!("{}: {error}", self.name)))?;
+                    self.framing.expect_fields(fields);
+                    self.advance(next);
+                    return Ok(());
+                }
+                RowEnd::Unfinished if self.buffer.len() > ROW_BYTES_MAX => {
+                    return Err(context.refuse(format!(
+                        "{}: expected a header, found a line longer than 16 MiB",
+                        self.name
+                    )));
+                }
+                RowEnd::Unfinished => self.fill(self.buffer.len() * 2, context)?,
+            }
+        }
+    }
+
+    /// The next rows, up to a batch of them; `None` at the end of the file.
+    fn next_block(&mut self, context: &SourceContext) -> Result<Option<RawBlock>, SourceError> {
+        let mut rows_max = self.batch_rows as u64;
+        if self.ends_with_turn {
+            rows_max = rows_max.min(TURN_ROWS - self.rows % TURN_ROWS);
+        }
+        let rows_max = usize::try_from(rows_max).unwrap_or(usize::MAX);
+        let block_bytes = rows_max
+            .saturating_mul(self.row_bytes + self.row_bytes / 16 + 1)
+            .clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+        let mut spans: Vec<(u32, u32)> = Vec::with_capacity(rows_max.min(block_bytes / 16));
+        let mut too_long = Vec::new();
+        let mut at = 0;
+        loop {
+            if self.skipping && !self.skip_rest_of_row(&mut at) {
+                // The buffer was all of that row.
+                self.advance(self.buffer.len());
+                at = 0;
+                if self.at_end {
+                    break;
+                }
+                self.fill(block_bytes, context)?;
+                continue;
+            }
+            while spans.len() + too_long.len() < rows_max {
+                match self.framing.next(&self.buffer, at, self.at_end) {
+                    RowEnd::Row { end, next } => {
+                        if end - at > ROW_BYTES_MAX {
+                            too_long.push(self.too_long(at));
+                        } else if end > at {
+                            spans.push((at as u32, end as u32));
+                        }
+                        at = next;
+                        if at >= self.buffer.len() {
+                            break;
+                        }
+                    }
+                    RowEnd::Unfinished => break,
+                }
+            }
+            let given = spans.len() + too_long.len();
+            let used_up = at >= self.buffer.len();
+            if given >= rows_max || (self.at_end && used_up) {
+                break;
+            }
+            if given > 0 && self.buffer.len() >= block_bytes {
+                break;
+            }
+            if self.buffer.len() - at > ROW_BYTES_MAX {
+                too_long.push(self.too_long(at));
+                self.skipping = true;
+                at = self.buffer.len();
+                break;
+            }
+            if spans.is_empty() {
+                // Nothing points into the buffer: room instead of growth.
+                self.advance(at);
+                at = 0;
+            }
+            let wanted = block_bytes.max(self.buffer.len() + self.buffer.len() / 2);
+            self.fill(wanted, context)?;
+        }
+        let given = spans.len() + too_long.len();
+        if given == 0 {
+            self.advance(at);
+            return Ok(None);
+        }
+        self.rows += given as u64;
+        self.row_bytes = at.div_ceil(given);
+        let offset = self.offset;
+        // The rest moves to a new buffer; the old one belongs to the rows.
+        let mut rest = Vec::with_capacity(block_bytes);
+        rest.extend_from_slice(&self.buffer[at..]);
+        let data = std::mem::replace(&mut self.buffer, rest);
+        self.offset += at as u64;
+        Ok(Some(RawBlock {
+            data: Buffer::from_vec(data),
+            spans,
+            offset,
+            too_long,
+            end: self.position(),
+        }))
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            offset: self.offset,
+            rows: Some(self.rows),
+            is_in_row: self.skipping,
+            ..Position::default()
+        }
+    }
+
+    /// Goes on reading from there.
+    fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
+        if to.offset > self.size {
+            return Err(context.refuse(format!(
+                "{} has {} bytes, and {} were read of it before the checkpoint: it is not the \
+                 file that it was; put that one back, or start without the checkpoint",
+                self.name, self.size, to.offset
+            )));
+        }
+        self.file
+            .seek(SeekFrom::Start(to.offset))
+            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        self.buffer.clear();
+        self.offset = to.offset;
+        self.rows = to.rows.unwrap_or_default();
+        self.skipping = to.is_in_row;
+        self.at_end = false;
+        Ok(())
+    }
+
+    /// Whether the row's end is in the buffer; `at` is then behind it.
+    fn skip_rest_of_row(&mut self, at: &mut usize) -> bool {
+        match memchr::memchr(b'\n', &self.buffer[*at..]) {
+            Some(end) => {
+                *at += end + 1;
+                self.skipping = false;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn too_long(&self, at: usize) -> BadRow {
+        too_long(self.offset + at as u64, &self.buffer[at..])
+    }
+
+    /// Reads until the buffer has `wanted` bytes or the file is at its end.
+    fn fill(&mut self, wanted: usize, context: &SourceContext) -> Result<(), SourceError> {
+        let missing = wanted.saturating_sub(self.buffer.len());
+        self.buffer.reserve_exact(missing);
+        let read = (&self.file)
+            .take(missing as u64)
+            .read_to_end(&mut self.buffer)
+            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        self.at_end = read < missing;
+        Ok(())
+    }
+
+    /// Forgets the buffer's first bytes.
+    fn advance(&mut self, bytes: usize) {
+        self.buffer.drain(..bytes);
+        self.offset += bytes as u64;
+    }
+}
+
+fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
+    context.failed(format!("cannot read {}", path.display()), cause)
+}

@@ -1,0 +1,186 @@
+//! Writes rows as Parquet, compressed with zstd.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+use super::part::Part;
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::element::CheckpointId;
+use crate::schema::Schema;
+use crate::sink::{Sink, SinkError};
+
+/// Rows are kept in memory until a group of them is so large.
+const GROUP_BYTES: usize = 64 << 20;
+
+pub(super) struct Parquet {
+    part: Part,
+    schema: Arc<arrow_schema::Schema>,
+    /// Gone when it is finished.
+    writer: Option<ArrowWriter<File>>,
+}
+
+impl Parquet {
+    pub fn new(part: Part, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+        let schema = Arc::new(schema.to_arrow());
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .build();
+        let file = part.file().map_err(|cause| part.error(cause))?;
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+        Ok(Parquet {
+            writer: Some(writer.map_err(|cause| error(&part, cause))?),
+            part,
+            schema,
+        })
+    }
+
+    /// The file is whole.
+    fn close(&mut self) -> Result<(), SinkError> {
+        if let Some(writer) = self.writer.take() {
+            writer.close().map_err(|cause| error(&self.part, cause))?;
+        }
+        Ok(())
+    }
+
+    fn try_write(&mut self, batch: &Batch) -> Result<(), ParquetError> {
+        let rows = RecordBatch::try_new(self.schema.clone(), batch.columns.clone())?;
+        if let Some(writer) = &mut self.writer {
+            writer.write(&rows)?;
+            if writer.in_progress_size() > GROUP_BYTES {
+                writer.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Parquet {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let written = self.try_write(batch);
+        written.map_err(|cause| error(&self.part, cause))
+    }
+
+    /// Nothing: a Parquet file cannot be read before it is finished, and small
+    /// groups of rows make it large and slow.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        Ok(SinkSnapshot::default())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.close()?;
+        self.part.finish()
+    }
+}
+
+/// Rows of a run with checkpoints: `NAME-ID.parquet` for each checkpoint that
+/// has some. A file is written whole before its checkpoint is, and gets its name
+/// once the checkpoint is durable.
+pub(super) struct Parts {
+    node: String,
+    path: PathBuf,
+    schema: Arc<Schema>,
+    /// The file that is being written, if there are rows for it.
+    open: Option<Parquet>,
+    /// Files that wait for their names: from, to.
+    staged: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Parts {
+    pub fn new(
+        node: &str,
+        path: &Path,
+        schema: &Arc<Schema>,
+        restored: &Option<SinkSnapshot>,
+    ) -> Result<Self, SinkError> {
+        let staged = restored.iter().flat_map(|restored| &restored.staged);
+        let mut parts = Parts {
+            node: node.to_owned(),
+            path: path.to_owned(),
+            schema: schema.clone(),
+            open: None,
+            staged: staged.map(|(from, to)| (from.into(), to.into())).collect(),
+        };
+        parts.deliver()?;
+        Ok(parts)
+    }
+
+    /// Gives files their names. Those that have theirs are passed over.
+    fn deliver(&mut self) -> Result<(), SinkError> {
+        for (from, to) in self.staged.drain(..) {
+            let renamed = match fs::rename(&from, &to) {
+                Err(cause) if cause.kind() == ErrorKind::NotFound && to.exists() => Ok(()),
+                renamed => renamed,
+            };
+            renamed.map_err(|cause| SinkError::new(&self.node, to.display(), cause))?;
+        }
+        Ok(())
+    }
+
+    /// The file of a checkpoint, and what it is called before it is durable.
+    fn names(&self, id: CheckpointId) -> (PathBuf, PathBuf) {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let named = self.path.with_file_name(format!("{stem}-{id}.parquet"));
+        let mut staged = named.clone().into_os_string();
+        staged.push(".part");
+        (PathBuf::from(staged), named)
+    }
+}
+
+impl Sink for Parts {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => {
+                let part = Part::create(&self.node, &self.path, None)?;
+                none.insert(Parquet::new(part, &self.schema)?)
+            }
+        };
+        open.write(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        if let Some(mut open) = self.open.take() {
+            let (staged, named) = self.names(id);
+            open.close()?;
+            open.part.finish_as(&staged)?;
+            self.staged.push((staged, named));
+        }
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let staged = self.staged.iter();
+        Ok(SinkSnapshot {
+            bytes: None,
+            staged: staged.map(|(from, to)| (text(from), text(to))).collect(),
+        })
+    }
+
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        self.deliver()
+    }
+
+    /// All rows were in front of the last barrier.
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.deliver()
+    }
+}
+
+fn error(part: &Part, cause: ParquetError) -> SinkError {
+    let what = format!("{} as Parquet", part.path().display());
+    SinkError::new(part.node(), what, cause)
+}

@@ -1,0 +1,145 @@
+//! The sink `file`: rows are written into one file, or with Parquet into one a
+//! checkpoint.
+//!
+//! Files grow under the name `<file>.part` and get their own name when the run
+//! has ended well. A file of that name is therefore always whole, be it this
+//! run's or the one before; a run that failed leaves its `.part` behind, and a
+//! long one can be read there while it goes on, up to the last flush (Parquet
+//! cannot: its index is written last). With checkpoints, a run that goes on
+//! finds its `.part` and cuts it to what the checkpoint had; a Parquet file,
+//! which cannot be cut, is one file a checkpoint that has rows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use toml::Spanned;
+
+use super::csv::Csv;
+use super::json_lines::JsonLines;
+use super::parquet::{Parquet, Parts};
+use super::part::Part;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::format::extension;
+use crate::config::reader::Table;
+use crate::connector::{Description, Planning};
+use crate::files::FileUser;
+use crate::plan::state::Delivery;
+use crate::schema::Schema;
+use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+
+pub const KIND: SinkKind = SinkKind { name: "file", read };
+
+#[derive(Debug)]
+struct FileSinkSettings {
+    path: Spanned<String>,
+    format: SinkFormat,
+}
+
+/// A file to write.
+#[derive(Clone, Debug)]
+pub struct FileSink {
+    pub path: PathBuf,
+    pub format: SinkFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkFormat {
+    Json,
+    Csv,
+    Parquet,
+}
+
+impl SinkFormat {
+    /// As in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkFormat::Json => "json",
+            SinkFormat::Csv => "csv",
+            SinkFormat::Parquet => "parquet",
+        }
+    }
+}
+
+const FORMATS: &[(&str, SinkFormat)] = &[
+    ("json", SinkFormat::Json),
+    ("csv", SinkFormat::Csv),
+    ("parquet", SinkFormat::Parquet),
+];
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
+    let path = table
+        .required("path", "the file to write", mistakes)
+        .and_then(|value| value.path(mistakes));
+    let format = match table.optional("format") {
+        Some(value) => value.choice(FORMATS, mistakes)?.into_inner(),
+        None => match extension(path.as_ref()?.get_ref()) {
+            "json" | "jsonl" | "ndjson" => SinkFormat::Json,
+            "csv" => SinkFormat::Csv,
+            "parquet" => SinkFormat::Parquet,
+            _ => {
+                mistakes.push(
+                    Mistake::new(format!("{} has no `format`", table.owner()))
+                        .at(table.place(), "")
+                        .help("the file's name does not tell it: add `format = \"json\"`, \"csv\" or \"parquet\""),
+                );
+                return None;
+            }
+        },
+    };
+    Some(Box::new(FileSinkSettings {
+        path: path?,
+        format,
+    }))
+}
+
+impl SinkSettings for FileSinkSettings {
+    fn plan(
+        &self,
+        _: Option<&Schema>,
+        planning: &mut Planning<'_>,
+    ) -> Option<Box<dyn SinkConnector>> {
+        let path = planning.folder.join(self.path.get_ref());
+        let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
+        planning.files.writes(user, &path);
+        Some(Box::new(FileSink {
+            path,
+            format: self.format,
+        }))
+    }
+}
+
+impl SinkConnector for FileSink {
+    fn describe(&self) -> Description {
+        Description {
+            connector: KIND.name,
+            format: Some(self.format.name()),
+            lines: vec![self.path.display().to_string()],
+            settings: json!({ "path": self.path }),
+        }
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::ExactlyOnce
+    }
+
+    fn open(
+        &self,
+        node: &str,
+        schema: &Arc<Schema>,
+        context: &SinkContext,
+    ) -> Result<Box<dyn Sink>, SinkError> {
+        let path = &self.path;
+        let restored = context.restored.as_ref();
+        let kept = restored.and_then(|restored| restored.bytes);
+        let part = || Part::create(node, path, kept);
+        Ok(match self.format {
+            SinkFormat::Json => Box::new(JsonLines::new(part()?, schema)),
+            SinkFormat::Csv => Box::new(Csv::new(part()?, schema)?),
+            SinkFormat::Parquet if context.is_checkpointed => {
+                Box::new(Parts::new(node, path, schema, &context.restored)?)
+            }
+            SinkFormat::Parquet => Box::new(Parquet::new(part()?, schema)?),
+        })
+    }
+}

@@ -1,0 +1,229 @@
+//! The source `file`: files that are there, a partition each, in the order of
+//! their names.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use toml::Spanned;
+
+use super::input::FileInput;
+use crate::config::column::DeclaredColumn;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
+use crate::config::reader::{Table, Value};
+use crate::connector::{Description, InputFiles, Planning};
+use crate::files::{FileUser, identity, name_matches, nearest_file};
+use crate::format::RowFormat;
+use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+
+pub const KIND: SourceKind = SourceKind { name: "file", read };
+
+#[derive(Debug)]
+struct FileSourceSettings {
+    /// Files and patterns, as written.
+    paths: Vec<Spanned<String>>,
+    rows: WrittenRows,
+}
+
+/// Files to read.
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    /// A partition each, in name order.
+    pub paths: Vec<PathBuf>,
+    pub format: RowFormat,
+}
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
+    let path = table
+        .required(
+            "path",
+            "a file, several, or a pattern such as \"events/*.jsonl\"",
+            mistakes,
+        )
+        .and_then(|value| read_paths(&value, mistakes));
+    let written = path.as_ref().and_then(|paths| paths.first());
+    let implied = written.and_then(|path| match extension(path.get_ref()) {
+        "json" | "jsonl" | "ndjson" => Some(FormatKind::Json),
+        "csv" => Some(FormatKind::Csv),
+        _ => None,
+    });
+    // Without a path there is a mistake already, and any format will do.
+    let implied = if path.is_none() {
+        Some(FormatKind::Json)
+    } else {
+        implied
+    };
+    let rows = read_rows(table, implied, &TEXT, mistakes);
+    Some(Box::new(FileSourceSettings {
+        paths: path?,
+        rows: rows?,
+    }))
+}
+
+fn read_paths(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
+    let paths = value.one_or_more("a path or a list of paths", mistakes, |value, mistakes| {
+        value.path(mistakes)
+    })?;
+    if paths.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} names no file", value.what()))
+                .at(value.span(), "an empty list")
+                .help("write the path of a file, or a pattern such as \"events/*.jsonl\""),
+        );
+        return None;
+    }
+    Some(paths)
+}
+
+impl SourceSettings for FileSourceSettings {
+    fn columns(&self) -> &[DeclaredColumn] {
+        &self.rows.columns
+    }
+
+    fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
+        Some(Box::new(FileSource {
+            paths: find_files(planning, &self.paths)?,
+            format: self.rows.format.clone(),
+        }))
+    }
+}
+
+impl SourceConnector for FileSource {
+    fn describe(&self) -> Description {
+        Description {
+            connector: KIND.name,
+            format: Some(self.format.format.name()),
+            lines: vec![show_files(&self.paths)],
+            settings: json!({ "paths": self.paths }),
+        }
+    }
+
+    fn partitions(&self) -> Option<usize> {
+        Some(self.paths.len())
+    }
+
+    fn row_format(&self) -> RowFormat {
+        self.format.clone()
+    }
+
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+        Box::pin(async move {
+            let input = FileInput::open(&self.paths, &self.format, context)?;
+            Ok(Box::new(input) as Box<dyn Input>)
+        })
+    }
+}
+
+/// The files of a source in the order of their names, each once.
+fn find_files(planning: &mut Planning<'_>, written: &[Spanned<String>]) -> Option<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut good = true;
+    for path in written {
+        match matches(planning, path) {
+            Ok(paths) => found.extend(paths),
+            Err(mistake) => {
+                good = false;
+                planning.mistakes.push(mistake);
+            }
+        }
+    }
+    found.sort();
+    let mut seen = HashSet::new();
+    found.retain(|path| seen.insert(identity(path)));
+    good.then_some(found)
+}
+
+fn matches(
+    planning: &mut Planning<'_>,
+    written: &Spanned<String>,
+) -> Result<Vec<PathBuf>, Mistake> {
+    let title = planning.title;
+    let place = written.span();
+    let text = written.get_ref();
+    let mistake = |message: String| Mistake::new(message).at(place.clone(), "");
+    let path = planning.folder.join(text);
+    if !text.contains('*') {
+        let user = FileUser::new(format!("{title} reads it"), place.clone());
+        planning.files.reads(user, &path);
+        if planning.input_files == InputFiles::Replaced || path.is_file() {
+            return Ok(vec![path]);
+        }
+        let shown = path.display();
+        return Err(match path.is_dir() {
+            true => mistake(format!("{title} reads {shown}, which is a folder")).help(format!(
+                "name its files: \"{}/*.jsonl\"",
+                text.trim_end_matches('/')
+            )),
+            // A pipe or a device cannot be read again after a restart.
+            false if path.exists() => {
+                mistake(format!("{title} reads {shown}, which is no regular file"))
+                    .help("name a file, or send the rows over tcp")
+            }
+            false => {
+                let help = match nearest_file(&path) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "paths are relative to the pipeline's file".to_owned(),
+                };
+                mistake(format!("{title} reads {shown}, which does not exist")).help(help)
+            }
+        });
+    }
+    let (folder, pattern) = match text.rsplit_once('/') {
+        Some((folder, pattern)) => (planning.folder.join(format!("{folder}/")), pattern),
+        None => (planning.folder.to_owned(), text.as_str()),
+    };
+    if text.len() > pattern.len() && text[..text.len() - pattern.len()].contains('*') {
+        return Err(
+            mistake(format!("{title}: `{text}` has a `*` in a folder's name"))
+                .help("only the last part of a path can have one: \"events/*.jsonl\""),
+        );
+    }
+    let user = FileUser::new(format!("{title} reads it"), place.clone());
+    planning.files.reads_pattern(user, &folder, pattern);
+    if planning.input_files == InputFiles::Replaced {
+        return Ok(Vec::new());
+    }
+    let shown = folder.display();
+    let paths = list(&folder, pattern).map_err(|error| {
+        mistake(format!(
+            "{title} cannot look for `{pattern}` in {shown}: {error}"
+        ))
+        .help("paths are relative to the pipeline's file")
+    })?;
+    if paths.is_empty() {
+        return Err(mistake(format!(
+            "{title} reads `{text}`, which no file in {shown} matches"
+        ))
+        .help("`*` stands for any characters of a file's name"));
+    }
+    Ok(paths)
+}
+
+fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name_matches(pattern, name) && entry.path().is_file() {
+            paths.push(folder.join(name));
+        }
+    }
+    Ok(paths)
+}
+
+/// The first few, and how many there are.
+fn show_files(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = paths
+        .iter()
+        .take(SHOWN)
+        .map(|path| path.display().to_string())
+        .collect();
+    match paths.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
+        _ if paths.is_empty() => "no files".to_owned(),
+        _ => shown.join(", "),
+    }
+}

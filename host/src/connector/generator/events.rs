@@ -1,0 +1,306 @@
+//! Makes up shop events, the same ones for the same seed.
+//!
+//! Every row is a function of the seed and its number alone, so that a
+//! generator may begin anywhere. A few users and items have most of the events
+//! (Zipf, exponents 0.8 and 1), 45% of which add to a cart, 40% view, 10%
+//! remove and 5% check out, of quantities 1 to 5. Event times advance evenly,
+//! each row then being up to the jitter earlier.
+//!
+//! Broken rows are such that decoding takes them and a shop should not: an
+//! action that nobody knows, no user, no item, a quantity of 0 or 10,000.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::{ArrayRef, PrimitiveArray, StringArray};
+use arrow_buffer::OffsetBuffer;
+
+use crate::schema::{DataType, Field, Schema};
+
+/// 2^64 over the golden ratio: how far splitmix64 goes a step.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Up to which percentage each action is drawn.
+const ACTIONS: [(&str, u64); 4] = [("add", 45), ("view", 85), ("remove", 95), ("checkout", 100)];
+
+/// `user_id`, `item_id`, `action`, `quantity`, `ts`. Actions are plain text,
+/// as broken rows have others.
+pub fn schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("user_id", DataType::Utf8, false),
+        Field::new("item_id", DataType::Utf8, false),
+        Field::new("action", DataType::Utf8, false),
+        Field::new("quantity", DataType::Int64, false),
+        Field::new("ts", DataType::Timestamp, false),
+    ]))
+}
+
+/// Writes a plan's rows as JSON lines, for benchmarks and examples. An endless
+/// plan, or one without a start, has to be given both.
+pub fn write_json_lines(plan: &EventsPlan, out: &mut dyn Write) -> io::Result<()> {
+    let (Some(count), Some(start_ms)) = (plan.count, plan.start_ms) else {
+        return Err(io::Error::other("expected a number of rows and a start"));
+    };
+    let events = Events::new(plan, start_ms);
+    let mut text = Vec::new();
+    for first in (0..count).step_by(4_096) {
+        text.clear();
+        for number in first..count.min(first + 4_096) {
+            let event = events.event(number);
+            text.extend_from_slice(b"{\"user_id\":\"");
+            event.user.append_to(&mut text, "user-", 6);
+            text.extend_from_slice(b"\",\"item_id\":\"");
+            event.item.append_to(&mut text, "item-", 5);
+            text.extend_from_slice(b"\",\"action\":\"");
+            text.extend_from_slice(event.action.as_bytes());
+            text.extend_from_slice(b"\",\"quantity\":");
+            write!(text, "{},\"ts\":{}", event.quantity, event.time_ms)?;
+            text.extend_from_slice(b"}\n");
+        }
+        out.write_all(&text)?;
+    }
+    out.flush()
+}
+
+/// Which shop events are made, and how many.
+#[derive(Clone, Debug)]
+pub struct EventsPlan {
+    pub seed: u64,
+    /// Rows a second of wall clock; as fast as they are taken when absent.
+    pub rate: Option<f64>,
+    /// How many rows; endless when absent.
+    pub count: Option<u64>,
+    pub users: u32,
+    pub items: u32,
+    /// Event time of the first row, in ms; now when absent.
+    pub start_ms: Option<i64>,
+    /// Event-time rows a second.
+    pub events_per_second: f64,
+    /// Each row is up to so much earlier than its place, in ms.
+    pub jitter_ms: u64,
+    /// One row in so many is broken on purpose; none when 0.
+    pub broken_one_in: u64,
+}
+
+/// Rows of a plan, as many as asked for from any place.
+pub struct Events {
+    seed: u64,
+    users: Zipf,
+    items: Zipf,
+    pub start_ms: i64,
+    ms_per_event: f64,
+    jitter_ms: u64,
+    broken_one_in: u64,
+}
+
+struct Event {
+    user: Id,
+    item: Id,
+    action: &'static str,
+    quantity: i64,
+    time_ms: i64,
+}
+
+/// A user's or item's number; none in a broken row.
+struct Id(Option<u32>);
+
+impl Events {
+    pub fn new(plan: &EventsPlan, start_ms: i64) -> Self {
+        Events {
+            seed: mix(plan.seed.wrapping_add(GOLDEN)),
+            users: Zipf::new(plan.users, 0.8, 123, 49_999),
+            items: Zipf::new(plan.items, 1.0, 42, 7_919),
+            start_ms,
+            ms_per_event: 1_000.0 / plan.events_per_second,
+            // More than seven weeks are not jitter.
+            jitter_ms: plan.jitter_ms.min(u64::from(u32::MAX) - 1),
+            broken_one_in: plan.broken_one_in,
+        }
+    }
+
+    /// Rows `first..first + rows`.
+    pub fn rows(&self, first: u64, rows: usize) -> Vec<ArrayRef> {
+        let mut users = Texts::with_capacity(rows, 11);
+        let mut items = Texts::with_capacity(rows, 10);
+        let mut actions = Texts::with_capacity(rows, 8);
+        let mut quantities = Vec::with_capacity(rows);
+        let mut times = Vec::with_capacity(rows);
+        for number in first..first.saturating_add(rows as u64) {
+            let event = self.event(number);
+            event.user.append_to(&mut users.data, "user-", 6);
+            users.end();
+            event.item.append_to(&mut items.data, "item-", 5);
+            items.end();
+            actions.data.extend_from_slice(event.action.as_bytes());
+            actions.end();
+            quantities.push(event.quantity);
+            times.push(event.time_ms);
+        }
+        let times = PrimitiveArray::<TimestampMillisecondType>::new(times.into(), None);
+        vec![
+            users.finish(),
+            items.finish(),
+            actions.finish(),
+            Arc::new(PrimitiveArray::<Int64Type>::new(quantities.into(), None)),
+            Arc::new(times.with_data_type(DataType::Timestamp.to_arrow())),
+        ]
+    }
+
+    fn event(&self, number: u64) -> Event {
+        let who = mix(self.seed.wrapping_add(number.wrapping_mul(GOLDEN)));
+        let what = mix(who.wrapping_add(GOLDEN));
+        let how = mix(what.wrapping_add(GOLDEN));
+        let percent = below(how & 0xFFFF, 16, 100);
+        let action = ACTIONS
+            .iter()
+            .find(|(_, up_to)| percent < *up_to)
+            .map_or("view", |(action, _)| action);
+        let jitter_ms = below(how >> 32, 32, self.jitter_ms + 1);
+        let place_ms = (number as f64 * self.ms_per_event) as i64;
+        let mut event = Event {
+            user: Id(Some(self.users.sample(who))),
+            item: Id(Some(self.items.sample(what))),
+            action,
+            quantity: 1 + below(how >> 16 & 0xFFFF, 16, 5) as i64,
+            time_ms: self
+                .start_ms
+                .saturating_add(place_ms)
+                .saturating_sub(jitter_ms as i64),
+        };
+        if self.broken_one_in > 0 {
+            let luck = mix(how.wrapping_add(GOLDEN));
+            if luck.is_multiple_of(self.broken_one_in) {
+                event.spoil(luck / self.broken_one_in);
+            }
+        }
+        event
+    }
+}
+
+impl Event {
+    fn spoil(&mut self, how: u64) {
+        match how % 5 {
+            0 => self.action = "steal",
+            1 => self.user = Id(None),
+            2 => self.item = Id(None),
+            3 => self.quantity = 0,
+            _ => self.quantity = 10_000,
+        }
+    }
+}
+
+impl Id {
+    /// `user-000042`: a prefix and at least so many digits.
+    fn append_to(&self, out: &mut Vec<u8>, prefix: &str, digits: usize) {
+        let Some(number) = self.0 else {
+            return;
+        };
+        let mut text = [b'0'; 10];
+        let mut first = text.len();
+        let mut rest = number;
+        while rest > 0 {
+            first -= 1;
+            text[first] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(&text[first.min(text.len() - digits)..]);
+    }
+}
+
+struct Texts {
+    data: Vec<u8>,
+    offsets: Vec<i32>,
+}
+
+impl Texts {
+    fn with_capacity(rows: usize, bytes: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Texts {
+            data: Vec::with_capacity(rows * bytes),
+            offsets,
+        }
+    }
+
+    fn end(&mut self) {
+        // A batch's texts are far below what i32 holds.
+        self.offsets.push(self.data.len() as i32);
+    }
+
+    fn finish(self) -> ArrayRef {
+        let offsets = OffsetBuffer::new(self.offsets.into());
+        Arc::new(StringArray::new(offsets, self.data.into(), None))
+    }
+}
+
+/// Numbers below a count, of which the rank r has a share of 1/r^exponent, drawn
+/// by Walker's alias method: one look-up, whatever the distribution.
+struct Zipf {
+    /// For each number, up to which draw it stands for itself, and whom it
+    /// stands for otherwise.
+    slots: Vec<(u32, u32)>,
+}
+
+impl Zipf {
+    /// Rank r is number `first + r * step`, modulo the count, so that frequent
+    /// numbers are not neighbours.
+    fn new(count: u32, exponent: f64, first: u64, step: u64) -> Self {
+        let count = u64::from(count.max(1));
+        let step = coprime(step, count);
+        let mut shares = vec![0.0; count as usize];
+        for rank in 0..count {
+            let number = (first + rank * step) % count;
+            shares[number as usize] = ((rank + 1) as f64).powf(-exponent);
+        }
+        let mean = shares.iter().sum::<f64>() / count as f64;
+        shares.iter_mut().for_each(|share| *share /= mean);
+        // What each number lacks of a mean share is filled up by one with more.
+        let mut slots = vec![(u32::MAX, 0); shares.len()];
+        let (mut low, mut high): (Vec<usize>, Vec<usize>) =
+            (0..shares.len()).partition(|&number| shares[number] < 1.0);
+        while let (Some(&giver), Some(taker)) = (high.last(), low.pop()) {
+            slots[taker] = ((shares[taker] * f64::from(u32::MAX)) as u32, giver as u32);
+            shares[giver] -= 1.0 - shares[taker];
+            if shares[giver] < 1.0 {
+                high.pop();
+                low.push(giver);
+            }
+        }
+        Zipf { slots }
+    }
+
+    fn sample(&self, draw: u64) -> u32 {
+        let own = below(draw >> 32, 32, self.slots.len() as u64) as u32;
+        let (up_to, other) = self.slots[own as usize];
+        if draw as u32 <= up_to { own } else { other }
+    }
+}
+
+/// The next number from `step` on that shares no divisor with `count`, so that
+/// going by it meets every number once.
+fn coprime(step: u64, count: u64) -> u64 {
+    let divisor = |mut a: u64, mut b: u64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    (step..)
+        .find(|&step| divisor(step, count) == 1)
+        .unwrap_or(1)
+}
+
+/// A number below `bound`, at most 2^32, from so many random bits, at most 32.
+fn below(draw: u64, bits: u32, bound: u64) -> u64 {
+    (draw * bound) >> bits
+}
+
+/// Splitmix64's finalizer (Steele, Lea, Flood: "Fast splittable pseudorandom
+/// number generators"): every bit of the answer depends on every bit given.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}

@@ -1,0 +1,432 @@
+//! Reads topics of Kafka: each partition of a topic is a partition, offsets are
+//! Kafka's own.
+//!
+//! Partitions are assigned and never negotiated with the consumer group, and
+//! where to go on is for checkpoints to say: the group's offsets are at most
+//! where a first run starts. Every partition has a queue of its own, which
+//! librdkafka fills ahead, up to a limit, on its own threads. A block is what a
+//! queue has at one moment, so that no row waits for a batch to fill.
+
+mod block;
+mod discovery;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tokio::sync::Notify;
+
+use self::block::Messages;
+use self::discovery::{Discovery, FoundPartition};
+use super::subscription::Subscription;
+use super::{ClientLog, cause, is_final, producer, settings};
+use crate::checkpoint::snapshot::Position;
+use crate::decode::Decoder;
+use crate::schema::Schema;
+use crate::source::chunk::Chunk;
+use crate::source::{Arrival, Input, Pending, SourceContext, SourceError};
+
+/// Give way to the config's properties.
+const DEFAULTS: &[(&str, &str)] = &[
+    // What is fetched ahead of the rows that are asked for.
+    ("queued.min.messages", "100000"),
+    ("queued.max.messages.kbytes", "32768"),
+    // A full queue is looked at again this soon; a second would starve us.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+];
+
+const OURS: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // Rows that are gone are an error, and not silently left out.
+    ("auto.offset.reset", "error"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// Every change notifies the reader; this is for one that we have not thought of.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long an input that is done waits for the group to take its offsets.
+const LAST_COMMIT_MAX: Duration = Duration::from_secs(5);
+
+pub struct KafkaInput {
+    consumer: Arc<BaseConsumer<ClientLog>>,
+    partitions: Vec<KafkaPartition>,
+    decoder: Decoder,
+    /// Notified when a queue has something.
+    wake: Arc<Notify>,
+    discovery: Discovery,
+    /// The offsets to commit to the group next.
+    to_commit: Option<TopicPartitionList>,
+    /// The commit under way.
+    committing: Option<JoinHandle<()>>,
+    /// The reader has not been told yet which partitions there are.
+    is_unreported: bool,
+    plan: Arc<Subscription>,
+    context: SourceContext,
+}
+
+struct KafkaPartition {
+    topic: usize,
+    number: i32,
+    /// `topic/number`.
+    name: Arc<str>,
+    /// The first that was asked for, and the next to give.
+    first: u64,
+    next: u64,
+    /// Of a bounded input: where it ends.
+    end: Option<u64>,
+    /// Absent until the brokers have been asked.
+    queue: Option<PartitionQueue<ClientLog>>,
+    has_ended: bool,
+}
+
+impl KafkaInput {
+    /// Waits until brokers have said which partitions there are, so that where
+    /// it starts is known before the first row.
+    pub async fn open(kafka: &Subscription, context: &SourceContext) -> Result<Self, SourceError> {
+        context.check_delimiter(&kafka.format.format)?;
+        let mut ours = OURS.to_vec();
+        ours.push(("group.id", &kafka.group));
+        if kafka.is_bounded {
+            ours.push(("enable.partition.eof", "true"));
+        }
+        let log = ClientLog::new(format!("source `{}`", context.node));
+        let wake = Arc::new(Notify::new());
+        let mut consumer: BaseConsumer<ClientLog> = settings(&kafka.connection, DEFAULTS, &ours)
+            .create_with_context(log)
+            .map_err(|error| {
+                context.refuse(format!("cannot read from Kafka: {}", cause(&error)))
+            })?;
+        let notify = wake.clone();
+        consumer.set_nonempty_callback(move || notify.notify_one());
+        // What is beside a payload comes behind what is in it.
+        let in_payload = context
+            .schema
+            .fields
+            .len()
+            .saturating_sub(kafka.metadata.len());
+        let payload = Schema {
+            fields: context.schema.fields[..in_payload].to_vec(),
+        };
+        let kafka = Arc::new(kafka.clone());
+        let mut input = KafkaInput {
+            consumer: Arc::new(consumer),
+            partitions: Vec::new(),
+            decoder: Decoder::new(
+                &kafka.format.format,
+                &payload,
+                &kafka.format.timestamp_formats,
+            ),
+            wake,
+            discovery: Discovery::default(),
+            to_commit: None,
+            committing: None,
+            is_unreported: true,
+            plan: kafka,
+            context: context.clone(),
+        };
+        input.restore();
+        while !input.discover()? {
+            input.wait().await;
+        }
+        Ok(input)
+    }
+
+    /// What the first of these partitions has that has something. May be
+    /// dropped while it waits.
+    async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
+        loop {
+            self.serve();
+            if self.discover()? || std::mem::take(&mut self.is_unreported) {
+                return Ok(Arrival::Partitions);
+            }
+            for &index in order {
+                if let Some(arrival) = self.pull(index)? {
+                    return Ok(arrival);
+                }
+            }
+            if self.plan.is_bounded && self.discovery.is_over() && order.is_empty() {
+                return Ok(Arrival::Over);
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Looks for partitions when it is time to; whether there is an answer that
+    /// says something new.
+    fn discover(&mut self) -> Result<bool, SourceError> {
+        if let Some(found) = self.discovery.found(&self.plan, &self.context)? {
+            self.take_on(found)?;
+            return Ok(true);
+        }
+        if self.discovery.due_in().is_some_and(|wait| wait.is_zero()) {
+            let assigned = self.partitions.iter().filter(|p| p.queue.is_some());
+            let known = assigned.map(|p| (p.topic, p.number)).collect();
+            self.discovery
+                .start(&self.consumer, &self.plan, &self.context, known, &self.wake);
+        }
+        Ok(false)
+    }
+
+    /// Waits until there may be something new. A notification that nobody has
+    /// waited for is kept.
+    async fn wait(&self) {
+        let wait = self.discovery.due_in().unwrap_or(LOOK_AGAIN);
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
+        }
+    }
+
+    /// One at a time, so that they arrive in order. On a thread of its own, as
+    /// librdkafka does not say when a commit that nobody waits for is done.
+    fn commit_next(&mut self) {
+        if self.is_committing() {
+            return;
+        }
+        let Some(offsets) = self.to_commit.take() else {
+            return;
+        };
+        let (consumer, wake) = (self.consumer.clone(), self.wake.clone());
+        let commit = move || {
+            if let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
+                let (log, cause) = (consumer.client().context(), cause(&error));
+                tracing::warn!("{}: cannot commit offsets to its group: {cause}", log.who);
+            }
+            wake.notify_one();
+        };
+        let thread = std::thread::Builder::new().name("kafka-commit".to_owned());
+        self.committing = thread.spawn(commit).ok();
+    }
+
+    fn is_committing(&self) -> bool {
+        let thread = self.committing.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Partitions that the checkpoint knows are ours before the brokers say so.
+    fn restore(&mut self) {
+        let tasks = self.context.restored.clone();
+        for restored in tasks.iter().flat_map(|task| &task.partitions) {
+            let place = restored.name.rsplit_once('/').and_then(|(topic, number)| {
+                let topic = self.plan.topics.iter().position(|known| known == topic)?;
+                Some((topic, number.parse::<i32>().ok()?))
+            });
+            let Some((topic, number)) = place else {
+                // The config has left the topic out since.
+                continue;
+            };
+            if self.plan.is_ours(&self.context, topic, number) {
+                let next = restored.position.offset;
+                self.add(topic, number, next);
+            }
+        }
+    }
+
+    fn add(&mut self, topic: usize, number: i32, next: u64) -> usize {
+        self.partitions.push(KafkaPartition {
+            topic,
+            number,
+            name: format!("{}/{number}", self.plan.topics[topic]).into(),
+            first: next,
+            next,
+            end: None,
+            queue: None,
+            has_ended: false,
+        });
+        self.partitions.len() - 1
+    }
+
+    /// Begins to read partitions that the brokers have.
+    fn take_on(&mut self, found: Vec<FoundPartition>) -> Result<(), SourceError> {
+        let mut assignment = TopicPartitionList::with_capacity(found.len());
+        for found in found {
+            let known = self
+                .partitions
+                .iter()
+                .position(|p| (p.topic, p.number) == (found.topic, found.number));
+            let index = match known {
+                Some(index) => index,
+                None => self.add(found.topic, found.number, found.start),
+            };
+            let topic = &self.plan.topics[found.topic];
+            let partition = &mut self.partitions[index];
+            partition.end = found.end;
+            // Before it is assigned, so that no message goes elsewhere.
+            let mut queue = self.consumer.split_partition_queue(topic, found.number);
+            if let Some(queue) = &mut queue {
+                let notify = self.wake.clone();
+                queue.set_nonempty_callback(move || notify.notify_one());
+            }
+            partition.queue = queue;
+            tracing::info!(
+                source = %self.context.node,
+                partition = %partition.name,
+                offset = partition.next,
+                "reading"
+            );
+            let offset = Offset::Offset(partition.next.try_into().unwrap_or(i64::MAX));
+            assignment
+                .add_partition_offset(topic, found.number, offset)
+                .map_err(|error| wrong(&self.context, &partition.name, &error))?;
+        }
+        if assignment.count() == 0 {
+            return Ok(());
+        }
+        self.consumer
+            .incremental_assign(&assignment)
+            .map_err(|error| wrong(&self.context, "its partitions", &error))
+    }
+
+    /// Lets the consumer say what it has to say.
+    fn serve(&mut self) {
+        // Errors have been logged; those of a partition come in
+        // its queue.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.commit_next();
+    }
+
+    /// What a partition's queue has now, up to a batch.
+    fn pull(&mut self, index: usize) -> Result<Option<Arrival>, SourceError> {
+        let rows_max = self.context.batch_rows.max(1);
+        let partition = &mut self.partitions[index];
+        let Some(queue) = &partition.queue else {
+            return Ok(None);
+        };
+        let mut messages = Messages::new(&self.plan);
+        while !partition.has_ended && messages.has_room(rows_max) {
+            if partition.end.is_some_and(|end| partition.next >= end) {
+                partition.has_ended = true;
+                break;
+            }
+            match queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    let offset = u64::try_from(message.offset()).unwrap_or(0);
+                    if partition.end.is_some_and(|end| offset >= end) {
+                        partition.has_ended = true;
+                        break;
+                    }
+                    partition.next = offset + 1;
+                    messages.push(&message, offset);
+                }
+                // Offsets in front of the end may have no message.
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    partition.has_ended = partition.end.is_some();
+                }
+                Some(Err(error)) if is_final(&error) => {
+                    return Err(self.unreadable(index, &error));
+                }
+                Some(Err(error)) => {
+                    let (node, name) = (&self.context.node, &partition.name);
+                    let cause = cause(&error);
+                    tracing::warn!(source = %node, partition = %name, "{cause}; trying again");
+                }
+            }
+        }
+        if messages.is_empty() {
+            return Ok(partition.has_ended.then_some(Arrival::End(index)));
+        }
+        let chunk: Chunk = messages.decode(
+            &mut self.decoder,
+            &self.context,
+            partition.name.clone(),
+            at(partition.next),
+        );
+        Ok(Some(Arrival::Rows(index, Box::new(chunk))))
+    }
+
+    fn unreadable(&self, index: usize, error: &KafkaError) -> SourceError {
+        let partition = &self.partitions[index];
+        let log = self.consumer.client().context();
+        let cause = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
+                format!(
+                    "offset {} is not there any more: the topic was cut or made anew since it was \
+                     read; to go on without these rows, start without the checkpoint ({})",
+                    partition.next,
+                    log.explain(error)
+                )
+            }
+            _ => log.explain(error),
+        };
+        self.context.failed(&*partition.name, cause)
+    }
+}
+
+impl Input for KafkaInput {
+    fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+        let partition = &self.partitions[partition];
+        (partition.name.clone(), at(partition.next))
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
+        Box::pin(self.next_of(order))
+    }
+
+    fn progress(&self) -> Option<f64> {
+        let mut total = 0;
+        let mut given = 0;
+        for partition in &self.partitions {
+            let end = partition.end?;
+            total += end.saturating_sub(partition.first);
+            given += partition.next.min(end).saturating_sub(partition.first);
+        }
+        (total > 0).then(|| given as f64 / total as f64)
+    }
+
+    /// Tells the group how far a checkpoint has come, for tools to see. Nothing
+    /// depends on it, so nobody waits for it.
+    fn committed(&mut self, positions: &[(Arc<str>, Position)]) {
+        let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        for (partition, (_, position)) in self.partitions.iter().zip(positions) {
+            let topic = &self.plan.topics[partition.topic];
+            let offset = Offset::Offset(position.offset.try_into().unwrap_or(i64::MAX));
+            // An offset can be set in any list.
+            let _ = offsets.add_partition_offset(topic, partition.number, offset);
+        }
+        self.to_commit = Some(offsets).filter(|offsets| offsets.count() > 0);
+        self.commit_next();
+    }
+}
+
+impl Drop for KafkaInput {
+    /// The last offsets are let go to the group, if that does not take long.
+    fn drop(&mut self) {
+        if self.to_commit.is_none() && !self.is_committing() {
+            return;
+        }
+        producer::blocking(|| {
+            let until = Instant::now() + LAST_COMMIT_MAX;
+            while (self.to_commit.is_some() || self.is_committing()) && Instant::now() < until {
+                self.commit_next();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+}
+
+fn at(offset: u64) -> Position {
+    Position {
+        offset,
+        ..Position::default()
+    }
+}
+
+fn wrong(context: &SourceContext, what: &str, error: &KafkaError) -> SourceError {
+    context.failed(what, cause(error))
+}

@@ -1,0 +1,218 @@
+//! Messages of a partition, put together to be decoded at once.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder,
+};
+use arrow_array::{ArrayRef, BooleanArray};
+use arrow_buffer::Buffer;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers};
+use serde_json::{Map, Value};
+
+use super::super::subscription::{KafkaColumn, Subscription};
+use crate::batch::Offsets;
+use crate::checkpoint::snapshot::Position;
+use crate::decode::Decoder;
+use crate::source::SourceContext;
+use crate::source::chunk::{BadRow, Chunk, decode, keep};
+use crate::source::row_ends::{ROW_BYTES_MAX, payload_excerpt, too_long};
+
+/// A block is handed on when it has so many bytes, even if rows are missing.
+const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+pub(super) struct Messages {
+    /// Payloads, one behind the other.
+    data: Vec<u8>,
+    spans: Vec<(u32, u32)>,
+    offsets: Vec<u64>,
+    metadata: Vec<Metadata>,
+    /// Not among the above.
+    bad: Vec<BadRow>,
+}
+
+/// A column under construction of what is beside the payloads.
+enum Metadata {
+    Key(StringBuilder),
+    KeyBytes(BinaryBuilder),
+    Headers(StringBuilder),
+    Timestamp(TimestampMillisecondBuilder),
+    Topic(StringBuilder),
+    Partition(Int32Builder),
+    Offset(Int64Builder),
+}
+
+impl Messages {
+    pub fn new(plan: &Subscription) -> Self {
+        Messages {
+            data: Vec::new(),
+            spans: Vec::new(),
+            offsets: Vec::new(),
+            metadata: plan.metadata.iter().copied().map(Metadata::new).collect(),
+            bad: Vec::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.bad.is_empty()
+    }
+
+    pub fn has_room(&self, rows_max: usize) -> bool {
+        self.spans.len() + self.bad.len() < rows_max && self.data.len() < BLOCK_BYTES_MAX
+    }
+
+    pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
+        let Some(payload) = message.payload() else {
+            let error = "expected a row, found a message without a payload (a tombstone)";
+            self.give_up(offset, error.to_owned(), b"");
+            return;
+        };
+        if payload.len() > ROW_BYTES_MAX {
+            self.bad.push(too_long(offset, payload));
+            return;
+        }
+        if let Some(error) = self
+            .metadata
+            .iter()
+            .find_map(|wanted| wanted.fault(message))
+        {
+            self.give_up(offset, error, payload);
+            return;
+        }
+        let start = self.data.len() as u32;
+        self.data.extend_from_slice(payload);
+        self.spans.push((start, self.data.len() as u32));
+        self.offsets.push(offset);
+        for column in &mut self.metadata {
+            column.push(message);
+        }
+    }
+
+    #[cold]
+    fn give_up(&mut self, offset: u64, error: String, payload: &[u8]) {
+        self.bad.push(BadRow {
+            offset,
+            error,
+            payload: payload_excerpt(payload),
+        });
+    }
+
+    pub fn decode(
+        self,
+        decoder: &mut Decoder,
+        context: &SourceContext,
+        partition: Arc<str>,
+        end: Position,
+    ) -> Chunk {
+        let metadata: Vec<ArrayRef> = self.metadata.into_iter().map(Metadata::finish).collect();
+        let offsets = self.offsets.clone();
+        let mut chunk = decode(
+            decoder,
+            context.node.clone(),
+            partition,
+            Buffer::from_vec(self.data),
+            self.spans,
+            Offsets::Each(self.offsets),
+            end,
+        );
+        if chunk.bad.is_empty() {
+            chunk.columns.extend(metadata);
+        } else {
+            let mut bad = chunk.bad.iter().map(|bad| bad.offset).peekable();
+            let good: BooleanArray = offsets
+                .iter()
+                .map(|&offset| Some(bad.next_if_eq(&offset).is_none()))
+                .collect();
+            let metadata = metadata.iter().map(|column| keep(column, &good));
+            chunk.columns.extend(metadata);
+        }
+        chunk.bad.extend(self.bad);
+        chunk
+    }
+}
+
+impl Metadata {
+    fn new(column: KafkaColumn) -> Self {
+        match column {
+            KafkaColumn::Key => Metadata::Key(StringBuilder::new()),
+            KafkaColumn::KeyBytes => Metadata::KeyBytes(BinaryBuilder::new()),
+            KafkaColumn::Headers => Metadata::Headers(StringBuilder::new()),
+            KafkaColumn::Timestamp => {
+                Metadata::Timestamp(TimestampMillisecondBuilder::new().with_timezone("UTC"))
+            }
+            KafkaColumn::Topic => Metadata::Topic(StringBuilder::new()),
+            KafkaColumn::Partition => Metadata::Partition(Int32Builder::new()),
+            KafkaColumn::Offset => Metadata::Offset(Int64Builder::new()),
+        }
+    }
+
+    /// What is wrong with a message whose payload may be a good row.
+    fn fault(&self, message: &BorrowedMessage<'_>) -> Option<String> {
+        match self {
+            Metadata::Key(_) => {
+                let key = message.key()?;
+                let error = std::str::from_utf8(key).err()?;
+                Some(format!(
+                    "the message's key: byte {}: expected UTF-8 text, found bytes that are none \
+                     (`key_bytes` takes any)",
+                    error.valid_up_to()
+                ))
+            }
+            Metadata::Timestamp(_) if message.timestamp().to_millis().is_none() => {
+                Some("the message's timestamp: expected one, found none".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, message: &BorrowedMessage<'_>) {
+        match self {
+            Metadata::Key(keys) => {
+                keys.append_option(message.key().and_then(|key| std::str::from_utf8(key).ok()));
+            }
+            Metadata::KeyBytes(keys) => keys.append_option(message.key()),
+            Metadata::Headers(headers) => headers.append_value(headers_as_json(message)),
+            Metadata::Timestamp(times) => {
+                times.append_value(message.timestamp().to_millis().unwrap_or_default());
+            }
+            Metadata::Topic(topics) => topics.append_value(message.topic()),
+            Metadata::Partition(partitions) => partitions.append_value(message.partition()),
+            Metadata::Offset(offsets) => offsets.append_value(message.offset()),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Metadata::Key(mut column)
+            | Metadata::Headers(mut column)
+            | Metadata::Topic(mut column) => Arc::new(column.finish()),
+            Metadata::KeyBytes(mut column) => Arc::new(column.finish()),
+            Metadata::Timestamp(mut column) => Arc::new(column.finish()),
+            Metadata::Partition(mut column) => Arc::new(column.finish()),
+            Metadata::Offset(mut column) => Arc::new(column.finish()),
+        }
+    }
+}
+
+/// An object of texts; base64 of what is none. Of a name that comes twice, the
+/// last is kept.
+fn headers_as_json(message: &BorrowedMessage<'_>) -> String {
+    let Some(headers) = message.headers() else {
+        return "{}".to_owned();
+    };
+    let headers = headers.iter().map(|header| {
+        let value = match header
+            .value
+            .map(|value| (value, std::str::from_utf8(value)))
+        {
+            None => Value::Null,
+            Some((_, Ok(text))) => text.into(),
+            Some((bytes, Err(_))) => BASE64_STANDARD.encode(bytes).into(),
+        };
+        (header.key.to_owned(), value)
+    });
+    Value::Object(headers.collect::<Map<_, _>>()).to_string()
+}

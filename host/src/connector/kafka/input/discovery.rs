@@ -1,0 +1,357 @@
+//! Finds the partitions of the topics, those that are there and those that are
+//! added later, and where to start in each.
+//!
+//! Asking brokers may take its time, so it is done on a thread of its own,
+//! which nobody waits for at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{Notify, oneshot};
+
+use super::super::subscription::{KafkaStart, Subscription};
+use super::super::{ClientLog, cause, is_final};
+use crate::source::{SourceContext, SourceError};
+
+/// How long one question may take.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// After brokers could not be asked.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A topic that is missing so many times, one after the other, does not exist:
+/// a broker that has just started may not know it yet.
+const MISSING_MAX: u32 = 3;
+
+/// Looks for partitions now, and again from time to time.
+pub(super) struct Discovery {
+    state: DiscoveryState,
+    /// The brokers have been asked with success.
+    has_found: bool,
+    /// How many times in a row a topic was not there.
+    missing: u32,
+}
+
+enum DiscoveryState {
+    Due(Instant),
+    Asking(oneshot::Receiver<Result<Vec<FoundPartition>, DiscoveryProblem>>),
+    /// A bounded input stays as it was found.
+    Over,
+}
+
+/// A partition to be read that is not read yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FoundPartition {
+    pub topic: usize,
+    pub number: i32,
+    /// Where to start if no checkpoint says it.
+    pub start: u64,
+    /// Of a bounded input.
+    pub end: Option<u64>,
+}
+
+enum DiscoveryProblem {
+    /// A topic, or one of the partitions that are asked for.
+    Missing {
+        what: String,
+        help: &'static str,
+    },
+    Kafka {
+        what: String,
+        error: KafkaError,
+    },
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Discovery {
+            state: DiscoveryState::Due(Instant::now()),
+            has_found: false,
+            missing: 0,
+        }
+    }
+}
+
+impl Discovery {
+    /// No partition will be added.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, DiscoveryState::Over)
+    }
+
+    /// When to call [`Discovery::start`], if time is all it takes.
+    pub fn due_in(&self) -> Option<Duration> {
+        match &self.state {
+            DiscoveryState::Due(at) => Some(at.saturating_duration_since(Instant::now())),
+            DiscoveryState::Asking(_) | DiscoveryState::Over => None,
+        }
+    }
+
+    /// Partitions that are to be read from now on; the first answer may be that
+    /// there are none for us.
+    pub fn found(
+        &mut self,
+        plan: &Subscription,
+        context: &SourceContext,
+    ) -> Result<Option<Vec<FoundPartition>>, SourceError> {
+        let DiscoveryState::Asking(answer) = &mut self.state else {
+            return Ok(None);
+        };
+        let answer = match answer.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => return Ok(None),
+            // The thread could not be started.
+            Err(oneshot::error::TryRecvError::Closed) => {
+                self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
+                return Ok(None);
+            }
+            Ok(answer) => answer,
+        };
+        self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
+        match answer {
+            Ok(found) => {
+                let is_first = !self.has_found;
+                self.has_found = true;
+                self.missing = 0;
+                self.state = if plan.is_bounded {
+                    DiscoveryState::Over
+                } else {
+                    DiscoveryState::Due(
+                        Instant::now() + Duration::from_millis(plan.discover_every_ms),
+                    )
+                };
+                Ok((is_first || !found.is_empty()).then_some(found))
+            }
+            Err(DiscoveryProblem::Missing { what, help }) => {
+                self.missing += 1;
+                if self.missing < MISSING_MAX {
+                    return Ok(None);
+                }
+                let brokers = &plan.connection.brokers;
+                Err(context.refuse(format!("{what} on {brokers}: {help}")))
+            }
+            Err(DiscoveryProblem::Kafka { what, error }) if is_final(&error) => {
+                Err(context.failed(what, cause(&error)))
+            }
+            Err(DiscoveryProblem::Kafka { what, error }) => {
+                tracing::warn!(
+                    source = %context.node,
+                    brokers = plan.connection.brokers,
+                    "{what}: {}; trying again",
+                    cause(&error)
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks the brokers, and wakes the reader when they have answered. `known` are
+    /// the partitions that are read.
+    pub fn start(
+        &mut self,
+        consumer: &Arc<BaseConsumer<ClientLog>>,
+        plan: &Arc<Subscription>,
+        context: &SourceContext,
+        known: Vec<(usize, i32)>,
+        wake: &Arc<Notify>,
+    ) {
+        let (sender, receiver) = oneshot::channel();
+        self.state = DiscoveryState::Asking(receiver);
+        let question = Question {
+            consumer: consumer.clone(),
+            plan: plan.clone(),
+            context: context.clone(),
+            known,
+            start: self.first_offset(plan, context),
+        };
+        let wake = wake.clone();
+        let asked = std::thread::Builder::new()
+            .name("kafka-partitions".to_owned())
+            .spawn(move || {
+                // Nobody may want to know any more.
+                let _ = sender.send(question.ask());
+                wake.notify_one();
+            });
+        if let Err(error) = asked {
+            tracing::warn!(source = %context.node, "cannot start a thread: {error}");
+        }
+    }
+
+    /// Where to start in a partition that no checkpoint knows. One that was
+    /// added since we first looked has only rows that nobody has read.
+    fn first_offset(&self, plan: &Subscription, context: &SourceContext) -> KafkaStart {
+        let is_restored = context
+            .restored
+            .iter()
+            .any(|task| !task.partitions.is_empty());
+        if self.has_found || (is_restored && plan.partitions.is_none()) {
+            KafkaStart::Earliest
+        } else {
+            plan.start
+        }
+    }
+}
+
+struct Question {
+    consumer: Arc<BaseConsumer<ClientLog>>,
+    plan: Arc<Subscription>,
+    context: SourceContext,
+    known: Vec<(usize, i32)>,
+    start: KafkaStart,
+}
+
+impl Question {
+    fn ask(&self) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
+        let mut wanted = Vec::new();
+        for topic in 0..self.plan.topics.len() {
+            let ours = self.partitions(topic)?.into_iter().filter(|&number| {
+                self.plan.is_ours(&self.context, topic, number)
+                    && !self.known.contains(&(topic, number))
+            });
+            wanted.extend(ours.map(|number| (topic, number)));
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let starts = self.starts(&wanted)?;
+        let ends = match self.plan.is_bounded {
+            true => Some(self.offsets(&wanted, Offset::End)?),
+            false => None,
+        };
+        let found = wanted.iter().zip(starts).enumerate();
+        Ok(found
+            .map(|(index, (&(topic, number), start))| FoundPartition {
+                topic,
+                number,
+                start,
+                end: ends.as_ref().map(|ends| ends[index]),
+            })
+            .collect())
+    }
+
+    /// The numbers of a topic's partitions.
+    fn partitions(&self, topic: usize) -> Result<Vec<i32>, DiscoveryProblem> {
+        let name = self.plan.topics[topic].as_str();
+        let problem = |error: KafkaError| DiscoveryProblem::Kafka {
+            what: format!("cannot ask for the partitions of topic `{name}`"),
+            error,
+        };
+        let missing = || DiscoveryProblem::Missing {
+            what: format!("topic `{name}` does not exist"),
+            help: "create it, or correct its name",
+        };
+        let metadata = match self.consumer.fetch_metadata(Some(name), ANSWER_MAX) {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+            )) => return Err(missing()),
+            other => other.map_err(problem)?,
+        };
+        let found = metadata.topics().iter().find(|topic| topic.name() == name);
+        let Some(found) = found else {
+            return Err(missing());
+        };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                return Err(missing());
+            }
+            Some(code) => return Err(problem(KafkaError::MetadataFetch(code))),
+        }
+        let numbers: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
+        let wanted = self.plan.partitions.iter().flatten();
+        if let Some(number) = wanted.copied().find(|number| !numbers.contains(number)) {
+            return Err(DiscoveryProblem::Missing {
+                what: format!("topic `{name}` has no partition {number}"),
+                help: "correct `partitions`, or add it to the topic",
+            });
+        }
+        Ok(numbers)
+    }
+
+    fn starts(&self, wanted: &[(usize, i32)]) -> Result<Vec<u64>, DiscoveryProblem> {
+        match self.start {
+            KafkaStart::Earliest => self.offsets(wanted, Offset::Beginning),
+            KafkaStart::Latest => self.offsets(wanted, Offset::End),
+            KafkaStart::At(ms) => self.offsets(wanted, Offset::Offset(ms)),
+            KafkaStart::Committed => {
+                let earliest = self.offsets(wanted, Offset::Beginning)?;
+                let committed = self
+                    .consumer
+                    .committed_offsets(self.list(wanted, Offset::Invalid)?, ANSWER_MAX)
+                    .map_err(|error| self.problem("cannot ask what the group has read", error))?;
+                self.read(wanted, &committed, |index, offset| match offset {
+                    Offset::Offset(offset) => u64::try_from(offset).ok(),
+                    _ => Some(earliest[index]),
+                })
+            }
+        }
+    }
+
+    /// The offsets of what comes at this time or later; Kafka takes the
+    /// beginning and the end for times too.
+    fn offsets(&self, wanted: &[(usize, i32)], time: Offset) -> Result<Vec<u64>, DiscoveryProblem> {
+        let what = "cannot ask where partitions begin and end";
+        let offsets = self
+            .consumer
+            .offsets_for_times(self.list(wanted, time)?, ANSWER_MAX)
+            .map_err(|error| self.problem(what, error))?;
+        // Nothing that late: what comes from now on.
+        let ends = match offsets.elements().iter().any(|e| e.offset() == Offset::End) {
+            true if time != Offset::End => Some(self.offsets(wanted, Offset::End)?),
+            _ => None,
+        };
+        self.read(wanted, &offsets, |index, offset| match offset {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            Offset::End => ends.as_ref().map(|ends| ends[index]),
+            _ => None,
+        })
+    }
+
+    fn list(
+        &self,
+        wanted: &[(usize, i32)],
+        offset: Offset,
+    ) -> Result<TopicPartitionList, DiscoveryProblem> {
+        let mut list = TopicPartitionList::with_capacity(wanted.len());
+        for &(topic, number) in wanted {
+            list.add_partition_offset(&self.plan.topics[topic], number, offset)
+                .map_err(|error| self.problem("cannot ask for a partition", error))?;
+        }
+        Ok(list)
+    }
+
+    /// The offset of each partition in an answer.
+    fn read(
+        &self,
+        wanted: &[(usize, i32)],
+        answer: &TopicPartitionList,
+        offset: impl Fn(usize, Offset) -> Option<u64>,
+    ) -> Result<Vec<u64>, DiscoveryProblem> {
+        let wanted = wanted.iter().enumerate();
+        wanted
+            .map(|(index, &(topic, number))| {
+                let name = &self.plan.topics[topic];
+                let what = format!("cannot ask where to start in {name}/{number}");
+                let found = answer.find_partition(name, number);
+                let error = match &found {
+                    Some(found) => match found.error() {
+                        Ok(()) => KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset),
+                        Err(error) => return Err(DiscoveryProblem::Kafka { what, error }),
+                    },
+                    None => KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition),
+                };
+                found
+                    .and_then(|found| offset(index, found.offset()))
+                    .ok_or(DiscoveryProblem::Kafka { what, error })
+            })
+            .collect()
+    }
+
+    fn problem(&self, what: &str, error: KafkaError) -> DiscoveryProblem {
+        DiscoveryProblem::Kafka {
+            what: what.to_owned(),
+            error,
+        }
+    }
+}

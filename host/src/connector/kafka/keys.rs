@@ -1,0 +1,135 @@
+//! The keys that Kafka's source and sink share: brokers, properties, topics.
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use toml::de::DeValue;
+
+use super::KafkaConnection;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::reader::{Table, Value, to_i64};
+
+/// Properties that are decided by other keys, or by us: a name, and what to do.
+pub type Owned = &'static [(&'static str, &'static str)];
+
+const OWNED_BY_BOTH: Owned = &[
+    ("bootstrap.servers", "name the brokers in `brokers`"),
+    ("metadata.broker.list", "name the brokers in `brokers`"),
+];
+
+pub fn read_connection(
+    table: &mut Table,
+    owned: Owned,
+    mistakes: &mut Diagnostics,
+) -> Option<KafkaConnection> {
+    let meaning = "addresses of brokers, such as \"127.0.0.1:9092\"";
+    let brokers = table
+        .required("brokers", meaning, mistakes)
+        .and_then(|value| {
+            value.one_or_more(
+                "an address or a list of addresses",
+                mistakes,
+                |value, mistakes| read_broker(value, mistakes),
+            )
+        });
+    let properties = match table.optional("properties") {
+        Some(value) => read_properties(&value, owned, mistakes),
+        None => Vec::new(),
+    };
+    let brokers = brokers?;
+    if brokers.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} names no broker", table.owner()))
+                .at(table.place(), "")
+                .help("write the address of one, such as \"127.0.0.1:9092\""),
+        );
+        return None;
+    }
+    Some(KafkaConnection {
+        brokers: brokers.join(","),
+        properties,
+    })
+}
+
+/// `host:port`, or several with commas between them, as other tools take them.
+fn read_broker(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+    let text = value.text("the address of a broker, in quotes", mistakes)?;
+    let is_good = text.get_ref().split(',').all(|address| {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "9092"));
+        !host.is_empty() && !host.contains([' ', '/']) && port.parse::<u16>().is_ok()
+    });
+    if !is_good {
+        mistakes.push(
+            Mistake::new(format!("{} is not the address of a broker", value.what()))
+                .at(text.span(), "")
+                .help("write a host and a port, such as \"127.0.0.1:9092\""),
+        );
+        return None;
+    }
+    Some(text.into_inner())
+}
+
+pub fn read_topic(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+    let text = value.text("the name of a topic, in quotes", mistakes)?;
+    let name = text.get_ref();
+    let is_good = !matches!(name.as_str(), "" | "." | "..")
+        && name.len() <= 249
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if !is_good {
+        mistakes.push(
+            Mistake::new(format!("{} cannot be the name of a topic", value.what()))
+                .at(text.span(), "")
+                .help("topics have up to 249 of: letters, digits, dot, _ and -"),
+        );
+        return None;
+    }
+    Some(text.into_inner())
+}
+
+/// Properties of librdkafka, which knows itself whether they are good.
+fn read_properties(
+    value: &Value,
+    owned: Owned,
+    mistakes: &mut Diagnostics,
+) -> Vec<(String, String)> {
+    let Some(table) = value.table(mistakes) else {
+        return Vec::new();
+    };
+    let mut properties = Vec::new();
+    for (name, value) in table.into_entries() {
+        let text = match value.raw() {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Boolean(boolean) => Some(boolean.to_string()),
+            DeValue::Integer(integer) => to_i64(integer).map(|integer| integer.to_string()),
+            DeValue::Float(float) => Some(float.as_str().to_owned()),
+            _ => None,
+        };
+        let Some(text) = text else {
+            value.refuse("a text, a number or a boolean", mistakes);
+            continue;
+        };
+        let name_text = name.get_ref();
+        let mut all = OWNED_BY_BOTH.iter().chain(owned);
+        if let Some((_, help)) = all.find(|(owned, _)| owned == name_text) {
+            mistakes.push(
+                Mistake::new(format!("{} is not for you to set", value.what()))
+                    .at(name.span(), "")
+                    .help(*help),
+            );
+            continue;
+        }
+        let mut alone = ClientConfig::new();
+        alone.set(name_text, &text);
+        if let Err(KafkaError::ClientConfig(_, problem, _, _)) = alone.create_native_config() {
+            mistakes.push(
+                Mistake::new(format!("{}: {problem}", value.what()))
+                    .at(name.span(), "")
+                    .help("librdkafka's CONFIGURATION.md lists its properties and their values"),
+            );
+            continue;
+        }
+        properties.push((name.into_inner(), text));
+    }
+    properties
+}

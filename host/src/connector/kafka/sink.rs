@@ -1,0 +1,392 @@
+//! The sink `kafka`: writes rows to a topic, a JSON object a message.
+//!
+//! Without a transaction rows are on their way at once, and a checkpoint waits
+//! until they have arrived: after a failure, those behind the last checkpoint
+//! come again. With the pipeline's transaction, they are seen when their
+//! checkpoint is done; what comes while it is being committed belongs to the
+//! next one, and is held here meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType as ArrowType;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+
+use serde_json::json;
+use toml::Spanned;
+
+use super::keys::{Owned, read_connection, read_topic};
+use super::producer::{DEFAULTS, Failure, OURS, Producer, TransactionProducer};
+use super::{KafkaConnection, cause, settings};
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::reader::Table;
+use crate::connector::{Description, Planning};
+use crate::element::CheckpointId;
+use crate::json::{JsonColumns, write_value};
+use crate::plan::state::Delivery;
+use crate::schema::Schema;
+use crate::sink::{
+    Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings, SinkTransaction,
+};
+use crate::suggest;
+
+pub const KIND: SinkKind = SinkKind {
+    name: "kafka",
+    read,
+};
+
+/// A row waits this long for others to go with, without a transaction.
+const LINGER: (&str, &str) = ("linger.ms", "1");
+
+/// Rows that are held while a checkpoint is being committed; then no more are
+/// taken.
+const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// Rows that do not arrive fail by themselves before that: by
+/// `message.timeout.ms`, five minutes unless the config says otherwise.
+const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
+
+/// What its author wrote.
+#[derive(Debug)]
+struct KafkaSinkSettings {
+    connection: KafkaConnection,
+    topic: String,
+    key: Option<Spanned<String>>,
+    /// Name of a header, and of the field that its value is taken from.
+    headers: Vec<(String, Spanned<String>)>,
+}
+
+/// A topic of Kafka, a JSON object a message.
+#[derive(Clone, Debug)]
+pub struct KafkaSink {
+    pub connection: KafkaConnection,
+    pub topic: String,
+    /// The column whose value is the message's key.
+    pub key: Option<usize>,
+    /// Headers' names, and the columns whose values they have.
+    pub headers: Vec<(String, usize)>,
+}
+
+const OWNED_BY_SINKS: Owned = &[
+    (
+        "transactional.id",
+        "transactions are the pipeline's, and named after it",
+    ),
+    (
+        "enable.idempotence",
+        "it is always on, so that no row comes twice",
+    ),
+];
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
+    let connection = read_connection(table, OWNED_BY_SINKS, mistakes);
+    let topic = table
+        .required("topic", "the topic to write", mistakes)
+        .and_then(|value| read_topic(&value, mistakes));
+    if let Some(value) = table.optional("format") {
+        value.choice(&[("json", ())], mistakes);
+    }
+    let field = "the name of a field, in quotes";
+    let key = table
+        .optional("key")
+        .and_then(|value| value.text(field, mistakes));
+    let headers = table
+        .optional("headers")
+        .and_then(|value| value.table(mistakes))
+        .map(|headers| {
+            headers
+                .into_entries()
+                .filter_map(|(name, value)| Some((name.into_inner(), value.text(field, mistakes)?)))
+                .collect()
+        });
+    Some(Box::new(KafkaSinkSettings {
+        connection: connection?,
+        topic: topic?,
+        key,
+        headers: headers.unwrap_or_default(),
+    }))
+}
+
+impl SinkSettings for KafkaSinkSettings {
+    fn plan(
+        &self,
+        columns: Option<&Schema>,
+        planning: &mut Planning<'_>,
+    ) -> Option<Box<dyn SinkConnector>> {
+        let (title, columns) = (planning.title, columns?);
+        let mut column = |role: &str, name: &Spanned<String>| {
+            let found = columns.index_of(name.get_ref());
+            if found.is_none() {
+                let fields = columns.fields.iter().map(|field| field.name.as_str());
+                planning.mistakes.push(
+                    Mistake::new(format!(
+                        "{title} takes {role} from `{}`, which no row has",
+                        name.get_ref()
+                    ))
+                    .at(name.span(), "")
+                    .help(suggest::help(name.get_ref(), "fields", fields)),
+                );
+            }
+            found
+        };
+        let key = self.key.as_ref().map(|name| column("the key", name));
+        let headers: Vec<Option<(String, usize)>> = self
+            .headers
+            .iter()
+            .map(|(header, name)| {
+                let role = format!("the header `{header}`");
+                Some((header.clone(), column(&role, name)?))
+            })
+            .collect();
+        Some(Box::new(KafkaSink {
+            connection: self.connection.clone(),
+            topic: self.topic.clone(),
+            key: match key {
+                Some(key) => Some(key?),
+                None => None,
+            },
+            headers: headers.into_iter().collect::<Option<_>>()?,
+        }))
+    }
+
+    /// A transaction is of one producer, and so of one cluster.
+    fn transaction(&self) -> Option<SinkTransaction> {
+        Some(SinkTransaction {
+            system: "Kafka",
+            owner: format!("{:?}", self.connection),
+            decided_by: "`brokers` or `properties`",
+        })
+    }
+}
+
+impl SinkConnector for KafkaSink {
+    fn describe(&self) -> Description {
+        let (topic, brokers) = (&self.topic, &self.connection.brokers);
+        Description {
+            connector: KIND.name,
+            format: Some("json"),
+            lines: vec![format!("topic {topic} on {brokers}")],
+            settings: json!({ "brokers": brokers, "topic": topic }),
+        }
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::ExactlyOnce
+    }
+
+    fn open(
+        &self,
+        node: &str,
+        schema: &Arc<Schema>,
+        context: &SinkContext,
+    ) -> Result<Box<dyn Sink>, SinkError> {
+        let transaction = context.transaction();
+        Ok(Box::new(KafkaWriter::open(
+            node,
+            self,
+            schema,
+            transaction,
+        )?))
+    }
+}
+
+/// The sink at work.
+struct KafkaWriter {
+    node: String,
+    plan: KafkaSink,
+    names: Vec<String>,
+    route: Route,
+    /// The checkpoint of the last barrier, until it is committed.
+    uncommitted: Option<CheckpointId>,
+    /// What came behind it.
+    held: Vec<Batch>,
+    held_bytes: usize,
+    /// Room for a row.
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// Which producer sends the rows.
+enum Route {
+    Own(Arc<Producer>),
+    Transaction(Arc<TransactionProducer>),
+}
+
+impl KafkaWriter {
+    fn open(
+        node: &str,
+        plan: &KafkaSink,
+        schema: &Arc<Schema>,
+        transaction: Option<Arc<TransactionProducer>>,
+    ) -> Result<Self, SinkError> {
+        let route = match transaction {
+            Some(transaction) => Route::Transaction(transaction),
+            None => {
+                let mut defaults = DEFAULTS.to_vec();
+                defaults.push(LINGER);
+                let settings = settings(&plan.connection, &defaults, OURS);
+                let producer = Producer::new(&format!("sink `{node}`"), &settings);
+                let producer = producer.map_err(|error| error_of(node, plan, cause(&error)))?;
+                Route::Own(Arc::new(producer))
+            }
+        };
+        Ok(KafkaWriter {
+            node: node.to_owned(),
+            plan: plan.clone(),
+            names: schema.fields.iter().map(|f| f.name.clone()).collect(),
+            route,
+            uncommitted: None,
+            held: Vec::new(),
+            held_bytes: 0,
+            key: Vec::new(),
+            payload: Vec::new(),
+        })
+    }
+
+    fn send(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let producer = self.producer()?;
+        producer.check().map_err(|failure| self.failed(failure))?;
+        let names = self.names.iter().map(String::as_str);
+        let rows = JsonColumns::new(names.zip(&batch.columns));
+        let key = self.plan.key.map(|column| &batch.columns[column]);
+        for row in 0..batch.rows() {
+            self.payload.clear();
+            rows.write(&mut self.payload, row);
+            let key = key.filter(|column| column.is_valid(row));
+            if let Some(column) = key {
+                self.key.clear();
+                write_plain(&mut self.key, column, row);
+            }
+            let headers = (!self.plan.headers.is_empty()).then(|| self.headers(batch, row));
+            producer
+                .send(
+                    &self.plan.topic,
+                    key.map(|_| self.key.as_slice()),
+                    &self.payload,
+                    headers,
+                )
+                .map_err(|failure| self.failed(failure))?;
+        }
+        Ok(())
+    }
+
+    fn headers(&self, batch: &Batch, row: usize) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new_with_capacity(self.plan.headers.len());
+        let mut text = Vec::new();
+        for (name, column) in &self.plan.headers {
+            let column = &batch.columns[*column];
+            let value = column.is_valid(row).then(|| {
+                text.clear();
+                write_plain(&mut text, column, row);
+                &text
+            });
+            headers = headers.insert(Header { key: name, value });
+        }
+        headers
+    }
+
+    fn producer(&self) -> Result<Arc<Producer>, SinkError> {
+        match &self.route {
+            Route::Own(producer) => Ok(producer.clone()),
+            Route::Transaction(transaction) => transaction
+                .current()
+                .map_err(|cause| error_of(&self.node, &self.plan, cause)),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> SinkError {
+        let help = match failure.code {
+            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                "; create the topic, or correct its name"
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+                "; a row is too long: raise `message.max.bytes` in the sink's `properties`, and \
+                 `max.message.bytes` of the topic"
+            }
+            Some(RDKafkaErrorCode::MessageTimedOut) => {
+                "; the brokers were out of reach, or too slow, for the whole of \
+                 `message.timeout.ms`"
+            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                "; allow this user to write to the topic"
+            }
+            _ => "",
+        };
+        error_of(&self.node, &self.plan, format!("{}{help}", failure.cause))
+    }
+}
+
+impl Sink for KafkaWriter {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if self.uncommitted.is_none() {
+            return self.send(batch);
+        }
+        let columns = batch.columns.iter();
+        self.held_bytes += columns.map(|c| c.get_array_memory_size()).sum::<usize>();
+        self.held.push(batch.clone());
+        Ok(())
+    }
+
+    /// Rows are on their way already; this is to hear of those that got lost.
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let producer = self.producer()?;
+        producer.check().map_err(|failure| self.failed(failure))
+    }
+
+    fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        match &self.route {
+            Route::Own(producer) => {
+                let arrived = producer.flush(ARRIVAL_MAX);
+                arrived.map_err(|failure| self.failed(failure))?;
+            }
+            Route::Transaction(_) => self.uncommitted = Some(id),
+        }
+        Ok(SinkSnapshot::default())
+    }
+
+    fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
+        if self.uncommitted.is_none_or(|uncommitted| uncommitted > id) {
+            return Ok(());
+        }
+        self.uncommitted = None;
+        self.held_bytes = 0;
+        for batch in std::mem::take(&mut self.held) {
+            self.send(&batch)?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.held_bytes >= HELD_BYTES_MAX
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        match &self.route {
+            Route::Own(producer) => {
+                let arrived = producer.flush(ARRIVAL_MAX);
+                arrived.map_err(|failure| self.failed(failure))
+            }
+            // The last checkpoint has taken all rows with it.
+            Route::Transaction(_) => Ok(()),
+        }
+    }
+}
+
+fn error_of(node: &str, plan: &KafkaSink, cause: String) -> SinkError {
+    let (topic, brokers) = (&plan.topic, &plan.connection.brokers);
+    SinkError::new(node, format!("to topic `{topic}` on {brokers}"), cause)
+}
+
+/// Text and bytes as they are, everything else as JSON.
+fn write_plain(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
+    match column.data_type() {
+        ArrowType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
+        ArrowType::Binary => out.extend_from_slice(column.as_binary::<i32>().value(row)),
+        _ => write_value(out, column, row),
+    }
+}

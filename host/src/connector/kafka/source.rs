@@ -1,0 +1,344 @@
+//! The source `kafka`: what its table may say, and what that means.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::input::KafkaInput;
+use super::keys::{Owned, read_connection, read_topic};
+use super::subscription::{KafkaColumn, KafkaStart, Subscription};
+use crate::config::column::DeclaredColumn;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read_rows};
+use crate::config::reader::{Table, Value};
+use crate::connector::{Description, Planning};
+use crate::format::{CsvFormat, Format, RowFormat};
+use crate::schema::{DataType, Field};
+use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+use crate::suggest;
+
+pub const KIND: SourceKind = SourceKind {
+    name: "kafka",
+    read,
+};
+
+#[derive(Debug)]
+struct KafkaSourceSettings {
+    columns: Vec<DeclaredColumn>,
+    /// As written; it is named after the pipeline otherwise.
+    group: Option<String>,
+    /// All but the group.
+    subscription: Subscription,
+}
+
+/// Topics to read.
+pub struct KafkaSource {
+    pub subscription: Subscription,
+}
+
+const OWNED_BY_SOURCES: Owned = &[
+    ("group.id", "name the group in `group`"),
+    ("auto.offset.reset", "say where to start in `start`"),
+    (
+        "enable.auto.commit",
+        "offsets are committed with checkpoints alone",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed with checkpoints alone",
+    ),
+    ("enable.partition.eof", "say `until = \"end\"`"),
+];
+
+const COLUMNS: &[(&str, KafkaColumn)] = &[
+    ("key", KafkaColumn::Key),
+    ("key_bytes", KafkaColumn::KeyBytes),
+    ("headers", KafkaColumn::Headers),
+    ("timestamp", KafkaColumn::Timestamp),
+    ("topic", KafkaColumn::Topic),
+    ("partition", KafkaColumn::Partition),
+    ("offset", KafkaColumn::Offset),
+];
+
+/// A message is a row, so that CSV has no line for a header.
+const FORMATS: Formats = Formats {
+    names: &[
+        ("json", FormatKind::Json),
+        ("csv", FormatKind::Csv),
+        ("raw", FormatKind::Raw),
+    ],
+    csv: CsvFormat {
+        header: false,
+        delimiter: b',',
+    },
+};
+
+const DISCOVER_EVERY_MS: u64 = 30_000;
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
+    let connection = read_connection(table, OWNED_BY_SOURCES, mistakes);
+    let topics = table
+        .required("topic", "the topic to read, or a list of them", mistakes)
+        .and_then(|value| read_topics(&value, mistakes));
+    let partitions = table
+        .optional("partitions")
+        .map(|value| read_partitions(&value, mistakes));
+    let group = table
+        .optional("group")
+        .and_then(|value| value.text("the name of a consumer group", mistakes));
+    let start = match table.optional("start") {
+        Some(value) => read_start(&value, mistakes),
+        None => Some(KafkaStart::Earliest),
+    };
+    let until = table
+        .optional("until")
+        .and_then(|value| value.choice(&[("end", ())], mistakes));
+    let discover_every = table
+        .optional("discover_every")
+        .and_then(|value| value.duration(100, mistakes));
+    let rows = read_rows(table, Some(FormatKind::Json), &FORMATS, mistakes);
+    if let Some(rows) = &rows {
+        check_rows(table, rows, mistakes);
+    }
+    let metadata = match table.optional("metadata") {
+        Some(value) => read_metadata(&value, rows.as_ref(), mistakes),
+        None => Vec::new(),
+    };
+    let discover_every_ms = discover_every.and_then(|ms| u64::try_from(ms.into_inner()).ok());
+    let rows = rows?;
+    let mut columns = rows.columns;
+    columns.extend(metadata.iter().map(|(column, name)| {
+        let field = Field::new(name.get_ref(), column.data_type(), column.is_nullable());
+        DeclaredColumn {
+            field,
+            place: name.span(),
+            timestamp_formats: Vec::new(),
+        }
+    }));
+    Some(Box::new(KafkaSourceSettings {
+        columns,
+        group: group.map(Spanned::into_inner),
+        subscription: Subscription {
+            connection: connection?,
+            topics: topics?,
+            partitions: match partitions {
+                Some(partitions) => Some(partitions?),
+                None => None,
+            },
+            group: String::new(),
+            start: start?,
+            is_bounded: until.is_some(),
+            discover_every_ms: discover_every_ms.unwrap_or(DISCOVER_EVERY_MS),
+            format: rows.format,
+            metadata: metadata.into_iter().map(|(column, _)| column).collect(),
+        },
+    }))
+}
+
+fn read_topics(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<String>> {
+    let mut topics = value.one_or_more("a topic or a list of topics", mistakes, |value, m| {
+        read_topic(value, m)
+    })?;
+    if topics.is_empty() {
+        value.refuse("at least one topic", mistakes);
+        return None;
+    }
+    let mut seen = HashSet::new();
+    topics.retain(|topic| seen.insert(topic.clone()));
+    Some(topics)
+}
+
+fn read_partitions(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<i32>> {
+    let wanted = "a list of partitions' numbers, such as [0, 1]";
+    let DeValue::Array(elements) = value.raw() else {
+        value.refuse(wanted, mistakes);
+        return None;
+    };
+    let mut partitions = elements
+        .iter()
+        .map(|element| {
+            let number = value
+                .element(element)
+                .integer(0..=i64::from(i32::MAX), mistakes)?;
+            i32::try_from(number.into_inner()).ok()
+        })
+        .collect::<Option<Vec<i32>>>()?;
+    if partitions.is_empty() {
+        value.refuse(wanted, mistakes);
+        return None;
+    }
+    partitions.sort_unstable();
+    partitions.dedup();
+    Some(partitions)
+}
+
+fn read_start(value: &Value, mistakes: &mut Diagnostics) -> Option<KafkaStart> {
+    let words = [
+        ("earliest", KafkaStart::Earliest),
+        ("latest", KafkaStart::Latest),
+        ("committed", KafkaStart::Committed),
+    ];
+    if let DeValue::String(text) = value.raw() {
+        if let Some((_, start)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*start);
+        }
+        if !text.starts_with(|c: char| c.is_ascii_digit()) {
+            let choices = words.map(|(word, _)| word);
+            mistakes.push(
+                Mistake::new(format!("{} cannot be `{text}`", value.what()))
+                    .at(value.span(), "")
+                    .help(format!(
+                        "{}, or a time such as \"2026-01-31T12:00:00Z\"",
+                        suggest::help(text, "choices", choices)
+                    )),
+            );
+            return None;
+        }
+    }
+    read_instant(value, mistakes).map(KafkaStart::At)
+}
+
+/// A message is a row: CSV has no first line, and raw bytes have one field.
+fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
+    match &rows.format.format {
+        Format::Raw => {
+            let is_good = match rows.columns.as_slice() {
+                [column] => matches!(column.field.data_type, DataType::Bytes | DataType::Utf8),
+                _ => false,
+            };
+            if !is_good {
+                let place = rows.columns.first().map(|column| column.place.clone());
+                mistakes.push(
+                    Mistake::new(format!(
+                        "{} has raw messages, which are one field of bytes or utf8",
+                        table.owner()
+                    ))
+                    .at(place.unwrap_or_else(|| table.place()), "")
+                    .help("write `fields = { payload = \"bytes\" }`; `metadata` adds others"),
+                );
+            }
+        }
+        Format::Csv(csv) if csv.header => mistakes.push(
+            Mistake::new(format!(
+                "{} has messages of csv, which have no header",
+                table.owner()
+            ))
+            .at(table.place(), "")
+            .help("write `csv = { header = false }`, and the fields in order"),
+        ),
+        Format::Csv(_) | Format::Json => {}
+    }
+}
+
+fn read_metadata(
+    value: &Value,
+    rows: Option<&WrittenRows>,
+    mistakes: &mut Diagnostics,
+) -> Vec<(KafkaColumn, Spanned<String>)> {
+    let Some(mut table) = value.table(mistakes) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(KafkaColumn, Spanned<String>)> = Vec::new();
+    for (key, column) in COLUMNS {
+        let name = table
+            .optional(key)
+            .and_then(|value| value.text("the name of its field, in quotes", mistakes));
+        found.extend(name.map(|name| (*column, name)));
+    }
+    table.finish(mistakes);
+    found.sort_by_key(|(_, name)| name.span().start);
+    let mut taken: Vec<(&str, std::ops::Range<usize>)> = rows
+        .into_iter()
+        .flat_map(|rows| &rows.columns)
+        .map(|column| (column.field.name.as_str(), column.place.clone()))
+        .collect();
+    for (_, name) in &found {
+        match taken.iter().find(|(other, _)| other == name.get_ref()) {
+            Some((_, first)) => mistakes.push(
+                Mistake::new(format!("{} has `{}` twice", value.what(), name.get_ref()))
+                    .at(name.span(), "again here")
+                    .at(first.clone(), "first here"),
+            ),
+            None if name.get_ref().is_empty() => mistakes.push(
+                Mistake::new(format!("{}: a field needs a name", value.what())).at(name.span(), ""),
+            ),
+            None => taken.push((name.get_ref(), name.span())),
+        }
+    }
+    found
+}
+
+impl SourceSettings for KafkaSourceSettings {
+    fn columns(&self) -> &[DeclaredColumn] {
+        &self.columns
+    }
+
+    fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
+        let mut subscription = self.subscription.clone();
+        subscription.group = match &self.group {
+            Some(group) => group.clone(),
+            // Named after the pipeline, as its transactions are.
+            None => format!("sluicebox-{}", planning.pipeline),
+        };
+        Some(Box::new(KafkaSource { subscription }))
+    }
+}
+
+impl SourceConnector for KafkaSource {
+    fn describe(&self) -> Description {
+        let kafka = &self.subscription;
+        let topics = match kafka.topics.as_slice() {
+            [topic] => format!("topic {topic}"),
+            topics => format!("topics {}", topics.join(", ")),
+        };
+        let partitions = match &kafka.partitions {
+            Some(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+                format!(", partitions {}", numbers.join(", "))
+            }
+            None => String::new(),
+        };
+        let until = if kafka.is_bounded { ", to its end" } else { "" };
+        let brokers = &kafka.connection.brokers;
+        Description {
+            connector: KIND.name,
+            format: Some(kafka.format.format.name()),
+            lines: vec![format!("{topics}{partitions} on {brokers}{until}")],
+            settings: json!({
+                "brokers": brokers,
+                "topics": kafka.topics,
+                "partitions": kafka.partitions,
+                "group": kafka.group,
+            }),
+        }
+    }
+
+    fn partitions(&self) -> Option<usize> {
+        Some(match &self.subscription.partitions {
+            Some(numbers) => self.subscription.topics.len() * numbers.len(),
+            // Only the brokers know, and there may be more tomorrow.
+            None => usize::MAX,
+        })
+    }
+
+    /// What comes beside the payload has a place in JSON.
+    fn row_format(&self) -> RowFormat {
+        let format = &self.subscription.format;
+        match self.subscription.metadata.is_empty() {
+            true => format.clone(),
+            false => RowFormat {
+                format: Format::Json,
+                ..format.clone()
+            },
+        }
+    }
+
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+        Box::pin(async move {
+            let input = KafkaInput::open(&self.subscription, context).await?;
+            Ok(Box::new(input) as Box<dyn Input>)
+        })
+    }
+}

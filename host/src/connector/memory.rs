@@ -1,0 +1,6 @@
+//! Rows that the program hands over and takes: for tests, for benchmarks, and
+//! for `sluicebox test`. No pipeline's file can name it, so it is not in the
+//! registry.
+
+pub mod sink;
+pub mod source;

@@ -1,0 +1,28 @@
+//! All connectors that a pipeline's file can name: a line each.
+
+use super::{blackhole, console, file, generator, kafka, tcp};
+use crate::sink::SinkKind;
+use crate::source::SourceKind;
+
+/// The kinds of sources and sinks that `type` can name, in the order in which
+/// messages list them.
+#[derive(Clone, Copy)]
+pub struct Registry<'a> {
+    pub sources: &'a [SourceKind],
+    pub sinks: &'a [SinkKind],
+}
+
+pub const CONNECTORS: Registry = Registry {
+    sources: &[
+        file::source::KIND,
+        tcp::KIND,
+        generator::KIND,
+        kafka::source::KIND,
+    ],
+    sinks: &[
+        file::sink::KIND,
+        console::KIND,
+        blackhole::KIND,
+        kafka::sink::KIND,
+    ],
+};

@@ -1,0 +1,136 @@
+//! The source `tcp`: rows that others send over TCP.
+
+/// Bytes of a connection into rows.
+mod frames;
+/// A listener and its connections.
+mod input;
+
+use serde_json::json;
+use toml::Spanned;
+
+pub use self::frames::Framing;
+use self::input::TcpInput;
+use crate::config::column::DeclaredColumn;
+use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::format::{FormatKind, TEXT, read_rows};
+use crate::config::reader::{Table, Value};
+use crate::connector::{Description, Planning};
+use crate::format::RowFormat;
+use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+
+pub const KIND: SourceKind = SourceKind { name: "tcp", read };
+
+#[derive(Debug)]
+struct TcpSourceSettings {
+    columns: Vec<DeclaredColumn>,
+    source: TcpSource,
+}
+
+/// Where to listen, and what is sent there.
+#[derive(Clone, Debug)]
+pub struct TcpSource {
+    pub listen: String,
+    pub framing: Framing,
+    pub format: RowFormat,
+    /// The input ends when so many connections have come and gone.
+    pub connections: Option<u64>,
+}
+
+fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
+    let listen = table
+        .required("listen", "an address, such as \"127.0.0.1:9000\"", mistakes)
+        .and_then(|value| read_listen(&value, mistakes));
+    let framings = &[
+        ("newline", Framing::Newline),
+        ("length_prefixed", Framing::LengthPrefixed),
+    ];
+    let framing = match table.optional("framing") {
+        Some(value) => value.choice(framings, mistakes).map(Spanned::into_inner),
+        None => Some(Framing::Newline),
+    };
+    let connections = table
+        .optional("connections")
+        .and_then(|value| value.integer(1..=i64::MAX, mistakes));
+    let rows = read_rows(table, Some(FormatKind::Json), &TEXT, mistakes);
+    let rows = rows?;
+    Some(Box::new(TcpSourceSettings {
+        columns: rows.columns,
+        source: TcpSource {
+            listen: listen?,
+            framing: framing?,
+            connections: connections.map(|n| n.into_inner() as u64),
+            format: rows.format,
+        },
+    }))
+}
+
+fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+    let listen = value.text("an address, such as \"127.0.0.1:9000\"", mistakes)?;
+    let text = listen.get_ref();
+    let named = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty() && !host.contains([':', ' ', '/']))
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if !named && text.parse::<std::net::SocketAddr>().is_err() {
+        mistakes.push(
+            Mistake::new(format!("{} is not an address to listen on", value.what()))
+                .at(listen.span(), "")
+                .help("write a host and a port, such as \"127.0.0.1:9000\" or \"[::1]:9000\""),
+        );
+        return None;
+    }
+    Some(listen.into_inner())
+}
+
+impl SourceSettings for TcpSourceSettings {
+    fn columns(&self) -> &[DeclaredColumn] {
+        &self.columns
+    }
+
+    fn plan(&self, _: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
+        Some(Box::new(self.source.clone()))
+    }
+}
+
+impl SourceConnector for TcpSource {
+    fn describe(&self) -> Description {
+        let framing = match self.framing {
+            Framing::Newline => "lines",
+            Framing::LengthPrefixed => "length-prefixed frames",
+        };
+        let until = match self.connections {
+            Some(1) => ", until 1 connection has ended".to_owned(),
+            Some(count) => format!(", until {count} connections have ended"),
+            None => String::new(),
+        };
+        Description {
+            connector: KIND.name,
+            format: Some(self.format.format.name()),
+            lines: vec![format!("listens on {}, {framing}{until}", self.listen)],
+            settings: json!({ "listen": self.listen, "connections": self.connections }),
+        }
+    }
+
+    /// There is one, whose name is known when it listens.
+    fn partitions(&self) -> Option<usize> {
+        None
+    }
+
+    /// What was sent is gone.
+    fn is_replayable(&self) -> bool {
+        false
+    }
+
+    fn row_format(&self) -> RowFormat {
+        self.format.clone()
+    }
+
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+        Box::pin(async move {
+            let (framing, connections) = (self.framing, self.connections);
+            let format = &self.format;
+            let input = TcpInput::open(&self.listen, framing, connections, format, context);
+            Ok(Box::new(input.await?) as Box<dyn Input>)
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Cuts the bytes of a connection into rows, whatever the packets were.
+
+use crate::source::chunk::BadRow;
+use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, payload_excerpt};
+
+/// How a stream says where a row ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Newline,
+    /// A big-endian u32 with the length of what follows.
+    LengthPrefixed,
+}
+
+/// Rows that came together on one connection.
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub data: Vec<u8>,
+    pub spans: Vec<(u32, u32)>,
+    /// Behind the rows: the next one, which is bad. Its offset is still to come.
+    pub broken: Option<BadRow>,
+}
+
+/// Cuts a connection's bytes into rows.
+pub struct Frames {
+    framing: Framing,
+    /// Begins with a frame, unless one is being skipped.
+    pub buffer: Vec<u8>,
+    /// How much of the buffer is known to have no line end.
+    searched: usize,
+    /// In a line that was too long: the rest of it is still to come.
+    skipping: bool,
+    /// Where the next frame begins cannot be known any more.
+    pub lost: bool,
+}
+
+impl Frames {
+    pub fn new(framing: Framing) -> Self {
+        Frames {
+            framing,
+            buffer: Vec::new(),
+            searched: 0,
+            skipping: false,
+            lost: false,
+        }
+    }
+
+    /// The frames that are there whole.
+    pub fn take(&mut self) -> Piece {
+        match self.framing {
+            Framing::Newline => self.take_lines(),
+            Framing::LengthPrefixed => self.take_prefixed(),
+        }
+    }
+
+    fn take_lines(&mut self) -> Piece {
+        let last = memchr::memrchr(b'\n', &self.buffer[self.searched..]);
+        let Some(last) = last.map(|last| self.searched + last) else {
+            if self.skipping {
+                self.buffer.clear();
+            } else if self.buffer.len() > ROW_BYTES_MAX {
+                self.skipping = true;
+                return self.give_up(TOO_LONG.to_owned());
+            }
+            self.searched = self.buffer.len();
+            return Piece::default();
+        };
+        let mut spans = Vec::new();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &self.buffer[..=last]) {
+            let line = &self.buffer[start..end];
+            let length = line.strip_suffix(b"\r").unwrap_or(line).len();
+            if length > 0 && !self.skipping {
+                spans.push((start as u32, (start + length) as u32));
+            }
+            self.skipping = false;
+            start = end + 1;
+        }
+        self.searched = self.buffer.len() - start;
+        self.cut(start, spans)
+    }
+
+    fn take_prefixed(&mut self) -> Piece {
+        let mut spans = Vec::new();
+        let mut at = 0;
+        while let Some((prefix, rest)) = self.buffer[at..].split_first_chunk::<4>() {
+            let length = u32::from_be_bytes(*prefix) as usize;
+            if length > ROW_BYTES_MAX {
+                self.lost = true;
+                let mut piece = self.cut(at, spans);
+                let error = format!(
+                    "expected a frame of at most 16 MiB behind its length, found a length of \
+                     {length} bytes; the connection was closed"
+                );
+                piece.broken = self.give_up(error).broken;
+                return piece;
+            }
+            if rest.len() < length {
+                break;
+            }
+            let start = at + 4;
+            at = start + length;
+            if length > 0 {
+                spans.push((start as u32, at as u32));
+            }
+        }
+        self.cut(at, spans)
+    }
+
+    /// What is left when the connection has ended: by being closed, or `broken`.
+    pub fn end(&mut self, broken: Option<&str>) -> Piece {
+        if self.skipping || self.buffer.is_empty() {
+            return Piece::default();
+        }
+        match (self.framing, broken) {
+            // The last line may do without a line end.
+            (Framing::Newline, None) => {
+                self.buffer.push(b'\n');
+                self.take_lines()
+            }
+            (_, broken) => {
+                let cause = broken.unwrap_or("it was closed");
+                let length = self.buffer.len();
+                self.give_up(format!(
+                    "expected the rest of a frame, found {length} bytes of it and the end of \
+                     the connection: {cause}"
+                ))
+            }
+        }
+    }
+
+    /// The buffer's first bytes with rows in them; the rest stays.
+    fn cut(&mut self, at: usize, spans: Vec<(u32, u32)>) -> Piece {
+        let rest = self.buffer.split_off(at);
+        Piece {
+            data: std::mem::replace(&mut self.buffer, rest),
+            spans,
+            broken: None,
+        }
+    }
+
+    /// The buffer is one bad row.
+    fn give_up(&mut self, error: String) -> Piece {
+        let payload = payload_excerpt(&self.buffer);
+        self.buffer.clear();
+        self.searched = 0;
+        Piece {
+            broken: Some(BadRow {
+                offset: 0,
+                error,
+                payload,
+            }),
+            ..Piece::default()
+        }
+    }
+}
+
+impl Piece {
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.broken.is_none()
+    }
+}

@@ -1,0 +1,217 @@
+//! Reads rows that others send over TCP. The listener is one partition, of all
+//! its connections; offsets count rows in the order in which they came.
+//!
+//! A connection's bytes are cut into rows as they come, whatever the packets
+//! were. What has come is handed on when nothing more is there to be read at
+//! once, so that a row never waits for a batch to fill.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_buffer::Buffer;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::frames::{Frames, Framing, Piece};
+use crate::batch::Offsets;
+use crate::checkpoint::snapshot::Position;
+use crate::decode::Decoder;
+use crate::format::{Format, RowFormat};
+use crate::source::chunk::{BadRow, Chunk, at_row, decode};
+use crate::source::row_ends::{ROW_BYTES_MAX, too_long};
+use crate::source::{Arrival, Input, Pending, SourceContext, SourceError};
+
+/// What is read from a connection at a time.
+const READ_BYTES: usize = 64 << 10;
+
+/// Pieces that connections have sent and nobody has taken: behind so many,
+/// connections wait, and so do those who write to them.
+const PIECES_MAX: usize = 64;
+
+/// A block is handed on when it has so many bytes, even if rows are missing.
+const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+pub struct TcpInput {
+    address: SocketAddr,
+    partition: Arc<str>,
+    pieces: mpsc::Receiver<Piece>,
+    /// Rows of a piece that did not fit into the last block.
+    left: Option<Piece>,
+    decoder: Decoder,
+    /// How many rows have come.
+    rows: u64,
+    context: SourceContext,
+    /// Dropped with the input, and all connections with it.
+    _listener: JoinSet<()>,
+}
+
+impl TcpInput {
+    pub async fn open(
+        listen: &str,
+        framing: Framing,
+        connections: Option<u64>,
+        format: &RowFormat,
+        context: &SourceContext,
+    ) -> Result<Self, SourceError> {
+        context.check_delimiter(&format.format)?;
+        if let Format::Csv(csv) = &format.format
+            && csv.header
+        {
+            return Err(context.refuse(
+                "rows over TCP have no header: set `csv = { header = false }` and send the \
+                 fields in order",
+            ));
+        }
+        let cannot_listen =
+            |cause: std::io::Error| context.refuse(format!("cannot listen on {listen}: {cause}"));
+        let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        tracing::info!(source = %context.node, %address, "listening");
+        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, framing, connections, sender));
+        Ok(TcpInput {
+            address,
+            partition: address.to_string().into(),
+            pieces,
+            left: None,
+            decoder: Decoder::new(&format.format, &context.schema, &format.timestamp_formats),
+            // Rows that were sent are gone; their numbers are not used again.
+            rows: context
+                .restored(&address.to_string())
+                .map_or(0, |found| found.position.offset),
+            context: context.clone(),
+            _listener: tasks,
+        })
+    }
+
+    async fn next_chunk(&mut self) -> Option<Chunk> {
+        let first = match self.left.take() {
+            Some(piece) => piece,
+            None => self.pieces.recv().await?,
+        };
+        let rows_max = self.context.batch_rows.max(1);
+        let mut data = Vec::new();
+        let mut spans = Vec::new();
+        let mut offsets = Vec::new();
+        let mut broken = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut piece) = next {
+            let room = rows_max - (spans.len() + broken.len()).min(rows_max);
+            let taken = room.min(piece.spans.len());
+            for (start, end) in piece.spans.drain(..taken) {
+                let row = &piece.data[start as usize..end as usize];
+                if row.len() > ROW_BYTES_MAX {
+                    broken.push(too_long(self.rows, row));
+                } else {
+                    let at = data.len() as u32;
+                    data.extend_from_slice(row);
+                    spans.push((at, data.len() as u32));
+                    offsets.push(self.rows);
+                }
+                self.rows += 1;
+            }
+            if !piece.spans.is_empty() {
+                self.left = Some(piece);
+                break;
+            }
+            if let Some(bad) = piece.broken {
+                broken.push(BadRow {
+                    offset: self.rows,
+                    ..bad
+                });
+                self.rows += 1;
+            }
+            if spans.len() + broken.len() >= rows_max || data.len() >= BLOCK_BYTES_MAX {
+                break;
+            }
+            next = self.pieces.try_recv().ok();
+        }
+        let mut chunk = decode(
+            &mut self.decoder,
+            self.context.node.clone(),
+            self.partition.clone(),
+            Buffer::from_vec(data),
+            spans,
+            Offsets::Each(offsets),
+            at_row(self.rows),
+        );
+        chunk.bad.extend(broken);
+        Some(chunk)
+    }
+}
+
+impl Input for TcpInput {
+    fn partitions(&self) -> usize {
+        1
+    }
+
+    /// Its position is the number of its next row.
+    fn partition(&self, _: usize) -> (Arc<str>, Position) {
+        (self.partition.clone(), at_row(self.rows))
+    }
+
+    fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
+        Box::pin(async move {
+            match order.first() {
+                Some(&partition) => Ok(Arrival::of(partition, self.next_chunk().await)),
+                None => Ok(Arrival::Over),
+            }
+        })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.address)
+    }
+}
+
+/// Takes connections, as many as are wanted, and waits until they are closed.
+async fn accept(
+    listener: TcpListener,
+    framing: Framing,
+    connections: Option<u64>,
+    sender: mpsc::Sender<Piece>,
+) {
+    let mut open = JoinSet::new();
+    let mut taken = 0;
+    while connections.is_none_or(|connections| taken < connections) {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    taken += 1;
+                    open.spawn(read(stream, framing, sender.clone()));
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: others have to close first.
+                    tracing::warn!("cannot take a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = open.join_next(), if !open.is_empty() => {}
+        }
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+/// Reads a connection to its end.
+async fn read(mut stream: TcpStream, framing: Framing, sender: mpsc::Sender<Piece>) {
+    let mut frames = Frames::new(framing);
+    loop {
+        frames.buffer.reserve(READ_BYTES);
+        let (piece, is_over) = match stream.read_buf(&mut frames.buffer).await {
+            Ok(0) => (frames.end(None), true),
+            Ok(_) => (frames.take(), frames.lost),
+            Err(error) => (frames.end(Some(&error.to_string())), true),
+        };
+        if !piece.is_empty() && sender.send(piece).await.is_err() {
+            return;
+        }
+        if is_over {
+            return;
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! What sinks write, by example, and that it can be read back.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, StructArray,
+    TimestampMillisecondArray,
+};
+use expect_test::expect;
+use tempfile::TempDir;
+
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::checkpoint::transaction::Participants;
+use crate::checkpoint::transaction::memory::MemoryTransaction;
+use crate::connector::console::Console;
+use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::connector::memory::sink::MemorySink;
+use crate::dead_letter::DeadLetter;
+use crate::decode::Decoder;
+use crate::format::{CsvFormat, Format};
+use crate::schema::{DataType, Field, Schema};
+use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, dead_letter};
+use crate::topic::MemoryTopic;
+
+fn schema() -> Arc<Schema> {
+    let text = |nullable| Field::new("item", DataType::Utf8, nullable);
+    Arc::new(Schema::new(vec![
+        Field::new("user, \"id\"", DataType::Utf8, true),
+        Field::new("count", DataType::Int64, false),
+        Field::new("mean", DataType::Float64, true),
+        Field::new("at", DataType::Timestamp, true),
+        Field::new("ok", DataType::Bool, false),
+        Field::new("raw", DataType::Bytes, true),
+        Field::new("tags", DataType::List(Arc::new(text(true))), true),
+        Field::new("line", DataType::Record([text(false)].into()), false),
+    ]))
+}
+
+fn batch() -> Batch {
+    let schema = schema();
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    tags.append_value([Some("a\nb"), None]);
+    tags.append_null();
+    tags.append_value([None::<&str>; 0]);
+    let fields = schema.to_arrow();
+    let arrow_schema::DataType::Struct(line) = fields.field(7).data_type() else {
+        panic!("a record");
+    };
+    let items: ArrayRef = Arc::new(StringArray::from(vec!["x", "y", "é\u{1b}[1m"]));
+    let at = TimestampMillisecondArray::from(vec![Some(0), Some(1_700_000_000_120), None]);
+    Batch {
+        columns: vec![
+            Arc::new(StringArray::from(vec![Some("ada, \"b\""), None, Some("")])),
+            Arc::new(Int64Array::from(vec![i64::MIN, 0, 1_000_000])),
+            Arc::new(Float64Array::from(vec![
+                Some(0.1),
+                None,
+                Some(f64::INFINITY),
+            ])),
+            Arc::new(at.with_timezone("UTC")),
+            Arc::new(BooleanArray::from(vec![true, false, true])),
+            Arc::new(BinaryArray::from_opt_vec(vec![
+                Some(b"\xFF\x00"),
+                None,
+                Some(b""),
+            ])),
+            Arc::new(tags.finish()),
+            Arc::new(StructArray::new(line.clone(), vec![items], None)),
+        ],
+        schema,
+        times: vec![0, 1, 2].into(),
+        origin: None,
+    }
+}
+
+fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError> {
+    open_alone(FileSink {
+        path: path.to_owned(),
+        format,
+    })
+}
+
+/// For a run without checkpoints.
+fn open_alone(connector: impl SinkConnector) -> Result<Box<dyn Sink>, SinkError> {
+    let context = SinkContext::default();
+    connector.open("out", &schema(), &context)
+}
+
+/// Writes the batch whole and in parts, which must come to the same.
+fn written(format: SinkFormat) -> Vec<u8> {
+    let folder = TempDir::new().unwrap();
+    let files = ["whole", "parts"].map(|name| folder.path().join("new/folder").join(name));
+    for (path, parts) in files.iter().zip([1, 3]) {
+        let mut sink = open_file(path, format).unwrap();
+        for part in 0..parts {
+            sink.write(&batch().slice(part * 3 / parts, 3 / parts))
+                .unwrap();
+        }
+        sink.finish().unwrap();
+    }
+    let [whole, parts] = files.map(|path| fs::read(path).unwrap());
+    assert_eq!(whole, parts);
+    whole
+}
+
+#[test]
+fn json_lines() {
+    let text = String::from_utf8(written(SinkFormat::Json)).unwrap();
+    expect![[r#"
+        {"user, \"id\"":"ada, \"b\"","count":-9223372036854775808,"mean":0.1,"at":"1970-01-01T00:00:00Z","ok":true,"raw":"/wA=","tags":["a\nb",null],"line":{"item":"x"}}
+        {"user, \"id\"":null,"count":0,"mean":null,"at":"2023-11-14T22:13:20.120Z","ok":false,"raw":null,"tags":null,"line":{"item":"y"}}
+        {"user, \"id\"":"","count":1000000,"mean":null,"at":null,"ok":true,"raw":"","tags":[],"line":{"item":"é\u001b[1m"}}
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn csv() {
+    let text = String::from_utf8(written(SinkFormat::Csv)).unwrap();
+    expect![[r#"
+        "user, ""id""",count,mean,at,ok,raw,tags,line
+        "ada, ""b""",-9223372036854775808,0.1,1970-01-01T00:00:00Z,true,/wA=,"[""a\nb"",null]","{""item"":""x""}"
+        ,0,,2023-11-14T22:13:20.120Z,false,,,"{""item"":""y""}"
+        "",1000000,,,true,"",[],"{""item"":""é\u001b[1m""}"
+    "#]]
+    .assert_eq(&text);
+}
+
+/// What our text formats write, our sources read.
+#[test]
+fn text_formats_are_read_back() {
+    let csv = Format::Csv(CsvFormat {
+        header: true,
+        delimiter: b',',
+    });
+    // Infinity is the one value that text does not have.
+    let expected = batch().slice(0, 2);
+    for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
+        let text = written(sink);
+        let mut decoder = Decoder::new(&source, &schema(), &[]);
+        let mut lines = text.split_inclusive(|byte| *byte == b'\n');
+        if sink == SinkFormat::Csv {
+            let header = lines.next().unwrap();
+            decoder.read_header(header.trim_ascii_end()).unwrap();
+        }
+        for row in 0..2 {
+            let line = lines.next().unwrap().trim_ascii_end();
+            let decoded = decoder.decode(line, &[(0, line.len() as u32)]);
+            assert_eq!(decoded.bad, []);
+            assert_eq!(decoded.columns, expected.slice(row, 1).columns);
+        }
+    }
+}
+
+#[test]
+fn parquet_is_read_back() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let mut sink = open_file(&path, SinkFormat::Parquet).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.flush().unwrap();
+    sink.write(&batch()).unwrap();
+    sink.finish().unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+    let compression = reader.metadata().row_group(0).column(0).compression();
+    assert!(
+        format!("{compression:?}").starts_with("ZSTD"),
+        "{compression:?}"
+    );
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    let rows = arrow_select::concat::concat_batches(&batches[0].schema(), &batches).unwrap();
+    assert_eq!(rows.slice(0, 3).columns(), batch().columns);
+    assert_eq!(rows.slice(3, 3).columns(), batch().columns);
+}
+
+#[test]
+fn a_file_has_its_name_only_when_it_is_whole() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.jsonl");
+    let part = folder.path().join("out.jsonl.part");
+    fs::write(&path, "of the run before").unwrap();
+    let mut sink = open_file(&path, SinkFormat::Json).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.flush().unwrap();
+    // What has been flushed can be read, and the run before is still there.
+    assert_eq!(fs::read_to_string(&part).unwrap().lines().count(), 3);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "of the run before");
+    drop(sink);
+    assert!(part.exists());
+    let mut sink = open_file(&path, SinkFormat::Json).unwrap();
+    sink.finish().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    assert!(!part.exists());
+}
+
+#[test]
+fn what_cannot_be_written_says_where() {
+    let folder = TempDir::new().unwrap();
+    let fails = |path: &Path| match open_file(path, SinkFormat::Json) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error
+            .to_string()
+            .replace(&folder.path().display().to_string(), ""),
+    };
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    expect!["sink `out`: cannot write : a folder has this name"].assert_eq(&fails(folder.path()));
+    expect!["sink `out`: cannot write /file/below: cannot make the folder /file: File exists (os error 17)"]
+        .assert_eq(&fails(&file.join("below")));
+    // A disk that is always full.
+    let full = Path::new("/dev/full");
+    if full.exists() {
+        let path = folder.path().join("full.jsonl");
+        std::os::unix::fs::symlink(full, folder.path().join("full.jsonl.part")).unwrap();
+        let mut sink = open_file(&path, SinkFormat::Json).unwrap();
+        let result = sink.write(&batch()).and_then(|()| sink.finish());
+        let error = result.unwrap_err().to_string();
+        assert!(
+            error.ends_with("full.jsonl.part: No space left on device (os error 28)"),
+            "{error}"
+        );
+        assert!(!path.exists());
+    }
+}
+
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_console_shows_a_table() {
+    let screen = Screen::default();
+    let console = |node: &str, rows_max| {
+        Console::with_output(node, &schema(), rows_max, Box::new(screen.clone()))
+    };
+    let mut first = console("first", Some(4));
+    let mut second = console("second", None);
+    let mut long = batch();
+    let text = "a text that is much longer than any screen is wide";
+    long.columns[0] = Arc::new(StringArray::from(vec![text; 3]));
+    first.write(&batch().slice(0, 2)).unwrap();
+    first.flush().unwrap();
+    first.flush().unwrap();
+    first.write(&batch().slice(1, 1)).unwrap();
+    first.flush().unwrap();
+    second.write(&batch().slice(2, 1)).unwrap();
+    second.finish().unwrap();
+    first.write(&long).unwrap();
+    first.finish().unwrap();
+    let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
+    expect![[r#"
+
+        [first]
+        user, "id"                 count  mean  at                        ok     raw   tags           line
+        ada, "b"    -9223372036854775808   0.1  1970-01-01T00:00:00Z      true   /wA=  ["a\nb",null]  {"item":"x"}
+                                       0        2023-11-14T22:13:20.120Z  false                       {"item":"y"}
+                                       0        2023-11-14T22:13:20.120Z  false                       {"item":"y"}
+
+        [second]
+        user, "id"    count  mean  at  ok    raw  tags  line
+                    1000000            true       []    {"item":"é\u001b[1m"}
+
+        [first]
+        user, "id"                                                count  mean  at                        ok     raw   tags           line
+        a text that is much longer than any scre…  -9223372036854775808   0.1  1970-01-01T00:00:00Z      true   /wA=  ["a\nb",null]  {"item":"x"}
+        … and 2 more rows of first
+    "#]].assert_eq(&shown);
+}
+
+#[test]
+fn the_program_gets_the_rows() {
+    let topic = Arc::new(MemoryTopic::default());
+    let connector = MemorySink::new(topic.clone());
+    let mut sink = open_alone(connector).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.finish().unwrap();
+    assert_eq!(topic.rows()[0].columns, batch().columns);
+}
+
+#[test]
+fn rows_of_a_transaction_are_seen_when_it_is_committed() {
+    let topic = Arc::new(MemoryTopic::default());
+    let mut participants = Participants::default();
+    participants.add(Arc::new(MemoryTransaction::new(vec![topic.clone()])));
+    let context = SinkContext {
+        is_checkpointed: true,
+        participants,
+        ..SinkContext::default()
+    };
+    let connector = MemorySink::new(topic.clone());
+    let mut sink = connector.open("out", &schema(), &context).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.barrier(1).unwrap();
+    sink.write(&batch()).unwrap();
+    assert_eq!(topic.rows().len(), 0);
+    topic.commit();
+    assert_eq!(topic.rows().len(), 1, "what is behind the barrier waits");
+    sink.committed(1).unwrap();
+    topic.abort();
+    topic.commit();
+    assert_eq!(topic.rows().len(), 1);
+}
+
+/// Opens a file's sink for a run with checkpoints that goes on from one.
+fn reopened(
+    path: &Path,
+    format: SinkFormat,
+    restored: Option<SinkSnapshot>,
+) -> Result<Box<dyn Sink>, SinkError> {
+    let context = SinkContext {
+        is_checkpointed: true,
+        restored,
+        ..SinkContext::default()
+    };
+    let path = path.to_owned();
+    let connector = FileSink { path, format };
+    connector.open("out", &schema(), &context)
+}
+
+#[test]
+fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
+    for (format, name) in [
+        (SinkFormat::Json, "out.jsonl"),
+        (SinkFormat::Csv, "out.csv"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(name);
+        let mut first = reopened(&path, format, None).unwrap();
+        first.write(&batch()).unwrap();
+        let snapshot = first.barrier(1).unwrap();
+        first.write(&batch()).unwrap();
+        first.flush().unwrap();
+        drop(first);
+
+        let mut second = reopened(&path, format, Some(snapshot.clone())).unwrap();
+        second.write(&batch()).unwrap();
+        second.finish().unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+
+        // The same from the file that has its name.
+        let mut third = reopened(&path, format, Some(snapshot.clone())).unwrap();
+        assert!(!path.exists(), "it has no name while it is written");
+        third.write(&batch()).unwrap();
+        third.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+
+        let mut once = open_alone(FileSink {
+            path: path.clone(),
+            format,
+        })
+        .unwrap();
+        once.write(&batch()).unwrap();
+        once.write(&batch()).unwrap();
+        once.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+
+        fs::write(&path, "short").unwrap();
+        let refused = reopened(&path, format, Some(snapshot));
+        let refused = refused.err().map(|error| error.to_string());
+        let refused = refused.unwrap_or_default();
+        assert!(refused.contains("has 5 bytes, and had"), "{refused}");
+    }
+}
+
+#[test]
+fn parquet_is_a_file_a_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let names = || {
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let mut first = reopened(&path, SinkFormat::Parquet, None).unwrap();
+    first.write(&batch()).unwrap();
+    first.barrier(3).unwrap();
+    assert_eq!(names(), ["out-3.parquet.part"]);
+    first.committed(3).unwrap();
+    assert_eq!(names(), ["out-3.parquet"]);
+    first.barrier(4).unwrap();
+    first.committed(4).unwrap();
+    assert_eq!(names(), ["out-3.parquet"], "no rows, no file");
+    first.write(&batch()).unwrap();
+    let snapshot = first.barrier(5).unwrap();
+    first.write(&batch()).unwrap();
+    drop(first);
+
+    // It was durable, and had not got its name.
+    let mut second = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
+    assert!(names().contains(&"out-5.parquet".to_owned()));
+    second.finish().unwrap();
+    // Once more changes nothing.
+    reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
+}
+
+#[test]
+fn dead_letters_behind_a_checkpoint_are_written_again() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("dead.jsonl");
+    let letter = DeadLetter::default();
+    let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
+    letters.write(std::slice::from_ref(&letter)).unwrap();
+    let kept = letters.sync().unwrap();
+    letters.write(std::slice::from_ref(&letter)).unwrap();
+    drop(letters);
+    let mut letters = dead_letter::DeadLetters::open(&path, Some(kept)).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), kept);
+    letters.write(&[letter]).unwrap();
+    assert_eq!(letters.sync().unwrap(), 2 * kept);
+}
+
+#[test]
+fn dead_letters_are_put_behind_those_of_before() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("new/dead.jsonl");
+    for offset in [7, 8] {
+        let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
+        let letter = DeadLetter {
+            node: "clean".to_owned(),
+            kind: "trap".to_owned(),
+            error: "a \"quoted\" error".to_owned(),
+            offset: Some(offset),
+            payload: Some("{\"a\":1}".to_owned()),
+            ..DeadLetter::default()
+        };
+        letters.write(&[letter]).unwrap();
+        // Written before the file is closed.
+        assert_eq!(
+            fs::read_to_string(&path).unwrap().lines().count() as u64,
+            offset - 6
+        );
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    let letter: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(letter["offset"], 8);
+    assert_eq!(letter["error"], "a \"quoted\" error");
+    assert_eq!(letter["payload"], "{\"a\":1}");
+    assert_eq!(letter["row"], serde_json::Value::Null);
+}

@@ -1,0 +1,927 @@
+//! Sources from end to end: what is in a file, on a connection, in a plan, and
+//! which rows, times and dead letters come of it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+
+use crate::clock::{ManualClock, SystemClock};
+use crate::connector::file::source::FileSource;
+use crate::connector::generator::GeneratorSource;
+use crate::connector::generator::events::{self, EventsPlan};
+use crate::connector::memory::source::MemorySource;
+use crate::connector::tcp::{Framing, TcpSource};
+use crate::dead_letter::{DeadLetter, OnError, Provenance, provenance};
+use crate::element::Element;
+use crate::format::{CsvFormat, Format};
+use crate::json::render_row;
+use crate::placement::Placement;
+use crate::plan::{EventTime, SourcePlan};
+use crate::schema::{DataType, Field, Schema};
+use crate::source::reader::{Pulled, Reader};
+use crate::source::{SourceConnector, SourceContext};
+
+const CSV: Format = Format::Csv(CsvFormat {
+    header: true,
+    delimiter: b',',
+});
+
+/// `id` is who a row is, `ts` when it is.
+fn schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("ts", DataType::Int64, true),
+    ]))
+}
+
+fn plan(connector: impl SourceConnector) -> SourcePlan {
+    SourcePlan {
+        connector: Box::new(connector),
+        event_time: EventTime::Column(1),
+        out_of_orderness_ms: 0,
+        idle_after_ms: None,
+        on_error: OnError::DeadLetter,
+    }
+}
+
+fn files(paths: &[&Path], format: Format) -> SourcePlan {
+    plan(FileSource {
+        paths: paths.iter().map(|path| path.to_path_buf()).collect(),
+        format: format.into(),
+    })
+}
+
+fn context(batch_rows: usize) -> SourceContext {
+    SourceContext {
+        node: "events".into(),
+        schema: schema(),
+        placement: Placement::on_one_host(0, 1),
+        batch_rows,
+        decode_workers: 1,
+        clock: Arc::new(SystemClock),
+        is_transactional: false,
+        restored: Arc::new([]),
+    }
+}
+
+/// A source read to its end.
+#[derive(Debug, Default)]
+struct Read {
+    /// `id` of each row, and `!` behind those that the watermark has passed.
+    ids: Vec<String>,
+    /// As a dead letter would say it.
+    origins: Vec<Provenance>,
+    dead_letters: Vec<DeadLetter>,
+    failed: u64,
+    watermark: Option<i64>,
+    rows_in: u64,
+    progress: Option<f64>,
+}
+
+impl Read {
+    fn add(&mut self, pulled: Pulled) {
+        for element in pulled.elements {
+            match element {
+                Element::Batch(batch) => {
+                    let ids = batch.columns[0].as_string::<i32>();
+                    for row in 0..batch.rows() {
+                        let is_late = self.watermark.is_some_and(|ms| batch.times[row] < ms);
+                        let mark = if is_late { "!" } else { "" };
+                        self.ids.push(format!("{}{mark}", ids.value(row)));
+                        self.origins
+                            .push(provenance(batch.origin.as_ref().unwrap(), row));
+                    }
+                }
+                Element::Watermark(ms) => {
+                    assert!(self.watermark.is_none_or(|told| told < ms));
+                    self.watermark = Some(ms);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        self.dead_letters.extend(pulled.dead_letters);
+        self.failed += pulled.failed;
+        self.rows_in += pulled.rows_in;
+        self.progress = pulled.progress.or(self.progress);
+    }
+
+    fn errors(&self) -> String {
+        let line = |letter: &DeadLetter| {
+            let payload = letter
+                .payload
+                .as_ref()
+                .or(letter.payload_base64.as_ref())
+                .unwrap();
+            let cut: String = payload.chars().take(30).collect();
+            format!("{} | {} | {cut:?}\n", letter.offset.unwrap(), letter.error)
+        };
+        self.dead_letters.iter().map(line).collect()
+    }
+}
+
+async fn read(plan: &SourcePlan, context: SourceContext) -> Read {
+    let mut reader = Reader::open(plan, context).await.unwrap();
+    let mut read = Read::default();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        read.add(pulled);
+    }
+    read
+}
+
+fn write(folder: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// What every row tells of its origin is where it is found.
+fn assert_origins_are_true(read: &Read, text: &[u8]) {
+    for origin in &read.origins {
+        let payload = origin.payload.as_ref().unwrap().as_bytes();
+        let at = origin.offset as usize;
+        assert_eq!(&text[at..at + payload.len()], payload);
+    }
+    for letter in &read.dead_letters {
+        let payload = letter.payload.as_ref().unwrap().as_bytes();
+        let at = letter.offset.unwrap() as usize;
+        assert_eq!(&text[at..at + payload.len()], payload);
+    }
+}
+
+#[tokio::test]
+async fn lines_are_rows_whatever_their_ends() {
+    let folder = TempDir::new().unwrap();
+    let text = "\u{FEFF}{\"id\":\"a\",\"ts\":1}\r\n\r\n\n{\"id\":\"b\",\"ts\":2}\nbad\r\n{\"id\":\"c\",\"ts\":3}";
+    let path = write(&folder, "events.jsonl", text);
+    for batch_rows in [1, 2, 4_096] {
+        let read = read(&files(&[&path], Format::Json), context(batch_rows)).await;
+        assert_eq!(read.ids, ["a", "b", "c"]);
+        expect![[r#"
+            43 | byte 0: expected a record, found `bad` | "bad"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_origins_are_true(&read, text.as_bytes());
+        assert_eq!(read.origins[1].offset, 25);
+        assert_eq!(read.origins[1].partition, path.display().to_string());
+        assert_eq!(read.origins[1].source, "events");
+        assert_eq!((read.rows_in, read.failed), (4, 1));
+        assert_eq!(read.watermark, Some(3));
+        assert_eq!(read.progress, Some(1.0));
+    }
+}
+
+#[tokio::test]
+async fn csv_rows_may_have_line_ends_and_broken_ones_stay_alone() {
+    let folder = TempDir::new().unwrap();
+    let text = "\r\nts,id\r\n1,\"a\nb\"\r\n2,\"c\n3,d\n4,\"e\"x\n\n5,\"f\"\"\",\n6,\"g\"\"\"\n7,\"h\n8,i\n";
+    let path = write(&folder, "events.csv", text);
+    for batch_rows in [1, 2, 4_096] {
+        let read = read(&files(&[&path], CSV), context(batch_rows)).await;
+        assert_eq!(read.ids, ["a\nb", "d", "g\"", "i"]);
+        expect![[r#"
+            18 | byte 2: expected `"` at the end of the field, found "c | "2,\"c"
+            27 | byte 5: expected `,` behind the quoted field, found x | "4,\"e\"x"
+            35 | expected 2 fields, found 3 | "5,\"f\"\"\","
+            52 | byte 2: expected `"` at the end of the field, found "h | "7,\"h"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_origins_are_true(&read, text.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_stray_quote_does_not_swallow_the_rows_up_to_the_next() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "events.csv", "ts,id\n1,\"a\n2,b\n3,c\n\",d\n5,e\n");
+    let read = read(&files(&[&path], CSV), context(4_096)).await;
+    assert_eq!(read.ids, ["b", "c", "e"]);
+    assert_eq!(read.failed, 2);
+}
+
+#[tokio::test]
+async fn empty_files_have_no_rows() {
+    let folder = TempDir::new().unwrap();
+    for (text, format) in [
+        ("", Format::Json),
+        ("\n\n", Format::Json),
+        ("", CSV),
+        ("ts,id\n", CSV),
+    ] {
+        let path = write(&folder, "events", text);
+        let read = read(&files(&[&path], format), context(7)).await;
+        assert_eq!((read.rows_in, read.watermark), (0, None), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_too_long_is_one_bad_row() {
+    let folder = TempDir::new().unwrap();
+    let long = "x".repeat((16 << 20) + (10 << 10));
+    let text = format!("{{\"id\":\"a\",\"ts\":1}}\n{long}\n{{\"id\":\"b\",\"ts\":2}}\n{long}");
+    let path = write(&folder, "events.jsonl", &text);
+    for batch_rows in [1, 4_096] {
+        let read = read(&files(&[&path], Format::Json), context(batch_rows)).await;
+        assert_eq!(read.ids, ["a", "b"]);
+        expect![[r#"
+            18 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+            16787493 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+        "#]]
+        .assert_eq(&read.errors());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_says_why() {
+    async fn fails(plan: SourcePlan, folder: &TempDir) -> String {
+        match Reader::open(&plan, context(7)).await {
+            Ok(_) => panic!("opened"),
+            Err(error) => error
+                .to_string()
+                .replace(&folder.path().display().to_string(), ""),
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("missing.jsonl");
+    let csv = write(&folder, "events.csv", "identity,ts\n");
+    expect!["source `events`: cannot read /missing.jsonl: No such file or directory (os error 2)"]
+        .assert_eq(&fails(files(&[&missing], Format::Json), &folder).await);
+    expect!["source `events`: cannot read : it is a folder; name the files in it, as in `*.jsonl`"]
+        .assert_eq(&fails(files(&[folder.path()], Format::Json), &folder).await);
+    expect!["source `events`: /events.csv: the header has no column `id`, which the fields have; it names identity, ts"]
+        .assert_eq(&fails(files(&[&csv], CSV), &folder).await);
+    let half_a_character = Format::Csv(CsvFormat {
+        header: true,
+        delimiter: 0xC3,
+    });
+    expect!["source `events`: the CSV delimiter has to be an ASCII character, and neither a quote nor a line end"]
+        .assert_eq(&fails(files(&[&csv], half_a_character), &folder).await);
+    let tcp = |listen: &str, format: Format| {
+        plan(TcpSource {
+            listen: listen.to_owned(),
+            framing: Framing::Newline,
+            format: format.into(),
+            connections: None,
+        })
+    };
+    expect!["source `events`: rows over TCP have no header: set `csv = { header = false }` and send the fields in order"]
+        .assert_eq(&fails(tcp("127.0.0.1:0", CSV), &folder).await);
+    expect!["source `events`: cannot listen on nowhere: invalid socket address"]
+        .assert_eq(&fails(tcp("nowhere", Format::Json), &folder).await);
+    let batch =
+        RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef)])
+            .unwrap();
+    let memory = plan(MemorySource::new(vec![vec![batch]]));
+    assert!(
+        fails(memory, &folder)
+            .await
+            .contains("expected rows of id: utf8, ts: int64?")
+    );
+}
+
+#[tokio::test]
+async fn rows_without_a_usable_event_time_are_bad() {
+    let folder = TempDir::new().unwrap();
+    let text = "{\"id\":\"a\",\"ts\":1}\n{\"id\":\"b\"}\n{\"id\":\"c\",\"ts\":1700000000000000}\n{\"id\":\"d\",\"ts\":2}\n";
+    let path = write(&folder, "events.jsonl", text);
+    for batch_rows in [1, 4_096] {
+        let read = read(&files(&[&path], Format::Json), context(batch_rows)).await;
+        assert_eq!(read.ids, ["a", "d"]);
+        assert_eq!(read.watermark, Some(2));
+        expect![[r#"
+            18 | field `ts`: expected an event time in the years 1 to 9999, in ms, found null | "{\"id\":\"b\"}"
+            29 | field `ts`: expected an event time in the years 1 to 9999, in ms, found 1700000000000000 | "{\"id\":\"c\",\"ts\":170000000000000"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_origins_are_true(&read, text.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn bad_rows_go_where_the_policy_says() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "events.jsonl", b"{\"id\":\"a\",\"ts\":1}\n\xFF\n");
+    let mut plan = files(&[&path], Format::Json);
+    let raw = write(&folder, "raw.jsonl", b"\xFF\xFE\n");
+    let dead = read(&files(&[&raw], Format::Json), context(7)).await;
+    assert_eq!(dead.dead_letters[0].payload, None);
+    assert_eq!(dead.dead_letters[0].payload_base64.as_deref(), Some("//4="));
+    assert_eq!(dead.dead_letters[0].kind, "decode");
+
+    plan.on_error = OnError::Skip;
+    let skipped = read(&plan, context(7)).await;
+    assert_eq!(
+        (
+            skipped.failed,
+            skipped.dead_letters.len(),
+            skipped.ids.len()
+        ),
+        (1, 0, 1)
+    );
+
+    plan.on_error = OnError::Fail;
+    let mut reader = Reader::open(&plan, context(7)).await.unwrap();
+    let error = reader.next().await.unwrap_err().to_string();
+    let error = error.replace(&folder.path().display().to_string(), "");
+    expect![[r#"source `events`: /events.jsonl, offset 18: byte 0: expected UTF-8 text, found bytes that are none (`on_error` is "fail"; "skip" or "dead_letter" go on without the row)"#]]
+        .assert_eq(&error);
+}
+
+#[tokio::test]
+async fn without_an_event_time_the_clock_gives_one() {
+    let folder = TempDir::new().unwrap();
+    let path = write(
+        &folder,
+        "events.jsonl",
+        "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"c\"}\n",
+    );
+    let clock = Arc::new(ManualClock::default());
+    let mut plan = files(&[&path], Format::Json);
+    plan.event_time = EventTime::Ingestion;
+    let mut reader = Reader::open(
+        &plan,
+        SourceContext {
+            clock: clock.clone(),
+            ..context(1)
+        },
+    )
+    .await
+    .unwrap();
+    let mut times = Vec::new();
+    // The clock is set back before the last row.
+    for now_ms in [1_000, 2_000, 1_500] {
+        clock.set(now_ms);
+        for element in reader.next().await.unwrap().unwrap().elements {
+            if let Element::Batch(batch) = element {
+                times.extend(batch.times.iter().copied());
+            }
+        }
+    }
+    assert_eq!(times, [1_000, 2_000, 2_000]);
+    assert!(reader.next().await.unwrap().is_none());
+}
+
+/// Two files that take turns, one of which is behind the other, with late rows.
+fn two_files(folder: &TempDir) -> [PathBuf; 2] {
+    let text = |name: &str, times: &dyn Fn(i64) -> i64| -> String {
+        (0..20_000)
+            .map(|row| format!("{{\"id\":\"{name}{row}\",\"ts\":{}}}\n", times(row)))
+            .collect()
+    };
+    [
+        write(
+            folder,
+            "a",
+            text("a", &|row| row - i64::from(row % 1_000 == 7) * 5_000),
+        ),
+        write(
+            folder,
+            "b",
+            text("b", &|row| {
+                row / 2 + 3_000 - i64::from(row % 999 == 8) * 4_000
+            }),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn order_depends_on_neither_batches_nor_workers() {
+    let folder = TempDir::new().unwrap();
+    let [a, b] = two_files(&folder);
+    let plan = files(&[&a, &b], Format::Json);
+    assert_eq!(plan.connector.partitions(), Some(2));
+    let first = read(&plan, context(4_096)).await;
+    assert_eq!(first.ids.len(), 40_000);
+    assert!(first.ids.iter().any(|id| id.ends_with('!')));
+    // The one behind is read, as soon as the other is ahead of it.
+    assert_eq!((&*first.ids[4_096], &*first.ids[8_192]), ("b0", "a4096"));
+    for (batch_rows, decode_workers) in [(1, 1), (7, 3), (5_000, 1), (1_000, 2)] {
+        let context = SourceContext {
+            decode_workers,
+            ..context(batch_rows)
+        };
+        let read = read(&plan, context).await;
+        assert!(
+            read.ids == first.ids,
+            "{batch_rows} rows, {decode_workers} workers"
+        );
+        assert_eq!(read.watermark, first.watermark);
+    }
+}
+
+#[tokio::test]
+async fn tasks_share_the_partitions() {
+    let folder = TempDir::new().unwrap();
+    let paths: Vec<_> = ["a", "b", "c"]
+        .map(|name| write(&folder, name, format!("{{\"id\":\"{name}\",\"ts\":1}}\n")))
+        .into();
+    let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
+    let plan = files(&paths, Format::Json);
+    let mut ids = Vec::new();
+    for task in 0..4 {
+        ids.push(
+            read(
+                &plan,
+                SourceContext {
+                    placement: Placement::on_one_host(task, 4),
+                    ..context(7)
+                },
+            )
+            .await
+            .ids,
+        );
+    }
+    assert_eq!(ids, [vec!["a"], vec!["b"], vec!["c"], vec![]]);
+}
+
+#[tokio::test]
+async fn a_reader_that_was_interrupted_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let [a, b] = two_files(&folder);
+    let plan = files(&[&a, &b], Format::Json);
+    let whole = read(&plan, context(100)).await;
+    let context = SourceContext {
+        decode_workers: 4,
+        ..context(100)
+    };
+    let mut reader = Reader::open(&plan, context).await.unwrap();
+    let mut read = Read::default();
+    let mut interrupted = 0;
+    loop {
+        // Asked once and dropped, answer or not.
+        let asked = {
+            let mut next = std::pin::pin!(reader.next());
+            std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
+        };
+        match asked {
+            Poll::Ready(pulled) => match pulled.unwrap() {
+                Some(pulled) => read.add(pulled),
+                None => break,
+            },
+            Poll::Pending => {
+                interrupted += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    assert!(interrupted > 0);
+    assert_eq!(read.ids, whole.ids);
+}
+
+#[tokio::test]
+async fn rows_in_memory_are_their_own_payload() {
+    let batch = |ids: &[&str], times: &[Option<i64>]| {
+        RecordBatch::try_new(
+            Arc::new(schema().to_arrow()),
+            vec![
+                Arc::new(arrow_array::StringArray::from(ids.to_vec())),
+                Arc::new(Int64Array::from(times.to_vec())),
+            ],
+        )
+        .unwrap()
+    };
+    let partition = vec![
+        batch(&["a", "b"], &[Some(1), None]),
+        batch(&[], &[]),
+        batch(&["c"], &[Some(3)]),
+    ];
+    let plan = plan(MemorySource::new(vec![partition]));
+    for batch_rows in [1, 7] {
+        let read = read(&plan, context(batch_rows)).await;
+        assert_eq!(read.ids, ["a", "c"]);
+        assert_eq!(read.origins[1].offset, 2);
+        assert_eq!(
+            read.origins[1].payload.as_deref(),
+            Some(r#"{"id":"c","ts":3}"#)
+        );
+        assert_eq!(read.dead_letters[0].offset, Some(1));
+        assert_eq!(
+            read.dead_letters[0].payload.as_deref(),
+            Some(r#"{"id":"b","ts":null}"#)
+        );
+        assert_eq!((read.rows_in, read.progress), (3, Some(1.0)));
+    }
+}
+
+fn generated(count: u64) -> EventsPlan {
+    EventsPlan {
+        seed: 7,
+        rate: None,
+        count: Some(count),
+        users: 100_000,
+        items: 20_000,
+        start_ms: Some(1_700_000_000_000),
+        events_per_second: 500.0,
+        jitter_ms: 2_000,
+        broken_one_in: 0,
+    }
+}
+
+async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
+    let plan = SourcePlan {
+        event_time: EventTime::Column(4),
+        out_of_orderness_ms: 2_000,
+        ..plan(GeneratorSource { events: generator })
+    };
+    let context = SourceContext {
+        schema: events::schema(),
+        ..context(batch_rows)
+    };
+    let mut reader = Reader::open(&plan, context).await.unwrap();
+    let mut rows = Vec::new();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        for element in pulled.elements {
+            match element {
+                Element::Batch(batch) => {
+                    rows.extend((0..batch.rows()).map(|row| render_row(&batch, row)));
+                }
+                Element::Watermark(_) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+    rows
+}
+
+#[tokio::test]
+async fn the_generator_makes_the_same_rows_for_the_same_seed() {
+    let rows = generate(generated(2_000), 4_096).await;
+    expect![[r#"
+        {"user_id":"user-049872","item_id":"item-19232","action":"view","quantity":1,"ts":"2023-11-14T22:13:19.952Z"}
+        {"user_id":"user-097395","item_id":"item-11020","action":"view","quantity":2,"ts":"2023-11-14T22:13:19.659Z"}
+        {"user_id":"user-064970","item_id":"item-03359","action":"add","quantity":4,"ts":"2023-11-14T22:13:18.016Z"}"#]]
+    .assert_eq(&rows[..3].join("\n"));
+    assert_eq!(generate(generated(2_000), 7).await, rows);
+    assert_ne!(
+        generate(
+            EventsPlan {
+                seed: 8,
+                ..generated(2_000)
+            },
+            7
+        )
+        .await,
+        rows
+    );
+}
+
+#[tokio::test]
+async fn generated_lines_are_the_generated_rows() {
+    let folder = TempDir::new().unwrap();
+    let plan = EventsPlan {
+        broken_one_in: 10,
+        ..generated(5_000)
+    };
+    let mut text = Vec::new();
+    events::write_json_lines(&plan, &mut text).unwrap();
+    let path = write(&folder, "events.jsonl", &text);
+    let plan_of_file = SourcePlan {
+        event_time: EventTime::Column(4),
+        ..files(&[&path], Format::Json)
+    };
+    let context = SourceContext {
+        schema: events::schema(),
+        ..context(4_096)
+    };
+    let mut reader = Reader::open(&plan_of_file, context).await.unwrap();
+    let mut rows = Vec::new();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        assert_eq!(pulled.failed, 0);
+        for element in pulled.elements {
+            if let Element::Batch(batch) = element {
+                rows.extend((0..batch.rows()).map(|row| render_row(&batch, row)));
+            }
+        }
+    }
+    assert_eq!(rows, generate(plan, 4_096).await);
+}
+
+/// As in the events that fixtures have been made of.
+#[tokio::test]
+async fn generated_events_are_as_skewed_as_a_shop_is() {
+    let rows = generate(
+        EventsPlan {
+            broken_one_in: 100,
+            ..generated(200_000)
+        },
+        4_096,
+    )
+    .await;
+    let share = |text: &str| {
+        let with = rows.iter().filter(|row| row.contains(text)).count();
+        with as f64 / rows.len() as f64
+    };
+    let check = |text: &str, expected: f64| {
+        let share = share(text);
+        assert!(
+            (share - expected).abs() < expected / 10.0,
+            "{text}: {share}, not {expected}"
+        );
+    };
+    check("item-00042", 0.094);
+    check("item-07961", 0.047);
+    check("user-000123", 0.0217);
+    check("user-050122", 0.0126);
+    check("\"add\"", 0.45);
+    check("\"view\"", 0.40);
+    check("\"remove\"", 0.10);
+    check("\"checkout\"", 0.05);
+    check("\"quantity\":3", 0.2);
+    check("\"steal\"", 0.002);
+    check("\"user_id\":\"\"", 0.002);
+    check("\"item_id\":\"\"", 0.002);
+    check("\"quantity\":0", 0.002);
+    check("\"quantity\":10000", 0.002);
+}
+
+#[tokio::test]
+async fn the_generator_keeps_its_rate() {
+    let started = Instant::now();
+    let rows = generate(
+        EventsPlan {
+            rate: Some(1_000.0),
+            ..generated(150)
+        },
+        20,
+    )
+    .await;
+    assert_eq!(rows.len(), 150);
+    // The machine may be late, but never early.
+    assert!(
+        started.elapsed() >= Duration::from_millis(148),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+fn tcp(framing: Framing, connections: Option<u64>) -> SourcePlan {
+    plan(TcpSource {
+        listen: "127.0.0.1:0".to_owned(),
+        framing,
+        format: Format::Json.into(),
+        connections,
+    })
+}
+
+/// Sends pieces, with a pause behind each, on a connection of their own.
+async fn send(address: SocketAddr, pieces: Vec<Vec<u8>>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for piece in pieces {
+        stream.write_all(&piece).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stream.shutdown().await.unwrap();
+}
+
+async fn receive(framing: Framing, connections: Vec<Vec<Vec<u8>>>) -> Read {
+    let mut reader = Reader::open(
+        &tcp(framing, Some(connections.len() as u64)),
+        context(4_096),
+    )
+    .await
+    .unwrap();
+    let address = reader.address().unwrap();
+    for pieces in connections {
+        tokio::spawn(send(address, pieces));
+    }
+    let mut read = Read::default();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        read.add(pulled);
+    }
+    read
+}
+
+fn prefixed(text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len()).unwrap();
+    [&length.to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn lines_arrive_in_pieces_and_together() {
+    let text = b"{\"id\":\"a\",\"ts\":1}\r\n\n{\"id\":\"b\",\"ts\":2}\n{\"id\":\"c\",\"ts\":3}";
+    for size in [1, 10, 1_000] {
+        let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive(Framing::Newline, vec![pieces]).await;
+        assert_eq!(read.ids, ["a", "b", "c"], "pieces of {size}");
+        assert_eq!(read.origins[2].offset, 2);
+        assert_eq!(
+            read.origins[2].payload.as_deref(),
+            Some("{\"id\":\"c\",\"ts\":3}")
+        );
+    }
+}
+
+#[tokio::test]
+async fn frames_arrive_in_pieces_and_together() {
+    let frames = [
+        prefixed("{\"id\":\"a\",\"ts\":1}"),
+        prefixed(""),
+        prefixed("{\"id\":\"b\"\n,\"ts\":2}"),
+        prefixed("nonsense"),
+        prefixed("{\"id\":\"c\",\"ts\":3}"),
+    ]
+    .concat();
+    for size in [1, 9, 1_000] {
+        let pieces = frames.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive(Framing::LengthPrefixed, vec![pieces]).await;
+        assert_eq!(read.ids, ["a", "b", "c"], "pieces of {size}");
+        expect![[r#"
+            2 | byte 0: expected a record, found `nonsense` | "nonsense"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_eq!(read.origins[2].offset, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_breaks_off_or_is_too_long_is_one_bad_row() {
+    let good = prefixed("{\"id\":\"a\",\"ts\":1}");
+    let check = async |frames: Vec<u8>, expected: Expect| {
+        let read = receive(Framing::LengthPrefixed, vec![vec![good.clone(), frames]]).await;
+        assert_eq!(read.ids, ["a"]);
+        expected.assert_eq(&read.errors());
+    };
+    check(
+        b"\0\0\0\x09{\"id\"".to_vec(),
+        expect![[r#"
+            1 | expected the rest of a frame, found 9 bytes of it and the end of the connection: it was closed | "\0\0\0\t{\"id\""
+        "#]],
+    )
+    .await;
+    check(
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        expect![[r#"
+            1 | expected a frame of at most 16 MiB behind its length, found a length of 1195725856 bytes; the connection was closed | "GET / HTTP/1.1\r\n\r\n"
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_skipped_to_its_end() {
+    let long = vec![b'x'; (16 << 20) + (200 << 10)];
+    let end = b"x\n{\"id\":\"b\",\"ts\":2}\n".to_vec();
+    let pieces = vec![b"{\"id\":\"a\",\"ts\":1}\n".to_vec(), long, end];
+    let read = receive(Framing::Newline, vec![pieces]).await;
+    assert_eq!(read.ids, ["a", "b"]);
+    expect![[r#"
+        1 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    "#]]
+    .assert_eq(&read.errors());
+}
+
+#[tokio::test]
+async fn many_connections_are_read_at_once() {
+    let connections = (0..50)
+        .map(|connection| {
+            (0..20)
+                .map(|row| format!("{{\"id\":\"{connection}/{row}\",\"ts\":1}}\n").into_bytes())
+                .collect()
+        })
+        .collect();
+    let mut read = receive(Framing::Newline, connections).await;
+    let mut expected: Vec<_> = (0..50)
+        .flat_map(|c| (0..20).map(move |row| format!("{c}/{row}")))
+        .collect();
+    read.ids.sort();
+    expected.sort();
+    assert_eq!(read.ids, expected);
+    assert!(read.origins.iter().map(|origin| origin.offset).eq(0..1_000));
+}
+
+#[tokio::test]
+async fn a_row_is_handed_on_before_a_batch_is_full_and_cut_when_it_is() {
+    let mut reader = Reader::open(&tcp(Framing::Newline, None), context(2))
+        .await
+        .unwrap();
+    let mut stream = TcpStream::connect(reader.address().unwrap()).await.unwrap();
+    let row = b"{\"id\":\"a\",\"ts\":1}\n";
+    stream.write_all(row).await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().rows_in, 1);
+    stream.write_all(&row.repeat(5)).await.unwrap();
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<u64>() < 5 {
+        sizes.push(reader.next().await.unwrap().unwrap().rows_in);
+    }
+    assert!(sizes.iter().all(|&size| size <= 2), "{sizes:?}");
+    // Whoever still writes finds nobody when the reader is gone.
+    drop(reader);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut result = stream.write_all(row).await;
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        result = result.and(stream.write_all(row).await);
+    }
+    assert!(result.is_err());
+}
+
+/// What a reader has to say within a moment.
+async fn soon(reader: &mut Reader) -> &'static str {
+    match tokio::time::timeout(Duration::from_millis(300), reader.next()).await {
+        Err(_) => "nothing",
+        Ok(pulled) => match &pulled.unwrap().unwrap().elements[..] {
+            [Element::Idle] => "idle",
+            _ => "something else",
+        },
+    }
+}
+
+#[tokio::test]
+async fn silence_is_told_once_and_ends_with_the_next_row() {
+    let clock = Arc::new(ManualClock::default());
+    let plan = SourcePlan {
+        idle_after_ms: Some(1_000),
+        ..tcp(Framing::Newline, None)
+    };
+    let context = SourceContext {
+        clock: clock.clone(),
+        ..context(7)
+    };
+    let mut reader = Reader::open(&plan, context).await.unwrap();
+    assert_eq!(soon(&mut reader).await, "nothing");
+    clock.set(1_000);
+    assert_eq!(soon(&mut reader).await, "idle");
+    assert_eq!(soon(&mut reader).await, "nothing");
+    let mut stream = TcpStream::connect(reader.address().unwrap()).await.unwrap();
+    stream
+        .write_all(b"{\"id\":\"a\",\"ts\":5}\n")
+        .await
+        .unwrap();
+    let pulled = reader.next().await.unwrap().unwrap();
+    assert!(matches!(
+        pulled.elements[..],
+        [Element::Batch(_), Element::Watermark(5)]
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However a file is read, its rows are its lines.
+    #[test]
+    fn blocks_are_cut_between_rows(
+        rows in prop::collection::vec((0usize..12_000, "\r?\n{1,3}"), 1..40),
+        batch_rows in 1usize..20,
+        csv in any::<bool>(),
+        open_end in any::<bool>(),
+    ) {
+        let folder = TempDir::new().unwrap();
+        let mut text = if csv { "id,ts\n".to_owned() } else { String::new() };
+        let mut expected = Vec::new();
+        for (index, (length, end)) in rows.iter().enumerate() {
+            let is_last = index + 1 == rows.len();
+            let end = if is_last && open_end { "" } else { end };
+            let id = format!("{index}{}", "é".repeat(*length));
+            match (csv, index % 3) {
+                (false, _) => text += &format!("{{\"id\":\"{id}\",\"ts\":1}}{end}"),
+                // A line end and a doubled quote, each somewhere in a block.
+                (true, 0) => text += &format!("\"{id}\n\"\"\",1{end}"),
+                (true, 1) => text += &format!("\"{id}\",1{end}"),
+                (true, _) => text += &format!("{id},1{end}"),
+            }
+            expected.push(if csv && index % 3 == 0 { format!("{id}\n\"") } else { id });
+        }
+        let path = write(&folder, "rows", &text);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let plan = files(&[&path], if csv { CSV } else { Format::Json });
+        let read = runtime.block_on(read(&plan, context(batch_rows)));
+        prop_assert_eq!(read.errors(), "");
+        assert_origins_are_true(&read, text.as_bytes());
+        prop_assert!(read.ids == expected);
+    }
+
+    /// Whatever a file has in it, nothing panics and every row is accounted for.
+    #[test]
+    fn no_file_does_harm(
+        bytes in prop::collection::vec(
+            prop_oneof![Just(b'"'), Just(b'\n'), Just(b','), Just(b'\r'), Just(b'1'), any::<u8>()],
+            0..300,
+        ),
+        batch_rows in 1usize..5,
+        csv in any::<bool>(),
+    ) {
+        let folder = TempDir::new().unwrap();
+        let header = if csv { &b"id,ts\n"[..] } else { b"" };
+        let path = write(&folder, "rows", [header, &bytes].concat());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let plan = files(&[&path], if csv { CSV } else { Format::Json });
+        let first = runtime.block_on(read(&plan, context(batch_rows)));
+        prop_assert_eq!(first.rows_in, first.ids.len() as u64 + first.failed);
+        let again = runtime.block_on(read(&plan, context(4_096)));
+        prop_assert_eq!(first.ids, again.ids);
+        prop_assert_eq!(first.dead_letters, again.dead_letters);
+    }
+}

@@ -1,0 +1,213 @@
+//! The files of a pipeline: decides that nothing is written where something else
+//! is read or written, however the paths are spelt.
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use crate::config::diagnostics::{Diagnostics, Mistake, Span};
+use crate::suggest;
+
+/// The files of a pipeline and who uses them.
+#[derive(Default)]
+pub struct Files {
+    uses: Vec<FileUse>,
+}
+
+/// Who does what with a file: "sink `out` writes it".
+#[derive(Clone)]
+pub struct FileUser {
+    pub what: String,
+    pub place: Option<Span>,
+}
+
+struct FileUse {
+    user: FileUser,
+    target: FileTarget,
+    writes: bool,
+}
+
+enum FileTarget {
+    File(PathBuf),
+    /// With all that is in it.
+    Folder(PathBuf),
+    Pattern {
+        folder: PathBuf,
+        pattern: String,
+    },
+}
+
+/// What the dead letters do with their file.
+pub const DEAD_LETTERS: &str = "the dead letters go there";
+
+impl FileUser {
+    pub fn new(what: impl Into<String>, place: Span) -> Self {
+        FileUser {
+            what: what.into(),
+            place: Some(place),
+        }
+    }
+}
+
+impl Files {
+    pub fn reads(&mut self, user: FileUser, path: &Path) {
+        self.push(user, FileTarget::File(identity(path)), false);
+    }
+
+    pub fn reads_pattern(&mut self, user: FileUser, folder: &Path, pattern: &str) {
+        let target = FileTarget::Pattern {
+            folder: identity(folder),
+            pattern: pattern.to_owned(),
+        };
+        self.push(user, target, false);
+    }
+
+    pub fn writes(&mut self, user: FileUser, path: &Path) {
+        self.push(user, FileTarget::File(identity(path)), true);
+    }
+
+    /// Nobody else writes anything in the folder.
+    pub fn has(&mut self, user: FileUser, folder: &Path) {
+        self.push(user, FileTarget::Folder(identity(folder)), false);
+    }
+
+    fn push(&mut self, user: FileUser, target: FileTarget, writes: bool) {
+        self.uses.push(FileUse {
+            user,
+            target,
+            writes,
+        });
+    }
+
+    /// Every writer has its file for itself.
+    pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
+        for (i, writer) in self.uses.iter().enumerate() {
+            let FileTarget::File(path) = &writer.target else {
+                continue;
+            };
+            if !writer.writes {
+                continue;
+            }
+            // Two writers are one mistake: the later one reports it.
+            let conflict = self.uses.iter().enumerate().find(|(j, other)| {
+                *j != i && (*j < i || !other.writes) && other.target.covers(path)
+            });
+            if let Some((_, other)) = conflict {
+                mistakes.push(describe(&writer.user, &other.user, path));
+            }
+        }
+    }
+}
+
+impl FileTarget {
+    fn covers(&self, path: &Path) -> bool {
+        match self {
+            FileTarget::File(file) => file == path,
+            FileTarget::Folder(folder) => path.starts_with(folder),
+            FileTarget::Pattern { folder, pattern } => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                path.parent() == Some(folder)
+                    && name.is_some_and(|name| name_matches(pattern, name))
+            }
+        }
+    }
+}
+
+fn describe(writer: &FileUser, other: &FileUser, path: &Path) -> Mistake {
+    let mut mistake = Mistake::new(format!(
+        "one file is used twice: {}, and {} ({})",
+        writer.what,
+        other.what,
+        path.display()
+    ));
+    for user in [writer, other] {
+        if let Some(place) = &user.place {
+            mistake = mistake.at(place.clone(), &user.what);
+        }
+    }
+    mistake.help(
+        if [writer, other].iter().any(|user| user.what == DEAD_LETTERS) {
+            "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
+        } else {
+            "give another file to one of them"
+        },
+    )
+}
+
+/// The file beside `path` whose name is nearest to the one that is not there.
+pub fn nearest_file(path: &Path) -> Option<String> {
+    let folder = fs::read_dir(path.parent()?).ok()?;
+    let names: Vec<String> = folder
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let written = path.file_name()?.to_str()?;
+    let nearest = suggest::nearest(written, names.iter().map(String::as_str));
+    nearest.map(str::to_owned)
+}
+
+/// One path for one file: absolute, without `.` and `..`, links followed as
+/// far as there is something to follow.
+pub fn identity(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut rest: Vec<OsString> = Vec::new();
+    let mut existing = absolute.as_path();
+    loop {
+        if let Ok(found) = existing.canonicalize() {
+            let mut identity = found;
+            for part in rest.iter().rev() {
+                if part == ".." {
+                    identity.pop();
+                } else {
+                    identity.push(part);
+                }
+            }
+            return identity;
+        }
+        let last = match existing.components().next_back() {
+            Some(Component::Normal(name)) => name.to_owned(),
+            Some(Component::ParentDir) => "..".into(),
+            _ => return absolute,
+        };
+        rest.push(last);
+        match existing.parent() {
+            Some(parent) => existing = parent,
+            None => return absolute,
+        }
+    }
+}
+
+/// Whether a file's name is one that `pattern` means; `*` is any characters.
+/// As in a shell, names that start with a dot must be asked for.
+pub fn name_matches(pattern: &str, name: &str) -> bool {
+    if name.starts_with('.') && !pattern.starts_with('.') {
+        return false;
+    }
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// Makes the folder that a file is to lie in.
+pub fn create_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            fs::create_dir_all(folder).map_err(|cause| {
+                let message = format!("cannot make the folder {}: {cause}", folder.display());
+                io::Error::new(cause.kind(), message)
+            })
+        }
+        _ => Ok(()),
+    }
+}

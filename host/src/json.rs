@@ -1,0 +1,188 @@
+//! Writes rows as JSON objects, nulls as null.
+//!
+//! A number that JSON has not, as infinity, is null.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::DataType as ArrowType;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Serialize;
+
+use crate::batch::Batch;
+use crate::timestamp;
+
+/// A row of a batch as JSON.
+pub fn render_row(batch: &Batch, row: usize) -> String {
+    let names = batch.schema.fields.iter().map(|field| field.name.as_str());
+    render(JsonColumns::new(names.zip(&batch.columns)), row)
+}
+
+/// A row of Arrow's own batches as JSON.
+pub(crate) fn render_record(rows: &RecordBatch, row: usize) -> String {
+    let schema = rows.schema_ref();
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    render(JsonColumns::new(names.zip(rows.columns())), row)
+}
+
+/// A value as JSON, as other text formats write lists and records.
+pub(crate) fn write_value(out: &mut Vec<u8>, array: &ArrayRef, row: usize) {
+    JsonColumn::new(array).write(out, row);
+}
+
+fn render(columns: JsonColumns<'_>, row: usize) -> String {
+    let mut text = Vec::new();
+    columns.write(&mut text, row);
+    String::from_utf8(text).unwrap_or_else(|_| unreachable!("JSON is written as UTF-8"))
+}
+
+/// JsonColumns made ready: their types are looked up once and not for each row.
+pub(crate) struct JsonColumns<'a> {
+    /// In front of each value: its comma, name and colon.
+    fields: Vec<(Vec<u8>, JsonColumn<'a>)>,
+}
+
+/// The values of a column, and which rows have one.
+struct JsonColumn<'a> {
+    array: &'a dyn Array,
+    values: JsonValues<'a>,
+}
+
+enum JsonValues<'a> {
+    Bool(&'a arrow_array::BooleanArray),
+    Int8(&'a [i8]),
+    Int16(&'a [i16]),
+    Int32(&'a [i32]),
+    Int64(&'a [i64]),
+    UInt8(&'a [u8]),
+    UInt16(&'a [u16]),
+    UInt32(&'a [u32]),
+    UInt64(&'a [u64]),
+    Float32(&'a [f32]),
+    Float64(&'a [f64]),
+    Timestamp(&'a [i64]),
+    Utf8(&'a arrow_array::StringArray),
+    Bytes(&'a arrow_array::BinaryArray),
+    List(&'a [i32], Box<JsonColumn<'a>>),
+    Record(JsonColumns<'a>),
+    /// No type that a pipeline has.
+    Unknown,
+}
+
+impl<'a> JsonColumns<'a> {
+    pub fn new(fields: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> Self {
+        let fields = fields
+            .enumerate()
+            .map(|(index, (name, array))| {
+                let mut front = Vec::new();
+                if index > 0 {
+                    front.push(b',');
+                }
+                write_json(&mut front, &name);
+                front.push(b':');
+                (front, JsonColumn::new(array))
+            })
+            .collect();
+        JsonColumns { fields }
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>, row: usize) {
+        out.push(b'{');
+        for (front, column) in &self.fields {
+            out.extend_from_slice(front);
+            column.write(out, row);
+        }
+        out.push(b'}');
+    }
+}
+
+impl<'a> JsonColumn<'a> {
+    fn new(array: &'a ArrayRef) -> Self {
+        let values = match array.data_type() {
+            ArrowType::Boolean => JsonValues::Bool(array.as_boolean()),
+            ArrowType::Int8 => JsonValues::Int8(array.as_primitive::<Int8Type>().values()),
+            ArrowType::Int16 => JsonValues::Int16(array.as_primitive::<Int16Type>().values()),
+            ArrowType::Int32 => JsonValues::Int32(array.as_primitive::<Int32Type>().values()),
+            ArrowType::Int64 => JsonValues::Int64(array.as_primitive::<Int64Type>().values()),
+            ArrowType::UInt8 => JsonValues::UInt8(array.as_primitive::<UInt8Type>().values()),
+            ArrowType::UInt16 => JsonValues::UInt16(array.as_primitive::<UInt16Type>().values()),
+            ArrowType::UInt32 => JsonValues::UInt32(array.as_primitive::<UInt32Type>().values()),
+            ArrowType::UInt64 => JsonValues::UInt64(array.as_primitive::<UInt64Type>().values()),
+            ArrowType::Float32 => JsonValues::Float32(array.as_primitive::<Float32Type>().values()),
+            ArrowType::Float64 => JsonValues::Float64(array.as_primitive::<Float64Type>().values()),
+            ArrowType::Timestamp(_, _) => array
+                .as_primitive_opt::<TimestampMillisecondType>()
+                .map_or(JsonValues::Unknown, |array| {
+                    JsonValues::Timestamp(array.values())
+                }),
+            ArrowType::Utf8 => JsonValues::Utf8(array.as_string()),
+            ArrowType::Binary => JsonValues::Bytes(array.as_binary()),
+            ArrowType::List(_) => {
+                let list = array.as_list::<i32>();
+                JsonValues::List(
+                    list.value_offsets(),
+                    Box::new(JsonColumn::new(list.values())),
+                )
+            }
+            ArrowType::Struct(fields) => {
+                let names = fields.iter().map(|field| field.name().as_str());
+                JsonValues::Record(JsonColumns::new(names.zip(array.as_struct().columns())))
+            }
+            _ => JsonValues::Unknown,
+        };
+        JsonColumn { array, values }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, row: usize) {
+        if self.array.is_null(row) {
+            out.extend_from_slice(b"null");
+            return;
+        }
+        match &self.values {
+            JsonValues::Bool(values) => write_json(out, &values.value(row)),
+            JsonValues::Int8(values) => write_json(out, &values[row]),
+            JsonValues::Int16(values) => write_json(out, &values[row]),
+            JsonValues::Int32(values) => write_json(out, &values[row]),
+            JsonValues::Int64(values) => write_json(out, &values[row]),
+            JsonValues::UInt8(values) => write_json(out, &values[row]),
+            JsonValues::UInt16(values) => write_json(out, &values[row]),
+            JsonValues::UInt32(values) => write_json(out, &values[row]),
+            JsonValues::UInt64(values) => write_json(out, &values[row]),
+            JsonValues::Float32(values) => write_json(out, &values[row]),
+            JsonValues::Float64(values) => write_json(out, &values[row]),
+            JsonValues::Timestamp(values) => {
+                out.push(b'"');
+                timestamp::write(out, values[row]);
+                out.push(b'"');
+            }
+            JsonValues::Utf8(values) => write_json(out, values.value(row)),
+            JsonValues::Bytes(values) => {
+                out.push(b'"');
+                out.extend_from_slice(BASE64_STANDARD.encode(values.value(row)).as_bytes());
+                out.push(b'"');
+            }
+            JsonValues::List(offsets, elements) => {
+                out.push(b'[');
+                for element in offsets[row]..offsets[row + 1] {
+                    if element > offsets[row] {
+                        out.push(b',');
+                    }
+                    elements.write(out, element as usize);
+                }
+                out.push(b']');
+            }
+            JsonValues::Record(columns) => columns.write(out, row),
+            JsonValues::Unknown => out.extend_from_slice(b"null"),
+        }
+    }
+}
+
+fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    // Writing to memory does not fail, and these values are all JSON has.
+    serde_json::to_writer(out, value)
+        .unwrap_or_else(|error| unreachable!("a plain value is JSON: {error}"));
+}

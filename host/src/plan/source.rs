@@ -1,0 +1,23 @@
+//! A source in the plan: what it reads, and how the time of its rows is found.
+
+use crate::dead_letter::OnError;
+use crate::source::SourceConnector;
+
+pub struct SourcePlan {
+    pub connector: Box<dyn SourceConnector>,
+    /// How a row's event time is found.
+    pub event_time: EventTime,
+    /// How far behind the newest row a row may come and not be late, in ms.
+    pub out_of_orderness_ms: i64,
+    /// A partition that is silent for so long stops holding time back.
+    pub idle_after_ms: Option<u64>,
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventTime {
+    /// This column of the source: a timestamp, or an int64 in ms.
+    Column(usize),
+    /// When the host read the row.
+    Ingestion,
+}

@@ -1,0 +1,394 @@
+//! Decides whether a config makes sense, and what it means: names are resolved,
+//! plugins opened, types checked along every edge.
+//!
+//! A mistake does not stop the checks: what depends on it is passed over
+//! (`None`), everything else is still looked at, so that one run shows all.
+
+/// What is odd and runs all the same.
+mod warnings;
+/// Names, inputs and the order of flow.
+mod graph;
+/// Which operator of which plugin, with which arguments.
+mod plugin;
+/// What a source reads, and whether it is there.
+mod source;
+/// Fields that an operator reads, found in what comes.
+mod columns;
+/// What only aggregates have: key, window, lateness, bounds.
+mod aggregate;
+/// Where state is kept, and what becomes of a pipeline that has failed.
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use warnings::warnings;
+
+use self::columns::{Relation, Upstream};
+use self::graph::{Graph, Section};
+use self::plugin::Resolved;
+use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
+use crate::connector::{InputFiles, Planning};
+use crate::dead_letter::OnError;
+use crate::files::{DEAD_LETTERS, FileUser, Files};
+use crate::logic::{Kind, Loader};
+use crate::plan::{
+    AggregatePlan, Delivery, Edge, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan, SinkPlan,
+    StatePlan, TransformPlan,
+};
+
+/// Checks the whole config and plans it. `folder` is the pipeline file's:
+/// paths are relative to it.
+pub fn build(config: &Config, folder: &Path, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
+    Builder::new(config, folder, InputFiles::MustExist).build(loader)
+}
+
+/// The same plan for a run that replaces the rows of its sources: their files
+/// need not exist, and patterns match nothing.
+pub fn build_without_inputs(
+    config: &Config,
+    folder: &Path,
+    loader: &dyn Loader,
+) -> Result<Plan, Diagnostics> {
+    Builder::new(config, folder, InputFiles::Replaced).build(loader)
+}
+
+/// Only where its state is kept, which needs neither plugins nor inputs.
+pub fn build_state(config: &Config, folder: &Path) -> Result<Option<StatePlan>, Diagnostics> {
+    let mut builder = Builder::new(config, folder, InputFiles::Replaced);
+    let state = builder.plan_state();
+    match builder.mistakes.is_empty() {
+        true => Ok(state),
+        false => Err(builder.mistakes.sorted()),
+    }
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    folder: &'a Path,
+    inputs: InputFiles,
+    files: Files,
+    mistakes: Diagnostics,
+}
+
+/// A planned section and what its outputs carry.
+struct Planned {
+    node: Option<Node>,
+    main: Option<Relation>,
+    late: Option<Relation>,
+}
+
+const NOTHING: Planned = Planned {
+    node: None,
+    main: None,
+    late: None,
+};
+
+impl<'a> Builder<'a> {
+    fn new(config: &'a Config, folder: &'a Path, inputs: InputFiles) -> Self {
+        Builder {
+            config,
+            folder,
+            inputs,
+            files: Files::default(),
+            mistakes: Diagnostics::new(config.origin.clone()),
+        }
+    }
+
+    fn build(mut self, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
+        let config = self.config;
+        let itself = FileUser {
+            what: "the pipeline is written in it".to_owned(),
+            place: None,
+        };
+        self.files.reads(itself, Path::new(&config.origin.file));
+
+        let state = self.plan_state();
+        let restart = self.plan_restart(state.is_some());
+
+        if state
+            .as_ref()
+            .is_some_and(|state| state.delivery == Delivery::ExactlyOnce)
+        {
+            self.check_one_transaction();
+        }
+
+        let graph = Graph::new(config, &mut self.mistakes);
+        let plugins = self.load_plugins(loader);
+        let resolved: Vec<Option<Resolved>> = graph
+            .sections
+            .iter()
+            .map(|section| match section {
+                Section::Operator(operator) => self.resolve(operator, &plugins),
+                Section::Source(_) | Section::Sink(_) => None,
+            })
+            .collect();
+        let mut planned: Vec<Planned> = graph.sections.iter().map(|_| NOTHING).collect();
+        // The node of each section: nodes are numbered in the order of flow.
+        let mut ids = vec![usize::MAX; graph.sections.len()];
+        for (id, &at) in graph.order.iter().enumerate() {
+            ids[at] = id;
+            let ups = self.upstreams(&graph, at, &planned, &resolved);
+            planned[at] = match graph.sections[at] {
+                Section::Source(source) => self.plan_source(source),
+                Section::Operator(operator) => {
+                    let late_wanted = graph.is_late_wanted(at);
+                    self.plan_operator(operator, resolved[at].as_ref(), &ups, &ids, late_wanted)
+                }
+                Section::Sink(sink) => self.plan_sink(sink, &ups, &ids),
+            };
+        }
+        let dead_letters = self.place_dead_letters(&planned);
+        self.files.report_conflicts(&mut self.mistakes);
+        if !self.mistakes.is_empty() {
+            return Err(self.mistakes.sorted());
+        }
+        let mut nodes = Vec::with_capacity(planned.len());
+        for &at in &graph.order {
+            nodes.extend(planned[at].node.take());
+        }
+        if nodes.len() != graph.sections.len() || nodes.is_empty() {
+            // Every way to lose a node has reported a mistake, but one.
+            self.mistakes.push(
+                Mistake::new("the pipeline is empty")
+                    .help("add a source `[sources.NAME]` and a sink `[sinks.NAME]`"),
+            );
+            return Err(self.mistakes);
+        }
+        Ok(Plan {
+            name: config.name.get_ref().clone(),
+            parallelism: config.parallelism.unwrap_or(1),
+            batch_rows: config.batch_rows.unwrap_or(4_096),
+            state,
+            restart,
+            dead_letters,
+            nodes,
+        })
+    }
+
+    /// What a section's inputs carry, as far as it is known.
+    fn upstreams<'p>(
+        &mut self,
+        graph: &Graph,
+        at: usize,
+        planned: &'p [Planned],
+        resolved: &[Option<Resolved>],
+    ) -> Vec<Option<Upstream<'p>>> {
+        let mut found = Vec::new();
+        for input in &graph.inputs[at] {
+            let Some(input) = input else {
+                found.push(None);
+                continue;
+            };
+            let from = &graph.sections[input.from];
+            let relation = if input.late {
+                self.check_late(from, resolved[input.from].as_ref(), &input.place);
+                planned[input.from].late.as_ref()
+            } else {
+                planned[input.from].main.as_ref()
+            };
+            found.push(relation.map(|relation| Upstream {
+                section: input.from,
+                port: if input.late {
+                    OutPort::Late
+                } else {
+                    OutPort::Main
+                },
+                title: from.title(),
+                place: input.place.clone(),
+                relation,
+            }));
+        }
+        found
+    }
+
+    fn plan_operator(
+        &mut self,
+        operator: &Operator,
+        resolved: Option<&Resolved>,
+        ups: &[Option<Upstream>],
+        ids: &[usize],
+        late_wanted: bool,
+    ) -> Planned {
+        let Some(resolved) = resolved else {
+            return NOTHING;
+        };
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let columns: Option<Vec<Vec<usize>>> = ups
+            .iter()
+            .map(|up| self.columns_read(&title, &resolved.input, up.as_ref()?))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect();
+        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
+        let name = operator.name.get_ref().clone();
+        let output = &resolved.info.output;
+        if resolved.info.kind == Kind::Aggregate {
+            let timing = resolved.timing.as_ref();
+            let keys = self.keys(operator, &title, ups);
+            let late = known
+                .filter(|_| {
+                    late_wanted && timing.is_some_and(|timing| timing.window.has_late_rows())
+                })
+                .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
+            let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
+                self.aggregate_output(operator, &title, output, keys, timing)
+            });
+            let node = main.as_ref().and_then(|main| {
+                let (keys, timing) = (keys?, timing?);
+                let inputs = edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone()))?;
+                let kind = NodeKind::Aggregate(AggregatePlan {
+                    operator: operator_plan(operator, resolved)?,
+                    columns: columns?,
+                    key: keys.columns,
+                    key_schema: Arc::new(keys.relation.schema),
+                    window: timing.window,
+                    allowed_lateness_ms: timing.allowed_lateness_ms,
+                    early_every_ms: timing.early_every_ms,
+                    ttl_ms: timing.ttl_ms,
+                    bounds: timing.bounds.clone(),
+                    late_wanted,
+                });
+                Some(node(name, kind, inputs, main))
+            });
+            return Planned { node, main, late };
+        }
+        // Filters and transforms: other kinds were refused when resolved.
+        let main = match resolved.info.kind {
+            // What a filter misses, everybody after it would miss again.
+            Kind::Filter => known
+                .and_then(|ups| self.merged(&title, &ups))
+                .filter(|_| columns.is_some()),
+            _ => self.transform_output(operator, &title, output),
+        };
+        let node = main.as_ref().and_then(|main| {
+            let kind = NodeKind::Transform(TransformPlan {
+                operator: operator_plan(operator, resolved)?,
+                columns: columns?,
+            });
+            Some(node(name, kind, forward_edges(ups, ids)?, main))
+        });
+        Planned {
+            node,
+            main,
+            late: None,
+        }
+    }
+
+    fn plan_sink(&mut self, sink: &Sink, ups: &[Option<Upstream>], ids: &[usize]) -> Planned {
+        let title = format!("sink `{}`", sink.name.get_ref());
+        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
+        let taken = known.and_then(|ups| self.merged(&title, &ups));
+        let columns = taken.as_ref().map(|taken| &taken.schema);
+        let connector = sink.settings.plan(columns, &mut self.planning(&title));
+        let node = taken.and_then(|taken| {
+            let kind = NodeKind::Sink(SinkPlan {
+                connector: connector?,
+            });
+            let name = sink.name.get_ref().clone();
+            Some(node(name, kind, forward_edges(ups, ids)?, &taken))
+        });
+        Planned { node, ..NOTHING }
+    }
+
+    /// All sinks that can be in the pipeline's transaction have the same owner.
+    fn check_one_transaction(&mut self) {
+        let mut sinks = self.config.sinks.iter().filter_map(|sink| {
+            let transaction = sink.settings.transaction()?;
+            Some((&sink.name, transaction))
+        });
+        let Some((first, transaction)) = sinks.next() else {
+            return;
+        };
+        for (other, _) in sinks.filter(|(_, other)| *other != transaction) {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "sinks `{}` and `{}` cannot be in one transaction: their {} differ",
+                    first.get_ref(),
+                    other.get_ref(),
+                    transaction.decided_by
+                ))
+                .at(other.span(), "")
+                .at(first.span(), "")
+                .help(
+                    "give both the same, or write `delivery = \"at_least_once\"` in [checkpoints]",
+                ),
+            );
+        }
+    }
+
+    /// What a connector is planned with.
+    fn planning<'s>(&'s mut self, title: &'s str) -> Planning<'s> {
+        Planning {
+            title,
+            pipeline: self.config.name.get_ref(),
+            folder: self.folder,
+            input_files: self.inputs,
+            files: &mut self.files,
+            mistakes: &mut self.mistakes,
+        }
+    }
+
+    /// Where rows go whose policy says so; beside the pipeline's file unless
+    /// the config says otherwise, so that none is lost for want of a setting.
+    fn place_dead_letters(&mut self, planned: &[Planned]) -> Option<std::path::PathBuf> {
+        let config = self.config;
+        let given = config.dead_letters.as_ref();
+        let nodes = planned.iter().filter_map(|planned| planned.node.as_ref());
+        let wanted = nodes
+            .filter_map(Node::on_error)
+            .any(OnError::makes_dead_letters);
+        if given.is_none() && !wanted {
+            return None;
+        }
+        let path = match given {
+            Some(path) => self.folder.join(path.get_ref()),
+            None => self
+                .folder
+                .join(format!("{}.dead.jsonl", config.name.get_ref())),
+        };
+        let place = given.unwrap_or(&config.name).span();
+        let user = FileUser::new(DEAD_LETTERS, place);
+        self.files.writes(user, &path);
+        Some(path)
+    }
+}
+
+fn node(name: String, kind: NodeKind, inputs: Vec<Edge>, output: &Relation) -> Node {
+    Node {
+        name,
+        kind,
+        inputs,
+        output: Arc::new(output.schema.clone()),
+    }
+}
+
+fn operator_plan(operator: &Operator, resolved: &Resolved) -> Option<OperatorPlan> {
+    Some(OperatorPlan {
+        name: operator.operator.get_ref().to_string(),
+        factory: resolved.factory.clone()?,
+        arguments: resolved.arguments.clone(),
+        limits: operator.limits,
+        on_error: operator.on_error.unwrap_or_default(),
+    })
+}
+
+fn forward_edges(ups: &[Option<Upstream>], ids: &[usize]) -> Option<Vec<Edge>> {
+    edges(ups, ids, |_| Exchange::Forward)
+}
+
+fn edges(
+    ups: &[Option<Upstream>],
+    ids: &[usize],
+    exchange: impl Fn(usize) -> Exchange,
+) -> Option<Vec<Edge>> {
+    let edge = |(i, up): (usize, &Option<Upstream>)| {
+        let up = up.as_ref()?;
+        Some(Edge {
+            from: ids[up.section],
+            port: up.port,
+            exchange: exchange(i),
+        })
+    };
+    ups.iter().enumerate().map(edge).collect()
+}

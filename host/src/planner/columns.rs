@@ -1,0 +1,225 @@
+//! Decides which columns of its input an operator reads: fields are found by
+//! name, whatever their order and whatever else is there.
+
+use super::Builder;
+use crate::config::{Mistake, Operator, Span};
+use crate::plan::OutPort;
+use crate::schema::{DataType, Field, Schema};
+use crate::suggest;
+
+/// Columns that travel together, each with the place in the file it is from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Relation {
+    pub schema: Schema,
+    pub places: Vec<Span>,
+}
+
+/// What comes through one input.
+pub(super) struct Upstream<'p> {
+    pub section: usize,
+    pub port: OutPort,
+    /// "source `actions`".
+    pub title: String,
+    /// Where the input is named.
+    pub place: Span,
+    pub relation: &'p Relation,
+}
+
+impl Relation {
+    pub fn push(&mut self, field: Field, place: Span) {
+        self.schema.fields.push(field);
+        self.places.push(place);
+    }
+
+    fn place(&self, column: usize) -> Span {
+        self.places.get(column).cloned().unwrap_or_default()
+    }
+}
+
+impl Upstream<'_> {
+    /// The column of this name, or `None` and the nearest one.
+    pub fn find(&self, name: &str) -> Result<usize, Option<usize>> {
+        let schema = &self.relation.schema;
+        schema.index_of(name).ok_or_else(|| {
+            let names = schema.fields.iter().map(|field| field.name.as_str());
+            suggest::nearest(name, names).and_then(|near| schema.index_of(near))
+        })
+    }
+
+    pub fn field(&self, column: usize) -> &Field {
+        &self.relation.schema.fields[column]
+    }
+
+    pub fn field_place(&self, column: usize) -> Span {
+        self.relation.place(column)
+    }
+
+    pub fn has(&self) -> String {
+        let fields = &self.relation.schema.fields;
+        let names: Vec<String> = fields.iter().map(Field::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        format!("{} has: {}", self.title, suggest::listed(&names))
+    }
+}
+
+impl Builder<'_> {
+    /// For each field that the operator wants, where it is in what comes.
+    pub(super) fn columns_read(
+        &mut self,
+        reader: &str,
+        wants: &Schema,
+        up: &Upstream,
+    ) -> Option<Vec<usize>> {
+        let columns: Vec<Option<usize>> = wants
+            .fields
+            .iter()
+            .map(|wanted| {
+                let problem = match up.find(&wanted.name) {
+                    Ok(column) if wanted.reads(up.field(column)) => return Some(column),
+                    Ok(column) => differs(reader, wanted, up, column),
+                    Err(near) => missing(reader, wanted, up, near),
+                };
+                self.mistakes.push(problem);
+                None
+            })
+            .collect();
+        columns.into_iter().collect()
+    }
+
+    /// The columns of inputs whose rows go on as they are: all the same.
+    pub(super) fn merged(&mut self, reader: &str, ups: &[&Upstream]) -> Option<Relation> {
+        let (first, others) = ups.split_first()?;
+        let mut good = true;
+        for other in others {
+            let (one, two) = (&first.relation.schema, &other.relation.schema);
+            if one == two {
+                continue;
+            }
+            good = false;
+            let difference = one.fields.iter().zip(&two.fields).position(|(a, b)| a != b);
+            let column = difference.unwrap_or(one.fields.len().min(two.fields.len()));
+            let side = |up: &Upstream| match up.relation.schema.fields.get(column) {
+                Some(field) => format!("`{field}`"),
+                None => "no more columns".to_owned(),
+            };
+            let mistake = Mistake::new(format!(
+                "{reader} merges inputs that differ: {} has {} where {} has {}",
+                first.title,
+                side(first),
+                other.title,
+                side(other)
+            ))
+            .at(other.place.clone(), "this input")
+            .at(first.place.clone(), "and this one");
+            self.mistakes.push(mistake.help(
+                "merged rows go on as they are: their columns must have the same names, \
+                 types and order; a transform in front of one can make them so",
+            ));
+        }
+        good.then(|| first.relation.clone())
+    }
+
+    pub(super) fn transform_output(
+        &mut self,
+        operator: &Operator,
+        title: &str,
+        output: &Schema,
+    ) -> Option<Relation> {
+        let mut relation = Relation::default();
+        for field in &output.fields {
+            relation.push(field.clone(), operator.operator.span());
+        }
+        self.without_twins(title, relation, |_, _| {
+            "this is a mistake in the plugin: rename one of its output fields".to_owned()
+        })
+    }
+
+    /// Refuses two columns of one name; `help` knows what the two columns are.
+    pub(super) fn without_twins(
+        &mut self,
+        title: &str,
+        relation: Relation,
+        help: impl Fn(usize, usize) -> String,
+    ) -> Option<Relation> {
+        let mut good = true;
+        for (i, field) in relation.schema.fields.iter().enumerate() {
+            let first = relation.schema.index_of(&field.name).unwrap_or(i);
+            if first != i {
+                good = false;
+                let name = &field.name;
+                let mut mistake = Mistake::new(format!(
+                    "the output of {title} has two columns named `{name}`"
+                ))
+                .at(relation.place(i), format!("`{field}` is from here"));
+                if relation.place(first) != relation.place(i) {
+                    let other = &relation.schema.fields[first];
+                    mistake = mistake.at(relation.place(first), format!("`{other}` is from here"));
+                }
+                self.mistakes.push(mistake.help(help(first, i)));
+            }
+        }
+        good.then_some(relation)
+    }
+}
+
+fn missing(reader: &str, wanted: &Field, up: &Upstream, near: Option<usize>) -> Mistake {
+    match near {
+        Some(column) => {
+            let given = up.field(column);
+            Mistake::new(format!(
+                "{reader} wants `{wanted}`; {} has `{given}`",
+                up.title
+            ))
+            .at(up.place.clone(), "rows come from here")
+            .at(up.field_place(column), format!("`{given}` is from here"))
+            .help(format!(
+                "did you mean `{}`? Fields are found by name: give it the same name on both sides",
+                wanted.name
+            ))
+        }
+        None => {
+            let optional = match wanted.nullable {
+                true => {
+                    format!("; it may be missing in a row, but not as a column: add `{wanted}`")
+                }
+                false => String::new(),
+            };
+            Mistake::new(format!(
+                "{reader} wants `{wanted}`; {} has no such field",
+                up.title
+            ))
+            .at(up.place.clone(), "rows come from here")
+            .help(format!("{}{optional}", up.has()))
+        }
+    }
+}
+
+fn differs(reader: &str, wanted: &Field, up: &Upstream, column: usize) -> Mistake {
+    let given = up.field(column);
+    let mut as_required = given.clone();
+    as_required.nullable = wanted.nullable;
+    let help = if wanted.reads(&as_required) {
+        format!(
+            "`?` means that it may be missing: declare it without (a row that lacks it is then \
+             an error of its own), or let the plugin take an Option for `{}`",
+            wanted.name
+        )
+    } else {
+        match (&wanted.data_type, &given.data_type) {
+            (DataType::Record(_), DataType::Record(_)) => {
+                "records must have the same members in the same order".to_owned()
+            }
+            _ => format!(
+                "make it `{}` there, or change what the plugin takes",
+                wanted.data_type
+            ),
+        }
+    };
+    Mistake::new(format!(
+        "{reader} wants `{wanted}`; {} has `{given}`",
+        up.title
+    ))
+    .at(up.place.clone(), "rows come from here")
+    .at(up.field_place(column), format!("`{given}` is from here"))
+    .help(help)
+}

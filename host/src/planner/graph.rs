@@ -1,0 +1,203 @@
+//! Decides what each input names, and in which order the sections come.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::config::{
+    Config, Diagnostics, InputName, Mistake, Operator, Sink, Source, Span, Spanned,
+};
+use crate::suggest;
+
+/// Sources, operators and sinks together, in this order, and what feeds what.
+pub(super) struct Graph<'a> {
+    pub sections: Vec<Section<'a>>,
+    /// Of each section; `None` where an input names nothing.
+    pub inputs: Vec<Vec<Option<Input>>>,
+    /// Sections such that inputs come first. Those on a cycle are left out.
+    pub order: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Section<'a> {
+    Source(&'a Source),
+    Operator(&'a Operator),
+    Sink(&'a Sink),
+}
+
+pub(super) struct Input {
+    pub from: usize,
+    pub late: bool,
+    pub place: Span,
+}
+
+impl<'a> Section<'a> {
+    pub fn name(&self) -> &'a Spanned<String> {
+        match self {
+            Section::Source(source) => &source.name,
+            Section::Operator(operator) => &operator.name,
+            Section::Sink(sink) => &sink.name,
+        }
+    }
+
+    /// As messages call it.
+    pub fn title(&self) -> String {
+        let role = match self {
+            Section::Source(_) => "source",
+            Section::Operator(_) => "operator",
+            Section::Sink(_) => "sink",
+        };
+        format!("{role} `{}`", self.name().get_ref())
+    }
+
+    fn inputs(&self) -> &'a [Spanned<InputName>] {
+        match self {
+            Section::Source(_) => &[],
+            Section::Operator(operator) => &operator.input,
+            Section::Sink(sink) => &sink.input,
+        }
+    }
+}
+
+impl<'a> Graph<'a> {
+    pub fn new(config: &'a Config, mistakes: &mut Diagnostics) -> Self {
+        let sources = config.sources.iter().map(Section::Source);
+        let operators = config.operators.iter().map(Section::Operator);
+        let sinks = config.sinks.iter().map(Section::Sink);
+        let sections: Vec<Section> = sources.chain(operators).chain(sinks).collect();
+        let by_name = index(&sections, mistakes);
+        let inputs = sections
+            .iter()
+            .map(|section| resolve_inputs(section, &sections, &by_name, mistakes))
+            .collect();
+        let mut graph = Graph {
+            sections,
+            inputs,
+            order: Vec::new(),
+        };
+        graph.order(mistakes);
+        graph
+    }
+
+    pub fn is_late_wanted(&self, at: usize) -> bool {
+        let mut inputs = self.inputs.iter().flatten().flatten();
+        inputs.any(|input| input.from == at && input.late)
+    }
+
+    /// Sections whose inputs are all placed come next, earliest in the file
+    /// first. When none is left of which that holds, there is a cycle: it is
+    /// reported and taken out, and what it feeds goes on.
+    fn order(&mut self, mistakes: &mut Diagnostics) {
+        let mut waiting: BTreeSet<usize> = (0..self.sections.len()).collect();
+        while !waiting.is_empty() {
+            let ready = waiting.iter().copied().find(|at| {
+                let mut froms = self.inputs[*at].iter().flatten().map(|input| input.from);
+                froms.all(|from| !waiting.contains(&from))
+            });
+            match ready {
+                Some(at) => {
+                    waiting.remove(&at);
+                    self.order.push(at);
+                }
+                None => {
+                    let cycle = self.find_cycle(&waiting);
+                    mistakes.push(self.describe_cycle(&cycle));
+                    for (at, _) in cycle {
+                        waiting.remove(&at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sections of a cycle in the order of flow, each with the place of the
+    /// input that the one before it feeds.
+    fn find_cycle(&self, waiting: &BTreeSet<usize>) -> Vec<(usize, Span)> {
+        let mut path: Vec<(usize, Span)> = Vec::new();
+        let mut at = waiting.first().copied().unwrap_or_default();
+        // Each section that waits has an input that waits: going up ends where
+        // it has been before.
+        while !path.iter().any(|(seen, _)| *seen == at) {
+            let mut inputs = self.inputs[at].iter().flatten();
+            let Some(input) = inputs.find(|input| waiting.contains(&input.from)) else {
+                break;
+            };
+            path.push((at, input.place.clone()));
+            at = input.from;
+        }
+        let start = path.iter().position(|(seen, _)| *seen == at).unwrap_or(0);
+        let mut cycle = path.split_off(start);
+        cycle.reverse();
+        let first = cycle.iter().enumerate().min_by_key(|(_, (at, _))| *at);
+        let first = first.map_or(0, |(position, _)| position);
+        cycle.rotate_left(first);
+        cycle
+    }
+
+    fn describe_cycle(&self, cycle: &[(usize, Span)]) -> Mistake {
+        let name = |at: usize| self.sections[at].name().get_ref().as_str();
+        let around = cycle.iter().chain(cycle.first()).map(|(at, _)| name(*at));
+        let around: Vec<&str> = around.collect();
+        let mut mistake =
+            Mistake::new(format!("rows would go in a circle: {}", around.join(" → ")))
+                .help("take one of these inputs away: rows flow from sources to sinks");
+        for (at, place) in cycle {
+            mistake = mistake.at(place.clone(), format!("input of `{}`", name(*at)));
+        }
+        mistake
+    }
+}
+
+fn index<'a>(sections: &[Section<'a>], mistakes: &mut Diagnostics) -> HashMap<&'a str, usize> {
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for (at, section) in sections.iter().enumerate() {
+        let name = section.name();
+        let first = *by_name.entry(name.get_ref()).or_insert(at);
+        if first != at {
+            let first = &sections[first];
+            mistakes.push(
+                Mistake::new(format!("two sections are named `{}`", name.get_ref()))
+                    .at(name.span(), format!("{} here", section.title()))
+                    .at(first.name().span(), format!("{} here", first.title()))
+                    .help("sources, operators and sinks share their names: rename one"),
+            );
+        }
+    }
+    by_name
+}
+
+fn resolve_inputs(
+    section: &Section,
+    sections: &[Section],
+    by_name: &HashMap<&str, usize>,
+    mistakes: &mut Diagnostics,
+) -> Vec<Option<Input>> {
+    let resolve = |input: &Spanned<InputName>| {
+        let name = input.get_ref();
+        let found = by_name.get(name.node.as_str()).copied();
+        let problem = match found.map(|at| &sections[at]) {
+            None => format!("{} reads `{name}`, which does not exist", section.title()),
+            Some(Section::Sink(_)) => {
+                format!(
+                    "{} reads `{name}`, which is a sink: nothing comes out of it",
+                    section.title()
+                )
+            }
+            Some(_) => {
+                return found.map(|from| Input {
+                    from,
+                    late: name.late,
+                    place: input.span(),
+                });
+            }
+        };
+        let own = section.name().get_ref();
+        let feeding = sections
+            .iter()
+            .filter(|other| !matches!(other, Section::Sink(_)))
+            .map(|other| other.name().get_ref().as_str())
+            .filter(|other| other != own);
+        let help = suggest::help(&name.node, "sources and operators", feeding);
+        mistakes.push(Mistake::new(problem).at(input.span(), "").help(help));
+        None
+    };
+    section.inputs().iter().map(resolve).collect()
+}

@@ -1,0 +1,312 @@
+//! Decides which operator of which plugin a section runs, and whether it takes
+//! the parameters given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Builder;
+use super::aggregate::Timing;
+use crate::config::{Mistake, Operator, Spanned};
+use crate::files::{FileUser, nearest_file};
+use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
+use crate::plan::Arguments;
+use crate::schema::Schema;
+use crate::suggest;
+
+/// An operator's section with what its plugin says of it.
+pub(super) struct Resolved {
+    pub info: OperatorInfo,
+    /// Of its one input.
+    pub input: Arc<Schema>,
+    pub arguments: Arguments,
+    /// Absent when there is a mistake in the parameters.
+    pub factory: Option<Arc<dyn Factory>>,
+    /// Aggregates only; absent when there is a mistake in it.
+    pub timing: Option<Timing>,
+}
+
+/// The plugins by name; `None` where one cannot be loaded.
+pub(super) type Plugins<'a> = HashMap<&'a str, Option<Arc<dyn Module>>>;
+
+impl<'a> Builder<'a> {
+    pub(super) fn load_plugins(&mut self, loader: &dyn Loader) -> Plugins<'a> {
+        let mut plugins = Plugins::new();
+        for plugin in &self.config.plugins {
+            let name = plugin.name.get_ref();
+            let written = plugin.path.get_ref();
+            let path = self.folder.join(written);
+            let user = FileUser::new(format!("plugin `{name}` is in it"), plugin.path.span());
+            self.files.reads(user, &path);
+            let module = loader.load(&path);
+            if let Err(error) = &module {
+                let mistake = if path.exists() {
+                    Mistake::new(format!("`{name}` cannot be loaded: {error}"))
+                        .at(plugin.path.span(), "")
+                } else {
+                    let help = match nearest_file(&path) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`sluicebox build` makes a plugin's .wasm file; \
+                                 paths are relative to the pipeline's file"
+                            .to_owned(),
+                    };
+                    Mistake::new(format!(
+                        "plugin `{name}` is not there: no file {}",
+                        path.display()
+                    ))
+                    .at(plugin.path.span(), "")
+                    .help(help)
+                };
+                self.mistakes.push(mistake);
+            }
+            plugins.insert(name, module.ok());
+        }
+        plugins
+    }
+
+    pub(super) fn resolve(&mut self, operator: &Operator, plugins: &Plugins) -> Option<Resolved> {
+        let wanted = operator.operator.get_ref();
+        let place = operator.operator.span();
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let Some(module) = plugins.get(wanted.plugin.as_str()) else {
+            let names = self
+                .config
+                .plugins
+                .iter()
+                .map(|plugin| plugin.name.get_ref().as_str());
+            let help = match suggest::nearest(&wanted.plugin, names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!(
+                    "add it: [plugins.{}] with the `path` of its .wasm file",
+                    wanted.plugin
+                ),
+            };
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} runs `{wanted}`, and there is no plugin `{}`",
+                    wanted.plugin
+                ))
+                .at(place, "")
+                .help(help),
+            );
+            return None;
+        };
+        // One that cannot be loaded is reported where it is named.
+        let module = module.as_ref()?;
+        let operators = &module.info().operators;
+        let Some(info) = operators.iter().find(|info| info.name == wanted.operator) else {
+            let names = operators.iter().map(|info| info.name.as_str());
+            let nouns = format!("operators of `{}`", wanted.plugin);
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} runs `{wanted}`, and plugin `{}` has no operator `{}`",
+                    wanted.plugin, wanted.operator
+                ))
+                .at(place, "")
+                .help(suggest::help(&wanted.operator, &nouns, names)),
+            );
+            return None;
+        };
+        if !matches!(info.kind, Kind::Filter | Kind::Transform | Kind::Aggregate) {
+            let kind = info.kind.name();
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
+                ))
+                .at(place, "")
+                .help("this version runs filters, transforms and aggregates"),
+            );
+            return None;
+        }
+        let [port] = info.inputs.as_slice() else {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title}: `{wanted}` describes {} inputs; a {} has one",
+                    info.inputs.len(),
+                    info.kind.name()
+                ))
+                .at(place, "")
+                .help("this is a mistake in the plugin: build it again with its SDK"),
+            );
+            return None;
+        };
+        let input = port.schema.clone();
+        let timing = self.timing(operator, &title, info.kind);
+        let arguments = self.arguments(operator, &title, &info.parameters);
+        let factory = arguments
+            .as_ref()
+            .and_then(|arguments| self.open(operator, module.as_ref(), arguments));
+        Some(Resolved {
+            info: info.clone(),
+            input,
+            arguments: arguments.unwrap_or_default(),
+            factory,
+            timing,
+        })
+    }
+
+    /// The plugin itself may refuse parameters whose types are right.
+    fn open(
+        &mut self,
+        operator: &Operator,
+        module: &dyn Module,
+        arguments: &Arguments,
+    ) -> Option<Arc<dyn Factory>> {
+        let label = operator.name.get_ref();
+        let wanted = operator.operator.get_ref();
+        let factory = module.factory(&wanted.operator, arguments, operator.limits, label);
+        if let Err(failure) = &factory {
+            let place = match operator.parameters.is_empty() {
+                true => operator.operator.span(),
+                false => operator.parameters_place.clone(),
+            };
+            let mut mistake = Mistake::new(format!(
+                "operator `{label}`: `{wanted}` does not start: {failure}"
+            ))
+            .at(place, "with these settings");
+            if let Some(panic) = failure
+                .panic
+                .as_ref()
+                .filter(|panic| !panic.trim().is_empty())
+            {
+                mistake = mistake.help(format!("the plugin printed: {}", panic.trim()));
+            }
+            self.mistakes.push(mistake);
+        }
+        factory.ok()
+    }
+
+    /// The parameters given, checked, and the defaults of the others.
+    fn arguments(
+        &mut self,
+        operator: &Operator,
+        title: &str,
+        parameters: &[Parameter],
+    ) -> Option<Arguments> {
+        let wanted = operator.operator.get_ref();
+        let mut arguments = Arguments::new();
+        let mut good = true;
+        for (name, _) in &operator.parameters {
+            if !parameters
+                .iter()
+                .any(|parameter| parameter.name == *name.get_ref())
+            {
+                good = false;
+                let names = parameters.iter().map(|parameter| parameter.name.as_str());
+                let nouns = format!("parameters of `{wanted}`");
+                self.mistakes.push(
+                    Mistake::new(format!(
+                        "{title}: `{wanted}` has no parameter `{}`",
+                        name.get_ref()
+                    ))
+                    .at(name.span(), "")
+                    .help(suggest::help(name.get_ref(), &nouns, names)),
+                );
+            }
+        }
+        for parameter in parameters {
+            let given = operator
+                .parameters
+                .iter()
+                .find(|(name, _)| *name.get_ref() == parameter.name);
+            let value = match given {
+                Some((_, value)) => self.argument(title, parameter, value),
+                None if parameter.default.is_some() => parameter.default.clone(),
+                None if parameter.optional => continue,
+                None => {
+                    let what = about(parameter);
+                    let mistake = Mistake::new(format!(
+                        "{title}: `{wanted}` needs the parameter `{}`, {what}",
+                        parameter.name
+                    ))
+                    .at(operator.parameters_place.clone(), "not given here")
+                    .help(format!(
+                        "add it: parameters = {{ {} = {} }}",
+                        parameter.name,
+                        example(parameter.value_type)
+                    ));
+                    // A misspelt one is reported already, with its suggestion.
+                    let misspelt = operator.parameters.iter().any(|(name, _)| {
+                        suggest::nearest(name.get_ref(), [parameter.name.as_str()]).is_some()
+                    });
+                    if !misspelt {
+                        self.mistakes.push(mistake);
+                    }
+                    None
+                }
+            };
+            match value {
+                Some(value) => arguments.push((parameter.name.clone(), value)),
+                None => good = false,
+            }
+        }
+        good.then_some(arguments)
+    }
+
+    fn argument(
+        &mut self,
+        title: &str,
+        parameter: &Parameter,
+        value: &Spanned<Value>,
+    ) -> Option<Value> {
+        match (parameter.value_type, value.get_ref()) {
+            // TOML writes a round number without a point.
+            (ValueType::Number, Value::Integer(number)) => Some(Value::Number(*number as f64)),
+            (ValueType::Boolean, Value::Boolean(_))
+            | (ValueType::Integer, Value::Integer(_))
+            | (ValueType::Number, Value::Number(_))
+            | (ValueType::Text, Value::Text(_))
+            | (ValueType::Texts, Value::Texts(_)) => Some(value.get_ref().clone()),
+            (wanted, given) => {
+                let name = &parameter.name;
+                self.mistakes.push(
+                    Mistake::new(format!(
+                        "{title}: the parameter `{name}` must be {}; this is {}",
+                        type_name(wanted),
+                        type_name(type_of(given))
+                    ))
+                    .at(value.span(), "")
+                    .help(format!("write it as in `{name} = {}`", example(wanted))),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn about(parameter: &Parameter) -> String {
+    let type_name = type_name(parameter.value_type);
+    match parameter.doc.trim() {
+        "" => type_name.to_owned(),
+        doc => format!("{type_name} ({})", doc.trim_end_matches('.')),
+    }
+}
+
+fn type_of(value: &Value) -> ValueType {
+    match value {
+        Value::Boolean(_) => ValueType::Boolean,
+        Value::Integer(_) => ValueType::Integer,
+        Value::Number(_) => ValueType::Number,
+        Value::Text(_) => ValueType::Text,
+        Value::Texts(_) => ValueType::Texts,
+    }
+}
+
+fn type_name(value_type: ValueType) -> &'static str {
+    match value_type {
+        ValueType::Boolean => "true or false",
+        ValueType::Integer => "a whole number",
+        ValueType::Number => "a number",
+        ValueType::Text => "a text",
+        ValueType::Texts => "a list of texts",
+    }
+}
+
+fn example(value_type: ValueType) -> &'static str {
+    match value_type {
+        ValueType::Boolean => "true",
+        ValueType::Integer => "100",
+        ValueType::Number => "0.5",
+        ValueType::Text => "\"text\"",
+        ValueType::Texts => "[\"text\"]",
+    }
+}

@@ -1,0 +1,279 @@
+//! What good pipelines become, as people and programs see it.
+
+use expect_test::expect;
+
+use super::support::{BASE, folder, mistakes, plan_in};
+use std::path::Path;
+
+use crate::plan::{self, NodeKind};
+
+#[test]
+fn there_is_nothing_to_say_of_the_base() {
+    assert_eq!(mistakes(BASE), "");
+}
+
+#[test]
+fn merged_inputs_and_every_window() {
+    let more = r#"
+[sources.made]
+type = "generator"
+count = 1000
+rate = 50.5
+jitter = "3s"
+on_error = "fail"
+
+[sources.lines]
+type = "tcp"
+listen = "127.0.0.1:9000"
+framing = "length_prefixed"
+connections = 2
+event_time = "at"
+watermark = { idle_after = "30s" }
+on_error = "skip"
+
+[sources.lines.fields]
+item_id = "utf8"
+quantity = "int64"
+at = "timestamp(rfc3339)"
+"where?" = { city = "utf8", seen = "list<timestamp(s)?>" }
+lines = [{ sku = "utf8" }]
+
+[operators.top]
+plugin = "cart.added"
+input = ["made", "lines"]
+key = "item_id"
+window = { sliding = "60s", every = "5s" }
+early_every = "1s"
+bounds = { start = "from", end = "to" }
+
+[operators.visits]
+plugin = "cart.added"
+input = ["clean", "made"]
+key = ["user_id", "item_id"]
+window = { session = "30s", time = "processing" }
+bounds = false
+on_error = { retry = 3 }
+limits = { memory = "64MiB", time = "1s", output = "1MiB" }
+
+[operators.dozens]
+plugin = "cart.added"
+input = "lines"
+window = { count = 12 }
+
+[operators.totals]
+plugin = "cart.added"
+input = "made"
+key = "item_id"
+window = "running"
+
+[sinks.tops]
+type = "file"
+input = "top"
+path = "top.parquet"
+
+[sinks.rest]
+type = "blackhole"
+input = ["dozens"]
+
+[sinks.shown]
+type = "console"
+rows = 20
+input = "visits"
+
+[sinks.sums]
+type = "file"
+input = "totals"
+path = "totals.csv"
+"#;
+    let folder = folder();
+    let (_, plan) =
+        plan_in(folder.path(), &format!("{BASE}{more}")).unwrap_or_else(|m| panic!("{m}"));
+    let drawn = draw(&plan).replace(&folder.path().display().to_string(), "/pipelines");
+    expect![[r#"
+            cart   2 tasks a keyed operator · batches of at most 4096 rows
+            dead letters go to /pipelines/cart.dead.jsonl
+
+            actions   source, file, json · 1 task
+            │   /pipelines/events.jsonl
+            │   event time ts, rows up to 2s out of order
+            │   bad rows: dead letter
+            │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+            │   note: utf8?, tags: list<utf8>, ts: timestamp
+            ▼
+            clean   filter cart.clean · 1 task
+            │   max_quantity = 100, strict = false, share = 0.5, actions = []
+            │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+            │ : rows as they came
+            ├─▶ added   aggregate cart.added · 2 tasks
+            │   │   key user_id · tumbling window of 1m, event time · corrected for 10s more
+            │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+            │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, items: int64
+            │   ├─▶ out   sink, file, json · 1 task
+            │   │       /pipelines/out.jsonl
+            │   └─▶ late rows to too_late   sink, console · 1 task
+            │         : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+            │           note: utf8?, tags: list<utf8>, ts: timestamp
+            └─▶ visits   aggregate cart.added · 2 tasks
+                │   merges clean, made
+                │   key user_id, item_id · session window with a gap of 30s, processing time
+                │   on error: 3 retries, then dead letter · a call has 64MiB of memory, 1s, 1MiB of output
+                │ : user_id: utf8, item_id: utf8, items: int64
+                ▼
+                shown   sink, console · 1 task
+                    at most 20 rows
+
+            made   source, generator · 1 task
+            │   1000 rows, 50.5 a second, of 1000 users and 200 items, seed 0
+            │   event time ts, rows up to 3s out of order
+            │   bad rows: the pipeline fails
+            │ : user_id: utf8, item_id: utf8, action: utf8, quantity: int64, ts: timestamp
+            ├─▶ top   aggregate cart.added · 2 tasks
+            │   │   merges made, lines
+            │   │   key item_id · sliding window of 1m every 5s, event time · early results every 1s
+            │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+            │   │ : item_id: utf8, from: timestamp, to: timestamp, items: int64
+            │   ▼
+            │   tops   sink, file, parquet · 1 task
+            │       /pipelines/top.parquet
+            ├─▶ visits   as above
+            └─▶ totals   aggregate cart.added · 2 tasks
+                │   key item_id · running: a result after each row
+                │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+                │ : item_id: utf8, items: int64
+                ▼
+                sums   sink, file, csv · 1 task
+                    /pipelines/totals.csv
+
+            lines   source, tcp, json · 1 task
+            │   listens on 127.0.0.1:9000, length-prefixed frames, until 2 connections have ended
+            │   event time at, rows in order, idle after 30s
+            │   bad rows: counted and skipped
+            │ : item_id: utf8, quantity: int64, at: timestamp, where: {city: utf8, seen: list<timestamp?>}?,
+            │   lines: list<{sku: utf8}>
+            ├─▶ top   as above
+            └─▶ dozens   aggregate cart.added · 1 task
+                │   no key: one group · count window of 12 rows
+                │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+                │ : window_start: timestamp, window_end: timestamp, items: int64
+                ▼
+                rest   sink, blackhole · 1 task
+        "#]].assert_eq(&drawn);
+}
+
+#[test]
+fn the_plan_for_programs() {
+    let folder = folder();
+    let (_, plan) = plan_in(folder.path(), BASE).unwrap_or_else(|m| panic!("{m}"));
+    let json = to_json(&plan);
+    let keys: Vec<&String> = json
+        .as_object()
+        .into_iter()
+        .flat_map(|object| object.keys())
+        .collect();
+    expect![[r#"
+        [
+            "batch_rows",
+            "dead_letters",
+            "name",
+            "nodes",
+            "parallelism",
+            "restart",
+            "state",
+        ]
+    "#]]
+    .assert_debug_eq(&keys);
+    let aggregate = serde_json::to_string_pretty(&json["nodes"][2]).unwrap_or_default();
+    expect![[r#"
+        {
+          "allowed_lateness_ms": 10000,
+          "bounds": {
+            "end": "window_end",
+            "start": "window_start"
+          },
+          "digest": "native",
+          "early_every_ms": null,
+          "inputs": [
+            {
+              "exchange": {
+                "hash": [
+                  "user_id"
+                ]
+              },
+              "from": "clean",
+              "late": false
+            }
+          ],
+          "key": [
+            "user_id"
+          ],
+          "kind": "aggregate",
+          "limits": {
+            "call_ms_max": 5000,
+            "memory_bytes_max": 268435456,
+            "output_bytes_max": 268435456
+          },
+          "name": "added",
+          "on_error": "dead_letter",
+          "operator": "cart.added",
+          "output": [
+            {
+              "name": "user_id",
+              "nullable": false,
+              "type": "utf8"
+            },
+            {
+              "name": "window_start",
+              "nullable": false,
+              "type": "timestamp"
+            },
+            {
+              "name": "window_end",
+              "nullable": false,
+              "type": "timestamp"
+            },
+            {
+              "name": "items",
+              "nullable": false,
+              "type": "int64"
+            }
+          ],
+          "parameters": {},
+          "role": "aggregate",
+          "tasks": 2,
+          "ttl_ms": null,
+          "window": {
+            "tumbling": {
+              "size_ms": 60000,
+              "time": "event"
+            }
+          }
+        }"#]]
+    .assert_eq(&aggregate);
+}
+
+#[test]
+fn files_are_read_once_and_in_the_order_of_their_names() {
+    let folder = folder();
+    let path = r#"path = ["events.jsonl", "./ev*.jsonl"]"#;
+    let text = BASE.replace(r#"path = "events.jsonl""#, path);
+    let (_, plan) = plan_in(folder.path(), &text).unwrap_or_else(|m| panic!("{m}"));
+    let NodeKind::Source(source) = &plan.nodes[0].kind else {
+        panic!("the first node is the source");
+    };
+    let json = source.connector.describe().to_json();
+    let names = json["paths"].as_array().into_iter().flatten().map(|path| {
+        let path = Path::new(path.as_str().unwrap_or_default());
+        path.file_name()
+    });
+    expect![[r#"
+        [
+            Some(
+                "events-2.jsonl",
+            ),
+            Some(
+                "events.jsonl",
+            ),
+        ]
+    "#]]
+    .assert_debug_eq(&names.collect::<Vec<_>>());
+}

@@ -1,0 +1,231 @@
+//! The pipeline that tests start from, and the plugin that it runs, in native
+//! code that describes itself and does nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{Config, Diagnostics, Look};
+use crate::logic::{
+    Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
+    OperatorInfo, Parameter, Port, Value, ValueType,
+};
+use crate::plan::{self, Plan};
+use crate::logic::Limits;
+use crate::schema::{DataType, Field, Schema};
+
+pub(super) const BASE: &str = r#"name = "cart"
+parallelism = 2
+
+[plugins.cart]
+path = "cart.wasm"
+
+[sources.actions]
+type = "file"
+path = "events.jsonl"
+event_time = "ts"
+watermark = { out_of_orderness = "2s" }
+
+[sources.actions.fields]
+user_id = "utf8"
+item_id = "utf8"
+action = "add|remove|view"
+quantity = "int64"
+price = "float64"
+note = "utf8?"
+tags = "list<utf8>"
+ts = "timestamp"
+
+[operators.clean]
+plugin = "cart.clean"
+input = "actions"
+parameters = { max_quantity = 100 }
+
+[operators.added]
+plugin = "cart.added"
+input = "clean"
+key = "user_id"
+window = { tumbling = "1m" }
+allowed_lateness = "10s"
+
+[sinks.out]
+type = "file"
+input = "added"
+path = "out.jsonl"
+
+[sinks.too_late]
+type = "console"
+input = "added.late"
+"#;
+
+/// Everything that is said of a pipeline, with the folder's name left out.
+pub(super) fn mistakes(text: &str) -> String {
+    let folder = folder();
+    let said = match plan_in(folder.path(), text) {
+        Ok((config, plan)) => planner::warnings(&config, &plan),
+        Err(mistakes) => mistakes,
+    };
+    let said = said.render(Look::Plain);
+    said.replace(&folder.path().display().to_string(), "/pipelines")
+}
+
+pub(super) fn plan_in(folder: &Path, text: &str) -> Result<(Config, Plan), Diagnostics> {
+    let config = Config::parse("cart.toml", text)?;
+    let plan = planner::build(&config, folder, &FakeLoader)?;
+    Ok((config, plan))
+}
+
+/// A folder with the files that pipelines of these tests name.
+pub(super) fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = [
+        "events.jsonl",
+        "events-2.jsonl",
+        ".hidden.jsonl",
+        "table.csv",
+        "text.wasm",
+    ];
+    for file in files {
+        std::fs::write(folder.path().join(file), "").expect("an empty file");
+    }
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("a folder");
+    std::os::unix::fs::symlink(&data, folder.path().join("link")).expect("a link");
+    folder
+}
+
+pub(super) struct FakeLoader;
+
+impl Loader for FakeLoader {
+    fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some("cart.wasm") => Ok(Arc::new(FakeModule(cart()))),
+            _ => Err(LoadError(
+                "it is not a WebAssembly component: build it for wasm32-wasip2".into(),
+            )),
+        }
+    }
+}
+
+struct FakeModule(ModuleInfo);
+
+impl Module for FakeModule {
+    fn info(&self) -> &ModuleInfo {
+        &self.0
+    }
+
+    /// Refuses a `max_quantity` below zero, as a plugin may.
+    fn factory(
+        &self,
+        operator: &str,
+        arguments: &[(String, Value)],
+        _limits: Limits,
+        _label: &str,
+    ) -> Result<Arc<dyn Factory>, Failure> {
+        let negative = |value: &Value| matches!(value, Value::Integer(number) if *number < 0);
+        if arguments.iter().any(|(_, value)| negative(value)) {
+            return Err(Failure {
+                kind: FailureKind::Open,
+                message: "max_quantity must not be negative".into(),
+                panic: None,
+            });
+        }
+        let info = self.0.operators.iter().find(|info| info.name == operator);
+        let info = info.expect("an operator that was described").clone();
+        Ok(Arc::new(FakeFactory(info)))
+    }
+}
+
+struct FakeFactory(OperatorInfo);
+
+impl Factory for FakeFactory {
+    fn info(&self) -> &OperatorInfo {
+        &self.0
+    }
+
+    fn digest(&self) -> &str {
+        "native"
+    }
+
+    fn instance(&self) -> Result<Instance, Failure> {
+        unreachable!("plans are not run here")
+    }
+}
+
+fn cart() -> ModuleInfo {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let number = |name| Field::new(name, DataType::Int64, false);
+    let time = |name| Field::new(name, DataType::Timestamp, false);
+    let added = [text("item_id"), number("quantity")];
+    let mut clean = operator(
+        "clean",
+        Kind::Filter,
+        &[text("user_id"), number("quantity")],
+        &[],
+    );
+    clean.parameters = vec![
+        parameter("max_quantity", ValueType::Integer, None),
+        parameter("strict", ValueType::Boolean, Some(Value::Boolean(false))),
+        parameter("share", ValueType::Number, Some(Value::Number(0.5))),
+        parameter("actions", ValueType::Texts, Some(Value::Texts(Vec::new()))),
+        Parameter {
+            optional: true,
+            ..parameter("label", ValueType::Text, None)
+        },
+    ];
+    let lines = [
+        operator(
+            "priced",
+            Kind::Transform,
+            &[text("item_id")],
+            &[text("item_id"), number("cents")],
+        ),
+        operator("noted", Kind::Transform, &[text("note")], &[text("note")]),
+        operator("twins", Kind::Transform, &[], &[text("a"), number("a")]),
+        operator("added", Kind::Aggregate, &added, &[number("items")]),
+        operator(
+            "per_user",
+            Kind::Aggregate,
+            &added,
+            &[text("user_id"), number("items")],
+        ),
+        operator("spans", Kind::Aggregate, &added, &[time("window_start")]),
+        operator("alert", Kind::Process, &added, &[]),
+        OperatorInfo {
+            inputs: Vec::new(),
+            ..operator("blind", Kind::Filter, &[], &[])
+        },
+    ];
+    let mut operators = vec![clean];
+    operators.extend(lines);
+    ModuleInfo {
+        name: "cart".into(),
+        version: "0.1.0".into(),
+        doc: String::new(),
+        operators,
+    }
+}
+
+fn operator(name: &str, kind: Kind, input: &[Field], output: &[Field]) -> OperatorInfo {
+    OperatorInfo {
+        name: name.into(),
+        doc: String::new(),
+        kind,
+        inputs: vec![Port {
+            name: "input".into(),
+            schema: Arc::new(Schema::new(input.to_vec())),
+        }],
+        output: Arc::new(Schema::new(output.to_vec())),
+        state: Arc::default(),
+        parameters: Vec::new(),
+    }
+}
+
+fn parameter(name: &str, value_type: ValueType, default: Option<Value>) -> Parameter {
+    Parameter {
+        name: name.into(),
+        value_type,
+        default,
+        optional: false,
+        doc: format!("The {name} of a row."),
+    }
+}

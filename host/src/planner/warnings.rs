@@ -1,0 +1,135 @@
+//! Decides what is odd about a plan that runs all the same.
+
+use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
+use crate::dead_letter::OnError;
+use crate::element::NodeId;
+use crate::plan::{Delivery, EventTime, Node, NodeKind, Plan, StateBackend};
+use crate::schema::DataType;
+
+/// What its author probably did not mean. `plan` was built from `config`.
+pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
+    let mut warnings = Diagnostics::new(config.origin.clone());
+    let windows = plan.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+        _ => false,
+    });
+    for (id, node) in plan.nodes.iter().enumerate() {
+        warn_unread(config, plan, id, node, &mut warnings);
+        if windows {
+            warn_of_ingestion_time(config, node, &mut warnings);
+        }
+    }
+    for plugin in &config.plugins {
+        let name = plugin.name.get_ref();
+        let mut operators = config.operators.iter();
+        if !operators.any(|operator| operator.operator.get_ref().plugin == *name) {
+            warnings.push(
+                Mistake::warning(format!("plugin `{name}` is not used"))
+                    .at(plugin.name.span(), "")
+                    .help(format!(
+                        "an operator runs it by `plugin = \"{name}.OPERATOR\"`"
+                    )),
+            );
+        }
+    }
+    warn_of_lost_progress(config, plan, &mut warnings);
+    if let Some(path) = &config.dead_letters
+        && !plan
+            .nodes
+            .iter()
+            .filter_map(Node::on_error)
+            .any(OnError::makes_dead_letters)
+    {
+        warnings.push(
+            Mistake::warning("nothing will be written to the dead letters")
+                .at(path.span(), "")
+                .help("no source or operator has `on_error = \"dead_letter\"`"),
+        );
+    }
+    warnings.sorted()
+}
+
+fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: &mut Diagnostics) {
+    let role = match node.kind {
+        NodeKind::Source(_) => "source",
+        NodeKind::Transform(_) | NodeKind::Aggregate(_) => "operator",
+        NodeKind::Sink(_) => return,
+    };
+    let mut edges = plan.nodes.iter().flat_map(|node| &node.inputs);
+    if edges.any(|edge| edge.from == id) {
+        return;
+    }
+    let name = &node.name;
+    let mut warning = Mistake::warning(format!(
+        "nobody reads {role} `{name}`: its rows are dropped"
+    ))
+    .help(format!(
+        "give a sink or an operator `input = \"{name}\"`, or remove it"
+    ));
+    if let Some(place) = place(config, name) {
+        warning = warning.at(place, "");
+    }
+    warnings.push(warning);
+}
+
+/// A pipeline whose windows go by when rows are read gives other results each
+/// time. Who has a timestamp and does not use it has mostly forgotten it.
+fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnostics) {
+    let NodeKind::Source(source) = &node.kind else {
+        return;
+    };
+    let mut fields = node.output.fields.iter();
+    let time = fields.find(|field| field.data_type == DataType::Timestamp && !field.nullable);
+    if let (EventTime::Ingestion, Some(time)) = (source.event_time, time) {
+        let name = &node.name;
+        let mut warning = Mistake::warning(format!(
+            "source `{name}` has no `event_time`: its rows count from when they are read"
+        ))
+        .help(format!(
+            "if `{}` is when they happened, add `event_time = \"{}\"`",
+            time.name, time.name
+        ));
+        if let Some(place) = place(config, name) {
+            warning = warning.at(place, "");
+        }
+        warnings.push(warning);
+    }
+}
+
+/// The topic knows what was committed, and after the process nobody has it.
+fn warn_of_lost_progress(config: &Config, plan: &Plan, warnings: &mut Diagnostics) {
+    let Some(state) = &plan.state else { return };
+    let mut sinks = config.sinks.iter();
+    let Some(transaction) = sinks.find_map(|sink| sink.settings.transaction()) else {
+        return;
+    };
+    if state.delivery != Delivery::ExactlyOnce || !matches!(state.backend, StateBackend::Memory) {
+        return;
+    }
+    let mut warning = Mistake::warning(format!(
+        "the pipeline cannot go on after its process has ended: its checkpoints are in memory, \
+         and its {} sinks are committed with them",
+        transaction.system
+    ))
+    .help(
+        "keep them in a folder (`backend = \"rocksdb\"`), or write `delivery = \
+         \"at_least_once\"` in [checkpoints]",
+    );
+    let backend = config
+        .state
+        .as_ref()
+        .and_then(|state| state.backend.as_ref());
+    if let Some(backend) = backend {
+        warning = warning.at(backend.span(), "");
+    }
+    warnings.push(warning);
+}
+
+fn place(config: &Config, name: &str) -> Option<Span> {
+    let sources = config.sources.iter().map(|source| &source.name);
+    let operators = config.operators.iter().map(|operator| &operator.name);
+    let mut names = sources.chain(operators);
+    names
+        .find(|written| written.get_ref() == name)
+        .map(Spanned::span)
+}

@@ -1,0 +1,97 @@
+//! Rows of one partition, decoded: what a source hands on at a time.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray};
+use arrow_buffer::Buffer;
+use arrow_select::filter::filter;
+
+use crate::batch::{Block, Offsets, Payload};
+use crate::checkpoint::snapshot::Position;
+use crate::decode::Decoder;
+
+/// Rows of one partition, decoded.
+pub struct Chunk {
+    pub columns: Vec<ArrayRef>,
+    pub rows: usize,
+    pub block: Block,
+    /// Ascending by offset.
+    pub bad: Vec<BadRow>,
+    /// Behind its rows.
+    pub end: Position,
+}
+
+/// A row that could not be decoded.
+#[derive(Debug)]
+pub struct BadRow {
+    pub offset: u64,
+    pub error: String,
+    pub payload: Vec<u8>,
+}
+
+/// Decodes rows that lie in `data`, each in its span. Bad ones lose their spans.
+pub fn decode(
+    decoder: &mut Decoder,
+    source: Arc<str>,
+    partition: Arc<str>,
+    data: Buffer,
+    mut spans: Vec<(u32, u32)>,
+    mut offsets: Offsets,
+    end: Position,
+) -> Chunk {
+    let decoded = decoder.decode(&data, &spans);
+    let mut bad = Vec::new();
+    if !decoded.bad.is_empty() {
+        // Rows are no longer one behind the other.
+        if let Offsets::From(first) = offsets {
+            offsets = Offsets::Each((first..).take(spans.len()).collect());
+        }
+        let mut is_bad = vec![false; spans.len()];
+        for row in decoded.bad {
+            let index = row.row as usize;
+            is_bad[index] = true;
+            let (start, end) = spans[index];
+            bad.push(BadRow {
+                offset: match &offsets {
+                    Offsets::From(first) => first + u64::from(row.row),
+                    Offsets::Bytes(first) => first + u64::from(start),
+                    Offsets::Each(offsets) => offsets[index],
+                },
+                error: row.error,
+                payload: data[start as usize..end as usize].to_vec(),
+            });
+        }
+        let mut bad_rows = is_bad.iter();
+        spans.retain(|_| bad_rows.next() == Some(&false));
+        if let Offsets::Each(offsets) = &mut offsets {
+            let mut bad_rows = is_bad.iter();
+            offsets.retain(|_| bad_rows.next() == Some(&false));
+        }
+    }
+    Chunk {
+        columns: decoded.columns,
+        rows: decoded.rows,
+        block: Block {
+            source,
+            partition,
+            offsets,
+            payload: Payload::Bytes { data, spans },
+        },
+        bad,
+        end,
+    }
+}
+
+/// The rows of a column that the mask has.
+pub fn keep(column: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
+    filter(column, mask)
+        .unwrap_or_else(|error| unreachable!("the mask has an entry a row: {error}"))
+}
+
+/// The position of a row that is told by its number.
+pub fn at_row(row: u64) -> Position {
+    Position {
+        offset: row,
+        ..Position::default()
+    }
+}

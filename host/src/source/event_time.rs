@@ -1,0 +1,48 @@
+//! Takes the event time of each row from a column.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray};
+use arrow_buffer::ScalarBuffer;
+use arrow_schema::DataType as ArrowType;
+
+use crate::timestamp;
+
+pub enum EventTimes {
+    /// Every row has one.
+    All(ScalarBuffer<i64>),
+    /// These rows have one.
+    Some(BooleanArray, ScalarBuffer<i64>),
+}
+
+pub fn event_times(column: &ArrayRef) -> EventTimes {
+    let values = time_values(column);
+    let plausible = values.iter().all(|&ms| timestamp::is_plausible(ms));
+    if plausible && column.null_count() == 0 && values.len() == column.len() {
+        return EventTimes::All(values);
+    }
+    let times: Vec<Option<i64>> = (0..column.len())
+        .map(|row| time_at(column, row).filter(|&ms| timestamp::is_plausible(ms)))
+        .collect();
+    let mask = times.iter().map(|time| Some(time.is_some())).collect();
+    EventTimes::Some(mask, times.into_iter().flatten().collect())
+}
+
+/// A timestamp's or integer's values, which the plan has seen that it is.
+fn time_values(column: &ArrayRef) -> ScalarBuffer<i64> {
+    match column.data_type() {
+        ArrowType::Int64 => column.as_primitive::<Int64Type>().values().clone(),
+        ArrowType::Timestamp(_, _) => column
+            .as_primitive_opt::<TimestampMillisecondType>()
+            .map(|column| column.values().clone())
+            .unwrap_or_default(),
+        _ => ScalarBuffer::default(),
+    }
+}
+
+pub fn time_at(column: &ArrayRef, row: usize) -> Option<i64> {
+    if column.is_null(row) {
+        return None;
+    }
+    time_values(column).get(row).copied()
+}

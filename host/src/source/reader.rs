@@ -1,0 +1,384 @@
+//! One task's part of a source, at work: partitions are read in turn, event
+//! times found, watermarks emitted, bad rows handled as the source's policy says.
+//!
+//! Each task reads the partitions whose number it has, modulo the tasks. Where
+//! it has several, the one that is furthest behind in event time is read next,
+//! a turn of a fixed number of rows at a time, so that the order of rows
+//! depends on neither the size of batches nor the pace of decoding. Of a live
+//! input's partitions that have rows, the one that is furthest behind is read
+//! next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::{ArrayRef, BooleanArray};
+
+use super::chunk::{BadRow, Chunk, keep};
+use super::event_time::{EventTimes, event_times, time_at};
+use super::watermark::Watermarks;
+use super::{Arrival, Input, SourceContext, SourceError, TURN_ROWS};
+use crate::batch::{Batch, Block, Origin};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
+use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
+use crate::element::Element;
+use crate::plan::{EventTime, SourcePlan};
+
+/// How often a silent source looks at the clock, which need not be the system's.
+const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
+
+/// One task's part of a source.
+pub struct Reader {
+    input: Box<dyn Input>,
+    watermarks: Watermarks,
+    /// The partitions' names, and where the rows end that were given.
+    positions: Vec<(Arc<str>, Position)>,
+    /// The positions of the last snapshot, if the input wants to hear of commits.
+    handed_over: Vec<(Arc<str>, Position)>,
+    /// The run goes on from a checkpoint: the watermark has to be emitted again
+    /// before the first row.
+    is_restored: bool,
+    /// The partition whose turn it is, and how many rows it has had in it.
+    turn: Option<(usize, u64)>,
+    event_time: EventTime,
+    /// The newest event time given by the clock, which may be set back.
+    ingested_ms: i64,
+    on_error: OnError,
+    context: SourceContext,
+}
+
+/// What a reader gives at a time.
+#[derive(Debug, Default)]
+pub struct Pulled {
+    /// Batches, watermarks and silences, in order.
+    pub elements: Vec<Element>,
+    /// Rows that are not in them, where the source's policy asks for that.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Rows that are not in them, either way.
+    pub failed: u64,
+    /// Rows read, good and bad.
+    pub rows_in: u64,
+    /// What part of a bounded input has been read, from 0 to 1.
+    pub progress: Option<f64>,
+}
+
+impl Reader {
+    /// Opens what this task reads of a source. A task without partitions gets a
+    /// reader whose input has ended. Must be called within a tokio runtime.
+    pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Self, SourceError> {
+        let input = plan.connector.open(&context).await?;
+        let mut watermarks = Watermarks::new(
+            input.partitions(),
+            plan.out_of_orderness_ms,
+            plan.idle_after_ms,
+            context.clock.now_ms(),
+        );
+        let mut positions = Vec::with_capacity(input.partitions());
+        let mut turn = None;
+        for index in 0..input.partitions() {
+            let (name, position) = input.partition(index);
+            if let Some(restored) = context.restored(&name) {
+                let state = match restored.state {
+                    // There may be more since.
+                    PartitionState::Ended if input.is_live() => PartitionState::Speaking,
+                    state => state,
+                };
+                watermarks.restore(index, restored.newest_ms, state);
+            }
+            let in_turn = context.restored_task().and_then(|task| task.turn.clone());
+            if let Some((_, rows)) = in_turn.filter(|(partition, _)| **partition == *name) {
+                turn = Some((index, rows));
+            }
+            positions.push((name, position));
+        }
+        let ingested_ms = context.restored.iter().filter_map(|task| task.ingested_ms);
+        Ok(Reader {
+            input,
+            watermarks,
+            positions,
+            handed_over: Vec::new(),
+            is_restored: !context.restored.is_empty(),
+            turn,
+            event_time: plan.event_time,
+            ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
+            on_error: plan.on_error,
+            context,
+        })
+    }
+
+    /// The next rows and times; `None` when the input has ended. May be dropped
+    /// while it waits, and called again: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
+        if std::mem::take(&mut self.is_restored) {
+            let mut pulled = Pulled::default();
+            self.watermarks.emit(&mut pulled.elements);
+            return Ok(Some(pulled));
+        }
+        loop {
+            // An input that is always ready must let others have their turn.
+            tokio::task::coop::consume_budget().await;
+            let (order, overdue) = self.reading_order();
+            let mut pulled = Pulled::default();
+            match self.wait_for(&order).await? {
+                Arrival::Rows(partition, chunk) => {
+                    let rows = (chunk.rows + chunk.bad.len()) as u64;
+                    if let Some((_, turn_rows)) = &mut self.turn {
+                        *turn_rows += rows;
+                    }
+                    pulled.rows_in = rows;
+                    if overdue > 0 {
+                        let silent = order.iter().take(overdue).copied();
+                        let silent = silent.take_while(|&index| index != partition);
+                        self.watermarks.fall_idle(silent, &mut pulled.elements);
+                    }
+                    self.accept(partition, *chunk, &mut pulled)?;
+                }
+                Arrival::Silence => {
+                    let now_ms = self.context.clock.now_ms();
+                    self.watermarks.check_idle(now_ms, &mut pulled.elements);
+                }
+                Arrival::End(partition) => {
+                    self.turn = None;
+                    self.watermarks.end(partition, &mut pulled.elements);
+                }
+                Arrival::Partitions => self.meet_partitions(&mut pulled.elements),
+                Arrival::Over => return Ok(None),
+            }
+            if pulled.rows_in > 0 || !pulled.elements.is_empty() {
+                pulled.progress = self.input.progress();
+                return Ok(Some(pulled));
+            }
+        }
+    }
+
+    /// How far it has come with the rows that [`Reader::next`] has given.
+    pub fn snapshot(&mut self) -> SourceSnapshot {
+        if self.hears_of_commits() {
+            self.handed_over.clone_from(&self.positions);
+        }
+        let partitions = self.positions.iter().enumerate();
+        SourceSnapshot {
+            partitions: partitions
+                .map(|(index, (name, position))| {
+                    let (newest_ms, state) = self.watermarks.snapshot(index);
+                    PartitionSnapshot {
+                        name: name.to_string(),
+                        position: *position,
+                        newest_ms,
+                        state,
+                    }
+                })
+                .collect(),
+            turn: self
+                .turn
+                .map(|(partition, rows)| (self.positions[partition].0.to_string(), rows)),
+            ingested_ms: Some(self.ingested_ms).filter(|&ms| ms > i64::MIN),
+        }
+    }
+
+    /// Whether the input hears how far checkpoints have come.
+    pub fn hears_of_commits(&self) -> bool {
+        self.input.is_live() && !self.context.is_transactional
+    }
+
+    /// The checkpoint of the last snapshot is done.
+    pub fn committed(&mut self) {
+        if self.hears_of_commits() {
+            self.input.committed(&self.handed_over);
+        }
+    }
+
+    /// Where a source that others connect to listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.input.address()
+    }
+
+    /// The partitions that may be read next, the preferred one first, and how
+    /// many of the first have been silent for too long if they have no rows now.
+    fn reading_order(&mut self) -> (Vec<usize>, usize) {
+        if self.input.is_live() {
+            let now_ms = self.context.clock.now_ms();
+            return self.watermarks.reading_order(now_ms);
+        }
+        let partition = match self.turn {
+            Some((partition, rows)) if rows < TURN_ROWS => Some(partition),
+            _ => {
+                let partition = self.watermarks.furthest_behind();
+                self.turn = partition.map(|partition| (partition, 0));
+                partition
+            }
+        };
+        (partition.into_iter().collect(), 0)
+    }
+
+    async fn wait_for(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
+        let Some(idle_at_ms) = self.watermarks.idle_at_ms() else {
+            return self.input.next(order).await;
+        };
+        loop {
+            let silence_ms = idle_at_ms.saturating_sub(self.context.clock.now_ms());
+            let patience = Duration::from_millis(silence_ms.try_into().unwrap_or(0));
+            tokio::select! {
+                biased;
+                arrival = self.input.next(order) => return arrival,
+                () = tokio::time::sleep(patience.min(IDLE_CHECK_MAX)) => {}
+            }
+            if self.context.clock.now_ms() >= idle_at_ms {
+                return Ok(Arrival::Silence);
+            }
+        }
+    }
+
+    /// Takes on the partitions that an input has found while it was read.
+    fn meet_partitions(&mut self, out: &mut Vec<Element>) {
+        for index in self.positions.len()..self.input.partitions() {
+            self.positions.push(self.input.partition(index));
+            self.watermarks.add(self.context.clock.now_ms());
+        }
+        if self.positions.is_empty() {
+            // A task without partitions has nothing to say about time.
+            out.push(Element::Idle);
+        }
+    }
+
+    /// Gives rows their event times and passes them on; bad rows go to the policy.
+    fn accept(
+        &mut self,
+        partition: usize,
+        chunk: Chunk,
+        pulled: &mut Pulled,
+    ) -> Result<(), SourceError> {
+        let now_ms = self.context.clock.now_ms();
+        self.positions[partition].1 = chunk.end;
+        let partition_name = chunk.block.partition.clone();
+        let mut bad = chunk.bad;
+        let block = Arc::new(chunk.block);
+        let mut columns = chunk.columns;
+        let mut kept = None;
+        let times = match self.event_time {
+            EventTime::Ingestion => {
+                self.ingested_ms = self.ingested_ms.max(now_ms);
+                vec![self.ingested_ms; chunk.rows].into()
+            }
+            EventTime::Column(column) => match event_times(&columns[column]) {
+                EventTimes::All(times) => times,
+                EventTimes::Some(mask, times) => {
+                    self.collect_untimed(column, &mask, &columns, &block, &mut bad);
+                    columns = columns.iter().map(|column| keep(column, &mask)).collect();
+                    kept = Some(
+                        (0..)
+                            .zip(mask.iter())
+                            .filter_map(|(row, kept)| (kept == Some(true)).then_some(row))
+                            .collect(),
+                    );
+                    times
+                }
+            },
+        };
+        if !bad.is_empty() {
+            bad.sort_by_key(|bad| bad.offset);
+            self.handle_bad_rows(&partition_name, bad, pulled)?;
+        }
+        if !times.is_empty() {
+            let batch = Batch {
+                schema: self.context.schema.clone(),
+                columns,
+                times,
+                origin: Some(Origin { block, rows: kept }),
+            };
+            self.watermarks
+                .observe(partition, batch, now_ms, &mut pulled.elements);
+        }
+        Ok(())
+    }
+
+    /// Rows whose event time cannot be one.
+    #[cold]
+    fn collect_untimed(
+        &self,
+        column: usize,
+        mask: &BooleanArray,
+        columns: &[ArrayRef],
+        block: &Arc<Block>,
+        bad: &mut Vec<BadRow>,
+    ) {
+        let name = self
+            .context
+            .schema
+            .fields
+            .get(column)
+            .map_or("", |field| field.name.as_str());
+        for (row, kept) in mask.iter().enumerate() {
+            if kept == Some(true) {
+                continue;
+            }
+            let found = match time_at(&columns[column], row) {
+                Some(ms) => ms.to_string(),
+                None => "null".to_owned(),
+            };
+            bad.push(BadRow {
+                offset: block.offset(row as u32),
+                error: format!(
+                    "field `{name}`: expected an event time in the years 1 to 9999, in ms, \
+                     found {found}"
+                ),
+                payload: payload(block, row as u32),
+            });
+        }
+    }
+
+    #[cold]
+    fn handle_bad_rows(
+        &self,
+        partition: &str,
+        bad: Vec<BadRow>,
+        pulled: &mut Pulled,
+    ) -> Result<(), SourceError> {
+        let node = &self.context.node;
+        match self.on_error {
+            OnError::Fail => {
+                let first = bad.into_iter().next();
+                return first.map_or(Ok(()), |bad| {
+                    Err(SourceError::Row {
+                        node: node.to_string(),
+                        partition: partition.to_owned(),
+                        offset: bad.offset,
+                        cause: bad.error,
+                    })
+                });
+            }
+            OnError::Skip => {
+                pulled.failed += bad.len() as u64;
+                if let Some(first) = bad.first() {
+                    tracing::warn!(
+                        source = %node,
+                        partition,
+                        offset = first.offset,
+                        rows = bad.len(),
+                        "skipped rows that cannot be decoded; the first: {}",
+                        first.error
+                    );
+                }
+            }
+            // What a row's bytes say does not change by reading them again.
+            OnError::DeadLetter | OnError::Retry(_) => {
+                pulled.failed += bad.len() as u64;
+                pulled.dead_letters.extend(bad.into_iter().map(|bad| {
+                    let (payload, payload_base64) = text_or_base64(bad.payload);
+                    DeadLetter {
+                        node: node.to_string(),
+                        kind: "decode".to_owned(),
+                        error: bad.error,
+                        source: Some(node.to_string()),
+                        partition: Some(partition.to_owned()),
+                        offset: Some(bad.offset),
+                        payload,
+                        payload_base64,
+                        ..DeadLetter::default()
+                    }
+                }));
+            }
+        }
+        Ok(())
+    }
+}
