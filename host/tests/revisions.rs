@@ -18,7 +18,7 @@ use sluicebox::clock::SystemClock;
 use sluicebox::element::Purpose;
 use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job, Pipeline, RunError, Summary};
-use sluicebox::sink::MemoryTopic;
+use sluicebox::topic::MemoryTopic;
 
 const ROWS: u64 = 12_000;
 

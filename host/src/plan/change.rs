@@ -389,11 +389,7 @@ mod tests {
         let window = incompatible(|now| now.window = Some(minutes(2)));
         assert_eq!(
             window,
-            format!(
-                "its window was {} and is now {}",
-                minutes(1).to_string(),
-                minutes(2).to_string()
-            )
+            format!("its window was {} and is now {}", minutes(1), minutes(2))
         );
         assert_eq!(
             incompatible(|now| now.tables[0].rows.version = 2),
