@@ -22,6 +22,8 @@ mod columns;
 mod aggregate;
 /// Where state is kept, and what becomes of a pipeline that has failed.
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

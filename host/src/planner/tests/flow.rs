@@ -5,7 +5,9 @@ use expect_test::expect;
 use super::support::{BASE, folder, mistakes, plan_in};
 use std::path::Path;
 
-use crate::plan::{self, NodeKind};
+use crate::plan::NodeKind;
+use crate::plan::draw::draw;
+use crate::plan::json::to_json;
 
 #[test]
 fn there_is_nothing_to_say_of_the_base() {

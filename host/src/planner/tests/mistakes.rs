@@ -107,7 +107,7 @@ fn together() {
 /// Says again what is said of each diff, and compares the whole page.
 fn check(page: ExpectFile) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/plan/tests")
+        .join("src/planner/tests")
         .join(&page.path);
     let written =
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -3,6 +3,8 @@
 use expect_test::{Expect, expect};
 
 use super::support::{BASE, folder, plan_in};
+use crate::plan::draw::draw;
+use crate::plan::json::to_json;
 use crate::plan::{self, Plan, RestartPlan};
 
 fn planned(more: &str) -> (Plan, String) {

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
+use crate::logic::Limits;
 use crate::logic::{
     Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
     OperatorInfo, Parameter, Port, Value, ValueType,
 };
-use crate::plan::{self, Plan};
-use crate::logic::Limits;
+use crate::plan::Plan;
+use crate::planner;
 use crate::schema::{DataType, Field, Schema};
 
 pub(super) const BASE: &str = r#"name = "cart"
