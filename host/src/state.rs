@@ -5,31 +5,31 @@
 //! [`stored::StoredTable`] is where those bytes are in the storage.
 //! [`keyed::KeyedStates`] makes one thing of them that operators stand on.
 
-/// When keys that only the storage has are due.
+// When keys that only the storage has are due.
 pub mod calendar;
-/// Which keys have changed, and which may be evicted.
+// Which keys have changed, and which may be evicted.
 pub mod changed;
-/// How operators lay out the row of an entry.
+// How operators lay out the row of an entry.
 pub mod entry_row;
-/// Why state cannot be read or kept.
+// Why state cannot be read or kept.
 pub mod error;
-/// The groups of a batch and their states.
+// The groups of a batch and their states.
 pub mod groups;
-/// Numbers of keys.
+// Numbers of keys.
 pub mod key;
-/// Keys, their states, and what only the storage has of them.
+// Keys, their states, and what only the storage has of them.
 pub mod keyed;
-/// The same, cut into panes of time.
+// The same, cut into panes of time.
 pub mod paned;
-/// One row of columns as bytes.
+// One row of columns as bytes.
 pub mod row;
-/// What a table is, as checkpoints list it.
+// What a table is, as checkpoints list it.
 pub mod spec;
-/// Rows of a table in the storage.
+// Rows of a table in the storage.
 pub mod stored;
-/// States by slot, in memory.
+// States by slot, in memory.
 pub mod table;
 #[cfg(test)]
 mod tests;
-/// Which keys in memory are due.
+// Which keys in memory are due.
 pub mod timer;
