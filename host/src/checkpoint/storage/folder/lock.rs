@@ -11,7 +11,7 @@ const FILE: &str = "lock";
 
 /// Held as long as it lives; the system lets go of it when the process dies.
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -35,7 +35,7 @@ impl FolderLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|cause| io("write the lock", &path, cause))?;
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { file })
     }
 
     /// The process that has the folder now, if any, as far as it can be known.
@@ -45,6 +45,15 @@ impl FolderLock {
             Err(TryLockError::WouldBlock) => Some(pid(&mut file)),
             _ => None,
         }
+    }
+}
+
+impl Drop for FolderLock {
+    /// Closing the file is not enough: a process that is being started beside
+    /// this one has it open too, until it becomes another program.
+    fn drop(&mut self) {
+        // It is let go of at the latest when the process dies.
+        let _ = self.file.unlock();
     }
 }
 
@@ -64,5 +73,20 @@ fn pid(file: &mut File) -> String {
     match pid.trim() {
         "" => "unknown".to_owned(),
         pid => pid.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_hold_the_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = FolderLock::take(folder.path()).expect("nobody has it");
+        assert!(FolderLock::take(folder.path()).is_err());
+        let _copy = lock.file.try_clone().expect("a copy");
+        drop(lock);
+        FolderLock::take(folder.path()).expect("nobody has it any more");
     }
 }
