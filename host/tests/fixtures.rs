@@ -1,9 +1,12 @@
 //! Inputs with the rows that other engines give for them. They are read where
-//! they lie, beside the checkout; without them these tests say so and pass.
+//! they lie, beside the checkout; without them these tests are ignored.
 
 mod common;
 #[path = "common/everywhere.rs"]
 mod everywhere;
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
@@ -13,18 +16,25 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use everywhere::{collect_all_everywhere, collect_everywhere};
+use harness::{Absent, Outcome};
 use pipeline::assert_same;
 
-/// The folder with the fixtures, if it is there.
-fn fixtures(name: &str) -> Option<PathBuf> {
+tests![
+    hourly_counts_of_cars,
+    sessions_of_impulses,
+    sliding_measures_of_impulses,
+    carts,
+];
+
+/// The folder with the fixtures.
+fn fixtures(name: &str) -> Result<PathBuf, Absent> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../shared/fixtures")
         .join(name);
     if !folder.is_dir() {
-        println!("skipped: no fixtures at {}", folder.display());
-        return None;
+        return Err(Absent(format!("no fixtures at {}", folder.display())));
     }
-    Some(folder)
+    Ok(folder)
 }
 
 fn json_lines(path: &Path) -> Vec<Value> {
@@ -70,11 +80,8 @@ fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
     rows
 }
 
-#[test]
-fn hourly_counts_of_cars() {
-    let Some(folder) = fixtures("arroyo") else {
-        return;
-    };
+fn hourly_counts_of_cars() -> Outcome {
+    let folder = fixtures("arroyo")?;
     let text = format!(
         r#"
         name = "cars"
@@ -109,6 +116,7 @@ fn hourly_counts_of_cars() {
         &select(&rows, &fields),
         "against the other engine",
     );
+    Ok(())
 }
 
 fn impulses(operators: &str) -> String {
@@ -134,11 +142,8 @@ fn impulses(operators: &str) -> String {
     )
 }
 
-#[test]
-fn sessions_of_impulses() {
-    let Some(folder) = fixtures("arroyo") else {
-        return;
-    };
+fn sessions_of_impulses() -> Outcome {
+    let folder = fixtures("arroyo")?;
     let text = impulses(
         r#"
         [operators.result]
@@ -161,13 +166,11 @@ fn sessions_of_impulses() {
         &select(&rows, &fields),
         "against the other engine",
     );
+    Ok(())
 }
 
-#[test]
-fn sliding_measures_of_impulses() {
-    let Some(folder) = fixtures("arroyo") else {
-        return;
-    };
+fn sliding_measures_of_impulses() -> Outcome {
+    let folder = fixtures("arroyo")?;
     let text = impulses(
         r#"
         [operators.result]
@@ -190,14 +193,12 @@ fn sliding_measures_of_impulses() {
         &select(&rows, &fields),
         "against the other engine",
     );
+    Ok(())
 }
 
 /// One run gives all three results; the sinks are compared one by one.
-#[test]
-fn carts() {
-    let Some(folder) = fixtures("cart") else {
-        return;
-    };
+fn carts() -> Outcome {
+    let folder = fixtures("cart")?;
     let work = tempfile::tempdir().expect("a temporary folder");
     let unpack = |name: &str| {
         let output = Command::new("gzip")
@@ -288,6 +289,7 @@ fn carts() {
         assert_eq!(first_difference, None, "{sink}");
         assert_eq!(rows.len(), expected.len(), "{sink}");
     }
+    Ok(())
 }
 
 /// A row as a line of the expected CSV, with times in ms.

@@ -2,6 +2,9 @@
 
 #[expect(dead_code, reason = "no plugin is needed here")]
 mod common;
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[expect(dead_code, reason = "some of it is for pipelines without a broker")]
@@ -33,8 +36,29 @@ use sluicebox::source::reader::Reader;
 use sluicebox::source::{SourceContext, SourceError};
 
 use everywhere::collect_all;
+use harness::Outcome;
 use kafka::{Broker, Record, broker};
 use pipeline::{plan_of, run};
+
+tests![
+    every_row_is_read_and_where_it_stood_is_known,
+    a_first_run_starts_where_it_is_told,
+    a_message_is_more_than_its_payload,
+    bytes_and_csv_are_rows_too,
+    bad_rows_are_dead_letters_with_their_place,
+    a_silent_partition_keeps_no_other_waiting,
+    partitions_that_are_added_are_read_from_their_beginning,
+    what_cannot_be_read_says_why,
+    a_broker_that_wants_tls_and_a_password_is_served,
+    tools_see_how_far_checkpoints_have_come,
+    rows_are_written_with_keys_and_headers,
+    many_rows_come_whole_and_in_order,
+    rows_that_cannot_be_written_fail_the_run,
+    rows_are_seen_when_their_checkpoint_is_committed,
+    the_last_checkpoint_is_found_behind_others_transactions,
+    a_broker_that_comes_back_is_read_on,
+    a_pipeline_of_several_tasks_reads_all,
+];
 
 /// Long enough for anything that comes at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -165,9 +189,10 @@ async fn read_all(plan: &Plan, task: (usize, usize), restored: &[SourceSnapshot]
     read
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_row_is_read_and_where_it_stood_is_known() {
-    let Some(broker) = broker() else { return };
+// `tokio::main` makes an ordinary function of it, which has no `#[test]`.
+#[tokio::main(flavor = "multi_thread")]
+async fn every_row_is_read_and_where_it_stood_is_known() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "whole", 3);
     for partition in 0..3 {
         let first = i64::from(partition) * 1_000;
@@ -196,11 +221,12 @@ async fn every_row_is_read_and_where_it_stood_is_known() {
         rows.sort_unstable();
         assert_eq!(rows, all, "cut after {cut} rows");
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_first_run_starts_where_it_is_told() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn a_first_run_starts_where_it_is_told() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "start", 2);
     broker.write_payloads(&topic, 0, ids(0..10));
     std::thread::sleep(Duration::from_millis(20));
@@ -231,11 +257,12 @@ async fn a_first_run_starts_where_it_is_told() {
     broker.write_payloads(&topic, 1, ids(200..203));
     read_until(&mut reader, &mut read, |read| read.rows.len() >= 3).await;
     assert_eq!(read.ids(), [200, 201, 202]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_more_than_its_payload() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn a_message_is_more_than_its_payload() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "metadata", 1);
     broker.write(
         &topic,
@@ -284,11 +311,12 @@ async fn a_message_is_more_than_its_payload() {
         ]
     );
     assert_eq!(read.letters.len(), 1);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bytes_and_csv_are_rows_too() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn bytes_and_csv_are_rows_too() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "formats", 1);
     broker.write_payloads(&topic, 0, ["1;one", "2;\"t;wo\"", "three"]);
     let csv = "until = \"end\"\nformat = \"csv\"\ncsv = { delimiter = \";\" }\n\
@@ -306,11 +334,12 @@ async fn bytes_and_csv_are_rows_too() {
     let read = read_all(&reading(broker, &topic, raw), (0, 1), &[]).await;
     let lines = ["1;one", "2;\"t;wo\"", "three"].map(|line| json!({ "line": line }));
     assert_eq!(read.rows, lines);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_rows_are_dead_letters_with_their_place() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn bad_rows_are_dead_letters_with_their_place() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "bad", 2);
     broker.write_payloads(
         &topic,
@@ -339,11 +368,12 @@ async fn bad_rows_are_dead_letters_with_their_place() {
         TOPIC/1 2 {"id":"x"}: field `id`: expected int64, found "x"
     "#]]
     .assert_eq(&letters.concat());
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_silent_partition_keeps_no_other_waiting() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn a_silent_partition_keeps_no_other_waiting() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "silent", 2);
     let times = "fields = { id = \"int64\" }\nevent_time = \"id\"\n\
                  watermark = { idle_after = \"1s\" }";
@@ -374,11 +404,12 @@ async fn a_silent_partition_keeps_no_other_waiting() {
         let count = read.rows.len() + 1;
         read_until(&mut reader, &mut read, |read| read.rows.len() == count).await;
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_are_added_are_read_from_their_beginning() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn partitions_that_are_added_are_read_from_their_beginning() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "grows", 1);
     let more = format!("start = \"latest\"\ndiscover_every = \"200ms\"\n{IDS}");
     let plan = reading(broker, &topic, &more);
@@ -400,11 +431,12 @@ async fn partitions_that_are_added_are_read_from_their_beginning() {
         .map(|p| p.position.offset)
         .collect();
     assert_eq!(offsets, [0, 3]);
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_says_why() {
-    let Some(broker) = broker() else { return };
+#[tokio::main(flavor = "multi_thread")]
+async fn what_cannot_be_read_says_why() -> Outcome {
+    let broker = broker()?;
     let fails = async |plan: &Plan, restored: &[SourceSnapshot]| {
         let failed = async {
             let mut reader = match try_open(plan, (0, 1), restored).await {
@@ -446,6 +478,7 @@ async fn what_cannot_be_read_says_why() {
     snapshot.partitions[0].position.offset = 77;
     let said = fails(&plan, &[snapshot]).await.replace(&topic, "TOPIC");
     expect!["source `in`: TOPIC/0: offset 77 is not there any more: the topic was cut or made anew since it was read; to go on without these rows, start without the checkpoint (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
+    Ok(())
 }
 
 /// A pipeline from one topic to another.
@@ -472,9 +505,8 @@ fn copying(broker: &Broker, from: &str, to: &str, sink: &str) -> Plan {
 }
 
 /// Source, sink and transaction speak TLS and say who they are.
-#[test]
-fn a_broker_that_wants_tls_and_a_password_is_served() {
-    let Some(broker) = broker() else { return };
+fn a_broker_that_wants_tls_and_a_password_is_served() -> Outcome {
+    let broker = broker()?;
     let from = topic(broker, "secured", 1);
     let to = topic(broker, "secured-out", 1);
     broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":\"one\",\"at\":0}"]);
@@ -514,6 +546,7 @@ fn a_broker_that_wants_tls_and_a_password_is_served() {
     assert!(refused.contains("uthentication failed"), "{refused}");
     run_committed(copying("s3cret")).expect("it is let in");
     assert_eq!(broker.read(&to, true).len(), 1);
+    Ok(())
 }
 
 fn run_committed(plan: Plan) -> Result<(), String> {
@@ -527,9 +560,8 @@ fn run_committed(plan: Plan) -> Result<(), String> {
 }
 
 /// Without a transaction too, the group is where the checkpoints are.
-#[test]
-fn tools_see_how_far_checkpoints_have_come() {
-    let Some(broker) = broker() else { return };
+fn tools_see_how_far_checkpoints_have_come() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "group", 1);
     broker.write_payloads(&topic, 0, ids(0..10));
     let more = format!(
@@ -549,11 +581,11 @@ fn tools_see_how_far_checkpoints_have_come() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let read = runtime.block_on(read_all(&reading(broker, &topic, &more), (0, 1), &[]));
     assert_eq!(read.ids(), [10, 11]);
+    Ok(())
 }
 
-#[test]
-fn rows_are_written_with_keys_and_headers() {
-    let Some(broker) = broker() else { return };
+fn rows_are_written_with_keys_and_headers() -> Outcome {
+    let broker = broker()?;
     let (from, to) = (topic(broker, "from", 1), topic(broker, "to", 1));
     broker.write_payloads(
         &from,
@@ -583,11 +615,11 @@ fn rows_are_written_with_keys_and_headers() {
         Some("1") {"id":1,"name":"a b","at":"2023-11-14T22:13:20Z"} []
         Some("2") {"id":2,"name":null,"at":"2023-11-14T22:13:20Z"} []
     "#]].assert_eq(&shown);
+    Ok(())
 }
 
-#[test]
-fn many_rows_come_whole_and_in_order() {
-    let Some(broker) = broker() else { return };
+fn many_rows_come_whole_and_in_order() -> Outcome {
+    let broker = broker()?;
     let (from, to) = (topic(broker, "many", 1), topic(broker, "copied", 1));
     let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
     broker.write_payloads(&from, 0, (0..200_000).map(row));
@@ -601,11 +633,11 @@ fn many_rows_come_whole_and_in_order() {
         let found: Value = serde_json::from_str(&record.payload).expect("JSON");
         assert_eq!(found["id"], id);
     }
+    Ok(())
 }
 
-#[test]
-fn rows_that_cannot_be_written_fail_the_run() {
-    let Some(broker) = broker() else { return };
+fn rows_that_cannot_be_written_fail_the_run() -> Outcome {
+    let broker = broker()?;
     let from = topic(broker, "unwritten", 1);
     broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
     let plan = copying(
@@ -616,6 +648,7 @@ fn rows_that_cannot_be_written_fail_the_run() {
     );
     let error = run(plan).expect_err("nobody has this topic").to_string();
     expect!["sink `out`: cannot write to topic `no-such-topic` on BROKER: Broker: Unknown topic or partition; create the topic, or correct its name"].assert_eq(&error.replace(&broker.address, "BROKER"));
+    Ok(())
 }
 
 /// A pipeline's transaction and its one Kafka sink.
@@ -686,9 +719,8 @@ impl Committing {
     }
 }
 
-#[test]
-fn rows_are_seen_when_their_checkpoint_is_committed() {
-    let Some(broker) = broker() else { return };
+fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
+    let broker = broker()?;
     let (from, to) = (topic(broker, "rows", 1), topic(broker, "seen", 1));
     broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
     let seen = |is_committed| broker.read(&to, is_committed).len();
@@ -753,13 +785,13 @@ fn rows_are_seen_when_their_checkpoint_is_committed() {
         .commit(&third.manifest(3))
         .expect("a commit of no rows");
     assert_eq!(third.fence(), Some(3));
+    Ok(())
 }
 
 /// Behind a transaction that is open, nothing is seen that came later: not even
 /// how far we have come.
-#[test]
-fn the_last_checkpoint_is_found_behind_others_transactions() {
-    let Some(broker) = broker() else { return };
+fn the_last_checkpoint_is_found_behind_others_transactions() -> Outcome {
+    let broker = broker()?;
     let (from, to) = (topic(broker, "mine", 1), topic(broker, "own", 1));
     broker.write_payloads(&from, 0, ["{\"id\":1,\"name\":null,\"at\":0}"]);
     let own = Committing::open(broker, &from, &to);
@@ -792,16 +824,12 @@ fn the_last_checkpoint_is_found_behind_others_transactions() {
     });
     assert!(started.elapsed() >= Duration::from_secs(2));
     assert_eq!(fenced, Some(1));
+    Ok(())
 }
 
-#[test]
-fn a_broker_that_comes_back_is_read_on() {
-    let Ok(own) = (match broker() {
-        Some(_) => Broker::start(),
-        None => return,
-    }) else {
-        panic!("a second broker cannot be started");
-    };
+fn a_broker_that_comes_back_is_read_on() -> Outcome {
+    broker()?;
+    let own = Broker::start().expect("a second broker");
     let (from, to) = (topic(&own, "back", 1), topic(&own, "again", 1));
     let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
     own.write_payloads(&from, 0, (0..1_000).map(row));
@@ -830,11 +858,11 @@ fn a_broker_that_comes_back_is_read_on() {
         read_until(&mut reader, &mut read, |read| read.rows.len() == 1_010).await;
         assert_eq!(read.ids(), (0..1_010).collect::<Vec<i64>>());
     });
+    Ok(())
 }
 
-#[test]
-fn a_pipeline_of_several_tasks_reads_all() {
-    let Some(broker) = broker() else { return };
+fn a_pipeline_of_several_tasks_reads_all() -> Outcome {
+    let broker = broker()?;
     let topic = topic(broker, "tasks", 5);
     for partition in 0..5 {
         let first = i64::from(partition) * 100;
@@ -848,4 +876,5 @@ fn a_pipeline_of_several_tasks_reads_all() {
         ids.sort_unstable();
         assert_eq!(ids, (0..500).collect::<Vec<i64>>(), "{parallelism} tasks");
     }
+    Ok(())
 }

@@ -11,6 +11,9 @@
 mod kafka;
 #[expect(dead_code, reason = "the host that is killed loads its own plugins")]
 mod common;
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,7 +24,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use sluicebox::checkpoint::crash::PLACES;
 
+use harness::{Absent, Outcome};
 use kafka::{Broker, Record};
+
+tests![nothing_is_lost_or_doubled_by_kills,];
 
 /// In CI: each named place, the broker, and a few moments.
 const KILLS: usize = PLACES.len() + 1 + 4;
@@ -51,21 +57,15 @@ enum Kill {
     Broker(Duration, Duration),
 }
 
-#[test]
-fn nothing_is_lost_or_doubled_by_kills() {
-    let broker = match (kafka::broker(), has_kcat()) {
-        // A broker of our own, which may be killed.
-        (Some(_), true) => Broker::start().expect("a broker of our own"),
-        (Some(_), false) => {
-            assert!(
-                !kafka::is_ci(),
-                "kcat is missing, which CI must not do without"
-            );
-            eprintln!("skipped: kcat is missing (apt-get install kcat)");
-            return;
-        }
-        (None, _) => return,
-    };
+fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
+    kafka::broker()?;
+    if !has_kcat() {
+        let missing = "kcat is missing (apt-get install kcat)";
+        assert!(!kafka::is_ci(), "{missing}, which CI must not do without");
+        return Err(Absent(missing.to_owned()));
+    }
+    // One of our own, which may be killed.
+    let broker = Broker::start().expect("a broker of our own");
     let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
     let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{kills} kills, SLUICEBOX_SEED={seed}");
@@ -80,6 +80,7 @@ fn nothing_is_lost_or_doubled_by_kills() {
         campaign.compare(round, &log);
         eprintln!("round {round}: {done} of {kills} kills, nothing lost, nothing doubled");
     }
+    Ok(())
 }
 
 /// Every place comes first, then the broker, then moments.

@@ -13,6 +13,8 @@ use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use crate::harness::Absent;
+
 /// How long the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
@@ -29,23 +31,20 @@ pub struct Record {
     pub headers: Vec<(String, Option<String>)>,
 }
 
-/// The broker of this test program; `None`, after saying why, where there can
-/// be none. In CI there has to be one.
-pub fn broker() -> Option<&'static Broker> {
+/// The broker of this test program. Tests are ignored where there can be none;
+/// in CI there has to be one.
+pub fn broker() -> Result<&'static Broker, Absent> {
     static BROKER: LazyLock<Result<Broker, String>> = LazyLock::new(Broker::start);
     match &*BROKER {
-        Ok(broker) => Some(broker),
+        Ok(broker) => Ok(broker),
         Err(why) if is_ci() => {
             panic!("no Kafka broker, which CI must not do without: {why}")
         }
-        Err(why) => {
-            eprintln!("skipped, for want of a real Kafka broker: {why}");
-            None
-        }
+        Err(why) => Err(Absent(format!("no Kafka broker: {why}"))),
     }
 }
 
-/// Whether tests may not be skipped.
+/// Whether tests may not be ignored.
 pub fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|ci| ci == "true")
 }
