@@ -9,10 +9,13 @@
 pub mod diagnostics;
 /// TOML tables, read key by key.
 pub mod reader;
+/// `[sources.NAME]`.
 mod source;
 /// Types of columns.
 pub mod column;
+/// `[operators.NAME]`.
 mod operator;
+/// `[sinks.NAME]`.
 mod sink;
 /// How rows are written.
 pub mod format;

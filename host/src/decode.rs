@@ -1,10 +1,15 @@
 //! Decides what a row's bytes say: columns by the source's schema, or one
 //! sentence about why not. A bad row costs its neighbours nothing.
 
+/// Columns under construction.
 mod column;
+/// Rows as comma-separated values.
 mod csv;
+/// Why a row is bad.
 mod fault;
+/// Rows as JSON.
 mod json;
+/// Rows that are one value.
 mod raw;
 
 use arrow_array::ArrayRef;

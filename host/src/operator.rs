@@ -1,7 +1,9 @@
 //! Operators at work in a task: each takes elements and puts what comes of
 //! them into an [`Outbox`].
 
+/// Calls that survive a plugin's failures.
 pub mod guard;
+/// Filters and transforms.
 pub mod transform;
 
 use crate::batch::Batch;

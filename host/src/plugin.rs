@@ -7,18 +7,27 @@
 //! [`instance`] calls it, [`boundary`] takes rows in and out, [`limits`] and
 //! [`engine`] stop it.
 
+/// Arrays into a plugin, and out of it.
 pub(crate) mod boundary;
+/// Compiled plugins, kept on disk.
 mod cache;
+/// The contract as Rust types.
 mod contract;
+/// What a plugin says of itself.
 mod describe;
 /// Digests as text.
 mod digest;
+/// How plugins are compiled, and the clock of their calls.
 mod engine;
 /// A plugin as people read it.
 pub mod inspect;
+/// One operator of a plugin at work.
 mod instance;
+/// What a plugin may use.
 mod limits;
+/// What a plugin prints.
 mod printed;
+/// What a plugin may ask of the host.
 mod wasi;
 
 use std::collections::HashMap;

@@ -1,7 +1,10 @@
 //! Turns a plan into tasks, connects them, and runs them to their end.
 
+/// What of a pipeline outlives a failure.
 mod durable;
+/// Whether and when a pipeline starts again.
 mod restart;
+/// What a run goes on from.
 mod restore;
 
 use std::future::Future;

@@ -1,12 +1,16 @@
 //! Inputs with the rows that other engines give for them. They are read where
 //! they lie, beside the checkout; without them these tests are ignored.
 
+/// Plugins, built once.
 mod common;
+/// Runs at every batch size and parallelism.
 #[path = "common/everywhere.rs"]
 mod everywhere;
+/// Tests that may be ignored.
 #[macro_use]
 #[path = "common/harness.rs"]
 mod harness;
+/// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;
 

@@ -1,15 +1,20 @@
 //! Kafka, in and out, on a real broker.
 
+/// Plugins, built once.
 #[expect(dead_code, reason = "no plugin is needed here")]
 mod common;
+/// Tests that may be ignored.
 #[macro_use]
 #[path = "common/harness.rs"]
 mod harness;
+/// A real broker.
 #[path = "common/kafka.rs"]
 mod kafka;
+/// Runs at every batch size and parallelism.
 #[expect(dead_code, reason = "some of it is for pipelines without a broker")]
 #[path = "common/everywhere.rs"]
 mod everywhere;
+/// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;
 

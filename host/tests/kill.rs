@@ -6,11 +6,14 @@
 //! binary to kill, if not the one that was just built: a campaign takes an hour,
 //! in which builds go on.
 
+/// A real broker.
 #[path = "common/kafka.rs"]
 #[expect(dead_code, reason = "some of it is for tests of Kafka alone")]
 mod kafka;
+/// Plugins, built once.
 #[expect(dead_code, reason = "the host that is killed loads its own plugins")]
 mod common;
+/// Tests that may be ignored.
 #[macro_use]
 #[path = "common/harness.rs"]
 mod harness;

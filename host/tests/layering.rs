@@ -1,5 +1,5 @@
-//! Layers only look down: no two files of the host import each other, be it by
-//! way of others.
+//! Layers only look down: no two files of the host, or of the SDK, import each
+//! other, be it by way of others. And every `mod` line says what is there.
 //!
 //! Files are read as text. `use` and paths written out count, from `crate::`,
 //! `super::`, `self::` and a file's own modules. A `pub use` of a file's own
@@ -7,34 +7,117 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file's place among modules: `["plan", "source"]`.
 type Module = Vec<String>;
 /// What a file names of another.
 type Imports = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
 
+/// What has layers.
+const LAYERED: [&str; 3] = ["host/src", "sdk/src", "sdk/derive/src"];
+
+/// All that is written in Rust here.
+const ALL: [&str; 5] = ["host", "sdk", "plugins", "tests", "examples"];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 #[test]
 fn no_files_import_each_other() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut sources = BTreeMap::new();
-    read(&root, &Vec::new(), &mut sources);
-    assert!(sources.len() > 10, "no sources at {}", root.display());
-    let imports = imports(&sources);
     let mut message = String::new();
-    for circle in circles(&imports) {
+    for folder in LAYERED {
+        let root = workspace().join(folder);
+        let mut sources = BTreeMap::new();
+        read(&root, &Vec::new(), &mut sources);
+        assert!(sources.len() > 3, "no sources at {}", root.display());
+        describe_circles(folder, &imports(&sources), &mut message);
+    }
+    assert!(message.is_empty(), "{message}");
+}
+
+fn describe_circles(folder: &str, imports: &Imports, message: &mut String) {
+    for circle in circles(imports) {
         message.push_str("\nthese files import each other; a word is without a home:\n");
         for from in &circle {
             for (to, names) in imports.get(from).into_iter().flatten() {
                 if circle.contains(to) {
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     let (from, to) = (from.join("/"), to.join("/"));
-                    let _ = writeln!(message, "  {from}.rs -> {to}.rs: {}", names.join(", "));
+                    let names = names.join(", ");
+                    let _ = writeln!(message, "  {folder}/{from}.rs -> {to}.rs: {names}");
                 }
             }
         }
     }
-    assert!(message.is_empty(), "{message}");
+}
+
+#[test]
+fn every_module_is_explained() {
+    let mut lines = 0;
+    let mut unexplained = String::new();
+    let mut folders: Vec<PathBuf> = ALL.map(|folder| workspace().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}"));
+        for entry in entries {
+            let path = entry.unwrap_or_else(|e| panic!("{folder:?}: {e}")).path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path);
+                let text = text.unwrap_or_else(|e| panic!("{path:?}: {e}"));
+                for (line, module, is_explained) in modules(&text) {
+                    lines += 1;
+                    if !is_explained {
+                        let _ = write!(unexplained, "\n  {}:{line}: {module}", path.display());
+                    }
+                }
+            }
+        }
+    }
+    assert!(lines > 100, "only {lines} modules were found");
+    assert!(
+        unexplained.is_empty(),
+        "a comment above each of these has to say what is there:{unexplained}"
+    );
+}
+
+#[test]
+fn a_module_without_a_comment_is_found() {
+    let text = "//! Of the file.\n\nmod a;\n/// B.\npub mod b;\n// C.\n#[path = \"c.rs\"]\n\
+                pub(crate) mod c;\nmod d;\n#[cfg(test)]\nmod tests;\nmod e {\n}\n";
+    let found: Vec<_> = modules(text).collect();
+    assert_eq!(
+        found,
+        [
+            (3, "a", false),
+            (5, "b", true),
+            (8, "c", true),
+            (9, "d", false)
+        ]
+    );
+}
+
+/// The modules in files of their own: the line, the name, and whether there is
+/// a comment above it. `tests` says it all.
+fn modules(text: &str) -> impl Iterator<Item = (usize, &str, bool)> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    (0..lines.len()).filter_map(move |at| {
+        let line = lines[at].strip_suffix(';')?;
+        let (visible, module) = line.split_once("mod ").unwrap_or(("-", ""));
+        let is_visible =
+            visible.is_empty() || (visible.starts_with("pub") && visible.ends_with(' '));
+        let is_name = module.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if !is_visible || !is_name || module == "tests" {
+            return None;
+        }
+        let mut above = lines[..at].iter().rev();
+        let above = above.find(|line| !line.starts_with("#["));
+        let above = above.unwrap_or(&"");
+        let is_explained = above.starts_with("//") && !above.starts_with("//!");
+        Some((at + 1, module, is_explained))
+    })
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+/// Plugins, built once.
 mod common;
 
 use std::path::Path;

@@ -1,9 +1,12 @@
 //! Whole pipelines with Wasm operators: what goes in at one end comes out at
 //! the other, at every batch size and parallelism.
 
+/// Plugins, built once.
 mod common;
+/// Runs at every batch size and parallelism.
 #[path = "common/everywhere.rs"]
 mod everywhere;
+/// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;
 

@@ -3,7 +3,9 @@
 //! and then and goes on at another parallelism and batch size, and commits lose
 //! their answers.
 
+/// Plugins, built once.
 mod common;
+/// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;
 

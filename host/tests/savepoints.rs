@@ -1,6 +1,7 @@
 //! A savepoint of a running host, asked for by another process, and a run that
 //! starts from it when others have come since.
 
+/// Plugins, built once.
 #[expect(dead_code, reason = "the host loads its own plugins")]
 mod common;
 

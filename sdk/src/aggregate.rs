@@ -7,9 +7,9 @@ use crate::bindings::exports::sluicebox::plugin::aggregate::{
 use crate::bindings::sluicebox::plugin::answers;
 use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
-use crate::operator::{Instance, Opened, Shape, not_of_kind};
+use crate::instance::{AggregateInstance, Instance, Opened, Shape, not_of_kind};
+use crate::outputs::{Outputs, Rows};
 use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
-use crate::transform::{Outputs, Rows};
 use crate::{Parameters, Reject, Timestamp, Window};
 
 /// Folds the rows of a key, and window, into a result.
@@ -202,15 +202,6 @@ fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> ans
         results.give(aggregate.finish(state, window), row as u32, &Nowhere);
     }
     results.finish(&[])
-}
-
-/// An aggregate with its parameters.
-#[doc(hidden)]
-pub trait AggregateInstance {
-    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated;
-    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
-    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
-    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
 }
 
 struct InColumns<A: Aggregate>(A);

@@ -85,12 +85,17 @@ extern crate self as sluicebox_sdk;
 
 /// Folding rows into states.
 mod aggregate;
+/// The contract, as the WIT file gives it.
 #[doc(hidden)]
 pub mod bindings;
+/// The operator that an instance serves.
+mod instance;
 /// Lines for the host's log.
 pub mod log;
 /// A plugin as the host sees it.
 mod operator;
+/// What an operator gives.
+mod outputs;
 /// What pipelines may set.
 mod parameters;
 /// Rows as structs.
@@ -105,12 +110,13 @@ mod time;
 mod transform;
 
 pub use aggregate::Aggregate;
+pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use record::{Element, Field, Record, Symbol};
 pub use reject::Reject;
 pub use sluicebox_sdk_derive::{Parameters, Record, Symbol, operator};
 pub use time::{Timestamp, Window};
-pub use transform::{Answer, Outputs};
+pub use transform::Answer;
 
 /// What most plugins use: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
@@ -135,9 +141,8 @@ pub mod private {
         Parameter, Plugin, Value, ValueType,
     };
     pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
-    pub use crate::operator::{
-        Instance, Listed, Opened, Operator, Shape, assert_distinct, open, plugin,
-    };
+    pub use crate::instance::{Instance, Opened, Shape};
+    pub use crate::operator::{Listed, Operator, assert_distinct, open, plugin};
     pub use crate::parameters::{
         Arguments, describe as describe_parameter, symbol as symbol_parameter,
     };

@@ -1,16 +1,13 @@
-//! What a plugin exports: its description, and the one operator that an
-//! instance serves once it was opened.
-
-use std::cell::OnceCell;
+//! What a plugin exports: its description, and the opening of the one operator
+//! that an instance of it serves.
 
 use crate::Parameters;
-use crate::aggregate::AggregateInstance;
 use crate::bindings::Interface;
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
-use crate::bindings::sluicebox::plugin::description::{self, Kind, Plugin, Port};
+use crate::bindings::sluicebox::plugin::description::{self, Plugin, Port};
 use crate::bindings::sluicebox::plugin::schemas;
+use crate::instance::{Instance, Opened, Shape};
 use crate::parameters::Arguments;
-use crate::transform::TransformInstance;
 
 /// What `#[operator]` makes of a function or an aggregate, for `export!`.
 #[doc(hidden)]
@@ -28,22 +25,6 @@ pub trait Operator: 'static {
 
     fn shape() -> Shape;
     fn open(parameters: Self::Parameters) -> Instance;
-}
-
-/// An operator with its parameters, as what its kind is called for.
-#[doc(hidden)]
-pub enum Instance {
-    Transform(Box<dyn TransformInstance>),
-    Aggregate(Box<dyn AggregateInstance>),
-}
-
-/// What an operator takes, gives and keeps.
-#[doc(hidden)]
-pub struct Shape {
-    pub kind: Kind,
-    pub input: Vec<schemas::Field>,
-    pub output: Vec<schemas::Field>,
-    pub state: Vec<schemas::Field>,
 }
 
 /// An operator of a plugin, before it is opened.
@@ -132,10 +113,6 @@ fn main(schema: Vec<schemas::Field>) -> Vec<Port> {
     vec![Port { name, schema }]
 }
 
-thread_local! {
-    static OPENED: OnceCell<Instance> = const { OnceCell::new() };
-}
-
 #[doc(hidden)]
 pub fn open(operators: &[Listed], name: &str, arguments: Vec<Argument>) -> Result<(), String> {
     let Some(operator) = operators.iter().find(|operator| operator.name == name) else {
@@ -145,29 +122,7 @@ pub fn open(operators: &[Listed], name: &str, arguments: Vec<Argument>) -> Resul
             names.join(", ")
         ));
     };
-    let instance = (operator.open)(arguments)?;
-    OPENED.with(|opened| {
-        opened
-            .set(instance)
-            .map_err(|_| "this instance was opened before".to_owned())
-    })
-}
-
-/// The operator that this instance was opened for. Each kind's interface is
-/// implemented for it beside the kind.
-#[doc(hidden)]
-pub struct Opened;
-
-impl Opened {
-    pub(crate) fn with<R>(call: impl FnOnce(&Instance) -> R) -> R {
-        OPENED.with(|opened| call(opened.get().expect("the host made a call before `open`")))
-    }
-}
-
-/// The host called an interface that the opened operator is not of.
-#[cold]
-pub(crate) fn not_of_kind(interface: &str) -> ! {
-    panic!("the host called `{interface}`, and has opened an operator of another kind");
+    Opened::set((operator.open)(arguments)?)
 }
 
 #[cfg(test)]

@@ -10,5 +10,7 @@ mod json_lines;
 mod parquet;
 /// A file that is not whole yet.
 mod part;
+/// Rows written into files.
 pub mod sink;
+/// Files that are there, read.
 pub mod source;

@@ -8,7 +8,9 @@ mod input;
 pub mod producer;
 /// The keys that source and sink share.
 mod keys;
+/// Rows written to a topic.
 pub mod sink;
+/// What is read of topics, as the pipeline file says it.
 pub mod source;
 /// What is read of Kafka.
 pub mod subscription;

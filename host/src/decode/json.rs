@@ -7,6 +7,7 @@
 //! schema does not have, and refuses a field that is given twice: one of the
 //! two would be lost without a word.
 
+/// The tokens of JSON.
 mod scanner;
 
 use std::sync::Arc;

@@ -5,8 +5,11 @@
 //! memory. Lifting copies once, out of that memory, checks, and gives the
 //! copies to Arrow as they are.
 
+/// Columns that pass through untouched.
 pub mod gather;
+// A plugin's answers as arrays.
 pub mod lift;
+/// Arrays as a plugin's input.
 pub mod lower;
 
 use crate::logic::{Failure, FailureKind};

@@ -1,8 +1,11 @@
 //! Every kind of window against what its definition says, at several batch
 //! sizes, and the behaviours one by one.
 
+/// Behaviours one by one.
 mod cases;
+/// The tests' plugin.
 mod ledger;
+/// Every kind of window beside its definition.
 mod model;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@ use expect_test::expect;
 use super::*;
 use crate::bindings::exports::sluicebox::plugin::aggregate;
 use crate::bindings::sluicebox::plugin::columns::Batch;
-use crate::bindings::sluicebox::plugin::description::Value;
+use crate::bindings::sluicebox::plugin::description::{Kind, Value};
 use crate::prelude::*;
 
 #[derive(Record)]

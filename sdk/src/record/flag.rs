@@ -1,7 +1,10 @@
 //! Booleans, one bit a row.
 
-use super::table::{assert_length, bit, wrong};
-use super::{Columns, Field, Lineage, Origin, Source, Unreadable, Writer, schema_field};
+use super::columns::{Columns, assert_length, bit, wrong};
+use super::mapping::{Field, schema_field};
+use super::source::{Lineage, Origin, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 

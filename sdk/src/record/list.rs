@@ -1,9 +1,12 @@
 //! Lists: where each row's elements end, and then the elements of all rows.
 //! Except for `Vec<u8>`, which is bytes.
 
-use super::{
-    Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, push_reserved, schema_field,
-};
+use super::columns::Columns;
+use super::mapping::{Field, schema_field};
+use super::slots::{Slots, push_reserved};
+use super::source::{Lineage, Origin, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 

@@ -1,7 +1,11 @@
 //! Integers, floats and times: one value a row, as it lies in memory.
 
-use super::table::wrong;
-use super::{Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, schema_field};
+use super::columns::{Columns, wrong};
+use super::mapping::{Field, schema_field};
+use super::slots::Slots;
+use super::source::{Lineage, Origin, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
 use crate::Timestamp;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;

@@ -1,7 +1,11 @@
 //! Values that may be missing.
 
-use super::table::bit;
-use super::{Bits, Columns, Field, Input, Lineage, Origin, Source, Unreadable, Writer};
+use super::columns::{Columns, bit};
+use super::flag::Bits;
+use super::mapping::Field;
+use super::source::{Input, Lineage, Origin, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::Column;
 use crate::bindings::sluicebox::plugin::schemas;
 

@@ -60,6 +60,21 @@ impl<T: Copy> Slots<T> {
     }
 }
 
+/// Appends to a vector that has room.
+///
+/// # Safety
+/// The vector's length is less than its capacity.
+#[doc(hidden)]
+#[inline(always)]
+pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
+    debug_assert!(values.len() < values.capacity());
+    // SAFETY: there is room for one more, and it is written before it counts.
+    unsafe {
+        values.as_mut_ptr().add(values.len()).write(value);
+        values.set_len(values.len() + 1);
+    }
+}
+
 #[inline(never)]
 fn grown<T: Copy>(
     mut values: Vec<MaybeUninit<T>>,

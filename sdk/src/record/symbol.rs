@@ -1,6 +1,7 @@
 //! Enums without fields: texts that are one of a few.
 
-use super::{Columns, TextReader};
+use super::columns::Columns;
+use super::slice::TextReader;
 use crate::text;
 
 /// An enum whose values are texts of a column.
@@ -59,7 +60,7 @@ impl<'a> SymbolReader<'a> {
     }
 
     /// # Safety
-    /// As [`Field::read`](super::Field::read).
+    /// As [`Field::read`](super::mapping::Field::read).
     #[inline(always)]
     pub unsafe fn word(&self, row: usize) -> (u64, &'a [u8]) {
         // SAFETY: as the caller says.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::aggregate::columns;
-use crate::bindings::sluicebox::plugin::columns::{Batch, Packed};
+use crate::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values};
 use crate::prelude::*;
 use crate::{Field, Record};
 

@@ -7,75 +7,18 @@
 //! compiler sees that it is the same. Otherwise slices are noted, and in the end
 //! other inputs are tried, or all of the column is copied in one go.
 
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
-use super::{Columns, Field, Lineage, Origin, Slots, Source, Unreadable, Writer, schema_field};
+use super::columns::Columns;
+use super::mapping::{Field, schema_field};
+use super::slice::TextReader;
+use super::slots::Slots;
+use super::source::{Input, Lineage, Origin, Packing, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::text;
-
-/// Slices of a column.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct TextReader<'a> {
-    data: *const u8,
-    offsets: *const u32,
-    column: PhantomData<&'a [u8]>,
-}
-
-impl<'a> TextReader<'a> {
-    #[inline(always)]
-    pub fn new((data, offsets): (&'a [u8], &'a [u32])) -> Self {
-        TextReader {
-            data: data.as_ptr(),
-            offsets: offsets.as_ptr(),
-            column: PhantomData,
-        }
-    }
-
-    /// # Safety
-    /// As [`Field::read`].
-    #[inline(always)]
-    pub unsafe fn slice(&self, row: usize) -> &'a [u8] {
-        // SAFETY: there is one more offset than there are rows; they ascend and
-        // lie in the data.
-        unsafe {
-            let start = *self.offsets.add(row) as usize;
-            let end = *self.offsets.add(row + 1) as usize;
-            std::slice::from_raw_parts(self.data.add(start), end - start)
-        }
-    }
-}
-
-/// What the bytes of a column are.
-#[doc(hidden)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
-    Text,
-    Bytes,
-}
-
-/// A column of the input that an answer can pass on: every row has a value.
-#[doc(hidden)]
-pub struct Input<'a> {
-    /// Counted in fields of the top level.
-    index: u32,
-    packing: Packing,
-    texts: TextReader<'a>,
-}
-
-impl Input<'_> {
-    /// Whether this slice is the very one of a row.
-    ///
-    /// # Safety
-    /// `row` is a row of the table.
-    #[inline(always)]
-    unsafe fn is(&self, slice: &[u8], row: u32) -> bool {
-        // SAFETY: as the caller says.
-        std::ptr::eq(slice, unsafe { self.texts.slice(row as usize) })
-    }
-}
 
 /// Texts that are copied as they come.
 #[doc(hidden)]

@@ -3,9 +3,13 @@
 //! ones. Each measurement is a process of its own, pinned to its cores. And what
 //! it costs that nothing gets lost: [`state`] and [`kafka`].
 
+/// The jobs as one loop each.
 mod handwritten;
+/// What committing to Kafka costs.
 mod kafka;
+/// The operators as native code, in the same host.
 mod native;
+/// What state costs that outlives its process.
 mod state;
 
 use std::fmt::Write as _;

@@ -7,7 +7,9 @@
 //! librdkafka fills ahead, up to a limit, on its own threads. A block is what a
 //! queue has at one moment, so that no row waits for a batch to fill.
 
+/// Messages decoded together.
 mod block;
+/// Which partitions there are, and where each starts.
 mod discovery;
 
 use std::sync::Arc;

@@ -1,0 +1,71 @@
+//! The one operator that an instance of a plugin serves, once it was opened.
+
+use std::cell::OnceCell;
+
+use crate::bindings::exports::sluicebox::plugin::aggregate::{
+    Accumulated, AccumulatedEach, States, Windows,
+};
+use crate::bindings::exports::sluicebox::plugin::transform::Transformed;
+use crate::bindings::sluicebox::plugin::columns::Batch;
+use crate::bindings::sluicebox::plugin::description::Kind;
+use crate::bindings::sluicebox::plugin::{answers, schemas};
+
+/// What an operator takes, gives and keeps.
+#[doc(hidden)]
+pub struct Shape {
+    pub kind: Kind,
+    pub input: Vec<schemas::Field>,
+    pub output: Vec<schemas::Field>,
+    pub state: Vec<schemas::Field>,
+}
+
+/// An operator with its parameters, as what its kind is called for.
+#[doc(hidden)]
+pub enum Instance {
+    Transform(Box<dyn TransformInstance>),
+    Aggregate(Box<dyn AggregateInstance>),
+}
+
+/// A function with its parameters.
+#[doc(hidden)]
+pub trait TransformInstance {
+    fn transform(&self, input: &Batch) -> Transformed;
+}
+
+/// An aggregate with its parameters.
+#[doc(hidden)]
+pub trait AggregateInstance {
+    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated;
+    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
+    fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
+    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
+}
+
+thread_local! {
+    static OPENED: OnceCell<Instance> = const { OnceCell::new() };
+}
+
+/// The operator that this instance was opened for. Each kind's interface is
+/// implemented for it beside the kind.
+#[doc(hidden)]
+pub struct Opened;
+
+impl Opened {
+    pub(crate) fn set(instance: Instance) -> Result<(), String> {
+        OPENED.with(|opened| {
+            opened
+                .set(instance)
+                .map_err(|_| "this instance was opened before".to_owned())
+        })
+    }
+
+    pub(crate) fn with<R>(call: impl FnOnce(&Instance) -> R) -> R {
+        OPENED.with(|opened| call(opened.get().expect("the host made a call before `open`")))
+    }
+}
+
+/// The host called an interface that the opened operator is not of.
+#[cold]
+pub(crate) fn not_of_kind(interface: &str) -> ! {
+    panic!("the host called `{interface}`, and has opened an operator of another kind");
+}

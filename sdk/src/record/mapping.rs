@@ -1,0 +1,167 @@
+//! What a record is, and a field of it: how they are described, read and written.
+
+use super::columns::Columns;
+use super::source::{Input, Origin, Source};
+use super::unreadable::Unreadable;
+use super::writer::Writer;
+use crate::bindings::sluicebox::plugin::schemas;
+
+/// A struct whose fields are the columns of a row.
+///
+/// Derive it; the trait's methods are for the code that the derive writes.
+///
+/// A field may be of any integer or float, `bool`, `&'a str` or `String`,
+/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
+/// with `#[derive(Symbol)]`, another record, `Option` of these (may be missing)
+/// or `Vec` of these (a list). Borrowed fields are read without a copy. Doc
+/// comments of fields are shown to those who build pipelines.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// /// Something that a shopper did.
+/// #[derive(Record)]
+/// struct Event<'a> {
+///     /// Who did it.
+///     user_id: &'a str,
+///     action: Action,
+///     quantity: Option<u32>,
+///     lines: Vec<Line>,
+///     ts: Timestamp,
+/// }
+///
+/// #[derive(Record)]
+/// struct Line {
+///     sku: String,
+///     cents: i64,
+/// }
+///
+/// #[derive(Symbol)]
+/// enum Action {
+///     Add,
+///     Remove,
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record",
+    label = "not a record",
+    note = "rows are read and written as structs with `#[derive(Record)]`"
+)]
+pub trait Record<'a>: Sized {
+    #[doc(hidden)]
+    type Reader: Source<'a>;
+    #[doc(hidden)]
+    type Writer: Writer<'a>;
+    /// How many columns the fields have, with all that is nested in them.
+    #[doc(hidden)]
+    const COLUMNS: usize;
+
+    #[doc(hidden)]
+    fn describe(fields: &mut Vec<schemas::Field>);
+
+    #[doc(hidden)]
+    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
+
+    /// # Safety
+    /// `row` is less than the `rows` that the reader was made for.
+    #[doc(hidden)]
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
+
+    /// # Safety
+    /// The row has been reserved, and those before it were written.
+    #[doc(hidden)]
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        origin: Origin<'_, S>,
+    );
+
+    /// Takes up a row in every column, for a record that is missing.
+    ///
+    /// # Safety
+    /// As [`Record::write`].
+    #[doc(hidden)]
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
+}
+
+/// What a field of a [`Record`] can be.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a field of a record",
+    label = "not a type that columns have",
+    note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `&'a [u8]`, \
+            `Vec<u8>`, `Timestamp`, enums with `#[derive(Symbol)]`, structs with \
+            `#[derive(Record)]`, and `Option` or `Vec` of these"
+)]
+pub trait Field<'a>: Sized {
+    #[doc(hidden)]
+    type Reader;
+    #[doc(hidden)]
+    type Writer: Writer<'a>;
+    #[doc(hidden)]
+    const COLUMNS: usize = 1;
+    #[doc(hidden)]
+    const NULLABLE: bool = false;
+
+    #[doc(hidden)]
+    fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>);
+
+    #[doc(hidden)]
+    fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader;
+
+    /// # Safety
+    /// As [`Record::read`].
+    #[doc(hidden)]
+    unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
+
+    /// The column as an answer could pass it on: borrowed texts and bytes can
+    /// be recognised there.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+        let _ = (reader, index);
+        None
+    }
+
+    /// Whether this is the very value of the input field of the same name.
+    ///
+    /// Asked of all fields of a row before any is written: what was read has
+    /// not changed for the compiler then, and it often sees the answer.
+    ///
+    /// # Safety
+    /// The origin is a row of its source.
+    #[doc(hidden)]
+    #[inline(always)]
+    unsafe fn is_passed<S: Source<'a>>(&self, name: &'static str, origin: Origin<'_, S>) -> bool {
+        let _ = (name, origin);
+        false
+    }
+
+    /// # Safety
+    /// As [`Record::write`]; `passed` is what [`Field::is_passed`] said.
+    #[doc(hidden)]
+    unsafe fn write<S: Source<'a>>(
+        &self,
+        writer: &mut Self::Writer,
+        row: usize,
+        name: &'static str,
+        origin: Origin<'_, S>,
+        passed: bool,
+    );
+
+    /// # Safety
+    /// As [`Record::write`].
+    #[doc(hidden)]
+    unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
+}
+
+/// A field of the schema that has no descendants, or whose descendants follow.
+#[doc(hidden)]
+pub fn schema_field(name: &str, doc: &str, field_type: schemas::FieldType) -> schemas::Field {
+    schemas::Field {
+        name: name.to_owned(),
+        type_: field_type,
+        nullable: false,
+        doc: doc.to_owned(),
+    }
+}
