@@ -136,7 +136,7 @@ fn describe(writer: &FileUser, other: &FileUser, path: &Path) -> Mistake {
 
 /// The file beside `path` whose name is nearest to the one that is not there.
 pub fn nearest_file(path: &Path) -> Option<String> {
-    let folder = fs::read_dir(path.parent()?).ok()?;
+    let folder = read_folder(path.parent()?).ok()?;
     let names: Vec<String> = folder
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
@@ -148,7 +148,7 @@ pub fn nearest_file(path: &Path) -> Option<String> {
 /// One path for one file: absolute, without `.` and `..`, links followed as
 /// far as there is something to follow.
 pub fn identity(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = std::path::absolute(here_if_empty(path)).unwrap_or_else(|_| path.to_owned());
     let mut rest: Vec<OsString> = Vec::new();
     let mut existing = absolute.as_path();
     loop {
@@ -173,6 +173,20 @@ pub fn identity(path: &Path) -> PathBuf {
             Some(parent) => existing = parent,
             None => return absolute,
         }
+    }
+}
+
+/// What is in a folder. The empty path is the one that we are in: where
+/// `pipeline.toml` is that was given without a folder.
+pub fn read_folder(folder: &Path) -> io::Result<fs::ReadDir> {
+    fs::read_dir(here_if_empty(folder))
+}
+
+/// A folder as people write it.
+pub fn here_if_empty(folder: &Path) -> &Path {
+    match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
     }
 }
 
@@ -209,5 +223,22 @@ pub fn create_folder_of(path: &Path) -> io::Result<()> {
             })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_path_is_where_we_are() {
+        let here = std::env::current_dir().expect("tests run somewhere");
+        let here = here.canonicalize().expect("it is there");
+        assert_eq!(identity(Path::new("")), here);
+        let listed = |folder: &str| {
+            let entries = read_folder(Path::new(folder)).expect("it can be read");
+            entries.count()
+        };
+        assert_eq!(listed(""), listed("."));
     }
 }

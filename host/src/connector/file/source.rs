@@ -13,7 +13,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
 use crate::config::reader::{Table, Value};
 use crate::connector::{Description, InputFiles, Planning};
-use crate::files::{FileUser, identity, name_matches, nearest_file};
+use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file, read_folder};
 use crate::format::RowFormat;
 use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
 
@@ -184,7 +184,7 @@ fn matches(
     if planning.input_files == InputFiles::Replaced {
         return Ok(Vec::new());
     }
-    let shown = folder.display();
+    let shown = here_if_empty(&folder).display();
     let paths = list(&folder, pattern).map_err(|error| {
         mistake(format!(
             "{title} cannot look for `{pattern}` in {shown}: {error}"
@@ -202,7 +202,7 @@ fn matches(
 
 fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in read_folder(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
