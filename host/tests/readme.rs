@@ -1,0 +1,265 @@
+//! The README does what it says: its blocks are run as they stand there, and so
+//! is the example's.
+
+/// Plugins, built once.
+mod common;
+/// Blocks of pages.
+#[path = "common/pages.rs"]
+mod pages;
+/// Runs a pipeline as a test.
+#[expect(dead_code, reason = "the rows are few enough to be compared whole")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use pages::{blocks, page};
+use pipeline::{plan_of, rows_of, run, to_memory};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Runs lines of a shell as a person would who has `sluicebox` on the PATH; all
+/// have to succeed. Gives what they print.
+fn shell(lines: &str, folder: &Path) -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_sluicebox"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let binaries = binary.parent().map(Path::to_owned).into_iter();
+    let path = std::env::join_paths(binaries.chain(std::env::split_paths(&path)));
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", lines])
+        .current_dir(folder)
+        .env(
+            "PATH",
+            path.expect("no colon in the path of a target folder"),
+        )
+        // Outlives the test, so that the next one compiles less.
+        .env(
+            "CARGO_TARGET_DIR",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("scaffold"),
+        )
+        // What it needs is what this workspace needs, and so is there.
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("LOCK", root().join("Cargo.lock"))
+        .output()
+        .expect("bash runs");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{lines}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// A new plugin has this workspace's versions, of which it is known that they
+/// are there.
+const LOCKED: &str = r#"sluicebox() {
+    command sluicebox "$@"
+    if [[ "${1:-} ${2:-}" == "new plugin" ]]; then cp "$LOCK" "$3/Cargo.lock"; fi
+}
+"#;
+
+#[test]
+fn the_plugin_runs_in_the_pipeline() {
+    let page = page("README.md");
+    let [_, from_scaffold_to_test] = blocks(&page, "sh");
+    let [plugin] = blocks(&page, "rust");
+    let [pipeline, _, _] = blocks(&page, "toml");
+    let folder = tempfile::tempdir().expect("a folder for the test");
+
+    let shown = shell(&format!("{LOCKED}{from_scaffold_to_test}"), folder.path());
+    for expected in ["test result: ok", "shop.wasm", "1 passed, 0 failed"] {
+        assert!(shown.contains(expected), "`{expected}` is not in:\n{shown}");
+    }
+
+    let folder = folder.path().join("shop");
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("writable");
+    write("src/lib.rs", &plugin);
+    write("pipeline.toml", &pipeline);
+    write(
+        "orders-1.jsonl",
+        "{\"status\":\"paid\",\"cents\":250,\"ts\":0}\n\
+         {\"status\":\"paid\",\"cents\":0,\"ts\":1}\n\
+         {\"status\":\"open\",\"cents\":777,\"ts\":2}\n",
+    );
+    write(
+        "orders-2.jsonl",
+        "{\"status\":\"paid\",\"cents\":431,\"ts\":3}\n",
+    );
+    let shown = shell("sluicebox build\nsluicebox run pipeline.toml", &folder);
+    for (cents, is_kept) in [("250", true), ("431", true), ("777", false)] {
+        assert_eq!(shown.contains(cents), is_kept, "{cents} in:\n{shown}");
+    }
+}
+
+/// A pipeline around a part of one: events of a shop, and a sink.
+fn around(part: &str, plugin: &Path, rest: &str) -> String {
+    format!(
+        r#"
+        name = "carts"
+        plugins.cart.path = {plugin:?}
+        {part}
+        {rest}
+        [sinks.out]
+        type = "blackhole"
+        "#
+    )
+}
+
+const ADDS: &str = r#"
+    [sources.events]
+    type = "file"
+    path = "events.jsonl"
+    event_time = "ts"
+    fields = { user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp" }
+    [operators.adds]
+    plugin = "cart.adds"
+    input = "events"
+"#;
+
+#[test]
+fn the_aggregate_runs_in_every_window_that_it_names() {
+    let [_, aggregate, _] = blocks(&page("README.md"), "toml");
+    let plugin = common::plugin_file("cart");
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let events = [
+        ("ann", 2, "2026-01-31T12:00:05Z"),
+        ("ann", 3, "2026-01-31T12:00:50Z"),
+        ("bob", 1, "2026-01-31T12:01:00Z"),
+    ];
+    let lines = events.map(|(user, quantity, at)| {
+        json!({"user_id": user, "item_id": "tea", "action": "add", "quantity": quantity, "ts": at})
+            .to_string()
+    });
+    std::fs::write(folder.path().join("events.jsonl"), lines.join("\n")).expect("writable");
+
+    let text = around(&aggregate, &plugin, ADDS) + "input = \"added\"\n";
+    let mut plan = plan_of(&text, folder.path());
+    let topic = to_memory(&mut plan, "out");
+    run(plan).unwrap_or_else(|error| panic!("{error}"));
+    let mut rows = rows_of(&topic);
+    rows.sort_by_key(Value::to_string);
+    let row = |user: &str, minute: u32, count: u32, sum: u32| {
+        json!({
+            "user_id": user,
+            "window_start": format!("2026-01-31T12:0{minute}:00Z"),
+            "window_end": format!("2026-01-31T12:0{}:00Z", minute + 1),
+            "count": count,
+            "sum": sum,
+        })
+    };
+    let mut expected = [row("ann", 0, 2, 5), row("bob", 1, 1, 1)];
+    expected.sort_by_key(Value::to_string);
+    assert_eq!(rows, expected);
+
+    // Its late rows are where the comment says.
+    assert!(aggregate.contains("\"added.late\""), "{aggregate}");
+    plan_of(
+        &(around(&aggregate, &plugin, ADDS) + "input = \"added.late\"\n"),
+        folder.path(),
+    );
+
+    // The other windows are in the comment behind the first.
+    let line = aggregate.lines().find(|line| line.starts_with("window"));
+    let line = line.expect("it has a window");
+    let (_, others) = line.split_once("# ").expect("there are other windows");
+    let others: Vec<&str> = others.split(" | ").collect();
+    assert_eq!(others.len(), 4, "{others:?}");
+    for other in others {
+        // Only windows of event time have late rows.
+        let has_late_rows = other.contains("sliding") || other.contains("session");
+        let lines = aggregate.lines().filter_map(|it| match it {
+            it if it == line => Some(format!("window = {other}")),
+            it if it.starts_with("allowed_lateness") && !has_late_rows => None,
+            it => Some(it.to_owned()),
+        });
+        let changed = lines.collect::<Vec<_>>().join("\n");
+        let text = around(&changed, &plugin, ADDS) + "input = \"added\"\n";
+        let plan = plan_of(&text, folder.path());
+        run(plan).unwrap_or_else(|error| panic!("{other}: {error}"));
+    }
+}
+
+#[test]
+fn state_and_checkpoints_are_planned() {
+    let [_, _, state] = blocks(&page("README.md"), "toml");
+    let text = around(&state, &common::plugin_file("cart"), "") + "input = \"actions\"\n";
+    let plan = plan_of(&text, Path::new("."));
+    let state = plan.state.expect("it has a state");
+    assert_eq!(state.interval_ms, 10_000);
+    assert_eq!(state.memory_bytes_max, 256 << 20);
+}
+
+#[test]
+fn rows_of_your_own_come_from_a_file() {
+    let parse = |text: &str| {
+        text.parse::<toml::Table>()
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
+    let [source] = blocks(&page("examples/cart/README.md"), "toml");
+    let mut pipeline = parse(&page("examples/cart/pipeline.toml"));
+    pipeline.extend(parse(&source));
+    let cart = common::plugin_file("cart").display().to_string();
+    pipeline.insert(
+        "plugins".into(),
+        parse(&format!("cart.path = {cart:?}")).into(),
+    );
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    std::fs::write(folder.path().join("events-1.jsonl"), "").expect("writable");
+    let plan = plan_of(&pipeline.to_string(), folder.path());
+    let source = plan.nodes.iter().find(|node| node.name == "actions");
+    assert!(source.is_some(), "the pipeline has another source");
+}
+
+#[test]
+fn make_knows_its_targets() {
+    let [demo_and_test, _] = blocks(&page("README.md"), "sh");
+    let lines: Vec<&str> = demo_and_test.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        let (command, _) = line.split_once('#').expect("a comment says what it does");
+        assert!(command.starts_with("make "), "{command}");
+        shell(&format!("{} --dry-run", command.trim()), &root());
+    }
+}
+
+#[test]
+fn the_commands_are_there() {
+    let page = page("README.md");
+    let (_, table) = page.split_once("\n## Commands\n").expect("commands");
+    let (table, _) = table.split_once("\n## ").expect("more behind them");
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `sluicebox "));
+    let mut checked = 0;
+    for row in rows {
+        let (commands, told) = row.split_once(" | ").expect("two columns");
+        // `checkpoints list`, `show`: the second word alone where the first is the same.
+        let mut first = "";
+        for command in commands.split('`').step_by(2) {
+            let words: Vec<&str> = command.split(' ').collect();
+            let words: Vec<&str> = words
+                .into_iter()
+                .filter(|word| word.starts_with(char::is_lowercase))
+                .collect();
+            let command = match words[..] {
+                [alone] if !first.is_empty() => format!("{first} {alone}"),
+                _ => words.join(" "),
+            };
+            first = words
+                .first()
+                .copied()
+                .filter(|_| first.is_empty())
+                .unwrap_or(first);
+            let help = shell(&format!("sluicebox {command} --help"), &root());
+            checked += 1;
+            let flags = told.split('`').filter(|flag| flag.starts_with("--"));
+            for flag in flags {
+                assert!(help.contains(flag), "`{command}` has no `{flag}`:\n{help}");
+            }
+        }
+    }
+    assert!(checked >= 12, "only {checked} commands were found");
+}
