@@ -6,6 +6,8 @@ mod csv;
 mod input;
 /// Rows as JSON, one a line.
 mod json_lines;
+/// Rows as text.
+mod lines;
 /// Rows as Parquet.
 mod parquet;
 /// A file that is not whole yet.

@@ -1,74 +1,54 @@
-//! Writes rows as comma-separated values (RFC 4180) below a line of names.
+//! Rows as comma-separated values (RFC 4180) below a line of names.
 //!
 //! Null is an empty field and an empty text is `""`. Lists and records are
 //! written as JSON.
 
-use std::sync::Arc;
-
-use super::part::Part;
+use super::lines::Format;
 use crate::batch::Batch;
-use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::element::CheckpointId;
 use crate::schema::Schema;
-use crate::sink::{Sink, SinkError};
 use crate::text::write_text;
 
 pub(super) struct Csv {
-    part: Part,
-    text: Vec<u8>,
+    head: Vec<u8>,
     /// A value before it is seen whether it needs quotes.
     value: Vec<u8>,
 }
 
 impl Csv {
-    pub fn new(mut part: Part, schema: &Arc<Schema>) -> Result<Self, SinkError> {
-        let mut header = Vec::new();
+    pub fn new(schema: &Schema) -> Self {
+        let mut head = Vec::new();
         for (index, field) in schema.fields.iter().enumerate() {
             if index > 0 {
-                header.push(b',');
+                head.push(b',');
             }
-            quote(&mut header, field.name.as_bytes());
+            quote(&mut head, field.name.as_bytes());
         }
-        header.push(b'\n');
-        if part.is_empty() {
-            part.write(&header)?;
-        }
-        Ok(Csv {
-            part,
-            text: Vec::new(),
+        head.push(b'\n');
+        Csv {
+            head,
             value: Vec::new(),
-        })
+        }
     }
 }
 
-impl Sink for Csv {
-    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        self.text.clear();
+impl Format for Csv {
+    fn head(&self) -> Vec<u8> {
+        self.head.clone()
+    }
+
+    fn write(&mut self, batch: &Batch, text: &mut Vec<u8>) {
         for row in 0..batch.rows() {
             for (index, column) in batch.columns.iter().enumerate() {
                 if index > 0 {
-                    self.text.push(b',');
+                    text.push(b',');
                 }
                 self.value.clear();
                 if write_text(&mut self.value, column, row) {
-                    quote(&mut self.text, &self.value);
+                    quote(text, &self.value);
                 }
             }
-            self.text.push(b'\n');
+            text.push(b'\n');
         }
-        self.part.write(&self.text)
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.part.flush()
-    }
-
-    fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        self.part.keep()
-    }
-
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.part.finish()
     }
 }
 

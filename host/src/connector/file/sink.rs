@@ -17,6 +17,7 @@ use toml::Spanned;
 
 use super::csv::Csv;
 use super::json_lines::JsonLines;
+use super::lines::Lines;
 use super::parquet::{Parquet, Parts};
 use super::part::Part;
 use crate::config::diagnostics::{Diagnostics, Mistake};
@@ -134,8 +135,8 @@ impl SinkConnector for FileSink {
         let kept = restored.and_then(|restored| restored.bytes);
         let part = || Part::create(node, path, kept);
         Ok(match self.format {
-            SinkFormat::Json => Box::new(JsonLines::new(part()?, schema)),
-            SinkFormat::Csv => Box::new(Csv::new(part()?, schema)?),
+            SinkFormat::Json => Box::new(Lines::new(part()?, JsonLines::new(schema))?),
+            SinkFormat::Csv => Box::new(Lines::new(part()?, Csv::new(schema))?),
             SinkFormat::Parquet if context.is_checkpointed => {
                 Box::new(Parts::new(node, path, schema, &context.restored)?)
             }
