@@ -7,7 +7,9 @@
 //! together in a [`manifest`], has the [`storage`] write it, and then has the
 //! pipeline's [`transaction`] make the rows of that checkpoint visible.
 
-// What tasks and coordinator tell each other about a barrier.
+// Where a checkpoint is asked for.
+pub mod requests;
+// What is told about a barrier.
 pub mod barrier;
 // Starts checkpoints and sees them through.
 pub mod coordinator;

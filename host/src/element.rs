@@ -1,5 +1,7 @@
 //! The one thing that travels between tasks, and the numbers that it goes by.
 
+use serde::{Deserialize, Serialize};
+
 use crate::batch::Batch;
 
 /// A node of a plan.
@@ -19,9 +21,64 @@ pub enum Element {
     /// This input is silent and must not hold time back until it speaks again.
     Idle,
     /// Everything before is in this checkpoint, and nothing behind.
-    Barrier(CheckpointId),
-    /// Nothing follows. Event time is over: every open window fires.
+    Barrier(Barrier),
+    /// Nothing follows. Event time is over, and every open window fires, unless
+    /// a barrier that leaves them open came last.
     End,
+}
+
+/// Divides the rows of one checkpoint from those of the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Barrier {
+    pub id: CheckpointId,
+    pub purpose: Purpose,
+}
+
+/// Why a checkpoint is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The run begins, and says where before it reads a row.
+    Start,
+    /// It is time for one.
+    #[default]
+    Interval,
+    /// Changed states fill the memory.
+    Pressure,
+    /// Somebody asked for one by a name.
+    Savepoint,
+    /// Somebody asked the run to end.
+    Stop,
+    /// The revision ends, and the next one goes on from here.
+    Swap,
+    /// All inputs have ended.
+    End,
+}
+
+impl Purpose {
+    /// Nothing follows it.
+    pub fn is_last(self) -> bool {
+        matches!(self, Purpose::Stop | Purpose::Swap | Purpose::End)
+    }
+
+    /// More rows may come to the windows that are open, so that these must not
+    /// fire when the run ends.
+    pub fn leaves_windows_open(self) -> bool {
+        matches!(self, Purpose::Stop | Purpose::Swap)
+    }
+
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Purpose::Start => "start",
+            Purpose::Interval => "interval",
+            Purpose::Pressure => "memory pressure",
+            Purpose::Savepoint => "savepoint",
+            Purpose::Stop => "stop",
+            Purpose::Swap => "swap",
+            Purpose::End => "end",
+        }
+    }
 }
 
 /// The watermark of an input that has ended.

@@ -5,8 +5,7 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::element::CheckpointId;
-use crate::element::{END_OF_TIME, Element};
+use crate::element::{Barrier, END_OF_TIME, Element};
 
 /// The inputs of a task. Each is one task upstream, through one edge.
 pub struct Gate {
@@ -15,7 +14,7 @@ pub struct Gate {
     /// Which input is looked at first, so that none is starved.
     next: usize,
     /// The barrier that inputs are held at.
-    barrier: CheckpointId,
+    barrier: Barrier,
 }
 
 struct Input {
@@ -36,7 +35,7 @@ pub enum Merged {
     Watermark(i64),
     Idle,
     /// The barrier has come on every input that has not ended.
-    Barrier(CheckpointId),
+    Barrier(Barrier),
     /// All inputs have ended.
     End,
 }
@@ -55,7 +54,7 @@ impl Gate {
                 })
                 .collect(),
             next: 0,
-            barrier: 0,
+            barrier: Barrier::default(),
         }
     }
 
@@ -78,9 +77,9 @@ impl Gate {
                 }
                 Element::Watermark(watermark) => self.clock.advance(index, watermark),
                 Element::Idle => self.clock.idle(index),
-                Element::Barrier(id) => {
+                Element::Barrier(barrier) => {
                     self.inputs[index].is_held = true;
-                    self.barrier = id;
+                    self.barrier = barrier;
                     None
                 }
                 Element::End => {
@@ -201,6 +200,13 @@ impl WatermarkMerge {
 mod tests {
     use super::*;
 
+    fn barrier(id: u64) -> Element {
+        Element::Barrier(Barrier {
+            id,
+            ..Barrier::default()
+        })
+    }
+
     #[test]
     fn time_is_the_minimum_of_the_inputs() {
         let mut merge = WatermarkMerge::new(2);
@@ -242,21 +248,17 @@ mod tests {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
         let mut gate = Gate::new(vec![(0, left_receiver), (1, right_receiver)]);
-        for element in [
-            Element::Barrier(1),
-            Element::Watermark(50),
-            Element::Barrier(2),
-            Element::End,
-        ] {
+        for element in [barrier(1), Element::Watermark(50), barrier(2), Element::End] {
             left.send(element).await.unwrap();
         }
-        for element in [Element::Watermark(3), Element::Barrier(1), Element::End] {
+        for element in [Element::Watermark(3), barrier(1), Element::End] {
             right.send(element).await.unwrap();
         }
         let mut seen = Vec::new();
         loop {
             match gate.next().await {
                 Merged::End => break,
+                Merged::Barrier(barrier) => seen.push(format!("Barrier({})", barrier.id)),
                 other => seen.push(format!("{other:?}")),
             }
         }

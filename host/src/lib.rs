@@ -24,6 +24,12 @@ pub mod logic;
 pub mod plugin;
 // A plan, made into tasks and run.
 pub mod run;
+// Asks a run to end early.
+pub mod stop;
+// Where calls run that block.
+mod offload;
+// Which task has which partitions and shards.
+pub mod placement;
 // How far a run has come.
 pub mod progress;
 // Processing time.
@@ -48,8 +54,6 @@ pub mod json;
 pub(crate) mod text;
 // Rows that were given up, and what they are replayed by.
 pub mod dead_letter;
-// How a run is asked to end early.
-pub mod stop;
 // The loop that moves elements through a task.
 pub mod task;
 // The way into a task.

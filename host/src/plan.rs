@@ -11,6 +11,8 @@ pub mod operator;
 pub mod sink;
 /// What outlives a run.
 pub mod state;
+/// What differs between two plans.
+pub mod change;
 /// The plan as people read it.
 pub mod draw;
 /// The plan as programs read it.

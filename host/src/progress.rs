@@ -35,7 +35,7 @@ pub enum Role {
 
 /// The counters at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeSnapshot {
+pub struct NodeStatus {
     pub name: String,
     pub role: Role,
     pub rows_in: u64,
@@ -58,7 +58,7 @@ pub struct StateProgress {
 
 /// How large it is at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StateSnapshot {
+pub struct StateStatus {
     /// What keys and states take in memory, and what they may take.
     pub memory_bytes: usize,
     pub memory_bytes_max: usize,
@@ -87,9 +87,9 @@ impl StateProgress {
         *last = Some(checkpoint);
     }
 
-    pub fn snapshot(&self) -> StateSnapshot {
+    pub fn snapshot(&self) -> StateStatus {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        StateSnapshot {
+        StateStatus {
             memory_bytes: self.budget.bytes(),
             memory_bytes_max: self.budget.bytes_max(),
             checkpoint: last.clone(),
@@ -137,14 +137,14 @@ impl NodeProgress {
         self.read.store((part * 1e6) as u64, Ordering::Relaxed);
     }
 
-    pub fn snapshot(&self) -> NodeSnapshot {
+    pub fn snapshot(&self) -> NodeStatus {
         let watermark = self
             .watermarks
             .iter()
             .map(|task| task.load(Ordering::Relaxed))
             .min();
         let read = self.read.load(Ordering::Relaxed);
-        NodeSnapshot {
+        NodeStatus {
             name: self.name.clone(),
             role: self.role,
             rows_in: self.rows_in.load(Ordering::Relaxed),

@@ -1,7 +1,5 @@
 //! The way out of a task: to which tasks downstream each row goes.
 
-use std::ops::Range;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type,
@@ -14,10 +12,7 @@ use twox_hash::XxHash3_64;
 
 use crate::batch::Batch;
 use crate::element::Element;
-
-/// Keyed state is divided into so many shards for ever; parallelism only
-/// decides which task has which.
-pub const SHARDS: u32 = 256;
+use crate::placement::{SHARDS, owner};
 
 /// Everybody who reads one output of a node.
 #[derive(Default)]
@@ -65,17 +60,6 @@ impl Router {
 
 async fn send(task: &Sender<Element>, element: Element) -> Result<(), Gone> {
     task.send(element).await.map_err(|_| Gone)
-}
-
-/// The task that has a shard, of so many.
-pub fn owner(shard: u32, tasks: usize) -> usize {
-    shard as usize * tasks / SHARDS as usize
-}
-
-/// The shards that a task has, of so many.
-pub fn owned(task: usize, tasks: usize) -> Range<u32> {
-    let first = |task: usize| (task * SHARDS as usize).div_ceil(tasks) as u32;
-    first(task)..first(task + 1)
 }
 
 /// The rows of a batch that go to each task.
@@ -202,26 +186,6 @@ mod tests {
                     .iter()
                     .any(|rows| rows.contains(&0) && rows.contains(&3))
             );
-        }
-    }
-
-    #[test]
-    fn shards_are_spread_evenly() {
-        let mut counts = [0; 3];
-        for shard in 0..SHARDS {
-            counts[owner(shard, 3)] += 1;
-        }
-        assert_eq!(counts, [86, 85, 85]);
-    }
-
-    #[test]
-    fn tasks_own_what_is_sent_to_them() {
-        for tasks in [1, 2, 3, 7, 256] {
-            for task in 0..tasks {
-                let owners = owned(task, tasks).map(|shard| owner(shard, tasks));
-                assert!(!owned(task, tasks).is_empty() && owners.into_iter().all(|o| o == task));
-            }
-            assert_eq!(owned(tasks - 1, tasks).end, SHARDS);
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::checkpoint::transaction::Participants;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
@@ -104,10 +105,8 @@ pub trait Sink: Send {
 pub struct SinkContext {
     /// There are checkpoints.
     pub is_checkpointed: bool,
-    /// Rows go out in the pipeline's transaction.
-    pub is_transactional: bool,
-    /// What those who take part in the commit have for their sinks.
-    pub transactions: Vec<TransactionHandle>,
+    /// Those who take part in the commit of a checkpoint.
+    pub participants: Participants,
     /// What was found at the checkpoint that the run goes on from.
     pub restored: Option<SinkSnapshot>,
 }
@@ -116,13 +115,9 @@ impl SinkContext {
     /// What a sink of this kind sends its rows with, if its system takes part in
     /// the commit.
     pub fn transaction<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let mut handles = self.transactions.iter().cloned();
-        handles.find_map(|handle| handle.downcast().ok())
+        self.participants.handle::<T>()
     }
 }
-
-/// What a transaction hands to its sinks, which know of what type it is.
-pub type TransactionHandle = Arc<dyn Any + Send + Sync>;
 
 /// Why a sink cannot go on.
 #[derive(Debug, thiserror::Error)]

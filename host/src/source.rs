@@ -32,6 +32,7 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::format::{Format, RowFormat};
+use crate::placement::Placement;
 use crate::schema::Schema;
 
 /// How many rows of a partition are read before it is seen which one is behind.
@@ -155,8 +156,7 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + 
 pub struct SourceContext {
     pub node: Arc<str>,
     pub schema: Arc<Schema>,
-    pub task: usize,
-    pub tasks: usize,
+    pub placement: Placement,
     pub batch_rows: usize,
     /// Blocks decoded at the same time, in order; one is decoded where it is read.
     pub decode_workers: usize,
@@ -177,8 +177,8 @@ impl SourceContext {
     /// The same task's own snapshot, if there were as many tasks.
     fn restored_task(&self) -> Option<&SourceSnapshot> {
         self.restored
-            .get(self.task)
-            .filter(|_| self.restored.len() == self.tasks)
+            .get(self.placement.task)
+            .filter(|_| self.restored.len() == self.placement.tasks)
     }
 
     /// A delimiter that is no character by itself would cut texts in the middle

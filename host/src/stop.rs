@@ -32,6 +32,11 @@ impl Stop {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// Takes the request back, once the run that was asked has ended.
+    pub(crate) fn clear(&self) {
+        self.asked.store(false, Ordering::SeqCst);
+    }
+
     /// Returns once a stop was asked for.
     pub async fn wait(&self) {
         let mut wake = self.wake.subscribe();

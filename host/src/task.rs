@@ -1,23 +1,32 @@
 //! The loop that moves elements: one way in, a chain of operators, a way out.
 
+// The way in.
+mod head;
+// What is done to each element.
+mod chain;
+// Why a task failed.
+mod error;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::checkpoint::barrier::{DeadLetterMessage, Report, TaskCheckpoints, Trigger};
+pub use self::chain::{Link, Work};
+pub use self::error::TaskError;
+pub use self::head::Head;
+
+use self::chain::{Delivery, Exit, Flow};
+use self::head::Incoming;
+use crate::checkpoint::barrier::{DeadLetterMessage, Report, TaskCheckpoints};
 use crate::checkpoint::crash::{self, Place};
-use crate::checkpoint::snapshot::{NodeSnapshot, TaskSnapshot};
+use crate::checkpoint::snapshot::TaskSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::{CheckpointId, END_OF_TIME, Element, NodeId};
-use crate::gate::{Gate, Merged};
-use crate::operator::{Operator, OperatorError, Outbox};
-use crate::progress::NodeProgress;
+use crate::element::CheckpointId;
+use crate::element::Element;
 use crate::router::{Gone, Router};
-use crate::sink::{Sink, SinkError};
-use crate::source::SourceError;
-use crate::source::reader::Reader;
+use crate::sink::Sink;
 use crate::stop::Stop;
 
 /// A thread of control of a running pipeline.
@@ -34,87 +43,11 @@ pub struct Task {
     pub checkpoints: Option<TaskCheckpoints>,
 }
 
-/// Where a task's elements come from.
-pub enum Head {
-    Source {
-        node: NodeId,
-        reader: Box<Reader>,
-        progress: Arc<NodeProgress>,
-        /// It has no more rows, and waits for the last checkpoint.
-        has_ended: bool,
-    },
-    Gate(Gate),
-}
-
-/// A node in a chain.
-pub struct Link {
-    pub node: NodeId,
-    pub work: Work,
-    pub progress: Arc<NodeProgress>,
-    /// Which of the node's tasks this is.
-    pub task: usize,
-    /// Who reads the node's output, the next link aside.
-    pub router: Router,
-    /// Who reads the rows that came too late.
-    pub late: Router,
-}
-
-pub enum Work {
-    Operator(Box<dyn Operator>),
-    Sink(Box<dyn Sink>),
-}
-
 #[derive(Clone)]
 pub struct TaskContext {
     pub clock: Arc<dyn Clock>,
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     pub stop: Stop,
-}
-
-/// Why a task, and the run with it, failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    #[error(transparent)]
-    Operator(#[from] OperatorError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// Another task failed first; its error is the one to show.
-    #[error("another part of the pipeline stopped")]
-    Gone,
-}
-
-impl From<Gone> for TaskError {
-    fn from(_: Gone) -> Self {
-        TaskError::Gone
-    }
-}
-
-/// An element on its way out, and by which of the task's routers.
-struct Delivery {
-    exit: Exit,
-    element: Element,
-}
-
-#[derive(Clone, Copy)]
-enum Exit {
-    Entry,
-    Main(usize),
-    Late(usize),
-}
-
-/// What the head has for the chain.
-enum Incoming {
-    Batch(usize, crate::batch::Batch),
-    Watermark(i64),
-    Idle,
-    Barrier(CheckpointId, Vec<(NodeId, NodeSnapshot)>),
-    End,
-    /// A timer of the chain is due.
-    Wake,
-    /// The checkpoint is done.
-    Committed(CheckpointId),
 }
 
 impl Task {
@@ -133,9 +66,9 @@ impl Task {
                 let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
                 if !dead_letters.is_empty() {
                     let passed = self.checkpoints.as_ref().map_or(0, |own| own.passed);
-                    let letters =
-                        DeadLetterMessage::Written(passed, std::mem::take(&mut dead_letters));
-                    let sent = self.context.dead_letters.send(letters).await;
+                    let written = std::mem::take(&mut dead_letters);
+                    let message = DeadLetterMessage::Written(passed, written);
+                    let sent = self.context.dead_letters.send(message).await;
                     sent.map_err(|_| Gone)?;
                 }
                 for delivery in deliveries.drain(..) {
@@ -164,16 +97,16 @@ impl Task {
             })
     }
 
-    /// Whether somebody here has something to do when a checkpoint is done.
+    /// Whether a node of the task has something to do when a checkpoint is done.
     fn hears_of_commits(&mut self) -> bool {
         let of_head = match &self.head {
             Head::Source { reader, .. } => reader.hears_of_commits(),
-            Head::Gate(_) => false,
+            Head::Gate { .. } => false,
         };
         of_head || self.sinks().next().is_some()
     }
 
-    /// Somebody here takes no more before a checkpoint is done.
+    /// A node of the task takes no more before a checkpoint is done.
     fn is_full(&self) -> bool {
         self.chain.iter().any(|link| match &link.work {
             Work::Operator(operator) => operator.is_full(),
@@ -194,7 +127,8 @@ impl Task {
         Ok(())
     }
 
-    /// The barrier that has passed and whose checkpoint is waited for here.
+    /// The barrier that has passed, and whose checkpoint a node of the task waits
+    /// for.
     fn uncommitted(&mut self) -> Option<CheckpointId> {
         if !self.hears_of_commits() {
             return None;
@@ -202,8 +136,8 @@ impl Task {
         self.unheard()
     }
 
-    /// The barrier that has passed and whose checkpoint nobody here knows to be
-    /// done.
+    /// The barrier that has passed, and whose checkpoint the task does not know
+    /// to be done.
     fn unheard(&self) -> Option<CheckpointId> {
         let own = self.checkpoints.as_ref()?;
         (own.heard < own.passed).then_some(own.passed)
@@ -255,7 +189,8 @@ impl Task {
         }
     }
 
-    /// Takes one thing through the chain. Of a barrier comes what the task knows.
+    /// Takes one thing through the chain. Returns the snapshot of the task when
+    /// it is a barrier.
     fn handle(
         &mut self,
         what: Incoming,
@@ -279,11 +214,11 @@ impl Task {
                 self.committed(id)?;
                 return Ok(None);
             }
-            Incoming::Barrier(id, of_head) => {
+            Incoming::Barrier(barrier, of_head) => {
                 crash::point(Place::BarrierBefore);
-                checkpoint = Some(id);
+                checkpoint = Some(barrier.id);
                 flow.snapshots = of_head;
-                (0, Element::Barrier(id))
+                (0, Element::Barrier(barrier))
             }
             Incoming::Batch(edge, batch) => (edge, Element::Batch(batch)),
             Incoming::Watermark(watermark) => (0, Element::Watermark(watermark)),
@@ -299,7 +234,7 @@ impl Task {
         flow.enter(0, edge, element)?;
         let nodes = flow.snapshots;
         Ok(checkpoint.map(|checkpoint| {
-            crash::point(Place::FreezeAfter);
+            crash::point(Place::SnapshotAfter);
             TaskSnapshot {
                 checkpoint,
                 task: self.index,
@@ -313,239 +248,6 @@ impl Task {
             Exit::Entry => &self.entry,
             Exit::Main(link) => &self.chain[link].router,
             Exit::Late(link) => &self.chain[link].late,
-        }
-    }
-}
-
-impl Head {
-    async fn next(
-        &mut self,
-        stop: &Stop,
-        checkpoints: Option<TaskCheckpoints>,
-        dead_letters: &mut Vec<DeadLetter>,
-    ) -> Result<Vec<Incoming>, TaskError> {
-        match self {
-            Head::Gate(gate) => Ok(match gate.next().await {
-                Merged::Batch(edge, batch) => vec![Incoming::Batch(edge, batch)],
-                // Windows that a stop leaves open have no result yet.
-                Merged::Watermark(END_OF_TIME) if stop.asked() => Vec::new(),
-                Merged::Watermark(watermark) => vec![Incoming::Watermark(watermark)],
-                Merged::Idle => vec![Incoming::Idle],
-                Merged::Barrier(id) => vec![Incoming::Barrier(id, Vec::new())],
-                Merged::End => vec![Incoming::End],
-            }),
-            Head::Source {
-                node,
-                reader,
-                progress,
-                has_ended,
-            } => {
-                let pulled = tokio::select! {
-                    biased;
-                    trigger = next_trigger(checkpoints.as_ref(), stop) => {
-                        let Some(Trigger { id, is_last }) = trigger else {
-                            return Ok(vec![Incoming::End]);
-                        };
-                        let snapshot = NodeSnapshot::Source(reader.snapshot());
-                        let mut incoming = vec![Incoming::Barrier(id, vec![(*node, snapshot)])];
-                        if is_last {
-                            incoming.push(Incoming::End);
-                        }
-                        return Ok(incoming);
-                    }
-                    pulled = async {
-                        begun(checkpoints.as_ref()).await?;
-                        Ok::<_, TaskError>(reader.next().await?)
-                    }, if !*has_ended => pulled?,
-                };
-                let Some(pulled) = pulled else {
-                    let Some(own) = checkpoints else {
-                        return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
-                    };
-                    // It stays for the checkpoints that are still to come.
-                    *has_ended = true;
-                    own.reports.send(Report::Ended).map_err(|_| Gone)?;
-                    return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
-                };
-                progress.add_in(pulled.rows_in as usize);
-                progress.add_counts(crate::operator::Counts {
-                    failed: pulled.failed,
-                    ..Default::default()
-                });
-                if let Some(part) = pulled.progress {
-                    progress.set_read(part);
-                }
-                dead_letters.extend(pulled.dead_letters);
-                Ok(pulled
-                    .elements
-                    .into_iter()
-                    .map(|element| match element {
-                        Element::Batch(batch) => {
-                            progress.add_out(batch.rows());
-                            Incoming::Batch(0, batch)
-                        }
-                        Element::Watermark(watermark) => Incoming::Watermark(watermark),
-                        Element::Idle => Incoming::Idle,
-                        Element::Barrier(id) => Incoming::Barrier(id, Vec::new()),
-                        Element::End => Incoming::End,
-                    })
-                    .collect())
-            }
-        }
-    }
-}
-
-/// The barrier that a source is to start next; `None` when it is to end without
-/// one. May be dropped while it waits.
-async fn next_trigger(checkpoints: Option<&TaskCheckpoints>, stop: &Stop) -> Option<Trigger> {
-    let Some(own) = checkpoints else {
-        stop.wait().await;
-        return None;
-    };
-    let mut trigger = own.trigger.clone();
-    let next = trigger.wait_for(|trigger| trigger.id > own.passed).await;
-    match next.map(|next| *next) {
-        Ok(next) => Some(next),
-        // Whoever starts barriers is gone: the run is being torn down.
-        Err(_) => std::future::pending().await,
-    }
-}
-
-/// Waits for the checkpoint that the run begins with.
-async fn begun(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
-    if let Some(own) = checkpoints
-        && let Some(first) = own.first
-    {
-        let mut committed = own.committed.clone();
-        let waited = committed.wait_for(|&committed| committed >= first).await;
-        waited.map_err(|_| Gone)?;
-    }
-    Ok(())
-}
-
-impl Link {
-    fn wake_at(&self) -> Option<i64> {
-        match &self.work {
-            Work::Operator(operator) => operator.wake_at(),
-            Work::Sink(_) => None,
-        }
-    }
-}
-
-/// One element's way through the chain.
-struct Flow<'a> {
-    chain: &'a mut [Link],
-    clock: &'a dyn Clock,
-    deliveries: &'a mut Vec<Delivery>,
-    dead_letters: &'a mut Vec<DeadLetter>,
-    /// What nodes know, when a barrier passes them.
-    snapshots: Vec<(NodeId, NodeSnapshot)>,
-}
-
-impl Flow<'_> {
-    /// Gives an element to a link, and what comes of it to those behind.
-    fn enter(&mut self, index: usize, edge: usize, element: Element) -> Result<(), TaskError> {
-        if index == self.chain.len() {
-            return Ok(());
-        }
-        let link = &mut self.chain[index];
-        let mut out = Outbox::default();
-        match &mut link.work {
-            Work::Operator(operator) => match element {
-                Element::Batch(batch) => {
-                    link.progress.add_in(batch.rows());
-                    operator.rows(edge, batch, &mut out)?;
-                    self.leave(index, out)
-                }
-                Element::Watermark(watermark) => {
-                    operator.watermark(watermark, &mut out)?;
-                    link.progress.set_watermark(link.task, watermark);
-                    self.leave(index, out)?;
-                    self.pass(index, Element::Watermark(watermark))
-                }
-                Element::Barrier(_) => {
-                    if let Some(snapshot) = operator.snapshot()? {
-                        let snapshot = NodeSnapshot::Operator(snapshot);
-                        self.snapshots.push((link.node, snapshot));
-                    }
-                    self.pass(index, element)
-                }
-                Element::Idle | Element::End => self.pass(index, element),
-            },
-            Work::Sink(sink) => {
-                match element {
-                    Element::Batch(batch) => {
-                        link.progress.add_in(batch.rows());
-                        sink.write(&batch)?;
-                    }
-                    Element::Watermark(watermark) => {
-                        link.progress.set_watermark(link.task, watermark);
-                        sink.flush()?;
-                    }
-                    Element::Idle => sink.flush()?,
-                    Element::Barrier(id) => {
-                        let snapshot = NodeSnapshot::Sink(sink.barrier(id)?);
-                        self.snapshots.push((link.node, snapshot));
-                    }
-                    Element::End => sink.finish()?,
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn wake(&mut self) -> Result<(), TaskError> {
-        let now_ms = self.clock.now_ms();
-        for index in 0..self.chain.len() {
-            let link = &mut self.chain[index];
-            if link.wake_at().is_some_and(|due| due <= now_ms)
-                && let Work::Operator(operator) = &mut link.work
-            {
-                let mut out = Outbox::default();
-                operator.wake(now_ms, &mut out)?;
-                self.leave(index, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a link has put out goes to the next one and to its routers.
-    fn leave(&mut self, index: usize, out: Outbox) -> Result<(), TaskError> {
-        let progress = &self.chain[index].progress;
-        progress.add_counts(out.counts);
-        self.dead_letters.extend(out.dead_letters);
-        for batch in out.late {
-            self.late(index, Element::Batch(batch));
-        }
-        for batch in out.rows {
-            self.chain[index].progress.add_out(batch.rows());
-            self.forward(index, Element::Batch(batch))?;
-        }
-        Ok(())
-    }
-
-    /// Time and the end go to everybody who reads from the link.
-    fn pass(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        self.late(index, element.clone());
-        self.forward(index, element)
-    }
-
-    fn forward(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        if !self.chain[index].router.consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Main(index),
-                element: element.clone(),
-            });
-        }
-        self.enter(index + 1, 0, element)
-    }
-
-    fn late(&mut self, index: usize, element: Element) {
-        if !self.chain[index].late.consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Late(index),
-                element,
-            });
         }
     }
 }

@@ -47,7 +47,7 @@ use self::case::{DEAD_LETTERS, Expectations};
 use self::compare::{Table, sentence};
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
-use crate::checkpoint::storage::MemoryStorage;
+use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
 use crate::config::Config;
@@ -370,7 +370,7 @@ impl<'a> Trial<'a> {
                 ..variant
             };
             let plan = self.plan(round, folder, topics)?;
-            let durable = Durable::new(storage.clone(), Some(transaction.clone()));
+            let durable = Durable::new(storage.clone()).committing(transaction.clone());
             let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(durable);
             let steps = (crash < CRASHES).then(|| 1 << random.u32(4..12));
             match simulation.run(job, steps) {

@@ -26,14 +26,16 @@ use std::time::{Duration, Instant};
 use expect_test::expect;
 use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::{Value, json};
-use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, NodeManifestKind};
+use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
-use sluicebox::checkpoint::transaction::Transaction;
 use sluicebox::checkpoint::transaction::kafka::{KafkaTransaction, PROGRESS_TOPIC};
+use sluicebox::checkpoint::transaction::{Participant, Participants};
 use sluicebox::clock::SystemClock;
 use sluicebox::dead_letter::DeadLetter;
 use sluicebox::element::Element;
 use sluicebox::json::render_row;
+use sluicebox::placement::Placement;
+use sluicebox::plan::change::{NodeClass, NodeDescription};
 use sluicebox::plan::{Node, NodeKind, Plan};
 use sluicebox::run::{Durable, Job};
 use sluicebox::sink::{Sink, SinkContext};
@@ -150,8 +152,7 @@ async fn try_open(
     let context = SourceContext {
         node: node.name.as_str().into(),
         schema: node.output.clone(),
-        task: task.0,
-        tasks: task.1,
+        placement: Placement::on_one_host(task.0, task.1),
         batch_rows: plan.batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
@@ -672,10 +673,11 @@ impl Committing {
         let NodeKind::Sink(kafka) = &node.kind else {
             unreachable!("sinks are last");
         };
+        let mut participants = Participants::default();
+        participants.add(transaction.clone());
         let context = SinkContext {
             is_checkpointed: true,
-            is_transactional: true,
-            transactions: transaction.clone().handle().into_iter().collect(),
+            participants,
             ..SinkContext::default()
         };
         let sink = kafka.connector.open(&node.name, &node.output, &context);
@@ -714,10 +716,12 @@ impl Committing {
         Manifest {
             id,
             nodes: vec![NodeManifest {
-                name: "in".into(),
-                kind: NodeManifestKind::Source {
-                    tasks: vec![self.partitions.clone()],
+                description: NodeDescription {
+                    name: "in".into(),
+                    class: NodeClass::Source,
+                    ..NodeDescription::default()
                 },
+                progress: ProgressManifest::Source(vec![self.partitions.clone()]),
             }],
             ..Manifest::default()
         }
@@ -734,14 +738,14 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     assert_eq!(first.fence(), None);
     first.transaction.begin().expect("a transaction");
     first.sink.write(&first.batch).expect("room");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     assert_eq!((seen(true), seen(false)), (0, 1), "sent, and not seen");
 
     // What comes behind the barrier is of the next checkpoint.
     first.sink.barrier(1).expect("a snapshot");
     first.sink.write(&first.batch).expect("it is kept");
     first.sink.write(&first.batch).expect("it is kept");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     first
         .transaction
         .commit(&first.manifest(1))
@@ -754,7 +758,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     );
     first.transaction.begin().expect("a transaction");
     first.sink.committed(1).expect("rows go out");
-    first.transaction.flush().expect("rows arrive");
+    first.transaction.prepare(1).expect("rows arrive");
     assert_eq!((seen(true), seen(false)), (1, 3));
 
     // Another host takes over: what was not committed is never seen.
@@ -766,7 +770,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     second.transaction.begin().expect("a transaction");
     second.sink.write(&second.batch).expect("room");
     second.sink.barrier(2).expect("a snapshot");
-    second.transaction.flush().expect("rows arrive");
+    second.transaction.prepare(1).expect("rows arrive");
     second
         .transaction
         .commit(&second.manifest(2))
@@ -777,7 +781,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     second.transaction.begin().expect("a transaction");
     second.sink.committed(2).expect("nothing was kept");
     second.sink.write(&second.batch).expect("room");
-    second.transaction.flush().expect("rows arrive");
+    second.transaction.prepare(1).expect("rows arrive");
     drop(second);
     let third = Committing::open(broker, &from, &to);
     assert_eq!(third.fence(), Some(2));
@@ -845,7 +849,7 @@ fn a_broker_that_comes_back_is_read_on() -> Outcome {
     let rows = committing.batch.rows();
     own.restart();
     committing.sink.barrier(1).expect("a snapshot");
-    committing.transaction.flush().expect("rows arrive");
+    committing.transaction.prepare(1).expect("rows arrive");
     committing
         .transaction
         .commit(&committing.manifest(1))

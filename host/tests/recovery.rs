@@ -14,7 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sluicebox::checkpoint::storage::{MemoryStorage, Storage};
+use sluicebox::checkpoint::storage::Storage;
+use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::{Lost, MemoryTransaction};
 use sluicebox::clock::ManualClock;
 use sluicebox::plan::{Delivery, StateBackend, StatePlan};
@@ -336,7 +337,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
             happened.restored += 1;
         }
         let job = Job::new(plan, Arc::new(ManualClock::default()))
-            .keeping(Durable::new(storage.clone(), Some(transaction.clone())));
+            .keeping(Durable::new(storage.clone()).committing(transaction.clone()));
         let mut steps = None;
         if trouble < TROUBLES_MAX {
             match random.u8(0..4) {
@@ -371,4 +372,82 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
         &format!("{what}, dead letters"),
     );
     happened
+}
+
+/// A process that dies between the commits of two participants leaves one of them
+/// behind. The one that can commits later what it was prepared with.
+#[test]
+fn a_participant_that_is_behind_catches_up() {
+    let (broker, database, ended) = run_with_two("lasting", &[Lost::Request, Lost::Answer]);
+    assert!(matches!(ended, Ended::Done), "{ended:?}");
+    let (expected, _, _) = run_with_two("lasting", &[]);
+    assert!(!expected.is_empty());
+    assert_same(&expected, &broker, "the one that commits first");
+    assert_same(&expected, &database, "the one that was behind");
+}
+
+#[test]
+fn participants_that_cannot_agree_stop_the_run() {
+    let (_, _, ended) = run_with_two("lost", &[Lost::Request]);
+    let Ended::Failed(error) = ended else {
+        panic!("{ended:?}");
+    };
+    let said = error.to_string();
+    assert!(said.contains("broker has committed checkpoint"), "{said}");
+    assert!(said.contains("and database"), "{said}");
+}
+
+/// Runs a pipeline whose rows go to two participants. What the second one is told
+/// to commit gets lost a few times, after each of which the pipeline starts again.
+fn run_with_two(second: &str, lost: &[Lost]) -> (Vec<Value>, Vec<Value>, Ended) {
+    let folder = inputs();
+    let text = format!(
+        "{}\n[sinks.copy]\ntype = \"blackhole\"\ninput = \"result\"\n",
+        text_of(&PIPELINES[3])
+    );
+    let topics = ["out", "copy"].map(|sink| (sink, Arc::new(MemoryTopic::default())));
+    let participant = |index: usize| MemoryTransaction::new(vec![topics[index].1.clone()]);
+    let broker = Arc::new(participant(0).named("broker"));
+    let database = participant(1).named("database");
+    let database = Arc::new(match second {
+        "lasting" => database.lasting(),
+        _ => database,
+    });
+    let storage = Arc::new(MemoryStorage::default());
+    let mut simulation = Simulation::new(7);
+    let mut lost = lost.iter();
+    let mut failures = 0;
+    let ended = loop {
+        let mut plan = plan_of(&text, folder.path());
+        plan.state = Some(StatePlan {
+            backend: StateBackend::Memory,
+            memory_bytes_max: usize::MAX,
+            interval_ms: 3_600_000,
+            keep: 2,
+            delivery: Delivery::ExactlyOnce,
+        });
+        for (sink, topic) in &topics {
+            to_topic(&mut plan, sink, topic);
+        }
+        let durable = Durable::new(storage.clone())
+            .committing(broker.clone())
+            .committing(database.clone());
+        let job = Job::new(plan, Arc::new(ManualClock::default())).keeping(durable);
+        if let Some(&lost) = lost.next() {
+            database.lose(lost);
+        }
+        match simulation.run(job, None) {
+            Ended::Failed(error) if error.to_string().contains("the answer was lost") => {
+                failures += 1;
+                assert!(failures <= 2, "what is lost is lost once");
+            }
+            ended => break ended,
+        }
+    };
+    let [out, copy] = topics.map(|(_, topic)| {
+        let mut rows = rows_of(&topic);
+        rows.sort_by_cached_key(ToString::to_string);
+        rows
+    });
+    (out, copy, ended)
 }

@@ -5,16 +5,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::snapshot::TaskSnapshot;
 use crate::dead_letter::DeadLetter;
+use crate::element::Barrier;
 use crate::element::CheckpointId;
-
-/// The barrier that sources are to start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trigger {
-    /// 0 before the first.
-    pub id: CheckpointId,
-    /// Nothing follows it.
-    pub is_last: bool,
-}
 
 /// What tasks tell the coordinator.
 #[derive(Debug)]
@@ -36,8 +28,8 @@ pub enum DeadLetterMessage {
 /// A task's part in checkpoints.
 #[derive(Clone)]
 pub struct TaskCheckpoints {
-    /// The barrier to start next, for sources.
-    pub trigger: watch::Receiver<Trigger>,
+    /// The barrier that sources are to start next. None with the number 0.
+    pub trigger: watch::Receiver<Barrier>,
     pub reports: mpsc::UnboundedSender<Report>,
     /// The last checkpoint that is done.
     pub committed: watch::Receiver<CheckpointId>,

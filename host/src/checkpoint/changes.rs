@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use crate::budget::{Budget, Frozen};
+use crate::budget::{Budget, Unwritten};
 
 /// How the names of files of changes end.
 pub const SUFFIX: &str = ".changes";
@@ -36,7 +36,7 @@ pub struct Changes {
     rows: Vec<Row>,
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
     /// Says that they take memory.
-    frozen: Option<Frozen>,
+    unwritten: Option<Unwritten>,
 }
 
 /// Lengths; the bytes follow those of the row before.
@@ -108,7 +108,7 @@ impl Changes {
     pub fn count_in(&mut self, budget: &Arc<Budget>) {
         const PLACE_BYTES: usize = 48;
         let places = self.rows.len() * PLACE_BYTES;
-        self.frozen = Some(budget.freeze(self.bytes() + places));
+        self.unwritten = Some(budget.count_unwritten(self.bytes() + places));
     }
 }
 

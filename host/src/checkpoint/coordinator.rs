@@ -2,9 +2,8 @@
 //! commit, and the word to the sinks that it is done.
 //!
 //! One checkpoint is under way at a time. The next one is due an interval after
-//! the last one began, at once when too much state has changed or a savepoint
-//! was asked for, and for the last time when all inputs have ended or a stop was
-//! asked for.
+//! the last one began, at once when one is requested, and for the last time
+//! when all inputs have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +11,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::barrier::{DeadLetterMessage, Report, Trigger};
+use super::barrier::{DeadLetterMessage, Report};
 use super::changes::Changes;
 use super::crash::{self, Place};
-use super::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
-use super::savepoint::Savepoints;
+use super::manifest::{Manifest, NodeManifest, OperatorManifest, ProgressManifest};
+use super::requests::Requests;
 use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
-use super::transaction::{Transaction, TransactionError};
+use super::transaction::{Participants, TransactionError};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
-use crate::plan::{NodeKind, Plan};
-use crate::stop::Stop;
+use crate::element::{Barrier, Purpose};
+use crate::offload::Offload;
+use crate::plan::change::{NodeClass, NodeDescription};
 
 /// Why a checkpoint could not be made, and the run has to be restarted.
 #[derive(Debug, thiserror::Error)]
@@ -45,21 +45,21 @@ pub enum CheckpointError {
 }
 
 pub struct Coordinator {
-    pub plan: Arc<Plan>,
-    /// Of each node's rows of state.
-    pub tables: Vec<Option<u32>>,
+    pub pipeline: String,
+    /// What the plan says of each node, and the tables of its state.
+    pub nodes: Vec<NodeDescription>,
+    pub tables: Vec<Vec<u32>>,
     pub interval: Duration,
     pub keep: usize,
     pub storage: Arc<dyn Storage>,
-    pub transaction: Option<Arc<dyn Transaction>>,
+    pub participants: Participants,
     pub offload: Offload,
     pub clock: Arc<dyn Clock>,
-    pub stop: Stop,
-    /// Says when a checkpoint is wanted before the interval is over.
+    /// Checkpoints that are wanted before the interval is over.
+    pub requests: Requests,
+    /// Is told when rows have been written.
     pub budget: Arc<Budget>,
-    /// Names to give to checkpoints.
-    pub savepoints: Savepoints,
-    pub trigger: watch::Sender<Trigger>,
+    pub trigger: watch::Sender<Barrier>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
@@ -78,32 +78,11 @@ pub struct Coordinator {
 #[derive(Clone, Debug)]
 pub struct Done {
     pub id: CheckpointId,
+    pub purpose: Purpose,
     /// Of a savepoint.
     pub name: Option<String>,
     pub bytes: u64,
     pub took: Duration,
-}
-
-/// Where calls run that block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Offload {
-    /// On a thread of their own, while tasks go on.
-    #[default]
-    Threads,
-    /// Where they are called: for runs whose order must be repeatable.
-    Inline,
-}
-
-impl Offload {
-    pub async fn run<T: Send + 'static>(self, call: impl FnOnce() -> T + Send + 'static) -> T {
-        match self {
-            Offload::Inline => call(),
-            Offload::Threads => match tokio::task::spawn_blocking(call).await {
-                Ok(answer) => answer,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
-        }
-    }
 }
 
 impl Coordinator {
@@ -112,13 +91,20 @@ impl Coordinator {
         let mut ended = 0;
         let mut began = Instant::now();
         loop {
-            let is_over = ended == self.source_tasks || self.stop.asked();
-            if !is_over && !std::mem::take(&mut self.is_fresh) {
+            let purpose = if self.requests.stop().asked() {
+                Purpose::Stop
+            } else if ended == self.source_tasks {
+                Purpose::End
+            } else if std::mem::take(&mut self.is_fresh) {
+                Purpose::Start
+            } else {
                 tokio::select! {
                     biased;
-                    () = self.stop.wait() => {}
-                    () = tokio::time::sleep_until(began + self.interval) => {}
-                    () = self.budget.pressed() => {}
+                    () = self.requests.wait() => match self.requests.next() {
+                        Some(purpose) => purpose,
+                        None => continue,
+                    },
+                    () = tokio::time::sleep_until(began + self.interval) => Purpose::Interval,
                     report = self.reports.recv() => match report {
                         Some(Report::Ended) => {
                             ended += 1;
@@ -128,14 +114,13 @@ impl Coordinator {
                         None => return Err(CheckpointError::Gone),
                     }
                 }
-            }
+            };
             began = Instant::now();
-            // A source that ends now is still there for the next one.
-            let is_last = is_over || self.stop.asked();
-            let is_complete = ended == self.source_tasks;
-            let done = self.checkpoint(is_last, is_complete, &mut ended).await?;
+            // A source that ends from now on is still there for the next one.
+            let done = self.checkpoint(purpose, &mut ended).await?;
+            self.requests.done(purpose, done.name.as_deref());
             (self.on_done)(&done);
-            if is_last {
+            if purpose.is_last() {
                 return Ok(());
             }
         }
@@ -143,26 +128,27 @@ impl Coordinator {
 
     async fn checkpoint(
         &mut self,
-        is_last: bool,
-        is_complete: bool,
+        purpose: Purpose,
         ended: &mut usize,
     ) -> Result<Done, CheckpointError> {
         let began = Instant::now();
         let id = self.next;
         self.next += 1;
-        self.trigger.send_replace(Trigger { id, is_last });
+        self.requests.begin();
+        self.trigger.send_replace(Barrier { id, purpose });
         let snapshots = self.collect(id, ended).await?;
         crash::point(Place::BarrierAfter);
         let dead_letter_bytes = self.dead_letter_bytes(id).await?;
         let (mut manifest, changes) = self.assemble(id, snapshots);
-        manifest.name = self.savepoints.next();
-        manifest.is_complete = is_complete;
-        manifest.is_transactional = self.transaction.is_some();
+        manifest.name = self.requests.savepoint_name();
+        manifest.purpose = purpose;
+        manifest.participants = self.participants.names();
         manifest.dead_letter_bytes = dead_letter_bytes;
 
-        if let Some(transaction) = self.transaction.clone() {
-            let flushed = self.offload.run(move || transaction.flush()).await;
-            flushed.map_err(|cause| CheckpointError::Transaction { id, cause })?;
+        if !self.participants.is_empty() {
+            let participants = self.participants.clone();
+            let prepared = self.offload.run(move || participants.prepare(id)).await;
+            prepared.map_err(|cause| CheckpointError::Transaction { id, cause })?;
         }
         let storage = self.storage.clone();
         let to_write = manifest.clone();
@@ -172,10 +158,11 @@ impl Coordinator {
             .await
             .map_err(|cause| CheckpointError::Storage { id, cause })?;
         self.budget.add_write();
-        if let Some(transaction) = self.transaction.clone() {
+        if !self.participants.is_empty() {
+            let participants = self.participants.clone();
             let committed = self.offload.run(move || {
-                transaction.commit(&manifest)?;
-                transaction.begin()
+                participants.commit(&manifest)?;
+                participants.begin()
             });
             let committed = committed.await;
             committed.map_err(|cause| CheckpointError::Transaction { id, cause })?;
@@ -184,11 +171,9 @@ impl Coordinator {
         self.committed.send_replace(id);
         crash::point(Place::DeliverAfter);
         self.prune(id).await;
-        if let Some(name) = &written.name {
-            self.savepoints.done(name);
-        }
         Ok(Done {
             id,
+            purpose,
             name: written.name,
             bytes: written.bytes,
             took: began.elapsed(),
@@ -233,7 +218,7 @@ impl Coordinator {
     ) -> (Manifest, Vec<Changes>) {
         // Snapshots come in any order; what is written must not.
         snapshots.sort_by_key(|snapshot| snapshot.task);
-        let nodes = self.plan.nodes.len();
+        let nodes = self.nodes.len();
         let mut sources: Vec<Vec<SourceSnapshot>> = vec![Vec::new(); nodes];
         let mut times: Vec<Vec<Option<i64>>> = vec![Vec::new(); nodes];
         let mut sinks: Vec<SinkSnapshot> = vec![SinkSnapshot::default(); nodes];
@@ -248,29 +233,28 @@ impl Coordinator {
                 NodeSnapshot::Sink(snapshot) => sinks[node] = snapshot,
             }
         }
-        let nodes = self.plan.nodes.iter().enumerate();
-        let nodes = nodes.filter_map(|(id, node)| {
-            let kind = match &node.kind {
-                NodeKind::Source(_) => NodeManifestKind::Source {
-                    tasks: std::mem::take(&mut sources[id]),
-                },
-                NodeKind::Aggregate(plan) => NodeManifestKind::Aggregate(AggregateManifest {
-                    // `None` is the least: a task that knows no time yet.
-                    time_ms: times[id].iter().copied().min().flatten(),
-                    ..AggregateManifest::of(plan, self.tables[id]?)
-                }),
-                NodeKind::Sink(_) => NodeManifestKind::Sink(std::mem::take(&mut sinks[id])),
-                NodeKind::Transform(_) => return None,
+        let nodes = self.nodes.iter().enumerate().map(|(id, description)| {
+            let progress = match description.class {
+                NodeClass::Source => ProgressManifest::Source(std::mem::take(&mut sources[id])),
+                NodeClass::Sink => ProgressManifest::Sink(std::mem::take(&mut sinks[id])),
+                _ if description.tables.is_empty() => ProgressManifest::Nothing,
+                NodeClass::Transform | NodeClass::Aggregate => {
+                    ProgressManifest::Operator(OperatorManifest {
+                        tables: self.tables[id].clone(),
+                        // `None` is the least: a task that knows no time yet.
+                        time_ms: times[id].iter().copied().min().flatten(),
+                    })
+                }
             };
-            Some(NodeManifest {
-                name: node.name.clone(),
-                kind,
-            })
+            NodeManifest {
+                description: description.clone(),
+                progress,
+            }
         });
         let manifest = Manifest {
             id,
             created_ms: self.clock.now_ms(),
-            pipeline: self.plan.name.clone(),
+            pipeline: self.pipeline.clone(),
             nodes: nodes.collect(),
             ..Manifest::default()
         };

@@ -13,7 +13,7 @@ const VARIABLE: &str = "SLUICEBOX_CRASH_AT";
 pub enum Place {
     BarrierBefore,
     BarrierAfter,
-    FreezeAfter,
+    SnapshotAfter,
     WriteBefore,
     ManifestBefore,
     ManifestAfter,
@@ -28,7 +28,7 @@ pub enum Place {
 pub const PLACES: [(&str, Place); 12] = [
     ("barrier_before", Place::BarrierBefore),
     ("barrier_after", Place::BarrierAfter),
-    ("freeze_after", Place::FreezeAfter),
+    ("snapshot_after", Place::SnapshotAfter),
     ("write_before", Place::WriteBefore),
     ("manifest_before", Place::ManifestBefore),
     ("manifest_after", Place::ManifestAfter),

@@ -4,7 +4,7 @@
 //! and then JSON:
 //!
 //! ```text
-//! sluicebox checkpoint 1 bytes=812 xxh3=8f0c63a1b2d4e5f6
+//! sluicebox checkpoint 2 bytes=812 xxh3=8f0c63a1b2d4e5f6
 //! { "id": 17, … }
 //! ```
 
@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::checksum::Checksum;
 use super::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::element::CheckpointId;
-use crate::plan::AggregatePlan;
-use crate::schema::{Field, Schema};
+use crate::element::Purpose;
+use crate::plan::change::NodeDescription;
 
 /// Version of the format. A change to it needs a new number and a reader for the old one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the first line starts with, whatever the version.
 const MAGIC: &str = "sluicebox checkpoint ";
@@ -33,10 +33,11 @@ pub struct Manifest {
     /// Milliseconds since 1970.
     pub created_ms: i64,
     pub pipeline: String,
-    /// All inputs had ended, and nothing is left to do.
-    pub is_complete: bool,
-    /// It holds only if the pipeline's transaction says that it was committed.
-    pub is_transactional: bool,
+    /// Why it was made.
+    pub purpose: Purpose,
+    /// Names of those who took part in its commit. If there are any, it holds
+    /// only if they say that it was committed.
+    pub participants: Vec<String>,
     /// In the plan's order.
     pub nodes: Vec<NodeManifest>,
     /// Bytes of the dead letters' file that are this checkpoint's.
@@ -46,77 +47,50 @@ pub struct Manifest {
 }
 
 /// What a checkpoint knows of a node, which is found again by its name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeManifest {
-    pub name: String,
+    /// What the plan said of it.
     #[serde(flatten)]
-    pub kind: NodeManifestKind,
+    pub description: NodeDescription,
+    pub progress: ProgressManifest,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum NodeManifestKind {
+/// How far a node had come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgressManifest {
+    /// It keeps nothing.
+    #[default]
+    Nothing,
     /// One entry a task.
-    Source {
-        tasks: Vec<SourceSnapshot>,
-    },
-    Aggregate(AggregateManifest),
+    Source(Vec<SourceSnapshot>),
+    Operator(OperatorManifest),
     Sink(SinkSnapshot),
 }
 
-/// What has to be the same when an aggregate goes on from its state, and where
-/// that is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AggregateManifest {
-    /// First bytes of the keys of its rows.
-    pub table: u32,
-    /// `plugin.operator`, for people.
-    pub operator: String,
-    /// Of the plugin's bytes, for people.
-    pub digest: String,
-    /// Fields as `name: type`.
-    pub key: Vec<String>,
-    pub state: Vec<String>,
-    /// Kind and sizes.
-    pub window: String,
+/// Where the state of an operator is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorManifest {
+    /// The number of each table of the description, with which the keys of its
+    /// rows begin.
+    pub tables: Vec<u32>,
     /// How far time has come.
     pub time_ms: Option<i64>,
 }
 
-impl AggregateManifest {
-    pub fn of(plan: &AggregatePlan, table: u32) -> Self {
-        let fields = |schema: &Schema| schema.fields.iter().map(Field::to_string).collect();
-        let info = plan.operator.factory.info();
-        AggregateManifest {
-            table,
-            operator: plan.operator.name.clone(),
-            digest: plan.operator.factory.digest().to_owned(),
-            key: fields(&plan.key_schema),
-            state: fields(&info.state),
-            window: plan.window.to_string(),
-            time_ms: None,
-        }
+impl NodeManifest {
+    pub fn name(&self) -> &str {
+        &self.description.name
     }
 
-    /// What keeps an operator from going on from this state, if anything.
-    pub fn difference(&self, now: &AggregateManifest) -> Option<String> {
-        let differs = |what: &str, then: &str, now: &str| {
-            Some(format!("its {what} was {then} and is now {now}"))
+    /// The table of this role.
+    pub fn table(&self, role: &str) -> Option<u32> {
+        let ProgressManifest::Operator(operator) = &self.progress else {
+            return None;
         };
-        let fields = |fields: &[String]| match fields {
-            [] => "empty".to_owned(),
-            fields => fields.join(", "),
-        };
-        if self.key != now.key {
-            return differs("key", &fields(&self.key), &fields(&now.key));
-        }
-        if self.state != now.state {
-            return differs("state", &fields(&self.state), &fields(&now.state));
-        }
-        if self.window != now.window {
-            return differs("window", &self.window, &now.window);
-        }
-        None
+        let mut roles = self.description.tables.iter();
+        let index = roles.position(|table| table.role == role)?;
+        operator.tables.get(index).copied()
     }
 }
 

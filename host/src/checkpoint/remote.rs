@@ -10,7 +10,7 @@
 //! again, and holds up nothing.
 
 /// Uploads beside the running pipeline.
-mod uploader;
+pub mod uploader;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +25,10 @@ use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-pub use self::uploader::Uploader;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
-use super::storage::{Archive, CheckpointInfo, FolderStorage, Storage, StorageError};
+use super::storage::folder::{Archive, FolderStorage};
+use super::storage::{CheckpointInfo, Storage, StorageError};
 use crate::element::CheckpointId;
 use crate::plan::RemotePlan;
 
@@ -107,7 +107,7 @@ impl RemoteStore {
                 id,
                 name: manifest.name,
                 created_ms: manifest.created_ms,
-                is_transactional: manifest.is_transactional,
+                is_transactional: !manifest.participants.is_empty(),
                 bytes: manifest.files.iter().map(|file| file.bytes).sum(),
                 damage,
             });

@@ -1,96 +1,21 @@
 //! Savepoints: checkpoints that somebody has asked for by a name, and that are
 //! kept until they are dropped by hand.
 //!
-//! Whoever has the [`Job`](crate::run::Job) asks for one through
-//! [`Savepoints`]. Another process asks through the data folder: a file
-//! `savepoints/NAME` is a request, and its removal the answer that the
-//! checkpoint is done.
+//! Another process asks for one through the pipeline's data folder: a file
+//! `savepoints/NAME` is a request, and its removal the answer that the checkpoint
+//! is done.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::budget::Budget;
+use super::requests::Requests;
 
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 const NAME_BYTES_MAX: usize = 100;
-
-/// Names that checkpoints are to be made under, in the order they were asked for.
-#[derive(Clone)]
-pub struct Savepoints {
-    names: Arc<Mutex<VecDeque<String>>>,
-    /// Brings the next checkpoint about.
-    budget: Arc<Budget>,
-    /// What other processes ask for.
-    requests: Option<Requests>,
-}
-
-impl Savepoints {
-    pub fn new(budget: Arc<Budget>, requests: Option<Requests>) -> Self {
-        Savepoints {
-            names: Arc::default(),
-            budget,
-            requests,
-        }
-    }
-
-    fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has the next checkpoint made at once, and under this name.
-    pub fn ask(&self, name: &str) {
-        self.names().push_back(name.to_owned());
-        self.budget.press();
-    }
-
-    /// The name of the checkpoint that is made now.
-    pub fn next(&self) -> Option<String> {
-        self.names().front().cloned()
-    }
-
-    /// There is a checkpoint of this name.
-    pub fn done(&self, name: &str) {
-        if let Some(requests) = &self.requests
-            && let Err(cause) = requests.remove(name)
-        {
-            tracing::error!(
-                "savepoint {name} is there, but its request in {} cannot be removed: {cause}",
-                requests.folder.display()
-            );
-        }
-        let mut names = self.names();
-        names.retain(|waiting| waiting != name);
-        if !names.is_empty() {
-            self.budget.press();
-        }
-    }
-
-    /// Takes requests of other processes, for as long as it is polled.
-    pub async fn serve(self) {
-        let Some(requests) = &self.requests else {
-            return;
-        };
-        let mut asked: Vec<String> = Vec::new();
-        loop {
-            let waiting = requests.names();
-            // One that was answered may be asked for again.
-            asked.retain(|name| waiting.contains(name));
-            for name in waiting {
-                if !asked.contains(&name) {
-                    self.ask(&name);
-                    asked.push(name);
-                }
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-}
 
 /// Says what is wrong with a name, if anything: it is a file's, and must not be
 /// taken for a checkpoint's number.
@@ -113,16 +38,16 @@ pub fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// What other processes ask for.
+/// The folder through which other processes ask for savepoints.
 #[derive(Clone, Debug)]
-pub struct Requests {
+pub struct SavepointFolder {
     folder: PathBuf,
 }
 
-impl Requests {
-    /// Of a pipeline's data folder. Nothing is read or made.
-    pub fn of(data: &Path) -> Requests {
-        Requests {
+impl SavepointFolder {
+    /// The one in a pipeline's data folder. Nothing is read or made.
+    pub fn of(data: &Path) -> Self {
+        SavepointFolder {
             folder: data.join("savepoints"),
         }
     }
@@ -145,7 +70,34 @@ impl Requests {
         }
     }
 
-    /// In any order.
+    /// Hands on the requests of other processes, for as long as it is polled.
+    pub async fn serve(&self, requests: &Requests) {
+        let mut asked: Vec<String> = Vec::new();
+        loop {
+            let waiting = self.names();
+            // One that was answered may be asked for again.
+            asked.retain(|name| waiting.contains(name));
+            for name in waiting {
+                if !asked.contains(&name) {
+                    requests.savepoint(&name);
+                    asked.push(name);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Tells who asked that the savepoint of this name is done.
+    pub fn answer(&self, name: &str) {
+        if let Err(cause) = self.remove(name) {
+            tracing::error!(
+                "savepoint {name} is there, but its request in {} cannot be removed: {cause}",
+                self.folder.display()
+            );
+        }
+    }
+
+    /// The names that are asked for, in any order.
     fn names(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return Vec::new();
@@ -158,19 +110,6 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_asked_for_one_after_the_other() {
-        let savepoints = Savepoints::new(Arc::new(Budget::new(usize::MAX)), None);
-        savepoints.ask("one");
-        savepoints.ask("two");
-        assert_eq!(savepoints.next().as_deref(), Some("one"));
-        assert_eq!(savepoints.next().as_deref(), Some("one"), "it may fail");
-        savepoints.done("one");
-        assert_eq!(savepoints.next().as_deref(), Some("two"));
-        savepoints.done("two");
-        assert_eq!(savepoints.next(), None);
-    }
 
     #[test]
     fn a_name_is_one_that_a_file_may_have_and_no_number() {

@@ -9,9 +9,6 @@ pub mod memory;
 /// In a folder, with RocksDB.
 pub mod folder;
 
-pub use folder::{Archive, FolderLock, FolderStorage};
-pub use memory::MemoryStorage;
-
 use super::changes::Changes;
 use super::manifest::Manifest;
 use crate::element::CheckpointId;
@@ -62,7 +59,7 @@ pub struct CheckpointInfo {
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// It holds only if the pipeline's transaction says that it was committed.
+    /// It holds only if those who took part say that it was committed.
     pub is_transactional: bool,
     /// Of its files together.
     pub bytes: u64,

@@ -16,8 +16,9 @@ use serde_json::json;
 use super::{Trouble, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
-use crate::checkpoint::savepoint::{self, Requests};
-use crate::checkpoint::storage::{self, Archive, CheckpointInfo, FolderLock, StorageError};
+use crate::checkpoint::savepoint::{self, SavepointFolder};
+use crate::checkpoint::storage::folder::{Archive, FolderLock};
+use crate::checkpoint::storage::{self, CheckpointInfo, StorageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::element::CheckpointId;
@@ -83,10 +84,10 @@ pub struct Common {
 pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
     match command {
         CheckpointsCommand::List { common, copies } => {
-            let shelf = Shelf::open(&common.pipeline)?;
+            let kept = PipelineCheckpoints::open(&common.pipeline)?;
             let (list, place) = match copies {
-                true => shelf.copies()?,
-                false => (shelf.list, shelf.archive.folder().display().to_string()),
+                true => kept.copies()?,
+                false => (kept.list, kept.archive.folder().display().to_string()),
             };
             match common.json {
                 true => print_json(&list),
@@ -94,24 +95,24 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
             }
         }
         CheckpointsCommand::Show { common, checkpoint } => {
-            let shelf = Shelf::open(&common.pipeline)?;
-            let manifest = shelf.manifest(checkpoint.as_deref())?;
+            let kept = PipelineCheckpoints::open(&common.pipeline)?;
+            let manifest = kept.manifest(checkpoint.as_deref())?;
             match common.json {
                 true => print_json(&manifest),
                 false => print(&show::to_text(&manifest, SystemClock.now_ms())),
             }
         }
         CheckpointsCommand::Verify { common, checkpoint } => {
-            let shelf = Shelf::open(&common.pipeline)?;
-            verify(&shelf, checkpoint.as_deref(), common.json)
+            let kept = PipelineCheckpoints::open(&common.pipeline)?;
+            verify(&kept, checkpoint.as_deref(), common.json)
         }
         CheckpointsCommand::Save {
             common,
             name,
             timeout,
         } => {
-            let mut shelf = Shelf::open(&common.pipeline)?;
-            let id = shelf.save(name, **timeout)?;
+            let mut kept = PipelineCheckpoints::open(&common.pipeline)?;
+            let id = kept.save(name, **timeout)?;
             match common.json {
                 true => print_json(&json!({ "id": id, "name": name })),
                 false => print(&format!("checkpoint {id} is kept as {name}\n")),
@@ -122,8 +123,8 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
             checkpoint,
             force,
         } => {
-            let shelf = Shelf::open(&common.pipeline)?;
-            let id = shelf.delete(checkpoint, *force)?;
+            let kept = PipelineCheckpoints::open(&common.pipeline)?;
+            let id = kept.delete(checkpoint, *force)?;
             match common.json {
                 true => print_json(&json!({ "deleted": id })),
                 false => print(&format!("checkpoint {id} is dropped\n")),
@@ -132,8 +133,8 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
     }
 }
 
-fn verify(shelf: &Shelf, wanted: Option<&str>, as_json: bool) -> Result<(), Trouble> {
-    let verified = shelf.verify(wanted)?;
+fn verify(kept: &PipelineCheckpoints, wanted: Option<&str>, as_json: bool) -> Result<(), Trouble> {
+    let verified = kept.verify(wanted)?;
     if as_json {
         let one =
             |(id, damage): &(CheckpointId, Option<String>)| json!({ "id": id, "damage": damage });
@@ -156,7 +157,7 @@ fn verify(shelf: &Shelf, wanted: Option<&str>, as_json: bool) -> Result<(), Trou
 }
 
 /// The checkpoints of a pipeline.
-struct Shelf {
+struct PipelineCheckpoints {
     pipeline: String,
     folder: PathBuf,
     archive: Archive,
@@ -172,8 +173,8 @@ const NEEDED_BY_HOST: usize = 2;
 /// How often it is seen whether a savepoint is there.
 const SAVED_EVERY: Duration = Duration::from_millis(50);
 
-impl Shelf {
-    fn open(pipeline: &Path) -> Result<Shelf, Trouble> {
+impl PipelineCheckpoints {
+    fn open(pipeline: &Path) -> Result<PipelineCheckpoints, Trouble> {
         let config = Config::read(pipeline).map_err(Trouble::Config)?;
         let beside = pipeline.parent().unwrap_or(Path::new("."));
         let state = planner::build_state(&config, beside).map_err(Trouble::Config)?;
@@ -182,7 +183,7 @@ impl Shelf {
             Some(StateBackend::RocksDb { folder, remote, .. }) => {
                 let archive = Archive::of(&folder);
                 let list = archive.list().map_err(fault)?;
-                Ok(Shelf {
+                Ok(PipelineCheckpoints {
                     pipeline: name.clone(),
                     folder,
                     archive,
@@ -282,7 +283,7 @@ impl Shelf {
         if !is_running() {
             return Err(failed(not_running));
         }
-        let requests = Requests::of(&self.folder);
+        let requests = SavepointFolder::of(&self.folder);
         let trouble = |cause: std::io::Error| {
             let place = self.folder.display();
             failed(format!("cannot ask for a savepoint in {place}: {cause}"))

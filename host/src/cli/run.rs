@@ -58,7 +58,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         let status = Status::start(style, job.progress(), job.state());
         let stop = job.stop();
         tokio::spawn(async move {
-            // Twice is in earnest.
+            // Whoever asks twice does not want to wait.
             if tokio::signal::ctrl_c().await.is_ok() {
                 tracing::info!(
                     "stopping: what is under way is finished; once more to quit at once"

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::checkpoints::size;
 use crate::progress::{
-    CheckpointProgress, NodeProgress, NodeSnapshot, Role, StateProgress, StateSnapshot,
+    CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
 use crate::run::Summary;
 
@@ -76,9 +76,9 @@ impl Write for LogWriter {
 enum JsonLine<'a> {
     Progress {
         seconds: f64,
-        nodes: &'a [NodeSnapshot],
+        nodes: &'a [NodeStatus],
         #[serde(skip_serializing_if = "Option::is_none")]
-        state: Option<StateSnapshot>,
+        state: Option<StateStatus>,
     },
     Summary(&'a Summary),
 }
@@ -175,7 +175,7 @@ async fn write_json(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgre
     let started = Instant::now();
     loop {
         tokio::time::sleep(JSON_EVERY).await;
-        let snapshots: Vec<NodeSnapshot> = nodes.iter().map(|node| node.snapshot()).collect();
+        let snapshots: Vec<NodeStatus> = nodes.iter().map(|node| node.snapshot()).collect();
         let seconds = started.elapsed().as_secs_f64();
         print_json(&JsonLine::Progress {
             seconds,
@@ -212,7 +212,7 @@ impl Rates {
         }
     }
 
-    fn next(&mut self, nodes: &[Arc<NodeProgress>]) -> Vec<(NodeSnapshot, Rate)> {
+    fn next(&mut self, nodes: &[Arc<NodeProgress>]) -> Vec<(NodeStatus, Rate)> {
         let seconds = self.at.elapsed().as_secs_f64().max(1e-3);
         self.at = Instant::now();
         let rated = nodes.iter().zip(&mut self.last).map(|(node, last)| {
@@ -228,7 +228,7 @@ impl Rates {
     }
 }
 
-fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
+fn describe(node: &NodeStatus, rate: Rate, width: usize) -> String {
     let mut line = format!("{:width$}", node.name);
     if node.role != Role::Source {
         line += &format!("  in {:>8}/s", short(rate.rows_in));
@@ -258,7 +258,7 @@ fn describe(node: &NodeSnapshot, rate: Rate, width: usize) -> String {
     line
 }
 
-fn describe_state(state: &StateSnapshot) -> String {
+fn describe_state(state: &StateStatus) -> String {
     let memory = format!(
         "in memory {} of {}",
         size(state.memory_bytes as u64),

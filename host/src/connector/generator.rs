@@ -197,7 +197,7 @@ impl GeneratorInput {
             );
         }
         let restored = context.restored(PARTITION).map(|found| found.position);
-        let partition = (context.task == 0).then(|| {
+        let partition = context.placement.has_partition(0).then(|| {
             let start_ms = restored
                 .and_then(|position| position.start_ms)
                 .or(plan.start_ms)

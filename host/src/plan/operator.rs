@@ -1,6 +1,7 @@
 //! An operator in the plan: which plugin's it is, what it reads, by which key
 //! and in which windows.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,7 +66,8 @@ impl Default for Bounds {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Window {
     Tumbling {
         size_ms: i64,
@@ -134,7 +136,8 @@ impl fmt::Display for Window {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TimeDomain {
     Event,
     Processing,

@@ -4,17 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::RunError;
-use crate::checkpoint::coordinator::Offload;
+use super::error::RunError;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::remote::{RemoteStore, Uploader};
-use crate::checkpoint::savepoint::Requests;
-use crate::checkpoint::storage::{
-    CheckpointInfo, FolderStorage, MemoryStorage, Storage, StorageError,
-};
-use crate::checkpoint::transaction::Transaction;
+use crate::checkpoint::remote::RemoteStore;
+use crate::checkpoint::remote::uploader::Uploader;
+use crate::checkpoint::requests::Requests;
+use crate::checkpoint::savepoint::SavepointFolder;
+use crate::checkpoint::storage::folder::FolderStorage;
+use crate::checkpoint::storage::memory::MemoryStorage;
+use crate::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::transaction::kafka::KafkaTransaction;
+use crate::checkpoint::transaction::{Participant, Participants};
 use crate::element::CheckpointId;
+use crate::offload::Offload;
 use crate::plan::{Delivery, Plan, StateBackend};
 
 /// How long the end of a run waits for the last upload.
@@ -23,10 +25,10 @@ const UPLOAD_WAIT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Durable {
     pub storage: Arc<dyn Storage>,
-    pub transaction: Option<Arc<dyn Transaction>>,
+    pub participants: Participants,
     copies: Option<Arc<Copies>>,
     /// Savepoints that other processes ask for.
-    pub(super) requests: Option<Requests>,
+    savepoints: Option<SavepointFolder>,
 }
 
 /// Copies of the checkpoints elsewhere.
@@ -37,12 +39,29 @@ struct Copies {
 }
 
 impl Durable {
-    pub fn new(storage: Arc<dyn Storage>, transaction: Option<Arc<dyn Transaction>>) -> Self {
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
         Durable {
             storage,
-            transaction,
+            participants: Participants::default(),
             copies: None,
-            requests: None,
+            savepoints: None,
+        }
+    }
+
+    /// Has rows committed with each checkpoint.
+    pub fn committing(mut self, participant: Arc<dyn Participant>) -> Self {
+        self.participants.add(participant);
+        self
+    }
+
+    /// Has rows committed by those that the plan's sinks need.
+    fn committing_as(self, plan: &Plan) -> Self {
+        let delivery = plan.state.as_ref().map(|state| state.delivery);
+        match KafkaTransaction::of(plan) {
+            Some(kafka) if delivery == Some(Delivery::ExactlyOnce) => {
+                self.committing(Arc::new(kafka))
+            }
+            _ => self,
         }
     }
 
@@ -52,26 +71,19 @@ impl Durable {
         let Some(state) = &plan.state else {
             return Ok(None);
         };
-        let transaction = match state.delivery {
-            Delivery::ExactlyOnce => KafkaTransaction::of(plan),
-            Delivery::AtLeastOnce => None,
-        };
-        let transaction = transaction.map(|kafka| Arc::new(kafka) as Arc<dyn Transaction>);
         let StateBackend::RocksDb {
             folder,
             memory_bytes_max,
             remote,
         } = &state.backend
         else {
-            return Ok(Some(Durable::new(
-                Arc::new(MemoryStorage::new()),
-                transaction,
-            )));
+            let durable = Durable::new(Arc::new(MemoryStorage::new()));
+            return Ok(Some(durable.committing_as(plan)));
         };
-        let requests = Requests::of(folder);
+        let savepoints = SavepointFolder::of(folder);
         let folder = Arc::new(FolderStorage::open(folder, *memory_bytes_max)?);
-        let mut durable = Durable::new(folder.clone(), transaction);
-        durable.requests = Some(requests);
+        let mut durable = Durable::new(folder.clone()).committing_as(plan);
+        durable.savepoints = Some(savepoints);
         if let Some(remote) = remote {
             let remote = Arc::new(RemoteStore::new(remote, &plan.name)?);
             let archive = folder.archive().clone();
@@ -126,10 +138,20 @@ impl Durable {
         }
     }
 
-    /// Has a checkpoint that is done copied.
-    pub(super) fn copy(&self, id: CheckpointId, is_savepoint: bool) {
+    /// Has a checkpoint that is done copied, and tells who asked for it.
+    pub(super) fn done(&self, id: CheckpointId, name: Option<&str>) {
         if let Some(copies) = &self.copies {
-            copies.uploader.want(id, is_savepoint);
+            copies.uploader.want(id, name.is_some());
+        }
+        if let Some((folder, name)) = self.savepoints.as_ref().zip(name) {
+            folder.answer(name);
+        }
+    }
+
+    /// Hands on savepoints that other processes ask for.
+    pub(super) async fn serve(&self, requests: &Requests) {
+        if let Some(folder) = &self.savepoints {
+            folder.serve(requests).await;
         }
     }
 

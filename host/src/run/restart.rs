@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::RunError;
+use super::error::RunError;
 use crate::plan::RestartPlan;
 
 /// The failures of a run so far.

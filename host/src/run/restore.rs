@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use super::{Durable, Job, RunError};
-use crate::checkpoint::coordinator::Offload;
-use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifestKind};
+use super::durable::Durable;
+use super::error::RunError;
+use super::pipeline::Pipeline;
+use super::revision::Revision;
+use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::element::CheckpointId;
-use crate::plan::{NodeKind, Plan};
+use crate::offload::Offload;
+use crate::plan::change::{NodeClass, NodeDescription, StateChange, What, changes};
 use crate::state::stored::Restored;
 
 /// What a run starts from, by node.
@@ -18,8 +21,8 @@ pub struct Start {
     pub next: CheckpointId,
     /// That checkpoint comes before any row.
     pub is_fresh: bool,
-    /// Of aggregates' rows.
-    pub tables: Vec<Option<u32>>,
+    /// The numbers of the tables of each node's state.
+    pub tables: Vec<Vec<u32>>,
     pub sources: Vec<Arc<[SourceSnapshot]>>,
     pub aggregates: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
@@ -28,15 +31,12 @@ pub struct Start {
 
 impl Start {
     /// From nothing.
-    pub fn fresh(plan: &Plan) -> Self {
-        Start::from_manifest(plan, None, 1)
+    pub fn fresh(revision: &Revision) -> Self {
+        Start::from_manifest(revision, None, 1)
     }
 
-    fn from_manifest(plan: &Plan, manifest: Option<&Manifest>, next: CheckpointId) -> Self {
-        let kind_of = |name: &str| {
-            let mut known = manifest.into_iter().flat_map(|manifest| &manifest.nodes);
-            known.find(|node| node.name == name).map(|node| &node.kind)
-        };
+    fn from_manifest(revision: &Revision, manifest: Option<&Manifest>, next: CheckpointId) -> Self {
+        let known = manifest.map_or(&[][..], |manifest| &manifest.nodes);
         let mut start = Start {
             next,
             is_fresh: manifest.is_none(),
@@ -46,39 +46,37 @@ impl Start {
             sinks: Vec::new(),
             dead_letter_bytes: manifest.and_then(|manifest| manifest.dead_letter_bytes),
         };
-        let mut next_table = manifest.map_or(0, |manifest| {
-            let tables = manifest.nodes.iter().filter_map(|node| match &node.kind {
-                NodeManifestKind::Aggregate(aggregate) => Some(aggregate.table + 1),
-                _ => None,
+        let mut next_table = known
+            .iter()
+            .flat_map(tables_of)
+            .max()
+            .map_or(0, |last| last + 1);
+        for node in &revision.description {
+            let known = known.iter().find(|known| known.name() == node.name);
+            let tables = node.tables.iter().map(|table| {
+                let known = known.and_then(|known| known.table(&table.role));
+                known.unwrap_or_else(|| {
+                    next_table += 1;
+                    next_table - 1
+                })
             });
-            tables.max().unwrap_or(0)
-        });
-        for node in &plan.nodes {
-            let mut table = None;
-            let mut source: Arc<[SourceSnapshot]> = Arc::new([]);
-            let mut aggregate = None;
-            let mut sink = None;
-            match (&node.kind, kind_of(&node.name)) {
-                (NodeKind::Source(_), Some(NodeManifestKind::Source { tasks })) => {
-                    source = tasks.as_slice().into();
+            start.tables.push(tables.collect());
+            let (mut source, mut aggregate, mut sink) = (None, None, None);
+            match (node.class, known.map(|known| &known.progress)) {
+                (NodeClass::Source, Some(ProgressManifest::Source(tasks))) => {
+                    source = Some(tasks.as_slice().into());
                 }
-                (NodeKind::Aggregate(_), Some(NodeManifestKind::Aggregate(known))) => {
-                    table = Some(known.table);
+                (NodeClass::Aggregate, Some(ProgressManifest::Operator(operator))) => {
                     aggregate = Some(Restored {
-                        time_ms: known.time_ms,
+                        time_ms: operator.time_ms,
                     });
                 }
-                (NodeKind::Aggregate(_), _) => {
-                    table = Some(next_table);
-                    next_table += 1;
-                }
-                (NodeKind::Sink(_), Some(NodeManifestKind::Sink(known))) => {
+                (NodeClass::Sink, Some(ProgressManifest::Sink(known))) => {
                     sink = Some(known.clone());
                 }
                 _ => {}
             }
-            start.tables.push(table);
-            start.sources.push(source);
+            start.sources.push(source.unwrap_or_default());
             start.aggregates.push(aggregate);
             start.sinks.push(sink);
         }
@@ -86,54 +84,72 @@ impl Start {
     }
 }
 
-impl Job {
-    /// Locks out whoever ran the pipeline before, and finds what holds.
-    pub(super) async fn restore(&self, durable: &Durable) -> Result<Start, RunError> {
-        let offload = self.offload;
-        let committed = match durable.transaction.clone() {
-            Some(transaction) => offload.run(move || transaction.fence()).await?,
-            None => None,
-        };
-        let known = durable.list(offload).await?;
-        let newest = known.iter().map(|known| known.id).chain(committed).max();
-        let from = self.from().clone();
-        let manifest = match &from {
-            Some(wanted) => Some(chosen(durable, &known, wanted, offload).await?),
-            None => choose(durable, &known, committed, offload).await?,
-        };
-        if let Some(manifest) = &manifest {
-            fits(&self.plan, manifest)?;
-        }
-        let restored = manifest.as_ref().map(|manifest| manifest.id);
-        // What is behind was not committed, or is damaged: it never happened.
-        // Behind a chosen one it holds until the run has one of its own.
-        let last = match from {
-            Some(_) => newest,
-            None => restored,
-        };
-        let storage = durable.storage.clone();
-        let settled = offload.run(move || {
-            if restored.is_none() {
-                storage.reset()?;
-            }
-            let known = storage.list()?;
-            for later in known.iter().filter(|known| Some(known.id) > last) {
-                storage.delete(later.id)?;
-            }
-            Ok::<_, StorageError>(())
-        });
-        settled.await?;
-        for later in known.iter().filter(|known| Some(known.id) > last) {
-            durable.drop_copy(later.id).await?;
-        }
-        if let Some(transaction) = durable.transaction.clone() {
-            offload.run(move || transaction.begin()).await?;
-        }
-        let next = newest.unwrap_or(0) + 1;
-        let mut start = Start::from_manifest(&self.plan, manifest.as_ref(), next);
-        start.is_fresh |= from.is_some();
-        Ok(start)
+fn tables_of(node: &NodeManifest) -> Vec<u32> {
+    match &node.progress {
+        ProgressManifest::Operator(operator) => operator.tables.clone(),
+        _ => Vec::new(),
     }
+}
+
+/// Locks out whoever ran the pipeline before, and finds what holds.
+pub async fn restore(
+    pipeline: &Pipeline,
+    revision: &Revision,
+    durable: &Durable,
+    offload: Offload,
+) -> Result<Start, RunError> {
+    let participants = durable.participants.clone();
+    let fenced = participants.clone();
+    let committed = offload.run(move || fenced.fence()).await?;
+    let known = durable.list(offload).await?;
+    let ids = known.iter().map(|known| known.id);
+    let newest = ids.chain(committed.newest()).max();
+    let from = pipeline.from();
+    let manifest = match &from {
+        Some(wanted) => Some(chosen(durable, &known, wanted, offload).await?),
+        None => choose(durable, &known, committed.newest(), offload).await?,
+    };
+    if let Some(manifest) = &manifest {
+        check(&revision.description, manifest)?;
+    }
+    // Behind a chosen checkpoint everything comes again, so nobody is behind.
+    let agreed = manifest.clone().filter(|_| from.is_none());
+    if let Some(manifest) = &agreed
+        && let Some(why) = participants.disagreement(&committed, manifest)
+    {
+        return Err(RunError::Restore(why));
+    }
+    let restored = manifest.as_ref().map(|manifest| manifest.id);
+    // What is behind was not committed, or is damaged: it never happened.
+    // Behind a chosen one it holds until the run has one of its own.
+    let last = match from {
+        Some(_) => newest,
+        None => restored,
+    };
+    let storage = durable.storage.clone();
+    let settled = offload.run(move || {
+        if restored.is_none() {
+            storage.reset()?;
+        }
+        let known = storage.list()?;
+        for later in known.iter().filter(|known| Some(known.id) > last) {
+            storage.delete(later.id)?;
+        }
+        Ok::<_, StorageError>(())
+    });
+    settled.await?;
+    for later in known.iter().filter(|known| Some(known.id) > last) {
+        durable.drop_copy(later.id).await?;
+    }
+    let begun = offload.run(move || {
+        participants.settle(&committed, agreed.as_ref())?;
+        participants.begin()
+    });
+    begun.await?;
+    let next = newest.unwrap_or(0) + 1;
+    let mut start = Start::from_manifest(revision, manifest.as_ref(), next);
+    start.is_fresh |= from.is_some();
+    Ok(start)
 }
 
 /// The checkpoint of this name or number.
@@ -169,7 +185,7 @@ async fn choose(
     offload: Offload,
 ) -> Result<Option<Manifest>, RunError> {
     let holds = |known: &&CheckpointInfo| {
-        durable.transaction.is_none() || !known.is_transactional || Some(known.id) == committed
+        durable.participants.is_empty() || !known.is_transactional || Some(known.id) == committed
     };
     if let Some(id) = committed
         && !known.iter().any(|known| known.id >= id)
@@ -209,25 +225,34 @@ async fn choose(
     }
 }
 
-/// Whether the plan can go on from what the checkpoint has.
-fn fits(plan: &Plan, manifest: &Manifest) -> Result<(), RunError> {
-    for known in &manifest.nodes {
-        let NodeManifestKind::Aggregate(then) = &known.kind else {
-            continue;
+/// Checks that the plan can go on from what the checkpoint has, and says what of
+/// it is left behind.
+fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
+    let then: Vec<NodeDescription> = manifest
+        .nodes
+        .iter()
+        .map(|node| node.description.clone())
+        .collect();
+    let changes = changes(&then, now);
+    for change in &changes {
+        let why = match &change.state {
+            StateChange::Incompatible(why) => why,
+            StateChange::Gone => "the pipeline has no such aggregate any more",
+            StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
         };
-        let node = plan.nodes.iter().find(|node| node.name == known.name);
-        let difference = match node.map(|node| &node.kind) {
-            Some(NodeKind::Aggregate(plan)) => {
-                then.difference(&AggregateManifest::of(plan, then.table))
-            }
-            _ => Some("the pipeline has no such aggregate any more".to_owned()),
-        };
-        if let Some(difference) = difference {
-            return Err(RunError::Restore(format!(
-                "operator `{}` has state in checkpoint {}: {difference}",
-                known.name, manifest.id
-            )));
-        }
+        return Err(RunError::Restore(format!(
+            "operator `{}` has state in checkpoint {}: {why}",
+            change.name, manifest.id
+        )));
+    }
+    for change in changes.iter().filter(|change| change.what == What::Removed) {
+        tracing::warn!(
+            "{} `{}` of checkpoint {} is not in the pipeline any more, and how far it had come \
+             is forgotten",
+            change.class.name(),
+            change.name,
+            manifest.id
+        );
     }
     Ok(())
 }

@@ -256,7 +256,7 @@ mod tests {
                 Element::Batch(batch) => format!("{:?}", batch.times.to_vec()),
                 Element::Watermark(ms) => format!("W{ms}"),
                 Element::Idle => "idle".to_owned(),
-                Element::Barrier(id) => format!("B{id}"),
+                Element::Barrier(barrier) => format!("B{}", barrier.id),
                 Element::End => "end".to_owned(),
             })
             .collect::<Vec<_>>()

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
-use crate::router::SHARDS;
+use crate::placement::SHARDS;
 
 /// One task's part of a table, as it is in the storage.
 #[derive(Clone)]

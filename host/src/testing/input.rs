@@ -16,6 +16,7 @@ use crate::clock::ManualClock;
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
 use crate::element::Element;
+use crate::placement::Placement;
 use crate::plan::{Node, NodeKind, Plan, SourcePlan};
 use crate::source::SourceContext;
 use crate::source::reader::Reader;
@@ -169,8 +170,7 @@ async fn starts(
     let context = SourceContext {
         node: node.name.as_str().into(),
         schema: node.output.clone(),
-        task: 0,
-        tasks: 1,
+        placement: Placement::on_one_host(0, 1),
         batch_rows: READ_ROWS,
         decode_workers: 1,
         clock: Arc::new(ManualClock::default()),

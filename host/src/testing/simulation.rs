@@ -72,7 +72,7 @@ impl Simulation {
             Ok(parts) => parts,
             Err(error) => return Ended::Failed(error),
         };
-        let budget = job.budget();
+        let requests = job.requests();
         let mut running: Vec<Running> = Vec::new();
         let mut parts = Some(parts);
         let mut steps = 0;
@@ -99,7 +99,7 @@ impl Simulation {
             }
             steps += 1;
             if self.random.u64(0..self.checkpoint_one_in) == 0 {
-                budget.press();
+                requests.press();
             }
             let chosen = &mut running[index];
             chosen.is_ready.is_ready.store(false, Ordering::SeqCst);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluicebox::checkpoint::storage::{FolderStorage, Storage};
+use sluicebox::checkpoint::storage::Storage;
+use sluicebox::checkpoint::storage::folder::FolderStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
 use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
@@ -103,7 +104,7 @@ fn collect_interrupted<const N: usize>(
         for (sink, topic) in sinks.iter().zip(&topics) {
             to_topic(&mut plan, sink, topic);
         }
-        let durable = Durable::new(storage.clone(), Some(transaction.clone()));
+        let durable = Durable::new(storage.clone()).committing(transaction.clone());
         let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
         let runtime = runtime();
         let is_last = round + 1 == parallelisms.len();

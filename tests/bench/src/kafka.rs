@@ -273,7 +273,9 @@ impl Bench<'_> {
             .build()?;
         let durable = runtime.block_on(async { Durable::open(&plan) })?;
         let durable = durable.context("the pipeline has no checkpoints")?;
-        let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable);
+        let job = Job::new(plan, Arc::new(SystemClock))
+            .on_threads(cores)
+            .keeping(durable);
         Ok((job, runtime))
     }
 

@@ -334,7 +334,11 @@ fn run_pipeline(
         .enable_all()
         .build()?;
     let started = Instant::now();
-    let summary = runtime.block_on(Job::new(plan, Arc::new(SystemClock)).run())?;
+    let summary = runtime.block_on(
+        Job::new(plan, Arc::new(SystemClock))
+            .on_threads(cores)
+            .run(),
+    )?;
     let seconds = started.elapsed().as_secs_f64();
     let source = &summary.nodes[0];
     ensure!(

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sluicebox::checkpoint::changes::Changes;
 use sluicebox::checkpoint::manifest::Manifest;
-use sluicebox::checkpoint::storage::{CheckpointInfo, FolderStorage, Storage, StorageError};
+use sluicebox::checkpoint::storage::folder::FolderStorage;
+use sluicebox::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
 use sluicebox::clock::SystemClock;
 use sluicebox::connector::memory::source::MemorySource;
 use sluicebox::element::CheckpointId;
@@ -478,9 +479,9 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
             ..Written::default()
         });
     }
-    let mut job = Job::new(plan, Arc::new(SystemClock));
+    let mut job = Job::new(plan, Arc::new(SystemClock)).on_threads(subject.cores);
     if let Some(storage) = storage {
-        job = job.keeping(Durable::new(storage, None));
+        job = job.keeping(Durable::new(storage));
     }
     let mut running = Running {
         progress: job.progress().swap_remove(1),

@@ -2,12 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
+use crate::plan::change::{NodeClass, OperatorDescription};
+use crate::plan::{TimeDomain, Window};
+use crate::state::spec::{RowKind, TableSpec};
 
-/// Version 1 as it was first written: kept for ever.
-const V1: &[u8] = include_bytes!("v1.manifest");
+/// Version 2 as it was first written: kept for ever.
+const FIXTURE: &[u8] = include_bytes!("v2.manifest");
 
 /// What is in that file.
-fn v1() -> Manifest {
+fn fixture() -> Manifest {
     let partition = |name: &str, offset, state| PartitionSnapshot {
         name: name.into(),
         position: Position {
@@ -27,39 +30,67 @@ fn v1() -> Manifest {
         turn: Some(("events.jsonl".into(), 12)),
         ingested_ms: None,
     };
-    let aggregate = AggregateManifest {
-        table: 3,
-        operator: "cart.added".into(),
-        digest: "sha256:5f70bf18a086".into(),
+    let window = Window::Tumbling {
+        size_ms: 60_000,
+        time: TimeDomain::Event,
+    };
+    let windows = TableSpec {
+        role: "windows".into(),
         key: vec!["user_id: utf8".into()],
         state: vec!["items: int64".into(), "total: float64".into()],
-        window: "tumbling 60000 ms, event time".into(),
+        rows: RowKind {
+            kind: "tumbling".into(),
+            version: 1,
+        },
+    };
+    let added = NodeDescription {
+        name: "added".into(),
+        class: NodeClass::Aggregate,
+        inputs: vec!["actions".into()],
+        output: vec!["user_id: utf8".into(), "total: float64".into()],
+        operator: Some(OperatorDescription {
+            name: "cart.added".into(),
+            digest: "sha256:5f70bf18a086".into(),
+            arguments: vec!["least = 3".into()],
+        }),
+        window: Some(window),
+        tables: vec![windows],
+    };
+    let operator = OperatorManifest {
+        tables: vec![3],
         time_ms: Some(1_704_103_140_000),
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
         staged: vec![("out/.part-7".into(), "out/part-7".into())],
     };
-    let node = |name: &str, kind| NodeManifest {
-        name: name.into(),
-        kind,
+    let node = |name: &str, class, progress| NodeManifest {
+        description: NodeDescription {
+            name: name.into(),
+            class,
+            ..NodeDescription::default()
+        },
+        progress,
     };
     Manifest {
         id: 17,
         name: Some("before-the-sale".into()),
         created_ms: 1_704_103_201_234,
         pipeline: "shop".into(),
-        is_complete: false,
-        is_transactional: true,
+        purpose: Purpose::Savepoint,
+        participants: vec!["kafka".into()],
         nodes: vec![
             node(
                 "actions",
-                NodeManifestKind::Source {
-                    tasks: vec![source, SourceSnapshot::default()],
-                },
+                NodeClass::Source,
+                ProgressManifest::Source(vec![source, SourceSnapshot::default()]),
             ),
-            node("added", NodeManifestKind::Aggregate(aggregate)),
-            node("out", NodeManifestKind::Sink(sink)),
+            node("clean", NodeClass::Transform, ProgressManifest::Nothing),
+            NodeManifest {
+                description: added,
+                progress: ProgressManifest::Operator(operator),
+            },
+            node("out", NodeClass::Sink, ProgressManifest::Sink(sink)),
         ],
         dead_letter_bytes: Some(0),
         files: vec![FileManifest {
@@ -71,23 +102,23 @@ fn v1() -> Manifest {
 }
 
 #[test]
-fn the_first_version_reads_the_same_for_ever() {
-    assert_eq!(Manifest::decode(V1), Ok(v1()));
+fn version_2_reads_the_same_for_ever() {
+    assert_eq!(Manifest::decode(FIXTURE), Ok(fixture()));
 }
 
 #[test]
-fn the_first_version_is_written_the_same() {
-    let written = v1().encode();
+fn version_2_is_written_the_same() {
+    let written = fixture().encode();
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/src/checkpoint/manifest/v1.manifest"
+            "/src/checkpoint/manifest/v2.manifest"
         );
         std::fs::write(path, &written).expect("the fixture");
     }
     assert_eq!(
         String::from_utf8_lossy(&written),
-        String::from_utf8_lossy(V1),
+        String::from_utf8_lossy(FIXTURE),
         "a change to the format needs a new version; the old fixture stays"
     );
 }
@@ -107,7 +138,7 @@ fn a_foreign_file_is_no_manifest() {
 #[test]
 fn files_are_nowhere_else() {
     for name in ["../7/000012.sst", "/etc/passwd", "..", ""] {
-        let mut manifest = v1();
+        let mut manifest = fixture();
         manifest.files[0].name = name.into();
         let read = Manifest::decode(&manifest.encode());
         assert!(matches!(read, Err(ManifestError::Content(_))), "{read:?}");
@@ -116,18 +147,18 @@ fn files_are_nowhere_else() {
 
 #[test]
 fn a_newer_version_says_what_to_do() {
-    let error = Manifest::decode(b"sluicebox checkpoint 2 lz4 whatever\n\0\0").expect_err("newer");
-    assert_eq!(error, ManifestError::Newer { found: 2 });
+    let error = Manifest::decode(b"sluicebox checkpoint 3 lz4 whatever\n\0\0").expect_err("newer");
+    assert_eq!(error, ManifestError::Newer { found: 3 });
     assert!(error.to_string().contains("a newer one"), "{error}");
 }
 
 #[test]
 fn every_truncation_is_found() {
-    for length in 0..V1.len() {
-        let read = Manifest::decode(&V1[..length]);
+    for length in 0..FIXTURE.len() {
+        let read = Manifest::decode(&FIXTURE[..length]);
         assert!(read.is_err(), "{length} bytes were taken for a manifest");
     }
-    let mut longer = V1.to_vec();
+    let mut longer = FIXTURE.to_vec();
     longer.push(b' ');
     assert!(matches!(
         Manifest::decode(&longer),
@@ -137,8 +168,8 @@ fn every_truncation_is_found() {
 
 #[test]
 fn every_changed_byte_is_found() {
-    for at in 0..V1.len() {
-        let mut changed = V1.to_vec();
+    for at in 0..FIXTURE.len() {
+        let mut changed = FIXTURE.to_vec();
         changed[at] ^= 0x01;
         let read = Manifest::decode(&changed);
         assert!(read.is_err(), "byte {at} was changed and nobody noticed");
@@ -154,7 +185,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
         let _ = Manifest::decode(&bytes);
-        let mut file = b"sluicebox checkpoint 1 ".to_vec();
+        let mut file = b"sluicebox checkpoint 2 ".to_vec();
         file.extend(&bytes);
         prop_assert!(Manifest::decode(&file).is_err());
     }
@@ -167,7 +198,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
         any::<i64>(),
         any::<String>(),
     );
-    let rest = (any::<(bool, bool)>(), any::<Option<u64>>());
+    let rest = ((purposes(), any::<Vec<String>>()), any::<Option<u64>>());
     let nodes = prop::collection::vec(nodes(), 0..4);
     let files = prop::collection::vec(("[a-z0-9][a-z0-9.-]{0,9}", any::<(u64, String)>()), 0..4);
     (head, rest, nodes, files).prop_map(|(head, rest, nodes, files)| {
@@ -181,8 +212,8 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             name: head.1,
             created_ms: head.2,
             pipeline: head.3,
-            is_complete: rest.0.0,
-            is_transactional: rest.0.1,
+            purpose: rest.0.0,
+            participants: rest.0.1,
             nodes,
             dead_letter_bytes: rest.1,
             files: files.into_iter().map(file).collect(),
@@ -190,30 +221,79 @@ fn manifests() -> impl Strategy<Value = Manifest> {
     })
 }
 
+fn purposes() -> impl Strategy<Value = Purpose> {
+    prop_oneof![
+        Just(Purpose::Start),
+        Just(Purpose::Interval),
+        Just(Purpose::Pressure),
+        Just(Purpose::Savepoint),
+        Just(Purpose::Stop),
+        Just(Purpose::Swap),
+        Just(Purpose::End),
+    ]
+}
+
 fn nodes() -> impl Strategy<Value = NodeManifest> {
-    let aggregate = (
-        any::<u32>(),
-        any::<(String, String, String)>(),
-        any::<(Vec<String>, Vec<String>)>(),
-        any::<Option<i64>>(),
-    )
-        .prop_map(|(table, texts, fields, time_ms)| {
-            NodeManifestKind::Aggregate(AggregateManifest {
-                table,
-                operator: texts.0,
-                digest: texts.1,
-                key: fields.0,
-                state: fields.1,
-                window: texts.2,
-                time_ms,
-            })
-        });
+    let operator = any::<(Vec<u32>, Option<i64>)>().prop_map(|(tables, time_ms)| {
+        ProgressManifest::Operator(OperatorManifest { tables, time_ms })
+    });
     let sink = any::<(Option<u64>, Vec<(String, String)>)>()
-        .prop_map(|(bytes, staged)| NodeManifestKind::Sink(SinkSnapshot { bytes, staged }));
-    let source =
-        prop::collection::vec(sources(), 0..3).prop_map(|tasks| NodeManifestKind::Source { tasks });
-    (any::<String>(), prop_oneof![source, aggregate, sink])
-        .prop_map(|(name, kind)| NodeManifest { name, kind })
+        .prop_map(|(bytes, staged)| ProgressManifest::Sink(SinkSnapshot { bytes, staged }));
+    let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);
+    let progress = prop_oneof![Just(ProgressManifest::Nothing), source, operator, sink];
+    (descriptions(), progress).prop_map(|(description, progress)| NodeManifest {
+        description,
+        progress,
+    })
+}
+
+fn descriptions() -> impl Strategy<Value = NodeDescription> {
+    let window = prop_oneof![
+        Just(Window::Running),
+        any::<u64>().prop_map(|size| Window::Count { size }),
+        any::<(i64, i64)>().prop_map(|(size_ms, slide_ms)| Window::Sliding {
+            size_ms,
+            slide_ms,
+            time: TimeDomain::Processing,
+        }),
+        any::<i64>().prop_map(|gap_ms| Window::Session {
+            gap_ms,
+            time: TimeDomain::Event,
+        }),
+    ];
+    let table = any::<(String, Vec<String>, Vec<String>, (String, u32))>().prop_map(
+        |(role, key, state, (kind, version))| TableSpec {
+            role,
+            key,
+            state,
+            rows: RowKind { kind, version },
+        },
+    );
+    let operator = any::<(String, String, Vec<String>)>().prop_map(|(name, digest, arguments)| {
+        OperatorDescription {
+            name,
+            digest,
+            arguments,
+        }
+    });
+    let fields = any::<(String, Vec<String>, Vec<String>)>();
+    (
+        fields,
+        prop::option::of(operator),
+        prop::option::of(window),
+        prop::collection::vec(table, 0..3),
+    )
+        .prop_map(
+            |((name, inputs, output), operator, window, tables)| NodeDescription {
+                name,
+                class: NodeClass::Aggregate,
+                inputs,
+                output,
+                operator,
+                window,
+                tables,
+            },
+        )
 }
 
 fn sources() -> impl Strategy<Value = SourceSnapshot> {

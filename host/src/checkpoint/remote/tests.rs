@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::uploader::Uploader;
 use super::*;
 use crate::checkpoint::changes::Changes;
 

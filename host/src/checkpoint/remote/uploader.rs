@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::RemoteStore;
-use crate::checkpoint::storage::{Archive, StorageError};
+use crate::checkpoint::storage::StorageError;
+use crate::checkpoint::storage::folder::Archive;
 use crate::element::CheckpointId;
 
 /// How long after a failure it is tried again, growing from the first to the last.

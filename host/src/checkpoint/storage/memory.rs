@@ -146,7 +146,7 @@ fn info(manifest: &Manifest, rows: &Rows) -> CheckpointInfo {
         id: manifest.id,
         name: manifest.name.clone(),
         created_ms: manifest.created_ms,
-        is_transactional: manifest.is_transactional,
+        is_transactional: !manifest.participants.is_empty(),
         bytes: bytes.sum::<usize>() as u64,
         damage: None,
     }

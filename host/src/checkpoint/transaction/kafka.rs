@@ -17,9 +17,9 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::{Transaction, TransactionError};
+use super::{Participant, TransactionError};
 use crate::checkpoint::crash::{self, Place};
-use crate::checkpoint::manifest::{Manifest, NodeManifestKind};
+use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::connector::kafka::producer::{
     DEFAULTS, Failure, OURS, Producer, TransactionProducer, blocking,
@@ -30,7 +30,6 @@ use crate::connector::kafka::subscription::Subscription;
 use crate::connector::kafka::{ClientLog, KafkaConnection, cause, is_final, settings};
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
-use crate::sink::TransactionHandle;
 
 /// Where the numbers of committed checkpoints are.
 pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
@@ -343,8 +342,8 @@ impl KafkaTransaction {
         let node = manifest
             .nodes
             .iter()
-            .find(|node| node.name == source.node)?;
-        let NodeManifestKind::Source { tasks } = &node.kind else {
+            .find(|node| node.name() == source.node)?;
+        let ProgressManifest::Source(tasks) = &node.progress else {
             return None;
         };
         let mut offsets = TopicPartitionList::new();
@@ -361,7 +360,11 @@ impl KafkaTransaction {
 
 type Reading = BaseConsumer<ClientLog>;
 
-impl Transaction for KafkaTransaction {
+impl Participant for KafkaTransaction {
+    fn name(&self) -> &str {
+        "kafka"
+    }
+
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
         let producer = Arc::new(self.new_producer()?);
         // The one before must not go on, nor hold what it has not sent.
@@ -387,7 +390,7 @@ impl Transaction for KafkaTransaction {
         begun.map_err(|error| self.kafka_error("cannot begin a transaction", &error))
     }
 
-    fn flush(&self) -> Result<(), TransactionError> {
+    fn prepare(&self, _: CheckpointId) -> Result<(), TransactionError> {
         let open = self.current()?;
         let flushed = open.producer.flush(STEP_MAX);
         flushed.map_err(|failure| self.failed("cannot send rows", failure))
@@ -432,9 +435,14 @@ impl Transaction for KafkaTransaction {
         Ok(())
     }
 
-    fn handle(self: Arc<Self>) -> Option<TransactionHandle> {
+    /// The fence has aborted what was open.
+    fn abort(&self) -> Result<(), TransactionError> {
+        Ok(())
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         let producer = move || self.producer().map_err(|error| error.to_string());
-        Some(Arc::new(TransactionProducer::new(producer)))
+        Arc::new(TransactionProducer::new(producer))
     }
 }
 

@@ -1,13 +1,17 @@
 //! A transaction over topics in memory, with outcomes that get lost: for tests.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Transaction, TransactionError};
+use super::{Participant, TransactionError};
 use crate::checkpoint::manifest::Manifest;
 use crate::element::CheckpointId;
 use crate::topic::MemoryTopic;
 
 pub struct MemoryTransaction {
+    name: String,
+    /// Rows that were prepared outlive the run, as in a database that knows them.
+    is_lasting: bool,
     topics: Vec<Arc<MemoryTopic>>,
     state: Mutex<State>,
 }
@@ -16,6 +20,8 @@ pub struct MemoryTransaction {
 struct State {
     committed: Option<CheckpointId>,
     is_open: bool,
+    /// The checkpoint whose rows are ready to be committed.
+    prepared: Option<CheckpointId>,
     lost: Option<Lost>,
 }
 
@@ -31,14 +37,50 @@ pub enum Lost {
 impl MemoryTransaction {
     pub fn new(topics: Vec<Arc<MemoryTopic>>) -> Self {
         MemoryTransaction {
+            name: "memory".to_owned(),
+            is_lasting: false,
             topics,
             state: Mutex::default(),
         }
     }
 
+    /// One of several, which has a name of its own.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// Rows that were prepared can be committed by the next run.
+    pub fn lasting(mut self) -> Self {
+        self.is_lasting = true;
+        self
+    }
+
     /// The next commit fails in this way.
     pub fn lose(&self, lost: Lost) {
         self.lock().lost = Some(lost);
+    }
+
+    fn publish(&self, state: &mut State, id: CheckpointId) {
+        for topic in &self.topics {
+            topic.commit();
+        }
+        state.committed = Some(id);
+        state.prepared = None;
+    }
+
+    fn forget(&self, state: &mut State) {
+        for topic in &self.topics {
+            topic.abort();
+        }
+        state.prepared = None;
+    }
+
+    fn fail(&self, cause: &str) -> Result<(), TransactionError> {
+        Err(TransactionError {
+            what: format!("{}: commit", self.name),
+            cause: cause.to_owned(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -47,12 +89,16 @@ impl MemoryTransaction {
     }
 }
 
-impl Transaction for MemoryTransaction {
+impl Participant for MemoryTransaction {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
         let mut state = self.lock();
         state.is_open = false;
-        for topic in &self.topics {
-            topic.abort();
+        if !self.is_lasting || state.prepared.is_none() {
+            self.forget(&mut state);
         }
         Ok(state.committed)
     }
@@ -62,31 +108,45 @@ impl Transaction for MemoryTransaction {
         Ok(())
     }
 
-    fn flush(&self) -> Result<(), TransactionError> {
+    fn prepare(&self, id: CheckpointId) -> Result<(), TransactionError> {
+        self.lock().prepared = Some(id);
         Ok(())
     }
 
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
         let mut state = self.lock();
-        let fail = |cause: &str| {
-            Err(TransactionError {
-                what: "commit".to_owned(),
-                cause: cause.to_owned(),
-            })
-        };
         if !std::mem::take(&mut state.is_open) {
-            return fail("no transaction is open");
+            return self.fail("no transaction is open");
         }
         let lost = state.lost.take();
         if lost != Some(Lost::Request) {
-            for topic in &self.topics {
-                topic.commit();
-            }
-            state.committed = Some(manifest.id);
+            self.publish(&mut state, manifest.id);
         }
         match lost {
-            Some(_) => fail("the answer was lost"),
+            Some(_) => self.fail("the answer was lost"),
             None => Ok(()),
         }
+    }
+
+    fn can_commit_later(&self) -> bool {
+        self.is_lasting
+    }
+
+    fn commit_later(&self, manifest: &Manifest) -> Result<(), TransactionError> {
+        let mut state = self.lock();
+        if state.prepared != Some(manifest.id) {
+            return self.fail("the rows were not prepared");
+        }
+        self.publish(&mut state, manifest.id);
+        Ok(())
+    }
+
+    fn abort(&self) -> Result<(), TransactionError> {
+        self.forget(&mut self.lock());
+        Ok(())
+    }
+
+    fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::{ago, size};
-use crate::checkpoint::manifest::{AggregateManifest, Manifest, NodeManifest, NodeManifestKind};
+use crate::checkpoint::manifest::{Manifest, NodeManifest, OperatorManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SinkSnapshot};
-use crate::element::END_OF_TIME;
+use crate::element::{END_OF_TIME, Purpose};
 
 pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
     let mut text = format!("checkpoint {} of {}", manifest.id, manifest.pipeline);
@@ -15,11 +15,13 @@ pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
     let bytes = manifest.files.iter().map(|file| file.bytes).sum();
     let made = ago(manifest.created_ms, now_ms);
     let _ = writeln!(text, "\n  made {}, {made}", time(manifest.created_ms));
+    let _ = writeln!(text, "  made for: {}", manifest.purpose.name());
     let _ = writeln!(text, "  {} in {} files", size(bytes), manifest.files.len());
-    if manifest.is_transactional {
-        text.push_str("  holds if the pipeline's transaction says that it was committed\n");
+    if !manifest.participants.is_empty() {
+        let names = manifest.participants.join(", ");
+        let _ = writeln!(text, "  holds if it was committed by: {names}");
     }
-    if manifest.is_complete {
+    if manifest.purpose == Purpose::End {
         text.push_str("  all inputs had ended, and nothing was left to do\n");
     }
     if let Some(bytes) = manifest.dead_letter_bytes {
@@ -32,19 +34,17 @@ pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
 }
 
 fn show_node(node: &NodeManifest, text: &mut String) {
-    let name = &node.name;
-    match &node.kind {
-        NodeManifestKind::Source { tasks } => {
+    let name = node.name();
+    match &node.progress {
+        ProgressManifest::Nothing => {}
+        ProgressManifest::Source(tasks) => {
             let _ = writeln!(text, "\n{name}   source");
             for partition in tasks.iter().flat_map(|task| &task.partitions) {
                 let _ = writeln!(text, "  {}", show_partition(partition));
             }
         }
-        NodeManifestKind::Aggregate(aggregate) => {
-            let _ = writeln!(text, "\n{name}   aggregate {}", aggregate.operator);
-            show_aggregate(aggregate, text);
-        }
-        NodeManifestKind::Sink(sink) => {
+        ProgressManifest::Operator(operator) => show_operator(node, operator, text),
+        ProgressManifest::Sink(sink) => {
             let _ = writeln!(text, "\n{name}   sink");
             show_sink(sink, text);
         }
@@ -67,16 +67,27 @@ fn show_partition(partition: &PartitionSnapshot) -> String {
     line
 }
 
-fn show_aggregate(aggregate: &AggregateManifest, text: &mut String) {
-    let _ = writeln!(text, "  plugin {}", aggregate.digest);
+fn show_operator(node: &NodeManifest, operator: &OperatorManifest, text: &mut String) {
+    let description = &node.description;
+    let class = description.class.name();
+    let plugin = description.operator.clone().unwrap_or_default();
+    let _ = writeln!(text, "\n{}   {class} {}", node.name(), plugin.name);
+    let _ = writeln!(text, "  plugin {}", plugin.digest);
     let fields = |fields: &[String]| match fields {
         [] => "none".to_owned(),
         fields => fields.join(", "),
     };
-    let _ = writeln!(text, "  key {}", fields(&aggregate.key));
-    let _ = writeln!(text, "  state {}", fields(&aggregate.state));
-    let _ = writeln!(text, "  {}", aggregate.window);
-    if let Some(ms) = aggregate.time_ms {
+    for table in &description.tables {
+        if description.tables.len() > 1 {
+            let _ = writeln!(text, "  table {}", table.role);
+        }
+        let _ = writeln!(text, "  key {}", fields(&table.key));
+        let _ = writeln!(text, "  state {}", fields(&table.state));
+    }
+    if let Some(window) = description.window {
+        let _ = writeln!(text, "  {window}");
+    }
+    if let Some(ms) = operator.time_ms {
         let at = match ms {
             END_OF_TIME => "at the end of time".to_owned(),
             ms => time(ms),

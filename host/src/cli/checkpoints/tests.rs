@@ -4,11 +4,16 @@ use expect_test::expect;
 
 use super::*;
 use crate::checkpoint::changes::Changes;
-use crate::checkpoint::manifest::{AggregateManifest, NodeManifest, NodeManifestKind};
+use crate::checkpoint::manifest::{NodeManifest, OperatorManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{
     PartitionSnapshot, PartitionState, Position, SinkSnapshot, SourceSnapshot,
 };
-use crate::checkpoint::storage::{FolderStorage, Storage};
+use crate::checkpoint::storage::Storage;
+use crate::checkpoint::storage::folder::FolderStorage;
+use crate::element::Purpose;
+use crate::plan::change::{NodeClass, NodeDescription, OperatorDescription};
+use crate::plan::{TimeDomain, Window};
+use crate::state::spec::{RowKind, TableSpec};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -50,8 +55,8 @@ fn said(trouble: Trouble) -> String {
     }
 }
 
-fn shelf(file: &Path) -> Shelf {
-    Shelf::open(file).unwrap_or_else(|trouble| panic!("{}", said(trouble)))
+fn kept(file: &Path) -> PipelineCheckpoints {
+    PipelineCheckpoints::open(file).unwrap_or_else(|trouble| panic!("{}", said(trouble)))
 }
 
 #[test]
@@ -96,8 +101,8 @@ fn one_is_found_by_number_or_name_or_told_what_there_is() {
     let (_folder, file, storage) = pipeline();
     write(&storage, manifest(7, Some("before-the-sale")));
     write(&storage, manifest(12, None));
-    let shelf = shelf(&file);
-    let found = |wanted| match shelf.find(wanted) {
+    let kept = kept(&file);
+    let found = |wanted| match kept.find(wanted) {
         Ok(info) => info.id.to_string(),
         Err(trouble) => said(trouble),
     };
@@ -123,18 +128,18 @@ fn damage_is_found_by_reading() {
     let mut bytes = fs::read(&newest).expect("a file");
     bytes[30] ^= 1;
     fs::write(&newest, bytes).expect("a changed file");
-    let shelf = shelf(&file);
-    assert!(shelf.list.iter().all(|info| info.damage.is_none()));
-    let verified = shelf.verify(None).unwrap_or_else(|t| panic!("{}", said(t)));
+    let kept = kept(&file);
+    assert!(kept.list.iter().all(|info| info.damage.is_none()));
+    let verified = kept.verify(None).unwrap_or_else(|t| panic!("{}", said(t)));
     assert_eq!(verified[0], (1, None));
     let damage = verified[1].1.as_deref().unwrap_or_default();
     assert!(
         damage.starts_with("00000002.changes has the checksum"),
         "{damage}"
     );
-    let refused = verify(&shelf, Some("2"), false).map_err(said);
+    let refused = verify(&kept, Some("2"), false).map_err(said);
     assert_eq!(refused, Err("failed: 1 checkpoint is damaged".to_owned()));
-    assert_eq!(verify(&shelf, Some("1"), true).map_err(said), Ok(()));
+    assert_eq!(verify(&kept, Some("1"), true).map_err(said), Ok(()));
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn what_a_host_may_need_is_not_dropped() {
     for id in 1..=4 {
         write(&storage, manifest(id, None));
     }
-    let delete = |id: &str, force| shelf(&file).delete(id, force).map_err(said);
+    let delete = |id: &str, force| kept(&file).delete(id, force).map_err(said);
     assert_eq!(delete("2", false), Ok(2));
     let pid = std::process::id();
     for id in ["3", "4"] {
@@ -168,7 +173,7 @@ fn what_a_host_may_need_is_not_dropped() {
 fn copies_are_listed_too() {
     let (folder, file, storage) = pipeline();
     write(&storage, manifest(1, None));
-    let refused = shelf(&file).copies().map(drop).map_err(said);
+    let refused = kept(&file).copies().map(drop).map_err(said);
     let refused = refused.expect_err("there are no copies");
     assert!(
         refused.starts_with("usage: no copies are made"),
@@ -178,14 +183,14 @@ fn copies_are_listed_too() {
     let url = format!("file://{}/copies", folder.path().display());
     let upload = format!("name = \"shop\"\n[checkpoints]\nupload = {{ url = \"{url}\" }}\n");
     fs::write(&file, upload).expect("a file");
-    let shelf = shelf(&file);
+    let kept = kept(&file);
     let copies = || {
-        let (list, place) = shelf.copies().unwrap_or_else(|t| panic!("{}", said(t)));
+        let (list, place) = kept.copies().unwrap_or_else(|t| panic!("{}", said(t)));
         assert_eq!(place, url);
         list.iter().map(|info| info.id).collect::<Vec<_>>()
     };
     assert!(copies().is_empty());
-    let plan = shelf.remote.as_ref().expect("there is an object store");
+    let plan = kept.remote.as_ref().expect("there is an object store");
     let remote = RemoteStore::new(plan, "shop").expect("an object store");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let uploaded = runtime.block_on(remote.upload(storage.archive(), 1));
@@ -199,7 +204,7 @@ fn pipelines_without_checkpoints_say_so() {
     let file = folder.path().join("shop.toml");
     let open = |text: &str| {
         fs::write(&file, text).expect("a file");
-        match Shelf::open(&file) {
+        match PipelineCheckpoints::open(&file) {
             Ok(_) => panic!("there are none"),
             Err(trouble) => said(trouble),
         }
@@ -223,9 +228,13 @@ fn a_manifest_for_people() {
         newest_ms: Some(1_704_103_200_000),
         state,
     };
-    let node = |name: &str, kind| NodeManifest {
-        name: name.into(),
-        kind,
+    let node = |name: &str, class, progress| NodeManifest {
+        description: NodeDescription {
+            name: name.into(),
+            class,
+            ..NodeDescription::default()
+        },
+        progress,
     };
     let source = SourceSnapshot {
         partitions: vec![
@@ -234,13 +243,31 @@ fn a_manifest_for_people() {
         ],
         ..SourceSnapshot::default()
     };
-    let aggregate = AggregateManifest {
-        table: 3,
-        operator: "cart.added".into(),
-        digest: "5f70bf18a086".into(),
-        key: vec!["user_id: utf8".into()],
-        state: vec!["items: int64".into(), "total: float64".into()],
-        window: "tumbling window of 1m, event time".into(),
+    let added = NodeDescription {
+        name: "added".into(),
+        class: NodeClass::Aggregate,
+        operator: Some(OperatorDescription {
+            name: "cart.added".into(),
+            digest: "5f70bf18a086".into(),
+            ..OperatorDescription::default()
+        }),
+        window: Some(Window::Tumbling {
+            size_ms: MINUTE_MS,
+            time: TimeDomain::Event,
+        }),
+        tables: vec![TableSpec {
+            role: "windows".into(),
+            key: vec!["user_id: utf8".into()],
+            state: vec!["items: int64".into(), "total: float64".into()],
+            rows: RowKind {
+                kind: "tumbling".into(),
+                version: 1,
+            },
+        }],
+        ..NodeDescription::default()
+    };
+    let operator = OperatorManifest {
+        tables: vec![3],
         time_ms: Some(1_704_103_140_000),
     };
     let sink = SinkSnapshot {
@@ -249,23 +276,26 @@ fn a_manifest_for_people() {
     };
     let manifest = Manifest {
         created_ms: 1_704_103_201_000,
-        is_complete: true,
+        purpose: Purpose::End,
         dead_letter_bytes: Some(17),
         nodes: vec![
             node(
                 "actions",
-                NodeManifestKind::Source {
-                    tasks: vec![source],
-                },
+                NodeClass::Source,
+                ProgressManifest::Source(vec![source]),
             ),
-            node("added", NodeManifestKind::Aggregate(aggregate)),
-            node("out", NodeManifestKind::Sink(sink)),
+            NodeManifest {
+                description: added,
+                progress: ProgressManifest::Operator(operator),
+            },
+            node("out", NodeClass::Sink, ProgressManifest::Sink(sink)),
         ],
         ..manifest(17, Some("before-the-sale"))
     };
     expect![[r#"
         checkpoint 17 of shop, savepoint `before-the-sale`
           made 2024-01-01T10:00:01Z, 1m ago
+          made for: end
           0 B in 0 files
           all inputs had ended, and nothing was left to do
           dead letters: 17 bytes of the file

@@ -86,7 +86,7 @@ impl FileInput {
         let partitions = paths
             .iter()
             .enumerate()
-            .filter(|(index, _)| index % context.tasks.max(1) == context.task)
+            .filter(|(index, _)| context.placement.has_partition(*index))
             .map(|(_, path)| {
                 let decoder = decoder.clone();
                 FilePartition::open(path.clone(), &format.format, is_alone, decoder, context)

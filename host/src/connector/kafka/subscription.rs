@@ -61,7 +61,7 @@ impl Subscription {
             },
             None => usize::try_from(number).unwrap_or(0),
         };
-        (topic + slot) % context.tasks.max(1) == context.task
+        context.placement.has_partition(topic + slot)
     }
 }
 

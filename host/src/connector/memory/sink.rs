@@ -41,7 +41,8 @@ impl SinkConnector for MemorySink {
         context: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError> {
         let topic = self.topic.clone();
-        Ok(Box::new(MemoryWriter::new(topic, context.is_transactional)))
+        let is_transactional = !context.participants.is_empty();
+        Ok(Box::new(MemoryWriter::new(topic, is_transactional)))
     }
 }
 

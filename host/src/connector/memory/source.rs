@@ -67,7 +67,7 @@ struct MemoryPartition {
 
 impl MemoryInput {
     fn open(partitions: &[Vec<RecordBatch>], context: &SourceContext) -> Result<Self, SourceError> {
-        let mine = |index: &usize| index % context.tasks.max(1) == context.task;
+        let mine = |index: &usize| context.placement.has_partition(*index);
         let ends_with_turn = partitions.len() > 1;
         let partitions = partitions
             .iter()

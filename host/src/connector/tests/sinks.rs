@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::checkpoint::transaction::Participants;
+use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::memory::sink::MemorySink;
@@ -296,9 +298,11 @@ fn the_program_gets_the_rows() {
 #[test]
 fn rows_of_a_transaction_are_seen_when_it_is_committed() {
     let topic = Arc::new(MemoryTopic::default());
+    let mut participants = Participants::default();
+    participants.add(Arc::new(MemoryTransaction::new(vec![topic.clone()])));
     let context = SinkContext {
         is_checkpointed: true,
-        is_transactional: true,
+        participants,
         ..SinkContext::default()
     };
     let connector = MemorySink::new(topic.clone());

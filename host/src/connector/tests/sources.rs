@@ -28,6 +28,7 @@ use crate::dead_letter::{DeadLetter, OnError, Provenance, provenance};
 use crate::element::Element;
 use crate::format::{CsvFormat, Format};
 use crate::json::render_row;
+use crate::placement::Placement;
 use crate::plan::{EventTime, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::reader::{Pulled, Reader};
@@ -67,8 +68,7 @@ fn context(batch_rows: usize) -> SourceContext {
     SourceContext {
         node: "events".into(),
         schema: schema(),
-        task: 0,
-        tasks: 1,
+        placement: Placement::on_one_host(0, 1),
         batch_rows,
         decode_workers: 1,
         clock: Arc::new(SystemClock),
@@ -435,8 +435,7 @@ async fn tasks_share_the_partitions() {
             read(
                 &plan,
                 SourceContext {
-                    task,
-                    tasks: 4,
+                    placement: Placement::on_one_host(task, 4),
                     ..context(7)
                 },
             )

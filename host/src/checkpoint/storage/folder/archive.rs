@@ -425,7 +425,7 @@ fn info(manifest: &Manifest, damage_found: Option<StorageError>) -> CheckpointIn
         id: manifest.id,
         name: manifest.name.clone(),
         created_ms: manifest.created_ms,
-        is_transactional: manifest.is_transactional,
+        is_transactional: !manifest.participants.is_empty(),
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         damage: damage_found.map(damage),
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::storage::MemoryStorage;
+use crate::checkpoint::storage::memory::MemoryStorage;
 
 #[derive(Clone, Debug)]
 enum Step {

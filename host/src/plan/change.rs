@@ -1,0 +1,446 @@
+//! Says what differs between two plans of a pipeline, node by node, and whether
+//! the state of each node can be kept.
+//!
+//! Nodes are found again by their name, and the tables of their state by role.
+//! A plan is compared as its description, which is also what a checkpoint keeps
+//! of the plan that made it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, Window};
+use crate::schema::{Field, Schema};
+use crate::state::spec::TableSpec;
+use crate::window::tables::tables;
+
+/// What a plan says of a node, as data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    pub name: String,
+    pub class: NodeClass,
+    /// Names of the nodes that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    /// The fields that it puts out, or takes if it is a sink, as `name: type`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorDescription>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// The tables of its keyed state, each with a role of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableSpec>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeClass {
+    Source,
+    #[default]
+    Transform,
+    Aggregate,
+    Sink,
+}
+
+/// The operator of a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperatorDescription {
+    /// `plugin.operator`.
+    pub name: String,
+    /// Of the plugin's bytes.
+    pub digest: String,
+    /// What it was made with, as `name = value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+}
+
+/// What becomes of a node, and of its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeChange {
+    pub name: String,
+    pub class: NodeClass,
+    pub what: What,
+    pub state: StateChange,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    Kept,
+    /// It differs in these, and maybe in more than one.
+    Changed(Vec<FieldChange>),
+    Added,
+    Removed,
+}
+
+/// One thing that differs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldChange {
+    pub field: &'static str,
+    pub then: String,
+    pub now: String,
+}
+
+/// What becomes of the keyed state of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StateChange {
+    /// It has none, neither before nor now.
+    Stateless,
+    /// It begins with none.
+    New,
+    /// It goes on with what there is.
+    Kept,
+    /// It cannot go on with what there is, and why.
+    Incompatible(String),
+    /// Nobody goes on with what there is.
+    Gone,
+}
+
+/// What a plan says of its nodes, in its order.
+pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
+    let describe = |node: &Node| {
+        let mut described = NodeDescription {
+            name: node.name.clone(),
+            inputs: node
+                .inputs
+                .iter()
+                .map(|edge| plan.nodes[edge.from].name.clone())
+                .collect(),
+            output: fields(&node.output),
+            ..NodeDescription::default()
+        };
+        match &node.kind {
+            NodeKind::Source(_) => described.class = NodeClass::Source,
+            NodeKind::Sink(_) => described.class = NodeClass::Sink,
+            NodeKind::Transform(transform) => {
+                described.class = NodeClass::Transform;
+                described.operator = Some(operator(&transform.operator));
+            }
+            NodeKind::Aggregate(aggregate) => describe_aggregate(aggregate, &mut described),
+        }
+        described
+    };
+    plan.nodes.iter().map(describe).collect()
+}
+
+fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
+    described.class = NodeClass::Aggregate;
+    described.operator = Some(operator(&plan.operator));
+    described.window = Some(plan.window);
+    described.tables = tables(plan);
+}
+
+fn operator(plan: &OperatorPlan) -> OperatorDescription {
+    let arguments = plan.arguments.iter();
+    OperatorDescription {
+        name: plan.name.clone(),
+        digest: plan.factory.digest().to_owned(),
+        arguments: arguments
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect(),
+    }
+}
+
+fn fields(schema: &Schema) -> Vec<String> {
+    schema.fields.iter().map(Field::to_string).collect()
+}
+
+/// What becomes of each node: those of the plan now in its order, and then those
+/// that it has no more.
+pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeChange> {
+    let find =
+        |nodes: &[NodeDescription], name: &str| nodes.iter().position(|node| node.name == name);
+    let mut changes = Vec::with_capacity(now.len());
+    for node in now {
+        let before = find(then, &node.name).map(|index| &then[index]);
+        changes.push(NodeChange {
+            name: node.name.clone(),
+            class: node.class,
+            what: match before {
+                Some(before) => what(before, node),
+                None => What::Added,
+            },
+            state: state(before, Some(node)),
+        });
+    }
+    for node in then.iter().filter(|node| find(now, &node.name).is_none()) {
+        changes.push(NodeChange {
+            name: node.name.clone(),
+            class: node.class,
+            what: What::Removed,
+            state: state(Some(node), None),
+        });
+    }
+    changes
+}
+
+fn what(then: &NodeDescription, now: &NodeDescription) -> What {
+    let operator = |node: &NodeDescription| node.operator.clone().unwrap_or_default();
+    let window = |node: &NodeDescription| {
+        node.window
+            .map(|window| window.to_string())
+            .unwrap_or_default()
+    };
+    let (operator_then, operator_now) = (operator(then), operator(now));
+    let pairs = [
+        (
+            "class",
+            then.class.name().to_owned(),
+            now.class.name().to_owned(),
+        ),
+        ("inputs", list(&then.inputs), list(&now.inputs)),
+        ("output", list(&then.output), list(&now.output)),
+        ("operator", operator_then.name, operator_now.name),
+        ("plugin", operator_then.digest, operator_now.digest),
+        (
+            "arguments",
+            list(&operator_then.arguments),
+            list(&operator_now.arguments),
+        ),
+        ("window", window(then), window(now)),
+    ];
+    let differ = pairs.into_iter().filter(|(_, then, now)| then != now);
+    let changed: Vec<FieldChange> = differ
+        .map(|(field, then, now)| FieldChange { field, then, now })
+        .collect();
+    match changed.is_empty() {
+        true => What::Kept,
+        false => What::Changed(changed),
+    }
+}
+
+fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> StateChange {
+    let has_tables =
+        |node: Option<&NodeDescription>| node.is_some_and(|node| !node.tables.is_empty());
+    match (then, now) {
+        (Some(then), Some(now)) if !then.tables.is_empty() && !now.tables.is_empty() => {
+            match difference(then, now) {
+                Some(why) => StateChange::Incompatible(why),
+                None => StateChange::Kept,
+            }
+        }
+        _ if has_tables(then) => StateChange::Gone,
+        _ if has_tables(now) => StateChange::New,
+        _ => StateChange::Stateless,
+    }
+}
+
+/// Says what keeps a node from going on with its state, if anything.
+fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
+    for table in &then.tables {
+        match now.tables.iter().find(|other| other.role == table.role) {
+            Some(other) => {
+                // The kind of window says more than the form of rows.
+                let mut other = other.clone();
+                if then.window != now.window {
+                    other.rows = table.rows.clone();
+                }
+                if let Some(why) = table.difference(&other) {
+                    return Some(why);
+                }
+            }
+            None => return Some(format!("it has no table `{}` any more", table.role)),
+        }
+    }
+    let is_new = |table: &&TableSpec| !then.tables.iter().any(|known| known.role == table.role);
+    if let Some(new) = now.tables.iter().find(is_new) {
+        return Some(format!("its table `{}` is new", new.role));
+    }
+    let window =
+        |window: Option<Window>| window.map_or("none".to_owned(), |window| window.to_string());
+    (then.window != now.window).then(|| {
+        let (then, now) = (window(then.window), window(now.window));
+        FieldChange {
+            field: "window",
+            then,
+            now,
+        }
+        .to_string()
+    })
+}
+
+fn list(texts: &[String]) -> String {
+    match texts {
+        [] => "empty".to_owned(),
+        texts => texts.join(", "),
+    }
+}
+
+impl NodeClass {
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeClass::Source => "source",
+            NodeClass::Transform => "transform",
+            NodeClass::Aggregate => "aggregate",
+            NodeClass::Sink => "sink",
+        }
+    }
+}
+
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "its {} was {} and is now {}",
+            self.field, self.then, self.now
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::TimeDomain;
+    use crate::state::spec::RowKind;
+
+    fn minutes(minutes: i64) -> Window {
+        Window::Tumbling {
+            size_ms: minutes * 60_000,
+            time: TimeDomain::Event,
+        }
+    }
+
+    fn aggregate() -> NodeDescription {
+        NodeDescription {
+            name: "added".to_owned(),
+            class: NodeClass::Aggregate,
+            inputs: vec!["actions".to_owned()],
+            output: vec!["total: float64".to_owned()],
+            operator: Some(OperatorDescription {
+                name: "cart.added".to_owned(),
+                digest: "sha256:1".to_owned(),
+                arguments: Vec::new(),
+            }),
+            window: Some(minutes(1)),
+            tables: vec![TableSpec {
+                role: "windows".to_owned(),
+                key: vec!["user: utf8".to_owned()],
+                state: vec!["sum: int64".to_owned()],
+                rows: RowKind {
+                    kind: "tumbling".to_owned(),
+                    version: 1,
+                },
+            }],
+        }
+    }
+
+    fn stateless(name: &str, class: NodeClass) -> NodeDescription {
+        NodeDescription {
+            name: name.to_owned(),
+            class,
+            ..NodeDescription::default()
+        }
+    }
+
+    /// What becomes of the one node when it is changed.
+    fn change(change: impl FnOnce(&mut NodeDescription)) -> (What, StateChange) {
+        let mut now = aggregate();
+        change(&mut now);
+        let changes = changes(&[aggregate()], &[now]);
+        assert_eq!(changes.len(), 1);
+        (changes[0].what.clone(), changes[0].state.clone())
+    }
+
+    fn incompatible(edit: impl FnOnce(&mut NodeDescription)) -> String {
+        match change(edit) {
+            (_, StateChange::Incompatible(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_is_kept() {
+        assert_eq!(change(|_| {}), (What::Kept, StateChange::Kept));
+    }
+
+    #[test]
+    fn another_plugin_or_argument_keeps_the_state() {
+        let (what, state) = change(|now| {
+            let operator = now.operator.as_mut().expect("it has one");
+            operator.digest = "sha256:2".to_owned();
+            operator.arguments = vec!["least = 3".to_owned()];
+        });
+        let What::Changed(fields) = what else {
+            panic!("{what:?}");
+        };
+        let said: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "its plugin was sha256:1 and is now sha256:2",
+                "its arguments was empty and is now least = 3"
+            ]
+        );
+        assert_eq!(state, StateChange::Kept);
+    }
+
+    #[test]
+    fn another_key_state_or_window_is_incompatible_and_named() {
+        assert_eq!(
+            incompatible(|now| now.tables[0].key.clear()),
+            "its key was user: utf8 and is now empty"
+        );
+        assert_eq!(
+            incompatible(|now| now.tables[0].state = vec!["sum: float64".to_owned()]),
+            "its state was sum: int64 and is now sum: float64"
+        );
+        let window = incompatible(|now| now.window = Some(minutes(2)));
+        assert_eq!(
+            window,
+            format!("its window was {} and is now {}", minutes(1), minutes(2))
+        );
+        assert_eq!(
+            incompatible(|now| now.tables[0].rows.version = 2),
+            "its form of rows was tumbling 1 and is now tumbling 2"
+        );
+        let running = incompatible(|now| {
+            now.window = Some(Window::Running);
+            now.tables[0].rows.kind = "running".to_owned();
+        });
+        assert!(running.starts_with("its window was tumbling"), "{running}");
+    }
+
+    #[test]
+    fn tables_are_found_by_role() {
+        let second = |now: &mut NodeDescription| {
+            let mut table = now.tables[0].clone();
+            table.role = "timers".to_owned();
+            now.tables.insert(0, table);
+        };
+        assert_eq!(incompatible(second), "its table `timers` is new");
+        let renamed = incompatible(|now| now.tables[0].role = "left".to_owned());
+        assert_eq!(renamed, "it has no table `windows` any more");
+    }
+
+    #[test]
+    fn nodes_that_come_and_go_are_said() {
+        let then = [stateless("old", NodeClass::Source), aggregate()];
+        let mut renamed = aggregate();
+        renamed.name = "summed".to_owned();
+        let now = [stateless("new", NodeClass::Sink), renamed];
+        let said: Vec<_> = changes(&then, &now)
+            .into_iter()
+            .map(|change| (change.name, change.what, change.state))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("new".to_owned(), What::Added, StateChange::Stateless),
+                ("summed".to_owned(), What::Added, StateChange::New),
+                ("old".to_owned(), What::Removed, StateChange::Stateless),
+                ("added".to_owned(), What::Removed, StateChange::Gone),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_that_lost_its_state_is_changed() {
+        let then = [aggregate()];
+        let now = [stateless("added", NodeClass::Transform)];
+        let changes = changes(&then, &now);
+        assert!(matches!(&changes[0].what, What::Changed(fields) if fields[0].field == "class"));
+        assert_eq!(changes[0].state, StateChange::Gone);
+    }
+}

@@ -1,0 +1,298 @@
+//! One attempt at a revision: its tasks, the coordinator of its checkpoints, and
+//! the writer of dead letters, made and connected.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::dead_letters::DeadLetterWriter;
+use super::error::RunError;
+use super::pipeline::Pipeline;
+use super::restore::{self, Start};
+use super::revision::Revision;
+use super::wiring::{CHANNEL_ELEMENTS, Wiring, chains};
+use crate::checkpoint::barrier::TaskCheckpoints;
+use crate::checkpoint::coordinator::Coordinator;
+use crate::checkpoint::transaction::Participants;
+use crate::element::NodeId;
+use crate::element::{Barrier, Purpose};
+use crate::offload::Offload;
+use crate::operator::transform::TransformOperator;
+use crate::placement::Placement;
+use crate::plan::{NodeKind, OutPort};
+use crate::router::Router;
+use crate::sink::SinkContext;
+use crate::source::SourceContext;
+use crate::source::reader::Reader;
+use crate::state::stored::StoredTable;
+use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
+use crate::window::AggregateOperator;
+
+/// A part of a run: a task, the coordinator, the writer of dead letters.
+pub(crate) type Part = Pin<Box<dyn Future<Output = Result<(), RunError>> + Send>>;
+
+/// What one attempt is made of.
+pub(super) struct Attempt<'a> {
+    pub pipeline: &'a Pipeline,
+    pub revision: &'a Revision,
+    pub offload: Offload,
+}
+
+impl Attempt<'_> {
+    /// Runs until the end, or until something fails.
+    pub async fn run(&self) -> Result<(), RunError> {
+        let mut running = JoinSet::new();
+        for part in self.parts().await? {
+            running.spawn(part.in_current_span());
+        }
+        let mut failure: Option<RunError> = None;
+        while let Some(ended) = running.join_next().await {
+            let error = match ended {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(join) => RunError::Internal(join.to_string()),
+            };
+            // The part whose end made this one stop says why.
+            let is_echo = error.is_echo();
+            if failure.is_none() || !is_echo {
+                failure = Some(error);
+            }
+            if !is_echo {
+                break;
+            }
+        }
+        running.shutdown().await;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that has to run, connected and, where there is a checkpoint,
+    /// as it was then.
+    pub async fn parts(&self) -> Result<Vec<Part>, RunError> {
+        let plan = &self.revision.plan;
+        let start = match &self.pipeline.durable {
+            Some(durable) => {
+                restore::restore(self.pipeline, self.revision, durable, self.offload).await?
+            }
+            None => Start::fresh(self.revision),
+        };
+        let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
+        let (reports, report_receiver) = mpsc::unbounded_channel();
+        // The first barrier goes before the first row: where a pipeline began
+        // is in its first checkpoint.
+        let first = Barrier {
+            id: start.next,
+            purpose: Purpose::Start,
+        };
+        let (trigger, trigger_receiver) = watch::channel(match start.is_fresh {
+            true => first,
+            false => Barrier::default(),
+        });
+        let (committed, committed_receiver) = watch::channel(start.next - 1);
+        let durable = self.pipeline.durable.as_ref();
+        let checkpoints = durable.map(|_| TaskCheckpoints {
+            trigger: trigger_receiver,
+            reports,
+            committed: committed_receiver,
+            passed: start.next - 1,
+            heard: start.next - 1,
+            first: start.is_fresh.then_some(start.next),
+        });
+        let writer = DeadLetterWriter {
+            path: plan.dead_letters.clone(),
+            kept: start.dead_letter_bytes,
+            passed: start.next - 1,
+        };
+        let context = TaskContext {
+            clock: self.pipeline.clock.clone(),
+            dead_letters: dead_letters.clone(),
+            stop: self.pipeline.requests.stop().clone(),
+        };
+        let tasks = self.build(&start, context, checkpoints).await?;
+        let mut parts: Vec<Part> = Vec::with_capacity(tasks.len() + 2);
+        if let Some(durable) = durable {
+            let is_source = |task: &&Task| matches!(task.head, Head::Source { .. });
+            let coordinator = Coordinator {
+                pipeline: plan.name.clone(),
+                nodes: self.revision.description.clone(),
+                tables: start.tables,
+                interval: self.interval(),
+                keep: plan.state.as_ref().map_or(2, |state| state.keep),
+                storage: durable.storage.clone(),
+                participants: durable.participants.clone(),
+                offload: self.offload,
+                clock: self.pipeline.clock.clone(),
+                requests: self.pipeline.requests.clone(),
+                budget: self.pipeline.budget.clone(),
+                trigger,
+                reports: report_receiver,
+                committed,
+                dead_letters,
+                tasks: tasks.len(),
+                source_tasks: tasks.iter().filter(is_source).count(),
+                next: start.next,
+                is_fresh: start.is_fresh,
+                on_done: {
+                    let pipeline = self.pipeline.clone();
+                    Box::new(move |done| pipeline.record(done))
+                },
+            };
+            parts.push(Box::pin(async { Ok(coordinator.run().await?) }));
+        } else {
+            drop(dead_letters);
+        }
+        parts.push(Box::pin(writer.run(dead_letter_receiver)));
+        for task in tasks {
+            parts.push(Box::pin(async { Ok(task.run().await?) }));
+        }
+        Ok(parts)
+    }
+
+    fn interval(&self) -> Duration {
+        let state = self.revision.plan.state.as_ref();
+        Duration::from_millis(state.map_or(10_000, |state| state.interval_ms))
+    }
+
+    /// Those who take part in the commit of a checkpoint.
+    fn participants(&self) -> Participants {
+        let durable = self.pipeline.durable.as_ref();
+        durable.map_or_else(Participants::default, |durable| {
+            durable.participants.clone()
+        })
+    }
+
+    fn placement(&self, node: NodeId, task: usize) -> Placement {
+        Placement::on_one_host(task, self.revision.task_counts[node])
+    }
+
+    /// Makes every task, connected to the others.
+    async fn build(
+        &self,
+        start: &Start,
+        context: TaskContext,
+        checkpoints: Option<TaskCheckpoints>,
+    ) -> Result<Vec<Task>, RunError> {
+        let chains = chains(&self.revision.plan, &self.revision.task_counts);
+        let mut wiring = Wiring::new(&self.revision.plan, &self.revision.task_counts, &chains);
+        let mut tasks = Vec::new();
+        for chain in &chains {
+            for index in 0..self.revision.task_counts[chain[0]] {
+                let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
+                let links = members
+                    .iter()
+                    .map(|&id| self.link(id, index, start, &mut wiring))
+                    .collect::<Result<Vec<_>, RunError>>()?;
+                tasks.push(Task {
+                    head,
+                    entry,
+                    chain: links,
+                    index,
+                    context: context.clone(),
+                    checkpoints: checkpoints.clone(),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Where a task's elements come from, who else reads them, and the nodes
+    /// of its chain.
+    async fn head<'a>(
+        &self,
+        chain: &'a [NodeId],
+        index: usize,
+        start: &Start,
+        wiring: &mut Wiring,
+    ) -> Result<(Head, Router, &'a [NodeId]), RunError> {
+        let first = chain[0];
+        let node = &self.revision.plan.nodes[first];
+        let NodeKind::Source(plan) = &node.kind else {
+            let gate = Head::Gate {
+                gate: wiring.gate(first, index),
+                leaves_windows_open: false,
+            };
+            return Ok((gate, Router::default(), chain));
+        };
+        let context = SourceContext {
+            node: node.name.as_str().into(),
+            schema: node.output.clone(),
+            placement: self.placement(first, index),
+            batch_rows: self.revision.plan.batch_rows,
+            decode_workers: match self.offload {
+                Offload::Threads => self.revision.plan.parallelism,
+                Offload::Inline => 1,
+            },
+            clock: self.pipeline.clock.clone(),
+            is_transactional: !self.participants().is_empty(),
+            restored: start.sources[first].clone(),
+        };
+        let reader = Reader::open(plan, context).await;
+        let head = Head::Source {
+            node: first,
+            reader: Box::new(reader.map_err(TaskError::Source)?),
+            progress: self.revision.nodes[first].clone(),
+            has_ended: false,
+        };
+        let entry = wiring.router(first, index, OutPort::Main);
+        Ok((head, entry, &chain[1..]))
+    }
+
+    fn link(
+        &self,
+        id: NodeId,
+        index: usize,
+        start: &Start,
+        wiring: &mut Wiring,
+    ) -> Result<Link, RunError> {
+        let node = &self.revision.plan.nodes[id];
+        let work = match &node.kind {
+            NodeKind::Source(_) => unreachable!("a source is the head of its task"),
+            NodeKind::Transform(plan) => {
+                let operator = TransformOperator::new(&node.name, plan, node.output.clone())?;
+                Work::Operator(Box::new(operator))
+            }
+            NodeKind::Aggregate(plan) => {
+                let stored = self.stored(id, self.placement(id, index), start);
+                let clock = self.pipeline.clock.clone();
+                let rows = self.revision.plan.batch_rows;
+                let operator = AggregateOperator::new(&node.name, plan, rows, clock, stored)?;
+                Work::Operator(Box::new(operator))
+            }
+            NodeKind::Sink(plan) => {
+                let context = SinkContext {
+                    is_checkpointed: self.pipeline.durable.is_some(),
+                    participants: self.participants(),
+                    restored: start.sinks[id].clone(),
+                };
+                let sink = plan.connector.open(&node.name, &node.output, &context);
+                Work::Sink(sink.map_err(TaskError::Sink)?)
+            }
+        };
+        Ok(Link {
+            node: id,
+            work,
+            progress: self.revision.nodes[id].clone(),
+            task: index,
+            router: wiring.router(id, index, OutPort::Main),
+            late: wiring.router(id, index, OutPort::Late),
+        })
+    }
+
+    /// Where the state of an aggregate's task is kept.
+    fn stored(&self, id: NodeId, placement: Placement, start: &Start) -> Option<StoredTable> {
+        let durable = self.pipeline.durable.as_ref()?;
+        Some(StoredTable {
+            storage: durable.storage.clone(),
+            table: *start.tables[id].first()?,
+            shards: placement.shards(),
+            restored: start.aggregates[id],
+            budget: self.pipeline.budget.clone(),
+        })
+    }
+}

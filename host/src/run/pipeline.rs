@@ -1,0 +1,132 @@
+//! What of a pipeline outlives the revisions of its plan: its name, where its
+//! state is kept, its memory, what is asked of it, and which checkpoints it has
+//! made.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::durable::Durable;
+use crate::budget::{Budget, HostMemory, NoMemory, Part};
+use crate::checkpoint::coordinator::Done;
+use crate::checkpoint::requests::Requests;
+use crate::clock::Clock;
+use crate::plan::Plan;
+use crate::progress::{CheckpointProgress, StateProgress};
+
+/// How many of the checkpoints that were made are remembered.
+const HISTORY_MAX: usize = 100;
+
+/// A pipeline. Its clones are the same one.
+#[derive(Clone)]
+pub struct Pipeline {
+    name: Arc<str>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) durable: Option<Durable>,
+    pub(super) requests: Requests,
+    pub(super) budget: Arc<Budget>,
+    pub(super) state: Arc<StateProgress>,
+    history: Arc<Mutex<VecDeque<Done>>>,
+    /// How many revisions of its plan there have been.
+    revisions: Arc<AtomicU32>,
+    /// What it has of the memory of its host, if that is shared out.
+    memory: Option<Arc<Part>>,
+    /// The checkpoint to start from, until there is a newer one.
+    from: Arc<Mutex<Option<String>>>,
+}
+
+impl Pipeline {
+    /// The pipeline of this plan, and of those that come after it.
+    pub fn of(plan: &Plan, clock: Arc<dyn Clock>) -> Self {
+        let memory = plan.state.as_ref().map(|state| state.memory_bytes_max);
+        let requests = Requests::default();
+        let budget = Budget::asking(requests.clone(), memory.unwrap_or(usize::MAX));
+        let budget = Arc::new(budget);
+        Pipeline {
+            name: plan.name.as_str().into(),
+            clock,
+            durable: None,
+            requests,
+            state: Arc::new(StateProgress::new(budget.clone())),
+            budget,
+            history: Arc::default(),
+            revisions: Arc::default(),
+            memory: None,
+            from: Arc::default(),
+        }
+    }
+
+    /// Has checkpoints kept there, and goes on from the last one. The plan says
+    /// how often.
+    pub fn keeping(mut self, durable: Durable) -> Self {
+        self.durable = Some(durable);
+        self
+    }
+
+    /// Takes the memory for its states from what the host has for all pipelines.
+    pub fn within(mut self, memory: &Arc<HostMemory>) -> Result<Self, NoMemory> {
+        let part = memory.part(&self.name, self.budget.bytes_max())?;
+        self.memory = Some(Arc::new(part));
+        Ok(self)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where checkpoints are asked for: savepoints, a stop, a swap of the
+    /// revision.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The checkpoints that were made since the process began, oldest first; the
+    /// last hundred.
+    pub fn history(&self) -> Vec<Done> {
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.iter().cloned().collect()
+    }
+
+    /// The number of the next revision.
+    pub(super) fn number_revision(&self) -> u32 {
+        self.revisions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The checkpoint that was chosen to go on from.
+    pub(super) fn from(&self) -> Option<String> {
+        let from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        from.clone()
+    }
+
+    pub(super) fn start_from(&self, checkpoint: Option<&str>) {
+        let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
+        *from = checkpoint.map(str::to_owned);
+    }
+
+    /// A checkpoint is done.
+    pub(super) fn record(&self, done: &Done) {
+        tracing::debug!(
+            checkpoint = done.id,
+            purpose = done.purpose.name(),
+            name = done.name,
+            bytes = done.bytes,
+            milliseconds = done.took.as_millis() as u64,
+            "checkpoint done"
+        );
+        self.state.set_checkpoint(CheckpointProgress {
+            id: done.id,
+            bytes: done.bytes,
+            milliseconds: done.took.as_millis() as u64,
+        });
+        // A restart goes on from this one.
+        self.start_from(None);
+        if let Some(durable) = &self.durable {
+            durable.done(done.id, done.name.as_deref());
+        }
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if history.len() == HISTORY_MAX {
+            history.pop_front();
+        }
+        history.push_back(done.clone());
+    }
+}

@@ -1,0 +1,44 @@
+//! One revision of a pipeline's plan, as it is run.
+
+use std::sync::Arc;
+
+use crate::plan::change::{self, NodeDescription};
+use crate::plan::{NodeKind, Plan};
+use crate::progress::{NodeProgress, Role};
+
+pub(super) struct Revision {
+    /// From 1 on.
+    pub number: u32,
+    pub plan: Arc<Plan>,
+    /// As how many tasks each node runs.
+    pub task_counts: Vec<usize>,
+    pub nodes: Vec<Arc<NodeProgress>>,
+    /// What checkpoints keep of the plan.
+    pub description: Vec<NodeDescription>,
+}
+
+impl Revision {
+    pub fn new(number: u32, plan: Plan) -> Self {
+        let task_counts = plan.tasks();
+        let nodes = plan
+            .nodes
+            .iter()
+            .zip(&task_counts)
+            .map(|(node, &tasks)| {
+                let role = match node.kind {
+                    NodeKind::Source(_) => Role::Source,
+                    NodeKind::Sink(_) => Role::Sink,
+                    NodeKind::Transform(_) | NodeKind::Aggregate(_) => Role::Operator,
+                };
+                Arc::new(NodeProgress::new(&node.name, role, tasks))
+            })
+            .collect();
+        Revision {
+            number,
+            task_counts,
+            nodes,
+            description: change::describe(&plan),
+            plan: Arc::new(plan),
+        }
+    }
+}

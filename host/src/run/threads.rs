@@ -1,0 +1,122 @@
+//! The threads of a pipeline. Each pipeline has its own, so that the operating
+//! system shares the cores fairly between pipelines: a plugin that computes for
+//! long holds up neither another pipeline nor whoever started it.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::error::RunError;
+
+/// How long a run that is given up may take to let go of its threads: calls of
+/// plugins and of the storage end first.
+const GIVE_UP_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs a future on so many threads of this name. When the caller drops what this
+/// returns, the future is dropped on its threads before the caller goes on.
+pub(super) async fn run<T: Send + 'static>(
+    name: &str,
+    threads: usize,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, RunError> {
+    let (answer, answered) = oneshot::channel();
+    let (given_up, gives_up) = oneshot::channel::<()>();
+    let name = name.to_owned();
+    let spawned = std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(name)
+                .enable_all()
+                .build()?;
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = gives_up => None,
+                    ended = work => Some(ended),
+                }
+            });
+            runtime.shutdown_timeout(GIVE_UP_WAIT);
+            if let Some(ended) = ended {
+                // Nobody waits for it when the run is given up at its end.
+                let _ = answer.send(ended);
+            }
+            Ok(())
+        });
+    let internal = |error: std::io::Error| {
+        RunError::Internal(format!("the pipeline's threads cannot be started: {error}"))
+    };
+    let mut thread = Thread {
+        given_up: Some(given_up),
+        thread: Some(spawned.map_err(internal)?),
+    };
+    if let Ok(ended) = answered.await {
+        return Ok(ended);
+    }
+    match thread.thread.take().map(JoinHandle::join) {
+        Some(Ok(Err(error))) => Err(internal(error)),
+        Some(Err(panic)) => std::panic::resume_unwind(panic),
+        Some(Ok(Ok(()))) | None => Err(RunError::Internal("the run has no end".to_owned())),
+    }
+}
+
+/// The thread that waits for the others.
+struct Thread {
+    given_up: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.given_up.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic has been seen by whoever waited for the answer.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_on_threads_of_that_name() {
+        let work = async {
+            let task = tokio::spawn(async { std::thread::current().name().map(str::to_owned) });
+            task.await.expect("it does not panic")
+        };
+        let ran = run("shop", 2, work).await.expect("it ends");
+        assert_eq!(ran.as_deref(), Some("shop"));
+    }
+
+    #[tokio::test]
+    async fn who_is_given_up_is_gone_before_the_caller_goes_on() {
+        struct Flag(Arc<AtomicBool>);
+        impl Drop for Flag {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let is_dropped = Arc::new(AtomicBool::new(false));
+        let flag = Flag(is_dropped.clone());
+        let work = async move {
+            std::future::pending::<()>().await;
+            drop(flag);
+        };
+        let given_up = tokio::time::timeout(Duration::from_millis(20), run("shop", 1, work));
+        assert!(given_up.await.is_err());
+        assert!(is_dropped.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "broken")]
+    async fn a_panic_is_the_callers() {
+        let _ = run("shop", 1, async { panic!("broken") }).await;
+    }
+}

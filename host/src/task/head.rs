@@ -1,0 +1,162 @@
+//! The way into a task: a source that it reads, or a gate that merges what
+//! comes from other tasks.
+
+use std::sync::Arc;
+
+use super::error::TaskError;
+use crate::batch::Batch;
+use crate::checkpoint::barrier::{Report, TaskCheckpoints};
+use crate::checkpoint::snapshot::NodeSnapshot;
+use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
+use crate::element::NodeId;
+use crate::element::{Barrier, END_OF_TIME, Element};
+use crate::gate::{Gate, Merged};
+use crate::operator::Counts;
+use crate::progress::NodeProgress;
+use crate::router::Gone;
+use crate::source::reader::Reader;
+use crate::stop::Stop;
+
+/// Where a task's elements come from.
+pub enum Head {
+    Source {
+        node: NodeId,
+        reader: Box<Reader>,
+        progress: Arc<NodeProgress>,
+        /// It has no more rows, and waits for the last checkpoint.
+        has_ended: bool,
+    },
+    Gate {
+        gate: Gate,
+        /// A barrier has passed behind which windows stay open.
+        leaves_windows_open: bool,
+    },
+}
+
+/// What the head has for the chain.
+pub(super) enum Incoming {
+    Batch(usize, Batch),
+    Watermark(i64),
+    Idle,
+    Barrier(Barrier, Vec<(NodeId, NodeSnapshot)>),
+    End,
+    /// A timer of the chain is due.
+    Wake,
+    /// The checkpoint is done.
+    Committed(CheckpointId),
+}
+
+impl Head {
+    pub(super) async fn next(
+        &mut self,
+        stop: &Stop,
+        checkpoints: Option<TaskCheckpoints>,
+        dead_letters: &mut Vec<DeadLetter>,
+    ) -> Result<Vec<Incoming>, TaskError> {
+        match self {
+            Head::Gate {
+                gate,
+                leaves_windows_open,
+            } => Ok(match gate.next().await {
+                Merged::Batch(edge, batch) => vec![Incoming::Batch(edge, batch)],
+                // More rows may come to the windows that are open.
+                Merged::Watermark(END_OF_TIME) if *leaves_windows_open || stop.asked() => {
+                    Vec::new()
+                }
+                Merged::Watermark(watermark) => vec![Incoming::Watermark(watermark)],
+                Merged::Idle => vec![Incoming::Idle],
+                Merged::Barrier(barrier) => {
+                    *leaves_windows_open |= barrier.purpose.leaves_windows_open();
+                    vec![Incoming::Barrier(barrier, Vec::new())]
+                }
+                Merged::End => vec![Incoming::End],
+            }),
+            Head::Source {
+                node,
+                reader,
+                progress,
+                has_ended,
+            } => {
+                let pulled = tokio::select! {
+                    biased;
+                    trigger = next_trigger(checkpoints.as_ref(), stop) => {
+                        let Some(barrier) = trigger else {
+                            return Ok(vec![Incoming::End]);
+                        };
+                        let snapshot = NodeSnapshot::Source(reader.snapshot());
+                        let mut incoming = vec![Incoming::Barrier(barrier, vec![(*node, snapshot)])];
+                        if barrier.purpose.is_last() {
+                            incoming.push(Incoming::End);
+                        }
+                        return Ok(incoming);
+                    }
+                    pulled = async {
+                        begun(checkpoints.as_ref()).await?;
+                        Ok::<_, TaskError>(reader.next().await?)
+                    }, if !*has_ended => pulled?,
+                };
+                let Some(pulled) = pulled else {
+                    let Some(own) = checkpoints else {
+                        return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
+                    };
+                    // It stays for the checkpoints that are still to come.
+                    *has_ended = true;
+                    own.reports.send(Report::Ended).map_err(|_| Gone)?;
+                    return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
+                };
+                progress.add_in(pulled.rows_in as usize);
+                progress.add_counts(Counts {
+                    failed: pulled.failed,
+                    ..Default::default()
+                });
+                if let Some(part) = pulled.progress {
+                    progress.set_read(part);
+                }
+                dead_letters.extend(pulled.dead_letters);
+                Ok(pulled
+                    .elements
+                    .into_iter()
+                    .map(|element| match element {
+                        Element::Batch(batch) => {
+                            progress.add_out(batch.rows());
+                            Incoming::Batch(0, batch)
+                        }
+                        Element::Watermark(watermark) => Incoming::Watermark(watermark),
+                        Element::Idle => Incoming::Idle,
+                        Element::Barrier(barrier) => Incoming::Barrier(barrier, Vec::new()),
+                        Element::End => Incoming::End,
+                    })
+                    .collect())
+            }
+        }
+    }
+}
+
+/// The barrier that a source is to start next; `None` when it is to end without
+/// one. May be dropped while it waits.
+async fn next_trigger(checkpoints: Option<&TaskCheckpoints>, stop: &Stop) -> Option<Barrier> {
+    let Some(own) = checkpoints else {
+        stop.wait().await;
+        return None;
+    };
+    let mut trigger = own.trigger.clone();
+    let next = trigger.wait_for(|trigger| trigger.id > own.passed).await;
+    match next.map(|next| *next) {
+        Ok(next) => Some(next),
+        // Whoever starts barriers is gone: the run is being torn down.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Waits for the checkpoint that the run begins with.
+async fn begun(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
+    if let Some(own) = checkpoints
+        && let Some(first) = own.first
+    {
+        let mut committed = own.committed.clone();
+        let waited = committed.wait_for(|&committed| committed >= first).await;
+        waited.map_err(|_| Gone)?;
+    }
+    Ok(())
+}

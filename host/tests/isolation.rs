@@ -1,0 +1,109 @@
+//! Pipelines of one process do not hold each other up, nor whoever runs them.
+
+/// Plugins, built once.
+mod common;
+/// Runs a pipeline as a test.
+#[expect(dead_code, reason = "this test needs a part of what the others do")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pipeline::plan_of;
+use sluicebox::clock::SystemClock;
+use sluicebox::run::Job;
+
+/// How long each call of the looping plugin may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// A row whose plugin never comes back by itself.
+fn looping(folder: &Path) -> Job {
+    std::fs::write(folder.join("rows.jsonl"), "{\"id\":\"a\",\"n\":1}\n").expect("a file");
+    let text = format!(
+        r#"
+        name = "looping"
+        plugins.hostile.path = {hostile:?}
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        format = "json"
+        fields = {{ id = "utf8", n = "int64" }}
+        [operators.loops]
+        plugin = "hostile.misbehave"
+        input = "rows"
+        parameters = {{ mode = "loop" }}
+        limits = {{ time = "{}s" }}
+        on_error = "skip"
+        [sinks.out]
+        type = "blackhole"
+        input = "loops"
+        "#,
+        LIMIT.as_secs(),
+        hostile = common::plugin_file("hostile"),
+    );
+    Job::new(plan_of(&text, folder), Arc::new(SystemClock))
+}
+
+/// A pipeline whose rows keep coming.
+fn flowing(folder: &Path) -> Job {
+    let text = r#"
+        name = "flowing"
+        [sources.events]
+        type = "generator"
+        rate = 5000.0
+        [sinks.out]
+        type = "blackhole"
+        input = "events"
+        "#;
+    Job::new(plan_of(text, folder), Arc::new(SystemClock))
+}
+
+#[test]
+fn a_looping_plugin_holds_up_neither_its_caller_nor_another_pipeline() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (looping, flowing) = (looping(folder.path()), flowing(folder.path()));
+    let rows = flowing.progress()[1].clone();
+    let stop = flowing.stop();
+    // One thread for all, as far as the caller is concerned.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let flowing = tokio::spawn(flowing.run());
+        while rows.snapshot().rows_in == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let started = Instant::now();
+        let looping = tokio::spawn(looping.run());
+        let mut longest = Duration::ZERO;
+        let mut silent = Duration::ZERO;
+        let (mut seen, mut last) = (rows.snapshot().rows_in, Instant::now());
+        let mut grew = last;
+        while !looping.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            let now = rows.snapshot().rows_in;
+            if now > seen {
+                (seen, grew) = (now, last);
+            }
+            silent = silent.max(grew.elapsed());
+        }
+        assert!(started.elapsed() >= LIMIT, "it looped until its limit");
+        assert!(
+            longest < LIMIT / 2,
+            "the caller stood still for {longest:?}"
+        );
+        assert!(silent < LIMIT / 2, "no row came for {silent:?}");
+        let summary = looping
+            .await
+            .expect("no panic")
+            .expect("the row is skipped");
+        assert_eq!(summary.nodes[1].failed, 1);
+        stop.ask();
+        flowing.await.expect("no panic").expect("it stops");
+    });
+}

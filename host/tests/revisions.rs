@@ -1,0 +1,155 @@
+//! A pipeline whose plan changes while it has rows to read: each revision goes
+//! on from the checkpoint that the one before it ended with.
+
+/// Plugins, built once.
+mod common;
+/// Runs a pipeline as a test.
+#[expect(dead_code, reason = "this test needs a part of what the others do")]
+#[path = "common/pipeline.rs"]
+mod pipeline;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline::{assert_same, plan_of, rows_of, runtime, to_topic};
+use serde_json::Value;
+use sluicebox::checkpoint::storage::memory::MemoryStorage;
+use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
+use sluicebox::clock::SystemClock;
+use sluicebox::element::Purpose;
+use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
+use sluicebox::run::{Durable, Job, Pipeline, RunError, Summary};
+use sluicebox::topic::MemoryTopic;
+
+const ROWS: u64 = 12_000;
+
+/// The pipeline: what counts, by which key, at which pace, and whether rows are
+/// looked at before, and how strictly.
+fn text(key: &str, rate: u32, max_quantity: Option<u32>) -> String {
+    let (clean, input) = match max_quantity {
+        Some(max) => (
+            format!(
+                "[operators.clean]\nplugin = \"cart.clean\"\ninput = \"actions\"\n\
+                 parameters = {{ max_quantity = {max} }}\n"
+            ),
+            "clean",
+        ),
+        None => (String::new(), "actions"),
+    };
+    format!(
+        r#"
+        name = "shop"
+        plugins.cart.path = {cart:?}
+        plugins.basics.path = {basics:?}
+        [sources.actions]
+        type = "generator"
+        seed = 3
+        users = 50
+        rate = {rate}
+        count = {ROWS}
+        start = "2024-01-01T10:00:00Z"
+        {clean}
+        [operators.counted]
+        plugin = "basics.count"
+        input = "{input}"
+        key = "{key}"
+        window = {{ tumbling = "1m" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "counted"
+        "#,
+        cart = common::plugin_file("cart"),
+        basics = common::plugin_file("basics"),
+    )
+}
+
+fn plan(text: &str, parallelism: usize, out: &Arc<MemoryTopic>) -> Plan {
+    let mut plan = plan_of(text, Path::new("."));
+    plan.parallelism = parallelism;
+    plan.state = Some(StatePlan {
+        backend: StateBackend::Memory,
+        memory_bytes_max: usize::MAX,
+        interval_ms: 100,
+        keep: 2,
+        delivery: Delivery::ExactlyOnce,
+    });
+    to_topic(&mut plan, "out", out);
+    plan
+}
+
+/// Runs a revision until its source has put out so many rows, and then asks.
+async fn run_until(job: Job, rows: u64, ask: impl FnOnce(&Pipeline)) -> Result<Summary, RunError> {
+    let source = job.progress()[0].clone();
+    let pipeline = job.pipeline();
+    let asked = async {
+        while source.snapshot().rows_out < rows {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        ask(&pipeline);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = asked => unreachable!("it waits for ever"),
+        ended = job.run() => ended,
+    }
+}
+
+fn sorted(topic: &MemoryTopic) -> Vec<Value> {
+    let mut rows = rows_of(topic);
+    rows.sort_by_cached_key(ToString::to_string);
+    rows
+}
+
+#[test]
+fn revisions_go_on_from_each_other_and_no_row_is_lost_or_doubled() {
+    let slow = |max| text("user_id", 8_000, max);
+    let expected = Arc::new(MemoryTopic::default());
+    let undisturbed = plan(&text("user_id", 1_000_000, None), 1, &expected);
+    let clock = Arc::new(SystemClock);
+    runtime()
+        .block_on(Job::new(undisturbed, clock.clone()).run())
+        .expect("it runs");
+    assert!(!sorted(&expected).is_empty());
+
+    let out = Arc::new(MemoryTopic::default());
+    let transaction = Arc::new(MemoryTransaction::new(vec![out.clone()]));
+    let first = plan(&slow(None), 2, &out);
+    let durable = Durable::new(Arc::new(MemoryStorage::default())).committing(transaction);
+    let pipeline = Pipeline::of(&first, clock).keeping(durable);
+    runtime().block_on(async {
+        // Another parallelism, and an operator that lets every row through.
+        let job = Job::revision(&pipeline, first);
+        let ended = run_until(job, 2_000, |pipeline| pipeline.requests().swap()).await;
+        let ended = ended.expect("it ends for the next");
+        assert!(ended.swapped && !ended.stopped && ended.revision == 1);
+        assert!(
+            ended.nodes[0].rows_out < ROWS,
+            "the next has something to do"
+        );
+
+        // Another argument, after a stop.
+        let job = Job::revision(&pipeline, plan(&slow(Some(1_000_000)), 3, &out));
+        let ended = run_until(job, 2_000, |pipeline| pipeline.requests().stop().ask()).await;
+        let ended = ended.expect("it stops");
+        assert!(ended.stopped && !ended.swapped && ended.revision == 2);
+
+        // State that does not fit is refused, and nothing is lost by that.
+        let other = Job::revision(&pipeline, plan(&text("item_id", 8_000, None), 1, &out));
+        let refused = other.run().await.expect_err("another key").to_string();
+        assert!(refused.contains("operator `counted`"), "{refused}");
+        assert!(refused.contains("its key was user_id"), "{refused}");
+
+        let job = Job::revision(&pipeline, plan(&slow(Some(2_000_000)), 1, &out));
+        let ended = job.run().await.expect("it ends");
+        assert!(!ended.stopped && !ended.swapped);
+    });
+    assert_same(&sorted(&expected), &sorted(&out), "three revisions");
+    let last: Vec<Purpose> = pipeline
+        .history()
+        .iter()
+        .map(|done| done.purpose)
+        .filter(|purpose| purpose.is_last())
+        .collect();
+    assert_eq!(last, [Purpose::Swap, Purpose::Stop, Purpose::End]);
+}
