@@ -7,6 +7,15 @@ use crate::batch::Batch;
 /// A node of a plan.
 pub type NodeId = usize;
 
+/// By which way a batch comes into a node: an edge of one of its input ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inlet {
+    /// Index of the node's input port.
+    pub port: usize,
+    /// Index among the edges that come into this port.
+    pub edge: usize,
+}
+
 /// Checkpoints of a pipeline are numbered from 1 on.
 pub type CheckpointId = u64;
 

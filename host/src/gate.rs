@@ -5,7 +5,8 @@ use std::task::Poll;
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::element::{Barrier, END_OF_TIME, Element};
+use crate::batch::Batch;
+use crate::element::{Barrier, END_OF_TIME, Element, Inlet};
 
 /// The inputs of a task. Each is one task upstream, through one edge.
 pub struct Gate {
@@ -18,8 +19,8 @@ pub struct Gate {
 }
 
 struct Input {
-    /// Index of the node's input edge.
-    edge: usize,
+    /// By which way its batches come into the node.
+    inlet: Inlet,
     /// Absent once the input has ended.
     receiver: Option<Receiver<Element>>,
     /// Its barrier has come, and the others' has not: what is behind the
@@ -30,8 +31,8 @@ struct Input {
 /// What comes out of a gate.
 #[derive(Debug)]
 pub enum Merged {
-    /// A batch, and the edge through which it came.
-    Batch(usize, crate::batch::Batch),
+    /// A batch, and by which way it has come.
+    Batch(Inlet, Batch),
     Watermark(i64),
     Idle,
     /// The barrier has come on every input that has not ended.
@@ -41,14 +42,14 @@ pub enum Merged {
 }
 
 impl Gate {
-    /// Inputs with the index of the node's edge that each belongs to.
-    pub fn new(inputs: Vec<(usize, Receiver<Element>)>) -> Self {
+    /// Inputs, each with its way into the node.
+    pub fn new(inputs: Vec<(Inlet, Receiver<Element>)>) -> Self {
         Gate {
             clock: WatermarkMerge::new(inputs.len()),
             inputs: inputs
                 .into_iter()
-                .map(|(edge, receiver)| Input {
-                    edge,
+                .map(|(inlet, receiver)| Input {
+                    inlet,
                     receiver: Some(receiver),
                     is_held: false,
                 })
@@ -73,7 +74,7 @@ impl Gate {
             let advance = match element {
                 Element::Batch(batch) => {
                     self.clock.active(index);
-                    return Merged::Batch(self.inputs[index].edge, batch);
+                    return Merged::Batch(self.inputs[index].inlet, batch);
                 }
                 Element::Watermark(watermark) => self.clock.advance(index, watermark),
                 Element::Idle => self.clock.idle(index),
@@ -200,6 +201,9 @@ impl WatermarkMerge {
 mod tests {
     use super::*;
 
+    const LEFT: Inlet = Inlet { port: 0, edge: 0 };
+    const RIGHT: Inlet = Inlet { port: 1, edge: 0 };
+
     fn barrier(id: u64) -> Element {
         Element::Barrier(Barrier {
             id,
@@ -247,7 +251,7 @@ mod tests {
     async fn what_is_behind_a_barrier_waits_for_the_other_inputs() {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
-        let mut gate = Gate::new(vec![(0, left_receiver), (1, right_receiver)]);
+        let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
         for element in [barrier(1), Element::Watermark(50), barrier(2), Element::End] {
             left.send(element).await.unwrap();
         }
@@ -278,7 +282,7 @@ mod tests {
     async fn inputs_are_merged_until_all_have_ended() {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
-        let mut gate = Gate::new(vec![(0, left_receiver), (1, right_receiver)]);
+        let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
         for element in [Element::Watermark(5), Element::End] {
             left.send(element).await.unwrap();
         }
@@ -294,5 +298,31 @@ mod tests {
             }
         }
         assert_eq!(seen, [3, END_OF_TIME]);
+    }
+    #[tokio::test]
+    async fn batches_say_by_which_port_they_have_come() {
+        let (left, left_receiver) = tokio::sync::mpsc::channel(8);
+        let (right, right_receiver) = tokio::sync::mpsc::channel(8);
+        let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);
+        let batch = Batch {
+            schema: Default::default(),
+            columns: Vec::new(),
+            times: vec![0].into(),
+            origin: None,
+        };
+        for sender in [right, left] {
+            for element in [Element::Batch(batch.clone()), Element::End] {
+                sender.send(element).await.unwrap();
+            }
+        }
+        let mut seen = Vec::new();
+        loop {
+            match gate.next().await {
+                Merged::Batch(inlet, _) => seen.push(inlet),
+                Merged::End => break,
+                _ => {}
+            }
+        }
+        assert_eq!(seen, [LEFT, RIGHT]);
     }
 }

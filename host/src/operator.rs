@@ -9,11 +9,12 @@ pub mod transform;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::dead_letter::DeadLetter;
+use crate::element::Inlet;
 
 /// One operator of a task's chain. Which rows it gets together must not matter.
 pub trait Operator: Send {
-    /// `edge` is the index of the node's input that the batch came through.
-    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError>;
+    /// A batch has come by `inlet`: which of the input ports, and which edge of it.
+    fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError>;
 
     /// Event time has come to `watermark_ms` on all inputs
     /// ([`crate::element::END_OF_TIME`] when they have ended).
@@ -38,17 +39,33 @@ pub trait Operator: Send {
 /// What an operator gives in return for one element.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    pub rows: Vec<Batch>,
-    /// Rows that came too late for every window they belong to (as they came in).
-    pub late: Vec<Batch>,
+    /// In the order in which they were put out, each with the index of its
+    /// output port.
+    pub batches: Vec<(usize, Batch)>,
     /// Rows given up, with everything needed to find and replay them.
     pub dead_letters: Vec<DeadLetter>,
     pub counts: Counts,
 }
 
+impl Outbox {
+    /// Rows that the operator made, or lets through.
+    pub fn put(&mut self, port: usize, batch: Batch) {
+        self.counts.out += batch.rows() as u64;
+        self.batches.push((port, batch));
+    }
+
+    /// Rows that came too late for every window they belong to, as they came
+    /// in. They count as late, not as put out.
+    pub fn put_late(&mut self, port: usize, batch: Batch) {
+        self.batches.push((port, batch));
+    }
+}
+
 /// Added up over a node's life and shown as progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Rows put out by all outputs together, late ones left out.
+    pub out: u64,
     /// Rows late for at least one of their windows.
     pub late: u64,
     /// Rows that the plugin rejected with a reason.

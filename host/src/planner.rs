@@ -33,15 +33,15 @@ pub use warnings::warnings;
 use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
-use self::section::{NOTHING, Planned, Resolved, node};
+use self::section::{NOTHING, Output, Planned, Resolved, input, planned};
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
-use crate::logic::{Kind, Loader};
+use crate::logic::{Kind, Loader, MAIN, Port};
 use crate::plan::{
-    AggregatePlan, Delivery, Edge, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan, SinkPlan,
-    StatePlan, TransformPlan,
+    AggregatePlan, Delivery, Edge, Exchange, LATE, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
+    SinkPlan, StatePlan, TransformPlan,
 };
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's:
@@ -108,7 +108,7 @@ impl<'a> Builder<'a> {
             planned[at] = match graph.sections[at] {
                 Section::Source(source) => self.plan_source(source),
                 Section::Operator(operator) => {
-                    let late_wanted = graph.is_late_wanted(at);
+                    let late_wanted = graph.is_read(at, LATE);
                     self.plan_operator(operator, resolved[at].as_ref(), &ups, &ids, late_wanted)
                 }
                 Section::Sink(sink) => self.plan_sink(sink, &ups, &ids),
@@ -157,19 +157,18 @@ impl<'a> Builder<'a> {
                 continue;
             };
             let from = &graph.sections[input.from];
-            let relation = if input.late {
-                self.check_late(from, resolved[input.from].as_ref(), &input.place);
-                planned[input.from].late.as_ref()
-            } else {
-                planned[input.from].main.as_ref()
+            let outputs = &planned[input.from].outputs;
+            let output = match input.output {
+                None => Some(MAIN_OUTPUT),
+                Some(name) => outputs.iter().position(|output| output.name == name),
             };
-            found.push(relation.map(|relation| Upstream {
+            if output.is_none() {
+                self.refuse_late(from, resolved[input.from].as_ref(), &input.place);
+            }
+            let carried = output.and_then(|at| outputs.get(at)?.relation.as_ref().zip(Some(at)));
+            found.push(carried.map(|(relation, output)| Upstream {
                 section: input.from,
-                port: if input.late {
-                    OutPort::Late
-                } else {
-                    OutPort::Main
-                },
+                output,
                 title: from.title(),
                 place: input.place.clone(),
                 relation,
@@ -192,28 +191,32 @@ impl<'a> Builder<'a> {
         let title = format!("operator `{}`", operator.name.get_ref());
         let columns: Option<Vec<Vec<usize>>> = ups
             .iter()
-            .map(|up| self.columns_read(&title, &resolved.input, up.as_ref()?))
+            .map(|up| self.columns_read(&title, &resolved.input.schema, up.as_ref()?))
             .collect::<Vec<_>>()
             .into_iter()
             .collect();
         let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
-        let name = operator.name.get_ref().clone();
+        let inputs = |edges| {
+            let Port { name, schema } = &resolved.input;
+            vec![input(name, schema, edges)]
+        };
         let output = &resolved.output;
         if resolved.info.kind == Kind::Aggregate {
             let timing = resolved.timing.as_ref();
             let keys = self.keys(operator, &title, ups);
+            let late_wanted =
+                late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
             let late = known
-                .filter(|_| {
-                    late_wanted && timing.is_some_and(|timing| timing.window.has_late_rows())
-                })
+                .filter(|_| late_wanted && timing.is_some())
                 .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
             let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
-                self.aggregate_output(operator, &title, output, keys, timing)
+                self.aggregate_output(operator, &title, &output.schema, keys, timing)
             });
-            let node = main.as_ref().and_then(|main| {
-                let (keys, timing) = (keys?, timing?);
-                let inputs = edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone()))?;
-                let kind = NodeKind::Aggregate(AggregatePlan {
+            let edges = keys
+                .as_ref()
+                .and_then(|keys| edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone())));
+            let kind = keys.zip(timing).and_then(|(keys, timing)| {
+                Some(NodeKind::Aggregate(AggregatePlan {
                     operator: operator_plan(operator, resolved)?,
                     columns: columns?,
                     key: keys.columns,
@@ -224,10 +227,13 @@ impl<'a> Builder<'a> {
                     ttl_ms: timing.ttl_ms,
                     bounds: timing.bounds.clone(),
                     late_wanted,
-                });
-                Some(node(name, kind, inputs, main))
+                }))
             });
-            return Planned { node, main, late };
+            let mut outputs = vec![Output::new(MAIN, main)];
+            if late_wanted {
+                outputs.push(Output::new(LATE, late));
+            }
+            return planned(&operator.name, kind, edges.map(inputs), outputs);
         }
         // Filters and transforms: other kinds were refused when resolved.
         let main = match resolved.info.kind {
@@ -235,20 +241,17 @@ impl<'a> Builder<'a> {
             Kind::Filter => known
                 .and_then(|ups| self.merged(&title, &ups))
                 .filter(|_| columns.is_some()),
-            _ => self.transform_output(operator, &title, output),
+            _ => self.transform_output(operator, &title, &output.schema),
         };
-        let node = main.as_ref().and_then(|main| {
-            let kind = NodeKind::Transform(TransformPlan {
+        let kind = columns.and_then(|columns| {
+            Some(NodeKind::Transform(TransformPlan {
                 operator: operator_plan(operator, resolved)?,
-                columns: columns?,
-            });
-            Some(node(name, kind, forward_edges(ups, ids)?, main))
+                columns,
+            }))
         });
-        Planned {
-            node,
-            main,
-            late: None,
-        }
+        let edges = forward_edges(ups, ids);
+        let outputs = vec![Output::new(&output.name, main)];
+        planned(&operator.name, kind, edges.map(inputs), outputs)
     }
 
     fn plan_sink(&mut self, sink: &Sink, ups: &[Option<Upstream>], ids: &[usize]) -> Planned {
@@ -257,14 +260,10 @@ impl<'a> Builder<'a> {
         let taken = known.and_then(|ups| self.merged(&title, &ups));
         let columns = taken.as_ref().map(|taken| &taken.schema);
         let connector = sink.settings.plan(columns, &mut self.planning(&title));
-        let node = taken.and_then(|taken| {
-            let kind = NodeKind::Sink(SinkPlan {
-                connector: connector?,
-            });
-            let name = sink.name.get_ref().clone();
-            Some(node(name, kind, forward_edges(ups, ids)?, &taken))
-        });
-        Planned { node, ..NOTHING }
+        let kind = connector.map(|connector| NodeKind::Sink(SinkPlan { connector }));
+        let inputs = taken.zip(forward_edges(ups, ids));
+        let inputs = inputs.map(|(taken, edges)| vec![input(MAIN, &taken.schema, edges)]);
+        planned(&sink.name, kind, inputs, Vec::new())
     }
 
     /// All sinks that can be in the pipeline's transaction have the same owner.
@@ -341,7 +340,7 @@ fn edges(
         let up = up.as_ref()?;
         Some(Edge {
             from: ids[up.section],
-            port: up.port,
+            output: up.output,
             exchange: exchange(i),
         })
     };

@@ -123,6 +123,7 @@ impl NodeProgress {
     }
 
     pub fn add_counts(&self, counts: Counts) {
+        self.rows_out.fetch_add(counts.out, Ordering::Relaxed);
         self.late.fetch_add(counts.late, Ordering::Relaxed);
         self.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
         self.failed.fetch_add(counts.failed, Ordering::Relaxed);

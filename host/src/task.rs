@@ -23,8 +23,7 @@ use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::snapshot::TaskSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::CheckpointId;
-use crate::element::Element;
+use crate::element::{CheckpointId, Element, Inlet};
 use crate::router::{Gone, Router};
 use crate::sink::Sink;
 use crate::stop::Stop;
@@ -34,7 +33,7 @@ pub struct Task {
     pub head: Head,
     /// Who reads the head's elements, the chain aside. Empty behind a gate.
     pub entry: Router,
-    /// Each link hands its rows to the next one.
+    /// Each link hands the rows of its main output to the next one.
     pub chain: Vec<Link>,
     /// Which of its nodes' tasks this is.
     pub index: usize,
@@ -205,7 +204,7 @@ impl Task {
             snapshots: Vec::new(),
         };
         let mut checkpoint = None;
-        let (edge, element) = match what {
+        let (inlet, element) = match what {
             Incoming::Wake => {
                 flow.wake()?;
                 return Ok(None);
@@ -218,12 +217,12 @@ impl Task {
                 crash::point(Place::BarrierBefore);
                 checkpoint = Some(barrier.id);
                 flow.snapshots = of_head;
-                (0, Element::Barrier(barrier))
+                (Inlet::default(), Element::Barrier(barrier))
             }
-            Incoming::Batch(edge, batch) => (edge, Element::Batch(batch)),
-            Incoming::Watermark(watermark) => (0, Element::Watermark(watermark)),
-            Incoming::Idle => (0, Element::Idle),
-            Incoming::End => (0, Element::End),
+            Incoming::Batch(inlet, batch) => (inlet, Element::Batch(batch)),
+            Incoming::Watermark(watermark) => (Inlet::default(), Element::Watermark(watermark)),
+            Incoming::Idle => (Inlet::default(), Element::Idle),
+            Incoming::End => (Inlet::default(), Element::End),
         };
         if !self.entry.consumers.is_empty() {
             flow.deliveries.push(Delivery {
@@ -231,7 +230,7 @@ impl Task {
                 element: element.clone(),
             });
         }
-        flow.enter(0, edge, element)?;
+        flow.enter(0, inlet, element)?;
         let nodes = flow.snapshots;
         Ok(checkpoint.map(|checkpoint| {
             crash::point(Place::SnapshotAfter);
@@ -246,8 +245,7 @@ impl Task {
     fn router(&self, exit: Exit) -> &Router {
         match exit {
             Exit::Entry => &self.entry,
-            Exit::Main(link) => &self.chain[link].router,
-            Exit::Late(link) => &self.chain[link].late,
+            Exit::Output(link, port) => &self.chain[link].outputs[port],
         }
     }
 }

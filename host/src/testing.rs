@@ -251,7 +251,7 @@ impl<'a> Trial<'a> {
                 .filter(|(node, _)| matches!(node.kind, NodeKind::Sink(_)))
                 .map(|(node, &is_ordered)| SinkUnderTest {
                     name: node.name.clone(),
-                    schema: node.output.clone(),
+                    schema: node.schema().clone(),
                     is_ordered,
                 })
                 .collect(),
@@ -478,7 +478,7 @@ fn sees_order(plan: &Plan) -> Vec<bool> {
             }
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
         };
-        sees.push(itself || node.inputs.iter().any(|edge| sees[edge.from]));
+        sees.push(itself || node.edges().any(|edge| sees[edge.from]));
     }
     sees
 }

@@ -62,7 +62,7 @@ use crate::budget::Share;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
-use crate::element::END_OF_TIME;
+use crate::element::{END_OF_TIME, Inlet};
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
 use crate::state::stored::StoredTable;
@@ -269,7 +269,7 @@ impl AggregateOperator {
 }
 
 impl Operator for AggregateOperator {
-    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+    fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         if batch.rows() == 0 {
             return Ok(());
         }
@@ -280,7 +280,11 @@ impl Operator for AggregateOperator {
                 within_reach(&ScalarBuffer::from(vec![self.now_ms; batch.rows()]))
             }
         };
-        let arrived = Arrived { edge, batch, times };
+        let arrived = Arrived {
+            edge: inlet.edge,
+            batch,
+            times,
+        };
         self.windows
             .rows(&mut self.accumulators, arrived, self.now_ms, out)
             .map_err(|error| error.of(&self.node))?;

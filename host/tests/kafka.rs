@@ -151,7 +151,7 @@ async fn try_open(
     };
     let context = SourceContext {
         node: node.name.as_str().into(),
-        schema: node.output.clone(),
+        schema: node.schema().clone(),
         placement: Placement::on_one_host(task.0, task.1),
         batch_rows: plan.batch_rows,
         decode_workers: 1,
@@ -680,7 +680,7 @@ impl Committing {
             participants,
             ..SinkContext::default()
         };
-        let sink = kafka.connector.open(&node.name, &node.output, &context);
+        let sink = kafka.connector.open(&node.name, node.schema(), &context);
         let sink = sink.unwrap_or_else(|error| panic!("{error}"));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (batch, partitions) = runtime.block_on(async {

@@ -10,7 +10,7 @@ use super::reader::{Table, Value, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Bounds, TimeDomain, Window};
+use crate::plan::{Bounds, LATE, TimeDomain, Window};
 
 /// What belongs to aggregates alone is kept even where it makes no sense: the
 /// plan knows what the operator is.
@@ -52,11 +52,11 @@ pub struct OperatorName {
     pub operator: String,
 }
 
-/// `name` or `name.late`.
+/// `name`, or `name.output` for an output that is not the main one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputName {
     pub node: String,
-    pub late: bool,
+    pub output: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,9 +190,9 @@ pub(super) fn read_inputs(
 
 fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<InputName>> {
     let text = value.text("the name of a source or operator, in quotes", mistakes)?;
-    let (node, late) = match text.get_ref().split_once('.') {
-        None => (text.get_ref().as_str(), false),
-        Some((node, "late")) => (node, true),
+    let (node, output) = match text.get_ref().split_once('.') {
+        None => (text.get_ref().as_str(), None),
+        Some((node, LATE)) => (node, Some(LATE.to_owned())),
         Some((node, output)) => {
             mistakes.push(
                 Mistake::new(format!(
@@ -209,7 +209,7 @@ fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Input
     };
     let name = InputName {
         node: node.to_owned(),
-        late,
+        output,
     };
     Some(Spanned::new(text.span(), name))
 }
@@ -479,7 +479,9 @@ impl fmt::Display for OperatorName {
 
 impl fmt::Display for InputName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let late = if self.late { ".late" } else { "" };
-        write!(f, "{}{late}", self.node)
+        match &self.output {
+            None => f.write_str(&self.node),
+            Some(output) => write!(f, "{}.{output}", self.node),
+        }
     }
 }

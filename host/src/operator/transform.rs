@@ -7,13 +7,14 @@ use super::guard::TransformGuard;
 use super::{Operator, OperatorError, Outbox};
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::OperatorSnapshot;
+use crate::element::Inlet;
 use crate::logic::Output;
-use crate::plan::TransformPlan;
+use crate::plan::{MAIN_OUTPUT, TransformPlan};
 use crate::schema::Schema;
 
 pub struct TransformOperator {
     guard: TransformGuard,
-    /// Which columns of each input edge the plugin reads.
+    /// Which columns of each edge of the input the plugin reads.
     columns: Vec<Vec<usize>>,
     output: Arc<Schema>,
 }
@@ -33,8 +34,8 @@ impl TransformOperator {
 }
 
 impl Operator for TransformOperator {
-    fn rows(&mut self, edge: usize, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
-        let input: Vec<_> = self.columns[edge]
+    fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        let input: Vec<_> = self.columns[inlet.edge]
             .iter()
             .map(|&column| batch.columns[column].clone())
             .collect();
@@ -43,7 +44,7 @@ impl Operator for TransformOperator {
             Output::Rows(rows) => batch.derive(self.output.clone(), rows.columns, &rows.parents),
         };
         if result.rows() > 0 {
-            out.rows.push(result);
+            out.put(MAIN_OUTPUT, result);
         }
         Ok(())
     }

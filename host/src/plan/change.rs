@@ -19,10 +19,11 @@ use crate::window::tables::tables;
 pub struct NodeDescription {
     pub name: String,
     pub class: NodeClass,
-    /// Names of the nodes that it reads.
+    /// The outputs that it reads, as an input names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
-    /// The fields that it puts out, or takes if it is a sink, as `name: type`.
+    /// The fields of its main output, or of what it takes if it is a sink, as
+    /// `name: type`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,12 +103,8 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
     let describe = |node: &Node| {
         let mut described = NodeDescription {
             name: node.name.clone(),
-            inputs: node
-                .inputs
-                .iter()
-                .map(|edge| plan.nodes[edge.from].name.clone())
-                .collect(),
-            output: fields(&node.output),
+            inputs: node.edges().map(|edge| plan.output_name(edge)).collect(),
+            output: fields(node.schema()),
             ..NodeDescription::default()
         };
         match &node.kind {

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::{
-    AggregatePlan, Delivery, EventTime, Node, NodeKind, OperatorPlan, OutPort, Plan, RestartPlan,
-    SourcePlan, StateBackend, StatePlan,
+    AggregatePlan, Delivery, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
+    RestartPlan, SourcePlan, StateBackend, StatePlan,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -42,15 +42,16 @@ struct Drawing<'a> {
 }
 
 /// A node that is to be drawn.
-struct Next {
+struct Next<'a> {
     id: NodeId,
-    port: OutPort,
+    /// Which output of the node above it reads, where it is not the main one.
+    output: Option<&'a str>,
     /// In front of its first line, and of those that follow.
     lead: String,
     margin: String,
 }
 
-impl Drawing<'_> {
+impl<'a> Drawing<'a> {
     fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
@@ -78,29 +79,29 @@ impl Drawing<'_> {
     fn flow(&mut self, source: NodeId) {
         let mut stack = vec![Next {
             id: source,
-            port: OutPort::Main,
+            output: None,
             lead: String::new(),
             margin: String::new(),
         }];
         while let Some(next) = stack.pop() {
             let readers = self.node(&next);
             let margin = &next.margin;
-            if let [(id, OutPort::Main)] = readers[..] {
+            if let [(id, None)] = readers[..] {
                 self.line(&format!("{margin}▼"));
                 stack.push(Next {
                     id,
-                    port: OutPort::Main,
+                    output: None,
                     lead: margin.clone(),
                     margin: margin.clone(),
                 });
                 continue;
             }
             let count = readers.len();
-            let branches = readers.into_iter().enumerate().map(|(i, (id, port))| {
+            let branches = readers.into_iter().enumerate().map(|(i, (id, output))| {
                 let is_last = i + 1 == count;
                 Next {
                     id,
-                    port,
+                    output,
                     lead: format!("{margin}{}", if is_last { "└─▶ " } else { "├─▶ " }),
                     margin: format!("{margin}{}", if is_last { "    " } else { "│   " }),
                 }
@@ -111,22 +112,20 @@ impl Drawing<'_> {
     }
 
     /// Draws one node and gives those to be drawn below it.
-    fn node(&mut self, next: &Next) -> Vec<(NodeId, OutPort)> {
+    fn node(&mut self, next: &Next) -> Vec<(NodeId, Option<&'a str>)> {
         let plan = self.plan;
         let node = &plan.nodes[next.id];
-        let late = if next.port == OutPort::Late {
-            "late rows to "
-        } else {
-            ""
-        };
+        let rows = next
+            .output
+            .map_or_else(String::new, |output| format!("{output} rows to "));
         if std::mem::replace(&mut self.drawn[next.id], true) {
-            self.line(&format!("{}{late}{}   as above", next.lead, node.name));
+            self.line(&format!("{}{rows}{}   as above", next.lead, node.name));
             return Vec::new();
         }
         let readers = readers(plan, next.id);
         let tasks = tasks(self.tasks[next.id]);
         self.line(&format!(
-            "{}{late}{}   {} · {tasks}",
+            "{}{rows}{}   {} · {tasks}",
             next.lead,
             node.name,
             kind(node)
@@ -136,14 +135,14 @@ impl Drawing<'_> {
             self.line(&format!("{}{bar}{detail}", next.margin));
         }
         let columns = match &node.kind {
-            NodeKind::Sink(_) if next.port == OutPort::Main => return readers,
+            NodeKind::Sink(_) if next.output.is_none() => return readers,
             NodeKind::Transform(transform)
                 if transform.operator.factory.info().kind == Kind::Filter =>
             {
                 vec!["rows as they came".to_owned()]
             }
             _ => wrapped(
-                &node.output,
+                node.schema(),
                 WIDTH.saturating_sub(next.margin.chars().count() + 4),
             ),
         };
@@ -217,11 +216,16 @@ fn restart_line(restart: RestartPlan) -> String {
     }
 }
 
-fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, OutPort)> {
+/// Who reads a node, and which output where it is not the main one.
+fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, Option<&str>)> {
+    let outputs = &plan.nodes[id].outputs;
     let mut readers = Vec::new();
     for (reader, node) in plan.nodes.iter().enumerate() {
-        let edges = node.inputs.iter().filter(|edge| edge.from == id);
-        readers.extend(edges.map(|edge| (reader, edge.port)));
+        let edges = node.edges().filter(|edge| edge.from == id);
+        readers.extend(edges.map(|edge| match edge.output {
+            MAIN_OUTPUT => (reader, None),
+            output => (reader, Some(outputs[output].name.as_str())),
+        }));
     }
     readers
 }
@@ -285,28 +289,27 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
     }
 }
 
-/// Said only where it does not show: of nodes with several inputs.
+/// Said only where it does not show: of nodes with several inputs, or several
+/// outputs that come into one.
 fn merged(plan: &Plan, node: &Node) -> Vec<String> {
-    if node.inputs.len() < 2 {
-        return Vec::new();
-    }
-    let names = node.inputs.iter().map(|edge| edge_name(plan, edge));
-    vec![format!("merges {}", names.collect::<Vec<_>>().join(", "))]
-}
-
-fn edge_name(plan: &Plan, edge: &super::Edge) -> String {
-    let late = if edge.port == OutPort::Late {
-        ".late"
-    } else {
-        ""
+    let names = |input: &InputPort| {
+        let names = input.edges.iter().map(|edge| plan.output_name(edge));
+        names.collect::<Vec<_>>().join(", ")
     };
-    format!("{}{late}", plan.nodes[edge.from].name)
+    match node.inputs.as_slice() {
+        [input] if input.edges.len() < 2 => Vec::new(),
+        [input] => vec![format!("merges {}", names(input))],
+        inputs => {
+            let line = |input: &InputPort| format!("{} from {}", input.name, names(input));
+            inputs.iter().map(line).collect()
+        }
+    }
 }
 
 fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
     let mut details = source.connector.describe().lines;
     let column = match source.event_time {
-        EventTime::Column(column) => node.output.fields.get(column),
+        EventTime::Column(column) => node.schema().fields.get(column),
         EventTime::Ingestion => None,
     };
     let mut time = match column {

@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{
-    AggregatePlan, Edge, EventTime, Exchange, Node, NodeKind, OperatorPlan, OutPort, Plan,
+    AggregatePlan, Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
     RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::dead_letter::OnError;
@@ -78,13 +78,22 @@ fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
         NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
         NodeKind::Sink(sink) => ("sink", sink_json(&*sink.connector)),
     };
-    let inputs = node.inputs.iter().map(|edge| edge_json(plan, edge));
+    let inputs = node.inputs.iter().flat_map(|input| {
+        let edges = input.edges.iter().map(|edge| edge_json(plan, edge));
+        let port = (node.inputs.len() > 1).then(|| json!({ "port": input.name }));
+        edges.map(move |mut json| {
+            if let Some(port) = &port {
+                merge(&mut json, port.clone());
+            }
+            json
+        })
+    });
     let mut json = json!({
         "name": node.name,
         "role": role,
         "tasks": tasks,
         "inputs": inputs.collect::<Vec<_>>(),
-        "output": schema_json(&node.output),
+        "output": schema_json(node.schema()),
         "on_error": node.on_error().map(policy_json),
     });
     merge(&mut json, settings);
@@ -96,11 +105,19 @@ fn edge_json(plan: &Plan, edge: &Edge) -> Json {
     let exchange = match &edge.exchange {
         Exchange::Forward => json!("forward"),
         Exchange::Hash(columns) => {
-            let names = columns.iter().filter_map(|at| from.output.fields.get(*at));
+            let fields = &from.outputs[edge.output].schema.fields;
+            let names = columns.iter().filter_map(|at| fields.get(*at));
             json!({ "hash": names.map(|field| field.name.as_str()).collect::<Vec<_>>() })
         }
     };
-    json!({ "from": from.name, "late": edge.port == OutPort::Late, "exchange": exchange })
+    let mut json = json!({ "from": from.name, "exchange": exchange });
+    if edge.output != MAIN_OUTPUT {
+        merge(
+            &mut json,
+            json!({ "output": from.outputs[edge.output].name }),
+        );
+    }
+    json
 }
 
 fn schema_json(schema: &Schema) -> Json {
@@ -117,7 +134,7 @@ fn schema_json(schema: &Schema) -> Json {
 fn source_json(node: &Node, source: &SourcePlan) -> Json {
     let mut json = source.connector.describe().to_json();
     let event_time = match source.event_time {
-        EventTime::Column(column) => node.output.fields.get(column),
+        EventTime::Column(column) => node.schema().fields.get(column),
         EventTime::Ingestion => None,
     };
     let time = json!({

@@ -23,8 +23,8 @@ pub struct OperatorPlan {
 
 pub struct TransformPlan {
     pub operator: OperatorPlan,
-    /// For each input edge, which of its columns the operator reads, in the
-    /// order of the operator's input schema.
+    /// For each edge of the input, which of its columns the operator reads, in
+    /// the order of the input's schema.
     pub columns: Vec<Vec<usize>>,
 }
 
@@ -32,7 +32,7 @@ pub struct AggregatePlan {
     pub operator: OperatorPlan,
     /// As in [`TransformPlan`].
     pub columns: Vec<Vec<usize>>,
-    /// For each input edge, its key columns (the same types on every edge).
+    /// For each edge of the input, its key columns (the same types on every edge).
     pub key: Vec<Vec<usize>>,
     pub key_schema: Arc<Schema>,
     pub window: Window,
@@ -46,9 +46,16 @@ pub struct AggregatePlan {
     pub ttl_ms: Option<i64>,
     /// Output is: key columns, window bounds where wanted, the plugin's output.
     pub bounds: Option<Bounds>,
-    /// Somebody reads the late output.
+    /// Somebody reads the late output, and the node has it.
     pub late_wanted: bool,
 }
+
+/// Name of the output of an aggregate for rows that came after their window had
+/// closed, as they came in.
+pub const LATE: &str = "late";
+
+/// Index of that output.
+pub const LATE_OUTPUT: usize = 1;
 
 /// Names of the two timestamp columns that a result's window is given in.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -152,8 +152,13 @@ impl Builder<'_> {
             .push(mistake.at(operator, format!("this is a {kind}")));
     }
 
-    /// Reports the late output of something that has none.
-    pub(super) fn check_late(&mut self, from: &Section, resolved: Option<&Resolved>, place: &Span) {
+    /// Reports an input that is the late output of something that has none.
+    pub(super) fn refuse_late(
+        &mut self,
+        from: &Section,
+        resolved: Option<&Resolved>,
+        place: &Span,
+    ) {
         let reason = match (from, resolved) {
             (Section::Operator(_), None) => return,
             (Section::Operator(_), Some(resolved)) => {

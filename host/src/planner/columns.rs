@@ -3,7 +3,6 @@
 
 use super::builder::Builder;
 use crate::config::{Mistake, Operator, Span};
-use crate::plan::OutPort;
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
@@ -17,7 +16,8 @@ pub(super) struct Relation {
 /// What comes through one input.
 pub(super) struct Upstream<'p> {
     pub section: usize,
-    pub port: OutPort,
+    /// Index of the section's output.
+    pub output: usize,
     /// "source `actions`".
     pub title: String,
     /// Where the input is named.

@@ -11,7 +11,7 @@ use crate::suggest;
 pub(super) struct Graph<'a> {
     pub sections: Vec<Section<'a>>,
     /// Of each section; `None` where an input names nothing.
-    pub inputs: Vec<Vec<Option<Input>>>,
+    pub inputs: Vec<Vec<Option<Input<'a>>>>,
     /// Sections such that inputs come first. Those on a cycle are left out.
     pub order: Vec<usize>,
 }
@@ -23,9 +23,10 @@ pub(super) enum Section<'a> {
     Sink(&'a Sink),
 }
 
-pub(super) struct Input {
+pub(super) struct Input<'a> {
     pub from: usize,
-    pub late: bool,
+    /// Which output of it, where it is not the main one.
+    pub output: Option<&'a str>,
     pub place: Span,
 }
 
@@ -77,9 +78,10 @@ impl<'a> Graph<'a> {
         graph
     }
 
-    pub fn is_late_wanted(&self, at: usize) -> bool {
+    /// Whether somebody reads this output, which is not the main one.
+    pub fn is_read(&self, at: usize, output: &str) -> bool {
         let mut inputs = self.inputs.iter().flatten().flatten();
-        inputs.any(|input| input.from == at && input.late)
+        inputs.any(|input| input.from == at && input.output == Some(output))
     }
 
     /// Sections whose inputs are all placed come next, earliest in the file
@@ -164,13 +166,13 @@ fn index<'a>(sections: &[Section<'a>], mistakes: &mut Diagnostics) -> HashMap<&'
     by_name
 }
 
-fn resolve_inputs(
-    section: &Section,
+fn resolve_inputs<'a>(
+    section: &Section<'a>,
     sections: &[Section],
     by_name: &HashMap<&str, usize>,
     mistakes: &mut Diagnostics,
-) -> Vec<Option<Input>> {
-    let resolve = |input: &Spanned<InputName>| {
+) -> Vec<Option<Input<'a>>> {
+    let resolve = |input: &'a Spanned<InputName>| {
         let name = input.get_ref();
         let found = by_name.get(name.node.as_str()).copied();
         let problem = match found.map(|at| &sections[at]) {
@@ -184,7 +186,7 @@ fn resolve_inputs(
             Some(_) => {
                 return found.map(|from| Input {
                     from,
-                    late: name.late,
+                    output: name.output.as_deref(),
                     place: input.span(),
                 });
             }

@@ -126,8 +126,8 @@ impl<'a> Builder<'a> {
             .and_then(|arguments| self.open(operator, module.as_ref(), arguments));
         Some(Resolved {
             info: info.clone(),
-            input: input.schema.clone(),
-            output: output.schema.clone(),
+            input: input.clone(),
+            output: output.clone(),
             arguments: arguments.unwrap_or_default(),
             factory,
             timing,

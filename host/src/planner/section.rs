@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::columns::Relation;
-use crate::config::Span;
-use crate::logic::{Factory, OperatorInfo};
-use crate::plan::{Arguments, Bounds, Edge, Node, NodeKind, Window};
+use crate::config::{Span, Spanned};
+use crate::logic::{Factory, OperatorInfo, Port};
+use crate::plan::{Arguments, Bounds, Edge, InputPort, Node, NodeKind, Window};
 use crate::schema::Schema;
 
 /// An operator's section with what its plugin says of it.
 pub(super) struct Resolved {
     pub info: OperatorInfo,
-    /// Of its one input.
-    pub input: Arc<Schema>,
-    /// Of its one output. A filter's has no fields: its rows go on as they came.
-    pub output: Arc<Schema>,
+    /// Its one input.
+    pub input: Port,
+    /// Its one output. A filter's has no fields: its rows go on as they came.
+    pub output: Port,
     pub arguments: Arguments,
     /// Absent when there is a mistake in the parameters.
     pub factory: Option<Arc<dyn Factory>>,
@@ -36,21 +36,59 @@ pub(super) struct Timing {
 /// A planned section and what its outputs carry.
 pub(super) struct Planned {
     pub node: Option<Node>,
-    pub main: Option<Relation>,
-    pub late: Option<Relation>,
+    /// The main one first. None where it is not known what the section is.
+    pub outputs: Vec<Output>,
+}
+
+pub(super) struct Output {
+    pub name: String,
+    /// Absent after a mistake.
+    pub relation: Option<Relation>,
 }
 
 pub(super) const NOTHING: Planned = Planned {
     node: None,
-    main: None,
-    late: None,
+    outputs: Vec::new(),
 };
 
-pub(super) fn node(name: String, kind: NodeKind, inputs: Vec<Edge>, output: &Relation) -> Node {
-    Node {
-        name,
+impl Output {
+    pub fn new(name: &str, relation: Option<Relation>) -> Self {
+        Output {
+            name: name.to_owned(),
+            relation,
+        }
+    }
+}
+
+/// A port that rows of this schema come into.
+pub(super) fn input(name: &str, schema: &Schema, edges: Vec<Edge>) -> InputPort {
+    InputPort {
+        name: name.to_owned(),
+        schema: Arc::new(schema.clone()),
+        edges,
+    }
+}
+
+/// The section's node, if what it needs and all that it puts out is known.
+pub(super) fn planned(
+    name: &Spanned<String>,
+    kind: Option<NodeKind>,
+    inputs: Option<Vec<InputPort>>,
+    outputs: Vec<Output>,
+) -> Planned {
+    let port = |output: &Output| {
+        Some(Port {
+            name: output.name.clone(),
+            schema: Arc::new(output.relation.as_ref()?.schema.clone()),
+        })
+    };
+    let ports: Option<Vec<Port>> = outputs.iter().map(port).collect();
+    let node = kind.zip(inputs).zip(ports);
+    let node = node.map(|((kind, inputs), outputs)| Node {
+        name: name.get_ref().clone(),
         kind,
         inputs,
-        output: Arc::new(output.schema.clone()),
-    }
+        outputs,
+    });
+    Planned { node, outputs }
 }

@@ -2,8 +2,9 @@
 
 use super::builder::Builder;
 use super::columns::Relation;
-use super::section::{NOTHING, Planned, node};
+use super::section::{Output, Planned, planned};
 use crate::config::{Mistake, Source};
+use crate::logic::MAIN;
 use crate::plan::{EventTime, NodeKind, SourcePlan};
 use crate::schema::{DataType, Field};
 use crate::suggest;
@@ -18,22 +19,18 @@ impl Builder<'_> {
         let connector = source.settings.plan(&mut self.planning(&title));
         let event_time = self.event_time(source, &title, &relation);
         let out_of_orderness_ms = source.out_of_orderness_ms;
-        let node = connector.zip(event_time).map(|(connector, event_time)| {
-            let kind = NodeKind::Source(SourcePlan {
+        let kind = connector.zip(event_time).map(|(connector, event_time)| {
+            NodeKind::Source(SourcePlan {
                 connector,
                 event_time,
                 out_of_orderness_ms: out_of_orderness_ms
                     .unwrap_or_else(|| source.settings.out_of_orderness_ms()),
                 idle_after_ms: source.idle_after_ms.and_then(|ms| u64::try_from(ms).ok()),
                 on_error: source.on_error.unwrap_or_default(),
-            });
-            node(source.name.get_ref().clone(), kind, Vec::new(), &relation)
+            })
         });
-        Planned {
-            node,
-            main: Some(relation),
-            ..NOTHING
-        }
+        let outputs = vec![Output::new(MAIN, Some(relation))];
+        planned(&source.name, kind, Some(Vec::new()), outputs)
     }
 
     fn event_time(

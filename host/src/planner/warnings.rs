@@ -55,7 +55,7 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
         NodeKind::Transform(_) | NodeKind::Aggregate(_) => "operator",
         NodeKind::Sink(_) => return,
     };
-    let mut edges = plan.nodes.iter().flat_map(|node| &node.inputs);
+    let mut edges = plan.nodes.iter().flat_map(Node::edges);
     if edges.any(|edge| edge.from == id) {
         return;
     }
@@ -78,7 +78,7 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
     let NodeKind::Source(source) = &node.kind else {
         return;
     };
-    let mut fields = node.output.fields.iter();
+    let mut fields = node.schema().fields.iter();
     let time = fields.find(|field| field.data_type == DataType::Timestamp && !field.nullable);
     if let (EventTime::Ingestion, Some(time)) = (source.event_time, time) {
         let name = &node.name;

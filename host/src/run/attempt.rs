@@ -23,7 +23,7 @@ use crate::element::{Barrier, Purpose};
 use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
-use crate::plan::{NodeKind, OutPort};
+use crate::plan::{MAIN_OUTPUT, NodeKind};
 use crate::router::Router;
 use crate::sink::SinkContext;
 use crate::source::SourceContext;
@@ -221,7 +221,7 @@ impl Attempt<'_> {
         };
         let context = SourceContext {
             node: node.name.as_str().into(),
-            schema: node.output.clone(),
+            schema: node.schema().clone(),
             placement: self.placement(first, index),
             batch_rows: self.revision.plan.batch_rows,
             decode_workers: match self.offload {
@@ -239,7 +239,7 @@ impl Attempt<'_> {
             progress: self.revision.nodes[first].clone(),
             has_ended: false,
         };
-        let entry = wiring.router(first, index, OutPort::Main);
+        let entry = wiring.routers(first, index).swap_remove(MAIN_OUTPUT);
         Ok((head, entry, &chain[1..]))
     }
 
@@ -254,7 +254,7 @@ impl Attempt<'_> {
         let work = match &node.kind {
             NodeKind::Source(_) => unreachable!("a source is the head of its task"),
             NodeKind::Transform(plan) => {
-                let operator = TransformOperator::new(&node.name, plan, node.output.clone())?;
+                let operator = TransformOperator::new(&node.name, plan, node.schema().clone())?;
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Aggregate(plan) => {
@@ -270,7 +270,7 @@ impl Attempt<'_> {
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
                 };
-                let sink = plan.connector.open(&node.name, &node.output, &context);
+                let sink = plan.connector.open(&node.name, node.schema(), &context);
                 Work::Sink(sink.map_err(TaskError::Sink)?)
             }
         };
@@ -279,8 +279,7 @@ impl Attempt<'_> {
             work,
             progress: self.revision.nodes[id].clone(),
             task: index,
-            router: wiring.router(id, index, OutPort::Main),
-            late: wiring.router(id, index, OutPort::Late),
+            outputs: wiring.routers(id, index),
         })
     }
 

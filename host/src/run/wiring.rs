@@ -2,11 +2,10 @@
 
 use tokio::sync::mpsc;
 
-use crate::element::Element;
-use crate::element::NodeId;
+use crate::element::{Element, Inlet, NodeId};
 use crate::gate::Gate;
 use crate::placement::Placement;
-use crate::plan::{Exchange, OutPort, Plan};
+use crate::plan::{Edge, Exchange, MAIN_OUTPUT, Node, Plan};
 use crate::router::{Consumer, Router};
 
 /// Elements that wait between two tasks, at most. Together with the batch
@@ -14,13 +13,15 @@ use crate::router::{Consumer, Router};
 pub(super) const CHANNEL_ELEMENTS: usize = 8;
 
 /// Nodes that run in one task, in flow order: each is the only reader of the
-/// one before, and gets its rows from the same task.
+/// main output of the one before, reads nothing else, and gets its rows from the
+/// same task.
 pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
     let mut chains: Vec<Vec<NodeId>> = Vec::new();
     let mut chain_of = Vec::with_capacity(plan.nodes.len());
     for (id, node) in plan.nodes.iter().enumerate() {
-        let previous = match node.inputs.as_slice() {
-            [edge] if edge.port == OutPort::Main => Some(edge).filter(|edge| {
+        let edges: Vec<&Edge> = node.edges().collect();
+        let previous = match edges[..] {
+            [edge] if edge.output == MAIN_OUTPUT => Some(edge).filter(|edge| {
                 let same_task = match edge.exchange {
                     Exchange::Forward => task_counts[edge.from] == task_counts[id],
                     Exchange::Hash(_) => task_counts[edge.from] == 1 && task_counts[id] == 1,
@@ -44,28 +45,45 @@ pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
     chains
 }
 
+/// How many edges come from the main output.
 fn readers(plan: &Plan, id: NodeId) -> usize {
-    let edges = plan.nodes.iter().flat_map(|node| &node.inputs);
+    let edges = plan.nodes.iter().flat_map(Node::edges);
     edges
-        .filter(|edge| edge.from == id && edge.port == OutPort::Main)
+        .filter(|edge| edge.from == id && edge.output == MAIN_OUTPUT)
         .count()
 }
 
-/// What a task's gate reads: channels, each with the index of its edge.
-type Inputs = Vec<(usize, mpsc::Receiver<Element>)>;
+/// The edges that come into a node, each as the way by which its batches come.
+fn inlets(node: &Node) -> impl Iterator<Item = (Inlet, &Edge)> {
+    let ports = node.inputs.iter().enumerate();
+    ports.flat_map(|(port, input)| {
+        let edges = input.edges.iter().enumerate();
+        edges.map(move |(edge, from)| (Inlet { port, edge }, from))
+    })
+}
+
+/// What a task's gate reads: channels, each with its way into the node.
+type Inputs = Vec<(Inlet, mpsc::Receiver<Element>)>;
 
 /// The channels between tasks.
 pub(super) struct Wiring {
-    routers: Vec<Vec<[Router; 2]>>,
+    /// Of each node and task, one for each output.
+    routers: Vec<Vec<Vec<Router>>>,
+    /// Of each node and task.
     gates: Vec<Vec<Inputs>>,
 }
 
 impl Wiring {
     pub fn new(plan: &Plan, task_counts: &[usize], chains: &[Vec<NodeId>]) -> Self {
         let mut wiring = Wiring {
-            routers: task_counts
+            routers: plan
+                .nodes
                 .iter()
-                .map(|&tasks| (0..tasks).map(|_| Default::default()).collect())
+                .zip(task_counts)
+                .map(|(node, &tasks)| {
+                    let of_task = |_| node.outputs.iter().map(|_| Router::default()).collect();
+                    (0..tasks).map(of_task).collect()
+                })
                 .collect(),
             gates: task_counts
                 .iter()
@@ -73,12 +91,12 @@ impl Wiring {
                 .collect(),
         };
         for &id in chains.iter().map(|chain| &chain[0]) {
-            for (index, edge) in plan.nodes[id].inputs.iter().enumerate() {
+            for (inlet, edge) in inlets(&plan.nodes[id]) {
                 for upstream in 0..task_counts[edge.from] {
                     let placement = Placement::on_one_host(upstream, task_counts[edge.from]);
                     let mut connect = |downstream: usize| {
                         let (sender, receiver) = mpsc::channel(CHANNEL_ELEMENTS);
-                        wiring.gates[id][downstream].push((index, receiver));
+                        wiring.gates[id][downstream].push((inlet, receiver));
                         sender
                     };
                     let consumer = match &edge.exchange {
@@ -91,16 +109,17 @@ impl Wiring {
                             tasks: (0..task_counts[id]).map(connect).collect(),
                         },
                     };
-                    let router = &mut wiring.routers[edge.from][upstream];
-                    router[edge.port as usize].consumers.push(consumer);
+                    let routers = &mut wiring.routers[edge.from][upstream];
+                    routers[edge.output].consumers.push(consumer);
                 }
             }
         }
         wiring
     }
 
-    pub fn router(&mut self, id: NodeId, task: usize, port: OutPort) -> Router {
-        std::mem::take(&mut self.routers[id][task][port as usize])
+    /// The way out of a task for each of the node's outputs.
+    pub fn routers(&mut self, id: NodeId, task: usize) -> Vec<Router> {
+        std::mem::take(&mut self.routers[id][task])
     }
 
     pub fn gate(&mut self, id: NodeId, task: usize) -> Gate {

@@ -7,9 +7,9 @@ use super::error::TaskError;
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::Element;
-use crate::element::NodeId;
+use crate::element::{Element, Inlet, NodeId};
 use crate::operator::{Operator, Outbox};
+use crate::plan::MAIN_OUTPUT;
 use crate::progress::NodeProgress;
 use crate::router::Router;
 use crate::sink::Sink;
@@ -21,10 +21,8 @@ pub struct Link {
     pub progress: Arc<NodeProgress>,
     /// Which of the node's tasks this is.
     pub task: usize,
-    /// Who reads the node's output, the next link aside.
-    pub router: Router,
-    /// Who reads the rows that came too late.
-    pub late: Router,
+    /// Who reads each of the node's outputs; the main one, the next link aside.
+    pub outputs: Vec<Router>,
 }
 
 pub enum Work {
@@ -41,8 +39,8 @@ pub(super) struct Delivery {
 #[derive(Clone, Copy)]
 pub(super) enum Exit {
     Entry,
-    Main(usize),
-    Late(usize),
+    /// An output of a link.
+    Output(usize, usize),
 }
 
 impl Link {
@@ -69,7 +67,7 @@ impl Flow<'_> {
     pub(super) fn enter(
         &mut self,
         index: usize,
-        edge: usize,
+        inlet: Inlet,
         element: Element,
     ) -> Result<(), TaskError> {
         if index == self.chain.len() {
@@ -81,7 +79,7 @@ impl Flow<'_> {
             Work::Operator(operator) => match element {
                 Element::Batch(batch) => {
                     link.progress.add_in(batch.rows());
-                    operator.rows(edge, batch, &mut out)?;
+                    operator.rows(inlet, batch, &mut out)?;
                     self.leave(index, out)
                 }
                 Element::Watermark(watermark) => {
@@ -141,38 +139,133 @@ impl Flow<'_> {
         let progress = &self.chain[index].progress;
         progress.add_counts(out.counts);
         self.dead_letters.extend(out.dead_letters);
-        for batch in out.late {
-            self.late(index, Element::Batch(batch));
-        }
-        for batch in out.rows {
-            self.chain[index].progress.add_out(batch.rows());
-            self.forward(index, Element::Batch(batch))?;
+        for (port, batch) in out.batches {
+            self.put_out(index, port, Element::Batch(batch))?;
         }
         Ok(())
     }
 
     /// Time and the end go to everybody who reads from the link.
     fn pass(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        self.late(index, element.clone());
-        self.forward(index, element)
+        for port in 0..self.chain[index].outputs.len() {
+            self.put_out(index, port, element.clone())?;
+        }
+        Ok(())
     }
 
-    fn forward(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        if !self.chain[index].router.consumers.is_empty() {
+    fn put_out(&mut self, index: usize, port: usize, element: Element) -> Result<(), TaskError> {
+        if !self.chain[index].outputs[port].consumers.is_empty() {
             self.deliveries.push(Delivery {
-                exit: Exit::Main(index),
+                exit: Exit::Output(index, port),
                 element: element.clone(),
             });
         }
-        self.enter(index + 1, 0, element)
+        match port {
+            // The next link has no edge but this one.
+            MAIN_OUTPUT => self.enter(index + 1, Inlet::default(), element),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::batch::Batch;
+    use crate::checkpoint::snapshot::OperatorSnapshot;
+    use crate::clock::ManualClock;
+    use crate::operator::OperatorError;
+    use crate::progress::Role;
+    use crate::router::Consumer;
+
+    /// Has two inputs and two outputs, and puts the rows of each input out by
+    /// the other output.
+    struct Crossing;
+
+    impl Operator for Crossing {
+        fn rows(
+            &mut self,
+            inlet: Inlet,
+            batch: Batch,
+            out: &mut Outbox,
+        ) -> Result<(), OperatorError> {
+            out.put(1 - inlet.port, batch);
+            Ok(())
+        }
+
+        fn watermark(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
+
+        fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+            Ok(None)
+        }
+
+        fn wake_at(&self) -> Option<i64> {
+            None
+        }
+
+        fn wake(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
     }
 
-    fn late(&mut self, index: usize, element: Element) {
-        if !self.chain[index].late.consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Late(index),
-                element,
-            });
+    fn batch(rows: i64) -> Element {
+        Element::Batch(Batch {
+            schema: Arc::default(),
+            columns: Vec::new(),
+            times: (0..rows).collect(),
+            origin: None,
+        })
+    }
+
+    #[test]
+    fn rows_leave_by_the_output_that_the_operator_names_and_time_by_all() {
+        let mut readers = Vec::new();
+        let mut router = || {
+            let (sender, reader) = mpsc::channel(1);
+            readers.push(reader);
+            Router {
+                consumers: vec![Consumer::One(sender)],
+            }
+        };
+        let progress = Arc::new(NodeProgress::new("crossing", Role::Operator, 1));
+        let mut chain = [Link {
+            node: 0,
+            work: Work::Operator(Box::new(Crossing)),
+            progress: progress.clone(),
+            task: 0,
+            outputs: vec![router(), router()],
+        }];
+        let mut deliveries = Vec::new();
+        let mut flow = Flow {
+            chain: &mut chain,
+            clock: &ManualClock::default(),
+            deliveries: &mut deliveries,
+            dead_letters: &mut Vec::new(),
+            snapshots: Vec::new(),
+        };
+        let inlet = |port| Inlet { port, edge: 0 };
+        for (inlet, element) in [
+            (inlet(0), batch(1)),
+            (inlet(1), batch(2)),
+            (inlet(0), Element::Watermark(7)),
+        ] {
+            flow.enter(0, inlet, element).unwrap();
         }
+        let left: Vec<String> = deliveries
+            .iter()
+            .map(|Delivery { exit, element }| match (exit, element) {
+                (Exit::Output(0, port), Element::Batch(batch)) => {
+                    format!("{} rows by {port}", batch.rows())
+                }
+                (Exit::Output(0, port), Element::Watermark(time)) => format!("{time} by {port}"),
+                (_, element) => panic!("{element:?} is from nowhere"),
+            })
+            .collect();
+        assert_eq!(left, ["1 rows by 1", "2 rows by 0", "7 by 0", "7 by 1"]);
+        assert_eq!(progress.snapshot().rows_out, 3);
     }
 }

@@ -8,9 +8,7 @@ use crate::batch::Batch;
 use crate::checkpoint::barrier::{Report, TaskCheckpoints};
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::dead_letter::DeadLetter;
-use crate::element::CheckpointId;
-use crate::element::NodeId;
-use crate::element::{Barrier, END_OF_TIME, Element};
+use crate::element::{Barrier, CheckpointId, END_OF_TIME, Element, Inlet, NodeId};
 use crate::gate::{Gate, Merged};
 use crate::operator::Counts;
 use crate::progress::NodeProgress;
@@ -36,7 +34,7 @@ pub enum Head {
 
 /// What the head has for the chain.
 pub(super) enum Incoming {
-    Batch(usize, Batch),
+    Batch(Inlet, Batch),
     Watermark(i64),
     Idle,
     Barrier(Barrier, Vec<(NodeId, NodeSnapshot)>),
@@ -59,7 +57,7 @@ impl Head {
                 gate,
                 leaves_windows_open,
             } => Ok(match gate.next().await {
-                Merged::Batch(edge, batch) => vec![Incoming::Batch(edge, batch)],
+                Merged::Batch(inlet, batch) => vec![Incoming::Batch(inlet, batch)],
                 // More rows may come to the windows that are open.
                 Merged::Watermark(END_OF_TIME) if *leaves_windows_open || stop.asked() => {
                     Vec::new()
@@ -120,7 +118,7 @@ impl Head {
                     .map(|element| match element {
                         Element::Batch(batch) => {
                             progress.add_out(batch.rows());
-                            Incoming::Batch(0, batch)
+                            Incoming::Batch(Inlet::default(), batch)
                         }
                         Element::Watermark(watermark) => Incoming::Watermark(watermark),
                         Element::Idle => Incoming::Idle,

@@ -169,7 +169,7 @@ async fn starts(
     };
     let context = SourceContext {
         node: node.name.as_str().into(),
-        schema: node.output.clone(),
+        schema: node.schema().clone(),
         placement: Placement::on_one_host(0, 1),
         batch_rows: READ_ROWS,
         decode_workers: 1,

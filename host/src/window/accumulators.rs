@@ -14,7 +14,7 @@ use crate::batch::Batch;
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{AggregateGuard, Folded};
 use crate::operator::{OperatorError, Outbox};
-use crate::plan::AggregatePlan;
+use crate::plan::{AggregatePlan, MAIN_OUTPUT};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::groups::Groups;
 use crate::state::key::{BatchKeys, KeyLayout, KeyTable};
@@ -305,12 +305,12 @@ impl Accumulators {
     fn put_out(&self, batch: Batch, out: &mut Outbox) {
         let most = self.output.batch_rows;
         if batch.rows() <= most {
-            out.rows.push(batch);
+            out.put(MAIN_OUTPUT, batch);
             return;
         }
         for start in (0..batch.rows()).step_by(most) {
-            out.rows
-                .push(batch.slice(start, most.min(batch.rows() - start)));
+            let part = batch.slice(start, most.min(batch.rows() - start));
+            out.put(MAIN_OUTPUT, part);
         }
     }
 }

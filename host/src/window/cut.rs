@@ -8,6 +8,7 @@
 use super::accumulators::Arrived;
 use super::time::{Span, extent};
 use crate::operator::Outbox;
+use crate::plan::LATE_OUTPUT;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
@@ -92,7 +93,7 @@ impl Cut {
             }
         }
         if late_wanted && !late.is_empty() {
-            out.late.push(arrived.batch.take(&late));
+            out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
         }
         arrived.without(&late)
     }

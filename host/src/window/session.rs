@@ -20,6 +20,7 @@ use super::results::{Ids, Results, Spans};
 use super::tables::{EARLY, FIRED, FRESH};
 use super::time::Span;
 use crate::operator::Outbox;
+use crate::plan::LATE_OUTPUT;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
 use crate::state::groups::{Groups, NO_SLOT};
@@ -288,7 +289,7 @@ impl Sessions {
         if !late.is_empty() {
             out.counts.late += late.len() as u64;
             if self.late_wanted {
-                out.late.push(arrived.batch.take(&late));
+                out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
             }
             for change in &self.journal.changes {
                 if let Change::NewKey(id) = *change

@@ -20,10 +20,12 @@ use crate::batch::Batch;
 use crate::clock::ManualClock;
 use crate::dead_letter::DeadLetter;
 use crate::dead_letter::OnError;
-use crate::element::END_OF_TIME;
+use crate::element::{END_OF_TIME, Inlet};
 use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
-use crate::plan::{AggregatePlan, Bounds, OperatorPlan, TimeDomain, Window};
+use crate::plan::{
+    AggregatePlan, Bounds, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain, Window,
+};
 use crate::schema::{DataType, Field, Schema};
 use ledger::Ledger;
 
@@ -185,7 +187,7 @@ impl Key {
 impl Bench {
     pub fn try_rows(&mut self, rows: &[Row]) -> Result<(), OperatorError> {
         let mut out = Outbox::default();
-        let done = self.operator.rows(0, batch(rows), &mut out);
+        let done = self.operator.rows(Inlet::default(), batch(rows), &mut out);
         self.take(out);
         done
     }
@@ -257,10 +259,12 @@ impl Bench {
     }
 
     fn take(&mut self, out: Outbox) {
-        for batch in out.rows {
-            self.take_rows(&batch);
-        }
-        for batch in out.late {
+        for (port, batch) in out.batches {
+            if port == MAIN_OUTPUT {
+                self.take_rows(&batch);
+                continue;
+            }
+            assert_eq!(port, LATE_OUTPUT);
             for row in 0..batch.rows() {
                 let word = batch.columns[3].as_string::<i32>().value(row);
                 self.late.push(format!("{}:{word}", batch.times[row]));

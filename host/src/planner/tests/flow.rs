@@ -4,14 +4,52 @@ use expect_test::expect;
 
 use super::support::{BASE, folder, mistakes, plan_in};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::plan::NodeKind;
 use crate::plan::draw::draw;
 use crate::plan::json::to_json;
+use crate::schema::Schema;
 
 #[test]
 fn there_is_nothing_to_say_of_the_base() {
     assert_eq!(mistakes(BASE), "");
+}
+
+/// `(name: fields)` of each port.
+fn ports<'a>(ports: impl Iterator<Item = (&'a String, &'a Arc<Schema>)>) -> String {
+    let port = |(name, schema): (&String, &Arc<Schema>)| {
+        let names: Vec<&str> = schema.fields.iter().map(|field| &*field.name).collect();
+        format!("({name}: {})", names.join(" "))
+    };
+    ports.map(port).collect()
+}
+
+#[test]
+fn edges_lead_from_an_output_to_an_input() {
+    let folder = folder();
+    let (_, plan) = plan_in(folder.path(), BASE).unwrap_or_else(|m| panic!("{m}"));
+    let nodes = plan.nodes.iter().map(|node| {
+        let from: Vec<String> = node.edges().map(|edge| plan.output_name(edge)).collect();
+        let inputs = ports(node.inputs.iter().map(|port| (&port.name, &port.schema)));
+        let outputs = ports(node.outputs.iter().map(|port| (&port.name, &port.schema)));
+        let line = [from.join(", "), inputs, node.name.clone(), outputs].join(" ");
+        format!("{}\n", line.trim())
+    });
+    expect![[r#"
+        actions (main: user_id item_id action quantity price note tags ts)
+        actions (main: user_id quantity) clean (main: user_id item_id action quantity price note tags ts)
+        clean (main: item_id quantity) added (main: user_id window_start window_end items)(late: user_id item_id action quantity price note tags ts)
+        added (main: user_id window_start window_end items) out
+        added.late (main: user_id item_id action quantity price note tags ts) too_late
+    "#]]
+    .assert_eq(&nodes.collect::<String>());
+    let json = to_json(&plan);
+    let late = json["nodes"].as_array().into_iter().flatten().last();
+    assert_eq!(
+        late.map(|node| &node["inputs"][0]["output"]),
+        Some(&serde_json::json!("late"))
+    );
 }
 
 #[test]
@@ -201,8 +239,7 @@ fn the_plan_for_programs() {
                   "user_id"
                 ]
               },
-              "from": "clean",
-              "late": false
+              "from": "clean"
             }
           ],
           "key": [

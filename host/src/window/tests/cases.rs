@@ -3,7 +3,6 @@
 use expect_test::expect;
 
 use super::{Key, Row, Setup, row, session, sliding, tumbling};
-use crate::batch::Batch;
 use crate::dead_letter::OnError;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, Operator, Outbox};
@@ -375,11 +374,11 @@ fn results_may_leave_out_bounds_and_come_in_batches_that_are_not_too_large() {
             .watermark(END_OF_TIME, &mut out)
             .expect("no row stops the test's pipeline");
         assert!(
-            out.rows
+            out.batches
                 .iter()
-                .all(|batch| batch.rows() <= 10 && batch.columns.len() == 6)
+                .all(|(_, batch)| batch.rows() <= 10 && batch.columns.len() == 6)
         );
-        let total: usize = out.rows.iter().map(Batch::rows).sum();
+        let total: usize = out.batches.iter().map(|(_, batch)| batch.rows()).sum();
         assert_eq!(total % 25, 0);
     }
 }
