@@ -24,6 +24,8 @@ pub mod logic;
 pub mod plugin;
 // A plan, made into tasks and run.
 pub mod run;
+// Whose an error is, and whether trying again can help.
+pub mod blame;
 // Asks a run to end early.
 pub mod stop;
 // Where calls run that block.

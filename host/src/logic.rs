@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
+use crate::blame::Fault;
 use crate::schema::Schema;
 
 /// What an operator is, from its plugin's description.
@@ -271,6 +272,16 @@ pub struct Failure {
     pub message: String,
     /// What the plugin wrote to stderr during the call, the panic text above all.
     pub panic: Option<String>,
+}
+
+impl Failure {
+    /// Whether the same call may go well at another time.
+    pub fn fault(&self) -> Fault {
+        match self.kind {
+            FailureKind::Deadline => Fault::SLOW_PLUGIN,
+            _ => Fault::PLUGIN,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

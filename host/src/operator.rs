@@ -7,6 +7,7 @@ pub mod guard;
 pub mod transform;
 
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::Inlet;
@@ -81,4 +82,5 @@ pub struct Counts {
 pub struct OperatorError {
     pub node: String,
     pub message: String,
+    pub fault: Fault,
 }

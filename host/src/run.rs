@@ -171,7 +171,8 @@ impl Job {
                 return Err(error);
             };
             tracing::warn!(
-                "failed, and is started again in {}: {error}",
+                "failed because of {}, and is started again in {}: {error}",
+                error.fault().blame.name(),
                 humantime::format_duration(delay)
             );
             tokio::select! {

@@ -9,9 +9,11 @@ pub mod dead_letter;
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
 use crate::config::diagnostics::Diagnostics;
@@ -127,14 +129,26 @@ pub struct SinkError {
     /// What is written, or where: a file, "to topic `carts` on …".
     pub what: String,
     pub cause: String,
+    pub fault: Fault,
 }
 
 impl SinkError {
-    pub fn new(node: &str, what: impl fmt::Display, cause: impl fmt::Display) -> Self {
+    pub fn new(
+        node: &str,
+        what: impl fmt::Display,
+        cause: impl fmt::Display,
+        fault: Fault,
+    ) -> Self {
         SinkError {
             node: node.to_owned(),
             what: what.to_string(),
             cause: cause.to_string(),
+            fault,
         }
+    }
+
+    /// The operating system's error says whose it is.
+    pub fn io(node: &str, what: impl fmt::Display, cause: &io::Error) -> Self {
+        SinkError::new(node, what, cause, Fault::of_io(cause))
     }
 }

@@ -25,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use self::chunk::Chunk;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
 use crate::clock::Clock;
 use crate::config::column::DeclaredColumn;
@@ -189,6 +190,7 @@ impl SourceContext {
                 Err(self.refuse(
                     "the CSV delimiter has to be an ASCII character, and neither a quote nor a \
                      line end",
+                    Fault::CONFIG,
                 ))
             }
             _ => Ok(()),
@@ -196,19 +198,26 @@ impl SourceContext {
     }
 
     /// The source cannot be opened.
-    pub fn refuse(&self, message: impl Into<String>) -> SourceError {
+    pub fn refuse(&self, message: impl Into<String>, fault: Fault) -> SourceError {
         SourceError::Open {
             node: self.node.to_string(),
             message: message.into(),
+            fault,
         }
     }
 
     /// The source cannot be read any further: `what` failed.
-    pub fn failed(&self, what: impl Into<String>, cause: impl fmt::Display) -> SourceError {
+    pub fn failed(
+        &self,
+        what: impl Into<String>,
+        cause: impl fmt::Display,
+        fault: Fault,
+    ) -> SourceError {
         SourceError::Read {
             node: self.node.to_string(),
             what: what.into(),
             cause: cause.to_string(),
+            fault,
         }
     }
 }
@@ -217,7 +226,11 @@ impl SourceContext {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("source `{node}`: {message}")]
-    Open { node: String, message: String },
+    Open {
+        node: String,
+        message: String,
+        fault: Fault,
+    },
     #[error("source `{node}`: decoding {partition} broke off, which is a bug of ours: {cause}")]
     Bug {
         node: String,
@@ -230,6 +243,7 @@ pub enum SourceError {
         node: String,
         what: String,
         cause: String,
+        fault: Fault,
     },
     #[error(
         "source `{node}`: {partition}, offset {offset}: {cause} \
@@ -241,4 +255,14 @@ pub enum SourceError {
         offset: u64,
         cause: String,
     },
+}
+
+impl SourceError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            SourceError::Open { fault, .. } | SourceError::Read { fault, .. } => *fault,
+            SourceError::Bug { .. } => Fault::BUG,
+            SourceError::Row { .. } => Fault::ROW,
+        }
+    }
 }

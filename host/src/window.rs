@@ -58,6 +58,7 @@ use std::sync::Arc;
 use arrow_buffer::ScalarBuffer;
 
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::budget::Share;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
@@ -107,6 +108,7 @@ impl AggregateOperator {
         let refuse = |message: String| OperatorError {
             node: node.to_owned(),
             message,
+            fault: Fault::CONFIG,
         };
         let size = |what: &str, size_ms: i64| {
             if (1..=SIZE_MAX_MS).contains(&size_ms) {

@@ -19,6 +19,7 @@ use super::requests::Requests;
 use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
 use super::transaction::{Participants, TransactionError};
+use crate::blame::Fault;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
@@ -42,6 +43,16 @@ pub enum CheckpointError {
     /// The run is being torn down; another task's error is the one to show.
     #[error("a part of the pipeline stopped during a checkpoint")]
     Gone,
+}
+
+impl CheckpointError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            CheckpointError::Storage { cause, .. } => cause.fault(),
+            CheckpointError::Transaction { cause, .. } => cause.fault,
+            CheckpointError::Gone => Fault::OUTSIDE,
+        }
+    }
 }
 
 pub struct Coordinator {

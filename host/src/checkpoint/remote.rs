@@ -29,6 +29,7 @@ use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::storage::folder::{Archive, FolderStorage};
 use super::storage::{CheckpointInfo, Storage, StorageError};
+use crate::blame::Fault;
 use crate::element::CheckpointId;
 use crate::plan::RemotePlan;
 
@@ -65,11 +66,9 @@ pub fn check(plan: &RemotePlan) -> Result<(), String> {
 impl RemoteStore {
     /// Nothing is sent yet.
     pub fn new(plan: &RemotePlan, pipeline: &str) -> Result<RemoteStore, StorageError> {
-        let (store, path) = connect(plan).map_err(|problem| {
-            StorageError::Other(format!(
-                "cannot use the object store {}: {problem}",
-                plan.url
-            ))
+        let (store, path) = connect(plan).map_err(|problem| StorageError::Other {
+            message: format!("cannot use the object store {}: {problem}", plan.url),
+            fault: Fault::CONFIG,
         })?;
         Ok(RemoteStore {
             store,
@@ -414,10 +413,13 @@ impl RemoteStore {
         location: &Location,
         cause: &object_store::Error,
     ) -> StorageError {
-        StorageError::Other(format!(
-            "cannot {what} {location} in the object store {}: {cause}",
-            self.url
-        ))
+        StorageError::Other {
+            message: format!(
+                "cannot {what} {location} in the object store {}: {cause}",
+                self.url
+            ),
+            fault: Fault::OUTSIDE,
+        }
     }
 }
 

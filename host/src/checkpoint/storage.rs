@@ -11,6 +11,7 @@ pub mod folder;
 
 use super::changes::Changes;
 use super::manifest::Manifest;
+use crate::blame::Fault;
 use crate::element::CheckpointId;
 use crate::suggest;
 
@@ -94,6 +95,16 @@ pub enum StorageError {
     Damaged { id: CheckpointId, message: String },
     #[error("there is no checkpoint {id} in {place}")]
     Missing { id: CheckpointId, place: String },
-    #[error("{0}")]
-    Other(String),
+    #[error("{message}")]
+    Other { message: String, fault: Fault },
+}
+
+impl StorageError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            StorageError::Io { cause, .. } => Fault::of_io(cause),
+            StorageError::Damaged { .. } | StorageError::Missing { .. } => Fault::OUTSIDE_LASTING,
+            StorageError::Other { fault, .. } => *fault,
+        }
+    }
 }

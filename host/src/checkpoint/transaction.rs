@@ -28,6 +28,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::manifest::Manifest;
+use crate::blame::Fault;
 use crate::element::CheckpointId;
 
 pub trait Participant: Send + Sync {
@@ -75,6 +76,7 @@ pub trait Participant: Send + Sync {
 pub struct TransactionError {
     pub what: String,
     pub cause: String,
+    pub fault: Fault,
 }
 
 /// Those who take part in a pipeline's commits, in the order in which they

@@ -166,7 +166,7 @@ impl Console {
     }
 
     fn error(&self, cause: io::Error) -> SinkError {
-        SinkError::new(&self.node, "to standard output", cause)
+        SinkError::io(&self.node, "to standard output", &cause)
     }
 }
 

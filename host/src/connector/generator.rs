@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use self::events::{Events, EventsPlan};
 use crate::batch::{Block, Offsets, Payload};
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::Diagnostics;
@@ -189,12 +190,16 @@ impl GeneratorInput {
     fn open(plan: &EventsPlan, context: &SourceContext) -> Result<Self, SourceError> {
         let is_positive = |number: f64| number.is_finite() && number > 0.0;
         if !is_positive(plan.events_per_second) {
-            return Err(context.refuse("`events_per_second` has to be greater than 0"));
+            return Err(context.refuse(
+                "`events_per_second` has to be greater than 0",
+                Fault::CONFIG,
+            ));
         }
         if plan.rate.is_some_and(|rate| !is_positive(rate)) {
-            return Err(
-                context.refuse("`rate` has to be greater than 0; leave it out for no limit")
-            );
+            return Err(context.refuse(
+                "`rate` has to be greater than 0; leave it out for no limit",
+                Fault::CONFIG,
+            ));
         }
         let restored = context.restored(PARTITION).map(|found| found.position);
         let partition = context.placement.has_partition(0).then(|| {

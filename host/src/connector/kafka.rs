@@ -22,6 +22,8 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::blame::Fault;
+
 /// How brokers are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConnection {
@@ -141,6 +143,32 @@ fn words(code: RDKafkaErrorCode) -> String {
         .split_once(" (")
         .and_then(|(_, words)| words.strip_suffix(')'));
     words.unwrap_or(&text).to_owned()
+}
+
+/// Whose an error is, by its code. A topic may appear, and a producer that was
+/// fenced is made anew by the next attempt.
+pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
+    match code {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+            Fault::ROW
+        }
+        Some(
+            RDKafkaErrorCode::OffsetOutOfRange
+            | RDKafkaErrorCode::AutoOffsetReset
+            | RDKafkaErrorCode::LogTruncation
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidGroupId
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature,
+        ) => Fault::OUTSIDE_LASTING,
+        _ => Fault::OUTSIDE,
+    }
 }
 
 /// Whether trying again is of no use: brokers were reached and said no.

@@ -18,6 +18,7 @@ use arrow_select::concat::concat;
 
 use super::{OperatorError, Outbox};
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::dead_letter::{self, OnError};
 use crate::logic::{Aggregate, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform};
 use crate::plan::OperatorPlan;
@@ -117,7 +118,8 @@ impl<L: ?Sized> Guard<L> {
         if self.instance.is_none() {
             let opened = self.factory.instance().and_then(self.as_kind);
             let opened = opened.map_err(|failure| {
-                self.fatal(format!("its plugin could not be opened: {failure}"))
+                let message = format!("its plugin could not be opened: {failure}");
+                self.fatal(message, failure.fault())
             })?;
             self.instance = Some(opened);
         }
@@ -142,6 +144,7 @@ impl<L: ?Sized> Guard<L> {
                 "reject",
                 &reject.reason,
                 None,
+                Fault::ROW,
                 out,
             )?;
         }
@@ -161,6 +164,7 @@ impl<L: ?Sized> Guard<L> {
             kind_name(failure.kind),
             &failure.message,
             panic,
+            failure.fault(),
             out,
         )
     }
@@ -171,6 +175,7 @@ impl<L: ?Sized> Guard<L> {
         kind: &str,
         error: &str,
         panic: Option<&str>,
+        fault: Fault,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         let mut dead_letter = match subject {
@@ -184,7 +189,7 @@ impl<L: ?Sized> Guard<L> {
         dead_letter.error = error.to_owned();
         dead_letter.panic = panic.map(str::to_owned);
         match self.on_error {
-            OnError::Fail => Err(self.fatal(dead_letter::sentence(&dead_letter))),
+            OnError::Fail => Err(self.fatal(dead_letter::sentence(&dead_letter), fault)),
             OnError::Skip => {
                 tracing::warn!(operator = %self.node, "skipped: {}", dead_letter::sentence(&dead_letter));
                 Ok(())
@@ -232,15 +237,16 @@ impl<L: ?Sized> Guard<L> {
             .map(|column| {
                 let arrays: Vec<&dyn Array> =
                     parts.iter().map(|part| part[column].as_ref()).collect();
-                concat(&arrays).map_err(|error| self.fatal(error.to_string()))
+                concat(&arrays).map_err(|error| self.fatal(error.to_string(), Fault::ROW))
             })
             .collect()
     }
 
-    fn fatal(&self, message: String) -> OperatorError {
+    fn fatal(&self, message: String, fault: Fault) -> OperatorError {
         OperatorError {
             node: self.node.to_string(),
             message,
+            fault,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Why a run failed.
 
+use crate::blame::{Blame, Fault};
 use crate::checkpoint::coordinator::CheckpointError;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::transaction::TransactionError;
@@ -21,8 +22,8 @@ pub enum RunError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Trying again would not help.
-    #[error("the run cannot go on from its checkpoint: {0}")]
-    Restore(String),
+    #[error("the run cannot go on from its checkpoint: {why}")]
+    Restore { why: String, blame: Blame },
     /// A bug of the host's own.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -35,6 +36,22 @@ impl From<OperatorError> for RunError {
 }
 
 impl RunError {
+    /// Whose it is, and whether trying again can help.
+    pub fn fault(&self) -> Fault {
+        match self {
+            RunError::Task(error) => error.fault(),
+            RunError::DeadLetters(error) => error.fault,
+            RunError::Checkpoint(error) => error.fault(),
+            RunError::Fence(error) => error.fault,
+            RunError::Storage(error) => error.fault(),
+            RunError::Restore { blame, .. } => Fault {
+                blame: *blame,
+                can_pass: false,
+            },
+            RunError::Internal(_) => Fault::BUG,
+        }
+    }
+
     /// It says only that something else has failed too.
     pub(crate) fn is_echo(&self) -> bool {
         matches!(

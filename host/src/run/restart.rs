@@ -44,7 +44,7 @@ impl Failures {
         else {
             return None;
         };
-        if matches!(error, RunError::Restore(_)) {
+        if !error.fault().can_pass {
             return None;
         }
         let within = Duration::from_millis(within_ms);
@@ -67,6 +67,8 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blame::{Blame, Fault};
+    use crate::operator::OperatorError;
 
     fn failure() -> RunError {
         RunError::Internal("it broke".to_owned())
@@ -105,8 +107,18 @@ mod tests {
             failures_max: 3,
             within_ms: 1_000,
         });
-        let lasting = RunError::Restore("other types".to_owned());
+        let lasting = RunError::Restore {
+            why: "other types".to_owned(),
+            blame: Blame::Config,
+        };
         assert_eq!(failures.add(&lasting), None);
+        let row = OperatorError {
+            node: "prices".to_owned(),
+            message: "a row without a price".to_owned(),
+            fault: Fault::ROW,
+        };
+        assert_eq!(failures.add(&row.into()), None);
+        assert!(failures.add(&failure()).is_some());
         assert_eq!(Failures::new(RestartPlan::Never).add(&failure()), None);
     }
 }

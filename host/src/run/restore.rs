@@ -7,6 +7,7 @@ use super::durable::Durable;
 use super::error::RunError;
 use super::pipeline::Pipeline;
 use super::revision::Revision;
+use crate::blame::Blame;
 use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
@@ -117,7 +118,7 @@ pub async fn restore(
     if let Some(manifest) = &agreed
         && let Some(why) = participants.disagreement(&committed, manifest)
     {
-        return Err(RunError::Restore(why));
+        return Err(outside(why));
     }
     let restored = manifest.as_ref().map(|manifest| manifest.id);
     // What is behind was not committed, or is damaged: it never happened.
@@ -160,7 +161,7 @@ async fn chosen(
     offload: Offload,
 ) -> Result<Manifest, RunError> {
     let Some(found) = find(known, wanted) else {
-        return Err(RunError::Restore(not_found(known, wanted)));
+        return Err(config(not_found(known, wanted)));
     };
     match durable.restore(found.id, offload).await {
         Ok(manifest) => {
@@ -171,7 +172,7 @@ async fn chosen(
             );
             Ok(manifest)
         }
-        Err(error @ StorageError::Damaged { .. }) => Err(RunError::Restore(error.to_string())),
+        Err(error @ StorageError::Damaged { .. }) => Err(outside(error.to_string())),
         Err(error) => Err(error.into()),
     }
 }
@@ -190,7 +191,7 @@ async fn choose(
     if let Some(id) = committed
         && !known.iter().any(|known| known.id >= id)
     {
-        return Err(RunError::Restore(format!(
+        return Err(outside(format!(
             "checkpoint {id} was the last to be committed, and it is not here ({}): bring its \
              files back, or start anew under another name",
             match known.last() {
@@ -205,7 +206,7 @@ async fn choose(
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error @ StorageError::Damaged { .. }) => {
                 if Some(candidate.id) == committed {
-                    return Err(RunError::Restore(format!(
+                    return Err(outside(format!(
                         "{error}; its rows are committed, so that an earlier one would put them \
                          out twice: bring its files back"
                     )));
@@ -218,7 +219,7 @@ async fn choose(
     }
     match damage {
         // To begin anew would lose everything, so it is not for us to decide.
-        Some(error) => Err(RunError::Restore(format!(
+        Some(error) => Err(outside(format!(
             "{error}, and no earlier one is left: bring one back, or delete the folder to start anew"
         ))),
         None => Ok(None),
@@ -240,7 +241,7 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
             StateChange::Gone => "the pipeline has no such aggregate any more",
             StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
         };
-        return Err(RunError::Restore(format!(
+        return Err(config(format!(
             "operator `{}` has state in checkpoint {}: {why}",
             change.name, manifest.id
         )));
@@ -255,4 +256,20 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
         );
     }
     Ok(())
+}
+
+/// What the checkpoint lies in, or the other participants, do not let it go on.
+fn outside(why: String) -> RunError {
+    RunError::Restore {
+        why,
+        blame: Blame::Outside,
+    }
+}
+
+/// What the pipeline's file or the command line asks for cannot be.
+fn config(why: String) -> RunError {
+    RunError::Restore {
+        why,
+        blame: Blame::Config,
+    }
 }

@@ -39,7 +39,7 @@ impl DeadLetters {
                 file: BufWriter::new(file),
                 is_new: true,
             }),
-            Err(cause) => Err(SinkError::new(&node, path.display(), cause)),
+            Err(cause) => Err(SinkError::io(&node, path.display(), &cause)),
         }
     }
 
@@ -53,7 +53,7 @@ impl DeadLetters {
         let synced = synced.and_then(|()| file.metadata());
         synced
             .map(|metadata| metadata.len())
-            .map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
+            .map_err(|cause| SinkError::io(&self.node, self.path.display(), &cause))
     }
 
     /// Writes them through to the file: what has caused a dead letter may end the
@@ -67,6 +67,6 @@ impl DeadLetters {
                 self.file.write_all(b"\n")
             })
             .and_then(|()| self.file.flush());
-        written.map_err(|cause| SinkError::new(&self.node, self.path.display(), cause))
+        written.map_err(|cause| SinkError::io(&self.node, self.path.display(), &cause))
     }
 }

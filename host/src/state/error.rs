@@ -1,6 +1,7 @@
 //! Why keyed state cannot be read or kept.
 
 use super::row::RowError;
+use crate::blame::Fault;
 use crate::checkpoint::storage::StorageError;
 
 #[derive(Debug, thiserror::Error)]
@@ -10,4 +11,13 @@ pub enum StateError {
     Row(#[from] RowError),
     #[error("its state cannot be read: {0}")]
     Storage(#[from] StorageError),
+}
+
+impl StateError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            StateError::Row(_) => Fault::BUG,
+            StateError::Storage(error) => error.fault(),
+        }
+    }
 }

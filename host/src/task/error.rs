@@ -1,5 +1,6 @@
 //! Why a task failed.
 
+use crate::blame::Fault;
 use crate::operator::OperatorError;
 use crate::router::Gone;
 use crate::sink::SinkError;
@@ -17,6 +18,17 @@ pub enum TaskError {
     /// Another task failed first; its error is the one to show.
     #[error("another part of the pipeline stopped")]
     Gone,
+}
+
+impl TaskError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            TaskError::Source(error) => error.fault(),
+            TaskError::Operator(error) => error.fault,
+            TaskError::Sink(error) => error.fault,
+            TaskError::Gone => Fault::OUTSIDE,
+        }
+    }
 }
 
 impl From<Gone> for TaskError {

@@ -18,6 +18,7 @@ impl WindowError {
             WindowError::State(error) => OperatorError {
                 node: node.to_owned(),
                 message: error.to_string(),
+                fault: error.fault(),
             },
         }
     }

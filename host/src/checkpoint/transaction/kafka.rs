@@ -18,6 +18,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::{Participant, TransactionError};
+use crate::blame::Fault;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::SourceSnapshot;
@@ -27,7 +28,7 @@ use crate::connector::kafka::producer::{
 use crate::connector::kafka::sink::KafkaSink;
 use crate::connector::kafka::source::KafkaSource;
 use crate::connector::kafka::subscription::Subscription;
-use crate::connector::kafka::{ClientLog, KafkaConnection, cause, is_final, settings};
+use crate::connector::kafka::{ClientLog, KafkaConnection, cause, fault_of, is_final, settings};
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
 
@@ -122,6 +123,7 @@ impl KafkaTransaction {
         open.clone().ok_or_else(|| TransactionError {
             what: format!("pipeline `{}`: the transaction is not open", self.pipeline),
             cause: "nobody has fenced the owner before it, which is a bug of ours".to_owned(),
+            fault: Fault::BUG,
         })
     }
 
@@ -133,19 +135,20 @@ impl KafkaTransaction {
         format!("sluicebox-{}", self.pipeline)
     }
 
-    fn error(&self, step: &str, cause: String) -> TransactionError {
+    fn error(&self, step: &str, cause: String, fault: Fault) -> TransactionError {
         TransactionError {
             what: format!(
                 "pipeline `{}`: {step} on {}",
                 self.pipeline, self.connection.brokers
             ),
             cause,
+            fault,
         }
     }
 
     fn kafka_error(&self, step: &str, error: &KafkaError) -> TransactionError {
-        let cause = explain(error.rdkafka_error_code(), cause(error));
-        self.error(step, cause)
+        let code = error.rdkafka_error_code();
+        self.error(step, explain(code, cause(error)), fault_of(code))
     }
 
     fn failed(&self, step: &str, failure: Failure) -> TransactionError {
@@ -153,7 +156,7 @@ impl KafkaTransaction {
             Some(topic) => format!("topic `{topic}`: {}", failure.cause),
             None => failure.cause,
         };
-        self.error(step, explain(failure.code, cause))
+        self.error(step, explain(failure.code, cause), fault_of(failure.code))
     }
 
     /// Does what may be tried again, within the time of one step. It is given
@@ -181,8 +184,9 @@ impl KafkaTransaction {
                     blocking(|| std::thread::sleep(Duration::from_millis(100)));
                 }
                 Err(error) => {
-                    let cause = producer.explain_error(&error);
-                    return Err(self.error(step, explain(error.rdkafka_error_code(), cause)));
+                    let code = error.rdkafka_error_code();
+                    let cause = explain(code, producer.explain_error(&error));
+                    return Err(self.error(step, cause, fault_of(code)));
                 }
             }
         }
@@ -259,7 +263,7 @@ impl KafkaTransaction {
                 let cause = format!(
                     "a transaction of another pipeline in the topic {PROGRESS_TOPIC} does not end"
                 );
-                return Err(self.error(step, cause));
+                return Err(self.error(step, cause, Fault::OUTSIDE));
             }
             if !std::mem::replace(&mut has_warned, true) {
                 tracing::warn!(
@@ -288,7 +292,7 @@ impl KafkaTransaction {
                 Some(Err(error)) if is_final(&error) => return Err(wrong(error)),
                 Some(Err(_)) | None if Instant::now() > until => {
                     let cause = format!("reading the topic {PROGRESS_TOPIC} takes too long");
-                    return Err(self.error(step, cause));
+                    return Err(self.error(step, cause, Fault::OUTSIDE));
                 }
                 Some(Err(_)) | None => {}
             }
@@ -302,7 +306,7 @@ impl KafkaTransaction {
             .map_err(|error| {
                 let text = String::from_utf8_lossy(payload);
                 let cause = format!("the topic {PROGRESS_TOPIC} says `{text}`: {error}");
-                self.error("cannot read how far it has come", cause)
+                self.error("cannot read how far it has come", cause, Fault::OUTSIDE)
             })
     }
 
@@ -326,7 +330,7 @@ impl KafkaTransaction {
             .set("cleanup.policy", "compact");
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
         let created = wait_for(admin.create_topics(&[topic], &options))
-            .map_err(|error| self.error(&step, error.to_string()))?
+            .map_err(|error| self.error(&step, error.to_string(), Fault::OUTSIDE))?
             .map_err(wrong)?;
         for created in created {
             match created {
@@ -416,8 +420,8 @@ impl Participant for KafkaTransaction {
         let progress = Progress {
             checkpoint: manifest.id,
         };
-        let progress =
-            serde_json::to_vec(&progress).map_err(|error| self.error(step, error.to_string()))?;
+        let progress = serde_json::to_vec(&progress)
+            .map_err(|error| self.error(step, error.to_string(), Fault::BUG))?;
         producer
             .send(
                 PROGRESS_TOPIC,

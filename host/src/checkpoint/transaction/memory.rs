@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Participant, TransactionError};
+use crate::blame::Fault;
 use crate::checkpoint::manifest::Manifest;
 use crate::element::CheckpointId;
 use crate::topic::MemoryTopic;
@@ -80,6 +81,7 @@ impl MemoryTransaction {
         Err(TransactionError {
             what: format!("{}: commit", self.name),
             cause: cause.to_owned(),
+            fault: Fault::OUTSIDE,
         })
     }
 

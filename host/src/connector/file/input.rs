@@ -13,6 +13,7 @@ use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
 use crate::batch::Offsets;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
@@ -269,18 +270,19 @@ impl Lines {
                 // An empty file has no rows that a header could be missing for.
                 RowEnd::Row { end: 0, .. } => return Ok(()),
                 RowEnd::Row { end, next } => {
-                    let fields = decoder
-                        .read_header(&self.buffer[..end])
-                        .map_err(|error| context.refuse(format!("{}: {error}", self.name)))?;
+                    let fields = decoder.read_header(&self.buffer[..end]).map_err(|error| {
+                        context.refuse(format!("{}: {error}", self.name), Fault::OUTSIDE_LASTING)
+                    })?;
                     self.framing.expect_fields(fields);
                     self.advance(next);
                     return Ok(());
                 }
                 RowEnd::Unfinished if self.buffer.len() > ROW_BYTES_MAX => {
-                    return Err(context.refuse(format!(
+                    let message = format!(
                         "{}: expected a header, found a line longer than 16 MiB",
                         self.name
-                    )));
+                    );
+                    return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
                 }
                 RowEnd::Unfinished => self.fill(self.buffer.len() * 2, context)?,
             }
@@ -383,11 +385,12 @@ impl Lines {
     /// Goes on reading from there.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
         if to.offset > self.size {
-            return Err(context.refuse(format!(
+            let message = format!(
                 "{} has {} bytes, and {} were read of it before the checkpoint: it is not the \
                  file that it was; put that one back, or start without the checkpoint",
                 self.name, self.size, to.offset
-            )));
+            );
+            return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
         self.file
             .seek(SeekFrom::Start(to.offset))
@@ -436,5 +439,6 @@ impl Lines {
 }
 
 fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
-    context.failed(format!("cannot read {}", path.display()), cause)
+    let what = format!("cannot read {}", path.display());
+    context.failed(what, cause, Fault::of_io(cause))
 }

@@ -1,7 +1,7 @@
 //! Writes rows as Parquet, compressed with zstd.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::part::Part;
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 use crate::schema::Schema;
@@ -124,7 +125,7 @@ impl Parts {
                 Err(cause) if cause.kind() == ErrorKind::NotFound && to.exists() => Ok(()),
                 renamed => renamed,
             };
-            renamed.map_err(|cause| SinkError::new(&self.node, to.display(), cause))?;
+            renamed.map_err(|cause| SinkError::io(&self.node, to.display(), &cause))?;
         }
         Ok(())
     }
@@ -182,5 +183,12 @@ impl Sink for Parts {
 
 fn error(part: &Part, cause: ParquetError) -> SinkError {
     let what = format!("{} as Parquet", part.path().display());
-    SinkError::new(part.node(), what, cause)
+    let fault = match &cause {
+        ParquetError::External(cause) => match cause.downcast_ref::<io::Error>() {
+            Some(cause) => Fault::of_io(cause),
+            None => Fault::BUG,
+        },
+        _ => Fault::BUG,
+    };
+    SinkError::new(part.node(), what, cause, fault)
 }

@@ -29,7 +29,10 @@ impl Part {
         let created = create_folder_of(&part).and_then(|()| {
             // Said now and not after hours of work.
             if path.is_dir() {
-                return Err(io::Error::other("a folder has this name"));
+                return Err(io::Error::new(
+                    io::ErrorKind::IsADirectory,
+                    "a folder has this name",
+                ));
             }
             match kept {
                 Some(bytes) => reopen(path, &part, bytes),
@@ -44,7 +47,7 @@ impl Part {
                 file: BufWriter::with_capacity(256 << 10, file),
                 bytes: kept.unwrap_or_default(),
             }),
-            Err(cause) => Err(SinkError::new(node, path.display(), cause)),
+            Err(cause) => Err(SinkError::io(node, path.display(), &cause)),
         }
     }
 
@@ -106,7 +109,7 @@ impl Part {
     }
 
     pub fn error(&self, cause: io::Error) -> SinkError {
-        SinkError::new(&self.node, self.part.display(), cause)
+        SinkError::io(&self.node, self.part.display(), &cause)
     }
 }
 

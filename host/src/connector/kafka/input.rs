@@ -25,7 +25,8 @@ use tokio::sync::Notify;
 use self::block::Messages;
 use self::discovery::{Discovery, FoundPartition};
 use super::subscription::Subscription;
-use super::{ClientLog, cause, is_final, producer, settings};
+use super::{ClientLog, cause, fault_of, is_final, producer, settings};
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::schema::Schema;
@@ -103,7 +104,10 @@ impl KafkaInput {
         let mut consumer: BaseConsumer<ClientLog> = settings(&kafka.connection, DEFAULTS, &ours)
             .create_with_context(log)
             .map_err(|error| {
-                context.refuse(format!("cannot read from Kafka: {}", cause(&error)))
+                context.refuse(
+                    format!("cannot read from Kafka: {}", cause(&error)),
+                    Fault::CONFIG,
+                )
             })?;
         let notify = wake.clone();
         consumer.set_nonempty_callback(move || notify.notify_one());
@@ -358,7 +362,8 @@ impl KafkaInput {
             }
             _ => log.explain(error),
         };
-        self.context.failed(&*partition.name, cause)
+        let fault = fault_of(error.rdkafka_error_code());
+        self.context.failed(&*partition.name, cause, fault)
     }
 }
 
@@ -430,5 +435,5 @@ fn at(offset: u64) -> Position {
 }
 
 fn wrong(context: &SourceContext, what: &str, error: &KafkaError) -> SourceError {
-    context.failed(what, cause(error))
+    context.failed(what, cause(error), fault_of(error.rdkafka_error_code()))
 }

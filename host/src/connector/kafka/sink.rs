@@ -20,8 +20,9 @@ use toml::Spanned;
 
 use super::keys::{Owned, read_connection, read_topic};
 use super::producer::{DEFAULTS, Failure, OURS, Producer, TransactionProducer};
-use super::{KafkaConnection, cause, settings};
+use super::{KafkaConnection, cause, fault_of, settings};
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::Table;
@@ -231,7 +232,8 @@ impl KafkaWriter {
                 defaults.push(LINGER);
                 let settings = settings(&plan.connection, &defaults, OURS);
                 let producer = Producer::new(&format!("sink `{node}`"), &settings);
-                let producer = producer.map_err(|error| error_of(node, plan, cause(&error)))?;
+                let producer =
+                    producer.map_err(|error| error_of(node, plan, cause(&error), Fault::CONFIG))?;
                 Route::Own(Arc::new(producer))
             }
         };
@@ -295,7 +297,7 @@ impl KafkaWriter {
             Route::Own(producer) => Ok(producer.clone()),
             Route::Transaction(transaction) => transaction
                 .current()
-                .map_err(|cause| error_of(&self.node, &self.plan, cause)),
+                .map_err(|cause| error_of(&self.node, &self.plan, cause, Fault::BUG)),
         }
     }
 
@@ -317,7 +319,8 @@ impl KafkaWriter {
             }
             _ => "",
         };
-        error_of(&self.node, &self.plan, format!("{}{help}", failure.cause))
+        let cause = format!("{}{help}", failure.cause);
+        error_of(&self.node, &self.plan, cause, fault_of(failure.code))
     }
 }
 
@@ -377,9 +380,14 @@ impl Sink for KafkaWriter {
     }
 }
 
-fn error_of(node: &str, plan: &KafkaSink, cause: String) -> SinkError {
+fn error_of(node: &str, plan: &KafkaSink, cause: String, fault: Fault) -> SinkError {
     let (topic, brokers) = (&plan.topic, &plan.connection.brokers);
-    SinkError::new(node, format!("to topic `{topic}` on {brokers}"), cause)
+    SinkError::new(
+        node,
+        format!("to topic `{topic}` on {brokers}"),
+        cause,
+        fault,
+    )
 }
 
 /// Text and bytes as they are, everything else as JSON.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 
 use crate::batch::{Block, Offsets, Payload};
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::connector::Description;
 use crate::schema::Schema;
@@ -76,7 +77,7 @@ impl MemoryInput {
             .map(|(index, batches)| {
                 for batch in batches {
                     check_types(&context.schema, batch)
-                        .map_err(|message| context.refuse(message))?;
+                        .map_err(|message| context.refuse(message, Fault::CONFIG))?;
                 }
                 let mut partition = MemoryPartition {
                     name: index.to_string().into(),

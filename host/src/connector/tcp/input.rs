@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::frames::{Frames, Framing, Piece};
 use crate::batch::Offsets;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
@@ -63,10 +64,13 @@ impl TcpInput {
             return Err(context.refuse(
                 "rows over TCP have no header: set `csv = { header = false }` and send the \
                  fields in order",
+                Fault::CONFIG,
             ));
         }
-        let cannot_listen =
-            |cause: std::io::Error| context.refuse(format!("cannot listen on {listen}: {cause}"));
+        let cannot_listen = |cause: std::io::Error| {
+            let message = format!("cannot listen on {listen}: {cause}");
+            context.refuse(message, Fault::of_io(&cause))
+        };
         let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         tracing::info!(source = %context.node, %address, "listening");

@@ -221,8 +221,9 @@ impl AggregateGuard {
                 },
             )
         })?;
-        called
-            .map(|done| done.states)
-            .map_err(|failure| self.fatal(format!("failed on no rows at all: {failure}")))
+        called.map(|done| done.states).map_err(|failure| {
+            let message = format!("failed on no rows at all: {failure}");
+            self.fatal(message, failure.fault())
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use super::trouble::io;
+use crate::blame::Fault;
 use crate::checkpoint::storage::StorageError;
 
 const FILE: &str = "lock";
@@ -58,12 +59,16 @@ impl Drop for FolderLock {
 }
 
 fn taken(folder: &Path, file: &mut File) -> StorageError {
-    StorageError::Other(format!(
-        "another host (process {}) keeps its state in {}: stop it, or give this pipeline a folder \
-         of its own by `path` in [state]",
-        pid(file),
-        folder.display()
-    ))
+    StorageError::Other {
+        message: format!(
+            "another host (process {}) keeps its state in {}: stop it, or give this pipeline a \
+             folder of its own by `path` in [state]",
+            pid(file),
+            folder.display()
+        ),
+        // The other host may end.
+        fault: Fault::OUTSIDE,
+    }
 }
 
 fn pid(file: &mut File) -> String {

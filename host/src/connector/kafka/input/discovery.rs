@@ -13,7 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Notify, oneshot};
 
 use super::super::subscription::{KafkaStart, Subscription};
-use super::super::{ClientLog, cause, is_final};
+use super::super::{ClientLog, cause, fault_of, is_final};
+use crate::blame::Fault;
 use crate::source::{SourceContext, SourceError};
 
 /// How long one question may take.
@@ -129,10 +130,11 @@ impl Discovery {
                     return Ok(None);
                 }
                 let brokers = &plan.connection.brokers;
-                Err(context.refuse(format!("{what} on {brokers}: {help}")))
+                Err(context.refuse(format!("{what} on {brokers}: {help}"), Fault::OUTSIDE))
             }
             Err(DiscoveryProblem::Kafka { what, error }) if is_final(&error) => {
-                Err(context.failed(what, cause(&error)))
+                let fault = fault_of(error.rdkafka_error_code());
+                Err(context.failed(what, cause(&error), fault))
             }
             Err(DiscoveryProblem::Kafka { what, error }) => {
                 tracing::warn!(
