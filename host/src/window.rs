@@ -28,6 +28,8 @@ mod accumulators;
 mod count;
 /// How windows of a fixed size cut time.
 mod cut;
+/// Keys with rows that early results have not shown.
+mod early;
 /// Why a window cannot go on.
 mod error;
 /// What every kind of window does.
@@ -202,7 +204,7 @@ impl AggregateOperator {
         for mut scan in self.windows.keyed().scans()? {
             while let Some(rows) = stored.next(&mut scan)? {
                 is_full = is_full || self.excess() > 0;
-                let keyed = self.windows.keyed_mut();
+                let keyed = self.windows.keyed();
                 if !is_full {
                     keyed.restore(&mut self.accumulators.states, &rows)?;
                 } else if !keyed.leave(&rows)? {
@@ -236,7 +238,7 @@ impl AggregateOperator {
         let states = &mut self.accumulators.states;
         let slots = states.slots_in_use().max(1);
         let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / slots).max(1);
-        let keyed = self.windows.keyed_mut();
+        let keyed = self.windows.keyed();
         keyed.evict(states, excess.div_ceil(bytes_a_key));
         let changed = keyed.changed();
         let still = self.excess();
@@ -298,7 +300,7 @@ impl Operator for AggregateOperator {
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
         let mut changes = Changes::default();
         self.windows
-            .keyed_mut()
+            .keyed()
             .snapshot(&self.accumulators.states, &mut changes)
             .map_err(|error| WindowError::from(error).of(&self.node))?;
         if let Some(share) = &self.share {

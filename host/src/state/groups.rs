@@ -87,8 +87,9 @@ impl Groups {
         self.slots.append(&mut self.new);
     }
 
-    /// New groups none of whose rows were taken, when these rows were lost.
-    pub fn left_empty(&self, lost: &[u32]) -> Vec<u32> {
+    /// The new groups that have no rows, since these rows were lost: each by its
+    /// place among the new ones, with its slot.
+    pub fn left_empty(&self, lost: &[u32]) -> Vec<(usize, u32)> {
         let mut rows = vec![0u32; self.slots.len() - self.existing];
         let mut lost = lost.iter().peekable();
         for (row, &group) in self.of_row.iter().enumerate() {
@@ -99,10 +100,9 @@ impl Groups {
                 rows[group] += 1;
             }
         }
-        (self.existing as u32..)
-            .zip(rows)
-            .filter(|&(_, rows)| rows == 0)
-            .map(|(group, _)| group)
+        let new = self.slots[self.existing..].iter().zip(rows).enumerate();
+        new.filter(|(_, (_, rows))| *rows == 0)
+            .map(|(at, (&slot, _))| (at, slot))
             .collect()
     }
 }

@@ -13,7 +13,7 @@ use arrow_array::{Array, ArrayRef, StringArray};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Place;
+use hashbrown::hash_table::Entry as IndexEntry;
 
 use super::row::{Codec, RowError, fixed_bytes, fixed_width, read_text, write_text};
 use crate::schema::{DataType, Schema};
@@ -41,6 +41,8 @@ pub struct Key<'a> {
 #[derive(Debug)]
 pub struct BatchKeys {
     layout: KeyLayout,
+    /// The key columns.
+    columns: Vec<ArrayRef>,
     /// First row of each run.
     starts: Vec<u32>,
     hashes: Vec<u32>,
@@ -63,7 +65,7 @@ enum RunBytes {
 #[derive(Debug, Default)]
 pub struct KeyTable {
     index: HashTable<u32>,
-    entries: Vec<Entry>,
+    entries: Vec<KeyPlace>,
     bytes: Vec<u8>,
     /// Numbers of removed keys, to be given out again.
     free: Vec<u32>,
@@ -73,7 +75,7 @@ pub struct KeyTable {
 
 /// Small, since every look-up reads one.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct KeyPlace {
     hash: u32,
     length: u32,
     start: usize,
@@ -167,6 +169,7 @@ impl BatchKeys {
     pub fn new(layout: KeyLayout) -> Self {
         BatchKeys {
             layout,
+            columns: Vec::new(),
             starts: Vec::new(),
             hashes: Vec::new(),
             bytes: RunBytes::Rows {
@@ -182,18 +185,24 @@ impl BatchKeys {
     /// before each row for which `split`, asked in order, says so.
     pub fn read(
         &mut self,
-        columns: &[ArrayRef],
+        columns: Vec<ArrayRef>,
         rows: usize,
         split: impl FnMut(usize) -> bool,
     ) -> Result<(), RowError> {
         self.rows = rows;
-        self.find_runs(columns, split)?;
+        self.find_runs(&columns, split)?;
         self.hashes.clear();
         if self.layout.text {
-            self.read_text(columns)
+            self.read_text(&columns)?;
         } else {
-            self.read_rows(columns)
+            self.read_rows(&columns)?;
         }
+        self.columns = columns;
+        Ok(())
+    }
+
+    pub fn columns(&self) -> &[ArrayRef] {
+        &self.columns
     }
 
     /// How many runs there are.
@@ -327,9 +336,9 @@ impl KeyTable {
             |&id| spread(entries[id as usize].hash),
         );
         match place {
-            Place::Occupied(found) => (*found.get(), false),
-            Place::Vacant(place) => {
-                let entry = Entry {
+            IndexEntry::Occupied(found) => (*found.get(), false),
+            IndexEntry::Vacant(place) => {
+                let entry = KeyPlace {
                     hash: key.hash,
                     start: bytes.len(),
                     length: key.length,
@@ -442,7 +451,7 @@ impl KeyTable {
     /// What the keys take that are alive, in bytes.
     pub fn bytes(&self) -> usize {
         // An index has a byte of its own beside each number, and some room.
-        let entry = size_of::<Entry>() + 2 * (size_of::<u32>() + 1);
+        let entry = size_of::<KeyPlace>() + 2 * (size_of::<u32>() + 1);
         self.bytes.len() - self.garbage + self.len() * entry
     }
 
@@ -506,7 +515,7 @@ impl KeyTable {
     fn columns_of<'a>(
         &self,
         layout: &KeyLayout,
-        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+        entries: impl ExactSizeIterator<Item = &'a KeyPlace> + Clone,
     ) -> Result<Vec<ArrayRef>, RowError> {
         if layout.text {
             return Ok(vec![self.text(entries)?]);
@@ -517,7 +526,7 @@ impl KeyTable {
 
     fn text<'a>(
         &self,
-        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+        entries: impl ExactSizeIterator<Item = &'a KeyPlace> + Clone,
     ) -> Result<ArrayRef, RowError> {
         let mut ends = Vec::with_capacity(entries.len() + 1);
         ends.push(0);
@@ -571,7 +580,7 @@ impl KeyTable {
     }
 }
 
-impl Entry {
+impl KeyPlace {
     fn span(&self) -> Range<usize> {
         let length = if self.length == MISSING {
             0
@@ -583,7 +592,7 @@ impl Entry {
 }
 
 #[inline]
-fn is_key(entry: &Entry, bytes: &[u8], key: &Key<'_>) -> bool {
+fn is_key(entry: &KeyPlace, bytes: &[u8], key: &Key<'_>) -> bool {
     entry.hash == key.hash && entry.length == key.length && is_same(&bytes[entry.span()], key.bytes)
 }
 

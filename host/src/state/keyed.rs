@@ -9,8 +9,6 @@
 
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
-
 use super::calendar::{Calendar, NEVER};
 use super::changed::ChangedKeys;
 use super::error::StateError;
@@ -219,12 +217,11 @@ impl<E: Entries> KeyedStates<E> {
     }
 
     /// Reads the keys of a batch back that only the storage has: those of the runs
-    /// for which `is_wanted` says so. `columns` are the batch's key columns.
+    /// for which `is_wanted` says so.
     pub fn read_back(
         &mut self,
         states: &mut StateTable,
         batch: &BatchKeys,
-        columns: &[ArrayRef],
         mut is_wanted: impl FnMut(usize) -> bool,
     ) -> Result<(), StateError> {
         let Some(stored) = self.table.stored.as_ref().filter(|_| self.has_evicted) else {
@@ -236,8 +233,8 @@ impl<E: Entries> KeyedStates<E> {
             if self.keys.find_run(batch, run).is_some() || !is_wanted(run) {
                 continue;
             }
-            let shards =
-                shards.get_or_insert_with(|| router::shards(columns.iter(), batch.all_rows()));
+            let shards = shards
+                .get_or_insert_with(|| router::shards(batch.columns().iter(), batch.all_rows()));
             let start = wanted.bytes.len();
             let shard = shards[batch.rows(run).start];
             stored.write_key(self.pane, shard, &[], &mut wanted.bytes);

@@ -2,10 +2,11 @@
 //! dropped as a whole.
 
 use std::collections::BTreeMap;
-use std::ops::RangeBounds;
+use std::ops::{RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use super::error::StateError;
+use super::key::BatchKeys;
 use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
 use super::stored::{Scan, StoredRows};
 use super::table::StateTable;
@@ -69,6 +70,22 @@ impl<E: PaneEntries> PanedStates<E> {
 
     pub fn at_mut(&mut self, place: u32) -> &mut KeyedStates<E> {
         &mut self.panes[place as usize]
+    }
+
+    /// Reads the keys of a batch back that only the storage has, in these panes.
+    /// `pane_of` tells in which pane each run is.
+    pub fn read_back(
+        &mut self,
+        panes: RangeInclusive<i64>,
+        states: &mut StateTable,
+        batch: &BatchKeys,
+        pane_of: impl Fn(usize) -> i64,
+    ) -> Result<(), StateError> {
+        for (&pane, &place) in self.places.range(panes) {
+            let keyed = &mut self.panes[place as usize];
+            keyed.read_back(states, batch, |run| pane_of(run) == pane)?;
+        }
+        Ok(())
     }
 
     /// Panes in order, and where they are.

@@ -77,10 +77,10 @@ impl Codec {
         rows: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<ArrayRef>, RowError> {
         let capacity = rows.size_hint().0;
-        let mut columns: Vec<Column> = self
+        let mut columns: Vec<ColumnBuilder> = self
             .fields
             .iter()
-            .map(|field| Column::new(field, capacity))
+            .map(|field| ColumnBuilder::new(field, capacity))
             .collect();
         for row in rows {
             let mut reader = Reader(row);
@@ -94,7 +94,7 @@ impl Codec {
                 )));
             }
         }
-        columns.into_iter().map(Column::finish).collect()
+        columns.into_iter().map(ColumnBuilder::finish).collect()
     }
 }
 
@@ -116,10 +116,10 @@ impl Encoder {
 struct View {
     nullable: bool,
     nulls: Option<NullBuffer>,
-    values: Values,
+    values: ViewValues,
 }
 
-enum Values {
+enum ViewValues {
     Bits(BooleanBuffer),
     Fixed {
         width: usize,
@@ -142,7 +142,7 @@ impl View {
         Ok(View {
             nullable: field.nullable,
             nulls: nulls.cloned(),
-            values: Values::new(field, column)?,
+            values: ViewValues::new(field, column)?,
         })
     }
 
@@ -155,23 +155,23 @@ impl View {
             }
         }
         match &self.values {
-            Values::Bits(bits) => bytes.push(u8::from(bits.value(row))),
-            Values::Fixed { width, bytes: from } => {
+            ViewValues::Bits(bits) => bytes.push(u8::from(bits.value(row))),
+            ViewValues::Fixed { width, bytes: from } => {
                 bytes.extend_from_slice(&from[row * width..(row + 1) * width]);
             }
-            Values::Packed { ends, bytes: from } => {
+            ViewValues::Packed { ends, bytes: from } => {
                 let (start, end) = (ends[row] as usize, ends[row + 1] as usize);
                 write_length(end - start, bytes);
                 bytes.extend_from_slice(&from[start..end]);
             }
-            Values::List { ends, elements } => {
+            ViewValues::List { ends, elements } => {
                 let (start, end) = (ends[row] as usize, ends[row + 1] as usize);
                 write_length(end - start, bytes);
                 for element in start..end {
                     elements.write(element, bytes);
                 }
             }
-            Values::Record(members) => {
+            ViewValues::Record(members) => {
                 for member in members {
                     member.write(row, bytes);
                 }
@@ -180,8 +180,8 @@ impl View {
     }
 }
 
-impl Values {
-    fn new(field: &Field, column: &ArrayRef) -> Result<Values, RowError> {
+impl ViewValues {
+    fn new(field: &Field, column: &ArrayRef) -> Result<ViewValues, RowError> {
         let mismatch = || {
             RowError(format!(
                 "column `{}` is {} where {} is expected",
@@ -193,25 +193,25 @@ impl Values {
         Ok(match &field.data_type {
             DataType::Bool => {
                 let column = column.as_boolean_opt().ok_or_else(mismatch)?;
-                Values::Bits(column.values().clone())
+                ViewValues::Bits(column.values().clone())
             }
             DataType::Utf8 | DataType::Symbol(_) => {
                 let column = column.as_string_opt::<i32>().ok_or_else(mismatch)?;
-                Values::Packed {
+                ViewValues::Packed {
                     ends: column.offsets().clone(),
                     bytes: column.values().clone(),
                 }
             }
             DataType::Bytes => {
                 let column = column.as_binary_opt::<i32>().ok_or_else(mismatch)?;
-                Values::Packed {
+                ViewValues::Packed {
                     ends: column.offsets().clone(),
                     bytes: column.values().clone(),
                 }
             }
             DataType::List(element) => {
                 let column = column.as_list_opt::<i32>().ok_or_else(mismatch)?;
-                Values::List {
+                ViewValues::List {
                     ends: column.offsets().clone(),
                     elements: Box::new(View::new(element, column.values())?),
                 }
@@ -222,7 +222,7 @@ impl Values {
                     return Err(mismatch());
                 }
                 let members = fields.iter().zip(column.columns());
-                Values::Record(
+                ViewValues::Record(
                     members
                         .map(|(field, column)| View::new(field, column))
                         .collect::<Result<_, _>>()?,
@@ -230,7 +230,7 @@ impl Values {
             }
             fixed => {
                 let width = fixed_width(fixed).ok_or_else(mismatch)?;
-                Values::Fixed {
+                ViewValues::Fixed {
                     width,
                     bytes: fixed_bytes(column, width).ok_or_else(mismatch)?,
                 }
@@ -240,14 +240,14 @@ impl Values {
 }
 
 /// A column that rows are being read into.
-struct Column {
+struct ColumnBuilder {
     field: Field,
     valid: Option<BooleanBufferBuilder>,
-    values: Growing,
+    values: BuilderValues,
     rows: usize,
 }
 
-enum Growing {
+enum BuilderValues {
     Bits(BooleanBufferBuilder),
     Fixed {
         width: usize,
@@ -259,38 +259,38 @@ enum Growing {
     },
     List {
         ends: Vec<i32>,
-        elements: Box<Column>,
+        elements: Box<ColumnBuilder>,
     },
-    Record(Vec<Column>),
+    Record(Vec<ColumnBuilder>),
 }
 
-impl Column {
+impl ColumnBuilder {
     fn new(field: &Field, capacity: usize) -> Self {
         let values = match &field.data_type {
-            DataType::Bool => Growing::Bits(BooleanBufferBuilder::new(capacity)),
-            DataType::Utf8 | DataType::Symbol(_) | DataType::Bytes => Growing::Packed {
+            DataType::Bool => BuilderValues::Bits(BooleanBufferBuilder::new(capacity)),
+            DataType::Utf8 | DataType::Symbol(_) | DataType::Bytes => BuilderValues::Packed {
                 ends: ends(capacity),
                 bytes: Vec::new(),
             },
-            DataType::List(element) => Growing::List {
+            DataType::List(element) => BuilderValues::List {
                 ends: ends(capacity),
-                elements: Box::new(Column::new(element, 0)),
+                elements: Box::new(ColumnBuilder::new(element, 0)),
             },
-            DataType::Record(fields) => Growing::Record(
+            DataType::Record(fields) => BuilderValues::Record(
                 fields
                     .iter()
-                    .map(|field| Column::new(field, capacity))
+                    .map(|field| ColumnBuilder::new(field, capacity))
                     .collect(),
             ),
             fixed => {
                 let width = fixed_width(fixed).unwrap_or_default();
-                Growing::Fixed {
+                BuilderValues::Fixed {
                     width,
                     bytes: MutableBuffer::new(capacity * width),
                 }
             }
         };
-        Column {
+        ColumnBuilder {
             field: field.clone(),
             valid: field.nullable.then(|| BooleanBufferBuilder::new(capacity)),
             values,
@@ -309,21 +309,21 @@ impl Column {
         }
         self.rows += 1;
         match &mut self.values {
-            Growing::Bits(bits) => bits.append(reader.flag()?),
-            Growing::Fixed { width, bytes } => bytes.extend_from_slice(reader.take(*width)?),
-            Growing::Packed { ends, bytes } => {
+            BuilderValues::Bits(bits) => bits.append(reader.flag()?),
+            BuilderValues::Fixed { width, bytes } => bytes.extend_from_slice(reader.take(*width)?),
+            BuilderValues::Packed { ends, bytes } => {
                 let length = reader.length()?;
                 bytes.extend_from_slice(reader.take(length)?);
                 ends.push(end(bytes.len())?);
             }
-            Growing::List { ends, elements } => {
+            BuilderValues::List { ends, elements } => {
                 let length = reader.length()?;
                 ends.push(end(elements.rows.saturating_add(length))?);
                 for _ in 0..length {
                     elements.read(reader)?;
                 }
             }
-            Growing::Record(members) => {
+            BuilderValues::Record(members) => {
                 for member in members {
                     member.read(reader)?;
                 }
@@ -336,12 +336,12 @@ impl Column {
     fn skip(&mut self) {
         self.rows += 1;
         match &mut self.values {
-            Growing::Bits(bits) => bits.append(false),
-            Growing::Fixed { width, bytes } => bytes.extend_zeros(*width),
-            Growing::Packed { ends, .. } | Growing::List { ends, .. } => {
+            BuilderValues::Bits(bits) => bits.append(false),
+            BuilderValues::Fixed { width, bytes } => bytes.extend_zeros(*width),
+            BuilderValues::Packed { ends, .. } | BuilderValues::List { ends, .. } => {
                 ends.push(ends.last().copied().unwrap_or(0));
             }
-            Growing::Record(members) => {
+            BuilderValues::Record(members) => {
                 for member in members {
                     if let Some(valid) = &mut member.valid {
                         valid.append(false);
@@ -359,11 +359,11 @@ impl Column {
             .filter(|nulls| nulls.null_count() > 0);
         let invalid = |error: ArrowError| RowError(format!("`{}`: {error}", self.field.name));
         Ok(match self.values {
-            Growing::Bits(mut bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
-            Growing::Fixed { bytes, .. } => {
+            BuilderValues::Bits(mut bits) => Arc::new(BooleanArray::new(bits.finish(), nulls)),
+            BuilderValues::Fixed { bytes, .. } => {
                 fixed_array(&self.field.data_type, self.rows, bytes.into(), nulls)?
             }
-            Growing::Packed { ends, bytes } => {
+            BuilderValues::Packed { ends, bytes } => {
                 let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
                 let bytes = Buffer::from_vec(bytes);
                 if self.field.data_type == DataType::Bytes {
@@ -372,18 +372,18 @@ impl Column {
                     Arc::new(StringArray::try_new(ends, bytes, nulls).map_err(invalid)?)
                 }
             }
-            Growing::List { ends, elements } => {
+            BuilderValues::List { ends, elements } => {
                 let element = Arc::new(elements.field.to_arrow());
                 let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
                 let elements = elements.finish()?;
                 Arc::new(ListArray::try_new(element, ends, elements, nulls).map_err(invalid)?)
             }
-            Growing::Record(members) => {
+            BuilderValues::Record(members) => {
                 let fields = members.iter().map(|member| member.field.to_arrow());
                 let fields = fields.collect();
                 let members: Vec<ArrayRef> = members
                     .into_iter()
-                    .map(Column::finish)
+                    .map(ColumnBuilder::finish)
                     .collect::<Result<_, _>>()?;
                 Arc::new(
                     StructArray::try_new_with_length(fields, members, nulls, self.rows)

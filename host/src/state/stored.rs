@@ -53,11 +53,11 @@ pub struct Scan {
 #[derive(Debug, Default)]
 pub struct StoredRows {
     bytes: Vec<u8>,
-    rows: Vec<Place>,
+    rows: Vec<StoredRowPlace>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct StoredRowPlace {
     pane: i64,
     key: usize,
     value: usize,
@@ -182,7 +182,7 @@ impl StoredRows {
         self.bytes.extend_from_slice(key);
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.rows.push(Place {
+        self.rows.push(StoredRowPlace {
             pane,
             key: start,
             value: middle,

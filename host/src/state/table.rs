@@ -1,6 +1,6 @@
 //! States by slot, as columns in memory.
 //!
-//! Values of fixed width lie in one vector a column, so that the states of a
+//! FixedValues of fixed width lie in one vector a column, so that the states of a
 //! batch's groups are gathered and scattered without a look at types. Fields
 //! whose size varies (texts, lists, and what holds them) lie together as one
 //! encoded [`row`](super::row) a slot.
@@ -19,7 +19,7 @@ use crate::schema::{DataType, Field, Schema};
 #[derive(Debug)]
 pub struct StateTable {
     /// In the schema's order; absent for fields of variable size.
-    columns: Vec<Option<Column>>,
+    columns: Vec<Option<FixedColumn>>,
     /// The fields of variable size.
     variable: Option<Variable>,
     slots: usize,
@@ -37,21 +37,21 @@ pub struct EncodedStates {
 
 /// A column whose values all have the same size.
 #[derive(Debug)]
-struct Column {
+struct FixedColumn {
     field: Field,
     /// By slot; empty for a field that is never missing.
     valid: Vec<bool>,
-    values: Values,
+    values: FixedValues,
 }
 
 #[derive(Debug)]
-enum Values {
+enum FixedValues {
     Bool(Vec<bool>),
     Fixed1(Vec<u8>),
     Fixed2(Vec<u16>),
     Fixed4(Vec<u32>),
     Fixed8(Vec<u64>),
-    Record(Vec<Column>),
+    Record(Vec<FixedColumn>),
 }
 
 #[derive(Debug)]
@@ -65,14 +65,14 @@ struct Variable {
 /// Byte strings by slot in one piece of memory.
 #[derive(Debug, Default)]
 struct ByteRows {
-    places: Vec<Place>,
+    places: Vec<RowPlace>,
     bytes: Vec<u8>,
     /// Room that no slot uses.
     garbage: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct RowPlace {
     start: usize,
     length: usize,
     room: usize,
@@ -83,7 +83,8 @@ const GARBAGE_BYTES_MIN: usize = 1 << 16;
 
 impl StateTable {
     pub fn new(schema: &Schema) -> Self {
-        let columns: Vec<Option<Column>> = schema.fields.iter().map(Column::new).collect();
+        let columns: Vec<Option<FixedColumn>> =
+            schema.fields.iter().map(FixedColumn::new).collect();
         let variable: Vec<Field> = schema
             .fields
             .iter()
@@ -131,10 +132,10 @@ impl StateTable {
 
     /// What the states take that are in use, in bytes.
     pub fn bytes(&self) -> usize {
-        let fixed: usize = self.columns.iter().flatten().map(Column::width).sum();
+        let fixed: usize = self.columns.iter().flatten().map(FixedColumn::width).sum();
         let variable = self.variable.as_ref().map_or((0, 0), |variable| {
             let used = variable.rows.bytes.len() - variable.rows.garbage;
-            (used, size_of::<Place>())
+            (used, size_of::<RowPlace>())
         });
         variable.0 + (self.slots - self.free.len()) * (fixed + variable.1)
     }
@@ -222,22 +223,22 @@ impl EncodedStates {
     }
 }
 
-impl Column {
+impl FixedColumn {
     /// Nothing for a field whose values have no fixed size.
-    fn new(field: &Field) -> Option<Column> {
+    fn new(field: &Field) -> Option<FixedColumn> {
         let values = match &field.data_type {
-            DataType::Bool => Values::Bool(Vec::new()),
+            DataType::Bool => FixedValues::Bool(Vec::new()),
             DataType::Record(fields) => {
-                Values::Record(fields.iter().map(Column::new).collect::<Option<_>>()?)
+                FixedValues::Record(fields.iter().map(FixedColumn::new).collect::<Option<_>>()?)
             }
             other => match fixed_width(other)? {
-                1 => Values::Fixed1(Vec::new()),
-                2 => Values::Fixed2(Vec::new()),
-                4 => Values::Fixed4(Vec::new()),
-                _ => Values::Fixed8(Vec::new()),
+                1 => FixedValues::Fixed1(Vec::new()),
+                2 => FixedValues::Fixed2(Vec::new()),
+                4 => FixedValues::Fixed4(Vec::new()),
+                _ => FixedValues::Fixed8(Vec::new()),
             },
         };
-        Some(Column {
+        Some(FixedColumn {
             field: field.clone(),
             valid: Vec::new(),
             values,
@@ -247,11 +248,11 @@ impl Column {
     /// Bytes of a value.
     fn width(&self) -> usize {
         let values = match &self.values {
-            Values::Bool(_) | Values::Fixed1(_) => 1,
-            Values::Fixed2(_) => 2,
-            Values::Fixed4(_) => 4,
-            Values::Fixed8(_) => 8,
-            Values::Record(members) => members.iter().map(Column::width).sum(),
+            FixedValues::Bool(_) | FixedValues::Fixed1(_) => 1,
+            FixedValues::Fixed2(_) => 2,
+            FixedValues::Fixed4(_) => 4,
+            FixedValues::Fixed8(_) => 8,
+            FixedValues::Record(members) => members.iter().map(FixedColumn::width).sum(),
         };
         values + usize::from(self.field.nullable)
     }
@@ -263,11 +264,11 @@ impl Column {
         });
         let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
         let values = match &self.values {
-            Values::Bool(values) => {
+            FixedValues::Bool(values) => {
                 let bits = slots.iter().map(|&slot| values[slot as usize]).collect();
                 return Ok(Arc::new(BooleanArray::new(bits, nulls)));
             }
-            Values::Record(members) => {
+            FixedValues::Record(members) => {
                 let fields = members.iter().map(|member| member.field.to_arrow());
                 let fields = fields.collect();
                 let members = members.iter().map(|member| member.gather(slots));
@@ -276,10 +277,10 @@ impl Column {
                     .map(|record| Arc::new(record) as ArrayRef)
                     .map_err(|error| RowError::new(error.to_string()));
             }
-            Values::Fixed1(values) => pick(values, slots),
-            Values::Fixed2(values) => pick(values, slots),
-            Values::Fixed4(values) => pick(values, slots),
-            Values::Fixed8(values) => pick(values, slots),
+            FixedValues::Fixed1(values) => pick(values, slots),
+            FixedValues::Fixed2(values) => pick(values, slots),
+            FixedValues::Fixed4(values) => pick(values, slots),
+            FixedValues::Fixed8(values) => pick(values, slots),
         };
         fixed_array(&self.field.data_type, slots.len(), values, nulls)
     }
@@ -315,14 +316,14 @@ impl Column {
         };
         let fixed = |width| fixed_bytes(states, width).ok_or_else(mismatch);
         match &mut self.values {
-            Values::Bool(values) => {
+            FixedValues::Bool(values) => {
                 values.resize(slots_max, false);
                 let states = states.as_boolean_opt().ok_or_else(mismatch)?;
                 for (state, &slot) in states.values().iter().zip(slots) {
                     values[slot as usize] = state;
                 }
             }
-            Values::Record(members) => {
+            FixedValues::Record(members) => {
                 let states = states.as_struct_opt().ok_or_else(mismatch)?;
                 if states.num_columns() != members.len() {
                     return Err(mismatch());
@@ -331,10 +332,10 @@ impl Column {
                     member.scatter(slots, states, slots_max)?;
                 }
             }
-            Values::Fixed1(values) => put(values, slots, fixed(1)?.as_slice(), slots_max),
-            Values::Fixed2(values) => put(values, slots, fixed(2)?.typed_data(), slots_max),
-            Values::Fixed4(values) => put(values, slots, fixed(4)?.typed_data(), slots_max),
-            Values::Fixed8(values) => put(values, slots, fixed(8)?.typed_data(), slots_max),
+            FixedValues::Fixed1(values) => put(values, slots, fixed(1)?.as_slice(), slots_max),
+            FixedValues::Fixed2(values) => put(values, slots, fixed(2)?.typed_data(), slots_max),
+            FixedValues::Fixed4(values) => put(values, slots, fixed(4)?.typed_data(), slots_max),
+            FixedValues::Fixed8(values) => put(values, slots, fixed(8)?.typed_data(), slots_max),
         }
         Ok(())
     }
@@ -350,7 +351,7 @@ impl ByteRows {
     fn set(&mut self, slot: u32, row: &[u8]) {
         let slot = slot as usize;
         if slot >= self.places.len() {
-            self.places.resize(slot + 1, Place::default());
+            self.places.resize(slot + 1, RowPlace::default());
         }
         let place = &mut self.places[slot];
         if row.len() > place.room {
@@ -371,7 +372,7 @@ impl ByteRows {
     fn clear(&mut self, slot: u32) {
         if let Some(place) = self.places.get_mut(slot as usize) {
             self.garbage += place.room;
-            *place = Place::default();
+            *place = RowPlace::default();
         }
     }
 

@@ -285,7 +285,7 @@ fn keys_keep_their_numbers() {
             let numbers = Int64Array::from_iter_values(keys.iter().map(|key| key.1));
             let columns: [ArrayRef; 2] = [Arc::new(users), Arc::new(numbers)];
             batch
-                .read(&columns[..width], keys.len(), |_| false)
+                .read(columns[..width].to_vec(), keys.len(), |_| false)
                 .expect("of its types");
             let mut covered = 0;
             for run in 0..batch.runs() {

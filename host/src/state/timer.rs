@@ -10,10 +10,17 @@ use std::collections::{BTreeMap, BinaryHeap};
 pub struct Timers {
     /// Length of a bucket, in ms.
     width_ms: i64,
-    far: BTreeMap<i64, Vec<(i64, u32)>>,
+    far: BTreeMap<i64, Bucket>,
     /// Timers of buckets before this one are in `near`.
     opened: i64,
     near: BinaryHeap<Reverse<(i64, u32)>>,
+}
+
+/// Timers in no order.
+#[derive(Debug)]
+struct Bucket {
+    first_ms: i64,
+    timers: Vec<(i64, u32)>,
 }
 
 impl Timers {
@@ -32,18 +39,23 @@ impl Timers {
         if bucket < self.opened {
             self.near.push(Reverse((due_ms, id)));
         } else {
-            self.far.entry(bucket).or_default().push((due_ms, id));
+            let bucket = self.far.entry(bucket).or_insert(Bucket {
+                first_ms: due_ms,
+                timers: Vec::new(),
+            });
+            bucket.first_ms = bucket.first_ms.min(due_ms);
+            bucket.timers.push((due_ms, id));
         }
     }
 
-    /// Takes the timers that are due.
+    /// Takes the timers that are due, in no order.
     pub fn take(&mut self, now_ms: i64, due: &mut Vec<(i64, u32)>) {
         let now_bucket = now_ms.div_euclid(self.width_ms);
         while let Some(first) = self.far.first_entry()
             && *first.key() <= now_bucket
         {
             self.opened = first.key() + 1;
-            for timer in first.remove() {
+            for timer in first.remove().timers {
                 if timer.0 <= now_ms {
                     due.push(timer);
                 } else {
@@ -59,14 +71,49 @@ impl Timers {
         }
     }
 
-    /// A time before which no timer is due; calling [`Timers::take`] then brings
-    /// the next one nearer.
+    /// When the first timer is due.
     pub fn next(&self) -> Option<i64> {
         let near = self.near.peek().map(|Reverse((due, _))| *due);
-        let far = self.far.first_key_value().map(|(bucket, timers)| {
-            let first = timers.iter().map(|timer| timer.0).min();
-            first.unwrap_or(bucket * self.width_ms)
-        });
+        let far = self.far.values().next().map(|bucket| bucket.first_ms);
         near.into_iter().chain(far).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is set and taken in turn, with buckets of any length.
+        #[test]
+        fn each_timer_is_taken_once_when_it_is_due(
+            horizon_ms in 1i64..400,
+            steps in proptest::collection::vec(
+                (proptest::collection::vec(-500i64..1_000, 0..6), -500i64..1_000),
+                1..12,
+            ),
+        ) {
+            let mut timers = Timers::new(horizon_ms);
+            let mut expected: Vec<(i64, u32)> = Vec::new();
+            let mut id = 0;
+            let mut now_ms = i64::MIN;
+            for (dues, then_ms) in steps {
+                for due_ms in dues {
+                    timers.set(due_ms, id);
+                    expected.push((due_ms, id));
+                    id += 1;
+                }
+                expected.sort_unstable();
+                prop_assert_eq!(timers.next(), expected.first().map(|timer| timer.0));
+                now_ms = now_ms.max(then_ms);
+                let mut due = Vec::new();
+                timers.take(now_ms, &mut due);
+                due.sort_unstable();
+                let left = expected.split_off(expected.partition_point(|timer| timer.0 <= now_ms));
+                prop_assert_eq!(due, std::mem::replace(&mut expected, left));
+            }
+        }
     }
 }

@@ -16,9 +16,10 @@ use crate::operator::guard::{AggregateGuard, Folded};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::{AggregatePlan, MAIN_OUTPUT};
 use crate::schema::{DataType, Field, Schema};
+use crate::state::error::StateError;
 use crate::state::groups::Groups;
 use crate::state::key::{BatchKeys, KeyLayout, KeyTable};
-use crate::state::keyed::KeyedTable;
+use crate::state::keyed::{Entries, KeyedStates, KeyedTable};
 use crate::state::stored::StoredTable;
 use crate::state::table::StateTable;
 
@@ -26,6 +27,10 @@ pub(super) struct Accumulators {
     guard: AggregateGuard,
     pub states: StateTable,
     pub table: Arc<KeyedTable>,
+    /// The keys of the batch that is being taken.
+    pub keys: BatchKeys,
+    /// The states that its rows are folded into.
+    pub groups: Groups,
     output: Output,
 }
 
@@ -111,13 +116,13 @@ impl Accumulators {
         let key = plan.key_schema.fields.iter().cloned();
         let wanted = bounds.iter().filter(|_| plan.bounds.is_some()).cloned();
         let columns = info.outputs[0].schema.fields.iter().cloned();
+        let layout = KeyLayout::new(&plan.key_schema);
         Ok(Accumulators {
             guard: AggregateGuard::new(node, &plan.operator)?,
             states: StateTable::new(&info.state),
-            table: Arc::new(KeyedTable {
-                layout: KeyLayout::new(&plan.key_schema),
-                stored,
-            }),
+            keys: BatchKeys::new(layout.clone()),
+            table: Arc::new(KeyedTable { layout, stored }),
+            groups: Groups::default(),
             output: Output {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
@@ -131,69 +136,75 @@ impl Accumulators {
         })
     }
 
-    /// Reads the keys of rows into runs, cut also where `split` says so.
-    pub fn read_keys(
-        &self,
-        keys: &mut BatchKeys,
+    /// Begins with a batch: reads its keys into runs, cut also where `split` says
+    /// so, and has `read_back` bring those into memory that only the storage has.
+    pub fn begin(
+        &mut self,
         arrived: &Arrived,
         split: impl FnMut(usize) -> bool,
+        read_back: impl FnOnce(&mut StateTable, &BatchKeys) -> Result<(), StateError>,
     ) -> Result<(), WindowError> {
-        keys.read(&self.key_columns(arrived), arrived.rows(), split)?;
+        let columns = self.key_columns(arrived);
+        self.keys.read(columns, arrived.rows(), split)?;
+        read_back(&mut self.states, &self.keys)?;
+        self.groups.begin(self.states.slots());
         Ok(())
     }
 
-    pub fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
+    /// [`Accumulators::begin`] for a kind whose keys are all in one table.
+    pub fn begin_keyed<E: Entries>(
+        &mut self,
+        keyed: &mut KeyedStates<E>,
+        arrived: &Arrived,
+        split: impl FnMut(usize) -> bool,
+    ) -> Result<(), WindowError> {
+        self.begin(arrived, split, |states, keys| {
+            keyed.read_back(states, keys, |_| true)
+        })
+    }
+
+    /// Makes a new state: its slot, and its group in the batch.
+    #[inline]
+    pub fn allocate_group(&mut self) -> (u32, u32) {
+        let slot = self.states.allocate();
+        (slot, self.groups.of_new(slot))
+    }
+
+    fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
         pick(&arrived.batch, &self.output.key_columns[arrived.edge])
     }
 
     /// Folds rows into the states of their groups. Nothing is kept before
     /// [`Accumulators::store`].
-    pub fn fold(
-        &mut self,
-        arrived: &Arrived,
-        groups: &Groups,
-        out: &mut Outbox,
-    ) -> Result<Folded, WindowError> {
-        let existing = self.states.gather(&groups.slots[..groups.existing])?;
-        let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
-        let states = States {
-            existing: Columns {
-                rows: groups.existing,
-                columns: &existing,
-            },
-            groups: groups.slots.len(),
-        };
-        let folded = self
-            .guard
-            .accumulate(&arrived.batch, &input, &groups.of_row, states, out)?;
-        Ok(folded)
+    pub fn fold(&mut self, arrived: &Arrived, out: &mut Outbox) -> Result<Folded, WindowError> {
+        let (input, existing) = self.fold_input(arrived)?;
+        let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
+        let guard = &mut self.guard;
+        Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
     }
 
     /// The same, with the result after each row.
     pub fn fold_each(
         &mut self,
         arrived: &Arrived,
-        groups: &Groups,
         out: &mut Outbox,
     ) -> Result<(Folded, Rows), WindowError> {
-        let existing = self.states.gather(&groups.slots[..groups.existing])?;
+        let (input, existing) = self.fold_input(arrived)?;
+        let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
+        let guard = &mut self.guard;
+        Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, out)?)
+    }
+
+    /// The columns that the plugin reads, and the states of groups that exist.
+    fn fold_input(&self, arrived: &Arrived) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), WindowError> {
         let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
-        let states = States {
-            existing: Columns {
-                rows: groups.existing,
-                columns: &existing,
-            },
-            groups: groups.slots.len(),
-        };
-        let folded =
-            self.guard
-                .accumulate_each(&arrived.batch, &input, &groups.of_row, states, out)?;
-        Ok(folded)
+        let existing = &self.groups.slots[..self.groups.existing];
+        Ok((input, self.states.gather(existing)?))
     }
 
     /// Keeps the states that a fold has answered with.
-    pub fn store(&mut self, groups: &Groups, states: &[ArrayRef]) -> Result<(), WindowError> {
-        self.states.scatter(&groups.slots, states)?;
+    pub fn store(&mut self, states: &[ArrayRef]) -> Result<(), WindowError> {
+        self.states.scatter(&self.groups.slots, states)?;
         Ok(())
     }
 
@@ -312,5 +323,16 @@ impl Accumulators {
             let part = batch.slice(start, most.min(batch.rows() - start));
             out.put(MAIN_OUTPUT, part);
         }
+    }
+}
+
+/// The states that rows are folded into: those that exist, and new ones.
+fn states_of<'a>(groups: &Groups, existing: &'a [ArrayRef]) -> States<'a> {
+    States {
+        existing: Columns {
+            rows: groups.existing,
+            columns: existing,
+        },
+        groups: groups.slots.len(),
     }
 }

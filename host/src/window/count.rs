@@ -2,6 +2,7 @@
 //! plays no part, so no row is late. The span of a window is that of its rows.
 
 use super::accumulators::{Accumulators, Arrived};
+use super::early::EarlyKeys;
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
@@ -10,8 +11,7 @@ use super::time::Span;
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
 use crate::state::entry_row::{EntryReader, write_i64};
-use crate::state::groups::{Groups, NO_SLOT};
-use crate::state::key::BatchKeys;
+use crate::state::groups::NO_SLOT;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
 use crate::state::table::StateTable;
@@ -19,28 +19,18 @@ use crate::state::table::StateTable;
 pub(super) struct Counts {
     size: u64,
     keyed: KeyedStates<CountEntries>,
-    batch_keys: BatchKeys,
-    groups: Groups,
 }
 
 #[derive(Debug)]
 struct CountEntries {
-    early_wanted: bool,
-    /// By key.
-    entries: Vec<CountEntry>,
-    /// Keys with rows that early results have not shown.
-    early: Vec<u32>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct CountEntry {
-    window: Option<Window>,
-    early: bool,
+    /// By key: its open window.
+    windows: Vec<Option<CountWindow>>,
+    early: EarlyKeys,
 }
 
 /// The open window of a key.
 #[derive(Clone, Copy, Debug)]
-struct Window {
+struct CountWindow {
     rows: u64,
     first_ms: i64,
     last_ms: i64,
@@ -51,24 +41,21 @@ struct Window {
 #[derive(Default)]
 struct Assigned {
     /// Keys and their windows as they were before each row.
-    before: Vec<(u32, Option<Window>)>,
+    before: Vec<(u32, Option<CountWindow>)>,
     new_keys: Vec<u32>,
     new_slots: Vec<u32>,
-    full: Vec<(u32, Window)>,
+    full: Vec<(u32, CountWindow)>,
 }
 
 impl Counts {
     pub fn new(accumulators: &Accumulators, size: u64, early_wanted: bool) -> Self {
         let entries = CountEntries {
-            early_wanted,
-            entries: Vec::new(),
-            early: Vec::new(),
+            windows: Vec::new(),
+            early: EarlyKeys::new(early_wanted),
         };
         Counts {
             size,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, 1, entries),
-            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
-            groups: Groups::default(),
         }
     }
 
@@ -96,9 +83,9 @@ impl Counts {
         accumulators: &mut Accumulators,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        let open = (0..).zip(&mut self.keyed.entries.entries);
-        let open: Vec<_> = open
-            .filter_map(|(id, entry)| Some((id, entry.window.take()?)))
+        let windows = (0..).zip(&mut self.keyed.entries.windows);
+        let open: Vec<_> = windows
+            .filter_map(|(id, window)| Some((id, window.take()?)))
             .collect();
         self.close(accumulators, &open, out)
     }
@@ -108,30 +95,28 @@ impl Counts {
         accumulators: &mut Accumulators,
         arrived: &Arrived,
     ) -> Result<Assigned, WindowError> {
-        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        self.groups.begin(accumulators.states.slots());
+        accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut assigned = Assigned::default();
-        for run in 0..self.batch_keys.runs() {
-            let (id, is_new) = self.keyed.upsert_run(&self.batch_keys, run);
+        for run in 0..accumulators.keys.runs() {
+            let (id, is_new) = self.keyed.upsert_run(&accumulators.keys, run);
             if is_new {
                 assigned.new_keys.push(id);
             }
-            let entry = self.keyed.entries.entry(id);
-            for row in self.batch_keys.rows(run) {
+            let open = self.keyed.entries.window(id);
+            for row in accumulators.keys.rows(run) {
                 let time = arrived.times[row];
-                assigned.before.push((id, entry.window));
-                let window = match &mut entry.window {
+                assigned.before.push((id, *open));
+                let window = match &mut *open {
                     Some(window) => {
-                        let group = self.groups.of(window.slot);
-                        self.groups.of_row.push(group);
+                        let group = accumulators.groups.of(window.slot);
+                        accumulators.groups.of_row.push(group);
                         window
                     }
                     none => {
-                        let slot = accumulators.states.allocate();
+                        let (slot, group) = accumulators.allocate_group();
                         assigned.new_slots.push(slot);
-                        let group = self.groups.of_new(slot);
-                        self.groups.of_row.push(group);
-                        none.insert(Window {
+                        accumulators.groups.of_row.push(group);
+                        none.insert(CountWindow {
                             rows: 0,
                             first_ms: time,
                             last_ms: time,
@@ -144,12 +129,12 @@ impl Counts {
                 window.last_ms = window.last_ms.max(time);
                 if window.rows == self.size {
                     assigned.full.push((id, *window));
-                    entry.window = None;
+                    *open = None;
                 }
             }
-            self.keyed.entries.note_early(id);
+            self.keyed.entries.early.note(id);
         }
-        self.groups.end();
+        accumulators.groups.end();
         Ok(assigned)
     }
 
@@ -159,7 +144,7 @@ impl Counts {
         assigned: Assigned,
     ) -> Result<(), WindowError> {
         for (id, window) in assigned.before.into_iter().rev() {
-            self.keyed.entries.entry(id).window = window;
+            *self.keyed.entries.window(id) = window;
         }
         for slot in assigned.new_slots {
             accumulators.states.release(slot);
@@ -171,14 +156,14 @@ impl Counts {
     fn close(
         &mut self,
         accumulators: &mut Accumulators,
-        windows: &[(u32, Window)],
+        windows: &[(u32, CountWindow)],
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         self.emit(accumulators, windows, out)?;
         let mut over = Vec::new();
         for &(id, window) in windows {
             accumulators.states.release(window.slot);
-            if self.keyed.entries.entry(id).window.is_none() {
+            if self.keyed.entries.window(id).is_none() {
                 over.push(id);
             }
         }
@@ -188,7 +173,7 @@ impl Counts {
     fn emit(
         &self,
         accumulators: &mut Accumulators,
-        windows: &[(u32, Window)],
+        windows: &[(u32, CountWindow)],
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         let ids: Vec<u32> = windows.iter().map(|(id, _)| *id).collect();
@@ -212,18 +197,14 @@ impl Counts {
     fn forget(&mut self, ids: &[u32]) -> Result<(), WindowError> {
         self.keyed.remove(ids)?;
         for &id in ids {
-            self.keyed.entries.entry(id).early = false;
+            self.keyed.entries.early.forget(id);
         }
         Ok(())
     }
 }
 
 impl WindowKind for Counts {
-    fn keyed(&self) -> &dyn KeyedPart {
-        &self.keyed
-    }
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+    fn keyed(&mut self) -> &mut dyn KeyedPart {
         &mut self.keyed
     }
 
@@ -234,21 +215,13 @@ impl WindowKind for Counts {
         _now_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        if self.keyed.has_evicted() {
-            accumulators.read_keys(&mut self.batch_keys, &arrived, |_| false)?;
-            let columns = accumulators.key_columns(&arrived);
-            self.keyed
-                .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
-                    true
-                })?;
-        }
         // Which rows belong together depends on all of them. When some turn out
         // to be lost, the rest is taken as if they had never come.
         while arrived.rows() > 0 {
             let assigned = self.assign(accumulators, &arrived)?;
-            let folded = accumulators.fold(&arrived, &self.groups, out)?;
+            let folded = accumulators.fold(&arrived, out)?;
             if folded.lost.is_empty() {
-                accumulators.store(&self.groups, &folded.states)?;
+                accumulators.store(&folded.states)?;
                 return self.close(accumulators, &assigned.full, out);
             }
             self.take_back(accumulators, assigned)?;
@@ -278,46 +251,36 @@ impl WindowKind for Counts {
         accumulators: &mut Accumulators,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        let mut open = Vec::new();
-        let entries = &mut self.keyed.entries;
-        for id in std::mem::take(&mut entries.early) {
-            let entry = entries.entry(id);
-            if std::mem::replace(&mut entry.early, false)
-                && let Some(window) = entry.window
-            {
-                open.push((id, window));
-            }
-        }
+        let CountEntries { windows, early } = &mut self.keyed.entries;
+        let shown = early.take().into_iter();
+        let open: Vec<(u32, CountWindow)> = shown
+            .filter_map(|id| Some((id, windows[id as usize]?)))
+            .collect();
         self.emit(accumulators, &open, out)
     }
 }
 
 impl CountEntries {
-    fn entry(&mut self, id: u32) -> &mut CountEntry {
+    /// The open window of a key.
+    fn window(&mut self, id: u32) -> &mut Option<CountWindow> {
         let index = id as usize;
-        if index >= self.entries.len() {
-            self.entries.resize(index + 1, CountEntry::default());
+        if index >= self.windows.len() {
+            self.windows.resize(index + 1, None);
         }
-        &mut self.entries[index]
-    }
-
-    fn note_early(&mut self, id: u32) {
-        if self.early_wanted && !std::mem::replace(&mut self.entry(id).early, true) {
-            self.early.push(id);
-        }
+        &mut self.windows[index]
     }
 }
 
 impl Entries for CountEntries {
     /// Whether early results wait, and the window but for its state.
-    type Entry = (bool, Window);
+    type Entry = (bool, CountWindow);
 
-    const BYTES: usize = size_of::<CountEntry>() + 1;
+    const BYTES: usize = size_of::<Option<CountWindow>>() + 2;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
         let mut reader = EntryReader(row);
         let is_early = reader.flags()? & EARLY != 0;
-        let window = Window {
+        let window = CountWindow {
             rows: reader.i64()? as u64,
             first_ms: reader.i64()?,
             last_ms: reader.i64()?,
@@ -328,9 +291,8 @@ impl Entries for CountEntries {
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
-        let entry = &self.entries[id as usize];
-        if let Some(window) = entry.window {
-            row.push(if entry.early { EARLY } else { 0 });
+        if let Some(window) = self.windows[id as usize] {
+            row.push(self.early.flag(id));
             row.extend_from_slice(&window.rows.to_le_bytes());
             write_i64(window.first_ms, row);
             write_i64(window.last_ms, row);
@@ -339,29 +301,26 @@ impl Entries for CountEntries {
     }
 
     fn slots(&self, id: u32, slots: &mut Vec<u32>) {
-        let window = self.entries.get(id as usize).and_then(|entry| entry.window);
+        let window = self.windows.get(id as usize).copied().flatten();
         slots.extend(window.map(|window| window.slot));
     }
 
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (is_early, window) = entry;
         let slot = slots.next().unwrap_or(NO_SLOT);
-        *self.entry(id) = CountEntry {
-            window: Some(Window { slot, ..window }),
-            early: false,
-        };
+        *self.window(id) = Some(CountWindow { slot, ..window });
         if is_early {
-            self.note_early(id);
+            self.early.note(id);
         }
     }
 
     fn evict(&mut self, id: u32, states: &mut StateTable) {
-        if let Some(window) = self.entry(id).window.take() {
+        if let Some(window) = self.window(id).take() {
             states.release(window.slot);
         }
     }
 
     fn is_pinned(&self, id: u32) -> bool {
-        self.entries[id as usize].early
+        self.early.has(id)
     }
 }

@@ -1,5 +1,4 @@
-//! What a kind of window does. What it keeps of keys is keyed state, which it
-//! shows as a [`KeyedPart`].
+//! What a kind of window does.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::error::WindowError;
@@ -7,9 +6,8 @@ use crate::operator::Outbox;
 use crate::state::keyed::KeyedPart;
 
 pub(super) trait WindowKind: Send {
-    fn keyed(&self) -> &dyn KeyedPart;
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart;
+    /// What it keeps of keys.
+    fn keyed(&mut self) -> &mut dyn KeyedPart;
 
     /// Time had come to this at the checkpoint that is about to be restored.
     fn set_time(&mut self, _time_ms: i64) {}

@@ -12,8 +12,7 @@ use super::time::{SIZE_MAX_MS, TIME_MAX_MS};
 use crate::operator::Outbox;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64};
-use crate::state::groups::{Groups, NO_SLOT};
-use crate::state::key::BatchKeys;
+use crate::state::groups::NO_SLOT;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
 use crate::state::table::StateTable;
@@ -21,8 +20,6 @@ use crate::state::timer::Timers;
 
 pub(super) struct Running {
     keyed: KeyedStates<RunningEntries>,
-    batch_keys: BatchKeys,
-    groups: Groups,
 }
 
 #[derive(Debug)]
@@ -62,21 +59,19 @@ impl Running {
         };
         Running {
             keyed: KeyedStates::new(accumulators.table.clone(), 0, horizon_ms, entries),
-            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
-            groups: Groups::default(),
         }
     }
 
     /// The group of a key's state; a new one if it has none.
-    fn group(&mut self, states: &mut StateTable, id: u32, founded: &mut Vec<u32>) -> u32 {
+    fn group(&mut self, accumulators: &mut Accumulators, id: u32, founded: &mut Vec<u32>) -> u32 {
         let slot = &mut self.keyed.entries.entry(id).slot;
-        if *slot == NO_SLOT {
-            *slot = states.allocate();
-            founded.push(id);
-            self.groups.of_new(*slot)
-        } else {
-            self.groups.of(*slot)
+        if *slot != NO_SLOT {
+            return accumulators.groups.of(*slot);
         }
+        let group;
+        (*slot, group) = accumulators.allocate_group();
+        founded.push(id);
+        group
     }
 
     fn forget(&mut self, states: &mut StateTable, ids: &[u32]) -> Result<(), WindowError> {
@@ -89,11 +84,7 @@ impl Running {
 }
 
 impl WindowKind for Running {
-    fn keyed(&self) -> &dyn KeyedPart {
-        &self.keyed
-    }
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+    fn keyed(&mut self) -> &mut dyn KeyedPart {
         &mut self.keyed
     }
 
@@ -105,26 +96,20 @@ impl WindowKind for Running {
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         let arrived = &arrived;
-        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        let columns = accumulators.key_columns(arrived);
-        self.keyed
-            .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
-                true
-            })?;
-        self.groups.begin(accumulators.states.slots());
+        accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut founded = Vec::new();
         let mut over = Vec::new();
-        for run in 0..self.batch_keys.runs() {
-            let (id, _) = self.keyed.upsert_run(&self.batch_keys, run);
-            let rows = self.batch_keys.rows(run);
+        for run in 0..accumulators.keys.runs() {
+            let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
+            let rows = accumulators.keys.rows(run);
             match self.keyed.entries.ttl_ms {
                 None => {
                     let newest_ms = arrived.times[rows.clone()].iter().copied().max();
                     let entry = self.keyed.entries.entry(id);
                     entry.newest_ms =
                         newest_ms.map_or(entry.newest_ms, |ms| ms.max(entry.newest_ms));
-                    let group = self.group(&mut accumulators.states, id, &mut founded);
-                    self.groups.push(&rows, group);
+                    let group = self.group(accumulators, id, &mut founded);
+                    accumulators.groups.push(&rows, group);
                 }
                 Some(ttl_ms) => {
                     for row in rows {
@@ -137,21 +122,20 @@ impl WindowKind for Running {
                             entry.newest_ms = time_ms;
                         }
                         entry.newest_ms = entry.newest_ms.max(time_ms);
-                        let group = self.group(&mut accumulators.states, id, &mut founded);
-                        self.groups.push(&(row..row + 1), group);
+                        let group = self.group(accumulators, id, &mut founded);
+                        accumulators.groups.push(&(row..row + 1), group);
                     }
                     self.keyed.entries.set_timer(id);
                 }
             }
         }
-        self.groups.end();
+        accumulators.groups.end();
 
-        let (folded, results) = accumulators.fold_each(arrived, &self.groups, out)?;
-        accumulators.store(&self.groups, &folded.states)?;
+        let (folded, results) = accumulators.fold_each(arrived, out)?;
+        accumulators.store(&folded.states)?;
         if !folded.lost.is_empty() {
-            for group in self.groups.left_empty(&folded.lost) {
-                let id = founded[group as usize - self.groups.existing];
-                let slot = self.groups.slots[group as usize];
+            for (at, slot) in accumulators.groups.left_empty(&folded.lost) {
+                let id = founded[at];
                 if self.keyed.entries.entry(id).slot == slot {
                     self.forget(&mut accumulators.states, &[id])?;
                 } else if !over.contains(&slot) {

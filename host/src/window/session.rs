@@ -14,6 +14,7 @@
 //! of the same key that its span overlaps.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
+use super::early::EarlyKeys;
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
@@ -23,8 +24,8 @@ use crate::operator::Outbox;
 use crate::plan::LATE_OUTPUT;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
-use crate::state::groups::{Groups, NO_SLOT};
-use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::groups::NO_SLOT;
+use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
 use crate::state::table::StateTable;
@@ -35,8 +36,6 @@ pub(super) struct Sessions {
     lateness_ms: i64,
     late_wanted: bool,
     keyed: KeyedStates<SessionEntries>,
-    batch_keys: BatchKeys,
-    groups: Groups,
     journal: Journal,
 }
 
@@ -44,13 +43,11 @@ pub(super) struct Sessions {
 struct SessionEntries {
     gap_ms: i64,
     lateness_ms: i64,
-    early_wanted: bool,
     /// By key.
     entries: Vec<SessionEntry>,
     /// When to look at a key again.
     timers: Timers,
-    /// Keys with rows that early results have not shown.
-    early: Vec<u32>,
+    early: EarlyKeys,
 }
 
 #[derive(Debug)]
@@ -59,8 +56,6 @@ struct SessionEntry {
     sessions: Vec<Session>,
     /// The earliest timer that is set for the key. Others are void.
     due_ms: i64,
-    /// The key is in `early`.
-    early: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,18 +113,15 @@ impl Sessions {
         let entries = SessionEntries {
             gap_ms,
             lateness_ms,
-            early_wanted,
             entries: Vec::new(),
             timers: Timers::new(gap_ms),
-            early: Vec::new(),
+            early: EarlyKeys::new(early_wanted),
         };
         Sessions {
             gap_ms,
             lateness_ms,
             late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
-            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
-            groups: Groups::default(),
             journal: Journal::default(),
         }
     }
@@ -141,23 +133,22 @@ impl Sessions {
         arrived: &Arrived,
         watermark_ms: i64,
     ) -> Result<(), WindowError> {
-        accumulators.read_keys(&mut self.batch_keys, arrived, |_| false)?;
-        self.groups.begin(accumulators.states.slots());
-        for run in 0..self.batch_keys.runs() {
-            let (id, is_new) = self.keyed.upsert_run(&self.batch_keys, run);
+        accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
+        for run in 0..accumulators.keys.runs() {
+            let (id, is_new) = self.keyed.upsert_run(&accumulators.keys, run);
             if is_new {
                 self.journal.changes.push(Change::NewKey(id));
                 self.keyed.entries.reserve(id);
             }
-            for row in self.batch_keys.rows(run) {
+            for row in accumulators.keys.rows(run) {
                 let time = arrived.times[row];
                 match self.assign_row(accumulators, id, time, watermark_ms) {
-                    Some(group) => self.groups.of_row.push(group),
+                    Some(group) => accumulators.groups.of_row.push(group),
                     None => self.journal.late.push(row as u32),
                 }
             }
         }
-        self.groups.end();
+        accumulators.groups.end();
         Ok(())
     }
 
@@ -171,7 +162,6 @@ impl Sessions {
     ) -> Option<u32> {
         let gap_ms = self.gap_ms;
         let SessionEntries {
-            early_wanted,
             entries,
             timers,
             early,
@@ -199,9 +189,9 @@ impl Sessions {
                     timers.set(end + 1, id);
                 }
                 self.journal.changes.push(Change::Begun(id, place));
-                let slot = accumulators.states.allocate();
+                let (slot, group) = accumulators.allocate_group();
                 sessions.insert(at, Session::new(time, slot));
-                (&mut sessions[at], self.groups.of_new(slot))
+                (&mut sessions[at], group)
             }
             1 => {
                 let session = &mut sessions[at];
@@ -209,7 +199,7 @@ impl Sessions {
                 self.journal.changes.push(before);
                 session.first_ms = session.first_ms.min(time);
                 session.last_ms = session.last_ms.max(time);
-                let group = self.groups.of(session.slot);
+                let group = accumulators.groups.of(session.slot);
                 (session, group)
             }
             _ => {
@@ -229,7 +219,7 @@ impl Sessions {
                         span: session.span(gap_ms),
                     });
                 }
-                let group = self.groups.of(session.slot);
+                let group = accumulators.groups.of(session.slot);
                 (session, group)
             }
         };
@@ -237,9 +227,7 @@ impl Sessions {
         if std::mem::replace(&mut session.fired, false) {
             self.journal.due.push(id);
         }
-        if *early_wanted && !std::mem::replace(&mut entry.early, true) {
-            early.push(id);
-        }
+        early.note(id);
         Some(group)
     }
 
@@ -250,7 +238,7 @@ impl Sessions {
             match change {
                 Change::NewKey(id) => {
                     self.keyed.remove(&[id])?;
-                    self.keyed.entries.entries[id as usize] = SessionEntry::default();
+                    self.keyed.entries.forget(id);
                 }
                 Change::Begun(id, at) => {
                     let begun = self.keyed.entries.entries[id as usize]
@@ -367,20 +355,14 @@ impl Sessions {
         }
         self.keyed.remove(&gone)?;
         for id in gone {
-            let entry = &mut self.keyed.entries.entries[id as usize];
-            entry.due_ms = NEVER;
-            entry.early = false;
+            self.keyed.entries.forget(id);
         }
         Ok(())
     }
 }
 
 impl WindowKind for Sessions {
-    fn keyed(&self) -> &dyn KeyedPart {
-        &self.keyed
-    }
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+    fn keyed(&mut self) -> &mut dyn KeyedPart {
         &mut self.keyed
     }
 
@@ -391,28 +373,20 @@ impl WindowKind for Sessions {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        if self.keyed.has_evicted() {
-            accumulators.read_keys(&mut self.batch_keys, &arrived, |_| false)?;
-            let columns = accumulators.key_columns(&arrived);
-            self.keyed
-                .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
-                    true
-                })?;
-        }
         // Which rows belong together depends on all of them. When some turn out
         // to be lost, the rest is taken as if they had never come.
         while arrived.rows() > 0 {
             self.assign(accumulators, &arrived, watermark_ms)?;
             let in_time = arrived.without(&self.journal.late);
             if in_time.rows() > 0 {
-                let folded = accumulators.fold(&in_time, &self.groups, out)?;
+                let folded = accumulators.fold(&in_time, out)?;
                 if !folded.lost.is_empty() {
                     let lost = self.journal.rows_of_in_time(&folded.lost);
                     self.take_back(accumulators)?;
                     arrived = arrived.without(&lost);
                     continue;
                 }
-                accumulators.store(&self.groups, &folded.states)?;
+                accumulators.store(&folded.states)?;
             }
             return self.commit(accumulators, &arrived, watermark_ms, out);
         }
@@ -453,11 +427,8 @@ impl WindowKind for Sessions {
         let mut due = Due::default();
         let mut merged = Vec::new();
         let (entries, keys) = self.keyed.parts();
-        for id in std::mem::take(&mut entries.early) {
+        for id in entries.early.take() {
             let entry = &mut entries.entries[id as usize];
-            if !std::mem::replace(&mut entry.early, false) {
-                continue;
-            }
             let open = entry.sessions.iter_mut().filter(|session| !session.fired);
             for session in open.filter(|session| session.fresh) {
                 session.fresh = false;
@@ -487,6 +458,14 @@ impl SessionEntries {
         }
     }
 
+    /// Notes that a key is gone. Its timer is void.
+    fn forget(&mut self, id: u32) {
+        let entry = &mut self.entries[id as usize];
+        entry.sessions.clear();
+        entry.due_ms = NEVER;
+        self.early.forget(id);
+    }
+
     /// The keys whose timers are due by then.
     fn take_due(&mut self, now_ms: i64) -> Vec<u32> {
         let mut due = Vec::new();
@@ -504,7 +483,8 @@ impl SessionEntries {
 }
 
 impl Entries for SessionEntries {
-    type Entry = SessionEntry;
+    /// Whether early results wait, and the sessions.
+    type Entry = (bool, SessionEntry);
 
     const BYTES: usize =
         size_of::<SessionEntry>() + size_of::<Session>() + size_of::<(i64, u32)>() + 1;
@@ -512,10 +492,13 @@ impl Entries for SessionEntries {
     const NEEDS_DUE: bool = true;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        SessionEntry::read(row, states)
+        let mut reader = EntryReader(row);
+        let is_early = reader.flags()? & EARLY != 0;
+        Ok((is_early, SessionEntry::read(reader, states)?))
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
+        row.push(self.early.flag(id));
         self.entries[id as usize].write(states, row);
     }
 
@@ -525,17 +508,17 @@ impl Entries for SessionEntries {
         }
     }
 
-    fn insert(&mut self, id: u32, mut entry: SessionEntry, slots: &mut dyn Iterator<Item = u32>) {
+    fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
+        let (is_early, mut entry) = entry;
         for session in &mut entry.sessions {
             for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
                 *slot = slots.next().unwrap_or(NO_SLOT);
             }
         }
-        entry.early &= self.early_wanted;
-        if entry.early {
-            self.early.push(id);
+        if is_early {
+            self.early.note(id);
         }
-        entry.due_ms = self.due_ms(&entry);
+        entry.due_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
         self.timers.set(entry.due_ms, id);
         self.reserve(id);
         self.entries[id as usize] = entry;
@@ -550,15 +533,15 @@ impl Entries for SessionEntries {
     }
 
     fn is_pinned(&self, id: u32) -> bool {
-        self.entries[id as usize].early
+        self.early.has(id)
     }
 
-    fn due_ms(&self, entry: &SessionEntry) -> i64 {
+    fn due_ms(&self, (_, entry): &Self::Entry) -> i64 {
         entry.next_ms(self.gap_ms, self.lateness_ms)
     }
 
     fn due_of(&self, id: u32) -> i64 {
-        self.due_ms(&self.entries[id as usize])
+        self.entries[id as usize].next_ms(self.gap_ms, self.lateness_ms)
     }
 }
 
@@ -600,7 +583,6 @@ impl Default for SessionEntry {
         SessionEntry {
             sessions: Vec::new(),
             due_ms: NEVER,
-            early: false,
         }
     }
 }
@@ -615,9 +597,8 @@ impl SessionEntry {
         next.min().unwrap_or(NEVER)
     }
 
-    /// Writes the row of the key; `states` are those of its sessions in order.
+    /// Writes the sessions into the key's row; `states` are theirs, in order.
     fn write(&self, states: &[&[u8]], row: &mut Vec<u8>) {
-        row.push(if self.early { EARLY } else { 0 });
         let mut states = states.iter();
         for session in &self.sessions {
             write_i64(session.first_ms, row);
@@ -632,14 +613,10 @@ impl SessionEntry {
         }
     }
 
-    /// Reads the row of a key. Its states are put behind `states`, and have no
-    /// slots yet.
-    fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
-        let mut row = EntryReader(row);
-        let mut entry = SessionEntry {
-            early: row.flags()? & EARLY != 0,
-            ..SessionEntry::default()
-        };
+    /// Reads the sessions of a key's row. Their states are put behind `states`,
+    /// and have no slots yet.
+    fn read<'a>(mut row: EntryReader<'a>, states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
+        let mut entry = SessionEntry::default();
         while !row.is_at_end() {
             let (first_ms, last_ms) = (row.i64()?, row.i64()?);
             let flags = row.flags()?;

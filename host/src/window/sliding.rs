@@ -22,8 +22,8 @@ use super::tree::Tree;
 use crate::operator::Outbox;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_state};
-use crate::state::groups::{Groups, NO_SLOT};
-use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::groups::NO_SLOT;
+use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
 use crate::state::stored::StoredRows;
@@ -36,8 +36,6 @@ pub(super) struct Sliding {
     /// A key is due as long as a window may cover its last pane.
     keyed: KeyedStates<Held>,
     spare: Vec<Vec<u32>>,
-    batch_keys: BatchKeys,
-    groups: Groups,
 }
 
 /// The panes of each key, and what the last window held.
@@ -107,8 +105,6 @@ impl Sliding {
             early_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, PANES, held),
             spare: Vec::new(),
-            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
-            groups: Groups::default(),
         }
     }
 
@@ -210,15 +206,16 @@ impl Sliding {
         }
     }
 
-    /// The same, but for leaves that have no row after all: those of these groups.
+    /// The same, but for leaves that have no row after all, since these rows were
+    /// lost.
     fn enter_but(
         &mut self,
         accumulators: &mut Accumulators,
         mut founded: Vec<(i64, u32)>,
-        empty: &[u32],
+        lost: &[u32],
     ) -> Result<(), WindowError> {
-        for &group in empty.iter().rev() {
-            let (pane, id) = founded.remove(group as usize - self.groups.existing);
+        for (at, slot) in accumulators.groups.left_empty(lost).into_iter().rev() {
+            let (pane, id) = founded.remove(at);
             let leaves = &mut self.held().entry(id).leaves;
             if let Ok(at) = leaves.find(pane) {
                 leaves.remove(at);
@@ -226,9 +223,7 @@ impl Sliding {
             if leaves.as_slice().is_empty() {
                 self.keyed.remove(&[id])?;
             }
-            accumulators
-                .states
-                .release(self.groups.slots[group as usize]);
+            accumulators.states.release(slot);
         }
         self.enter(&founded);
         Ok(())
@@ -412,11 +407,7 @@ impl Sliding {
 }
 
 impl WindowKind for Sliding {
-    fn keyed(&self) -> &dyn KeyedPart {
-        &self.keyed
-    }
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+    fn keyed(&mut self) -> &mut dyn KeyedPart {
         &mut self.keyed
     }
 
@@ -441,58 +432,49 @@ impl WindowKind for Sliding {
         let one_pane = self.cut.pane(first) == self.cut.pane(last);
         let behind = self.cut.first_window(self.cut.pane(first)) <= self.held().closed;
         let split = self.cut.pane_changes(&arrived.times, one_pane);
-        accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
-        if self.keyed.has_evicted() {
-            let columns = accumulators.key_columns(&arrived);
-            self.keyed
-                .read_back(&mut accumulators.states, &self.batch_keys, &columns, |_| {
-                    true
-                })?;
-        }
+        accumulators.begin_keyed(&mut self.keyed, &arrived, split)?;
 
         let mut founded: Vec<(i64, u32)> = Vec::new();
         let mut touched: Vec<(i64, u32)> = Vec::new();
-        self.groups.begin(accumulators.states.slots());
         let mut pane = self.cut.pane(first);
         let mut span = self.cut.pane_span(pane);
-        for run in 0..self.batch_keys.runs() {
-            let rows = self.batch_keys.rows(run);
+        for run in 0..accumulators.keys.runs() {
+            let rows = accumulators.keys.rows(run);
             let time = arrived.times[rows.start];
             if !span.has(time) {
                 pane = self.cut.pane(time);
                 span = self.cut.pane_span(pane);
             }
-            let (id, _) = self.keyed.upsert_run(&self.batch_keys, run);
+            let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
             let closed = self.keyed.entries.closed;
             let entry = self.keyed.entries.entry(id);
             let group = match entry.leaves.find(pane) {
-                Ok(at) => self.groups.of(entry.leaves.as_slice()[at].slot),
+                Ok(at) => accumulators.groups.of(entry.leaves.as_slice()[at].slot),
                 Err(at) => {
                     if pane < closed {
                         // Leaves that nodes stand over get other numbers.
                         entry.drop_tree(&mut accumulators.states);
                     }
-                    let slot = accumulators.states.allocate();
+                    let (slot, group) = accumulators.allocate_group();
                     let early = false;
                     entry.leaves.insert(at, Leaf { pane, slot, early });
                     founded.push((pane, id));
-                    self.groups.of_new(slot)
+                    group
                 }
             };
-            self.groups.push(&rows, group);
+            accumulators.groups.push(&rows, group);
             if behind || self.early_wanted {
                 touched.push((pane, id));
             }
         }
-        self.groups.end();
+        accumulators.groups.end();
 
-        let folded = accumulators.fold(&arrived, &self.groups, out)?;
-        accumulators.store(&self.groups, &folded.states)?;
+        let folded = accumulators.fold(&arrived, out)?;
+        accumulators.store(&folded.states)?;
         if folded.lost.is_empty() {
             self.enter(&founded);
         } else {
-            let empty = self.groups.left_empty(&folded.lost);
-            self.enter_but(accumulators, founded, &empty)?;
+            self.enter_but(accumulators, founded, &folded.lost)?;
             touched.retain(|&(pane, id)| self.keyed.entries.entry(id).leaves.find(pane).is_ok());
         }
         if self.early_wanted {

@@ -3,6 +3,7 @@
 
 use super::accumulators::{Accumulators, Arrived};
 use super::cut::Cut;
+use super::early::EarlyKeys;
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
@@ -10,8 +11,8 @@ use super::tables::EARLY;
 use super::time::{Span, extent};
 use crate::operator::Outbox;
 use crate::state::entry_row::EntryReader;
-use crate::state::groups::{Groups, NO_SLOT};
-use crate::state::key::{BatchKeys, KeyTable};
+use crate::state::groups::NO_SLOT;
+use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::paned::{PaneEntries, PanedStates};
 use crate::state::row::RowError;
@@ -25,22 +26,16 @@ pub(super) struct Tumbling {
     panes: PanedStates<Members>,
     /// Windows up to this one have fired.
     closed: i64,
-    batch_keys: BatchKeys,
-    groups: Groups,
 }
 
 /// The keys of a pane.
 #[derive(Clone, Debug)]
 struct Members {
-    early_wanted: bool,
     /// By key; [`NO_SLOT`] for a key all of whose rows were lost.
     slots: Vec<u32>,
     /// Members without a slot.
     vacant: usize,
-    /// By key: whether it is in `early`.
-    is_early: Vec<bool>,
-    /// Members with rows that early results have not shown.
-    early: Vec<u32>,
+    early: EarlyKeys,
 }
 
 /// Where a pane is, and a member there.
@@ -54,11 +49,9 @@ impl Tumbling {
         early_wanted: bool,
     ) -> Self {
         let empty = Members {
-            early_wanted,
             slots: Vec::new(),
             vacant: 0,
-            is_early: Vec::new(),
-            early: Vec::new(),
+            early: EarlyKeys::new(early_wanted),
         };
         Tumbling {
             cut,
@@ -66,43 +59,17 @@ impl Tumbling {
             early_wanted,
             panes: PanedStates::new(accumulators.table.clone(), empty),
             closed: i64::MIN,
-            batch_keys: BatchKeys::new(accumulators.table.layout.clone()),
-            groups: Groups::default(),
         }
-    }
-
-    /// Reads back the keys of a batch that only the storage has.
-    fn read_back(
-        &mut self,
-        accumulators: &mut Accumulators,
-        arrived: &Arrived,
-        (first_ms, last_ms): (i64, i64),
-    ) -> Result<(), WindowError> {
-        let (cut, batch_keys) = (self.cut, &self.batch_keys);
-        let panes = cut.pane(first_ms)..=cut.pane(last_ms);
-        let panes: Vec<(i64, u32)> = self.panes.range(panes).collect();
-        for (pane, place) in panes {
-            let keyed = self.panes.at_mut(place);
-            if keyed.has_evicted() {
-                let columns = accumulators.key_columns(arrived);
-                let is_in_pane =
-                    |run: usize| cut.pane(arrived.times[batch_keys.rows(run).start]) == pane;
-                keyed.read_back(&mut accumulators.states, batch_keys, &columns, is_in_pane)?;
-            }
-        }
-        Ok(())
     }
 
     /// Takes the states of members that have no row after all.
     fn vacate(&mut self, accumulators: &mut Accumulators, lost: &[u32], founded: &[Member]) {
-        for group in self.groups.left_empty(lost) {
-            let (place, member) = founded[group as usize - self.groups.existing];
+        for (at, slot) in accumulators.groups.left_empty(lost) {
+            let (place, member) = founded[at];
             let entries = &mut self.panes.at_mut(place).entries;
             *entries.slot(member) = NO_SLOT;
             entries.vacant += 1;
-            accumulators
-                .states
-                .release(self.groups.slots[group as usize]);
+            accumulators.states.release(slot);
         }
     }
 
@@ -134,11 +101,7 @@ impl Tumbling {
 }
 
 impl WindowKind for Tumbling {
-    fn keyed(&self) -> &dyn KeyedPart {
-        &self.panes
-    }
-
-    fn keyed_mut(&mut self) -> &mut dyn KeyedPart {
+    fn keyed(&mut self) -> &mut dyn KeyedPart {
         &mut self.panes
     }
 
@@ -163,17 +126,19 @@ impl WindowKind for Tumbling {
         let one_pane = self.cut.pane(first) == self.cut.pane(last);
         let behind = self.cut.first_window(self.cut.pane(first)) <= self.closed;
         let split = self.cut.pane_changes(&arrived.times, one_pane);
-        accumulators.read_keys(&mut self.batch_keys, &arrived, split)?;
-
-        self.read_back(accumulators, &arrived, (first, last))?;
+        let (cut, panes) = (self.cut, &mut self.panes);
+        accumulators.begin(&arrived, split, |states, keys| {
+            panes.read_back(cut.pane(first)..=cut.pane(last), states, keys, |run| {
+                cut.pane(arrived.times[keys.rows(run).start])
+            })
+        })?;
 
         let mut founded: Vec<Member> = Vec::new();
         let mut touched: Vec<Member> = Vec::new();
-        self.groups.begin(accumulators.states.slots());
         let mut place = 0;
         let mut span = self.cut.pane_span(self.cut.pane(first));
-        for run in 0..self.batch_keys.runs() {
-            let rows = self.batch_keys.rows(run);
+        for run in 0..accumulators.keys.runs() {
+            let rows = accumulators.keys.rows(run);
             let time = arrived.times[rows.start];
             if run == 0 || !span.has(time) {
                 let index = self.cut.pane(time);
@@ -181,32 +146,32 @@ impl WindowKind for Tumbling {
                 span = self.cut.pane_span(index);
             }
             let pane = self.panes.at_mut(place);
-            let (member, _) = pane.upsert_run(&self.batch_keys, run);
+            let (member, _) = pane.upsert_run(&accumulators.keys, run);
             let slot = pane.entries.slot(member);
             let group = if *slot == NO_SLOT {
-                *slot = accumulators.states.allocate();
-                let group = self.groups.of_new(*slot);
+                let group;
+                (*slot, group) = accumulators.allocate_group();
                 pane.entries.vacant -= 1;
                 founded.push((place, member));
                 group
             } else {
-                self.groups.of(*slot)
+                accumulators.groups.of(*slot)
             };
-            self.groups.push(&rows, group);
+            accumulators.groups.push(&rows, group);
             if behind || self.early_wanted {
                 touched.push((place, member));
             }
         }
-        self.groups.end();
+        accumulators.groups.end();
 
-        let folded = accumulators.fold(&arrived, &self.groups, out)?;
-        accumulators.store(&self.groups, &folded.states)?;
+        let folded = accumulators.fold(&arrived, out)?;
+        accumulators.store(&folded.states)?;
         if !folded.lost.is_empty() {
             self.vacate(accumulators, &folded.lost, &founded);
         }
         if self.early_wanted {
             for &(place, member) in &touched {
-                self.panes.at_mut(place).entries.note_early(member);
+                self.panes.at_mut(place).entries.early.note(member);
             }
         }
         if behind {
@@ -257,7 +222,7 @@ impl WindowKind for Tumbling {
         let panes: Vec<(i64, u32)> = self.panes.range(..).collect();
         for (index, place) in panes {
             let pane = self.panes.at_mut(place);
-            let members = pane.entries.take_early();
+            let members = pane.entries.early.take();
             if self.cut.first_window(index) > self.closed {
                 let members = members.into_iter();
                 emit_some(pane, accumulators, members, self.cut.pane_span(index), out)?;
@@ -349,28 +314,6 @@ impl Members {
         }
         &mut self.slots[index]
     }
-
-    fn note_early(&mut self, member: u32) {
-        let index = member as usize;
-        if index >= self.is_early.len() {
-            self.is_early.resize(index + 1, false);
-        }
-        if !std::mem::replace(&mut self.is_early[index], true) {
-            self.early.push(member);
-        }
-    }
-
-    fn take_early(&mut self) -> Vec<u32> {
-        let early = std::mem::take(&mut self.early);
-        for &member in &early {
-            self.is_early[member as usize] = false;
-        }
-        early
-    }
-
-    fn is_early(&self, member: u32) -> bool {
-        self.is_early.get(member as usize) == Some(&true)
-    }
 }
 
 impl Entries for Members {
@@ -387,7 +330,7 @@ impl Entries for Members {
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
-        row.push(if self.is_early(id) { EARLY } else { 0 });
+        row.push(self.early.flag(id));
         row.extend(states.iter().copied().flatten());
     }
 
@@ -399,8 +342,8 @@ impl Entries for Members {
     fn insert(&mut self, id: u32, is_early: bool, slots: &mut dyn Iterator<Item = u32>) {
         *self.slot(id) = slots.next().unwrap_or(NO_SLOT);
         self.vacant -= 1;
-        if self.early_wanted && is_early {
-            self.note_early(id);
+        if is_early {
+            self.early.note(id);
         }
     }
 
@@ -413,7 +356,7 @@ impl Entries for Members {
     }
 
     fn is_pinned(&self, id: u32) -> bool {
-        self.is_early(id)
+        self.early.has(id)
     }
 }
 
@@ -423,7 +366,6 @@ impl PaneEntries for Members {
             states.release(slot);
         }
         self.vacant = 0;
-        self.is_early.clear();
         self.early.clear();
     }
 }

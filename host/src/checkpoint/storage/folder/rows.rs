@@ -131,9 +131,11 @@ impl Rows {
             .db
             .cf_handle(FAMILY)
             .expect("the database was opened with it");
+        // Otherwise RocksDB puts them in order once more.
+        let in_order = keys.is_sorted();
         let found = self
             .db
-            .batched_multi_get_cf(family, keys.iter().copied(), false);
+            .batched_multi_get_cf(family, keys.iter().copied(), in_order);
         let value = |found: Result<Option<rocksdb::DBPinnableSlice>, _>| match found {
             Ok(value) => Ok(value.map(|value| value.to_vec())),
             Err(cause) => Err(rocks("read state in", &self.folder, &cause)),

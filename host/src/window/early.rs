@@ -1,0 +1,70 @@
+//! Which keys have rows that early results have not shown.
+
+use super::tables::EARLY;
+
+/// Of the keys of one table, by their numbers. Nothing is noted if no early
+/// results are wanted.
+#[derive(Clone, Debug)]
+pub(super) struct EarlyKeys {
+    are_wanted: bool,
+    /// By key: whether it has such rows.
+    waiting: Vec<bool>,
+    /// The keys that have them; some of them may be gone.
+    ids: Vec<u32>,
+}
+
+impl EarlyKeys {
+    pub fn new(are_wanted: bool) -> Self {
+        EarlyKeys {
+            are_wanted,
+            waiting: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    /// Notes that a key has rows that were not shown.
+    pub fn note(&mut self, id: u32) {
+        if !self.are_wanted {
+            return;
+        }
+        let index = id as usize;
+        if index >= self.waiting.len() {
+            self.waiting.resize(index + 1, false);
+        }
+        if !std::mem::replace(&mut self.waiting[index], true) {
+            self.ids.push(id);
+        }
+    }
+
+    pub fn has(&self, id: u32) -> bool {
+        self.waiting.get(id as usize) == Some(&true)
+    }
+
+    /// The flag in the key's row.
+    pub fn flag(&self, id: u32) -> u8 {
+        if self.has(id) { EARLY } else { 0 }
+    }
+
+    /// Notes that a key is gone.
+    pub fn forget(&mut self, id: u32) {
+        if let Some(waits) = self.waiting.get_mut(id as usize) {
+            *waits = false;
+        }
+    }
+
+    /// Takes the keys whose rows are now shown.
+    pub fn take(&mut self) -> Vec<u32> {
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.retain(|&id| std::mem::take(&mut self.waiting[id as usize]));
+        ids
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.ids.clear();
+    }
+}
