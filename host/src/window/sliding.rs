@@ -124,6 +124,7 @@ impl Sliding {
         while let Some(mut rows) = self.keyed.next(&mut sweep)? {
             self.drop_past(&mut rows, watermark_ms)?;
             let first = self.held().changed.len();
+            let first_tree = self.held().changed_trees.len();
             self.keyed.insert(&mut accumulators.states, &rows)?;
             let (held, keys) = self.keyed.parts();
             let ids = held.changed.split_off(first);
@@ -142,7 +143,8 @@ impl Sliding {
                 spans: Spans::Same(span),
             };
             accumulators.emit(results, out)?;
-            held.changed_trees.retain(|id| !ids.contains(id));
+            // No rows are written for these trees: the keys are evicted again.
+            held.changed_trees.truncate(first_tree);
             self.keyed.evict_keys(&mut accumulators.states, &ids);
         }
         Ok(())

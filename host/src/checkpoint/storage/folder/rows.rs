@@ -35,6 +35,9 @@ const RUNS_BEHIND: u64 = 4 * RUNS_MAX as u64;
 /// Bits a key of the filters: one in a hundred lookups in vain.
 const FILTER_BITS: f64 = 10.0;
 const BLOCK_BYTES: usize = 4 << 10;
+/// Parts of filters and indexes are about that large. A lookup finds its part
+/// in each file that may have the key, so that many small ones cost much.
+const METADATA_BYTES: usize = 32 << 10;
 
 /// What all databases of a folder share.
 #[derive(Clone)]
@@ -350,6 +353,7 @@ fn options(memory: &Memory) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BYTES);
     table.set_pin_top_level_index_and_filter(true);
 
     let mut options = Options::default();
