@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-/// Of the keys of one table, by their numbers.
+/// The state of each key of one table, by the key's number.
 #[derive(Debug, Default)]
 pub struct ChangedKeys {
     flags: Vec<u8>,
@@ -11,7 +11,7 @@ pub struct ChangedKeys {
     changed: Vec<u32>,
     /// Storage keys of rows that the next checkpoint deletes.
     deleted: HashSet<Vec<u8>>,
-    /// Those of the last checkpoint, which may still be under way.
+    /// Rows that the last checkpoint deletes, which may still be under way.
     deleting: HashSet<Vec<u8>>,
     /// The next key that may be evicted.
     hand: usize,
@@ -86,7 +86,7 @@ impl ChangedKeys {
         self.flags[id as usize] = 0;
     }
 
-    /// How many keys have changed, about.
+    /// About how many keys have changed.
     pub fn count(&self) -> usize {
         self.changed.len()
     }
@@ -101,7 +101,7 @@ impl ChangedKeys {
         self.deleted.insert(row);
     }
 
-    /// A key has a row again that was to be deleted.
+    /// Notes that a key has a row again that was to be deleted.
     pub fn keep(&mut self, row: &[u8]) {
         if !self.deleted.is_empty() {
             self.deleted.remove(row);
@@ -123,9 +123,9 @@ impl ChangedKeys {
         stored
     }
 
-    /// Takes the keys that have changed, for a checkpoint: in the order in which
-    /// keys and states lie in memory, since in the order in which they have
-    /// changed each would be fetched by itself.
+    /// Takes the keys that have changed, for a checkpoint. They come in the order
+    /// in which keys and states lie in memory; in the order in which they changed,
+    /// each read would miss the cache.
     pub fn hand_over(&mut self, writes: u64) -> Vec<u32> {
         self.handed_over_at = Some(writes);
         let flags = &mut self.flags;

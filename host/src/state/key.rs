@@ -448,7 +448,7 @@ impl KeyTable {
         }
     }
 
-    /// What the keys take that are alive, in bytes.
+    /// Bytes that the living keys take.
     pub fn bytes(&self) -> usize {
         // An index has a byte of its own beside each number, and some room.
         let entry = size_of::<KeyPlace>() + 2 * (size_of::<u32>() + 1);
@@ -489,7 +489,7 @@ impl KeyTable {
         }
     }
 
-    /// Removes all keys and keeps the room.
+    /// Removes all keys and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.index.clear();
         self.entries.clear();

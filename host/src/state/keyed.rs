@@ -1,5 +1,5 @@
-//! Keyed state: what an operator keeps of each key, in memory as far as there is
-//! room, and in the storage as of the last checkpoint.
+//! Keyed state: what an operator keeps for each key. Memory has it as far as there
+//! is room, the storage has it as of the last checkpoint.
 //!
 //! [`KeyedStates`] numbers keys, notes which have changed, evicts keys that the
 //! storage has as they are, reads them back in batches, hands changes over at a
@@ -26,31 +26,32 @@ pub struct KeyedTable {
     pub stored: Option<StoredTable>,
 }
 
-/// What an operator keeps of keys, by their numbers.
+/// What an operator keeps for each key, by the key's number.
 pub trait Entries {
-    /// An entry as its row says. Its states have no slots yet.
+    /// An entry as read from its row. Its states have no slots yet.
     type Entry;
 
-    /// What an entry takes in memory, its states aside.
+    /// Bytes that an entry takes in memory, without its states.
     const BYTES: usize;
 
-    /// Whether somebody has to know at once when a key in the storage is due, and
-    /// not only when the table is swept.
+    /// Whether a restore must find out at once when keys are due that it leaves in
+    /// the storage. Otherwise the first sweep does.
     const NEEDS_DUE: bool = false;
 
-    /// Reads a row. Its states are put behind `states`.
+    /// Reads a row and appends its states to `states`.
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError>;
 
-    /// Writes a row; `states` are those of the entry, in the order of `slots`.
+    /// Writes the row of an entry with these states, which are in the order of
+    /// [`Entries::slots`].
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>);
 
     /// Lists the slots of an entry's states. A key without any has no row.
     fn slots(&self, id: u32, slots: &mut Vec<u32>);
 
-    /// Takes an entry that was read; its states are in the next of `slots`.
+    /// Takes an entry into memory; its states are in the next of `slots`.
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>);
 
-    /// Takes an entry out and releases its slots.
+    /// Removes an entry from memory and releases its slots.
     fn evict(&mut self, id: u32, states: &mut StateTable);
 
     /// Whether an entry has to stay in memory for now.
@@ -67,7 +68,7 @@ pub trait Entries {
     }
 }
 
-/// The keys of a table, or of one pane of it, and what is kept of each.
+/// The keys of a table, or of one pane of it, and what is kept for each.
 pub struct KeyedStates<E> {
     pub entries: E,
     table: Arc<KeyedTable>,
@@ -80,27 +81,28 @@ pub struct KeyedStates<E> {
     calendar: Calendar,
 }
 
-/// The same for all tables, whether cut by pane or not.
+/// What a checkpoint, a restore and the memory budget need of keyed state, whether
+/// it is cut into panes or not.
 pub trait KeyedPart {
-    /// What keys and entries take in memory, in bytes, the states aside.
+    /// Bytes that keys and entries take in memory, without the states.
     fn bytes(&self) -> usize;
 
-    /// How many keys have changed since the last checkpoint, about.
+    /// About how many keys have changed since the last checkpoint.
     fn changed(&self) -> usize;
 
-    /// Evicts as many keys, if the storage has that many as they are.
+    /// Evicts up to so many keys: those that have not changed since they were stored.
     fn evict(&mut self, states: &mut StateTable, keys: usize);
 
-    /// Hands over what has changed since the last checkpoint.
+    /// Writes what has changed since the last checkpoint into `changes`.
     fn snapshot(&mut self, states: &StateTable, changes: &mut Changes) -> Result<(), StateError>;
 
-    /// Where the rows of the last checkpoint are.
+    /// Begins to read the rows of the last checkpoint.
     fn scans(&self) -> Result<Vec<Scan>, StateError>;
 
     /// Takes rows of the storage into memory.
     fn restore(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError>;
 
-    /// Leaves rows in the storage. Whether it wants to see those that follow.
+    /// Leaves rows in the storage. Tells whether it has to see the rows that follow.
     fn leave(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
 }
 
@@ -129,7 +131,7 @@ impl<E: Entries> KeyedStates<E> {
         &self.keys
     }
 
-    /// Entries to be changed, with the keys that they belong to.
+    /// The entries, to be changed, and their keys.
     pub fn parts(&mut self) -> (&mut E, &KeyTable) {
         (&mut self.entries, &self.keys)
     }
@@ -150,7 +152,8 @@ impl<E: Entries> KeyedStates<E> {
         }
     }
 
-    /// Removes keys, and their rows from the storage. Their entries are empty.
+    /// Removes keys whose entries are empty, and has the next checkpoint delete
+    /// their rows.
     pub fn remove(&mut self, ids: &[u32]) -> Result<(), StateError> {
         if let Some(stored) = &self.table.stored {
             let had_row = self.changed.forget(ids);
@@ -170,7 +173,7 @@ impl<E: Entries> KeyedStates<E> {
         Ok(())
     }
 
-    /// Deletes rows of the storage whose keys are not in memory.
+    /// Has the next checkpoint delete rows whose keys are not in memory.
     pub fn delete(&mut self, rows: &StoredRows) {
         for row in rows.places() {
             self.delete_row(row);
@@ -181,7 +184,7 @@ impl<E: Entries> KeyedStates<E> {
         self.changed.delete(row.to_vec());
     }
 
-    /// Evicts these keys, but for those that have to stay in memory.
+    /// Evicts these keys, except those that have to stay in memory.
     pub fn evict_keys(&mut self, states: &mut StateTable, ids: &[u32]) {
         for &id in ids {
             if self.entries.is_pinned(id) {
@@ -254,8 +257,8 @@ impl<E: Entries> KeyedStates<E> {
         Some(stored.scan(self.pane))
     }
 
-    /// The same if any is due by then. Whoever begins goes on to the end: when
-    /// those are due that stay is found anew on the way.
+    /// Begins to go through those keys if any may be due by then. The caller reads
+    /// the sweep to its end, which finds out anew when the rest are due.
     pub fn sweep(&mut self, now_ms: i64) -> Option<Scan> {
         if self.calendar.first().is_none_or(|due_ms| due_ms > now_ms) {
             return None;
@@ -266,7 +269,7 @@ impl<E: Entries> KeyedStates<E> {
         Some(scan)
     }
 
-    /// The next rows of a scan, without those that are out of date.
+    /// The next rows of a scan, without rows whose keys are in memory or deleted.
     pub fn next(&self, scan: &mut Scan) -> Result<Option<StoredRows>, StateError> {
         let Some(stored) = &self.table.stored else {
             return Ok(None);
@@ -280,8 +283,8 @@ impl<E: Entries> KeyedStates<E> {
         Ok(Some(rows))
     }
 
-    /// The next rows of a sweep that are due by then. The others stay where they
-    /// are.
+    /// The next rows of a sweep that are due by then. The others stay in the
+    /// storage.
     pub fn next_due(
         &mut self,
         sweep: &mut Scan,
@@ -306,7 +309,7 @@ impl<E: Entries> KeyedStates<E> {
         Ok(Some(rows))
     }
 
-    /// Forgets all keys and keeps the room. Their entries are empty.
+    /// Removes all keys, whose entries are empty, and keeps the allocated memory.
     pub fn clear(&mut self, pane: i64) {
         self.pane = pane;
         self.keys.clear();
@@ -315,10 +318,10 @@ impl<E: Entries> KeyedStates<E> {
         self.calendar.clear();
     }
 
-    /// All keys of the pane are in the storage alone.
+    /// Notes that only the storage has the keys of the pane.
     pub fn set_evicted(&mut self) {
         self.has_evicted = true;
-        // When they are due is seen at the first look.
+        // The first sweep finds out when they are due.
         self.calendar.add(i64::MIN);
     }
 
@@ -442,7 +445,7 @@ struct WantedRow {
 }
 
 impl WantedRows {
-    /// Takes what is behind `start` as a row.
+    /// Takes the bytes from `start` on as a row.
     fn end_row(&mut self, start: usize) {
         /// Table, kind and pane, which are the same for all.
         const COMMON: usize = 13;

@@ -14,7 +14,7 @@ use crate::checkpoint::changes::Changes;
 
 /// Entries of a pane.
 pub trait PaneEntries: Entries + Clone {
-    /// Takes all entries out, releases their slots, and keeps the room.
+    /// Removes all entries, releases their slots, and keeps the allocated memory.
     fn clear(&mut self, states: &mut StateTable);
 }
 
@@ -26,7 +26,7 @@ pub struct PanedStates<E> {
     places: BTreeMap<i64, u32>,
     panes: Vec<KeyedStates<E>>,
     spare: Vec<u32>,
-    /// Panes that are gone, and rows of which the storage still has.
+    /// Panes that were dropped and have rows in the storage still.
     dropped: Vec<i64>,
 }
 

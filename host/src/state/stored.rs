@@ -79,7 +79,7 @@ impl StoredTable {
         out.push(shard as u8);
     }
 
-    /// All rows of this task in a pane.
+    /// Has a checkpoint delete all rows of this task in a pane.
     pub fn delete_pane(&self, pane: i64, changes: &mut Changes) {
         let (from, to) = self.range(pane);
         changes.delete_range(from, to);

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+/// Timers by the numbers of their keys, in one domain of time.
 #[derive(Debug)]
 pub struct Timers {
     /// Length of a bucket, in ms.
@@ -48,7 +49,8 @@ impl Timers {
         }
     }
 
-    /// Takes the timers that are due, in no order.
+    /// Takes the timers that are due, in no order. A caller that needs one sorts
+    /// them by time and key: a key may have another number after a restore.
     pub fn take(&mut self, now_ms: i64, due: &mut Vec<(i64, u32)>) {
         let now_bucket = now_ms.div_euclid(self.width_ms);
         while let Some(first) = self.far.first_entry()

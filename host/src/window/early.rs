@@ -2,8 +2,7 @@
 
 use super::tables::EARLY;
 
-/// Of the keys of one table, by their numbers. Nothing is noted if no early
-/// results are wanted.
+/// Those keys of one table, by their numbers: none if no early results are wanted.
 #[derive(Clone, Debug)]
 pub(super) struct EarlyKeys {
     are_wanted: bool,
