@@ -171,31 +171,21 @@ pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
     }
 }
 
-/// Whether trying again is of no use: brokers were reached and said no.
+/// Whether this client need not try again: brokers were reached and said no.
 /// Everything else may pass, as librdkafka itself goes on trying.
 pub fn is_final(error: &KafkaError) -> bool {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return true;
     }
-    matches!(
-        error.rdkafka_error_code(),
+    let code = error.rdkafka_error_code();
+    let of_client = matches!(
+        code,
         Some(
             RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::LogTruncation
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed
-                | RDKafkaErrorCode::Authentication
-                | RDKafkaErrorCode::SSL
-                | RDKafkaErrorCode::InvalidTopic
-                | RDKafkaErrorCode::InvalidGroupId
-                | RDKafkaErrorCode::UnsupportedVersion
-                | RDKafkaErrorCode::UnsupportedFeature
                 | RDKafkaErrorCode::Fatal
         )
-    )
+    );
+    of_client || fault_of(code) == Fault::OUTSIDE_LASTING
 }
