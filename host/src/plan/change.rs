@@ -146,11 +146,9 @@ fn fields(schema: &Schema) -> Vec<String> {
 /// What becomes of each node: those of the plan now in its order, and then those
 /// that it has no more.
 pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeChange> {
-    let find =
-        |nodes: &[NodeDescription], name: &str| nodes.iter().position(|node| node.name == name);
     let mut changes = Vec::with_capacity(now.len());
     for node in now {
-        let before = find(then, &node.name).map(|index| &then[index]);
+        let before = named(then, &node.name);
         changes.push(NodeChange {
             name: node.name.clone(),
             class: node.class,
@@ -161,7 +159,7 @@ pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeCha
             state: state(before, Some(node)),
         });
     }
-    for node in then.iter().filter(|node| find(now, &node.name).is_none()) {
+    for node in then.iter().filter(|node| named(now, &node.name).is_none()) {
         changes.push(NodeChange {
             name: node.name.clone(),
             class: node.class,
@@ -170,6 +168,10 @@ pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeCha
         });
     }
     changes
+}
+
+fn named<'a>(nodes: &'a [NodeDescription], name: &str) -> Option<&'a NodeDescription> {
+    nodes.iter().find(|node| node.name == name)
 }
 
 fn what(then: &NodeDescription, now: &NodeDescription) -> What {

@@ -18,8 +18,7 @@ use super::wiring::{CHANNEL_ELEMENTS, Wiring, chains};
 use crate::checkpoint::barrier::TaskCheckpoints;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::transaction::Participants;
-use crate::element::NodeId;
-use crate::element::{Barrier, Purpose};
+use crate::element::{Barrier, NodeId, Purpose};
 use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
@@ -147,7 +146,10 @@ impl Attempt<'_> {
         } else {
             drop(dead_letters);
         }
-        parts.push(Box::pin(writer.run(dead_letter_receiver)));
+        let writing = writer.run(dead_letter_receiver);
+        parts.push(Box::pin(async {
+            writing.await.map_err(RunError::DeadLetters)
+        }));
         for task in tasks {
             parts.push(Box::pin(async { Ok(task.run().await?) }));
         }

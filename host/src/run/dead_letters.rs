@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use super::error::RunError;
 use crate::checkpoint::barrier::DeadLetterMessage;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
@@ -26,11 +25,11 @@ impl DeadLetterWriter {
     pub async fn run(
         mut self,
         mut messages: mpsc::Receiver<DeadLetterMessage>,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SinkError> {
         let mut file = None;
         // What is behind the checkpoint has to go even if no dead letter comes.
         if self.kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
-            self.open(&mut file).map_err(RunError::DeadLetters)?;
+            self.open(&mut file)?;
         }
         let mut ahead = Vec::new();
         while let Some(message) = messages.recv().await {
@@ -38,16 +37,13 @@ impl DeadLetterWriter {
                 DeadLetterMessage::Written(passed, letters) if passed > self.passed => {
                     ahead.extend(letters);
                 }
-                DeadLetterMessage::Written(_, letters) => self
-                    .write(&mut file, &letters)
-                    .map_err(RunError::DeadLetters)?,
+                DeadLetterMessage::Written(_, letters) => self.write(&mut file, &letters)?,
                 DeadLetterMessage::Barrier(id, answer) => {
                     self.passed = id;
-                    let bytes = self.sync(&mut file).map_err(RunError::DeadLetters)?;
+                    let bytes = self.sync(&mut file)?;
                     // Nobody waits for it when the run is being torn down.
                     let _ = answer.send(bytes);
-                    self.write(&mut file, &std::mem::take(&mut ahead))
-                        .map_err(RunError::DeadLetters)?;
+                    self.write(&mut file, &std::mem::take(&mut ahead))?;
                 }
             }
         }
