@@ -299,6 +299,7 @@ mod tests {
         }
         assert_eq!(seen, [3, END_OF_TIME]);
     }
+
     #[tokio::test]
     async fn batches_say_by_which_port_they_have_come() {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);

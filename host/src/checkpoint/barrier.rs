@@ -5,8 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::snapshot::TaskSnapshot;
 use crate::dead_letter::DeadLetter;
-use crate::element::Barrier;
-use crate::element::CheckpointId;
+use crate::element::{Barrier, CheckpointId};
 
 /// What tasks tell the coordinator.
 #[derive(Debug)]

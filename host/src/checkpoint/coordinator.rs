@@ -22,8 +22,7 @@ use super::transaction::{Participants, TransactionError};
 use crate::blame::Fault;
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::element::CheckpointId;
-use crate::element::{Barrier, Purpose};
+use crate::element::{Barrier, CheckpointId, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{NodeClass, NodeDescription};
 

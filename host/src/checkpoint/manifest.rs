@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::snapshot::{SinkSnapshot, SourceSnapshot};
-use crate::element::CheckpointId;
-use crate::element::Purpose;
+use crate::element::{CheckpointId, Purpose};
 use crate::plan::change::NodeDescription;
 
 /// Version of the format. A change to it needs a new number and a reader for the old one.
