@@ -9,6 +9,8 @@
 //! The local checkpoint is what counts: an upload that fails is told and tried
 //! again, and holds up nothing.
 
+/// What requests are signed with.
+mod signature;
 /// Uploads beside the running pipeline.
 pub mod uploader;
 #[cfg(test)]
@@ -18,13 +20,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use object_store::aws::AmazonS3ConfigKey;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
+use self::signature::Signatures;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::storage::folder::{Archive, FolderStorage};
@@ -464,10 +467,17 @@ fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String
             // Keys are better kept in the environment than in a file.
             let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
             let environment = environment.map(|(name, value)| (name.to_ascii_lowercase(), value));
-            let options = environment.chain(plan.options.iter().cloned());
-            let (store, path) =
-                object_store::parse_url_opts(&url, options).map_err(|error| error.to_string())?;
-            Ok((Arc::from(store), path))
+            let mut store = AmazonS3Builder::new()
+                .with_url(plan.url.as_str())
+                .with_crypto_provider(Arc::new(Signatures));
+            for (option, value) in environment.chain(plan.options.iter().cloned()) {
+                // Some variables are for other programs.
+                if let Ok(option) = parsed::<AmazonS3ConfigKey>(&option) {
+                    store = store.with_config(option, value);
+                }
+            }
+            let store = store.build().map_err(|error| error.to_string())?;
+            Ok((Arc::new(store), path))
         }
         _ => Err("only `file://` and `s3://` are known".to_owned()),
     }
