@@ -81,7 +81,8 @@ deny: setup
 
 bench: host plugins
 	@$(sluicebox) build plugins/cart
-	@$(built)/release/bench --plugin plugins/cart/cart.wasm
+	@$(cargo) build $(flags) --example bench
+	@$(built)/release/examples/bench --plugin plugins/cart/cart.wasm
 
 clean:
 	@$(cargo) clean
