@@ -1,25 +1,26 @@
-//! Decides what a pipeline's file may say: every key, its type and its range,
-//! each value by itself.
+//! Reads a pipeline's file: which keys there are, and each value's type and
+//! range by itself.
 //!
-//! Names and values keep their places in the file, so that a message can point
+//! Names and values keep their places in the file, so that messages can point
 //! at them. What they mean together (whether an input exists, whether types
-//! agree) is decided by [`crate::planner::build`], which reports in the same way.
+//! agree) is checked by [`crate::planner::build`], which reports mistakes in
+//! the same way.
 
-/// Mistakes with their places, and how they are shown.
+/// Mistakes and their places, and how they are shown.
 pub mod diagnostics;
-/// TOML tables, read key by key.
+/// Reads TOML tables key by key.
 pub mod reader;
 /// `[sources.NAME]`.
 mod source;
-/// Types of columns.
+/// Types of a source's fields.
 pub mod column;
 /// `[operators.NAME]`.
 mod operator;
 /// `[sinks.NAME]`.
 mod sink;
-/// How rows are written.
+/// Formats of rows.
 pub mod format;
-/// What outlives a failure.
+/// `[state]`, `[checkpoints]` and `[restart]`.
 mod state;
 
 use std::io::Read;
@@ -37,7 +38,7 @@ pub use toml::Spanned;
 use crate::connector::registry::{CONNECTORS, Registry};
 use reader::{Table, Value};
 
-/// What a pipeline's author wrote. Lists are in the order of the file.
+/// A pipeline's file, read but not planned. Lists are in the order of the file.
 #[derive(Debug)]
 pub struct Config {
     pub origin: Origin,
@@ -60,9 +61,9 @@ pub struct Plugin {
     pub path: Spanned<String>,
 }
 
-/// No pipeline is that long; a recording given by mistake may be.
+/// A larger file is not a pipeline: a data file was named by mistake.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// After so many slips in its syntax, the rest of a file is not worth telling.
+/// More syntax mistakes are not reported.
 const SYNTAX_MISTAKES_MAX: usize = 100;
 pub const PARALLELISM_MAX: i64 = 256;
 pub const BATCH_ROWS_MAX: i64 = 65_536;
@@ -89,7 +90,7 @@ impl Config {
         if bytes.len() as u64 > FILE_BYTES_MAX {
             let size = crate::quantity::show_bytes(FILE_BYTES_MAX);
             return Err(refuse(
-                format!("{file} is larger than {size}, so no pipeline"),
+                format!("{file} is larger than {size}: it cannot be a pipeline's file"),
                 advice,
             ));
         }
@@ -112,7 +113,7 @@ impl Config {
         Config::parse_with(file, text, CONNECTORS)
     }
 
-    /// The same, for a pipeline that has these connectors to choose from.
+    /// As [`Config::parse`], with these connectors.
     pub fn parse_with(
         file: &str,
         text: &str,
@@ -154,7 +155,7 @@ fn syntax_mistake(error: &toml::de::Error, text: &str) -> Mistake {
     }
 }
 
-/// The end of a line cannot be underlined; what stands before it can.
+/// The place before the end of a line, which cannot be underlined itself.
 fn before(end: usize) -> Span {
     end.saturating_sub(1)..end
 }
@@ -229,7 +230,7 @@ fn read_pipeline(
     })
 }
 
-/// The tables `[plural.NAME]`, each read by `read`.
+/// Reads the tables `[plural.NAME]` with `read`.
 fn read_sections<T>(
     table: &mut Table,
     plural: &'static str,

@@ -1,27 +1,29 @@
-//! What sources and sinks have in common: how they are planned, and how they
-//! are shown.
+//! Connectors: the systems that rows are read from and written to. Here is what
+//! sources and sinks share: what they are planned with, and how they are
+//! described.
 //!
-//! A connector is a folder below this one, and a line in the [`registry`].
-//! Nothing else knows which connectors there are. Each goes the same way: its
-//! *kind* reads a table of the pipeline's file into *settings*, the planner has
-//! the settings checked into a *connector*, and a run opens the connector. The
+//! A connector is a folder below this one and a line in the [`registry`]; no
+//! other code names it. All work the same way: the connector's *kind* reads a
+//! table of the pipeline's file into *settings*, the planner checks the
+//! settings and gets a *connector*, and a run opens the connector. The traits
+//! are in [`crate::source`] and [`crate::sink`].
 //! traits are in [`crate::source`] and [`crate::sink`].
 
-/// Forgets rows.
+/// Discards rows.
 pub mod blackhole;
-/// Shows rows on the terminal.
+/// Prints rows on the terminal.
 pub mod console;
-/// Files that are read and written.
+/// Reads and writes files.
 pub mod file;
-/// Shop events, made up.
+/// Generates shop events.
 pub mod generator;
-/// Topics of Kafka that are read and written.
+/// Reads and writes Kafka topics.
 pub mod kafka;
-/// Rows from the program and for it.
+/// Exchanges rows with the program that embeds the host.
 pub mod memory;
 /// All connectors that a pipeline's file can name.
 pub mod registry;
-/// Rows that others send over TCP.
+/// Receives rows over TCP.
 pub mod tcp;
 
 use std::path::Path;
@@ -31,21 +33,21 @@ use serde_json::Value as Json;
 use crate::config::diagnostics::Diagnostics;
 use crate::files::Files;
 
-/// What a connector is given to be planned with.
+/// What the planner gives a connector to check its settings with.
 pub struct Planning<'a> {
-    /// Whose settings are planned, for messages: "source `clicks`".
+    /// Names the source or sink in messages: "source `clicks`".
     pub title: &'a str,
     /// The pipeline's name.
     pub pipeline: &'a str,
     /// The folder of the pipeline's file: paths are relative to it.
     pub folder: &'a Path,
     pub input_files: InputFiles,
-    /// Where it says which files it reads and writes.
+    /// The connector adds the files that it reads and writes.
     pub files: &'a mut Files,
     pub mistakes: &'a mut Diagnostics,
 }
 
-/// What is asked of the files that sources read.
+/// Whether the files that sources read are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputFiles {
     MustExist,
@@ -53,22 +55,22 @@ pub enum InputFiles {
     Replaced,
 }
 
-/// How a connector is shown by `sluicebox check`.
+/// How `sluicebox check` shows a connector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
-    /// As `type` names it.
+    /// Its name, as in `type`.
     pub connector: &'static str,
-    /// How its rows are written, as `format` names it.
+    /// The format of its rows, as in `format`.
     pub format: Option<&'static str>,
-    /// For people: lines below its name.
+    /// Lines for people, shown below its name.
     pub lines: Vec<String>,
-    /// For programs: an object of its settings, durations in ms and sizes in
-    /// bytes. What may be secret is left out.
+    /// Settings for programs: an object with durations in ms and sizes in
+    /// bytes, and without anything that may be secret.
     pub settings: Json,
 }
 
 impl Description {
-    /// The connector and its format in a line: "kafka, json".
+    /// The connector and its format in one line: "kafka, json".
     pub fn headline(&self) -> String {
         match self.format {
             Some(format) => format!("{}, {format}", self.connector),
@@ -76,7 +78,7 @@ impl Description {
         }
     }
 
-    /// All of it for programs, as an object.
+    /// The whole description for programs, as an object.
     pub fn to_json(&self) -> Json {
         let mut json = serde_json::Map::new();
         json.insert("connector".to_owned(), self.connector.into());

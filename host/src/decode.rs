@@ -1,15 +1,15 @@
-//! Decides what a row's bytes say: columns by the source's schema, or one
-//! sentence about why not. A bad row costs its neighbours nothing.
+//! Decodes rows: from bytes to columns by the source's schema, or to one
+//! sentence that says what is wrong. A bad row does not affect its neighbours.
 
-/// Columns under construction.
+/// Builds columns.
 mod column;
-/// Rows as comma-separated values.
+/// Decodes comma-separated values.
 mod csv;
-/// Why a row is bad.
+/// Says what is wrong with a row.
 mod fault;
-/// Rows as JSON.
+/// Decodes JSON.
 mod json;
-/// Rows that are one value.
+/// Decodes rows that are a single value.
 mod raw;
 
 use arrow_array::ArrayRef;
@@ -20,12 +20,12 @@ use crate::format::Format;
 use crate::schema::Schema;
 use crate::timestamp::TimestampFormat;
 
-/// Decodes blocks of rows, one after the other. What a block decodes to does
-/// not depend on the blocks before it; only the speed does.
+/// Decodes blocks of rows, one after the other. What it learns from a block
+/// makes the next one faster, and never changes a result.
 #[derive(Clone, Debug)]
 pub struct Decoder(FormatRows);
 
-/// Rows under construction.
+/// The rows under construction, by format.
 #[derive(Clone, Debug)]
 enum FormatRows {
     Json(json::JsonRows),
@@ -33,28 +33,28 @@ enum FormatRows {
     Raw(raw::RawRows),
 }
 
-/// A block's good rows as columns, and its bad rows.
+/// The good rows of a block as columns, and the bad ones.
 #[derive(Debug)]
 pub struct Decoded {
     pub columns: Vec<ArrayRef>,
-    /// How many rows the columns have; a schema may be empty.
+    /// How many rows the columns have, since a schema may have no fields.
     pub rows: usize,
-    /// Ascending by row.
+    /// In ascending order.
     pub bad: Vec<UndecodedRow>,
 }
 
 /// A row that is not what the schema says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndecodedRow {
-    /// Place among the rows that were given.
+    /// Its index among the rows that were given.
     pub row: u32,
-    /// What was expected where, and what was found.
+    /// Where it is wrong, what was expected, and what was found.
     pub error: String,
 }
 
 impl Decoder {
     /// `timestamps` are the formats of the schema's timestamps, depth first;
-    /// those that are not given are [`TimestampFormat::Any`].
+    /// missing ones are [`TimestampFormat::Any`].
     pub fn new(format: &Format, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         Decoder(match format {
             Format::Json => FormatRows::Json(json::JsonRows::new(schema, timestamps)),
@@ -65,8 +65,8 @@ impl Decoder {
         })
     }
 
-    /// Reads the line that names the columns and tells how many it names.
-    /// Formats that name their fields in each row have none and ignore it.
+    /// Reads the line that names the columns, and returns how many it names.
+    /// Formats that name their fields in each row ignore it.
     pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
         match &mut self.0 {
             FormatRows::Json(_) | FormatRows::Raw(_) => Ok(0),
@@ -74,11 +74,11 @@ impl Decoder {
         }
     }
 
-    /// Decodes the rows `data[start..end]`, at most 1 GiB together. Spans
-    /// ascend and do not overlap.
+    /// Decodes the rows `data[start..end]` of `spans`, which ascend, do not
+    /// overlap, and are at most 1 GiB together.
     pub fn decode(&mut self, data: &[u8], spans: &[(u32, u32)]) -> Decoded {
-        // All at once is several times quicker than row by row, and nearly
-        // always enough.
+        // Checking the whole block is several times faster than each row, and
+        // nearly always enough.
         let all_utf8 = simdutf8::basic::from_utf8(data).is_ok();
         let mut rows = 0;
         let mut bad = Vec::new();
@@ -106,7 +106,8 @@ impl Decoder {
 }
 
 impl FormatRows {
-    /// Adds the row `data[start..end]`; after an error it must be taken back.
+    /// Adds the row `data[start..end]`; after an error, [`Self::truncate`] must
+    /// follow.
     #[inline]
     fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
         match self {
@@ -119,7 +120,7 @@ impl FormatRows {
         }
     }
 
-    /// Rows need not be text.
+    /// Whether rows need not be UTF-8.
     fn is_any_bytes(&self) -> bool {
         match self {
             FormatRows::Json(_) | FormatRows::Csv(_) => false,
@@ -127,12 +128,12 @@ impl FormatRows {
         }
     }
 
-    /// Takes back what is behind the first `rows` rows.
+    /// Removes all but the first `rows` rows.
     fn truncate(&mut self, rows: usize) {
         match self {
             FormatRows::Json(json) => json.truncate(rows),
             FormatRows::Csv(csv) => csv.truncate(rows),
-            // Every row is a good one.
+            // Raw rows are never bad.
             FormatRows::Raw(_) => {}
         }
     }
@@ -146,8 +147,8 @@ impl FormatRows {
     }
 }
 
-/// Whether a row is text by itself: rows may lie close together, and then two
-/// of them may share a character that neither has.
+/// Whether a row is valid UTF-8 by itself: the block may be, and the row still
+/// begin or end within a character.
 fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
     let is_cut = |at: usize| data.get(at).is_some_and(|byte| byte & 0xC0 == 0x80);
     if all_utf8 {
@@ -160,9 +161,7 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
 #[cold]
 fn invalid_utf8(row: &[u8]) -> Fault {
     let at = std::str::from_utf8(row).map_or_else(|error| error.valid_up_to(), str::len);
-    Fault::new(format!(
-        "byte {at}: expected UTF-8 text, found bytes that are none"
-    ))
+    Fault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
 }
 
 #[cfg(test)]

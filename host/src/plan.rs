@@ -1,22 +1,23 @@
-//! The plan: what a pipeline's config means, as a graph of typed nodes. Nothing
-//! that runs a plan looks at config again.
+//! The plan: a pipeline as a graph of typed nodes. Running a plan needs no
+//! config.
 //!
-//! Nodes are in topological order: an edge always comes from a smaller id. It
-//! leads from an output port of that node to an input port of this one.
+//! Nodes are in topological order, so an edge always comes from a node with a
+//! smaller id. It connects an output port of that node to an input port of this
+//! one.
 
-/// Where rows come from.
+/// A source in the plan.
 pub mod source;
-/// What is done with them.
+/// An operator in the plan.
 pub mod operator;
-/// Where they go.
+/// A sink in the plan.
 pub mod sink;
-/// What outlives a run.
+/// State, checkpoints and restarts in the plan.
 pub mod state;
-/// What differs between two plans.
+/// Compares two plans, and decides whether state is kept.
 pub mod change;
-/// The plan as people read it.
+/// Draws a plan as text.
 pub mod draw;
-/// The plan as programs read it.
+/// Writes a plan as JSON.
 pub mod json;
 
 use std::path::PathBuf;
@@ -37,21 +38,21 @@ use crate::schema::Schema;
 
 pub struct Plan {
     pub name: String,
-    /// How many tasks a keyed node runs as, and at most a source.
+    /// How many tasks a keyed node has, and a source at most.
     pub parallelism: usize,
-    /// Rows a batch, at most.
+    /// How many rows a batch has at most.
     pub batch_rows: usize,
-    /// Where rows go whose node says `dead_letter`. One file a pipeline.
+    /// The pipeline's file of dead letters, if a node writes any.
     pub dead_letters: Option<PathBuf>,
-    /// Without it nothing outlives the run.
+    /// `None` for a pipeline without checkpoints.
     pub state: Option<StatePlan>,
     pub restart: RestartPlan,
     pub nodes: Vec<Node>,
 }
 
 impl Plan {
-    /// As how many tasks each node runs. Rows that are not keyed stay in the
-    /// task that they are in; a sink is one task.
+    /// How many tasks each node has. Rows without a key stay in their task; a
+    /// sink has one task.
     pub fn tasks(&self) -> Vec<usize> {
         let mut tasks: Vec<usize> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -70,8 +71,8 @@ impl Plan {
         tasks
     }
 
-    /// The output that an edge comes from, as an input names it: `node`, or
-    /// `node.output` where it is not the main one.
+    /// An edge's output as inputs name it: `node`, or `node.output` if it is
+    /// not the main one.
     pub fn output_name(&self, edge: &Edge) -> String {
         let from = &self.nodes[edge.from];
         match edge.output {
@@ -82,41 +83,41 @@ impl Plan {
 }
 
 pub struct Node {
-    /// As in the config: unique among sources, operators and sinks together.
+    /// Its name in the config, unique among sources, operators and sinks.
     pub name: String,
     pub kind: NodeKind,
     /// Empty for sources.
     pub inputs: Vec<InputPort>,
-    /// Empty for sinks. The others have their main output first.
+    /// Empty for sinks. The main output comes first.
     pub outputs: Vec<Port>,
 }
 
-/// Index of the output that a node's name alone stands for.
+/// The index of the output that a node's name alone refers to.
 pub const MAIN_OUTPUT: usize = 0;
 
-/// Where rows come into a node.
+/// A port that rows come in by.
 pub struct InputPort {
     pub name: String,
-    /// What the node reads of each row. All that come have it, whatever else
-    /// they have and in which order.
+    /// The fields that the node reads. Rows of every edge have them, perhaps in
+    /// another order and with others.
     pub schema: Arc<Schema>,
-    /// What comes by them is merged.
+    /// The outputs that feed the port; their rows are merged.
     pub edges: Vec<Edge>,
 }
 
-/// From an output of one node to the input port that has the edge.
+/// A connection from an output of another node.
 pub struct Edge {
     pub from: NodeId,
-    /// Index of that node's output.
+    /// The index of the output at that node.
     pub output: usize,
     pub exchange: Exchange,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// Task to task; to the one task where there are fewer on this side.
+    /// From each task to the same one, or to the only one.
     Forward,
-    /// By the hash of these columns of the output that the edge is from.
+    /// By the hash of these columns of the output.
     Hash(Vec<usize>),
 }
 
@@ -128,12 +129,12 @@ pub enum NodeKind {
 }
 
 impl Node {
-    /// All edges that come into it, port by port.
+    /// The edges of all inputs, in the order of ports.
     pub fn edges(&self) -> impl Iterator<Item = &Edge> {
         self.inputs.iter().flat_map(|input| &input.edges)
     }
 
-    /// What leaves the main output. For a sink, what it takes.
+    /// The schema of the main output; for a sink, of its input.
     pub fn schema(&self) -> &Arc<Schema> {
         match &self.kind {
             NodeKind::Sink(_) => &self.inputs[0].schema,
@@ -141,7 +142,7 @@ impl Node {
         }
     }
 
-    /// What becomes of its bad rows. Sinks have none.
+    /// What happens to bad rows; `None` for sinks.
     pub fn on_error(&self) -> Option<OnError> {
         match &self.kind {
             NodeKind::Source(source) => Some(source.on_error),

@@ -1,26 +1,26 @@
-//! Decides whether a config makes sense, and what it means: names are resolved,
-//! plugins opened, types checked along every edge.
+//! Makes a plan of a config: resolves names, loads plugins, and checks types
+//! along every edge.
 //!
-//! A mistake does not stop the checks: what depends on it is passed over
-//! (`None`), everything else is still looked at, so that one run shows all.
+//! A mistake does not stop the checks. What depends on it is skipped (`None`)
+//! and everything else is still checked, so that one run shows all mistakes.
 
-/// What is odd and runs all the same.
+/// Warns about plans that can run but are probably not meant.
 mod warnings;
-/// What the checks have in hand.
+/// The state of the checks.
 mod builder;
-/// What they have found out of a section.
+/// What the checks found out about a section.
 mod section;
-/// Names, inputs and the order of flow.
+/// Resolves inputs, and orders sections.
 mod graph;
-/// Which operator of which plugin, with which arguments.
+/// Resolves plugins' operators and their arguments.
 mod plugin;
-/// What a source reads, and whether it is there.
+/// Plans sources.
 mod source;
-/// Fields that an operator reads, found in what comes.
+/// Finds the fields that an operator reads.
 mod columns;
-/// What only aggregates have: key, window, lateness, bounds.
+/// Plans what only aggregates have: key, window, lateness, bounds.
 mod aggregate;
-/// Where state is kept, and what becomes of a pipeline that has failed.
+/// Plans state, checkpoints and restarts.
 mod state;
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ pub use warnings::warnings;
 use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
-use self::section::{NOTHING, Output, Planned, Resolved, input, planned};
+use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, input, planned};
 use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
@@ -44,13 +44,13 @@ use crate::plan::{
     SinkPlan, StatePlan, TransformPlan,
 };
 
-/// Checks the whole config and plans it. `folder` is the pipeline file's:
-/// paths are relative to it.
+/// Checks the whole config and plans it. `folder` is the pipeline file's
+/// folder, which paths are relative to.
 pub fn build(config: &Config, folder: &Path, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
     Builder::new(config, folder, InputFiles::MustExist).build(loader)
 }
 
-/// The same plan for a run that replaces the rows of its sources: their files
+/// As [`build`], for a run that replaces the rows of its sources: their files
 /// need not exist, and patterns match nothing.
 pub fn build_without_inputs(
     config: &Config,
@@ -60,7 +60,7 @@ pub fn build_without_inputs(
     Builder::new(config, folder, InputFiles::Replaced).build(loader)
 }
 
-/// Only where its state is kept, which needs neither plugins nor inputs.
+/// Plans only the state, which needs neither plugins nor inputs.
 pub fn build_state(config: &Config, folder: &Path) -> Result<Option<StatePlan>, Diagnostics> {
     let mut builder = Builder::new(config, folder, InputFiles::Replaced);
     let state = builder.plan_state();
@@ -99,19 +99,25 @@ impl<'a> Builder<'a> {
                 Section::Source(_) | Section::Sink(_) => None,
             })
             .collect();
-        let mut planned: Vec<Planned> = graph.sections.iter().map(|_| NOTHING).collect();
-        // The node of each section: nodes are numbered in the order of flow.
+        let mut planned: Vec<Planned> = graph.sections.iter().map(|_| UNPLANNED).collect();
+        // The node of each section: nodes are numbered in topological order.
         let mut ids = vec![usize::MAX; graph.sections.len()];
         for (id, &at) in graph.order.iter().enumerate() {
             ids[at] = id;
-            let ups = self.upstreams(&graph, at, &planned, &resolved);
+            let upstreams = self.upstreams(&graph, at, &planned, &resolved);
             planned[at] = match graph.sections[at] {
                 Section::Source(source) => self.plan_source(source),
                 Section::Operator(operator) => {
                     let late_wanted = graph.is_read(at, LATE);
-                    self.plan_operator(operator, resolved[at].as_ref(), &ups, &ids, late_wanted)
+                    self.plan_operator(
+                        operator,
+                        resolved[at].as_ref(),
+                        &upstreams,
+                        &ids,
+                        late_wanted,
+                    )
                 }
-                Section::Sink(sink) => self.plan_sink(sink, &ups, &ids),
+                Section::Sink(sink) => self.plan_sink(sink, &upstreams, &ids),
             };
         }
         let dead_letters = self.place_dead_letters(&planned);
@@ -124,7 +130,7 @@ impl<'a> Builder<'a> {
             nodes.extend(planned[at].node.take());
         }
         if nodes.len() != graph.sections.len() || nodes.is_empty() {
-            // Every way to lose a node has reported a mistake, but one.
+            // Every other way to miss a node has reported a mistake.
             self.mistakes.push(
                 Mistake::new("the pipeline is empty")
                     .help("add a source `[sources.NAME]` and a sink `[sinks.NAME]`"),
@@ -142,7 +148,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// What a section's inputs carry, as far as it is known.
+    /// The outputs that feed a section, as far as they are known.
     fn upstreams<'p>(
         &mut self,
         graph: &Graph,
@@ -181,21 +187,21 @@ impl<'a> Builder<'a> {
         &mut self,
         operator: &Operator,
         resolved: Option<&Resolved>,
-        ups: &[Option<Upstream>],
+        upstreams: &[Option<Upstream>],
         ids: &[usize],
         late_wanted: bool,
     ) -> Planned {
         let Some(resolved) = resolved else {
-            return NOTHING;
+            return UNPLANNED;
         };
         let title = format!("operator `{}`", operator.name.get_ref());
-        let columns: Option<Vec<Vec<usize>>> = ups
+        let columns: Option<Vec<Vec<usize>>> = upstreams
             .iter()
             .map(|up| self.columns_read(&title, &resolved.input.schema, up.as_ref()?))
             .collect::<Vec<_>>()
             .into_iter()
             .collect();
-        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
+        let known: Option<Vec<&Upstream>> = upstreams.iter().map(Option::as_ref).collect();
         let inputs = |edges| {
             let Port { name, schema } = &resolved.input;
             vec![input(name, schema, edges)]
@@ -203,18 +209,20 @@ impl<'a> Builder<'a> {
         let output = &resolved.output;
         if resolved.info.kind == Kind::Aggregate {
             let timing = resolved.timing.as_ref();
-            let keys = self.keys(operator, &title, ups);
+            let keys = self.keys(operator, &title, upstreams);
             let late_wanted =
                 late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
             let late = known
                 .filter(|_| late_wanted && timing.is_some())
-                .and_then(|ups| self.merged(&format!("the late output of {title}"), &ups));
+                .and_then(|upstreams| {
+                    self.merged(&format!("the late output of {title}"), &upstreams)
+                });
             let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
                 self.aggregate_output(operator, &title, &output.schema, keys, timing)
             });
-            let edges = keys
-                .as_ref()
-                .and_then(|keys| edges(ups, ids, |i| Exchange::Hash(keys.columns[i].clone())));
+            let edges = keys.as_ref().and_then(|keys| {
+                edges(upstreams, ids, |i| Exchange::Hash(keys.columns[i].clone()))
+            });
             let kind = keys.zip(timing).and_then(|(keys, timing)| {
                 Some(NodeKind::Aggregate(AggregatePlan {
                     operator: operator_plan(operator, resolved)?,
@@ -229,17 +237,18 @@ impl<'a> Builder<'a> {
                     late_wanted,
                 }))
             });
-            let mut outputs = vec![Output::new(MAIN, main)];
+            let mut outputs = vec![PlannedOutput::new(MAIN, main)];
             if late_wanted {
-                outputs.push(Output::new(LATE, late));
+                outputs.push(PlannedOutput::new(LATE, late));
             }
             return planned(&operator.name, kind, edges.map(inputs), outputs);
         }
         // Filters and transforms: other kinds were refused when resolved.
         let main = match resolved.info.kind {
-            // What a filter misses, everybody after it would miss again.
+            // Fields that a filter lacks would be reported again at each node
+            // after it.
             Kind::Filter => known
-                .and_then(|ups| self.merged(&title, &ups))
+                .and_then(|upstreams| self.merged(&title, &upstreams))
                 .filter(|_| columns.is_some()),
             _ => self.transform_output(operator, &title, &output.schema),
         };
@@ -249,24 +258,25 @@ impl<'a> Builder<'a> {
                 columns,
             }))
         });
-        let edges = forward_edges(ups, ids);
-        let outputs = vec![Output::new(&output.name, main)];
+        let edges = forward_edges(upstreams, ids);
+        let outputs = vec![PlannedOutput::new(&output.name, main)];
         planned(&operator.name, kind, edges.map(inputs), outputs)
     }
 
-    fn plan_sink(&mut self, sink: &Sink, ups: &[Option<Upstream>], ids: &[usize]) -> Planned {
+    fn plan_sink(&mut self, sink: &Sink, upstreams: &[Option<Upstream>], ids: &[usize]) -> Planned {
         let title = format!("sink `{}`", sink.name.get_ref());
-        let known: Option<Vec<&Upstream>> = ups.iter().map(Option::as_ref).collect();
-        let taken = known.and_then(|ups| self.merged(&title, &ups));
+        let known: Option<Vec<&Upstream>> = upstreams.iter().map(Option::as_ref).collect();
+        let taken = known.and_then(|upstreams| self.merged(&title, &upstreams));
         let columns = taken.as_ref().map(|taken| &taken.schema);
         let connector = sink.settings.plan(columns, &mut self.planning(&title));
         let kind = connector.map(|connector| NodeKind::Sink(SinkPlan { connector }));
-        let inputs = taken.zip(forward_edges(ups, ids));
+        let inputs = taken.zip(forward_edges(upstreams, ids));
         let inputs = inputs.map(|(taken, edges)| vec![input(MAIN, &taken.schema, edges)]);
         planned(&sink.name, kind, inputs, Vec::new())
     }
 
-    /// All sinks that can be in the pipeline's transaction have the same owner.
+    /// Checks that all sinks that can use the pipeline's transaction agree on
+    /// its owner.
     fn check_one_transaction(&mut self) {
         let mut sinks = self.config.sinks.iter().filter_map(|sink| {
             let transaction = sink.settings.transaction()?;
@@ -292,8 +302,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where rows go whose policy says so; beside the pipeline's file unless
-    /// the config says otherwise, so that none is lost for want of a setting.
+    /// Where dead letters go: beside the pipeline's file unless the config says
+    /// otherwise, so that none is lost because a setting is missing.
     fn place_dead_letters(&mut self, planned: &[Planned]) -> Option<std::path::PathBuf> {
         let config = self.config;
         let given = config.dead_letters.as_ref();
@@ -327,12 +337,12 @@ fn operator_plan(operator: &Operator, resolved: &Resolved) -> Option<OperatorPla
     })
 }
 
-fn forward_edges(ups: &[Option<Upstream>], ids: &[usize]) -> Option<Vec<Edge>> {
-    edges(ups, ids, |_| Exchange::Forward)
+fn forward_edges(upstreams: &[Option<Upstream>], ids: &[usize]) -> Option<Vec<Edge>> {
+    edges(upstreams, ids, |_| Exchange::Forward)
 }
 
 fn edges(
-    ups: &[Option<Upstream>],
+    upstreams: &[Option<Upstream>],
     ids: &[usize],
     exchange: impl Fn(usize) -> Exchange,
 ) -> Option<Vec<Edge>> {
@@ -344,5 +354,5 @@ fn edges(
             exchange: exchange(i),
         })
     };
-    ups.iter().enumerate().map(edge).collect()
+    upstreams.iter().enumerate().map(edge).collect()
 }

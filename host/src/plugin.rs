@@ -1,33 +1,32 @@
-//! Plugins: Wasm components, compiled once, described by themselves, and run
-//! within limits.
+//! Plugins: Wasm components that are compiled once, describe themselves, and
+//! are called within limits.
 //!
-//! A file on its way to an operator at work: [`PluginLoader`] reads and compiles
-//! it, [`cache`] keeps what was compiled for the next start, [`describe`] checks
-//! what it says of itself, [`wasi`] decides what it may ask of the host,
-//! [`instance`] calls it, [`boundary`] takes rows in and out, [`limits`] and
-//! [`engine`] stop it.
+//! From a file to an operator at work: [`PluginLoader`] reads and compiles it,
+//! [`cache`] keeps the compiled code for later starts, [`describe`] checks its
+//! description, [`wasi`] decides what it may import, [`instance`] calls it,
+//! [`boundary`] passes rows in and out, [`limits`] and [`engine`] stop it.
 
-/// Arrays into a plugin, and out of it.
+/// Passes Arrow arrays into a plugin and takes its answers.
 pub(crate) mod boundary;
-/// Compiled plugins, kept on disk.
+/// Keeps compiled plugins on disk.
 mod cache;
-/// The contract as Rust types.
+/// The WIT contract as Rust types.
 mod contract;
-/// What a plugin says of itself.
+/// Checks a plugin's description.
 mod describe;
 /// Digests as text.
 mod digest;
-/// How plugins are compiled, and the clock of their calls.
+/// Compiles plugins, and keeps the deadlines of their calls.
 mod engine;
-/// A plugin as people read it.
+/// A plugin's description for `sluicebox inspect`.
 pub mod inspect;
-/// One operator of a plugin at work.
+/// An instance of a plugin that serves one operator.
 mod instance;
-/// What a plugin may use.
+/// Limits of memory, time and output, and the messages when one is exceeded.
 mod limits;
-/// What a plugin prints.
+/// Logs what a plugin prints.
 mod printed;
-/// What a plugin may ask of the host.
+/// What a plugin may import from the host.
 mod wasi;
 
 use std::collections::HashMap;
@@ -46,28 +45,28 @@ use cache::PluginCache;
 use engine::Deadlines;
 use instance::{AggregateExports, Compiled, Exports};
 
-/// A file larger than this is no plugin.
+/// A larger file cannot be a plugin.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// What a plugin may use while it describes itself.
+/// Limits while a plugin describes itself.
 const DESCRIBE_LIMITS: Limits = Limits {
     memory_bytes_max: 64 << 20,
     call_ms_max: 5_000,
     output_bytes_max: 4 << 20,
 };
 
-/// Compiles plugins, each once however many nodes use it. One a process.
+/// Compiles each plugin once, however many nodes use it. A process has one
+/// loader.
 pub struct PluginLoader {
     engine: Engine,
     deadlines: Arc<Deadlines>,
     cache: Option<PluginCache>,
-    /// By path and digest.
+    /// Plugins by path and digest.
     loaded: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
 }
 
-/// A plugin as long as a node or an operator of it is there. Locked while the
-/// plugin is compiled: whoever asks for the same one wants to wait, and nobody
-/// else does.
+/// A plugin, for as long as something uses it. The lock is held while the
+/// plugin is compiled, so only those who need the same plugin wait.
 type Slot = Mutex<Weak<Loaded>>;
 
 /// A plugin that has been compiled and has described itself.
@@ -78,9 +77,9 @@ struct Loaded {
     operators: Vec<Arc<OperatorInfo>>,
     compiled: Compiled,
     digest: String,
-    /// Interfaces that it exports.
+    /// The interfaces that it exports.
     exports: Vec<String>,
-    /// Interfaces that it imports.
+    /// The interfaces that it imports.
     imports: Vec<String>,
     bytes: usize,
 }
@@ -100,14 +99,14 @@ impl PluginLoader {
         })
     }
 
-    /// Keeps what it compiles in the user's cache folder, if that is safe, and
-    /// takes it from there the next time.
+    /// Keeps compiled plugins in the user's cache folder, if that is safe, and
+    /// loads them from there next time.
     pub fn with_user_cache(mut self) -> Self {
         self.cache = PluginCache::of_user();
         self
     }
 
-    /// As [`Loader::load`], with what is only known of a plugin from a file.
+    /// As [`Loader::load`], with the concrete type.
     pub fn plugin(&self, path: &Path) -> Result<Plugin, LoadError> {
         let bytes = read(path)?;
         let digest = digest::digest(&bytes);
@@ -121,10 +120,10 @@ impl PluginLoader {
         Ok(Plugin(plugin))
     }
 
-    /// Where the plugin is, or will be once it is compiled.
+    /// The slot that the plugin is in, or will be once it is compiled.
     fn slot(&self, path: &Path, digest: &str) -> Arc<Slot> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        // A slot that somebody else holds is being compiled into.
+        // A slot with other users is being compiled.
         loaded.retain(|_, slot| {
             Arc::strong_count(slot) > 1
                 || slot
@@ -177,10 +176,10 @@ impl PluginLoader {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let described = compiled
             .describe(DESCRIBE_LIMITS, &name.as_ref().into())
-            .map_err(|failure| wrong(format!("fails to describe itself: it {failure}")))?;
+            .map_err(|failure| wrong(format!("cannot describe itself: it {failure}")))?;
         let info = describe::module(described)
             .and_then(|info| check_exported(&info, &compiled.exports).map(|()| info))
-            .map_err(|what| wrong(format!("describes itself wrongly: {what}")))?;
+            .map_err(|what| wrong(format!("has an invalid description: {what}")))?;
         Ok(Loaded {
             operators: info.operators.iter().cloned().map(Arc::new).collect(),
             info,
@@ -241,14 +240,14 @@ impl Module for Plugin {
     }
 }
 
-/// Makes instances of one operator with its arguments.
+/// Makes instances of one operator with given arguments.
 struct InstanceFactory {
     plugin: Arc<Loaded>,
     operator: Arc<OperatorInfo>,
     arguments: Vec<(String, Value)>,
     limits: Limits,
     label: Arc<str>,
-    /// The one that was opened to see that the plugin takes the arguments.
+    /// The instance that was opened to check the arguments.
     first: Mutex<Option<Instance>>,
 }
 
@@ -312,7 +311,7 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))
 }
 
-/// Tells what is no component at all from what is a broken one.
+/// Distinguishes what is not a component from a broken one.
 fn check_header(bytes: &[u8]) -> Result<(), String> {
     const MAGIC: &[u8] = b"\0asm";
     const MODULE: &[u8] = &[1, 0, 0, 0];
@@ -337,10 +336,11 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Why a component does not compile.
+/// The message for a component that does not compile.
 fn invalid(error: &wasmtime::Error) -> String {
     let cause = format!("{:#}", error.root_cause());
-    // As the parser says that a section or a value goes on past the last byte.
+    // How the parser reports that a section or value continues after the last
+    // byte.
     if cause.contains("unexpected end") || cause.contains("out of bounds (bound") {
         format!("is cut short ({cause}); copy or build it again")
     } else {
@@ -348,8 +348,8 @@ fn invalid(error: &wasmtime::Error) -> String {
     }
 }
 
-/// Finds the contract's functions among what a component exports: those that
-/// every plugin has, and those of the kinds whose interface is there.
+/// Finds the contract's functions in a component: those that every plugin has,
+/// and those of the kinds whose interface it exports.
 fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
     let wanted = contract::OPERATORS;
     let Some(operators) = Exported::find(component, names, wanted) else {
@@ -422,13 +422,13 @@ impl<'a> Exported<'a> {
     }
 }
 
-/// Whether a plugin exports the interfaces of the kinds that it describes.
+/// Checks that a plugin exports the interface of each kind that it describes.
 fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
     for operator in &info.operators {
         let (interface, is_there) = match operator.kind {
             Kind::Filter | Kind::Transform => (contract::TRANSFORM, exports.transform.is_some()),
             Kind::Aggregate => (contract::AGGREGATE, exports.aggregate.is_some()),
-            // These are described, and not run yet.
+            // These kinds can be described, but not run yet.
             Kind::Process | Kind::Join | Kind::Recommend => continue,
         };
         if !is_there {
@@ -443,7 +443,7 @@ fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
     Ok(())
 }
 
-/// What a component exports.
+/// The interfaces that a component exports.
 fn export_names(component: &Component) -> Vec<String> {
     component
         .component_type()
@@ -452,7 +452,8 @@ fn export_names(component: &Component) -> Vec<String> {
         .collect()
 }
 
-/// What a component asks of the host: interfaces that are more than types.
+/// The interfaces that a component imports, except those with nothing but
+/// types.
 fn import_names(component: &Component) -> Vec<String> {
     let engine = component.engine();
     component

@@ -1,10 +1,10 @@
-//! Where rows go: what a kind of sink has to say of itself, and what is asked of
-//! one at work.
+//! Sinks: what each kind of sink says about itself, and what a sink at work has
+//! to do.
 //!
 //! A sink takes batches of one schema until it is finished. At a barrier it
-//! makes what it has durable, and says what a run that goes on must find again.
+//! makes what it has written durable, and returns what a restored run needs.
 
-/// Dead letters on their way to their file.
+/// Writes dead letters to their file.
 pub mod dead_letter;
 
 use std::any::Any;
@@ -27,46 +27,46 @@ use crate::schema::Schema;
 #[derive(Clone, Copy)]
 pub struct SinkKind {
     pub name: &'static str,
-    /// Reads the keys that only this kind has. Keys that it does not ask for
-    /// are mistakes; so is `None`, which it has explained.
+    /// Reads the keys that only this kind has. A key that it does not ask for
+    /// is a mistake. `None` means that it has reported a mistake itself.
     pub read: fn(&mut Table<'_>, &mut Diagnostics) -> Option<Box<dyn SinkSettings>>,
 }
 
-/// What a pipeline's author wrote of a sink.
+/// What the pipeline's file says about a sink.
 pub trait SinkSettings: fmt::Debug + Send + Sync {
-    /// Checks what the settings mean for rows of these columns, which are
-    /// absent where a mistake hides them. `None` has been explained.
+    /// Checks what the settings mean for rows of this schema, which is `None`
+    /// if another mistake hides it. `None` means that mistakes were reported.
     fn plan(
         &self,
         columns: Option<&Schema>,
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>>;
 
-    /// The transaction that its rows can be committed in.
+    /// The transaction that its rows can be committed in, if any.
     fn transaction(&self) -> Option<SinkTransaction> {
         None
     }
 }
 
-/// A transaction that several sinks of a pipeline take part in.
+/// A transaction that several sinks of a pipeline share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkTransaction {
-    /// Whose it is: "Kafka".
+    /// The system's name, for messages: "Kafka".
     pub system: &'static str,
-    /// Sinks for which this differs cannot be in one transaction.
+    /// Sinks with different owners cannot share a transaction.
     pub owner: String,
-    /// The keys that decide the owner, for messages.
+    /// The config keys that decide the owner, for messages.
     pub decided_by: &'static str,
 }
 
-/// A sink that is checked and can be opened.
+/// A sink that has been checked and can be opened.
 pub trait SinkConnector: Any + Send + Sync {
     fn describe(&self) -> Description;
 
-    /// The best that it can do about rows that come again after a failure.
+    /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
 
-    /// Opens a node's sink for rows of this schema.
+    /// Opens the sink of a node for rows of this schema.
     fn open(
         &self,
         node: &str,
@@ -79,54 +79,54 @@ pub trait SinkConnector: Any + Send + Sync {
 pub trait Sink: Send {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
-    /// Makes what was written visible to those who look, as far as the format
-    /// can. Called now and then.
+    /// Makes what was written visible to readers, as far as the format allows.
+    /// Called from time to time.
     fn flush(&mut self) -> Result<(), SinkError>;
 
-    /// Everything so far belongs to this checkpoint. What has to be found again
-    /// by a run that goes on from it.
+    /// Everything written so far belongs to this checkpoint: makes it durable,
+    /// and returns what a restored run needs.
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError>;
 
-    /// The checkpoint is durable and, where the pipeline has a transaction,
+    /// The checkpoint is durable and, if the pipeline has a transaction,
     /// committed.
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Rows cannot be taken before the next [`Sink::committed`].
+    /// Whether the sink takes no rows before the next [`Sink::committed`].
     fn is_full(&self) -> bool {
         false
     }
 
-    /// The input has ended and nothing follows.
+    /// The input has ended.
     fn finish(&mut self) -> Result<(), SinkError>;
 }
 
-/// What a sink needs to know of the run.
+/// What a sink needs to know about the run.
 #[derive(Default)]
 pub struct SinkContext {
-    /// There are checkpoints.
+    /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
-    /// Those who take part in the commit of a checkpoint.
+    /// The systems that take part in the commit of checkpoints.
     pub participants: Participants,
-    /// What was found at the checkpoint that the run goes on from.
+    /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
 }
 
 impl SinkContext {
-    /// What a sink of this kind sends its rows with, if its system takes part in
-    /// the commit.
+    /// The transaction of type `T` to write in, if its system takes part in the
+    /// commit.
     pub fn transaction<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.participants.handle::<T>()
     }
 }
 
-/// Why a sink cannot go on.
+/// Why a sink cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[error("sink `{node}`: cannot write {what}: {cause}")]
 pub struct SinkError {
     pub node: String,
-    /// What is written, or where: a file, "to topic `carts` on …".
+    /// What was being written, or where to: a file, "to topic `carts` on …".
     pub what: String,
     pub cause: String,
     pub fault: Fault,
@@ -147,7 +147,7 @@ impl SinkError {
         }
     }
 
-    /// The operating system's error says whose it is.
+    /// An operating system error, which also says who is to blame.
     pub fn io(node: &str, what: impl fmt::Display, cause: &io::Error) -> Self {
         SinkError::new(node, what, cause, Fault::of_io(cause))
     }

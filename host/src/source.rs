@@ -1,21 +1,20 @@
-//! Where rows come from: what a kind of source has to say of itself, and the
-//! machinery that all of them share.
+//! Sources: what each kind of source says about itself, and the machinery that
+//! all share.
 //!
-//! A source has partitions. Each is read in order, from a position that a
-//! checkpoint may have kept. A source hands on chunks of decoded rows; the
-//! [`reader`] finds their event times, tells watermarks, and puts bad rows
-//! aside. A source itself never decides when time has advanced, and never drops
-//! a row.
+//! A source has partitions. Each is read in order, from an offset that a
+//! checkpoint may have kept. A source hands out chunks of decoded rows; the
+//! [`reader`] finds their event times, emits watermarks and handles bad rows. A
+//! source itself never decides when event time advances, and never drops a row.
 
-/// Rows of one partition, decoded.
+/// Decoded rows of one partition.
 pub mod chunk;
-/// The event time of each row.
+/// Finds the event time of each row.
 mod event_time;
-/// One task's part of a source, at work.
+/// Reads one task's part of a source.
 pub mod reader;
-/// Where rows end in a stream of text.
+/// Finds where rows end in text.
 pub mod row_ends;
-/// When event time has advanced.
+/// Decides when event time advances.
 pub mod watermark;
 
 use std::any::Any;
@@ -36,66 +35,67 @@ use crate::format::{Format, RowFormat};
 use crate::placement::Placement;
 use crate::schema::Schema;
 
-/// How many rows of a partition are read before it is seen which one is behind.
+/// How many rows of a partition are read in its turn, before the partition that
+/// is furthest behind is chosen again.
 pub const TURN_ROWS: u64 = 4_096;
 
 /// A kind of source, as `type` names it.
 #[derive(Clone, Copy)]
 pub struct SourceKind {
     pub name: &'static str,
-    /// Reads the keys that only this kind has. Keys that it does not ask for
-    /// are mistakes; so is `None`, which it has explained.
+    /// Reads the keys that only this kind has. A key that it does not ask for
+    /// is a mistake. `None` means that it has reported a mistake itself.
     pub read: fn(&mut Table<'_>, &mut Diagnostics) -> Option<Box<dyn SourceSettings>>,
 }
 
-/// What a pipeline's author wrote of a source.
+/// What the pipeline's file says about a source.
 pub trait SourceSettings: fmt::Debug + Send + Sync {
-    /// The columns of its rows, each with its place in the file.
+    /// The columns of its rows, each with its place in the pipeline's file.
     fn columns(&self) -> &[DeclaredColumn];
 
-    /// The column that has the event time if the author names none.
+    /// The column with the event time, if the pipeline's file names none.
     fn event_time(&self) -> Option<&str> {
         None
     }
 
-    /// How far behind the newest row a row may come, if the author does not
-    /// say it.
+    /// How far behind the newest row a row may be, if the pipeline's file does
+    /// not say.
     fn out_of_orderness_ms(&self) -> i64 {
         0
     }
 
-    /// Checks what the settings mean. `None` has been explained.
+    /// Checks what the settings mean. `None` means that mistakes were reported.
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>>;
 }
 
-/// A source that is checked and can be opened.
+/// A source that has been checked and can be opened.
 pub trait SourceConnector: Any + Send + Sync {
     fn describe(&self) -> Description;
 
-    /// How many partitions it has, and so how many tasks may read it at most.
-    /// `None` where that is not known before it is opened.
+    /// The number of partitions, which limits how many tasks read the source.
+    /// `None` if it is known only once the source is open.
     fn partitions(&self) -> Option<usize>;
 
-    /// Whether earlier rows can be read again, so that a restart from a
-    /// checkpoint loses none.
+    /// Whether rows can be read again, so that a restart from a checkpoint
+    /// loses none.
     fn is_replayable(&self) -> bool {
         true
     }
 
-    /// How its rows are written in a file that is read in its stead.
+    /// How its rows are written in a file that replaces it in a test.
     fn row_format(&self) -> RowFormat {
         Format::Json.into()
     }
 
-    /// Opens what a task reads of it. Is called within a tokio runtime.
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>>;
+    /// Opens one task's part. Must be called within a tokio runtime.
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>>;
 }
 
 /// One task's partitions of a source, being read.
 ///
-/// A live input is one whose partitions get their rows from outside while it is
-/// read, and may become more. It waits for no single one of them.
-pub trait Input: Send {
+/// In a live input, rows arrive from outside while it is read, and partitions
+/// may be added. A live input never waits for one partition alone.
+pub trait SourceInput: Send {
     /// How many partitions this task has.
     fn partitions(&self) -> usize;
 
@@ -106,41 +106,42 @@ pub trait Input: Send {
         false
     }
 
-    /// The next rows of the first of these partitions or, if it is live, of the
-    /// first that has some. May be dropped while it waits, and loses nothing.
+    /// Reads the next rows of the first partition in `order` or, if the input
+    /// is live, of the first one that has rows. The future may be dropped while
+    /// it waits, and nothing is lost.
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival>;
 
-    /// What part of a bounded input has been read, from 0 to 1.
+    /// The fraction of a bounded input that has been read, from 0 to 1.
     fn progress(&self) -> Option<f64> {
         None
     }
 
-    /// A checkpoint is done in which the partitions had come so far. Only live
-    /// inputs are told.
+    /// A checkpoint with these positions has been committed. Only live inputs
+    /// are told.
     fn committed(&mut self, _: &[(Arc<str>, Position)]) {}
 
-    /// Where a source that others connect to listens.
+    /// The address that a source listens on.
     fn address(&self) -> Option<SocketAddr> {
         None
     }
 }
 
-/// What has come in, of one task's partitions.
+/// What an input returns at a time.
 pub enum Arrival {
-    /// Rows of this partition.
+    /// Rows of a partition.
     Rows(usize, Box<Chunk>),
-    /// Nothing came for as long as a partition may be silent.
+    /// No partition had rows for the time after which partitions are idle.
     Silence,
-    /// This partition has no more rows.
+    /// A partition has no more rows.
     End(usize),
-    /// It is known now which partitions there are, or there are more.
+    /// The partitions are known now, or some were added.
     Partitions,
-    /// No partition has more rows, and none is to come.
+    /// No partition has more rows, and none will be added.
     Over,
 }
 
 impl Arrival {
-    /// What a partition has given: rows, or its end.
+    /// What a partition returned: rows, or its end.
     pub fn of(partition: usize, chunk: Option<Chunk>) -> Self {
         match chunk {
             Some(chunk) => Arrival::Rows(partition, Box::new(chunk)),
@@ -149,41 +150,42 @@ impl Arrival {
     }
 }
 
-/// Something of a source that has to be waited for.
+/// The result of a source operation that has to wait.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send + 'a>>;
 
-/// What a source needs to know of the task that reads it.
+/// What a source needs to know about the task that reads it.
 #[derive(Clone)]
 pub struct SourceContext {
     pub node: Arc<str>,
     pub schema: Arc<Schema>,
     pub placement: Placement,
     pub batch_rows: usize,
-    /// Blocks decoded at the same time, in order; one is decoded where it is read.
+    /// How many blocks are decoded at the same time; with one, in the reading
+    /// task.
     pub decode_workers: usize,
     pub clock: Arc<dyn Clock>,
-    /// How far it has come is part of the pipeline's transaction.
+    /// Whether the source's offsets are committed in the pipeline's
+    /// transaction.
     pub is_transactional: bool,
-    /// How far the source's tasks had come at the checkpoint that is restored.
+    /// Snapshots of all tasks of this source in the restored checkpoint.
     pub restored: Arc<[SourceSnapshot]>,
 }
 
 impl SourceContext {
-    /// How far a partition had come, whichever task had it.
+    /// The snapshot of a partition, whichever task it was read by.
     pub fn restored(&self, partition: &str) -> Option<&PartitionSnapshot> {
         let mut partitions = self.restored.iter().flat_map(|task| &task.partitions);
         partitions.find(|known| known.name == partition)
     }
 
-    /// The same task's own snapshot, if there were as many tasks.
+    /// This task's own snapshot, if the number of tasks has not changed.
     fn restored_task(&self) -> Option<&SourceSnapshot> {
         self.restored
             .get(self.placement.task)
             .filter(|_| self.restored.len() == self.placement.tasks)
     }
 
-    /// A delimiter that is no character by itself would cut texts in the middle
-    /// of one.
+    /// Refuses a delimiter that would split characters, quoted fields or lines.
     pub fn check_delimiter(&self, format: &Format) -> Result<(), SourceError> {
         match format {
             Format::Csv(csv) if !csv.delimiter.is_ascii() || b"\"\r\n".contains(&csv.delimiter) => {
@@ -197,7 +199,7 @@ impl SourceContext {
         }
     }
 
-    /// The source cannot be opened.
+    /// An error on opening the source.
     pub fn refuse(&self, message: impl Into<String>, fault: Fault) -> SourceError {
         SourceError::Open {
             node: self.node.to_string(),
@@ -206,7 +208,7 @@ impl SourceContext {
         }
     }
 
-    /// The source cannot be read any further: `what` failed.
+    /// An error on reading the source: `what` failed.
     pub fn failed(
         &self,
         what: impl Into<String>,
@@ -222,7 +224,7 @@ impl SourceContext {
     }
 }
 
-/// Why a source cannot go on.
+/// Why a source cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("source `{node}`: {message}")]
@@ -231,13 +233,13 @@ pub enum SourceError {
         message: String,
         fault: Fault,
     },
-    #[error("source `{node}`: decoding {partition} broke off, which is a bug of ours: {cause}")]
+    #[error("source `{node}`: decoding {partition} panicked, which is a bug in Sluicebox: {cause}")]
     Bug {
         node: String,
         partition: String,
         cause: String,
     },
-    /// What is outside does not give what was asked for.
+    /// The system outside did not return what was asked for.
     #[error("source `{node}`: {what}: {cause}")]
     Read {
         node: String,

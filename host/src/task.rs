@@ -97,9 +97,9 @@ impl Task {
     }
 
     /// Whether a node of the task has something to do when a checkpoint is done.
-    fn hears_of_commits(&mut self) -> bool {
+    fn wants_commits(&mut self) -> bool {
         let of_head = match &self.head {
-            Head::Source { reader, .. } => reader.hears_of_commits(),
+            Head::Source { reader, .. } => reader.wants_commits(),
             Head::Gate { .. } => false,
         };
         of_head || self.sinks().next().is_some()
@@ -129,7 +129,7 @@ impl Task {
     /// The barrier that has passed, and whose checkpoint a node of the task waits
     /// for.
     fn uncommitted(&mut self) -> Option<CheckpointId> {
-        if !self.hears_of_commits() {
+        if !self.wants_commits() {
             return None;
         }
         self.unheard()
@@ -169,11 +169,11 @@ impl Task {
         let stop = self.context.stop.clone();
         // The barrier itself has to pass.
         let waits = self.is_full() && self.unheard().is_some();
-        let hears_of_commits = waits || self.hears_of_commits();
+        let wants_commits = waits || self.wants_commits();
         let trigger = self.checkpoints.clone();
         let commit = async {
             match &mut self.checkpoints {
-                Some(own) if hears_of_commits => match own.committed.changed().await {
+                Some(own) if wants_commits => match own.committed.changed().await {
                     Ok(()) => *own.committed.borrow_and_update(),
                     Err(_) => std::future::pending().await,
                 },

@@ -388,38 +388,38 @@ fn answers_that_break_the_contract_are_not_believed() {
         }
     }
     expect![[r#"
-        parents_descend: answered wrongly: parents are not in ascending order
-        parents_out_of_range: answered wrongly: a parent is row 3 of 3 rows
-        parents_too_few: answered wrongly: column `id`: 3 values for 2 rows
-        column_missing: answered wrongly: column `n`: missing
-        column_too_short: answered wrongly: column `n`: 2 values for 3 rows
-        column_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
-        column_names_no_input: answered wrongly: column `id`: input 7, and there are 2
-        column_names_another_type: answered wrongly: column `id`: input `n: int64` where `id: utf8` is wanted
-        ends_descend: answered wrongly: column `id`: a value ends before it starts
-        ends_beyond_data: answered wrongly: column `id`: values end at byte 6 of 1
-        text_not_utf8: answered wrongly: column `id`: text that is not UTF-8
-        text_cut_in_a_letter: answered wrongly: column `id`: a text that ends within a character
-        value_missing: answered wrongly: column `n`: 3 missing values, and none may be
-        validity_too_short: answered wrongly: column `n`: 0 bytes of bits for 3 rows
-        selection_for_a_transform: answered wrongly: a selection, where a transform answers with rows
-        rejects_descend: answered wrongly: the rows that it rejects are not in ascending order
-        rejects_out_of_range: answered wrongly: it rejects row 3 of 3 rows
-        rejects_a_row_that_it_answers: answered wrongly: it rejects row 0 and answers it as well
-        selection_descends: answered wrongly: the rows that it keeps are not in ascending order
-        selection_repeats: answered wrongly: the rows that it keeps are not in ascending order
-        selection_out_of_range: answered wrongly: it keeps row 3 of 3 rows
-        rows_from_a_filter: answered wrongly: rows, where a filter answers with a selection
-        states_too_few: answered wrongly: 2 states for 3 groups
-        states_too_few: answered wrongly: 2 states for 3 groups
-        states_too_few: answered wrongly: 2 states for 3 groups
-        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
-        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
-        state_of_another_type: answered wrongly: column `n`: float64 where int64 is wanted
-        results_descend: answered wrongly: parents are not in ascending order
-        results_descend: answered wrongly: parents are not in ascending order
-        results_out_of_range: answered wrongly: a parent is row 3 of 3 rows
-        results_out_of_range: answered wrongly: a parent is row 3 of 3 rows
+        parents_descend: gave an invalid answer: parents are not in ascending order
+        parents_out_of_range: gave an invalid answer: a parent is row 3 of 3 rows
+        parents_too_few: gave an invalid answer: column `id`: 3 values for 2 rows
+        column_missing: gave an invalid answer: column `n`: missing
+        column_too_short: gave an invalid answer: column `n`: 2 values for 3 rows
+        column_of_another_type: gave an invalid answer: column `n`: expected int64, found float64
+        column_names_no_input: gave an invalid answer: column `id`: input 7 of 2 inputs
+        column_names_another_type: gave an invalid answer: column `id`: expected `id: utf8`, found input `n: int64`
+        ends_descend: gave an invalid answer: column `id`: a value ends before it starts
+        ends_beyond_data: gave an invalid answer: column `id`: values end at byte 6 of 1
+        text_not_utf8: gave an invalid answer: column `id`: text that is not UTF-8
+        text_cut_in_a_letter: gave an invalid answer: column `id`: a text that ends within a character
+        value_missing: gave an invalid answer: column `n`: 3 missing values in a column without nulls
+        validity_too_short: gave an invalid answer: column `n`: 0 bytes of bits for 3 rows
+        selection_for_a_transform: gave an invalid answer: expected rows from a transform, found a selection
+        rejects_descend: gave an invalid answer: the rows that it rejects are not in ascending order
+        rejects_out_of_range: gave an invalid answer: it rejects row 3 of 3 rows
+        rejects_a_row_that_it_answers: gave an invalid answer: it rejects row 0 and answers it as well
+        selection_descends: gave an invalid answer: the rows that it keeps are not in ascending order
+        selection_repeats: gave an invalid answer: the rows that it keeps are not in ascending order
+        selection_out_of_range: gave an invalid answer: it keeps row 3 of 3 rows
+        rows_from_a_filter: gave an invalid answer: expected a selection of rows from a filter, found rows
+        states_too_few: gave an invalid answer: 2 states for 3 groups
+        states_too_few: gave an invalid answer: 2 states for 3 groups
+        states_too_few: gave an invalid answer: 2 states for 3 groups
+        state_of_another_type: gave an invalid answer: column `n`: expected int64, found float64
+        state_of_another_type: gave an invalid answer: column `n`: expected int64, found float64
+        state_of_another_type: gave an invalid answer: column `n`: expected int64, found float64
+        results_descend: gave an invalid answer: parents are not in ascending order
+        results_descend: gave an invalid answer: parents are not in ascending order
+        results_out_of_range: gave an invalid answer: a parent is row 3 of 3 rows
+        results_out_of_range: gave an invalid answer: a parent is row 3 of 3 rows
     "#]].assert_eq(&said);
 }
 

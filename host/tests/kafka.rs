@@ -483,7 +483,7 @@ async fn what_cannot_be_read_says_why() -> Outcome {
     let mut snapshot = reader.snapshot();
     snapshot.partitions[0].position.offset = 77;
     let said = fails(&plan, &[snapshot]).await.replace(&topic, "TOPIC");
-    expect!["source `in`: TOPIC/0: offset 77 is not there any more: the topic was cut or made anew since it was read; to go on without these rows, start without the checkpoint (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
+    expect!["source `in`: TOPIC/0: offset 77 does not exist any more: the topic was truncated or created again since it was read; to go on without these rows, start without the checkpoint (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
     Ok(())
 }
 

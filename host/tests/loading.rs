@@ -168,7 +168,7 @@ fn components_that_are_no_plugins_of_this_host() {
             "sluicebox:puddle/aggregate@0.2.0",
         ),
         expect![
-            "plugin it.wasm describes itself wrongly: operator `running_cart` is of the kind `aggregate`, and the plugin does not export `sluicebox:plugin/aggregate@0.2.0`, which operators of this kind are called through"
+            "plugin it.wasm has an invalid description: operator `running_cart` is of the kind `aggregate`, and the plugin does not export `sluicebox:plugin/aggregate@0.2.0`, which operators of this kind are called through"
         ],
     );
     let message = load(&cart_with("wasi:cli/stderr@", "evil:net/socket@")).unwrap_err();
@@ -180,7 +180,7 @@ fn components_that_are_no_plugins_of_this_host() {
     check(
         &cart_with("running_cart", "running.cart"),
         expect![
-            "plugin it.wasm describes itself wrongly: operator `running.cart`: a name is made of letters, digits, `_` and `-`"
+            "plugin it.wasm has an invalid description: operator `running.cart`: a name is made of letters, digits, `_` and `-`"
         ],
     );
 }

@@ -291,7 +291,7 @@ fn a_plugin_can_be_inspected() {
             action: add|remove|view|checkout
             quantity: int64
               How many of the item.
-          output: the rows that it keeps, as they came
+          output: the rows that it keeps, unchanged
           parameters
             max_quantity: integer = 1000
               The most of an item that one event may be about.

@@ -67,7 +67,9 @@ pub struct Position {
 #[serde(rename_all = "snake_case")]
 pub enum PartitionState {
     #[default]
-    Speaking,
+    // Its name in manifests.
+    #[serde(rename = "speaking")]
+    Active,
     Idle,
     Ended,
 }

@@ -49,7 +49,7 @@ pub enum BuildError {
     #[error("crate `{name}` does not build; see above")]
     Failed { name: String },
     #[error(
-        "cargo built crate `{name}` and named no .wasm file: this is a bug of ours, or a cargo newer than we know"
+        "cargo built crate `{name}` and named no .wasm file: this is a bug in Sluicebox, or cargo is newer than it knows"
     )]
     NoArtifact { name: String },
     #[error("crate `{name}` builds and is no usable plugin: {cause}")]

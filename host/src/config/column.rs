@@ -1,4 +1,4 @@
-//! Decides what a source's field may be: `"utf8?"`, `"list<int64>"`,
+//! Reads the types of a source's fields: `"utf8?"`, `"list<int64>"`,
 //! `"add|remove"`, nested tables.
 
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::schema::{DataType, Field};
 use crate::suggest;
 use crate::timestamp::TimestampFormat;
 
-/// A field of a source.
+/// A field of a source, as its file declares it.
 #[derive(Clone, Debug)]
 pub struct DeclaredColumn {
     pub field: Field,
-    /// Where it is named.
+    /// Where the field is named.
     pub place: Span,
-    /// Of the timestamps in it, depth first.
+    /// The formats of its timestamps, depth first.
     pub timestamp_formats: Vec<TimestampFormat>,
 }
 
-/// Deeper nesting is a mistake, or an attack on the stack.
+/// How deep types may nest; deeper nesting could overflow the stack.
 const DEPTH_MAX: usize = 16;
 
 pub fn read(
@@ -68,7 +68,7 @@ impl TypeReader<'_> {
                 let (data_type, nullable) = self.written(text, value)?;
                 Some(Field::new(written, data_type, nullable))
             }
-            // A table has no place for a `?` but its name.
+            // A type that is a table cannot have a `?`, so its name has it.
             DeValue::Table(_) => {
                 let (name, nullable) = optional(written);
                 let members = self.members(value, depth)?;
@@ -139,7 +139,7 @@ struct TypeProblem {
     help: String,
 }
 
-/// `type`, `type?`.
+/// Reads `type` or `type?`.
 fn parse_type(
     text: &str,
     formats: &mut Vec<TimestampFormat>,
@@ -169,7 +169,7 @@ fn parse_bare(
         if depth >= DEPTH_MAX {
             return Err(TypeProblem {
                 message: format!("lists are nested more than {DEPTH_MAX} deep"),
-                help: "make it flatter".into(),
+                help: "nest it less deeply".into(),
             });
         }
         let (data_type, nullable) = parse_type(element, formats, depth + 1)?;
@@ -217,13 +217,13 @@ fn unknown(text: &str) -> TypeProblem {
         .iter()
         .find(|(names, _)| names.contains(&lower.as_str()));
     let help = match elsewhere {
-        Some((_, here)) => format!("it is called `{here}` here"),
+        Some((_, here)) => format!("use `{here}`"),
         None => suggest::help(text, "types", names),
     };
     TypeProblem { message, help }
 }
 
-/// `note?` as (`note`, true).
+/// Splits `note?` into (`note`, true).
 fn optional(text: &str) -> (&str, bool) {
     match text.strip_suffix('?') {
         Some(text) => (text, true),
@@ -254,7 +254,7 @@ const TIMESTAMPS: &[(&str, TimestampFormat)] = &[
     ("timestamp(rfc3339)", TimestampFormat::Rfc3339),
 ];
 
-/// What other systems call the types.
+/// Names of types in other systems, with ours.
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["string", "str", "text", "varchar", "char"], "utf8"),
     (&["int", "integer", "long", "bigint", "i64"], "int64"),

@@ -1,5 +1,5 @@
-//! Decides how mistakes in a pipeline's file reach a person: all at once, each
-//! with its place, what was expected there, and what to do.
+//! Shows mistakes in a pipeline's file: all at once, each with its place, what
+//! was expected there, and what to do.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -11,17 +11,17 @@ use miette::{
     SourceCode, SourceSpan, SpanContents,
 };
 
-/// The file that messages point into.
+/// The file that mistakes point into.
 #[derive(Clone, Debug)]
 pub struct Origin {
     pub file: String,
     pub text: Arc<str>,
 }
 
-/// Bytes of the pipeline's file.
+/// A range of bytes in the pipeline's file.
 pub type Span = Range<usize>;
 
-/// What is wrong (or odd) in one pipeline's file.
+/// The mistakes and warnings about one pipeline's file.
 #[derive(Debug)]
 pub struct Diagnostics {
     origin: Origin,
@@ -32,7 +32,7 @@ pub struct Diagnostics {
 pub struct Mistake {
     pub severity: Severity,
     pub message: String,
-    /// Places, each with what is to be seen there; the first is the main one.
+    /// Places with what to say about each; the first is the main one.
     pub labels: Vec<(Span, String)>,
     pub help: Option<String>,
 }
@@ -40,20 +40,20 @@ pub struct Mistake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     Error,
-    /// It runs all the same.
+    /// The pipeline can run all the same.
     Warning,
 }
 
-/// How diagnostics are drawn.
+/// How mistakes are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Colours, line drawing, wrapped at so many columns.
+    /// With colours and line drawing, wrapped at `width`.
     Terminal { width: usize },
-    /// ASCII, one message a line: for files, pipes and tests.
+    /// In ASCII, one message a line: for files, pipes and tests.
     Plain,
 }
 
-/// More at once helps nobody.
+/// More than these are only counted.
 const SHOWN_MAX: usize = 50;
 
 impl Mistake {
@@ -100,8 +100,8 @@ impl Diagnostics {
         self.mistakes.push(mistake);
     }
 
-    /// Unless its line has one already: what a parser says after the first is
-    /// mostly its own confusion.
+    /// Adds a mistake unless its line has one already: after a first syntax
+    /// mistake, a parser is mostly confused.
     pub(super) fn push_once_a_line(&mut self, mistake: Mistake) {
         let line = self.line_and_column(mistake.start()).0;
         let seen = |other: &Mistake| self.line_and_column(other.start()).0 == line;
@@ -110,7 +110,7 @@ impl Diagnostics {
         }
     }
 
-    /// In the order of the file.
+    /// Sorts mistakes in the order of the file.
     pub fn sorted(mut self) -> Self {
         self.mistakes.sort_by_key(Mistake::start);
         self
@@ -128,7 +128,8 @@ impl Diagnostics {
         self.mistakes.iter()
     }
 
-    /// Both counted from 1, columns in characters.
+    /// Line and column of a byte, both counted from 1, the column in
+    /// characters.
     pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.origin.text[..self.origin.text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -170,7 +171,7 @@ impl Diagnostics {
 }
 
 impl Look {
-    /// For what is written to stderr.
+    /// The look for what is written to stderr.
     pub fn for_stderr() -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if no_colour || !std::io::stderr().is_terminal() {
@@ -192,7 +193,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// A mistake together with the file it is in, as miette draws it.
+/// A mistake together with its file, as miette needs it.
 struct Report<'a> {
     mistake: &'a Mistake,
     source: &'a Lines<'a>,
@@ -248,13 +249,13 @@ impl miette::Diagnostic for Report<'_> {
     }
 }
 
-/// The file, shown in the whole lines that a place touches and no more: places
+/// Shows the whole lines that a place touches, and no others, so that places
 /// far apart are shown apart.
 struct Lines<'a>(&'a Origin);
 
 impl SourceCode for Lines<'_> {
-    /// `before` is 0 when miette asks for the place's own line and column, and
-    /// more when it asks for what to show.
+    /// `before` is 0 when miette asks for line and column of a place, and more
+    /// when it asks for the text to show.
     fn read_span<'b>(
         &'b self,
         span: &SourceSpan,

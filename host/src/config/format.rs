@@ -1,4 +1,5 @@
-//! How a source's or sink's rows are written: `format`, `csv` and `fields`.
+//! Reads how a source's or sink's rows are written: `format`, `csv` and
+//! `fields`.
 
 use toml::Spanned;
 
@@ -8,7 +9,7 @@ use super::reader::{Table, Value};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::DataType;
 
-/// How rows are written, and what is in them.
+/// The format of a source's rows, and their columns.
 #[derive(Debug)]
 pub struct WrittenRows {
     pub format: RowFormat,
@@ -22,14 +23,14 @@ pub enum FormatKind {
     Raw,
 }
 
-/// The formats that a kind of source may have.
+/// The formats that a kind of source accepts.
 pub struct Formats {
     pub names: &'static [(&'static str, FormatKind)],
-    /// What is not said of CSV.
+    /// The defaults for CSV.
     pub csv: CsvFormat,
 }
 
-/// Of rows that follow one another in a text.
+/// Formats of rows that follow one another in text.
 pub const TEXT: Formats = Formats {
     names: &[("json", FormatKind::Json), ("csv", FormatKind::Csv)],
     csv: CsvFormat {
@@ -38,8 +39,7 @@ pub const TEXT: Formats = Formats {
     },
 };
 
-/// Reads `format`, `csv` and `fields`. `implied` is the format where none is
-/// given.
+/// Reads `format`, `csv` and `fields`. `implied` is the default format.
 pub fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
@@ -55,7 +55,7 @@ pub fn read_rows(
             mistakes.push(
                 Mistake::new(format!("{} has no `format`", table.owner()))
                     .at(table.place(), "")
-                    .help("the file's name does not tell it: add `format = \"json\"` or \"csv\""),
+                    .help("its file name does not show the format: add `format = \"json\"` or \"csv\""),
             );
             None
         }
@@ -149,7 +149,7 @@ fn read_columns(
     let mut good = true;
     for (i, column) in columns.iter().enumerate() {
         let name = &column.field.name;
-        // `"a?"` and `"a"` are two keys and one field.
+        // `"a?"` and `"a"` are two keys for one field.
         if let Some(first) = columns[..i].iter().find(|other| other.field.name == *name) {
             good = false;
             mistakes.push(
@@ -178,7 +178,7 @@ fn read_columns(
     good.then_some(columns)
 }
 
-/// RFC 3339, as text or as TOML's own date and time.
+/// Reads a time in RFC 3339, as text or as a TOML date.
 pub fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
     let wanted = "a time such as \"2026-01-31T12:00:00Z\"";
     let text = match value.raw() {
@@ -196,7 +196,7 @@ pub fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
     Some(instant.ok()?.as_millisecond())
 }
 
-/// What follows the last dot of the last component.
+/// What follows the last dot of the file's name.
 pub fn extension(path: &str) -> &str {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.rsplit_once('.').map_or("", |(_, extension)| extension)

@@ -1,4 +1,5 @@
-//! `[operators.NAME]`: which operator of which plugin, on what, in which window.
+//! Reads `[operators.NAME]`: which operator of which plugin, its inputs,
+//! parameters, key and window.
 
 use std::fmt;
 
@@ -12,15 +13,15 @@ use crate::logic;
 use crate::logic::Limits;
 use crate::plan::{Bounds, LATE, TimeDomain, Window};
 
-/// What belongs to aggregates alone is kept even where it makes no sense: the
-/// plan knows what the operator is.
+/// An operator's section. Settings for aggregates are accepted on any operator:
+/// only the planner knows which kind it is.
 #[derive(Debug)]
 pub struct Operator {
     pub name: Spanned<String>,
     pub operator: Spanned<OperatorName>,
     pub input: Vec<Spanned<InputName>>,
     pub parameters: Vec<(Spanned<String>, Spanned<logic::Value>)>,
-    /// Where messages about parameters point that are not there.
+    /// Where messages point about parameters that are not given.
     pub parameters_place: Span,
     pub on_error: Option<OnError>,
     pub limits: Limits,
@@ -32,7 +33,7 @@ pub struct Operator {
     pub bounds: Option<Setting<BoundsChoice>>,
 }
 
-/// A value with the place of its key.
+/// A value and the place of its key.
 #[derive(Debug)]
 pub struct Setting<T> {
     pub key: Span,
@@ -52,7 +53,7 @@ pub struct OperatorName {
     pub operator: String,
 }
 
-/// `name`, or `name.output` for an output that is not the main one.
+/// `name`, or `name.output` for an output other than the main one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputName {
     pub node: String,
@@ -153,7 +154,7 @@ fn read_operator_name(value: &Value, mistakes: &mut Diagnostics) -> Option<Spann
     }
 }
 
-/// Of an operator or a sink.
+/// Reads the inputs of an operator or a sink.
 pub(super) fn read_inputs(
     table: &mut Table,
     mistakes: &mut Diagnostics,
@@ -180,7 +181,7 @@ pub(super) fn read_inputs(
                 ))
                 .at(input.span(), "again here")
                 .at(first.span(), "first here")
-                .help("name it once: each of its rows would come twice"),
+                .help("name it once: each of its rows would be read twice"),
             );
             return None;
         }
@@ -262,7 +263,7 @@ fn read_policy(value: &Value, mistakes: &mut Diagnostics) -> Option<OnError> {
         ];
         let policy = value.choice(policies, mistakes)?;
         if policy.get_ref().is_none() {
-            value.refuse("told how often to retry: { retry = 3 }", mistakes);
+            value.refuse("a table that says how often: { retry = 3 }", mistakes);
         }
         return policy.into_inner();
     }
@@ -274,7 +275,7 @@ fn read_policy(value: &Value, mistakes: &mut Diagnostics) -> Option<OnError> {
     Some(OnError::Retry(retries?.into_inner() as u32))
 }
 
-/// What a 32-bit plugin can address.
+/// How much memory a 32-bit plugin can address.
 const WASM_BYTES_MAX: u64 = 4 << 30;
 
 fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
@@ -321,7 +322,7 @@ fn read_key(value: &Value, mistakes: &mut Diagnostics) -> Option<Key> {
     })
 }
 
-/// More than so many open windows a key is a mistake in a unit.
+/// More windows for each row are a mistake in a unit.
 const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
 
 const WINDOW_WANTED: &str = "{ tumbling = \"1m\" }, { sliding = \"60s\", every = \"5s\" }, \
@@ -423,7 +424,7 @@ fn read_sliding(
     let slide_ms = every.duration(1, mistakes)?.into_inner();
     let size_ms = size_ms?;
     let problem = if slide_ms > size_ms {
-        "is longer than the window: rows between two windows would be in none"
+        "is longer than the window: rows between two windows would be lost"
     } else if size_ms % slide_ms != 0 {
         "does not divide the window's length"
     } else if size_ms / slide_ms > WINDOWS_OF_A_ROW_MAX {

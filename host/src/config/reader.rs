@@ -1,8 +1,8 @@
-//! TOML tables, read key by key: each read says what it wants, each mistake
-//! keeps its place, and what nobody asked for is an unknown key.
+//! Reads TOML tables key by key: each read says what it expects, mistakes keep
+//! their places, and keys that nobody read are unknown.
 //!
-//! By hand rather than with serde, which stops at the first mistake and loses
-//! the places of values inside of choices.
+//! Serde is not used: it stops at the first mistake and loses the places of
+//! values in enums.
 
 use std::ops::RangeInclusive;
 
@@ -12,15 +12,15 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use crate::{quantity, suggest};
 
-/// A table on its way to a section of the config.
+/// A table that is being read.
 pub struct Table<'a> {
     /// Whose table it is, for messages: "operator `clean`".
     owner: String,
-    /// Where it is named.
+    /// Where the owner is named.
     place: Span,
     /// In the order of the file.
     entries: Vec<TableEntry<'a>>,
-    /// The keys that were asked for, so the ones that are allowed.
+    /// The keys that were read, and so the valid ones.
     known: Vec<&'static str>,
 }
 
@@ -30,7 +30,7 @@ struct TableEntry<'a> {
     read: bool,
 }
 
-/// A value and what it is called in messages: "`window` of operator `added`".
+/// A value and its name in messages: "`window` of operator `added`".
 pub struct Value<'a> {
     what: String,
     key: Span,
@@ -62,7 +62,7 @@ impl<'a> Table<'a> {
         self
     }
 
-    /// Where the value of a key is written.
+    /// The place of a key's value.
     pub fn place_of(&self, key: &str) -> Option<Span> {
         let entry = self.entries.iter().find(|entry| entry.key.get_ref() == key);
         entry.map(|entry| entry.value.span())
@@ -98,7 +98,8 @@ impl<'a> Table<'a> {
     ) -> Option<Value<'a>> {
         let value = self.optional(key);
         if value.is_none() {
-            // A misspelt key would be reported twice, and less helpfully here.
+            // A misspelt key is reported by [`Table::finish`], with a
+            // suggestion.
             let misspelt = self
                 .entries
                 .iter()
@@ -114,7 +115,7 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not read.
     pub fn finish(self, mistakes: &mut Diagnostics) {
         for entry in self.entries.iter().filter(|entry| !entry.read) {
             let key = entry.key.get_ref();
@@ -126,7 +127,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// All entries, for tables whose keys are names that the author chose.
+    /// All entries of a table whose keys are names chosen by the author.
     pub fn into_entries(self) -> impl Iterator<Item = (Spanned<String>, Value<'a>)> {
         let owner = self.owner;
         self.entries.into_iter().map(move |entry| {
@@ -162,7 +163,7 @@ impl<'a> Value<'a> {
         self.value.get_ref()
     }
 
-    /// Reports that the value is not what was wanted.
+    /// Reports that the value is not the expected one.
     pub fn refuse(&self, wanted: &str, mistakes: &mut Diagnostics) {
         let found = format!("this is {}", kind(self.raw()));
         mistakes
@@ -179,7 +180,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The name of something new: `what` is "the name of a column".
+    /// Reads a new name; `what` is "the name of a column".
     pub fn name(&self, what: &str, mistakes: &mut Diagnostics) -> Option<Spanned<String>> {
         let name = self.text("a name, in quotes", mistakes)?;
         check_name(what, &name, mistakes).then_some(name)
@@ -247,7 +248,7 @@ impl<'a> Value<'a> {
         number
     }
 
-    /// Milliseconds, at least `least_ms` of them.
+    /// Reads a duration in milliseconds, at least `least_ms`.
     pub fn duration(&self, least_ms: i64, mistakes: &mut Diagnostics) -> Option<Spanned<i64>> {
         let text = self.text(
             "a duration, such as \"500ms\", \"5s\" or \"1h 30m\"",
@@ -293,7 +294,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// One of a few words.
+    /// Reads one of several words.
     pub fn choice<T: Clone>(
         &self,
         choices: &[(&str, T)],
@@ -322,7 +323,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// An element of this list, called as the list is.
+    /// An element of this list, with the list's name in messages.
     pub fn element(&self, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
         Value {
             what: self.what.clone(),
@@ -331,7 +332,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// One text or a list of them, each read by `read`.
+    /// Reads a value or a list of values with `read`.
     pub fn one_or_more<T>(
         &self,
         wanted: &str,
@@ -359,8 +360,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Names are parts of other names (`plugin.operator`, `added.late`), of files
-/// and of metrics.
+/// Checks a name. Names are parts of other names (`plugin.operator`,
+/// `added.late`), of file names and of metrics.
 pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
     let text = name.get_ref();
     let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -1,5 +1,5 @@
-//! `[sinks.NAME]`: where rows go. Here are the keys that every sink has; the
-//! others are for its connector to read.
+//! Reads `[sinks.NAME]`: the keys that every sink has. The connector reads the
+//! others.
 
 use toml::Spanned;
 

@@ -1,5 +1,5 @@
-//! `[sources.NAME]`: where rows come from. Here are the keys that every source
-//! has; the others are for its connector to read.
+//! Reads `[sources.NAME]`: the keys that every source has. The connector reads
+//! the others.
 
 use toml::Spanned;
 
@@ -53,8 +53,7 @@ pub(super) fn read(
     })
 }
 
-/// A row that cannot be decoded will not be decodable a second time, so
-/// sources have no `retry`.
+/// Sources have no `retry`: a row that cannot be decoded never can be.
 const POLICIES: &[(&str, OnError)] = &[
     ("fail", OnError::Fail),
     ("skip", OnError::Skip),

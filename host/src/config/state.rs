@@ -1,5 +1,5 @@
-//! `[state]`, `[checkpoints]` and `[restart]`: what of a pipeline outlives a
-//! failure, and what becomes of it after one.
+//! Reads `[state]`, `[checkpoints]` and `[restart]`: where state is kept, how
+//! often checkpoints are made, and how a failed pipeline is restarted.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -64,7 +64,7 @@ const STRATEGIES: &[(&str, Strategy)] = &[
     ("exponential", Strategy::Exponential),
 ];
 
-/// Without `[restart]`, and where that leaves something out.
+/// The policy without `[restart]`, and the defaults of its keys.
 pub const RESTART: RestartPlan = RestartPlan::After {
     delay_ms: DELAY_MS,
     delay_ms_max: DELAY_MS_MAX,
@@ -79,13 +79,13 @@ const FAILURES: i64 = 10;
 const FAILURES_LIMIT: i64 = 1_000_000;
 const WITHIN_MS: u64 = 600_000;
 
-/// Less is spent on keeping books than on keeping rows.
+/// With less, bookkeeping would take more memory than rows.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const ROCKSDB_MEMORY_BYTES_MIN: u64 = 8 << 20;
 const MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// A checkpoint makes files durable, which takes some milliseconds.
 const INTERVAL_MS_MIN: i64 = 10;
-/// The one before the last is needed until the last is known to be committed.
+/// The one before the last is needed until the last one is committed.
 const KEEP_MIN: i64 = 2;
 const KEEP_MAX: i64 = 1_000;
 
@@ -109,7 +109,7 @@ pub(super) fn read_state(value: &Value, mistakes: &mut Diagnostics) -> Option<St
         for value in [&path, &rocksdb_memory].into_iter().flatten() {
             mistakes.push(
                 Mistake::new(format!("{} is for `backend = \"rocksdb\"`", value.what()))
-                    .at(value.key_span(), "nothing is kept in a folder")
+                    .at(value.key_span(), "the state is in memory")
                     .help("remove it, or the backend: rocksdb is the default"),
             );
         }
@@ -172,7 +172,7 @@ fn read_upload(value: &Value, mistakes: &mut Diagnostics) -> Option<Upload> {
     })
 }
 
-/// Which options there are is for the object store to say.
+/// Reads options of the object store, which checks them itself.
 fn read_options(table: Table, mistakes: &mut Diagnostics) -> Vec<(String, String)> {
     let mut options = Vec::new();
     for (name, value) in table.into_entries() {
@@ -271,7 +271,7 @@ fn read_factor(value: &Value, mistakes: &mut Diagnostics) -> Option<f64> {
     Some(factor)
 }
 
-/// A table of the pipeline, called as it is written.
+/// A table of the pipeline, named in messages as it is written.
 fn section<'a>(value: &Value<'a>, name: &str, mistakes: &mut Diagnostics) -> Option<Table<'a>> {
     let place = value.key_span();
     Some(value.table(mistakes)?.owned_by(name, place))

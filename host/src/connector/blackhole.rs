@@ -1,5 +1,5 @@
-//! The sink `blackhole`: takes rows and forgets them, for benchmarks, and for pipelines that are run
-//! for their counts.
+//! The sink `blackhole`: discards rows, for benchmarks and for pipelines that
+//! are run only for their counts.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub const KIND: SinkKind = SinkKind {
     read,
 };
 
-/// Settings, connector and sink at once: there is nothing to say of it.
+/// Settings, connector and sink in one: there is nothing to configure.
 #[derive(Clone, Copy, Debug)]
 struct Blackhole;
 

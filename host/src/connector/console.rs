@@ -1,8 +1,7 @@
-//! The sink `console`: shows rows to people, as an aligned table on standard
-//! output.
+//! The sink `console`: prints rows as an aligned table on standard output.
 //!
-//! The header is written once, and again where another table has come between
-//! or a column has become wider. Wide values are cut.
+//! The header is printed once, and again when another sink has printed in
+//! between or a column has become wider. Wide values are cut.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +26,7 @@ pub const KIND: SinkKind = SinkKind {
     read,
 };
 
-/// How much of the rows is shown.
+/// How many rows are printed.
 #[derive(Clone, Debug)]
 pub struct ConsoleSink {
     pub rows_max: Option<u64>,
@@ -58,7 +57,7 @@ impl SinkConnector for ConsoleSink {
         }
     }
 
-    /// What was shown was shown.
+    /// A row that was printed cannot be taken back.
     fn delivery(&self) -> Delivery {
         Delivery::AtLeastOnce
     }
@@ -73,27 +72,27 @@ impl SinkConnector for ConsoleSink {
     }
 }
 
-/// A longer value is cut.
+/// Longer values are cut.
 const CELL_CHARS_MAX: usize = 40;
 
-/// Rows kept back to be aligned together, at most.
+/// How many rows are collected at most before they are aligned and printed.
 const ROWS_KEPT_MAX: usize = 1_000;
 
-/// Columns stand so far apart.
+/// Spaces between two columns.
 const GAP: u16 = 2;
 
-/// The sink that wrote last: tables of several sinks share the screen.
+/// The sink that printed last: several sinks share the screen.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 pub struct Console {
     node: String,
     schema: Arc<Schema>,
     rows_max: Option<u64>,
-    /// Rows that came, shown or not.
+    /// Rows that came, printed or not.
     rows: u64,
-    /// To be shown with the next flush.
+    /// Rows to print at the next flush.
     kept: Vec<Vec<String>>,
-    /// Of each column's widest value so far.
+    /// The widest value of each column so far.
     widths: Vec<u16>,
     output: Box<dyn Write + Send>,
 }
@@ -206,8 +205,8 @@ impl Sink for Console {
     }
 }
 
-/// Cut where it is long; and what would move the cursor is written out, since
-/// a row's text may come from anybody.
+/// Cuts long text, and escapes what would move the cursor: a row's text may
+/// come from anybody.
 fn legible(text: &str) -> String {
     let mut legible = String::new();
     for (count, character) in text.chars().enumerate() {

@@ -1,18 +1,18 @@
-//! Files: rows are read from them, and written into them.
+//! Reads rows from files and writes rows to files.
 
-/// Rows as comma-separated values.
+/// Renders rows as comma-separated values.
 mod csv;
-/// Files that are being read.
+/// Reads files, a partition each.
 mod input;
-/// Rows as JSON, one a line.
+/// Renders rows as JSON, one a line.
 mod json_lines;
-/// Rows as text.
+/// Writes text formats.
 mod lines;
-/// Rows as Parquet.
+/// Writes Parquet.
 mod parquet;
-/// A file that is not whole yet.
+/// A file under its temporary name.
 mod part;
-/// Rows written into files.
+/// The sink `file`.
 pub mod sink;
-/// Files that are there, read.
+/// The source `file`.
 pub mod source;

@@ -1,6 +1,7 @@
-//! The source `generator`: shop events that are made up, for trying things out.
+//! The source `generator`: generated shop events, to try things out without
+//! data.
 
-/// Which events there are.
+/// Generates the events.
 pub mod events;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::config::reader::{Table, Value};
 use crate::connector::{Description, Planning};
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
-    Arrival, Input, Pending, SourceConnector, SourceContext, SourceError, SourceKind,
+    Arrival, Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind,
     SourceSettings,
 };
 
@@ -31,16 +32,16 @@ pub const KIND: SourceKind = SourceKind {
     read,
 };
 
-/// At a slow rate, rows are waited for so long before those that are due go on.
+/// At a slow rate, rows that are due wait at most this long for others.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The name of the only partition.
+/// The only partition's name.
 const PARTITION: &str = "0";
 
-/// Longer than any run, and short enough for every clock.
+/// Longer than any run, and short enough for every clock to add.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Rows made at a time, at most.
+/// How many rows are generated at once, at most.
 const ROWS_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -49,7 +50,7 @@ struct GeneratorSettings {
     events: EventsPlan,
 }
 
-/// Events to make up.
+/// The events to generate.
 pub struct GeneratorSource {
     pub events: EventsPlan,
 }
@@ -86,12 +87,12 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         users: users as u32,
         items: items as u32,
         start_ms,
-        // Event time passes as fast as the clock unless told otherwise.
+        // By default, event time advances as fast as the wall clock.
         events_per_second: events_per_second.or(rate).unwrap_or(1_000.0),
         jitter_ms: jitter_ms as u64,
         broken_one_in: broken_one_in as u64,
     };
-    // They have no place of their own in the file.
+    // The columns are not written in the file, so mistakes point at `type`.
     let place = table.place_of("type").unwrap_or_else(|| table.place());
     let schema = events::schema();
     let columns = schema.fields.iter().map(|field| DeclaredColumn {
@@ -156,16 +157,16 @@ impl SourceConnector for GeneratorSource {
         Some(1)
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let input = GeneratorInput::open(&self.events, context)?;
-            Ok(Box::new(input) as Box<dyn Input>)
+            Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
 }
 
 struct GeneratorInput {
-    /// None for the tasks that have no part in it.
+    /// `None` in all tasks but the one that reads the partition.
     partition: Option<GeneratorPartition>,
     context: SourceContext,
 }
@@ -177,12 +178,12 @@ struct GeneratorPartition {
     pace: Option<Pace>,
 }
 
-/// How many rows are due, by the wall clock.
+/// Decides how many rows are due by the wall clock.
 struct Pace {
     rows_per_second: f64,
-    /// The first row of this run.
+    /// The number of the first row of this run.
     first: u64,
-    /// When it was asked for.
+    /// When that row was asked for.
     since: Option<Instant>,
 }
 
@@ -258,7 +259,7 @@ impl GeneratorInput {
     }
 }
 
-impl Input for GeneratorInput {
+impl SourceInput for GeneratorInput {
     fn partitions(&self) -> usize {
         usize::from(self.partition.is_some())
     }
@@ -294,9 +295,10 @@ impl GeneratorPartition {
 }
 
 impl Pace {
-    /// Waits until rows are due and tells how many, at least one: full batches
-    /// where they come quickly, and a tick's rows otherwise. When it wakes
-    /// follows from the rows alone, so that it may be dropped and asked again.
+    /// Waits until rows are due, and returns how many, at least one: full
+    /// batches at a fast rate, the rows of one tick at a slow one. When it
+    /// wakes depends on the row numbers alone, so the future may be dropped and
+    /// made again.
     async fn due(&mut self, given: u64, rows_max: u64) -> u64 {
         let since = *self.since.get_or_insert_with(Instant::now);
         let a_tick_later = (self.due_after(given) + TICK).max(self.due_after(given + 1));

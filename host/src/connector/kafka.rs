@@ -1,18 +1,18 @@
-//! Kafka: topics are read and written, within transactions too. Here is what
-//! source, sink and transaction share: how a client is set up, and what becomes
-//! of what it says.
+//! Kafka: reads and writes topics, within transactions too. Here is what
+//! source, sink and transaction share: how a client is configured, and what its
+//! errors mean.
 
-/// Topics that are being read.
+/// Reads partitions, each from its offset.
 mod input;
-/// Messages on their way.
+/// Sends messages.
 pub mod producer;
-/// The keys that source and sink share.
+/// The config keys that source and sink share.
 mod keys;
-/// Rows written to a topic.
+/// The sink `kafka`.
 pub mod sink;
-/// What is read of topics, as the pipeline file says it.
+/// The source `kafka`.
 pub mod source;
-/// What is read of Kafka.
+/// What a source reads: topics, partitions, where it starts.
 pub mod subscription;
 
 use std::sync::{Mutex, PoisonError};
@@ -27,23 +27,23 @@ use crate::blame::Fault;
 /// How brokers are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConnection {
-    /// Addresses, with commas between them.
+    /// Addresses, separated by commas.
     pub brokers: String,
-    /// Of librdkafka, as in the config.
+    /// Properties of librdkafka from the config.
     pub properties: Vec<(String, String)>,
 }
 
-/// The settings of a client: `defaults` give way to the config's properties,
-/// and these to `ours`.
+/// The settings of a client. The config's properties override `defaults`, and
+/// `required` overrides both.
 pub fn settings(
     connection: &KafkaConnection,
     defaults: &[(&str, &str)],
-    ours: &[(&str, &str)],
+    required: &[(&str, &str)],
 ) -> ClientConfig {
     let mut settings = ClientConfig::new();
     settings
         .set("client.id", "sluicebox")
-        // A broker that was away is looked for soon.
+        // A broker that comes back is found soon: librdkafka waits up to 10 s.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000");
     for (name, value) in defaults {
@@ -52,7 +52,7 @@ pub fn settings(
     for (name, value) in &connection.properties {
         settings.set(name, value);
     }
-    for (name, value) in ours {
+    for (name, value) in required {
         settings.set(*name, *value);
     }
     settings.set("bootstrap.servers", &connection.brokers);
@@ -66,11 +66,12 @@ pub fn settings(
     settings
 }
 
-/// Passes on to the log what a client says of itself.
+/// Writes what a client reports to the log.
 pub struct ClientLog {
-    /// Whose client it is, for messages: "source `clicks`".
+    /// Names the client in messages: "source `clicks`".
     pub who: String,
-    /// What it last complained about, which says more than an error's code.
+    /// The last reason that librdkafka gave for an error, which says more than
+    /// the error's code.
     complaint: Mutex<Option<String>>,
 }
 
@@ -82,7 +83,7 @@ impl ClientLog {
         }
     }
 
-    /// An error with what librdkafka said along with it.
+    /// The error, with the reason that librdkafka gave for it.
     pub fn explain(&self, error: &KafkaError) -> String {
         let said = self.complaint.lock();
         let said = said.unwrap_or_else(PoisonError::into_inner).take();
@@ -100,13 +101,13 @@ impl ClientContext for ClientLog {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::debug!(target: "librdkafka", "{who}: {facility}: {message}");
             }
-            // It comes as an error too, if it is one.
+            // An error is reported to `error` as well.
             _ => tracing::info!(target: "librdkafka", "{who}: {facility}: {message}"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // A place in a partition, and nothing wrong.
+        // The end of a partition is reported as an error, but is none.
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
@@ -121,7 +122,7 @@ impl ClientContext for ClientLog {
 
 impl ConsumerContext for ClientLog {}
 
-/// What went wrong, without what it went wrong with, which the caller says.
+/// The cause alone: the caller says what failed.
 pub fn cause(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(error) => error.string(),
@@ -136,7 +137,7 @@ pub fn cause(error: &KafkaError) -> String {
     }
 }
 
-/// What a code says in words, without its name.
+/// An error code's description, without its name.
 fn words(code: RDKafkaErrorCode) -> String {
     let text = code.to_string();
     let words = text
@@ -145,8 +146,9 @@ fn words(code: RDKafkaErrorCode) -> String {
     words.unwrap_or(&text).to_owned()
 }
 
-/// Whose an error is, by its code. A topic may appear, and a producer that was
-/// fenced is made anew by the next attempt.
+/// Who is to blame for an error, by its code, and whether it can pass. A
+/// missing topic may be created, and a fenced producer is replaced at the next
+/// attempt.
 pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
     match code {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
@@ -171,8 +173,8 @@ pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
     }
 }
 
-/// Whether this client need not try again: brokers were reached and said no.
-/// Everything else may pass, as librdkafka itself goes on trying.
+/// Whether this client cannot recover: the brokers were reached and refused.
+/// Everything else may pass, and librdkafka itself keeps trying.
 pub fn is_final(error: &KafkaError) -> bool {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return true;

@@ -1,8 +1,7 @@
-//! Rows that the program hands over and takes: for tests, for benchmarks, and
-//! for `sluicebox test`. No pipeline's file can name it, so it is not in the
-//! registry.
+//! Sources and sinks in memory, for tests, benchmarks and `sluicebox test`. A
+//! pipeline's file cannot name them, so they are not in the registry.
 
-/// Rows handed to the program.
+/// Writes to a topic in memory.
 pub mod sink;
-/// Rows that the program hands over.
+/// Reads batches in memory.
 pub mod source;

@@ -1,11 +1,11 @@
-//! All connectors that a pipeline's file can name: a line each.
+//! Lists all connectors that a pipeline's file can name.
 
 use super::{blackhole, console, file, generator, kafka, tcp};
 use crate::sink::SinkKind;
 use crate::source::SourceKind;
 
-/// The kinds of sources and sinks that `type` can name, in the order in which
-/// messages list them.
+/// The kinds of sources and sinks that `type` can name, in the order of
+/// messages.
 #[derive(Clone, Copy)]
 pub struct Registry<'a> {
     pub sources: &'a [SourceKind],

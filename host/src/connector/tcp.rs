@@ -1,8 +1,8 @@
-//! The source `tcp`: rows that others send over TCP.
+//! The source `tcp`: rows that clients send over TCP.
 
-/// Bytes of a connection into rows.
+/// Cuts a connection's bytes into rows.
 mod frames;
-/// A listener and its connections.
+/// Listens, and reads connections.
 mod input;
 
 use serde_json::json;
@@ -16,7 +16,9 @@ use crate::config::format::{FormatKind, TEXT, read_rows};
 use crate::config::reader::{Table, Value};
 use crate::connector::{Description, Planning};
 use crate::format::RowFormat;
-use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+use crate::source::{
+    Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
+};
 
 pub const KIND: SourceKind = SourceKind { name: "tcp", read };
 
@@ -26,13 +28,13 @@ struct TcpSourceSettings {
     source: TcpSource,
 }
 
-/// Where to listen, and what is sent there.
+/// The address to listen on, and what clients send.
 #[derive(Clone, Debug)]
 pub struct TcpSource {
     pub listen: String,
     pub framing: Framing,
     pub format: RowFormat,
-    /// The input ends when so many connections have come and gone.
+    /// The input ends when this many connections have been closed.
     pub connections: Option<u64>,
 }
 
@@ -111,12 +113,12 @@ impl SourceConnector for TcpSource {
         }
     }
 
-    /// There is one, whose name is known when it listens.
+    /// One: the listener. Its name is known once it listens.
     fn partitions(&self) -> Option<usize> {
         None
     }
 
-    /// What was sent is gone.
+    /// What was sent cannot be sent again.
     fn is_replayable(&self) -> bool {
         false
     }
@@ -125,12 +127,12 @@ impl SourceConnector for TcpSource {
         self.format.clone()
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let (framing, connections) = (self.framing, self.connections);
             let format = &self.format;
             let input = TcpInput::open(&self.listen, framing, connections, format, context);
-            Ok(Box::new(input.await?) as Box<dyn Input>)
+            Ok(Box::new(input.await?) as Box<dyn SourceInput>)
         })
     }
 }

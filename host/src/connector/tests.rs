@@ -1,4 +1,4 @@
-//! Connectors from end to end: what is outside, and what becomes of it.
+//! Connectors from end to end: what they read and write outside.
 
 /// A connector that only this test has.
 mod own;

@@ -1,5 +1,5 @@
-//! Columns under construction: one row after the other, of which the last may
-//! turn out bad and be taken back.
+//! Builds columns one row after another. The last row may turn out to be bad,
+//! and is removed again.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use arrow_schema::{FieldRef, Fields};
 use crate::schema::{DataType, Field};
 use crate::timestamp::TimestampFormat;
 
-/// One column. ValuesBuilder and validity have as many entries as there are rows,
+/// One column. Its values and validity have as many entries as there are rows,
 /// except while a value is being added.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnBuilder {
     pub data_type: DataType,
     pub values: ValuesBuilder,
     rows: usize,
-    /// Whether each row has a value; absent where every row must have one.
+    /// Whether each row has a value; `None` if the column cannot have nulls.
     valid: Option<Vec<bool>>,
 }
 
@@ -48,10 +48,10 @@ pub(super) enum ValuesBuilder {
     Record(Box<RecordBuilder>),
 }
 
-/// Texts or byte strings, one after the other.
+/// Texts or byte strings, one after another.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes {
-    /// Only ever valid UTF-8 for texts, and cut between characters.
+    /// For texts always valid UTF-8, and cut between characters.
     pub data: Vec<u8>,
     offsets: Offsets,
 }
@@ -63,8 +63,8 @@ pub(super) struct List {
     offsets: Offsets,
 }
 
-/// Where each row's part of something ends, with a zero in front: as Arrow
-/// wants it, so that nothing is copied.
+/// The end of each row's part of something, after a first zero: Arrow's own
+/// layout, so that nothing is copied.
 #[derive(Clone, Debug)]
 struct Offsets(Vec<i32>);
 
@@ -82,7 +82,7 @@ pub(super) struct NamedColumn {
 }
 
 impl ColumnBuilder {
-    /// `formats` gives the next timestamp's format, depth first.
+    /// `formats` yields the formats of the timestamps, depth first.
     pub fn new(field: &Field, formats: &mut impl Iterator<Item = TimestampFormat>) -> Self {
         let values = match &field.data_type {
             DataType::Bool => ValuesBuilder::Bool(Vec::new()),
@@ -123,7 +123,7 @@ impl ColumnBuilder {
         self.valid.is_some()
     }
 
-    /// Says that what has been added to the values is the next row's.
+    /// Ends the next row's value: what was added to the values belongs to it.
     #[inline]
     pub fn end_value(&mut self) {
         self.rows += 1;
@@ -132,8 +132,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Adds a row without a value. Where the column must have values, as below
-    /// a record that is null, the row has an empty one.
+    /// Adds a null row. In a column without nulls, as below a record that is
+    /// null, the row has an empty value.
     pub fn push_null(&mut self) {
         self.rows += 1;
         if let Some(valid) = &mut self.valid {
@@ -169,7 +169,7 @@ impl ColumnBuilder {
         self.rows
     }
 
-    /// Takes back everything behind the first `rows` rows, half-added values too.
+    /// Removes all but the first `rows` rows, and any unfinished value.
     pub fn truncate(&mut self, rows: usize) {
         self.rows = rows;
         if let Some(valid) = &mut self.valid {
@@ -203,7 +203,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// The column so far. What is left is empty, with room for as much again.
+    /// Takes the column built so far; what is left is empty, with the same
+    /// capacity.
     pub fn take(&mut self) -> ArrayRef {
         self.rows = 0;
         let nulls = self.valid.as_mut().and_then(take_nulls);
@@ -241,7 +242,7 @@ impl ColumnBuilder {
                 let rows = record.rows;
                 let columns = record.take();
                 let arrow = record.arrow.clone();
-                // A record may have no fields to tell its length by.
+                // The length has to be given for records without fields.
                 StructArray::try_new_with_length(arrow, columns, nulls, rows)
                     .map(|array| Arc::new(array) as ArrayRef)
                     .unwrap_or_else(|error| {
@@ -260,13 +261,13 @@ impl Bytes {
         }
     }
 
-    /// What is behind the last end is the next value.
+    /// Ends a value: the bytes since the last end belong to it.
     #[inline]
     pub fn end(&mut self) {
         self.offsets.push(self.data.len());
     }
 
-    /// What has been added since the last end.
+    /// The bytes since the last end.
     #[inline]
     pub fn unfinished(&self) -> &[u8] {
         &self.data[self.offsets.last()..]
@@ -278,7 +279,7 @@ impl Bytes {
 }
 
 impl List {
-    /// Elements behind the last end are the next list.
+    /// Ends a list: the elements since the last end belong to it.
     pub fn end(&mut self) {
         self.offsets.push(self.element.len());
     }
@@ -296,12 +297,13 @@ impl Offsets {
 
     #[inline]
     fn push(&mut self, end: usize) {
-        // What a block decodes to is not larger than the block, which is
-        // counted in u32 and kept well below what i32 holds.
+        // Decoded values are no larger than their block, which is far smaller
+        // than i32 can count.
         self.0.push(end as i32);
     }
 
-    /// Where the rows that are left end.
+    /// Removes all but the first `rows` rows, and returns where the last one
+    /// ends.
     fn truncate(&mut self, rows: usize) -> usize {
         self.0.truncate(rows + 1);
         self.last()
@@ -334,7 +336,7 @@ impl RecordBuilder {
         self.rows
     }
 
-    /// Every field has its value of the next row.
+    /// Ends a row; every field must have its value.
     #[inline]
     pub fn end(&mut self) {
         self.rows += 1;

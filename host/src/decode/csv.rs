@@ -1,9 +1,9 @@
-//! Decides what a row of comma-separated values says (RFC 4180).
+//! Decodes rows of comma-separated values (RFC 4180).
 //!
 //! A field is the text of a value; lists and records are JSON. An empty field
-//! is null where that may be, a quoted empty one is an empty text. A field that
-//! begins with a quote ends with one, and has doubled quotes within; a quote
-//! elsewhere is a character like any other.
+//! is null if the column may be null; a quoted empty one is an empty text. A
+//! field that begins with a quote ends with one, and quotes within it are
+//! doubled; a quote elsewhere is an ordinary character.
 
 use arrow_array::ArrayRef;
 use base64::Engine as _;
@@ -16,27 +16,28 @@ use crate::schema::Schema;
 use crate::timestamp;
 use crate::timestamp::TimestampFormat;
 
-/// Rows under construction.
+/// Rows under construction, and which column each field of a line belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct CsvRows {
     delimiter: u8,
     rows: RecordBuilder,
-    /// For each field of a line, its column if it has one.
+    /// For each field of a line, its column; `None` for a field that the schema
+    /// does not have.
     columns: Vec<Option<usize>>,
-    /// Columns that no field of a line has.
+    /// Columns that no field of a line belongs to.
     absent: Vec<usize>,
-    /// A quoted field without its quotes.
+    /// A quoted field without its quotes; reused.
     unquoted: Vec<u8>,
 }
 
-/// Where a field lies, and whether it is quoted.
+/// The text of a field, and whether it is quoted.
 struct Field<'d> {
     text: &'d [u8],
     quoted: bool,
 }
 
 impl CsvRows {
-    /// Without a header a line has the schema's fields, in order.
+    /// Without a header, a line has the schema's fields in order.
     pub fn new(delimiter: u8, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         CsvRows {
             delimiter,
@@ -47,7 +48,7 @@ impl CsvRows {
         }
     }
 
-    /// How many columns the header names.
+    /// Returns how many columns the header names.
     pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
         let mut names = Vec::new();
         let mut at = Some(0);
@@ -82,7 +83,7 @@ impl CsvRows {
         Ok(names.len())
     }
 
-    /// Adds a row; after an error it must be taken back.
+    /// Adds a row; after an error, [`Self::truncate`] must follow.
     pub fn push(&mut self, line: &[u8]) -> Result<(), Fault> {
         let mut at = Some(0);
         let mut given = 0;
@@ -137,7 +138,7 @@ impl CsvRows {
     }
 }
 
-/// The field that begins at `start`, and where the next one does.
+/// The field that begins at `start`, and where the next one begins.
 fn next_field(
     line: &[u8],
     start: usize,
@@ -174,8 +175,8 @@ fn next_field(
     }
 }
 
-/// How long the field is whose opening quote is in front of `text`; `None` if
-/// it has no closing one.
+/// The length of a quoted field; `text` starts after its opening quote. `None`
+/// without a closing quote.
 pub(crate) fn quoted_length(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -209,8 +210,7 @@ fn first_twice(names: &[String]) -> Option<&String> {
         .map(|(_, name)| name)
 }
 
-/// Adds a value that is written as text. Space around anything but a text
-/// means nothing.
+/// Adds a value from its text. Spaces around it are ignored, except in texts.
 fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
     let trimmed = text.trim_ascii();
     let data_type = &column.data_type;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// Why a row is bad. Boxed, so that what every call gives back is small.
+/// What is wrong with a row. Boxed, to keep the results of decoding small.
 pub(super) struct Fault(Box<FaultText>);
 
 struct FaultText {
-    /// Outermost first; `None` is an element of a list.
+    /// Outermost field first.
     path: Vec<PathStep>,
     message: String,
 }
@@ -57,7 +57,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What was found, short enough for a message.
+/// The text that was found, cut to fit into a message.
 pub fn excerpt(text: &[u8]) -> String {
     const CHARS_MAX: usize = 40;
     let text = String::from_utf8_lossy(text);

@@ -1,13 +1,13 @@
-//! Decides what a line of JSON says, by the schema: values go from the text
-//! straight into their column.
+//! Decodes a line of JSON by the schema: values go from the text straight into
+//! their column.
 //!
-//! A parser of our own rather than a general one, since it knows what comes
-//! next: the key that followed the last one in the row before, and a value of
-//! that field's type. It reads all of JSON (RFC 8259), skips fields that the
-//! schema does not have, and refuses a field that is given twice: one of the
-//! two would be lost without a word.
+//! This is not a general parser, and faster for it: it expects the key that
+//! followed in the row before, and a value of that field's type. It reads all
+//! of JSON (RFC 8259), skips fields that the schema does not have, and refuses
+//! a field that is given twice, since one of the two values would be lost
+//! silently.
 
-/// The tokens of JSON.
+/// Reads the tokens of JSON.
 mod scanner;
 
 use std::sync::Arc;
@@ -24,23 +24,23 @@ use crate::schema::{DataType, Field, Schema};
 use crate::timestamp;
 use crate::timestamp::TimestampFormat;
 
-/// Rows under construction, and how the next one is expected to look.
+/// Rows under construction, and the expected order of keys.
 #[derive(Clone, Debug)]
 pub(super) struct JsonRows {
     rows: RecordBuilder,
     shape: Shape,
-    /// Unescaped text, and other things of a moment.
+    /// Unescaped texts and other temporary values.
     scratch: Vec<u8>,
 }
 
-/// The keys of a record, and of the records in it: what the row before teaches
-/// about the next one. Parallel to [`RecordBuilder`].
+/// The keys of a record, and of the records in it, in the order that earlier
+/// rows had. Parallel to [`RecordBuilder`].
 #[derive(Clone, Debug)]
 struct Shape {
     keys: Vec<Key>,
     by_name: Arc<HashMap<Vec<u8>, usize, foldhash::fast::RandomState>>,
-    /// Which field came behind each one, the last time; the last entry is the
-    /// record's start.
+    /// The field that followed each field last time; the last entry is the
+    /// field that came first.
     next: Vec<usize>,
     nested: Vec<Option<Box<Shape>>>,
 }
@@ -54,7 +54,8 @@ impl JsonRows {
         }
     }
 
-    /// Adds the row `data[start..end]`; after an error it must be taken back.
+    /// Adds the row `data[start..end]`; after an error, [`Self::truncate`] must
+    /// follow.
     #[inline]
     pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
         let scanner = Scanner::new(data, start, end);
@@ -76,7 +77,7 @@ impl JsonRows {
     }
 }
 
-/// Adds one JSON value, as the field of another format has it.
+/// Adds one JSON value from its text, as a field of another format has it.
 pub(super) fn push_value(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
     let scanner = Scanner::new(text, 0, text.len());
     let mut parser = Parser {
@@ -108,7 +109,7 @@ impl Shape {
         }
     }
 
-    /// Of the records in a type, which may be the elements of lists.
+    /// The shape of the record in a type, which may be a list's element.
     fn of_type(data_type: &DataType) -> Option<Box<Shape>> {
         match data_type {
             DataType::Record(fields) => Some(Box::new(Shape::new(fields))),
@@ -123,8 +124,8 @@ struct Parser<'p, 'd> {
     scratch: &'p mut Vec<u8>,
 }
 
-/// As in [`Scanner`], each method is told where what it reads begins, and tells
-/// where it ends.
+/// As in [`Scanner`], each method is given the place where its token begins,
+/// and returns the place where it ends.
 impl Parser<'_, '_> {
     fn record(
         &mut self,
@@ -135,7 +136,7 @@ impl Parser<'_, '_> {
         let scanner = self.scanner;
         let row = record.rows();
         let mut given = 0;
-        // The start has the last place among those that a key may follow.
+        // The start of the record has the last entry.
         let mut last = shape.keys.len();
         let Some(mut at) = scanner.take(at, b'{') else {
             return Err(scanner.unexpected(at, "a record"));
@@ -182,7 +183,8 @@ impl Parser<'_, '_> {
         Ok(at)
     }
 
-    /// The types that most fields have; the others, and nulls, are further away.
+    /// Reads values of the commonest types inline; nulls and other types are
+    /// handled out of line.
     #[inline(always)]
     fn value(
         &mut self,
@@ -388,7 +390,7 @@ fn read_time(
     }
 }
 
-/// Fields that the row does not have: null where that may be.
+/// Fills fields that the row does not have with null, if they may be null.
 #[inline(never)]
 fn fill_missing(record: &mut RecordBuilder) -> Result<(), Fault> {
     let row = record.rows();

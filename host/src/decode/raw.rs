@@ -1,4 +1,4 @@
-//! A row that is one value: its bytes, or its text.
+//! Decodes rows that are a single value: bytes, or text.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::schema::{DataType, Schema};
 pub(super) struct RawRows {
     is_bytes: bool,
     data: Vec<u8>,
-    /// Where each row starts, and the end of the last.
+    /// The start of each row, and the end of the last.
     offsets: Vec<i32>,
 }
 
 impl RawRows {
-    /// The schema's first field decides; the plan has seen that it is bytes or
-    /// text.
+    /// The schema has one field, and the planner has checked that it is bytes
+    /// or text.
     pub fn new(schema: &Schema) -> Self {
         let first = schema.fields.first();
         RawRows {
@@ -32,7 +32,8 @@ impl RawRows {
         self.is_bytes
     }
 
-    /// A row, which is text unless the column is bytes.
+    /// Adds a row; the caller has checked that it is UTF-8 if the column is
+    /// text.
     pub fn push(&mut self, row: &[u8]) {
         self.data.extend_from_slice(row);
         // A block has at most 1 GiB.

@@ -1,4 +1,4 @@
-//! What rows decode to, by example; and that no bytes, however broken, do harm.
+//! What rows decode to, by example; and that no bytes can cause a panic.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn symbols(values: &[&str]) -> DataType {
     DataType::Symbol(values.iter().map(|value| (*value).to_owned()).collect())
 }
 
-/// Rows that stand in lines, as a file source finds them.
+/// The spans of lines, as a file source finds them.
 fn lines(text: &[u8]) -> Vec<(u32, u32)> {
     let mut start = 0;
     memchr::memchr_iter(b'\n', text)
@@ -49,7 +49,7 @@ fn lines(text: &[u8]) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// Good rows as JSON, bad ones as their message.
+/// Good rows as JSON, and the messages of bad ones.
 fn render(decoded: Decoded, schema: &Schema) -> String {
     assert!(
         decoded
@@ -85,7 +85,7 @@ fn check_with(
     let schema = Schema::new(fields);
     let mut decoder = Decoder::new(format, &schema, timestamps);
     let first = render(decoder.decode(text, &lines(text)), &schema);
-    // What the decoder has learnt from a block changes nothing.
+    // What the decoder has learned from a block does not change results.
     let again = render(decoder.decode(text, &lines(text)), &schema);
     assert_eq!(first, again);
     expected.assert_eq(&first);
@@ -158,8 +158,8 @@ fn bytes_that_are_no_text_are_a_bad_row() {
         expect![[r#"
             {"a":"é"}
             {"a":"b"}
-            row 1: byte 6: expected UTF-8 text, found bytes that are none
-            row 3: byte 0: expected UTF-8 text, found bytes that are none
+            row 1: byte 6: expected UTF-8 text, found other bytes
+            row 3: byte 0: expected UTF-8 text, found other bytes
         "#]],
     );
 }
@@ -168,7 +168,7 @@ fn bytes_that_are_no_text_are_a_bad_row() {
 fn rows_that_share_a_character_are_both_bad() {
     let schema = Schema::new(vec![field("a", DataType::Utf8)]);
     let mut decoder = Decoder::new(&CSV, &schema, &[]);
-    // One valid text, cut in the middle of its only character.
+    // Valid UTF-8, cut in the middle of its only character.
     let decoded = decoder.decode("é".as_bytes(), &[(0, 1), (1, 2)]);
     assert_eq!((decoded.rows, decoded.bad.len()), (0, 2));
 }
@@ -473,7 +473,7 @@ fn a_csv_header_says_which_column_is_where() {
         .assert_eq(&fails(b"\"a"));
 }
 
-/// Every type, some of it nullable and nested.
+/// A schema with every type, some nullable and nested.
 fn everything() -> Schema {
     let line = [
         field("sku", DataType::Utf8),
@@ -497,7 +497,7 @@ fn everything() -> Schema {
     ])
 }
 
-/// A row as its author may write it, with fields in any order, and others.
+/// A row as an author may write it, with fields in any order, and unknown ones.
 fn any_row() -> impl Strategy<Value = Map<String, Value>> {
     fn value_of(data_type: &DataType) -> BoxedStrategy<Value> {
         match data_type {
@@ -508,7 +508,7 @@ fn any_row() -> impl Strategy<Value = Map<String, Value>> {
             DataType::Int8 => any::<i8>().prop_map(Value::from).boxed(),
             DataType::UInt64 => any::<u64>().prop_map(Value::from).boxed(),
             DataType::Int64 => any::<i64>().prop_map(Value::from).boxed(),
-            // Of the floats those that every reader reads alike.
+            // Only floats that every reader parses alike.
             DataType::Float64 => any::<i32>()
                 .prop_map(|n| Value::from(f64::from(n) / 8.0))
                 .boxed(),
@@ -545,7 +545,7 @@ fn any_row() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
-/// The row with every field of the schema and times as text.
+/// The row with exactly the schema's fields, and times as text.
 fn canonical(fields: &[Field], row: &Map<String, Value>) -> Value {
     fn value(data_type: &DataType, given: &Value) -> Value {
         match (data_type, given) {
@@ -587,7 +587,7 @@ proptest! {
         let mut text = Vec::new();
         let mut spans = Vec::new();
         for (row, pretty, order) in &rows {
-            // Another order than the schema's.
+            // In another order than the schema's.
             let mut fields: Vec<_> = row.iter().collect();
             let turn = *order as usize % fields.len();
             fields.rotate_left(turn);
@@ -611,7 +611,7 @@ proptest! {
     #[test]
     fn agrees_with_serde_json_on_what_is_json(
         text in prop_oneof![
-            // What looks like JSON, and mostly is not.
+            // Texts that look like JSON, and mostly are not.
             r#"\{("[ab\\u00e9]{0,3}":(-?[0-9.eE+-]{1,4}|true|null|"[^"]{0,5}"|\[[0-9,]{0,3}\]),?){0,3}\}"#,
             any_row().prop_map(|row| Value::Object(row).to_string()),
         ],
@@ -634,14 +634,14 @@ proptest! {
             .decode(&text, &[(0, text.len() as u32)]);
         match theirs {
             Ok(_) => prop_assert_eq!(ours.bad, []),
-            // They refuse large numbers even where nobody wants them.
+            // Serde refuses large numbers even in fields that are skipped.
             Err(error) if error.to_string().starts_with("number out of range") => {}
             Err(error) => prop_assert_eq!(ours.rows, 0, "{}", error),
         }
     }
 
-    /// Bad rows among good ones, in either format: the good ones are as if
-    /// they had been alone.
+    /// With bad rows among good ones, in either format, the good rows decode as
+    /// they would alone.
     #[test]
     fn no_bytes_do_harm(
         rows in prop::collection::vec(

@@ -1,9 +1,9 @@
-//! Says what differs between two plans of a pipeline, node by node, and whether
-//! the state of each node can be kept.
+//! Compares two plans of a pipeline node by node, and decides whether each
+//! node's state can be kept.
 //!
-//! Nodes are found again by their name, and the tables of their state by role.
-//! A plan is compared as its description, which is also what a checkpoint keeps
-//! of the plan that made it.
+//! Nodes are matched by name, and the tables of their state by role. The plans
+//! are compared as descriptions, which checkpoints keep of the plan that made
+//! them.
 
 use std::fmt;
 
@@ -14,23 +14,22 @@ use crate::schema::{Field, Schema};
 use crate::state::spec::TableSpec;
 use crate::window::tables::tables;
 
-/// What a plan says of a node, as data.
+/// A node as data that can be stored and compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeDescription {
     pub name: String,
     pub class: NodeClass,
-    /// The outputs that it reads, as an input names them.
+    /// The outputs that it reads, as inputs name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
-    /// The fields of its main output, or of what it takes if it is a sink, as
-    /// `name: type`.
+    /// The fields of its main output, or of a sink's input, as `name: type`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorDescription>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
-    /// The tables of its keyed state, each with a role of its own.
+    /// The tables of its keyed state, each with its own role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableSpec>,
 }
@@ -45,31 +44,31 @@ pub enum NodeClass {
     Sink,
 }
 
-/// The operator of a plugin.
+/// A plugin's operator, with its arguments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperatorDescription {
     /// `plugin.operator`.
     pub name: String,
-    /// Of the plugin's bytes.
+    /// The digest of the plugin's bytes.
     pub digest: String,
-    /// What it was made with, as `name = value`.
+    /// Its arguments, as `name = value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
 }
 
-/// What becomes of a node, and of its state.
+/// How a node and its state change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeChange {
     pub name: String,
     pub class: NodeClass,
-    pub what: What,
+    pub kind: ChangeKind,
     pub state: StateChange,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum ChangeKind {
     Kept,
-    /// It differs in these, and maybe in more than one.
+    /// At least one thing differs.
     Changed(Vec<FieldChange>),
     Added,
     Removed,
@@ -83,22 +82,22 @@ pub struct FieldChange {
     pub now: String,
 }
 
-/// What becomes of the keyed state of a node.
+/// What happens to a node's keyed state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateChange {
-    /// It has none, neither before nor now.
+    /// It has no state, before or after.
     Stateless,
-    /// It begins with none.
+    /// It starts without state.
     New,
-    /// It goes on with what there is.
+    /// It keeps its state.
     Kept,
-    /// It cannot go on with what there is, and why.
+    /// It cannot keep its state, for this reason.
     Incompatible(String),
-    /// Nobody goes on with what there is.
+    /// The node that had the state is gone.
     Gone,
 }
 
-/// What a plan says of its nodes, in its order.
+/// Describes the nodes of a plan, in its order.
 pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
     let describe = |node: &Node| {
         let mut described = NodeDescription {
@@ -143,8 +142,8 @@ fn fields(schema: &Schema) -> Vec<String> {
     schema.fields.iter().map(Field::to_string).collect()
 }
 
-/// What becomes of each node: those of the plan now in its order, and then those
-/// that it has no more.
+/// Compares plans: the nodes of `now` in its order, then those that only `then`
+/// has.
 pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeChange> {
     let mut changes = Vec::with_capacity(now.len());
     for node in now {
@@ -152,9 +151,9 @@ pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeCha
         changes.push(NodeChange {
             name: node.name.clone(),
             class: node.class,
-            what: match before {
-                Some(before) => what(before, node),
-                None => What::Added,
+            kind: match before {
+                Some(before) => change_kind(before, node),
+                None => ChangeKind::Added,
             },
             state: state(before, Some(node)),
         });
@@ -163,7 +162,7 @@ pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeCha
         changes.push(NodeChange {
             name: node.name.clone(),
             class: node.class,
-            what: What::Removed,
+            kind: ChangeKind::Removed,
             state: state(Some(node), None),
         });
     }
@@ -174,7 +173,7 @@ fn named<'a>(nodes: &'a [NodeDescription], name: &str) -> Option<&'a NodeDescrip
     nodes.iter().find(|node| node.name == name)
 }
 
-fn what(then: &NodeDescription, now: &NodeDescription) -> What {
+fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
     let operator = |node: &NodeDescription| node.operator.clone().unwrap_or_default();
     let window = |node: &NodeDescription| {
         node.window
@@ -204,8 +203,8 @@ fn what(then: &NodeDescription, now: &NodeDescription) -> What {
         .map(|(field, then, now)| FieldChange { field, then, now })
         .collect();
     match changed.is_empty() {
-        true => What::Kept,
-        false => What::Changed(changed),
+        true => ChangeKind::Kept,
+        false => ChangeKind::Changed(changed),
     }
 }
 
@@ -225,12 +224,12 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
     }
 }
 
-/// Says what keeps a node from going on with its state, if anything.
+/// Why a node cannot keep its state, if it cannot.
 fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     for table in &then.tables {
         match now.tables.iter().find(|other| other.role == table.role) {
             Some(other) => {
-                // The kind of window says more than the form of rows.
+                // The kind of window explains more than the row format.
                 let mut other = other.clone();
                 if then.window != now.window {
                     other.rows = table.rows.clone();
@@ -267,7 +266,7 @@ fn list(texts: &[String]) -> String {
 }
 
 impl NodeClass {
-    /// As people read it.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             NodeClass::Source => "source",
@@ -333,13 +332,13 @@ mod tests {
         }
     }
 
-    /// What becomes of the one node when it is changed.
-    fn change(change: impl FnOnce(&mut NodeDescription)) -> (What, StateChange) {
+    /// Applies a change to the one node, and compares.
+    fn change(change: impl FnOnce(&mut NodeDescription)) -> (ChangeKind, StateChange) {
         let mut now = aggregate();
         change(&mut now);
         let changes = changes(&[aggregate()], &[now]);
         assert_eq!(changes.len(), 1);
-        (changes[0].what.clone(), changes[0].state.clone())
+        (changes[0].kind.clone(), changes[0].state.clone())
     }
 
     fn incompatible(edit: impl FnOnce(&mut NodeDescription)) -> String {
@@ -351,18 +350,18 @@ mod tests {
 
     #[test]
     fn what_is_the_same_is_kept() {
-        assert_eq!(change(|_| {}), (What::Kept, StateChange::Kept));
+        assert_eq!(change(|_| {}), (ChangeKind::Kept, StateChange::Kept));
     }
 
     #[test]
     fn another_plugin_or_argument_keeps_the_state() {
-        let (what, state) = change(|now| {
+        let (kind, state) = change(|now| {
             let operator = now.operator.as_mut().expect("it has one");
             operator.digest = "sha256:2".to_owned();
             operator.arguments = vec!["least = 3".to_owned()];
         });
-        let What::Changed(fields) = what else {
-            panic!("{what:?}");
+        let ChangeKind::Changed(fields) = kind else {
+            panic!("{kind:?}");
         };
         let said: Vec<String> = fields.iter().map(FieldChange::to_string).collect();
         assert_eq!(
@@ -421,15 +420,19 @@ mod tests {
         let now = [stateless("new", NodeClass::Sink), renamed];
         let said: Vec<_> = changes(&then, &now)
             .into_iter()
-            .map(|change| (change.name, change.what, change.state))
+            .map(|change| (change.name, change.kind, change.state))
             .collect();
         assert_eq!(
             said,
             [
-                ("new".to_owned(), What::Added, StateChange::Stateless),
-                ("summed".to_owned(), What::Added, StateChange::New),
-                ("old".to_owned(), What::Removed, StateChange::Stateless),
-                ("added".to_owned(), What::Removed, StateChange::Gone),
+                ("new".to_owned(), ChangeKind::Added, StateChange::Stateless),
+                ("summed".to_owned(), ChangeKind::Added, StateChange::New),
+                (
+                    "old".to_owned(),
+                    ChangeKind::Removed,
+                    StateChange::Stateless
+                ),
+                ("added".to_owned(), ChangeKind::Removed, StateChange::Gone),
             ]
         );
     }
@@ -439,7 +442,9 @@ mod tests {
         let then = [aggregate()];
         let now = [stateless("added", NodeClass::Transform)];
         let changes = changes(&then, &now);
-        assert!(matches!(&changes[0].what, What::Changed(fields) if fields[0].field == "class"));
+        assert!(
+            matches!(&changes[0].kind, ChangeKind::Changed(fields) if fields[0].field == "class")
+        );
         assert_eq!(changes[0].state, StateChange::Gone);
     }
 }

@@ -1,5 +1,5 @@
-//! Decides how a plan reads on a terminal: each node under the one that feeds
-//! it, and between them the types of the rows that pass.
+//! Draws a plan for a terminal: each node below the one that feeds it, with the
+//! types of the rows in between.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use crate::logic::{Kind, Value};
 use crate::quantity::{show_bytes, show_ms};
 use crate::schema::Schema;
 
-/// Columns are listed up to here; a terminal wraps what is longer.
+/// Lists of columns are wrapped at this width; a terminal wraps longer ones.
 const WIDTH: usize = 100;
 
 /// The plan as text, for people.
@@ -41,12 +41,12 @@ struct Drawing<'a> {
     text: String,
 }
 
-/// A node that is to be drawn.
+/// A node still to be drawn.
 struct Next<'a> {
     id: NodeId,
-    /// Which output of the node above it reads, where it is not the main one.
+    /// The output of the node above that it reads, if not the main one.
     output: Option<&'a str>,
-    /// In front of its first line, and of those that follow.
+    /// Prefixes of its first line, and of the others.
     lead: String,
     margin: String,
 }
@@ -75,7 +75,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Draws a source and all that it feeds.
+    /// Draws a source and everything that it feeds.
     fn flow(&mut self, source: NodeId) {
         let mut stack = vec![Next {
             id: source,
@@ -111,7 +111,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Draws one node and gives those to be drawn below it.
+    /// Draws a node, and returns the nodes below it.
     fn node(&mut self, next: &Next) -> Vec<(NodeId, Option<&'a str>)> {
         let plan = self.plan;
         let node = &plan.nodes[next.id];
@@ -139,7 +139,7 @@ impl<'a> Drawing<'a> {
             NodeKind::Transform(transform)
                 if transform.operator.factory.info().kind == Kind::Filter =>
             {
-                vec!["rows as they came".to_owned()]
+                vec!["the same rows".to_owned()]
             }
             _ => wrapped(
                 node.schema(),
@@ -162,7 +162,7 @@ fn state_lines(state: &StatePlan) -> Vec<String> {
     let mut remote_url = None;
     match &state.backend {
         StateBackend::Memory => lines.push(format!(
-            "state in memory, {memory}: gone when the process ends"
+            "state in memory, {memory}: lost when the process ends"
         )),
         StateBackend::RocksDb {
             folder,
@@ -182,8 +182,8 @@ fn state_lines(state: &StatePlan) -> Vec<String> {
         show_ms(state.interval_ms as i64),
         state.keep,
         match state.delivery {
-            Delivery::ExactlyOnce => "exactly once: rows come out with their checkpoint",
-            Delivery::AtLeastOnce => "at least once: rows come out at once",
+            Delivery::ExactlyOnce => "exactly once: rows become visible with their checkpoint",
+            Delivery::AtLeastOnce => "at least once: rows become visible at once",
         }
     ));
     lines.extend(remote_url.map(|url| format!("checkpoints are copied to {url}")));
@@ -192,7 +192,7 @@ fn state_lines(state: &StatePlan) -> Vec<String> {
 
 fn restart_line(restart: RestartPlan) -> String {
     match restart {
-        RestartPlan::Never => "a failure ends it".to_owned(),
+        RestartPlan::Never => "no restart after a failure".to_owned(),
         RestartPlan::After {
             delay_ms,
             delay_ms_max,
@@ -216,7 +216,7 @@ fn restart_line(restart: RestartPlan) -> String {
     }
 }
 
-/// Who reads a node, and which output where it is not the main one.
+/// The nodes that read a node, and which output, if not the main one.
 fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, Option<&str>)> {
     let outputs = &plan.nodes[id].outputs;
     let mut readers = Vec::new();
@@ -258,7 +258,7 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
             let mut details = source_details(node, source);
             if plan.state.is_some() && !source.connector.is_replayable() {
                 details.push(
-                    "cannot be read again: rows since the last checkpoint are lost by a failure"
+                    "cannot be read again: a failure loses rows since the last checkpoint"
                         .to_owned(),
                 );
             }
@@ -282,15 +282,15 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
                 && state.delivery == Delivery::ExactlyOnce
                 && sink.connector.delivery() == Delivery::AtLeastOnce
             {
-                details.push("at least once: rows may come again after a failure".to_owned());
+                details.push("at least once: rows may be repeated after a failure".to_owned());
             }
             details
         }
     }
 }
 
-/// Said only where it does not show: of nodes with several inputs, or several
-/// outputs that come into one.
+/// Lists the inputs of a node, where the drawing does not show them: of several
+/// inputs, or several outputs into one.
 fn merged(plan: &Plan, node: &Node) -> Vec<String> {
     let names = |input: &InputPort| {
         let names = input.edges.iter().map(|edge| plan.output_name(edge));
@@ -342,12 +342,12 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     let mut when = vec![key, aggregate.window.to_string()];
     if aggregate.allowed_lateness_ms > 0 {
         when.push(format!(
-            "corrected for {} more",
+            "late rows correct it for {}",
             show_ms(aggregate.allowed_lateness_ms)
         ));
     }
     if let Some(ms) = aggregate.ttl_ms {
-        when.push(format!("forgotten {} after a key's last row", show_ms(ms)));
+        when.push(format!("expires {} after a key's last row", show_ms(ms)));
     }
     if let Some(ms) = aggregate.early_every_ms {
         when.push(format!("early results every {}", show_ms(ms as i64)));
@@ -383,7 +383,7 @@ fn policy_name(policy: OnError) -> String {
     }
 }
 
-/// The columns, in lines of at most `width` where a column's type allows it.
+/// The columns in lines of at most `width`, unless one type is longer.
 fn wrapped(schema: &Schema, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for (i, field) in schema.fields.iter().enumerate() {

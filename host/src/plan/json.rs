@@ -1,5 +1,5 @@
-//! Decides how a plan reads for programs: the same as drawn, by names and in
-//! base units (ms, bytes).
+//! Writes a plan as JSON: what the drawing shows, with names and in base units
+//! (ms, bytes).
 
 use serde_json::{Value as Json, json};
 
@@ -38,7 +38,7 @@ fn state_json(state: &StatePlan) -> Json {
             "rocksdb": {
                 "folder": folder,
                 "memory_bytes_max": memory_bytes_max,
-                // Without the options, which may be secrets.
+                // Without the options, which may contain secrets.
                 "upload": remote.as_ref().map(|remote| &remote.url),
             },
         }),

@@ -1,5 +1,5 @@
-//! An operator in the plan: which plugin's it is, what it reads, by which key
-//! and in which windows.
+//! An operator in the plan: which plugin it comes from, which columns it reads,
+//! its key and its window.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::logic::{Factory, Limits, Value};
 use crate::quantity::show_ms;
 use crate::schema::Schema;
 
-/// Which plugin's operator runs, and within what bounds.
+/// A plugin's operator, and its limits.
 pub struct OperatorPlan {
     /// `plugin.operator`, as in the config.
     pub name: String,
     pub factory: Arc<dyn Factory>,
-    /// What the factory was made with, defaults included.
+    /// The arguments that the factory was made with, including defaults.
     pub arguments: Arguments,
     pub limits: Limits,
     pub on_error: OnError,
@@ -23,8 +23,8 @@ pub struct OperatorPlan {
 
 pub struct TransformPlan {
     pub operator: OperatorPlan,
-    /// For each edge of the input, which of its columns the operator reads, in
-    /// the order of the input's schema.
+    /// For each edge of the input, the columns that the operator reads, in the
+    /// order of the input's schema.
     pub columns: Vec<Vec<usize>>,
 }
 
@@ -32,32 +32,34 @@ pub struct AggregatePlan {
     pub operator: OperatorPlan,
     /// As in [`TransformPlan`].
     pub columns: Vec<Vec<usize>>,
-    /// For each edge of the input, its key columns (the same types on every edge).
+    /// For each edge of the input, its key columns, of the same types on every
+    /// edge.
     pub key: Vec<Vec<usize>>,
     pub key_schema: Arc<Schema>,
     pub window: Window,
     /// How long after the watermark has passed a window's end a row still
     /// corrects it, in ms.
     pub allowed_lateness_ms: i64,
-    /// Results of windows that are still open, this often in processing time.
+    /// How often open windows emit early results, in processing time.
     pub early_every_ms: Option<u64>,
-    /// How long the state of a running aggregate lives after its key's last row,
-    /// in event time.
+    /// How long a running aggregate keeps a key's state after its last row, in
+    /// event time.
     pub ttl_ms: Option<i64>,
-    /// Output is: key columns, window bounds where wanted, the plugin's output.
+    /// The names of the columns with the window's bounds, if wanted. Output
+    /// columns are: key, bounds, the plugin's output.
     pub bounds: Option<Bounds>,
-    /// Somebody reads the late output, and the node has it.
+    /// Whether something reads the late output, so that the node has it.
     pub late_wanted: bool,
 }
 
-/// Name of the output of an aggregate for rows that came after their window had
-/// closed, as they came in.
+/// The name of an aggregate's output for late rows, which are passed on
+/// unchanged.
 pub const LATE: &str = "late";
 
-/// Index of that output.
+/// The index of that output.
 pub const LATE_OUTPUT: usize = 1;
 
-/// Names of the two timestamp columns that a result's window is given in.
+/// Names of the two timestamp columns with a result's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub start: String,
@@ -90,7 +92,7 @@ pub enum Window {
         gap_ms: i64,
         time: TimeDomain,
     },
-    /// Every `size` rows of a key, and what is left when the input ends.
+    /// Every `size` rows of a key, and the rest when the input ends.
     Count {
         size: u64,
     },
@@ -99,7 +101,7 @@ pub enum Window {
 }
 
 impl Window {
-    /// Rows can come too late for event-time windows only.
+    /// Whether rows can be late: only for event-time windows.
     pub fn has_late_rows(self) -> bool {
         match self {
             Window::Tumbling { time, .. }
@@ -110,7 +112,7 @@ impl Window {
     }
 }
 
-/// As people read it, and as checkpoints compare it.
+/// For people. Checkpoints compare windows as data.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -151,7 +153,7 @@ pub enum TimeDomain {
 }
 
 impl TimeDomain {
-    /// As in the config.
+    /// Its name in the config.
     pub fn name(self) -> &'static str {
         match self {
             TimeDomain::Event => "event",
@@ -160,5 +162,5 @@ impl TimeDomain {
     }
 }
 
-/// A parameter's value, checked against the operator's description.
+/// Parameters' values, checked against the operator's description.
 pub type Arguments = Vec<(String, Value)>;

@@ -1,4 +1,4 @@
-//! A sink in the plan: where rows go.
+//! A sink in the plan.
 
 use crate::sink::SinkConnector;
 

@@ -1,4 +1,4 @@
-//! A source in the plan: what it reads, and how the time of its rows is found.
+//! A source in the plan: what it reads, and how its rows get their event time.
 
 use crate::dead_letter::OnError;
 use crate::source::SourceConnector;
@@ -7,9 +7,10 @@ pub struct SourcePlan {
     pub connector: Box<dyn SourceConnector>,
     /// How a row's event time is found.
     pub event_time: EventTime,
-    /// How far behind the newest row a row may come and not be late, in ms.
+    /// How far behind the newest row a row may be and not be late, in ms.
     pub out_of_orderness_ms: i64,
-    /// A partition that is silent for so long stops holding time back.
+    /// A partition without rows for this long no longer holds back the
+    /// watermark.
     pub idle_after_ms: Option<u64>,
     pub on_error: OnError,
 }

@@ -1,5 +1,5 @@
-//! What outlives a run in the plan: where state and checkpoints are kept, what
-//! a failure may do to the rows, and when a run is tried again.
+//! State in the plan: where state and checkpoints are kept, what is delivered
+//! after a failure, and when the pipeline is restarted.
 
 use std::path::PathBuf;
 
@@ -7,23 +7,23 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatePlan {
     pub backend: StateBackend,
-    /// Of all keys and states in memory.
+    /// For the keys and states of all operators in memory.
     pub memory_bytes_max: usize,
     pub interval_ms: u64,
-    /// Checkpoints to keep, savepoints aside; at least 2.
+    /// How many checkpoints are kept, not counting savepoints; at least 2.
     pub keep: usize,
     pub delivery: Delivery,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateBackend {
-    /// Outlives restarts of the pipeline, but not of the process.
+    /// Survives restarts of the pipeline, but not of the process.
     Memory,
     RocksDb {
         folder: PathBuf,
-        /// Of block cache and write buffers together.
+        /// For the block cache and write buffers together.
         memory_bytes_max: usize,
-        /// Checkpoints are copied there too.
+        /// Where checkpoints are copied to.
         remote: Option<RemotePlan>,
     },
 }
@@ -35,22 +35,22 @@ pub struct RemotePlan {
     pub options: Vec<(String, String)>,
 }
 
-/// What a failure may do to the rows that sinks with transactions get.
+/// Whether a failure may repeat rows at sinks with transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Delivery {
-    /// Rows come out with the checkpoint that they belong to.
+    /// Rows become visible with their checkpoint.
     #[default]
     ExactlyOnce,
-    /// Rows come out at once, and again after a failure.
+    /// Rows become visible at once, and are repeated after a failure.
     AtLeastOnce,
 }
 
-/// What becomes of a pipeline that has failed.
+/// Whether a failed pipeline is restarted, and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RestartPlan {
     Never,
-    /// Restarted after a delay that grows by `factor` with each failure in a
-    /// row, up to `delay_ms_max`; given up after `failures_max` failures within
+    /// After a delay that grows by `factor` with each failure in a row, up to
+    /// `delay_ms_max`; given up after `failures_max` failures within
     /// `within_ms`.
     After {
         delay_ms: u64,
@@ -62,7 +62,7 @@ pub enum RestartPlan {
 }
 
 impl Delivery {
-    /// As in the config.
+    /// Its name in the config.
     pub fn name(self) -> &'static str {
         match self {
             Delivery::ExactlyOnce => "exactly_once",

@@ -1,5 +1,5 @@
-//! Decides what only aggregates have (key, window, lateness, bounds), and that
-//! nothing else is given them.
+//! Plans what only aggregates have (key, window, lateness, bounds), and refuses
+//! it for other operators.
 
 use super::builder::Builder;
 use super::columns::{Relation, Upstream};
@@ -11,14 +11,14 @@ use crate::plan::{Bounds, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
-/// An aggregate's key: its columns on each edge, and what they are.
+/// An aggregate's key: its columns on each edge, and their schema.
 pub(super) struct Keys {
     pub columns: Vec<Vec<usize>>,
     pub relation: Relation,
 }
 
 impl Builder<'_> {
-    /// `None` for what is no aggregate, and after a mistake.
+    /// `None` for other operators, and after a mistake.
     pub(super) fn timing(
         &mut self,
         operator: &Operator,
@@ -34,7 +34,7 @@ impl Builder<'_> {
                 Mistake::new(format!("{title} is an aggregate and has no `window`"))
                     .at(operator.name.span(), "")
                     .help(
-                        "say which rows are put together, such as `window = { tumbling = \"1m\" }`; \
+                        "say which rows it combines, such as `window = { tumbling = \"1m\" }`; \
                          `window = \"running\"` gives a result after each row",
                     ),
             );
@@ -73,7 +73,7 @@ impl Builder<'_> {
             ));
         }
         if let Some(setting) = operator.bounds.as_ref().filter(|_| !has_bounds) {
-            refused.push((&setting.key, "bounds", "it has no window to have bounds"));
+            refused.push((&setting.key, "bounds", "it has no window"));
         }
         let ttl = operator.ttl_ms.as_ref();
         if let Some(setting) = ttl.filter(|_| timing.window != Window::Running) {
@@ -143,7 +143,7 @@ impl Builder<'_> {
             "{title} runs a {kind}, which has no {}",
             names.join(", no ")
         ))
-        .help("remove it: only aggregates put rows together, others take each by itself");
+        .help("remove it: only aggregates combine rows");
         for (_, place) in given {
             mistake = mistake.at(place, "only for aggregates");
         }
@@ -152,7 +152,7 @@ impl Builder<'_> {
             .push(mistake.at(operator, format!("this is a {kind}")));
     }
 
-    /// Reports an input that is the late output of something that has none.
+    /// Reports an input that names the late output of a node without one.
     pub(super) fn refuse_late(
         &mut self,
         from: &Section,
@@ -178,23 +178,23 @@ impl Builder<'_> {
         );
     }
 
-    /// The key's columns on each edge. The types must be the same on all.
+    /// The key's columns on each edge. The types must be the same on all edges.
     pub(super) fn keys(
         &mut self,
         operator: &Operator,
         title: &str,
-        ups: &[Option<Upstream>],
+        upstreams: &[Option<Upstream>],
     ) -> Option<Keys> {
         let names = operator
             .key
             .as_ref()
             .map_or(&[][..], |key| key.columns.as_slice());
         let mut relation = Relation::default();
-        let mut columns: Vec<Vec<usize>> = vec![Vec::new(); ups.len()];
+        let mut columns: Vec<Vec<usize>> = vec![Vec::new(); upstreams.len()];
         let mut good = true;
         for name in names {
             let mut first: Option<(&Upstream, Field)> = None;
-            for (edge, up) in ups.iter().enumerate() {
+            for (edge, up) in upstreams.iter().enumerate() {
                 let Some(up) = up else {
                     good = false;
                     continue;
@@ -272,7 +272,7 @@ impl Builder<'_> {
         None
     }
 
-    /// Key columns, window bounds, the plugin's output.
+    /// The aggregate's output columns: key, window bounds, the plugin's output.
     pub(super) fn aggregate_output(
         &mut self,
         operator: &Operator,
@@ -294,7 +294,7 @@ impl Builder<'_> {
             relation.push(field.clone(), operator.operator.span());
         }
         let is_bound = |column| (key_columns..own_columns).contains(&column);
-        self.without_twins(title, relation, |first, second| {
+        self.refuse_duplicates(title, relation, |first, second| {
             if is_bound(first) || is_bound(second) {
                 "rename the window's bounds: `bounds = { start = \"from\", end = \"to\" }`, \
                  or leave them out: `bounds = false`"

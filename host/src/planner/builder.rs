@@ -1,4 +1,4 @@
-//! What the checks have in hand: the config, and what has been found wrong.
+//! The state of the checks: the config, and the mistakes found so far.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What a connector is planned with.
+    /// What a connector needs for its own checks.
     pub fn planning<'s>(&'s mut self, title: &'s str) -> Planning<'s> {
         Planning {
             title,

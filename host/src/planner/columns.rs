@@ -1,26 +1,26 @@
-//! Decides which columns of its input an operator reads: fields are found by
-//! name, whatever their order and whatever else is there.
+//! Finds the columns that an operator reads: by name, whatever their order and
+//! whatever other columns there are.
 
 use super::builder::Builder;
 use crate::config::{Mistake, Operator, Span};
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
-/// Columns that travel together, each with the place in the file it is from.
+/// A schema, and for each column the place in the file that it comes from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Relation {
     pub schema: Schema,
     pub places: Vec<Span>,
 }
 
-/// What comes through one input.
+/// An output that feeds an input.
 pub(super) struct Upstream<'p> {
     pub section: usize,
-    /// Index of the section's output.
+    /// The index of the output at its section.
     pub output: usize,
-    /// "source `actions`".
+    /// Names the section in messages: "source `actions`".
     pub title: String,
-    /// Where the input is named.
+    /// The place of the input that names it.
     pub place: Span,
     pub relation: &'p Relation,
 }
@@ -37,7 +37,7 @@ impl Relation {
 }
 
 impl Upstream<'_> {
-    /// The column of this name, or `None` and the nearest one.
+    /// The column with this name; else the one with the nearest name, if any.
     pub fn find(&self, name: &str) -> Result<usize, Option<usize>> {
         let schema = &self.relation.schema;
         schema.index_of(name).ok_or_else(|| {
@@ -63,7 +63,7 @@ impl Upstream<'_> {
 }
 
 impl Builder<'_> {
-    /// For each field that the operator wants, where it is in what comes.
+    /// For each field that the operator reads, the index of its column.
     pub(super) fn columns_read(
         &mut self,
         reader: &str,
@@ -86,9 +86,10 @@ impl Builder<'_> {
         columns.into_iter().collect()
     }
 
-    /// The columns of inputs whose rows go on as they are: all the same.
-    pub(super) fn merged(&mut self, reader: &str, ups: &[&Upstream]) -> Option<Relation> {
-        let (first, others) = ups.split_first()?;
+    /// The columns of merged inputs whose rows are passed on: they must be the
+    /// same.
+    pub(super) fn merged(&mut self, reader: &str, upstreams: &[&Upstream]) -> Option<Relation> {
+        let (first, others) = upstreams.split_first()?;
         let mut good = true;
         for other in others {
             let (one, two) = (&first.relation.schema, &other.relation.schema);
@@ -129,13 +130,14 @@ impl Builder<'_> {
         for field in &output.fields {
             relation.push(field.clone(), operator.operator.span());
         }
-        self.without_twins(title, relation, |_, _| {
+        self.refuse_duplicates(title, relation, |_, _| {
             "this is a mistake in the plugin: rename one of its output fields".to_owned()
         })
     }
 
-    /// Refuses two columns of one name; `help` knows what the two columns are.
-    pub(super) fn without_twins(
+    /// Refuses two columns with the same name; `help` explains what the two
+    /// are.
+    pub(super) fn refuse_duplicates(
         &mut self,
         title: &str,
         relation: Relation,

@@ -1,4 +1,4 @@
-//! Decides what each input names, and in which order the sections come.
+//! Resolves the inputs of sections, and orders sections topologically.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,12 +7,12 @@ use crate::config::{
 };
 use crate::suggest;
 
-/// Sources, operators and sinks together, in this order, and what feeds what.
+/// All sections (sources, operators, sinks, in this order), and their inputs.
 pub(super) struct Graph<'a> {
     pub sections: Vec<Section<'a>>,
-    /// Of each section; `None` where an input names nothing.
-    pub inputs: Vec<Vec<Option<Input<'a>>>>,
-    /// Sections such that inputs come first. Those on a cycle are left out.
+    /// The inputs of each section; `None` for one that cannot be resolved.
+    pub inputs: Vec<Vec<Option<ResolvedInput<'a>>>>,
+    /// Sections in topological order, without those on a cycle.
     pub order: Vec<usize>,
 }
 
@@ -23,9 +23,9 @@ pub(super) enum Section<'a> {
     Sink(&'a Sink),
 }
 
-pub(super) struct Input<'a> {
+pub(super) struct ResolvedInput<'a> {
     pub from: usize,
-    /// Which output of it, where it is not the main one.
+    /// The output that it reads, if not the main one.
     pub output: Option<&'a str>,
     pub place: Span,
 }
@@ -39,7 +39,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As messages call it.
+    /// The section's name in messages.
     pub fn title(&self) -> String {
         let role = match self {
             Section::Source(_) => "source",
@@ -78,15 +78,15 @@ impl<'a> Graph<'a> {
         graph
     }
 
-    /// Whether somebody reads this output, which is not the main one.
+    /// Whether an input reads this output, which is not the main one.
     pub fn is_read(&self, at: usize, output: &str) -> bool {
         let mut inputs = self.inputs.iter().flatten().flatten();
         inputs.any(|input| input.from == at && input.output == Some(output))
     }
 
-    /// Sections whose inputs are all placed come next, earliest in the file
-    /// first. When none is left of which that holds, there is a cycle: it is
-    /// reported and taken out, and what it feeds goes on.
+    /// Repeatedly takes the first section in the file whose inputs have all
+    /// been taken. If there is none, there is a cycle: it is reported and
+    /// removed, so that the sections after it are still checked.
     fn order(&mut self, mistakes: &mut Diagnostics) {
         let mut waiting: BTreeSet<usize> = (0..self.sections.len()).collect();
         while !waiting.is_empty() {
@@ -110,13 +110,13 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Sections of a cycle in the order of flow, each with the place of the
-    /// input that the one before it feeds.
+    /// Finds a cycle: its sections in the order of flow, each with the place of
+    /// the input that reads the one before.
     fn find_cycle(&self, waiting: &BTreeSet<usize>) -> Vec<(usize, Span)> {
         let mut path: Vec<(usize, Span)> = Vec::new();
         let mut at = waiting.first().copied().unwrap_or_default();
-        // Each section that waits has an input that waits: going up ends where
-        // it has been before.
+        // Each waiting section has a waiting input, so following inputs ends at
+        // a section that was visited before.
         while !path.iter().any(|(seen, _)| *seen == at) {
             let mut inputs = self.inputs[at].iter().flatten();
             let Some(input) = inputs.find(|input| waiting.contains(&input.from)) else {
@@ -139,8 +139,8 @@ impl<'a> Graph<'a> {
         let around = cycle.iter().chain(cycle.first()).map(|(at, _)| name(*at));
         let around: Vec<&str> = around.collect();
         let mut mistake =
-            Mistake::new(format!("rows would go in a circle: {}", around.join(" → ")))
-                .help("take one of these inputs away: rows flow from sources to sinks");
+            Mistake::new(format!("these inputs form a cycle: {}", around.join(" → ")))
+                .help("remove one of these inputs: rows flow from sources to sinks");
         for (at, place) in cycle {
             mistake = mistake.at(place.clone(), format!("input of `{}`", name(*at)));
         }
@@ -171,7 +171,7 @@ fn resolve_inputs<'a>(
     sections: &[Section],
     by_name: &HashMap<&str, usize>,
     mistakes: &mut Diagnostics,
-) -> Vec<Option<Input<'a>>> {
+) -> Vec<Option<ResolvedInput<'a>>> {
     let resolve = |input: &'a Spanned<InputName>| {
         let name = input.get_ref();
         let found = by_name.get(name.node.as_str()).copied();
@@ -179,12 +179,12 @@ fn resolve_inputs<'a>(
             None => format!("{} reads `{name}`, which does not exist", section.title()),
             Some(Section::Sink(_)) => {
                 format!(
-                    "{} reads `{name}`, which is a sink: nothing comes out of it",
+                    "{} reads `{name}`, which is a sink: sinks have no output",
                     section.title()
                 )
             }
             Some(_) => {
-                return found.map(|from| Input {
+                return found.map(|from| ResolvedInput {
                     from,
                     output: name.output.as_deref(),
                     place: input.span(),

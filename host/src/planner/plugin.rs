@@ -1,5 +1,5 @@
-//! Decides which operator of which plugin a section runs, and whether it takes
-//! the parameters given.
+//! Resolves which operator of which plugin a section runs, and checks its
+//! parameters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::suggest;
 
-/// The plugins by name; `None` where one cannot be loaded.
+/// The plugins by name; `None` for one that could not be loaded.
 pub(super) type Plugins<'a> = HashMap<&'a str, Option<Arc<dyn Module>>>;
 
 impl<'a> Builder<'a> {
@@ -37,7 +37,7 @@ impl<'a> Builder<'a> {
                             .to_owned(),
                     };
                     Mistake::new(format!(
-                        "plugin `{name}` is not there: no file {}",
+                        "plugin `{name}` is missing: there is no file {}",
                         path.display()
                     ))
                     .at(plugin.path.span(), "")
@@ -77,7 +77,7 @@ impl<'a> Builder<'a> {
             );
             return None;
         };
-        // One that cannot be loaded is reported where it is named.
+        // A plugin that cannot be loaded is reported at its own section.
         let module = module.as_ref()?;
         let operators = &module.info().operators;
         let Some(info) = operators.iter().find(|info| info.name == wanted.operator) else {
@@ -134,7 +134,8 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The plugin itself may refuse parameters whose types are right.
+    /// Opens the operator: the plugin itself may refuse parameters of the right
+    /// types.
     fn open(
         &mut self,
         operator: &Operator,
@@ -165,7 +166,7 @@ impl<'a> Builder<'a> {
         factory.ok()
     }
 
-    /// The parameters given, checked, and the defaults of the others.
+    /// The given parameters, checked, and the defaults of the others.
     fn arguments(
         &mut self,
         operator: &Operator,
@@ -214,7 +215,8 @@ impl<'a> Builder<'a> {
                         parameter.name,
                         example(parameter.value_type)
                     ));
-                    // A misspelt one is reported already, with its suggestion.
+                    // A misspelt parameter is reported already, with a
+                    // suggestion.
                     let misspelt = operator.parameters.iter().any(|(name, _)| {
                         suggest::nearest(name.get_ref(), [parameter.name.as_str()]).is_some()
                     });
@@ -239,7 +241,7 @@ impl<'a> Builder<'a> {
         value: &Spanned<Value>,
     ) -> Option<Value> {
         match (parameter.value_type, value.get_ref()) {
-            // TOML writes a round number without a point.
+            // A TOML number without a fraction is an integer.
             (ValueType::Number, Value::Integer(number)) => Some(Value::Number(*number as f64)),
             (ValueType::Boolean, Value::Boolean(_))
             | (ValueType::Integer, Value::Integer(_))

@@ -1,4 +1,4 @@
-//! What the checks have found out of a section of the config.
+//! What the checks found out about a section of the config.
 
 use std::sync::Arc;
 
@@ -8,59 +8,60 @@ use crate::logic::{Factory, OperatorInfo, Port};
 use crate::plan::{Arguments, Bounds, Edge, InputPort, Node, NodeKind, Window};
 use crate::schema::Schema;
 
-/// An operator's section with what its plugin says of it.
+/// An operator's section with its plugin's description.
 pub(super) struct Resolved {
     pub info: OperatorInfo,
-    /// Its one input.
+    /// The description's input; operators that can run have one.
     pub input: Port,
-    /// Its one output. A filter's has no fields: its rows go on as they came.
+    /// The description's output. A filter's has no fields, since it passes rows
+    /// on unchanged.
     pub output: Port,
     pub arguments: Arguments,
-    /// Absent when there is a mistake in the parameters.
+    /// `None` if the parameters have a mistake.
     pub factory: Option<Arc<dyn Factory>>,
-    /// Aggregates only; absent when there is a mistake in it.
+    /// For aggregates, `None` if it has a mistake.
     pub timing: Option<Timing>,
 }
 
-/// An aggregate's window and what goes with it.
+/// An aggregate's window and the settings that go with it.
 pub(super) struct Timing {
     pub window: Window,
     pub allowed_lateness_ms: i64,
     pub early_every_ms: Option<u64>,
     pub ttl_ms: Option<i64>,
     pub bounds: Option<Bounds>,
-    /// Where the bounds are named, or the window that they are of.
+    /// The place of `bounds`, or else of the window.
     pub bounds_place: Span,
 }
 
-/// A planned section and what its outputs carry.
+/// A section that has been checked: its node, and its outputs.
 pub(super) struct Planned {
     pub node: Option<Node>,
-    /// The main one first. None where it is not known what the section is.
-    pub outputs: Vec<Output>,
+    /// The main output first; empty if the section's kind is unknown.
+    pub outputs: Vec<PlannedOutput>,
 }
 
-pub(super) struct Output {
+pub(super) struct PlannedOutput {
     pub name: String,
-    /// Absent after a mistake.
+    /// `None` after a mistake.
     pub relation: Option<Relation>,
 }
 
-pub(super) const NOTHING: Planned = Planned {
+pub(super) const UNPLANNED: Planned = Planned {
     node: None,
     outputs: Vec::new(),
 };
 
-impl Output {
+impl PlannedOutput {
     pub fn new(name: &str, relation: Option<Relation>) -> Self {
-        Output {
+        PlannedOutput {
             name: name.to_owned(),
             relation,
         }
     }
 }
 
-/// A port that rows of this schema come into.
+/// An input port for rows of this schema.
 pub(super) fn input(name: &str, schema: &Schema, edges: Vec<Edge>) -> InputPort {
     InputPort {
         name: name.to_owned(),
@@ -69,14 +70,14 @@ pub(super) fn input(name: &str, schema: &Schema, edges: Vec<Edge>) -> InputPort 
     }
 }
 
-/// The section's node, if what it needs and all that it puts out is known.
+/// Makes the section's node, if its inputs and all its outputs are known.
 pub(super) fn planned(
     name: &Spanned<String>,
     kind: Option<NodeKind>,
     inputs: Option<Vec<InputPort>>,
-    outputs: Vec<Output>,
+    outputs: Vec<PlannedOutput>,
 ) -> Planned {
-    let port = |output: &Output| {
+    let port = |output: &PlannedOutput| {
         Some(Port {
             name: output.name.clone(),
             schema: Arc::new(output.relation.as_ref()?.schema.clone()),

@@ -1,8 +1,8 @@
-//! Decides what a source gives: its columns, and where a row's time is.
+//! Plans sources: their columns, and which one has the event time.
 
 use super::builder::Builder;
 use super::columns::Relation;
-use super::section::{Output, Planned, planned};
+use super::section::{Planned, PlannedOutput, planned};
 use crate::config::{Mistake, Source};
 use crate::logic::MAIN;
 use crate::plan::{EventTime, NodeKind, SourcePlan};
@@ -29,7 +29,7 @@ impl Builder<'_> {
                 on_error: source.on_error.unwrap_or_default(),
             })
         });
-        let outputs = vec![Output::new(MAIN, Some(relation))];
+        let outputs = vec![PlannedOutput::new(MAIN, Some(relation))];
         planned(&source.name, kind, Some(Vec::new()), outputs)
     }
 
@@ -68,7 +68,7 @@ impl Builder<'_> {
         let field = &fields[column];
         if !can_be_time(field) {
             let reason = match field.nullable {
-                true => "a row without a time belongs nowhere",
+                true => "every row needs an event time",
                 false => "a time is a timestamp, or an int64 in ms",
             };
             let place = relation.places.get(column).cloned().unwrap_or_default();

@@ -1,8 +1,7 @@
-//! Decides where state and checkpoints are kept, and what becomes of a pipeline
-//! that has failed.
+//! Plans state, checkpoints and restarts.
 //!
-//! `[state]` or `[checkpoints]` alone turns checkpoints on, with defaults for
-//! the rest; without either nothing outlives the run.
+//! `[state]` or `[checkpoints]` alone enables checkpoints, with defaults for
+//! the rest; without both, nothing is kept after the run.
 
 use super::builder::Builder;
 use crate::checkpoint::remote;
@@ -72,7 +71,7 @@ impl Builder<'_> {
                     folder.display()
                 ))
                 .at(place.clone(), "")
-                .help("give the path of a folder, which is made if need be, by `path` of [state]"),
+                .help("give `path` of [state] a folder, which is created if needed"),
             );
         }
         self.files

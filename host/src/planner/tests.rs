@@ -1,17 +1,17 @@
-//! One small pipeline, changed a little by each test.
+//! Plans one small pipeline, which each test changes a little.
 
-/// The pipeline that tests start from.
+/// The pipeline that tests start from, and its plugin.
 mod support;
 
-/// The page about the pipeline file.
+/// `docs/config.md` agrees with the code.
 mod documentation;
-/// What good pipelines become.
+/// Plans of good pipelines.
 mod flow;
-/// Every mistake, and its message.
+/// Mistakes and their messages.
 mod mistakes;
-/// Files of any bytes.
+/// Random files.
 mod random;
 /// Files that are not a pipeline's text.
 mod reading;
-/// What outlives a failure.
+/// State, checkpoints and restarts.
 mod state;

@@ -1,4 +1,4 @@
-//! Decides what is odd about a plan that runs all the same.
+//! Warns about plans that can run but are probably not meant.
 
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::dead_letter::OnError;
@@ -6,7 +6,7 @@ use crate::element::NodeId;
 use crate::plan::{Delivery, EventTime, Node, NodeKind, Plan, StateBackend};
 use crate::schema::DataType;
 
-/// What its author probably did not mean. `plan` was built from `config`.
+/// Warnings about `plan`, which was built from `config`.
 pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let mut warnings = Diagnostics::new(config.origin.clone());
     let windows = plan.nodes.iter().any(|node| match &node.kind {
@@ -72,8 +72,8 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
     warnings.push(warning);
 }
 
-/// A pipeline whose windows go by when rows are read gives other results each
-/// time. Who has a timestamp and does not use it has mostly forgotten it.
+/// Warns of a source that has a timestamp and does not use it: its windows
+/// depend on when rows are read, so results differ from run to run.
 fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnostics) {
     let NodeKind::Source(source) = &node.kind else {
         return;
@@ -83,7 +83,7 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
     if let (EventTime::Ingestion, Some(time)) = (source.event_time, time) {
         let name = &node.name;
         let mut warning = Mistake::warning(format!(
-            "source `{name}` has no `event_time`: its rows count from when they are read"
+            "source `{name}` has no `event_time`: the event time of its rows is when they are read"
         ))
         .help(format!(
             "if `{}` is when they happened, add `event_time = \"{}\"`",
@@ -96,7 +96,8 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
     }
 }
 
-/// The topic knows what was committed, and after the process nobody has it.
+/// Warns of checkpoints in memory with a Kafka transaction: after the process
+/// ends, the topic has committed rows that no checkpoint knows of.
 fn warn_of_lost_progress(config: &Config, plan: &Plan, warnings: &mut Diagnostics) {
     let Some(state) = &plan.state else { return };
     let mut sinks = config.sinks.iter();

@@ -1,20 +1,21 @@
-//! The boundary: Arrow arrays into the contract's flat columns, and a plugin's
-//! answers, none of which is trusted, back into arrays.
+//! The boundary between host and plugin: passes Arrow arrays in as the
+//! contract's flat columns, and checks a plugin's answers before it makes
+//! arrays of them.
 //!
-//! Lowering borrows: an array's buffers are what is written into the plugin's
-//! memory. Lifting copies once, out of that memory, checks, and gives the
-//! copies to Arrow as they are.
+//! Lowering borrows: an array's buffers are copied straight into the plugin's
+//! memory. Lifting copies out of that memory once, checks, and gives the copies
+//! to Arrow as they are.
 
-/// Columns that pass through untouched.
+/// Gathers rows of columns that pass through a plugin unchanged.
 pub mod gather;
-// A plugin's answers as arrays.
+// Makes arrays of a plugin's answers.
 pub mod lift;
-/// Arrays as a plugin's input.
+/// Makes a plugin's input of arrays.
 pub mod lower;
 
 use crate::logic::{Failure, FailureKind};
 
-/// What is wrong with an answer, and with which column of it.
+/// What is wrong with an answer, and in which column.
 #[derive(Debug)]
 pub struct Broken {
     /// Innermost name first.
@@ -32,7 +33,7 @@ impl Broken {
         }
     }
 
-    /// An answer that stands for more bytes than it may.
+    /// The answer would take more bytes than it may.
     pub fn too_large() -> Self {
         Broken {
             too_large: true,
@@ -60,9 +61,9 @@ impl Broken {
                 column.push_str(name);
             }
             let what = if column.is_empty() {
-                format!("answered wrongly: {}", self.what)
+                format!("gave an invalid answer: {}", self.what)
             } else {
-                format!("answered wrongly: column `{column}`: {}", self.what)
+                format!("gave an invalid answer: column `{column}`: {}", self.what)
             };
             (FailureKind::Contract, what)
         };

@@ -1,10 +1,10 @@
 //! Keeps compiled plugins in the user's cache folder, so that only the first
 //! start compiles them.
 //!
-//! What is loaded from there runs as the host's own code. So nobody but the user
-//! may be able to write the folder or the file, and a digest tells what was
-//! written whole from what was not. Whatever is not right is compiled anew: the
-//! cache is never the reason that a plugin does not load.
+//! Loaded code runs as part of the host. So nobody but the user may be able to
+//! write the folder or its files, and a digest shows whether a file is
+//! complete. Anything else is compiled again: the cache is never the reason
+//! that a plugin does not load.
 
 use std::fs::{DirBuilder, Metadata, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -20,17 +20,17 @@ use wasmtime::component::Component;
 use super::digest::hex;
 use crate::clock::{Clock, SystemClock};
 
-/// A file starts with this and the digest of what follows. Change it with the
-/// layout of the file.
+/// The first bytes of a file; the digest of the rest follows. Must change with
+/// the layout of the file.
 const MAGIC: &[u8; 16] = b"sluicebox cwasm\n";
 const DIGEST_BYTES: usize = 32;
-/// The files used longest ago are dropped when all take more.
+/// When all files take more, those unused for longest are deleted.
 const CACHE_BYTES_MAX: u64 = 512 << 20;
-/// Modes of those who are not the owner that may write.
+/// Mode bits that let others than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Compiled plugins, each under a name made of its bytes' digest and all that
-/// decides what the engine makes of them.
+/// Compiled plugins in a folder. A file's name is made of the plugin's digest
+/// and everything that decides how the engine compiles it.
 pub struct PluginCache {
     folder: PathBuf,
     user: u32,
@@ -38,8 +38,8 @@ pub struct PluginCache {
 }
 
 impl PluginCache {
-    /// `sluicebox/plugins` in the user's folder for caches, if there is one that
-    /// only the user can write.
+    /// The cache in `sluicebox/plugins` of the user's cache folder, if only the
+    /// user can write there.
     pub fn of_user() -> Option<PluginCache> {
         let absolute = |name| {
             std::env::var_os(name)
@@ -61,13 +61,13 @@ impl PluginCache {
         }
     }
 
-    /// A cache in this folder, which is made if it is missing.
+    /// A cache in this folder, which is created if needed.
     pub fn in_folder(folder: &Path) -> io::Result<PluginCache> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        // SAFETY: takes nothing, keeps nothing and cannot fail.
+        // SAFETY: the call has no arguments, changes nothing and cannot fail.
         let user = unsafe { libc::geteuid() };
         let found = std::fs::symlink_metadata(folder)?;
         if !found.is_dir() {
@@ -82,22 +82,25 @@ impl PluginCache {
         Ok(cache)
     }
 
-    /// The component of this digest as `engine` would compile it, if it is here.
+    /// The plugin with this digest as `engine` would compile it, if it is
+    /// cached.
     pub fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let name = name(engine, digest);
         match self.read(&name) {
             Ok(compiled) => {
-                // SAFETY: these are the bytes that `store` got from `serialize`:
-                // nobody but this user can write the folder or the file, and
-                // their digest is right. Wasmtime checks that version, settings
-                // and processor are those of the engine.
+                // SAFETY: these bytes were written by `store`, from
+                // `serialize`: nobody but this user can write the folder or the
+                // file, and their digest is right. Wasmtime checks that its
+                // version, settings and processor are the same.
                 match unsafe { Component::deserialize(engine, compiled) } {
                     Ok(component) => return Some(component),
-                    Err(error) => tracing::debug!("compiled plugin {name} is of no use: {error:#}"),
+                    Err(error) => {
+                        tracing::debug!("compiled plugin {name} cannot be used: {error:#}")
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::debug!("compiled plugin {name} is of no use: it {error}"),
+            Err(error) => tracing::debug!("compiled plugin {name} cannot be used: it {error}"),
         }
         None
     }
@@ -128,14 +131,14 @@ impl PluginCache {
         if magic != MAGIC || digest != content_digest(name, &compiled) {
             return Err(io::Error::other("was not written whole"));
         }
-        // Used now. Without it, the file is dropped sooner.
+        // Marks the file as used. If that fails, it is deleted sooner.
         let _ = file.set_modified(now());
         Ok(compiled)
     }
 
     fn write(&self, component: &Component, name: &str) -> anyhow::Result<()> {
         let compiled = component.serialize()?;
-        // A name of its own until it is whole, which only the user may read.
+        // A temporary file until it is complete; only the user may read it.
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(MAGIC)?;
         file.write_all(&content_digest(name, &compiled))?;
@@ -145,12 +148,12 @@ impl PluginCache {
         Ok(())
     }
 
-    /// Drops what was used longest ago until the rest fits.
+    /// Deletes the files that were unused for longest until the rest fits.
     fn drop_oldest(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
-            // Another host may have dropped it meanwhile.
+            // Another host may have deleted it meanwhile.
             if let Ok(found) = entry.metadata()
                 && found.is_file()
             {
@@ -169,7 +172,7 @@ impl PluginCache {
         Ok(())
     }
 
-    /// Refuses what somebody else owns or may write.
+    /// Refuses a file or folder that another user owns or may write.
     fn check_owner(&self, found: &Metadata) -> io::Result<()> {
         if found.uid() != self.user {
             return Err(io::Error::other("belongs to another user; remove it"));
@@ -188,7 +191,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(since)
 }
 
-/// Differs with the plugin's bytes, the engine's version and its settings.
+/// Depends on the plugin's bytes, the engine's version and its settings.
 fn name(engine: &Engine, digest: &str) -> String {
     let mut hash = Digested(Sha256::new());
     hash.0.update(digest);
@@ -198,13 +201,13 @@ fn name(engine: &Engine, digest: &str) -> String {
     name
 }
 
-/// Of the name too, so that a file under another's name is not taken for it.
+/// Includes the name, so that a renamed file is not taken for another.
 fn content_digest(name: &str, compiled: &[u8]) -> [u8; DIGEST_BYTES] {
     let digest = Sha256::new().chain_update(name).chain_update(compiled);
     digest.finalize().into()
 }
 
-/// A hasher that keeps all 256 bits.
+/// Collects what is hashed, for a digest with all its 256 bits.
 struct Digested(Sha256);
 
 impl Hasher for Digested {

@@ -1,21 +1,21 @@
-//! The contract with a plugin (`sdk/wit/plugin.wit`) as Rust types: what is
-//! lowered into a plugin borrows, what is lifted out of it owns.
+//! The WIT contract (`sdk/wit/plugin.wit`) as Rust types: types of a plugin's
+//! input borrow, types of its answers own.
 //!
-//! Names and order follow the WIT file. A difference between the two shows when
-//! a plugin is loaded, where every function's type is checked.
+//! Names and order follow the WIT file. A difference is noticed when a plugin
+//! is loaded, since the type of each function is checked.
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
-/// What every plugin exports.
+/// The interface that every plugin exports.
 pub const OPERATORS: &str = "sluicebox:plugin/operators@0.2.0";
-/// What a plugin exports that has filters or transforms.
+/// The interface that a plugin with filters or transforms exports.
 pub const TRANSFORM: &str = "sluicebox:plugin/transform@0.2.0";
-/// What a plugin exports that has aggregates.
+/// The interface that a plugin with aggregates exports.
 pub const AGGREGATE: &str = "sluicebox:plugin/aggregate@0.2.0";
-/// What the host gives it, besides parts of WASI.
+/// The interface that the host provides, besides parts of WASI.
 pub const LOGGING: &str = "sluicebox:plugin/logging@0.2.0";
 
-// Columns, on their way in.
+// Input columns.
 
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
@@ -110,7 +110,7 @@ pub enum ValueRef<'a> {
     Texts(&'a [String]),
 }
 
-// Columns, on their way out.
+// Answered columns.
 
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]
@@ -213,7 +213,7 @@ pub struct AccumulatedEach {
     pub rejects: Vec<Reject>,
 }
 
-// What a plugin says of itself.
+// A plugin's description.
 
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]

@@ -1,7 +1,7 @@
-//! What a plugin says of itself, checked, in the host's terms.
+//! Checks a plugin's description, and translates it into the host's types.
 //!
-//! Everything here comes from the plugin: names, counts and nesting are only
-//! believed once they have been looked at.
+//! All of it comes from the plugin: names, counts and nesting are checked
+//! before they are used.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::contract as wire;
 use crate::logic::{Kind, ModuleInfo, OperatorInfo, Parameter, Port, Value, ValueType};
 use crate::schema::{DataType, Field, Schema};
 
-/// Records and lists within each other.
+/// How deep records and lists may nest.
 const DEPTH_MAX: usize = 32;
 
-/// The host's view of a description, or what is wrong with it.
+/// The checked description, or what is wrong with it.
 pub fn module(plugin: wire::Plugin) -> Result<ModuleInfo, String> {
     if plugin.operators.is_empty() {
         return Err("it has no operators".into());
@@ -70,7 +70,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     })
 }
 
-/// Inputs or outputs, whose names tell them apart.
+/// Checks inputs or outputs, whose names must differ.
 fn ports(what: &str, described: Vec<wire::Port>) -> Result<Vec<Port>, String> {
     let mut names = HashSet::new();
     let mut ports = Vec::with_capacity(described.len());
@@ -88,8 +88,8 @@ fn ports(what: &str, described: Vec<wire::Port>) -> Result<Vec<Port>, String> {
     Ok(ports)
 }
 
-/// Whether a kind has the inputs, the outputs and the state that it needs. Kinds
-/// that this version does not run are only described.
+/// Checks that an operator has the inputs, outputs and state of its kind. Kinds
+/// that this version cannot run are not checked.
 fn check_shape(
     kind: Kind,
     inputs: &[Port],
@@ -122,7 +122,7 @@ fn check_shape(
             "{name} needs an output, and this one has no field in it"
         )),
         (false, false) => Err(format!(
-            "{name} has no output schema: its rows go on as they came"
+            "{name} has no output schema: it passes rows on unchanged"
         )),
         _ => Ok(()),
     }
@@ -167,7 +167,7 @@ fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
     })
 }
 
-/// Depth first, a record or list followed by what it holds.
+/// Reads fields listed depth first: a record or list, then what it contains.
 fn schema(described: Vec<wire::Field>) -> Result<Arc<Schema>, String> {
     let mut described = described.into_iter();
     let mut fields = Vec::new();
@@ -221,7 +221,7 @@ fn field(described: &mut std::vec::IntoIter<wire::Field>, depth: usize) -> Resul
             DataType::Symbol(values.into())
         }
         wire::FieldType::List => {
-            // An element has no name of its own to check.
+            // The name of a list's element is ignored.
             let element =
                 field(described, depth + 1).map_err(|wrong| format!("field `{name}`: {wrong}"))?;
             DataType::List(Arc::new(element))
@@ -265,8 +265,8 @@ fn check_distinct(fields: &[Field]) -> Result<(), String> {
     Ok(())
 }
 
-/// Operators and parameters are written in pipeline files, where a `.` divides
-/// a plugin's name from its operator's.
+/// Checks an operator's or parameter's name. Pipeline files separate the names
+/// of plugin and operator by a `.`.
 fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(plain) {
@@ -278,14 +278,14 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Docs are for people, and must not drive the terminal that shows them.
+/// Escapes control characters: docs are shown on terminals.
 fn plain(doc: &str) -> String {
     doc.chars()
         .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
         .collect()
 }
 
-/// What is not a name, so that it can stand in a message.
+/// Cuts and escapes an invalid name for a message.
 fn shown(name: &str) -> String {
     const SHOWN_MAX: usize = 60;
     name.chars()
@@ -473,7 +473,7 @@ mod tests {
         );
         check(
             vec![of_kind(wire::Kind::Filter)],
-            expect!["operator `clean`: a filter has no output schema: its rows go on as they came"],
+            expect!["operator `clean`: a filter has no output schema: it passes rows on unchanged"],
         );
         // Kinds that are not run yet may look as they like.
         check(vec![of_kind(wire::Kind::Process)], expect!["n: int64"]);

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// `sha256:` and the digest in hex.
+/// `sha256:` and the digest in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }

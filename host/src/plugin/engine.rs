@@ -1,4 +1,5 @@
-//! How plugins are compiled, and the clock that ends calls that take too long.
+//! Configures how plugins are compiled, and interrupts calls that take too
+//! long.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,31 +8,31 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine};
 
-/// Deadlines are kept to this.
+/// The precision of deadlines.
 const TICK: Duration = Duration::from_millis(10);
-/// The clock stands still after so many ticks without a call.
+/// The clock thread sleeps after this many ticks without a call.
 const IDLE_TICKS_MAX: u32 = 10;
 
-/// What compiles plugins.
+/// The engine that compiles plugins.
 pub fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         // Calls are plain function calls in the task's own thread.
         .concurrency_support(false)
-        // A plugin computes the same on every machine.
+        // A plugin computes the same results on every machine.
         .relaxed_simd_deterministic(true);
     Engine::new(&config)
 }
 
-/// How many ticks a call may see that may take `ms`. The tick under way when
-/// it starts does not count.
+/// How many ticks a call may last that may take `ms`. The tick during which it
+/// starts does not count.
 pub fn ticks(ms: u64) -> u64 {
     ms.div_ceil(TICK.as_millis() as u64).saturating_add(1)
 }
 
-/// Advances the engine's epoch while a call is under way. Between calls its
-/// thread sleeps, so that an idle host wakes nobody.
+/// A clock that advances the engine's epoch during calls. Between calls its
+/// thread sleeps, so that an idle host does not wake up.
 pub struct Deadlines {
     engine: Engine,
     calls: AtomicUsize,
@@ -39,7 +40,7 @@ pub struct Deadlines {
     clock: OnceLock<Thread>,
 }
 
-/// A call that is under way until this is dropped.
+/// A call in progress, until this is dropped.
 pub struct Call<'a>(&'a Deadlines);
 
 impl Deadlines {
@@ -55,7 +56,8 @@ impl Deadlines {
             .name("plugin-deadlines".into())
             .spawn(move || {
                 let mut idle_ticks = 0;
-                // Holds no reference while it waits: the last plugin to go ends it.
+                // The thread holds no strong reference while it waits, so it
+                // ends with the last plugin.
                 while let Some(asleep) = ticked.upgrade().map(|it| it.tick(&mut idle_ticks)) {
                     if asleep {
                         std::thread::park();
@@ -68,9 +70,10 @@ impl Deadlines {
         Ok(deadlines)
     }
 
-    /// Says that a call starts, whose deadline must be kept.
+    /// Registers a call, so that its deadline is kept.
     pub fn call(&self) -> Call<'_> {
-        // In one order with `tick`: either it sees the call, or this sees it asleep.
+        // Sequentially consistent with `tick`: either it sees the call, or this
+        // sees it asleep.
         self.calls.fetch_add(1, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
@@ -78,7 +81,7 @@ impl Deadlines {
         Call(self)
     }
 
-    /// Advances the epoch; true if the clock may sleep until it is woken.
+    /// Advances the epoch, or returns true if the thread may sleep until woken.
     fn tick(&self, idle_ticks: &mut u32) -> bool {
         if self.calls.load(Ordering::SeqCst) > 0 {
             *idle_ticks = 0;

@@ -1,4 +1,4 @@
-//! A plugin as people read it, and as other programs do.
+//! A plugin's description for `sluicebox inspect`, as text and as JSON.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::limits::Bytes;
 use crate::logic::{self, OperatorInfo, Value, ValueType};
 use crate::schema::{DataType, Schema};
 
-/// What a plugin is and has, as `sluicebox inspect --json` prints it.
+/// A plugin's description, as `sluicebox inspect --json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
     pub name: String,
@@ -18,10 +18,10 @@ pub struct Inspection {
     pub digest: String,
     pub bytes: usize,
     pub operators: Vec<Operator>,
-    /// Interfaces that the host calls it through: one for each kind of operator
-    /// that it has, and one that every plugin has.
+    /// Interfaces that the host calls: one that every plugin has, and one for
+    /// each kind of its operators.
     pub exports: Vec<String>,
-    /// Interfaces that the component asks of the host.
+    /// Interfaces that the plugin imports from the host.
     pub imports: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct Port {
 #[derive(Clone, Debug, Serialize)]
 pub struct Field {
     pub name: String,
-    /// As in a pipeline file, a `?` at the end where it may be missing.
+    /// As in a pipeline file, with a `?` at the end if it may be missing.
     #[serde(rename = "type")]
     pub field_type: String,
     pub doc: String,
@@ -78,7 +78,7 @@ impl Plugin {
 }
 
 impl Inspection {
-    /// Some lines for a terminal, without a line end at the end.
+    /// The description as lines for a terminal, without a final line end.
     pub fn to_text(&self) -> String {
         let mut text = format!("{} {}", self.name, self.version);
         doc(&mut text, "  ", &self.doc);
@@ -101,7 +101,7 @@ impl Operator {
         fields(text, "state", &self.state);
         ports(text, "output", &self.outputs);
         if self.kind == "filter" {
-            text.push_str("\n  output: the rows that it keeps, as they came");
+            text.push_str("\n  output: the rows that it keeps, unchanged");
         }
         if !self.parameters.is_empty() {
             text.push_str("\n  parameters");
@@ -131,7 +131,7 @@ fn interfaces(text: &mut String, title: &str, names: &[String]) {
     }
 }
 
-/// Only an operator with several inputs, or outputs, has to tell them apart.
+/// Ports are named only where an operator has several inputs or outputs.
 fn ports(text: &mut String, what: &str, ports: &[Port]) {
     for port in ports {
         let title = match ports.len() {

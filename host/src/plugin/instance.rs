@@ -1,5 +1,5 @@
-//! One operator of a plugin at work: calls within limits, and what is said of
-//! those that fail.
+//! An instance of a plugin that serves one operator: calls its functions within
+//! limits.
 
 use std::sync::Arc;
 
@@ -31,14 +31,14 @@ type Finish = TypedFunc<(BatchRef<'static>, WindowsRef<'static>), (wire::Rows,)>
 type Open = TypedFunc<(&'static str, Vec<ArgumentRef<'static>>), (Result<(), String>,)>;
 type Describe = TypedFunc<(), (wire::Plugin,)>;
 
-/// Where a component exports the contract's functions.
+/// The indices of the contract's functions in a component's exports.
 #[derive(Clone, Copy)]
 pub struct Exports {
     pub describe: ComponentExportIndex,
     pub open: ComponentExportIndex,
-    /// Where it has filters or transforms.
+    /// For plugins with filters or transforms.
     pub transform: Option<ComponentExportIndex>,
-    /// Where it has aggregates.
+    /// For plugins with aggregates.
     pub aggregate: Option<AggregateExports>,
 }
 
@@ -50,14 +50,14 @@ pub struct AggregateExports {
     pub finish: ComponentExportIndex,
 }
 
-/// A plugin ready to be instantiated.
+/// A compiled plugin, ready to be instantiated.
 pub struct Compiled {
     pub pre: InstancePre<World>,
     pub exports: Exports,
     pub deadlines: Arc<Deadlines>,
 }
 
-/// An instance that has not been asked to be an operator yet.
+/// An instance that no operator has been opened in yet.
 struct Running {
     store: Store<World>,
     instance: wasmtime::component::Instance,
@@ -74,7 +74,7 @@ impl Compiled {
         let mut store = Store::new(self.pre.engine(), world);
         store.limiter(|world| &mut world.memory);
         store.set_hostcall_fuel(limits.output_bytes_max);
-        // Its modules may have code that runs at the start.
+        // A module's start function may run code.
         let _call = self.deadlines.call();
         store.set_epoch_deadline(ticks(limits.call_ms_max));
         match self.pre.instantiate(&mut store) {
@@ -91,12 +91,13 @@ impl Compiled {
         }
     }
 
-    /// What the plugin says of itself.
+    /// Asks the plugin to describe itself.
     pub fn describe(&self, limits: Limits, label: &Arc<str>) -> Result<wire::Plugin, Failure> {
         let mut running = self.start(limits, label)?;
         let describe: Describe = running.function(&self.exports.describe)?;
         let (plugin,) = running.call(describe, ())?;
-        // Types of what is not called yet are checked while nothing depends on it.
+        // Checks the types of functions that are not called yet, before they
+        // are needed.
         let _: Open = running.function(&self.exports.open)?;
         if let Some(transform) = &self.exports.transform {
             let _: Transform = running.function(transform)?;
@@ -107,7 +108,7 @@ impl Compiled {
         Ok(plugin)
     }
 
-    /// An instance that serves one operator.
+    /// Makes an instance that serves one operator.
     pub fn open(
         &self,
         operator: &Arc<OperatorInfo>,
@@ -136,7 +137,7 @@ impl Compiled {
             message: refusal,
             panic: None,
         })?;
-        // What a plugin describes and does not export is refused when it is loaded.
+        // Loading refuses a plugin that does not export what it describes.
         let not_exported = || Failure {
             kind: FailureKind::Open,
             message: format!("the plugin cannot be called as a {}", operator.kind.name()),
@@ -188,7 +189,7 @@ impl Running {
         })
     }
 
-    /// Calls a function within the limits.
+    /// Calls a function within its limits.
     fn call<P, R>(&mut self, function: TypedFunc<P, R>, arguments: P) -> Result<R, Failure>
     where
         P: ComponentNamedList + Lower,
@@ -242,11 +243,13 @@ impl logic::Transform for TransformInstance {
                     Output::Selection(lift::selection(kept, input.rows)?)
                 }
                 (Kind::Filter, wire::Output::Rows(_)) => {
-                    return Err(Broken::new("rows, where a filter answers with a selection"));
+                    return Err(Broken::new(
+                        "expected a selection of rows from a filter, found rows",
+                    ));
                 }
                 (_, wire::Output::Selection(_)) => {
                     return Err(Broken::new(
-                        "a selection, where a transform answers with rows",
+                        "expected rows from a transform, found a selection",
                     ));
                 }
                 (_, wire::Output::Rows(rows)) => {

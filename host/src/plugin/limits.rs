@@ -1,13 +1,13 @@
-//! What a plugin may use, and what is said when it wants more.
+//! Limits of memory, time and output, and the messages when one is exceeded.
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
 use crate::logic::{Failure, FailureKind, Limits};
 
-/// What an entry of a table takes, a pointer to a function.
+/// The size of a table entry: a pointer to a function.
 const TABLE_ENTRY_BYTES: usize = 8;
 
-/// Caps all memories and tables of an instance together.
+/// Limits the size of all memories and tables of an instance together.
 #[derive(Debug)]
 pub struct MemoryLimit {
     bytes_max: usize,
@@ -29,8 +29,8 @@ impl MemoryLimit {
         }
     }
 
-    /// An error, rather than a refusal that the plugin could see, ends the call
-    /// with what was needed.
+    /// Counts bytes, or ends the call with an error that says how many were
+    /// needed; a refusal would only be seen by the plugin.
     fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
         let needed = self.bytes.saturating_add(bytes);
         if needed > self.bytes_max {
@@ -63,12 +63,13 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// A call that the host refuses, which ends the plugin's call.
+/// The host refuses an imported function, which ends the plugin's call.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
 
-/// Why a call into a plugin ended in an error. `stderr` is what it printed there.
+/// Describes why a call into a plugin failed. `stderr` is what the plugin
+/// printed during the call.
 pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>) -> Failure {
     let (kind, message) = if let Some(memory) = error.downcast_ref::<TooMuchMemory>() {
         (FailureKind::Memory, memory.to_string())
@@ -119,7 +120,7 @@ pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>)
 
 fn what(trap: Trap) -> String {
     match trap {
-        // Rust's stack in a plugin's memory ends where the memory starts.
+        // Rust puts the stack at the start of a plugin's memory.
         Trap::MemoryOutOfBounds => {
             "out of bounds memory access, as when the stack overflows".to_owned()
         }
@@ -127,7 +128,7 @@ fn what(trap: Trap) -> String {
     }
 }
 
-/// Wasmtime's error for this has no type to be recognised by.
+/// Wasmtime's error has no type of its own.
 fn is_too_large(error: &wasmtime::Error) -> bool {
     error
         .root_cause()
@@ -135,7 +136,7 @@ fn is_too_large(error: &wasmtime::Error) -> bool {
         .contains("fuel allocated for hostcalls has been exhausted")
 }
 
-/// The innermost function of the plugin that has a name.
+/// The innermost named function of the plugin.
 fn place(error: &wasmtime::Error) -> String {
     error
         .downcast_ref::<WasmBacktrace>()
@@ -145,7 +146,7 @@ fn place(error: &wasmtime::Error) -> String {
         })
 }
 
-/// `panicked at src/lib.rs:5:9: message`, out of what Rust prints.
+/// Extracts `panicked at src/lib.rs:5:9: message` from what Rust prints.
 fn panic_message(stderr: &str) -> Option<String> {
     let (_, panic) = stderr.rsplit_once("panicked at ")?;
     let (place, message) = panic.split_once(":\n").unwrap_or((panic, ""));

@@ -1,13 +1,14 @@
-//! What becomes of a plugin's stdout, stderr and log: lines in the host's log
-//! under the operator's name, and no more of them than a call may print.
+//! Logs what a plugin prints to stdout, stderr and its log: as lines under the
+//! operator's name, and only so much for each call.
 
 use std::sync::Arc;
 
 use tracing::Level;
 
-/// Bytes of stderr that are kept until a call ends: a panic comes last.
+/// How many bytes of stderr are kept until a call ends: a panic's message comes
+/// last.
 const STDERR_BYTES_KEPT: usize = 4 << 10;
-/// Bytes that one call may print before the rest of it is dropped.
+/// How many bytes one call may print; the rest is dropped.
 pub const CALL_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Printed {
     cut: bool,
     stdout_line: Vec<u8>,
     stderr_line: Vec<u8>,
-    /// The end of what it wrote, whether or not it was printed.
+    /// The last bytes of stderr, logged or not.
     stderr: Vec<u8>,
 }
 
@@ -77,8 +78,8 @@ impl Printed {
         self.line(level, &message.as_bytes()[..allowed]);
     }
 
-    /// Ends a call: prints lines that it left open, and gives back what it
-    /// wrote to stderr. The next call may print as much again.
+    /// Ends a call: logs unfinished lines, and returns the end of stderr. The
+    /// next call may print as much again.
     pub fn end_call(&mut self) -> Option<String> {
         if self.bytes_left == CALL_BYTES_MAX && self.stderr.is_empty() {
             return None;
@@ -105,7 +106,7 @@ impl Printed {
 
     fn keep(&mut self, bytes: &[u8]) {
         self.stderr.extend_from_slice(bytes);
-        // Now and then, so that few bytes are moved often.
+        // At intervals, so that bytes are not moved at each call.
         if self.stderr.len() > 2 * STDERR_BYTES_KEPT {
             self.stderr.drain(..self.stderr.len() - STDERR_BYTES_KEPT);
         }
@@ -118,8 +119,8 @@ impl Printed {
         allowed
     }
 
-    /// Control characters are shown as escapes: a plugin must not be able to
-    /// forge lines of the log or drive the terminal that shows it.
+    /// Escapes control characters: a plugin must not be able to forge lines of
+    /// the log, or to control a terminal.
     fn line(&self, level: Level, line: &[u8]) {
         let line = line.trim_ascii_end();
         if line.is_empty() {
@@ -144,7 +145,7 @@ impl Printed {
     }
 }
 
-/// Whether anybody reads lines of this level. What nobody reads does not count.
+/// Whether lines of this level are logged. Those that are not do not count.
 fn is_shown(level: Level) -> bool {
     match level {
         Level::ERROR => tracing::enabled!(target: "plugin", Level::ERROR),
@@ -178,7 +179,7 @@ mod tests {
         }
     }
 
-    /// What the log shows of what is printed, and what is kept of stderr.
+    /// What is logged of what `print` prints, and what is kept of stderr.
     fn shown(print: impl FnOnce(&mut Printed)) -> (String, Option<String>) {
         let shown = Shown::default();
         let writer = shown.clone();

@@ -1,13 +1,13 @@
-//! What a plugin may ask of the host: its own log, and the part of WASI 0.2
-//! that a program without any capability needs to start.
+//! Provides what a plugin may import: its log, and the part of WASI 0.2 that a
+//! program without any capability needs to start.
 //!
 //! There are no files, no network, no environment and no arguments. Nothing
 //! here tells the time or waits: results may depend on rows alone, and a call
 //! that waited in the host would outlive its deadline. So random numbers come
-//! from a fixed seed, the monotonic clock moves only when it is read or waited
-//! for, and the time of day is refused. `wasmtime-wasi` is not used because its
-//! synchronous side blocks on a runtime of its own, which a plugin could use to
-//! stall a task, and which panics inside one.
+//! from a fixed seed, the monotonic clock advances only when it is read or
+//! waited for, and the wall clock is refused. `wasmtime-wasi` is not used
+//! because its synchronous functions block on their own runtime: a plugin could
+//! stall a task with them, and within tokio they panic.
 
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{
@@ -20,15 +20,15 @@ use super::contract::{LOGGING, Level};
 use super::limits::{MemoryLimit, Refused};
 use super::printed::{CALL_BYTES_MAX, Printed, Stream};
 
-/// Bytes of randomness that one call to the host may ask for.
+/// How many random bytes a plugin may request at once.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
-/// How far the monotonic clock moves each time it is read, in ns.
+/// How far the monotonic clock advances each time it is read, in ns.
 const CLOCK_STEP_NS: u64 = 1_000;
-/// What a stream takes at a time, in bytes.
+/// How many bytes a stream accepts at once.
 const WRITE_BYTES_MAX: u64 = 2 * CALL_BYTES_MAX as u64;
 
-/// Packages of WASI that are linked, with no capability behind them, and what
-/// to tell a plugin that wants one.
+/// The packages of WASI that are linked, and what to tell a plugin that calls a
+/// refused function of one.
 const PACKAGES: [(&str, &str); 6] = [
     ("wasi:cli/", "plugins have no process of their own"),
     (
@@ -41,7 +41,7 @@ const PACKAGES: [(&str, &str); 6] = [
     ("wasi:sockets/", "plugins have no network"),
 ];
 
-/// All that an instance has of the world.
+/// The host's data for an instance.
 #[derive(Debug)]
 pub struct World {
     pub memory: MemoryLimit,
@@ -64,7 +64,7 @@ impl World {
 type Store<'a> = StoreContextMut<'a, World>;
 
 /// A linker with everything that `component` imports, or the name of an import
-/// that the host does not give.
+/// that the host does not provide.
 pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, String>> {
     let engine = component.engine();
     let mut linker = Linker::<World>::new(engine);
@@ -96,8 +96,8 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
     Ok(Ok(linker))
 }
 
-/// Records and the like, and interfaces of nothing else: nothing has to be given
-/// for them.
+/// Whether an import is only a type, or an interface of nothing but types, for
+/// which nothing has to be provided.
 pub fn is_plain_type(item: &ComponentItem, engine: &Engine) -> bool {
     match item {
         ComponentItem::Type(_) => true,
@@ -108,7 +108,7 @@ pub fn is_plain_type(item: &ComponentItem, engine: &Engine) -> bool {
     }
 }
 
-/// Defines all of an interface so that it links, and none of it so that it works.
+/// Defines every function of an interface, so that it links, as one that fails.
 fn refuse(
     linker: &mut LinkerInstance<'_, World>,
     interface: &str,
@@ -131,7 +131,7 @@ fn refuse(
     Ok(())
 }
 
-/// Defines what of an interface works.
+/// Replaces the functions of an interface that do work.
 fn give(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Result<()> {
     match interface {
         "wasi:cli/environment" => {
@@ -180,7 +180,8 @@ fn give(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Re
                 Ok((world.clock_ns,))
             })?;
             linker.func_wrap("resolution", |_: Store<'_>, ()| Ok((CLOCK_STEP_NS,)))?;
-            // Who subscribes is about to wait: the moment comes at once.
+            // A subscriber is about to wait: the clock advances to that moment
+            // at once.
             linker.func_wrap(
                 "subscribe-instant",
                 |mut store: Store<'_>, (at,): (u64,)| {
@@ -261,7 +262,7 @@ fn give_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> 
                 } else {
                     Stream::Stdout
                 };
-                // What is over the limit is dropped unread.
+                // What exceeds the limit is dropped without being read.
                 let bytes = bytes.as_le_slice(&store);
                 let bytes = bytes[..bytes.len().min(WRITE_BYTES_MAX as usize)].to_vec();
                 store.data_mut().printed.write(stream, &bytes);
@@ -288,7 +289,8 @@ fn give_logging(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> 
         "log",
         |mut store: Store<'_>, (level, message): (Level, WasmStr)| {
             let message = message.to_str(&store)?;
-            // No more than can be printed is copied; one byte more is noticed.
+            // Copies no more than can be logged, and one byte, to notice that
+            // there was more.
             let cut = message.floor_char_boundary(CALL_BYTES_MAX + 1);
             let message = message[..cut].to_owned();
             let level = match level {
@@ -304,8 +306,8 @@ fn give_logging(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> 
     )
 }
 
-/// Resources by name: an interface that uses one of another exports it as well,
-/// and it must be the same there.
+/// A resource's type by its name: interfaces that use another's resource export
+/// it as well, and it must be the same there.
 fn resource(name: &str) -> ResourceType {
     match name {
         "input-stream" => ResourceType::host::<Input>(),
@@ -336,14 +338,14 @@ fn random_u64(mut store: Store<'_>, (): ()) -> wasmtime::Result<(u64,)> {
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
-// The resources of WASI. None has anything behind it.
+// The resources of WASI, all without data.
 struct Input;
 struct Out;
 struct Pollable;
 struct IoError;
 struct TerminalInput;
 struct TerminalOutput;
-/// Stands for every resource that no call can give.
+/// Stands for the resources that no function returns.
 struct Nothing;
 
 #[derive(ComponentType, Lower)]

@@ -26,7 +26,7 @@ use crate::plan::{MAIN_OUTPUT, NodeKind};
 use crate::router::Router;
 use crate::sink::SinkContext;
 use crate::source::SourceContext;
-use crate::source::reader::Reader;
+use crate::source::reader::SourceReader;
 use crate::state::stored::StoredTable;
 use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
@@ -234,7 +234,7 @@ impl Attempt<'_> {
             is_transactional: !self.participants().is_empty(),
             restored: start.sources[first].clone(),
         };
-        let reader = Reader::open(plan, context).await;
+        let reader = SourceReader::open(plan, context).await;
         let head = Head::Source {
             node: first,
             reader: Box::new(reader.map_err(TaskError::Source)?),

@@ -13,7 +13,7 @@ use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
-use crate::plan::change::{NodeClass, NodeDescription, StateChange, What, changes};
+use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
 use crate::state::stored::Restored;
 
 /// What a run starts from, by node.
@@ -246,7 +246,10 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
             change.name, manifest.id
         )));
     }
-    for change in changes.iter().filter(|change| change.what == What::Removed) {
+    for change in changes
+        .iter()
+        .filter(|change| change.kind == ChangeKind::Removed)
+    {
         tracing::warn!(
             "{} `{}` of checkpoint {} is not in the pipeline any more, and how far it had come \
              is forgotten",

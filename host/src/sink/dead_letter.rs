@@ -1,4 +1,5 @@
-//! Writes dead letters: one JSON object a line, behind those of earlier runs.
+//! Writes dead letters, a JSON object a line, appended to those of earlier
+//! runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -13,14 +14,14 @@ pub struct DeadLetters {
     node: String,
     path: PathBuf,
     file: BufWriter<File>,
-    /// Dead letters have been written that may not be on the disk yet.
+    /// Whether dead letters were written that may not be durable yet.
     is_new: bool,
 }
 
 impl DeadLetters {
-    /// Opens or makes the file, and its folder. Where a run goes on from a
-    /// checkpoint, `kept` bytes of it are the checkpoint's, and what is behind
-    /// them is written again.
+    /// Opens or creates the file, and its folder. A restored run keeps the
+    /// file's first `kept` bytes, which the checkpoint has; later dead letters
+    /// are written again.
     pub fn open(path: &Path, kept: Option<u64>) -> Result<Self, SinkError> {
         let node = "dead_letters".to_owned();
         let opened = create_folder_of(path)
@@ -43,7 +44,7 @@ impl DeadLetters {
         }
     }
 
-    /// The file's length, once all of it is on the disk.
+    /// Makes the file durable and returns its length.
     pub fn sync(&mut self) -> Result<u64, SinkError> {
         let file = self.file.get_ref();
         let synced = match std::mem::take(&mut self.is_new) {
@@ -56,8 +57,8 @@ impl DeadLetters {
             .map_err(|cause| SinkError::io(&self.node, self.path.display(), &cause))
     }
 
-    /// Writes them through to the file: what has caused a dead letter may end the
-    /// process next.
+    /// Writes dead letters through to the file: whatever caused them may crash
+    /// the process next.
     pub fn write(&mut self, dead_letters: &[DeadLetter]) -> Result<(), SinkError> {
         self.is_new = true;
         let written = dead_letters

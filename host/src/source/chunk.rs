@@ -1,4 +1,4 @@
-//! Rows of one partition, decoded: what a source hands on at a time.
+//! Decoded rows of one partition: what a source hands out at a time.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::batch::{Block, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 
-/// Rows of one partition, decoded.
+/// Decoded rows of one partition.
 pub struct Chunk {
     pub columns: Vec<ArrayRef>,
     pub rows: usize,
     pub block: Block,
-    /// Ascending by offset.
+    /// In ascending order of offset.
     pub bad: Vec<BadRow>,
-    /// Behind its rows.
+    /// The position after its rows.
     pub end: Position,
 }
 
@@ -29,7 +29,7 @@ pub struct BadRow {
     pub payload: Vec<u8>,
 }
 
-/// Decodes rows that lie in `data`, each in its span. Bad ones lose their spans.
+/// Decodes the rows of `data` that `spans` delimit. Bad rows lose their spans.
 pub fn decode(
     decoder: &mut Decoder,
     source: Arc<str>,
@@ -42,7 +42,7 @@ pub fn decode(
     let decoded = decoder.decode(&data, &spans);
     let mut bad = Vec::new();
     if !decoded.bad.is_empty() {
-        // Rows are no longer one behind the other.
+        // With rows missing, offsets no longer follow from the first.
         if let Offsets::From(first) = offsets {
             offsets = Offsets::Each((first..).take(spans.len()).collect());
         }
@@ -82,13 +82,13 @@ pub fn decode(
     }
 }
 
-/// The rows of a column that the mask has.
+/// The rows of a column that the mask selects.
 pub fn keep(column: &ArrayRef, mask: &BooleanArray) -> ArrayRef {
     filter(column, mask)
         .unwrap_or_else(|error| unreachable!("the mask has an entry a row: {error}"))
 }
 
-/// The position of a row that is told by its number.
+/// A position that is the number of a row.
 pub fn at_row(row: u64) -> Position {
     Position {
         offset: row,

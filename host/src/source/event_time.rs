@@ -1,4 +1,4 @@
-//! Takes the event time of each row from a column.
+//! Reads the event time of each row from a column.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMillisecondType};
@@ -9,9 +9,9 @@ use arrow_schema::DataType as ArrowType;
 use crate::timestamp;
 
 pub enum EventTimes {
-    /// Every row has one.
+    /// Every row has a valid one.
     All(ScalarBuffer<i64>),
-    /// These rows have one.
+    /// Only the rows of this mask have a valid one.
     Some(BooleanArray, ScalarBuffer<i64>),
 }
 
@@ -28,7 +28,7 @@ pub fn event_times(column: &ArrayRef) -> EventTimes {
     EventTimes::Some(mask, times.into_iter().flatten().collect())
 }
 
-/// A timestamp's or integer's values, which the plan has seen that it is.
+/// The values of a timestamp or int64 column; the planner has checked the type.
 fn time_values(column: &ArrayRef) -> ScalarBuffer<i64> {
     match column.data_type() {
         ArrowType::Int64 => column.as_primitive::<Int64Type>().values().clone(),

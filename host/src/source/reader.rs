@@ -1,12 +1,12 @@
-//! One task's part of a source, at work: partitions are read in turn, event
-//! times found, watermarks emitted, bad rows handled as the source's policy says.
+//! Reads one task's part of a source: chooses which partition is next, finds
+//! event times, emits watermarks, and handles bad rows as the source's policy
+//! says.
 //!
-//! Each task reads the partitions whose number it has, modulo the tasks. Where
-//! it has several, the one that is furthest behind in event time is read next,
-//! a turn of a fixed number of rows at a time, so that the order of rows
-//! depends on neither the size of batches nor the pace of decoding. Of a live
-//! input's partitions that have rows, the one that is furthest behind is read
-//! next.
+//! Of several partitions, the one that is furthest behind in event time is read
+//! next, for a turn of a fixed number of rows, so that the order of rows
+//! depends neither on the size of batches nor on the speed of decoding. Of a
+//! live input's partitions, the one that is furthest behind among those that
+//! have rows is read next.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,54 +17,56 @@ use arrow_array::{ArrayRef, BooleanArray};
 use super::chunk::{BadRow, Chunk, keep};
 use super::event_time::{EventTimes, event_times, time_at};
 use super::watermark::Watermarks;
-use super::{Arrival, Input, SourceContext, SourceError, TURN_ROWS};
+use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
 use crate::batch::{Batch, Block, Origin};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
 
-/// How often a silent source looks at the clock, which need not be the system's.
+/// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
 
-/// One task's part of a source.
-pub struct Reader {
-    input: Box<dyn Input>,
+/// Reads one task's part of a source.
+pub struct SourceReader {
+    input: Box<dyn SourceInput>,
     watermarks: Watermarks,
-    /// The partitions' names, and where the rows end that were given.
+    /// The name of each partition, and the position after the rows handed out.
     positions: Vec<(Arc<str>, Position)>,
-    /// The positions of the last snapshot, if the input wants to hear of commits.
-    handed_over: Vec<(Arc<str>, Position)>,
-    /// The run goes on from a checkpoint: the watermark has to be emitted again
-    /// before the first row.
+    /// The positions in the last snapshot, if the input wants to know of
+    /// commits.
+    snapshot_positions: Vec<(Arc<str>, Position)>,
+    /// Whether the restored watermark has still to be emitted, before the first
+    /// row.
     is_restored: bool,
-    /// The partition whose turn it is, and how many rows it has had in it.
+    /// The partition whose turn it is, and how many rows of it were read in
+    /// this turn.
     turn: Option<(usize, u64)>,
     event_time: EventTime,
-    /// The newest event time given by the clock, which may be set back.
+    /// The newest event time taken from the clock, which may be set back.
     ingested_ms: i64,
     on_error: OnError,
     context: SourceContext,
 }
 
-/// What a reader gives at a time.
+/// What a reader returns at a time.
 #[derive(Debug, Default)]
 pub struct Pulled {
-    /// Batches, watermarks and silences, in order.
+    /// Batches, watermarks and idleness, in order.
     pub elements: Vec<Element>,
-    /// Rows that are not in them, where the source's policy asks for that.
+    /// Bad rows that become dead letters.
     pub dead_letters: Vec<DeadLetter>,
-    /// Rows that are not in them, either way.
+    /// How many rows were bad, dead letters or skipped.
     pub failed: u64,
-    /// Rows read, good and bad.
+    /// How many rows were read, good and bad.
     pub rows_in: u64,
-    /// What part of a bounded input has been read, from 0 to 1.
+    /// The fraction of a bounded input that has been read, from 0 to 1.
     pub progress: Option<f64>,
 }
 
-impl Reader {
-    /// Opens what this task reads of a source. A task without partitions gets a
-    /// reader whose input has ended. Must be called within a tokio runtime.
+impl SourceReader {
+    /// Opens one task's part of a source. Without partitions, the input has
+    /// ended at once. Must be called within a tokio runtime.
     pub async fn open(plan: &SourcePlan, context: SourceContext) -> Result<Self, SourceError> {
         let input = plan.connector.open(&context).await?;
         let mut watermarks = Watermarks::new(
@@ -79,8 +81,8 @@ impl Reader {
             let (name, position) = input.partition(index);
             if let Some(restored) = context.restored(&name) {
                 let state = match restored.state {
-                    // There may be more since.
-                    PartitionState::Ended if input.is_live() => PartitionState::Speaking,
+                    // There may be more rows since.
+                    PartitionState::Ended if input.is_live() => PartitionState::Active,
                     state => state,
                 };
                 watermarks.restore(index, restored.newest_ms, state);
@@ -92,11 +94,11 @@ impl Reader {
             positions.push((name, position));
         }
         let ingested_ms = context.restored.iter().filter_map(|task| task.ingested_ms);
-        Ok(Reader {
+        Ok(SourceReader {
             input,
             watermarks,
             positions,
-            handed_over: Vec::new(),
+            snapshot_positions: Vec::new(),
             is_restored: !context.restored.is_empty(),
             turn,
             event_time: plan.event_time,
@@ -106,8 +108,8 @@ impl Reader {
         })
     }
 
-    /// The next rows and times; `None` when the input has ended. May be dropped
-    /// while it waits, and called again: nothing is lost.
+    /// Returns the next rows and watermarks; `None` when the input has ended.
+    /// The future may be dropped while it waits, and nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
         if std::mem::take(&mut self.is_restored) {
             let mut pulled = Pulled::default();
@@ -115,7 +117,7 @@ impl Reader {
             return Ok(Some(pulled));
         }
         loop {
-            // An input that is always ready must let others have their turn.
+            // Lets other tasks run even if the input always has rows.
             tokio::task::coop::consume_budget().await;
             let (order, overdue) = self.reading_order();
             let mut pulled = Pulled::default();
@@ -141,7 +143,7 @@ impl Reader {
                     self.turn = None;
                     self.watermarks.end(partition, &mut pulled.elements);
                 }
-                Arrival::Partitions => self.meet_partitions(&mut pulled.elements),
+                Arrival::Partitions => self.add_partitions(&mut pulled.elements),
                 Arrival::Over => return Ok(None),
             }
             if pulled.rows_in > 0 || !pulled.elements.is_empty() {
@@ -151,10 +153,10 @@ impl Reader {
         }
     }
 
-    /// How far it has come with the rows that [`Reader::next`] has given.
+    /// How far the rows go that [`SourceReader::next`] has returned.
     pub fn snapshot(&mut self) -> SourceSnapshot {
-        if self.hears_of_commits() {
-            self.handed_over.clone_from(&self.positions);
+        if self.wants_commits() {
+            self.snapshot_positions.clone_from(&self.positions);
         }
         let partitions = self.positions.iter().enumerate();
         SourceSnapshot {
@@ -176,25 +178,25 @@ impl Reader {
         }
     }
 
-    /// Whether the input hears how far checkpoints have come.
-    pub fn hears_of_commits(&self) -> bool {
+    /// Whether the input wants to know which offsets are committed.
+    pub fn wants_commits(&self) -> bool {
         self.input.is_live() && !self.context.is_transactional
     }
 
-    /// The checkpoint of the last snapshot is done.
+    /// The checkpoint of the last snapshot has been committed.
     pub fn committed(&mut self) {
-        if self.hears_of_commits() {
-            self.input.committed(&self.handed_over);
+        if self.wants_commits() {
+            self.input.committed(&self.snapshot_positions);
         }
     }
 
-    /// Where a source that others connect to listens.
+    /// The address that a source listens on.
     pub fn address(&self) -> Option<SocketAddr> {
         self.input.address()
     }
 
-    /// The partitions that may be read next, the preferred one first, and how
-    /// many of the first have been silent for too long if they have no rows now.
+    /// The partitions to read next, the preferred one first, and how many of
+    /// the first are overdue to become idle if they have no rows now.
     fn reading_order(&mut self) -> (Vec<usize>, usize) {
         if self.input.is_live() {
             let now_ms = self.context.clock.now_ms();
@@ -229,19 +231,19 @@ impl Reader {
         }
     }
 
-    /// Takes on the partitions that an input has found while it was read.
-    fn meet_partitions(&mut self, out: &mut Vec<Element>) {
+    /// Adds the partitions that an input has found while it was read.
+    fn add_partitions(&mut self, out: &mut Vec<Element>) {
         for index in self.positions.len()..self.input.partitions() {
             self.positions.push(self.input.partition(index));
             self.watermarks.add(self.context.clock.now_ms());
         }
         if self.positions.is_empty() {
-            // A task without partitions has nothing to say about time.
+            // Without partitions, this task must not hold back event time.
             out.push(Element::Idle);
         }
     }
 
-    /// Gives rows their event times and passes them on; bad rows go to the policy.
+    /// Finds the event times of rows and emits them; bad rows go to the policy.
     fn accept(
         &mut self,
         partition: usize,
@@ -292,7 +294,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Rows whose event time cannot be one.
+    /// Adds rows without a valid event time to the bad ones.
     #[cold]
     fn collect_untimed(
         &self,
@@ -360,7 +362,7 @@ impl Reader {
                     );
                 }
             }
-            // What a row's bytes say does not change by reading them again.
+            // Reading a row's bytes again would not change them.
             OnError::DeadLetter | OnError::Retry(_) => {
                 pulled.failed += bad.len() as u64;
                 pulled.dead_letters.extend(bad.into_iter().map(|bad| {

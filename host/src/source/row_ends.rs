@@ -1,20 +1,20 @@
-//! Decides where one row ends and the next begins.
+//! Decides where a row ends and the next one begins.
 
 use super::chunk::BadRow;
 use crate::decode::quoted_length;
 use crate::format::Format;
 
-/// A longer row is a bad one, so that a file without line ends does not have to
-/// fit into memory.
+/// Longer rows are bad, so that a file without line ends need not fit into
+/// memory.
 pub const ROW_BYTES_MAX: usize = 16 << 20;
 
-/// How much of it goes to its dead letter.
+/// How much of a row that is too long goes into its dead letter.
 const EXCERPT_BYTES: usize = 64 << 10;
 
 pub const TOO_LONG: &str =
     "expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept";
 
-/// A row that is too long, of which `row` is at least the beginning.
+/// The bad row for one that is too long; `row` is at least its beginning.
 pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
     BadRow {
         offset,
@@ -23,28 +23,28 @@ pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
     }
 }
 
-/// As much of a row as a dead letter keeps where it does not keep all.
+/// The part of a bad row that a dead letter keeps.
 pub fn payload_excerpt(row: &[u8]) -> Vec<u8> {
     row[..row.len().min(EXCERPT_BYTES)].to_vec()
 }
 
-/// Finds rows in text. A line is a row, except that a quoted CSV field may have
-/// line ends in it. Empty lines are none.
+/// Finds rows in text. A line is a row, but a quoted CSV field may contain line
+/// ends. Empty lines are skipped.
 #[derive(Clone, Debug)]
 pub enum RowEnds {
     Lines,
     Csv {
         delimiter: u8,
-        /// How many fields a row has, once that is known.
+        /// How many fields a row has; `None` until known.
         fields: Option<usize>,
     },
 }
 
-/// What begins at some place of a text.
+/// What was found at some place in a text.
 pub enum RowEnd {
-    /// A row, possibly empty, and where what follows it begins.
+    /// A row, possibly empty, and where the next one begins.
     Row { end: usize, next: usize },
-    /// Its end is not there yet.
+    /// The text ends before the row does.
     Unfinished,
 }
 
@@ -59,14 +59,15 @@ impl RowEnds {
         }
     }
 
-    /// Says how many fields a row has, where they are counted.
+    /// Sets how many fields a row has, for formats that count them.
     pub fn expect_fields(&mut self, count: usize) {
         if let RowEnds::Csv { fields, .. } = self {
             *fields = Some(count);
         }
     }
 
-    /// The row at `start`. `complete` says that nothing follows `data`.
+    /// Finds the end of the row at `start`. `complete` says that no text
+    /// follows `data`.
     #[inline]
     pub fn next(&self, data: &[u8], start: usize, complete: bool) -> RowEnd {
         let line = line(data, start, complete);
@@ -84,7 +85,7 @@ impl RowEnds {
     }
 }
 
-/// Up to the next line end, without it.
+/// Finds the next line end.
 #[inline]
 fn line(data: &[u8], start: usize, complete: bool) -> RowEnd {
     let rest = data.get(start..).unwrap_or_default();
@@ -98,9 +99,9 @@ fn line(data: &[u8], start: usize, complete: bool) -> RowEnd {
     RowEnd::Row { end, next }
 }
 
-/// A row with quotes, `line` being its first line. Where the quotes make no
-/// sense, that line alone is the row: it will be a bad one, and costs those
-/// below it nothing.
+/// Finds the end of a row with quotes; `line` is its first line. If the quotes
+/// do not pair up, that line alone is the row: it is bad, and the rows below it
+/// are unaffected.
 fn csv_row(
     data: &[u8],
     start: usize,
@@ -130,7 +131,7 @@ fn csv_row(
                 given += 1;
                 continue;
             }
-            // Perhaps the closing quote is the first of two.
+            // The quote may be the first of a doubled one.
             [] | [b'\r'] if !complete => return RowEnd::Unfinished,
             [] => (behind, behind),
             [b'\r'] => (behind, behind + 1),

@@ -1,25 +1,25 @@
-//! Decides when event time has advanced.
+//! Decides when event time advances.
 //!
-//! A partition's watermark is the newest event time it has had, less what rows
-//! may be out of order by. A source's watermark is the lowest of its partitions
-//! that speak: one that has ended or fallen silent holds nobody back.
+//! A partition's watermark is its newest event time minus the bound on
+//! out-of-orderness. A source's watermark is the lowest among its active
+//! partitions; ended and idle ones do not count.
 //!
-//! The watermark is evaluated row by row, and emitted in front of the first row
+//! The watermark is evaluated for each row, and emitted before the first row
 //! that it makes late, so that results do not depend on where batches are cut.
-//! In front of other rows it would change nothing, and is emitted after them.
+//! Before other rows it would have no effect, so it is emitted after them.
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::PartitionState;
 use crate::element::Element;
 
-/// The watermarks of the partitions that one task reads. The wall clock comes
-/// in as a number.
+/// The watermarks of the partitions that one task reads. The wall clock is
+/// passed in as a number.
 #[derive(Debug)]
 pub struct Watermarks {
     out_of_orderness_ms: i64,
     idle_after_ms: Option<i64>,
     partitions: Vec<PartitionTime>,
-    /// What was emitted last; rows before it are late.
+    /// The watermark emitted last; rows with an earlier event time are late.
     emitted_ms: i64,
     emitted_idle: bool,
 }
@@ -28,7 +28,7 @@ pub struct Watermarks {
 struct PartitionTime {
     /// The newest event time so far.
     newest_ms: i64,
-    /// When it last spoke, or began to be listened to.
+    /// When its last row came, or else when it was added.
     last_row_ms: i64,
     state: PartitionState,
 }
@@ -38,14 +38,14 @@ impl PartitionTime {
         PartitionTime {
             newest_ms: i64::MIN,
             last_row_ms: now_ms,
-            state: PartitionState::Speaking,
+            state: PartitionState::Active,
         }
     }
 
-    /// Whether it has been silent for too long.
+    /// Whether it is active, but has had no rows for long enough to be idle.
     fn is_overdue(&self, idle_after_ms: Option<i64>, now_ms: i64) -> bool {
         let silent_ms = now_ms.saturating_sub(self.last_row_ms);
-        self.state == PartitionState::Speaking
+        self.state == PartitionState::Active
             && idle_after_ms.is_some_and(|idle_after_ms| silent_ms >= idle_after_ms)
     }
 }
@@ -68,36 +68,36 @@ impl Watermarks {
         }
     }
 
-    /// There is one more partition.
+    /// Adds a partition.
     pub fn add(&mut self, now_ms: i64) {
         self.partitions.push(PartitionTime::new(now_ms));
     }
 
-    /// How far a partition has come: its newest event time, and whether it speaks.
+    /// A partition's newest event time, and whether it is active.
     pub fn snapshot(&self, partition: usize) -> (Option<i64>, PartitionState) {
         let partition = &self.partitions[partition];
         let newest_ms = Some(partition.newest_ms).filter(|&newest_ms| newest_ms > i64::MIN);
         (newest_ms, partition.state)
     }
 
-    /// Goes on from there.
+    /// Restores what [`Watermarks::snapshot`] returned.
     pub fn restore(&mut self, partition: usize, newest_ms: Option<i64>, state: PartitionState) {
         let partition = &mut self.partitions[partition];
         partition.newest_ms = newest_ms.unwrap_or(i64::MIN);
         partition.state = state;
     }
 
-    /// Puts a partition's next rows behind `out`, cut where the watermark is to
+    /// Appends a partition's next rows to `out`, cut where the watermark has to
     /// be emitted.
     pub fn observe(&mut self, partition: usize, batch: Batch, now_ms: i64, out: &mut Vec<Element>) {
         let others_ms = self.lowest_except(partition);
-        let Some(speaker) = self.partitions.get_mut(partition) else {
+        let Some(current) = self.partitions.get_mut(partition) else {
             out.push(Element::Batch(batch));
             return;
         };
-        speaker.last_row_ms = now_ms;
-        speaker.state = PartitionState::Speaking;
-        let mut newest_ms = speaker.newest_ms;
+        current.last_row_ms = now_ms;
+        current.state = PartitionState::Active;
+        let mut newest_ms = current.newest_ms;
         let mut start = 0;
         for (row, &time_ms) in batch.times.iter().enumerate() {
             if time_ms > newest_ms {
@@ -116,7 +116,7 @@ impl Watermarks {
                 start = row;
             }
         }
-        speaker.newest_ms = newest_ms;
+        current.newest_ms = newest_ms;
         match batch.rows() - start {
             0 => {}
             rows if rows == batch.rows() => out.push(Element::Batch(batch)),
@@ -133,13 +133,13 @@ impl Watermarks {
         self.emit(out);
     }
 
-    /// Partitions that have been silent for too long fall idle.
+    /// Marks partitions as idle that have had no rows for too long.
     pub fn check_idle(&mut self, now_ms: i64, out: &mut Vec<Element>) {
         let overdue: Vec<usize> = self.overdue(now_ms).collect();
         self.fall_idle(overdue, out);
     }
 
-    /// These partitions have been silent for too long.
+    /// Marks these partitions as idle.
     pub fn fall_idle(
         &mut self,
         partitions: impl IntoIterator<Item = usize>,
@@ -160,12 +160,12 @@ impl Watermarks {
             .map(|(index, _)| index)
     }
 
-    /// The partitions that have not ended, and how many of the first of them
-    /// have been silent for too long, unless they have rows now; the others
-    /// come as they are behind.
+    /// The partitions that have not ended: first those that are overdue to
+    /// become idle, with their number, then the others, the furthest behind
+    /// first.
     ///
-    /// Whoever reads is behind as well at times, and a partition that has rows
-    /// waiting must not be taken for a silent one.
+    /// An overdue partition becomes idle only if it has no rows now: perhaps
+    /// the reader was slow, and rows are waiting.
     pub fn reading_order(&self, now_ms: i64) -> (Vec<usize>, usize) {
         let mut order: Vec<usize> = (0..self.partitions.len())
             .filter(|&index| self.partitions[index].state != PartitionState::Ended)
@@ -176,17 +176,18 @@ impl Watermarks {
         (order, count)
     }
 
-    /// When [`Watermarks::check_idle`] next has something to do, if nobody speaks.
+    /// When [`Watermarks::check_idle`] next has something to do, if no rows
+    /// come.
     pub fn idle_at_ms(&self) -> Option<i64> {
         let idle_after_ms = self.idle_after_ms?;
         self.partitions
             .iter()
-            .filter(|partition| partition.state == PartitionState::Speaking)
+            .filter(|partition| partition.state == PartitionState::Active)
             .map(|partition| partition.last_row_ms.saturating_add(idle_after_ms))
             .min()
     }
 
-    /// The partition that holds time back most: the one to read next, so that
+    /// The partition with the oldest event time, which is read next so that
     /// none runs ahead of the others. `None` when all have ended.
     pub fn furthest_behind(&self) -> Option<usize> {
         self.partitions
@@ -197,13 +198,14 @@ impl Watermarks {
             .map(|(index, _)| index)
     }
 
-    /// Tells the watermark or the silence, if it is news.
+    /// Emits the watermark or idleness if it has changed.
     pub fn emit(&mut self, out: &mut Vec<Element>) {
-        let is_active = |partition: &PartitionTime| partition.state == PartitionState::Speaking;
+        let is_active = |partition: &PartitionTime| partition.state == PartitionState::Active;
         let is_idle = |partition: &PartitionTime| partition.state == PartitionState::Idle;
         if self.partitions.iter().any(is_active) {
             let watermark_ms = self.lowest_except(usize::MAX);
-            // After a silence it is emitted again: the source counts again.
+            // After idleness it is emitted again, so that the source counts
+            // again.
             let again = self.emitted_idle && self.emitted_ms > i64::MIN;
             self.emitted_idle = false;
             if watermark_ms > self.emitted_ms {
@@ -218,12 +220,12 @@ impl Watermarks {
         }
     }
 
-    /// The lowest watermark of those who speak, without `partition`.
+    /// The lowest watermark of the active partitions other than `partition`.
     fn lowest_except(&self, partition: usize) -> i64 {
         self.partitions
             .iter()
             .enumerate()
-            .filter(|(index, other)| *index != partition && other.state == PartitionState::Speaking)
+            .filter(|(index, other)| *index != partition && other.state == PartitionState::Active)
             .map(|(_, other)| other.newest_ms.saturating_sub(self.out_of_orderness_ms))
             .min()
             .unwrap_or(i64::MAX)
@@ -327,7 +329,7 @@ mod tests {
     }
 
     proptest! {
-        /// Which rows find themselves behind the watermark does not depend on cuts.
+        /// Which rows are late does not depend on where batches are cut.
         #[test]
         fn late_rows_are_the_same_for_any_cut(
             rows in prop::collection::vec((0usize..2, 0i64..60), 0..60),
@@ -340,7 +342,7 @@ mod tests {
                 let mut at = 0;
                 for &size in sizes {
                     let Some(&(partition, _)) = rows.get(at) else { break };
-                    // A batch is of one partition.
+                    // All rows of a batch are of one partition.
                     let times: Vec<i64> = rows[at..]
                         .iter()
                         .take(size)

@@ -13,14 +13,14 @@ use crate::gate::{Gate, Merged};
 use crate::operator::Counts;
 use crate::progress::NodeProgress;
 use crate::router::Gone;
-use crate::source::reader::Reader;
+use crate::source::reader::SourceReader;
 use crate::stop::Stop;
 
 /// Where a task's elements come from.
 pub enum Head {
     Source {
         node: NodeId,
-        reader: Box<Reader>,
+        reader: Box<SourceReader>,
         progress: Arc<NodeProgress>,
         /// It has no more rows, and waits for the last checkpoint.
         has_ended: bool,

@@ -19,7 +19,7 @@ use crate::element::Element;
 use crate::placement::Placement;
 use crate::plan::{Node, NodeKind, Plan, SourcePlan};
 use crate::source::SourceContext;
-use crate::source::reader::Reader;
+use crate::source::reader::SourceReader;
 
 /// Rows read at a time, which nothing depends on.
 const READ_ROWS: usize = 4_096;
@@ -177,7 +177,7 @@ async fn starts(
         is_transactional: false,
         restored: Arc::new([]),
     };
-    let mut reader = Reader::open(&plan, context).await?;
+    let mut reader = SourceReader::open(&plan, context).await?;
     let mut starts = Vec::new();
     while let Some(pulled) = reader.next().await? {
         for element in pulled.elements {

@@ -24,7 +24,7 @@ fn fixture() -> Manifest {
     };
     let source = SourceSnapshot {
         partitions: vec![
-            partition("events.jsonl", 8_192, PartitionState::Speaking),
+            partition("events.jsonl", 8_192, PartitionState::Active),
             partition("events-2.jsonl", 0, PartitionState::Idle),
         ],
         turn: Some(("events.jsonl".into(), 12)),
@@ -298,7 +298,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
 
 fn sources() -> impl Strategy<Value = SourceSnapshot> {
     let state = prop_oneof![
-        Just(PartitionState::Speaking),
+        Just(PartitionState::Active),
         Just(PartitionState::Idle),
         Just(PartitionState::Ended),
     ];

@@ -23,7 +23,7 @@ use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::connector::kafka::producer::{
-    DEFAULTS, Failure, OURS, Producer, TransactionProducer, blocking,
+    DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer, blocking,
 };
 use crate::connector::kafka::sink::KafkaSink;
 use crate::connector::kafka::source::KafkaSource;
@@ -151,7 +151,7 @@ impl KafkaTransaction {
         self.error(step, explain(code, cause(error)), fault_of(code))
     }
 
-    fn failed(&self, step: &str, failure: Failure) -> TransactionError {
+    fn failed(&self, step: &str, failure: SendFailure) -> TransactionError {
         let cause = match &failure.topic {
             Some(topic) => format!("topic `{topic}`: {}", failure.cause),
             None => failure.cause,
@@ -199,9 +199,9 @@ impl KafkaTransaction {
         let mut defaults = DEFAULTS.to_vec();
         defaults.push(LINGER);
         defaults.push(("transaction.timeout.ms", &abandoned_after_ms));
-        let mut ours = OURS.to_vec();
-        ours.push(("transactional.id", &id));
-        let settings = settings(&self.connection, &defaults, &ours);
+        let mut required = REQUIRED.to_vec();
+        required.push(("transactional.id", &id));
+        let settings = settings(&self.connection, &defaults, &required);
         Producer::new(&self.who(), &settings).map_err(|error| self.kafka_error(step, &error))
     }
 
@@ -211,7 +211,7 @@ impl KafkaTransaction {
             true => "read_committed",
             false => "read_uncommitted",
         };
-        let ours = [
+        let required = [
             ("group.id", group),
             ("isolation.level", isolation),
             ("enable.auto.commit", "false"),
@@ -221,7 +221,7 @@ impl KafkaTransaction {
         let mut connection = self.connection.clone();
         // These are a producer's, and nothing that a consumer knows.
         connection.properties.retain(|(name, _)| is_shared(name));
-        settings(&connection, &[], &ours)
+        settings(&connection, &[], &required)
     }
 
     fn consumer(&self, group: &str, is_committed: bool) -> Result<Reading, TransactionError> {

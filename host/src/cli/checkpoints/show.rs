@@ -60,7 +60,7 @@ fn show_partition(partition: &PartitionSnapshot) -> String {
         let _ = write!(line, ", newest {}", time(ms));
     }
     line.push_str(match partition.state {
-        PartitionState::Speaking => "",
+        PartitionState::Active => "",
         PartitionState::Idle => ", idle",
         PartitionState::Ended => ", at its end",
     });

@@ -238,7 +238,7 @@ fn a_manifest_for_people() {
     };
     let source = SourceSnapshot {
         partitions: vec![
-            partition("events.jsonl", 8_192, PartitionState::Speaking),
+            partition("events.jsonl", 8_192, PartitionState::Active),
             partition("old.jsonl", 100, PartitionState::Ended),
         ],
         ..SourceSnapshot::default()

@@ -1,16 +1,16 @@
-//! Rows as comma-separated values (RFC 4180) below a line of names.
+//! Renders rows as comma-separated values (RFC 4180) below a header.
 //!
 //! Null is an empty field and an empty text is `""`. Lists and records are
 //! written as JSON.
 
-use super::lines::Format;
+use super::lines::TextFormat;
 use crate::batch::Batch;
 use crate::schema::Schema;
 use crate::text::write_text;
 
 pub(super) struct Csv {
     head: Vec<u8>,
-    /// A value before it is seen whether it needs quotes.
+    /// The text of a value, before it is known whether it needs quotes.
     value: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ impl Csv {
     }
 }
 
-impl Format for Csv {
+impl TextFormat for Csv {
     fn head(&self) -> Vec<u8> {
         self.head.clone()
     }

@@ -1,7 +1,8 @@
-//! Reads files: each is a partition, offsets are byte offsets.
+//! Reads files: each file is a partition, and offsets are byte offsets.
 //!
-//! A file is read in large blocks, cut into rows, and each block decoded by
-//! itself: here, or ahead on other threads and taken in order.
+//! A file is read in large blocks that end at the end of a row. Each block is
+//! decoded on its own: in this task, or ahead of it on other threads and taken
+//! in order.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,9 +20,10 @@ use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, decode};
 use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
-use crate::source::{Arrival, Input, Pending, SourceContext, SourceError, TURN_ROWS};
+use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
 
-/// A block is read in pieces of about the size that holds a batch, in these bounds.
+/// The size of a block is estimated from the rows of a batch, within these
+/// bounds.
 const BLOCK_BYTES_MIN: usize = 8 << 10;
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
@@ -29,38 +31,41 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 pub struct FileInput {
     partitions: Vec<FilePartition>,
-    /// Blocks of a partition that are decoded ahead; none with 0.
+    /// How many blocks of a partition are decoded ahead; 0 decodes in this
+    /// task.
     ahead: usize,
     context: SourceContext,
 }
 
 struct FilePartition {
-    lines: Lines,
-    /// Spare ones, and one to copy.
+    lines: BlockReader,
+    /// Decoders that are free; one is kept to be cloned.
     decoders: Vec<Decoder>,
     decoder: Decoder,
-    /// Being decoded, in order.
+    /// Blocks being decoded, in the order of the file.
     ahead: VecDeque<JoinHandle<(Decoder, Chunk)>>,
-    /// How far the file was read when the block last taken had been.
+    /// How far the file had been read when the block taken last was cut.
     taken_bytes: u64,
 }
 
-/// A file as blocks of rows.
-struct Lines {
+/// Cuts a file into blocks of rows.
+struct BlockReader {
     path: PathBuf,
     name: Arc<str>,
     file: File,
     size: u64,
     framing: RowEnds,
-    /// Read and not yet given; begins with a row unless one is being skipped.
+    /// Bytes read and not handed out yet. Starts with a row unless one is being
+    /// skipped.
     buffer: Vec<u8>,
-    /// Where the buffer begins in the file.
+    /// The buffer's offset in the file.
     offset: u64,
     at_end: bool,
-    /// In a row that was too long: the rest of it is still to come.
+    /// A row was too long, and its rest is still to be skipped.
     skipping: bool,
     rows: u64,
-    /// A block ends with a turn where there are other partitions.
+    /// Whether a block must not reach into the next turn, since other
+    /// partitions are read in between.
     ends_with_turn: bool,
     batch_rows: usize,
     row_bytes: usize,
@@ -71,7 +76,7 @@ struct RawBlock {
     spans: Vec<(u32, u32)>,
     offset: u64,
     too_long: Vec<BadRow>,
-    /// Behind its rows.
+    /// The position after its rows.
     end: Position,
 }
 
@@ -105,7 +110,7 @@ impl FileInput {
     }
 }
 
-impl Input for FileInput {
+impl SourceInput for FileInput {
     fn partitions(&self) -> usize {
         self.partitions.len()
     }
@@ -154,7 +159,7 @@ impl FilePartition {
             Ok((file, metadata.len()))
         });
         let (file, size) = opened.map_err(|cause| cannot_read(&path, &cause, context))?;
-        let mut lines = Lines {
+        let mut lines = BlockReader {
             name: path.display().to_string().into(),
             path,
             file,
@@ -195,8 +200,8 @@ impl FilePartition {
         )))
     }
 
-    /// A block stays in the queue until it is decoded, so that whoever waits
-    /// for it may be dropped.
+    /// Takes the next block. A block stays in the queue until it is decoded, so
+    /// the future may be dropped while it waits.
     async fn decode_ahead(
         &mut self,
         depth: usize,
@@ -244,8 +249,8 @@ impl RawBlock {
     }
 }
 
-impl Lines {
-    /// Steps over what is in front of the first row.
+impl BlockReader {
+    /// Skips the byte order mark and the header.
     fn start(
         &mut self,
         format: &Format,
@@ -267,7 +272,7 @@ impl Lines {
         loop {
             match self.framing.next(&self.buffer, 0, self.at_end) {
                 RowEnd::Row { end: 0, next } if next > 0 => self.advance(next),
-                // An empty file has no rows that a header could be missing for.
+                // An empty file needs no header.
                 RowEnd::Row { end: 0, .. } => return Ok(()),
                 RowEnd::Row { end, next } => {
                     let fields = decoder.read_header(&self.buffer[..end]).map_err(|error| {
@@ -289,7 +294,7 @@ impl Lines {
         }
     }
 
-    /// The next rows, up to a batch of them; `None` at the end of the file.
+    /// Reads the next rows, at most a batch; `None` at the end of the file.
     fn next_block(&mut self, context: &SourceContext) -> Result<Option<RawBlock>, SourceError> {
         let mut rows_max = self.batch_rows as u64;
         if self.ends_with_turn {
@@ -304,7 +309,7 @@ impl Lines {
         let mut at = 0;
         loop {
             if self.skipping && !self.skip_rest_of_row(&mut at) {
-                // The buffer was all of that row.
+                // The whole buffer belongs to the row that is skipped.
                 self.advance(self.buffer.len());
                 at = 0;
                 if self.at_end {
@@ -344,7 +349,8 @@ impl Lines {
                 break;
             }
             if spans.is_empty() {
-                // Nothing points into the buffer: room instead of growth.
+                // No row refers to the buffer yet, so its read part can be
+                // dropped.
                 self.advance(at);
                 at = 0;
             }
@@ -359,7 +365,7 @@ impl Lines {
         self.rows += given as u64;
         self.row_bytes = at.div_ceil(given);
         let offset = self.offset;
-        // The rest moves to a new buffer; the old one belongs to the rows.
+        // The unread rest moves to a new buffer; the rows keep the old one.
         let mut rest = Vec::with_capacity(block_bytes);
         rest.extend_from_slice(&self.buffer[at..]);
         let data = std::mem::replace(&mut self.buffer, rest);
@@ -382,7 +388,7 @@ impl Lines {
         }
     }
 
-    /// Goes on reading from there.
+    /// Goes on reading at a restored position.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
         if to.offset > self.size {
             let message = format!(
@@ -403,7 +409,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Whether the row's end is in the buffer; `at` is then behind it.
+    /// Whether the end of the row is in the buffer; `at` is then the offset
+    /// after it.
     fn skip_rest_of_row(&mut self, at: &mut usize) -> bool {
         match memchr::memchr(b'\n', &self.buffer[*at..]) {
             Some(end) => {
@@ -431,7 +438,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Forgets the buffer's first bytes.
+    /// Drops the buffer's first bytes.
     fn advance(&mut self, bytes: usize) {
         self.buffer.drain(..bytes);
         self.offset += bytes as u64;

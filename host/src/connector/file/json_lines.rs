@@ -1,6 +1,6 @@
-//! Rows as JSON, one a line.
+//! Renders rows as JSON, one a line.
 
-use super::lines::Format;
+use super::lines::TextFormat;
 use crate::batch::Batch;
 use crate::json::JsonColumns;
 use crate::schema::Schema;
@@ -18,7 +18,7 @@ impl JsonLines {
     }
 }
 
-impl Format for JsonLines {
+impl TextFormat for JsonLines {
     fn head(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -1,34 +1,34 @@
-//! Writes rows as text, in whichever of the formats that can be cut anywhere
-//! between two rows.
+//! Writes rows in a text format. The text can be cut between any two rows, so a
+//! checkpoint needs only its length.
 
-use super::part::Part;
+use super::part::PartFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 use crate::sink::{Sink, SinkError};
 
-/// How rows are written as text.
-pub(super) trait Format: Send {
-    /// What stands above all rows.
+/// How a text format renders rows.
+pub(super) trait TextFormat: Send {
+    /// What is written above all rows.
     fn head(&self) -> Vec<u8>;
 
     /// Appends the rows of a batch.
     fn write(&mut self, batch: &Batch, text: &mut Vec<u8>);
 }
 
-pub(super) struct Lines<F> {
-    part: Part,
+pub(super) struct TextSink<F> {
+    part: PartFile,
     format: F,
-    /// What is being written, kept for its room.
+    /// The text being written, reused for its memory.
     text: Vec<u8>,
 }
 
-impl<F: Format> Lines<F> {
-    pub fn new(mut part: Part, format: F) -> Result<Self, SinkError> {
+impl<F: TextFormat> TextSink<F> {
+    pub fn new(mut part: PartFile, format: F) -> Result<Self, SinkError> {
         if part.is_empty() {
             part.write(&format.head())?;
         }
-        Ok(Lines {
+        Ok(TextSink {
             part,
             format,
             text: Vec::new(),
@@ -36,7 +36,7 @@ impl<F: Format> Lines<F> {
     }
 }
 
-impl<F: Format> Sink for Lines<F> {
+impl<F: TextFormat> Sink for TextSink<F> {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.text.clear();
         self.format.write(batch, &mut self.text);

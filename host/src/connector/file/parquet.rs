@@ -11,7 +11,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::part::Part;
+use super::part::PartFile;
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -19,32 +19,32 @@ use crate::element::CheckpointId;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkError};
 
-/// Rows are kept in memory until a group of them is so large.
+/// A row group is written when its rows take this much memory.
 const GROUP_BYTES: usize = 64 << 20;
 
-pub(super) struct Parquet {
-    part: Part,
+pub(super) struct ParquetFile {
+    part: PartFile,
     schema: Arc<arrow_schema::Schema>,
-    /// Gone when it is finished.
+    /// `None` once the file is finished.
     writer: Option<ArrowWriter<File>>,
 }
 
-impl Parquet {
-    pub fn new(part: Part, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+impl ParquetFile {
+    pub fn new(part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
         let schema = Arc::new(schema.to_arrow());
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
         let file = part.file().map_err(|cause| part.error(cause))?;
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
-        Ok(Parquet {
+        Ok(ParquetFile {
             writer: Some(writer.map_err(|cause| error(&part, cause))?),
             part,
             schema,
         })
     }
 
-    /// The file is whole.
+    /// Writes the index, which makes the file complete.
     fn close(&mut self) -> Result<(), SinkError> {
         if let Some(writer) = self.writer.take() {
             writer.close().map_err(|cause| error(&self.part, cause))?;
@@ -64,14 +64,14 @@ impl Parquet {
     }
 }
 
-impl Sink for Parquet {
+impl Sink for ParquetFile {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let written = self.try_write(batch);
         written.map_err(|cause| error(&self.part, cause))
     }
 
-    /// Nothing: a Parquet file cannot be read before it is finished, and small
-    /// groups of rows make it large and slow.
+    /// Does nothing: a Parquet file cannot be read before it is finished, and
+    /// small row groups make it large and slow.
     fn flush(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -86,20 +86,20 @@ impl Sink for Parquet {
     }
 }
 
-/// Rows of a run with checkpoints: `NAME-ID.parquet` for each checkpoint that
-/// has some. A file is written whole before its checkpoint is, and gets its name
-/// once the checkpoint is durable.
-pub(super) struct Parts {
+/// The Parquet files of a run with checkpoints: `NAME-ID.parquet` for each
+/// checkpoint that has rows. A file is complete before its checkpoint is
+/// written, and gets its name once the checkpoint is durable.
+pub(super) struct CheckpointedParquet {
     node: String,
     path: PathBuf,
     schema: Arc<Schema>,
-    /// The file that is being written, if there are rows for it.
-    open: Option<Parquet>,
-    /// Files that wait for their names: from, to.
+    /// The file being written, if there are rows for it.
+    open: Option<ParquetFile>,
+    /// Files to be renamed, as (from, to).
     staged: Vec<(PathBuf, PathBuf)>,
 }
 
-impl Parts {
+impl CheckpointedParquet {
     pub fn new(
         node: &str,
         path: &Path,
@@ -107,19 +107,20 @@ impl Parts {
         restored: &Option<SinkSnapshot>,
     ) -> Result<Self, SinkError> {
         let staged = restored.iter().flat_map(|restored| &restored.staged);
-        let mut parts = Parts {
+        let mut files = CheckpointedParquet {
             node: node.to_owned(),
             path: path.to_owned(),
             schema: schema.clone(),
             open: None,
             staged: staged.map(|(from, to)| (from.into(), to.into())).collect(),
         };
-        parts.deliver()?;
-        Ok(parts)
+        files.rename_staged()?;
+        Ok(files)
     }
 
-    /// Gives files their names. Those that have theirs are passed over.
-    fn deliver(&mut self) -> Result<(), SinkError> {
+    /// Gives finished files their names. Files that have theirs already are
+    /// skipped.
+    fn rename_staged(&mut self) -> Result<(), SinkError> {
         for (from, to) in self.staged.drain(..) {
             let renamed = match fs::rename(&from, &to) {
                 Err(cause) if cause.kind() == ErrorKind::NotFound && to.exists() => Ok(()),
@@ -130,7 +131,7 @@ impl Parts {
         Ok(())
     }
 
-    /// The file of a checkpoint, and what it is called before it is durable.
+    /// The names of a checkpoint's file: before it is durable, and after.
     fn names(&self, id: CheckpointId) -> (PathBuf, PathBuf) {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let named = self.path.with_file_name(format!("{stem}-{id}.parquet"));
@@ -140,13 +141,13 @@ impl Parts {
     }
 }
 
-impl Sink for Parts {
+impl Sink for CheckpointedParquet {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let open = match &mut self.open {
             Some(open) => open,
             none => {
-                let part = Part::create(&self.node, &self.path, None)?;
-                none.insert(Parquet::new(part, &self.schema)?)
+                let part = PartFile::create(&self.node, &self.path, None)?;
+                none.insert(ParquetFile::new(part, &self.schema)?)
             }
         };
         open.write(batch)
@@ -172,16 +173,16 @@ impl Sink for Parts {
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        self.deliver()
+        self.rename_staged()
     }
 
-    /// All rows were in front of the last barrier.
+    /// Every row came before the last barrier, so no file is open.
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.deliver()
+        self.rename_staged()
     }
 }
 
-fn error(part: &Part, cause: ParquetError) -> SinkError {
+fn error(part: &PartFile, cause: ParquetError) -> SinkError {
     let what = format!("{} as Parquet", part.path().display());
     let fault = match &cause {
         ParquetError::External(cause) => match cause.downcast_ref::<io::Error>() {

@@ -1,4 +1,5 @@
-//! A file that has its own name only when it is whole.
+//! A file that is written under a temporary name and renamed when it is
+//! complete.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -8,26 +9,26 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::files::create_folder_of;
 use crate::sink::SinkError;
 
-/// `<name>.part`, to become `<name>`.
-pub(super) struct Part {
+/// A file being written as `<name>.part`, to be renamed to `<name>`.
+pub(super) struct PartFile {
     node: String,
     path: PathBuf,
     part: PathBuf,
     file: BufWriter<File>,
-    /// What the part has, written through or not.
+    /// Length so far, with what is still buffered.
     bytes: u64,
 }
 
-impl Part {
-    /// Makes the folder too if there is none. What an earlier run has left
-    /// under the part's name is written over, but for the bytes that are
-    /// `kept`: they belong to the checkpoint that the run goes on from.
+impl PartFile {
+    /// Creates the file, and its folder if needed. A part that an earlier run
+    /// left is overwritten, except for its first `kept` bytes: they belong to
+    /// the checkpoint that the run is restored from.
     pub fn create(node: &str, path: &Path, kept: Option<u64>) -> Result<Self, SinkError> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
         let created = create_folder_of(&part).and_then(|()| {
-            // Said now and not after hours of work.
+            // An error now is better than one after hours of work.
             if path.is_dir() {
                 return Err(io::Error::new(
                     io::ErrorKind::IsADirectory,
@@ -40,7 +41,7 @@ impl Part {
             }
         });
         match created {
-            Ok(file) => Ok(Part {
+            Ok(file) => Ok(PartFile {
                 node: node.to_owned(),
                 path: path.to_owned(),
                 part,
@@ -61,8 +62,8 @@ impl Part {
         self.bytes == 0
     }
 
-    /// What was written so far is on the disk when this is done, and is what a
-    /// run that goes on from this checkpoint finds.
+    /// Makes everything written so far durable, and returns what a run needs to
+    /// go on from this checkpoint.
     pub fn keep(&mut self) -> Result<SinkSnapshot, SinkError> {
         self.flush()?;
         let synced = self.file.get_ref().sync_data();
@@ -78,13 +79,13 @@ impl Part {
         flushed.map_err(|cause| self.error(cause))
     }
 
-    /// Everything is on the disk before the file has its name.
+    /// Makes the file durable, then gives it its name.
     pub fn finish(&mut self) -> Result<(), SinkError> {
         let path = self.path.clone();
         self.finish_as(&path)
     }
 
-    /// The same, under another name.
+    /// As [`Self::finish`], with another name.
     pub fn finish_as(&mut self, path: &Path) -> Result<(), SinkError> {
         self.flush()?;
         let finished = self
@@ -103,7 +104,7 @@ impl Part {
         &self.path
     }
 
-    /// The file itself, for a writer that buffers by itself.
+    /// A handle to the file, for a writer that has its own buffer.
     pub fn file(&self) -> io::Result<File> {
         self.file.get_ref().try_clone()
     }
@@ -113,8 +114,8 @@ impl Part {
     }
 }
 
-/// The part as it was at a checkpoint. A run that has ended since has given the
-/// file its name.
+/// Opens the part, cut to its length at a checkpoint. If a later run finished
+/// the file, it is renamed back first.
 fn reopen(path: &Path, part: &Path, bytes: u64) -> io::Result<File> {
     if !part.exists() && path.exists() {
         fs::rename(path, part)?;

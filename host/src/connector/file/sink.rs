@@ -1,13 +1,13 @@
-//! The sink `file`: rows are written into one file, or with Parquet into one a
-//! checkpoint.
+//! The sink `file`: writes rows into one file, or with Parquet and checkpoints
+//! into one file a checkpoint.
 //!
-//! Files grow under the name `<file>.part` and get their own name when the run
-//! has ended well. A file of that name is therefore always whole, be it this
-//! run's or the one before; a run that failed leaves its `.part` behind, and a
-//! long one can be read there while it goes on, up to the last flush (Parquet
-//! cannot: its index is written last). With checkpoints, a run that goes on
-//! finds its `.part` and cuts it to what the checkpoint had; a Parquet file,
-//! which cannot be cut, is one file a checkpoint that has rows.
+//! A file grows as `<file>.part` and is renamed to `<file>` when the run ends
+//! successfully. So `<file>` is always complete, be it from this run or the one
+//! before; a failed run leaves its `.part` behind. While the run goes on, the
+//! `.part` can be read up to the last flush (not with Parquet, whose index is
+//! written last). A run that is restored cuts the `.part` to its length at the
+//! checkpoint. A Parquet file cannot be cut, so each checkpoint that has rows
+//! gets its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use toml::Spanned;
 
 use super::csv::Csv;
 use super::json_lines::JsonLines;
-use super::lines::Lines;
-use super::parquet::{Parquet, Parts};
-use super::part::Part;
+use super::lines::TextSink;
+use super::parquet::{CheckpointedParquet, ParquetFile};
+use super::part::PartFile;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
@@ -37,7 +37,7 @@ struct FileSinkSettings {
     format: SinkFormat,
 }
 
-/// A file to write.
+/// The file to write, and its format.
 #[derive(Clone, Debug)]
 pub struct FileSink {
     pub path: PathBuf,
@@ -52,7 +52,7 @@ pub enum SinkFormat {
 }
 
 impl SinkFormat {
-    /// As in the config.
+    /// Its name in the config.
     pub fn name(self) -> &'static str {
         match self {
             SinkFormat::Json => "json",
@@ -82,7 +82,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
                 mistakes.push(
                     Mistake::new(format!("{} has no `format`", table.owner()))
                         .at(table.place(), "")
-                        .help("the file's name does not tell it: add `format = \"json\"`, \"csv\" or \"parquet\""),
+                        .help("its file name does not show the format: add `format = \"json\"`, \"csv\" or \"parquet\""),
                 );
                 return None;
             }
@@ -133,14 +133,17 @@ impl SinkConnector for FileSink {
         let path = &self.path;
         let restored = context.restored.as_ref();
         let kept = restored.and_then(|restored| restored.bytes);
-        let part = || Part::create(node, path, kept);
+        let part = || PartFile::create(node, path, kept);
         Ok(match self.format {
-            SinkFormat::Json => Box::new(Lines::new(part()?, JsonLines::new(schema))?),
-            SinkFormat::Csv => Box::new(Lines::new(part()?, Csv::new(schema))?),
-            SinkFormat::Parquet if context.is_checkpointed => {
-                Box::new(Parts::new(node, path, schema, &context.restored)?)
-            }
-            SinkFormat::Parquet => Box::new(Parquet::new(part()?, schema)?),
+            SinkFormat::Json => Box::new(TextSink::new(part()?, JsonLines::new(schema))?),
+            SinkFormat::Csv => Box::new(TextSink::new(part()?, Csv::new(schema))?),
+            SinkFormat::Parquet if context.is_checkpointed => Box::new(CheckpointedParquet::new(
+                node,
+                path,
+                schema,
+                &context.restored,
+            )?),
+            SinkFormat::Parquet => Box::new(ParquetFile::new(part()?, schema)?),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The source `file`: files that are there, a partition each, in the order of
-//! their names.
+//! The source `file`: existing files, a partition each, in the order of their
+//! names.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,23 @@ use crate::config::reader::{Table, Value};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file, read_folder};
 use crate::format::RowFormat;
-use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+use crate::source::{
+    Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
+};
 
 pub const KIND: SourceKind = SourceKind { name: "file", read };
 
 #[derive(Debug)]
 struct FileSourceSettings {
-    /// Files and patterns, as written.
+    /// Files and patterns, as written in the config.
     paths: Vec<Spanned<String>>,
     rows: WrittenRows,
 }
 
-/// Files to read.
+/// The files to read.
 #[derive(Clone, Debug)]
 pub struct FileSource {
-    /// A partition each, in name order.
+    /// A partition each, in the order of their names.
     pub paths: Vec<PathBuf>,
     pub format: RowFormat,
 }
@@ -48,7 +50,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         "csv" => Some(FormatKind::Csv),
         _ => None,
     });
-    // Without a path there is a mistake already, and any format will do.
+    // A missing path is a mistake already; any format will do.
     let implied = if path.is_none() {
         Some(FormatKind::Json)
     } else {
@@ -107,10 +109,10 @@ impl SourceConnector for FileSource {
         self.format.clone()
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let input = FileInput::open(&self.paths, &self.format, context)?;
-            Ok(Box::new(input) as Box<dyn Input>)
+            Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
 }
@@ -155,7 +157,7 @@ fn matches(
                 "name its files: \"{}/*.jsonl\"",
                 text.trim_end_matches('/')
             )),
-            // A pipe or a device cannot be read again after a restart.
+            // Pipes and devices cannot be read again after a restart.
             false if path.exists() => {
                 mistake(format!("{title} reads {shown}, which is no regular file"))
                     .help("name a file, or send the rows over tcp")
@@ -213,7 +215,7 @@ fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The first few, and how many there are.
+/// The first few files, and how many more there are.
 fn show_files(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<String> = paths

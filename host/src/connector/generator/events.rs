@@ -1,13 +1,13 @@
-//! Makes up shop events, the same ones for the same seed.
+//! Generates shop events, the same ones for the same seed.
 //!
-//! Every row is a function of the seed and its number alone, so that a
-//! generator may begin anywhere. A few users and items have most of the events
-//! (Zipf, exponents 0.8 and 1), 45% of which add to a cart, 40% view, 10%
-//! remove and 5% check out, of quantities 1 to 5. Event times advance evenly,
-//! each row then being up to the jitter earlier.
+//! Each row depends on nothing but the seed and its number, so the generator
+//! can start at any row. Few users and items have most of the events (Zipf,
+//! exponents 0.8 and 1). Of the actions 45% are `add`, 40% `view`, 10% `remove`
+//! and 5% `checkout`; quantities are 1 to 5. Event times advance evenly, and
+//! each row is then moved back by up to the jitter.
 //!
-//! Broken rows are such that decoding takes them and a shop should not: an
-//! action that nobody knows, no user, no item, a quantity of 0 or 10,000.
+//! Broken rows can be decoded, but a shop should reject them: an unknown
+//! action, no user, no item, a quantity of 0 or 10,000.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use arrow_buffer::OffsetBuffer;
 
 use crate::schema::{DataType, Field, Schema};
 
-/// 2^64 over the golden ratio: how far splitmix64 goes a step.
+/// 2^64 divided by the golden ratio: the increment of splitmix64.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Up to which percentage each action is drawn.
+/// Each action, with the percentage below which a draw selects it.
 const ACTIONS: [(&str, u64); 4] = [("add", 45), ("view", 85), ("remove", 95), ("checkout", 100)];
 
 /// `user_id`, `item_id`, `action`, `quantity`, `ts`. Actions are plain text,
-/// as broken rows have others.
+/// since broken rows have actions that no symbol lists.
 pub fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new("user_id", DataType::Utf8, false),
@@ -36,8 +36,8 @@ pub fn schema() -> Arc<Schema> {
     ]))
 }
 
-/// Writes a plan's rows as JSON lines, for benchmarks and examples. An endless
-/// plan, or one without a start, has to be given both.
+/// Writes the rows of a plan as JSON lines, for benchmarks and examples. The
+/// plan must have a count and a start.
 pub fn write_json_lines(plan: &EventsPlan, out: &mut dyn Write) -> io::Result<()> {
     let (Some(count), Some(start_ms)) = (plan.count, plan.start_ms) else {
         return Err(io::Error::other("expected a number of rows and a start"));
@@ -63,27 +63,27 @@ pub fn write_json_lines(plan: &EventsPlan, out: &mut dyn Write) -> io::Result<()
     out.flush()
 }
 
-/// Which shop events are made, and how many.
+/// Which shop events are generated, and how many.
 #[derive(Clone, Debug)]
 pub struct EventsPlan {
     pub seed: u64,
-    /// Rows a second of wall clock; as fast as they are taken when absent.
+    /// Rows a second of wall clock; as fast as they are read if `None`.
     pub rate: Option<f64>,
-    /// How many rows; endless when absent.
+    /// How many rows; endless if `None`.
     pub count: Option<u64>,
     pub users: u32,
     pub items: u32,
-    /// Event time of the first row, in ms; now when absent.
+    /// Event time of the first row, in ms; now if `None`.
     pub start_ms: Option<i64>,
-    /// Event-time rows a second.
+    /// Rows a second of event time.
     pub events_per_second: f64,
-    /// Each row is up to so much earlier than its place, in ms.
+    /// How much earlier than its even place a row may be, in ms.
     pub jitter_ms: u64,
-    /// One row in so many is broken on purpose; none when 0.
+    /// One row in this many is broken on purpose; 0 for none.
     pub broken_one_in: u64,
 }
 
-/// Rows of a plan, as many as asked for from any place.
+/// Generates any range of a plan's rows.
 pub struct Events {
     seed: u64,
     users: Zipf,
@@ -102,7 +102,7 @@ struct Event {
     time_ms: i64,
 }
 
-/// A user's or item's number; none in a broken row.
+/// The number of a user or an item; `None` in a broken row.
 struct Id(Option<u32>);
 
 impl Events {
@@ -113,7 +113,7 @@ impl Events {
             items: Zipf::new(plan.items, 1.0, 42, 7_919),
             start_ms,
             ms_per_event: 1_000.0 / plan.events_per_second,
-            // More than seven weeks are not jitter.
+            // The jitter has to fit into 32 bits, some seven weeks.
             jitter_ms: plan.jitter_ms.min(u64::from(u32::MAX) - 1),
             broken_one_in: plan.broken_one_in,
         }
@@ -191,7 +191,7 @@ impl Event {
 }
 
 impl Id {
-    /// `user-000042`: a prefix and at least so many digits.
+    /// Writes `user-000042`: the prefix and at least this many digits.
     fn append_to(&self, out: &mut Vec<u8>, prefix: &str, digits: usize) {
         let Some(number) = self.0 else {
             return;
@@ -225,7 +225,7 @@ impl Texts {
     }
 
     fn end(&mut self) {
-        // A batch's texts are far below what i32 holds.
+        // A batch's texts are far shorter than i32 can count.
         self.offsets.push(self.data.len() as i32);
     }
 
@@ -235,17 +235,18 @@ impl Texts {
     }
 }
 
-/// Numbers below a count, of which the rank r has a share of 1/r^exponent, drawn
-/// by Walker's alias method: one look-up, whatever the distribution.
+/// Draws numbers below a count, of which the one of rank r has a share
+/// proportional to 1/r^exponent, by Walker's alias method: one look-up for any
+/// distribution.
 struct Zipf {
-    /// For each number, up to which draw it stands for itself, and whom it
-    /// stands for otherwise.
+    /// For each number, the draw up to which it is taken itself, and the number
+    /// that is taken above that.
     slots: Vec<(u32, u32)>,
 }
 
 impl Zipf {
-    /// Rank r is number `first + r * step`, modulo the count, so that frequent
-    /// numbers are not neighbours.
+    /// Rank r becomes number `first + r * step`, modulo the count, so that
+    /// frequent numbers are not neighbours.
     fn new(count: u32, exponent: f64, first: u64, step: u64) -> Self {
         let count = u64::from(count.max(1));
         let step = coprime(step, count);
@@ -256,7 +257,8 @@ impl Zipf {
         }
         let mean = shares.iter().sum::<f64>() / count as f64;
         shares.iter_mut().for_each(|share| *share /= mean);
-        // What each number lacks of a mean share is filled up by one with more.
+        // A number with less than the mean share is filled up from one with
+        // more.
         let mut slots = vec![(u32::MAX, 0); shares.len()];
         let (mut low, mut high): (Vec<usize>, Vec<usize>) =
             (0..shares.len()).partition(|&number| shares[number] < 1.0);
@@ -278,8 +280,8 @@ impl Zipf {
     }
 }
 
-/// The next number from `step` on that shares no divisor with `count`, so that
-/// going by it meets every number once.
+/// The first number from `step` on that has no common divisor with `count`, so
+/// that stepping by it visits every number once.
 fn coprime(step: u64, count: u64) -> u64 {
     let divisor = |mut a: u64, mut b: u64| {
         while b > 0 {
@@ -292,13 +294,14 @@ fn coprime(step: u64, count: u64) -> u64 {
         .unwrap_or(1)
 }
 
-/// A number below `bound`, at most 2^32, from so many random bits, at most 32.
+/// A number below `bound` (at most 2^32) from `bits` random bits (at most 32).
 fn below(draw: u64, bits: u32, bound: u64) -> u64 {
     (draw * bound) >> bits
 }
 
-/// Splitmix64's finalizer (Steele, Lea, Flood: "Fast splittable pseudorandom
-/// number generators"): every bit of the answer depends on every bit given.
+/// The finalizer of splitmix64 (Steele, Lea, Flood: "Fast splittable
+/// pseudorandom number generators"): every bit of the result depends on every
+/// bit of the input.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

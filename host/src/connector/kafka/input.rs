@@ -1,15 +1,15 @@
-//! Reads topics of Kafka: each partition of a topic is a partition, offsets are
-//! Kafka's own.
+//! Reads topics of Kafka: each partition of a topic is a partition, and offsets
+//! are Kafka's own.
 //!
-//! Partitions are assigned and never negotiated with the consumer group, and
-//! where to go on is for checkpoints to say: the group's offsets are at most
-//! where a first run starts. Every partition has a queue of its own, which
-//! librdkafka fills ahead, up to a limit, on its own threads. A block is what a
-//! queue has at one moment, so that no row waits for a batch to fill.
+//! Partitions are assigned, never negotiated with the consumer group, and after
+//! a restart the checkpoint says where to go on: the group's offsets are used
+//! at most where a first run starts. Each partition has its own queue, which
+//! librdkafka fills in advance, up to a limit, on its own threads. A block is
+//! what a queue holds at one moment, so no row waits for a batch to fill.
 
-/// Messages decoded together.
+/// Messages that are decoded together.
 mod block;
-/// Which partitions there are, and where each starts.
+/// Which partitions there are, and where to start in each.
 mod discovery;
 
 use std::sync::Arc;
@@ -31,42 +31,43 @@ use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::schema::Schema;
 use crate::source::chunk::Chunk;
-use crate::source::{Arrival, Input, Pending, SourceContext, SourceError};
+use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
-/// Give way to the config's properties.
+/// Overridden by the config's properties.
 const DEFAULTS: &[(&str, &str)] = &[
-    // What is fetched ahead of the rows that are asked for.
+    // How much is fetched ahead of the reader.
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "32768"),
-    // A full queue is looked at again this soon; a second would starve us.
+    // A full queue is checked again this soon; the default, one second, would
+    // starve the reader.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
 ];
 
-const OURS: &[(&str, &str)] = &[
+const REQUIRED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // Rows that are gone are an error, and not silently left out.
+    // Rows that were deleted are an error, never skipped silently.
     ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Every change notifies the reader; this is for one that we have not thought of.
+/// Every change notifies the reader; this covers a notification that got lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long an input that is done waits for the group to take its offsets.
+/// How long a closed input waits for the group to take its offsets.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(5);
 
 pub struct KafkaInput {
     consumer: Arc<BaseConsumer<ClientLog>>,
     partitions: Vec<KafkaPartition>,
     decoder: Decoder,
-    /// Notified when a queue has something.
+    /// Notified when a queue has messages.
     wake: Arc<Notify>,
     discovery: Discovery,
     /// The offsets to commit to the group next.
     to_commit: Option<TopicPartitionList>,
-    /// The commit under way.
+    /// The thread that commits offsets.
     committing: Option<JoinHandle<()>>,
     /// The reader has not been told yet which partitions there are.
     is_unreported: bool,
@@ -77,41 +78,42 @@ pub struct KafkaInput {
 struct KafkaPartition {
     topic: usize,
     number: i32,
-    /// `topic/number`.
+    /// `topic/number`, as in dead letters.
     name: Arc<str>,
-    /// The first that was asked for, and the next to give.
+    /// The offset where this run started; `next` is that of the next row.
     first: u64,
     next: u64,
-    /// Of a bounded input: where it ends.
+    /// Where a bounded input ends.
     end: Option<u64>,
-    /// Absent until the brokers have been asked.
+    /// `None` until the brokers have confirmed the partition.
     queue: Option<PartitionQueue<ClientLog>>,
     has_ended: bool,
 }
 
 impl KafkaInput {
-    /// Waits until brokers have said which partitions there are, so that where
-    /// it starts is known before the first row.
+    /// Waits until the brokers have said which partitions there are, so that
+    /// the starting offsets are known before the first row.
     pub async fn open(kafka: &Subscription, context: &SourceContext) -> Result<Self, SourceError> {
         context.check_delimiter(&kafka.format.format)?;
-        let mut ours = OURS.to_vec();
-        ours.push(("group.id", &kafka.group));
+        let mut required = REQUIRED.to_vec();
+        required.push(("group.id", &kafka.group));
         if kafka.is_bounded {
-            ours.push(("enable.partition.eof", "true"));
+            required.push(("enable.partition.eof", "true"));
         }
         let log = ClientLog::new(format!("source `{}`", context.node));
         let wake = Arc::new(Notify::new());
-        let mut consumer: BaseConsumer<ClientLog> = settings(&kafka.connection, DEFAULTS, &ours)
-            .create_with_context(log)
-            .map_err(|error| {
-                context.refuse(
-                    format!("cannot read from Kafka: {}", cause(&error)),
-                    Fault::CONFIG,
-                )
-            })?;
+        let mut consumer: BaseConsumer<ClientLog> =
+            settings(&kafka.connection, DEFAULTS, &required)
+                .create_with_context(log)
+                .map_err(|error| {
+                    context.refuse(
+                        format!("cannot read from Kafka: {}", cause(&error)),
+                        Fault::CONFIG,
+                    )
+                })?;
         let notify = wake.clone();
         consumer.set_nonempty_callback(move || notify.notify_one());
-        // What is beside a payload comes behind what is in it.
+        // Metadata columns come after the columns of the payload.
         let in_payload = context
             .schema
             .fields
@@ -144,8 +146,8 @@ impl KafkaInput {
         Ok(input)
     }
 
-    /// What the first of these partitions has that has something. May be
-    /// dropped while it waits.
+    /// Takes what the first partition in `order` that has messages holds. May
+    /// be dropped while it waits.
     async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
         loop {
             self.serve();
@@ -164,11 +166,11 @@ impl KafkaInput {
         }
     }
 
-    /// Looks for partitions when it is time to; whether there is an answer that
-    /// says something new.
+    /// Looks for partitions when it is time to. Returns whether there is a new
+    /// answer.
     fn discover(&mut self) -> Result<bool, SourceError> {
         if let Some(found) = self.discovery.found(&self.plan, &self.context)? {
-            self.take_on(found)?;
+            self.assign(found)?;
             return Ok(true);
         }
         if self.discovery.due_in().is_some_and(|wait| wait.is_zero()) {
@@ -180,8 +182,8 @@ impl KafkaInput {
         Ok(false)
     }
 
-    /// Waits until there may be something new. A notification that nobody has
-    /// waited for is kept.
+    /// Waits until there may be something new. A notification that comes while
+    /// nobody waits is kept.
     async fn wait(&self) {
         let wait = self.discovery.due_in().unwrap_or(LOOK_AGAIN);
         tokio::select! {
@@ -190,8 +192,9 @@ impl KafkaInput {
         }
     }
 
-    /// One at a time, so that they arrive in order. On a thread of its own, as
-    /// librdkafka does not say when a commit that nobody waits for is done.
+    /// Starts the next commit of offsets, one at a time so that they arrive in
+    /// order. It runs on its own thread, since librdkafka does not report when
+    /// an asynchronous commit is done.
     fn commit_next(&mut self) {
         if self.is_committing() {
             return;
@@ -216,7 +219,8 @@ impl KafkaInput {
         thread.is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Partitions that the checkpoint knows are ours before the brokers say so.
+    /// Partitions in the checkpoint belong to this task before the brokers name
+    /// them.
     fn restore(&mut self) {
         let tasks = self.context.restored.clone();
         for restored in tasks.iter().flat_map(|task| &task.partitions) {
@@ -225,7 +229,7 @@ impl KafkaInput {
                 Some((topic, number.parse::<i32>().ok()?))
             });
             let Some((topic, number)) = place else {
-                // The config has left the topic out since.
+                // The topic was removed from the config since.
                 continue;
             };
             if self.plan.is_ours(&self.context, topic, number) {
@@ -249,8 +253,8 @@ impl KafkaInput {
         self.partitions.len() - 1
     }
 
-    /// Begins to read partitions that the brokers have.
-    fn take_on(&mut self, found: Vec<FoundPartition>) -> Result<(), SourceError> {
+    /// Assigns partitions that the brokers have named.
+    fn assign(&mut self, found: Vec<FoundPartition>) -> Result<(), SourceError> {
         let mut assignment = TopicPartitionList::with_capacity(found.len());
         for found in found {
             let known = self
@@ -264,7 +268,8 @@ impl KafkaInput {
             let topic = &self.plan.topics[found.topic];
             let partition = &mut self.partitions[index];
             partition.end = found.end;
-            // Before it is assigned, so that no message goes elsewhere.
+            // Before the assignment, so that no message goes to the consumer's
+            // common queue.
             let mut queue = self.consumer.split_partition_queue(topic, found.number);
             if let Some(queue) = &mut queue {
                 let notify = self.wake.clone();
@@ -290,15 +295,15 @@ impl KafkaInput {
             .map_err(|error| wrong(&self.context, "its partitions", &error))
     }
 
-    /// Lets the consumer say what it has to say.
+    /// Polls for events, and commits offsets.
     fn serve(&mut self) {
-        // Errors have been logged; those of a partition come in
-        // its queue.
+        // Errors are logged by the client; those of a partition are in its
+        // queue.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.commit_next();
     }
 
-    /// What a partition's queue has now, up to a batch.
+    /// Takes what a partition's queue holds now, at most a batch.
     fn pull(&mut self, index: usize) -> Result<Option<Arrival>, SourceError> {
         let rows_max = self.context.batch_rows.max(1);
         let partition = &mut self.partitions[index];
@@ -322,7 +327,8 @@ impl KafkaInput {
                     partition.next = offset + 1;
                     messages.push(&message, offset);
                 }
-                // Offsets in front of the end may have no message.
+                // There may be no messages just before the end, only markers of
+                // transactions.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     partition.has_ended = partition.end.is_some();
                 }
@@ -354,7 +360,7 @@ impl KafkaInput {
         let cause = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
                 format!(
-                    "offset {} is not there any more: the topic was cut or made anew since it was \
+                    "offset {} does not exist any more: the topic was truncated or created again since it was \
                      read; to go on without these rows, start without the checkpoint ({})",
                     partition.next,
                     log.explain(error)
@@ -367,7 +373,7 @@ impl KafkaInput {
     }
 }
 
-impl Input for KafkaInput {
+impl SourceInput for KafkaInput {
     fn partitions(&self) -> usize {
         self.partitions.len()
     }
@@ -396,14 +402,15 @@ impl Input for KafkaInput {
         (total > 0).then(|| given as f64 / total as f64)
     }
 
-    /// Tells the group how far a checkpoint has come, for tools to see. Nothing
-    /// depends on it, so nobody waits for it.
+    /// Commits a checkpoint's offsets to the group, for tools to see. Nothing
+    /// depends on it, so nothing waits for it.
     fn committed(&mut self, positions: &[(Arc<str>, Position)]) {
         let mut offsets = TopicPartitionList::with_capacity(positions.len());
         for (partition, (_, position)) in self.partitions.iter().zip(positions) {
             let topic = &self.plan.topics[partition.topic];
             let offset = Offset::Offset(position.offset.try_into().unwrap_or(i64::MAX));
-            // An offset can be set in any list.
+            // Adding to a list can fail only for an invalid offset, which is
+            // none of ours.
             let _ = offsets.add_partition_offset(topic, partition.number, offset);
         }
         self.to_commit = Some(offsets).filter(|offsets| offsets.count() > 0);
@@ -412,7 +419,7 @@ impl Input for KafkaInput {
 }
 
 impl Drop for KafkaInput {
-    /// The last offsets are let go to the group, if that does not take long.
+    /// Gives the group the last offsets, if that is quick.
     fn drop(&mut self) {
         if self.to_commit.is_none() && !self.is_committing() {
             return;

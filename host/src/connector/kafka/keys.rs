@@ -1,4 +1,5 @@
-//! The keys that Kafka's source and sink share: brokers, properties, topics.
+//! The config keys that Kafka's source and sink share: `brokers`, `properties`,
+//! `topic`.
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -8,7 +9,8 @@ use super::KafkaConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{Table, Value, to_i64};
 
-/// Properties that are decided by other keys, or by us: a name, and what to do.
+/// Properties that cannot be set in `properties`: a name, and what to do
+/// instead.
 pub type Owned = &'static [(&'static str, &'static str)];
 
 const OWNED_BY_BOTH: Owned = &[
@@ -50,7 +52,7 @@ pub fn read_connection(
     })
 }
 
-/// `host:port`, or several with commas between them, as other tools take them.
+/// Reads `host:port`, or several separated by commas as other tools write them.
 fn read_broker(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
     let text = value.text("the address of a broker, in quotes", mistakes)?;
     let is_good = text.get_ref().split(',').all(|address| {
@@ -87,7 +89,7 @@ pub fn read_topic(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
     Some(text.into_inner())
 }
 
-/// Properties of librdkafka, which knows itself whether they are good.
+/// Reads properties of librdkafka, which checks them itself.
 fn read_properties(
     value: &Value,
     owned: Owned,

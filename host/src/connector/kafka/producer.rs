@@ -1,7 +1,5 @@
-//! Sends messages, and remembers what became of none.
-//!
-//! Only failures are reported back, so that a message that arrives costs
-//! nothing but its way. A failure is an error of the next call.
+//! Sends messages, and reports only those that fail, so that a message that
+//! arrives costs nothing more. A failure is returned by the next call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,22 +16,22 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::{ClientLog, cause};
 
-/// How long a full queue is left alone before it is tried again.
+/// How long to wait when the queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Our settings of every producer; see [`super::settings`].
-pub const OURS: &[(&str, &str)] = &[
+/// Required of every producer; see [`super::settings`].
+pub const REQUIRED: &[(&str, &str)] = &[
     ("enable.idempotence", "true"),
     ("delivery.report.only.error", "true"),
 ];
 
-/// Give way to the config's properties.
+/// Overridden by the config's properties.
 pub const DEFAULTS: &[(&str, &str)] = &[
-    // What waits to be sent; behind it, sinks wait.
+    // How many messages may wait; a sink blocks when there are more.
     ("queue.buffering.max.messages", "500000"),
     ("queue.buffering.max.kbytes", "131072"),
     ("batch.num.messages", "100000"),
-    // A topic that is missing is not coming.
+    // A missing topic is an error soon; the default is 30 s.
     ("topic.metadata.propagation.max.ms", "10000"),
 ];
 
@@ -41,27 +39,27 @@ pub struct Producer {
     inner: ThreadedProducer<Deliveries>,
 }
 
-/// Why messages could not be sent.
+/// Why a message could not be sent.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct SendFailure {
     pub topic: Option<String>,
     pub code: Option<RDKafkaErrorCode>,
     pub cause: String,
 }
 
-/// Hears of failures.
+/// Receives delivery reports.
 pub struct Deliveries {
     log: ClientLog,
-    first: Mutex<Option<Failure>>,
+    first: Mutex<Option<SendFailure>>,
 }
 
-/// The producer of the pipeline's transaction, for those whose rows go out in it.
-/// It changes whenever the pipeline starts again.
+/// Gives sinks the producer of the pipeline's transaction. Each attempt of the
+/// run has a new one.
 pub struct TransactionProducer {
     current: Box<CurrentProducer>,
 }
 
-/// The producer whose transaction is open, or why there is none.
+/// Returns the producer whose transaction is open, or why there is none.
 type CurrentProducer = dyn Fn() -> Result<Arc<Producer>, String> + Send + Sync;
 
 impl TransactionProducer {
@@ -89,14 +87,14 @@ impl Producer {
         })
     }
 
-    /// Puts a message on its way; waits while too many are.
+    /// Queues a message; waits while the queue is full.
     pub fn send(
         &self,
         topic: &str,
         key: Option<&[u8]>,
         payload: &[u8],
         headers: Option<OwnedHeaders>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SendFailure> {
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(payload);
         record.key = key;
         record.headers = headers;
@@ -115,8 +113,8 @@ impl Producer {
         }
     }
 
-    /// Whether everything so far has gone well.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// Returns the first failure so far.
+    pub fn check(&self) -> Result<(), SendFailure> {
         let first = &self.inner.client().context().first;
         let first = first.lock().unwrap_or_else(PoisonError::into_inner);
         match &*first {
@@ -125,20 +123,20 @@ impl Producer {
         }
     }
 
-    /// An error with what librdkafka said along with it.
+    /// The error, with the reason that librdkafka gave for it.
     pub fn explain_error(&self, error: &KafkaError) -> String {
         self.client().context().log.explain(error)
     }
 
     /// Waits until every message has arrived.
-    pub fn flush(&self, time_max: Duration) -> Result<(), Failure> {
+    pub fn flush(&self, time_max: Duration) -> Result<(), SendFailure> {
         let until = Instant::now() + time_max;
         loop {
             self.check()?;
             let left = until.saturating_duration_since(Instant::now());
-            // In pieces, so that a failure is noticed early.
-            let piece_ms = left.as_millis().min(500) as i32;
-            // The crate's own `flush` sleeps while messages arrive.
+            // In slices, so that a failure is noticed early.
+            let slice_ms = left.as_millis().min(500) as i32;
+            // `Producer::flush` of the crate sleeps even when messages arrive.
             // SAFETY: the pointer is the producer's own, which outlives the call.
             let flushed = blocking(|| unsafe {
                 bindings::rd_kafka_flush(self.inner.client().native_ptr(), piece_ms)
@@ -148,7 +146,7 @@ impl Producer {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT if !left.is_zero() => {}
                 error => {
                     let code = RDKafkaErrorCode::from(error);
-                    return Err(Failure {
+                    return Err(SendFailure {
                         topic: None,
                         code: Some(code),
                         cause: format!(
@@ -161,7 +159,7 @@ impl Producer {
         }
     }
 
-    /// The crate's own, for transactions.
+    /// The crate's producer, for transactions.
     pub fn inner(&self) -> &ThreadedProducer<Deliveries> {
         &self.inner
     }
@@ -170,16 +168,16 @@ impl Producer {
         self.inner.client()
     }
 
-    fn failure_of(&self, topic: &str, error: &KafkaError) -> Failure {
-        // Of what made a producer useless, a single call says little.
+    fn failure_of(&self, topic: &str, error: &KafkaError) -> SendFailure {
+        // Once a producer has failed for good, its fatal error says more.
         let fatal = self.client().fatal_error();
         match fatal {
-            Some((code, cause)) => Failure {
+            Some((code, cause)) => SendFailure {
                 topic: Some(topic.to_owned()),
                 code: Some(code),
                 cause,
             },
-            None => Failure {
+            None => SendFailure {
                 topic: Some(topic.to_owned()),
                 code: error.rdkafka_error_code(),
                 cause: cause(error),
@@ -200,7 +198,7 @@ impl ClientContext for Deliveries {
             | RDKafkaErrorCode::SSL),
         ) = error.rdkafka_error_code()
         {
-            self.fail(Failure {
+            self.fail(SendFailure {
                 topic: None,
                 code: Some(code),
                 cause: reason.to_owned(),
@@ -215,7 +213,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
-            self.fail(Failure {
+            self.fail(SendFailure {
                 topic: Some(message.topic().to_owned()),
                 code: error.rdkafka_error_code(),
                 cause: self.log.explain(error),
@@ -225,18 +223,19 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
 }
 
 impl Deliveries {
-    fn fail(&self, failure: Failure) {
+    fn fail(&self, failure: SendFailure) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(failure);
     }
 }
 
-/// Sleeps without holding up other tasks.
+/// Blocks this thread without holding up other tasks.
 fn wait(time: Duration) {
     blocking(|| std::thread::sleep(time));
 }
 
-/// Lets other tasks of a runtime with several threads go on meanwhile.
+/// Runs blocking work; other tasks of a multi-threaded runtime move to other
+/// threads.
 pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

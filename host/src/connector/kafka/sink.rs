@@ -1,10 +1,10 @@
-//! The sink `kafka`: writes rows to a topic, a JSON object a message.
+//! The sink `kafka`: writes rows to a topic, each as a JSON object.
 //!
-//! Without a transaction rows are on their way at once, and a checkpoint waits
-//! until they have arrived: after a failure, those behind the last checkpoint
-//! come again. With the pipeline's transaction, they are seen when their
-//! checkpoint is done; what comes while it is being committed belongs to the
-//! next one, and is held here meanwhile.
+//! Without a transaction, rows are sent at once, and a checkpoint waits until
+//! they have arrived: after a failure, rows since the last checkpoint are sent
+//! again. With the pipeline's transaction, readers see rows when their
+//! checkpoint is committed. Rows that come during the commit belong to the next
+//! transaction and are held until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::keys::{Owned, read_connection, read_topic};
-use super::producer::{DEFAULTS, Failure, OURS, Producer, TransactionProducer};
+use super::producer::{DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer};
 use super::{KafkaConnection, cause, fault_of, settings};
 use crate::batch::Batch;
 use crate::blame::Fault;
@@ -41,35 +41,35 @@ pub const KIND: SinkKind = SinkKind {
     read,
 };
 
-/// A row waits this long for others to go with, without a transaction.
+/// Without a transaction, a row waits this long for others to be sent with.
 const LINGER: (&str, &str) = ("linger.ms", "1");
 
-/// Rows that are held while a checkpoint is being committed; then no more are
+/// How many bytes of rows are held during a commit; beyond that no rows are
 /// taken.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Rows that do not arrive fail by themselves before that: by
-/// `message.timeout.ms`, five minutes unless the config says otherwise.
+/// Never reached: rows that do not arrive fail after `message.timeout.ms`, five
+/// minutes unless the config says otherwise.
 const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
 
-/// What its author wrote.
+/// The keys of its table.
 #[derive(Debug)]
 struct KafkaSinkSettings {
     connection: KafkaConnection,
     topic: String,
     key: Option<Spanned<String>>,
-    /// Name of a header, and of the field that its value is taken from.
+    /// Names of headers, and the fields that their values are taken from.
     headers: Vec<(String, Spanned<String>)>,
 }
 
-/// A topic of Kafka, a JSON object a message.
+/// The topic to write, and what becomes key and headers.
 #[derive(Clone, Debug)]
 pub struct KafkaSink {
     pub connection: KafkaConnection,
     pub topic: String,
     /// The column whose value is the message's key.
     pub key: Option<usize>,
-    /// Headers' names, and the columns whose values they have.
+    /// Names of headers, and the columns that their values are taken from.
     pub headers: Vec<(String, usize)>,
 }
 
@@ -155,7 +155,7 @@ impl SinkSettings for KafkaSinkSettings {
         }))
     }
 
-    /// A transaction is of one producer, and so of one cluster.
+    /// A transaction belongs to one producer, and so to one cluster.
     fn transaction(&self) -> Option<SinkTransaction> {
         Some(SinkTransaction {
             system: "Kafka",
@@ -204,10 +204,10 @@ struct KafkaWriter {
     route: Route,
     /// The checkpoint of the last barrier, until it is committed.
     uncommitted: Option<CheckpointId>,
-    /// What came behind it.
+    /// Rows that came after that barrier.
     held: Vec<Batch>,
     held_bytes: usize,
-    /// Room for a row.
+    /// A row's key and value, reused for their memory.
     key: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -230,7 +230,7 @@ impl KafkaWriter {
             None => {
                 let mut defaults = DEFAULTS.to_vec();
                 defaults.push(LINGER);
-                let settings = settings(&plan.connection, &defaults, OURS);
+                let settings = settings(&plan.connection, &defaults, REQUIRED);
                 let producer = Producer::new(&format!("sink `{node}`"), &settings);
                 let producer =
                     producer.map_err(|error| error_of(node, plan, cause(&error), Fault::CONFIG))?;
@@ -301,7 +301,7 @@ impl KafkaWriter {
         }
     }
 
-    fn failed(&self, failure: Failure) -> SinkError {
+    fn failed(&self, failure: SendFailure) -> SinkError {
         let help = match failure.code {
             Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
                 "; create the topic, or correct its name"
@@ -335,7 +335,7 @@ impl Sink for KafkaWriter {
         Ok(())
     }
 
-    /// Rows are on their way already; this is to hear of those that got lost.
+    /// Rows are on their way already; this reports those that failed.
     fn flush(&mut self) -> Result<(), SinkError> {
         let producer = self.producer()?;
         producer.check().map_err(|failure| self.failed(failure))
@@ -374,7 +374,7 @@ impl Sink for KafkaWriter {
                 let arrived = producer.flush(ARRIVAL_MAX);
                 arrived.map_err(|failure| self.failed(failure))
             }
-            // The last checkpoint has taken all rows with it.
+            // The last checkpoint has committed all rows.
             Route::Transaction(_) => Ok(()),
         }
     }
@@ -390,7 +390,7 @@ fn error_of(node: &str, plan: &KafkaSink, cause: String, fault: Fault) -> SinkEr
     )
 }
 
-/// Text and bytes as they are, everything else as JSON.
+/// Writes text and bytes as they are, everything else as JSON.
 fn write_plain(out: &mut Vec<u8>, column: &ArrayRef, row: usize) {
     match column.data_type() {
         ArrowType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),

@@ -1,4 +1,4 @@
-//! The source `kafka`: what its table may say, and what that means.
+//! The source `kafka`: what its table may contain, and what that means.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,9 @@ use crate::config::reader::{Table, Value};
 use crate::connector::{Description, Planning};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::{DataType, Field};
-use crate::source::{Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings};
+use crate::source::{
+    Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
+};
 use crate::suggest;
 
 pub const KIND: SourceKind = SourceKind {
@@ -27,13 +29,13 @@ pub const KIND: SourceKind = SourceKind {
 #[derive(Debug)]
 struct KafkaSourceSettings {
     columns: Vec<DeclaredColumn>,
-    /// As written; it is named after the pipeline otherwise.
+    /// As written; by default it is named after the pipeline.
     group: Option<String>,
-    /// All but the group.
+    /// Everything but the group, which is still empty.
     subscription: Subscription,
 }
 
-/// Topics to read.
+/// The topics to read.
 pub struct KafkaSource {
     pub subscription: Subscription,
 }
@@ -62,7 +64,7 @@ const COLUMNS: &[(&str, KafkaColumn)] = &[
     ("offset", KafkaColumn::Offset),
 ];
 
-/// A message is a row, so that CSV has no line for a header.
+/// A message is a row, so CSV has no header.
 const FORMATS: Formats = Formats {
     names: &[
         ("json", FormatKind::Json),
@@ -200,7 +202,7 @@ fn read_start(value: &Value, mistakes: &mut Diagnostics) -> Option<KafkaStart> {
     read_instant(value, mistakes).map(KafkaStart::At)
 }
 
-/// A message is a row: CSV has no first line, and raw bytes have one field.
+/// Checks that CSV has no header, and that raw messages have one field.
 fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
     match &rows.format.format {
         Format::Raw => {
@@ -318,12 +320,12 @@ impl SourceConnector for KafkaSource {
     fn partitions(&self) -> Option<usize> {
         Some(match &self.subscription.partitions {
             Some(numbers) => self.subscription.topics.len() * numbers.len(),
-            // Only the brokers know, and there may be more tomorrow.
+            // Only the brokers know, and partitions may be added later.
             None => usize::MAX,
         })
     }
 
-    /// What comes beside the payload has a place in JSON.
+    /// In a JSON file, metadata columns are fields like the others.
     fn row_format(&self) -> RowFormat {
         let format = &self.subscription.format;
         match self.subscription.metadata.is_empty() {
@@ -335,10 +337,10 @@ impl SourceConnector for KafkaSource {
         }
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let input = KafkaInput::open(&self.subscription, context).await?;
-            Ok(Box::new(input) as Box<dyn Input>)
+            Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
 }

@@ -1,42 +1,42 @@
-//! What is read of Kafka: which topics and partitions, from where, and what of
-//! a message becomes a column.
+//! What a source reads of Kafka: which topics and partitions, from which
+//! offsets, and what of a message becomes a column.
 
 use super::KafkaConnection;
 use crate::format::RowFormat;
 use crate::schema::DataType;
 use crate::source::SourceContext;
 
-/// Topics, and what of them is read.
+/// Which messages are read, and as which columns.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     pub connection: KafkaConnection,
     pub topics: Vec<String>,
-    /// Of each topic; all, also those that are still to come, when absent.
+    /// Of each topic; `None` for all, those added later too.
     pub partitions: Option<Vec<i32>>,
-    /// The name that offsets are committed under.
+    /// The consumer group that offsets are committed to.
     pub group: String,
     pub start: KafkaStart,
-    /// The input ends where each partition ended when it was opened.
+    /// Whether the input ends where each partition ended when it was opened.
     pub is_bounded: bool,
     /// How often new partitions are looked for.
     pub discover_every_ms: u64,
     pub format: RowFormat,
-    /// The columns behind those of the format.
+    /// The columns after those of the payload.
     pub metadata: Vec<KafkaColumn>,
 }
 
-/// Where a partition is read from of which no checkpoint says it.
+/// Where to start in a partition that no checkpoint has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaStart {
     Earliest,
     Latest,
-    /// Where the group has committed, or else at the earliest.
+    /// Where the group has committed, or else at the beginning.
     Committed,
-    /// At the first message of this time, in ms, or later.
+    /// At the first message of this time or later, in ms.
     At(i64),
 }
 
-/// What of a message, beside its payload, is a column.
+/// A part of a message, other than its payload, that is a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaColumn {
     /// As text.
@@ -51,8 +51,8 @@ pub enum KafkaColumn {
 }
 
 impl Subscription {
-    /// Whether a task reads a partition, which depends on nothing that may
-    /// change while it runs.
+    /// Whether this task reads a partition. The answer never changes during a
+    /// run.
     pub fn is_ours(&self, context: &SourceContext, topic: usize, number: i32) -> bool {
         let slot = match &self.partitions {
             Some(numbers) => match numbers.iter().position(|&known| known == number) {
@@ -76,7 +76,7 @@ impl KafkaColumn {
         }
     }
 
-    /// Messages need not have a key.
+    /// A message may have no key.
     pub fn is_nullable(self) -> bool {
         matches!(self, KafkaColumn::Key | KafkaColumn::KeyBytes)
     }

@@ -1,4 +1,4 @@
-//! Hands rows to the program: for tests, and for `sluicebox test`.
+//! Writes rows to a topic in memory, with transactions as Kafka has them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError};
 use crate::topic::MemoryTopic;
 
-/// A topic in memory.
+/// The topic to write.
 pub struct MemorySink {
     topic: Arc<MemoryTopic>,
 }
@@ -49,7 +49,7 @@ impl SinkConnector for MemorySink {
 struct MemoryWriter {
     topic: Arc<MemoryTopic>,
     is_transactional: bool,
-    /// A barrier has passed and its checkpoint is not committed: rows behind it
+    /// A barrier has passed and its checkpoint is not committed: rows after it
     /// belong to the next transaction.
     is_waiting: bool,
     kept: Vec<Batch>,
@@ -102,5 +102,5 @@ impl Sink for MemoryWriter {
     }
 }
 
-/// Batches that wait for a commit, at most.
+/// How many batches may wait for a commit.
 const KEPT_MAX: usize = 16;

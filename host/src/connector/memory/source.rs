@@ -1,5 +1,5 @@
-//! Reads rows that the program hands over; offsets count rows. A row without a
-//! place in a file is its own payload.
+//! Reads batches in memory; offsets count rows. A row that is not from a file
+//! is its own payload.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::connector::Description;
 use crate::schema::Schema;
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
-    Arrival, Input, Pending, SourceConnector, SourceContext, SourceError, TURN_ROWS,
+    Arrival, Pending, SourceConnector, SourceContext, SourceError, SourceInput, TURN_ROWS,
 };
 
-/// Rows of the program's own: for tests and benchmarks.
+/// The batches to read, by partition.
 pub struct MemorySource {
     partitions: Vec<Vec<RecordBatch>>,
 }
@@ -40,17 +40,18 @@ impl SourceConnector for MemorySource {
         Some(self.partitions.len())
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let input = MemoryInput::open(&self.partitions, context)?;
-            Ok(Box::new(input) as Box<dyn Input>)
+            Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
 }
 
 struct MemoryInput {
     partitions: Vec<MemoryPartition>,
-    /// A batch ends with a turn where there are other partitions.
+    /// Whether a batch must not reach into the next turn, since other
+    /// partitions are read in between.
     ends_with_turn: bool,
     context: SourceContext,
 }
@@ -58,10 +59,10 @@ struct MemoryInput {
 struct MemoryPartition {
     name: Arc<str>,
     batches: Vec<RecordBatch>,
-    /// The next row: its batch, and its place there.
+    /// The next row: its batch, and its index there.
     batch: usize,
     row: usize,
-    /// Rows given so far, and in total.
+    /// Rows handed out so far, and in total.
     given: u64,
     total: u64,
 }
@@ -135,7 +136,7 @@ impl MemoryInput {
     }
 }
 
-impl Input for MemoryInput {
+impl SourceInput for MemoryInput {
     fn partitions(&self) -> usize {
         self.partitions.len()
     }

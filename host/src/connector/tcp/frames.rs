@@ -1,35 +1,35 @@
-//! Cuts the bytes of a connection into rows, whatever the packets were.
+//! Cuts the bytes of a connection into rows, however packets divide them.
 
 use crate::source::chunk::BadRow;
 use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, payload_excerpt};
 
-/// How a stream says where a row ends.
+/// How a stream marks the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Newline,
-    /// A big-endian u32 with the length of what follows.
+    /// A big-endian u32 with the length of the row, then the row.
     LengthPrefixed,
 }
 
-/// Rows that came together on one connection.
+/// Rows that one connection sent together.
 #[derive(Debug, Default)]
 pub struct Piece {
     pub data: Vec<u8>,
     pub spans: Vec<(u32, u32)>,
-    /// Behind the rows: the next one, which is bad. Its offset is still to come.
+    /// The row after these, if it is bad. Its offset is set by the reader.
     pub broken: Option<BadRow>,
 }
 
 /// Cuts a connection's bytes into rows.
 pub struct Frames {
     framing: Framing,
-    /// Begins with a frame, unless one is being skipped.
+    /// Starts with a frame, unless one is being skipped.
     pub buffer: Vec<u8>,
-    /// How much of the buffer is known to have no line end.
+    /// How many bytes of the buffer are known to have no line end.
     searched: usize,
-    /// In a line that was too long: the rest of it is still to come.
+    /// A line was too long, and its rest is still to be skipped.
     skipping: bool,
-    /// Where the next frame begins cannot be known any more.
+    /// Whether the next frame cannot be found any more.
     pub lost: bool,
 }
 
@@ -44,7 +44,7 @@ impl Frames {
         }
     }
 
-    /// The frames that are there whole.
+    /// Takes all complete frames.
     pub fn take(&mut self) -> Piece {
         match self.framing {
             Framing::Newline => self.take_lines(),
@@ -59,7 +59,7 @@ impl Frames {
                 self.buffer.clear();
             } else if self.buffer.len() > ROW_BYTES_MAX {
                 self.skipping = true;
-                return self.give_up(TOO_LONG.to_owned());
+                return self.take_bad(TOO_LONG.to_owned());
             }
             self.searched = self.buffer.len();
             return Piece::default();
@@ -91,7 +91,7 @@ impl Frames {
                     "expected a frame of at most 16 MiB behind its length, found a length of \
                      {length} bytes; the connection was closed"
                 );
-                piece.broken = self.give_up(error).broken;
+                piece.broken = self.take_bad(error).broken;
                 return piece;
             }
             if rest.len() < length {
@@ -106,13 +106,14 @@ impl Frames {
         self.cut(at, spans)
     }
 
-    /// What is left when the connection has ended: by being closed, or `broken`.
+    /// Takes what is left when the connection has ended: by being closed, or by
+    /// an error (`broken`).
     pub fn end(&mut self, broken: Option<&str>) -> Piece {
         if self.skipping || self.buffer.is_empty() {
             return Piece::default();
         }
         match (self.framing, broken) {
-            // The last line may do without a line end.
+            // The last line may have no line end.
             (Framing::Newline, None) => {
                 self.buffer.push(b'\n');
                 self.take_lines()
@@ -120,7 +121,7 @@ impl Frames {
             (_, broken) => {
                 let cause = broken.unwrap_or("it was closed");
                 let length = self.buffer.len();
-                self.give_up(format!(
+                self.take_bad(format!(
                     "expected the rest of a frame, found {length} bytes of it and the end of \
                      the connection: {cause}"
                 ))
@@ -128,7 +129,7 @@ impl Frames {
         }
     }
 
-    /// The buffer's first bytes with rows in them; the rest stays.
+    /// Takes the buffer's first bytes with the rows in them; the rest stays.
     fn cut(&mut self, at: usize, spans: Vec<(u32, u32)>) -> Piece {
         let rest = self.buffer.split_off(at);
         Piece {
@@ -138,8 +139,8 @@ impl Frames {
         }
     }
 
-    /// The buffer is one bad row.
-    fn give_up(&mut self, error: String) -> Piece {
+    /// Takes the whole buffer as one bad row.
+    fn take_bad(&mut self, error: String) -> Piece {
         let payload = payload_excerpt(&self.buffer);
         self.buffer.clear();
         self.searched = 0;

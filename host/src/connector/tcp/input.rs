@@ -1,9 +1,9 @@
-//! Reads rows that others send over TCP. The listener is one partition, of all
-//! its connections; offsets count rows in the order in which they came.
+//! Reads rows that clients send over TCP. The listener is the one partition,
+//! for all connections; offsets count rows in the order in which they came.
 //!
-//! A connection's bytes are cut into rows as they come, whatever the packets
-//! were. What has come is handed on when nothing more is there to be read at
-//! once, so that a row never waits for a batch to fill.
+//! A connection's bytes are cut into rows as they come, however packets divide
+//! them. Rows are handed on when no more can be read at once, so a row never
+//! waits for a batch to fill.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,29 +23,29 @@ use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, at_row, decode};
 use crate::source::row_ends::{ROW_BYTES_MAX, too_long};
-use crate::source::{Arrival, Input, Pending, SourceContext, SourceError};
+use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
-/// What is read from a connection at a time.
+/// How many bytes are read from a connection at a time.
 const READ_BYTES: usize = 64 << 10;
 
-/// Pieces that connections have sent and nobody has taken: behind so many,
-/// connections wait, and so do those who write to them.
+/// How many pieces may wait for the reader; beyond that, connections wait, and
+/// so do the clients.
 const PIECES_MAX: usize = 64;
 
-/// A block is handed on when it has so many bytes, even if rows are missing.
+/// A block ends at this size, even if it has fewer rows than a batch.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 pub struct TcpInput {
     address: SocketAddr,
     partition: Arc<str>,
     pieces: mpsc::Receiver<Piece>,
-    /// Rows of a piece that did not fit into the last block.
+    /// The rest of a piece that did not fit into the last block.
     left: Option<Piece>,
     decoder: Decoder,
     /// How many rows have come.
     rows: u64,
     context: SourceContext,
-    /// Dropped with the input, and all connections with it.
+    /// Aborts all connections when the input is dropped.
     _listener: JoinSet<()>,
 }
 
@@ -83,7 +83,8 @@ impl TcpInput {
             pieces,
             left: None,
             decoder: Decoder::new(&format.format, &context.schema, &format.timestamp_formats),
-            // Rows that were sent are gone; their numbers are not used again.
+            // Rows sent before the restart are gone, and their offsets are not
+            // used again.
             rows: context
                 .restored(&address.to_string())
                 .map_or(0, |found| found.position.offset),
@@ -148,7 +149,7 @@ impl TcpInput {
     }
 }
 
-impl Input for TcpInput {
+impl SourceInput for TcpInput {
     fn partitions(&self) -> usize {
         1
     }
@@ -172,7 +173,8 @@ impl Input for TcpInput {
     }
 }
 
-/// Takes connections, as many as are wanted, and waits until they are closed.
+/// Accepts connections, up to the configured number, and waits until they are
+/// closed.
 async fn accept(
     listener: TcpListener,
     framing: Framing,
@@ -189,7 +191,8 @@ async fn accept(
                     open.spawn(read(stream, framing, sender.clone()));
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: others have to close first.
+                    // Most likely the process has no more file descriptors:
+                    // others have to be closed first.
                     tracing::warn!("cannot take a connection: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }

@@ -1,5 +1,5 @@
-//! A source and a sink that only this test has: all that a connector needs is
-//! what it says of itself.
+//! A whole connector, source and sink, that only this test knows: nothing
+//! outside its own code names it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ use crate::schema::{DataType, Field, Schema};
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
-    Arrival, Input, Pending, SourceConnector, SourceContext, SourceKind, SourceSettings,
+    Arrival, Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
 
 const CONNECTORS: Registry = Registry {
@@ -44,7 +44,7 @@ const CONNECTORS: Registry = Registry {
     }],
 };
 
-/// Gives the numbers from `from` down to 1.
+/// Emits the numbers from `from` down to 1.
 #[derive(Clone, Debug)]
 struct Countdown {
     from: i64,
@@ -92,23 +92,23 @@ impl SourceConnector for Countdown {
         Some(1)
     }
 
-    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn Input>> {
+    fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         let numbers = (1..=self.from).rev().collect::<Vec<_>>();
         let input = CountdownInput {
             left: Some(numbers),
             context: context.clone(),
         };
-        Box::pin(async move { Ok(Box::new(input) as Box<dyn Input>) })
+        Box::pin(async move { Ok(Box::new(input) as Box<dyn SourceInput>) })
     }
 }
 
 struct CountdownInput {
-    /// All of them go at once.
+    /// All rows are emitted at once.
     left: Option<Vec<i64>>,
     context: SourceContext,
 }
 
-impl Input for CountdownInput {
+impl SourceInput for CountdownInput {
     fn partitions(&self) -> usize {
         1
     }
@@ -143,7 +143,7 @@ impl Input for CountdownInput {
     }
 }
 
-/// What the sinks of these tests have got.
+/// The sum of all rows that the sinks of these tests have received.
 static SUM: Mutex<i64> = Mutex::new(0);
 
 #[derive(Debug)]

@@ -88,13 +88,13 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
     })
 }
 
-/// For a run without checkpoints.
+/// Opens a sink for a run without checkpoints.
 fn open_alone(connector: impl SinkConnector) -> Result<Box<dyn Sink>, SinkError> {
     let context = SinkContext::default();
     connector.open("out", &schema(), &context)
 }
 
-/// Writes the batch whole and in parts, which must come to the same.
+/// Writes the batch whole and in three parts, which must give the same bytes.
 fn written(format: SinkFormat) -> Vec<u8> {
     let folder = TempDir::new().unwrap();
     let files = ["whole", "parts"].map(|name| folder.path().join("new/folder").join(name));
@@ -134,14 +134,14 @@ fn csv() {
     .assert_eq(&text);
 }
 
-/// What our text formats write, our sources read.
+/// Our sources read what our text formats write.
 #[test]
 fn text_formats_are_read_back() {
     let csv = Format::Csv(CsvFormat {
         header: true,
         delimiter: b',',
     });
-    // Infinity is the one value that text does not have.
+    // Infinity is the one value that text cannot express.
     let expected = batch().slice(0, 2);
     for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
         let text = written(sink);
@@ -319,7 +319,7 @@ fn rows_of_a_transaction_are_seen_when_it_is_committed() {
     assert_eq!(topic.rows().len(), 1);
 }
 
-/// Opens a file's sink for a run with checkpoints that goes on from one.
+/// Opens a file's sink for a run with checkpoints, restored from a snapshot.
 fn reopened(
     path: &Path,
     format: SinkFormat,
@@ -355,7 +355,7 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
         second.finish().unwrap();
         let whole = fs::read_to_string(&path).unwrap();
 
-        // The same from the file that has its name.
+        // The same from a file that has been finished.
         let mut third = reopened(&path, format, Some(snapshot.clone())).unwrap();
         assert!(!path.exists(), "it has no name while it is written");
         third.write(&batch()).unwrap();
@@ -406,11 +406,11 @@ fn parquet_is_a_file_a_checkpoint() {
     first.write(&batch()).unwrap();
     drop(first);
 
-    // It was durable, and had not got its name.
+    // The file was durable, and had not got its name yet.
     let mut second = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
     assert!(names().contains(&"out-5.parquet".to_owned()));
     second.finish().unwrap();
-    // Once more changes nothing.
+    // Doing it again changes nothing.
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }
 

@@ -1,5 +1,5 @@
-//! Sources from end to end: what is in a file, on a connection, in a plan, and
-//! which rows, times and dead letters come of it.
+//! Sources from end to end: from a file, a connection or a plan to rows, times
+//! and dead letters.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::json::render_row;
 use crate::placement::Placement;
 use crate::plan::{EventTime, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
-use crate::source::reader::{Pulled, Reader};
+use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext};
 
 const CSV: Format = Format::Csv(CsvFormat {
@@ -39,7 +39,7 @@ const CSV: Format = Format::Csv(CsvFormat {
     delimiter: b',',
 });
 
-/// `id` is who a row is, `ts` when it is.
+/// `id` identifies a row, `ts` is its event time.
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::Utf8, false),
@@ -77,12 +77,12 @@ fn context(batch_rows: usize) -> SourceContext {
     }
 }
 
-/// A source read to its end.
+/// What was read from a source, to its end.
 #[derive(Debug, Default)]
 struct Read {
-    /// `id` of each row, and `!` behind those that the watermark has passed.
+    /// `id` of each row, with `!` if the watermark has passed it.
     ids: Vec<String>,
-    /// As a dead letter would say it.
+    /// As a dead letter would name it.
     origins: Vec<Provenance>,
     dead_letters: Vec<DeadLetter>,
     failed: u64,
@@ -133,7 +133,7 @@ impl Read {
 }
 
 async fn read(plan: &SourcePlan, context: SourceContext) -> Read {
-    let mut reader = Reader::open(plan, context).await.unwrap();
+    let mut reader = SourceReader::open(plan, context).await.unwrap();
     let mut read = Read::default();
     while let Some(pulled) = reader.next().await.unwrap() {
         read.add(pulled);
@@ -147,7 +147,7 @@ fn write(folder: &TempDir, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// What every row tells of its origin is where it is found.
+/// Checks that each row's origin is where the row is in the text.
 fn assert_origins_are_true(read: &Read, text: &[u8]) {
     for origin in &read.origins {
         let payload = origin.payload.as_ref().unwrap().as_bytes();
@@ -246,7 +246,7 @@ async fn a_row_that_is_too_long_is_one_bad_row() {
 #[tokio::test]
 async fn what_cannot_be_opened_says_why() {
     async fn fails(plan: SourcePlan, folder: &TempDir) -> String {
-        match Reader::open(&plan, context(7)).await {
+        match SourceReader::open(&plan, context(7)).await {
             Ok(_) => panic!("opened"),
             Err(error) => error
                 .to_string()
@@ -332,10 +332,10 @@ async fn bad_rows_go_where_the_policy_says() {
     );
 
     plan.on_error = OnError::Fail;
-    let mut reader = Reader::open(&plan, context(7)).await.unwrap();
+    let mut reader = SourceReader::open(&plan, context(7)).await.unwrap();
     let error = reader.next().await.unwrap_err().to_string();
     let error = error.replace(&folder.path().display().to_string(), "");
-    expect![[r#"source `events`: /events.jsonl, offset 18: byte 0: expected UTF-8 text, found bytes that are none (`on_error` is "fail"; "skip" or "dead_letter" go on without the row)"#]]
+    expect![[r#"source `events`: /events.jsonl, offset 18: byte 0: expected UTF-8 text, found other bytes (`on_error` is "fail"; "skip" or "dead_letter" go on without the row)"#]]
         .assert_eq(&error);
 }
 
@@ -350,7 +350,7 @@ async fn without_an_event_time_the_clock_gives_one() {
     let clock = Arc::new(ManualClock::default());
     let mut plan = files(&[&path], Format::Json);
     plan.event_time = EventTime::Ingestion;
-    let mut reader = Reader::open(
+    let mut reader = SourceReader::open(
         &plan,
         SourceContext {
             clock: clock.clone(),
@@ -373,7 +373,7 @@ async fn without_an_event_time_the_clock_gives_one() {
     assert!(reader.next().await.unwrap().is_none());
 }
 
-/// Two files that take turns, one of which is behind the other, with late rows.
+/// Two files that are read in turns, one behind the other, with late rows.
 fn two_files(folder: &TempDir) -> [PathBuf; 2] {
     let text = |name: &str, times: &dyn Fn(i64) -> i64| -> String {
         (0..20_000)
@@ -405,7 +405,7 @@ async fn order_depends_on_neither_batches_nor_workers() {
     let first = read(&plan, context(4_096)).await;
     assert_eq!(first.ids.len(), 40_000);
     assert!(first.ids.iter().any(|id| id.ends_with('!')));
-    // The one behind is read, as soon as the other is ahead of it.
+    // The file that is behind is read as soon as the other is ahead of it.
     assert_eq!((&*first.ids[4_096], &*first.ids[8_192]), ("b0", "a4096"));
     for (batch_rows, decode_workers) in [(1, 1), (7, 3), (5_000, 1), (1_000, 2)] {
         let context = SourceContext {
@@ -456,11 +456,11 @@ async fn a_reader_that_was_interrupted_loses_nothing() {
         decode_workers: 4,
         ..context(100)
     };
-    let mut reader = Reader::open(&plan, context).await.unwrap();
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
     let mut read = Read::default();
     let mut interrupted = 0;
     loop {
-        // Asked once and dropped, answer or not.
+        // Polled once and dropped, ready or not.
         let asked = {
             let mut next = std::pin::pin!(reader.next());
             std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
@@ -539,7 +539,7 @@ async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
         schema: events::schema(),
         ..context(batch_rows)
     };
-    let mut reader = Reader::open(&plan, context).await.unwrap();
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
     let mut rows = Vec::new();
     while let Some(pulled) = reader.next().await.unwrap() {
         for element in pulled.elements {
@@ -595,7 +595,7 @@ async fn generated_lines_are_the_generated_rows() {
         schema: events::schema(),
         ..context(4_096)
     };
-    let mut reader = Reader::open(&plan_of_file, context).await.unwrap();
+    let mut reader = SourceReader::open(&plan_of_file, context).await.unwrap();
     let mut rows = Vec::new();
     while let Some(pulled) = reader.next().await.unwrap() {
         assert_eq!(pulled.failed, 0);
@@ -608,7 +608,7 @@ async fn generated_lines_are_the_generated_rows() {
     assert_eq!(rows, generate(plan, 4_096).await);
 }
 
-/// As in the events that fixtures have been made of.
+/// As in the events that the fixtures were made from.
 #[tokio::test]
 async fn generated_events_are_as_skewed_as_a_shop_is() {
     let rows = generate(
@@ -658,7 +658,7 @@ async fn the_generator_keeps_its_rate() {
     )
     .await;
     assert_eq!(rows.len(), 150);
-    // The machine may be late, but never early.
+    // The machine may be late, but the generator is never early.
     assert!(
         started.elapsed() >= Duration::from_millis(148),
         "{:?}",
@@ -675,7 +675,7 @@ fn tcp(framing: Framing, connections: Option<u64>) -> SourcePlan {
     })
 }
 
-/// Sends pieces, with a pause behind each, on a connection of their own.
+/// Sends pieces on one connection, with a pause after each.
 async fn send(address: SocketAddr, pieces: Vec<Vec<u8>>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     for piece in pieces {
@@ -687,7 +687,7 @@ async fn send(address: SocketAddr, pieces: Vec<Vec<u8>>) {
 }
 
 async fn receive(framing: Framing, connections: Vec<Vec<Vec<u8>>>) -> Read {
-    let mut reader = Reader::open(
+    let mut reader = SourceReader::open(
         &tcp(framing, Some(connections.len() as u64)),
         context(4_096),
     )
@@ -804,7 +804,7 @@ async fn many_connections_are_read_at_once() {
 
 #[tokio::test]
 async fn a_row_is_handed_on_before_a_batch_is_full_and_cut_when_it_is() {
-    let mut reader = Reader::open(&tcp(Framing::Newline, None), context(2))
+    let mut reader = SourceReader::open(&tcp(Framing::Newline, None), context(2))
         .await
         .unwrap();
     let mut stream = TcpStream::connect(reader.address().unwrap()).await.unwrap();
@@ -817,7 +817,8 @@ async fn a_row_is_handed_on_before_a_batch_is_full_and_cut_when_it_is() {
         sizes.push(reader.next().await.unwrap().unwrap().rows_in);
     }
     assert!(sizes.iter().all(|&size| size <= 2), "{sizes:?}");
-    // Whoever still writes finds nobody when the reader is gone.
+    // A client that still writes finds the connection closed when the reader is
+    // gone.
     drop(reader);
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut result = stream.write_all(row).await;
@@ -828,8 +829,8 @@ async fn a_row_is_handed_on_before_a_batch_is_full_and_cut_when_it_is() {
     assert!(result.is_err());
 }
 
-/// What a reader has to say within a moment.
-async fn soon(reader: &mut Reader) -> &'static str {
+/// What a reader emits within a moment.
+async fn soon(reader: &mut SourceReader) -> &'static str {
     match tokio::time::timeout(Duration::from_millis(300), reader.next()).await {
         Err(_) => "nothing",
         Ok(pulled) => match &pulled.unwrap().unwrap().elements[..] {
@@ -850,7 +851,7 @@ async fn silence_is_told_once_and_ends_with_the_next_row() {
         clock: clock.clone(),
         ..context(7)
     };
-    let mut reader = Reader::open(&plan, context).await.unwrap();
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
     assert_eq!(soon(&mut reader).await, "nothing");
     clock.set(1_000);
     assert_eq!(soon(&mut reader).await, "idle");
@@ -870,7 +871,7 @@ async fn silence_is_told_once_and_ends_with_the_next_row() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However a file is read, its rows are its lines.
+    /// A file's rows are its lines, however it is read.
     #[test]
     fn blocks_are_cut_between_rows(
         rows in prop::collection::vec((0usize..12_000, "\r?\n{1,3}"), 1..40),
@@ -903,7 +904,7 @@ proptest! {
         prop_assert!(read.ids == expected);
     }
 
-    /// Whatever a file has in it, nothing panics and every row is accounted for.
+    /// Whatever a file contains, nothing panics and every row is accounted for.
     #[test]
     fn no_file_does_harm(
         bytes in prop::collection::vec(

@@ -1,8 +1,9 @@
-//! Reads the tokens of JSON: texts, numbers, space. Eight bytes at a time where
-//! that pays, since most of a decoder's time is spent here.
+//! Reads the tokens of JSON: texts, numbers, spaces. It reads eight or sixteen
+//! bytes at a time where that pays, since a decoder spends most of its time
+//! here.
 //!
-//! A scanner looks at one row of a block. It may look at bytes behind the row,
-//! but never takes them.
+//! A scanner reads one row of a block. It may look at bytes after the row, but
+//! never uses them.
 
 use std::ops::Range;
 use std::str::FromStr;
@@ -10,15 +11,15 @@ use std::str::FromStr;
 use super::super::fault::{Fault, excerpt};
 use crate::schema::DataType;
 
-/// How deep values that the schema does not have may be nested.
+/// How deep values that the schema does not have may nest.
 const DEPTH_MAX: u32 = 128;
 
-/// A field's name as JSON writes it, with quotes and colon, to be compared at
-/// one stroke.
+/// A field's name as JSON writes it, with quotes and colon, to be compared in
+/// one step.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     text: Vec<u8>,
-    /// Up to 16 bytes of it, and which of the 16 count.
+    /// Its first 16 bytes or fewer; `mask` selects them.
     head: u128,
     mask: u128,
 }
@@ -41,9 +42,9 @@ impl Key {
     }
 }
 
-/// A row of a block. Each token's reader is told where the token begins and
-/// tells where it ends; that place stays in a register for the whole row, which
-/// is what makes this quick.
+/// A row of a block. Each method is given the place where its token begins, and
+/// returns the place where it ends: this keeps the place in a register for the
+/// whole row, and makes the scanner fast.
 #[derive(Clone, Copy)]
 pub(super) struct Scanner<'d> {
     data: &'d [u8],
@@ -67,8 +68,8 @@ impl<'d> Scanner<'d> {
 
     #[inline(always)]
     pub fn skip_space(&self, mut at: usize) -> usize {
-        // Every space there is comes before other characters, and mostly there
-        // is none: one comparison tells.
+        // All JSON whitespace sorts before other characters, and mostly there
+        // is none: one comparison decides.
         while let Some(byte) = self.peek(at)
             && byte <= b' '
             && matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
@@ -78,7 +79,7 @@ impl<'d> Scanner<'d> {
         at
     }
 
-    /// Behind this byte and the space that follows it, if it is there.
+    /// The place after this byte and following spaces, if it is here.
     #[inline(always)]
     pub fn take(&self, at: usize, byte: u8) -> Option<usize> {
         if self.peek(at) == Some(byte) {
@@ -88,14 +89,15 @@ impl<'d> Scanner<'d> {
         }
     }
 
-    /// Behind this text, if it is there.
+    /// The place after this text, if it is here.
     pub fn take_literal(&self, at: usize, literal: &[u8]) -> Option<usize> {
         self.rest(at)
             .starts_with(literal)
             .then(|| at + literal.len())
     }
 
-    /// Behind this key, its colon and space, if it is there as most write it.
+    /// The place after this key, its colon and spaces, if it is here in its
+    /// usual form.
     #[inline(always)]
     pub fn take_key(&self, at: usize, key: &Key) -> Option<usize> {
         let rest = self.data.get(at..)?;
@@ -110,7 +112,7 @@ impl<'d> Scanner<'d> {
         (is_it && behind <= self.end).then(|| self.skip_space(behind))
     }
 
-    /// Nothing but space may follow.
+    /// Checks that only spaces follow.
     #[inline(always)]
     pub fn finish(&self, at: usize) -> Result<(), Fault> {
         let at = self.skip_space(at);
@@ -120,7 +122,7 @@ impl<'d> Scanner<'d> {
         Ok(())
     }
 
-    /// Adds a text, unescaped, to `out`. Its first quote is at `at`.
+    /// Appends an unescaped text to `out`. Its opening quote is at `at`.
     #[inline(always)]
     pub fn text_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
         let start = at + 1;
@@ -132,7 +134,7 @@ impl<'d> Scanner<'d> {
         self.escaped_text_into(start, stop, out)
     }
 
-    /// As [`Scanner::text_into`], for a text that is looked at and forgotten.
+    /// As [`Scanner::text_into`], for a text that is used only for a moment.
     pub fn text<'s>(&self, at: usize, scratch: &'s mut Vec<u8>) -> Result<(usize, &'s [u8]), Fault>
     where
         'd: 's,
@@ -147,7 +149,7 @@ impl<'d> Scanner<'d> {
         Ok((behind, scratch))
     }
 
-    /// `stop` is the first special byte behind `start`.
+    /// Continues a text from its first special byte, at `stop`.
     #[inline(never)]
     fn escaped_text_into(
         &self,
@@ -169,7 +171,7 @@ impl<'d> Scanner<'d> {
         }
     }
 
-    /// There is a backslash at `at`.
+    /// Appends the character that the escape at `at` stands for.
     fn escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
         let plain = match self.peek(at + 1) {
             Some(letter @ (b'"' | b'\\' | b'/')) => letter,
@@ -186,7 +188,7 @@ impl<'d> Scanner<'d> {
     }
 
     /// Characters beyond 16 bits are written as two escapes, neither of which
-    /// is a character by itself.
+    /// is a character alone.
     fn unicode_escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
         let rest = self.rest(at);
         let (code, length) = match (utf16_escape(rest), rest.get(6..).and_then(utf16_escape)) {
@@ -205,8 +207,8 @@ impl<'d> Scanner<'d> {
         Ok(at + length)
     }
 
-    /// An integer within these bounds, and what is behind it; `None` for one
-    /// that is too large, has a fraction or an exponent, or is not there.
+    /// An integer within bounds, and the place after it. `None` if it is out of
+    /// bounds, has a fraction or an exponent, or is not a number.
     #[inline(always)]
     pub fn integer(&self, at: usize, min: i64, max: i64) -> Option<(usize, i64)> {
         let is_negative = self.peek(at) == Some(b'-');
@@ -219,11 +221,12 @@ impl<'d> Scanner<'d> {
         (value >= min && value <= max).then_some((behind, value))
     }
 
-    /// As [`Scanner::integer`], for one without a sign.
+    /// As [`Scanner::integer`], without a sign.
     #[inline(always)]
     pub fn unsigned(&self, at: usize) -> Option<(usize, u64)> {
         let (value, length) = match self.data.get(at..)?.first_chunk() {
-            // Most numbers: fewer than 16 digits, and bytes behind them.
+            // The common case: fewer than 16 digits, and more bytes in the
+            // block.
             Some(chunk) => match sixteen_digits(*chunk) {
                 (value, length) if length < 16 => (value, length),
                 _ => self.digit_by_digit(at)?,
@@ -256,14 +259,15 @@ impl<'d> Scanner<'d> {
         Some((value, length))
     }
 
-    /// A number that the type holds; its precision may be less than the text's.
+    /// A number that the type can hold, perhaps with less precision than its
+    /// text.
     pub fn float<F>(&self, at: usize) -> Option<(usize, F)>
     where
         F: FromStr + Into<f64> + Copy,
     {
         let text = self.number(at)?;
         let value: F = std::str::from_utf8(text).ok()?.parse().ok()?;
-        // What is too large for the type is read as infinite.
+        // A number that is too large is parsed as infinite.
         value.into().is_finite().then_some((at + text.len(), value))
     }
 
@@ -301,7 +305,8 @@ impl<'d> Scanner<'d> {
         Some(&text[..length])
     }
 
-    /// Behind a value that nobody wants, which must still be JSON.
+    /// The place after a value that the schema does not have; it must still be
+    /// valid JSON.
     pub fn skip_value(&self, at: usize, scratch: &mut Vec<u8>) -> Result<usize, Fault> {
         self.skip_value_within(at, scratch, DEPTH_MAX)
     }
@@ -329,7 +334,7 @@ impl<'d> Scanner<'d> {
         }
     }
 
-    /// What is between the brackets of a record or a list, and the closing one.
+    /// Skips the items of a record or list, and its closing bracket.
     fn skip_items(
         &self,
         mut at: usize,
@@ -353,7 +358,7 @@ impl<'d> Scanner<'d> {
         }
     }
 
-    /// A key as anybody may write it, and what is behind it and its colon.
+    /// Any valid key in any form, and the place after it and its colon.
     #[inline(never)]
     pub fn other_key<'s>(
         &self,
@@ -374,8 +379,8 @@ impl<'d> Scanner<'d> {
         }
     }
 
-    /// Behind an item: the place of the next one and true, or what is behind
-    /// the bracket that closes them all and false.
+    /// After an item: the place of the next one and true, or the place after
+    /// the closing bracket and false.
     #[inline(always)]
     pub fn next_item(&self, at: usize, close: u8) -> Result<(usize, bool), Fault> {
         let at = self.skip_space(at);
@@ -393,7 +398,7 @@ impl<'d> Scanner<'d> {
         self.unexpected(at, &format!("`,` or `{}`", char::from(close)))
     }
 
-    /// Something else than the row's syntax wants here.
+    /// Reports a syntax error: `expected` is missing here.
     #[cold]
     #[inline(never)]
     pub fn unexpected(&self, at: usize, expected: &str) -> Fault {
@@ -405,7 +410,7 @@ impl<'d> Scanner<'d> {
         Fault::new(format!("byte {at}: expected {expected}, found {found}"))
     }
 
-    /// The value here is not of this type.
+    /// Reports that the value here is not of this type.
     #[cold]
     #[inline(never)]
     pub fn mismatch(&self, at: usize, data_type: &DataType) -> Fault {
@@ -427,8 +432,8 @@ impl<'d> Scanner<'d> {
     }
 }
 
-/// Where the next byte is that does not stand for itself in a text: a quote, a
-/// backslash, a control character; the data's end if there is none.
+/// Finds the next byte of a text that has to be handled: a quote, a backslash,
+/// a control character; or else the end of the data.
 #[inline(always)]
 fn special_byte(data: &[u8], start: usize) -> usize {
     let mut at = start;
@@ -445,7 +450,7 @@ fn special_byte(data: &[u8], start: usize) -> usize {
         .map_or(data.len(), |found| at + found)
 }
 
-/// A bit for each of the bytes, the first being the lowest.
+/// Sets a bit for each special byte, the lowest for the first.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn special_bytes(chunk: &[u8; 16]) -> u32 {
@@ -465,8 +470,7 @@ fn special_bytes(chunk: &[u8; 16]) -> u32 {
     }
 }
 
-/// As on the other machines, which may have an instruction for it too: the
-/// compiler finds it.
+/// For other machines; the compiler vectorizes it if it can.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn special_bytes(chunk: &[u8; 16]) -> u32 {
@@ -475,8 +479,8 @@ fn special_bytes(chunk: &[u8; 16]) -> u32 {
     })
 }
 
-/// Appends a part of `data`. Short parts are copied as 16 bytes of which the
-/// surplus is dropped again: a copy of fixed length is two instructions.
+/// Appends a part of `data`. A short part is copied as 16 bytes and then cut: a
+/// copy of fixed length takes two instructions.
 #[inline(always)]
 fn append(out: &mut Vec<u8>, data: &[u8], part: Range<usize>) {
     let length = part.len();
@@ -493,7 +497,7 @@ fn append(out: &mut Vec<u8>, data: &[u8], part: Range<usize>) {
     }
 }
 
-/// The number that the digits at the front make, and how many they are.
+/// The number that the leading digits form, and how many digits there are.
 #[inline(always)]
 fn sixteen_digits(chunk: [u8; 16]) -> (u64, usize) {
     let word = u128::from_le_bytes(chunk);
@@ -520,24 +524,24 @@ const POWERS_OF_TEN: [u64; 9] = [
     100_000_000,
 ];
 
-/// How many bytes are digits before the first that is none.
+/// How many digits precede the first byte that is none.
 #[inline(always)]
 fn digit_count(word: u64) -> usize {
-    // A digit's high half is 3, and stays 3 when 6 is added.
+    // The high half of a digit is 3, and stays 3 when 6 is added.
     let high_halves = 0xF0F0_F0F0_F0F0_F0F0;
     let threes = 0x3030_3030_3030_3030;
     let sixes = 0x0606_0606_0606_0606;
     let other =
         ((word & high_halves) ^ threes) | ((word.wrapping_add(sixes) & high_halves) ^ threes);
-    // 64 zeros where every byte is a digit.
+    // 64 zeros if all bytes are digits.
     (other.trailing_zeros() / 8) as usize
 }
 
-/// The number that the first `count` bytes make, which are digits: pairs, then
-/// fours, then eights are put together in one multiplication each.
+/// The number that the first `count` bytes, all digits, form: pairs, then
+/// fours, then eights are combined by one multiplication each.
 #[inline(always)]
 fn eight_digits(word: u64, count: usize) -> u64 {
-    // Shifted so that the digits are the last of eight and zeros are in front.
+    // Shifted so that the digits come last, after zeros.
     let digits = match count {
         0 => return 0,
         _ => (word & 0x0F0F_0F0F_0F0F_0F0F) << (64 - 8 * count),

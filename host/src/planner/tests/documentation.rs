@@ -1,4 +1,4 @@
-//! `docs/config.md` says what the code does: its examples are planned, and it
+//! `docs/config.md` agrees with the code: its examples can be planned, and it
 //! names every key.
 
 use super::support::{BASE, folder, mistakes, plan_in};
@@ -10,7 +10,8 @@ fn examples() -> impl Iterator<Item = &'static str> {
     blocks.filter_map(|block| block.split("```").next())
 }
 
-/// The example on top of the base, whose sections of the same names it replaces.
+/// The example appended to the base, whose sections of the same names it
+/// replaces.
 fn completed(example: &str) -> String {
     let parse = |text: &str| {
         text.parse::<toml::Table>()
@@ -48,8 +49,8 @@ fn the_first_example_is_a_whole_pipeline() {
     assert_eq!(mistakes(first), "");
 }
 
-/// A pipeline in which each table has a key that does not exist. What is said
-/// of it lists the keys that do.
+/// A pipeline in which each table has an unknown key, so that messages list the
+/// known ones.
 const UNKNOWN_EVERYWHERE: &str = r#"
 nothing = 1
 [state]

@@ -1,4 +1,4 @@
-//! What good pipelines become, as people and programs see it.
+//! Plans of good pipelines, as text and as JSON.
 
 use expect_test::expect;
 
@@ -16,7 +16,7 @@ fn there_is_nothing_to_say_of_the_base() {
     assert_eq!(mistakes(BASE), "");
 }
 
-/// `(name: fields)` of each port.
+/// The ports as `(name: fields)`.
 fn ports<'a>(ports: impl Iterator<Item = (&'a String, &'a Arc<Schema>)>) -> String {
     let port = |(name, schema): (&String, &Arc<Schema>)| {
         let names: Vec<&str> = schema.fields.iter().map(|field| &*field.name).collect();
@@ -143,9 +143,9 @@ path = "totals.csv"
             clean   filter cart.clean · 1 task
             │   max_quantity = 100, strict = false, share = 0.5, actions = []
             │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-            │ : rows as they came
+            │ : the same rows
             ├─▶ added   aggregate cart.added · 2 tasks
-            │   │   key user_id · tumbling window of 1m, event time · corrected for 10s more
+            │   │   key user_id · tumbling window of 1m, event time · late rows correct it for 10s
             │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
             │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, items: int64
             │   ├─▶ out   sink, file, json · 1 task

@@ -1,7 +1,7 @@
-//! Every mistake that is looked for, and the whole message that comes of it.
+//! Every mistake, with its whole message.
 //!
-//! A case in `mistakes/*.md` is a change of the base, as a diff, and what is
-//! said of the result. `UPDATE_EXPECT=1` writes what is said now.
+//! A case in `mistakes/*.md` is a change of the base as a diff, and the
+//! messages about the result. `UPDATE_EXPECT=1` writes the current messages.
 
 use std::path::Path;
 
@@ -104,7 +104,7 @@ fn together() {
     check(expect_file!["mistakes/together.md"]);
 }
 
-/// Says again what is said of each diff, and compares the whole page.
+/// Plans the base with each diff of a page, and compares the messages.
 fn check(page: ExpectFile) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/planner/tests")
@@ -137,7 +137,7 @@ fn check(page: ExpectFile) {
 }
 
 /// The base with each run of `-` lines replaced by the `+` lines that follow;
-/// `+` lines alone are appended. `@@` starts a run where it would not show.
+/// `+` lines alone are appended. `@@` separates two runs that would be one.
 fn changed(diff: &[&str]) -> String {
     let mut text: Vec<&str> = BASE.lines().collect();
     let is_hunk =

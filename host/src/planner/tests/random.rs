@@ -1,4 +1,4 @@
-//! Nothing that stands in a file makes planning panic.
+//! No file makes planning panic.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::support::{BASE, folder, plan_in};
 use crate::config::Look;
 
-/// Pieces that mean something to the parser or to the plan.
+/// Pieces that mean something to the parser or the planner.
 const PIECES: &[&str] = &[
     "[",
     "]",
@@ -78,7 +78,7 @@ proptest! {
         survives(&pieces.concat());
     }
 
-    /// A good pipeline with a few places cut out or written over.
+    /// A good pipeline with a few places deleted or overwritten.
     #[test]
     fn any_slip_of_the_hand(
         slips in prop::collection::vec(

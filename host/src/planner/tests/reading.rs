@@ -42,7 +42,7 @@ fn far_too_large() {
     check(
         Some(&vec![b'\n'; 5 << 20]),
         expect![[r#"
-        x /pipelines/shop.toml is larger than 4MiB, so no pipeline
+        x /pipelines/shop.toml is larger than 4MiB: it cannot be a pipeline's file
           help: give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one"#]],
     );
 }

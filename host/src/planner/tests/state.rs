@@ -1,4 +1,4 @@
-//! What of a pipeline outlives a failure, as people and programs see it.
+//! State, checkpoints and restarts in plans, as text and as JSON.
 
 use expect_test::{Expect, expect};
 
@@ -15,7 +15,7 @@ fn planned(more: &str) -> (Plan, String) {
     (plan, drawn)
 }
 
-/// The lines above the first source.
+/// Compares the lines above the first source.
 fn head(more: &str, expected: Expect) {
     let (_, drawn) = planned(more);
     let head = drawn.split("\n\n").next().unwrap_or_default();
@@ -50,7 +50,7 @@ fn either_table_turns_checkpoints_on() {
             cart   2 tasks a keyed operator · batches of at most 4096 rows
             dead letters go to /pipelines/cart.dead.jsonl
             state in /pipelines/cart.state, 256MiB of it in memory, 128MiB for RocksDB
-            a checkpoint every 10s, the last 3 kept · exactly once: rows come out with their checkpoint
+            a checkpoint every 10s, the last 3 kept · exactly once: rows become visible with their checkpoint
             restarted 1s, up to 1m after a failure, given up after 10 failures within 10m"#]],
     );
 }
@@ -79,7 +79,7 @@ within = "1h"
             cart   2 tasks a keyed operator · batches of at most 4096 rows
             dead letters go to /pipelines/cart.dead.jsonl
             state in /pipelines/kept, 1GiB of it in memory, 64MiB for RocksDB
-            a checkpoint every 500ms, the last 5 kept · at least once: rows come out at once
+            a checkpoint every 500ms, the last 5 kept · at least once: rows become visible at once
             checkpoints are copied to s3://bucket/cart
             restarted 5s after a failure, given up after 1 failure within 1h"#]],
     );
@@ -88,9 +88,9 @@ within = "1h"
         expect![[r#"
             cart   2 tasks a keyed operator · batches of at most 4096 rows
             dead letters go to /pipelines/cart.dead.jsonl
-            state in memory, 256MiB: gone when the process ends
-            a checkpoint every 10s, the last 3 kept · exactly once: rows come out with their checkpoint
-            a failure ends it"#]],
+            state in memory, 256MiB: lost when the process ends
+            a checkpoint every 10s, the last 3 kept · exactly once: rows become visible with their checkpoint
+            no restart after a failure"#]],
     );
 }
 
@@ -114,11 +114,11 @@ fn what_cannot_be_exactly_once_says_so() {
         │   listens on 127.0.0.1:9000, lines
         │   event time is when the row is read, rows in order
         │   bad rows: dead letter
-        │   cannot be read again: rows since the last checkpoint are lost by a failure
+        │   cannot be read again: a failure loses rows since the last checkpoint
         │ : user_id: utf8
         ▼
         shown   sink, console · 1 task
-            at least once: rows may come again after a failure
+            at least once: rows may be repeated after a failure
     "#]]
     .assert_eq(lines);
 }

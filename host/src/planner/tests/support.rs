@@ -1,5 +1,5 @@
-//! The pipeline that tests start from, and the plugin that it runs, in native
-//! code that describes itself and does nothing.
+//! The pipeline that tests start from, and its plugin: native code that
+//! describes itself and computes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ type = "console"
 input = "added.late"
 "#;
 
-/// Everything that is said of a pipeline, with the folder's name left out.
+/// The messages about a pipeline, with the folder's name replaced.
 pub(super) fn mistakes(text: &str) -> String {
     let folder = folder();
     let said = match plan_in(folder.path(), text) {
@@ -75,7 +75,7 @@ pub(super) fn plan_in(folder: &Path, text: &str) -> Result<(Config, Plan), Diagn
     Ok((config, plan))
 }
 
-/// A folder with the files that pipelines of these tests name.
+/// A folder with the files that the tests' pipelines name.
 pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = [

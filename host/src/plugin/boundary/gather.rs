@@ -1,10 +1,10 @@
-//! Rows of an array, picked by index: how a column that an operator passes on
-//! untouched follows the rows that it keeps.
+//! Gathers rows of an array by index, for a column that a plugin passes on
+//! unchanged.
 //!
-//! `arrow_select::take` would do, were it not that a plugin chooses the
-//! indices: so the size of a result is known before it is made. And operators
-//! keep most rows, so indices that count up by one are copied in runs, found
-//! once for all columns.
+//! Unlike `arrow_select::take`, it computes the size of a result before it
+//! makes it, since a plugin chooses the indices. And operators mostly keep most
+//! rows, so consecutive indices are copied as runs, which are found once for
+//! all columns.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,17 +19,16 @@ use arrow_buffer::builder::BooleanBufferBuilder;
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::DataType as ArrowType;
 
-/// Runs shorter than this on average are not worth their bookkeeping.
+/// Runs that are shorter on average do not pay.
 const RUN_ROWS_MIN: usize = 4;
-/// Values no longer than this are copied as if they were so long.
+/// Values up to this length are copied with this length.
 const SHORT_BYTES: usize = 16;
 
-/// The result would be larger than it may.
+/// The result would exceed the limit.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-/// Which rows to pick, in order. All are rows of the arrays that they are
-/// picked from.
+/// The rows to gather, in order. They must be valid for every array.
 #[derive(Debug)]
 pub struct Picks<'a> {
     rows: Rows<'a>,
@@ -38,7 +37,7 @@ pub struct Picks<'a> {
 
 #[derive(Debug)]
 enum Rows<'a> {
-    /// None of them empty.
+    /// No run is empty.
     Runs(Vec<Range<usize>>),
     Scattered(&'a [u32]),
 }
@@ -63,7 +62,7 @@ impl<'a> Picks<'a> {
         Picks { rows, len }
     }
 
-    /// Rows of `array`. `bytes_left` goes down by what is copied.
+    /// Gathers rows of `array`, and takes the copied bytes off `bytes_left`.
     pub fn of(&self, array: &ArrayRef, bytes_left: &mut usize) -> Result<ArrayRef, TooLarge> {
         if let Rows::Runs(runs) = &self.rows
             && let [run] = &runs[..]
@@ -94,7 +93,8 @@ impl<'a> Picks<'a> {
                     .iter()
                     .map(|column| self.of(column, bytes_left))
                     .collect::<Result<_, _>>()?;
-                // SAFETY: the members have the types that they had, and one length.
+                // SAFETY: the members keep their types and have the same
+                // length.
                 Arc::new(unsafe {
                     StructArray::new_unchecked_with_length(
                         fields.clone(),
@@ -169,8 +169,8 @@ impl<'a> Picks<'a> {
                 }
             }
         }
-        // SAFETY: whole values of the same array, one after the other, and the
-        // offsets are the sums of their lengths.
+        // SAFETY: these are whole values of the same array, one after another,
+        // and the offsets are the sums of their lengths.
         Ok(unsafe { GenericByteArray::new_unchecked(picked, Buffer::from_vec(values), nulls) })
     }
 
@@ -181,7 +181,7 @@ impl<'a> Picks<'a> {
         bytes_left: &mut usize,
     ) -> Result<ListArray, TooLarge> {
         let offsets = array.value_offsets();
-        // What the elements take is found when they are picked themselves.
+        // The elements are counted when they are gathered themselves.
         let (picked, total) = self.offsets(offsets, 0, bytes_left)?;
         let mut elements = Vec::new();
         let mut pick = |lists: Range<usize>| {
@@ -205,12 +205,13 @@ impl<'a> Picks<'a> {
             ArrowType::List(field) => Arc::clone(field),
             other => unreachable!("a list array of type {other}"),
         };
-        // SAFETY: offsets end with the number of elements picked.
+        // SAFETY: the last offset is the number of gathered elements.
         Ok(unsafe { ListArray::new_unchecked(field, picked, elements, nulls) })
     }
 
-    /// Offsets of the picked values and where the last one ends, if what they
-    /// lie in, so many bytes for each thing that they count, is not too large.
+    /// The offsets of the gathered values and where the last one ends. Fails if
+    /// their contents, at `bytes_each` for each unit that the offsets count,
+    /// are too large.
     fn offsets(
         &self,
         offsets: &[i32],
@@ -220,7 +221,7 @@ impl<'a> Picks<'a> {
         spend(bytes_left, self.len, size_of::<i32>())?;
         let mut picked = Vec::with_capacity(self.len + 1);
         picked.push(0);
-        // What does not fit wraps, and is refused when the sum is known.
+        // Larger sums wrap here, and are refused below.
         let mut end = 0u64;
         match &self.rows {
             Rows::Scattered(rows) => picked.extend(rows.iter().map(|&row| {
@@ -242,15 +243,14 @@ impl<'a> Picks<'a> {
         }
         let total = end as usize;
         spend(bytes_left, total, bytes_each)?;
-        // SAFETY: sums of lengths, none of which is negative, and the last of
-        // them fits.
+        // SAFETY: sums of lengths, which are not negative; the last one fits.
         Ok((unsafe { OffsetBuffer::new_unchecked(picked.into()) }, total))
     }
 }
 
-/// Copies values one by one into `out`, which has room for all of them and for
+/// Appends values to `out` one by one; it has room for all of them and for
 /// [`SHORT_BYTES`] more. Most values are short: copying a fixed number of bytes
-/// and keeping what is wanted of them costs a fraction of a copy of any length.
+/// and cutting off the rest is much faster than a copy of variable length.
 fn copy_values(offsets: &[i32], data: &[u8], rows: &[u32], out: &mut Vec<u8>) {
     for &row in rows {
         let start = offsets[row as usize] as usize;

@@ -1,9 +1,9 @@
-//! A plugin's answer as arrays, once everything about it has been checked.
+//! Makes arrays of a plugin's answer, after checking everything in it.
 //!
-//! Whatever a plugin answers, an array that is made here is a valid one of its
-//! schema's type: that is why arrays can be built without Arrow's own, slower
-//! checks. What is copied out of the plugin's memory is bounded by the store's
-//! hostcall fuel; what `input` columns add to it, by [`Parents`]'s budget.
+//! Whatever a plugin answers, an array made here is valid for its type, which
+//! is why Arrow's own, slower checks can be left out. The store's hostcall fuel
+//! limits what is copied out of the plugin's memory; the budget in [`Parents`]
+//! limits what `input` columns add.
 
 use std::sync::Arc;
 
@@ -24,19 +24,20 @@ use crate::logic::{self, Columns};
 use crate::plugin::contract as wire;
 use crate::schema::{DataType, Field, Schema};
 
-/// Bytes of a rejected row's reason that are kept.
+/// How many bytes of a rejected row's reason are kept.
 const REASON_BYTES_MAX: usize = 4 << 10;
 
-/// Where the rows of an answer come from.
+/// The input rows that the rows of an answer come from.
 pub struct Parents<'a> {
     picks: Picks<'a>,
     schema: &'a Schema,
     input: Columns<'a>,
-    /// What the columns that are passed on may take.
+    /// How many bytes the columns that are passed on may still take.
     bytes_left: usize,
 }
 
-/// Rows with parents among those of `input`, whose columns they may pass on.
+/// Makes rows of an answer whose parents are rows of `input`; columns of
+/// `input` may be passed on.
 pub fn rows(
     answer: wire::Rows,
     output: &Schema,
@@ -66,7 +67,7 @@ pub fn rows(
     Ok(logic::Rows { parents, columns })
 }
 
-/// States of `groups` groups.
+/// Makes the states of `groups` groups.
 pub fn states(
     answer: wire::Batch,
     schema: &Schema,
@@ -81,7 +82,7 @@ pub fn states(
     columns_of(answer, schema, None)
 }
 
-/// Rows that a filter keeps.
+/// Checks the rows that a filter keeps.
 pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
     if !all_pairs(&kept, |row, next| row < next) {
         return Err(Broken::new(
@@ -96,7 +97,7 @@ pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
     }
 }
 
-/// Rejects of a batch of `rows`, none of which may also be among `answered`.
+/// Checks the rejects of a batch of `rows`; none may also be in `answered`.
 pub fn rejects(
     answer: Vec<wire::Reject>,
     rows: usize,
@@ -135,8 +136,8 @@ fn check_parents(parents: &[u32], rows: usize) -> Result<(), Broken> {
     }
 }
 
-/// Whether all neighbours are as they should be. Unlike `is_sorted` it looks at
-/// all of them, which makes it many at a time.
+/// Whether every pair of neighbours fulfils a condition. Unlike `is_sorted` it
+/// never stops early, so that it can be vectorized.
 fn all_pairs(values: &[u32], as_should: impl Fn(u32, u32) -> bool) -> bool {
     let next = values.iter().skip(1);
     values
@@ -170,9 +171,9 @@ fn columns_of(
     }
 }
 
-/// A column of `rows` values and all that it holds, depth first. Where `hidden`
-/// says that the record around it is missing, it may hold anything. `parents`
-/// is absent where a column has no input row to each of its own.
+/// Makes a column of `rows` values and its nested columns, depth first. Below a
+/// missing record (`hidden`) values are not checked. `parents` is `None` where
+/// a column has no input row for each of its own.
 fn column(
     field: &Field,
     rows: usize,
@@ -188,7 +189,7 @@ fn column(
         None => None,
         Some(_) if matches!(next.values, Values::Input(_)) => {
             return Err(wrong(Broken::new(
-                "an input that is passed on has its own validity",
+                "validity for an input that is passed on",
             )));
         }
         Some(bits) => validity(bits, rows, field.nullable, hidden).map_err(wrong)?,
@@ -197,9 +198,7 @@ fn column(
     let array: Result<ArrayRef, Broken> = match (&field.data_type, next.values) {
         (_, Values::Input(index)) => match parents {
             Some(parents) => passed_on(field, index, parents),
-            None => Err(Broken::new(
-                "there is no input here that could be passed on",
-            )),
+            None => Err(Broken::new("no input can be passed on here")),
         },
         (DataType::Bool, Values::Bits(bits)) => booleans(bits, rows, nulls),
         (DataType::Int8, Values::Int8(values)) => primitive::<Int8Type>(values, rows, nulls),
@@ -235,7 +234,7 @@ fn column(
             records(members, rows, nulls, hidden, given, parents)
         }
         (wanted, values) => Err(Broken::new(format!(
-            "{} where {wanted} is wanted",
+            "expected {wanted}, found {}",
             name(&values)
         ))),
     };
@@ -249,13 +248,11 @@ fn passed_on(field: &Field, index: u32, parents: &mut Parents<'_>) -> Result<Arr
         parents.input.columns.get(index),
     ) else {
         let columns = parents.schema.fields.len();
-        return Err(Broken::new(format!(
-            "input {index}, and there are {columns}"
-        )));
+        return Err(Broken::new(format!("input {index} of {columns} inputs")));
     };
     if !field.reads(given) {
         return Err(Broken::new(format!(
-            "input `{given}` where `{field}` is wanted"
+            "expected `{field}`, found input `{given}`"
         )));
     }
     let array = parents
@@ -287,8 +284,8 @@ fn texts(
 ) -> Result<StringArray, Broken> {
     let (offsets, data) = packed_parts(packed, rows)?;
     check_utf8(&data, &offsets)?;
-    // SAFETY: the offsets ascend and end within the data, which is UTF-8 as a
-    // whole and at each of them; all have one entry a row.
+    // SAFETY: the offsets ascend, end within the data, and have one entry a
+    // row; the data is valid UTF-8, and each offset is a character's start.
     Ok(unsafe {
         GenericByteArray::<Utf8Type>::new_unchecked(offsets, Buffer::from_vec(data), nulls)
     })
@@ -347,13 +344,14 @@ fn records(
         columns.push(column(member, rows, hidden.as_ref(), given, parents)?);
     }
     let fields = members.iter().map(Field::to_arrow).collect();
-    // SAFETY: each column was made with its member's type and of this length.
+    // SAFETY: each column has its member's type and this length.
     Ok(Arc::new(unsafe {
         StructArray::new_unchecked_with_length(fields, columns, nulls, rows)
     }))
 }
 
-/// Offsets out of ends, which must be `rows` and ascend, and the last of them.
+/// The offsets for these ends, which must be `rows` and ascend, and the last
+/// one.
 fn offsets(ends: &[u32], rows: usize) -> Result<(OffsetBuffer<i32>, usize), Broken> {
     same_length(ends.len(), rows)?;
     if !all_pairs(ends, |end, next| end <= next) {
@@ -368,7 +366,7 @@ fn offsets(ends: &[u32], rows: usize) -> Result<(OffsetBuffer<i32>, usize), Brok
     let mut offsets = Vec::with_capacity(rows + 1);
     offsets.push(0);
     offsets.extend(ends.iter().map(|&end| end as i32));
-    // SAFETY: from 0 on, ascending, and none is negative since the last is not.
+    // SAFETY: they start at 0 and ascend, and the last one is not negative.
     Ok((
         unsafe { OffsetBuffer::new_unchecked(offsets.into()) },
         last as usize,
@@ -404,7 +402,7 @@ fn validity(
         _ if nullable => Ok(Some(nulls)),
         _ if hidden.is_some_and(|hidden| hidden.contains(&nulls)) => Ok(None),
         missing => Err(Broken::new(format!(
-            "{missing} missing values, and none may be"
+            "{missing} missing values in a column without nulls"
         ))),
     }
 }
@@ -427,7 +425,7 @@ fn same_length(values: usize, rows: usize) -> Result<(), Broken> {
     }
 }
 
-/// Texts are among the symbols, or missing, or hidden.
+/// Checks that each text is a symbol, or missing, or hidden.
 fn check_symbols(
     array: &StringArray,
     symbols: &[String],
@@ -452,13 +450,13 @@ fn check_symbols(
         if !known && array.is_valid(row) && hidden.is_none_or(|hidden| hidden.is_valid(row)) {
             let text = String::from_utf8_lossy(&data[start..start + length.min(100)]);
             let symbols = symbols.join("|");
-            return Err(Broken::new(format!("`{text}` is none of {symbols}")));
+            return Err(Broken::new(format!("`{text}` is not one of {symbols}")));
         }
     }
     Ok(())
 }
 
-/// So many bytes, at most 8, as one number: faster to compare than slices are.
+/// Reads up to 8 bytes as one number, which compares faster than slices.
 fn word(data: &[u8], start: usize, length: usize) -> u64 {
     match data.get(start..).and_then(|data| data.first_chunk()) {
         Some(bytes) if length > 0 => u64::from_le_bytes(*bytes) & (u64::MAX >> (64 - 8 * length)),
@@ -470,8 +468,8 @@ fn word(data: &[u8], start: usize, length: usize) -> u64 {
     }
 }
 
-/// The same for symbols anywhere in an array: hosts read texts as symbols
-/// without looking, so an input that is passed on may hold any text.
+/// The same for symbols nested anywhere: the host reads texts as symbols
+/// unchecked, so an input that is passed on may hold any text.
 fn check_symbols_within(
     array: &dyn Array,
     data_type: &DataType,
@@ -500,8 +498,9 @@ fn check_symbols_within(
     }
 }
 
-/// The same array with its type spelt as the schema does: nested fields may be
-/// called otherwise, or be missing less often, in what was passed on.
+/// The array with the type that the schema declares: in a column that was
+/// passed on, nested fields may have other names or be nullable in fewer
+/// places.
 fn as_declared(array: ArrayRef, declared: &DataType) -> ArrayRef {
     match declared {
         DataType::List(element) => {
@@ -521,7 +520,8 @@ fn as_declared(array: ArrayRef, declared: &DataType) -> ArrayRef {
                 .map(|(member, column)| as_declared(Arc::clone(column), &member.data_type))
                 .collect();
             let fields = members.iter().map(Field::to_arrow).collect();
-            // SAFETY: the schema reads the input's, so the members are the same.
+            // SAFETY: the schemas are compatible, so the members have the same
+            // layout.
             Arc::new(unsafe {
                 StructArray::new_unchecked_with_length(
                     fields,

@@ -1,5 +1,5 @@
-//! Arrays as a plugin's input: borrowed buffers, rebased only where an array is
-//! a slice that does not start where its buffers do.
+//! Makes a plugin's input of arrays: borrows their buffers, and copies only
+//! where an array is a slice that does not start where its buffers do.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::logic::{Columns, Failure, FailureKind};
 use crate::plugin::contract::{BatchRef, ColumnRef, PackedRef, ValuesRef};
 use crate::schema::{DataType, Field, Schema};
 
-/// Columns that can be borrowed as they are.
+/// The columns of a call, ready to be borrowed.
 pub struct Input<'a> {
     rows: u32,
     columns: Vec<Flat<'a>>,
@@ -75,12 +75,12 @@ impl<'a> Input<'a> {
     }
 }
 
-/// How many rows or groups, as the contract counts them.
+/// A number of rows or groups as the contract's type.
 pub fn count(rows: usize) -> Result<u32, Failure> {
     u32::try_from(rows).map_err(|_| mismatch(format!("{rows} rows at once")))
 }
 
-/// A column and all that it holds, depth first.
+/// Adds a column and its nested columns, depth first.
 fn push<'a>(
     field: &Field,
     array: &'a dyn Array,
@@ -119,8 +119,8 @@ fn push<'a>(
         )));
     };
     out.push(ColumnRef {
-        // Under a missing record, a member that is never missing may be so in
-        // Arrow; the plugin sees the record's validity first.
+        // Below a missing record, Arrow allows a null in a member without
+        // nulls; the plugin sees the record's validity first.
         validity: array
             .nulls()
             .filter(|nulls| field.nullable && nulls.null_count() > 0)
@@ -159,19 +159,19 @@ fn packed<'a>(offsets: &'a OffsetBuffer<i32>, data: &'a [u8]) -> ValuesRef<'a> {
     })
 }
 
-/// Where each value ends. The array has been rebased: the first starts at 0.
+/// Where each value ends. The array has been rebased, so the first starts at 0.
 fn ends(offsets: &OffsetBuffer<i32>) -> &[u32] {
     bytemuck::cast_slice(&offsets[1..])
 }
 
-/// The bytes of a bitmap that has been rebased to start with one.
+/// The bytes of a bitmap that has been rebased to a whole byte.
 fn bits(bits: &BooleanBuffer) -> &[u8] {
     let start = bits.offset() / 8;
     &bits.values()[start..start + bits.len().div_ceil(8)]
 }
 
-/// Whether all buffers start where the array does: offsets with 0, bitmaps with
-/// a byte, and elements with those of the first list.
+/// Whether all buffers start where the array does: offsets at 0, bitmaps at a
+/// whole byte, elements at the first list's.
 fn is_flat(array: &dyn Array) -> bool {
     let starts_with_byte = |bits: &BooleanBuffer| bits.offset().is_multiple_of(8);
     if !array
@@ -201,8 +201,8 @@ fn is_flat(array: &dyn Array) -> bool {
     }
 }
 
-/// The same array with buffers that start where it does. Texts and numbers are
-/// shared all the same; only offsets and bitmaps are made anew.
+/// The same array with buffers that start where it does. Offsets and bitmaps
+/// are copied; texts and numbers stay shared.
 fn rebased(array: &dyn Array) -> ArrayRef {
     let nulls = array
         .nulls()
@@ -232,7 +232,7 @@ fn rebased(array: &dyn Array) -> ArrayRef {
                 .iter()
                 .map(|column| rebased(column))
                 .collect();
-            // SAFETY: the members have the types and lengths that they had.
+            // SAFETY: the members keep their types and lengths.
             Arc::new(unsafe {
                 StructArray::new_unchecked_with_length(
                     fields.clone(),
@@ -244,7 +244,7 @@ fn rebased(array: &dyn Array) -> ArrayRef {
         }
         _ => {
             let data = array.to_data().into_builder().nulls(nulls);
-            // SAFETY: the same values, missing in the same places.
+            // SAFETY: the same values with the same nulls.
             arrow_array::make_array(unsafe { data.build_unchecked() })
         }
     }
@@ -256,12 +256,12 @@ fn rebased_bytes<T: ByteArrayType<Offset = i32>>(
 ) -> GenericByteArray<T> {
     let (offsets, start, end) = from_zero(array.offsets());
     let values = array.values().slice_with_length(start, end - start);
-    // SAFETY: the same values, cut out where the first starts and the last ends;
-    // the offsets are theirs, less the first.
+    // SAFETY: the same values, cut where the first starts and the last ends,
+    // with their offsets less the first one.
     unsafe { GenericByteArray::new_unchecked(offsets, values, nulls) }
 }
 
-/// Offsets less the first of them, and the range that they had covered.
+/// The offsets less the first one, and the range that they covered.
 fn from_zero(offsets: &OffsetBuffer<i32>) -> (OffsetBuffer<i32>, usize, usize) {
     let start = offsets[0];
     let end = offsets[offsets.len() - 1];
@@ -273,7 +273,7 @@ fn realigned(bits: &BooleanBuffer) -> BooleanBuffer {
     BooleanBuffer::new(bits.sliced(), 0, bits.len())
 }
 
-/// The host's own mistake: what it gives is not what the operator reads.
+/// A bug in the host: it passes columns that the operator does not read.
 fn mismatch(what: String) -> Failure {
     Failure {
         kind: FailureKind::Contract,

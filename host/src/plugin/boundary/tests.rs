@@ -1,5 +1,5 @@
-//! What goes in comes out, however it was sliced; and what a plugin may not
-//! answer, it cannot.
+//! Rows come out as they went in, however they were sliced; and answers that
+//! break the contract are refused.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn action() -> DataType {
     DataType::Symbol(vec!["add".to_owned(), "considered".to_owned()].into())
 }
 
-/// A schema with everything in it that the boundary treats in its own way.
+/// A schema with everything that the boundary treats specially.
 fn schema() -> Schema {
     let line = DataType::Record(
         vec![
@@ -70,7 +70,7 @@ fn random_array(field: &Field, rows: usize, random: &mut fastrand::Rng) -> Array
     let offsets = |random: &mut fastrand::Rng| {
         OffsetBuffer::from_lengths((0..rows).map(|_| random.usize(..4)))
     };
-    // Lengths on both sides of those that are copied in one step.
+    // Lengths below and above the limit for copies in one step.
     let text = |random: &mut fastrand::Rng| match random.u8(..4) {
         0 => "grün 日本".to_owned(),
         _ => "x".repeat(random.usize(..40)),
@@ -151,7 +151,7 @@ fn random_columns(rows: usize, seed: u64) -> Vec<ArrayRef> {
         .collect()
 }
 
-/// What a plugin would answer that gives back what it got.
+/// The answer of a plugin that returns its input.
 fn echoed(batch: &BatchRef<'_>) -> wire::Batch {
     let columns = batch.columns.iter().map(|column| wire::Column {
         validity: column.validity.map(<[u8]>::to_vec),
@@ -209,7 +209,7 @@ proptest! {
         }
     }
 
-    /// Whatever is answered, what comes of it are valid arrays or a failure.
+    /// Any answer gives valid arrays or a failure.
     #[test]
     fn no_answer_makes_an_invalid_array(seed: u64, rows in 0usize..20, changes in 1usize..4) {
         let given = random_columns(rows, seed);
@@ -262,14 +262,14 @@ proptest! {
     }
 }
 
-/// Something about an answer becomes something else.
+/// Changes something in an answer.
 fn change(answer: &mut wire::Rows, random: &mut fastrand::Rng) {
     fn change_one<T>(values: &mut Vec<T>, random: &mut fastrand::Rng, new: T) {
         match (random.u8(..4), values.is_empty()) {
             (0, _) => values.push(new),
             (1, false) => drop(values.pop()),
             (_, false) => {
-                // The first one often: that is where a small change stays small.
+                // Often the first, where a small change stays small.
                 let at = random.usize(..values.len()) * usize::from(random.bool());
                 values[at] = new;
             }
@@ -304,7 +304,7 @@ fn change(answer: &mut wire::Rows, random: &mut fastrand::Rng) {
         wire::Values::Int64(values) => change_one(values, random, small.into()),
         wire::Values::Ends(ends) => change_one(ends, random, small),
         wire::Values::Packed(packed) if random.bool() => {
-            // A little off is more likely to be missed than a lot.
+            // A small change is more likely to be missed than a large one.
             let end = match packed.ends.first() {
                 Some(&end) if random.bool() => end.wrapping_add_signed(random.i32(-2..3)),
                 _ => random.u32(..),
@@ -359,7 +359,7 @@ fn packed(ends: &[u32], data: &[u8]) -> wire::Column {
     }))
 }
 
-/// Three rows of input, of which an answer of two rows is made.
+/// Makes rows of an answer of two rows to an input of three.
 fn answer(
     data_type: DataType,
     nullable: bool,
@@ -406,51 +406,51 @@ fn wrong_lengths_are_noticed() {
     let int64 = |values: &[i64]| column(wire::Values::Int64(values.to_vec()));
     check(
         answer(Int64, false, vec![]),
-        expect!["answered wrongly: column `out`: missing"],
+        expect!["gave an invalid answer: column `out`: missing"],
     );
     check(
         answer(Int64, false, vec![int64(&[1, 2]), int64(&[1, 2])]),
-        expect!["answered wrongly: 1 columns more than its schema has"],
+        expect!["gave an invalid answer: 1 columns more than its schema has"],
     );
     check(
         answer(Int64, false, vec![int64(&[1])]),
-        expect!["answered wrongly: column `out`: 1 values for 2 rows"],
+        expect!["gave an invalid answer: column `out`: 1 values for 2 rows"],
     );
     check(
         answer(Timestamp, false, vec![int64(&[1, 2, 3])]),
-        expect!["answered wrongly: column `out`: 3 values for 2 rows"],
+        expect!["gave an invalid answer: column `out`: 3 values for 2 rows"],
     );
     check(
         answer(Bool, false, vec![column(wire::Values::Bits(vec![1, 1]))]),
-        expect!["answered wrongly: column `out`: 2 bytes of bits for 2 rows"],
+        expect!["gave an invalid answer: column `out`: 2 bytes of bits for 2 rows"],
     );
     check(
         answer(Utf8, false, vec![packed(&[1], b"a")]),
-        expect!["answered wrongly: column `out`: 1 values for 2 rows"],
+        expect!["gave an invalid answer: column `out`: 1 values for 2 rows"],
     );
     check(
         answer(Bytes, false, vec![packed(&[1, 3], b"ab")]),
-        expect!["answered wrongly: column `out`: values end at byte 3 of 2"],
+        expect!["gave an invalid answer: column `out`: values end at byte 3 of 2"],
     );
     check(
         answer(Bytes, false, vec![packed(&[2, 1], b"ab")]),
-        expect!["answered wrongly: column `out`: a value ends before it starts"],
+        expect!["gave an invalid answer: column `out`: a value ends before it starts"],
     );
     check(
         answer(Bytes, false, vec![packed(&[0, u32::MAX], b"ab")]),
         expect![
-            "answered wrongly: column `out`: a value ends at 4294967295, past what a column can hold"
+            "gave an invalid answer: column `out`: a value ends at 4294967295, past what a column can hold"
         ],
     );
     let list = List(Arc::new(Field::new("element", Int64, false)));
     let ends = column(wire::Values::Ends(vec![1, 2]));
     check(
         answer(list.clone(), false, vec![ends.clone(), int64(&[7])]),
-        expect!["answered wrongly: column `out.element`: 1 values for 2 rows"],
+        expect!["gave an invalid answer: column `out.element`: 1 values for 2 rows"],
     );
     check(
         answer(list, false, vec![ends]),
-        expect!["answered wrongly: column `out.element`: missing"],
+        expect!["gave an invalid answer: column `out.element`: missing"],
     );
 }
 
@@ -461,11 +461,11 @@ fn wrong_values_are_noticed() {
     let none = || column(wire::Values::None);
     check(
         answer(Utf8, false, vec![packed(&[1, 2], &[b'a', 0xff])]),
-        expect!["answered wrongly: column `out`: text that is not UTF-8"],
+        expect!["gave an invalid answer: column `out`: text that is not UTF-8"],
     );
     check(
         answer(Utf8, false, vec![packed(&[1, 2], "ü".as_bytes())]),
-        expect!["answered wrongly: column `out`: a text that ends within a character"],
+        expect!["gave an invalid answer: column `out`: a text that ends within a character"],
     );
     check(
         answer(Utf8, false, vec![packed(&[1, 2], b"ab and more")]),
@@ -487,19 +487,19 @@ fn wrong_values_are_noticed() {
     );
     check(
         answer(action(), false, vec![packed(&[3, 6], b"addsub")]),
-        expect!["answered wrongly: column `out`: `sub` is none of add|considered"],
+        expect!["gave an invalid answer: column `out`: `sub` is not one of add|considered"],
     );
     check(
         answer(action(), false, vec![packed(&[3, 14], b"addconsidering")]),
-        expect!["answered wrongly: column `out`: `considering` is none of add|considered"],
+        expect!["gave an invalid answer: column `out`: `considering` is not one of add|considered"],
     );
     check(
         answer(action(), false, vec![packed(&[3, 3], b"add")]),
-        expect!["answered wrongly: column `out`: `` is none of add|considered"],
+        expect!["gave an invalid answer: column `out`: `` is not one of add|considered"],
     );
     check(
         answer(Int64, false, vec![packed(&[0, 0], b"")]),
-        expect!["answered wrongly: column `out`: text or bytes where int64 is wanted"],
+        expect!["gave an invalid answer: column `out`: expected int64, found text or bytes"],
     );
     check(
         answer(
@@ -507,11 +507,11 @@ fn wrong_values_are_noticed() {
             false,
             vec![none(), column(wire::Values::Int64(vec![1, 2]))],
         ),
-        expect!["answered wrongly: column `out.sku`: int64 where utf8 is wanted"],
+        expect!["gave an invalid answer: column `out.sku`: expected utf8, found int64"],
     );
     check(
         answer(record, false, vec![none()]),
-        expect!["answered wrongly: column `out.sku`: missing"],
+        expect!["gave an invalid answer: column `out.sku`: missing"],
     );
 }
 
@@ -532,7 +532,7 @@ fn wrong_validity_is_noticed() {
     );
     check(
         answer(DataType::Int64, true, vec![int64(&[])]),
-        expect!["answered wrongly: column `out`: 0 bytes of bits for 2 rows"],
+        expect!["gave an invalid answer: column `out`: 0 bytes of bits for 2 rows"],
     );
     check(
         answer(DataType::Int64, false, vec![int64(&[0b11])]),
@@ -545,7 +545,7 @@ fn wrong_validity_is_noticed() {
     );
     check(
         answer(DataType::Int64, false, vec![int64(&[0b01])]),
-        expect!["answered wrongly: column `out`: 1 missing values, and none may be"],
+        expect!["gave an invalid answer: column `out`: 1 missing values in a column without nulls"],
     );
 }
 
@@ -567,11 +567,13 @@ fn what_a_missing_record_hides_may_be_anything() {
     assert!(answer(record.clone(), true, columns(0b01, b"add?")).is_ok());
     check(
         answer(record.clone(), true, columns(0b01, b"sub")),
-        expect!["answered wrongly: column `out.action`: `sub` is none of add|considered"],
+        expect!["gave an invalid answer: column `out.action`: `sub` is not one of add|considered"],
     );
     check(
         answer(record, true, columns(0b10, b"add")),
-        expect!["answered wrongly: column `out.count`: 1 missing values, and none may be"],
+        expect![
+            "gave an invalid answer: column `out.count`: 1 missing values in a column without nulls"
+        ],
     );
 }
 
@@ -599,20 +601,24 @@ fn wrong_inputs_are_noticed() {
     );
     check(
         answer(Int64, false, input(0)),
-        expect!["answered wrongly: column `out`: input `n: int64?` where `out: int64` is wanted"],
+        expect![
+            "gave an invalid answer: column `out`: expected `out: int64`, found input `n: int64?`"
+        ],
     );
     check(
         answer(Utf8, false, input(0)),
-        expect!["answered wrongly: column `out`: input `n: int64?` where `out: utf8` is wanted"],
+        expect![
+            "gave an invalid answer: column `out`: expected `out: utf8`, found input `n: int64?`"
+        ],
     );
     check(
         answer(Utf8, false, input(3)),
-        expect!["answered wrongly: column `out`: input 3, and there are 3"],
+        expect!["gave an invalid answer: column `out`: input 3 of 3 inputs"],
     );
-    // The host takes the upstream's word for symbols; the plugin's it does not.
+    // The host trusts symbols from upstream, but not from a plugin.
     check(
         answer(action(), false, input(2)),
-        expect!["answered wrongly: column `out`: `subtract` is none of add|considered"],
+        expect!["gave an invalid answer: column `out`: `subtract` is not one of add|considered"],
     );
     let list = DataType::List(Arc::new(Field::new("element", Utf8, false)));
     let nested = vec![
@@ -621,9 +627,7 @@ fn wrong_inputs_are_noticed() {
     ];
     check(
         answer(list, false, nested),
-        expect![
-            "answered wrongly: column `out.element`: there is no input here that could be passed on"
-        ],
+        expect!["gave an invalid answer: column `out.element`: no input can be passed on here"],
     );
     let states = wire::Batch {
         rows: 1,
@@ -633,7 +637,7 @@ fn wrong_inputs_are_noticed() {
     let failure = lift::states(states, &schema, 1)
         .unwrap_err()
         .into_failure(LIMIT);
-    expect!["answered wrongly: column `count`: there is no input here that could be passed on"]
+    expect!["gave an invalid answer: column `count`: no input can be passed on here"]
         .assert_eq(&failure.message);
 }
 
@@ -659,15 +663,15 @@ fn wrong_rows_are_noticed() {
     );
     check(
         rows(answer(&[0, 0, 2], 2), &output),
-        expect!["answered wrongly: 2 rows with 3 parents"],
+        expect!["gave an invalid answer: 2 rows with 3 parents"],
     );
     check(
         rows(answer(&[0, 3], 2), &output),
-        expect!["answered wrongly: a parent is row 3 of 3 rows"],
+        expect!["gave an invalid answer: a parent is row 3 of 3 rows"],
     );
     check(
         rows(answer(&[2, 1], 2), &output),
-        expect!["answered wrongly: parents are not in ascending order"],
+        expect!["gave an invalid answer: parents are not in ascending order"],
     );
 
     let reject = |row| wire::Reject {
@@ -682,19 +686,20 @@ fn wrong_rows_are_noticed() {
         }
     };
     expect!["1 of 4096 bytes"].assert_eq(&rejects(&[1]));
-    expect!["answered wrongly: it rejects row 2 and answers it as well"].assert_eq(&rejects(&[2]));
-    expect!["answered wrongly: the rows that it rejects are not in ascending order"]
+    expect!["gave an invalid answer: it rejects row 2 and answers it as well"]
+        .assert_eq(&rejects(&[2]));
+    expect!["gave an invalid answer: the rows that it rejects are not in ascending order"]
         .assert_eq(&rejects(&[1, 1]));
-    expect!["answered wrongly: it rejects row 3 of 3 rows"].assert_eq(&rejects(&[3]));
+    expect!["gave an invalid answer: it rejects row 3 of 3 rows"].assert_eq(&rejects(&[3]));
 
     let selection = |kept: &[u32]| match lift::selection(kept.to_vec(), 3) {
         Ok(kept) => format!("{kept:?}"),
         Err(broken) => broken.into_failure(LIMIT).message,
     };
     expect!["[0, 2]"].assert_eq(&selection(&[0, 2]));
-    expect!["answered wrongly: the rows that it keeps are not in ascending order"]
+    expect!["gave an invalid answer: the rows that it keeps are not in ascending order"]
         .assert_eq(&selection(&[0, 0]));
-    expect!["answered wrongly: it keeps row 3 of 3 rows"].assert_eq(&selection(&[3]));
+    expect!["gave an invalid answer: it keeps row 3 of 3 rows"].assert_eq(&selection(&[3]));
 
     let states = wire::Batch {
         rows: 2,
@@ -703,7 +708,7 @@ fn wrong_rows_are_noticed() {
     let failure = lift::states(states, &output, 3)
         .unwrap_err()
         .into_failure(LIMIT);
-    expect!["answered wrongly: 2 states for 3 groups"].assert_eq(&failure.message);
+    expect!["gave an invalid answer: 2 states for 3 groups"].assert_eq(&failure.message);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Messages of a partition, put together to be decoded at once.
+//! Collects messages of a partition, to decode them together.
 
 use std::sync::Arc;
 
@@ -21,20 +21,20 @@ use crate::source::SourceContext;
 use crate::source::chunk::{BadRow, Chunk, decode, keep};
 use crate::source::row_ends::{ROW_BYTES_MAX, payload_excerpt, too_long};
 
-/// A block is handed on when it has so many bytes, even if rows are missing.
+/// A block ends at this size, even if it has fewer rows than a batch.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 pub(super) struct Messages {
-    /// Payloads, one behind the other.
+    /// The payloads, one after another.
     data: Vec<u8>,
     spans: Vec<(u32, u32)>,
     offsets: Vec<u64>,
     metadata: Vec<Metadata>,
-    /// Not among the above.
+    /// Messages that are bad before their payload is decoded.
     bad: Vec<BadRow>,
 }
 
-/// A column under construction of what is beside the payloads.
+/// A metadata column under construction.
 enum Metadata {
     Key(StringBuilder),
     KeyBytes(BinaryBuilder),
@@ -67,7 +67,7 @@ impl Messages {
     pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
         let Some(payload) = message.payload() else {
             let error = "expected a row, found a message without a payload (a tombstone)";
-            self.give_up(offset, error.to_owned(), b"");
+            self.push_bad(offset, error.to_owned(), b"");
             return;
         };
         if payload.len() > ROW_BYTES_MAX {
@@ -79,7 +79,7 @@ impl Messages {
             .iter()
             .find_map(|wanted| wanted.fault(message))
         {
-            self.give_up(offset, error, payload);
+            self.push_bad(offset, error, payload);
             return;
         }
         let start = self.data.len() as u32;
@@ -92,7 +92,7 @@ impl Messages {
     }
 
     #[cold]
-    fn give_up(&mut self, offset: u64, error: String, payload: &[u8]) {
+    fn push_bad(&mut self, offset: u64, error: String, payload: &[u8]) {
         self.bad.push(BadRow {
             offset,
             error,
@@ -149,14 +149,14 @@ impl Metadata {
         }
     }
 
-    /// What is wrong with a message whose payload may be a good row.
+    /// Why a message is bad although its payload may be a good row.
     fn fault(&self, message: &BorrowedMessage<'_>) -> Option<String> {
         match self {
             Metadata::Key(_) => {
                 let key = message.key()?;
                 let error = std::str::from_utf8(key).err()?;
                 Some(format!(
-                    "the message's key: byte {}: expected UTF-8 text, found bytes that are none \
+                    "the message's key: byte {}: expected UTF-8 text, found other bytes \
                      (`key_bytes` takes any)",
                     error.valid_up_to()
                 ))
@@ -197,8 +197,8 @@ impl Metadata {
     }
 }
 
-/// An object of texts; base64 of what is none. Of a name that comes twice, the
-/// last is kept.
+/// Headers as a JSON object; a value that is not text is base64. Of headers
+/// with the same name, the last is kept.
 fn headers_as_json(message: &BorrowedMessage<'_>) -> String {
     let Some(headers) = message.headers() else {
         return "{}".to_owned();

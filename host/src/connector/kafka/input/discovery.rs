@@ -1,8 +1,8 @@
-//! Finds the partitions of the topics, those that are there and those that are
-//! added later, and where to start in each.
+//! Finds the partitions of the topics, at the start and later, and where to
+//! start in each.
 //!
-//! Asking brokers may take its time, so it is done on a thread of its own,
-//! which nobody waits for at the end.
+//! Brokers may be slow to answer, so they are asked on a separate thread, which
+//! is not waited for at the end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,45 +17,45 @@ use super::super::{ClientLog, cause, fault_of, is_final};
 use crate::blame::Fault;
 use crate::source::{SourceContext, SourceError};
 
-/// How long one question may take.
+/// How long one request may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// After brokers could not be asked.
+/// How long to wait after brokers could not be asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A topic that is missing so many times, one after the other, does not exist:
-/// a broker that has just started may not know it yet.
+/// A topic that is missing this many times in a row does not exist: a broker
+/// that has just started may not know it yet.
 const MISSING_MAX: u32 = 3;
 
-/// Looks for partitions now, and again from time to time.
+/// Asks for partitions at the start and at intervals.
 pub(super) struct Discovery {
     state: DiscoveryState,
-    /// The brokers have been asked with success.
+    /// Whether the brokers have answered once.
     has_found: bool,
-    /// How many times in a row a topic was not there.
+    /// How many times in a row a topic was missing.
     missing: u32,
 }
 
 enum DiscoveryState {
     Due(Instant),
     Asking(oneshot::Receiver<Result<Vec<FoundPartition>, DiscoveryProblem>>),
-    /// A bounded input stays as it was found.
+    /// A bounded input is asked for only once.
     Over,
 }
 
-/// A partition to be read that is not read yet.
+/// A partition to read that is not being read yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FoundPartition {
     pub topic: usize,
     pub number: i32,
-    /// Where to start if no checkpoint says it.
+    /// Where to start if the checkpoint does not have the partition.
     pub start: u64,
-    /// Of a bounded input.
+    /// Where a bounded input ends.
     pub end: Option<u64>,
 }
 
 enum DiscoveryProblem {
-    /// A topic, or one of the partitions that are asked for.
+    /// A topic, or one of the partitions in the config, does not exist.
     Missing {
         what: String,
         help: &'static str,
@@ -77,12 +77,13 @@ impl Default for Discovery {
 }
 
 impl Discovery {
-    /// No partition will be added.
+    /// Whether no more partitions can be found.
     pub fn is_over(&self) -> bool {
         matches!(self.state, DiscoveryState::Over)
     }
 
-    /// When to call [`Discovery::start`], if time is all it takes.
+    /// How long until [`Discovery::start`] is due; `None` if it is not waiting
+    /// for time.
     pub fn due_in(&self) -> Option<Duration> {
         match &self.state {
             DiscoveryState::Due(at) => Some(at.saturating_duration_since(Instant::now())),
@@ -90,8 +91,8 @@ impl Discovery {
         }
     }
 
-    /// Partitions that are to be read from now on; the first answer may be that
-    /// there are none for us.
+    /// The new partitions of the last answer, if one has come. The first answer
+    /// may have none for this task.
     pub fn found(
         &mut self,
         plan: &Subscription,
@@ -102,7 +103,7 @@ impl Discovery {
         };
         let answer = match answer.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => return Ok(None),
-            // The thread could not be started.
+            // The thread could not be started, or panicked.
             Err(oneshot::error::TryRecvError::Closed) => {
                 self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
                 return Ok(None);
@@ -148,8 +149,8 @@ impl Discovery {
         }
     }
 
-    /// Asks the brokers, and wakes the reader when they have answered. `known` are
-    /// the partitions that are read.
+    /// Asks the brokers, and notifies the reader when they have answered.
+    /// Partitions in `known` are being read.
     pub fn start(
         &mut self,
         consumer: &Arc<BaseConsumer<ClientLog>>,
@@ -171,7 +172,7 @@ impl Discovery {
         let asked = std::thread::Builder::new()
             .name("kafka-partitions".to_owned())
             .spawn(move || {
-                // Nobody may want to know any more.
+                // The reader may be gone.
                 let _ = sender.send(question.ask());
                 wake.notify_one();
             });
@@ -180,8 +181,8 @@ impl Discovery {
         }
     }
 
-    /// Where to start in a partition that no checkpoint knows. One that was
-    /// added since we first looked has only rows that nobody has read.
+    /// Where to start in a partition that no checkpoint has. A partition that
+    /// was added after the first answer is read from its beginning.
     fn first_offset(&self, plan: &Subscription, context: &SourceContext) -> KafkaStart {
         let is_restored = context
             .restored
@@ -232,7 +233,7 @@ impl Question {
             .collect())
     }
 
-    /// The numbers of a topic's partitions.
+    /// The numbers of a topic's partitions that the config selects.
     fn partitions(&self, topic: usize) -> Result<Vec<i32>, DiscoveryProblem> {
         let name = self.plan.topics[topic].as_str();
         let problem = |error: KafkaError| DiscoveryProblem::Kafka {
@@ -290,15 +291,15 @@ impl Question {
         }
     }
 
-    /// The offsets of what comes at this time or later; Kafka takes the
-    /// beginning and the end for times too.
+    /// The offset of the first message of this time or later, for each
+    /// partition. Kafka also takes the beginning and the end for a time.
     fn offsets(&self, wanted: &[(usize, i32)], time: Offset) -> Result<Vec<u64>, DiscoveryProblem> {
         let what = "cannot ask where partitions begin and end";
         let offsets = self
             .consumer
             .offsets_for_times(self.list(wanted, time)?, ANSWER_MAX)
             .map_err(|error| self.problem(what, error))?;
-        // Nothing that late: what comes from now on.
+        // Partitions without a message that late start at their end.
         let ends = match offsets.elements().iter().any(|e| e.offset() == Offset::End) {
             true if time != Offset::End => Some(self.offsets(wanted, Offset::End)?),
             _ => None,
@@ -323,7 +324,7 @@ impl Question {
         Ok(list)
     }
 
-    /// The offset of each partition in an answer.
+    /// Reads the offset of each partition from an answer.
     fn read(
         &self,
         wanted: &[(usize, i32)],
