@@ -1,5 +1,5 @@
-//! The command line: what each command takes and does. Exit codes: 0 done,
-//! 1 a run or test failed, 2 wrong usage or config.
+//! The command line: which commands there are, and what each one does. Exit
+//! codes: 0 success, 1 a run or test failed, 2 wrong usage or config.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -18,17 +18,17 @@ use crate::plan::json::to_json;
 use crate::planner;
 use crate::plugin::PluginLoader;
 
-/// `sluicebox build`: a plugin's crate into a component.
+/// `sluicebox build`: builds a plugin's crate into a component.
 pub mod build;
-/// `sluicebox checkpoints`: what a pipeline can go on from.
+/// `sluicebox checkpoints`: lists, checks, saves and deletes checkpoints.
 pub mod checkpoints;
-/// `sluicebox new`: plugins and pipelines to start from.
+/// `sluicebox new`: creates plugins and pipelines to start from.
 pub mod new;
 /// `sluicebox run`.
 pub mod run;
-/// What people see of a run while it goes on, and at its end.
+/// Shows the progress of a run, and its summary.
 pub mod status;
-/// `sluicebox test`: input rows, and the rows expected of them.
+/// `sluicebox test`: compares a pipeline's rows with the expected ones.
 pub mod test;
 
 /// Streaming pipelines whose operators are WebAssembly plugins.
@@ -47,7 +47,7 @@ enum Command {
     Check {
         /// The pipeline's TOML file
         pipeline: PathBuf,
-        /// The plan as JSON
+        /// Print the plan as JSON
         #[arg(long)]
         json: bool,
     },
@@ -57,19 +57,20 @@ enum Command {
         #[arg(default_value = ".")]
         path: PathBuf,
     },
-    /// List, show, verify, save and drop a pipeline's checkpoints
+    /// List, show, verify, save and delete a pipeline's checkpoints
     #[command(subcommand)]
     Checkpoints(checkpoints::CheckpointsCommand),
-    /// Test a pipeline: input rows, and the rows expected of them
+    /// Test a pipeline: run it on input rows and compare the results with
+    /// expected rows
     Test(test::TestArguments),
-    /// Start a plugin or a pipeline
+    /// Create a plugin or a pipeline
     #[command(subcommand)]
     New(New),
-    /// Show what a plugin holds: operators, schemas, parameters, exports, imports
+    /// Show a plugin's operators, schemas, parameters, exports and imports
     Inspect {
         /// The plugin's .wasm file
         plugin: PathBuf,
-        /// The same as JSON
+        /// Print as JSON
         #[arg(long)]
         json: bool,
     },
@@ -77,32 +78,33 @@ enum Command {
 
 #[derive(Subcommand)]
 enum New {
-    /// A crate with a filter, a map and an aggregate, their tests and a pipeline
+    /// Create a crate with a filter, a map and an aggregate, their tests and a
+    /// pipeline
     Plugin {
         name: String,
-        /// Where; a folder of its name by default
+        /// Folder to create; by default named after the plugin
         #[arg(long)]
         path: Option<PathBuf>,
-        /// The folder of the sluicebox-sdk crate, to use it from there
+        /// Folder of a sluicebox-sdk crate to depend on
         #[arg(long)]
         sdk: Option<PathBuf>,
     },
-    /// A pipeline on generated events, to be changed
+    /// Create a pipeline on generated events, to be adapted
     Pipeline {
         name: String,
-        /// Where; a folder of its name by default
+        /// Folder to create; by default named after the pipeline
         #[arg(long)]
         path: Option<PathBuf>,
     },
 }
 
-/// A command that did not do what it was asked to.
-pub enum Trouble {
+/// Why a command failed.
+pub enum CliError {
     /// Wrong usage.
     Usage(anyhow::Error),
-    /// A pipeline's file is wrong.
+    /// The pipeline's file has mistakes.
     Config(Diagnostics),
-    /// It was tried and failed.
+    /// The command was tried and failed.
     Failed(anyhow::Error),
 }
 
@@ -126,22 +128,22 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Trouble::Failed(error)) => {
+        Err(CliError::Failed(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(1)
         }
-        Err(Trouble::Usage(error)) => {
+        Err(CliError::Usage(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
-        Err(Trouble::Config(mistakes)) => {
+        Err(CliError::Config(mistakes)) => {
             eprint!("{}", mistakes.render(Look::for_stderr()));
             ExitCode::from(2)
         }
     }
 }
 
-fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
+fn check(pipeline: &Path, json: bool) -> Result<(), CliError> {
     let plan = load(pipeline, &loader()?)?;
     if json {
         print_json(&to_json(&plan))
@@ -150,20 +152,20 @@ fn check(pipeline: &Path, json: bool) -> Result<(), Trouble> {
     }
 }
 
-fn build(path: &Path) -> Result<(), Trouble> {
-    let built = build::build(path, &loader()?).map_err(|error| Trouble::Failed(error.into()))?;
+fn build(path: &Path) -> Result<(), CliError> {
+    let built = build::build(path, &loader()?).map_err(|error| CliError::Failed(error.into()))?;
     print(&format!("{built}\n"))
 }
 
-fn created(created: Result<new::Created, new::NewError>) -> Result<(), Trouble> {
-    let created = created.map_err(|error| Trouble::Usage(error.into()))?;
+fn created(created: Result<new::Created, new::NewError>) -> Result<(), CliError> {
+    let created = created.map_err(|error| CliError::Usage(error.into()))?;
     print(&format!("{created}\n"))
 }
 
-fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
+fn inspect(plugin: &Path, json: bool) -> Result<(), CliError> {
     let plugin = loader()?
         .plugin(plugin)
-        .map_err(|error| Trouble::Usage(error.into()))?;
+        .map_err(|error| CliError::Usage(error.into()))?;
     let inspection = plugin.inspect();
     if json {
         print_json(&inspection)
@@ -172,11 +174,11 @@ fn inspect(plugin: &Path, json: bool) -> Result<(), Trouble> {
     }
 }
 
-/// Reads and checks a pipeline's file.
-fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
-    let config = Config::read(pipeline).map_err(Trouble::Config)?;
+/// Reads and plans a pipeline's file.
+fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, CliError> {
+    let config = Config::read(pipeline).map_err(CliError::Config)?;
     let folder = pipeline.parent().unwrap_or(Path::new("."));
-    let plan = planner::build(&config, folder, loader).map_err(Trouble::Config)?;
+    let plan = planner::build(&config, folder, loader).map_err(CliError::Config)?;
     let warnings = planner::warnings(&config, &plan);
     if !warnings.is_empty() {
         eprint!("{}", warnings.render(Look::for_stderr()));
@@ -184,28 +186,28 @@ fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, Trouble> {
     Ok(plan)
 }
 
-fn loader() -> Result<PluginLoader, Trouble> {
-    let loader = PluginLoader::new().map_err(|error| Trouble::Failed(error.into()))?;
+fn loader() -> Result<PluginLoader, CliError> {
+    let loader = PluginLoader::new().map_err(|error| CliError::Failed(error.into()))?;
     Ok(loader.with_user_cache())
 }
 
-/// To stdout. That nobody reads on, as behind `| head`, is no failure.
-fn print(text: &str) -> Result<(), Trouble> {
+/// Prints to stdout. A closed pipe, as with `| head`, is no failure.
+fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Trouble::Failed(error.into())),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Failed(error.into())),
         _ => Ok(()),
     }
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
+fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     let text =
-        serde_json::to_string_pretty(value).map_err(|error| Trouble::Failed(error.into()))?;
+        serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.into()))?;
     print(&format!("{text}\n"))
 }
 
-/// Plugins and the host log to stderr, at `SLUICEBOX_LOG`: a level, or levels by
-/// module (`info,sluicebox::run=debug`). Default `info`.
+/// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
+/// levels by module (`info,sluicebox::run=debug`). The default is `info`.
 fn start_logging() {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
@@ -218,7 +220,7 @@ fn start_logging() {
     tracing_subscriber::registry().with(to_stderr).init();
     if is_wrong {
         tracing::warn!(
-            "SLUICEBOX_LOG is {wanted:?}, which names no level: take one of error, warn, info, \
+            "SLUICEBOX_LOG is {wanted:?}, which names no level: use one of error, warn, info, \
              debug and trace"
         );
     }

@@ -1,5 +1,5 @@
-//! Decides whether a pipeline gives the rows that a test expects, however its
-//! input is cut into batches, spread over tasks, and shuffled.
+//! Tests a pipeline: whether it gives the expected rows, however its input is
+//! cut into batches, spread over tasks, and shuffled.
 //!
 //! A case is a folder, by default two levels below its pipeline:
 //!
@@ -9,25 +9,26 @@
 //! tests/NAME/input/SOURCE/*.jsonl    the same, as several partitions
 //! tests/NAME/expected/SINK.jsonl     the rows that a sink must get, in any order
 //! tests/NAME/expected/dead_letters.jsonl
-//! tests/NAME/test.toml               optional, see [`Settings`]
+//! tests/NAME/test.toml               optional, see [`CaseSettings`]
 //! ```
 //!
-//! Every run has its sources' rows from these files, in the source's own
-//! format, and its sinks in memory. Time does not pass: there are no early
-//! results, and all of processing time is one moment. Some runs are killed now
-//! and then and go on from their last checkpoint at another parallelism.
+//! Every run reads its sources' rows from these files, in each source's own
+//! format, and writes its sinks' rows to memory. The clock stands still: there
+//! are no early results, and all processing times are the same. Some runs are
+//! killed several times, and each time restored from the last checkpoint with
+//! another parallelism.
 
-/// What a case consists of.
+/// The files of a case.
 mod case;
-/// What came against what was expected.
+/// Compares actual rows with expected ones.
 mod compare;
-/// Why a case could not be tried.
+/// Why a case could not be run.
 mod error;
-/// Orders of rows that must not make a difference.
+/// Orders of rows that must give the same results.
 mod disorder;
-/// Runs in an order that a seed decides, with crashes.
+/// Runs a pipeline in an order that a seed decides, with crashes.
 pub mod simulation;
-/// Files of rows, taken apart and put together in another order.
+/// Reads files of rows, and writes them in other orders.
 mod input;
 
 use std::collections::HashMap;
@@ -38,13 +39,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
-pub use case::{Case, Settings, find};
-pub use compare::{Change, Difference, LetterDifference};
+pub use case::{Case, CaseSettings, find};
+pub use compare::{ChangedRow, DeadLetterDifference, Difference};
 pub use error::TestError;
 pub use input::Order;
 
 use self::case::{DEAD_LETTERS, Expectations};
-use self::compare::{Table, sentence};
+use self::compare::{ComparableRows, one_line};
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
 use crate::checkpoint::storage::memory::MemoryStorage;
@@ -63,69 +64,70 @@ const DEAD_LETTERS_FILE: &str = "dead_letters.jsonl";
 
 const BATCH_ROWS: [usize; 3] = [4096, 7, 1];
 const PARALLELISM: [usize; 3] = [1, 2, 4];
-/// Of the runs that are killed.
+/// For the runs that are killed.
 const CRASHING_BATCH_ROWS: [usize; 3] = [4096, 1024, 64];
-/// How often each of them is killed.
+/// How often each of those runs is killed.
 const CRASHES: u32 = 4;
 
-/// How one run of a case differs from the others.
+/// How a run of a case differs from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
     pub batch_rows: usize,
     pub parallelism: usize,
     pub order: Order,
-    /// It is killed now and then, as this seed decides.
+    /// The run is killed several times, as this seed decides.
     pub crashes: Option<u64>,
 }
 
-/// What the runs of a case have shown.
+/// The result of all runs of a case.
 #[derive(Debug)]
 pub struct Outcome {
     pub runs: usize,
     /// Rows of all inputs together.
     pub rows: usize,
-    /// Sinks whose rows were compared.
+    /// How many sinks were compared.
     pub compared: usize,
-    /// What else a reader should know, such as what was not compared.
+    /// Notes for the reader, such as what was not compared.
     pub notes: Vec<String>,
-    /// The runs that did not give what was expected.
-    pub failures: Vec<Failure>,
+    /// The runs with other results than expected.
+    pub failures: Vec<CaseFailure>,
 }
 
-/// A run that did not give what was expected.
+/// A difference between a run and what was expected.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CaseFailure {
     pub variant: Variant,
-    pub kind: FailureKind,
-    /// The run's dead letters, a line each: they often are the reason.
+    pub kind: CaseFailureKind,
+    /// The run's dead letters, a line each: they often explain the difference.
     pub dead_letters: Vec<String>,
 }
 
 #[derive(Debug)]
-pub enum FailureKind {
+pub enum CaseFailureKind {
     Run(RunError),
     Rows {
         sink: String,
         difference: Difference,
     },
-    DeadLetters(LetterDifference),
+    DeadLetters(DeadLetterDifference),
 }
 
-/// What a run gave.
-struct Results {
+/// The output of a run.
+struct RunOutput {
     /// In the order of [`Trial::sinks`].
     rows: Vec<Vec<Map<String, Value>>>,
     dead_letters: Vec<Map<String, Value>>,
 }
 
-/// A case with everything that its runs have in common.
+/// A case with everything that its runs share.
 struct Trial<'a> {
     config: Config,
     folder: PathBuf,
-    loader: Caching<'a>,
+    loader: CachingLoader<'a>,
     inputs: Inputs,
     sinks: Vec<SinkUnderTest>,
-    /// Nodes that see the order of their rows, or those of such a node.
+    /// Nodes whose results depend on the order of rows, directly or through an
+    /// input.
     ordered: Vec<String>,
     scratch: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
@@ -134,34 +136,34 @@ struct Trial<'a> {
 struct SinkUnderTest {
     name: String,
     schema: Arc<crate::schema::Schema>,
-    /// It gets rows from a node that sees their order.
+    /// Whether its rows depend on the order of the input.
     is_ordered: bool,
 }
 
 /// Runs a case at every batch size and parallelism, in the given order and
-/// shuffled, and compares what comes with what is expected.
+/// shuffled, and compares results with expectations.
 pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestError> {
     let trial = Trial::new(case, loader)?;
     let expectations = Expectations::read(case, &trial.tables())?;
     let (variants, mut notes) = trial.variants(case, seed);
     let mut failures = Vec::new();
-    let mut unread_letters = 0;
+    let mut unchecked_dead_letters = 0;
     for &variant in &variants {
         match trial.run(variant)? {
-            Err(error) => failures.push(Failure {
+            Err(error) => failures.push(CaseFailure {
                 variant,
-                kind: FailureKind::Run(error),
+                kind: CaseFailureKind::Run(error),
                 dead_letters: Vec::new(),
             }),
             Ok(results) => {
-                unread_letters = unread_letters.max(results.dead_letters.len());
+                unchecked_dead_letters = unchecked_dead_letters.max(results.dead_letters.len());
                 failures.extend(trial.judge(variant, &results, &expectations));
             }
         }
     }
-    if expectations.dead_letters.is_none() && unread_letters > 0 {
+    if expectations.dead_letters.is_none() && unchecked_dead_letters > 0 {
         notes.push(format!(
-            "{unread_letters} rows became dead letters; expected/{DEAD_LETTERS}.jsonl would say which"
+            "{unchecked_dead_letters} rows became dead letters; to check them, add expected/{DEAD_LETTERS}.jsonl"
         ));
     }
     let names = trial.sinks.iter().map(|sink| sink.name.as_str());
@@ -180,8 +182,8 @@ pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestE
     })
 }
 
-/// Writes what comes as what is expected, if all runs agree on it, and tells
-/// which files were written.
+/// Writes the results as expectations, if all runs agree, and returns the files
+/// that were written.
 pub fn update(
     case: &Case,
     loader: &dyn Loader,
@@ -201,9 +203,9 @@ pub fn update(
         let results = match trial.run(variant)? {
             Ok(results) => results,
             Err(error) => {
-                outcome.failures.push(Failure {
+                outcome.failures.push(CaseFailure {
                     variant,
-                    kind: FailureKind::Run(error),
+                    kind: CaseFailureKind::Run(error),
                     dead_letters: Vec::new(),
                 });
                 break;
@@ -233,7 +235,7 @@ impl<'a> Trial<'a> {
     fn new(case: &Case, loader: &'a dyn Loader) -> Result<Self, TestError> {
         let config = Config::read(&case.pipeline).map_err(TestError::Pipeline)?;
         let folder = case.pipeline.parent().unwrap_or(Path::new("")).to_owned();
-        let loader = Caching {
+        let loader = CachingLoader {
             inner: loader,
             loaded: Mutex::default(),
         };
@@ -244,7 +246,7 @@ impl<'a> Trial<'a> {
             .build()
             .map_err(|cause| TestError::Internal(cause.to_string()))?;
         let inputs = runtime.block_on(Inputs::read(case, &plan))?;
-        let is_ordered = sees_order(&plan);
+        let is_ordered = depends_on_order(&plan);
         let nodes = || plan.nodes.iter().zip(&is_ordered);
         Ok(Trial {
             sinks: nodes()
@@ -268,7 +270,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// Names and schemas of the sinks.
+    /// The names and schemas of the sinks.
     fn tables(&self) -> Vec<(&str, &crate::schema::Schema)> {
         let tables = self
             .sinks
@@ -285,7 +287,7 @@ impl<'a> Trial<'a> {
             notes.push("rows are never shuffled: test.toml says `disorder = false`".to_owned());
         } else if unordered.len() < self.sinks.len() {
             notes.push(format!(
-                "rows are not shuffled for {}: running and count windows see their order",
+                "rows are not shuffled for {}: running and count windows depend on their order",
                 self.names(true).join(", ")
             ));
         }
@@ -329,7 +331,7 @@ impl<'a> Trial<'a> {
     }
 
     /// The outer error is the test's, the inner one the pipeline's.
-    fn run(&self, variant: Variant) -> Result<Result<Results, RunError>, TestError> {
+    fn run(&self, variant: Variant) -> Result<Result<RunOutput, RunError>, TestError> {
         let folder = tempfile::tempdir_in(self.scratch.path())
             .map_err(|cause| TestError::Internal(cause.to_string()))?;
         let topics: Vec<Arc<MemoryTopic>> = self.sinks.iter().map(|_| Arc::default()).collect();
@@ -346,13 +348,13 @@ impl<'a> Trial<'a> {
         }
         let rows = topics.iter().map(|topic| rendered(topic));
         let dead_letters = case::json_lines(&folder.path().join(DEAD_LETTERS_FILE))?;
-        Ok(Ok(Results {
+        Ok(Ok(RunOutput {
             rows: rows.collect::<Result<_, _>>()?,
             dead_letters: dead_letters.unwrap_or_default(),
         }))
     }
 
-    /// Kills the run after so many steps, again and again, and has it go on.
+    /// Kills the run after a number of steps and restores it, several times.
     fn run_with_crashes(
         &self,
         variant: Variant,
@@ -382,7 +384,8 @@ impl<'a> Trial<'a> {
         Ok(Err(RunError::Internal("a run has no end".to_owned())))
     }
 
-    /// The pipeline with the case's rows for its sources and topics for its sinks.
+    /// The pipeline with the case's files as its sources and topics in memory
+    /// as its sinks.
     fn plan(
         &self,
         variant: Variant,
@@ -395,12 +398,12 @@ impl<'a> Trial<'a> {
         plan.parallelism = variant.parallelism;
         plan.state = None;
         plan.dead_letters = Some(folder.join(DEAD_LETTERS_FILE));
-        self.inputs.put_into(&mut plan, variant.order, folder)?;
+        self.inputs.write_to(&mut plan, variant.order, folder)?;
         let mut topics = topics.iter();
         for node in &mut plan.nodes {
             match &mut node.kind {
                 NodeKind::Sink(sink) => {
-                    // There is one a sink, in the same order.
+                    // There is one topic for each sink, in the same order.
                     if let Some(topic) = topics.next() {
                         sink.connector = Box::new(MemorySink::new(topic.clone()));
                     }
@@ -415,9 +418,9 @@ impl<'a> Trial<'a> {
     fn judge(
         &self,
         variant: Variant,
-        results: &Results,
+        results: &RunOutput,
         expectations: &Expectations,
-    ) -> Vec<Failure> {
+    ) -> Vec<CaseFailure> {
         let is_shuffled = variant.order != Order::Given;
         let mut kinds = Vec::new();
         for (sink, rows) in self.sinks.iter().zip(&results.rows) {
@@ -427,27 +430,27 @@ impl<'a> Trial<'a> {
             if is_shuffled && sink.is_ordered {
                 continue;
             }
-            let difference = match Table::parse(&sink.schema, rows) {
+            let difference = match ComparableRows::parse(&sink.schema, rows) {
                 Ok(table) => expected.compare(&table),
                 Err((_, message)) => Difference::unreadable(message),
             };
             if !difference.is_empty() {
                 let sink = sink.name.clone();
-                kinds.push(FailureKind::Rows { sink, difference });
+                kinds.push(CaseFailureKind::Rows { sink, difference });
             }
         }
         if let Some(expected) = &expectations.dead_letters {
-            // What a node that sees the order refuses depends on the order.
+            // Which rows a node refuses may depend on the order, too.
             let passed_over: &[String] = if is_shuffled { &self.ordered } else { &[] };
             let difference = compare::dead_letters(expected, &results.dead_letters, passed_over);
             if !difference.is_empty() {
-                kinds.push(FailureKind::DeadLetters(difference));
+                kinds.push(CaseFailureKind::DeadLetters(difference));
             }
         }
-        let dead_letters: Vec<String> = results.dead_letters.iter().map(sentence).collect();
+        let dead_letters: Vec<String> = results.dead_letters.iter().map(one_line).collect();
         kinds
             .into_iter()
-            .map(|kind| Failure {
+            .map(|kind| CaseFailure {
                 variant,
                 kind,
                 dead_letters: dead_letters.clone(),
@@ -469,7 +472,7 @@ fn rendered(topic: &MemoryTopic) -> Result<Vec<Map<String, Value>>, TestError> {
 }
 
 /// Which nodes' results depend on the order of rows within the bound.
-fn sees_order(plan: &Plan) -> Vec<bool> {
+fn depends_on_order(plan: &Plan) -> Vec<bool> {
     let mut sees: Vec<bool> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let itself = match &node.kind {
@@ -484,12 +487,12 @@ fn sees_order(plan: &Plan) -> Vec<bool> {
 }
 
 /// Loads each plugin once for all runs of a case.
-struct Caching<'a> {
+struct CachingLoader<'a> {
     inner: &'a dyn Loader,
     loaded: Mutex<HashMap<PathBuf, Arc<dyn Module>>>,
 }
 
-impl Loader for Caching<'_> {
+impl Loader for CachingLoader<'_> {
     fn load(&self, path: &Path) -> Result<Arc<dyn Module>, LoadError> {
         let Ok(mut loaded) = self.loaded.lock() else {
             return self.inner.load(path);

@@ -20,7 +20,7 @@ fn a_run_from_a_savepoint_gives_what_it_gave() {
     let mut host = start(&pipeline);
     wait_for_checkpoint(&pipeline);
     let saved = said(&checkpoints(&pipeline, "save", Some("before-the-sale")));
-    assert!(saved.ends_with("is kept as before-the-sale\n"), "{saved}");
+    assert!(saved.ends_with("is saved as before-the-sale\n"), "{saved}");
     let again = checkpoints(&pipeline, "save", Some("before-the-sale"));
     assert!(failure(&again).contains("has the name before-the-sale already"));
     // Some more checkpoints, and a crash.

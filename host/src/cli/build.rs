@@ -1,5 +1,5 @@
-//! Decides how a plugin's crate becomes the `.wasm` file that pipelines name:
-//! cargo builds it, the loader looks at it, and only a good one is put in place.
+//! Builds a plugin's crate into the `.wasm` file that pipelines name: cargo
+//! builds it, the loader checks it, and only a valid plugin is put in place.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::logic::{LoadError, Loader, ModuleInfo};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// A plugin that was built, found good and put in place.
+/// A plugin that was built and checked.
 #[derive(Clone, Debug)]
 pub struct Built {
     pub plugin: ModuleInfo,
@@ -27,16 +27,16 @@ pub struct Built {
 pub enum BuildError {
     #[error(
         "there is no Cargo.toml in `{}` or above it. Name the folder of a plugin's crate, \
-         or make one: `sluicebox new plugin NAME`", .0.display()
+         or create one: `sluicebox new plugin NAME`", .0.display()
     )]
     NoCrate(PathBuf),
-    #[error("`{}` is a workspace and no plugin. Name one of its crates: {}", .manifest.display(), listed(.plugins))]
+    #[error("`{}` is a workspace, not a plugin. Name one of its crates: {}", .manifest.display(), listed(.plugins))]
     Workspace {
         manifest: PathBuf,
         plugins: Vec<PathBuf>,
     },
     #[error(
-        "crate `{name}` is no plugin: it makes no cdylib. Put this into {}:\n\n\
+        "crate `{name}` is not a plugin: it builds no cdylib. Put this into {}:\n\n\
          [lib]\ncrate-type = [\"cdylib\", \"rlib\"]", .manifest.display()
     )]
     NoLibrary { name: String, manifest: PathBuf },
@@ -52,14 +52,14 @@ pub enum BuildError {
         "cargo built crate `{name}` and named no .wasm file: this is a bug in Sluicebox, or cargo is newer than it knows"
     )]
     NoArtifact { name: String },
-    #[error("crate `{name}` builds and is no usable plugin: {cause}")]
+    #[error("crate `{name}` builds, but is not a valid plugin: {cause}")]
     Unusable { name: String, cause: LoadError },
     #[error("cannot put the plugin at `{}`: {cause}", .path.display())]
     Place { path: PathBuf, cause: io::Error },
 }
 
 /// Builds the crate at `path` (its folder, a folder in it, or its Cargo.toml).
-/// Cargo's own words go to stderr as it works.
+/// Cargo's messages go to stderr.
 pub fn build(path: &Path, loader: &dyn Loader) -> Result<Built, BuildError> {
     let package = find(path)?;
     check_target(&package.folder)?;
@@ -88,7 +88,7 @@ struct Package {
     folder: PathBuf,
 }
 
-/// The parts of `cargo metadata` that matter here.
+/// The parts of `cargo metadata` that are used.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<MetadataPackage>,
@@ -106,7 +106,7 @@ struct MetadataTarget {
     crate_types: Vec<String>,
 }
 
-/// A line of what `cargo build` says to programs.
+/// A line that `cargo build` prints as JSON.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -169,7 +169,7 @@ fn metadata(manifest: &Path) -> Result<Metadata, BuildError> {
         manifest: manifest.to_owned(),
         message,
     };
-    // Without `--no-deps` cargo would want every platform's dependencies.
+    // Without `--no-deps`, cargo would need the dependencies of every platform.
     let output = output(
         cargo()
             .args(["metadata", "--no-deps", "--format-version", "1"])
@@ -183,7 +183,7 @@ fn metadata(manifest: &Path) -> Result<Metadata, BuildError> {
     serde_json::from_slice(&output.stdout).map_err(|cause| refuse(cause.to_string()))
 }
 
-/// Asked in the crate's folder, where a toolchain file may choose another Rust.
+/// Runs in the crate's folder, where a toolchain file may select another Rust.
 fn check_target(folder: &Path) -> Result<(), BuildError> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
     let output = output(
@@ -232,8 +232,8 @@ fn compile(package: &Package) -> Result<PathBuf, BuildError> {
         })
 }
 
-/// Put beside its place and renamed into it, so that nobody ever reads half a
-/// plugin.
+/// Copies the plugin beside its place and renames it, so that nothing ever
+/// reads half a plugin.
 fn place(artifact: &Path, placed: &Path) -> io::Result<u64> {
     let beside = placed.with_extension("wasm.new");
     let bytes = fs::copy(artifact, &beside)?;
@@ -260,7 +260,7 @@ fn output(command: &mut Command) -> Result<std::process::Output, BuildError> {
 
 fn listed(plugins: &[PathBuf]) -> String {
     if plugins.is_empty() {
-        return "none of them makes a cdylib".to_owned();
+        return "none of them builds a cdylib".to_owned();
     }
     let names: Vec<String> = plugins
         .iter()

@@ -1,7 +1,8 @@
-//! `sluicebox checkpoints`: what a pipeline can go on from. Reading needs no
-//! lock, so it works while a host runs the pipeline.
+//! `sluicebox checkpoints`: lists, checks, saves and deletes a pipeline's
+//! checkpoints. Reading needs no lock, so it works while a host runs the
+//! pipeline.
 
-/// A manifest as people read it.
+/// Shows a manifest as text.
 mod show;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
-use super::{Trouble, print, print_json};
+use super::{CliError, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::savepoint::{self, SavepointFolder};
@@ -28,45 +29,46 @@ use crate::quantity::show_ms;
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
-    /// List them: number, name, age, size, damage
+    /// List checkpoints: number, name, age, size, damage
     List {
         #[command(flatten)]
         common: Common,
-        /// Those in the object store that `upload` names
+        /// List the copies in the object store that `upload` names
         #[arg(long)]
         copies: bool,
     },
-    /// Show what one says: positions of the sources, state, plugins
+    /// Show a checkpoint's positions of sources, state and plugins
     Show {
         #[command(flatten)]
         common: Common,
         /// Its number or name; the newest by default
         checkpoint: Option<String>,
     },
-    /// Read all files and compare them with what was written
+    /// Read all files and compare them with their checksums
     Verify {
         #[command(flatten)]
         common: Common,
         /// Its number or name; all by default
         checkpoint: Option<String>,
     },
-    /// Have the host that runs the pipeline make one now, and keep it under a name
+    /// Have the host that runs the pipeline make a checkpoint now, and keep it
+    /// under a name
     Save {
         #[command(flatten)]
         common: Common,
         /// Letters, digits, `-`, `_` and `.`
         name: String,
-        /// How long to wait for it
+        /// How long to wait for the checkpoint
         #[arg(long, default_value = "60s", value_name = "TIME")]
         timeout: humantime::Duration,
     },
-    /// Drop one
+    /// Delete a checkpoint
     Delete {
         #[command(flatten)]
         common: Common,
         /// Its number or name
         checkpoint: String,
-        /// Also the only one that can be restored
+        /// Delete it even if it is the only one that can be restored
         #[arg(long)]
         force: bool,
     },
@@ -76,12 +78,12 @@ pub enum CheckpointsCommand {
 pub struct Common {
     /// The pipeline's TOML file
     pipeline: PathBuf,
-    /// The same as JSON
+    /// Print as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
+pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), CliError> {
     match command {
         CheckpointsCommand::List { common, copies } => {
             let kept = PipelineCheckpoints::open(&common.pipeline)?;
@@ -115,7 +117,7 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
             let id = kept.save(name, **timeout)?;
             match common.json {
                 true => print_json(&json!({ "id": id, "name": name })),
-                false => print(&format!("checkpoint {id} is kept as {name}\n")),
+                false => print(&format!("checkpoint {id} is saved as {name}\n")),
             }
         }
         CheckpointsCommand::Delete {
@@ -127,13 +129,13 @@ pub fn checkpoints(command: &CheckpointsCommand) -> Result<(), Trouble> {
             let id = kept.delete(checkpoint, *force)?;
             match common.json {
                 true => print_json(&json!({ "deleted": id })),
-                false => print(&format!("checkpoint {id} is dropped\n")),
+                false => print(&format!("checkpoint {id} is deleted\n")),
             }
         }
     }
 }
 
-fn verify(kept: &PipelineCheckpoints, wanted: Option<&str>, as_json: bool) -> Result<(), Trouble> {
+fn verify(kept: &PipelineCheckpoints, wanted: Option<&str>, as_json: bool) -> Result<(), CliError> {
     let verified = kept.verify(wanted)?;
     if as_json {
         let one =
@@ -166,18 +168,18 @@ struct PipelineCheckpoints {
     list: Vec<CheckpointInfo>,
 }
 
-/// A running host may need the last one, and the one before it until it knows
-/// that the last is committed.
+/// A running host may need its last checkpoint, and the one before until the
+/// last is committed.
 const NEEDED_BY_HOST: usize = 2;
 
-/// How often it is seen whether a savepoint is there.
+/// How often to look whether the savepoint is there.
 const SAVED_EVERY: Duration = Duration::from_millis(50);
 
 impl PipelineCheckpoints {
-    fn open(pipeline: &Path) -> Result<PipelineCheckpoints, Trouble> {
-        let config = Config::read(pipeline).map_err(Trouble::Config)?;
+    fn open(pipeline: &Path) -> Result<PipelineCheckpoints, CliError> {
+        let config = Config::read(pipeline).map_err(CliError::Config)?;
         let beside = pipeline.parent().unwrap_or(Path::new("."));
-        let state = planner::build_state(&config, beside).map_err(Trouble::Config)?;
+        let state = planner::build_state(&config, beside).map_err(CliError::Config)?;
         let name = config.name.get_ref();
         match state.map(|state| state.backend) {
             Some(StateBackend::RocksDb { folder, remote, .. }) => {
@@ -201,8 +203,8 @@ impl PipelineCheckpoints {
         }
     }
 
-    /// What the object store has, and where that is.
-    fn copies(&self) -> Result<(Vec<CheckpointInfo>, String), Trouble> {
+    /// The copies in the object store, and its URL.
+    fn copies(&self) -> Result<(Vec<CheckpointInfo>, String), CliError> {
         let Some(plan) = &self.remote else {
             return Err(usage(
                 "no copies are made of these checkpoints: add `upload` to [checkpoints]".to_owned(),
@@ -212,13 +214,13 @@ impl PipelineCheckpoints {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Trouble::Failed(error.into()))?;
+            .map_err(|error| CliError::Failed(error.into()))?;
         let list = runtime.block_on(remote.list()).map_err(fault)?;
         Ok((list, plan.url.clone()))
     }
 
-    /// By number or name; the newest without either.
-    fn find(&self, wanted: Option<&str>) -> Result<&CheckpointInfo, Trouble> {
+    /// Finds a checkpoint by number or name; the newest if neither is given.
+    fn find(&self, wanted: Option<&str>) -> Result<&CheckpointInfo, CliError> {
         let place = self.archive.folder().display();
         match wanted {
             None => {
@@ -234,13 +236,17 @@ impl PipelineCheckpoints {
         }
     }
 
-    fn manifest(&self, wanted: Option<&str>) -> Result<Manifest, Trouble> {
+    fn manifest(&self, wanted: Option<&str>) -> Result<Manifest, CliError> {
         let info = self.find(wanted)?;
         self.archive.manifest(info.id).map_err(fault)
     }
 
-    /// Each with what is wrong with it.
-    fn verify(&self, wanted: Option<&str>) -> Result<Vec<(CheckpointId, Option<String>)>, Trouble> {
+    /// Compares each checkpoint with its checksums; with what is wrong, if
+    /// anything.
+    fn verify(
+        &self,
+        wanted: Option<&str>,
+    ) -> Result<Vec<(CheckpointId, Option<String>)>, CliError> {
         let chosen: Vec<&CheckpointInfo> = match wanted {
             Some(_) => vec![self.find(wanted)?],
             None => self.list.iter().collect(),
@@ -252,7 +258,7 @@ impl PipelineCheckpoints {
                 Err(StorageError::Damaged { message, .. }) => {
                     verified.push((info.id, Some(message)));
                 }
-                // Its host has dropped it meanwhile.
+                // The host has deleted it meanwhile.
                 Err(StorageError::Missing { .. }) if wanted.is_none() => {}
                 Err(error) => return Err(fault(error)),
             }
@@ -260,8 +266,8 @@ impl PipelineCheckpoints {
         Ok(verified)
     }
 
-    /// Asks the running host for a savepoint and waits until it is done.
-    fn save(&mut self, name: &str, at_most: Duration) -> Result<CheckpointId, Trouble> {
+    /// Asks the running host for a savepoint and waits until it is there.
+    fn save(&mut self, name: &str, at_most: Duration) -> Result<CheckpointId, CliError> {
         savepoint::check_name(name).map_err(usage)?;
         if let Some(known) = self
             .list
@@ -269,36 +275,35 @@ impl PipelineCheckpoints {
             .find(|info| info.name.as_deref() == Some(name))
         {
             return Err(usage(format!(
-                "checkpoint {} has the name {name} already: take another, or drop it by \
+                "checkpoint {} has the name {name} already: choose another, or delete it with \
                  `sluicebox checkpoints delete`",
                 known.id
             )));
         }
         let is_running = || FolderLock::owner(&self.folder).is_some();
         let not_running = format!(
-            "no host runs {}, so nothing can be saved: its last checkpoint stays as it is until \
-             one does",
+            "no host runs {}, so no checkpoint can be made: start it first",
             self.pipeline
         );
         if !is_running() {
             return Err(failed(not_running));
         }
         let requests = SavepointFolder::of(&self.folder);
-        let trouble = |cause: std::io::Error| {
+        let error = |cause: std::io::Error| {
             let place = self.folder.display();
             failed(format!("cannot ask for a savepoint in {place}: {cause}"))
         };
-        requests.ask(name).map_err(trouble)?;
+        requests.ask(name).map_err(error)?;
         let until = Instant::now() + at_most;
         while requests.is_waiting(name) {
             if !is_running() {
-                requests.remove(name).map_err(trouble)?;
+                requests.remove(name).map_err(error)?;
                 return Err(failed(not_running));
             }
             if Instant::now() >= until {
-                requests.remove(name).map_err(trouble)?;
+                requests.remove(name).map_err(error)?;
                 return Err(failed(format!(
-                    "there was no checkpoint within {}; it is not asked for any more",
+                    "no checkpoint was made within {}; the request was withdrawn",
                     humantime::format_duration(at_most)
                 )));
             }
@@ -308,14 +313,14 @@ impl PipelineCheckpoints {
         self.find(Some(name)).map(|info| info.id)
     }
 
-    /// Safe beside a running host: it is not given what the host may need.
-    fn delete(&self, wanted: &str, force: bool) -> Result<CheckpointId, Trouble> {
+    /// Deletes a checkpoint, unless a running host may need it.
+    fn delete(&self, wanted: &str, force: bool) -> Result<CheckpointId, CliError> {
         let info = self.find(Some(wanted))?;
         let id = info.id;
         let mut whole = self.list.iter().rev().filter(|info| info.damage.is_none());
         let is_needed = whole.clone().take(NEEDED_BY_HOST).any(|info| info.id == id);
         let is_only = whole.next().is_some_and(|info| info.id == id) && whole.next().is_none();
-        // Otherwise a host could start meanwhile.
+        // The lock keeps a host from starting meanwhile.
         let _lock = match FolderLock::take(&self.folder) {
             Ok(lock) => Some(lock),
             Err(_) if !is_needed => None,
@@ -332,8 +337,8 @@ impl PipelineCheckpoints {
         };
         if is_only && !force {
             return Err(failed(format!(
-                "checkpoint {id} is the only one that can be restored; `--force` drops it all the \
-                 same, and the pipeline begins anew"
+                "checkpoint {id} is the only one that can be restored; `--force` deletes it \
+                 anyway, and the pipeline starts again without state"
             )));
         }
         self.archive.delete(id).map_err(fault)?;
@@ -341,7 +346,7 @@ impl PipelineCheckpoints {
     }
 }
 
-/// A line for each.
+/// A line for each checkpoint.
 fn to_text(list: &[CheckpointInfo], place: &str, now_ms: i64) -> String {
     if list.is_empty() {
         return format!("no checkpoints in {place}\n");
@@ -375,7 +380,7 @@ fn to_text(list: &[CheckpointInfo], place: &str, now_ms: i64) -> String {
     format!("{}\nin {place}\n", lines.join("\n"))
 }
 
-/// How long ago, to the second.
+/// How long ago, in whole seconds.
 fn ago(ms: i64, now_ms: i64) -> String {
     match now_ms.saturating_sub(ms) {
         ..0 => "in the future".to_owned(),
@@ -394,14 +399,14 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-fn usage(message: String) -> Trouble {
-    Trouble::Usage(anyhow::Error::msg(message))
+fn usage(message: String) -> CliError {
+    CliError::Usage(anyhow::Error::msg(message))
 }
 
-fn failed(message: String) -> Trouble {
-    Trouble::Failed(anyhow::Error::msg(message))
+fn failed(message: String) -> CliError {
+    CliError::Failed(anyhow::Error::msg(message))
 }
 
-fn fault(error: StorageError) -> Trouble {
-    Trouble::Failed(error.into())
+fn fault(error: StorageError) -> CliError {
+    CliError::Failed(error.into())
 }

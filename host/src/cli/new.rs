@@ -1,12 +1,12 @@
-//! Decides what a new plugin or pipeline looks like: files that build, pass
-//! their own test and run as they are, wherever they are put.
+//! Creates plugins and pipelines to start from: files that build, pass their
+//! own test and run unchanged, in any folder.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// A file of a scaffold: where it goes, and its text with `{{…}}` to fill in.
+/// A file of a scaffold: its path, and its text with `{{…}}` to fill in.
 type Template = (&'static str, &'static str);
 
 macro_rules! templates {
@@ -15,8 +15,8 @@ macro_rules! templates {
     };
 }
 
-/// `Cargo.toml` and `.gitignore` have other names here, so that neither cargo
-/// nor git takes the templates for what they will be.
+/// Templates of `Cargo.toml` and `.gitignore` have other names, so that cargo
+/// and git do not read them here.
 const PLUGIN: &[Template] = templates!("plugin":
     "Cargo.toml" <- "Cargo.toml.in",
     ".gitignore" <- "gitignore.in",
@@ -37,8 +37,8 @@ const PIPELINE: &[Template] = templates!("pipeline":
     "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
 );
 
-/// Words that cargo refuses as a package's name, or that would name one of
-/// Rust's own crates or lints.
+/// Names that cargo refuses for a package, or that would shadow Rust's own
+/// crates or lints.
 const RESERVED: &[&str] = &[
     "abstract",
     "alloc",
@@ -111,13 +111,13 @@ const PIPELINE_COMMANDS: &[&str] = &["sluicebox run pipeline.toml", "sluicebox t
 
 const NAME_LENGTH_MAX: usize = 64;
 
-/// What was made.
+/// A scaffold that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub folder: PathBuf,
-    /// Paths in the folder.
+    /// Paths within the folder.
     pub files: Vec<PathBuf>,
-    /// Commands to try in it.
+    /// Commands to run there next.
     pub next: &'static [&'static str],
 }
 
@@ -137,9 +137,9 @@ pub enum NewError {
     Write { path: PathBuf, cause: io::Error },
 }
 
-/// Makes a plugin's crate in `folder` (default: one of its name in the current
-/// folder), which depends on the SDK at `sdk`, or on the one of the checkout
-/// that this binary was built from, or on the released one.
+/// Creates a plugin's crate in `folder` (by default named after it in the
+/// current folder). It depends on the SDK at `sdk`, or else on that of the
+/// checkout that this binary was built from, or else on the released one.
 pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<Created, NewError> {
     check_name(name)?;
     let dependency = sdk_dependency(sdk)?;
@@ -157,8 +157,8 @@ pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<C
     )
 }
 
-/// Makes a pipeline's folder, that shows generated events until a plugin is
-/// put in.
+/// Creates a pipeline's folder. It shows generated events until a plugin is
+/// added.
 pub fn pipeline(name: &str, folder: Option<&Path>) -> Result<Created, NewError> {
     check_name(name)?;
     write(
@@ -169,8 +169,8 @@ pub fn pipeline(name: &str, folder: Option<&Path>) -> Result<Created, NewError> 
     )
 }
 
-/// Lower-case letters, digits, `-` and `_`, so that one name serves the crate,
-/// the file, the pipeline's table and `name.operator`.
+/// Allows lower-case letters, digits, `-` and `_`, so that one name can be used
+/// for the crate, the file, the pipeline's table and `name.operator`.
 fn check_name(name: &str) -> Result<(), NewError> {
     let refuse = |reason: &str| {
         Err(NewError::Name {
@@ -191,7 +191,7 @@ fn check_name(name: &str) -> Result<(), NewError> {
             bad.escape_default()
         ))
     } else if RESERVED.contains(&name.replace('-', "_").as_str()) {
-        refuse("it has a meaning to Rust or cargo already")
+        refuse("it is reserved by Rust or cargo")
     } else {
         Ok(())
     }
@@ -201,7 +201,7 @@ fn allowed(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_'
 }
 
-/// The nearest name that would do: `My Plugin` gives `my-plugin`.
+/// The nearest valid name: `My Plugin` gives `my-plugin`.
 fn suggestion(name: &str) -> Option<String> {
     let words: Vec<String> = name
         .to_ascii_lowercase()
@@ -223,13 +223,13 @@ fn suggested(name: &Option<String>) -> String {
         .map_or_else(String::new, |name| format!(". How about `{name}`?"))
 }
 
-/// The right-hand side of `sluicebox-sdk = …`.
+/// The value of `sluicebox-sdk = …` in Cargo.toml.
 fn sdk_dependency(given: Option<&Path>) -> Result<String, NewError> {
     if let Some(path) = given {
         return path_dependency(path);
     }
-    // A binary built from a checkout that is still there speaks the contract
-    // of that checkout's SDK, which need not be released yet.
+    // If the checkout is still there, its SDK has the contract of this binary,
+    // which may not be released yet.
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
     if let Ok(dependency) = path_dependency(&checkout) {
         return Ok(dependency);
@@ -257,7 +257,7 @@ fn path_dependency(path: &Path) -> Result<String, NewError> {
         .and_then(toml::Value::as_str);
     if name != Some("sluicebox-sdk") {
         return Err(refuse(format!(
-            "it holds {}",
+            "it contains {}",
             name.map_or_else(|| "no package".to_owned(), |name| format!("`{name}`"))
         )));
     }
@@ -267,8 +267,8 @@ fn path_dependency(path: &Path) -> Result<String, NewError> {
     Ok(format!("{{ path = {} }}", toml::Value::from(folder)))
 }
 
-/// Writes all or nothing as far as files that are in the way can tell: an
-/// existing file is found before the first one is written.
+/// Writes either all files or none: existing files are found before the first
+/// one is written.
 fn write(
     templates: &[Template],
     next: &'static [&'static str],

@@ -1,4 +1,4 @@
-//! `sluicebox run`: a pipeline from its file to its end.
+//! `sluicebox run`: runs a pipeline until it ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::status::{Status, StatusStyle};
-use super::{Trouble, load, loader};
+use super::{CliError, load, loader};
 use crate::clock::SystemClock;
 use crate::run::{Durable, Job};
 
@@ -14,19 +14,19 @@ use crate::run::{Durable, Job};
 pub struct RunArguments {
     /// The pipeline's TOML file
     pipeline: PathBuf,
-    /// Go on from this checkpoint, by its name or number, and not from the last
-    /// one: rows that topics and folders have got since come again
+    /// Go on from this checkpoint (name or number) instead of the last one;
+    /// rows that topics and Parquet folders received since are written again
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<String>,
-    /// Show no progress, only errors
+    /// Print no progress, only errors
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
-    /// Progress every second and the summary, as JSON lines on stdout
+    /// Print progress every second and the summary as JSON lines on stdout
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
+pub fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let plan = load(&arguments.pipeline, &loader()?)?;
     let style = match (arguments.json, arguments.quiet) {
         (true, _) => StatusStyle::Json,
@@ -36,9 +36,9 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Trouble::Failed(error.into()))?;
+        .map_err(|error| CliError::Failed(error.into()))?;
     runtime.block_on(async {
-        let durable = Durable::open(&plan).map_err(|error| Trouble::Failed(error.into()))?;
+        let durable = Durable::open(&plan).map_err(|error| CliError::Failed(error.into()))?;
         let mut job = Job::new(plan, Arc::new(SystemClock));
         match (durable, &arguments.from) {
             (Some(durable), from) => {
@@ -48,7 +48,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
                 }
             }
             (None, Some(_)) => {
-                return Err(Trouble::Usage(anyhow::anyhow!(
+                return Err(CliError::Usage(anyhow::anyhow!(
                     "there is nothing to start from: {} has no [checkpoints]",
                     arguments.pipeline.display()
                 )));
@@ -58,10 +58,10 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         let status = Status::start(style, job.progress(), job.state());
         let stop = job.stop();
         tokio::spawn(async move {
-            // Whoever asks twice does not want to wait.
+            // A second Ctrl-C quits at once.
             if tokio::signal::ctrl_c().await.is_ok() {
                 tracing::info!(
-                    "stopping: what is under way is finished; once more to quit at once"
+                    "stopping: finishing rows in progress; press Ctrl-C again to quit at once"
                 );
                 stop.ask();
             }
@@ -73,6 +73,6 @@ pub fn run(arguments: &RunArguments) -> Result<(), Trouble> {
         status.end(ended.as_ref().ok());
         ended
             .map(drop)
-            .map_err(|error| Trouble::Failed(error.into()))
+            .map_err(|error| CliError::Failed(error.into()))
     })
 }

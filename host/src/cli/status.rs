@@ -1,4 +1,5 @@
-//! What people see of a run: a line a node while it goes on, a table at its end.
+//! Shows the progress of a run: a line for each node while it runs, a table at
+//! its end.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, OnceLock};
@@ -15,11 +16,11 @@ use crate::progress::{
 };
 use crate::run::Summary;
 
-/// How often live lines are drawn.
+/// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
-/// How often progress is written where there is no terminal to draw on.
+/// How often progress is printed without a terminal.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
-/// How often progress is written as JSON.
+/// How often progress is printed as JSON.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +28,21 @@ pub enum StatusStyle {
     Quiet,
     /// JSON lines on stdout.
     Json,
-    /// Live lines on a terminal's stderr, plain ones elsewhere.
+    /// Live lines if stderr is a terminal, plain ones otherwise.
     People,
 }
 
-/// Shows progress until it is ended.
+/// Shows progress until [`Status::end`].
 pub struct Status {
     style: StatusStyle,
     ticker: Option<tokio::task::JoinHandle<()>>,
     bars: Option<MultiProgress>,
 }
 
-/// The live lines on the terminal, if any: what else is printed makes room.
+/// The live lines on the terminal, if any; other output is printed above them.
 static LIVE: OnceLock<MultiProgress> = OnceLock::new();
 
-/// Prints without tearing the live lines apart.
+/// Prints above the live lines without breaking them.
 pub fn print_beside<T>(print: impl FnOnce() -> T) -> T {
     match LIVE.get() {
         Some(bars) => bars.suspend(print),
@@ -49,7 +50,7 @@ pub fn print_beside<T>(print: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Where the log goes: stderr, beside the live lines.
+/// Writes the log to stderr, above the live lines.
 #[derive(Clone, Copy, Debug)]
 pub struct LogWriter;
 
@@ -106,13 +107,14 @@ impl Status {
         }
     }
 
-    /// Ends the live lines and shows the summary of a run that did not fail.
+    /// Removes the live lines, and shows the summary of a run that did not
+    /// fail.
     pub fn end(self, summary: Option<&Summary>) {
         if let Some(ticker) = self.ticker {
             ticker.abort();
         }
         if let Some(bars) = &self.bars {
-            // Nothing to draw on any more is no reason to fail.
+            // A terminal that is gone is no reason to fail.
             let _ = bars.clear();
         }
         match (summary, self.style) {
@@ -192,7 +194,7 @@ fn print_json(line: &JsonLine<'_>) {
     }
 }
 
-/// Rows a second since the last look.
+/// Computes rows a second between two looks.
 struct Rates {
     last: Vec<(u64, u64)>,
     at: Instant,
@@ -333,7 +335,7 @@ fn table(summary: &Summary) -> String {
     )
 }
 
-/// `1234567` as `1.23M`.
+/// Shortens `1234567` to `1.23M`.
 fn short(number: f64) -> String {
     match number {
         n if n >= 1e9 => format!("{:.2}G", n / 1e9),

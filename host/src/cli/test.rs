@@ -1,30 +1,30 @@
-//! `sluicebox test`: tells what the runs of each case have shown.
+//! `sluicebox test`: runs test cases and reports their results.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Trouble, loader};
+use super::{CliError, loader};
 use crate::logic::Loader;
-use crate::testing::{self, Case, Failure, FailureKind, Outcome};
+use crate::testing::{self, Case, CaseFailure, CaseFailureKind, Outcome};
 
 #[derive(Args)]
 pub struct TestArguments {
     /// A pipeline's folder, with cases in `tests/`, or the folder of one case
     #[arg(default_value = ".")]
     folder: PathBuf,
-    /// Write what comes as what is expected, if all runs agree
+    /// Write the results as the expected rows, if all runs agree
     #[arg(long)]
     update: bool,
-    /// Where the orders of shuffled rows start from
+    /// First seed for shuffling rows
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// Runs every case, also after one has failed.
-pub fn test(arguments: &TestArguments) -> Result<(), Trouble> {
+/// Runs every case, even after one has failed.
+pub fn test(arguments: &TestArguments) -> Result<(), CliError> {
     let loader = loader()?;
-    let cases = testing::find(&arguments.folder).map_err(|error| Trouble::Usage(error.into()))?;
+    let cases = testing::find(&arguments.folder).map_err(|error| CliError::Usage(error.into()))?;
     let (mut passed, mut failed, mut untried) = (0, 0, 0);
     for case in &cases {
         match run(case, arguments, &loader) {
@@ -39,9 +39,9 @@ pub fn test(arguments: &TestArguments) -> Result<(), Trouble> {
     println!("{passed} passed, {} failed", failed + untried);
     match (failed, untried) {
         (0, 0) => Ok(()),
-        (_, 0) => Err(Trouble::Failed(anyhow::anyhow!("not all tests passed"))),
-        _ => Err(Trouble::Usage(anyhow::anyhow!(
-            "not all tests could be tried"
+        (_, 0) => Err(CliError::Failed(anyhow::anyhow!("not all tests passed"))),
+        _ => Err(CliError::Usage(anyhow::anyhow!(
+            "not all tests could be run"
         ))),
     }
 }
@@ -57,7 +57,7 @@ fn run(
     };
     print!("{}", report(&case.name, &outcome));
     if arguments.update && !outcome.failures.is_empty() {
-        println!("  nothing was written: what comes depends on the run");
+        println!("  nothing was written: results differ from run to run");
     }
     for path in written {
         println!("  written: {}", shown(&path).display());
@@ -65,7 +65,7 @@ fn run(
     Ok(outcome.failures.is_empty())
 }
 
-/// What a person sees of a case.
+/// The report of a case.
 fn report(name: &str, outcome: &Outcome) -> String {
     let Outcome {
         runs,
@@ -85,15 +85,16 @@ fn report(name: &str, outcome: &Outcome) -> String {
     for note in notes {
         text += &format!("  {note}\n");
     }
-    // The first run shows a failure, the others where else it is.
-    let mut shown: Vec<&Failure> = Vec::new();
+    // Each failure is shown once, from the first run that has it, with the
+    // number of runs.
+    let mut shown: Vec<&CaseFailure> = Vec::new();
     for failure in failures {
         if !shown.iter().any(|other| subject(other) == subject(failure)) {
             shown.push(failure);
         }
     }
     for failure in shown {
-        let same: Vec<&Failure> = failures
+        let same: Vec<&CaseFailure> = failures
             .iter()
             .filter(|other| subject(other) == subject(failure))
             .collect();
@@ -106,36 +107,41 @@ fn report(name: &str, outcome: &Outcome) -> String {
         text += &indented(&details(&failure.kind), "    ");
     }
     if let Some(failure) = failures.first() {
-        text += &letters(&failure.dead_letters);
+        text += &dead_letters(&failure.dead_letters);
     }
     text
 }
 
-fn subject(failure: &Failure) -> String {
+fn subject(failure: &CaseFailure) -> String {
     match &failure.kind {
-        FailureKind::Run(_) => "the pipeline failed".to_owned(),
-        FailureKind::Rows { sink, .. } => format!("sink `{sink}` got other rows"),
-        FailureKind::DeadLetters(_) => "other dead letters came".to_owned(),
+        CaseFailureKind::Run(_) => "the pipeline failed".to_owned(),
+        CaseFailureKind::Rows { sink, .. } => {
+            format!("sink `{sink}` did not get the expected rows")
+        }
+        CaseFailureKind::DeadLetters(_) => "the dead letters are not the expected ones".to_owned(),
     }
 }
 
-fn details(kind: &FailureKind) -> String {
+fn details(kind: &CaseFailureKind) -> String {
     match kind {
-        FailureKind::Run(error) => error.to_string(),
-        FailureKind::Rows { difference, .. } => difference.to_string(),
-        FailureKind::DeadLetters(difference) => difference.to_string(),
+        CaseFailureKind::Run(error) => error.to_string(),
+        CaseFailureKind::Rows { difference, .. } => difference.to_string(),
+        CaseFailureKind::DeadLetters(difference) => difference.to_string(),
     }
 }
 
-/// Often a row is missing because it was refused on the way.
-fn letters(letters: &[String]) -> String {
+/// Shows some dead letters: a row is often missing because it became one.
+fn dead_letters(dead_letters: &[String]) -> String {
     const SHOWN_MAX: usize = 3;
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         return String::new();
     }
-    let mut text = format!("  {} rows became dead letters, such as\n", letters.len());
-    for letter in letters.iter().take(SHOWN_MAX) {
-        text += &indented(letter, "    ");
+    let mut text = format!(
+        "  {} rows became dead letters, such as\n",
+        dead_letters.len()
+    );
+    for dead_letter in dead_letters.iter().take(SHOWN_MAX) {
+        text += &indented(dead_letter, "    ");
     }
     text
 }
@@ -144,7 +150,7 @@ fn indented(text: &str, by: &str) -> String {
     text.lines().map(|line| format!("{by}{line}\n")).collect()
 }
 
-/// Relative to where the user is, where that is shorter.
+/// The path from the current folder, if it is in it.
 fn shown(path: &Path) -> &Path {
     std::env::current_dir()
         .ok()

@@ -1,5 +1,4 @@
-//! A case's folder: where its files lie and how expected rows are read and
-//! written.
+//! A case's folder: finds its files, and reads and writes expected rows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,17 +8,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::compare::Table;
+use super::compare::ComparableRows;
 use super::error::TestError;
 use crate::schema::Schema;
 use crate::suggest;
 
-/// The expected file that is about no sink.
+/// The name of the file of expected dead letters.
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
-/// What is kept of a dead letter when expectations are written: neither its
-/// place in the input, which is shuffled, nor the plugin's digest.
-const LETTER_FIELDS: [&str; 4] = ["node", "kind", "error", "payload"];
+/// The fields of dead letters that are written as expectations: not the place
+/// in the input, which is shuffled, nor the plugin's digest.
+const DEAD_LETTER_FIELDS: [&str; 4] = ["node", "kind", "error", "payload"];
 
 /// A test of one pipeline.
 #[derive(Clone, Debug)]
@@ -28,30 +27,30 @@ pub struct Case {
     pub name: String,
     pub folder: PathBuf,
     pub pipeline: PathBuf,
-    pub settings: Settings,
+    pub settings: CaseSettings,
 }
 
 /// A case's `test.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// The pipeline's file, from the case's folder.
+pub struct CaseSettings {
+    /// The path of the pipeline's file from the case's folder.
     pub pipeline: PathBuf,
-    /// Whether runs with shuffled rows must give the same. Say `false` where a
-    /// plugin's results depend on the order of a key's rows.
+    /// Whether runs with shuffled rows must give the same results. Set it to
+    /// `false` if a plugin's results depend on the order of a key's rows.
     pub disorder: bool,
 }
 
-impl Default for Settings {
+impl Default for CaseSettings {
     fn default() -> Self {
-        Settings {
+        CaseSettings {
             pipeline: "../../pipeline.toml".into(),
             disorder: true,
         }
     }
 }
 
-/// The cases in a pipeline's folder, by name; or the one that the folder is.
+/// The cases in a pipeline's folder by name, or the one case that `folder` is.
 pub fn find(folder: &Path) -> Result<Vec<Case>, TestError> {
     if folder.join("input").is_dir() {
         return Ok(vec![Case::read(folder)?]);
@@ -92,7 +91,7 @@ impl Case {
                 path,
                 message: error.to_string(),
             })?,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Settings::default(),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => CaseSettings::default(),
             Err(cause) => return Err(TestError::io(&path, &cause)),
         };
         let pipeline = folder.join(&settings.pipeline);
@@ -110,14 +109,14 @@ impl Case {
     }
 }
 
-/// Expected rows of the sinks and the dead letters that have any.
+/// The expected rows of sinks, and the expected dead letters, where given.
 pub(super) struct Expectations {
-    pub(super) rows: BTreeMap<String, Table>,
+    pub(super) rows: BTreeMap<String, ComparableRows>,
     pub(super) dead_letters: Option<Vec<Map<String, Value>>>,
 }
 
 impl Expectations {
-    /// `sinks` are the pipeline's, with what they take.
+    /// Reads expectations for these sinks, with their schemas.
     pub(super) fn read(case: &Case, sinks: &[(&str, &Schema)]) -> Result<Self, TestError> {
         let folder = case.folder.join("expected");
         check_names(
@@ -131,22 +130,24 @@ impl Expectations {
             let Some(lines) = json_lines(&path)? else {
                 continue;
             };
-            let table = Table::parse(schema, &lines).map_err(|(row, message)| TestError::Line {
-                path,
-                line: row + 1,
-                message,
+            let table = ComparableRows::parse(schema, &lines).map_err(|(row, message)| {
+                TestError::Line {
+                    path,
+                    line: row + 1,
+                    message,
+                }
             })?;
             rows.insert(sink.to_owned(), table);
         }
         let path = folder.join(format!("{DEAD_LETTERS}.jsonl"));
         let dead_letters = json_lines(&path)?;
-        check_letters(&path, dead_letters.as_deref().unwrap_or_default())?;
+        check_dead_letters(&path, dead_letters.as_deref().unwrap_or_default())?;
         if rows.is_empty() && dead_letters.is_none() {
             return Err(TestError::File {
                 path: folder,
                 message: format!(
                     "nothing is expected: put the rows of a sink into expected/SINK.jsonl \
-                     (sinks: {}), or write what comes with --update",
+                     (sinks: {}), or write the results with --update",
                     sinks
                         .iter()
                         .map(|sink| sink.0)
@@ -158,35 +159,36 @@ impl Expectations {
         Ok(Expectations { rows, dead_letters })
     }
 
-    /// What a run gave, as what others must give.
+    /// Makes expectations of a run's output.
     pub(super) fn of(
         sinks: &[(&str, &Schema)],
         rows: &[Vec<Map<String, Value>>],
         dead_letters: &[Map<String, Value>],
     ) -> Result<Self, TestError> {
         let tables = sinks.iter().zip(rows).map(|((sink, schema), rows)| {
-            let table = Table::parse(schema, rows)
+            let table = ComparableRows::parse(schema, rows)
                 .map_err(|(_, message)| TestError::Internal(format!("sink `{sink}`: {message}")))?;
             Ok(((*sink).to_owned(), table))
         });
-        let mut letters: Vec<Map<String, Value>> = dead_letters
+        let mut dead_letters: Vec<Map<String, Value>> = dead_letters
             .iter()
-            .map(|letter| {
-                let fields = LETTER_FIELDS
+            .map(|dead_letter| {
+                let fields = DEAD_LETTER_FIELDS
                     .iter()
-                    .filter_map(|name| Some(((*name).to_owned(), letter.get(*name)?.clone())));
+                    .filter_map(|name| Some(((*name).to_owned(), dead_letter.get(*name)?.clone())));
                 fields.filter(|(_, value)| !value.is_null()).collect()
             })
             .collect();
-        letters.sort_by_cached_key(|letter| Value::Object(letter.clone()).to_string());
+        dead_letters
+            .sort_by_cached_key(|dead_letter| Value::Object(dead_letter.clone()).to_string());
         Ok(Expectations {
             rows: tables.collect::<Result<_, TestError>>()?,
-            dead_letters: Some(letters),
+            dead_letters: Some(dead_letters),
         })
     }
 
-    /// One file a sink, with the rows in order of time. An empty file for dead
-    /// letters says that there must be none.
+    /// Writes a file for each sink, with rows in order of time. An empty file
+    /// of dead letters means that there must be none.
     pub(super) fn write(&self, case: &Case) -> Result<Vec<PathBuf>, TestError> {
         let folder = case.folder.join("expected");
         fs::create_dir_all(&folder).map_err(|cause| TestError::io(&folder, &cause))?;
@@ -194,14 +196,14 @@ impl Expectations {
             .rows
             .iter()
             .map(|(sink, table)| (sink.as_str(), table.lines()));
-        let letters = self.dead_letters.iter().map(|letters| {
-            let lines = letters
+        let dead_letters = self.dead_letters.iter().map(|dead_letters| {
+            let lines = dead_letters
                 .iter()
-                .map(|letter| Value::Object(letter.clone()).to_string());
+                .map(|dead_letter| Value::Object(dead_letter.clone()).to_string());
             (DEAD_LETTERS, lines.collect())
         });
         let mut written = Vec::new();
-        for (name, lines) in sinks.chain(letters) {
+        for (name, lines) in sinks.chain(dead_letters) {
             let path = folder.join(format!("{name}.jsonl"));
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             fs::write(&path, text).map_err(|cause| TestError::io(&path, &cause))?;
@@ -211,8 +213,7 @@ impl Expectations {
     }
 }
 
-/// Refuses files whose name means nothing, which otherwise would be compared
-/// with nothing.
+/// Refuses files that belong to no sink, since they would not be compared.
 pub(super) fn check_names<'n>(
     folder: &Path,
     what: &str,
@@ -233,11 +234,11 @@ pub(super) fn check_names<'n>(
     Ok(())
 }
 
-fn check_letters(path: &Path, letters: &[Map<String, Value>]) -> Result<(), TestError> {
+fn check_dead_letters(path: &Path, dead_letters: &[Map<String, Value>]) -> Result<(), TestError> {
     let known = serde_json::to_value(crate::dead_letter::DeadLetter::default())
         .map_err(|cause| TestError::Internal(cause.to_string()))?;
-    for (row, letter) in letters.iter().enumerate() {
-        let unknown = letter
+    for (row, dead_letter) in dead_letters.iter().enumerate() {
+        let unknown = dead_letter
             .keys()
             .find(|name| known.get(name.as_str()).is_none());
         if let Some(unknown) = unknown {
@@ -257,7 +258,7 @@ fn check_letters(path: &Path, letters: &[Map<String, Value>]) -> Result<(), Test
     Ok(())
 }
 
-/// The rows of a file with one JSON object a line; `None` where it is absent.
+/// Reads a file with a JSON object a line; `None` if it does not exist.
 pub(super) fn json_lines(path: &Path) -> Result<Option<Vec<Map<String, Value>>>, TestError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

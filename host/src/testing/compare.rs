@@ -1,7 +1,7 @@
-//! Decides whether rows are the expected ones: the same rows as often, in any
-//! order. How a value is written does not matter (`3` and `3.0`, a time in ms
-//! and as RFC 3339), nor do the last digits of a sum of floats, which depend on
-//! the order in which it was added up.
+//! Compares actual rows with expected ones: each row must occur the same number
+//! of times, in any order. The way a value is written does not matter (`3` and
+//! `3.0`, a time in ms and in RFC 3339), nor do the last digits of a float,
+//! since a sum depends on the order of its terms.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
@@ -13,18 +13,18 @@ use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 use crate::timestamp;
 
-/// Floats that differ by less than this part of them are the same.
+/// Floats are equal if they differ by less than this fraction.
 const FLOAT_TOLERANCE: f64 = 1e-9;
 
-/// More rows than this are not searched for near ones: their number is the news.
+/// Above this number of differing rows, no similar ones are looked for.
 const PAIRED_MAX: usize = 500;
 
-/// At most so many rows of a kind are shown.
+/// How many rows of a kind are shown.
 const SHOWN_MAX: usize = 10;
 
-/// Rows of one schema, in a form that can be compared.
+/// Rows of one schema in a comparable form.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct ComparableRows {
     fields: Vec<Field>,
     rows: Vec<Vec<Cell>>,
 }
@@ -41,36 +41,36 @@ enum Cell {
     Record(Vec<(String, Cell)>),
 }
 
-/// How rows differ from the expected ones.
+/// How the actual rows differ from the expected ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
-    /// Rows that came in place of expected ones that are much like them.
-    pub changed: Vec<Change>,
-    /// Expected rows that did not come, as JSON.
+    /// Expected rows that a similar actual row replaces.
+    pub changed: Vec<ChangedRow>,
+    /// Expected rows that are missing, as JSON.
     pub missing: Vec<String>,
-    /// Rows that came and were not expected, as JSON.
+    /// Actual rows that were not expected, as JSON.
     pub unexpected: Vec<String>,
-    /// The rows that came cannot be read as what the sink takes.
+    /// The actual rows do not have the sink's schema.
     pub unreadable: Option<String>,
 }
 
-/// An expected row, and what differs in the one that came.
+/// An expected row, and how the actual one differs from it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct ChangedRow {
     pub expected: String,
-    /// Field, expected value, value that came.
+    /// Field, expected value, actual value.
     pub fields: Vec<(String, String, String)>,
 }
 
-/// How dead letters differ from the expected ones.
+/// How the actual dead letters differ from the expected ones.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LetterDifference {
+pub struct DeadLetterDifference {
     pub missing: Vec<String>,
     pub unexpected: Vec<String>,
 }
 
-impl Table {
-    /// Reads rows by a schema; on failure tells which row, and why.
+impl ComparableRows {
+    /// Reads rows by a schema; an error says which row is wrong, and why.
     pub(super) fn parse(
         schema: &Schema,
         rows: &[Map<String, Value>],
@@ -80,30 +80,31 @@ impl Table {
                 .map(|members| members.into_iter().map(|(_, cell)| cell).collect())
                 .map_err(|message| (at, message))
         });
-        Ok(Table {
+        Ok(ComparableRows {
             rows: parsed.collect::<Result<_, _>>()?,
             fields: schema.fields.clone(),
         })
     }
 
-    /// `self` is what is expected.
-    pub(super) fn compare(&self, came: &Table) -> Difference {
-        let (mut missing, mut unexpected) = self.without_equals(came);
+    /// Compares these expected rows with actual ones.
+    pub(super) fn compare(&self, actual: &ComparableRows) -> Difference {
+        let (mut missing, mut unexpected) = self.without_equals(actual);
         missing.retain(|&expected| {
             let near = unexpected
                 .iter()
-                .position(|&row| all_close(&self.rows[expected], &came.rows[row]));
+                .position(|&row| all_close(&self.rows[expected], &actual.rows[row]));
             near.map(|at| unexpected.swap_remove(at)).is_none()
         });
         let mut changed = Vec::new();
-        for (expected, row) in self.pairs(came, &missing, &unexpected) {
+        for (expected, row) in self.pairs(actual, &missing, &unexpected) {
             missing.retain(|&at| at != expected);
             unexpected.retain(|&at| at != row);
-            changed.push(self.change(&self.rows[expected], &came.rows[row]));
+            changed.push(self.change(&self.rows[expected], &actual.rows[row]));
         }
-        // As the expected file has them; what came has no order of its own.
+        // Rows are sorted as in the expected file; actual ones have no order.
         missing.sort_unstable();
-        let mut unexpected: Vec<&Vec<Cell>> = unexpected.iter().map(|&at| &came.rows[at]).collect();
+        let mut unexpected: Vec<&Vec<Cell>> =
+            unexpected.iter().map(|&at| &actual.rows[at]).collect();
         unexpected.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
         Difference {
             changed,
@@ -116,10 +117,10 @@ impl Table {
         }
     }
 
-    /// The rows of each side that the other does not have.
-    fn without_equals(&self, came: &Table) -> (Vec<usize>, Vec<usize>) {
+    /// The rows of each side that the other side lacks.
+    fn without_equals(&self, actual: &ComparableRows) -> (Vec<usize>, Vec<usize>) {
         let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-        for (at, row) in came.rows.iter().enumerate() {
+        for (at, row) in actual.rows.iter().enumerate() {
             places.entry(self.line(row)).or_default().push(at);
         }
         let mut missing = Vec::new();
@@ -133,16 +134,22 @@ impl Table {
         (missing, unexpected)
     }
 
-    /// Which row came in place of which: those that have most fields in
-    /// common, at least half, and of these the first ones, which are the key.
-    fn pairs(&self, came: &Table, missing: &[usize], unexpected: &[usize]) -> Vec<(usize, usize)> {
+    /// Pairs missing rows with unexpected ones: those with most equal fields,
+    /// at least half, and of these with the earliest ones equal, since the key
+    /// comes first.
+    fn pairs(
+        &self,
+        actual: &ComparableRows,
+        missing: &[usize],
+        unexpected: &[usize],
+    ) -> Vec<(usize, usize)> {
         if missing.len().max(unexpected.len()) > PAIRED_MAX {
             return Vec::new();
         }
         let mut near: Vec<(usize, Reverse<usize>, usize, usize)> = Vec::new();
         for &expected in missing {
             for &row in unexpected {
-                let cells = || self.rows[expected].iter().zip(&came.rows[row]);
+                let cells = || self.rows[expected].iter().zip(&actual.rows[row]);
                 let same = cells().filter(|(a, b)| a.is_close(b)).count();
                 let leading = cells().take_while(|(a, b)| a.is_close(b)).count();
                 if same * 2 >= self.fields.len() {
@@ -161,14 +168,14 @@ impl Table {
         pairs
     }
 
-    fn change(&self, expected: &[Cell], came: &[Cell]) -> Change {
-        let cells = expected.iter().zip(came);
+    fn change(&self, expected: &[Cell], actual: &[Cell]) -> ChangedRow {
+        let cells = expected.iter().zip(actual);
         let fields = self
             .fields
             .iter()
             .zip(cells)
             .filter(|(_, (a, b))| !a.is_close(b));
-        Change {
+        ChangedRow {
             expected: self.line(expected),
             fields: fields
                 .map(|(field, (a, b))| (field.name.clone(), a.to_string(), b.to_string()))
@@ -176,7 +183,7 @@ impl Table {
         }
     }
 
-    /// The rows as JSON lines, in order of their times and then of all values.
+    /// The rows as JSON lines, sorted by their times and then by all values.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut rows: Vec<&Vec<Cell>> = self.rows.iter().collect();
         let times = |row: &[Cell]| -> Vec<i64> {
@@ -200,7 +207,7 @@ impl Table {
 }
 
 impl Difference {
-    /// For rows that are not what the sink takes: a bug of the host's.
+    /// For rows without the sink's schema, which is a bug of the host.
     pub(super) fn unreadable(message: String) -> Self {
         Difference {
             unreadable: Some(message),
@@ -213,70 +220,83 @@ impl Difference {
     }
 }
 
-impl LetterDifference {
+impl DeadLetterDifference {
     pub fn is_empty(&self) -> bool {
-        *self == LetterDifference::default()
+        *self == DeadLetterDifference::default()
     }
 }
 
-/// Compares dead letters by the fields that an expected one has. Those of the
-/// nodes `passed_over` play no part, nor do expected ones that name no node if
-/// there are such nodes.
+/// Compares dead letters by the fields that the expected ones have. Those of
+/// the `ignored` nodes do not count, and if there are any, expected ones that
+/// name no node do not either.
 pub(super) fn dead_letters(
     expected: &[Map<String, Value>],
-    came: &[Map<String, Value>],
-    passed_over: &[String],
-) -> LetterDifference {
-    let counts = |letter: &Map<String, Value>| {
-        let node = letter.get("node").and_then(Value::as_str);
-        passed_over.is_empty()
-            || node.is_some_and(|node| !passed_over.iter().any(|passed| passed == node))
+    actual: &[Map<String, Value>],
+    ignored: &[String],
+) -> DeadLetterDifference {
+    let counts = |dead_letter: &Map<String, Value>| {
+        let node = dead_letter.get("node").and_then(Value::as_str);
+        ignored.is_empty() || node.is_some_and(|node| !ignored.iter().any(|passed| passed == node))
     };
-    if expected.iter().any(|letter| !letter.contains_key("node")) && !passed_over.is_empty() {
-        return LetterDifference::default();
+    if expected
+        .iter()
+        .any(|dead_letter| !dead_letter.contains_key("node"))
+        && !ignored.is_empty()
+    {
+        return DeadLetterDifference::default();
     }
-    let came: Vec<&Map<String, Value>> = came.iter().filter(|letter| counts(letter)).collect();
-    let expected: Vec<&Map<String, Value>> =
-        expected.iter().filter(|letter| counts(letter)).collect();
-    let mut taken_by = vec![None; came.len()];
-    let missing: Vec<usize> = (0..expected.len())
-        .filter(|&one| !find_letter(one, &expected, &came, &mut taken_by, &mut HashSet::new()))
+    let actual: Vec<&Map<String, Value>> = actual
+        .iter()
+        .filter(|dead_letter| counts(dead_letter))
         .collect();
-    let unexpected = came
+    let expected: Vec<&Map<String, Value>> = expected
+        .iter()
+        .filter(|dead_letter| counts(dead_letter))
+        .collect();
+    let mut taken_by = vec![None; actual.len()];
+    let missing: Vec<usize> = (0..expected.len())
+        .filter(|&one| {
+            !match_dead_letter(one, &expected, &actual, &mut taken_by, &mut HashSet::new())
+        })
+        .collect();
+    let unexpected = actual
         .iter()
         .zip(&taken_by)
         .filter(|(_, taken)| taken.is_none());
-    LetterDifference {
+    DeadLetterDifference {
         missing: missing
             .into_iter()
             .map(|one| Value::Object(expected[one].clone()).to_string())
             .collect(),
-        unexpected: unexpected.map(|(letter, _)| sentence(letter)).collect(),
+        unexpected: unexpected
+            .map(|(dead_letter, _)| one_line(dead_letter))
+            .collect(),
     }
 }
 
-/// Finds a letter for an expected one; those that have one already move over
-/// where they can. What says less must not take the only letter of another
-/// (augmenting paths in a bipartite graph: Kuhn, The Hungarian method, 1955).
-fn find_letter(
+/// Finds a dead letter for an expected one; expected ones that have one already
+/// take another if they can, so that one with fewer fields does not take the
+/// only match of another (augmenting paths in a bipartite graph: Kuhn, The
+/// Hungarian method, 1955).
+fn match_dead_letter(
     one: usize,
     expected: &[&Map<String, Value>],
-    came: &[&Map<String, Value>],
+    actual: &[&Map<String, Value>],
     taken_by: &mut [Option<usize>],
     seen: &mut HashSet<usize>,
 ) -> bool {
-    let fits = |letter: &Map<String, Value>| {
+    let fits = |dead_letter: &Map<String, Value>| {
         expected[one]
             .iter()
-            .all(|(name, value)| letter.get(name).unwrap_or(&Value::Null) == value)
+            .all(|(name, value)| dead_letter.get(name).unwrap_or(&Value::Null) == value)
     };
-    for (at, letter) in came.iter().enumerate() {
-        if !fits(letter) || !seen.insert(at) {
+    for (at, dead_letter) in actual.iter().enumerate() {
+        if !fits(dead_letter) || !seen.insert(at) {
             continue;
         }
         let free = match taken_by[at] {
             None => true,
-            Some(other) => find_letter(other, expected, came, taken_by, seen),
+            Some(other) => match_dead_letter(other, expected, actual, taken_by, seen),
         };
         if free {
             taken_by[at] = Some(one);
@@ -435,19 +455,19 @@ impl fmt::Display for Difference {
             return write!(f, "internal error, please report it: {message}");
         }
         let counts = [
-            (self.changed.len(), "differ"),
-            (self.missing.len(), "did not come"),
-            (self.unexpected.len(), "were not expected"),
+            (self.changed.len(), "different"),
+            (self.missing.len(), "missing"),
+            (self.unexpected.len(), "unexpected"),
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         let counts: Vec<String> = counts
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
-        write!(f, "of the rows, {}", counts.join(", "))?;
+        write!(f, "rows: {}", counts.join(", "))?;
         for change in self.changed.iter().take(SHOWN_MAX) {
             write!(f, "\n  ~ {}", change.expected)?;
-            for (name, expected, came) in &change.fields {
-                write!(f, "\n      {name}: expected {expected}, came {came}")?;
+            for (name, expected, actual) in &change.fields {
+                write!(f, "\n      {name}: expected {expected}, found {actual}")?;
             }
         }
         write_more(f, self.changed.len())?;
@@ -456,10 +476,13 @@ impl fmt::Display for Difference {
     }
 }
 
-impl fmt::Display for LetterDifference {
+impl fmt::Display for DeadLetterDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (missing, unexpected) = (self.missing.len(), self.unexpected.len());
-        write!(f, "{missing} did not come, {unexpected} were not expected")?;
+        write!(
+            f,
+            "dead letters: {missing} missing, {unexpected} unexpected"
+        )?;
         write_rows(f, '-', &self.missing)?;
         write_rows(f, '+', &self.unexpected)
     }
@@ -479,11 +502,11 @@ fn write_more(f: &mut fmt::Formatter<'_>, rows: usize) -> fmt::Result {
     }
 }
 
-/// A dead letter in a line: `clean: reject: quantity is 0: {"user_id":…}`.
-pub(super) fn sentence(letter: &Map<String, Value>) -> String {
+/// A dead letter in one line: `clean: reject: quantity is 0: {"user_id":…}`.
+pub(super) fn one_line(dead_letter: &Map<String, Value>) -> String {
     let parts = ["node", "kind", "error", "payload"]
         .iter()
-        .filter_map(|name| letter.get(*name)?.as_str());
+        .filter_map(|name| dead_letter.get(*name)?.as_str());
     parts.collect::<Vec<_>>().join(": ")
 }
 

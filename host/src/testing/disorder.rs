@@ -1,20 +1,19 @@
-//! Decides in which other orders a source's rows could have come with the same
-//! results: rows trade places, but none becomes late that was not, and each
-//! late one still comes right after the same rows.
+//! Shuffles a source's rows into an order with the same results: no row becomes
+//! late that was not, and each late row stays after the same rows.
 //!
-//! A row is late when its time is before the watermark, the newest time in
-//! front of it less the bound. Rows that are not late belong to no window that
-//! has fired, so it does not matter in which order they fill one. What happens
-//! to a late row depends on how far time had come, and so it stays where it is.
+//! A row is late if its time is before the watermark, which is the newest time
+//! before it minus the bound. Rows that are not late belong to no window that
+//! has fired, so their order within a window does not matter. What happens to a
+//! late row depends on the watermark, so it stays in its place.
 
-/// An order of rows with these event times, in ms (a row without one was not
-/// decoded, and moves with its neighbours): `order[i]` is the row that comes
-/// as the `i`th.
+/// An order of rows with these event times, in ms: `order[i]` is the index of
+/// the row that comes `i`th. A row without a time could not be decoded, and
+/// moves with its neighbours.
 pub fn disorder(times: &[Option<i64>], out_of_orderness_ms: i64, seed: u64) -> Vec<usize> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut order = Vec::with_capacity(times.len());
     let mut newest: Option<i64> = None;
-    // Rows since the last late one, with the times that they are placed by.
+    // The rows since the last late one, with the times that they are placed by.
     let mut movable: Vec<(i64, usize)> = Vec::new();
     for (row, &time) in times.iter().enumerate() {
         let bound = newest.map(|newest| newest.saturating_sub(out_of_orderness_ms));
@@ -32,8 +31,8 @@ pub fn disorder(times: &[Option<i64>], out_of_orderness_ms: i64, seed: u64) -> V
     order
 }
 
-/// Puts rows out one by one, each time any of those that are not so new that
-/// the oldest one left would be late after it.
+/// Takes rows one by one, each time a random one of those that do not make the
+/// oldest remaining row late.
 fn shuffle(
     rows: &mut Vec<(i64, usize)>,
     out_of_orderness_ms: i64,
@@ -43,7 +42,8 @@ fn shuffle(
     rows.sort_unstable();
     let mut is_out = vec![false; rows.len()];
     let mut oldest = 0;
-    // Places in `rows` that may come next: those not out before `behind`.
+    // Indices in `rows` that may come next; rows before `behind` are in the
+    // pool or taken.
     let mut pool: Vec<usize> = Vec::new();
     let mut behind = 0;
     while oldest < rows.len() {
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether each row is late, and the newest time in front of it.
+    /// For each row whether it is late, and the newest time before it.
     fn judged(times: &[Option<i64>], order: &[usize], bound: i64) -> Vec<(bool, Option<i64>)> {
         let mut judged = vec![(false, None); times.len()];
         let mut newest: Option<i64> = None;

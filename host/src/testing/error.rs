@@ -1,11 +1,11 @@
-//! Why a pipeline could not be put to the test.
+//! Why a case could not be run.
 
 use std::path::PathBuf;
 
 use crate::config::Diagnostics;
 use crate::source::SourceError;
 
-/// Why a case could not be tried.
+/// Why a case could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum TestError {
     #[error(
@@ -15,7 +15,7 @@ pub enum TestError {
     NoTests(PathBuf),
     #[error("{0}")]
     Pipeline(Diagnostics),
-    /// A file of the case, and what is wrong with it.
+    /// A file of the case is wrong.
     #[error("{}: {message}", .path.display())]
     File { path: PathBuf, message: String },
     #[error("{}:{line}: {message}", .path.display())]

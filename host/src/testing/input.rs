@@ -1,6 +1,6 @@
-//! The files that stand for a pipeline's sources: read once, row by row with
-//! the event times that the source itself finds, and written for each run in
-//! the order that it asks for.
+//! The files that replace a pipeline's sources: reads them row by row with the
+//! event times that the source itself finds, and writes them for each run in
+//! another order.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,10 +21,10 @@ use crate::plan::{Node, NodeKind, Plan, SourcePlan};
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
 
-/// Rows read at a time, which nothing depends on.
+/// How many rows are read at a time; nothing depends on it.
 const READ_ROWS: usize = 4_096;
 
-/// In which order a run has its rows.
+/// The order of a run's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     Given,
@@ -36,23 +36,23 @@ pub(super) struct Inputs {
     sources: BTreeMap<String, Vec<Partition>>,
 }
 
-/// One file, in pieces.
+/// A file, split into rows.
 struct Partition {
     file_name: String,
-    /// What comes before the first row, such as a CSV file's header.
+    /// What precedes the first row, such as the header of CSV.
     head: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<InputRow>,
 }
 
-struct Row {
-    /// The row as it is written, with its line end.
+struct InputRow {
+    /// The text of the row, with its line end.
     text: Vec<u8>,
-    /// Absent for a row that was not decoded.
+    /// `None` for a row that could not be decoded.
     time_ms: Option<i64>,
 }
 
 impl Inputs {
-    /// Reads a case's `input` folder; every source of the plan must have a part.
+    /// Reads a case's `input` folder, which must have files for every source.
     pub(super) async fn read(case: &Case, plan: &Plan) -> Result<Self, TestError> {
         let folder = case.folder.join("input");
         check_names(
@@ -79,8 +79,9 @@ impl Inputs {
             .sum()
     }
 
-    /// Has the plan's sources read these rows, from files in `folder`.
-    pub(super) fn put_into(
+    /// Writes the rows to files in `folder`, and makes the plan's sources read
+    /// them.
+    pub(super) fn write_to(
         &self,
         plan: &mut Plan,
         order: Order,
@@ -123,7 +124,7 @@ impl Partition {
             if !text.ends_with(b"\n") {
                 text.push(b'\n');
             }
-            Row { text, time_ms }
+            InputRow { text, time_ms }
         });
         Ok(Partition {
             file_name: path
@@ -150,8 +151,8 @@ impl Partition {
     }
 }
 
-/// Where each row of a file starts, and its event time, as the source finds
-/// them; in no particular order.
+/// The start and event time of each row of a file, as the source finds them, in
+/// no particular order.
 async fn starts(
     path: &Path,
     node: &Node,
@@ -200,7 +201,7 @@ fn start(batch: &Batch, row: usize) -> Option<(usize, Option<i64>)> {
     Some((place(offset), Some(batch.times[row])))
 }
 
-/// An offset into a file that is in memory.
+/// An offset in a file that fits into memory.
 fn place(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
@@ -212,8 +213,8 @@ fn sources(plan: &Plan) -> impl Iterator<Item = (&Node, &SourcePlan)> {
     })
 }
 
-/// The files of one source, whatever their extension: `input/SOURCE.*`, or all
-/// in `input/SOURCE/`, in name order.
+/// A source's files: `input/SOURCE.*`, or all in `input/SOURCE/`, in the order
+/// of their names.
 fn files(folder: &Path, source: &str) -> Result<Vec<PathBuf>, TestError> {
     let inside = folder.join(source);
     let (folder, is_folder) = match inside.is_dir() {

@@ -1,6 +1,6 @@
 //! Runs a pipeline on one thread in an order that a seed decides: which task
-//! goes next, when a checkpoint is made, and when everything is killed. The same
-//! seed gives the same run, so that a failure can be looked at again.
+//! runs next, when a checkpoint is made, and when everything is killed. The
+//! same seed gives the same run, so a failure can be reproduced.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::run::{Job, Part, RunError};
 
-/// Decides the order of one run.
+/// Runs a pipeline in the order that a seed decides.
 pub struct Simulation {
     random: fastrand::Rng,
-    /// One step in so many asks for a checkpoint.
+    /// On average, one step of this many requests a checkpoint.
     checkpoint_one_in: u64,
 }
 
-/// How a simulated run came to an end.
+/// How a simulated run ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// By itself.
+    /// The pipeline ended.
     Done,
     Failed(RunError),
-    /// It was killed after so many steps.
+    /// It was killed after the given number of steps.
     Killed,
 }
 
-/// A part of the run, and whether it has anything to do.
-struct Running {
+/// A part of the run, and whether it is ready to be polled.
+struct SimulatedPart {
     part: Part,
     is_ready: Arc<Ready>,
 }
@@ -35,7 +35,7 @@ struct Running {
 #[derive(Debug)]
 struct Ready {
     is_ready: AtomicBool,
-    /// Wakes the simulation: something has come from outside.
+    /// Wakes the simulation itself.
     outer: Waker,
 }
 
@@ -55,8 +55,8 @@ impl Simulation {
         }
     }
 
-    /// Runs a job until it ends, or for so many steps. A step is one turn of
-    /// one task.
+    /// Runs a job until it ends, or for a number of steps. A step polls one
+    /// task.
     pub fn run(&mut self, job: Job, steps_max: Option<u64>) -> Ended {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -73,7 +73,7 @@ impl Simulation {
             Err(error) => return Ended::Failed(error),
         };
         let requests = job.requests();
-        let mut running: Vec<Running> = Vec::new();
+        let mut running: Vec<SimulatedPart> = Vec::new();
         let mut parts = Some(parts);
         let mut steps = 0;
         let mut failure: Option<RunError> = None;
@@ -91,7 +91,7 @@ impl Simulation {
                 .filter(|&index| running[index].is_ready.is_ready.load(Ordering::SeqCst))
                 .collect();
             let Some(&index) = self.random.choice(&ready) else {
-                // Whatever it waits for wakes it.
+                // The part that becomes ready first wakes this.
                 return Poll::Pending;
             };
             if steps_max == Some(steps) {
@@ -117,7 +117,7 @@ impl Simulation {
                     }
                 }
             }
-            // Back to the runtime, which wakes what has yielded.
+            // Lets the runtime wake tasks that have yielded.
             context.waker().wake_by_ref();
             Poll::Pending
         })
@@ -125,9 +125,9 @@ impl Simulation {
     }
 }
 
-fn start(part: Part, context: &Context<'_>) -> Running {
-    Running {
-        // Turns are given here, and not by the runtime's budget.
+fn start(part: Part, context: &Context<'_>) -> SimulatedPart {
+    SimulatedPart {
+        // The simulation decides whose turn it is, not tokio's budget.
         part: Box::pin(tokio::task::unconstrained(part)),
         is_ready: Arc::new(Ready {
             is_ready: AtomicBool::new(true),

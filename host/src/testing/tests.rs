@@ -1,5 +1,5 @@
-//! Cases that pass and cases that must not: what a test is for is to find the
-//! operator whose results depend on luck.
+//! Cases that must pass and cases that must fail: tests have to find operators
+//! whose results depend on how a run happens to go.
 
 use std::fs;
 
@@ -15,11 +15,11 @@ use crate::logic::{
 };
 use crate::schema::{DataType, Field, Schema};
 
-/// Native operators on a column `n`.
+/// Native operators for a column `n`.
 #[derive(Clone, Copy, Debug)]
 enum Operator {
     Fold(Fold),
-    /// Depends on the cuts: how many rows came at once.
+    /// Wrong: depends on where batches are cut.
     Together,
 }
 
@@ -27,7 +27,7 @@ enum Operator {
 enum Fold {
     /// Right: the sum.
     Sum,
-    /// Depends on the order: the latest.
+    /// Wrong: depends on the order, the latest value.
     Last,
 }
 
@@ -225,8 +225,8 @@ struct Bench {
     folder: tempfile::TempDir,
 }
 
-/// Three users' numbers: the third row is out of order, the ninth so late that
-/// its window is over, the fifth and the sixth are none.
+/// Numbers of three users: the third row is out of order, the ninth so late
+/// that its window has fired, the fifth and sixth cannot be decoded.
 const ROWS: &str = r#"{"user":"a","n":1,"ts":1000}
 {"user":"b","n":2,"ts":2500}
 {"user":"a","n":3,"ts":1500}
@@ -314,7 +314,7 @@ impl Bench {
     }
 }
 
-fn shuffled(failures: &[Failure]) -> usize {
+fn shuffled(failures: &[CaseFailure]) -> usize {
     failures
         .iter()
         .filter(|failure| failure.variant.order != Order::Given)
@@ -339,7 +339,7 @@ fn wrong_rows_fail_in_every_run() {
     let wrong = SUMS.replace("\"n\":17", "\"n\":18");
     let outcome = Bench::windowed("sum").expect("out", &wrong).run();
     assert_eq!(outcome.failures.len(), 21);
-    let FailureKind::Rows { sink, difference } = &outcome.failures[0].kind else {
+    let CaseFailureKind::Rows { sink, difference } = &outcome.failures[0].kind else {
         panic!("{:?}", outcome.failures[0]);
     };
     assert_eq!(sink, "out");
@@ -350,7 +350,7 @@ fn wrong_rows_fail_in_every_run() {
     assert_eq!(outcome.failures[0].dead_letters.len(), 2);
     assert_eq!(
         outcome.notes,
-        ["2 rows became dead letters; expected/dead_letters.jsonl would say which"]
+        ["2 rows became dead letters; to check them, add expected/dead_letters.jsonl"]
     );
 }
 
@@ -364,7 +364,7 @@ fn an_operator_that_depends_on_the_order_is_found_by_shuffling() {
     let failures = bench.run().failures;
     assert!(!failures.is_empty());
     assert_eq!(shuffled(&failures), failures.len(), "{failures:#?}");
-    // Unless it is meant to.
+    // Unless the order is meant to matter.
     bench.write("tests/case/test.toml", "disorder = false\n");
     let outcome = bench.run();
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
@@ -413,7 +413,7 @@ fn running_windows_are_compared_in_the_given_order_alone() {
     assert_eq!(outcome.runs, 12);
     assert_eq!(
         outcome.notes[0],
-        "rows are not shuffled for out: running and count windows see their order"
+        "rows are not shuffled for out: running and count windows depend on their order"
     );
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::logic::{Kind, Module, OperatorInfo};
 use crate::schema::Schema;
 
-/// Takes nothing for a plugin.
+/// Refuses every plugin.
 struct Strict;
 
 impl Loader for Strict {
@@ -70,7 +70,7 @@ fn a_library_that_is_no_component_of_ours_is_not_put_in_place() {
     assert!(
         error
             .to_string()
-            .starts_with("crate `shop-floor` builds and is no usable plugin: "),
+            .starts_with("crate `shop-floor` builds, but is not a valid plugin: "),
         "{error}"
     );
     assert!(!folder.path().join("shop-floor.wasm").exists());

@@ -1,4 +1,4 @@
-//! Decides how a manifest reads on a terminal.
+//! Shows a manifest as text.
 
 use std::fmt::Write;
 
@@ -19,7 +19,7 @@ pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
     let _ = writeln!(text, "  {} in {} files", size(bytes), manifest.files.len());
     if !manifest.participants.is_empty() {
         let names = manifest.participants.join(", ");
-        let _ = writeln!(text, "  holds if it was committed by: {names}");
+        let _ = writeln!(text, "  valid only if committed by: {names}");
     }
     if manifest.purpose == Purpose::End {
         text.push_str("  all inputs had ended, and nothing was left to do\n");
@@ -103,7 +103,7 @@ fn show_sink(sink: &SinkSnapshot, text: &mut String) {
     for (_, to) in &sink.staged {
         let _ = writeln!(
             text,
-            "  {to} is written and gets its name with this checkpoint"
+            "  {to} is complete and gets its name when this checkpoint is committed"
         );
     }
 }

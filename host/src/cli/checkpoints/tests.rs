@@ -17,7 +17,7 @@ use crate::state::spec::{RowKind, TableSpec};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// A pipeline's file, and the storage of its host.
+/// A pipeline's file, and the storage of a host that runs it.
 fn pipeline() -> (tempfile::TempDir, PathBuf, FolderStorage) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("shop.toml");
@@ -47,16 +47,16 @@ fn write(storage: &FolderStorage, manifest: Manifest) {
         .expect("a checkpoint");
 }
 
-fn said(trouble: Trouble) -> String {
-    match trouble {
-        Trouble::Usage(error) => format!("usage: {error:#}"),
-        Trouble::Failed(error) => format!("failed: {error:#}"),
-        Trouble::Config(mistakes) => format!("config: {mistakes}"),
+fn said(error: CliError) -> String {
+    match error {
+        CliError::Usage(error) => format!("usage: {error:#}"),
+        CliError::Failed(error) => format!("failed: {error:#}"),
+        CliError::Config(mistakes) => format!("config: {mistakes}"),
     }
 }
 
 fn kept(file: &Path) -> PipelineCheckpoints {
-    PipelineCheckpoints::open(file).unwrap_or_else(|trouble| panic!("{}", said(trouble)))
+    PipelineCheckpoints::open(file).unwrap_or_else(|error| panic!("{}", said(error)))
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn one_is_found_by_number_or_name_or_told_what_there_is() {
     let kept = kept(&file);
     let found = |wanted| match kept.find(wanted) {
         Ok(info) => info.id.to_string(),
-        Err(trouble) => said(trouble),
+        Err(error) => said(error),
     };
     assert_eq!(found(None), "12");
     assert_eq!(found(Some("7")), "7");
@@ -206,7 +206,7 @@ fn pipelines_without_checkpoints_say_so() {
         fs::write(&file, text).expect("a file");
         match PipelineCheckpoints::open(&file) {
             Ok(_) => panic!("there are none"),
-            Err(trouble) => said(trouble),
+            Err(error) => said(error),
         }
     };
     let none = open("name = \"shop\"\n");
@@ -313,7 +313,7 @@ fn a_manifest_for_people() {
 
         out   sink
           4096 bytes of the file
-          part-7 is written and gets its name with this checkpoint
+          part-7 is complete and gets its name when this checkpoint is committed
     "#]]
     .assert_eq(&show::to_text(&manifest, 1_704_103_201_000 + MINUTE_MS));
 }

@@ -46,14 +46,12 @@ fn a_name_serves_crate_file_and_table() {
     );
     refused(
         "test",
-        expect![
-            "`test` cannot be a name: it has a meaning to Rust or cargo already. How about `my-test`?"
-        ],
+        expect!["`test` cannot be a name: it is reserved by Rust or cargo. How about `my-test`?"],
     );
     refused(
         "sluicebox_sdk",
         expect![
-            "`sluicebox_sdk` cannot be a name: it has a meaning to Rust or cargo already. How about `my-sluicebox_sdk`?"
+            "`sluicebox_sdk` cannot be a name: it is reserved by Rust or cargo. How about `my-sluicebox_sdk`?"
         ],
     );
     refused(
@@ -127,5 +125,5 @@ fn an_sdk_that_is_none_is_refused() {
         "[package]\nname = \"other\"\n",
     )
     .expect("writable");
-    refused("it holds `other`");
+    refused("it contains `other`");
 }

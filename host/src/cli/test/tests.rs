@@ -3,8 +3,8 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::testing::{Difference, Order, Variant};
 
-fn failure(batch_rows: usize, order: Order, kind: FailureKind) -> Failure {
-    Failure {
+fn failure(batch_rows: usize, order: Order, kind: CaseFailureKind) -> CaseFailure {
+    CaseFailure {
         variant: Variant {
             batch_rows,
             parallelism: 1,
@@ -16,8 +16,8 @@ fn failure(batch_rows: usize, order: Order, kind: FailureKind) -> Failure {
     }
 }
 
-fn rows(sink: &str) -> FailureKind {
-    FailureKind::Rows {
+fn rows(sink: &str) -> CaseFailureKind {
+    CaseFailureKind::Rows {
         sink: sink.to_owned(),
         difference: Difference {
             missing: vec![r#"{"n":1}"#.to_owned()],
@@ -26,7 +26,7 @@ fn rows(sink: &str) -> FailureKind {
     }
 }
 
-fn check(failures: Vec<Failure>, shown: Expect) {
+fn check(failures: Vec<CaseFailure>, shown: Expect) {
     let outcome = Outcome {
         runs: 18,
         rows: 43,
@@ -59,11 +59,11 @@ fn a_failure_is_shown_once_with_how_often_it_came() {
         expect![[r#"
             FAILED small: 43 rows, 2 sinks compared, 18 runs
               not compared: out
-              sink `added` got other rows (batch_rows = 7, parallelism = 1, rows as given; failed in 2 of 18 runs)
-                of the rows, 1 did not come
+              sink `added` did not get the expected rows (batch_rows = 7, parallelism = 1, rows as given; failed in 2 of 18 runs)
+                rows: 1 missing
                   - {"n":1}
-              sink `top` got other rows (batch_rows = 1, parallelism = 1, rows shuffled with seed 3; failed in 1 of 18 runs)
-                of the rows, 1 did not come
+              sink `top` did not get the expected rows (batch_rows = 1, parallelism = 1, rows shuffled with seed 3; failed in 1 of 18 runs)
+                rows: 1 missing
                   - {"n":1}
               1 rows became dead letters, such as
                 clean: reject: no user: {}

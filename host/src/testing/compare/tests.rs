@@ -26,7 +26,8 @@ fn rows(values: &[Value]) -> Vec<Map<String, Value>> {
 }
 
 fn difference(expected: &[Value], came: &[Value]) -> Difference {
-    let table = |values| Table::parse(&schema(), &rows(values)).expect("rows of the schema");
+    let table =
+        |values| ComparableRows::parse(&schema(), &rows(values)).expect("rows of the schema");
     table(expected).compare(&table(came))
 }
 
@@ -75,9 +76,9 @@ fn the_nearest_row_shows_which_fields_differ() {
             json!({"user": "dia", "end": 0, "count": 9}),
         ],
         expect![[r#"
-            of the rows, 1 differ, 1 did not come, 1 were not expected
+            rows: 1 different, 1 missing, 1 unexpected
               ~ {"user":"bob","end":"1970-01-01T00:01:00Z","count":2,"mean":0.5,"tags":null}
-                  count: expected 2, came 7
+                  count: expected 2, found 7
               - {"user":"cem","end":"1970-01-01T00:01:00Z","count":3,"mean":0.5,"tags":null}
               + {"user":"dia","end":"1970-01-01T00:00:00Z","count":9,"mean":null,"tags":null}"#]],
     );
@@ -98,14 +99,15 @@ fn long_lists_are_cut() {
         .map(|n| json!({"user": n.to_string(), "end": n, "count": n}))
         .collect();
     let text = difference(&many, &[]).to_string();
-    assert!(text.starts_with("of the rows, 12 did not come\n"), "{text}");
+    assert!(text.starts_with("rows: 12 missing\n"), "{text}");
     assert!(text.ends_with("\n    … and 2 more"), "{text}");
 }
 
 #[test]
 fn expected_rows_that_are_none_say_why() {
     let refused = |row: Value, shown: Expect| {
-        let (at, message) = Table::parse(&schema(), &rows(&[row])).expect_err("it is no row");
+        let (at, message) =
+            ComparableRows::parse(&schema(), &rows(&[row])).expect_err("it is no row");
         assert_eq!(at, 0);
         shown.assert_eq(&message);
     };
@@ -132,7 +134,7 @@ fn expected_rows_that_are_none_say_why() {
 #[test]
 fn lines_are_in_order_of_time() {
     let row = |user: &str, end: i64| json!({"user": user, "end": end, "count": 1});
-    let table = Table::parse(
+    let table = ComparableRows::parse(
         &schema(),
         &rows(&[row("b", 2_000), row("c", 1_000), row("a", 2_000)]),
     );
@@ -159,7 +161,7 @@ fn dead_letters_are_compared_by_what_is_expected_of_them() {
     check(
         &[json!({"kind": "reject"}), json!({"error": "no user"})],
         &[],
-        expect!["0 did not come, 0 were not expected"],
+        expect!["dead letters: 0 missing, 0 unexpected"],
     );
     check(
         &[json!({"node": "clean", "error": "no price"})],
@@ -174,7 +176,11 @@ fn dead_letters_are_compared_by_what_is_expected_of_them() {
     check(
         &[json!({"node": "clean"})],
         &clean,
-        expect!["0 did not come, 0 were not expected"],
+        expect!["dead letters: 0 missing, 0 unexpected"],
     );
-    check(&[], &clean, expect!["0 did not come, 0 were not expected"]);
+    check(
+        &[],
+        &clean,
+        expect!["dead letters: 0 missing, 0 unexpected"],
+    );
 }
