@@ -1,5 +1,6 @@
-//! Folds rows into the states of their groups. States come as columns and go
-//! back as columns; in between they are values of the author's type.
+//! Folds rows into the states of their groups. The host sends states as columns
+//! and gets them back as columns; in between they are values of the author's
+//! type.
 
 use crate::bindings::exports::sluicebox::plugin::aggregate::{
     Accumulated, AccumulatedEach, Guest, States, Windows,
@@ -8,18 +9,18 @@ use crate::bindings::sluicebox::plugin::answers;
 use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::instance::{AggregateInstance, Instance, Opened, Shape, not_of_kind};
-use crate::outputs::{Outputs, Rows};
+use crate::outputs::{OutputRows, Outputs};
 use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
 use crate::{Parameters, Reject, Timestamp, Window};
 
-/// Folds the rows of a key, and window, into a result.
+/// Folds the rows of a key and window into a result.
 ///
-/// The type that implements it has the operator's [`Parameters`] as its fields
-/// and carries `#[operator]`; its name in snake case is the operator's.
+/// The type that implements it carries `#[operator]`, and its fields are the
+/// operator's [`Parameters`]. The operator is named after it, in snake case.
 ///
 /// The host keeps the states, and may cut the rows of a group anywhere: into
-/// several calls, or several states that are merged. So the order of rows from
-/// different keys, and where a batch ends, must not matter to the result.
+/// several calls, or into several states that are merged. So neither the order
+/// of rows from different keys nor the end of a batch may affect the result.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
@@ -90,24 +91,24 @@ use crate::{Parameters, Reject, Timestamp, Window};
 pub trait Aggregate: Parameters {
     /// The rows that are folded.
     type Input<'a>: Record<'a>;
-    /// What is kept of them. A new group starts from its default.
+    /// What is kept between rows. A new group starts with the default.
     type State: for<'a> Record<'a> + Default + Clone;
-    /// What is known in the end: a record, or an `Option` or `Vec` of records.
-    /// They may borrow from the state.
+    /// The result: a record, or an `Option` or `Vec` of records. They may
+    /// borrow from the state.
     type Output<'a>: Outputs<'a>
     where
         Self: 'a;
 
-    /// Folds one row into the state. On `Err`, the state stays as it was before
-    /// the row, whatever was done to it.
+    /// Folds one row into the state. On `Err`, the state is restored to what it
+    /// was before the row.
     fn accumulate(&self, state: &mut Self::State, row: Self::Input<'_>) -> Result<(), Reject>;
 
-    /// Adds the state of later rows (or, in session windows, of rows from a
-    /// session that has turned out to be the same).
+    /// Merges in the state of later rows (or, in session windows, of rows from
+    /// another session that now turns out to be the same).
     fn merge(&self, state: &mut Self::State, later: Self::State);
 
-    /// The result. May be called more than once for a state, as rows go on
-    /// coming; running aggregates have it called after each row, for
+    /// Returns the result. It may be called several times for a state, as more
+    /// rows come; for running aggregates it is called after each row, with
     /// [`Window::ALL`].
     fn finish<'a>(&'a self, state: &'a Self::State, window: Window) -> Self::Output<'a>;
 }
@@ -136,10 +137,10 @@ fn accumulate<A: Aggregate>(
 ) -> Accumulated {
     let table = Table::new(input);
     let fold = Fold::new(aggregate, &table, groups, states);
-    match fold.quickly(|_, _| ()) {
+    match fold.without_rejects(|_, _| ()) {
         Some(states) => accumulated(&states, Vec::new()),
         None => {
-            let (states, rejects) = fold.carefully(|_, _| ());
+            let (states, rejects) = fold.with_rejects(|_, _| ());
             accumulated(&states, rejects)
         }
     }
@@ -153,12 +154,12 @@ fn accumulate_each<A: Aggregate>(
 ) -> AccumulatedEach {
     let table = Table::new(input);
     let fold = Fold::new(aggregate, &table, groups, states);
-    let mut results = Results::new(aggregate, input.rows as usize);
-    let (states, rejects) = match fold.quickly(|row, state| results.add(row, state)) {
+    let mut results = ResultRows::new(aggregate, input.rows as usize);
+    let (states, rejects) = match fold.without_rejects(|row, state| results.add(row, state)) {
         Some(states) => (states, Vec::new()),
         None => {
-            results = Results::new(aggregate, input.rows as usize);
-            fold.carefully(|row, state| results.add(row, state))
+            results = ResultRows::new(aggregate, input.rows as usize);
+            fold.with_rejects(|row, state| results.add(row, state))
         }
     };
     AccumulatedEach {
@@ -193,7 +194,7 @@ fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> ans
         "the host sent another number of windows than of states"
     );
     let values = read_states::<A>(states, 0);
-    let mut results = Rows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
+    let mut results = OutputRows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
     for (row, state) in values.iter().enumerate() {
         let window = Window {
             start: Timestamp(windows.starts[row]),
@@ -204,9 +205,9 @@ fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> ans
     results.finish(&[])
 }
 
-struct InColumns<A: Aggregate>(A);
+struct ColumnarAggregate<A: Aggregate>(A);
 
-impl<A: Aggregate> AggregateInstance for InColumns<A> {
+impl<A: Aggregate> AggregateInstance for ColumnarAggregate<A> {
     fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated {
         accumulate(&self.0, input, groups, states)
     }
@@ -226,7 +227,7 @@ impl<A: Aggregate> AggregateInstance for InColumns<A> {
 
 #[doc(hidden)]
 pub fn open<A: Aggregate + 'static>(aggregate: A) -> Instance {
-    Instance::Aggregate(Box::new(InColumns(aggregate)))
+    Instance::Aggregate(Box::new(ColumnarAggregate(aggregate)))
 }
 
 impl Opened {
@@ -256,7 +257,7 @@ impl Guest for Opened {
     }
 }
 
-/// Rows on their way into states.
+/// Folds the rows of a batch into states.
 struct Fold<'a, A: Aggregate> {
     aggregate: &'a A,
     input: &'a Table<'a>,
@@ -279,10 +280,10 @@ impl<'a, A: Aggregate> Fold<'a, A> {
         }
     }
 
-    /// The new states, if no row is rejected, which is what almost always
-    /// happens. `taken` sees the state after each row.
+    /// The new states if no row is rejected, the usual case; else `None`.
+    /// `folded` sees the state after each row.
     #[inline(always)]
-    fn quickly(&self, mut taken: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
+    fn without_rejects(&self, mut folded: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
         let mut states = starting_states::<A>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
         for (row, &group) in self.groups.iter().enumerate() {
@@ -290,17 +291,17 @@ impl<'a, A: Aggregate> Fold<'a, A> {
             // SAFETY: the table has this row.
             let input = unsafe { A::Input::read(&reader, row) }.ok()?;
             self.aggregate.accumulate(state, input).ok()?;
-            taken(row as u32, state);
+            folded(row as u32, state);
         }
         Some(states)
     }
 
-    /// The new states and the rows that were rejected. Each row is folded into
-    /// a copy, so that a rejected one leaves nothing behind.
+    /// The new states and the rejected rows. Each row is folded into a copy, so
+    /// that a rejected row changes nothing.
     #[cold]
-    fn carefully(
+    fn with_rejects(
         &self,
-        mut taken: impl FnMut(u32, &A::State),
+        mut folded: impl FnMut(u32, &A::State),
     ) -> (Vec<A::State>, Vec<answers::Reject>) {
         let mut states = starting_states::<A>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
@@ -314,7 +315,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
                 .and_then(|input| self.aggregate.accumulate(&mut state, input));
             match outcome {
                 Ok(()) => {
-                    taken(row as u32, &state);
+                    folded(row as u32, &state);
                     states[group as usize] = state;
                 }
                 Err(reject) => rejects.push(answers::Reject {
@@ -334,24 +335,24 @@ fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<answers::Reject>) -
     }
 }
 
-/// What states come to after each row.
-struct Results<'a, A: Aggregate> {
+/// The results after each row.
+struct ResultRows<'a, A: Aggregate> {
     aggregate: &'a A,
-    rows: Rows<'a, OutputRow<'a, A>>,
+    rows: OutputRows<'a, OutputRow<'a, A>>,
 }
 
-impl<'a, A: Aggregate> Results<'a, A> {
+impl<'a, A: Aggregate> ResultRows<'a, A> {
     fn new(aggregate: &'a A, rows: usize) -> Self {
-        Results {
+        ResultRows {
             aggregate,
-            rows: Rows::with_capacity(rows, &Nowhere),
+            rows: OutputRows::with_capacity(rows, &Nowhere),
         }
     }
 
     #[inline(always)]
     fn add(&mut self, row: u32, state: &A::State) {
         // SAFETY: the result borrows from the state for longer than the state
-        // stays as it is, but is gone before it changes: `give` consumes the
+        // stays unchanged, but is gone before it changes: `give` consumes the
         // result, and `settle` copies what its rows have borrowed.
         let state = unsafe { &*std::ptr::from_ref(state) };
         self.rows
@@ -360,7 +361,7 @@ impl<'a, A: Aggregate> Results<'a, A> {
     }
 }
 
-/// The states given, and new ones for the groups that have none.
+/// The given states, then default ones for the new groups.
 fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
     let groups = given.groups as usize;
     assert!(
@@ -372,7 +373,7 @@ fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
     states
 }
 
-/// All states of a batch, with room for some more.
+/// All states of a batch, with capacity for some more.
 fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
     let mut states = Vec::with_capacity(capacity.max(batch.rows as usize));
     let table = Table::new(batch);

@@ -1,12 +1,12 @@
-//! The contract's types and functions, as `wit/plugin.wit` gives them, and what
-//! makes a component of them that exports only the kinds that a plugin has.
+//! The types and functions of the contract, generated from `wit/plugin.wit`,
+//! and the macro that exports only the kinds that a plugin has.
 //!
-//! The plugin's core module has the functions of every kind. Which of them the
-//! component exports is decided by the worlds that its custom sections name: the
-//! linker reads them all and takes their union, and drops the other functions.
-//! So `__component!` writes one section for each kind, with the world of that
-//! kind where the plugin has an operator of it, and with the world that all
-//! plugins have where it does not. See `docs/decisions/0012`.
+//! The plugin's core module has the functions of every kind. The worlds in its
+//! custom sections decide which of them the component exports: the linker takes
+//! the union of the worlds, and drops all other functions. So `__component!`
+//! writes one section for each kind: with the world of that kind if the plugin
+//! has an operator of it, else with the world that all plugins have. See
+//! `docs/decisions/0012`.
 #![allow(
     missing_docs,
     unused_qualifications,
@@ -24,7 +24,7 @@ wit_bindgen::generate!({
     default_bindings_module: "sluicebox_sdk::bindings",
 });
 
-/// A kind's interface and its world, one line each.
+/// The interface of each kind, and its world.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Interface {
     Transform,
@@ -40,7 +40,8 @@ impl Interface {
         }
     }
 
-    /// This interface's world if it is among those that a plugin has.
+    /// This interface's world if it is in `had`, else the one that all plugins
+    /// have.
     pub const fn world_if_in(self, had: &[Interface]) -> &'static [u8] {
         let mut i = 0;
         while i < had.len() {
@@ -53,7 +54,7 @@ impl Interface {
     }
 }
 
-/// A custom section is an array.
+/// Copies a world's bytes to an array, which a custom section has to be.
 #[cfg(target_arch = "wasm32")]
 pub const fn section<const N: usize>(world: &[u8]) -> [u8; N] {
     let mut section = [0; N];
@@ -62,8 +63,8 @@ pub const fn section<const N: usize>(world: &[u8]) -> [u8; N] {
 }
 
 /// Exports the functions of every kind from the core module, and those of
-/// `$interfaces` from the component. `$plugin` has the description, the rest is
-/// the instance that was opened.
+/// `$interfaces` from the component. `$plugin` implements `describe` and
+/// `open`; other calls go to the opened instance.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __component {

@@ -1,4 +1,5 @@
-//! The one operator that an instance of a plugin serves, once it was opened.
+//! The one operator that an instance of a plugin serves, after it has been
+//! opened.
 
 use std::cell::OnceCell;
 
@@ -10,7 +11,7 @@ use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::bindings::sluicebox::plugin::{answers, schemas};
 
-/// What an operator takes, gives and keeps.
+/// An operator's kind and schemas.
 #[doc(hidden)]
 pub struct Shape {
     pub kind: Kind,
@@ -19,7 +20,7 @@ pub struct Shape {
     pub state: Vec<schemas::Field>,
 }
 
-/// An operator with its parameters, as what its kind is called for.
+/// An operator with its parameters, by the interface that calls it.
 #[doc(hidden)]
 pub enum Instance {
     Transform(Box<dyn TransformInstance>),
@@ -45,8 +46,8 @@ thread_local! {
     static OPENED: OnceCell<Instance> = const { OnceCell::new() };
 }
 
-/// The operator that this instance was opened for. Each kind's interface is
-/// implemented for it beside the kind.
+/// The operator that this instance has opened. Each kind implements its
+/// interface for it.
 #[doc(hidden)]
 pub struct Opened;
 
@@ -64,7 +65,7 @@ impl Opened {
     }
 }
 
-/// The host called an interface that the opened operator is not of.
+/// The host called an interface of another kind than the opened operator's.
 #[cold]
 pub(crate) fn not_of_kind(interface: &str) -> ! {
     panic!("the host called `{interface}`, and has opened an operator of another kind");

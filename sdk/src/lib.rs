@@ -1,9 +1,9 @@
 //! Write the operators of a Sluicebox pipeline as plain Rust.
 //!
 //! Rows are structs with [`#[derive(Record)]`](Record). A transform is a
-//! function from a row to what becomes of it, an [`Aggregate`] folds the rows
-//! of a key and window. Both carry [`#[operator]`](operator) and are listed in
-//! one [`export!`]. This is a whole plugin:
+//! function that takes a row, and an [`Aggregate`] folds the rows of a key and
+//! window. Both carry [`#[operator]`](operator) and are listed in one
+//! [`export!`]. This is a whole plugin:
 //!
 //! ```
 //! use sluicebox_sdk::prelude::*;
@@ -24,11 +24,11 @@
 //! dependency; `sluicebox build` (or `cargo build --target wasm32-wasip2`)
 //! makes the component that pipelines name.
 //!
-//! What a transform returns says what it is: `bool` filters, a record maps,
-//! `Option` does both, `Vec` or an iterator gives several rows, and a `Result`
-//! may [reject](Reject) a row with a reason: see [`Answer`]. It may take
-//! [`Parameters`] that the pipeline sets. Functions and aggregates stay what
-//! they are, so their unit tests need no host:
+//! What a transform returns decides what it does: `bool` filters, a record
+//! maps, `Option` does both, `Vec` or an iterator emits several rows, and a
+//! `Result` may [reject](Reject) a row with a reason: see [`Answer`]. It may
+//! take [`Parameters`] that the pipeline sets. Functions and aggregates remain
+//! ordinary Rust, so their unit tests need no host:
 //!
 //! ```
 //! use sluicebox_sdk::prelude::*;
@@ -83,30 +83,30 @@
 
 extern crate self as sluicebox_sdk;
 
-/// Folding rows into states.
+/// Folds rows into states.
 mod aggregate;
-/// The contract, as the WIT file gives it.
+/// The contract, generated from the WIT file.
 #[doc(hidden)]
 pub mod bindings;
 /// The operator that an instance serves.
 mod instance;
-/// Lines for the host's log.
+/// Writes to the host's log.
 pub mod log;
-/// A plugin as the host sees it.
+/// Describes and opens operators.
 mod operator;
-/// What an operator gives.
+/// Collects output rows.
 mod outputs;
-/// What pipelines may set.
+/// What pipelines can set for an operator.
 mod parameters;
-/// Rows as structs.
+/// Maps structs to rows.
 mod record;
-/// Rows that are not taken.
+/// Rejected rows.
 mod reject;
-/// Short texts.
+/// Copies and compares short texts.
 mod text;
-/// Event time.
+/// Event times and windows.
 mod time;
-/// Functions over rows.
+/// Calls functions for the rows of a batch.
 mod transform;
 
 pub use aggregate::Aggregate;
@@ -118,7 +118,7 @@ pub use sluicebox_sdk_derive::{Parameters, Record, Symbol, operator};
 pub use time::{Timestamp, Window};
 pub use transform::Answer;
 
-/// What most plugins use: `use sluicebox_sdk::prelude::*;`.
+/// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Aggregate, Parameters, Record, Reject, Symbol, Timestamp, Window, export, log, operator,
@@ -126,11 +126,11 @@ pub mod prelude {
     };
 }
 
-/// What must not compile.
+/// Code that must not compile.
 #[cfg(doctest)]
 mod refused;
 
-/// For the code that the macros write.
+/// For the code that the macros generate.
 #[doc(hidden)]
 pub mod private {
     pub use crate::bindings::Interface;
@@ -142,13 +142,13 @@ pub mod private {
     };
     pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
     pub use crate::instance::{Instance, Opened, Shape};
-    pub use crate::operator::{Listed, Operator, assert_distinct, open, plugin};
+    pub use crate::operator::{ListedOperator, Operator, assert_distinct, open, plugin};
     pub use crate::parameters::{
         Arguments, describe as describe_parameter, symbol as symbol_parameter,
     };
     pub use crate::record::{
-        Columns, Input, Lineage, Nowhere, Origin, RecordWriter, SliceWriter, Source, SymbolReader,
-        Table, Unreadable, Writer, schema_field,
+        Columns, InputColumn, Lineage, Nowhere, Origin, RecordWriter, SliceWriter, Source,
+        SymbolReader, Table, Unreadable, Writer, schema_field,
     };
     pub use crate::text::{same, word};
 
@@ -157,14 +157,14 @@ pub mod private {
     }
 
     pub mod transform {
-        pub use crate::transform::{Transform, open, run, shape, taking};
+        pub use crate::transform::{Transform, open, run, shape, with_record};
     }
 }
 
-/// Makes a plugin of the operators that it lists.
+/// Makes a plugin of the listed operators.
 ///
-/// Write it once, in the crate's root or anywhere else. Each is a function or
-/// an aggregate with [`#[operator]`](macro@operator), by its path:
+/// Use it once, anywhere in the crate. Each operator is a function or an
+/// aggregate with [`#[operator]`](macro@operator), given by its path:
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
@@ -196,8 +196,8 @@ macro_rules! export {
             const NAMES: &[&str] = &[$(<$operator as $crate::private::Operator>::NAME),+];
             const _: () = $crate::private::assert_distinct(NAMES);
 
-            const OPERATORS: &[$crate::private::Listed] =
-                &[$($crate::private::Listed::of::<$operator>()),+];
+            const OPERATORS: &[$crate::private::ListedOperator] =
+                &[$($crate::private::ListedOperator::of::<$operator>()),+];
 
             impl $crate::private::Guest for Plugin {
                 fn describe() -> $crate::private::Plugin {

@@ -1,4 +1,4 @@
-//! Lines for the host's log, which adds the operator's name. Outside of a
+//! Writes lines to the host's log, which adds the operator's name. Outside of a
 //! plugin, as in unit tests, they go to stderr.
 //!
 //! ```
@@ -15,22 +15,22 @@ pub use crate::{
     __debug as debug, __error as error, __info as info, __trace as trace, __warn as warn,
 };
 
-/// How much a line matters.
+/// The importance of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Every step.
     Trace,
-    /// What helps to find a fault.
+    /// Helps to find a fault.
     Debug,
-    /// What happens now and then.
+    /// Worth knowing.
     Info,
-    /// What may be wrong.
+    /// Something may be wrong.
     Warn,
-    /// What is wrong.
+    /// Something is wrong.
     Error,
 }
 
-/// Writes one line. The macros of this module are shorter.
+/// Writes one line; the macros of this module are shorter.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {
     #[cfg(target_family = "wasm")]
     {

@@ -1,5 +1,4 @@
-//! What a plugin exports: its description, and the opening of the one operator
-//! that an instance of it serves.
+//! Describes a plugin's operators, and opens the one that an instance serves.
 
 use crate::Parameters;
 use crate::bindings::Interface;
@@ -9,7 +8,7 @@ use crate::bindings::sluicebox::plugin::schemas;
 use crate::instance::{Instance, Opened, Shape};
 use crate::parameters::Arguments;
 
-/// What `#[operator]` makes of a function or an aggregate, for `export!`.
+/// Implemented by `#[operator]` for each function or aggregate, for `export!`.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an operator",
@@ -19,7 +18,7 @@ use crate::parameters::Arguments;
 pub trait Operator: 'static {
     const NAME: &'static str;
     const DOC: &'static str;
-    /// What it is called through.
+    /// The interface that the host calls it through.
     const INTERFACE: Interface;
     type Parameters: Parameters;
 
@@ -27,9 +26,9 @@ pub trait Operator: 'static {
     fn open(parameters: Self::Parameters) -> Instance;
 }
 
-/// An operator of a plugin, before it is opened.
+/// An operator in a plugin's list.
 #[doc(hidden)]
-pub struct Listed {
+pub struct ListedOperator {
     name: &'static str,
     describe: fn() -> description::Operator,
     open: fn(Vec<Argument>) -> OpenResult,
@@ -37,9 +36,9 @@ pub struct Listed {
 
 type OpenResult = Result<Instance, String>;
 
-impl Listed {
+impl ListedOperator {
     pub const fn of<O: Operator>() -> Self {
-        Listed {
+        ListedOperator {
             name: O::NAME,
             describe: describe::<O>,
             open: |arguments| {
@@ -50,7 +49,7 @@ impl Listed {
     }
 }
 
-/// Refuses to compile a plugin whose operators cannot be told apart.
+/// Fails to compile if two operators of a plugin have the same name.
 #[doc(hidden)]
 pub const fn assert_distinct(names: &[&str]) {
     let mut i = 0;
@@ -77,7 +76,7 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[doc(hidden)]
-pub fn plugin(name: &str, version: &str, doc: &str, operators: &[Listed]) -> Plugin {
+pub fn plugin(name: &str, version: &str, doc: &str, operators: &[ListedOperator]) -> Plugin {
     Plugin {
         name: name.to_owned(),
         version: version.to_owned(),
@@ -107,14 +106,18 @@ fn describe<O: Operator>() -> description::Operator {
     }
 }
 
-/// The only port.
+/// The only port, which is called `main`.
 fn main(schema: Vec<schemas::Field>) -> Vec<Port> {
     let name = "main".to_owned();
     vec![Port { name, schema }]
 }
 
 #[doc(hidden)]
-pub fn open(operators: &[Listed], name: &str, arguments: Vec<Argument>) -> Result<(), String> {
+pub fn open(
+    operators: &[ListedOperator],
+    name: &str,
+    arguments: Vec<Argument>,
+) -> Result<(), String> {
     let Some(operator) = operators.iter().find(|operator| operator.name == name) else {
         let names: Vec<String> = operators.iter().map(|o| format!("`{}`", o.name)).collect();
         return Err(format!(

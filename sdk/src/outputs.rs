@@ -1,13 +1,14 @@
-//! What an operator gives: rows, each with the input row that it is made from.
+//! Collects output rows, each with its parent: the input row that it was made
+//! from.
 
 use crate::bindings::sluicebox::plugin::answers;
 use crate::bindings::sluicebox::plugin::columns::Batch;
-use crate::record::{Input, Lineage, Origin, Record, Slots, Source, Writer};
+use crate::record::{InputColumn, Lineage, Origin, Record, Slots, Source, Writer};
 
-/// One row, or none, or several, as an operator gives them.
+/// Zero or more output rows, as an operator returns them.
 ///
-/// Every record is one row by itself; `Option`, `Vec` and arrays of records are
-/// as many as there are in them.
+/// A record is one row; `Option`, `Vec` and arrays of records are as many rows
+/// as they have elements.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record, nor several",
     note = "rows are structs with `#[derive(Record)]`, or `Option` or `Vec` of these"
@@ -55,14 +56,14 @@ several! {
 
 /// Output rows and their parents.
 #[doc(hidden)]
-pub struct Rows<'a, R: Record<'a>> {
+pub struct OutputRows<'a, R: Record<'a>> {
     parents: Slots<u32>,
     columns: R::Writer,
     count: usize,
     capacity: usize,
 }
 
-impl<'a, R: Record<'a>> Rows<'a, R> {
+impl<'a, R: Record<'a>> OutputRows<'a, R> {
     #[inline(always)]
     pub fn with_capacity<S: Source<'a>>(rows: usize, source: &S) -> Self {
         let mut parents = Slots::default();
@@ -71,7 +72,7 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
         columns.offer("", source);
         // SAFETY: no row was written.
         unsafe { columns.reserve(0, rows) };
-        Rows {
+        OutputRows {
             parents,
             columns,
             count: 0,
@@ -79,8 +80,8 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
         }
     }
 
-    /// Takes all output rows of one input row. Those that are at most one have
-    /// had their room since the beginning.
+    /// Adds all output rows of one input row. Where there is at most one, its
+    /// space was reserved at the start.
     #[inline(always)]
     pub fn give<O: Outputs<'a, Row = R>, S: Source<'a>>(
         &mut self,
@@ -97,9 +98,9 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
         });
     }
 
-    /// Copies what is still borrowed from what the rows were made of.
+    /// Copies what the rows still borrow.
     pub fn settle(&mut self) {
-        // SAFETY: so many rows were written.
+        // SAFETY: this many rows were written.
         unsafe { self.columns.settle(self.count) }
     }
 
@@ -114,7 +115,7 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
     fn grow(&mut self) {
         self.capacity = (2 * self.capacity).max(16);
         self.parents.reserve(self.count, self.capacity);
-        // SAFETY: so many rows were written.
+        // SAFETY: this many rows were written.
         unsafe { self.columns.reserve(self.count, self.capacity) };
     }
 
@@ -128,7 +129,8 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
             parent,
             parents,
         };
-        // SAFETY: parents and columns have the same room, and one is left.
+        // SAFETY: parents and columns have the same capacity, and space for one
+        // row is left.
         unsafe {
             output.write(&mut self.columns, self.count, origin);
             parents.add(self.count).write(parent);
@@ -137,10 +139,10 @@ impl<'a, R: Record<'a>> Rows<'a, R> {
     }
 
     #[inline(always)]
-    pub fn finish(self, inputs: &[Input<'a>]) -> answers::Rows {
+    pub fn finish(self, inputs: &[InputColumn<'a>]) -> answers::Rows {
         let mut columns = Vec::with_capacity(R::COLUMNS);
-        // SAFETY: so many rows were written, and their parents are rows of the
-        // table that the inputs are columns of.
+        // SAFETY: this many rows were written, and their parents are rows of
+        // the table that the inputs belong to.
         let parents = unsafe {
             let parents = self.parents.into_vec(self.count);
             let lineage = Lineage {

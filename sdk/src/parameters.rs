@@ -1,15 +1,17 @@
-//! Decides what a pipeline may set for an operator, and checks what it did set.
+//! Parameters: what a pipeline can set for an operator, and how its arguments
+//! are checked.
 
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
 use crate::bindings::sluicebox::plugin::description::{Parameter, Value, ValueType};
-use crate::record::{Choice, Symbol};
+use crate::record::{Alternatives, Symbol};
 
 /// What a pipeline can set for an operator.
 ///
 /// Derive it for a struct; a transform takes it by reference after the row. A
 /// field may be `bool`, any integer or float, `String`, `Vec<String>`, an enum
-/// with `#[derive(Symbol)]`, or an `Option` of these, which may be left out. A field without a default must be
-/// given. Doc comments are shown to those who build pipelines.
+/// with `#[derive(Symbol)]`, or an `Option` of these, which may be left out.
+/// Any other field without a default must be given. Doc comments are shown to
+/// authors of pipelines.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
@@ -48,7 +50,7 @@ impl Parameters for () {
     }
 }
 
-/// What a field of [`Parameters`] can be.
+/// The types that a field of [`Parameters`] can have.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter",
     label = "not a type that pipelines can set",
@@ -68,14 +70,14 @@ pub trait ParameterType: Sized {
     #[doc(hidden)]
     fn into_value(self) -> Option<Value>;
 
-    /// The value when the pipeline has none.
+    /// The value if the pipeline sets none.
     #[doc(hidden)]
     fn absent() -> Option<Self> {
         None
     }
 }
 
-/// Describes one parameter; `default` is what the derive was told.
+/// Describes one parameter; `default` comes from the derive.
 #[doc(hidden)]
 pub fn describe<T: ParameterType>(name: &str, doc: &str, default: Option<T>) -> Parameter {
     Parameter {
@@ -87,12 +89,12 @@ pub fn describe<T: ParameterType>(name: &str, doc: &str, default: Option<T>) -> 
     }
 }
 
-/// What a pipeline has set and no field has taken yet.
+/// Arguments from the pipeline that no field has taken yet.
 #[doc(hidden)]
 pub struct Arguments(Vec<Argument>);
 
 impl Arguments {
-    /// Reads all parameters of an operator, and wants no others.
+    /// Reads the parameters of an operator, and refuses other arguments.
     pub(crate) fn read<P: Parameters>(arguments: Vec<Argument>) -> Result<P, String> {
         let mut arguments = Arguments(arguments);
         let parameters = P::from_arguments(&mut arguments)?;
@@ -135,10 +137,10 @@ fn mismatch<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {found}"))
 }
 
-/// Reads a parameter whose values are those of an enum.
+/// Reads a parameter that is an enum.
 #[doc(hidden)]
 pub fn symbol<S: Symbol>(value: Value) -> Result<S, String> {
-    let expected = || Choice(S::TEXTS).to_string();
+    let expected = || Alternatives(S::TEXTS).to_string();
     match &value {
         Value::Text(text) => S::from_text(text).map_or_else(|| mismatch(&expected(), &value), Ok),
         other => mismatch(&expected(), other),

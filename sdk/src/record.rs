@@ -1,48 +1,48 @@
-//! Decides how a struct of the author's maps to columns: which columns it has,
-//! how a row is read from them, and how rows become columns again.
+//! Maps an author's struct to columns: which columns it has, how a row is read
+//! from them, and how rows are written to columns.
 //!
-//! A [`Table`] and its readers check the columns when they are made, and nothing
-//! is checked after that; hence the `unsafe` methods, whose callers are the loops
-//! in [`crate::transform`] and [`crate::aggregate`].
+//! A [`Table`] and its readers check the columns when they are created; after
+//! that nothing is checked. So reading and writing is `unsafe`, and only the
+//! loops in [`crate::transform`] and [`crate::aggregate`] do it.
 
-/// The columns of a batch, checked.
+/// Checks the columns of a batch.
 mod columns;
 /// Booleans.
 mod flag;
 /// Lists.
 mod list;
-/// What a record is, and a field of it.
+/// The traits of records and fields.
 mod mapping;
 /// Integers, floats and times.
 mod number;
 /// Values that may be missing.
 mod optional;
-/// Texts and bytes, read.
+/// Reads texts and bytes.
 mod slice;
-/// Room for values.
+/// Unchecked buffers of values.
 mod slots;
-/// What rows are read from, and passed on from.
+/// The rows that are read, and the columns that an answer can pass on.
 mod source;
-/// Texts that are one of a few.
+/// Texts with a few possible values.
 mod symbol;
 /// A batch as a table of records.
 mod table;
-/// Texts and bytes.
+/// Writes texts and bytes.
 mod text;
-/// Values that are not what they should be.
+/// Describes invalid values.
 mod unreadable;
-/// How columns are built.
+/// The trait that builds columns.
 mod writer;
 
 pub use columns::Columns;
 pub use list::Element;
 pub use mapping::{Field, Record, schema_field};
 pub use slots::{Slots, push_reserved};
-pub use source::{Input, Lineage, Nowhere, Origin, Source};
+pub use source::{InputColumn, Lineage, Nowhere, Origin, Source};
 pub use symbol::{Symbol, SymbolReader};
 pub use table::Table;
 pub use text::SliceWriter;
-pub use unreadable::{Choice, Unreadable};
+pub use unreadable::{Alternatives, Unreadable};
 pub use writer::{RecordWriter, Writer};
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What must not compile, and the same with the fault mended, which must.
+//! Code that must not compile, with a corrected version that must.
 //!
 //! A field of a type that columns do not have:
 //! ```compile_fail
@@ -10,7 +10,7 @@
 //! struct Row { n: u64 }
 //! ```
 //!
-//! A field that may be missing twice:
+//! A field that is optional twice:
 //! ```compile_fail
 //! use sluicebox_sdk::prelude::*;
 //! #[derive(Record)]
@@ -23,8 +23,8 @@
 //! # }
 //! ```
 //!
-//! A field without a name, a field that outlives its row, a record that is
-//! generic, and an enum:
+//! A field without a name, a field that outlives its row, a generic record, and
+//! an enum:
 //! ```compile_fail
 //! #[derive(sluicebox_sdk::Record)]
 //! struct Row(u64);
@@ -46,13 +46,13 @@
 //! enum Action { Add, Remove }
 //! ```
 //!
-//! Two values of one text:
+//! Two values with the same text:
 //! ```compile_fail
 //! #[derive(sluicebox_sdk::Symbol)]
 //! enum Action { Add, #[symbol("add")] Plus }
 //! ```
 //!
-//! Two operators of one name:
+//! Two operators with the same name:
 //! ```compile_fail
 //! use sluicebox_sdk::prelude::*;
 //! #[derive(Record)]
@@ -84,8 +84,8 @@
 //! export!(keep, other::keep);
 //! ```
 //!
-//! An operator that returns what is no row, takes what is no record, changes its
-//! parameters, or is no operator at all:
+//! An operator that returns no row, takes no record, changes its parameters, or
+//! implements nothing:
 //! ```compile_fail
 //! use sluicebox_sdk::prelude::*;
 //! #[derive(Record)]

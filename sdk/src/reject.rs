@@ -1,12 +1,12 @@
-//! Why an operator does not take a row.
+//! Rejected rows.
 
 use std::fmt;
 
-/// A row that an operator does not take, with the reason.
+/// Rejects a row, with the reason.
 ///
-/// A rejected row has no output and leaves states as they were. The pipeline
-/// decides what becomes of it: it ends the run, is skipped and counted, or goes
-/// to the dead letters with its reason.
+/// A rejected row has no output and does not change states. The pipeline's
+/// `on_error` decides whether it ends the run, is skipped and counted, or
+/// becomes a dead letter with its reason.
 ///
 /// ```
 /// use sluicebox_sdk::Reject;
@@ -26,7 +26,7 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// Rejects for a reason that can be shown: a text, or another error.
+    /// Rejects for a reason that can be displayed: a text, or another error.
     #[cold]
     pub fn new(reason: impl fmt::Display) -> Self {
         Reject {
@@ -34,7 +34,7 @@ impl Reject {
         }
     }
 
-    /// The reason, as people will read it.
+    /// The reason.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -66,7 +66,7 @@ impl fmt::Display for Reject {
 
 impl std::error::Error for Reject {}
 
-/// Leaves the function with a [`Reject`], its reason written as for `format!`.
+/// Returns a [`Reject`] whose reason is formatted as by `format!`.
 ///
 /// ```
 /// use sluicebox_sdk::{Reject, reject};

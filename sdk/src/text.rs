@@ -1,17 +1,18 @@
-//! Decides how short texts are copied and compared.
+//! Copies and compares short texts.
 //!
-//! In a sandbox `memory.copy` is a call into the host's runtime and `memcmp` a
-//! loop over bytes; ids and names are shorter than what either costs.
+//! In the sandbox, `memory.copy` is a call into the host's runtime and `memcmp`
+//! a loop over bytes; for texts as short as ids and names both are slower than
+//! a few loads.
 
-/// Copies `len` bytes with a few loads and stores while `len` is small.
+/// Copies `len` bytes, with a few loads and stores if `len` is small.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
 #[inline(always)]
 pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // Two loads that overlap cover every length between their size and twice
-    // their size.
-    // SAFETY: every offset below stays within `len`, by the branch it is in.
+    // Two overlapping loads cover every length from their size to twice their
+    // size.
+    // SAFETY: each branch keeps its offsets within `len`.
     unsafe {
         if len >= 8 {
             if len <= 16 {
@@ -33,7 +34,7 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
-/// Whether two texts of one length, known when compiling, are the same.
+/// Whether two texts of the same constant length are equal.
 #[inline(always)]
 pub fn same<const N: usize>(a: &[u8; N], b: &[u8; N]) -> bool {
     let mut at = 0;
@@ -56,7 +57,7 @@ pub fn same<const N: usize>(a: &[u8; N], b: &[u8; N]) -> bool {
     different == 0
 }
 
-/// The first eight bytes of a text as a number, zeros where it has fewer.
+/// The first eight bytes of a text as a number, padded with zeros.
 #[inline]
 pub const fn word(text: &[u8]) -> u64 {
     let mut bytes = [0; 8];
@@ -68,7 +69,7 @@ pub const fn word(text: &[u8]) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// The [`word`] of a text of this length, from eight bytes that start with it.
+/// The [`word`] of a text of this length, from eight bytes that begin with it.
 #[inline(always)]
 pub const fn cut(word: u64, len: usize) -> u64 {
     match len {
@@ -80,7 +81,7 @@ pub const fn cut(word: u64, len: usize) -> u64 {
 /// Copies the first and the last word.
 #[inline(always)]
 unsafe fn ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller has checked that `len` is at least a word.
+    // SAFETY: the caller has checked that `len` is at least one word.
     unsafe {
         one::<T>(from, to, 0);
         one::<T>(from, to, len - size_of::<T>());
@@ -89,7 +90,7 @@ unsafe fn ends<T: Copy>(from: *const u8, to: *mut u8, len: usize) {
 
 #[inline(always)]
 unsafe fn one<T: Copy>(from: *const u8, to: *mut u8, at: usize) {
-    // SAFETY: the caller has checked that a word lies at `at` in both.
+    // SAFETY: the caller has checked that both have a word at `at`.
     unsafe {
         let word = from.add(at).cast::<T>().read_unaligned();
         to.add(at).cast::<T>().write_unaligned(word);

@@ -1,5 +1,5 @@
-//! Runs a plain function over the rows of a batch, and decides from what the
-//! function returns whether it filters, maps or does both.
+//! Calls a function for the rows of a batch. The function's return type decides
+//! whether it filters, maps or does both.
 
 use std::marker::PhantomData;
 
@@ -10,8 +10,8 @@ use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::bindings::sluicebox::plugin::{answers, schemas};
 use crate::instance::{Instance, Opened, Shape, TransformInstance, not_of_kind};
 use crate::operator::Operator;
-use crate::outputs::{Outputs, Rows};
-use crate::record::{Input, Record, Slots, Source, Table};
+use crate::outputs::{OutputRows, Outputs};
+use crate::record::{InputColumn, Record, Slots, Source, Table};
 
 /// What a transform can return.
 ///
@@ -24,7 +24,7 @@ use crate::record::{Input, Record, Slots, Source, Table};
 /// | `Vec`, array or iterator of records | gives any number of rows for each |
 /// | `Result<…, Reject>` of any of these | may reject a row, with a reason |
 ///
-/// `Form` tells these apart and is always inferred.
+/// `Form` distinguishes these and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "an operator cannot return `{Self}`",
     label = "not rows and not a decision",
@@ -45,16 +45,16 @@ pub trait Answer<'a, Form>: Sized {
     ) -> Result<(), Reject>;
 }
 
-/// Which rows are kept.
+/// `bool` and `()`: which rows are kept.
 #[doc(hidden)]
 pub enum Keep {}
-/// Rows that can be named as a type.
+/// Rows whose type is [`Outputs`].
 #[doc(hidden)]
 pub enum Give {}
 /// Rows of an iterator.
 #[doc(hidden)]
 pub enum Iterate {}
-/// Any of these, unless the row is rejected.
+/// Any of these, or a rejection.
 #[doc(hidden)]
 pub struct Judge<Form>(PhantomData<Form>);
 
@@ -68,8 +68,9 @@ impl<'a> Answer<'a, Keep> for bool {
         _source: &S,
         selection: &mut Selection,
     ) -> Result<(), Reject> {
-        // Writing first and counting then saves a branch that is hard to predict.
-        // SAFETY: there is room for all rows, and this is one of them.
+        // Storing first and counting after saves a branch that is hard to
+        // predict.
+        // SAFETY: there is space for all rows, and this is one of them.
         unsafe { selection.rows.as_mut_ptr().add(selection.count).write(row) };
         selection.count += usize::from(self);
         Ok(())
@@ -91,7 +92,7 @@ impl<'a> Answer<'a, Keep> for () {
 }
 
 impl<'a, O: Outputs<'a>> Answer<'a, Give> for O {
-    type Collector = Rows<'a, O::Row>;
+    type Collector = OutputRows<'a, O::Row>;
 
     #[inline(always)]
     fn give<S: Source<'a>>(
@@ -106,7 +107,7 @@ impl<'a, O: Outputs<'a>> Answer<'a, Give> for O {
 }
 
 impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
-    type Collector = Rows<'a, I::Item>;
+    type Collector = OutputRows<'a, I::Item>;
 
     #[inline]
     fn give<S: Source<'a>>(
@@ -117,7 +118,7 @@ impl<'a, I: Iterator<Item: Record<'a>>> Answer<'a, Iterate> for I {
     ) -> Result<(), Reject> {
         self.for_each(|output| {
             rows.make_room();
-            // SAFETY: there is room for this one.
+            // SAFETY: there is space for this row.
             unsafe { rows.push(&output, row, source) };
         });
         Ok(())
@@ -138,15 +139,15 @@ impl<'a, Form, A: Answer<'a, Form>> Answer<'a, Judge<Form>> for Result<A, Reject
     }
 }
 
-/// What the answers for the rows of a batch add up to.
+/// Collects the answers for the rows of a batch.
 #[doc(hidden)]
 pub trait Collector<'a> {
     const KIND: Kind;
 
     fn describe() -> Vec<schemas::Field>;
-    /// With room for one answer a row.
+    /// Reserves space for one answer a row.
     fn new<S: Source<'a>>(rows: usize, source: &S) -> Self;
-    fn finish(self, inputs: &[Input<'a>]) -> Output;
+    fn finish(self, inputs: &[InputColumn<'a>]) -> Output;
 }
 
 #[doc(hidden)]
@@ -170,13 +171,13 @@ impl<'a> Collector<'a> for Selection {
     }
 
     #[inline(always)]
-    fn finish(self, _inputs: &[Input<'a>]) -> Output {
-        // SAFETY: so many were stored.
+    fn finish(self, _inputs: &[InputColumn<'a>]) -> Output {
+        // SAFETY: this many were stored.
         Output::Selection(unsafe { self.rows.into_vec(self.count) })
     }
 }
 
-impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
+impl<'a, R: Record<'a>> Collector<'a> for OutputRows<'a, R> {
     const KIND: Kind = Kind::Transform;
 
     fn describe() -> Vec<schemas::Field> {
@@ -187,19 +188,19 @@ impl<'a, R: Record<'a>> Collector<'a> for Rows<'a, R> {
 
     #[inline(always)]
     fn new<S: Source<'a>>(rows: usize, source: &S) -> Self {
-        Rows::with_capacity(rows, source)
+        OutputRows::with_capacity(rows, source)
     }
 
     #[inline(always)]
-    fn finish(self, inputs: &[Input<'a>]) -> Output {
-        Output::Rows(Rows::finish(self, inputs))
+    fn finish(self, inputs: &[InputColumn<'a>]) -> Output {
+        Output::Rows(OutputRows::finish(self, inputs))
     }
 }
 
-/// Asks of a function only that it takes a record, to complain of what it takes
-/// and of what it gives apart.
+/// Requires only that a function takes a record, so that errors about its input
+/// and its output are reported separately.
 #[doc(hidden)]
-pub fn taking<'a, P, I, O, F>(transform: F) -> F
+pub fn with_record<'a, P, I, O, F>(transform: F) -> F
 where
     P: 'a,
     I: Record<'a>,
@@ -208,7 +209,7 @@ where
     transform
 }
 
-/// What the function takes and gives, without calling it.
+/// The kind and schemas of a function, without calling it.
 #[doc(hidden)]
 pub fn shape<'a, P, I, O, Form>(_transform: impl Fn(I, &'a P) -> O) -> Shape
 where
@@ -260,7 +261,7 @@ where
     }
 }
 
-/// What `#[operator]` makes of a function, beside the [`Operator`].
+/// Implemented by `#[operator]` for functions, besides [`Operator`].
 #[doc(hidden)]
 pub trait Transform: Operator {
     fn transform(parameters: &Self::Parameters, input: &Batch) -> Transformed;

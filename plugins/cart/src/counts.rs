@@ -2,18 +2,18 @@
 
 use sluicebox_sdk::prelude::*;
 
-/// How many of an item were put into a cart.
+/// How many of an item were put into a cart at once.
 #[derive(Record)]
 pub struct Addition {
     pub quantity: i64,
 }
 
-/// How often, and how many.
+/// How often items were added, and how many in total.
 #[derive(Record, Clone, Debug, Default, PartialEq)]
 pub struct Additions {
     /// Number of events.
     pub count: i64,
-    /// Of their quantities.
+    /// Sum of their quantities.
     pub sum: i64,
 }
 
@@ -42,17 +42,17 @@ impl Aggregate for Added {
     }
 }
 
-/// Any row.
+/// A row with any fields.
 #[derive(Record)]
 pub struct Anything;
 
-/// How many rows there were.
+/// A number of rows.
 #[derive(Record, Clone, Debug, Default, PartialEq)]
 pub struct Count {
     pub count: i64,
 }
 
-/// How many rows each item has. Keyed by item.
+/// The number of rows for each item. Keyed by item.
 #[operator]
 pub struct ItemCounts;
 

@@ -1,4 +1,4 @@
-//! Decides which events count, and what each changes in a cart.
+//! Cleans events, and computes what each one changes in a cart.
 
 use sluicebox_sdk::prelude::*;
 
@@ -21,31 +21,31 @@ pub enum Action {
 }
 
 impl Action {
-    /// What one item of this action adds to a cart: 1, −1 or nothing.
+    /// How one item of this action changes the cart: 1, −1 or nothing.
     pub fn delta(self) -> i64 {
         i64::from(self == Action::Add) - i64::from(self == Action::Remove)
     }
 }
 
-/// What a cart has more, or fewer, of.
+/// How many of an item a cart gains or loses.
 #[derive(Record, Debug, PartialEq)]
 pub struct Change<'a> {
     pub user_id: &'a str,
     pub item_id: &'a str,
-    /// Negative when removed.
+    /// Negative if removed.
     pub delta: i64,
 }
 
-/// What an action says by itself.
+/// The action of an event.
 #[derive(Record)]
 pub struct ActionOnly {
     pub action: Action,
 }
 
-/// What counts as a plausible event.
+/// Which events are plausible.
 #[derive(Parameters)]
 pub struct Plausible {
-    /// The most of an item that one event may be about.
+    /// The largest quantity of an event.
     #[parameter(default = 1000)]
     pub max_quantity: i64,
 }
@@ -68,7 +68,7 @@ pub fn clean(event: Event<'_>, plausible: &Plausible) -> Result<(), Reject> {
     }
 }
 
-/// What an event changes in the user's cart; views and checkouts change nothing.
+/// The change of a cart by an event; views and checkouts change nothing.
 #[operator]
 pub fn changes(event: Event<'_>) -> Option<Change<'_>> {
     let each = event.action.delta();

@@ -1,18 +1,18 @@
-//! Shopping carts: what users do with items, cleaned, counted and ranked.
+//! Shopping carts: cleans, counts and ranks what users do with items.
 //!
 //! The operators in the order in which a pipeline uses them: [`clean`], then
 //! [`changes`] and [`RunningCart`], [`adds`] with [`Added`] or with
 //! [`ItemCounts`] and [`Top`], and [`Session`].
 
-/// Counts per user and per item.
+/// Counts by user and by item.
 mod counts;
-/// What is kept of the events, and how they are checked.
+/// Events: cleaning, and changes of carts.
 mod events;
-/// What is in each user's cart.
+/// The content of each user's cart.
 mod running;
-/// What a user did in one visit.
+/// Visits of users.
 mod session;
-/// The best few of many.
+/// The best items.
 mod top;
 
 use sluicebox_sdk::prelude::*;

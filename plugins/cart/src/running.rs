@@ -1,4 +1,4 @@
-//! What is in each user's cart, after each change.
+//! Computes the content of each user's cart after each change.
 
 use sluicebox_sdk::prelude::*;
 

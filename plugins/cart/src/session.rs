@@ -1,4 +1,4 @@
-//! What a user did in one visit.
+//! Counts what a user does in a visit.
 
 use sluicebox_sdk::prelude::*;
 
@@ -11,7 +11,7 @@ pub struct UserEvent {
     pub quantity: i64,
 }
 
-/// What was done, and how often.
+/// How often each action was done.
 #[derive(Record, Clone, Debug, Default, PartialEq)]
 pub struct Activity {
     /// Events of any kind.
@@ -20,7 +20,7 @@ pub struct Activity {
     pub removes: i64,
     pub views: i64,
     pub checkouts: i64,
-    /// Of the quantities of all events.
+    /// Sum of the quantities of all events.
     pub sum: i64,
 }
 

@@ -1,8 +1,8 @@
-//! The best few of many.
+//! Ranks the best items.
 
 use sluicebox_sdk::prelude::*;
 
-/// How often there was an item.
+/// How often an item occurred.
 #[derive(Record)]
 pub struct ItemCount<'a> {
     pub item_id: &'a str,
@@ -21,7 +21,7 @@ pub struct Item {
     pub count: i64,
 }
 
-/// An item and its place, from 1.
+/// An item and its rank, from 1.
 #[derive(Record, Debug, PartialEq)]
 pub struct Ranked<'a> {
     pub rank: i64,
@@ -45,7 +45,7 @@ impl Item {
 }
 
 impl Top {
-    /// Whether an item is among the best so far. Of many, few are.
+    /// Whether an item is among the best so far; few of many are.
     fn takes(&self, ranking: &Ranking, item_id: &str, count: i64) -> bool {
         let items = &ranking.items;
         let last_is_before = |last: &Item| last.is_before(item_id, count);

@@ -1,16 +1,16 @@
-//! The macros of `sluicebox-sdk`, which documents them where it re-exports them.
+//! The macros of `sluicebox-sdk`, which re-exports them.
 
-/// `#[operator]`.
+/// Expands `#[operator]`.
 mod operator;
-/// `#[derive(Parameters)]`.
+/// Expands `#[derive(Parameters)]`.
 mod parameters;
-/// `#[derive(Record)]`.
+/// Expands `#[derive(Record)]`.
 mod record;
-/// `#[derive(Symbol)]`.
+/// Expands `#[derive(Symbol)]`.
 mod symbol;
-/// What is read from attributes and names.
+/// Reads attributes, names and fields.
 mod syntax;
-/// `world!`.
+/// Expands `world!`.
 mod world;
 
 use proc_macro::TokenStream;
@@ -18,26 +18,26 @@ use syn::parse_macro_input;
 
 /// Makes a struct a row, or a part of one.
 ///
-/// The fields may borrow from the row that is read, with one lifetime.
+/// Its fields may borrow from the row that is read, with one lifetime.
 #[proc_macro_derive(Record)]
 pub fn derive_record(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input);
     tokens(record::expand(&input))
 }
 
-/// Makes an enum without fields a text that is one of a few.
+/// Makes an enum without fields a text with a few possible values.
 ///
-/// `#[symbol("…")]` on a variant gives its text, instead of its name in snake
-/// case.
+/// The text of a variant is its name in snake case, or what `#[symbol("…")]`
+/// says.
 #[proc_macro_derive(Symbol, attributes(symbol))]
 pub fn derive_symbol(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input);
     tokens(symbol::expand(&input))
 }
 
-/// Makes a struct what a pipeline can set for an operator.
+/// Makes a struct the parameters that a pipeline sets for an operator.
 ///
-/// `#[parameter(default = …)]` on a field gives its default.
+/// `#[parameter(default = …)]` on a field sets its default.
 #[proc_macro_derive(Parameters, attributes(parameter))]
 pub fn derive_parameters(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input);
@@ -46,17 +46,17 @@ pub fn derive_parameters(input: TokenStream) -> TokenStream {
 
 /// Makes an operator of a function, or of a struct that implements `Aggregate`.
 ///
-/// A function takes a record, and after it, if it likes, a reference to its
-/// parameters. What it returns says whether it filters, maps or does both. The
-/// function itself stays as it is, but for one convenience: lifetimes that its
-/// signature leaves out are all the one of the row, so that
-/// `fn f(row: Row<'_>, parameters: &P) -> Option<Out<'_>>` is understood.
+/// A function takes a record and, optionally, a reference to its parameters.
+/// Its return type decides whether it filters, maps or does both. The function
+/// itself stays unchanged, with one exception: all lifetimes that its signature
+/// leaves out become that of the row, so that `fn f(row: Row<'_>, parameters:
+/// &P) -> Option<Out<'_>>` compiles.
 ///
 /// The fields of a struct are the operator's parameters.
 ///
-/// The doc comment is the operator's description, its name (of a struct: in
-/// snake case) the operator's name, unless `#[operator(name = "…")]` gives
-/// another.
+/// The doc comment becomes the operator's description. The operator is named
+/// after the function, or after the struct in snake case, unless
+/// `#[operator(name = "…")]` says otherwise.
 #[proc_macro_attribute]
 pub fn operator(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let arguments = parse_macro_input!(arguments);
@@ -64,7 +64,7 @@ pub fn operator(arguments: TokenStream, item: TokenStream) -> TokenStream {
     tokens(operator::expand(&arguments, item))
 }
 
-/// The bytes of a world of `wit/`, for `sluicebox-sdk` itself.
+/// The encoded bytes of a world in `wit/`, for `sluicebox-sdk` itself.
 #[doc(hidden)]
 #[proc_macro]
 pub fn world(name: TokenStream) -> TokenStream {

@@ -1,6 +1,6 @@
-//! `#[operator]`: a type, in the namespace that functions leave free, that
-//! stands for the function in `export!`. The schemas are not read from the
-//! signature's text but inferred by the compiler, so aliases and paths work.
+//! Expands `#[operator]` to a type with the function's name, since types and
+//! functions have separate namespaces; `export!` uses the type. The compiler
+//! infers the schemas from the signature, so aliases and paths work.
 
 use proc_macro2::{Group, Spacing, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -13,7 +13,7 @@ use syn::{
 
 use crate::{parameters, syntax};
 
-/// What is in the parentheses of `#[operator(…)]`.
+/// The arguments of `#[operator(…)]`.
 pub struct Arguments {
     name: Option<String>,
 }
@@ -63,7 +63,8 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         Some(name) => name.clone(),
         None => syntax::name(ident),
     };
-    // What the function returns is judged by `Answer`: complain about it there.
+    // Errors about the return type should point at it: the compiler checks it
+    // against `Answer`.
     let answer = match &function.sig.output {
         ReturnType::Type(_, answer) => answer.span(),
         ReturnType::Default => ident.span(),
@@ -76,7 +77,7 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
         Some(parameters) => quote!(#parameters),
         None => quote!(()),
     };
-    // And of what it takes, where that is written.
+    // Errors about the row's type should point at it as well.
     let row = function
         .sig
         .inputs
@@ -85,8 +86,8 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
             FnArg::Typed(argument) => argument.ty.span(),
             FnArg::Receiver(receiver) => receiver.span(),
         });
-    let taking = quote_spanned!(row=> ::sluicebox_sdk::private::transform::taking(#call));
-    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape(#taking));
+    let with_record = quote_spanned!(row=> ::sluicebox_sdk::private::transform::with_record(#call));
+    let shape = quote_spanned!(answer=> ::sluicebox_sdk::private::transform::shape(#with_record));
     let run = quote_spanned! {answer=>
         ::sluicebox_sdk::private::transform::run(
             &::sluicebox_sdk::private::Table::new(input),
@@ -144,7 +145,7 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
         Some(name) => name.clone(),
         None => syntax::snake_case(ident),
     };
-    // A missing implementation is said of the struct.
+    // An error about a missing implementation should point at the struct.
     let shape = quote_spanned!(ident.span()=> private::aggregate::shape::<#ident>);
     let open = quote_spanned!(ident.span()=> private::aggregate::open::<#ident>);
 
@@ -176,7 +177,7 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
     })
 }
 
-/// The type of the second argument, behind its reference.
+/// The type of the second argument, without its reference.
 fn parameters(function: &ItemFn) -> syn::Result<Option<Type>> {
     let signature = &function.sig;
     let refuse =
@@ -222,8 +223,8 @@ fn parameters(function: &ItemFn) -> syn::Result<Option<Type>> {
     }
 }
 
-/// Gives all lifetimes that a signature leaves out one name, since with two
-/// arguments Rust does not say which of them the returned rows borrow from.
+/// Names all lifetimes that a signature leaves out the same: with two
+/// arguments, Rust cannot know which one the output borrows from.
 fn name_lifetimes(function: &mut ItemFn) {
     let signature = &mut function.sig;
     if !signature.generics.params.is_empty() {
@@ -245,7 +246,7 @@ fn name_lifetimes(function: &mut ItemFn) {
     signature.output = parse_quote!(#output);
 }
 
-/// In types, `&` and `'_` become `&'row` and `'row`.
+/// Replaces `&` and `'_` in types by `&'row` and `'row`.
 fn named_lifetimes(tokens: TokenStream, row: &Lifetime) -> TokenStream {
     let mut named = TokenStream::new();
     let mut tokens = tokens.into_iter().peekable();

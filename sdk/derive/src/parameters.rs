@@ -1,4 +1,4 @@
-//! `#[derive(Parameters)]`: what a pipeline can set, field by field.
+//! Expands `#[derive(Parameters)]`.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -53,7 +53,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// An `Option` of the field's default.
+/// The field's default as an `Option`.
 fn default(field: &Field) -> syn::Result<TokenStream> {
     let mut default = None;
     for attribute in &field.attrs {
@@ -77,7 +77,7 @@ fn default(field: &Field) -> syn::Result<TokenStream> {
     })
 }
 
-/// Literal texts and lists of them as the types that parameters have.
+/// Converts literal texts, and lists of them, to owned ones.
 fn owned(default: &Expr) -> TokenStream {
     match default {
         Expr::Lit(ExprLit {

@@ -1,4 +1,5 @@
-//! `#[derive(Record)]`: a reader and a writer with one part a field.
+//! Expands `#[derive(Record)]` to a reader and a writer with a part for each
+//! field.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -29,8 +30,8 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .collect();
     let indexes: Vec<u32> = (0..fields.len() as u32).collect();
     let numbers = 0..fields.len();
-    // Errors about a field's type belong to where the type is written, so all
-    // tokens of a path have its place.
+    // Errors about a field's type should point at the type, so all tokens of a
+    // path have its span.
     let parts = |item: &str| -> Vec<TokenStream> {
         let part = |field: &&Type| {
             let item = Ident::new(item, field.span());
@@ -68,7 +69,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
             impl<#row> private::Source<#row> for Reader<#row> {
                 #[inline(always)]
-                fn input(&self, name: &str) -> ::core::option::Option<private::Input<#row>> {
+                fn input(&self, name: &str) -> ::core::option::Option<private::InputColumn<#row>> {
                     match name {
                         #(#names => #input(&self.#idents, #indexes),)*
                         _ => ::core::option::Option::None,
@@ -76,8 +77,8 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
                 }
 
                 #[inline(always)]
-                fn inputs(&self) -> ::std::vec::Vec<private::Input<#row>> {
-                    let inputs: [::core::option::Option<private::Input<#row>>; _] =
+                fn inputs(&self) -> ::std::vec::Vec<private::InputColumn<#row>> {
+                    let inputs: [::core::option::Option<private::InputColumn<#row>>; _] =
                         [#(#input(&self.#idents, #indexes)),*];
                     ::core::iter::IntoIterator::into_iter(inputs).flatten().collect()
                 }
@@ -250,7 +251,8 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// What is read lives as long as its row; rustc would say so in many words.
+/// Refuses `&'static` fields with a message that is clearer than rustc's: what
+/// is read lives only as long as its row.
 fn refuse_static(field: &Type) -> syn::Result<()> {
     match field {
         Type::Reference(reference)
@@ -267,7 +269,7 @@ fn refuse_static(field: &Type) -> syn::Result<()> {
     }
 }
 
-/// The lifetime that fields borrow with, or one for the record to be read with.
+/// The struct's lifetime, or a new one for the row.
 fn lifetime(input: &DeriveInput) -> syn::Result<Lifetime> {
     let mut lifetime = None;
     for parameter in &input.generics.params {

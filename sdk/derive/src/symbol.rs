@@ -1,5 +1,5 @@
-//! `#[derive(Symbol)]`: a few short texts are compared as numbers, without a
-//! branch; others by their length and then by a few loads.
+//! Expands `#[derive(Symbol)]`. A few short texts are compared as numbers,
+//! without branches; others by their length and then by a few loads.
 
 use std::collections::BTreeMap;
 
@@ -178,11 +178,11 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// Reads a value, given the first eight bytes as a number.
+/// Reads a value, given the text's first eight bytes as a number.
 ///
-/// The comparisons are added up to the number of the value (from 1) and, above
-/// it, the length of its text. A chain of conditions would become branches that
-/// are as hard to predict as the data.
+/// The comparisons are summed to the value's index (from 1) and, in the higher
+/// bits, the length of its text. A chain of conditions would compile to
+/// branches that are as hard to predict as the data.
 fn from_word(symbol: &syn::Ident, data: &DataEnum, texts: &[String]) -> TokenStream {
     const MANY: usize = 8;
     let fits = |text: &String| text.len() <= size_of::<u64>() && !text.contains('\0');
@@ -209,15 +209,16 @@ fn from_word(symbol: &syn::Ident, data: &DataEnum, texts: &[String]) -> TokenStr
                 let same = word == const { private::word(#texts.as_bytes()) };
                 sum += #sums * u32::from(same);
             )*
-            // Texts that go on after a value's are told by their length.
+            // A longer text with the same first eight bytes has another length.
             if sum == 0 || (sum >> 8) as usize != text.len() {
                 return ::core::option::Option::None;
             }
-            // Looked up, since a `match` would be merged with the author's.
+            // A look-up table, since the compiler would merge a `match` with
+            // the author's.
             static VALUES: [#symbol; #count] = [#(#symbol::#idents),*];
             let index = (sum & 0xff) as usize - 1;
-            // SAFETY: sums end in the number of a value, counted from 1; a
-            // value of an enum without fields is nothing but its bits.
+            // SAFETY: each sum contains the index of a value, from 1; the
+            // values of an enum without fields may be copied bit by bit.
             ::core::option::Option::Some(unsafe { VALUES.as_ptr().add(index).read() })
         }
     }

@@ -1,4 +1,4 @@
-//! What is read from attributes and names.
+//! Reads attributes, names and fields.
 
 use syn::ext::IdentExt;
 use syn::{

@@ -1,4 +1,5 @@
-//! A world of the SDK's WIT files as components carry it in a custom section.
+//! Encodes a world of the SDK's WIT files, as components carry it in a custom
+//! section.
 
 use std::path::Path;
 

@@ -29,7 +29,7 @@ struct Longest<'a> {
     start: Timestamp,
 }
 
-/// The longest word and all letters of a group.
+/// The longest word and the total number of letters of a group.
 #[operator]
 struct LongestWord {
     #[parameter(default = 10)]
@@ -164,7 +164,7 @@ fn cuts_do_not_matter_even_around_rejects() {
 
 #[test]
 fn results_after_each_row_are_of_that_moment() {
-    // The results borrow from states that change with the next row.
+    // The results borrow from states that the next row changes.
     let rows = ["a", "bbb", "cc", "too long", "dddd"];
     let groups = [0, 0, 1, 1, 0];
     let answer = accumulate_each(&LONGEST, &input(&rows), &groups, &states(&[], 2));

@@ -45,7 +45,7 @@ fn all(_row: Row) -> bool {
     true
 }
 
-const OPERATORS: &[Listed] = &[Listed::of::<large>(), Listed::of::<all>()];
+const OPERATORS: &[ListedOperator] = &[ListedOperator::of::<large>(), ListedOperator::of::<all>()];
 
 fn argument(name: &str, value: Value) -> Argument {
     Argument {

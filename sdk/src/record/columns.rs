@@ -1,4 +1,4 @@
-//! The columns of a batch, checked once, as readers take them up.
+//! Checks the columns of a batch once, so that readers need not.
 
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 
@@ -6,8 +6,8 @@ use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 pub struct Checked<'a> {
     validity: Option<&'a [u8]>,
     values: &'a Values,
-    /// Where each text, or list, starts and ends: one entry more than there are
-    /// of them, ascending from 0, and for texts at most the length of the data.
+    /// Where each text or list starts and ends: one entry more than there are
+    /// values, ascending from 0, and for texts at most the length of the data.
     offsets: Vec<u32>,
 }
 
@@ -26,8 +26,7 @@ impl<'a> Checked<'a> {
     }
 }
 
-/// The ends with a zero before them, so that where a row starts needs no
-/// special case.
+/// The ends with a zero before them, so that the first row is no special case.
 fn offsets(ends: &[u32], total: usize) -> Vec<u32> {
     let mut offsets = Vec::with_capacity(ends.len() + 1);
     offsets.push(0);
@@ -40,7 +39,7 @@ fn offsets(ends: &[u32], total: usize) -> Vec<u32> {
     offsets
 }
 
-/// Whether no number is less than the one before it.
+/// Whether no number is less than the one before.
 fn ascend(numbers: &[u32]) -> bool {
     #[cfg(target_family = "wasm")]
     let (checked, ascend) = ascend_by_steps(numbers);
@@ -60,8 +59,8 @@ fn ascend_by_steps(numbers: &[u32]) -> (usize, bool) {
     let mut falls = u32x4_splat(0);
     for step in 0..steps {
         for at in (step * STEP..).step_by(4).take(STEP / 4) {
-            // SAFETY: `steps` leaves a number after the last of them;
-            // `v128_load` wants no alignment.
+            // SAFETY: `steps` leaves a number after the last step; `v128_load`
+            // needs no alignment.
             unsafe {
                 let starts = v128_load(numbers.as_ptr().add(at).cast::<v128>());
                 let ends = v128_load(numbers.as_ptr().add(at + 1).cast::<v128>());
@@ -72,16 +71,16 @@ fn ascend_by_steps(numbers: &[u32]) -> (usize, bool) {
     (STEP * steps, !v128_any_true(falls))
 }
 
-/// The columns that are still to be given to a reader.
+/// The columns that no reader has taken yet.
 #[doc(hidden)]
 pub struct Columns<'t> {
     left: std::slice::Iter<'t, Checked<'t>>,
-    /// Inside a record that may be missing, members may have no value either.
+    /// Below a record that may be missing, members may have no value either.
     pub gaps: bool,
 }
 
 impl<'t> Columns<'t> {
-    /// Of rows that have a value in each field that is required.
+    /// The columns of rows, which have a value in each required field.
     #[inline(always)]
     pub fn new(columns: &'t [Checked<'t>]) -> Self {
         Columns {
@@ -90,12 +89,12 @@ impl<'t> Columns<'t> {
         }
     }
 
-    /// The next column, of a field that has a value in each of `rows` rows.
+    /// Takes the next column, which has a value in each of `rows` rows.
     pub fn values(&mut self, rows: usize) -> &'t Values {
         self.required(rows).values
     }
 
-    /// The next column, of a record that is in each of `rows` rows.
+    /// Takes the next column, a record that exists in each of `rows` rows.
     pub fn record(&mut self, rows: usize) {
         match self.values(rows) {
             Values::None => {}
@@ -103,7 +102,8 @@ impl<'t> Columns<'t> {
         }
     }
 
-    /// The next column's bytes, and where each of `rows` values is in them.
+    /// Takes the next column: its bytes, and where each of `rows` values is in
+    /// them.
     pub fn packed(&mut self, rows: usize) -> (&'t [u8], &'t [u32]) {
         let column = self.required(rows);
         match column.values {
@@ -112,7 +112,8 @@ impl<'t> Columns<'t> {
         }
     }
 
-    /// Where each of `rows` lists is in the column after the next.
+    /// Takes the next column: where each of `rows` lists is in its elements,
+    /// the column after it.
     pub fn lists(&mut self, rows: usize) -> &'t [u32] {
         let column = self.required(rows);
         match column.values {
@@ -121,7 +122,7 @@ impl<'t> Columns<'t> {
         }
     }
 
-    /// The next column's validity, leaving the column for the next reader.
+    /// The next column's validity, without taking the column.
     pub fn validity(&self, rows: usize) -> Option<&'t [u8]> {
         let column = self.left.as_slice().first()?;
         let validity = column.validity?;
@@ -150,10 +151,10 @@ impl Checked<'_> {
 }
 
 /// # Safety
-/// There are more bits than `at`.
+/// `at` is less than the number of bits.
 #[inline(always)]
 pub unsafe fn bit(bits: &[u8], at: usize) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let byte = unsafe { *bits.get_unchecked(at >> 3) };
     byte >> (at & 7) & 1 == 1
 }

@@ -15,10 +15,10 @@ pub struct Bits(Vec<u8>);
 
 impl Bits {
     /// # Safety
-    /// The row has been reserved.
+    /// The row must be reserved.
     #[inline(always)]
     pub unsafe fn set(&mut self, row: usize, bit: bool) {
-        // SAFETY: reserved bytes are there, and zero.
+        // SAFETY: reserved bytes exist and are zero.
         let byte = unsafe { self.0.get_unchecked_mut(row >> 3) };
         *byte |= u8::from(bit) << (row & 7);
     }

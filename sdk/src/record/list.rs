@@ -1,5 +1,5 @@
-//! Lists: where each row's elements end, and then the elements of all rows.
-//! Except for `Vec<u8>`, which is bytes.
+//! Lists: where each row's elements end, then the elements of all rows.
+//! `Vec<u8>` is not a list but bytes.
 
 use super::columns::Columns;
 use super::mapping::{Field, schema_field};
@@ -10,7 +10,7 @@ use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Elements, and where each row's are.
+/// Elements, and where each row's elements are.
 #[doc(hidden)]
 pub struct ListReader<'a, R> {
     offsets: &'a [u32],
@@ -23,14 +23,14 @@ pub struct ListReader<'a, R> {
 pub struct ListWriter<W> {
     ends: Slots<u32>,
     elements: W,
-    /// Elements so far, and those that there is room for.
+    /// How many elements were written, and how many there is space for.
     count: usize,
     capacity: usize,
 }
 
 impl<W> ListWriter<W> {
     /// # Safety
-    /// The row has been reserved.
+    /// The row must be reserved.
     #[inline(always)]
     unsafe fn end(&mut self, row: usize) {
         // SAFETY: as the caller says.
@@ -58,13 +58,13 @@ impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
     }
 
     unsafe fn settle(&mut self, _rows: usize) {
-        // SAFETY: so many elements were written.
+        // SAFETY: this many elements were written.
         unsafe { self.elements.settle(self.count) }
     }
 
     unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
-        // SAFETY: the caller says that all these rows were written; so were
-        // their elements.
+        // SAFETY: the caller promises that all these rows were written, and so
+        // were their elements.
         unsafe {
             columns.push(Column {
                 validity: None,
@@ -95,8 +95,8 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
 
     #[inline]
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: there is one more offset than there are rows; they ascend, to
-        // the number of elements that their reader was made for.
+        // SAFETY: there is one more offset than rows; they ascend up to the
+        // number of elements that their reader was made for.
         unsafe {
             let start = *reader.offsets.get_unchecked(row);
             let end = *reader.offsets.get_unchecked(row + 1);
@@ -121,7 +121,8 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         if count > writer.capacity {
             writer.grow(count);
         }
-        // SAFETY: there is room for the elements; the row is the caller's.
+        // SAFETY: there is space for the elements; the caller answers for the
+        // row.
         unsafe {
             for (element, at) in self.iter().zip(writer.count..) {
                 element.write(&mut writer.elements, at, name, Origin::NOWHERE, false);

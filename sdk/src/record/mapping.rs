@@ -1,20 +1,20 @@
-//! What a record is, and a field of it: how they are described, read and written.
+//! The traits of records and fields: how they are described, read and written.
 
 use super::columns::Columns;
-use super::source::{Input, Origin, Source};
+use super::source::{InputColumn, Origin, Source};
 use super::unreadable::Unreadable;
 use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::schemas;
 
 /// A struct whose fields are the columns of a row.
 ///
-/// Derive it; the trait's methods are for the code that the derive writes.
+/// Derive it; the trait's methods are for generated code.
 ///
-/// A field may be of any integer or float, `bool`, `&'a str` or `String`,
-/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
-/// with `#[derive(Symbol)]`, another record, `Option` of these (may be missing)
-/// or `Vec` of these (a list). Borrowed fields are read without a copy. Doc
-/// comments of fields are shown to those who build pipelines.
+/// A field may be any integer or float, `bool`, `&'a str` or `String`, `&'a
+/// [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum with
+/// `#[derive(Symbol)]`, another record, an `Option` of these (may be missing)
+/// or a `Vec` of these (a list). Borrowed fields are read without a copy. Doc
+/// comments of fields are shown to authors of pipelines.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
@@ -52,7 +52,7 @@ pub trait Record<'a>: Sized {
     type Reader: Source<'a>;
     #[doc(hidden)]
     type Writer: Writer<'a>;
-    /// How many columns the fields have, with all that is nested in them.
+    /// The number of columns, nested ones included.
     #[doc(hidden)]
     const COLUMNS: usize;
 
@@ -68,7 +68,7 @@ pub trait Record<'a>: Sized {
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
     /// # Safety
-    /// The row has been reserved, and those before it were written.
+    /// The row is reserved, and the rows before it were written.
     #[doc(hidden)]
     unsafe fn write<S: Source<'a>>(
         &self,
@@ -77,7 +77,7 @@ pub trait Record<'a>: Sized {
         origin: Origin<'_, S>,
     );
 
-    /// Takes up a row in every column, for a record that is missing.
+    /// Fills the row in every column, for a record that is missing.
     ///
     /// # Safety
     /// As [`Record::write`].
@@ -85,7 +85,7 @@ pub trait Record<'a>: Sized {
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
 }
 
-/// What a field of a [`Record`] can be.
+/// The types that a field of a [`Record`] can have.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a field of a record",
     label = "not a type that columns have",
@@ -114,22 +114,23 @@ pub trait Field<'a>: Sized {
     #[doc(hidden)]
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable>;
 
-    /// The column as an answer could pass it on: borrowed texts and bytes can
-    /// be recognised there.
+    /// The column if an answer could pass it on. Only borrowed texts and bytes
+    /// can be recognised as unchanged.
     #[doc(hidden)]
     #[inline(always)]
-    fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+    fn input(reader: &Self::Reader, index: u32) -> Option<InputColumn<'a>> {
         let _ = (reader, index);
         None
     }
 
-    /// Whether this is the very value of the input field of the same name.
+    /// Whether this is the very value of the input field with the same name.
     ///
-    /// Asked of all fields of a row before any is written: what was read has
-    /// not changed for the compiler then, and it often sees the answer.
+    /// Called for all fields of a row before any is written: until then the
+    /// compiler knows that the input has not changed, and can often compute the
+    /// result.
     ///
     /// # Safety
-    /// The origin is a row of its source.
+    /// The origin's row is a row of its source.
     #[doc(hidden)]
     #[inline(always)]
     unsafe fn is_passed<S: Source<'a>>(&self, name: &'static str, origin: Origin<'_, S>) -> bool {
@@ -138,7 +139,7 @@ pub trait Field<'a>: Sized {
     }
 
     /// # Safety
-    /// As [`Record::write`]; `passed` is what [`Field::is_passed`] said.
+    /// As [`Record::write`]; `passed` is the result of [`Field::is_passed`].
     #[doc(hidden)]
     unsafe fn write<S: Source<'a>>(
         &self,
@@ -155,7 +156,7 @@ pub trait Field<'a>: Sized {
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize);
 }
 
-/// A field of the schema that has no descendants, or whose descendants follow.
+/// A field of the schema without its descendants, which follow it.
 #[doc(hidden)]
 pub fn schema_field(name: &str, doc: &str, field_type: schemas::FieldType) -> schemas::Field {
     schemas::Field {

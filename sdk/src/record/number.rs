@@ -1,4 +1,4 @@
-//! Integers, floats and times: one value a row, as it lies in memory.
+//! Integers, floats and times: one value a row.
 
 use super::columns::{Columns, wrong};
 use super::mapping::{Field, schema_field};
@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 
-/// Values of one fixed-size type.
+/// Writes values of one fixed-size type.
 #[doc(hidden)]
 pub struct NumberWriter<T>(Slots<T>);
 

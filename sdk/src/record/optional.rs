@@ -3,7 +3,7 @@
 use super::columns::{Columns, bit};
 use super::flag::Bits;
 use super::mapping::Field;
-use super::source::{Input, Lineage, Origin, Source};
+use super::source::{InputColumn, Lineage, Origin, Source};
 use super::unreadable::Unreadable;
 use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::Column;
@@ -12,12 +12,12 @@ use crate::bindings::sluicebox::plugin::schemas;
 /// A column with its validity.
 #[doc(hidden)]
 pub struct OptionReader<'a, R> {
-    /// Absent when every row has a value.
+    /// `None` if every row has a value.
     validity: Option<&'a [u8]>,
     values: R,
 }
 
-/// A column that notes which rows have a value.
+/// Writes a column that may lack values.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct OptionWriter<W> {
@@ -89,7 +89,7 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
     }
 
     #[inline(always)]
-    fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
+    fn input(reader: &Self::Reader, index: u32) -> Option<InputColumn<'a>> {
         match reader.validity {
             None => T::input(&reader.values, index),
             Some(_) => None,

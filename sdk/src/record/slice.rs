@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-/// Slices of a column.
+/// The texts or byte strings of a column.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct TextReader<'a> {
@@ -25,8 +25,8 @@ impl<'a> TextReader<'a> {
     /// The column has this row.
     #[inline(always)]
     pub unsafe fn slice(&self, row: usize) -> &'a [u8] {
-        // SAFETY: there is one more offset than there are rows; they ascend and
-        // lie in the data.
+        // SAFETY: there is one more offset than rows; they ascend and lie
+        // within the data.
         unsafe {
             let start = *self.offsets.add(row) as usize;
             let end = *self.offsets.add(row + 1) as usize;

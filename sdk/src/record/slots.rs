@@ -1,11 +1,11 @@
-//! Values stored by row, whose number is told in the end.
+//! Unchecked buffers: values are stored by row, and counted by the caller.
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 
-/// Room for values. Whoever stores them counts them, one count for all columns.
+/// A buffer whose caller counts the values, with one count for all columns.
 ///
-/// Every method leaves the vector's parts in registers where the caller has
-/// them there: what is not worth inlining takes and returns them by value.
+/// All methods keep the vector's parts in registers if the caller has them
+/// there: functions that are not inlined take and return them by value.
 #[doc(hidden)]
 pub struct Slots<T>(Vec<MaybeUninit<T>>);
 
@@ -17,7 +17,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T: Copy> Slots<T> {
-    /// Makes room for `total` values, keeping the first `used`.
+    /// Reserves space for `total` values, keeping the first `used`.
     #[inline(always)]
     pub fn reserve(&mut self, used: usize, total: usize) {
         self.0 = grown(std::mem::take(&mut self.0), used, total);
@@ -33,7 +33,7 @@ impl<T: Copy> Slots<T> {
     }
 
     /// # Safety
-    /// There is room for more than `at` values.
+    /// There is space for more than `at` values.
     #[inline(always)]
     pub unsafe fn put(&mut self, at: usize, value: T) {
         debug_assert!(at < self.0.capacity());
@@ -42,7 +42,7 @@ impl<T: Copy> Slots<T> {
     }
 
     /// # Safety
-    /// So many values were stored, from the first on.
+    /// The first `count` values were stored.
     #[inline(always)]
     pub unsafe fn stored(&self, count: usize) -> &[T] {
         // SAFETY: as the caller says.
@@ -50,17 +50,17 @@ impl<T: Copy> Slots<T> {
     }
 
     /// # Safety
-    /// So many values were stored, from the first on.
+    /// The first `count` values were stored.
     #[inline(always)]
     pub unsafe fn into_vec(self, count: usize) -> Vec<T> {
         let mut values = ManuallyDrop::new(self.0);
-        // SAFETY: these are the parts of a vector of the same layout, and as
-        // the caller says, so many of its values are initialised.
+        // SAFETY: these are the parts of a vector of the same layout, and the
+        // caller promises that `count` values are initialised.
         unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast(), count, values.capacity()) }
     }
 }
 
-/// Appends to a vector that has room.
+/// Appends to a vector without growing it.
 ///
 /// # Safety
 /// The vector's length is less than its capacity.
@@ -68,7 +68,8 @@ impl<T: Copy> Slots<T> {
 #[inline(always)]
 pub unsafe fn push_reserved<T>(values: &mut Vec<T>, value: T) {
     debug_assert!(values.len() < values.capacity());
-    // SAFETY: there is room for one more, and it is written before it counts.
+    // SAFETY: there is space for one more, and the value is written before it
+    // counts.
     unsafe {
         values.as_mut_ptr().add(values.len()).write(value);
         values.set_len(values.len() + 1);
@@ -85,7 +86,7 @@ fn grown<T: Copy>(
         used <= values.capacity(),
         "more values than there was room for"
     );
-    // SAFETY: there are so many, and any bits are a value that need not be
+    // SAFETY: there is capacity for `used` values, and they need not be
     // initialised.
     unsafe { values.set_len(used) };
     values.reserve_exact(total - used);

@@ -1,39 +1,39 @@
-//! What rows are read from, and which columns of it an answer passes on instead
-//! of copying them.
+//! The rows that are read, and the columns of them that an answer passes on
+//! instead of copying.
 
 use super::slice::TextReader;
 
-/// What rows are read from, for answers that pass columns of it on.
+/// Rows that are read, whose columns an answer can pass on.
 #[doc(hidden)]
 pub trait Source<'a> {
     /// The column of a field, if an answer can pass it on.
-    fn input(&self, name: &str) -> Option<Input<'a>>;
+    fn input(&self, name: &str) -> Option<InputColumn<'a>>;
 
-    /// All of them.
-    fn inputs(&self) -> Vec<Input<'a>>;
+    /// All columns that an answer can pass on.
+    fn inputs(&self) -> Vec<InputColumn<'a>>;
 }
 
-/// Where nothing is passed on from.
+/// No source: nothing can be passed on.
 #[doc(hidden)]
 pub struct Nowhere;
 
 impl<'a> Source<'a> for Nowhere {
     #[inline(always)]
-    fn input(&self, _name: &str) -> Option<Input<'a>> {
+    fn input(&self, _name: &str) -> Option<InputColumn<'a>> {
         None
     }
 
-    fn inputs(&self) -> Vec<Input<'a>> {
+    fn inputs(&self) -> Vec<InputColumn<'a>> {
         Vec::new()
     }
 }
 
-/// Which input row an output row is made from.
+/// The input row that an output row is made from.
 #[doc(hidden)]
 pub struct Origin<'call, S> {
     pub source: &'call S,
     pub parent: u32,
-    /// One for each output row before this one.
+    /// The parents of all earlier output rows.
     pub parents: *const u32,
 }
 
@@ -54,12 +54,12 @@ impl Origin<'_, Nowhere> {
     };
 }
 
-/// Which input rows all output rows are made from.
+/// The input rows that all output rows are made from.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Lineage<'a, 'call> {
-    pub inputs: &'call [Input<'a>],
-    /// One a row, all of them rows of the table that the inputs are columns of.
+    pub inputs: &'call [InputColumn<'a>],
+    /// For each output row, a row of the table that the inputs belong to.
     pub parents: &'call [u32],
 }
 
@@ -71,7 +71,7 @@ impl Lineage<'_, '_> {
     };
 }
 
-/// What the bytes of a column are.
+/// Whether a column's bytes are text.
 #[doc(hidden)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
@@ -79,17 +79,18 @@ pub enum Packing {
     Bytes,
 }
 
-/// A column of the input that an answer can pass on: every row has a value.
+/// A column of the input that an answer can pass on; it has a value in every
+/// row.
 #[doc(hidden)]
-pub struct Input<'a> {
-    /// Counted in fields of the top level.
+pub struct InputColumn<'a> {
+    /// The field's index at the top level.
     pub index: u32,
     pub packing: Packing,
     pub texts: TextReader<'a>,
 }
 
-impl Input<'_> {
-    /// Whether this slice is the very one of a row.
+impl InputColumn<'_> {
+    /// Whether a slice is that of a row: at the same place, not just equal.
     ///
     /// # Safety
     /// `row` is a row of the table.

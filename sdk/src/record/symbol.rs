@@ -1,4 +1,4 @@
-//! Enums without fields: texts that are one of a few.
+//! Enums without fields: texts with a few possible values.
 
 use super::columns::Columns;
 use super::slice::TextReader;
@@ -6,9 +6,10 @@ use crate::text;
 
 /// An enum whose values are texts of a column.
 ///
-/// Derive it. A value is written in snake case (`AddToCart` is `add_to_cart`),
-/// or as its `#[symbol("…")]` says. A row with another text is rejected, with a
-/// reason that names the field, the values and what was found.
+/// Derive it. A value's text is its name in snake case (`AddToCart` is
+/// `add_to_cart`), or what its `#[symbol("…")]` says. A row with another text
+/// is rejected, with a reason that names the field, the values and what was
+/// found.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
@@ -33,18 +34,19 @@ pub trait Symbol: Sized {
     /// All values, in the order of the enum.
     const TEXTS: &'static [&'static str];
 
-    /// The value of this text, if there is one.
+    /// The value with this text, if there is one.
     fn from_text(text: &str) -> Option<Self>;
 
     /// The text of this value.
     fn text(&self) -> &'static str;
 }
 
-/// Texts with their first eight bytes as a number, to be compared at once.
+/// Reads texts along with their first eight bytes as a number, which compares
+/// fast.
 #[doc(hidden)]
 pub struct SymbolReader<'a> {
     texts: TextReader<'a>,
-    /// In rows before this one, eight bytes can be read from where they start.
+    /// Rows before this one have eight readable bytes from where they start.
     whole: usize,
 }
 
@@ -67,7 +69,7 @@ impl<'a> SymbolReader<'a> {
         let slice = unsafe { self.texts.slice(row) };
         let word = if row < self.whole {
             // SAFETY: the column's data has eight bytes from here; those after
-            // the slice's end are cut off.
+            // the slice's end are masked.
             let bytes = unsafe { slice.as_ptr().cast::<[u8; 8]>().read_unaligned() };
             text::cut(u64::from_le_bytes(bytes), slice.len())
         } else {

@@ -4,7 +4,7 @@ use super::columns::{Checked, Columns};
 use super::mapping::Record;
 use crate::bindings::sluicebox::plugin::columns::Batch;
 
-/// A batch whose columns are fit to be read without further checks.
+/// A batch whose columns were checked, so that they can be read unchecked.
 #[doc(hidden)]
 pub struct Table<'a> {
     rows: usize,
@@ -23,7 +23,7 @@ impl<'a> Table<'a> {
         self.rows
     }
 
-    /// Makes the reader of whole rows.
+    /// Makes a reader of whole rows.
     #[inline(always)]
     pub fn reader<'t, R: Record<'t>>(&'t self) -> R::Reader {
         assert_eq!(

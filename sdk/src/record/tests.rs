@@ -9,7 +9,7 @@ use crate::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values}
 use crate::prelude::*;
 use crate::{Field, Record};
 
-/// All that a record can have, owned.
+/// A record with every type of field, owned.
 #[derive(Record, Clone, Debug, Default, PartialEq)]
 struct Everything {
     flag: bool,
@@ -257,8 +257,8 @@ fn an_unknown_symbol_is_said_with_its_place() {
 
 #[test]
 fn symbols_are_told_apart_wherever_they_lie() {
-    // Beside the end of the column's data, where eight bytes cannot be read,
-    // and before it; with texts around them that could be taken for a part.
+    // At the end of the column's data, where eight bytes cannot be read, and
+    // before; beside texts that could be taken for a part of them.
     let words = [
         "red",
         "re",
@@ -323,7 +323,8 @@ fn short_symbols_are_told_apart_wherever_they_lie() {
     }
 }
 
-/// Makes readers of a batch that is not what was agreed, and gives the panic.
+/// Reads a batch that does not have the agreed columns, and returns the panic's
+/// message.
 fn refused<R: for<'t> Record<'t>>(batch: &Batch) -> String {
     let panic = catch_unwind(AssertUnwindSafe(|| {
         let table = Table::new(batch);

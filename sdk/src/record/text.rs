@@ -1,11 +1,12 @@
-//! Texts and bytes: read as slices of the column, written by copying, or passed
-//! on without a copy.
+//! Writes texts and bytes: copies them, or passes an input column on without a
+//! copy.
 //!
-//! A column whose every slice is the very one (by place and length) that one
-//! input field has at the row's parent is not copied: the answer names the
-//! input. The input of the same name is tried row by row, at no cost where the
-//! compiler sees that it is the same. Otherwise slices are noted, and in the end
-//! other inputs are tried, or all of the column is copied in one go.
+//! If every slice of an output column is the very slice (by address and length)
+//! that one input field has at the row's parent, the column is not copied: the
+//! answer refers to the input. Each row is first compared with the input of the
+//! same name, which costs nothing where the compiler sees that they are the
+//! same. From the first row that differs, slices are collected, and at the end
+//! they are compared with the other inputs, or copied all at once.
 
 use std::mem::ManuallyDrop;
 
@@ -13,14 +14,14 @@ use super::columns::Columns;
 use super::mapping::{Field, schema_field};
 use super::slice::TextReader;
 use super::slots::Slots;
-use super::source::{Input, Lineage, Origin, Packing, Source};
+use super::source::{InputColumn, Lineage, Origin, Packing, Source};
 use super::unreadable::Unreadable;
 use super::writer::Writer;
 use crate::bindings::sluicebox::plugin::columns::{Column, Packed, Values};
 use crate::bindings::sluicebox::plugin::schemas;
 use crate::text;
 
-/// Texts that are copied as they come.
+/// Texts that are copied at once.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct TextWriter {
@@ -37,7 +38,7 @@ impl TextWriter {
         if self.data.capacity() - len < bytes.len() {
             self.data = grown(std::mem::take(&mut self.data), bytes.len());
         }
-        // SAFETY: there is room for the bytes, and for the row's end.
+        // SAFETY: there is space for the bytes, and for the row's end.
         unsafe {
             text::copy(bytes.as_ptr(), self.data.as_mut_ptr().add(len), bytes.len());
             self.data.set_len(len + bytes.len());
@@ -48,15 +49,15 @@ impl TextWriter {
     #[inline(always)]
     unsafe fn into_values(self, rows: usize) -> Values {
         Values::Packed(Packed {
-            // SAFETY: the caller says that all these rows were written.
+            // SAFETY: the caller promises that all these rows were written.
             ends: unsafe { self.ends.into_vec(rows) },
             data: self.data,
         })
     }
 }
 
-/// Takes and returns the vector by value, so that a loop may keep its own in
-/// registers.
+/// Grows a vector; takes and returns it by value, so that a loop can keep its
+/// own in registers.
 #[cold]
 fn grown(mut data: Vec<u8>, additional: usize) -> Vec<u8> {
     assert!(
@@ -79,22 +80,22 @@ impl<'a> Writer<'a> for TextWriter {
     unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         columns.push(Column {
             validity: None,
-            // SAFETY: as the caller says.
+            // SAFETY: as the caller promises.
             values: unsafe { self.into_values(rows) },
         });
     }
 }
 
-/// Texts that are noted as they come, and copied later or not at all.
+/// Texts that are collected as slices, and copied later or not at all.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct SliceWriter<'a, const TEXT: bool> {
-    /// The input of the same name.
+    /// The index of the input with the same name.
     named: Option<u32>,
-    /// Some row was not its, and all rows are in `slices`.
+    /// Some row differed from that input, so all rows are in `slices`.
     noted: bool,
     slices: Slots<&'a [u8]>,
-    /// The first so many rows have been copied.
+    /// How many of the first rows have been copied.
     settled: usize,
     copied: TextWriter,
 }
@@ -130,7 +131,8 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
             }
             if let Some(input) = Self::named(name, origin.source) {
                 self.noted = true;
-                // SAFETY: the rows so far have parents, and room for slices.
+                // SAFETY: the rows so far have parents, and there is space for
+                // their slices.
                 unsafe { note_passed(self.slices.as_mut_ptr(), row, origin.parents, input) };
             }
         }
@@ -139,7 +141,7 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     }
 
     #[inline(always)]
-    fn named<S: Source<'a>>(name: &'static str, source: &S) -> Option<Input<'a>> {
+    fn named<S: Source<'a>>(name: &'static str, source: &S) -> Option<InputColumn<'a>> {
         let input = source.input(name)?;
         ((input.packing == Packing::Text) == TEXT).then_some(input)
     }
@@ -153,10 +155,10 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     }
 
     /// # Safety
-    /// So many rows were noted, or settled.
+    /// This many rows were collected or copied.
     #[inline(never)]
     unsafe fn into_values(mut self, rows: usize, lineage: Lineage<'a, '_>) -> Values {
-        // SAFETY: as the caller says; settling copies every row.
+        // SAFETY: as the caller promises; settling copies every row.
         unsafe {
             if self.settled == 0
                 && let Some(index) = Self::passed_on(self.slices.stored(rows), lineage)
@@ -168,10 +170,10 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
         }
     }
 
-    /// The input that has all these slices at these parents.
+    /// The input that has exactly these slices at these parents.
     fn passed_on(slices: &[&'a [u8]], lineage: Lineage<'a, '_>) -> Option<u32> {
-        let is = |slice: &[u8], input: &Input<'a>, parent: u32| {
-            // SAFETY: parents are rows of the table that the inputs are columns of.
+        let is = |slice: &[u8], input: &InputColumn<'a>, parent: u32| {
+            // SAFETY: parents are rows of the table that the inputs belong to.
             (input.packing == Packing::Text) == TEXT && unsafe { input.is(slice, parent) }
         };
         let (first, &parent) = (slices.first()?, lineage.parents.first()?);
@@ -185,25 +187,25 @@ impl<'a, const TEXT: bool> SliceWriter<'a, TEXT> {
     }
 }
 
-/// The same in a place of its own: a call that takes a large value by its
-/// address would otherwise keep what the value is a part of out of registers.
+/// Moves a value to its own place: passing a large value by address would
+/// otherwise keep the struct that it is part of out of registers.
 #[inline(always)]
-fn detached<T>(value: T) -> T {
+fn moved<T>(value: T) -> T {
     let value = ManuallyDrop::new(value);
     // SAFETY: the original is forgotten.
     unsafe { std::ptr::read(&*value) }
 }
 
-/// Notes rows that were passed on until another one was not.
+/// Collects the slices of rows that were passed on until another row was not.
 #[cold]
 unsafe fn note_passed<'a>(
     slices: *mut &'a [u8],
     rows: usize,
     parents: *const u32,
-    input: Input<'a>,
+    input: InputColumn<'a>,
 ) {
     for row in 0..rows {
-        // SAFETY: the caller says that there are so many parents, and slices.
+        // SAFETY: the caller promises this many parents and slices.
         unsafe {
             let slice = input.texts.slice(*parents.add(row) as usize);
             slices.add(row).write(slice);
@@ -227,9 +229,9 @@ impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
         if self.copied.ends.capacity() < capacity {
             self.copied.ends.reserve(self.settled, capacity);
         }
-        // SAFETY: the caller says that all these rows were written, from
-        // nowhere, so they were noted; the copy has room for as many as there
-        // are slices.
+        // SAFETY: the caller promises that all these rows were written without
+        // an origin, so their slices were collected; the copy has space for as
+        // many.
         unsafe {
             let unsettled = &self.slices.stored(rows)[self.settled..];
             let bytes = unsettled.iter().map(|slice| slice.len()).sum();
@@ -245,8 +247,8 @@ impl<'a, const TEXT: bool> Writer<'a> for SliceWriter<'a, TEXT> {
     unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
         let values = match self.named {
             Some(input) if !self.noted => Values::Input(input),
-            // SAFETY: the caller says that all these rows were written.
-            _ => unsafe { detached(self).into_values(rows, lineage) },
+            // SAFETY: the caller promises that all these rows were written.
+            _ => unsafe { moved(self).into_values(rows, lineage) },
         };
         columns.push(Column {
             validity: None,
@@ -277,8 +279,8 @@ macro_rules! borrowed {
             }
 
             #[inline(always)]
-            fn input(reader: &Self::Reader, index: u32) -> Option<Input<'a>> {
-                Some(Input {
+            fn input(reader: &Self::Reader, index: u32) -> Option<InputColumn<'a>> {
+                Some(InputColumn {
                     index,
                     packing: Packing::$packing,
                     texts: *reader,
@@ -368,10 +370,10 @@ owned! {
     Vec<u8>, Bytes, <[u8]>::to_vec;
 }
 
-/// Text as the host sends it.
+/// A text from the host.
 #[inline(always)]
 fn utf8(bytes: &[u8]) -> &str {
-    // SAFETY: the contract says that texts are UTF-8 and their ends lie between
-    // characters; the host checks what it takes in.
+    // SAFETY: the contract says that texts are UTF-8 and end between
+    // characters; the host checks its input.
     unsafe { std::str::from_utf8_unchecked(bytes) }
 }

@@ -1,12 +1,12 @@
-//! Values that are not what their field's type allows.
+//! Describes values that are invalid for their field's type.
 
 use std::fmt;
 
 use crate::Reject;
 
-/// A value that is not what its field's type allows, and where.
+/// A value that is invalid for its field's type, and where it is.
 ///
-/// Boxed, so that reading a row that is fine moves no more than a pointer.
+/// Boxed, so that the result of reading a good row is small.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Unreadable(Box<Mismatch>);
@@ -35,7 +35,7 @@ impl Unreadable {
         }))
     }
 
-    /// The same, seen from the record that has the field.
+    /// Adds the record that has the field to the path.
     #[cold]
     pub fn within(mut self, field: &'static str) -> Self {
         self.0.path.push(field);
@@ -55,7 +55,7 @@ impl fmt::Display for Unreadable {
             f,
             "field `{}`: expected {}, found `{found}`",
             path.join("."),
-            Choice(expected)
+            Alternatives(expected)
         )
     }
 }
@@ -67,11 +67,11 @@ impl From<Unreadable> for Reject {
     }
 }
 
-/// As people list alternatives: `a`, `b` or `c`.
+/// Lists alternatives: `a`, `b` or `c`.
 #[doc(hidden)]
-pub struct Choice(pub &'static [&'static str]);
+pub struct Alternatives(pub &'static [&'static str]);
 
-impl fmt::Display for Choice {
+impl fmt::Display for Alternatives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, value) in self.0.iter().enumerate() {
             let between = match i {

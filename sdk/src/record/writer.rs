@@ -1,28 +1,28 @@
-//! How columns are built.
+//! The trait that builds columns.
 
 use super::source::{Lineage, Source};
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 
-/// Columns that are being built. Values are stored by row; how many rows there
-/// are is known to whoever writes them, and told in the end.
+/// Builds columns. Values are stored by row; the caller counts the rows, and
+/// gives their number at the end.
 #[doc(hidden)]
 pub trait Writer<'a>: Default {
-    /// Says, before any row, what rows are read from.
+    /// Announces the source of the rows, before the first one.
     #[inline(always)]
     fn offer<S: Source<'a>>(&mut self, name: &'static str, source: &S) {
         let _ = (name, source);
     }
 
-    /// Makes room for `total` rows.
+    /// Reserves space for `total` rows.
     ///
     /// # Safety
-    /// The first `used` rows, and no others, were written.
+    /// Exactly the first `used` rows were written.
     unsafe fn reserve(&mut self, used: usize, total: usize);
 
     /// Copies what is still borrowed.
     ///
     /// # Safety
-    /// The first `rows` rows, and no others, were written.
+    /// Exactly the first `rows` rows were written.
     unsafe fn settle(&mut self, rows: usize);
 
     /// # Safety
@@ -30,7 +30,7 @@ pub trait Writer<'a>: Default {
     unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>);
 }
 
-/// The columns of a record inside of another: its own, then its members'.
+/// The columns of a nested record: its own, then its members'.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct RecordWriter<W>(pub W);

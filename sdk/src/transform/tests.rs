@@ -34,7 +34,7 @@ fn rows() -> [Row<'static>; 4] {
     ]
 }
 
-/// The answer to these rows, a line for each part of it.
+/// The answer for these rows, in lines.
 fn answer<O: Transform>(rows: &[Row<'_>], parameters: &O::Parameters) -> String {
     let Transformed { output, rejects } = O::transform(parameters, &columns(rows));
     let mut lines = Vec::new();
@@ -232,7 +232,7 @@ fn columns_are_passed_on_under_any_name() {
 
 #[test]
 fn a_row_that_is_not_passed_on_has_the_others_copied() {
-    // Another text at each of the rows in turn, one that is equal included.
+    // Each row in turn has another text, once an equal one.
     for changed in 0..4 {
         let parameters = Changed {
             changed,
@@ -273,8 +273,8 @@ fn change(row: Row<'_>, parameters: &Changed) -> Id<'_> {
 fn another_rows_text_is_not_passed_on() {
     #[operator]
     fn start(row: Row<'_>) -> Id<'_> {
-        // The same place as the whole, and a part of it; the same length, and
-        // another place.
+        // The start of the whole text at the same address, and a text of the
+        // same length at another address.
         Id {
             id: row.id.get(..2).unwrap_or(row.id),
         }

@@ -1,4 +1,4 @@
-//! Small operators for the tests of the engine.
+//! Small operators for tests of the host.
 
 use sluicebox_sdk::prelude::*;
 
@@ -10,7 +10,7 @@ struct Counter {
     count: i64,
 }
 
-/// How many rows there are.
+/// The number of rows.
 #[operator]
 struct Count {}
 
@@ -91,7 +91,7 @@ struct Word {
     word: String,
 }
 
-/// The letters in the order in which they came.
+/// The letters in the order of their rows.
 #[operator]
 struct Spell {}
 
@@ -125,7 +125,8 @@ struct Impulsive {
     n: i64,
 }
 
-/// Every tenth impulse is user 0's, the others have a user each.
+/// The user of an impulse: every tenth impulse is user 0's, each other one has
+/// its own user.
 #[operator]
 fn user_of(impulse: Impulse) -> Impulsive {
     let n = impulse.counter;

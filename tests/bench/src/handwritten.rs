@@ -1,5 +1,5 @@
-//! The same four jobs as one loop each: what somebody would write who has one
-//! input, one thread, and no wish to stop, restart or change anything.
+//! The four jobs as one hand-written loop each: for one input, one thread, and
+//! no stopping, restarting or reconfiguring.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{Case, OUT_OF_ORDERNESS_MS};
 
-/// One row, borrowed from the line or the columns that it lies in.
+/// One row, borrowed from its line or columns.
 #[derive(Clone, Copy, Deserialize)]
 pub struct Event<'a> {
     user_id: &'a str,
@@ -64,7 +64,7 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
     rows
 }
 
-/// One of the four jobs at work.
+/// One of the four jobs, running.
 enum Job {
     Stateless(Changes),
     Tumbling(Tumbling),
@@ -101,7 +101,8 @@ impl Job {
     }
 }
 
-/// Map and filter; results gathered a few thousand at a time, as a sink would.
+/// Map and filter; results are collected a few thousand at a time, as for a
+/// sink.
 #[derive(Default)]
 struct Changes {
     users: Vec<u8>,
@@ -168,14 +169,14 @@ impl Tumbling {
     }
 }
 
-/// Counts a pane, added up for every window.
+/// Counts a pane; a window is the sum of its panes.
 #[derive(Default)]
 struct Sliding {
     items: Map<Box<str>, u32>,
     names: Vec<Box<str>>,
     panes: BTreeMap<i64, Map<u32, i64>>,
     newest: i64,
-    /// End of the next window to fire.
+    /// The end of the next window to fire.
     next_end: Option<i64>,
 }
 
@@ -243,7 +244,7 @@ struct Sessions {
     users: Map<Box<str>, u32>,
     names: Vec<Box<str>>,
     open: Vec<Vec<Session>>,
-    /// Users with a session that may end at this time.
+    /// The users whose session may end at each time.
     timers: BTreeMap<i64, Vec<u32>>,
     newest: i64,
 }

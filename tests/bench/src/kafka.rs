@@ -1,6 +1,6 @@
-//! What committing to Kafka costs: a pipeline that copies a topic, beside loops
-//! that do it with librdkafka alone, and how long a row is on its way. The
-//! broker is a real one, on the same cores as everything else.
+//! Measures commits to Kafka: a pipeline that copies a topic, compared with
+//! loops that use librdkafka alone, and the latency of a row. The broker is a
+//! real one, on the same cores as everything else.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,12 +31,12 @@ pub enum Case {
     KafkaLatency,
 }
 
-/// Of each topic.
+/// How many partitions each topic has.
 const PARTITIONS: i32 = 2;
 /// How many rows are copied.
 const COPY_ROWS: u64 = 3_000_000;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// What a bare loop commits after, as the pipeline does.
+/// How often a bare loop commits, as the pipeline does.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 pub fn measure(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<Vec<serde_json::Value>> {
@@ -71,17 +71,17 @@ struct Bench<'a> {
     arguments: &'a Arguments,
     folder: &'a Path,
     broker: Broker,
-    /// So far, each with a name of its own.
+    /// How many pipelines were made; each needs its own name.
     pipelines: usize,
 }
 
-/// How a pipeline copies.
+/// A way to copy a topic by a pipeline.
 #[derive(Clone, Copy)]
-struct Way {
+struct CopyMode {
     variant: &'static str,
     delivery: &'static str,
     interval_ms: u64,
-    /// Rows go through a Wasm filter that keeps them all.
+    /// Whether rows pass through a Wasm filter that keeps them all.
     is_filtered: bool,
 }
 
@@ -89,18 +89,18 @@ impl Bench<'_> {
     fn copy(&mut self) -> anyhow::Result<Vec<serde_json::Value>> {
         self.broker.create_topic("copy-in", false)?;
         self.fill("copy-in", COPY_ROWS)?;
-        let way = |variant, delivery, is_filtered| Way {
+        let mode = |variant, delivery, is_filtered| CopyMode {
             variant,
             delivery,
             interval_ms: COMMIT_EVERY.as_millis() as u64,
             is_filtered,
         };
-        let ways = [
-            way("exactly_once", "exactly_once", false),
-            way("exactly_once_filter", "exactly_once", true),
-            way("at_least_once", "at_least_once", false),
+        let modes = [
+            mode("exactly_once", "exactly_once", false),
+            mode("exactly_once_filter", "exactly_once", true),
+            mode("at_least_once", "at_least_once", false),
         ];
-        // By variant, in rounds.
+        // The variants take turns.
         let mut runs: Vec<(&str, Vec<f64>)> = Vec::new();
         let mut note = |variant, seconds| {
             let known = runs.iter_mut().find(|(known, _)| *known == variant);
@@ -116,10 +116,10 @@ impl Bench<'_> {
                 note(variant, self.bare_copy("copy-in", &out, is_transactional)?);
                 self.expect_rows(&out)?;
             }
-            for way in ways {
-                let out = format!("copy-{}-{round}", way.variant);
+            for mode in modes {
+                let out = format!("copy-{}-{round}", mode.variant);
                 self.broker.create_topic(&out, false)?;
-                note(way.variant, self.pipeline_copy("copy-in", &out, way)?);
+                note(mode.variant, self.pipeline_copy("copy-in", &out, mode)?);
                 self.expect_rows(&out)?;
             }
         }
@@ -148,7 +148,7 @@ impl Bench<'_> {
         Ok(results)
     }
 
-    /// JSON rows as of the cart, all of them additions.
+    /// Writes cart events as JSON, all of them additions.
     fn fill(&self, topic: &str, rows: u64) -> anyhow::Result<()> {
         let producer = self.broker.producer(&[("linger.ms", "20")])?;
         for row in 0..rows {
@@ -157,7 +157,8 @@ impl Bench<'_> {
         flush(&producer)
     }
 
-    /// Seconds from the first row read to the last one committed.
+    /// Copies a topic by a bare loop; seconds from the first row read to the
+    /// last commit.
     fn bare_copy(&self, from: &str, to: &str, is_transactional: bool) -> anyhow::Result<f64> {
         let consumer = self.broker.consumer(from, Offset::Beginning)?;
         let mut settings = vec![("linger.ms", "10"), ("enable.idempotence", "true")];
@@ -204,9 +205,9 @@ impl Bench<'_> {
         Ok(began.elapsed().as_secs_f64())
     }
 
-    /// The same by a pipeline that ends where the topic does.
-    fn pipeline_copy(&mut self, from: &str, to: &str, way: Way) -> anyhow::Result<f64> {
-        let (job, runtime) = self.pipeline(from, to, way, "until = \"end\"")?;
+    /// Copies a topic by a pipeline that ends where the topic does.
+    fn pipeline_copy(&mut self, from: &str, to: &str, mode: CopyMode) -> anyhow::Result<f64> {
+        let (job, runtime) = self.pipeline(from, to, mode, "until = \"end\"")?;
         let progress = job.progress().swap_remove(0);
         let run = runtime.spawn(job.run());
         while progress.snapshot().rows_in == 0 && !run.is_finished() {
@@ -223,13 +224,13 @@ impl Bench<'_> {
         &mut self,
         from: &str,
         to: &str,
-        way: Way,
+        mode: CopyMode,
         extent: &str,
     ) -> anyhow::Result<(Job, tokio::runtime::Runtime)> {
         self.pipelines += 1;
         let cores = std::thread::available_parallelism()?.get();
-        let last = if way.is_filtered { "adds" } else { "rows" };
-        let operator = match way.is_filtered {
+        let last = if mode.is_filtered { "adds" } else { "rows" };
+        let operator = match mode.is_filtered {
             true => "[operators.adds]\nplugin = \"cart.adds\"\ninput = \"rows\"",
             false => "",
         };
@@ -262,8 +263,8 @@ impl Bench<'_> {
             number = self.pipelines,
             plugin = std::fs::canonicalize(&self.arguments.plugin)?,
             state = self.folder.join(format!("pipeline-{}", self.pipelines)),
-            interval_ms = way.interval_ms,
-            delivery = way.delivery,
+            interval_ms = mode.interval_ms,
+            delivery = mode.delivery,
             brokers = self.broker.address,
         );
         let plan = plan(&text, &PluginLoader::new()?)?;
@@ -279,7 +280,7 @@ impl Bench<'_> {
         Ok((job, runtime))
     }
 
-    /// Every row was committed, once.
+    /// Checks that every row was committed exactly once.
     fn expect_rows(&self, topic: &str) -> anyhow::Result<()> {
         let consumer = self.broker.consumer(topic, Offset::Beginning)?;
         let mut rows = 0;
@@ -299,34 +300,35 @@ impl Bench<'_> {
     fn latency(&mut self) -> anyhow::Result<Vec<serde_json::Value>> {
         const LOAD_SECONDS: u64 = 3;
         const SECONDS: u64 = 6;
-        let way = |variant, delivery, interval_ms| Way {
+        let mode = |variant, delivery, interval_ms| CopyMode {
             variant,
             delivery,
             interval_ms,
             is_filtered: false,
         };
-        // What gets through when rows come as fast as they can be sent, with
-        // the sender and the reader on the same cores.
-        let full = self.send_through(way("full", "exactly_once", 1_000), f64::MAX, LOAD_SECONDS)?;
+        // The throughput when rows are sent as fast as possible, with sender
+        // and reader on the same cores.
+        let full =
+            self.send_through(mode("full", "exactly_once", 1_000), f64::MAX, LOAD_SECONDS)?;
         let full_rate = full.read as f64 / full.seconds;
         eprintln!(
             "kafka_latency: full load is {:.3} M rows/s",
             full_rate / 1e6
         );
-        let ways = [
-            way("exactly_once_100ms", "exactly_once", 100),
-            way("exactly_once_1s", "exactly_once", 1_000),
-            way("at_least_once_1s", "at_least_once", 1_000),
+        let modes = [
+            mode("exactly_once_100ms", "exactly_once", 100),
+            mode("exactly_once_1s", "exactly_once", 1_000),
+            mode("at_least_once_1s", "at_least_once", 1_000),
         ];
         let mut results = Vec::new();
-        for way in ways {
+        for mode in modes {
             let rate = full_rate / 2.0;
-            let mut through = self.send_through(way, rate, SECONDS)?;
+            let mut through = self.send_through(mode, rate, SECONDS)?;
             let mut result = json!({
                 "case": "kafka_latency",
-                "variant": way.variant,
+                "variant": mode.variant,
                 "cores": std::thread::available_parallelism()?.get(),
-                "interval_ms": way.interval_ms,
+                "interval_ms": mode.interval_ms,
                 "rows": through.read,
                 "seconds": through.seconds,
                 "rows_per_second": through.read as f64 / through.seconds,
@@ -341,26 +343,31 @@ impl Bench<'_> {
                 &mut result,
                 json!({ "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0) }),
             );
-            eprintln!("kafka_latency {}: {}", way.variant, brief(&result));
+            eprintln!("kafka_latency {}: {}", mode.variant, brief(&result));
             results.push(result);
         }
         Ok(results)
     }
 
     /// Sends rows at a rate through a pipeline, and reads what it commits.
-    fn send_through(&mut self, way: Way, rate: f64, seconds: u64) -> anyhow::Result<Through> {
+    fn send_through(
+        &mut self,
+        mode: CopyMode,
+        rate: f64,
+        seconds: u64,
+    ) -> anyhow::Result<Observed> {
         let number = self.pipelines;
         let (from, to) = (format!("in-{number}"), format!("out-{number}"));
         self.broker.create_topic(&from, true)?;
         self.broker.create_topic(&to, false)?;
         let (job, runtime) =
-            self.pipeline(&from, &to, way, "metadata = { timestamp = \"appended\" }")?;
+            self.pipeline(&from, &to, mode, "metadata = { timestamp = \"appended\" }")?;
         let stop = job.stop();
         let progress = job.progress().swap_remove(0);
         let run = runtime.spawn(job.run());
         let reader = self.broker.consumer(&to, Offset::Beginning)?;
         let producer = self.broker.producer(&[("linger.ms", "1")])?;
-        // A row to see that all of them are there.
+        // One row in front, whose arrival shows that everything runs.
         send(&producer, &from, None, event(0).as_bytes())?;
         while !matches!(reader.poll(ANSWER_MAX), Some(Ok(_))) {
             ensure!(!run.is_finished(), "the pipeline ended");
@@ -381,18 +388,18 @@ impl Bench<'_> {
     }
 }
 
-/// What a reader saw while rows were sent.
+/// What a reader observed while rows were sent.
 #[derive(Default)]
-struct Through {
+struct Observed {
     read: u64,
     seconds: f64,
-    /// From append to being read, without those of the first second.
+    /// From append to read, without those of the first second.
     latencies_ms: Vec<i64>,
 }
 
-fn read(reader: &BaseConsumer, is_over: &AtomicBool) -> anyhow::Result<Through> {
+fn read(reader: &BaseConsumer, is_over: &AtomicBool) -> anyhow::Result<Observed> {
     let began = Instant::now();
-    let mut through = Through::default();
+    let mut through = Observed::default();
     while !is_over.load(Ordering::SeqCst) {
         let message = match reader.poll(Duration::from_millis(20)) {
             Some(Ok(message)) => message,
@@ -405,7 +412,7 @@ fn read(reader: &BaseConsumer, is_over: &AtomicBool) -> anyhow::Result<Through> 
             let appended = appended_ms(message.payload().unwrap_or_default());
             let appended = appended.context("a row without its time")?;
             let now = SystemClock.now_ms().rem_euclid(DAY_MS);
-            // It may have become midnight meanwhile.
+            // Midnight may have passed in between.
             through
                 .latencies_ms
                 .push((now - appended).rem_euclid(DAY_MS));
@@ -416,7 +423,7 @@ fn read(reader: &BaseConsumer, is_over: &AtomicBool) -> anyhow::Result<Through> 
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The time of day of the row's `appended`: `2026-01-31T12:34:56.789Z`.
+/// The time of day in the row's `appended`: `2026-01-31T12:34:56.789Z`.
 fn appended_ms(payload: &[u8]) -> Option<i64> {
     const FIELD: &[u8] = b"\"appended\":\"";
     let start = memchr::memmem::find(payload, FIELD)? + FIELD.len();
@@ -473,7 +480,7 @@ fn send(producer: &Sender, topic: &str, key: Option<&[u8]>, payload: &[u8]) -> a
     Ok(())
 }
 
-/// The crate's own sleeps while messages arrive.
+/// `flush` of the crate sleeps while messages arrive.
 fn flush(producer: &Sender) -> anyhow::Result<()> {
     let until = Instant::now() + ANSWER_MAX;
     while producer.in_flight_count() > 0 {
@@ -483,7 +490,7 @@ fn flush(producer: &Sender) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A broker of this process.
+/// The broker that this process started.
 struct Broker {
     address: String,
     folder: std::path::PathBuf,
@@ -503,7 +510,7 @@ impl Broker {
         settings
     }
 
-    /// As the host's own, so that a difference is not one of settings.
+    /// With the host's own settings, so that the difference is not in them.
     fn producer(&self, more: &[(&str, &str)]) -> anyhow::Result<Sender> {
         let mut settings = self.settings();
         settings
@@ -517,7 +524,7 @@ impl Broker {
         Ok(settings.create()?)
     }
 
-    /// Reads all partitions, of transactions what is committed.
+    /// Reads all partitions; of transactions, only committed messages.
     fn consumer(&self, topic: &str, from: Offset) -> anyhow::Result<BaseConsumer> {
         let consumer: BaseConsumer = self
             .settings()
@@ -550,7 +557,7 @@ impl Broker {
                 bail!("topic {name} cannot be created: {code}");
             }
         }
-        // The broker answers before it is ready to be written to.
+        // The broker answers before the topic can be written.
         let until = Instant::now() + ANSWER_MAX;
         loop {
             let metadata = admin.inner().fetch_metadata(Some(name), ANSWER_MAX)?;
@@ -576,7 +583,7 @@ impl Drop for Broker {
     }
 }
 
-/// What the script prints.
+/// Runs the broker script, and returns what it prints.
 fn script(arguments: &[&str]) -> Result<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kafka/broker.sh");
     let output = Command::new(script)

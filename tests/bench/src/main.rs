@@ -1,15 +1,15 @@
-//! What the host costs: four jobs on generated cart events, from a JSON lines
-//! file and from memory, written by hand, with native operators and with Wasm
-//! ones. Each measurement is a process of its own, pinned to its cores. And what
-//! it costs that nothing gets lost: [`state`] and [`kafka`].
+//! Benchmarks of the host: four jobs on generated cart events, from JSON lines
+//! and from memory, hand-written, with native operators and with Wasm
+//! operators. Each measurement runs in its own process, pinned to its cores.
+//! The cost of durability is measured by [`state`] and [`kafka`].
 
-/// The jobs as one loop each.
+/// The hand-written loops.
 mod handwritten;
-/// What committing to Kafka costs.
+/// Commits to Kafka.
 mod kafka;
-/// The operators as native code, in the same host.
+/// Native operators in the same host.
 mod native;
-/// What state costs that outlives its process.
+/// State that outlives the process.
 mod state;
 
 use std::fmt::Write as _;
@@ -34,7 +34,7 @@ use sluicebox::planner;
 use sluicebox::plugin::PluginLoader;
 use sluicebox::run::Job;
 
-/// How far behind the newest row a row may come, in the events and the jobs.
+/// How far behind the newest row a row may be, in the events and in the jobs.
 pub const OUT_OF_ORDERNESS_MS: i64 = 2_000;
 const BATCH_ROWS: usize = 4096;
 /// Event time of the first row.
@@ -45,33 +45,34 @@ struct Arguments {
     /// Rows of input
     #[arg(long, default_value_t = 5_000_000)]
     rows: u64,
-    /// Runs of each measurement; the median counts
+    /// Runs of each measurement; the median is reported
     #[arg(long, default_value_t = 3)]
     repeats: usize,
     /// Only these cases
     #[arg(long = "case", value_enum)]
     cases: Vec<AnyCase>,
-    /// Only these inputs, of cases that have several
+    /// Only these inputs, for cases that have several
     #[arg(long = "input", value_enum)]
     inputs: Vec<Input>,
-    /// Only these variants, of the same
+    /// Only these variants, for cases that have several
     #[arg(long = "variant", value_enum)]
     variants: Vec<Variant>,
-    /// Where input and results are kept
+    /// Folder for inputs and results
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
     /// The cart plugin
     #[arg(long)]
     plugin: PathBuf,
-    /// Measure this one thing in this process and print its seconds
+    /// Measure one case in this process, on so many cores, and print the
+    /// seconds
     #[arg(long, hide = true)]
     cores: Option<usize>,
-    /// Be the process that a case of `state` measures
+    /// Run as the measured process of a case of `state`
     #[arg(long, hide = true)]
     subject: Option<String>,
 }
 
-/// What `--case` may say.
+/// The values of `--case`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnyCase {
     Host(Case),
@@ -146,7 +147,7 @@ struct Measurement {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match (&arguments.subject, arguments.cores) {
-        (Some(subject), _) => state::be(&arguments, subject),
+        (Some(subject), _) => state::run_as_subject(&arguments, subject),
         (None, Some(cores)) => measure_here(&arguments, cores),
         (None, None) => measure_all(&arguments),
     }
@@ -205,7 +206,8 @@ fn measure_host(arguments: &Arguments, cases: &[AnyCase]) -> anyhow::Result<Vec<
                     wanted.push((variant, all_cores));
                 }
             }
-            // Repeats go round, so that a slow minute of the machine falls on all.
+            // Repeats are interleaved, so that a slow minute of the machine
+            // affects all variants.
             let mut seconds = vec![Vec::new(); wanted.len()];
             for _ in 0..arguments.repeats {
                 for (&(variant, cores), seconds) in wanted.iter().zip(&mut seconds) {
@@ -235,7 +237,7 @@ fn measure_host(arguments: &Arguments, cases: &[AnyCase]) -> anyhow::Result<Vec<
     Ok(measurements)
 }
 
-/// One measurement in a process of its own.
+/// Runs one measurement in its own process.
 fn measure(
     arguments: &Arguments,
     case: Case,
@@ -361,7 +363,7 @@ fn plan(text: &str, loader: &dyn Loader) -> anyhow::Result<Plan> {
     planner::build(&config, Path::new("."), loader).map_err(anyhow::Error::from)
 }
 
-/// Rows that are there already, dealt out to as many partitions as cores.
+/// Replaces the source by rows in memory, in as many partitions as cores.
 fn from_memory(mut plan: Plan, batches: Vec<RecordBatch>, cores: usize) -> Plan {
     let mut partitions = vec![Vec::new(); cores];
     for (index, batch) in batches.into_iter().enumerate() {
@@ -510,7 +512,8 @@ fn chosen<T: ValueEnum + Copy>(wanted: &[T]) -> Vec<T> {
     }
 }
 
-/// A line a case, input and number of cores, with what Wasm is to the others.
+/// A line for each case, input and number of cores, with Wasm relative to the
+/// others.
 fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);

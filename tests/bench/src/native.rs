@@ -1,5 +1,5 @@
-//! The operators of the cart plugin as native code on arrow arrays, run by the
-//! same host: what is left of a pipeline's time when the sandbox is taken away.
+//! The cart plugin's operators as native code on Arrow arrays, run by the same
+//! host: what a pipeline costs without the sandbox.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sluicebox::logic::{
 };
 use sluicebox::schema::{DataType, Field, Schema};
 
-/// Gives the native operators for whatever path a pipeline names.
+/// Loads the native operators, whatever path a pipeline names.
 pub struct NativeLoader;
 
 impl Loader for NativeLoader {
@@ -98,7 +98,7 @@ enum Fold {
     ItemCounts,
     Top,
     Session,
-    /// Keeps the last text: a state as large as one likes.
+    /// Keeps the last text: a state of any size.
     Blob,
 }
 
@@ -364,7 +364,7 @@ fn changes(input: &[ArrayRef]) -> Rows {
     Rows { parents, columns }
 }
 
-/// Keeps the best ten, the highest count first, ties by item.
+/// Keeps the best ten: the highest counts, ties ordered by item.
 fn rank<'a>(best: &mut Vec<(i64, &'a str)>, entry: (i64, &'a str)) {
     let before = |a: (i64, &str), b: (i64, &str)| a.0 > b.0 || (a.0 == b.0 && a.1 < b.1);
     if best.len() == BEST && !best.last().is_some_and(|&last| before(entry, last)) {
@@ -414,7 +414,7 @@ fn ranked_element() -> Field {
     Field::new("item", DataType::Record(Arc::new(fields)), false)
 }
 
-/// A state column with room for the new groups.
+/// A state column, extended for the new groups.
 fn counters(states: States<'_>, index: usize) -> Vec<i64> {
     let mut counters = integers(&states.existing.columns[index]).to_vec();
     counters.resize(states.groups, 0);

@@ -1,10 +1,10 @@
-//! What state costs that outlives its process: checkpoints while rows go on,
-//! going on from one, and more state than memory.
+//! Measures state that outlives its process: checkpoints during a run,
+//! restores, and states larger than memory.
 //!
 //! The state is that of `cart.added`, keyed by user, in one window that never
-//! ends: a key has 13 bytes and a state 16, which the host counts as 60 bytes in
-//! memory. Processes that are compared are alive at the same time, each stopped
-//! (SIGSTOP) while another one has its turn.
+//! ends: a key has 13 bytes and a state 16, which the host counts as 60 bytes
+//! in memory. Processes that are compared are alive at the same time, each
+//! stopped (SIGSTOP) while another one is measured.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -43,13 +43,13 @@ pub enum Case {
     LargerThanMemory,
 }
 
-/// What a key and its state take in memory, as the host counts it.
+/// The memory of a key and its state, as the host counts it.
 const KEY_BYTES: u64 = 60;
-/// Characters of a state in `recovery`, which no compression makes fewer.
+/// The length of a state in `recovery`, which cannot be compressed.
 const BLOB_BYTES: usize = 200;
-/// Batches of keys that steady phases go through again and again.
+/// How many batches of keys steady phases repeat.
 const POOL_BATCHES: usize = 512;
-/// More rows than any phase sees.
+/// More rows than any phase needs.
 const ROWS_MAX: u64 = 400_000_000;
 
 pub fn measure(arguments: &Arguments, case: Case) -> anyhow::Result<Vec<serde_json::Value>> {
@@ -60,22 +60,22 @@ pub fn measure(arguments: &Arguments, case: Case) -> anyhow::Result<Vec<serde_js
     }
 }
 
-/// A process that is measured: how its state comes to be, and what it then does
-/// at its parent's word.
+/// A measured process: how its state is built, and which phases its parent can
+/// ask for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Subject {
     operator: Operator,
     folder: PathBuf,
     cores: usize,
-    /// Without it there are no checkpoints.
+    /// `None` for a run without checkpoints.
     interval_ms: Option<u64>,
     memory: String,
     rocksdb_memory: String,
-    /// Keys that there are before anything is measured.
+    /// How many keys exist before anything is measured.
     keys: u64,
-    /// The state is there already, in the folder.
+    /// Whether the state exists already in the folder.
     is_restored: bool,
-    /// What then comes, in order.
+    /// The phases that follow, in order.
     regions: Vec<Region>,
 }
 
@@ -83,37 +83,37 @@ struct Subject {
 enum Operator {
     /// `cart.added`, in Wasm.
     Added,
-    /// A long text a key, native.
+    /// A long text for each key, native.
     Blob,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Region {
     rows: u64,
-    spread: Spread,
+    distribution: KeyDistribution,
 }
 
-/// Which keys rows have.
+/// How rows choose their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Spread {
-    /// Any key, all alike.
+enum KeyDistribution {
+    /// All keys are equally likely.
     Uniform,
     /// Nine rows in ten have one of a hundredth of the keys.
     Skewed,
 }
 
-impl Spread {
+impl KeyDistribution {
     fn name(self) -> &'static str {
         match self {
-            Spread::Uniform => "uniform",
-            Spread::Skewed => "skewed",
+            KeyDistribution::Uniform => "uniform",
+            KeyDistribution::Skewed => "skewed",
         }
     }
 }
 
-/// What a subject is told: measure so many rows, or so long, from where a
-/// region begins.
+/// A request to a measured process: rows or seconds to measure, from the start
+/// of a region.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Turn {
     region: usize,
@@ -121,36 +121,36 @@ struct Turn {
     seconds: f64,
 }
 
-/// What it answers, also when its state is there.
+/// The answer, which is also sent once the state is built.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Answer {
     rows: u64,
     seconds: f64,
-    /// Of a restore: until the storage is open, and until rows come through.
+    /// For a restore: until the storage is open, and until rows come through.
     open_seconds: f64,
-    /// Checkpoints that ended meanwhile.
+    /// Checkpoints that were completed meanwhile.
     checkpoints: Vec<Written>,
-    /// The most that the process has had in memory since the last answer, and
-    /// what it had when the run began: its input.
+    /// The peak memory of the process since the last answer, and its memory
+    /// when the run started, which is the input.
     peak_bytes: u64,
     base_bytes: u64,
 }
 
-/// A checkpoint as it was written.
+/// A checkpoint that was written.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Written {
-    /// From the barrier's start to its end.
+    /// From the start of the barrier to completion.
     took_ms: u64,
-    /// Of that in the storage.
+    /// The part of it spent in the storage.
     write_ms: u64,
-    /// Rows of state that had changed, and their bytes.
+    /// How many rows of state had changed, and their bytes.
     rows: u64,
     row_bytes: u64,
-    /// Of all its files.
+    /// The size of all its files.
     bytes: u64,
 }
 
-/// Ten million keys, with a checkpoint every second against none.
+/// Ten million keys, with a checkpoint each second and without.
 fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
     const KEYS: u64 = 10_000_000;
     const SEGMENT_ROWS: u64 = 6_000_000;
@@ -170,11 +170,11 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
         regions: vec![
             Region {
                 rows: uniform_rows,
-                spread: Spread::Uniform,
+                distribution: KeyDistribution::Uniform,
             },
             Region {
                 rows: ROWS_MAX,
-                spread: Spread::Skewed,
+                distribution: KeyDistribution::Skewed,
             },
         ],
     };
@@ -187,7 +187,10 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
         processes.push(process);
     }
     let mut results = Vec::new();
-    for (region, spread) in [Spread::Uniform, Spread::Skewed].into_iter().enumerate() {
+    for (region, distribution) in [KeyDistribution::Uniform, KeyDistribution::Skewed]
+        .into_iter()
+        .enumerate()
+    {
         let mut turns: Vec<Vec<Answer>> = vec![Vec::new(); variants.len()];
         for _ in 0..SEGMENTS {
             for (process, turns) in processes.iter_mut().zip(&mut turns) {
@@ -209,7 +212,7 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
             let mut result = json!({
                 "case": "checkpoint_cost",
                 "variant": variant,
-                "keys": spread.name(),
+                "keys": distribution.name(),
                 "state_keys": KEYS,
                 "cores": cores,
                 "rows": rows,
@@ -218,7 +221,7 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
             });
             if !checkpoints.is_empty() {
                 let middle_of = |field: fn(&Written) -> u64| middle(checkpoints.iter().map(field));
-                // The first of a turn may have been under way in the pause.
+                // A turn's first checkpoint may have started before the pause.
                 let whole = turns
                     .iter()
                     .flat_map(|turn| turn.checkpoints.iter().skip(1));
@@ -240,7 +243,7 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
             }
             eprintln!(
                 "checkpoint_cost {variant} {}: {}",
-                spread.name(),
+                distribution.name(),
                 brief(&result)
             );
             rates.push(rows as f64 / seconds);
@@ -248,14 +251,14 @@ fn checkpoint_cost(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Valu
         }
         eprintln!(
             "checkpoint_cost {}: {:.1}% slower",
-            spread.name(),
+            distribution.name(),
             (1.0 - rates[1] / rates[0]) * 100.0
         );
     }
     Ok(results)
 }
 
-/// From the start to rows coming through, by the size of the state.
+/// From the start to the first rows, by the size of the state.
 fn recovery(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
     let cores = cores()?;
     let mut results = Vec::new();
@@ -266,7 +269,7 @@ fn recovery(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
             operator: Operator::Blob,
             folder: folder.path().join("recovery"),
             cores,
-            // The one at the end is the only one that matters.
+            // Only the checkpoint at the end is needed.
             interval_ms: Some(600_000),
             memory: memory.to_owned(),
             rocksdb_memory: "128MiB".to_owned(),
@@ -274,13 +277,14 @@ fn recovery(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
             is_restored,
             regions: vec![Region {
                 rows: ROWS_MAX,
-                spread: Spread::Uniform,
+                distribution: KeyDistribution::Uniform,
             }],
         };
         let mut process = Process::start(arguments, &subject(false, "8GiB"))?;
         process.answer()?;
         process.end()?;
-        // What state finds no room is read when it is needed; what has room, at once.
+        // States that fit into memory are read at once, others when they are
+        // needed.
         for (variant, memory) in [("memory_256MiB", "256MiB"), ("memory_ample", "8GiB")] {
             let mut process = Process::start(arguments, &subject(true, memory))?;
             let answer = process.answer()?;
@@ -302,7 +306,7 @@ fn recovery(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
     Ok(results)
 }
 
-/// A budget of a quarter of the state against one for all of it.
+/// A memory budget of a quarter of the state, compared with one for all of it.
 fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::Value>> {
     const KEYS: u64 = 4_000_000;
     const SECONDS: f64 = 5.0;
@@ -327,24 +331,27 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
             regions: vec![
                 Region {
                     rows: ROWS_MAX,
-                    spread: Spread::Uniform,
+                    distribution: KeyDistribution::Uniform,
                 },
                 Region {
                     rows: ROWS_MAX,
-                    spread: Spread::Skewed,
+                    distribution: KeyDistribution::Skewed,
                 },
             ],
         };
-        for (region, spread) in [Spread::Uniform, Spread::Skewed].into_iter().enumerate() {
+        for (region, distribution) in [KeyDistribution::Uniform, KeyDistribution::Skewed]
+            .into_iter()
+            .enumerate()
+        {
             let subject = Subject {
                 regions: vec![subject.regions[region]],
-                folder: subject.folder.join(spread.name()),
+                folder: subject.folder.join(distribution.name()),
                 ..subject.clone()
             };
             let mut process = Process::start(arguments, &subject)?;
             let filled = process.answer()?;
             process.pause()?;
-            processes.push((*variant, spread, process, filled, Vec::new()));
+            processes.push((*variant, distribution, process, filled, Vec::new()));
         }
     }
     for _ in 0..2 {
@@ -359,13 +366,13 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
         }
     }
     let mut results = Vec::new();
-    for (variant, spread, _, filled, turns) in &processes {
+    for (variant, distribution, _, filled, turns) in &processes {
         let (rows, seconds) = total(turns);
         let peak = turns.iter().map(|turn| turn.peak_bytes).max().unwrap_or(0);
         let result = json!({
             "case": "larger_than_memory",
             "variant": variant,
-            "keys": spread.name(),
+            "keys": distribution.name(),
             "cores": cores,
             "state_keys": KEYS,
             "state_bytes": KEYS * KEY_BYTES,
@@ -373,13 +380,13 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
             "rows": rows,
             "seconds": seconds,
             "rows_per_second": rows as f64 / seconds,
-            // Of the process, without the input, which lies in memory.
+            // Without the input, which is in memory.
             "peak_filling_bytes": filled.peak_bytes.saturating_sub(filled.base_bytes),
             "peak_steady_bytes": peak.saturating_sub(filled.base_bytes),
         });
         eprintln!(
             "larger_than_memory {variant} {}: {}",
-            spread.name(),
+            distribution.name(),
             brief(&result)
         );
         results.push(result);
@@ -387,7 +394,7 @@ fn larger_than_memory(arguments: &Arguments) -> anyhow::Result<Vec<serde_json::V
     Ok(results)
 }
 
-/// A subject, from its parent's side.
+/// A measured process, seen from its parent.
 struct Process {
     child: Child,
     tells: ChildStdin,
@@ -450,14 +457,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has nothing that is worth waiting for.
+        // Nothing in it is worth waiting for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Is the process that is measured.
-pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
+/// Runs as the measured process.
+pub fn run_as_subject(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
     let subject: Subject = serde_json::from_str(subject)?;
     let log = Log::default();
     watch_checkpoints(log.clone());
@@ -496,12 +503,12 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
             ..answer
         };
         println!("{}", serde_json::to_string(&answer)?);
-        // Begins the peak anew.
+        // Resets the peak.
         fs::write("/proc/self/clear_refs", "5")?;
         Ok(())
     };
     let ready = match subject.is_restored {
-        // When the second batch comes in, the first one is through.
+        // When the second batch is requested, the first one is through.
         true => BATCH_ROWS as u64 + 1,
         false => subject.keys,
     };
@@ -533,13 +540,13 @@ pub fn be(arguments: &Arguments, subject: &str) -> anyhow::Result<()> {
             ..Answer::default()
         })?;
     }
-    // The parent has gone.
+    // The parent is gone.
     std::process::exit(0)
 }
 
-/// The run of a subject.
+/// The run of a measured process.
 struct Running {
-    /// Of the aggregate.
+    /// The counters of the aggregate.
     progress: Arc<NodeProgress>,
     stop: Stop,
     run: Option<tokio::task::JoinHandle<Result<Summary, RunError>>>,
@@ -575,7 +582,7 @@ impl Running {
 impl Subject {
     fn plan(&self, arguments: &Arguments) -> anyhow::Result<Plan> {
         fs::create_dir_all(&self.folder)?;
-        // Rows come from memory; the plan wants to see a file all the same.
+        // Rows come from memory, but the planner checks that the file exists.
         let unread = self.folder.join("unread.jsonl");
         fs::write(&unread, "")?;
         let operator = match self.operator {
@@ -636,11 +643,11 @@ impl Subject {
         Ok(plan)
     }
 
-    /// The rows of one partition: each key once, then the regions'.
+    /// The rows of one partition: each key once, then those of the regions.
     fn input(&self, partition: usize) -> anyhow::Result<Vec<RecordBatch>> {
         let cores = self.cores as u64;
         let mut random = fastrand::Rng::with_seed(partition as u64);
-        let made = Made::new(self.operator, &mut random)?;
+        let made = SharedColumns::new(self.operator, &mut random)?;
         let mut batches = Vec::new();
         let keys: Vec<u64> = (partition as u64..self.keys).step_by(self.cores).collect();
         for (index, keys) in keys.chunks(BATCH_ROWS).enumerate() {
@@ -649,8 +656,8 @@ impl Subject {
         for region in &self.regions {
             let pool = (0..POOL_BATCHES)
                 .map(|index| {
-                    let keys = (0..BATCH_ROWS).map(|_| match region.spread {
-                        Spread::Skewed if random.u8(0..10) > 0 => {
+                    let keys = (0..BATCH_ROWS).map(|_| match region.distribution {
+                        KeyDistribution::Skewed if random.u8(0..10) > 0 => {
                             random.u64(0..self.keys / 100) * 100
                         }
                         _ => random.u64(0..self.keys),
@@ -677,7 +684,7 @@ impl Subject {
         else {
             bail!("the state is not in a folder");
         };
-        Ok(Some(Arc::new(Watched {
+        Ok(Some(Arc::new(RecordingStorage {
             inner: FolderStorage::open(folder, *memory_bytes_max)?,
             log: log.clone(),
         })))
@@ -685,15 +692,15 @@ impl Subject {
 }
 
 /// Columns that batches share.
-struct Made {
+struct SharedColumns {
     schema: Arc<arrow_schema::Schema>,
     blobs: Vec<ArrayRef>,
     quantity: ArrayRef,
     ts: ArrayRef,
 }
 
-impl Made {
-    fn new(operator: Operator, random: &mut fastrand::Rng) -> anyhow::Result<Made> {
+impl SharedColumns {
+    fn new(operator: Operator, random: &mut fastrand::Rng) -> anyhow::Result<SharedColumns> {
         let field = |name, data_type| Field::new(name, data_type, false);
         let schema = Schema::new(vec![
             field("user_id", DataType::Utf8),
@@ -711,7 +718,7 @@ impl Made {
             Arc::new(StringArray::from_iter_values(texts)) as ArrayRef
         });
         let ts = TimestampMillisecondArray::from(vec![START_MS; BATCH_ROWS]);
-        Ok(Made {
+        Ok(SharedColumns {
             schema: Arc::new(schema.to_arrow()),
             blobs: blobs.collect(),
             quantity: Arc::new(Int64Array::from(vec![1; BATCH_ROWS])),
@@ -737,7 +744,7 @@ impl Made {
     }
 }
 
-/// Checkpoints that were written, and that are done.
+/// Checkpoints that were written and completed.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Logged>>);
 
@@ -760,20 +767,20 @@ impl Log {
         }
     }
 
-    /// Those since the last time.
+    /// The checkpoints since the last call.
     fn take(&self) -> Vec<Written> {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut logged.done)
     }
 }
 
-/// A storage that notes what is written to it.
-struct Watched {
+/// A storage that records what is written.
+struct RecordingStorage {
     inner: FolderStorage,
     log: Log,
 }
 
-impl Storage for Watched {
+impl Storage for RecordingStorage {
     fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
         self.inner.list()
     }
@@ -825,7 +832,7 @@ impl Storage for Watched {
     }
 }
 
-/// The host says in its log how long a checkpoint took.
+/// Reads from the host's log how long each checkpoint took.
 fn watch_checkpoints(log: Log) {
     use tracing::field::{Field, Visit};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -857,7 +864,7 @@ fn watch_checkpoints(log: Log) {
         .init();
 }
 
-/// A line of what the kernel knows of this process, in bytes.
+/// A value from this process's `/proc` status, in bytes.
 fn memory(name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let mut lines = status.lines();
@@ -871,7 +878,7 @@ fn cores() -> anyhow::Result<usize> {
     Ok(std::thread::available_parallelism()?.get())
 }
 
-/// A folder beside the results, for a while.
+/// A temporary folder beside the results.
 pub fn scratch(arguments: &Arguments) -> anyhow::Result<tempfile::TempDir> {
     let folder: &Path = &fs::canonicalize(&arguments.folder)?;
     Ok(tempfile::Builder::new()
@@ -896,7 +903,7 @@ pub fn extend(result: &mut serde_json::Value, more: serde_json::Value) {
     }
 }
 
-/// The figures of a result, for people.
+/// The figures of a result in one line.
 pub fn brief(result: &serde_json::Value) -> String {
     let Some(fields) = result.as_object() else {
         return String::new();

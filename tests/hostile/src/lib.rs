@@ -1,7 +1,7 @@
 //! Operators that fail in every way that a plugin can fail, at rows that their
-//! parameters name; for tests of what the host makes of it.
+//! parameters name, to test how the host reacts.
 
-/// Reaching for the world outside.
+/// Uses of the outside world.
 mod world;
 
 use std::hint::black_box;
@@ -16,45 +16,45 @@ pub struct Row<'a> {
     pub n: i64,
 }
 
-/// A row that is not limited by what came in.
+/// A row that owns its values, so that it can be of any size.
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Owned {
     pub id: String,
     pub n: i64,
 }
 
-/// What goes wrong.
+/// How an operator fails.
 #[derive(Symbol, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Nothing,
-    /// Refuses the row, as well-behaved plugins do.
+    /// Rejects the row, as well-behaved plugins do.
     Reject,
-    /// Prints a message and stops.
+    /// Panics with a message.
     Panic,
-    /// Stops without a word.
+    /// Traps without a message.
     Trap,
-    /// Never comes back.
+    /// Loops for ever.
     Loop,
-    /// Wants ever more memory.
+    /// Allocates more and more memory.
     Allocate,
-    /// Answers with more than anybody wants.
+    /// Answers with too much.
     Output,
-    /// Calls itself until the stack is full.
+    /// Recurses until the stack overflows.
     Recurse,
-    /// Prints to stdout, and is well otherwise.
+    /// Prints to stdout, without failing.
     Stdout,
-    /// The same to stderr.
+    /// Prints to stderr, without failing.
     Stderr,
-    /// The same to the host's log.
+    /// Writes to the host's log, without failing.
     Log,
 }
 
 #[derive(Parameters)]
 pub struct Misbehaviour {
     pub mode: Mode,
-    /// The row's id; without one, every row.
+    /// The row's id; if not set, every row.
     pub at: Option<String>,
-    /// How many bytes, or lines, where the mode has some.
+    /// How many bytes or lines, for the modes that have some.
     #[parameter(default = 1_000_000)]
     pub amount: usize,
 }
@@ -65,7 +65,7 @@ pub fn pass(row: Row<'_>) -> Row<'_> {
     row
 }
 
-/// Passes rows on, but does something bad at one of them.
+/// Passes rows on, but misbehaves at one of them.
 #[operator]
 pub fn misbehave(row: Row<'_>, misbehaviour: &Misbehaviour) -> Result<Owned, Reject> {
     let Misbehaviour { mode, at, amount } = misbehaviour;
@@ -73,18 +73,18 @@ pub fn misbehave(row: Row<'_>, misbehaviour: &Misbehaviour) -> Result<Owned, Rej
     if at.as_ref().is_none_or(|at| at == row.id) {
         match mode {
             Mode::Output => id = "x".repeat(*amount),
-            mode => mode.strike(row.id, *amount)?,
+            mode => mode.trigger(row.id, *amount)?,
         }
     }
     Ok(Owned { id, n: row.n })
 }
 
-/// Keeps rows, but does something bad at one of them.
+/// Keeps rows, but misbehaves at one of them.
 #[operator]
 pub fn misjudge(row: Row<'_>, misbehaviour: &Misbehaviour) -> Result<bool, Reject> {
     let Misbehaviour { mode, at, amount } = misbehaviour;
     if at.as_ref().is_none_or(|at| at == row.id) {
-        mode.strike(row.id, *amount)?;
+        mode.trigger(row.id, *amount)?;
     }
     Ok(true)
 }
@@ -97,37 +97,37 @@ pub enum Stage {
     Finish,
 }
 
-/// What was seen of a group's rows.
+/// The rows that a group has seen.
 #[derive(Record, Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     pub rows: i64,
     pub sum: i64,
-    /// In the order in which they came.
+    /// In the order of the rows.
     pub ids: Vec<String>,
-    /// The row that goes wrong later was among them.
+    /// Whether the misbehaving row was among them.
     pub marked: bool,
 }
 
-/// Counts and sums, but does something bad with a row, at once or in a later
-/// stage. A rejected row has changed the state by then.
+/// Counts and sums, but misbehaves at one row, at once or in a later stage. A
+/// rejected row has changed the state by then.
 #[operator]
 pub struct Miscount {
     pub mode: Mode,
     #[parameter(default = Stage::Accumulate)]
     pub stage: Stage,
-    /// The row's id; without one, every row.
+    /// The row's id; if not set, every row.
     pub at: Option<String>,
-    /// How many bytes, or lines, where the mode has some.
+    /// How many bytes or lines, for the modes that have some.
     #[parameter(default = 1_000_000)]
     pub amount: usize,
 }
 
 impl Miscount {
-    fn strike(&self, stage: Stage) -> Result<(), Reject> {
+    fn trigger(&self, stage: Stage) -> Result<(), Reject> {
         match stage == self.stage {
             true => self
                 .mode
-                .strike(self.at.as_deref().unwrap_or(""), self.amount),
+                .trigger(self.at.as_deref().unwrap_or(""), self.amount),
             false => Ok(()),
         }
     }
@@ -144,7 +144,7 @@ impl Aggregate for Miscount {
         seen.ids.push(row.id.to_owned());
         if self.at.as_ref().is_none_or(|at| at == row.id) {
             seen.marked = true;
-            self.strike(Stage::Accumulate)?;
+            self.trigger(Stage::Accumulate)?;
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Aggregate for Miscount {
         seen.ids.extend(later.ids);
         seen.marked |= later.marked;
         if seen.marked {
-            self.strike(Stage::Merge).unwrap_or_default();
+            self.trigger(Stage::Merge).unwrap_or_default();
         }
     }
 
@@ -164,7 +164,7 @@ impl Aggregate for Miscount {
         if seen.marked {
             match (self.mode, self.stage) {
                 (Mode::Output, Stage::Finish) => id = "x".repeat(self.amount),
-                _ => self.strike(Stage::Finish).unwrap_or_default(),
+                _ => self.trigger(Stage::Finish).unwrap_or_default(),
             }
         }
         Owned { id, n: seen.sum }
@@ -172,7 +172,7 @@ impl Aggregate for Miscount {
 }
 
 impl Mode {
-    fn strike(self, id: &str, amount: usize) -> Result<(), Reject> {
+    fn trigger(self, id: &str, amount: usize) -> Result<(), Reject> {
         match self {
             Mode::Nothing | Mode::Output => {}
             Mode::Reject => reject!("the row `{id}` is not wanted"),

@@ -1,4 +1,4 @@
-//! Reaching for the world outside, which a plugin does not have.
+//! Uses of the outside world, which a plugin does not have.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,17 +13,17 @@ pub enum Thing {
     File,
     Folder,
     Network,
-    /// Variables and arguments.
+    /// Environment variables and arguments.
     Environment,
     /// Ends the process.
     Exit,
     /// Sleeps for an hour.
     Sleep,
-    /// Looks at a clock until it has moved on.
+    /// Reads a clock until it advances.
     Wait,
     /// A hash set's random seed.
     Random,
-    /// A line of the host's log.
+    /// Writes to the host's log.
     Log,
 }
 
@@ -32,7 +32,7 @@ pub struct Wanted {
     pub thing: Thing,
 }
 
-/// Keeps rows that find nothing outside.
+/// Keeps rows for which the outside world was not reachable.
 #[operator]
 pub fn reach(row: Row<'_>, wanted: &Wanted) -> bool {
     match wanted.thing {

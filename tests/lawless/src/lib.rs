@@ -1,6 +1,6 @@
-//! A plugin whose answers break the contract, which the SDK cannot be made to
-//! do; for tests of what the host makes of it. Each operator breaks one rule:
-//! its name says which. They take rows of `id: utf8, n: int64`.
+//! A plugin whose answers break the contract, which the SDK cannot do, to test
+//! how the host reacts. Each operator breaks the rule in its name. They take
+//! rows of `id: utf8, n: int64`.
 #![cfg(target_family = "wasm")]
 
 use sluicebox_sdk::bindings;
@@ -15,7 +15,7 @@ use sluicebox_sdk::bindings::sluicebox::plugin::description::{Kind, Operator, Pl
 use sluicebox_sdk::bindings::sluicebox::plugin::schemas::{Field, FieldType};
 use std::sync::OnceLock;
 
-/// A rule, and an answer to a batch that breaks it.
+/// A rule, and a function whose answers break it.
 type Broken = (&'static str, fn(Batch) -> Transformed);
 
 /// Rules for answers of transforms.
@@ -118,7 +118,7 @@ const TRANSFORMS: &[Broken] = &[
     }),
 ];
 
-/// The same of filters.
+/// Rules for answers of filters.
 const FILTERS: &[Broken] = &[
     ("selection_descends", |input| {
         selection((0..input.rows).rev().collect())
@@ -258,7 +258,7 @@ fn operator(name: &str, kind: Kind) -> Operator {
     }
 }
 
-/// An answer that keeps the contract, to be broken in one place.
+/// A valid answer, to be broken in one place.
 fn lawful(rows: u32) -> Transformed {
     rows_of((0..rows).collect(), texts(rows), numbers(rows))
 }
