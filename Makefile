@@ -1,14 +1,14 @@
-# Everything there is to do with this repository, set-up included:
+# All tasks of this repository, set-up included:
 #
-#   make demo    the cart example on generated shop events, for half a minute
-#   make test    every test, then the example's rows against the expected ones
-#   make test-kill  a host between topics of Kafka, killed N=1000 times
-#   make check   what CI checks: format, lints, tests, docs, dependencies
-#   make bench   the benchmarks; results in target/bench/results.json
-#   make clean   forget what was built
+#   make demo    runs the cart example on generated shop events, for 20 s
+#   make test    runs every test, then compares the example's results with the expected rows
+#   make test-kill  kills a host that copies between Kafka topics N=1000 times
+#   make check   checks what CI checks: format, lints, tests, docs, dependencies
+#   make bench   runs the benchmarks; results go to target/bench/results.json
+#   make clean   deletes what was built
 #
-# Always the whole workspace and always one profile: another selection of
-# crates or another profile would compile the dependencies a second time.
+# Cargo always builds the whole workspace with one profile: another selection
+# of crates or another profile would compile the dependencies a second time.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,7 +19,7 @@ flags := --release --workspace --locked
 built := $(or $(CARGO_TARGET_DIR),target)
 sluicebox := $(built)/release/sluicebox
 
-# rustup may have been installed by this very shell's parent.
+# A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .PHONY: help setup host plugins demo test test-kill check format lint unit example docs deny bench clean
@@ -50,7 +50,7 @@ demo: host
 
 test: unit example
 
-# The tests do a few; SEED repeats a campaign.
+# `make test` kills a few times; SEED repeats a series.
 N := 1000
 test-kill: plugins
 	@echo "killing a host $(N) times"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the dependencies: licences, bans and sources always; known
-# vulnerabilities where their database can be had.
+# vulnerabilities if their database can be downloaded.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

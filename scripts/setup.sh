@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Gets a Debian or Ubuntu machine that has rustup ready to build Sluicebox, and
-# says what it does. Changes nothing, and takes no time, when all is there.
+# Prepares a Debian or Ubuntu machine that has rustup for building Sluicebox,
+# and says what it does. Does nothing if everything is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# A C compiler serves wasmtime and zstd; the rest is for RocksDB (its bindings
-# need libclang) and librdkafka (built by cmake against ssl, sasl, zlib, curl).
+# wasmtime and zstd need a C compiler; the rest is for RocksDB (its bindings need
+# libclang) and librdkafka (built by cmake with ssl, sasl, zlib, curl).
 packages=(
   build-essential pkg-config cmake libclang-dev
   libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev
 )
-# What only tests need: a Kafka broker (fetched by Maven), and another reader of
-# what we write to it.
+# Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat
+# reads independently what Sluicebox writes.
 test_packages=(default-jre-headless maven kcat)
 target=wasm32-wasip2
 
@@ -21,11 +21,11 @@ stop() {
   exit 1
 }
 
-# Those of the packages given that are not installed.
+# Prints the given packages that are not installed.
 missing_packages() {
   local package
   for package in "$@"; do
-    # `|| true`: dpkg-query fails for a package it has never heard of.
+    # `|| true`: dpkg-query fails for an unknown package.
     [[ "$(dpkg-query -W -f='${db:Status-Status} ' "$package" 2>/dev/null || true)" == *installed* ]] ||
       printf '%s\n' "$package"
   done
@@ -54,7 +54,7 @@ install_packages() {
     apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
 
-# Other distributions name the packages otherwise, so only the tools are checked.
+# Other distributions use other package names, so only the tools are checked.
 check_tools() {
   local tool
   for tool in cc c++ make cmake pkg-config; do
@@ -83,7 +83,7 @@ add_target() {
   rustup target add "$target"
 }
 
-# A shell that has not been restarted since rustup was installed.
+# The shell may be older than the installation of rustup.
 if ! command -v cargo >/dev/null && [[ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]]; then
   # shellcheck source=/dev/null
   source "${CARGO_HOME:-$HOME/.cargo}/env"

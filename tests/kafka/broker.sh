@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A real Kafka broker of one node, for tests: on free loopback ports, with all
-# that it writes in one folder. A second port (secure-address in the folder)
-# wants TLS (trusted.pem) and a password (PLAIN, shop, s3cret).
+# A real single-node Kafka broker for tests, on free loopback ports, with all its
+# files in one folder. A second port (secure-address in the folder) requires TLS
+# (trusted.pem) and a password (PLAIN, shop, s3cret).
 #
-#   broker.sh fetch              get the jars, and print their folder
+#   broker.sh fetch              download the jars, and print their folder
 #   broker.sh start DIR [OWNER]  start a broker on DIR, wait until it serves, print
 #                                its address; if OWNER, a process, ends before it
 #                                is stopped, it is stopped and DIR removed
-#   broker.sh stop DIR           end it in good order
-#   broker.sh kill DIR           end it at once, as a power cut would (SIGKILL)
+#   broker.sh stop DIR           shut it down
+#   broker.sh kill DIR           kill it, as a power cut would (SIGKILL)
 #   broker.sh restart DIR        kill it, and start it on the same data and ports
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox
-# Another pom, other jars.
+# The folder of the jars depends on the pom.
 jars=$cache/kafka-$(cksum <"$here/pom.xml" | cut -d ' ' -f 1)
 seconds_max=90
 
@@ -36,7 +36,7 @@ fetch() {
     stop "Maven cannot fetch the broker's jars: $(grep -m 1 ERROR "$staged.log" || tail -n 1 "$staged.log")"
   fi
   rm -f "$staged.log"
-  # Another test program may have been quicker.
+  # Another test program may have been faster.
   mv -T "$staged" "$jars" 2>/dev/null || rm -rf "$staged"
 }
 
@@ -45,14 +45,14 @@ is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 free_port() {
   local port
   while :; do
-    # Below the range that the system gives to clients.
+    # Below the range of ports that the system gives to clients.
     port=$((20000 + RANDOM % 12000))
     is_free "$port" && break
   done
   echo "$port"
 }
 
-# In a subshell, which becomes the process itself.
+# Called in a subshell, which becomes the process itself.
 java_run() {
   local main=$1
   shift
@@ -65,7 +65,7 @@ is_running() { [[ -f $1/pid ]] && kill -0 "$(<"$1/pid")" 2>/dev/null; }
 prepare() {
   local folder=$1 port=$2 controller=$3 secure=$4
   mkdir -p "$folder/data"
-  # A certificate of its own, which clients are to trust.
+  # A self-signed certificate, which clients have to trust.
   local keys=(-alias broker -storetype PKCS12 -keystore "$folder/keys.p12" -storepass sluicebox)
   keytool -genkeypair "${keys[@]}" -keyalg EC -dname CN=127.0.0.1 -ext SAN=ip:127.0.0.1 \
     -validity 30 >"$folder/keys.log" 2>&1 &&
@@ -112,7 +112,7 @@ start() {
   folder=$(cd "$folder" && pwd)
   is_running "$folder" && stop "a broker runs on $folder already"
   [[ -f $folder/address ]] || prepare "$folder" "$(free_port)" "$(free_port)" "$(free_port)"
-  # The log of this start alone says whether it serves.
+  # Only the log of this start says whether it serves.
   [[ -f $folder/broker.log ]] && cat "$folder/broker.log" >>"$folder/earlier.log"
   : >"$folder/broker.log"
   java_run kafka.Kafka "$folder/server.properties" >"$folder/broker.log" 2>&1 </dev/null &
@@ -135,7 +135,7 @@ start() {
   cat "$folder/address"
 }
 
-# Ends the broker with a signal and waits until it has gone.
+# Ends the broker by a signal, and waits until it is gone.
 end() {
   local folder=$1 signal=$2
   is_running "$folder" && kill "$signal" "$(<"$folder/pid")"

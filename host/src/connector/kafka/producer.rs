@@ -139,7 +139,7 @@ impl Producer {
             // `Producer::flush` of the crate sleeps even when messages arrive.
             // SAFETY: the pointer is the producer's own, which outlives the call.
             let flushed = blocking(|| unsafe {
-                bindings::rd_kafka_flush(self.inner.client().native_ptr(), piece_ms)
+                bindings::rd_kafka_flush(self.inner.client().native_ptr(), slice_ms)
             });
             match flushed {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => return self.check(),
