@@ -249,7 +249,7 @@ pub enum SourceError {
     },
     #[error(
         "source `{node}`: {partition}, offset {offset}: {cause} \
-         (`on_error` is \"fail\"; \"skip\" or \"dead_letter\" go on without the row)"
+         (`on_error` is \"fail\"; \"skip\" or \"dead_letter\" continue without the row)"
     )]
     Row {
         node: String,

@@ -157,7 +157,7 @@ pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestE
             }),
             Ok(results) => {
                 unchecked_dead_letters = unchecked_dead_letters.max(results.dead_letters.len());
-                failures.extend(trial.judge(variant, &results, &expectations));
+                failures.extend(trial.compare_run(variant, &results, &expectations));
             }
         }
     }
@@ -221,7 +221,7 @@ pub fn update(
             }
             Some(first) => outcome
                 .failures
-                .extend(trial.judge(variant, &results, first)),
+                .extend(trial.compare_run(variant, &results, first)),
         }
     }
     let written = match first {
@@ -415,7 +415,7 @@ impl<'a> Trial<'a> {
         Ok(plan)
     }
 
-    fn judge(
+    fn compare_run(
         &self,
         variant: Variant,
         results: &RunOutput,

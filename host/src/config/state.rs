@@ -264,7 +264,7 @@ fn read_factor(value: &Value, mistakes: &mut Diagnostics) -> Option<f64> {
         mistakes.push(
             Mistake::new(format!("{} must be at least 1", value.what()))
                 .at(value.span(), "")
-                .help("each delay is so many times the one before"),
+                .help("each delay is the one before times this factor"),
         );
         return None;
     }

@@ -126,7 +126,12 @@ impl Console {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
         table.force_no_tty();
-        table.set_header(self.schema.fields.iter().map(|field| legible(&field.name)));
+        table.set_header(
+            self.schema
+                .fields
+                .iter()
+                .map(|field| printable(&field.name)),
+        );
         table.add_rows(self.kept.drain(..));
         let widths = table.column_max_content_widths();
         let is_wider = widths.iter().zip(&self.widths).any(|(new, old)| new > old);
@@ -179,7 +184,7 @@ impl Sink for Console {
             let cells = batch.columns.iter().map(|column| {
                 let mut text = Vec::new();
                 write_text(&mut text, column, row);
-                legible(&String::from_utf8_lossy(&text))
+                printable(&String::from_utf8_lossy(&text))
             });
             self.kept.push(cells.collect());
             if self.kept.len() >= ROWS_KEPT_MAX {
@@ -207,20 +212,20 @@ impl Sink for Console {
 
 /// Cuts long text, and escapes what would move the cursor: a row's text may
 /// come from anybody.
-fn legible(text: &str) -> String {
-    let mut legible = String::new();
+fn printable(text: &str) -> String {
+    let mut printable = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == CELL_CHARS_MAX {
-            legible.push('…');
+            printable.push('…');
             break;
         }
         if character.is_control() {
-            legible.extend(character.escape_default());
+            printable.extend(character.escape_default());
         } else {
-            legible.push(character);
+            printable.push(character);
         }
     }
-    legible
+    printable
 }
 
 fn is_number(data_type: &DataType) -> bool {

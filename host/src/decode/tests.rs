@@ -100,7 +100,7 @@ fn check_csv(fields: Vec<Field>, text: &str, expected: Expect) {
 }
 
 #[test]
-fn a_bad_row_costs_its_neighbours_nothing() {
+fn a_bad_row_does_not_affect_its_neighbours() {
     let fields = vec![
         field("user", DataType::Utf8),
         field("action", symbols(&["add", "remove"])),
@@ -148,7 +148,7 @@ nonsense
 }
 
 #[test]
-fn bytes_that_are_no_text_are_a_bad_row() {
+fn invalid_utf8_is_a_bad_row() {
     let text = b"{\"a\":\"\xC3\xA9\"}\n{\"a\":\"\xC3\"}\n{\"a\":\"b\"}\n\xFF";
     check_with(
         &Format::Json,
@@ -370,7 +370,7 @@ fn records_and_lists_nest() {
 }
 
 #[test]
-fn fields_of_no_interest_must_be_json_all_the_same() {
+fn skipped_fields_must_be_valid_json() {
     let deep = |depth: usize| format!("{{\"x\":{}{}}}\n", "[".repeat(depth), "]".repeat(depth));
     let text = format!(
         r#"
@@ -580,7 +580,7 @@ fn good_rows(decoded: Decoded, schema: &Schema) -> Vec<Value> {
 
 proptest! {
     #[test]
-    fn reads_whatever_is_json_of_the_schema(
+    fn reads_all_json_that_fits_the_schema(
         rows in prop::collection::vec((any_row(), any::<bool>(), any::<u64>()), 1..5),
     ) {
         let schema = everything();
@@ -643,7 +643,7 @@ proptest! {
     /// With bad rows among good ones, in either format, the good rows decode as
     /// they would alone.
     #[test]
-    fn no_bytes_do_harm(
+    fn random_bytes_do_not_affect_good_rows(
         rows in prop::collection::vec(
             prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..60),

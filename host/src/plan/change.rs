@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_come_and_go_are_said() {
+    fn added_and_removed_nodes_are_reported() {
         let then = [stateless("old", NodeClass::Source), aggregate()];
         let mut renamed = aggregate();
         renamed.name = "summed".to_owned();

@@ -113,7 +113,7 @@ impl Builder<'_> {
             .at(other.place.clone(), "this input")
             .at(first.place.clone(), "and this one");
             self.mistakes.push(mistake.help(
-                "merged rows go on as they are: their columns must have the same names, \
+                "merged rows are passed on unchanged: their columns must have the same names, \
                  types and order; a transform in front of one can make them so",
             ));
         }
@@ -203,7 +203,7 @@ fn differs(reader: &str, wanted: &Field, up: &Upstream, column: usize) -> Mistak
     let help = if wanted.reads(&as_required) {
         format!(
             "`?` means that it may be missing: declare it without (a row that lacks it is then \
-             an error of its own), or let the plugin take an Option for `{}`",
+             a bad row), or let the plugin take an Option for `{}`",
             wanted.name
         )
     } else {

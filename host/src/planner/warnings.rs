@@ -61,7 +61,7 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
     }
     let name = &node.name;
     let mut warning = Mistake::warning(format!(
-        "nobody reads {role} `{name}`: its rows are dropped"
+        "no input reads {role} `{name}`: its rows are dropped"
     ))
     .help(format!(
         "give a sink or an operator `input = \"{name}\"`, or remove it"
@@ -108,7 +108,7 @@ fn warn_of_lost_progress(config: &Config, plan: &Plan, warnings: &mut Diagnostic
         return;
     }
     let mut warning = Mistake::warning(format!(
-        "the pipeline cannot go on after its process has ended: its checkpoints are in memory, \
+        "the pipeline cannot be restored after its process has ended: its checkpoints are in memory, \
          and its {} sinks are committed with them",
         transaction.system
     ))

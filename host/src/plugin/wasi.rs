@@ -77,7 +77,7 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
             return Ok(Err(name.to_owned()));
         };
         if name == LOGGING {
-            give_logging(&mut linker.instance(name)?)?;
+            provide_logging(&mut linker.instance(name)?)?;
             continue;
         }
         let package = PACKAGES
@@ -91,7 +91,7 @@ pub fn linker(component: &Component) -> wasmtime::Result<Result<Linker<World>, S
         }
         let mut instance = linker.instance(name)?;
         refuse(&mut instance, wasi, interface, engine, refusal)?;
-        give(&mut instance, wasi)?;
+        provide(&mut instance, wasi)?;
     }
     Ok(Ok(linker))
 }
@@ -132,7 +132,7 @@ fn refuse(
 }
 
 /// Replaces the functions of an interface that do work.
-fn give(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Result<()> {
+fn provide(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Result<()> {
     match interface {
         "wasi:cli/environment" => {
             linker.func_wrap("get-environment", |_: Store<'_>, ()| {
@@ -220,7 +220,7 @@ fn give(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Re
                 },
             )?;
         }
-        "wasi:io/streams" => give_streams(linker)?,
+        "wasi:io/streams" => provide_streams(linker)?,
         "wasi:random/random" => {
             linker.func_wrap("get-random-bytes", random_bytes)?;
             linker.func_wrap("get-random-u64", random_u64)?;
@@ -237,7 +237,7 @@ fn give(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime::Re
     Ok(())
 }
 
-fn give_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> {
+fn provide_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> {
     for name in [
         "[method]input-stream.read",
         "[method]input-stream.blocking-read",
@@ -284,7 +284,7 @@ fn give_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> 
     )
 }
 
-fn give_logging(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> {
+fn provide_logging(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<()> {
     linker.func_wrap(
         "log",
         |mut store: Store<'_>, (level, message): (Level, WasmStr)| {
@@ -322,8 +322,9 @@ fn resource(name: &str) -> ResourceType {
 
 fn random_bytes(mut store: Store<'_>, (len,): (u64,)) -> wasmtime::Result<(Vec<u8>,)> {
     if len > RANDOM_BYTES_MAX {
-        let message =
-            format!("asked for {len} random bytes; {RANDOM_BYTES_MAX} may be had at a time");
+        let message = format!(
+            "asked for {len} random bytes; at most {RANDOM_BYTES_MAX} are allowed at a time"
+        );
         return Err(Refused(message).into());
     }
     let mut bytes = vec![0; len as usize];

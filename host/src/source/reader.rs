@@ -131,9 +131,9 @@ impl SourceReader {
                     if overdue > 0 {
                         let silent = order.iter().take(overdue).copied();
                         let silent = silent.take_while(|&index| index != partition);
-                        self.watermarks.fall_idle(silent, &mut pulled.elements);
+                        self.watermarks.mark_idle(silent, &mut pulled.elements);
                     }
-                    self.accept(partition, *chunk, &mut pulled)?;
+                    self.emit_chunk(partition, *chunk, &mut pulled)?;
                 }
                 Arrival::Silence => {
                     let now_ms = self.context.clock.now_ms();
@@ -244,7 +244,7 @@ impl SourceReader {
     }
 
     /// Finds the event times of rows and emits them; bad rows go to the policy.
-    fn accept(
+    fn emit_chunk(
         &mut self,
         partition: usize,
         chunk: Chunk,

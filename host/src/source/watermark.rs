@@ -136,11 +136,11 @@ impl Watermarks {
     /// Marks partitions as idle that have had no rows for too long.
     pub fn check_idle(&mut self, now_ms: i64, out: &mut Vec<Element>) {
         let overdue: Vec<usize> = self.overdue(now_ms).collect();
-        self.fall_idle(overdue, out);
+        self.mark_idle(overdue, out);
     }
 
     /// Marks these partitions as idle.
-    pub fn fall_idle(
+    pub fn mark_idle(
         &mut self,
         partitions: impl IntoIterator<Item = usize>,
         out: &mut Vec<Element>,
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_partition_that_speaks_decides() {
+    fn the_slowest_active_partition_decides() {
         let mut two = Watermarks::new(2, 0, Some(1_000), 0);
         check(&mut two, 0, &[100, 50], expect!["[100, 50]"]);
         check(&mut two, 1, &[70, 60], expect!["[70] W70 [60]"]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_never_spoke_or_have_ended_hold_nobody_back() {
+    fn ended_and_idle_partitions_do_not_hold_back_the_watermark() {
         let mut three = Watermarks::new(3, 0, Some(1_000), 0);
         check(&mut three, 0, &[100], expect!["[100]"]);
         let mut out = Vec::new();

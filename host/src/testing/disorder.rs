@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_do_trade_places_up_to_the_bound() {
+    fn rows_move_up_to_the_bound() {
         let times: Vec<Option<i64>> = (0..100).map(|n| Some(n * 10)).collect();
         let order = disorder(&times, 50, 1);
         let moved = order

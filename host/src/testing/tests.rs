@@ -322,7 +322,7 @@ fn shuffled(failures: &[CaseFailure]) -> usize {
 }
 
 #[test]
-fn a_right_operator_passes_everywhere() {
+fn a_correct_operator_passes_all_runs() {
     let bench = Bench::windowed("sum").expect("out", SUMS).expect(
         "dead_letters",
         "{\"node\":\"rows\",\"kind\":\"decode\",\"payload\":\"{\\\"user\\\":\\\"c\\\"\"}\n\
@@ -437,7 +437,7 @@ fn partitions_and_csv_stand_for_a_source() {
 }
 
 #[test]
-fn what_comes_is_written_if_all_runs_agree() {
+fn results_are_written_if_all_runs_agree() {
     let bench = Bench::windowed("sum");
     let (outcome, written) = update(&bench.case(), &Native, 1).expect("it runs");
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
@@ -456,7 +456,7 @@ fn what_comes_is_written_if_all_runs_agree() {
 }
 
 #[test]
-fn files_that_mean_nothing_are_refused() {
+fn unknown_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     assert!(matches!(find(folder.path()), Err(TestError::NoTests(_))));
 

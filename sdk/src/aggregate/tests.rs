@@ -120,7 +120,7 @@ fn rows_go_to_their_groups_and_new_groups_start_empty() {
 }
 
 #[test]
-fn rejected_rows_leave_no_trace() {
+fn rejected_rows_do_not_change_states() {
     let rows = ["a", "too long", "b", "much too long", "c", "d"];
     let groups = [0, 0, 0, 1, 1, 0];
     let given = states(&[words(&["old"])], 2);

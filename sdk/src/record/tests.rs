@@ -232,7 +232,7 @@ fn batch(rows: u32, columns: Vec<Column>) -> Batch {
 }
 
 #[test]
-fn an_unknown_symbol_is_said_with_its_place() {
+fn an_unknown_symbol_is_reported_with_its_place() {
     let long = "x".repeat(100);
     let batch = batch(
         3,

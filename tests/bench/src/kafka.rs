@@ -47,7 +47,7 @@ pub fn measure(arguments: &Arguments, cases: &[Case]) -> anyhow::Result<Vec<serd
     let broker = match Broker::start(&folder.path().join("broker")) {
         Ok(broker) => broker,
         Err(why) => {
-            println!("kafka_copy and kafka_latency: skipped, for want of a broker: {why}");
+            println!("kafka_copy and kafka_latency: skipped, since there is no broker: {why}");
             return Ok(Vec::new());
         }
     };

@@ -64,7 +64,7 @@ fn what_is_no_plugin_says_what_to_do() {
 }
 
 #[test]
-fn a_library_that_is_no_component_of_ours_is_not_put_in_place() {
+fn an_invalid_plugin_is_not_put_in_place() {
     let folder = crate_with(PLUGIN);
     let error = build(folder.path(), &Strict).expect_err("the loader refuses all");
     assert!(
@@ -77,7 +77,7 @@ fn a_library_that_is_no_component_of_ours_is_not_put_in_place() {
 }
 
 #[test]
-fn what_was_built_is_told_in_a_line_an_operator() {
+fn a_built_plugin_is_shown_with_a_line_for_each_operator() {
     let operator = |name: &str, kind, doc: &str| OperatorInfo {
         name: name.to_owned(),
         doc: doc.to_owned(),

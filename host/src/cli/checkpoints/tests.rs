@@ -60,7 +60,7 @@ fn kept(file: &Path) -> PipelineCheckpoints {
 }
 
 #[test]
-fn a_list_tells_what_there_is() {
+fn checkpoints_are_listed() {
     let info = |id: CheckpointId, name: Option<&str>, bytes| CheckpointInfo {
         id,
         name: name.map(str::to_owned),
@@ -97,7 +97,7 @@ fn a_list_tells_what_there_is() {
 }
 
 #[test]
-fn one_is_found_by_number_or_name_or_told_what_there_is() {
+fn a_checkpoint_is_found_by_number_or_name() {
     let (_folder, file, storage) = pipeline();
     write(&storage, manifest(7, Some("before-the-sale")));
     write(&storage, manifest(12, None));

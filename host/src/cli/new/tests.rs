@@ -109,7 +109,7 @@ fn an_existing_file_is_left_alone() {
 }
 
 #[test]
-fn an_sdk_that_is_none_is_refused() {
+fn a_folder_without_the_sdk_is_refused() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let refused = |expected: &str| {
         let folder = scratch.path().join("plugin");

@@ -197,7 +197,7 @@ fn matches(
         return Err(mistake(format!(
             "{title} reads `{text}`, which no file in {shown} matches"
         ))
-        .help("`*` stands for any characters of a file's name"));
+        .help("`*` matches any characters of a file's name"));
     }
     Ok(paths)
 }

@@ -171,7 +171,7 @@ impl Events {
         if self.broken_one_in > 0 {
             let luck = mix(how.wrapping_add(GOLDEN));
             if luck.is_multiple_of(self.broken_one_in) {
-                event.spoil(luck / self.broken_one_in);
+                event.break_row(luck / self.broken_one_in);
             }
         }
         event
@@ -179,7 +179,7 @@ impl Events {
 }
 
 impl Event {
-    fn spoil(&mut self, how: u64) {
+    fn break_row(&mut self, how: u64) {
         match how % 5 {
             0 => self.action = "steal",
             1 => self.user = Id(None),

@@ -150,7 +150,7 @@ impl KafkaInput {
     /// be dropped while it waits.
     async fn next_of(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
         loop {
-            self.serve();
+            self.poll_events();
             if self.discover()? || std::mem::take(&mut self.is_unreported) {
                 return Ok(Arrival::Partitions);
             }
@@ -285,18 +285,18 @@ impl KafkaInput {
             let offset = Offset::Offset(partition.next.try_into().unwrap_or(i64::MAX));
             assignment
                 .add_partition_offset(topic, found.number, offset)
-                .map_err(|error| wrong(&self.context, &partition.name, &error))?;
+                .map_err(|error| read_error(&self.context, &partition.name, &error))?;
         }
         if assignment.count() == 0 {
             return Ok(());
         }
         self.consumer
             .incremental_assign(&assignment)
-            .map_err(|error| wrong(&self.context, "its partitions", &error))
+            .map_err(|error| read_error(&self.context, "its partitions", &error))
     }
 
     /// Polls for events, and commits offsets.
-    fn serve(&mut self) {
+    fn poll_events(&mut self) {
         // Errors are logged by the client; those of a partition are in its
         // queue.
         while self.consumer.poll(Duration::ZERO).is_some() {}
@@ -441,6 +441,6 @@ fn at(offset: u64) -> Position {
     }
 }
 
-fn wrong(context: &SourceContext, what: &str, error: &KafkaError) -> SourceError {
+fn read_error(context: &SourceContext, what: &str, error: &KafkaError) -> SourceError {
     context.failed(what, cause(error), fault_of(error.rdkafka_error_code()))
 }

@@ -311,7 +311,7 @@ impl KafkaWriter {
                  `max.message.bytes` of the topic"
             }
             Some(RDKafkaErrorCode::MessageTimedOut) => {
-                "; the brokers were out of reach, or too slow, for the whole of \
+                "; the brokers could not be reached, or were too slow, for the whole of \
                  `message.timeout.ms`"
             }
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {

@@ -220,7 +220,7 @@ input = "numbers"
 "#;
 
 #[test]
-fn it_is_read_shown_and_run() {
+fn a_connector_is_read_drawn_and_run() {
     let planned = plan(PIPELINE).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     expect![[r#"
         own   1 task a keyed operator · batches of at most 4096 rows

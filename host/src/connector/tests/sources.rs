@@ -203,7 +203,7 @@ async fn csv_rows_may_have_line_ends_and_broken_ones_stay_alone() {
 }
 
 #[tokio::test]
-async fn a_stray_quote_does_not_swallow_the_rows_up_to_the_next() {
+async fn a_stray_quote_affects_only_its_row() {
     let folder = TempDir::new().unwrap();
     let path = write(&folder, "events.csv", "ts,id\n1,\"a\n2,b\n3,c\n\",d\n5,e\n");
     let read = read(&files(&[&path], CSV), context(4_096)).await;
@@ -335,7 +335,7 @@ async fn bad_rows_go_where_the_policy_says() {
     let mut reader = SourceReader::open(&plan, context(7)).await.unwrap();
     let error = reader.next().await.unwrap_err().to_string();
     let error = error.replace(&folder.path().display().to_string(), "");
-    expect![[r#"source `events`: /events.jsonl, offset 18: byte 0: expected UTF-8 text, found other bytes (`on_error` is "fail"; "skip" or "dead_letter" go on without the row)"#]]
+    expect![[r#"source `events`: /events.jsonl, offset 18: byte 0: expected UTF-8 text, found other bytes (`on_error` is "fail"; "skip" or "dead_letter" continue without the row)"#]]
         .assert_eq(&error);
 }
 
@@ -906,7 +906,7 @@ proptest! {
 
     /// Whatever a file contains, nothing panics and every row is accounted for.
     #[test]
-    fn no_file_does_harm(
+    fn no_file_causes_a_panic(
         bytes in prop::collection::vec(
             prop_oneof![Just(b'"'), Just(b'\n'), Just(b','), Just(b'\r'), Just(b'1'), any::<u8>()],
             0..300,

@@ -12,7 +12,7 @@ use crate::plan::json::to_json;
 use crate::schema::Schema;
 
 #[test]
-fn there_is_nothing_to_say_of_the_base() {
+fn the_base_has_no_mistakes_or_warnings() {
     assert_eq!(mistakes(BASE), "");
 }
 

@@ -80,7 +80,7 @@ proptest! {
 
     /// A good pipeline with a few places deleted or overwritten.
     #[test]
-    fn any_slip_of_the_hand(
+    fn a_pipeline_with_typing_errors(
         slips in prop::collection::vec(
             (any::<prop::sample::Index>(), 0..12usize, prop::sample::select(PIECES)),
             1..5,

@@ -23,7 +23,7 @@ fn head(more: &str, expected: Expect) {
 }
 
 #[test]
-fn nothing_outlives_a_pipeline_that_does_not_ask() {
+fn without_state_and_checkpoints_nothing_is_kept() {
     let (plan, drawn) = planned("");
     assert_eq!(plan.state, None);
     assert_eq!(plan.restart, RestartPlan::Never);
@@ -56,7 +56,7 @@ fn either_table_turns_checkpoints_on() {
 }
 
 #[test]
-fn all_that_can_be_said() {
+fn every_key() {
     head(
         r#"
 [state]

@@ -258,8 +258,8 @@ fn copy_values(offsets: &[i32], data: &[u8], rows: &[u32], out: &mut Vec<u8>) {
         let room = out.capacity() - out.len() >= SHORT_BYTES;
         match data.get(start..start + SHORT_BYTES) {
             Some(wide) if room && end - start <= SHORT_BYTES => {
-                // SAFETY: both sides have so many bytes, `out` those past its
-                // length, which then covers bytes that have been written.
+                // SAFETY: both sides have this many bytes, `out` beyond its
+                // length, which afterwards covers only written bytes.
                 unsafe {
                     let to = out.as_mut_ptr().add(out.len());
                     std::ptr::copy_nonoverlapping(wide.as_ptr(), to, SHORT_BYTES);

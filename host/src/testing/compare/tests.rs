@@ -104,7 +104,7 @@ fn long_lists_are_cut() {
 }
 
 #[test]
-fn expected_rows_that_are_none_say_why() {
+fn invalid_expected_rows_are_explained() {
     let refused = |row: Value, shown: Expect| {
         let (at, message) =
             ComparableRows::parse(&schema(), &rows(&[row])).expect_err("it is no row");
