@@ -169,7 +169,7 @@ fn read_pipeline(
     let name = table
         .required(
             "name",
-            "what its checkpoints and dead letters are known by",
+            "it identifies the pipeline's checkpoints and dead letters",
             mistakes,
         )
         .and_then(|value| value.name("the name of the pipeline", mistakes));

@@ -360,7 +360,7 @@ fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
         return Err(match other {
             Some(other) => format!(
                 "was built for another version of the contract: it exports `{other}`, and this \
-                 host wants `{wanted}`; build it with a matching sluicebox-sdk"
+                 host expects `{wanted}`; build it with a matching sluicebox-sdk"
             ),
             None if names.is_empty() => format!(
                 "is a component that exports nothing, and a plugin exports `{wanted}`; use \

@@ -144,7 +144,7 @@ fn components_that_are_no_plugins_of_this_host() {
             "sluicebox:plugin/operators@0.3.0",
         ),
         expect![
-            "plugin it.wasm was built for another version of the contract: it exports `sluicebox:plugin/operators@0.3.0`, and this host wants `sluicebox:plugin/operators@0.2.0`; build it with a matching sluicebox-sdk"
+            "plugin it.wasm was built for another version of the contract: it exports `sluicebox:plugin/operators@0.3.0`, and this host expects `sluicebox:plugin/operators@0.2.0`; build it with a matching sluicebox-sdk"
         ],
     );
     check(

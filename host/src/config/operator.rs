@@ -165,7 +165,7 @@ pub(super) fn read_inputs(
     let inputs = value.one_or_more(wanted, mistakes, read_input)?;
     if inputs.is_empty() {
         mistakes.push(
-            Mistake::new(format!("{} names nothing", value.what()))
+            Mistake::new(format!("{} is empty", value.what()))
                 .at(value.span(), "an empty list")
                 .help(format!("write {meaning}")),
         );
@@ -202,7 +202,7 @@ fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Input
                 ))
                 .at(text.span(), "")
                 .help(format!(
-                    "write \"{node}\" for its rows, or \"{node}.late\" for those that came too late"
+                    "write \"{node}\" for its rows, or \"{node}.late\" for late rows"
                 )),
             );
             return None;
@@ -356,9 +356,12 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
             "several kinds"
         };
         mistakes.push(
-            Mistake::new(format!("{} must say one kind of window", value.what()))
-                .at(value.span(), found)
-                .help(format!("write {WINDOW_WANTED}")),
+            Mistake::new(format!(
+                "{} must have exactly one kind of window",
+                value.what()
+            ))
+            .at(value.span(), found)
+            .help(format!("write {WINDOW_WANTED}")),
         );
         return None;
     }
@@ -368,7 +371,7 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
         return None;
     }
     if let (Some(time), Some(_)) = (&time, &count) {
-        refuse_extra(time, "count windows go by rows, not by time", mistakes);
+        refuse_extra(time, "count windows count rows, not time", mistakes);
         return None;
     }
     let times = &[

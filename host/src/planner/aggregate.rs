@@ -69,7 +69,7 @@ impl Builder<'_> {
             refused.push((
                 &setting.key,
                 "early_every",
-                "its results do not wait for time",
+                "its results do not depend on time",
             ));
         }
         if let Some(setting) = operator.bounds.as_ref().filter(|_| !has_bounds) {
@@ -169,7 +169,7 @@ impl Builder<'_> {
                     (kind, _) => format!("it is a {}", kind.name()),
                 }
             }
-            _ => "rows are late for windows only".to_owned(),
+            _ => "only windows have late rows".to_owned(),
         };
         self.mistakes.push(
             Mistake::new(format!("{} has no late output: {reason}", from.title()))
@@ -221,7 +221,7 @@ impl Builder<'_> {
                             .at(name.span(), "the key")
                             .at(other.field_place(other.find(name.get_ref()).unwrap_or(0)), format!("`{key}` is from here"))
                             .at(up.field_place(column), format!("`{field}` is from here"))
-                            .help("rows of one key meet only if it has one type on all inputs"),
+                            .help("a key must have the same type on all inputs"),
                         );
                     }
                 }

@@ -114,7 +114,7 @@ impl Builder<'_> {
             .at(first.place.clone(), "and this one");
             self.mistakes.push(mistake.help(
                 "merged rows are passed on unchanged: their columns must have the same names, \
-                 types and order; a transform in front of one can make them so",
+                 types and order; a transform before one of them can adapt it",
             ));
         }
         good.then(|| first.relation.clone())
@@ -169,7 +169,7 @@ fn missing(reader: &str, wanted: &Field, up: &Upstream, near: Option<usize>) -> 
         Some(column) => {
             let given = up.field(column);
             Mistake::new(format!(
-                "{reader} wants `{wanted}`; {} has `{given}`",
+                "{reader} needs `{wanted}`; {} has `{given}`",
                 up.title
             ))
             .at(up.place.clone(), "rows come from here")
@@ -187,7 +187,7 @@ fn missing(reader: &str, wanted: &Field, up: &Upstream, near: Option<usize>) -> 
                 false => String::new(),
             };
             Mistake::new(format!(
-                "{reader} wants `{wanted}`; {} has no such field",
+                "{reader} needs `{wanted}`; {} has no such field",
                 up.title
             ))
             .at(up.place.clone(), "rows come from here")
@@ -218,7 +218,7 @@ fn differs(reader: &str, wanted: &Field, up: &Upstream, column: usize) -> Mistak
         }
     };
     Mistake::new(format!(
-        "{reader} wants `{wanted}`; {} has `{given}`",
+        "{reader} needs `{wanted}`; {} has `{given}`",
         up.title
     ))
     .at(up.place.clone(), "rows come from here")

@@ -115,7 +115,7 @@ fn read_properties(
         let mut all = OWNED_BY_BOTH.iter().chain(owned);
         if let Some((_, help)) = all.find(|(owned, _)| owned == name_text) {
             mistakes.push(
-                Mistake::new(format!("{} is not for you to set", value.what()))
+                Mistake::new(format!("{} cannot be set here", value.what()))
                     .at(name.span(), "")
                     .help(*help),
             );

@@ -76,7 +76,7 @@ pub struct KafkaSink {
 const OWNED_BY_SINKS: Owned = &[
     (
         "transactional.id",
-        "transactions are the pipeline's, and named after it",
+        "the pipeline's transaction is named after the pipeline",
     ),
     (
         "enable.idempotence",

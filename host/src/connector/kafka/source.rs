@@ -45,11 +45,11 @@ const OWNED_BY_SOURCES: Owned = &[
     ("auto.offset.reset", "say where to start in `start`"),
     (
         "enable.auto.commit",
-        "offsets are committed with checkpoints alone",
+        "offsets are committed only with checkpoints",
     ),
     (
         "enable.auto.offset.store",
-        "offsets are committed with checkpoints alone",
+        "offsets are committed only with checkpoints",
     ),
     ("enable.partition.eof", "say `until = \"end\"`"),
 ];

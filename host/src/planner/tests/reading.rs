@@ -55,7 +55,7 @@ fn an_empty_file() {
         x the pipeline has no `name`
            ,-[/pipelines/shop.toml:1:1]
            `----
-          help: add `name = …`: what its checkpoints and dead letters are known by"#]],
+          help: add `name = …`: it identifies the pipeline's checkpoints and dead letters"#]],
     );
 }
 
