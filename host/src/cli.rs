@@ -34,7 +34,7 @@ pub mod test;
 /// Streaming pipelines whose operators are WebAssembly plugins.
 #[derive(Parser)]
 #[command(name = "sluicebox", version, about, max_term_width = 100)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -110,7 +110,7 @@ pub enum CliError {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = CommandLine::parse();
     start_logging();
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),

@@ -28,35 +28,35 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use diagnostics::{Diagnostics, Look, Mistake, Origin, Severity, Span};
-pub use operator::{BoundsChoice, InputName, Key, Operator, OperatorName, Setting};
-pub use sink::Sink;
-pub use source::Source;
-pub use state::{Backend, Checkpoints, RESTART, Restart, State, Upload};
+pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
+pub use operator::{BoundsChoice, InputName, KeyConfig, OperatorConfig, OperatorName, Setting};
+pub use sink::SinkConfig;
+pub use source::SourceConfig;
+pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};
 pub use toml::Spanned;
 
 use crate::connector::registry::{CONNECTORS, Registry};
-use reader::{Table, Value};
+use reader::{ConfigValue, Table};
 
 /// A pipeline's file, read but not planned. Lists are in the order of the file.
 #[derive(Debug)]
 pub struct Config {
-    pub origin: Origin,
+    pub origin: ConfigFile,
     pub name: Spanned<String>,
     pub parallelism: Option<usize>,
     pub batch_rows: Option<usize>,
     pub dead_letters: Option<Spanned<String>>,
-    pub state: Option<State>,
-    pub checkpoints: Option<Checkpoints>,
-    pub restart: Option<Restart>,
-    pub plugins: Vec<Plugin>,
-    pub sources: Vec<Source>,
-    pub operators: Vec<Operator>,
-    pub sinks: Vec<Sink>,
+    pub state: Option<StateConfig>,
+    pub checkpoints: Option<CheckpointsConfig>,
+    pub restart: Option<RestartConfig>,
+    pub plugins: Vec<PluginConfig>,
+    pub sources: Vec<SourceConfig>,
+    pub operators: Vec<OperatorConfig>,
+    pub sinks: Vec<SinkConfig>,
 }
 
 #[derive(Debug)]
-pub struct Plugin {
+pub struct PluginConfig {
     pub name: Spanned<String>,
     pub path: Spanned<String>,
 }
@@ -73,7 +73,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, Diagnostics> {
         let file = path.display().to_string();
         let refuse = |message: String, help: &str| {
-            let origin = Origin {
+            let origin = ConfigFile {
                 file: file.clone(),
                 text: "".into(),
             };
@@ -119,7 +119,7 @@ impl Config {
         text: &str,
         connectors: Registry<'_>,
     ) -> Result<Config, Diagnostics> {
-        let origin = Origin {
+        let origin = ConfigFile {
             file: file.to_owned(),
             text: text.into(),
         };
@@ -162,7 +162,7 @@ fn before(end: usize) -> Span {
 
 fn read_pipeline(
     mut table: Table,
-    origin: Origin,
+    origin: ConfigFile,
     connectors: Registry<'_>,
     mistakes: &mut Diagnostics,
 ) -> Option<Config> {
@@ -244,7 +244,7 @@ fn read_sections<T>(
     else {
         return Vec::new();
     };
-    let read_one = |(name, value): (Spanned<String>, Value)| {
+    let read_one = |(name, value): (Spanned<String>, ConfigValue)| {
         let name_is_good =
             reader::check_name(&format!("the name of this {singular}"), &name, mistakes);
         let owner = format!("{singular} `{}`", name.get_ref());
@@ -261,10 +261,10 @@ fn read_plugin(
     name: Spanned<String>,
     mut table: Table,
     mistakes: &mut Diagnostics,
-) -> Option<Plugin> {
+) -> Option<PluginConfig> {
     let path = table
         .required("path", "the plugin's .wasm file", mistakes)
         .and_then(|value| value.path(mistakes));
     table.finish(mistakes);
-    Some(Plugin { name, path: path? })
+    Some(PluginConfig { name, path: path? })
 }

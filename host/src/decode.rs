@@ -15,7 +15,7 @@ mod raw;
 use arrow_array::ArrayRef;
 
 pub(crate) use self::csv::quoted_length;
-use self::fault::Fault;
+use self::fault::RowFault;
 use crate::format::Format;
 use crate::schema::Schema;
 use crate::timestamp::TimestampFormat;
@@ -109,7 +109,7 @@ impl FormatRows {
     /// Adds the row `data[start..end]`; after an error, [`Self::truncate`] must
     /// follow.
     #[inline]
-    fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
+    fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
         match self {
             FormatRows::Json(json) => json.push(data, start, end),
             FormatRows::Csv(csv) => csv.push(&data[start..end]),
@@ -159,9 +159,9 @@ fn is_utf8(data: &[u8], start: usize, end: usize, all_utf8: bool) -> bool {
 }
 
 #[cold]
-fn invalid_utf8(row: &[u8]) -> Fault {
+fn invalid_utf8(row: &[u8]) -> RowFault {
     let at = std::str::from_utf8(row).map_or_else(|error| error.valid_up_to(), str::len);
-    Fault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
+    RowFault::new(format!("byte {at}: expected UTF-8 text, found other bytes"))
 }
 
 #[cfg(test)]

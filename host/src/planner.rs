@@ -34,7 +34,7 @@ use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, input, planned};
-use crate::config::{Config, Diagnostics, Mistake, Operator, Sink};
+use crate::config::{Config, Diagnostics, Mistake, OperatorConfig, SinkConfig};
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
 
     fn plan_operator(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         resolved: Option<&Resolved>,
         upstreams: &[Option<Upstream>],
         ids: &[usize],
@@ -263,7 +263,12 @@ impl<'a> Builder<'a> {
         planned(&operator.name, kind, edges.map(inputs), outputs)
     }
 
-    fn plan_sink(&mut self, sink: &Sink, upstreams: &[Option<Upstream>], ids: &[usize]) -> Planned {
+    fn plan_sink(
+        &mut self,
+        sink: &SinkConfig,
+        upstreams: &[Option<Upstream>],
+        ids: &[usize],
+    ) -> Planned {
         let title = format!("sink `{}`", sink.name.get_ref());
         let known: Option<Vec<&Upstream>> = upstreams.iter().map(Option::as_ref).collect();
         let taken = known.and_then(|upstreams| self.merged(&title, &upstreams));
@@ -327,7 +332,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn operator_plan(operator: &Operator, resolved: &Resolved) -> Option<OperatorPlan> {
+fn operator_plan(operator: &OperatorConfig, resolved: &Resolved) -> Option<OperatorPlan> {
     Some(OperatorPlan {
         name: operator.operator.get_ref().to_string(),
         factory: resolved.factory.clone()?,

@@ -305,7 +305,7 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     if metadata.len() > FILE_BYTES_MAX {
         return Err(unreadable(format!(
             "is {} large, which no plugin is",
-            limits::Bytes(metadata.len() as usize)
+            limits::ShownBytes(metadata.len() as usize)
         )));
     }
     std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))

@@ -114,8 +114,8 @@ pub struct SinkContext {
 }
 
 impl SinkContext {
-    /// The transaction of type `T` to write in, if its system takes part in the
-    /// commit.
+    /// What a sink writes its transactional rows with, such as a producer, if its
+    /// system takes part in the commit.
     pub fn transaction<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.participants.handle::<T>()
     }

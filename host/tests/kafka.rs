@@ -39,7 +39,7 @@ use sluicebox::plan::change::{NodeClass, NodeDescription};
 use sluicebox::plan::{Node, NodeKind, Plan};
 use sluicebox::run::{Durable, Job};
 use sluicebox::sink::{Sink, SinkContext};
-use sluicebox::source::reader::Reader;
+use sluicebox::source::reader::SourceReader;
 use sluicebox::source::{SourceContext, SourceError};
 
 use everywhere::collect_all;
@@ -135,7 +135,7 @@ fn source(plan: &Plan) -> &Node {
         .expect("a source")
 }
 
-async fn open(plan: &Plan, task: (usize, usize), restored: &[SourceSnapshot]) -> Reader {
+async fn open(plan: &Plan, task: (usize, usize), restored: &[SourceSnapshot]) -> SourceReader {
     let opened = try_open(plan, task, restored).await;
     opened.unwrap_or_else(|error| panic!("{error}"))
 }
@@ -144,7 +144,7 @@ async fn try_open(
     plan: &Plan,
     task: (usize, usize),
     restored: &[SourceSnapshot],
-) -> Result<Reader, SourceError> {
+) -> Result<SourceReader, SourceError> {
     let node = source(plan);
     let NodeKind::Source(source) = &node.kind else {
         unreachable!("it was looked for by its kind");
@@ -159,11 +159,15 @@ async fn try_open(
         is_transactional: false,
         restored: restored.into(),
     };
-    Reader::open(source, context).await
+    SourceReader::open(source, context).await
 }
 
 /// Reads on until there is enough, or the end.
-async fn read_until(reader: &mut Reader, read: &mut Read, enough: impl Fn(&Read) -> bool) -> bool {
+async fn read_until(
+    reader: &mut SourceReader,
+    read: &mut Read,
+    enough: impl Fn(&Read) -> bool,
+) -> bool {
     let until = Instant::now() + PATIENCE;
     while !enough(read) {
         let left = until.saturating_duration_since(Instant::now());

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
-use super::reader::Value;
+use super::reader::ConfigValue;
 use crate::schema::{DataType, Field};
 use crate::suggest;
 use crate::timestamp::TimestampFormat;
@@ -27,7 +27,7 @@ const DEPTH_MAX: usize = 16;
 
 pub fn read(
     name: Spanned<String>,
-    value: &Value,
+    value: &ConfigValue,
     mistakes: &mut Diagnostics,
 ) -> Option<DeclaredColumn> {
     let mut timestamp_formats = Vec::new();
@@ -49,7 +49,12 @@ struct TypeReader<'r> {
 }
 
 impl TypeReader<'_> {
-    fn field(&mut self, name: &Spanned<String>, value: &Value, depth: usize) -> Option<Field> {
+    fn field(
+        &mut self,
+        name: &Spanned<String>,
+        value: &ConfigValue,
+        depth: usize,
+    ) -> Option<Field> {
         let written = name.get_ref().as_str();
         if depth > DEPTH_MAX {
             let message = format!("{} is nested more than {DEPTH_MAX} deep", value.what());
@@ -96,7 +101,7 @@ impl TypeReader<'_> {
         }
     }
 
-    fn members(&mut self, value: &Value, depth: usize) -> Option<Arc<[Field]>> {
+    fn members(&mut self, value: &ConfigValue, depth: usize) -> Option<Arc<[Field]>> {
         let table = value.table(self.mistakes)?;
         let members: Vec<Option<Field>> = table
             .into_entries()
@@ -114,14 +119,14 @@ impl TypeReader<'_> {
         members.into_iter().collect()
     }
 
-    fn refuse(&mut self, value: &Value) {
+    fn refuse(&mut self, value: &ConfigValue) {
         value.refuse(
             "a type, such as \"utf8\", \"list<int64>\", { street = \"utf8\" } or [{ sku = \"utf8\" }]",
             self.mistakes,
         );
     }
 
-    fn written(&mut self, text: &str, value: &Value) -> Option<(DataType, bool)> {
+    fn written(&mut self, text: &str, value: &ConfigValue) -> Option<(DataType, bool)> {
         let parsed = parse_type(text, self.formats, 0);
         if let Err(problem) = &parsed {
             self.mistakes.push(

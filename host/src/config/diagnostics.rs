@@ -13,7 +13,7 @@ use miette::{
 
 /// The file that mistakes point into.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct ConfigFile {
     pub file: String,
     pub text: Arc<str>,
 }
@@ -24,7 +24,7 @@ pub type Span = Range<usize>;
 /// The mistakes and warnings about one pipeline's file.
 #[derive(Debug)]
 pub struct Diagnostics {
-    origin: Origin,
+    origin: ConfigFile,
     mistakes: Vec<Mistake>,
 }
 
@@ -89,7 +89,7 @@ impl Mistake {
 }
 
 impl Diagnostics {
-    pub fn new(origin: Origin) -> Self {
+    pub fn new(origin: ConfigFile) -> Self {
         Diagnostics {
             origin,
             mistakes: Vec::new(),
@@ -251,7 +251,7 @@ impl miette::Diagnostic for Report<'_> {
 
 /// Shows the whole lines that a place touches, and no others, so that places
 /// far apart are shown apart.
-struct Lines<'a>(&'a Origin);
+struct Lines<'a>(&'a ConfigFile);
 
 impl SourceCode for Lines<'_> {
     /// `before` is 0 when miette asks for line and column of a place, and more

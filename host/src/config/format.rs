@@ -5,7 +5,7 @@ use toml::Spanned;
 
 use super::column::{self, DeclaredColumn};
 use super::diagnostics::{Diagnostics, Mistake};
-use super::reader::{Table, Value};
+use super::reader::{ConfigValue, Table};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::DataType;
 
@@ -61,7 +61,7 @@ pub fn read_rows(
         }
     };
     let csv_value = table.optional("csv");
-    let csv_key = csv_value.as_ref().map(Value::key_span);
+    let csv_key = csv_value.as_ref().map(ConfigValue::key_span);
     let csv = csv_value
         .and_then(|value| value.table(mistakes))
         .map(|table| read_csv(table, &formats.csv, mistakes));
@@ -128,7 +128,7 @@ fn read_csv(mut table: Table, default: &CsvFormat, mistakes: &mut Diagnostics) -
 }
 
 fn read_columns(
-    value: &Value,
+    value: &ConfigValue,
     format: Option<FormatKind>,
     mistakes: &mut Diagnostics,
 ) -> Option<Vec<DeclaredColumn>> {
@@ -179,7 +179,7 @@ fn read_columns(
 }
 
 /// Reads a time in RFC 3339, as text or as a TOML date.
-pub fn read_instant(value: &Value, mistakes: &mut Diagnostics) -> Option<i64> {
+pub fn read_instant(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<i64> {
     let wanted = "a time such as \"2026-01-31T12:00:00Z\"";
     let text = match value.raw() {
         toml::de::DeValue::Datetime(datetime) => datetime.to_string(),

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
-use super::reader::{Table, Value, to_i64};
+use super::reader::{ConfigValue, Table, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
@@ -16,7 +16,7 @@ use crate::plan::{Bounds, LATE, TimeDomain, Window};
 /// An operator's section. Settings for aggregates are accepted on any operator:
 /// only the planner knows which kind it is.
 #[derive(Debug)]
-pub struct Operator {
+pub struct OperatorConfig {
     pub name: Spanned<String>,
     pub operator: Spanned<OperatorName>,
     pub input: Vec<Spanned<InputName>>,
@@ -25,7 +25,7 @@ pub struct Operator {
     pub parameters_place: Span,
     pub on_error: Option<OnError>,
     pub limits: Limits,
-    pub key: Option<Key>,
+    pub key: Option<KeyConfig>,
     pub window: Option<Spanned<Window>>,
     pub allowed_lateness_ms: Option<Setting<i64>>,
     pub early_every_ms: Option<Setting<i64>>,
@@ -41,7 +41,7 @@ pub struct Setting<T> {
 }
 
 #[derive(Debug)]
-pub struct Key {
+pub struct KeyConfig {
     pub place: Span,
     pub columns: Vec<Spanned<String>>,
 }
@@ -70,7 +70,7 @@ pub(super) fn read(
     name: Spanned<String>,
     mut table: Table,
     mistakes: &mut Diagnostics,
-) -> Option<Operator> {
+) -> Option<OperatorConfig> {
     let operator = table
         .required(
             "plugin",
@@ -80,7 +80,9 @@ pub(super) fn read(
         .and_then(|value| read_operator_name(&value, mistakes));
     let input = read_inputs(&mut table, mistakes);
     let parameters = table.optional("parameters");
-    let parameters_place = parameters.as_ref().map_or(table.place(), Value::key_span);
+    let parameters_place = parameters
+        .as_ref()
+        .map_or(table.place(), ConfigValue::key_span);
     let parameters = parameters.map_or(Some(Vec::new()), |value| read_parameters(&value, mistakes));
     let on_error = table
         .optional("on_error")
@@ -112,7 +114,7 @@ pub(super) fn read(
         })
     });
     table.finish(mistakes);
-    Some(Operator {
+    Some(OperatorConfig {
         name,
         operator: operator?,
         input: input?,
@@ -129,7 +131,10 @@ pub(super) fn read(
     })
 }
 
-fn read_operator_name(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<OperatorName>> {
+fn read_operator_name(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+) -> Option<Spanned<OperatorName>> {
     let text = value.text(
         "a plugin's name and its operator's, such as \"cart.clean\"",
         mistakes,
@@ -189,7 +194,7 @@ pub(super) fn read_inputs(
     Some(inputs)
 }
 
-fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<InputName>> {
+fn read_input(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<InputName>> {
     let text = value.text("the name of a source or operator, in quotes", mistakes)?;
     let (node, output) = match text.get_ref().split_once('.') {
         None => (text.get_ref().as_str(), None),
@@ -216,7 +221,7 @@ fn read_input(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Input
 }
 
 fn read_parameters(
-    value: &Value,
+    value: &ConfigValue,
     mistakes: &mut Diagnostics,
 ) -> Option<Vec<(Spanned<String>, Spanned<logic::Value>)>> {
     let table = value.table(mistakes)?;
@@ -253,7 +258,7 @@ fn parameter_value(value: &DeValue) -> Option<logic::Value> {
 
 const RETRIES_MAX: i64 = 100;
 
-fn read_policy(value: &Value, mistakes: &mut Diagnostics) -> Option<OnError> {
+fn read_policy(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<OnError> {
     if !matches!(value.raw(), DeValue::Table(_)) {
         let policies = &[
             ("fail", Some(OnError::Fail)),
@@ -283,7 +288,7 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
     let mut bytes = |key, least, default, mistakes: &mut Diagnostics| {
         table
             .optional(key)
-            .and_then(|value: Value| value.bytes(least..=WASM_BYTES_MAX, mistakes))
+            .and_then(|value: ConfigValue| value.bytes(least..=WASM_BYTES_MAX, mistakes))
             .map_or(default, |bytes| {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             })
@@ -301,7 +306,7 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
     }
 }
 
-fn read_key(value: &Value, mistakes: &mut Diagnostics) -> Option<Key> {
+fn read_key(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KeyConfig> {
     let wanted = "the name of a field, or a list of names";
     let columns = value.one_or_more(wanted, mistakes, |value, mistakes| {
         value.text("the name of a field, in quotes", mistakes)
@@ -316,7 +321,7 @@ fn read_key(value: &Value, mistakes: &mut Diagnostics) -> Option<Key> {
             return None;
         }
     }
-    Some(Key {
+    Some(KeyConfig {
         place: value.key_span(),
         columns,
     })
@@ -328,7 +333,7 @@ const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
 const WINDOW_WANTED: &str = "{ tumbling = \"1m\" }, { sliding = \"60s\", every = \"5s\" }, \
     { session = \"30s\" }, { count = 100 } or \"running\"";
 
-fn read_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Window>> {
+fn read_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<Window>> {
     let window = match value.raw() {
         DeValue::String(_) => value
             .choice(&[("running", Window::Running)], mistakes)?
@@ -342,7 +347,7 @@ fn read_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Spanned<Wind
     Some(Spanned::new(value.span(), window))
 }
 
-fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window> {
+fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Window> {
     let mut table = value.table(mistakes)?;
     let kinds = ["tumbling", "sliding", "session", "count"].map(|kind| table.optional(kind));
     let every = table.optional("every");
@@ -397,7 +402,7 @@ fn read_timed_window(value: &Value, mistakes: &mut Diagnostics) -> Option<Window
     Some(Window::Count { size })
 }
 
-fn refuse_extra(value: &Value, reason: &str, mistakes: &mut Diagnostics) {
+fn refuse_extra(value: &ConfigValue, reason: &str, mistakes: &mut Diagnostics) {
     mistakes.push(
         Mistake::new(format!("{} makes no sense here: {reason}", value.what()))
             .at(value.key_span(), "")
@@ -406,8 +411,8 @@ fn refuse_extra(value: &Value, reason: &str, mistakes: &mut Diagnostics) {
 }
 
 fn read_sliding(
-    size: &Value,
-    every: Option<&Value>,
+    size: &ConfigValue,
+    every: Option<&ConfigValue>,
     time: TimeDomain,
     mistakes: &mut Diagnostics,
 ) -> Option<Window> {
@@ -448,7 +453,7 @@ fn read_sliding(
     None
 }
 
-fn read_bounds(value: &Value, mistakes: &mut Diagnostics) -> Option<BoundsChoice> {
+fn read_bounds(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<BoundsChoice> {
     match value.raw() {
         DeValue::Boolean(false) => return Some(BoundsChoice::Absent),
         DeValue::Table(_) => {}

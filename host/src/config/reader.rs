@@ -31,7 +31,7 @@ struct TableEntry<'a> {
 }
 
 /// A value and its name in messages: "`window` of operator `added`".
-pub struct Value<'a> {
+pub struct ConfigValue<'a> {
     what: String,
     key: Span,
     value: &'a Spanned<DeValue<'a>>,
@@ -76,14 +76,14 @@ impl<'a> Table<'a> {
         self.place.clone()
     }
 
-    pub fn optional(&mut self, key: &'static str) -> Option<Value<'a>> {
+    pub fn optional(&mut self, key: &'static str) -> Option<ConfigValue<'a>> {
         self.known.push(key);
         let entry = self
             .entries
             .iter_mut()
             .find(|entry| entry.key.get_ref() == key)?;
         entry.read = true;
-        Some(Value {
+        Some(ConfigValue {
             what: format!("`{key}` of {}", self.owner),
             key: entry.key.span(),
             value: entry.value,
@@ -95,7 +95,7 @@ impl<'a> Table<'a> {
         key: &'static str,
         meaning: &str,
         mistakes: &mut Diagnostics,
-    ) -> Option<Value<'a>> {
+    ) -> Option<ConfigValue<'a>> {
         let value = self.optional(key);
         if value.is_none() {
             // A misspelt key is reported by [`Table::finish`], with a
@@ -128,10 +128,10 @@ impl<'a> Table<'a> {
     }
 
     /// All entries of a table whose keys are names chosen by the author.
-    pub fn into_entries(self) -> impl Iterator<Item = (Spanned<String>, Value<'a>)> {
+    pub fn into_entries(self) -> impl Iterator<Item = (Spanned<String>, ConfigValue<'a>)> {
         let owner = self.owner;
         self.entries.into_iter().map(move |entry| {
-            let value = Value {
+            let value = ConfigValue {
                 what: format!("`{}` of {owner}", entry.key.get_ref()),
                 key: entry.key.span(),
                 value: entry.value,
@@ -141,7 +141,7 @@ impl<'a> Table<'a> {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> ConfigValue<'a> {
     pub fn named(mut self, what: &str) -> Self {
         self.what = what.to_owned();
         self
@@ -324,8 +324,8 @@ impl<'a> Value<'a> {
     }
 
     /// An element of this list, with the list's name in messages.
-    pub fn element(&self, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
-        Value {
+    pub fn element(&self, value: &'a Spanned<DeValue<'a>>) -> ConfigValue<'a> {
+        ConfigValue {
             what: self.what.clone(),
             key: self.key_span(),
             value,
@@ -337,7 +337,7 @@ impl<'a> Value<'a> {
         &self,
         wanted: &str,
         mistakes: &mut Diagnostics,
-        read: impl Fn(&Value<'a>, &mut Diagnostics) -> Option<T>,
+        read: impl Fn(&ConfigValue<'a>, &mut Diagnostics) -> Option<T>,
     ) -> Option<Vec<T>> {
         match self.raw() {
             DeValue::String(_) => Some(vec![read(self, mistakes)?]),

@@ -10,7 +10,7 @@ use crate::sink::{SinkKind, SinkSettings};
 use crate::suggest;
 
 #[derive(Debug)]
-pub struct Sink {
+pub struct SinkConfig {
     pub name: Spanned<String>,
     pub input: Vec<Spanned<InputName>>,
     pub settings: Box<dyn SinkSettings>,
@@ -21,7 +21,7 @@ pub(super) fn read(
     mut table: Table,
     kinds: &[SinkKind],
     mistakes: &mut Diagnostics,
-) -> Option<Sink> {
+) -> Option<SinkConfig> {
     let input = read_inputs(&mut table, mistakes);
     let kinds: Vec<(&str, SinkKind)> = kinds.iter().map(|kind| (kind.name, *kind)).collect();
     let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
@@ -30,7 +30,7 @@ pub(super) fn read(
         .choice(&kinds, mistakes)?;
     let settings = (kind.get_ref().read)(&mut table, mistakes);
     table.finish(mistakes);
-    Some(Sink {
+    Some(SinkConfig {
         name,
         input: input?,
         settings: settings?,

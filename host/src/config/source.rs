@@ -10,7 +10,7 @@ use crate::source::{SourceKind, SourceSettings};
 use crate::suggest;
 
 #[derive(Debug)]
-pub struct Source {
+pub struct SourceConfig {
     pub name: Spanned<String>,
     pub settings: Box<dyn SourceSettings>,
     pub event_time: Option<Spanned<String>>,
@@ -24,7 +24,7 @@ pub(super) fn read(
     mut table: Table,
     kinds: &[SourceKind],
     mistakes: &mut Diagnostics,
-) -> Option<Source> {
+) -> Option<SourceConfig> {
     let kinds: Vec<(&str, SourceKind)> = kinds.iter().map(|kind| (kind.name, *kind)).collect();
     let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
     let kind = table
@@ -43,7 +43,7 @@ pub(super) fn read(
         .and_then(|value| value.choice(POLICIES, mistakes));
     let settings = (kind.get_ref().read)(&mut table, mistakes);
     table.finish(mistakes);
-    Some(Source {
+    Some(SourceConfig {
         name,
         settings: settings?,
         event_time: event_time.flatten(),

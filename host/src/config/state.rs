@@ -5,12 +5,12 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
-use super::reader::{Table, Value};
+use super::reader::{ConfigValue, Table};
 use crate::plan::{Delivery, RestartPlan};
 use crate::quantity::show_ms;
 
 #[derive(Debug)]
-pub struct State {
+pub struct StateConfig {
     pub backend: Option<Spanned<Backend>>,
     pub path: Option<Spanned<String>>,
     pub memory_bytes_max: Option<u64>,
@@ -25,21 +25,21 @@ pub enum Backend {
 }
 
 #[derive(Debug)]
-pub struct Checkpoints {
+pub struct CheckpointsConfig {
     pub interval_ms: Option<i64>,
     pub keep: Option<usize>,
     pub delivery: Option<Delivery>,
-    pub upload: Option<Upload>,
+    pub upload: Option<UploadConfig>,
 }
 
 #[derive(Debug)]
-pub struct Upload {
+pub struct UploadConfig {
     pub url: Spanned<String>,
     pub options: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
-pub struct Restart {
+pub struct RestartConfig {
     pub place: Span,
     pub plan: RestartPlan,
 }
@@ -89,7 +89,7 @@ const INTERVAL_MS_MIN: i64 = 10;
 const KEEP_MIN: i64 = 2;
 const KEEP_MAX: i64 = 1_000;
 
-pub(super) fn read_state(value: &Value, mistakes: &mut Diagnostics) -> Option<State> {
+pub(super) fn read_state(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<StateConfig> {
     let mut table = section(value, "[state]", mistakes)?;
     let backend = table
         .optional("backend")
@@ -120,7 +120,7 @@ pub(super) fn read_state(value: &Value, mistakes: &mut Diagnostics) -> Option<St
         value.bytes(range, mistakes)
     });
     table.finish(mistakes);
-    Some(State {
+    Some(StateConfig {
         backend,
         path: path.flatten(),
         memory_bytes_max: memory.flatten(),
@@ -128,7 +128,10 @@ pub(super) fn read_state(value: &Value, mistakes: &mut Diagnostics) -> Option<St
     })
 }
 
-pub(super) fn read_checkpoints(value: &Value, mistakes: &mut Diagnostics) -> Option<Checkpoints> {
+pub(super) fn read_checkpoints(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+) -> Option<CheckpointsConfig> {
     let mut table = section(value, "[checkpoints]", mistakes)?;
     let interval = table
         .optional("interval")
@@ -143,7 +146,7 @@ pub(super) fn read_checkpoints(value: &Value, mistakes: &mut Diagnostics) -> Opt
         .optional("upload")
         .and_then(|value| read_upload(&value, mistakes));
     table.finish(mistakes);
-    Some(Checkpoints {
+    Some(CheckpointsConfig {
         interval_ms: interval.map(Spanned::into_inner),
         keep: keep.map(|keep| keep.into_inner() as usize),
         delivery: delivery.map(Spanned::into_inner),
@@ -151,7 +154,7 @@ pub(super) fn read_checkpoints(value: &Value, mistakes: &mut Diagnostics) -> Opt
     })
 }
 
-fn read_upload(value: &Value, mistakes: &mut Diagnostics) -> Option<Upload> {
+fn read_upload(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<UploadConfig> {
     let mut table = value.table(mistakes)?;
     let url = table
         .required(
@@ -166,7 +169,7 @@ fn read_upload(value: &Value, mistakes: &mut Diagnostics) -> Option<Upload> {
         .and_then(|value| value.table(mistakes));
     let options = options.map(|options| read_options(options, mistakes));
     table.finish(mistakes);
-    Some(Upload {
+    Some(UploadConfig {
         url: url?,
         options: options.unwrap_or_default(),
     })
@@ -190,7 +193,10 @@ fn read_options(table: Table, mistakes: &mut Diagnostics) -> Vec<(String, String
     options
 }
 
-pub(super) fn read_restart(value: &Value, mistakes: &mut Diagnostics) -> Option<Restart> {
+pub(super) fn read_restart(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+) -> Option<RestartConfig> {
     let mut table = section(value, "[restart]", mistakes)?;
     let place = table.place();
     let strategy = match table.optional("strategy") {
@@ -202,7 +208,7 @@ pub(super) fn read_restart(value: &Value, mistakes: &mut Diagnostics) -> Option<
         Strategy::Fixed | Strategy::Exponential => read_delays(&mut table, strategy, mistakes),
     };
     table.finish(mistakes);
-    Some(Restart { place, plan: plan? })
+    Some(RestartConfig { place, plan: plan? })
 }
 
 fn read_delays(
@@ -226,7 +232,7 @@ fn read_delays(
         None => Some(Spanned::new(0..0, FAILURES)),
     };
     let within = read_ms(table.optional("within"), WITHIN_MS, mistakes);
-    let place = limit.as_ref().map(Value::span);
+    let place = limit.as_ref().map(ConfigValue::span);
     let delay_ms = delay?;
     let delay_ms_max = match is_growing {
         true => read_ms(limit, DELAY_MS_MAX.max(delay_ms), mistakes)?,
@@ -251,14 +257,14 @@ fn read_delays(
     })
 }
 
-fn read_ms(value: Option<Value>, default: u64, mistakes: &mut Diagnostics) -> Option<u64> {
+fn read_ms(value: Option<ConfigValue>, default: u64, mistakes: &mut Diagnostics) -> Option<u64> {
     match value {
         Some(value) => Some(value.duration(0, mistakes)?.into_inner() as u64),
         None => Some(default),
     }
 }
 
-fn read_factor(value: &Value, mistakes: &mut Diagnostics) -> Option<f64> {
+fn read_factor(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<f64> {
     let factor = value.positive_number(mistakes)?;
     if factor < 1.0 {
         mistakes.push(
@@ -272,7 +278,11 @@ fn read_factor(value: &Value, mistakes: &mut Diagnostics) -> Option<f64> {
 }
 
 /// A table of the pipeline, named in messages as it is written.
-fn section<'a>(value: &Value<'a>, name: &str, mistakes: &mut Diagnostics) -> Option<Table<'a>> {
+fn section<'a>(
+    value: &ConfigValue<'a>,
+    name: &str,
+    mistakes: &mut Diagnostics,
+) -> Option<Table<'a>> {
     let place = value.key_span();
     Some(value.table(mistakes)?.owned_by(name, place))
 }

@@ -19,7 +19,7 @@ use crate::checkpoint::snapshot::Position;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::format::read_instant;
-use crate::config::reader::{Table, Value};
+use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
@@ -59,7 +59,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let mut integer = |key, least, most, default: i64, mistakes: &mut Diagnostics| {
         table
             .optional(key)
-            .and_then(|value: Value| value.integer(least..=most, mistakes))
+            .and_then(|value: ConfigValue| value.integer(least..=most, mistakes))
             .map_or(default, Spanned::into_inner)
     };
     let seed = integer("seed", 0, i64::MAX, 0, mistakes);

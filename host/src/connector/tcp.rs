@@ -13,7 +13,7 @@ use self::input::TcpInput;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, read_rows};
-use crate::config::reader::{Table, Value};
+use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::format::RowFormat;
 use crate::source::{
@@ -66,7 +66,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     }))
 }
 
-fn read_listen(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+fn read_listen(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
     let listen = value.text("an address, such as \"127.0.0.1:9000\"", mistakes)?;
     let text = listen.get_ref();
     let named = text

@@ -41,16 +41,16 @@ pub(super) enum ValuesBuilder {
     Float32(Vec<f32>),
     Float64(Vec<f64>),
     Timestamp(Vec<i64>, TimestampFormat),
-    Utf8(Bytes),
-    Symbol(Bytes, Arc<[String]>),
-    Bytes(Bytes),
+    Utf8(BytesBuilder),
+    Symbol(BytesBuilder, Arc<[String]>),
+    Bytes(BytesBuilder),
     List(Box<List>),
     Record(Box<RecordBuilder>),
 }
 
 /// Texts or byte strings, one after another.
 #[derive(Clone, Debug)]
-pub(super) struct Bytes {
+pub(super) struct BytesBuilder {
     /// For texts always valid UTF-8, and cut between characters.
     pub data: Vec<u8>,
     offsets: Offsets,
@@ -99,9 +99,11 @@ impl ColumnBuilder {
             DataType::Timestamp => {
                 ValuesBuilder::Timestamp(Vec::new(), formats.next().unwrap_or_default())
             }
-            DataType::Utf8 => ValuesBuilder::Utf8(Bytes::new()),
-            DataType::Symbol(symbols) => ValuesBuilder::Symbol(Bytes::new(), symbols.clone()),
-            DataType::Bytes => ValuesBuilder::Bytes(Bytes::new()),
+            DataType::Utf8 => ValuesBuilder::Utf8(BytesBuilder::new()),
+            DataType::Symbol(symbols) => {
+                ValuesBuilder::Symbol(BytesBuilder::new(), symbols.clone())
+            }
+            DataType::Bytes => ValuesBuilder::Bytes(BytesBuilder::new()),
             DataType::List(element) => ValuesBuilder::List(Box::new(List {
                 element: ColumnBuilder::new(element, formats),
                 field: Arc::new(element.to_arrow()),
@@ -253,9 +255,9 @@ impl ColumnBuilder {
     }
 }
 
-impl Bytes {
+impl BytesBuilder {
     fn new() -> Self {
-        Bytes {
+        BytesBuilder {
             data: Vec::new(),
             offsets: Offsets::new(),
         }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
-use super::fault::{Fault, excerpt};
+use super::fault::{RowFault, excerpt};
 use super::json;
 use crate::schema::Schema;
 use crate::timestamp;
@@ -31,7 +31,7 @@ pub(super) struct CsvRows {
 }
 
 /// The text of a field, and whether it is quoted.
-struct Field<'d> {
+struct CsvField<'d> {
     text: &'d [u8],
     quoted: bool,
 }
@@ -84,7 +84,7 @@ impl CsvRows {
     }
 
     /// Adds a row; after an error, [`Self::truncate`] must follow.
-    pub fn push(&mut self, line: &[u8]) -> Result<(), Fault> {
+    pub fn push(&mut self, line: &[u8]) -> Result<(), RowFault> {
         let mut at = Some(0);
         let mut given = 0;
         while let Some(start) = at {
@@ -124,14 +124,14 @@ impl CsvRows {
     }
 
     #[cold]
-    fn wrong_count(&self, line: &[u8]) -> Fault {
+    fn wrong_count(&self, line: &[u8]) -> RowFault {
         let mut found = 0;
         let mut at = Some(0);
         while let Some(start) = at {
             found += 1;
             at = next_field(line, start, self.delimiter).map_or(None, |(_, next)| next);
         }
-        Fault::new(format!(
+        RowFault::new(format!(
             "expected {} fields, found {found}",
             self.columns.len()
         ))
@@ -143,31 +143,31 @@ fn next_field(
     line: &[u8],
     start: usize,
     delimiter: u8,
-) -> Result<(Field<'_>, Option<usize>), Fault> {
+) -> Result<(CsvField<'_>, Option<usize>), RowFault> {
     let rest = &line[start..];
     if rest.first() != Some(&b'"') {
         let end = memchr::memchr(delimiter, rest);
-        let field = Field {
+        let field = CsvField {
             text: &rest[..end.unwrap_or(rest.len())],
             quoted: false,
         };
         return Ok((field, end.map(|end| start + end + 1)));
     }
     let Some(length) = quoted_length(&rest[1..]) else {
-        return Err(Fault::new(format!(
+        return Err(RowFault::new(format!(
             "byte {start}: expected `\"` at the end of the field, found {}",
             excerpt(rest)
         )));
     };
     let behind = start + 1 + length + 1;
-    let field = Field {
+    let field = CsvField {
         text: &line[start + 1..start + 1 + length],
         quoted: true,
     };
     match line.get(behind) {
         None => Ok((field, None)),
         Some(&byte) if byte == delimiter => Ok((field, Some(behind + 1))),
-        Some(_) => Err(Fault::new(format!(
+        Some(_) => Err(RowFault::new(format!(
             "byte {behind}: expected `{}` behind the quoted field, found {}",
             char::from(delimiter),
             excerpt(&line[behind..])
@@ -188,7 +188,7 @@ pub(crate) fn quoted_length(text: &[u8]) -> Option<usize> {
     }
 }
 
-fn unquote<'t>(field: &Field<'t>, scratch: &'t mut Vec<u8>) -> &'t [u8] {
+fn unquote<'t>(field: &CsvField<'t>, scratch: &'t mut Vec<u8>) -> &'t [u8] {
     if !field.quoted || memchr::memchr(b'"', field.text).is_none() {
         return field.text;
     }
@@ -211,11 +211,11 @@ fn first_twice(names: &[String]) -> Option<&String> {
 }
 
 /// Adds a value from its text. Spaces around it are ignored, except in texts.
-fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
+fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
     let trimmed = text.trim_ascii();
     let data_type = &column.data_type;
     let expected =
-        |expected: &str| Fault::new(format!("expected {expected}, found {}", shown(text)));
+        |expected: &str| RowFault::new(format!("expected {expected}, found {}", shown(text)));
     let mismatch = || expected(&data_type.to_string());
     match &mut column.values {
         ValuesBuilder::Utf8(texts) => {

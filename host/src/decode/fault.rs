@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What is wrong with a row. Boxed, to keep the results of decoding small.
-pub(super) struct Fault(Box<FaultText>);
+pub(super) struct RowFault(Box<FaultText>);
 
 struct FaultText {
     /// Outermost field first.
@@ -16,10 +16,10 @@ enum PathStep {
     Element(usize),
 }
 
-impl Fault {
+impl RowFault {
     #[cold]
     pub fn new(message: impl Into<String>) -> Self {
-        Fault(Box::new(FaultText {
+        RowFault(Box::new(FaultText {
             path: Vec::new(),
             message: message.into(),
         }))
@@ -39,7 +39,7 @@ impl Fault {
 }
 
 /// ``field `lines[2].sku`: expected utf8, found 7``
-impl fmt::Display for Fault {
+impl fmt::Display for RowFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.path.is_empty() {
             f.write_str("field `")?;

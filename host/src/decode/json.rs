@@ -17,9 +17,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hashbrown::HashMap;
 
-use self::scanner::{Key, Scanner};
+use self::scanner::{JsonKey, Scanner};
 use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
-use super::fault::Fault;
+use super::fault::RowFault;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp;
 use crate::timestamp::TimestampFormat;
@@ -28,7 +28,7 @@ use crate::timestamp::TimestampFormat;
 #[derive(Clone, Debug)]
 pub(super) struct JsonRows {
     rows: RecordBuilder,
-    shape: Shape,
+    shape: RecordShape,
     /// Unescaped texts and other temporary values.
     scratch: Vec<u8>,
 }
@@ -36,20 +36,20 @@ pub(super) struct JsonRows {
 /// The keys of a record, and of the records in it, in the order that earlier
 /// rows had. Parallel to [`RecordBuilder`].
 #[derive(Clone, Debug)]
-struct Shape {
-    keys: Vec<Key>,
+struct RecordShape {
+    keys: Vec<JsonKey>,
     by_name: Arc<HashMap<Vec<u8>, usize, foldhash::fast::RandomState>>,
     /// The field that followed each field last time; the last entry is the
     /// field that came first.
     next: Vec<usize>,
-    nested: Vec<Option<Box<Shape>>>,
+    nested: Vec<Option<Box<RecordShape>>>,
 }
 
 impl JsonRows {
     pub fn new(schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         JsonRows {
             rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().copied()),
-            shape: Shape::new(&schema.fields),
+            shape: RecordShape::new(&schema.fields),
             scratch: Vec::new(),
         }
     }
@@ -57,7 +57,7 @@ impl JsonRows {
     /// Adds the row `data[start..end]`; after an error, [`Self::truncate`] must
     /// follow.
     #[inline]
-    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), Fault> {
+    pub fn push(&mut self, data: &[u8], start: usize, end: usize) -> Result<(), RowFault> {
         let scanner = Scanner::new(data, start, end);
         let mut parser = Parser {
             scanner,
@@ -78,22 +78,25 @@ impl JsonRows {
 }
 
 /// Adds one JSON value from its text, as a field of another format has it.
-pub(super) fn push_value(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), Fault> {
+pub(super) fn push_value(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
     let scanner = Scanner::new(text, 0, text.len());
     let mut parser = Parser {
         scanner,
         scratch: &mut Vec::new(),
     };
-    let mut shape = Shape::of_type(&column.data_type);
+    let mut shape = RecordShape::of_type(&column.data_type);
     let at = parser.value(scanner.skip_space(0), column, &mut shape)?;
     scanner.finish(at)
 }
 
-impl Shape {
+impl RecordShape {
     fn new(fields: &[Field]) -> Self {
         let start = fields.len();
-        Shape {
-            keys: fields.iter().map(|field| Key::new(&field.name)).collect(),
+        RecordShape {
+            keys: fields
+                .iter()
+                .map(|field| JsonKey::new(&field.name))
+                .collect(),
             by_name: Arc::new(
                 fields
                     .iter()
@@ -104,16 +107,16 @@ impl Shape {
             next: (0..start).map(|index| index + 1).chain([0]).collect(),
             nested: fields
                 .iter()
-                .map(|field| Shape::of_type(&field.data_type))
+                .map(|field| RecordShape::of_type(&field.data_type))
                 .collect(),
         }
     }
 
     /// The shape of the record in a type, which may be a list's element.
-    fn of_type(data_type: &DataType) -> Option<Box<Shape>> {
+    fn of_type(data_type: &DataType) -> Option<Box<RecordShape>> {
         match data_type {
-            DataType::Record(fields) => Some(Box::new(Shape::new(fields))),
-            DataType::List(element) => Shape::of_type(&element.data_type),
+            DataType::Record(fields) => Some(Box::new(RecordShape::new(fields))),
+            DataType::List(element) => RecordShape::of_type(&element.data_type),
             _ => None,
         }
     }
@@ -131,8 +134,8 @@ impl Parser<'_, '_> {
         &mut self,
         at: usize,
         record: &mut RecordBuilder,
-        shape: &mut Shape,
-    ) -> Result<usize, Fault> {
+        shape: &mut RecordShape,
+    ) -> Result<usize, RowFault> {
         let scanner = self.scanner;
         let row = record.rows();
         let mut given = 0;
@@ -164,7 +167,7 @@ impl Parser<'_, '_> {
                     last = index;
                     let field = &mut record.fields[index];
                     if field.column.len() > row {
-                        return Err(Fault::new("is given twice").within(&field.name));
+                        return Err(RowFault::new("is given twice").within(&field.name));
                     }
                     at = match self.value(at, &mut field.column, &mut shape.nested[index]) {
                         Ok(behind) => behind,
@@ -190,8 +193,8 @@ impl Parser<'_, '_> {
         &mut self,
         at: usize,
         column: &mut ColumnBuilder,
-        nested: &mut Option<Box<Shape>>,
-    ) -> Result<usize, Fault> {
+        nested: &mut Option<Box<RecordShape>>,
+    ) -> Result<usize, RowFault> {
         let scanner = self.scanner;
         match &mut column.values {
             ValuesBuilder::Utf8(texts) if scanner.peek(at) == Some(b'"') => {
@@ -217,8 +220,8 @@ impl Parser<'_, '_> {
         &mut self,
         at: usize,
         column: &mut ColumnBuilder,
-        nested: &mut Option<Box<Shape>>,
-    ) -> Result<usize, Fault> {
+        nested: &mut Option<Box<RecordShape>>,
+    ) -> Result<usize, RowFault> {
         let scanner = self.scanner;
         if column.is_nullable()
             && let Some(at) = scanner.take_literal(at, b"null")
@@ -367,7 +370,7 @@ fn read_time(
     at: usize,
     format: TimestampFormat,
     scratch: &mut Vec<u8>,
-) -> Result<(usize, i64), Fault> {
+) -> Result<(usize, i64), RowFault> {
     let (behind, read) = if scanner.peek(at) == Some(b'"') {
         let (behind, text) = scanner.text(at, scratch)?;
         let read = match format {
@@ -392,14 +395,14 @@ fn read_time(
 
 /// Fills fields that the row does not have with null, if they may be null.
 #[inline(never)]
-fn fill_missing(record: &mut RecordBuilder) -> Result<(), Fault> {
+fn fill_missing(record: &mut RecordBuilder) -> Result<(), RowFault> {
     let row = record.rows();
     for field in &mut record.fields {
         if field.column.len() > row {
             continue;
         }
         if !field.column.is_nullable() {
-            return Err(Fault::new("is missing").within(&field.name));
+            return Err(RowFault::new("is missing").within(&field.name));
         }
         field.column.push_null();
     }

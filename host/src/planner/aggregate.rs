@@ -5,7 +5,7 @@ use super::builder::Builder;
 use super::columns::{Relation, Upstream};
 use super::graph::Section;
 use super::section::{Resolved, Timing};
-use crate::config::{BoundsChoice, Mistake, Operator, Span};
+use crate::config::{BoundsChoice, Mistake, OperatorConfig, Span};
 use crate::logic::Kind;
 use crate::plan::{Bounds, Window};
 use crate::schema::{DataType, Field, Schema};
@@ -21,7 +21,7 @@ impl Builder<'_> {
     /// `None` for other operators, and after a mistake.
     pub(super) fn timing(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         title: &str,
         kind: Kind,
     ) -> Option<Timing> {
@@ -109,7 +109,7 @@ impl Builder<'_> {
         good.then_some(timing)
     }
 
-    fn refuse_aggregate_settings(&mut self, operator: &Operator, title: &str, kind: Kind) {
+    fn refuse_aggregate_settings(&mut self, operator: &OperatorConfig, title: &str, kind: Kind) {
         let settings = [
             ("key", operator.key.as_ref().map(|key| key.place.clone())),
             (
@@ -181,7 +181,7 @@ impl Builder<'_> {
     /// The key's columns on each edge. The types must be the same on all edges.
     pub(super) fn keys(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         title: &str,
         upstreams: &[Option<Upstream>],
     ) -> Option<Keys> {
@@ -275,7 +275,7 @@ impl Builder<'_> {
     /// The aggregate's output columns: key, window bounds, the plugin's output.
     pub(super) fn aggregate_output(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         title: &str,
         output: &Schema,
         keys: &Keys,

@@ -2,7 +2,7 @@
 //! whatever other columns there are.
 
 use super::builder::Builder;
-use crate::config::{Mistake, Operator, Span};
+use crate::config::{Mistake, OperatorConfig, Span};
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
@@ -122,7 +122,7 @@ impl Builder<'_> {
 
     pub(super) fn transform_output(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         title: &str,
         output: &Schema,
     ) -> Option<Relation> {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::config::{
-    Config, Diagnostics, InputName, Mistake, Operator, Sink, Source, Span, Spanned,
+    Config, Diagnostics, InputName, Mistake, OperatorConfig, SinkConfig, SourceConfig, Span,
+    Spanned,
 };
 use crate::suggest;
 
@@ -18,9 +19,9 @@ pub(super) struct Graph<'a> {
 
 #[derive(Clone, Copy)]
 pub(super) enum Section<'a> {
-    Source(&'a Source),
-    Operator(&'a Operator),
-    Sink(&'a Sink),
+    Source(&'a SourceConfig),
+    Operator(&'a OperatorConfig),
+    Sink(&'a SinkConfig),
 }
 
 pub(super) struct ResolvedInput<'a> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::section::Resolved;
-use crate::config::{Mistake, Operator, Spanned};
+use crate::config::{Mistake, OperatorConfig, Spanned};
 use crate::files::{FileUser, nearest_file};
 use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
@@ -50,7 +50,11 @@ impl<'a> Builder<'a> {
         plugins
     }
 
-    pub(super) fn resolve(&mut self, operator: &Operator, plugins: &Plugins) -> Option<Resolved> {
+    pub(super) fn resolve(
+        &mut self,
+        operator: &OperatorConfig,
+        plugins: &Plugins,
+    ) -> Option<Resolved> {
         let wanted = operator.operator.get_ref();
         let place = operator.operator.span();
         let title = format!("operator `{}`", operator.name.get_ref());
@@ -138,7 +142,7 @@ impl<'a> Builder<'a> {
     /// types.
     fn open(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         module: &dyn Module,
         arguments: &Arguments,
     ) -> Option<Arc<dyn Factory>> {
@@ -169,7 +173,7 @@ impl<'a> Builder<'a> {
     /// The given parameters, checked, and the defaults of the others.
     fn arguments(
         &mut self,
-        operator: &Operator,
+        operator: &OperatorConfig,
         title: &str,
         parameters: &[Parameter],
     ) -> Option<Arguments> {

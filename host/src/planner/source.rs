@@ -3,14 +3,14 @@
 use super::builder::Builder;
 use super::columns::Relation;
 use super::section::{Planned, PlannedOutput, planned};
-use crate::config::{Mistake, Source};
+use crate::config::{Mistake, SourceConfig};
 use crate::logic::MAIN;
 use crate::plan::{EventTime, NodeKind, SourcePlan};
 use crate::schema::{DataType, Field};
 use crate::suggest;
 
 impl Builder<'_> {
-    pub(super) fn plan_source(&mut self, source: &Source) -> Planned {
+    pub(super) fn plan_source(&mut self, source: &SourceConfig) -> Planned {
         let title = format!("source `{}`", source.name.get_ref());
         let mut relation = Relation::default();
         for column in source.settings.columns() {
@@ -35,7 +35,7 @@ impl Builder<'_> {
 
     fn event_time(
         &mut self,
-        source: &Source,
+        source: &SourceConfig,
         title: &str,
         relation: &Relation,
     ) -> Option<EventTime> {

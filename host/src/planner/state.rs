@@ -5,7 +5,7 @@
 
 use super::builder::Builder;
 use crate::checkpoint::remote;
-use crate::config::{Backend, Mistake, RESTART, State, Upload};
+use crate::config::{Backend, Mistake, RESTART, StateConfig, UploadConfig};
 use crate::files::FileUser;
 use crate::plan::{RemotePlan, RestartPlan, StateBackend, StatePlan};
 
@@ -54,7 +54,11 @@ impl Builder<'_> {
         })
     }
 
-    fn plan_folder(&mut self, state: Option<&State>, remote: Option<RemotePlan>) -> StateBackend {
+    fn plan_folder(
+        &mut self,
+        state: Option<&StateConfig>,
+        remote: Option<RemotePlan>,
+    ) -> StateBackend {
         let name = &self.config.name;
         let path = state.and_then(|state| state.path.as_ref());
         let (folder, place) = match path {
@@ -84,7 +88,7 @@ impl Builder<'_> {
         }
     }
 
-    fn plan_remote(&mut self, upload: &Upload) -> Option<RemotePlan> {
+    fn plan_remote(&mut self, upload: &UploadConfig) -> Option<RemotePlan> {
         let plan = RemotePlan {
             url: upload.url.get_ref().clone(),
             options: upload.options.clone(),

@@ -95,7 +95,7 @@ impl PluginCache {
                 match unsafe { Component::deserialize(engine, compiled) } {
                     Ok(component) => return Some(component),
                     Err(error) => {
-                        tracing::debug!("compiled plugin {name} cannot be used: {error:#}")
+                        tracing::debug!("compiled plugin {name} cannot be used: {error:#}");
                     }
                 }
             }
@@ -234,15 +234,15 @@ mod tests {
     /// The smallest component, in the binary format.
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    struct Case {
+    struct CacheFolder {
         folder: tempfile::TempDir,
         engine: Engine,
     }
 
-    impl Case {
+    impl CacheFolder {
         /// A cache with the component in it as `one`.
-        fn new() -> Case {
-            let case = Case {
+        fn new() -> CacheFolder {
+            let case = CacheFolder {
                 folder: tempfile::tempdir().expect("a folder"),
                 engine: super::super::engine::engine().expect("an engine"),
             };
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn other_plugins_and_other_engines_are_not_found() {
-        let case = Case::new();
+        let case = CacheFolder::new();
         assert!(!case.has("two"));
         let other = Engine::new(wasmtime::Config::new().epoch_interruption(false)).expect("one");
         assert!(case.cache().load(&other, "one").is_none());
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn broken_files_are_compiled_anew() {
-        let case = Case::new();
+        let case = CacheFolder::new();
         let whole = std::fs::read(case.file("one")).expect("a file");
         for at in [0, MAGIC.len(), MAGIC.len() + DIGEST_BYTES, whole.len() - 1] {
             let mut bytes = whole.clone();
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_others_may_write_is_refused() {
-        let case = Case::new();
+        let case = CacheFolder::new();
         case.chmod(&case.file("one"), 0o620);
         assert!(!case.has("one"));
         case.chmod(&case.file("one"), 0o600);
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn links_are_not_followed() {
-        let case = Case::new();
+        let case = CacheFolder::new();
         let elsewhere = case.folder.path().join("elsewhere");
         std::fs::rename(case.file("one"), &elsewhere).expect("a rename");
         std::os::unix::fs::symlink(&elsewhere, case.file("one")).expect("a link");
@@ -336,13 +336,13 @@ mod tests {
         PluginCache::in_folder(&folder).expect("a cache");
         let mode = |path: &Path| path.metadata().expect("it").permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
-        let case = Case::new();
+        let case = CacheFolder::new();
         assert_eq!(mode(&case.file("one")), 0o600);
     }
 
     #[test]
     fn what_was_used_longest_ago_is_dropped() {
-        let case = Case::new();
+        let case = CacheFolder::new();
         case.store("two");
         case.store("three");
         for (digest, age_s) in [("one", 300), ("two", 200), ("three", 100)] {

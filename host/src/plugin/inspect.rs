@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::Plugin;
-use super::limits::Bytes;
+use super::limits::ShownBytes;
 use crate::logic::{self, OperatorInfo, Value, ValueType};
 use crate::schema::{DataType, Schema};
 
@@ -17,7 +17,7 @@ pub struct Inspection {
     pub doc: String,
     pub digest: String,
     pub bytes: usize,
-    pub operators: Vec<Operator>,
+    pub operators: Vec<InspectedOperator>,
     /// Interfaces that the host calls: one that every plugin has, and one for
     /// each kind of its operators.
     pub exports: Vec<String>,
@@ -26,24 +26,24 @@ pub struct Inspection {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Operator {
+pub struct InspectedOperator {
     pub name: String,
     pub kind: &'static str,
     pub doc: String,
-    pub inputs: Vec<Port>,
-    pub outputs: Vec<Port>,
-    pub state: Vec<Field>,
-    pub parameters: Vec<Parameter>,
+    pub inputs: Vec<InspectedPort>,
+    pub outputs: Vec<InspectedPort>,
+    pub state: Vec<InspectedField>,
+    pub parameters: Vec<InspectedParameter>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Port {
+pub struct InspectedPort {
     pub name: String,
-    pub fields: Vec<Field>,
+    pub fields: Vec<InspectedField>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Field {
+pub struct InspectedField {
     pub name: String,
     /// As in a pipeline file, with a `?` at the end if it may be missing.
     #[serde(rename = "type")]
@@ -52,7 +52,7 @@ pub struct Field {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Parameter {
+pub struct InspectedParameter {
     pub name: String,
     #[serde(rename = "type")]
     pub value_type: &'static str,
@@ -82,7 +82,7 @@ impl Inspection {
     pub fn to_text(&self) -> String {
         let mut text = format!("{} {}", self.name, self.version);
         doc(&mut text, "  ", &self.doc);
-        let size = Bytes(self.bytes);
+        let size = ShownBytes(self.bytes);
         push(&mut text, format_args!("\n  {size}, {}", self.digest));
         for operator in &self.operators {
             operator.push_to(&mut text);
@@ -93,7 +93,7 @@ impl Inspection {
     }
 }
 
-impl Operator {
+impl InspectedOperator {
     fn push_to(&self, text: &mut String) {
         push(text, format_args!("\n\n{} ({})", self.name, self.kind));
         doc(text, "  ", &self.doc);
@@ -107,7 +107,7 @@ impl Operator {
             text.push_str("\n  parameters");
         }
         for parameter in &self.parameters {
-            let Parameter {
+            let InspectedParameter {
                 name, value_type, ..
             } = parameter;
             push(text, format_args!("\n    {name}: {value_type}"));
@@ -132,7 +132,7 @@ fn interfaces(text: &mut String, title: &str, names: &[String]) {
 }
 
 /// Ports are named only where an operator has several inputs or outputs.
-fn ports(text: &mut String, what: &str, ports: &[Port]) {
+fn ports(text: &mut String, what: &str, ports: &[InspectedPort]) {
     for port in ports {
         let title = match ports.len() {
             1 => what.to_owned(),
@@ -142,7 +142,7 @@ fn ports(text: &mut String, what: &str, ports: &[Port]) {
     }
 }
 
-fn fields(text: &mut String, title: &str, fields: &[Field]) {
+fn fields(text: &mut String, title: &str, fields: &[InspectedField]) {
     if fields.is_empty() {
         return;
     }
@@ -167,8 +167,8 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }
 
-fn operator(info: &OperatorInfo) -> Operator {
-    Operator {
+fn operator(info: &OperatorInfo) -> InspectedOperator {
+    InspectedOperator {
         name: info.name.clone(),
         kind: info.kind.name(),
         doc: info.doc.clone(),
@@ -178,7 +178,7 @@ fn operator(info: &OperatorInfo) -> Operator {
         parameters: info
             .parameters
             .iter()
-            .map(|parameter| Parameter {
+            .map(|parameter| InspectedParameter {
                 name: parameter.name.clone(),
                 value_type: type_name(parameter.value_type),
                 default: parameter.default.as_ref().map(value),
@@ -189,18 +189,18 @@ fn operator(info: &OperatorInfo) -> Operator {
     }
 }
 
-fn port(port: &logic::Port) -> Port {
-    Port {
+fn port(port: &logic::Port) -> InspectedPort {
+    InspectedPort {
         name: port.name.clone(),
         fields: schema(&port.schema),
     }
 }
 
-fn schema(schema: &Schema) -> Vec<Field> {
+fn schema(schema: &Schema) -> Vec<InspectedField> {
     schema
         .fields
         .iter()
-        .map(|field| Field {
+        .map(|field| InspectedField {
             name: field.name.clone(),
             field_type: match (&field.data_type, field.nullable) {
                 (data_type @ DataType::Symbol(_), true) => format!("({data_type})?"),

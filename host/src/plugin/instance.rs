@@ -8,7 +8,7 @@ use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc,
 };
 
-use super::boundary::lower::{self, Input};
+use super::boundary::lower::{self, CallInput};
 use super::boundary::{Broken, lift};
 use super::contract::{self as wire, ArgumentRef, BatchRef, StatesRef, ValueRef, WindowsRef};
 use super::engine::{Deadlines, ticks};
@@ -58,7 +58,7 @@ pub struct Compiled {
 }
 
 /// An instance that no operator has been opened in yet.
-struct Running {
+struct StartedInstance {
     store: Store<World>,
     instance: wasmtime::component::Instance,
     limits: Limits,
@@ -66,7 +66,7 @@ struct Running {
 }
 
 impl Compiled {
-    fn start(&self, limits: Limits, label: &Arc<str>) -> Result<Running, Failure> {
+    fn start(&self, limits: Limits, label: &Arc<str>) -> Result<StartedInstance, Failure> {
         let world = World::new(
             MemoryLimit::new(limits.memory_bytes_max),
             Printed::new(Arc::clone(label)),
@@ -78,7 +78,7 @@ impl Compiled {
         let _call = self.deadlines.call();
         store.set_epoch_deadline(ticks(limits.call_ms_max));
         match self.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Running {
+            Ok(instance) => Ok(StartedInstance {
                 store,
                 instance,
                 limits,
@@ -165,7 +165,7 @@ impl Compiled {
     }
 }
 
-impl Running {
+impl StartedInstance {
     fn function<P, R>(&mut self, index: &ComponentExportIndex) -> Result<TypedFunc<P, R>, Failure>
     where
         P: ComponentNamedList + Lower,
@@ -211,14 +211,14 @@ impl Running {
 
 /// A filter's or transform's instance.
 struct TransformInstance {
-    running: Running,
+    running: StartedInstance,
     transform: Transform,
     operator: Arc<OperatorInfo>,
 }
 
 /// An aggregate's instance.
 struct AggregateInstance {
-    running: Running,
+    running: StartedInstance,
     functions: AggregateFunctions,
     operator: Arc<OperatorInfo>,
 }
@@ -234,7 +234,7 @@ struct AggregateFunctions {
 impl logic::Transform for TransformInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let schema = &self.operator.inputs[0].schema;
-        let lowered = Input::new(schema, input)?;
+        let lowered = CallInput::new(schema, input)?;
         let (answer,) = self.running.call(self.transform, (lowered.batch()?,))?;
 
         let lifted = || {
@@ -281,8 +281,8 @@ impl logic::Aggregate for AggregateInstance {
         groups: &[u32],
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let lowered = Input::new(&self.operator.inputs[0].schema, input)?;
-        let existing = Input::new(&self.operator.state, states.existing)?;
+        let lowered = CallInput::new(&self.operator.inputs[0].schema, input)?;
+        let existing = CallInput::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
             columns: existing.batch()?,
             groups: lower::count(states.groups)?,
@@ -306,8 +306,8 @@ impl logic::Aggregate for AggregateInstance {
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         let schema = &self.operator.inputs[0].schema;
-        let lowered = Input::new(schema, input)?;
-        let existing = Input::new(&self.operator.state, states.existing)?;
+        let lowered = CallInput::new(schema, input)?;
+        let existing = CallInput::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
             columns: existing.batch()?,
             groups: lower::count(states.groups)?,
@@ -340,7 +340,7 @@ impl logic::Aggregate for AggregateInstance {
         states: Columns<'_>,
         groups: &[u32],
     ) -> Result<Vec<arrow_array::ArrayRef>, Failure> {
-        let lowered = Input::new(&self.operator.state, states)?;
+        let lowered = CallInput::new(&self.operator.state, states)?;
         let (answer,) = self
             .running
             .call(self.functions.merge, (lowered.batch()?, groups))?;
@@ -355,7 +355,7 @@ impl logic::Aggregate for AggregateInstance {
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure> {
-        let lowered = Input::new(&self.operator.state, states)?;
+        let lowered = CallInput::new(&self.operator.state, states)?;
         let windows = WindowsRef { starts, ends };
         let (answer,) = self
             .running

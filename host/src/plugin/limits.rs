@@ -15,7 +15,7 @@ pub struct MemoryLimit {
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("needed {} of memory, limit {}", Bytes(*needed), Bytes(*limit))]
+#[error("needed {} of memory, limit {}", ShownBytes(*needed), ShownBytes(*limit))]
 struct TooMuchMemory {
     needed: usize,
     limit: usize,
@@ -78,7 +78,7 @@ pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>)
     } else {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => {
-                let limit = Milliseconds(limits.call_ms_max);
+                let limit = ShownMilliseconds(limits.call_ms_max);
                 (
                     FailureKind::Deadline,
                     format!("took longer than its limit of {limit}"),
@@ -96,7 +96,7 @@ pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>)
                 (FailureKind::Trap, message)
             }
             None if is_too_large(error) => {
-                let limit = Bytes(limits.output_bytes_max);
+                let limit = ShownBytes(limits.output_bytes_max);
                 (
                     FailureKind::OutputSize,
                     format!("answered with more than its limit of {limit}"),
@@ -158,9 +158,9 @@ fn panic_message(stderr: &str) -> Option<String> {
     })
 }
 
-pub struct Bytes(pub usize);
+pub struct ShownBytes(pub usize);
 
-impl std::fmt::Display for Bytes {
+impl std::fmt::Display for ShownBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             bytes if bytes >= 1 << 20 => write!(f, "{} MiB", bytes.div_ceil(1 << 20)),
@@ -170,9 +170,9 @@ impl std::fmt::Display for Bytes {
     }
 }
 
-struct Milliseconds(u64);
+struct ShownMilliseconds(u64);
 
-impl std::fmt::Display for Milliseconds {
+impl std::fmt::Display for ShownMilliseconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             ms if ms >= 1_000 && ms % 1_000 == 0 => write!(f, "{} s", ms / 1_000),

@@ -145,17 +145,17 @@ fn provide(linker: &mut LinkerInstance<'_, World>, interface: &str) -> wasmtime:
         }
         "wasi:cli/stdin" => {
             linker.func_wrap("get-stdin", |_: Store<'_>, ()| {
-                Ok((Resource::<Input>::new_own(0),))
+                Ok((Resource::<InputStream>::new_own(0),))
             })?;
         }
         "wasi:cli/stdout" => {
             linker.func_wrap("get-stdout", |_: Store<'_>, ()| {
-                Ok((Resource::<Out>::new_own(STDOUT),))
+                Ok((Resource::<OutputStream>::new_own(STDOUT),))
             })?;
         }
         "wasi:cli/stderr" => {
             linker.func_wrap("get-stderr", |_: Store<'_>, ()| {
-                Ok((Resource::<Out>::new_own(STDERR),))
+                Ok((Resource::<OutputStream>::new_own(STDERR),))
             })?;
         }
         "wasi:cli/terminal-stdin" => {
@@ -242,13 +242,13 @@ fn provide_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<(
         "[method]input-stream.read",
         "[method]input-stream.blocking-read",
     ] {
-        linker.func_wrap(name, |_: Store<'_>, _: (Resource<Input>, u64)| {
+        linker.func_wrap(name, |_: Store<'_>, _: (Resource<InputStream>, u64)| {
             Ok((Err::<Vec<u8>, _>(StreamError::Closed),))
         })?;
     }
     linker.func_wrap(
         "[method]output-stream.check-write",
-        |_: Store<'_>, _: (Resource<Out>,)| Ok((Ok::<_, StreamError>(WRITE_BYTES_MAX),)),
+        |_: Store<'_>, _: (Resource<OutputStream>,)| Ok((Ok::<_, StreamError>(WRITE_BYTES_MAX),)),
     )?;
     for name in [
         "[method]output-stream.write",
@@ -256,7 +256,7 @@ fn provide_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<(
     ] {
         linker.func_wrap(
             name,
-            |mut store: Store<'_>, (out, bytes): (Resource<Out>, WasmList<u8>)| {
+            |mut store: Store<'_>, (out, bytes): (Resource<OutputStream>, WasmList<u8>)| {
                 let stream = if out.rep() == STDERR {
                     Stream::Stderr
                 } else {
@@ -274,13 +274,13 @@ fn provide_streams(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<(
         "[method]output-stream.flush",
         "[method]output-stream.blocking-flush",
     ] {
-        linker.func_wrap(name, |_: Store<'_>, _: (Resource<Out>,)| {
+        linker.func_wrap(name, |_: Store<'_>, _: (Resource<OutputStream>,)| {
             Ok((Ok::<(), StreamError>(()),))
         })?;
     }
     linker.func_wrap(
         "[method]output-stream.subscribe",
-        |_: Store<'_>, _: (Resource<Out>,)| Ok((Resource::<Pollable>::new_own(0),)),
+        |_: Store<'_>, _: (Resource<OutputStream>,)| Ok((Resource::<Pollable>::new_own(0),)),
     )
 }
 
@@ -310,8 +310,8 @@ fn provide_logging(linker: &mut LinkerInstance<'_, World>) -> wasmtime::Result<(
 /// it as well, and it must be the same there.
 fn resource(name: &str) -> ResourceType {
     match name {
-        "input-stream" => ResourceType::host::<Input>(),
-        "output-stream" => ResourceType::host::<Out>(),
+        "input-stream" => ResourceType::host::<InputStream>(),
+        "output-stream" => ResourceType::host::<OutputStream>(),
         "pollable" => ResourceType::host::<Pollable>(),
         "error" => ResourceType::host::<IoError>(),
         "terminal-input" => ResourceType::host::<TerminalInput>(),
@@ -340,8 +340,8 @@ const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
 // The resources of WASI, all without data.
-struct Input;
-struct Out;
+struct InputStream;
+struct OutputStream;
 struct Pollable;
 struct IoError;
 struct TerminalInput;

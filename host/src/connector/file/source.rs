@@ -11,7 +11,7 @@ use super::input::FileInput;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
-use crate::config::reader::{Table, Value};
+use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file, read_folder};
 use crate::format::RowFormat;
@@ -63,7 +63,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     }))
 }
 
-fn read_paths(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
+fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
     let paths = value.one_or_more("a path or a list of paths", mistakes, |value, mistakes| {
         value.path(mistakes)
     })?;

@@ -95,15 +95,15 @@ pub struct Events {
 }
 
 struct Event {
-    user: Id,
-    item: Id,
+    user: EntityNumber,
+    item: EntityNumber,
     action: &'static str,
     quantity: i64,
     time_ms: i64,
 }
 
 /// The number of a user or an item; `None` in a broken row.
-struct Id(Option<u32>);
+struct EntityNumber(Option<u32>);
 
 impl Events {
     pub fn new(plan: &EventsPlan, start_ms: i64) -> Self {
@@ -159,8 +159,8 @@ impl Events {
         let jitter_ms = below(how >> 32, 32, self.jitter_ms + 1);
         let place_ms = (number as f64 * self.ms_per_event) as i64;
         let mut event = Event {
-            user: Id(Some(self.users.sample(who))),
-            item: Id(Some(self.items.sample(what))),
+            user: EntityNumber(Some(self.users.sample(who))),
+            item: EntityNumber(Some(self.items.sample(what))),
             action,
             quantity: 1 + below(how >> 16 & 0xFFFF, 16, 5) as i64,
             time_ms: self
@@ -182,15 +182,15 @@ impl Event {
     fn break_row(&mut self, how: u64) {
         match how % 5 {
             0 => self.action = "steal",
-            1 => self.user = Id(None),
-            2 => self.item = Id(None),
+            1 => self.user = EntityNumber(None),
+            2 => self.item = EntityNumber(None),
             3 => self.quantity = 0,
             _ => self.quantity = 10_000,
         }
     }
 }
 
-impl Id {
+impl EntityNumber {
     /// Writes `user-000042`: the prefix and at least this many digits.
     fn append_to(&self, out: &mut Vec<u8>, prefix: &str, digits: usize) {
         let Some(number) = self.0 else {

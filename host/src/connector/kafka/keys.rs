@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::KafkaConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::reader::{Table, Value, to_i64};
+use crate::config::reader::{ConfigValue, Table, to_i64};
 
 /// Properties that cannot be set in `properties`: a name, and what to do
 /// instead.
@@ -53,7 +53,7 @@ pub fn read_connection(
 }
 
 /// Reads `host:port`, or several separated by commas as other tools write them.
-fn read_broker(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+fn read_broker(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
     let text = value.text("the address of a broker, in quotes", mistakes)?;
     let is_good = text.get_ref().split(',').all(|address| {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "9092"));
@@ -70,7 +70,7 @@ fn read_broker(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
     Some(text.into_inner())
 }
 
-pub fn read_topic(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
+pub fn read_topic(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
     let text = value.text("the name of a topic, in quotes", mistakes)?;
     let name = text.get_ref();
     let is_good = !matches!(name.as_str(), "" | "." | "..")
@@ -91,7 +91,7 @@ pub fn read_topic(value: &Value, mistakes: &mut Diagnostics) -> Option<String> {
 
 /// Reads properties of librdkafka, which checks them itself.
 fn read_properties(
-    value: &Value,
+    value: &ConfigValue,
     owned: Owned,
     mistakes: &mut Diagnostics,
 ) -> Vec<(String, String)> {

@@ -48,8 +48,8 @@ const LINGER: (&str, &str) = ("linger.ms", "1");
 /// taken.
 const HELD_BYTES_MAX: usize = 64 << 20;
 
-/// Never reached: rows that do not arrive fail after `message.timeout.ms`, five
-/// minutes unless the config says otherwise.
+/// Normally not reached: rows that do not arrive fail after
+/// `message.timeout.ms`, five minutes unless the config says otherwise.
 const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
 
 /// The keys of its table.

@@ -12,7 +12,7 @@ use super::subscription::{KafkaColumn, KafkaStart, Subscription};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read_rows};
-use crate::config::reader::{Table, Value};
+use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::{DataType, Field};
@@ -139,7 +139,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     }))
 }
 
-fn read_topics(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<String>> {
+fn read_topics(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<String>> {
     let mut topics = value.one_or_more("a topic or a list of topics", mistakes, |value, m| {
         read_topic(value, m)
     })?;
@@ -152,7 +152,7 @@ fn read_topics(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<String>>
     Some(topics)
 }
 
-fn read_partitions(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<i32>> {
+fn read_partitions(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<i32>> {
     let wanted = "a list of partitions' numbers, such as [0, 1]";
     let DeValue::Array(elements) = value.raw() else {
         value.refuse(wanted, mistakes);
@@ -176,7 +176,7 @@ fn read_partitions(value: &Value, mistakes: &mut Diagnostics) -> Option<Vec<i32>
     Some(partitions)
 }
 
-fn read_start(value: &Value, mistakes: &mut Diagnostics) -> Option<KafkaStart> {
+fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaStart> {
     let words = [
         ("earliest", KafkaStart::Earliest),
         ("latest", KafkaStart::Latest),
@@ -235,7 +235,7 @@ fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
 }
 
 fn read_metadata(
-    value: &Value,
+    value: &ConfigValue,
     rows: Option<&WrittenRows>,
     mistakes: &mut Diagnostics,
 ) -> Vec<(KafkaColumn, Spanned<String>)> {

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::super::fault::{Fault, excerpt};
+use super::super::fault::{RowFault, excerpt};
 use crate::schema::DataType;
 
 /// How deep values that the schema does not have may nest.
@@ -17,14 +17,14 @@ const DEPTH_MAX: u32 = 128;
 /// A field's name as JSON writes it, with quotes and colon, to be compared in
 /// one step.
 #[derive(Clone, Debug)]
-pub(super) struct Key {
+pub(super) struct JsonKey {
     text: Vec<u8>,
     /// Its first 16 bytes or fewer; `mask` selects them.
     head: u128,
     mask: u128,
 }
 
-impl Key {
+impl JsonKey {
     pub fn new(name: &str) -> Self {
         let mut text = serde_json::Value::from(name).to_string().into_bytes();
         text.push(b':');
@@ -34,7 +34,7 @@ impl Key {
             head[i] = *byte;
             mask[i] = 0xFF;
         }
-        Key {
+        JsonKey {
             text,
             head: u128::from_le_bytes(head),
             mask: u128::from_le_bytes(mask),
@@ -99,7 +99,7 @@ impl<'d> Scanner<'d> {
     /// The place after this key, its colon and spaces, if it is here in its
     /// usual form.
     #[inline(always)]
-    pub fn take_key(&self, at: usize, key: &Key) -> Option<usize> {
+    pub fn take_key(&self, at: usize, key: &JsonKey) -> Option<usize> {
         let rest = self.data.get(at..)?;
         let is_it = match rest.first_chunk::<16>() {
             Some(chunk) => {
@@ -114,7 +114,7 @@ impl<'d> Scanner<'d> {
 
     /// Checks that only spaces follow.
     #[inline(always)]
-    pub fn finish(&self, at: usize) -> Result<(), Fault> {
+    pub fn finish(&self, at: usize) -> Result<(), RowFault> {
         let at = self.skip_space(at);
         if at < self.end {
             return Err(self.unexpected(at, "the end of the row"));
@@ -124,7 +124,7 @@ impl<'d> Scanner<'d> {
 
     /// Appends an unescaped text to `out`. Its opening quote is at `at`.
     #[inline(always)]
-    pub fn text_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+    pub fn text_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, RowFault> {
         let start = at + 1;
         let stop = special_byte(self.data, start);
         if self.peek(stop) == Some(b'"') {
@@ -135,7 +135,11 @@ impl<'d> Scanner<'d> {
     }
 
     /// As [`Scanner::text_into`], for a text that is used only for a moment.
-    pub fn text<'s>(&self, at: usize, scratch: &'s mut Vec<u8>) -> Result<(usize, &'s [u8]), Fault>
+    pub fn text<'s>(
+        &self,
+        at: usize,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<(usize, &'s [u8]), RowFault>
     where
         'd: 's,
     {
@@ -156,7 +160,7 @@ impl<'d> Scanner<'d> {
         mut start: usize,
         mut stop: usize,
         out: &mut Vec<u8>,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, RowFault> {
         loop {
             let Some(special) = self.peek(stop) else {
                 return Err(self.unexpected(self.end, "`\"` at the end of a text"));
@@ -172,7 +176,7 @@ impl<'d> Scanner<'d> {
     }
 
     /// Appends the character that the escape at `at` stands for.
-    fn escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+    fn escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, RowFault> {
         let plain = match self.peek(at + 1) {
             Some(letter @ (b'"' | b'\\' | b'/')) => letter,
             Some(b'b') => 8,
@@ -189,7 +193,7 @@ impl<'d> Scanner<'d> {
 
     /// Characters beyond 16 bits are written as two escapes, neither of which
     /// is a character alone.
-    fn unicode_escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+    fn unicode_escape_into(&self, at: usize, out: &mut Vec<u8>) -> Result<usize, RowFault> {
         let rest = self.rest(at);
         let (code, length) = match (utf16_escape(rest), rest.get(6..).and_then(utf16_escape)) {
             (Some(high @ 0xD800..0xDC00), Some(low @ 0xDC00..0xE000)) => {
@@ -307,7 +311,7 @@ impl<'d> Scanner<'d> {
 
     /// The place after a value that the schema does not have; it must still be
     /// valid JSON.
-    pub fn skip_value(&self, at: usize, scratch: &mut Vec<u8>) -> Result<usize, Fault> {
+    pub fn skip_value(&self, at: usize, scratch: &mut Vec<u8>) -> Result<usize, RowFault> {
         self.skip_value_within(at, scratch, DEPTH_MAX)
     }
 
@@ -316,7 +320,7 @@ impl<'d> Scanner<'d> {
         at: usize,
         scratch: &mut Vec<u8>,
         depth: u32,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, RowFault> {
         match self.peek(at) {
             Some(b'"') => self.text(at, scratch).map(|(behind, _)| behind),
             Some(open @ (b'{' | b'[')) => {
@@ -341,7 +345,7 @@ impl<'d> Scanner<'d> {
         scratch: &mut Vec<u8>,
         depth: u32,
         is_record: bool,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, RowFault> {
         let close = if is_record { b'}' } else { b']' };
         if self.peek(at) == Some(close) {
             return Ok(at + 1);
@@ -364,7 +368,7 @@ impl<'d> Scanner<'d> {
         &self,
         at: usize,
         scratch: &'s mut Vec<u8>,
-    ) -> Result<(usize, &'s [u8]), Fault>
+    ) -> Result<(usize, &'s [u8]), RowFault>
     where
         'd: 's,
     {
@@ -382,7 +386,7 @@ impl<'d> Scanner<'d> {
     /// After an item: the place of the next one and true, or the place after
     /// the closing bracket and false.
     #[inline(always)]
-    pub fn next_item(&self, at: usize, close: u8) -> Result<(usize, bool), Fault> {
+    pub fn next_item(&self, at: usize, close: u8) -> Result<(usize, bool), RowFault> {
         let at = self.skip_space(at);
         if let Some(next) = self.take(at, b',') {
             return Ok((next, true));
@@ -394,37 +398,37 @@ impl<'d> Scanner<'d> {
     }
 
     #[cold]
-    fn unclosed(&self, at: usize, close: u8) -> Fault {
+    fn unclosed(&self, at: usize, close: u8) -> RowFault {
         self.unexpected(at, &format!("`,` or `{}`", char::from(close)))
     }
 
     /// Reports a syntax error: `expected` is missing here.
     #[cold]
     #[inline(never)]
-    pub fn unexpected(&self, at: usize, expected: &str) -> Fault {
+    pub fn unexpected(&self, at: usize, expected: &str) -> RowFault {
         let found = match self.rest(at) {
             [] => "the end of the row".to_owned(),
             rest => format!("`{}`", excerpt(rest)),
         };
         let at = at - self.start;
-        Fault::new(format!("byte {at}: expected {expected}, found {found}"))
+        RowFault::new(format!("byte {at}: expected {expected}, found {found}"))
     }
 
     /// Reports that the value here is not of this type.
     #[cold]
     #[inline(never)]
-    pub fn mismatch(&self, at: usize, data_type: &DataType) -> Fault {
+    pub fn mismatch(&self, at: usize, data_type: &DataType) -> RowFault {
         self.not_a(at, &data_type.to_string())
     }
 
     #[cold]
-    pub fn not_a(&self, at: usize, expected: &str) -> Fault {
+    pub fn not_a(&self, at: usize, expected: &str) -> RowFault {
         let found = match self.skip_value(at, &mut Vec::new()) {
             Ok(behind) => excerpt(&self.data[at..behind]),
             Err(_) if at >= self.end => "the end of the row".to_owned(),
             Err(_) => format!("`{}`", excerpt(self.rest(at))),
         };
-        Fault::new(format!("expected {expected}, found {found}"))
+        RowFault::new(format!("expected {expected}, found {found}"))
     }
 
     fn rest(&self, at: usize) -> &'d [u8] {

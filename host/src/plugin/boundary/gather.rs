@@ -31,12 +31,12 @@ pub struct TooLarge;
 /// The rows to gather, in order. They must be valid for every array.
 #[derive(Debug)]
 pub struct Picks<'a> {
-    rows: Rows<'a>,
+    rows: PickedRows<'a>,
     len: usize,
 }
 
 #[derive(Debug)]
-enum Rows<'a> {
+enum PickedRows<'a> {
     /// No run is empty.
     Runs(Vec<Range<usize>>),
     Scattered(&'a [u32]),
@@ -51,20 +51,20 @@ impl<'a> Picks<'a> {
             .sum();
         let len = rows.len();
         let rows = if breaks > len / RUN_ROWS_MIN {
-            Rows::Scattered(rows)
+            PickedRows::Scattered(rows)
         } else {
             let mut runs: Vec<Range<usize>> = Vec::with_capacity(breaks + 1);
             for &row in rows {
                 push_run(&mut runs, row as usize..row as usize + 1);
             }
-            Rows::Runs(runs)
+            PickedRows::Runs(runs)
         };
         Picks { rows, len }
     }
 
     /// Gathers rows of `array`, and takes the copied bytes off `bytes_left`.
     pub fn of(&self, array: &ArrayRef, bytes_left: &mut usize) -> Result<ArrayRef, TooLarge> {
-        if let Rows::Runs(runs) = &self.rows
+        if let PickedRows::Runs(runs) = &self.rows
             && let [run] = &runs[..]
         {
             return Ok(match run.len() == array.len() {
@@ -117,8 +117,8 @@ impl<'a> Picks<'a> {
         spend(bytes_left, self.len, size_of::<T::Native>())?;
         let values = array.values();
         let picked = match &self.rows {
-            Rows::Scattered(rows) => rows.iter().map(|&row| values[row as usize]).collect(),
-            Rows::Runs(runs) => {
+            PickedRows::Scattered(rows) => rows.iter().map(|&row| values[row as usize]).collect(),
+            PickedRows::Runs(runs) => {
                 let mut picked = Vec::with_capacity(self.len);
                 for run in runs {
                     picked.extend_from_slice(&values[run.clone()]);
@@ -137,10 +137,10 @@ impl<'a> Picks<'a> {
     ) -> Result<BooleanBuffer, TooLarge> {
         spend(bytes_left, self.len.div_ceil(8), 1)?;
         Ok(match &self.rows {
-            Rows::Scattered(rows) => {
+            PickedRows::Scattered(rows) => {
                 BooleanBuffer::collect_bool(rows.len(), |i| bits.value(rows[i] as usize))
             }
-            Rows::Runs(runs) => {
+            PickedRows::Runs(runs) => {
                 let mut picked = BooleanBufferBuilder::new(self.len);
                 for run in runs {
                     picked.append_buffer(&bits.slice(run.start, run.len()));
@@ -161,8 +161,8 @@ impl<'a> Picks<'a> {
         let (picked, total) = self.offsets(offsets, 1, bytes_left)?;
         let mut values = Vec::with_capacity(total + SHORT_BYTES);
         match &self.rows {
-            Rows::Scattered(rows) => copy_values(offsets, data, rows, &mut values),
-            Rows::Runs(runs) => {
+            PickedRows::Scattered(rows) => copy_values(offsets, data, rows, &mut values),
+            PickedRows::Runs(runs) => {
                 for run in runs {
                     let bytes = offsets[run.start] as usize..offsets[run.end] as usize;
                     values.extend_from_slice(&data[bytes]);
@@ -191,13 +191,13 @@ impl<'a> Picks<'a> {
             );
         };
         match &self.rows {
-            Rows::Scattered(rows) => rows
+            PickedRows::Scattered(rows) => rows
                 .iter()
                 .for_each(|&row| pick(row as usize..row as usize + 1)),
-            Rows::Runs(runs) => runs.iter().cloned().for_each(pick),
+            PickedRows::Runs(runs) => runs.iter().cloned().for_each(pick),
         }
         let elements = Picks {
-            rows: Rows::Runs(elements),
+            rows: PickedRows::Runs(elements),
             len: total,
         };
         let elements = elements.of(array.values(), bytes_left)?;
@@ -224,12 +224,12 @@ impl<'a> Picks<'a> {
         // Larger sums wrap here, and are refused below.
         let mut end = 0u64;
         match &self.rows {
-            Rows::Scattered(rows) => picked.extend(rows.iter().map(|&row| {
+            PickedRows::Scattered(rows) => picked.extend(rows.iter().map(|&row| {
                 let row = row as usize;
                 end += (offsets[row + 1] - offsets[row]) as u64;
                 end as i32
             })),
-            Rows::Runs(runs) => {
+            PickedRows::Runs(runs) => {
                 for run in runs {
                     let moved = (end as i32).wrapping_sub(offsets[run.start]);
                     let ends = &offsets[run.start + 1..=run.end];

@@ -17,7 +17,7 @@ use crate::plugin::contract::{BatchRef, ColumnRef, PackedRef, ValuesRef};
 use crate::schema::{DataType, Field, Schema};
 
 /// The columns of a call, ready to be borrowed.
-pub struct Input<'a> {
+pub struct CallInput<'a> {
     rows: u32,
     columns: Vec<Flat<'a>>,
     schema: &'a Schema,
@@ -28,7 +28,7 @@ enum Flat<'a> {
     Rebased(ArrayRef),
 }
 
-impl<'a> Input<'a> {
+impl<'a> CallInput<'a> {
     pub fn new(schema: &'a Schema, given: Columns<'a>) -> Result<Self, Failure> {
         if schema.fields.len() != given.columns.len() {
             return Err(mismatch(format!(
@@ -52,7 +52,7 @@ impl<'a> Input<'a> {
                 Flat::Rebased(rebased(column))
             });
         }
-        Ok(Input {
+        Ok(CallInput {
             rows,
             columns,
             schema,

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::gather::Picks;
 use super::lift;
-use super::lower::Input;
+use super::lower::CallInput;
 use crate::logic::{self, Columns, FailureKind};
 use crate::plugin::contract::{
     BatchRef, ValuesRef, {self as wire},
@@ -196,7 +196,7 @@ proptest! {
             .collect();
         let columns = Columns { rows: end - start, columns: &given };
         let schema = schema();
-        let input = Input::new(&schema, columns).unwrap();
+        let input = CallInput::new(&schema, columns).unwrap();
         let answer = wire::Rows {
             parents: (0..columns.rows as u32).collect(),
             columns: echoed(&input.batch().unwrap()),
@@ -215,7 +215,7 @@ proptest! {
         let given = random_columns(rows, seed);
         let columns = Columns { rows, columns: &given };
         let schema = schema();
-        let input = Input::new(&schema, columns).unwrap();
+        let input = CallInput::new(&schema, columns).unwrap();
         let mut answer = wire::Rows {
             parents: (0..rows as u32).collect(),
             columns: echoed(&input.batch().unwrap()),
@@ -717,7 +717,7 @@ fn the_hosts_own_mistakes_are_not_the_plugins() {
     let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
     let message = |rows, columns: &[ArrayRef]| {
         let columns = Columns { rows, columns };
-        match Input::new(&schema, columns).and_then(|input| input.batch().map(|_| ())) {
+        match CallInput::new(&schema, columns).and_then(|input| input.batch().map(|_| ())) {
             Ok(()) => "fine".to_owned(),
             Err(failure) => failure.message,
         }
