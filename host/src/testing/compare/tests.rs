@@ -167,7 +167,7 @@ fn dead_letters_are_compared_by_what_is_expected_of_them() {
         &[json!({"node": "clean", "error": "no price"})],
         &[],
         expect![[r#"
-            1 did not come, 2 were not expected
+            dead letters: 1 missing, 2 unexpected
               - {"error":"no price","node":"clean"}
               + clean: reject: no user
               + clean: reject: no item"#]],
