@@ -373,7 +373,9 @@ pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics
         mistakes.push(
             Mistake::new(format!("`{text}` cannot be {what}"))
                 .at(name.span(), "")
-                .help("names start with a letter or _, and have up to 100 letters, digits, _ and -"),
+                .help(
+                    "names start with a letter or _, and have up to 100 letters, digits, _ and -",
+                ),
         );
     }
     good
