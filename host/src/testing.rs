@@ -167,11 +167,11 @@ pub fn run(case: &Case, loader: &dyn Loader, seed: u64) -> Result<Outcome, TestE
         ));
     }
     let names = trial.sinks.iter().map(|sink| sink.name.as_str());
-    let passed_over: Vec<&str> = names
+    let uncompared: Vec<&str> = names
         .filter(|name| !expectations.rows.contains_key(*name))
         .collect();
-    if !passed_over.is_empty() {
-        notes.push(format!("not compared: {}", passed_over.join(", ")));
+    if !uncompared.is_empty() {
+        notes.push(format!("not compared: {}", uncompared.join(", ")));
     }
     Ok(Outcome {
         runs: variants.len(),
@@ -441,8 +441,8 @@ impl<'a> Trial<'a> {
         }
         if let Some(expected) = &expectations.dead_letters {
             // Which rows a node refuses may depend on the order, too.
-            let passed_over: &[String] = if is_shuffled { &self.ordered } else { &[] };
-            let difference = compare::dead_letters(expected, &results.dead_letters, passed_over);
+            let ignored: &[String] = if is_shuffled { &self.ordered } else { &[] };
+            let difference = compare::dead_letters(expected, &results.dead_letters, ignored);
             if !difference.is_empty() {
                 kinds.push(CaseFailureKind::DeadLetters(difference));
             }

@@ -72,20 +72,20 @@ pub struct ClientLog {
     pub who: String,
     /// The last reason that librdkafka gave for an error, which says more than
     /// the error's code.
-    complaint: Mutex<Option<String>>,
+    last_reason: Mutex<Option<String>>,
 }
 
 impl ClientLog {
     pub fn new(who: impl Into<String>) -> Self {
         ClientLog {
             who: who.into(),
-            complaint: Mutex::new(None),
+            last_reason: Mutex::new(None),
         }
     }
 
     /// The error, with the reason that librdkafka gave for it.
     pub fn explain(&self, error: &KafkaError) -> String {
-        let said = self.complaint.lock();
+        let said = self.last_reason.lock();
         let said = said.unwrap_or_else(PoisonError::into_inner).take();
         match said {
             Some(said) => format!("{} ({said})", cause(error)),
@@ -112,11 +112,11 @@ impl ClientContext for ClientLog {
             return;
         }
         tracing::warn!("{}: {reason}", self.who);
-        let mut complaint = self
-            .complaint
+        let mut last_reason = self
+            .last_reason
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *complaint = Some(reason.to_owned());
+        *last_reason = Some(reason.to_owned());
     }
 }
 
