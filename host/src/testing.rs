@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! pipeline.toml
-//! tests/NAME/input/SOURCE.jsonl      the rows that stand for a source
+//! tests/NAME/input/SOURCE.jsonl      the rows that replace a source
 //! tests/NAME/input/SOURCE/*.jsonl    the same, as several partitions
 //! tests/NAME/expected/SINK.jsonl     the rows that a sink must get, in any order
 //! tests/NAME/expected/dead_letters.jsonl

@@ -49,8 +49,8 @@ pub fn derive_parameters(input: TokenStream) -> TokenStream {
 /// A function takes a record and, optionally, a reference to its parameters.
 /// Its return type decides whether it filters, maps or does both. The function
 /// itself stays unchanged, with one exception: all lifetimes that its signature
-/// leaves out become that of the row, so that `fn f(row: Row<'_>, parameters:
-/// &P) -> Option<Out<'_>>` compiles.
+/// leaves out become that of the row, so that
+/// `fn f(row: Row<'_>, parameters: &P) -> Option<Out<'_>>` compiles.
 ///
 /// The fields of a struct are the operator's parameters.
 ///

@@ -10,11 +10,11 @@ use crate::bindings::sluicebox::plugin::schemas;
 ///
 /// Derive it; the trait's methods are for generated code.
 ///
-/// A field may be any integer or float, `bool`, `&'a str` or `String`, `&'a
-/// [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum with
-/// `#[derive(Symbol)]`, another record, an `Option` of these (may be missing)
-/// or a `Vec` of these (a list). Borrowed fields are read without a copy. Doc
-/// comments of fields are shown to authors of pipelines.
+/// A field may be any integer or float, `bool`, `&'a str` or `String`,
+/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
+/// with `#[derive(Symbol)]`, another record, an `Option` of these (may be
+/// missing) or a `Vec` of these (a list). Borrowed fields are read without a
+/// copy. Doc comments of fields are shown to authors of pipelines.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;
