@@ -31,8 +31,8 @@ pub struct Origin {
     pub rows: Option<Arc<[u32]>>,
 }
 
-/// Rows as a source read them, kept while any row that comes from them is on
-/// its way, so that a dead letter can show the original.
+/// Rows as a source read them, kept while the pipeline holds any row made of
+/// them, so that a dead letter can show the original.
 #[derive(Debug)]
 pub struct Block {
     pub source: Arc<str>,
@@ -47,7 +47,7 @@ pub struct Block {
 pub enum Offsets {
     /// Row `i` is at `first + i`.
     From(u64),
-    /// Row `i` is as far behind this as its span is into the payload's bytes.
+    /// The payload begins at this offset; row `i` begins where its span does.
     Bytes(u64),
     Each(Vec<u64>),
 }
@@ -92,8 +92,8 @@ impl Batch {
         }
     }
 
-    /// New columns whose rows come from these rows of this batch, whose event
-    /// times and origins they take over.
+    /// A batch of new columns. Row `i` gets the event time and origin of row
+    /// `parents[i]` of this batch.
     pub fn derive(&self, schema: Arc<Schema>, columns: Vec<ArrayRef>, parents: &[u32]) -> Batch {
         let unchanged = is_identity(parents, self.rows());
         Batch {
@@ -112,7 +112,7 @@ impl Batch {
         }
     }
 
-    /// As arrow's own batch, for writers of formats.
+    /// The columns as Arrow's `RecordBatch`, without times and origin.
     pub fn to_arrow(&self) -> Result<RecordBatch, ArrowError> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows()));
         let schema = Arc::new(self.schema.to_arrow());
@@ -129,7 +129,7 @@ impl Batch {
 }
 
 impl Origin {
-    /// The block's row of a row.
+    /// The row of the block that a row of the batch comes from.
     pub fn row(&self, row: usize) -> u32 {
         match &self.rows {
             Some(rows) => rows[row],

@@ -9,15 +9,15 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
-    /// Who sends the row: `on_error = "fail"` does not let it pass.
+    /// Whoever sends the row, where `on_error = "fail"` stops the run at it.
     Row,
-    /// Who writes the plugin.
+    /// The plugin's author.
     Plugin,
-    /// Who writes the pipeline's file.
+    /// The author of the pipeline's file.
     Config,
-    /// Who runs what the host stands on: a disk, a file, a broker, a network.
+    /// Whoever runs what the host depends on: disks, files, brokers, networks.
     Outside,
-    /// We.
+    /// The authors of Sluicebox.
     Bug,
 }
 
@@ -25,30 +25,30 @@ pub enum Blame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub blame: Blame,
-    /// The same may go well at another time, although nobody changes a row, a
-    /// plugin or the pipeline's file.
+    /// Whether trying again may succeed although nobody changes a row, a plugin
+    /// or the pipeline's file.
     pub can_pass: bool,
 }
 
 impl Fault {
-    /// The row would come again, and be as bad.
+    /// The same row would fail again.
     pub const ROW: Fault = Fault::lasting(Blame::Row);
-    /// Plugins have neither clock nor chance: they fail on the same input again.
+    /// Plugins have no clock and no randomness: the same input fails again.
     pub const PLUGIN: Fault = Fault::lasting(Blame::Plugin);
-    /// A plugin that did not come to its end in time, as one may on a busy machine.
+    /// A plugin call that took too long, which may be due to a busy machine.
     pub const SLOW_PLUGIN: Fault = Fault {
         blame: Blame::Plugin,
         can_pass: true,
     };
     pub const CONFIG: Fault = Fault::lasting(Blame::Config);
-    /// A broker is out of reach, a disk is full.
+    /// For example, a broker cannot be reached, or a disk is full.
     pub const OUTSIDE: Fault = Fault {
         blame: Blame::Outside,
         can_pass: true,
     };
-    /// Somebody has to put it right: a file is gone, access is denied.
+    /// Somebody has to repair it: a file is missing, access is denied.
     pub const OUTSIDE_LASTING: Fault = Fault::lasting(Blame::Outside);
-    /// From the last checkpoint it may not happen again.
+    /// It may not happen again after a restart from the last checkpoint.
     pub const BUG: Fault = Fault {
         blame: Blame::Bug,
         can_pass: true,
@@ -61,7 +61,7 @@ impl Fault {
         }
     }
 
-    /// Of an error of the operating system's.
+    /// The fault of an error from the operating system.
     pub fn of_io(cause: &io::Error) -> Fault {
         match cause.kind() {
             ErrorKind::NotFound
@@ -81,7 +81,7 @@ impl Fault {
 }
 
 impl Blame {
-    /// As it is shown to people: where to look.
+    /// Where to look, as messages say it.
     pub fn name(self) -> &'static str {
         match self {
             Blame::Row => "a row",

@@ -1,44 +1,45 @@
-//! How much memory a pipeline's states may take together, and whether they do.
+//! Decides when a pipeline's states take too much memory, and what happens then.
 //!
-//! States in use get two thirds of it: when they take more, some are evicted.
-//! The rest is for what was handed to a checkpoint and is not written yet; when
-//! both together take all of it, tasks wait for that checkpoint.
+//! States may take two thirds of the budget: when they take more, tasks evict
+//! some. The rest is for rows that were handed to a checkpoint and are not
+//! written yet; when both fill the whole budget, tasks wait for that checkpoint.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::requests::Requests;
 
-/// Shared by all tasks of a pipeline.
+/// The memory budget of one pipeline, shared by all its tasks.
 #[derive(Debug)]
 pub struct Budget {
     bytes_max: usize,
-    /// Of states.
+    /// Taken by states.
     bytes: AtomicUsize,
-    /// Of rows on their way to the storage.
+    /// Taken by rows that a checkpoint has not written yet.
     unwritten: AtomicUsize,
-    /// Checkpoints whose rows can be read back.
+    /// How many checkpoints were written, so that their rows can be read back.
     writes: AtomicU64,
-    /// Where checkpoints are asked for.
+    /// Where the budget asks for checkpoints.
     requests: Requests,
 }
 
 /// The memory that the states of all pipelines of a host may take together. Each
-/// pipeline has a part of it to itself.
+/// pipeline is granted a part of it for itself.
 #[derive(Debug)]
 pub struct HostMemory {
     bytes_max: usize,
-    given: Mutex<usize>,
+    granted: Mutex<usize>,
 }
 
-/// The part of a host's memory that one pipeline has, while it lives.
+/// The memory that a host has granted to one pipeline. Dropping it gives the
+/// memory back.
 #[derive(Debug)]
-pub struct Part {
+pub struct MemoryGrant {
     memory: Arc<HostMemory>,
     bytes: usize,
 }
 
-/// A pipeline wants more memory than is left.
+/// A pipeline wants more memory than the host has left.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "pipeline `{pipeline}` wants {wanted} bytes of memory for its states, and {left} of the \
@@ -51,14 +52,15 @@ pub struct NoMemory {
     pub bytes_max: usize,
 }
 
-/// What one task takes of it.
+/// What the states of one task take of the budget.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-/// What rows take that are on their way to the storage, while it lives.
+/// Memory of rows that a checkpoint has not written yet. Dropping it gives the
+/// memory back.
 #[derive(Debug)]
 pub struct Unwritten {
     budget: Arc<Budget>,
@@ -67,11 +69,11 @@ pub struct Unwritten {
 
 impl Budget {
     pub fn new(bytes_max: usize) -> Self {
-        Budget::asking(Requests::default(), bytes_max)
+        Budget::with_requests(Requests::default(), bytes_max)
     }
 
-    /// A budget that asks there for a checkpoint when changed states fill it.
-    pub fn asking(requests: Requests, bytes_max: usize) -> Self {
+    /// A budget that requests a checkpoint when changed states fill it.
+    pub fn with_requests(requests: Requests, bytes_max: usize) -> Self {
         Budget {
             bytes_max,
             bytes: AtomicUsize::new(0),
@@ -81,12 +83,12 @@ impl Budget {
         }
     }
 
-    /// For states, the rest aside.
+    /// What states may take before tasks evict some.
     fn states_max(&self) -> usize {
         self.bytes_max / 3 * 2
     }
 
-    /// What states and rows on their way to the storage take.
+    /// What states and unwritten rows take together.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed)
     }
@@ -95,7 +97,7 @@ impl Budget {
         self.bytes_max
     }
 
-    /// No more should come before a checkpoint is done.
+    /// Whether tasks must wait until a checkpoint has been written.
     pub fn is_full(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0 && self.bytes() >= self.bytes_max
     }
@@ -108,7 +110,7 @@ impl Budget {
         }
     }
 
-    /// The rows of a checkpoint can be read back.
+    /// Counts a checkpoint that was written: its rows can be read back now.
     pub fn add_write(&self) {
         self.writes.fetch_add(1, Ordering::SeqCst);
     }
@@ -117,10 +119,9 @@ impl Budget {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Asks for a checkpoint now: until there is one, nothing that has changed
-    /// can be evicted.
-    pub fn press(&self) {
-        self.requests.press();
+    /// Requests a checkpoint now: changed states cannot be evicted before one.
+    pub fn request_checkpoint(&self) {
+        self.requests.memory_pressure();
     }
 }
 
@@ -128,15 +129,15 @@ impl HostMemory {
     pub fn new(bytes_max: usize) -> Self {
         HostMemory {
             bytes_max,
-            given: Mutex::default(),
+            granted: Mutex::default(),
         }
     }
 
-    /// Gives a pipeline its part.
-    pub fn part(self: &Arc<Self>, pipeline: &str, wanted: usize) -> Result<Part, NoMemory> {
-        // A number is whole after a panic elsewhere.
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.bytes_max - *given;
+    /// Grants a pipeline the memory that it wants, or fails if too little is left.
+    pub fn grant(self: &Arc<Self>, pipeline: &str, wanted: usize) -> Result<MemoryGrant, NoMemory> {
+        // A panic in another thread cannot leave a number half written.
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.bytes_max - *granted;
         if wanted > left {
             return Err(NoMemory {
                 pipeline: pipeline.to_owned(),
@@ -145,8 +146,8 @@ impl HostMemory {
                 bytes_max: self.bytes_max,
             });
         }
-        *given += wanted;
-        Ok(Part {
+        *granted += wanted;
+        Ok(MemoryGrant {
             memory: self.clone(),
             bytes: wanted,
         })
@@ -158,7 +159,6 @@ impl Share {
         Share { budget, bytes: 0 }
     }
 
-    /// What the task takes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -167,8 +167,8 @@ impl Share {
         &self.budget
     }
 
-    /// The task now takes so much. Tells how much of it has to be evicted,
-    /// each task in proportion to what it takes.
+    /// Records that the task's states now take `bytes`. Returns how many of them
+    /// the task must evict; each task evicts in proportion to what it takes.
     pub fn set(&mut self, bytes: usize) -> usize {
         let others = self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes;
         self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -178,17 +178,17 @@ impl Share {
         if all <= max {
             return 0;
         }
-        // A little more, so that it is not asked for with every batch.
+        // Evicts an eighth more, so that the next batch does not evict again.
         let kept = max - max / 8;
         let share = bytes as f64 / all as f64;
         bytes - ((kept as f64 * share) as usize).min(bytes)
     }
 }
 
-impl Drop for Part {
+impl Drop for MemoryGrant {
     fn drop(&mut self) {
-        let given = self.memory.given.lock();
-        *given.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        let granted = self.memory.granted.lock();
+        *granted.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_much_is_shared_out() {
+    fn the_excess_is_shared_in_proportion() {
         let budget = Arc::new(Budget::new(1_200));
         let mut large = Share::new(budget.clone());
         let mut small = Share::new(budget.clone());
@@ -226,17 +226,17 @@ mod tests {
     #[test]
     fn pipelines_have_no_more_together_than_the_host_has() {
         let memory = Arc::new(HostMemory::new(1_000));
-        let one = memory.part("one", 700).expect("there is room");
-        let refused = memory.part("two", 400).expect_err("there is not");
+        let one = memory.grant("one", 700).expect("there is room");
+        let refused = memory.grant("two", 400).expect_err("there is not");
         assert_eq!(refused.left, 300);
         assert!(refused.to_string().contains("`two` wants 400"), "{refused}");
-        let _small = memory.part("three", 300).expect("there is room");
+        let _small = memory.grant("three", 300).expect("there is room");
         drop(one);
-        memory.part("two", 400).expect("there is room again");
+        memory.grant("two", 400).expect("there is room again");
     }
 
     #[test]
-    fn what_is_being_written_counts_until_it_is() {
+    fn unwritten_rows_count_until_they_are_written() {
         let budget = Arc::new(Budget::new(1_200));
         let mut share = Share::new(budget.clone());
         share.set(1_300);

@@ -1,33 +1,33 @@
-//! Checkpoints: all that a pipeline knows at one moment, written as one, so that
-//! it can go on from there as if nothing had happened.
+//! Checkpoints: a consistent snapshot of a whole pipeline, from which a run can
+//! be restored without losing or repeating a row.
 //!
-//! A barrier travels from the sources through every channel ([`crate::element`]),
-//! and each task that it has reached on all inputs hands over what it knows
-//! ([`snapshot`]). The [`coordinator`] starts barriers, puts what comes back
-//! together in a [`manifest`], has the [`storage`] write it, and then has the
-//! pipeline's [`transaction`] make the rows of that checkpoint visible.
+//! A barrier travels from the sources through every channel ([`crate::element`]).
+//! Each task that has received it on all inputs hands over a [`snapshot`]. The
+//! [`coordinator`] starts barriers, collects the snapshots in a [`manifest`], has
+//! the [`storage`] write it, and has the pipeline's [`transaction`] make the rows
+//! of that checkpoint visible.
 
-// Where a checkpoint is asked for.
+// Requests for checkpoints.
 pub mod requests;
-// What is told about a barrier.
+// What tasks report to the coordinator about a barrier.
 pub mod barrier;
-// Starts checkpoints and sees them through.
+// Starts checkpoints and completes them.
 pub mod coordinator;
-// What tasks hand over, and are given back.
+// What tasks hand over at a barrier, and get back at a restore.
 pub mod snapshot;
-// Rows of state that have changed.
+// Rows of state that have changed since the last checkpoint.
 pub mod changes;
-// What a checkpoint says, as bytes.
+// A checkpoint's manifest, as bytes.
 pub mod manifest;
-// Whether bytes are what they were.
+// Detects damaged bytes.
 pub mod checksum;
 // Where rows of state and checkpoints are kept.
 pub mod storage;
-// What makes rows and progress visible at once.
+// Commits the output and the progress of a checkpoint together.
 pub mod transaction;
 // Checkpoints that are kept under a name.
 pub mod savepoint;
 // Copies of checkpoints in an object store.
 pub mod remote;
-// Crashes on purpose.
+// Deliberate crashes, for tests.
 pub mod crash;

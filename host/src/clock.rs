@@ -15,7 +15,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the clock that the others ask"
+        reason = "everything else reads the time through `Clock`"
     )]
     fn now_ms(&self) -> i64 {
         SystemTime::now()
@@ -26,7 +26,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands where it is set.
+/// A clock that shows what a test sets.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 

@@ -1,5 +1,5 @@
-//! Dead letters: what a row that was given up is found and replayed by, and when
-//! there is one.
+//! Dead letters: rows that could not be processed, with all that is needed to
+//! find and replay them.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,8 @@ use crate::batch::{Batch, Block, Origin, Payload};
 use crate::json;
 use crate::timestamp;
 
-/// What becomes of a row that cannot be decoded or that a plugin fails on or rejects.
+/// What is done with a row that cannot be decoded, or that a plugin fails on or
+/// rejects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnError {
     /// The pipeline stops with the row's error.
@@ -18,8 +19,8 @@ pub enum OnError {
     /// Counted and written, whole, to the pipeline's dead letters.
     #[default]
     DeadLetter,
-    /// Tried so many more times, then a dead letter. For plugins whose
-    /// failures may pass; a row that a plugin rejects is not tried again.
+    /// Tried again at most this many times, then a dead letter. A row that a
+    /// plugin rejects is not tried again.
     Retry(u32),
 }
 
@@ -54,7 +55,7 @@ pub struct DeadLetter {
     pub row: Option<String>,
 }
 
-/// Where a row comes from, as a dead letter says it.
+/// Where a row comes from, as a dead letter shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
     pub source: String,
@@ -65,30 +66,30 @@ pub struct Provenance {
     pub payload_base64: Option<String>,
 }
 
-/// Everything that the row itself tells. Rows that come from a source have
-/// their original payload; rows computed from many, the row as their payload.
+/// A dead letter of a row, without the error. The payload is what the source
+/// read, or the row itself where it was computed from several.
 pub fn of_row(batch: &Batch, row: usize) -> DeadLetter {
     let rendered = json::render_row(batch, row);
-    let mut letter = DeadLetter {
+    let mut dead_letter = DeadLetter {
         event_time: Some(timestamp::to_text(batch.times[row])),
         ..DeadLetter::default()
     };
     match &batch.origin {
         Some(origin) => {
             let provenance = provenance(origin, row);
-            letter.source = Some(provenance.source);
-            letter.partition = Some(provenance.partition);
-            letter.offset = Some(provenance.offset);
-            letter.payload = provenance.payload;
-            letter.payload_base64 = provenance.payload_base64;
-            letter.row = Some(rendered);
+            dead_letter.source = Some(provenance.source);
+            dead_letter.partition = Some(provenance.partition);
+            dead_letter.offset = Some(provenance.offset);
+            dead_letter.payload = provenance.payload;
+            dead_letter.payload_base64 = provenance.payload_base64;
+            dead_letter.row = Some(rendered);
         }
-        None => letter.payload = Some(rendered),
+        None => dead_letter.payload = Some(rendered),
     }
-    letter
+    dead_letter
 }
 
-/// A state with no single row to blame: its key and window.
+/// A dead letter of a state, where no single row failed: its key and window.
 pub fn of_state(rendered: &str) -> DeadLetter {
     DeadLetter {
         payload: Some(rendered.to_owned()),
@@ -96,19 +97,29 @@ pub fn of_state(rendered: &str) -> DeadLetter {
     }
 }
 
-/// The letter as one sentence, for the log and for errors.
-pub fn sentence(letter: &DeadLetter) -> String {
-    let place = match (&letter.source, &letter.partition, letter.offset) {
+/// The dead letter as one sentence, for the log and for errors.
+pub fn sentence(dead_letter: &DeadLetter) -> String {
+    let place = match (
+        &dead_letter.source,
+        &dead_letter.partition,
+        dead_letter.offset,
+    ) {
         (Some(source), Some(partition), Some(offset)) => {
             format!("the row of source `{source}`, {partition}, offset {offset}")
         }
-        _ => format!("row {}", letter.payload.as_deref().unwrap_or("unknown")),
+        _ => format!(
+            "row {}",
+            dead_letter.payload.as_deref().unwrap_or("unknown")
+        ),
     };
-    let panic = match &letter.panic {
+    let panic = match &dead_letter.panic {
         Some(panic) => format!(" (it said: {})", panic.trim_end()),
         None => String::new(),
     };
-    format!("{}: {}{panic}: {place}", letter.kind, letter.error)
+    format!(
+        "{}: {}{panic}: {place}",
+        dead_letter.kind, dead_letter.error
+    )
 }
 
 /// Where a batch's row comes from.
@@ -125,7 +136,7 @@ pub fn provenance(origin: &Origin, row: usize) -> Provenance {
     }
 }
 
-/// The bytes that a row was decoded from; as JSON where it never was bytes.
+/// The bytes that a row was decoded from; JSON where the source makes columns itself.
 pub fn payload(block: &Block, row: u32) -> Vec<u8> {
     match &block.payload {
         Payload::Bytes { data, spans } => spans
@@ -137,7 +148,7 @@ pub fn payload(block: &Block, row: u32) -> Vec<u8> {
     }
 }
 
-/// As text, or as base64 what is none.
+/// The payload as text, or as base64 where it is not UTF-8.
 pub fn text_or_base64(payload: Vec<u8>) -> (Option<String>, Option<String>) {
     match String::from_utf8(payload) {
         Ok(text) => (Some(text), None),

@@ -1,13 +1,13 @@
-//! The one thing that travels between tasks, and the numbers that it goes by.
+//! The elements that travel between tasks, and the ids of nodes and checkpoints.
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 
-/// A node of a plan.
+/// Index of a node in its plan.
 pub type NodeId = usize;
 
-/// By which way a batch comes into a node: an edge of one of its input ports.
+/// Where a batch comes into a node: an edge of one of its input ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inlet {
     /// Index of the node's input port.
@@ -19,20 +19,20 @@ pub struct Inlet {
 /// Checkpoints of a pipeline are numbered from 1 on.
 pub type CheckpointId = u64;
 
-/// What a channel carries. Time is data: an element holds for everything that
+/// What a channel carries. A watermark or barrier applies to everything that
 /// follows it in the same channel.
 #[derive(Clone, Debug)]
 pub enum Element {
     Batch(Batch),
-    /// No row with an event time before this one is expected any more (ms).
-    /// Rows that come all the same are late.
+    /// No more rows with an event time before this one (ms) are expected. Rows
+    /// that come nevertheless are late.
     Watermark(i64),
-    /// This input is silent and must not hold time back until it speaks again.
+    /// This input is idle, and holds no watermark back until its next element.
     Idle,
-    /// Everything before is in this checkpoint, and nothing behind.
+    /// Everything before it belongs to this checkpoint, and nothing after it.
     Barrier(Barrier),
-    /// Nothing follows. Event time is over, and every open window fires, unless
-    /// a barrier that leaves them open came last.
+    /// Nothing follows. Every open window fires, unless the last barrier leaves
+    /// them open.
     End,
 }
 
@@ -47,36 +47,36 @@ pub struct Barrier {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// The run begins, and says where before it reads a row.
+    /// The run begins, and records its starting point before it reads a row.
     Start,
-    /// It is time for one.
+    /// The checkpoint interval has passed.
     #[default]
     Interval,
-    /// Changed states fill the memory.
+    /// Changed states fill the memory budget.
     Pressure,
-    /// Somebody asked for one by a name.
+    /// Somebody requested a savepoint.
     Savepoint,
-    /// Somebody asked the run to end.
+    /// Somebody asked the run to stop.
     Stop,
-    /// The revision ends, and the next one goes on from here.
+    /// This revision of the plan ends, and the next one continues from here.
     Swap,
     /// All inputs have ended.
     End,
 }
 
 impl Purpose {
-    /// Nothing follows it.
+    /// Whether the run ends with this checkpoint.
     pub fn is_last(self) -> bool {
         matches!(self, Purpose::Stop | Purpose::Swap | Purpose::End)
     }
 
-    /// More rows may come to the windows that are open, so that these must not
-    /// fire when the run ends.
+    /// Whether a later run continues from here: then open windows may get more
+    /// rows, and must not fire when this run ends.
     pub fn leaves_windows_open(self) -> bool {
         matches!(self, Purpose::Stop | Purpose::Swap)
     }
 
-    /// As people read it.
+    /// As messages name it.
     pub fn name(self) -> &'static str {
         match self {
             Purpose::Start => "start",

@@ -1,5 +1,5 @@
-//! The files of a pipeline: decides that nothing is written where something else
-//! is read or written, however the paths are spelt.
+//! Checks that no file of a pipeline is written while something else reads or
+//! writes it, however the paths are spelt.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -29,7 +29,7 @@ struct FileUse {
 
 enum FileTarget {
     File(PathBuf),
-    /// With all that is in it.
+    /// And everything in it.
     Folder(PathBuf),
     Pattern {
         folder: PathBuf,
@@ -37,7 +37,7 @@ enum FileTarget {
     },
 }
 
-/// What the dead letters do with their file.
+/// How messages describe the use of the file of dead letters.
 pub const DEAD_LETTERS: &str = "the dead letters go there";
 
 impl FileUser {
@@ -66,8 +66,8 @@ impl Files {
         self.push(user, FileTarget::File(identity(path)), true);
     }
 
-    /// Nobody else writes anything in the folder.
-    pub fn has(&mut self, user: FileUser, folder: &Path) {
+    /// Reserves a folder: nobody else may write anything in it.
+    pub fn reserves(&mut self, user: FileUser, folder: &Path) {
         self.push(user, FileTarget::Folder(identity(folder)), false);
     }
 
@@ -79,7 +79,7 @@ impl Files {
         });
     }
 
-    /// Every writer has its file for itself.
+    /// Reports each file that somebody writes and another one reads or writes.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
         for (i, writer) in self.uses.iter().enumerate() {
             let FileTarget::File(path) = &writer.target else {
@@ -134,7 +134,7 @@ fn describe(writer: &FileUser, other: &FileUser, path: &Path) -> Mistake {
     )
 }
 
-/// The file beside `path` whose name is nearest to the one that is not there.
+/// The file beside the missing `path` whose name is nearest to it.
 pub fn nearest_file(path: &Path) -> Option<String> {
     let folder = read_folder(path.parent()?).ok()?;
     let names: Vec<String> = folder
@@ -145,8 +145,8 @@ pub fn nearest_file(path: &Path) -> Option<String> {
     nearest.map(str::to_owned)
 }
 
-/// One path for one file: absolute, without `.` and `..`, links followed as
-/// far as there is something to follow.
+/// One path for one file: absolute, without `.` and `..`, with links followed in
+/// the part of the path that exists.
 pub fn identity(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(here_if_empty(path)).unwrap_or_else(|_| path.to_owned());
     let mut rest: Vec<OsString> = Vec::new();
@@ -176,13 +176,13 @@ pub fn identity(path: &Path) -> PathBuf {
     }
 }
 
-/// What is in a folder. The empty path is the one that we are in: where
-/// `pipeline.toml` is that was given without a folder.
+/// The entries of a folder. The empty path is the current folder: the parent of a
+/// `pipeline.toml` that was given without a folder.
 pub fn read_folder(folder: &Path) -> io::Result<fs::ReadDir> {
     fs::read_dir(here_if_empty(folder))
 }
 
-/// A folder as people write it.
+/// The folder, or `.` where its path is empty.
 pub fn here_if_empty(folder: &Path) -> &Path {
     match folder.as_os_str().is_empty() {
         true => Path::new("."),
@@ -190,8 +190,8 @@ pub fn here_if_empty(folder: &Path) -> &Path {
     }
 }
 
-/// Whether a file's name is one that `pattern` means; `*` is any characters.
-/// As in a shell, names that start with a dot must be asked for.
+/// Whether a file's name matches `pattern`; `*` stands for any characters. As in
+/// a shell, it does not stand for a dot at the beginning.
 pub fn name_matches(pattern: &str, name: &str) -> bool {
     if name.starts_with('.') && !pattern.starts_with('.') {
         return false;
@@ -213,7 +213,7 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Makes the folder that a file is to lie in.
+/// Makes the folder of a file that is to be written.
 pub fn create_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => {

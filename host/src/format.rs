@@ -1,4 +1,4 @@
-//! How rows are written in a stream of bytes.
+//! The formats of rows in a stream of bytes.
 
 use crate::timestamp::TimestampFormat;
 
@@ -33,13 +33,13 @@ pub struct CsvFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowFormat {
     pub format: Format,
-    /// How each timestamp is written, depth first through nested records and
-    /// lists; those that are not named in any way.
+    /// The format of each timestamp field, depth first through nested records and
+    /// lists. Fields after its end may be in any format.
     pub timestamp_formats: Vec<TimestampFormat>,
 }
 
 impl From<Format> for RowFormat {
-    /// With timestamps that are written in any way.
+    /// With timestamps in any format.
     fn from(format: Format) -> Self {
         RowFormat {
             format,

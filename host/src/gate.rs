@@ -1,5 +1,4 @@
-//! The way into a task: merges its inputs, and says how far event time has
-//! come on all of them.
+//! Merges the inputs of a task: aligns barriers, and decides the task's watermark.
 
 use std::task::Poll;
 
@@ -8,30 +7,30 @@ use tokio::sync::mpsc::Receiver;
 use crate::batch::Batch;
 use crate::element::{Barrier, END_OF_TIME, Element, Inlet};
 
-/// The inputs of a task. Each is one task upstream, through one edge.
+/// The inputs of a task, one for each upstream task of each edge.
 pub struct Gate {
     inputs: Vec<Input>,
     clock: WatermarkMerge,
-    /// Which input is looked at first, so that none is starved.
+    /// Which input is polled first; it changes, so that no input starves.
     next: usize,
-    /// The barrier that inputs are held at.
+    /// The barrier that the held inputs have received.
     barrier: Barrier,
 }
 
 struct Input {
-    /// By which way its batches come into the node.
+    /// Port and edge by which its batches come into the node.
     inlet: Inlet,
     /// Absent once the input has ended.
     receiver: Option<Receiver<Element>>,
-    /// Its barrier has come, and the others' has not: what is behind the
-    /// barrier belongs to the next checkpoint and has to wait.
+    /// Its barrier has come, and that of another input has not: elements after
+    /// the barrier belong to the next checkpoint and have to wait.
     is_held: bool,
 }
 
 /// What comes out of a gate.
 #[derive(Debug)]
 pub enum Merged {
-    /// A batch, and by which way it has come.
+    /// A batch, and the port and edge by which it came.
     Batch(Inlet, Batch),
     Watermark(i64),
     Idle,
@@ -42,7 +41,7 @@ pub enum Merged {
 }
 
 impl Gate {
-    /// Inputs, each with its way into the node.
+    /// Inputs, each with its port and edge.
     pub fn new(inputs: Vec<(Inlet, Receiver<Element>)>) -> Self {
         Gate {
             clock: WatermarkMerge::new(inputs.len()),
@@ -59,7 +58,7 @@ impl Gate {
         }
     }
 
-    /// The next thing that concerns the task. May be dropped and called again.
+    /// The next element for the task. The future may be dropped and called again.
     pub async fn next(&mut self) -> Merged {
         loop {
             if self.is_aligned() {
@@ -123,8 +122,8 @@ impl Gate {
                         self.next = index + 1;
                         return Poll::Ready(Some((index, element)));
                     }
-                    // An upstream task that is gone without an end has failed;
-                    // the run is being torn down and this task with it.
+                    // An upstream task that is gone without `End` has failed: the
+                    // run is ending, and this task will be dropped.
                     Poll::Ready(None) => return Poll::Pending,
                     Poll::Pending => {}
                 }
@@ -139,7 +138,7 @@ impl Gate {
     }
 }
 
-/// The minimum watermark of several inputs, the silent ones left out.
+/// The minimum watermark of several inputs, without idle ones.
 #[derive(Debug)]
 pub struct WatermarkMerge {
     inputs: Vec<(i64, bool)>,
@@ -151,7 +150,7 @@ pub struct WatermarkMerge {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Advance {
     To(i64),
-    /// Every input is silent.
+    /// Every input is idle.
     Idle,
 }
 
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_behind_a_barrier_waits_for_the_other_inputs() {
+    async fn elements_after_a_barrier_wait_for_the_other_inputs() {
         let (left, left_receiver) = tokio::sync::mpsc::channel(8);
         let (right, right_receiver) = tokio::sync::mpsc::channel(8);
         let mut gate = Gate::new(vec![(LEFT, left_receiver), (RIGHT, right_receiver)]);

@@ -1,6 +1,6 @@
 //! Writes rows as JSON objects, nulls as null.
 //!
-//! A number that JSON has not, as infinity, is null.
+//! Numbers that JSON does not have, such as infinity, become null.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -40,9 +40,9 @@ fn render(columns: JsonColumns<'_>, row: usize) -> String {
     String::from_utf8(text).unwrap_or_else(|_| unreachable!("JSON is written as UTF-8"))
 }
 
-/// JsonColumns made ready: their types are looked up once and not for each row.
+/// Columns with their types looked up once, not for each row.
 pub(crate) struct JsonColumns<'a> {
-    /// In front of each value: its comma, name and colon.
+    /// What precedes each value (comma, name and colon), and the value's column.
     fields: Vec<(Vec<u8>, JsonColumn<'a>)>,
 }
 
@@ -69,7 +69,7 @@ enum JsonValues<'a> {
     Bytes(&'a arrow_array::BinaryArray),
     List(&'a [i32], Box<JsonColumn<'a>>),
     Record(JsonColumns<'a>),
-    /// No type that a pipeline has.
+    /// A type that no pipeline has.
     Unknown,
 }
 

@@ -4,77 +4,77 @@
 
 // The command line.
 pub mod cli;
-// What a pipeline's author wrote, with its places in the file.
+// Reads a pipeline's file, and shows mistakes in it.
 pub mod config;
-// What that means: a graph of typed nodes.
+// The plan: a graph of typed nodes.
 pub mod plan;
-// From config to plan, and every mistake on the way.
+// Makes a plan of a config, and finds every mistake.
 pub mod planner;
 // Durations and sizes as people write them.
 pub(crate) mod quantity;
 // The nearest name to a wrong one.
 pub(crate) mod suggest;
-// The files of a pipeline, each for one use.
+// Checks that no file of a pipeline is used twice.
 pub mod files;
 // Types and names of columns.
 pub mod schema;
-// What an operator of a plugin computes, as the host calls it.
+// The traits by which the host calls operators, Wasm or native.
 pub mod logic;
 // Plugins: compiled, described, run within limits.
 pub mod plugin;
-// A plan, made into tasks and run.
+// Runs a plan: tasks, restarts, threads.
 pub mod run;
-// Whose an error is, and whether trying again can help.
+// Who is to blame for an error, and whether trying again can help.
 pub mod blame;
-// Asks a run to end early.
+// The request to end a run early.
 pub mod stop;
-// Where calls run that block.
+// On which thread blocking calls run.
 mod offload;
-// Which task has which partitions and shards.
+// Assigns partitions and shards to tasks.
 pub mod placement;
-// How far a run has come.
+// Counters of a run.
 pub mod progress;
 // Processing time.
 pub mod clock;
-// Rows on their way.
+// Batches of rows.
 pub mod batch;
-// The one thing that travels between tasks.
+// Everything that travels between tasks.
 pub mod element;
-// How rows are written in a stream of bytes.
+// The formats of rows in a stream of bytes.
 pub mod format;
-// Systems that rows come from and go to: a folder each.
+// Systems that rows come from and go to, a folder each.
 pub mod connector;
 // Where rows come from.
 pub mod source;
-// Bytes into columns.
+// Decodes bytes to columns.
 pub mod decode;
-// Points in time as text, in and out.
+// Reads and writes timestamps.
 pub mod timestamp;
 // Rows as JSON text.
 pub mod json;
 // Values as plain text.
 pub(crate) mod text;
-// Rows that were given up, and what they are replayed by.
+// Rows that could not be processed.
 pub mod dead_letter;
 // The loop that moves elements through a task.
 pub mod task;
-// The way into a task.
+// Merges a task's inputs.
 pub mod gate;
-// Operators at work, and what becomes of a row that they fail on.
+// Runs operators, and handles rows that they fail on.
 pub mod operator;
 // Which rows belong together, and when their result is due.
 pub mod window;
 // Memory that states may take.
 pub mod budget;
-// Keyed state: typed tables.
+// Keyed state in typed tables.
 pub mod state;
-// What survives: barriers, checkpoints, the commit.
+// Checkpoints: barriers, snapshots, storage, commit.
 pub mod checkpoint;
-// The way out of a task.
+// Sends a task's output to other tasks.
 pub mod router;
 // A topic in memory.
 pub mod topic;
 // Where rows go.
 pub mod sink;
-// Pipelines put to the test.
+// `sluicebox test`: runs a pipeline in many variants and compares rows.
 pub mod testing;

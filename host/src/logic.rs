@@ -1,9 +1,9 @@
-//! What the operator of a plugin computes, as the host calls it: columns in,
-//! columns out, nothing kept between calls.
+//! The traits by which the host calls an operator's logic: columns in, columns
+//! out, nothing kept between calls.
 //!
-//! A plugin instance implements these traits ([`crate::plugin`]); so may native
-//! code, which is how benchmarks and tests compare. Batches of any size must
-//! give the same results, so a caller may cut them where it likes.
+//! Plugin instances implement them ([`crate::plugin`]), and so does native code
+//! in benchmarks and tests. Results must not depend on the size of batches, so a
+//! caller may cut them anywhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct OperatorInfo {
     /// Filters, transforms and aggregates have one.
     pub inputs: Vec<Port>,
     /// Filters, transforms and aggregates have one; that of a filter has no
-    /// fields, since its rows go on as they came.
+    /// fields, since it passes rows on unchanged.
     pub outputs: Vec<Port>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
@@ -53,19 +53,19 @@ impl Kind {
     }
 }
 
-/// Where rows go in or come out, each with its own schema. The names of an
-/// operator's inputs are all different, and so are those of its outputs.
+/// An input or output of an operator, with its own schema. No two inputs of an
+/// operator have the same name, and no two outputs.
 #[derive(Clone, Debug)]
 pub struct Port {
     pub name: String,
     pub schema: Arc<Schema>,
 }
 
-/// The name of a port that is the only one.
+/// The name of an operator's only input or output.
 pub const MAIN: &str = "main";
 
 impl Port {
-    /// The only one of an operator's inputs, or of its outputs.
+    /// An operator's only input or output.
     pub fn main(schema: Arc<Schema>) -> Self {
         Port {
             name: MAIN.to_owned(),
@@ -115,7 +115,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// What an operator may use. A call that passes one of these is stopped.
+/// What an operator may use. A call that exceeds one of these is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub memory_bytes_max: usize,
@@ -133,7 +133,8 @@ impl Default for Limits {
     }
 }
 
-/// Makes instances of one operator: one a task, and a new one after a failure.
+/// Makes instances of one operator: one for each task, and a new one after a
+/// failure.
 pub trait Factory: Send + Sync {
     fn info(&self) -> &OperatorInfo;
     /// Digest of the plugin's bytes (`sha256:…`), or `native`.
@@ -141,9 +142,9 @@ pub trait Factory: Send + Sync {
     fn instance(&self) -> Result<Instance, Failure>;
 }
 
-/// An operator at work, as what its kind is called for. The columns given are
-/// exactly those of the operator's input schema, in its order; `rows` is their
-/// length (a schema may be empty).
+/// A running operator, by its kind. A caller passes exactly the columns of the
+/// operator's input schema, in its order; `rows` is their length (a schema may
+/// be empty).
 ///
 /// After an `Err` the instance may be in any state and must be dropped.
 pub enum Instance {
@@ -191,7 +192,7 @@ pub trait Aggregate: Send {
         states: States<'_>,
     ) -> Result<Accumulated, Failure>;
 
-    /// The same, answering with the result after each row.
+    /// Like `accumulate`, and returns the result after each row, too.
     fn accumulate_each(
         &mut self,
         input: Columns<'_>,
@@ -241,41 +242,41 @@ pub enum Output {
     Rows(Rows),
 }
 
-/// Output rows in the operator's output schema, and the input row (or state)
-/// that each comes from. Parents never decrease.
+/// Output rows in the operator's output schema. `parents` names the input row
+/// (or state) that each comes from, and never decreases.
 #[derive(Debug)]
 pub struct Rows {
     pub parents: Vec<u32>,
     pub columns: Vec<ArrayRef>,
 }
 
-/// New states, one row a group. A rejected row has not changed its group's state.
+/// New states, one row for each group. A rejected row has not changed its group's state.
 #[derive(Debug)]
 pub struct Accumulated {
     pub states: Vec<ArrayRef>,
     pub rejects: Vec<Reject>,
 }
 
-/// A row that the operator does not take, and why.
+/// A row that the operator rejects, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
     pub row: u32,
     pub reason: String,
 }
 
-/// Why a call did not come back with an answer. The message says what was
-/// needed and what the limit is, or what the plugin printed as it panicked.
+/// Why a call failed. The message says what was needed and what the limit is, or
+/// what the plugin printed when it panicked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     pub kind: FailureKind,
     pub message: String,
-    /// What the plugin wrote to stderr during the call, the panic text above all.
+    /// What the plugin wrote to stderr during the call, usually a panic's text.
     pub panic: Option<String>,
 }
 
 impl Failure {
-    /// Whether the same call may go well at another time.
+    /// Who is to blame, and whether the same call may succeed another time.
     pub fn fault(&self) -> Fault {
         match self.kind {
             FailureKind::Deadline => Fault::SLOW_PLUGIN,
@@ -300,14 +301,14 @@ pub enum FailureKind {
     Open,
 }
 
-/// A plugin, loaded: what it says of itself, and its operators to be made.
+/// A loaded plugin: its description, and factories of its operators.
 pub trait Module: Send + Sync {
     fn info(&self) -> &ModuleInfo;
 
-    /// `label` is the node's name, for the log and for messages. The arguments
-    /// have been checked against the description; the plugin itself may still
-    /// refuse them (`FailureKind::Open`), which shows here and not at the
-    /// first row.
+    /// `label` is the node's name, for the log and for messages. The caller has
+    /// checked the arguments against the description. The plugin itself may
+    /// still refuse them (`FailureKind::Open`): it does so here, not at the first
+    /// row.
     fn factory(
         &self,
         operator: &str,
@@ -325,8 +326,8 @@ pub struct ModuleInfo {
     pub operators: Vec<OperatorInfo>,
 }
 
-/// Finds plugins by the path that a pipeline names. The real one compiles
-/// `.wasm` files; tests and benchmarks give native code instead.
+/// Loads the plugin at a path that a pipeline names. The host's loader compiles
+/// `.wasm` files; those of tests and benchmarks return native code.
 pub trait Loader: Send + Sync {
     fn load(&self, path: &std::path::Path) -> Result<Arc<dyn Module>, LoadError>;
 }

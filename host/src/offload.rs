@@ -1,12 +1,12 @@
-//! Decides where calls run that block.
+//! Decides on which thread blocking calls run.
 
-/// Where calls run that block.
+/// Where blocking calls run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offload {
-    /// On a thread of their own, while tasks go on.
+    /// On a thread of their own, while tasks continue.
     #[default]
     Threads,
-    /// Where they are called: for runs whose order must be repeatable.
+    /// On the caller's thread, for runs whose order must be repeatable.
     Inline,
 }
 

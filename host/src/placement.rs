@@ -1,12 +1,10 @@
-//! Decides which task has which part of the work: the partitions of a source,
-//! the shards of keyed state, the rows of a task upstream.
-//!
-//! Sources and routers are given the same value, and nothing else decides.
+//! Decides which task gets which partitions of a source, which shards of keyed
+//! state, and which rows of an upstream task. Nothing else decides that.
 
 use std::ops::Range;
 
-/// Keyed state is divided into so many shards for ever; placement only decides
-/// which task has which.
+/// Number of shards of keyed state. It never changes: persisted rows are stored
+/// by shard.
 pub const SHARDS: u32 = 256;
 
 /// Which of a node's tasks this is: task `task` of the `tasks` that each host
@@ -20,7 +18,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Of a pipeline that one host runs.
+    /// Where one host runs the whole pipeline.
     pub fn on_one_host(task: usize, tasks: usize) -> Self {
         Placement {
             host: 0,
@@ -30,7 +28,7 @@ impl Placement {
         }
     }
 
-    /// Its number among the tasks of all hosts.
+    /// The task's number among those of all hosts.
     fn number(self) -> usize {
         self.host * self.tasks + self.task
     }
@@ -40,7 +38,7 @@ impl Placement {
         self.hosts * self.tasks.max(1)
     }
 
-    /// Whether the task reads the partition of this number.
+    /// Whether the task reads this partition.
     pub fn has_partition(self, partition: usize) -> bool {
         partition % self.count() == self.number()
     }
@@ -51,14 +49,14 @@ impl Placement {
         first(self.number())..first(self.number() + 1)
     }
 
-    /// The task of this host, of so many, that gets the rows of this one where
-    /// no key decides.
+    /// Which of the `tasks` downstream on this host gets this task's rows where
+    /// they are not routed by key.
     pub fn forward_to(self, tasks: usize) -> usize {
         self.task % tasks
     }
 }
 
-/// The task that has a shard, of so many on all hosts.
+/// Which of the `tasks` on all hosts has a shard.
 pub fn owner(shard: u32, tasks: usize) -> usize {
     shard as usize * tasks / SHARDS as usize
 }

@@ -1,4 +1,4 @@
-//! How far a run has come, counted as it goes and read at any time.
+//! Counters of a run: tasks add to them, and anyone may read them at any time.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,9 @@ pub struct NodeProgress {
     late: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
-    /// The lowest of the tasks' watermarks that are known.
+    /// The watermark of each task; `i64::MIN` before its first one.
     watermarks: Vec<AtomicI64>,
-    /// Millionths of a bounded input that were read.
+    /// How much of a bounded input was read, in millionths.
     read: AtomicU64,
 }
 
@@ -43,9 +43,10 @@ pub struct NodeStatus {
     pub late: u64,
     pub rejected: u64,
     pub failed: u64,
-    /// In ms; absent before the first one and after the last.
+    /// The lowest of its tasks; absent before the first watermark and after the
+    /// end of event time.
     pub watermark_ms: Option<i64>,
-    /// Which part of a bounded input was read, 0 to 1.
+    /// How much of a bounded input was read, 0 to 1.
     pub read: Option<f64>,
 }
 
@@ -56,13 +57,13 @@ pub struct StateProgress {
     last: Mutex<Option<CheckpointProgress>>,
 }
 
-/// How large it is at one moment.
+/// How large a pipeline's state is at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StateStatus {
     /// What keys and states take in memory, and what they may take.
     pub memory_bytes: usize,
     pub memory_bytes_max: usize,
-    /// The last one that is done.
+    /// The last complete one.
     pub checkpoint: Option<CheckpointProgress>,
 }
 
@@ -133,7 +134,7 @@ impl NodeProgress {
         self.watermarks[task].store(watermark_ms, Ordering::Relaxed);
     }
 
-    /// `part` of the input was read, 0 to 1.
+    /// Sets how much of the input was read, 0 to 1.
     pub fn set_read(&self, part: f64) {
         self.read.store((part * 1e6) as u64, Ordering::Relaxed);
     }

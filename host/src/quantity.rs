@@ -1,21 +1,20 @@
 //! Durations and sizes as people write them: `"1h 30m"`, `"64MiB"`.
 
-/// No duration in a pipeline is longer, so that sums with event times hold.
+/// The longest duration in a pipeline, so that sums with event times do not overflow.
 const YEARS_100_MS: u128 = 100 * 365 * 86_400_000;
 
-/// Whole milliseconds, never negative. The error is what is wrong with `text`.
+/// Reads a duration in whole milliseconds. The error says what is wrong with `text`.
 pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
     let text = text.trim();
     if text.starts_with('-') {
         return Err("a duration cannot be negative".into());
     }
-    // `5M` is nearly always meant to be `5m`, and neither months nor years
-    // have one length.
+    // `5M` nearly always means `5m`, and months and years vary in length.
     let unsteady = ["M", "month", "months", "y", "year", "years", "yr", "yrs"];
     let mut units = text.split(|c: char| !c.is_alphabetic());
     if let Some(unit) = units.find(|unit| unsteady.contains(unit)) {
         return Err(format!(
-            "`{unit}` is not a unit of one length; minutes are `m`"
+            "`{unit}` does not have one fixed length; minutes are `m`"
         ));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -41,7 +40,7 @@ pub(super) fn duration_ms(text: &str) -> Result<i64, String> {
     Ok(duration.as_millis() as i64)
 }
 
-/// A number of bytes. The error is what is wrong with `text`.
+/// Reads a number of bytes. The error says what is wrong with `text`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -1,4 +1,4 @@
-//! The way out of a task: to which tasks downstream each row goes.
+//! Sends a task's output downstream: decides which task gets each row.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -14,28 +14,28 @@ use crate::batch::Batch;
 use crate::element::Element;
 use crate::placement::{SHARDS, owner};
 
-/// Everybody who reads one output of a node.
+/// All consumers of one output of a node.
 #[derive(Default)]
 pub struct Router {
     pub consumers: Vec<Consumer>,
 }
 
-/// One edge, as one task upstream sees it.
+/// The tasks that one edge leads to from this task.
 pub enum Consumer {
     One(Sender<Element>),
-    /// A task each, by the shard of the hash of these columns.
+    /// Each row goes to the task that has the shard of its key columns' hash.
     Sharded {
         key: Vec<usize>,
         tasks: Vec<Sender<Element>>,
     },
 }
 
-/// The task downstream is gone: the run is being torn down.
+/// The downstream task is gone, since the run is ending.
 #[derive(Debug)]
 pub struct Gone;
 
 impl Router {
-    /// Waits where a consumer has no room.
+    /// Waits while a consumer's channel is full.
     pub async fn send(&self, element: Element) -> Result<(), Gone> {
         for consumer in &self.consumers {
             match (consumer, &element) {

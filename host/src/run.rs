@@ -1,24 +1,25 @@
-//! Runs a revision of a pipeline to its end, and starts it again when it fails.
+//! Runs one revision of a pipeline's plan to its end, and restarts it when it
+//! fails.
 
 /// Why a run failed.
 mod error;
-/// Where state and checkpoints are, and what rows are committed with.
+/// Storage of state and checkpoints, and the participants in a commit.
 mod durable;
-/// What outlives revisions.
+/// What outlives the revisions of a plan.
 mod pipeline;
-/// A plan as it is run.
+/// One revision of a plan.
 mod revision;
-/// What a run goes on from.
+/// Which checkpoint a run starts from.
 mod restore;
 /// Channels between tasks.
 mod wiring;
-/// The file of dead letters.
+/// Writes the file of dead letters.
 mod dead_letters;
-/// Tasks, made and run once.
+/// Makes the tasks and runs them once.
 mod attempt;
 /// The threads of a pipeline.
 mod threads;
-/// Whether and when it is started again.
+/// Whether and when a failed run is restarted.
 mod restart;
 
 use std::sync::Arc;
@@ -38,7 +39,7 @@ use crate::plan::Plan;
 use crate::progress::{NodeProgress, NodeStatus, StateProgress, StateStatus};
 use crate::stop::Stop;
 
-pub(crate) use self::attempt::Part;
+pub(crate) use self::attempt::AttemptFuture;
 pub use self::durable::Durable;
 pub use self::error::RunError;
 pub use self::pipeline::Pipeline;
@@ -48,26 +49,26 @@ pub struct Job {
     pipeline: Pipeline,
     revision: Revision,
     offload: Offload,
-    /// As many as there are cores, unless told otherwise.
+    /// One for each core where it is absent.
     threads: Option<usize>,
 }
 
-/// What a run did, when it has ended.
+/// What a run did, once it has ended.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     pub pipeline: String,
-    /// Of the plan, since the process began: the first is 1.
+    /// The number of the plan's revision, from 1 on since the process began.
     pub revision: u32,
     pub seconds: f64,
     /// It was asked to stop before its inputs had ended.
     pub stopped: bool,
-    /// It ended for the next revision to go on from its last checkpoint.
+    /// It ended so that the next revision continues from its last checkpoint.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub swapped: bool,
-    /// How often it failed and was started again.
+    /// How often it failed and was restarted.
     pub restarts: u32,
     pub nodes: Vec<NodeStatus>,
-    /// Of a pipeline with checkpoints.
+    /// Absent where the pipeline has no checkpoints.
     pub state: Option<StateStatus>,
 }
 
@@ -77,8 +78,8 @@ impl Job {
         Job::revision(&Pipeline::of(&plan, clock), plan)
     }
 
-    /// The next revision of a pipeline, which goes on from its last checkpoint.
-    /// The one before must have ended; a stop that was asked of that one is over.
+    /// The next revision of a pipeline, which continues from its last checkpoint.
+    /// The previous one must have ended; this withdraws its request to stop.
     pub fn revision(pipeline: &Pipeline, plan: Plan) -> Self {
         pipeline.requests.stop().clear();
         Job {
@@ -89,28 +90,29 @@ impl Job {
         }
     }
 
-    /// Has everything done on one thread, so that its order can be repeated.
+    /// Runs blocking calls on the task's thread, so that their order is
+    /// repeatable.
     pub(crate) fn inline(mut self) -> Self {
         self.offload = Offload::Inline;
         self
     }
 
-    /// Runs on so many threads.
+    /// Sets the number of threads.
     pub fn on_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Has checkpoints kept there, and goes on from the last one. The plan says
-    /// how often.
+    /// Keeps checkpoints in `durable`, and continues from the last one there. The
+    /// plan says how often they are made.
     pub fn keeping(mut self, durable: Durable) -> Self {
         self.pipeline = self.pipeline.keeping(durable);
         self
     }
 
-    /// Goes on from the checkpoint of this name or number, and not from the last
-    /// one. Files of rows are cut to where they were; what topics and folders
-    /// have got since comes again.
+    /// Starts from the checkpoint of this name or number, not from the last one.
+    /// Output files are cut to their length at the checkpoint; topics and folders
+    /// get the rows after it again.
     pub fn starting_from(self, checkpoint: &str) -> Self {
         self.pipeline.start_from(Some(checkpoint));
         self
@@ -121,7 +123,7 @@ impl Job {
         self.pipeline.clone()
     }
 
-    /// Where checkpoints are asked for.
+    /// Takes requests for checkpoints.
     pub fn requests(&self) -> Requests {
         self.pipeline.requests.clone()
     }
@@ -131,8 +133,8 @@ impl Job {
         self.revision.nodes.clone()
     }
 
-    /// How large the state is, of a pipeline with checkpoints, readable while it
-    /// runs.
+    /// How large the state is, readable while it runs; absent where the pipeline
+    /// has no checkpoints.
     pub fn state(&self) -> Option<Arc<StateProgress>> {
         let durable = self.pipeline.durable.as_ref();
         durable.map(|_| self.pipeline.state.clone())
@@ -143,10 +145,9 @@ impl Job {
         self.pipeline.requests.stop().clone()
     }
 
-    /// Runs until every input has ended, a stop or a swap was asked for, or
-    /// something failed more often than the plan allows; then nothing of it goes
-    /// on. It runs on threads of its own; whoever drops the future waits until
-    /// they have let go.
+    /// Runs until every input has ended, a stop or swap was requested, or it
+    /// failed more often than the plan allows. It runs on threads of its own, and
+    /// dropping the future waits until these have ended.
     pub async fn run(self) -> Result<Summary, RunError> {
         let name = self.pipeline.name().to_owned();
         let span = tracing::error_span!("pipeline", name);
@@ -171,7 +172,7 @@ impl Job {
                 return Err(error);
             };
             tracing::warn!(
-                "failed because of {}, and is started again in {}: {error}",
+                "failed because of {}, and restarts in {}: {error}",
                 error.fault().blame.name(),
                 humantime::format_duration(delay)
             );
@@ -209,8 +210,8 @@ impl Job {
         }
     }
 
-    /// Everything of one attempt that has to run, for whoever decides the order.
-    pub(crate) async fn parts(&self) -> Result<Vec<Part>, RunError> {
-        self.attempt().parts().await
+    /// The futures of one attempt, for a caller that decides their order.
+    pub(crate) async fn futures(&self) -> Result<Vec<AttemptFuture>, RunError> {
+        self.attempt().futures().await
     }
 }

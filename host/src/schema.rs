@@ -1,7 +1,7 @@
-//! Types and names of columns, as a pipeline's author writes and reads them.
+//! Types and names of columns, and which types are compatible.
 //!
-//! Arrow's types carry more than a pipeline needs; this is the part that the
-//! boundary to plugins has, and [`Schema::to_arrow`] is how it lies in memory.
+//! These are the types that plugins can have, a part of Arrow's;
+//! [`Schema::to_arrow`] makes Arrow's types of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub enum DataType {
     Bytes,
     /// Milliseconds since 1970-01-01T00:00:00Z.
     Timestamp,
-    /// Text that is one of these values.
+    /// A text that must be one of these values.
     Symbol(Arc<[String]>),
     List(Arc<Field>),
     Record(Arc<[Field]>),
@@ -77,8 +77,8 @@ impl Field {
         ArrowField::new(&self.name, self.data_type.to_arrow(), self.nullable)
     }
 
-    /// Whether a reader that wants `self` can read `given`: same type, and
-    /// missing values only where the reader allows for them.
+    /// Whether a reader of `self` can read `given`: the type is compatible, and
+    /// `given` is nullable only if `self` is.
     pub fn reads(&self, given: &Field) -> bool {
         (self.nullable || !given.nullable) && self.data_type.reads(&given.data_type)
     }
@@ -108,8 +108,8 @@ impl DataType {
         }
     }
 
-    /// As [`Field::reads`]. Symbols and utf8 read each other: a text that is
-    /// not one of the symbols is a bad row, not a bad pipeline.
+    /// As [`Field::reads`]. Symbols and utf8 read each other: a text that is not one
+    /// of the symbols makes a bad row, not a wrong pipeline.
     pub fn reads(&self, given: &DataType) -> bool {
         use DataType::{List, Record, Symbol, Utf8};
         match (self, given) {

@@ -1,12 +1,12 @@
-//! Asks a run to end early.
+//! The request to end a run early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// Asks a run to end early: sources read no more, what is under way is
-/// finished, and open windows do not fire, for their results would be wrong.
+/// Asks a run to end early: sources stop reading, rows on their way are finished,
+/// and open windows do not fire, since their results would be incomplete.
 #[derive(Clone, Debug)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
@@ -32,12 +32,12 @@ impl Stop {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Takes the request back, once the run that was asked has ended.
+    /// Withdraws the request after the run has ended.
     pub(crate) fn clear(&self) {
         self.asked.store(false, Ordering::SeqCst);
     }
 
-    /// Returns once a stop was asked for.
+    /// Waits until the run is asked to stop.
     pub async fn wait(&self) {
         let mut wake = self.wake.subscribe();
         while !self.asked() {

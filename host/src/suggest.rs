@@ -1,4 +1,4 @@
-//! Decides which valid name somebody meant who wrote another.
+//! Finds the valid name that somebody most likely meant by an unknown one.
 
 /// The candidate that `name` was most likely meant to be.
 pub(crate) fn nearest<'a>(
@@ -12,7 +12,7 @@ pub(crate) fn nearest<'a>(
             let valid = folded(candidate);
             let distance = strsim::damerau_levenshtein(&written, &valid);
             let length = written.chars().count().max(valid.chars().count());
-            // Of two as near, the one that shares more: `int46` is `int64`.
+            // Among equal distances, the one that shares more: `int46` is `int64`.
             let apart = 1.0 - strsim::jaro_winkler(&written, &valid);
             (distance * 3 <= length).then_some((distance as f64 + apart, candidate))
         })
@@ -20,7 +20,7 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// What to do about an unknown name: the nearest one, or all there are.
+/// The help for an unknown name: the nearest valid name, and all valid names.
 pub(crate) fn help<'a>(
     name: &str,
     nouns: &str,
@@ -57,12 +57,13 @@ pub(crate) fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// `userId`, `user-id` and `user_id` are the same but for habit.
+/// The name without case and separators: `userId`, `user-id` and `user_id` are
+/// spellings of one name.
 fn folded(name: &str) -> String {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-' | ' '))
         .flat_map(char::to_lowercase)
-        // Nothing valid is that long, and the distance costs its square.
+        // No valid name is that long, and the distance takes quadratic time.
         .take(100)
         .collect()
 }

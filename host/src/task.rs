@@ -1,8 +1,9 @@
-//! The loop that moves elements: one way in, a chain of operators, a way out.
+//! The loop that moves elements: from a source or gate, through a chain of
+//! operators, to routers.
 
-// The way in.
+// The source or gate that elements come from.
 mod head;
-// What is done to each element.
+// What each node of the chain does to an element.
 mod chain;
 // Why a task failed.
 mod error;
@@ -28,12 +29,12 @@ use crate::router::{Gone, Router};
 use crate::sink::Sink;
 use crate::stop::Stop;
 
-/// A thread of control of a running pipeline.
+/// One task of a running pipeline: a source or gate, and a chain of nodes.
 pub struct Task {
     pub head: Head,
-    /// Who reads the head's elements, the chain aside. Empty behind a gate.
+    /// Sends a source's elements to other tasks. Empty after a gate.
     pub entry: Router,
-    /// Each link hands the rows of its main output to the next one.
+    /// Each link passes the rows of its main output to the next one.
     pub chain: Vec<Link>,
     /// Which of its nodes' tasks this is.
     pub index: usize,
@@ -59,12 +60,12 @@ impl Task {
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
-                    // What a sink has ends only when it is there for good.
+                    // A sink may only finish after its last rows are committed.
                     self.wait_for_commit(id).await?;
                 }
                 let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
                 if !dead_letters.is_empty() {
-                    let passed = self.checkpoints.as_ref().map_or(0, |own| own.passed);
+                    let passed = self.checkpoints.as_ref().map_or(0, |own| own.last_passed);
                     let written = std::mem::take(&mut dead_letters);
                     let message = DeadLetterMessage::Written(passed, written);
                     let sent = self.context.dead_letters.send(message).await;
@@ -74,7 +75,7 @@ impl Task {
                     self.router(delivery.exit).send(delivery.element).await?;
                 }
                 if let Some((snapshot, own)) = snapshot.zip(self.checkpoints.as_mut()) {
-                    own.passed = snapshot.checkpoint;
+                    own.last_passed = snapshot.checkpoint;
                     own.reports
                         .send(Report::Snapshot(snapshot))
                         .map_err(|_| Gone)?;
@@ -96,7 +97,7 @@ impl Task {
             })
     }
 
-    /// Whether a node of the task has something to do when a checkpoint is done.
+    /// Whether a node of the task has to be told when a checkpoint is committed.
     fn wants_commits(&mut self) -> bool {
         let of_head = match &self.head {
             Head::Source { reader, .. } => reader.wants_commits(),
@@ -105,7 +106,7 @@ impl Task {
         of_head || self.sinks().next().is_some()
     }
 
-    /// A node of the task takes no more before a checkpoint is done.
+    /// Whether a node of the task has no room before the next commit.
     fn is_full(&self) -> bool {
         self.chain.iter().any(|link| match &link.work {
             Work::Operator(operator) => operator.is_full(),
@@ -115,7 +116,7 @@ impl Task {
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), TaskError> {
         if let Some(own) = &mut self.checkpoints {
-            own.heard = id;
+            own.last_told = id;
         }
         if let Head::Source { reader, .. } = &mut self.head {
             reader.committed();
@@ -126,8 +127,8 @@ impl Task {
         Ok(())
     }
 
-    /// The barrier that has passed, and whose checkpoint a node of the task waits
-    /// for.
+    /// The last barrier, if a node of the task waits for the commit of its
+    /// checkpoint.
     fn uncommitted(&mut self) -> Option<CheckpointId> {
         if !self.wants_commits() {
             return None;
@@ -135,11 +136,10 @@ impl Task {
         self.unheard()
     }
 
-    /// The barrier that has passed, and whose checkpoint the task does not know
-    /// to be done.
+    /// The last barrier, if the task has not been told of its commit.
     fn unheard(&self) -> Option<CheckpointId> {
         let own = self.checkpoints.as_ref()?;
-        (own.heard < own.passed).then_some(own.passed)
+        (own.last_told < own.last_passed).then_some(own.last_passed)
     }
 
     async fn wait_for_commit(&mut self, id: CheckpointId) -> Result<(), TaskError> {
@@ -167,7 +167,8 @@ impl Task {
             }
         };
         let stop = self.context.stop.clone();
-        // The barrier itself has to pass.
+        // Until the task has passed the barrier it must not wait, or the checkpoint
+        // would never be complete.
         let waits = self.is_full() && self.unheard().is_some();
         let wants_commits = waits || self.wants_commits();
         let trigger = self.checkpoints.clone();
@@ -188,8 +189,8 @@ impl Task {
         }
     }
 
-    /// Takes one thing through the chain. Returns the snapshot of the task when
-    /// it is a barrier.
+    /// Passes one element through the chain. Returns the task's snapshot at a
+    /// barrier.
     fn handle(
         &mut self,
         what: Incoming,

@@ -1,4 +1,4 @@
-//! Writes values as plain text, for formats whose values are texts.
+//! Writes values as plain text, for text formats such as CSV.
 //!
 //! Timestamps are RFC 3339 in UTC, with milliseconds only where they are not
 //! zero, and byte strings base64. Lists and records are JSON.
@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::{json, timestamp};
 
-/// A value as text, without quotes. False where there is none: for nulls, and
-/// for numbers that text has not, as infinity.
+/// Writes a value without quotes. Returns false and writes nothing for nulls and
+/// for numbers that have no text, such as infinity.
 pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
     if column.is_null(row) {
         return false;

@@ -1,7 +1,7 @@
-//! Points in time as text, in and out: ms since 1970 and RFC 3339.
+//! Reads and writes timestamps: ms since 1970 and RFC 3339.
 //!
-//! Text is written with milliseconds only where they are not zero. What is
-//! finer than a millisecond is cut off when text is read, towards the past.
+//! Text has milliseconds only where they are not zero. Reading rounds down to whole
+//! milliseconds.
 
 /// 0001-01-01T00:00:00Z.
 pub const FIRST_MS: i64 = -62_135_596_800_000;
@@ -10,7 +10,7 @@ pub const LAST_MS: i64 = 253_402_300_799_999;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// How a timestamp is written outside. Inside it is always ms.
+/// The format of timestamps in a source's bytes. Columns always have ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TimestampFormat {
     /// A number of ms, or RFC 3339 text.
@@ -22,9 +22,9 @@ pub enum TimestampFormat {
     Rfc3339,
 }
 
-/// Whether a row may have this event time: years that RFC 3339 can write. A
-/// time outside of them is a number in the wrong unit, and one such row would
-/// carry the watermark so far that every other row is late.
+/// Whether a row may have this event time: its year is one that RFC 3339 can write.
+/// Another time is a number in the wrong unit, and one such row would advance the
+/// watermark so far that every other row is late.
 pub fn is_plausible(ms: i64) -> bool {
     (FIRST_MS..=LAST_MS).contains(&ms)
 }
@@ -36,7 +36,7 @@ pub fn to_text(ms: i64) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// As [`to_text`], put behind what `out` has.
+/// Appends the text of [`to_text`] to `out`.
 pub fn write(out: &mut Vec<u8>, ms: i64) {
     if !is_plausible(ms) {
         out.extend_from_slice(ms.to_string().as_bytes());
@@ -60,8 +60,8 @@ pub fn write(out: &mut Vec<u8>, ms: i64) {
     }
 }
 
-/// Reads `2023-11-14T22:13:20Z`, with a fraction of a second or an offset
-/// instead of `Z` where there is one. `None` for everything else.
+/// Reads `2023-11-14T22:13:20Z`, perhaps with a fraction of a second, or an offset
+/// instead of `Z`. `None` for everything else.
 pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(19)?;
     let punctuated = date[4] == b'-'
@@ -83,7 +83,7 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
         && (1..=days_in(year, month)).contains(&day)
         && hour < 24
         && minute < 60
-        // A leap second is the last one of its minute over again.
+        // A leap second counts as the second before it.
         && second <= 60;
     if !in_range {
         return None;
@@ -115,7 +115,7 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
     Some(days_before(year, month, day) * DAY_MS + seconds * 1_000 + millis)
 }
 
-/// Reads a decimal number of ms; what is finer is cut off: `1700000000000.5`.
+/// Reads a decimal number of ms, rounded down: `1700000000000.5`.
 pub fn from_ms(text: &[u8]) -> Option<i64> {
     from_decimal(text, 1)
 }
@@ -135,8 +135,8 @@ pub fn expected(format: TimestampFormat) -> &'static str {
     }
 }
 
-/// A number without exponent, of which `units` are one and which is given in
-/// whole units.
+/// Reads a decimal number without exponent, and returns it in whole units, of which
+/// one is `units`.
 fn from_decimal(text: &[u8], units: i64) -> Option<i64> {
     let (negative, unsigned) = match text.split_first()? {
         (b'-', rest) => (true, rest),

@@ -1,18 +1,17 @@
-//! A topic in memory, with transactions as a broker's has: for tests, and for
-//! `sluicebox test`.
+//! A topic in memory with a broker's transactions, for tests and `sluicebox test`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Batch;
 
-/// Rows that a pipeline has put out, and those of a transaction that is open.
+/// The rows that a pipeline has written, visible or in the open transaction.
 #[derive(Debug, Default)]
 pub struct MemoryTopic {
-    rows: Mutex<Rows>,
+    rows: Mutex<TopicRows>,
 }
 
 #[derive(Debug, Default)]
-struct Rows {
+struct TopicRows {
     visible: Vec<Batch>,
     open: Vec<Batch>,
 }
@@ -23,14 +22,14 @@ impl MemoryTopic {
         self.lock().visible.clone()
     }
 
-    /// The open transaction's rows become visible.
+    /// Makes the open transaction's rows visible.
     pub fn commit(&self) {
         let mut rows = self.lock();
         let open = std::mem::take(&mut rows.open);
         rows.visible.extend(open);
     }
 
-    /// The open transaction's rows are forgotten.
+    /// Drops the open transaction's rows.
     pub fn abort(&self) {
         self.lock().open.clear();
     }
@@ -45,8 +44,8 @@ impl MemoryTopic {
         self.lock().open.extend(rows);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rows> {
-        // A list of batches is as good after a panic elsewhere as before it.
+    fn lock(&self) -> MutexGuard<'_, TopicRows> {
+        // A panic elsewhere leaves a list of batches intact.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

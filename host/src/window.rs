@@ -2,57 +2,56 @@
 //!
 //! An [`AggregateOperator`] looks up the key of each row, finds the state of its
 //! key and window, has the plugin fold the rows of a batch into their states in
-//! one call, and puts out results as windows fire. The kinds of windows decide
+//! one call, and emits results as windows fire. The kinds of windows decide
 //! which state a row belongs to: [`tumbling`], [`sliding`], [`session`], [`count`] and
 //! [`running`].
 //!
 //! What a plugin may rely on: the rows of a key and pane (or session, or count
 //! window) are folded in the order in which they arrive; states are merged in
 //! order of time, earlier ones first. Results are the same wherever batches are
-//! cut. A row that the plugin rejects or fails on leaves no trace: it opens no
-//! window and extends no session.
+//! cut. A row that the plugin rejects or fails on is lost: it opens no window and
+//! extends no session.
 //!
-//! What a consumer may rely on: a window that fired and is corrected by a row
-//! within the allowed lateness is put out again, whole, and the later result
-//! holds. A corrected session may have another span than before: it supersedes
-//! the results of its key that it overlaps. Early results are put out for the
-//! keys that have had rows since the last ones. The order of rows is no part of
-//! the result.
+//! What a consumer may rely on: if a row within the allowed lateness corrects a
+//! window that has fired, its whole result is emitted again, and the later result
+//! counts. A corrected session may have another span: it supersedes the results of
+//! its key that it overlaps. Early results are emitted for keys with rows since the
+//! last ones. The order of result rows is undefined.
 //!
-//! Event-time windows never read the clock; windows in processing time never
-//! look at the watermark, but for its end.
+//! Event-time windows never read the clock; windows in processing time ignore
+//! watermarks, except the end of time.
 
-/// States of groups, and what the plugin makes of them.
+/// Calls the plugin: folds rows, merges states, emits results.
 mod accumulators;
-/// Windows of so many rows.
+/// Windows of a fixed number of rows.
 mod count;
-/// How windows of a fixed size cut time.
+/// The panes and windows of a fixed size that a time belongs to.
 mod cut;
-/// Keys with rows that early results have not shown.
+/// Keys with rows that no early result has shown.
 mod early;
-/// Why a window cannot go on.
+/// Why a window failed.
 mod error;
-/// What every kind of window does.
+/// What a kind of window is.
 mod kind;
 /// The panes that have a key.
 mod leaves;
-/// What results look like.
+/// Batches of results.
 mod results;
-/// No windows.
+/// No windows: a result after each row.
 mod running;
-/// Windows that end when a key is silent.
+/// Windows that end when a key has no rows for a time.
 mod session;
 /// Windows that overlap.
 mod sliding;
-/// Tables of state, as checkpoints list them, and their rows.
+/// The tables of state, and the layout of their rows.
 pub mod tables;
 #[cfg(test)]
 mod tests;
-/// Event time as windows count it.
+/// Times and spans of windows.
 mod time;
-/// Merged panes of a key that has many.
+/// Merged panes of a key with many panes.
 mod tree;
-/// Windows side by side.
+/// Windows that follow one another.
 mod tumbling;
 
 use std::sync::Arc;
@@ -81,20 +80,20 @@ pub use tables::tables;
 use time::{SIZE_MAX_MS, within_reach};
 use tumbling::Tumbling;
 
-/// Rows folded by key and window.
+/// Folds rows by key and window.
 pub struct AggregateOperator {
     node: Arc<str>,
     accumulators: Accumulators,
     windows: Box<dyn WindowKind>,
     time: TimeDomain,
-    /// How far that time has come.
+    /// How far time has come in this domain.
     now_ms: i64,
     clock: Arc<dyn Clock>,
     early_every_ms: Option<i64>,
-    /// When early results are due next: a period after the first row that they
-    /// will show.
+    /// When early results are due next: a period after the first row that they will
+    /// show.
     early_at_ms: Option<i64>,
-    /// What this takes of the memory for states.
+    /// This task's share of the memory budget.
     share: Option<Share>,
 }
 
@@ -186,7 +185,7 @@ impl AggregateOperator {
         Ok(operator)
     }
 
-    /// Goes on from the checkpoint, if there is one.
+    /// Restores the checkpoint, if there is one.
     fn restore(&mut self) -> Result<(), WindowError> {
         let table = self.accumulators.table.clone();
         let Some(stored) = &table.stored else {
@@ -199,7 +198,7 @@ impl AggregateOperator {
             self.now_ms = time_ms;
             self.windows.set_time(time_ms);
         }
-        // As much as memory has room for; the rest is read when it is needed.
+        // Reads as much as memory has room for; the rest is read back when needed.
         let mut is_full = false;
         for mut scan in self.windows.keyed().scans()? {
             while let Some(rows) = stored.next(&mut scan)? {
@@ -207,7 +206,7 @@ impl AggregateOperator {
                 let keyed = self.windows.keyed();
                 if !is_full {
                     keyed.restore(&mut self.accumulators.states, &rows)?;
-                } else if !keyed.leave(&rows)? {
+                } else if !keyed.leave_evicted(&rows)? {
                     break;
                 }
             }
@@ -216,7 +215,7 @@ impl AggregateOperator {
         Ok(())
     }
 
-    /// By how many bytes states take too much memory here.
+    /// By how many bytes this task's states exceed its share.
     fn excess(&mut self) -> usize {
         let bytes = self.accumulators.states.bytes() + self.windows.keyed().bytes();
         match &mut self.share {
@@ -225,9 +224,9 @@ impl AggregateOperator {
         }
     }
 
-    /// Evicts states that the storage has, if they take too much memory, and
-    /// asks for a checkpoint where what has changed is in the way.
-    fn shrink(&mut self) {
+    /// Evicts states if they take too much memory, and requests a checkpoint where
+    /// too many of them have changed to be evicted.
+    fn evict_excess(&mut self) {
         if self.share.is_none() {
             return;
         }
@@ -242,12 +241,12 @@ impl AggregateOperator {
         keyed.evict(states, excess.div_ceil(bytes_a_key));
         let changed = keyed.changed();
         let still = self.excess();
-        // A checkpoint for a handful of keys would not help.
+        // A checkpoint of a few changed keys would not help.
         if still > 0
             && changed * 4 > slots
             && let Some(share) = &self.share
         {
-            share.budget().press();
+            share.budget().request_checkpoint();
         }
     }
 
@@ -260,7 +259,7 @@ impl AggregateOperator {
         }
     }
 
-    /// Time has come to `now_ms`; it never goes back.
+    /// Advances time to `now_ms`; it never goes back.
     fn advance(&mut self, now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
         if now_ms <= self.now_ms {
             return Ok(());
@@ -293,7 +292,7 @@ impl Operator for AggregateOperator {
             .rows(&mut self.accumulators, arrived, self.now_ms, out)
             .map_err(|error| error.of(&self.node))?;
         self.arm_early();
-        self.shrink();
+        self.evict_excess();
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Inputs with the rows that other engines give for them. They are read where
-//! they lie, beside the checkout; without them these tests are ignored.
+//! Compares results with those of other engines for the same inputs. The fixtures lie
+//! beside the checkout; without them these tests are ignored.
 
 /// Plugins, built once.
 mod common;
@@ -200,7 +200,7 @@ fn sliding_measures_of_impulses() -> Outcome {
     Ok(())
 }
 
-/// One run gives all three results; the sinks are compared one by one.
+/// Compares three sinks of one run.
 fn carts() -> Outcome {
     let folder = fixtures("cart")?;
     let work = tempfile::tempdir().expect("a temporary folder");

@@ -1,6 +1,5 @@
-//! What a plugin that does what it should not comes to, call by call: the
-//! `hostile` plugin fails in every way there is, the `lawless` one answers what
-//! the contract does not allow.
+//! Tests how the host handles misbehaving plugins, call by call: `hostile` fails in
+//! every possible way, `lawless` returns what the contract does not allow.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
@@ -19,14 +18,14 @@ use sluicebox::logic::{
 };
 use sluicebox::plugin::Plugin;
 
-/// Small, so that tests are quick and a host that does not keep to them is not.
+/// Small, so that the tests are quick, unless the host does not enforce them.
 const LIMITS: Limits = Limits {
     memory_bytes_max: 16 << 20,
     call_ms_max: 200,
     output_bytes_max: 1 << 20,
 };
 
-/// For what takes its time and must come to its own end.
+/// For slow calls that must end by themselves.
 const PATIENT: Limits = Limits {
     call_ms_max: 120_000,
     ..LIMITS
@@ -72,7 +71,7 @@ fn opened(factory: &Arc<dyn Factory>) -> Box<dyn Transform> {
     factory.instance().unwrap().transform().unwrap()
 }
 
-/// What comes of a batch in which the row `bad` does something.
+/// The answer for a batch in which the row `bad` misbehaves.
 fn misjudge(mode: &str, limits: Limits) -> Result<Transformed, Failure> {
     let arguments = [("mode", text(mode)), ("at", text("bad"))];
     let mut instance = factory("misjudge", &arguments, limits)
@@ -102,7 +101,7 @@ fn check_message(failure: &Failure, expected: Expect) {
 }
 
 #[test]
-fn a_panic_is_told_in_its_own_words() {
+fn a_panic_is_reported_with_its_message() {
     let failure = check(
         "panic",
         FailureKind::Trap,
@@ -113,7 +112,7 @@ fn a_panic_is_told_in_its_own_words() {
 }
 
 #[test]
-fn a_trap_is_told_with_its_place() {
+fn a_trap_is_reported_with_its_place() {
     // Which of its functions are inlined is the compiler's choice.
     let failure = misjudge("trap", LIMITS).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Trap);
@@ -137,7 +136,7 @@ fn an_endless_loop_is_stopped_in_time() {
         took >= Duration::from_millis(LIMITS.call_ms_max),
         "{took:?}"
     );
-    // Much more than it takes, much less than for ever: machines may be busy.
+    // Generous, since machines may be busy.
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
@@ -148,7 +147,7 @@ fn memory_is_limited() {
         FailureKind::Memory,
         expect!["needed 17 MiB of memory, limit 16 MiB"],
     );
-    // Rows that do not fit are the plugin's memory as well.
+    // Rows that the host passes count as the plugin's memory, too.
     let mut instance = opened(&factory("pass", &[], LIMITS));
     let long = "x".repeat(LIMITS.memory_bytes_max);
     let failure = instance.transform(of(&rows(&[&long]))).unwrap_err();
@@ -423,7 +422,7 @@ fn answers_that_break_the_contract_are_not_believed() {
     "#]].assert_eq(&said);
 }
 
-/// Failures of each call that an aggregate has, where it fails.
+/// The failure of each of an aggregate's calls, if any.
 fn aggregate_failures(factory: &dyn Factory) -> Vec<Option<Failure>> {
     let none: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(Vec::<i64>::new()))];
     let some: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];

@@ -1,4 +1,4 @@
-//! Pipelines of one process do not hold each other up, nor whoever runs them.
+//! Tests that pipelines in one process do not delay each other, nor the caller.
 
 /// Plugins, built once.
 mod common;
@@ -18,7 +18,7 @@ use sluicebox::run::Job;
 /// How long each call of the looping plugin may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// A row whose plugin never comes back by itself.
+/// A pipeline whose plugin loops for ever.
 fn looping(folder: &Path) -> Job {
     std::fs::write(folder.join("rows.jsonl"), "{\"id\":\"a\",\"n\":1}\n").expect("a file");
     let text = format!(
@@ -66,7 +66,7 @@ fn a_looping_plugin_holds_up_neither_its_caller_nor_another_pipeline() {
     let (looping, flowing) = (looping(folder.path()), flowing(folder.path()));
     let rows = flowing.progress()[1].clone();
     let stop = flowing.stop();
-    // One thread for all, as far as the caller is concerned.
+    // The caller has one thread for all pipelines.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! Kafka, in and out, on a real broker.
+//! Tests Kafka sources and sinks with a real broker.
 
 /// Plugins, built once.
 #[expect(dead_code, reason = "no plugin is needed here")]
@@ -70,7 +70,7 @@ tests![
 /// Long enough for anything that comes at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A topic's name that nothing else has.
+/// Makes a topic with a unique name.
 fn topic(broker: &Broker, name: &str, partitions: i32) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -104,7 +104,7 @@ fn ids(range: std::ops::Range<i64>) -> impl Iterator<Item = String> {
     range.map(|id| format!("{{\"id\":{id}}}"))
 }
 
-/// What comes of a source, as far as a test has read it.
+/// What a test has read of a source so far.
 #[derive(Default)]
 struct Read {
     rows: Vec<Value>,
@@ -214,7 +214,7 @@ async fn every_row_is_read_and_where_it_stood_is_known() -> Outcome {
     let read = read_all(&plan, (0, 1), &[]).await;
     assert_eq!(read.sorted_ids(), all);
 
-    // Cut at any place, and gone on from there with another number of tasks.
+    // Stop anywhere, and continue from there with another number of tasks.
     for cut in [1, 150, 1_000, 2_999] {
         let mut before = Read::default();
         let mut reader = open(&plan, (0, 1), &[]).await;
@@ -260,7 +260,7 @@ async fn a_first_run_starts_where_it_is_told() -> Outcome {
     assert_eq!(ids_from("start = \"committed\"").await, everything);
     assert_eq!(ids_from("partitions = [1]").await, [100]);
 
-    // `latest` is everything that comes after we look.
+    // `latest` is everything that is written after the source has started.
     let live = reading(broker, &topic, &format!("start = \"latest\"\n{IDS}"));
     let mut reader = open(&live, (0, 1), &[]).await;
     let mut read = Read::default();
@@ -397,8 +397,8 @@ async fn a_silent_partition_keeps_no_other_waiting() -> Outcome {
     if opened.elapsed() < Duration::from_secs(1) {
         assert_eq!(read.watermark, None, "the other one may still speak");
     }
-    // Time stands until the other one has been silent for long enough; and
-    // again, when it has spoken once.
+    // The watermark waits until the other partition is idle; and again, after it has
+    // had a row.
     let mut next = start + 10;
     for silence in 0..2 {
         let until = Instant::now() + PATIENCE;
@@ -426,7 +426,7 @@ async fn partitions_that_are_added_are_read_from_their_beginning() -> Outcome {
     let mut reader = open(&plan, (0, 1), &[]).await;
     let mut none = open(&plan, (1, 2), &[]).await;
     let (mut read, mut of_none) = (Read::default(), Read::default());
-    // A task without partitions does not hold time back.
+    // A task without partitions is idle.
     read_until(&mut none, &mut of_none, |read| read.idle == 1).await;
     broker.add_partitions(&topic, 2);
     broker.write_payloads(&topic, 1, ids(5..8));
@@ -514,7 +514,7 @@ fn copying(broker: &Broker, from: &str, to: &str, sink: &str) -> Plan {
     plan_of(&text, Path::new("."))
 }
 
-/// Source, sink and transaction speak TLS and say who they are.
+/// Source, sink and transaction use TLS and a password.
 fn a_broker_that_wants_tls_and_a_password_is_served() -> Outcome {
     let broker = broker()?;
     let from = topic(broker, "secured", 1);
@@ -569,7 +569,7 @@ fn run_committed(plan: Plan) -> Result<(), String> {
     ran.map_err(|error| error.to_string())
 }
 
-/// Without a transaction too, the group is where the checkpoints are.
+/// Checkpoints commit the group's offsets, also without a transaction.
 fn tools_see_how_far_checkpoints_have_come() -> Outcome {
     let broker = broker()?;
     let topic = topic(broker, "group", 1);
@@ -579,13 +579,13 @@ fn tools_see_how_far_checkpoints_have_come() -> Outcome {
          [state]\nbackend = \"memory\"\n[checkpoints]"
     );
     let plan = reading(broker, &topic, &more);
-    // A broker's first group takes its time.
+    // A broker's first group takes a while.
     let group = format!("of-{topic}");
     assert_eq!(broker.committed(&group, &topic, 0), None);
     run_committed(plan).expect("a copy");
     let committed = broker.committed(&group, &topic, 0);
     assert_eq!(committed, Some((10, String::new())));
-    // So that a pipeline of another name can go on from there.
+    // A pipeline of another name can continue from there.
     let more = format!("until = \"end\"\nstart = \"committed\"\ngroup = \"of-{topic}\"\n{IDS}");
     broker.write_payloads(&topic, 0, ids(10..12));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -633,7 +633,7 @@ fn many_rows_come_whole_and_in_order() -> Outcome {
     let (from, to) = (topic(broker, "many", 1), topic(broker, "copied", 1));
     let row = |id: i64| format!("{{\"id\":{id},\"name\":null,\"at\":0}}");
     broker.write_payloads(&from, 0, (0..200_000).map(row));
-    // A queue that is full makes the sink wait, and loses nothing.
+    // A full queue makes the sink wait, and loses nothing.
     let small = "properties = { \"queue.buffering.max.messages\" = 1000 }";
     let plan = copying(broker, &from, &to, small);
     run(plan).unwrap_or_else(|error| panic!("{error}"));
@@ -745,7 +745,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     first.transaction.prepare(1).expect("rows arrive");
     assert_eq!((seen(true), seen(false)), (0, 1), "sent, and not seen");
 
-    // What comes behind the barrier is of the next checkpoint.
+    // Rows after the barrier belong to the next checkpoint.
     first.sink.barrier(1).expect("a snapshot");
     first.sink.write(&first.batch).expect("it is kept");
     first.sink.write(&first.batch).expect("it is kept");
@@ -781,7 +781,7 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
         .expect("a commit");
     assert_eq!(seen(true), 2);
 
-    // Gone without a word, and back: nothing of it is seen.
+    // A host that dies and comes back: none of its uncommitted rows is seen.
     second.transaction.begin().expect("a transaction");
     second.sink.committed(2).expect("nothing was kept");
     second.sink.write(&second.batch).expect("room");
@@ -801,8 +801,8 @@ fn rows_are_seen_when_their_checkpoint_is_committed() -> Outcome {
     Ok(())
 }
 
-/// Behind a transaction that is open, nothing is seen that came later: not even
-/// how far we have come.
+/// While a transaction is open, nothing after it can be read, not even this pipeline's
+/// last checkpoint.
 fn the_last_checkpoint_is_found_behind_others_transactions() -> Outcome {
     let broker = broker()?;
     let (from, to) = (topic(broker, "mine", 1), topic(broker, "own", 1));

@@ -1,10 +1,9 @@
-//! A real host between topics of a real broker, killed again and again: what
-//! another reader (kcat) sees in the end is what a run without kills gives.
+//! Kills a real host between topics of a real broker again and again: another reader
+//! (kcat) must see in the end what a run without kills writes.
 //!
-//! `SLUICEBOX_KILLS` says how often it is killed, `SLUICEBOX_SEED` repeats what
-//! was drawn; moments are as exact as the machine is. `SLUICEBOX_HOST` is the
-//! binary to kill, if not the one that was just built: a campaign takes an hour,
-//! in which builds go on.
+//! `SLUICEBOX_KILLS` is how often it is killed, and `SLUICEBOX_SEED` repeats random
+//! choices, though not exact times. `SLUICEBOX_HOST` is the binary to kill; the default
+//! is the one that was just built, which must not be rebuilt during an hour's campaign.
 
 /// A real broker.
 #[path = "common/kafka.rs"]
@@ -38,25 +37,25 @@ const KILLS: usize = PLACES.len() + 1 + 4;
 const PARTITIONS: i32 = 4;
 const ROWS_A_PARTITION: i64 = 50_000;
 
-/// Room for all states, and for a part of them: by turns.
+/// Memory for all states, and for a part of them, in turn.
 const MEMORIES: [&str; 2] = ["256MiB", "1MiB"];
 
 /// What a pipeline writes.
 const OUTPUTS: [&str; 3] = ["kept", "carts", "added"];
 
-/// A run that is not killed has ended by then.
+/// The longest run that is not killed.
 const RUN_MAX: Duration = Duration::from_secs(300);
 
-/// Runs that nobody has killed and that fail all the same.
+/// How many runs may fail without having been killed.
 const FAILURES_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Kill {
-    /// So long after the start.
+    /// At this time after the start.
     After(Duration),
-    /// When it comes to this place for so many times.
+    /// When it reaches this place for the nth time.
     At(&'static str, u32),
-    /// The broker, so long after the start, and then the host.
+    /// First the broker, at this time after the start, and then the host.
     Broker(Duration, Duration),
 }
 
@@ -67,8 +66,8 @@ fn nothing_is_lost_or_doubled_by_kills() -> Outcome {
         assert!(!kafka::is_ci(), "{missing}, which CI must not do without");
         return Err(Absent(missing.to_owned()));
     }
-    // One of our own, which may be killed.
-    let broker = Broker::start().expect("a broker of our own");
+    // A broker of its own, which may be killed.
+    let broker = Broker::start().expect("a broker of its own");
     let kills = number("SLUICEBOX_KILLS").map_or(KILLS, |kills| kills as usize);
     let seed = number("SLUICEBOX_SEED").unwrap_or_else(|| fastrand::u64(..));
     eprintln!("{kills} kills, SLUICEBOX_SEED={seed}");
@@ -102,7 +101,7 @@ fn draw(number: usize, random: &mut Rng) -> Kill {
     }
 }
 
-/// The input, and what comes of it when nothing happens.
+/// The input, and the output of a run without kills.
 struct Campaign<'a> {
     broker: &'a Broker,
     folder: tempfile::TempDir,
@@ -224,7 +223,7 @@ impl<'a> Campaign<'a> {
             let kill = (*done < kills).then(|| draw(*done, random));
             let ended = self.run_once(&pipeline, &log, kill);
             match (kill, ended) {
-                // Perhaps it was quicker than the kill.
+                // It may have ended before the kill.
                 (_, Some(ended)) if ended.success() => return log,
                 (Some(kill), Some(ended)) if ended.code().is_some() => {
                     failures += 1;
@@ -314,7 +313,7 @@ impl<'a> Campaign<'a> {
     }
 }
 
-/// What people of one partition do, in the order of time.
+/// The actions of one partition's users, in order of time.
 fn actions(partition: i32, random: &mut Rng) -> Vec<Record> {
     let row = |number: i64| {
         let user = format!("user-{partition}-{}", random.u32(0..200));
@@ -365,7 +364,7 @@ fn wait(host: &mut Child, time: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// SIGKILL, if it is still there.
+/// Kills the host by SIGKILL if it still runs.
 fn end(host: &mut Child) {
     // It may have ended by itself in between.
     let _ = host.kill();

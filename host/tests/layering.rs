@@ -1,5 +1,5 @@
-//! Layers only look down: no two files of the host, or of the SDK, import each
-//! other, be it by way of others. And every `mod` line says what is there.
+//! Checks the layers: no two files of the host, or of the SDK, import each other, also
+//! not by way of others. And every `mod` line has a comment.
 //!
 //! Files are read as text. `use` and paths written out count, from `crate::`,
 //! `super::`, `self::` and a file's own modules. A `pub use` of a file's own
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// A file's place among modules: `["plan", "source"]`.
 type Module = Vec<String>;
-/// What a file names of another.
+/// For each file, the names that it imports from other files.
 type Imports = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
 
-/// What has layers.
+/// The folders that have layers.
 const LAYERED: [&str; 3] = ["host/src", "sdk/src", "sdk/derive/src"];
 
-/// All that is written in Rust here.
+/// All folders with Rust code.
 const ALL: [&str; 5] = ["host", "sdk", "plugins", "tests", "examples"];
 
 fn workspace() -> PathBuf {

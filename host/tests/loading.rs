@@ -1,4 +1,4 @@
-//! What is said of files that are no plugins, in one sentence that says what to do.
+//! Tests the messages for files that are not plugins: one sentence that says what to do.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 

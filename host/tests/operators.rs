@@ -1,4 +1,4 @@
-//! The cart plugin's operators, called as the host calls any operator.
+//! Tests the cart plugin's operators, called as the host calls any operator.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 

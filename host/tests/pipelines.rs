@@ -1,5 +1,4 @@
-//! Whole pipelines with Wasm operators: what goes in at one end comes out at
-//! the other, at every batch size and parallelism.
+//! Tests whole pipelines with Wasm operators, at every batch size and parallelism.
 
 /// Plugins, built once.
 mod common;
@@ -113,7 +112,7 @@ fn a_strict_watermark_makes_a_row_late_whatever_the_batch() {
         &sink("out", "result"),
     ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
-    // The row at 4 s comes when time is at 5 s; the one at 5 s is out of order, not late.
+    // The row at 4 s comes when the watermark is 5 s; the one at 5 s is out of order, not late.
     let expected = sorted(vec![stats("a", 0, 5, &[1]), stats("a", 5, 10, &[2, 8, 16])]);
     assert_same(&expected, &rows, "strict");
 }
@@ -188,7 +187,7 @@ fn late_rows_correct_a_window_while_lateness_is_allowed() {
         &sink("out", "result"),
     ]);
     let rows = collect_everywhere(&text, folder.path(), "out");
-    // The row at 3 s comes when time is at 9 s: its window closed for good at 8 s.
+    // The row at 3 s comes when the watermark is 9 s: its window took no rows after 8 s.
     let expected = sorted(vec![
         stats("a", 0, 5, &[1]),
         stats("a", 0, 5, &[1, 4]),
@@ -204,7 +203,7 @@ fn a_running_aggregate_forgets_keys_that_have_had_no_row_for_long() {
         &[
             event("a", 1, 0),
             event("a", 2, 10),
-            // The key's state is over 10 s after its row, and not at 10 s.
+            // The key's state expires more than 10 s after its row, not at 10 s.
             event("b", 4, 15),
             event("a", 8, 20),
             event("b", 16, 26),

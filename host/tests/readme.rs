@@ -1,5 +1,4 @@
-//! The README does what it says: its blocks are run as they stand there, and so
-//! is the example's.
+//! Runs the blocks of the README, and of the example's, as they are written there.
 
 /// Plugins, built once.
 mod common;
@@ -23,8 +22,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Runs lines of a shell as a person would who has `sluicebox` on the PATH; all
-/// have to succeed. Gives what they print.
+/// Runs lines of a shell with `sluicebox` on the PATH, and returns what they print. All
+/// must succeed.
 fn shell(lines: &str, folder: &Path) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_sluicebox"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -42,7 +41,7 @@ fn shell(lines: &str, folder: &Path) -> String {
             "CARGO_TARGET_DIR",
             Path::new(env!("CARGO_TARGET_TMPDIR")).join("scaffold"),
         )
-        // What it needs is what this workspace needs, and so is there.
+        // This workspace needs the same crates, so they are downloaded already.
         .env("CARGO_NET_OFFLINE", "true")
         .env("LOCK", root().join("Cargo.lock"))
         .output()
@@ -53,8 +52,7 @@ fn shell(lines: &str, folder: &Path) -> String {
     stdout
 }
 
-/// A new plugin has this workspace's versions, of which it is known that they
-/// are there.
+/// Gives a new plugin this workspace's versions of crates, which are downloaded already.
 const LOCKED: &str = r#"sluicebox() {
     command sluicebox "$@"
     if [[ "${1:-} ${2:-}" == "new plugin" ]]; then cp "$LOCK" "$3/Cargo.lock"; fi

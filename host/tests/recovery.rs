@@ -1,7 +1,6 @@
-//! Whatever happens on the way, the rows are the same: tasks run in an order
-//! that a seed decides, checkpoints come when it says, everything is killed now
-//! and then and goes on at another parallelism and batch size, and commits lose
-//! their answers.
+//! Tests that recovery never changes the rows. A seed decides the order in which tasks
+//! run, when checkpoints are made, when everything is killed and restored at another
+//! parallelism and batch size, and which commits lose their answers.
 
 /// Plugins, built once.
 mod common;
@@ -29,7 +28,7 @@ use pipeline::{assert_same, plan_of, rows_of, run, to_memory, to_topic};
 /// Every seed is another run of one of the pipelines.
 const SEEDS: u64 = 240;
 
-/// `SEED=n` runs that one alone, and says what happens.
+/// `SEED=n` runs only this seed, and prints what happens.
 const VARIABLE: &str = "SEED";
 
 /// Kills and lost answers in a run, at most.
@@ -61,7 +60,7 @@ fn rows_are_the_same_whatever_happens() {
         }
     }
     if only.is_none() {
-        // Else the test would test little.
+        // With fewer kills the test would test little.
         assert!(kills > SEEDS as usize, "{kills} kills");
         assert!(
             restored > SEEDS as usize,
@@ -73,7 +72,7 @@ fn rows_are_the_same_whatever_happens() {
 struct Pipeline {
     name: &'static str,
     text: &'static str,
-    /// A result may be corrected; the last one of a key and window holds. How
+    /// Whether results may be corrected: the last one of a key and window counts. How
     /// often it is corrected depends on which late rows come together.
     corrects: bool,
 }
@@ -207,7 +206,7 @@ const PIPELINES: [Pipeline; 10] = [
     },
 ];
 
-/// What a run has put out.
+/// The output of a run.
 struct Outcome {
     rows: Vec<Value>,
     dead_letters: Vec<Value>,
@@ -299,8 +298,8 @@ fn outcome(pipeline: &Pipeline, topic: &MemoryTopic, dead_letters: &Path) -> Out
     Outcome { rows, dead_letters }
 }
 
-/// A folder that costs no disk, where there is such a thing: checkpoints wait
-/// for their dead letters to be on it.
+/// A folder in memory where possible, since checkpoints wait until dead letters are
+/// synced.
 fn in_memory() -> TempDir {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     folder.expect("a temporary folder")
@@ -326,7 +325,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
         plan.dead_letters = Some(dead_letters.clone());
         plan.state = Some(StatePlan {
             backend: StateBackend::Memory,
-            // Room for all states, for none, for some.
+            // Memory for all states, for none, for some.
             memory_bytes_max: [usize::MAX, 0, 1_500][random.usize(0..3)],
             interval_ms: 3_600_000,
             keep: 2,
@@ -375,7 +374,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
 }
 
 /// A process that dies between the commits of two participants leaves one of them
-/// behind. The one that can commits later what it was prepared with.
+/// behind, which commits later what it has prepared.
 #[test]
 fn a_participant_that_is_behind_catches_up() {
     let (broker, database, ended) = run_with_two("lasting", &[Lost::Request, Lost::Answer]);
@@ -397,8 +396,8 @@ fn participants_that_cannot_agree_stop_the_run() {
     assert!(said.contains("and database"), "{said}");
 }
 
-/// Runs a pipeline whose rows go to two participants. What the second one is told
-/// to commit gets lost a few times, after each of which the pipeline starts again.
+/// Runs a pipeline whose rows go to two participants. Some requests to the second one
+/// to commit get lost, and the pipeline starts again after each.
 fn run_with_two(second: &str, lost: &[Lost]) -> (Vec<Value>, Vec<Value>, Ended) {
     let folder = inputs();
     let text = format!(

@@ -1,5 +1,5 @@
-//! A pipeline whose plan changes while it has rows to read: each revision goes
-//! on from the checkpoint that the one before it ended with.
+//! Changes the plan of a pipeline while it has rows to read: each revision continues
+//! from the checkpoint with which the previous one ended.
 
 /// Plugins, built once.
 mod common;
@@ -24,8 +24,8 @@ use sluicebox::topic::MemoryTopic;
 
 const ROWS: u64 = 12_000;
 
-/// The pipeline: what counts, by which key, at which pace, and whether rows are
-/// looked at before, and how strictly.
+/// The pipeline's file, with the key, the rate, and a limit for rows if they are
+/// checked.
 fn text(key: &str, rate: u32, max_quantity: Option<u32>) -> String {
     let (clean, input) = match max_quantity {
         Some(max) => (
@@ -78,7 +78,7 @@ fn plan(text: &str, parallelism: usize, out: &Arc<MemoryTopic>) -> Plan {
     plan
 }
 
-/// Runs a revision until its source has put out so many rows, and then asks.
+/// Runs a revision until its source has read this many rows, and then calls `ask`.
 async fn run_until(job: Job, rows: u64, ask: impl FnOnce(&Pipeline)) -> Result<Summary, RunError> {
     let source = job.progress()[0].clone();
     let pipeline = job.pipeline();
@@ -102,7 +102,7 @@ fn sorted(topic: &MemoryTopic) -> Vec<Value> {
 }
 
 #[test]
-fn revisions_go_on_from_each_other_and_no_row_is_lost_or_doubled() {
+fn revisions_continue_without_losing_or_repeating_a_row() {
     let slow = |max| text("user_id", 8_000, max);
     let expected = Arc::new(MemoryTopic::default());
     let undisturbed = plan(&text("user_id", 1_000_000, None), 1, &expected);

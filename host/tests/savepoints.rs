@@ -1,5 +1,5 @@
-//! A savepoint of a running host, asked for by another process, and a run that
-//! starts from it when others have come since.
+//! Tests a savepoint that another process requests from a running host, and a run that
+//! starts from it after later checkpoints.
 
 /// Plugins, built once.
 #[expect(dead_code, reason = "the host loads its own plugins")]
@@ -43,7 +43,7 @@ fn a_run_from_a_savepoint_gives_what_it_gave() {
     assert!(failure(&from).contains("starting from checkpoint"));
     assert_eq!(rows(folder.path()), undisturbed);
 
-    // It has ended, and goes on from its end.
+    // It has ended, and continues from its end.
     end(start(&pipeline));
     assert_eq!(rows(folder.path()), undisturbed);
 }
@@ -106,7 +106,7 @@ fn sluicebox(arguments: &[&str], pipeline: &Path) -> Output {
         .expect("it starts")
 }
 
-/// Waits until the host is at work.
+/// Waits until the host has made a checkpoint.
 fn wait_for_checkpoint(pipeline: &Path) {
     let folder = pipeline.with_file_name("shop.state").join("checkpoints");
     let is_there = || std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());

@@ -1,5 +1,5 @@
-//! What `sluicebox new` makes builds, passes its own tests and runs, outside
-//! of this workspace: the first minutes of a plugin's author.
+//! Tests that a plugin from `sluicebox new` builds, passes its own tests and runs,
+//! outside of this workspace.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,13 +14,13 @@ fn run(program: &str, arguments: &[&str], folder: &Path) -> Output {
         .args(arguments)
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", target_folder())
-        // What it needs is what this workspace needs, and so is there.
+        // This workspace needs the same crates, so they are downloaded already.
         .env("CARGO_NET_OFFLINE", "true")
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-/// Runs a command that has to succeed, and gives what it prints.
+/// Runs a command that must succeed, and returns what it prints.
 fn succeed(program: &str, arguments: &[&str], folder: &Path) -> String {
     let output = run(program, arguments, folder);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -113,7 +113,7 @@ fn a_new_pipeline_passes_its_test_and_runs() {
 }
 
 #[test]
-fn what_is_in_the_way_is_left_alone() {
+fn existing_files_are_left_alone() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     sluicebox(&["new", "pipeline", "orders"], scratch.path());
     let again = run(

@@ -1,5 +1,5 @@
-//! What the coordinator of checkpoints, the tasks and the writer of dead letters
-//! tell each other about a barrier.
+//! The messages about barriers between the coordinator, the tasks and the writer of
+//! dead letters.
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -7,7 +7,7 @@ use super::snapshot::TaskSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Barrier, CheckpointId};
 
-/// What tasks tell the coordinator.
+/// What a task sends to the coordinator.
 #[derive(Debug)]
 pub enum Report {
     Snapshot(TaskSnapshot),
@@ -15,28 +15,28 @@ pub enum Report {
     Ended,
 }
 
-/// What the writer of dead letters is told.
+/// What the writer of dead letters receives.
 pub enum DeadLetterMessage {
-    /// Dead letters, and the last barrier in front of them.
+    /// A task's dead letters, and the last barrier before them.
     Written(CheckpointId, Vec<DeadLetter>),
-    /// All tasks have passed this barrier. Answered with the length of the file
-    /// that belongs to the checkpoint, once it is on the disk.
+    /// All tasks have passed this barrier. The writer syncs the checkpoint's dead
+    /// letters to the disk, and answers with the length of the file.
     Barrier(CheckpointId, oneshot::Sender<u64>),
 }
 
-/// A task's part in checkpoints.
+/// How a task takes part in checkpoints.
 #[derive(Clone)]
 pub struct TaskCheckpoints {
-    /// The barrier that sources are to start next. None with the number 0.
+    /// The barrier that sources send next. Number 0 means none.
     pub trigger: watch::Receiver<Barrier>,
     pub reports: mpsc::UnboundedSender<Report>,
-    /// The last checkpoint that is done.
+    /// The last committed checkpoint.
     pub committed: watch::Receiver<CheckpointId>,
-    /// The last barrier that has passed this task.
-    pub passed: CheckpointId,
-    /// The last checkpoint that the task's nodes were told to be done.
-    pub heard: CheckpointId,
-    /// The checkpoint that a run begins with, which has to be done before any
-    /// row is read: it says where the run began.
+    /// The last barrier that this task has passed.
+    pub last_passed: CheckpointId,
+    /// The last commit that the task's nodes were told of.
+    pub last_told: CheckpointId,
+    /// The checkpoint that records the run's starting point. The task reads no row
+    /// before it is committed.
     pub first: Option<CheckpointId>,
 }

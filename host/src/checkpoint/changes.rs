@@ -1,5 +1,4 @@
-//! Rows of state that have changed between two checkpoints, and how they are
-//! written.
+//! Rows of state that have changed between two checkpoints, in memory and as a file.
 //!
 //! The format, version 1: a line `sluicebox changes 1`, and then blocks. Numbers
 //! are little-endian.
@@ -27,34 +26,34 @@ const HEAD: &[u8] = b"sluicebox changes 1\n";
 /// The length of the value of a row that is deleted.
 const DELETED: u32 = u32::MAX;
 
-/// What of one task has changed. A key occurs once at most; ranges are deleted
-/// before rows are put.
+/// Changed rows of one task. A key occurs at most once; ranges are deleted before
+/// rows are put.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Of all rows, keys and values.
+    /// Keys and values of all rows, in order.
     bytes: Vec<u8>,
-    rows: Vec<Row>,
+    rows: Vec<RowLengths>,
     ranges: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Says that they take memory.
+    /// Counts them in the memory budget.
     unwritten: Option<Unwritten>,
 }
 
-/// Lengths; the bytes follow those of the row before.
+/// The lengths of a row's key and value.
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct RowLengths {
     key: u32,
     value: u32,
 }
 
 impl Changes {
-    /// Writes a row's key, then its value, behind the bytes given.
+    /// Adds a row: `key` and `value` append their bytes.
     pub fn put(&mut self, key: impl FnOnce(&mut Vec<u8>), value: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         key(&mut self.bytes);
         let middle = self.bytes.len();
         value(&mut self.bytes);
         // Neither is longer than a plugin may make it, which is below 4 GiB.
-        self.rows.push(Row {
+        self.rows.push(RowLengths {
             key: (middle - start) as u32,
             value: (self.bytes.len() - middle) as u32,
         });
@@ -63,7 +62,7 @@ impl Changes {
     pub fn delete(&mut self, key: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         key(&mut self.bytes);
-        self.rows.push(Row {
+        self.rows.push(RowLengths {
             key: (self.bytes.len() - start) as u32,
             value: DELETED,
         });
@@ -99,20 +98,21 @@ impl Changes {
         self.rows.is_empty() && self.ranges.is_empty()
     }
 
-    /// About what they take, in memory and in a file.
+    /// About their size in memory and in a file.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.rows)
     }
 
-    /// Has them counted until they are written, with what it takes to sort them.
+    /// Counts them in the budget until they are written, with the memory to sort
+    /// them.
     pub fn count_in(&mut self, budget: &Arc<Budget>) {
-        const PLACE_BYTES: usize = 48;
-        let places = self.rows.len() * PLACE_BYTES;
-        self.unwritten = Some(budget.count_unwritten(self.bytes() + places));
+        const SORT_BYTES: usize = 48;
+        let sorting = self.rows.len() * SORT_BYTES;
+        self.unwritten = Some(budget.count_unwritten(self.bytes() + sorting));
     }
 }
 
-/// Hands the bytes of a file over in parts, in order.
+/// Passes the bytes of a file to `write`, in several parts.
 pub fn encode<E>(
     changes: &[Changes],
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
@@ -140,7 +140,7 @@ pub fn encode<E>(
     Ok(())
 }
 
-/// What [`encode`] has written. `None` if this is something else.
+/// Reads what [`encode`] has written. `None` if the format is another one.
 pub fn decode(file: &[u8]) -> Option<Vec<Changes>> {
     let mut rest = Rest(file.strip_prefix(HEAD)?);
     let mut blocks = Vec::new();
@@ -161,7 +161,7 @@ pub fn decode(file: &[u8]) -> Option<Vec<Changes>> {
                 let mut row = Rest(row);
                 let (key, value) = (row.number()?, row.number()?);
                 bytes += key as usize + if value == DELETED { 0 } else { value as usize };
-                Some(Row { key, value })
+                Some(RowLengths { key, value })
             })
             .collect::<Option<_>>()?;
         changes.bytes = rest.take(bytes)?.to_vec();
@@ -170,7 +170,7 @@ pub fn decode(file: &[u8]) -> Option<Vec<Changes>> {
     Some(blocks)
 }
 
-/// What is not read yet.
+/// The bytes that are still to be read.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_no_file_of_changes() {
+    fn a_truncated_file_of_changes_is_refused() {
         let whole = bytes(&some());
         let boundary = whole.len() - 19;
         for length in (0..whole.len()).filter(|&length| length != boundary) {

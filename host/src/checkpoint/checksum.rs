@@ -1,12 +1,11 @@
-//! XXH3 (64 bits), in hex: finds bytes that have changed by accident, as fast
-//! as they can be read.
+//! XXH3 (64 bits), in hex: detects accidental damage, as fast as bytes can be read.
 
 use std::hash::Hasher;
 
 use twox_hash::XxHash3_64;
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
-/// Of bytes that come in parts.
+/// The checksum of bytes that come in parts.
 pub struct Checksum(RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>);
 
 impl Checksum {

@@ -1,9 +1,9 @@
-//! Starts checkpoints and sees them through: barrier, snapshots, one write,
-//! commit, and the word to the sinks that it is done.
+//! Starts checkpoints and completes them: sends the barrier, collects snapshots, has
+//! them written and committed, and tells the tasks.
 //!
-//! One checkpoint is under way at a time. The next one is due an interval after
-//! the last one began, at once when one is requested, and for the last time
-//! when all inputs have ended.
+//! One checkpoint is made at a time. The next one starts an interval after the last
+//! one started, earlier on request, and for the last time when all inputs have
+//! ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::element::{Barrier, CheckpointId, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{NodeClass, NodeDescription};
 
-/// Why a checkpoint could not be made, and the run has to be restarted.
+/// Why a checkpoint failed, and the run with it.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error("checkpoint {id} cannot be written: {cause}")]
@@ -39,7 +39,7 @@ pub enum CheckpointError {
         id: CheckpointId,
         cause: TransactionError,
     },
-    /// The run is being torn down; another task's error is the one to show.
+    /// The run is ending because of another error, which is the one to show.
     #[error("a part of the pipeline stopped during a checkpoint")]
     Gone,
 }
@@ -56,8 +56,8 @@ impl CheckpointError {
 
 pub struct Coordinator {
     pub pipeline: String,
-    /// What the plan says of each node, and the tables of its state.
     pub nodes: Vec<NodeDescription>,
+    /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
     pub interval: Duration,
     pub keep: usize,
@@ -65,9 +65,9 @@ pub struct Coordinator {
     pub participants: Participants,
     pub offload: Offload,
     pub clock: Arc<dyn Clock>,
-    /// Checkpoints that are wanted before the interval is over.
+    /// Requests for checkpoints before the interval has passed.
     pub requests: Requests,
-    /// Is told when rows have been written.
+    /// The coordinator tells it of each written checkpoint.
     pub budget: Arc<Budget>,
     pub trigger: watch::Sender<Barrier>,
     pub reports: mpsc::UnboundedReceiver<Report>,
@@ -78,25 +78,25 @@ pub struct Coordinator {
     pub source_tasks: usize,
     /// The number of the next checkpoint.
     pub next: CheckpointId,
-    /// The run begins with nothing, or with a checkpoint that was chosen, and
-    /// makes one of its own before any row.
+    /// The run starts without a checkpoint, or from a chosen one, and makes one of
+    /// its own before the first row.
     pub is_fresh: bool,
-    pub on_done: Box<dyn Fn(&Done) + Send + Sync>,
+    pub on_done: Box<dyn Fn(&CompletedCheckpoint) + Send + Sync>,
 }
 
-/// A checkpoint that is done.
+/// A complete checkpoint.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct CompletedCheckpoint {
     pub id: CheckpointId,
     pub purpose: Purpose,
-    /// Of a savepoint.
+    /// Only a savepoint has one.
     pub name: Option<String>,
     pub bytes: u64,
     pub took: Duration,
 }
 
 impl Coordinator {
-    /// Runs until the last checkpoint is done.
+    /// Runs until the last checkpoint is complete.
     pub async fn run(mut self) -> Result<(), CheckpointError> {
         let mut ended = 0;
         let mut began = Instant::now();
@@ -126,7 +126,7 @@ impl Coordinator {
                 }
             };
             began = Instant::now();
-            // A source that ends from now on is still there for the next one.
+            // A source that ends during this checkpoint stays for the next one.
             let done = self.checkpoint(purpose, &mut ended).await?;
             self.requests.done(purpose, done.name.as_deref());
             (self.on_done)(&done);
@@ -140,7 +140,7 @@ impl Coordinator {
         &mut self,
         purpose: Purpose,
         ended: &mut usize,
-    ) -> Result<Done, CheckpointError> {
+    ) -> Result<CompletedCheckpoint, CheckpointError> {
         let began = Instant::now();
         let id = self.next;
         self.next += 1;
@@ -181,7 +181,7 @@ impl Coordinator {
         self.committed.send_replace(id);
         crash::point(Place::DeliverAfter);
         self.prune(id).await;
-        Ok(Done {
+        Ok(CompletedCheckpoint {
             id,
             purpose,
             name: written.name,
@@ -220,13 +220,13 @@ impl Coordinator {
         answered.await.map(Some).map_err(|_| CheckpointError::Gone)
     }
 
-    /// What the tasks have handed over, by node.
+    /// Makes a manifest, and changes to write, of the tasks' snapshots.
     fn assemble(
         &self,
         id: CheckpointId,
         mut snapshots: Vec<TaskSnapshot>,
     ) -> (Manifest, Vec<Changes>) {
-        // Snapshots come in any order; what is written must not.
+        // Snapshots come in any order, but the manifest must not depend on it.
         snapshots.sort_by_key(|snapshot| snapshot.task);
         let nodes = self.nodes.len();
         let mut sources: Vec<Vec<SourceSnapshot>> = vec![Vec::new(); nodes];
@@ -251,7 +251,7 @@ impl Coordinator {
                 NodeClass::Transform | NodeClass::Aggregate => {
                     ProgressManifest::Operator(OperatorManifest {
                         tables: self.tables[id].clone(),
-                        // `None` is the least: a task that knows no time yet.
+                        // `None`, of a task without a watermark, is the least.
                         time_ms: times[id].iter().copied().min().flatten(),
                     })
                 }
@@ -271,8 +271,8 @@ impl Coordinator {
         (manifest, changes)
     }
 
-    /// Drops checkpoints that are not kept. The one before this one is, always:
-    /// a commit may turn out not to have happened.
+    /// Deletes old checkpoints. The one before this one is always kept, since a
+    /// participant may turn out not to have committed this one.
     async fn prune(&self, id: CheckpointId) {
         let storage = self.storage.clone();
         let keep = self.keep.max(2);
@@ -286,7 +286,7 @@ impl Coordinator {
             Ok::<_, StorageError>(())
         });
         if let Err(error) = pruned.await {
-            tracing::warn!("old checkpoints cannot be dropped: {error}");
+            tracing::warn!("old checkpoints cannot be deleted: {error}");
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Crashes on purpose, at places that have a name: what survives a crash there
-//! is what the kill tests are about.
+//! Deliberate crashes at named places, for the tests that kill a host.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `NAME` or `NAME:COUNT`: the process is killed when it comes to the place of
-/// this name (for the COUNTth time). For tests alone.
+/// `NAME` or `NAME:COUNT`: kills the process when it reaches this place (for the
+/// COUNTth time). Only for tests.
 const VARIABLE: &str = "SLUICEBOX_CRASH_AT";
 
 /// A place to crash at.
@@ -40,7 +39,7 @@ pub const PLACES: [(&str, Place); 12] = [
     ("deliver_after", Place::DeliverAfter),
 ];
 
-/// Kills the process if it was asked to crash here.
+/// Kills the process if it is to crash here.
 pub fn point(place: Place) {
     static WANTED: OnceLock<Option<(Place, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);

@@ -1,7 +1,6 @@
-//! What a checkpoint says, the rows of state aside, and how that is written.
+//! A checkpoint's manifest: everything in it but the rows of state, and its format.
 //!
-//! A manifest is a line that says what follows and by which it can be checked,
-//! and then JSON:
+//! A manifest is a line with the length and checksum of what follows, and then JSON:
 //!
 //! ```text
 //! sluicebox checkpoint 2 bytes=812 xxh3=8f0c63a1b2d4e5f6
@@ -21,59 +20,59 @@ use crate::plan::change::NodeDescription;
 /// Version of the format. A change to it needs a new number and a reader for the old one.
 pub const VERSION: u32 = 2;
 
-/// What the first line starts with, whatever the version.
+/// The start of the first line in every version.
 const MAGIC: &str = "sluicebox checkpoint ";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub id: CheckpointId,
-    /// Of a savepoint.
+    /// Only a savepoint has one.
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
     pub pipeline: String,
     /// Why it was made.
     pub purpose: Purpose,
-    /// Names of those who took part in its commit. If there are any, it holds
-    /// only if they say that it was committed.
+    /// The participants in its commit. If there are any, it counts only if they have
+    /// committed it.
     pub participants: Vec<String>,
     /// In the plan's order.
     pub nodes: Vec<NodeManifest>,
-    /// Bytes of the dead letters' file that are this checkpoint's.
+    /// Length of the file of dead letters at this checkpoint.
     pub dead_letter_bytes: Option<u64>,
-    /// Filled in by the storage.
+    /// Set by the storage.
     pub files: Vec<FileManifest>,
 }
 
-/// What a checkpoint knows of a node, which is found again by its name.
+/// A node of the checkpoint. A restore finds it by its name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeManifest {
-    /// What the plan said of it.
+    /// The node in the plan of that run.
     #[serde(flatten)]
     pub description: NodeDescription,
     pub progress: ProgressManifest,
 }
 
-/// How far a node had come.
+/// How far a node has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProgressManifest {
-    /// It keeps nothing.
+    /// The node has nothing to restore.
     #[default]
     Nothing,
-    /// One entry a task.
+    /// One snapshot for each task.
     Source(Vec<SourceSnapshot>),
     Operator(OperatorManifest),
     Sink(SinkSnapshot),
 }
 
-/// Where the state of an operator is.
+/// The progress of an operator, and where its state is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperatorManifest {
-    /// The number of each table of the description, with which the keys of its
-    /// rows begin.
+    /// The number of each table of the description. The storage keys of a table's
+    /// rows begin with it.
     pub tables: Vec<u32>,
-    /// How far time has come.
+    /// Its watermark, or processing time.
     pub time_ms: Option<i64>,
 }
 
@@ -102,14 +101,14 @@ pub struct FileManifest {
     pub checksum: String,
 }
 
-/// Why bytes are not a manifest that this host can go on from.
+/// Why this host cannot restore from these bytes.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum ManifestError {
     #[error("it does not start like a manifest (`sluicebox checkpoint …`)")]
     Foreign,
     #[error(
         "it is written in version {found} of the format, and this host knows versions up to \
-         {VERSION}: go on with the host that wrote it, or a newer one"
+         {VERSION}: continue with the host that wrote it, or a newer one"
     )]
     Newer { found: u32 },
     #[error("it ends within its first line")]

@@ -1,17 +1,16 @@
-//! Copies of checkpoints in an object store, from which a host without the
-//! data folder can go on.
+//! Copies of checkpoints in an object store, from which a host without the data
+//! folder can restore.
 //!
 //! | under `URL/PIPELINE/` | |
 //! |---|---|
-//! | `files/CHECKSUM-BYTES` | A file of checkpoints, by its content: what is there is not sent again. |
-//! | `checkpoints/ID` | A manifest, written when all its files are there. |
+//! | `files/CHECKSUM-BYTES` | A file of checkpoints, named by its content, so that it is sent only once. |
+//! | `checkpoints/ID` | A manifest, written after all its files. |
 //!
-//! The local checkpoint is what counts: an upload that fails is told and tried
-//! again, and holds up nothing.
+//! The run does not wait for uploads: one that fails is logged and tried again.
 
-/// What requests are signed with.
+/// Signs requests to S3.
 mod signature;
-/// Uploads beside the running pipeline.
+/// Uploads while the pipeline runs.
 pub mod uploader;
 #[cfg(test)]
 mod tests;
@@ -42,12 +41,12 @@ const PART_BYTES: usize = 8 << 20;
 /// The checkpoints of one pipeline in an object store.
 pub struct RemoteStore {
     store: Arc<dyn ObjectStore>,
-    /// The pipeline's part of it.
+    /// The pipeline's folder in it.
     root: Location,
     /// For messages.
     url: String,
-    /// Names of the files that are there, once they have been listed. Locked
-    /// while they may change: one upload or removal at a time.
+    /// Names of the files in the store, once listed. Locked during an upload or
+    /// removal, so that there is only one at a time.
     files: Mutex<Option<HashSet<String>>>,
 }
 
@@ -56,18 +55,17 @@ pub struct RemoteStore {
 pub struct Uploaded {
     pub files: usize,
     pub bytes: u64,
-    /// Files that were there already.
+    /// Files that the store had already.
     pub files_shared: usize,
 }
 
-/// Says what is wrong with the URL or an option, as far as that shows without
-/// asking the store.
+/// Checks the URL and the options, as far as possible without the store.
 pub fn check(plan: &RemotePlan) -> Result<(), String> {
     connect(plan).map(drop)
 }
 
 impl RemoteStore {
-    /// Nothing is sent yet.
+    /// Sends nothing yet.
     pub fn new(plan: &RemotePlan, pipeline: &str) -> Result<RemoteStore, StorageError> {
         let (store, path) = connect(plan).map_err(|problem| StorageError::Other {
             message: format!("cannot use the object store {}: {problem}", plan.url),
@@ -81,7 +79,8 @@ impl RemoteStore {
         })
     }
 
-    /// Oldest first. A checkpoint is damaged if its manifest is, or lacks a file.
+    /// All copies, oldest first. A copy is damaged if its manifest is, or if a file
+    /// is missing.
     pub async fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
         let files = self.files_there().await?;
         let mut list = Vec::new();
@@ -117,7 +116,7 @@ impl RemoteStore {
         Ok(list)
     }
 
-    /// What a checkpoint says.
+    /// Reads a checkpoint's manifest.
     pub async fn manifest(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
         let location = self.manifest_location(id);
         let got = match self.store.get(&location).await {
@@ -143,8 +142,8 @@ impl RemoteStore {
         Ok(manifest)
     }
 
-    /// Copies a checkpoint: the files that are not there, then the manifest.
-    /// It may be dropped locally meanwhile.
+    /// Copies a checkpoint: the files that the store does not have, then the
+    /// manifest. The local one may be deleted meanwhile.
     pub async fn upload(
         &self,
         archive: &Archive,
@@ -175,8 +174,7 @@ impl RemoteStore {
         Ok(uploaded)
     }
 
-    /// Fetches a checkpoint into the data folder, in place of what may be left
-    /// of it there.
+    /// Downloads a checkpoint to the data folder, and replaces a damaged one there.
     pub async fn download(
         &self,
         archive: &Archive,
@@ -195,9 +193,8 @@ impl RemoteStore {
         Ok(manifest)
     }
 
-    /// What can be restored from here and from the copies together, oldest
-    /// first. Of a checkpoint that is in both, the local one counts while it is
-    /// whole.
+    /// Local checkpoints and copies together, oldest first. Of a checkpoint that is
+    /// in both, the list has the local one unless it is damaged.
     pub async fn list_with(
         &self,
         local: Vec<CheckpointInfo>,
@@ -212,7 +209,8 @@ impl RemoteStore {
         Ok(list.into_values().collect())
     }
 
-    /// Restores a checkpoint, after fetching it if it is missing or damaged here.
+    /// Restores a checkpoint, after downloading it if it is missing or damaged
+    /// locally.
     pub async fn restore(
         &self,
         storage: Arc<FolderStorage>,
@@ -220,7 +218,7 @@ impl RemoteStore {
     ) -> Result<Manifest, StorageError> {
         match restore(storage.clone(), id).await {
             Err(error @ (StorageError::Missing { .. } | StorageError::Damaged { .. })) => {
-                tracing::warn!("{error}: it is fetched from {}", self.url);
+                tracing::warn!("{error}: downloading it from {}", self.url);
                 self.download(storage.archive(), id).await?;
                 restore(storage, id).await
             }
@@ -228,15 +226,14 @@ impl RemoteStore {
         }
     }
 
-    /// Drops all but the newest `keep` checkpoints and the savepoints, and the
-    /// files that no manifest names any more. Tells what was dropped.
+    /// Deletes all but the newest `keep` checkpoints and the savepoints, and the
+    /// files that no manifest lists any more. Returns what was deleted.
     pub async fn prune(&self, keep: usize) -> Result<Vec<CheckpointId>, StorageError> {
         let mut known = self.files.lock().await;
         let ids = self.ids().await?;
         let mut manifests = Vec::new();
         for &id in &ids {
-            // What a manifest that cannot be read names is not known, so
-            // nothing is removed then.
+            // If a manifest cannot be read, its files are unknown: delete nothing.
             manifests.push(self.manifest(id).await?);
         }
         let unnamed = manifests.iter().filter(|manifest| manifest.name.is_none());
@@ -257,7 +254,7 @@ impl RemoteStore {
         Ok(dropped)
     }
 
-    /// Drops one checkpoint. Its files go when others are pruned.
+    /// Deletes one checkpoint. Its files are deleted at the next `prune`.
     pub async fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
         let _no_change = self.files.lock().await;
         self.remove(&self.manifest_location(id)).await
@@ -279,7 +276,7 @@ impl RemoteStore {
         let mut part = read_part(&mut reading, &mut checksum)
             .await
             .map_err(unreadable)?;
-        // A changed file is not spread.
+        // A damaged file must not be copied.
         let check = |checksum: &Checksum| match checksum.show() == file.checksum {
             true => Ok(()),
             false => Err(StorageError::Damaged {
@@ -305,7 +302,7 @@ impl RemoteStore {
             check(&checksum)
         };
         if let Err(error) = sent.await {
-            // What the store keeps of it is its own to clean up.
+            // If this fails, the store has to clean up.
             let _ = upload.abort().await;
             return Err(error);
         }
@@ -370,7 +367,7 @@ impl RemoteStore {
         self.list_files().await
     }
 
-    /// Files whose size is not the one in their name were cut off.
+    /// Names of the complete files: those with the size that their name says.
     async fn list_files(&self) -> Result<HashSet<String>, StorageError> {
         let files = self.list_folder("files").await?;
         let whole = files
@@ -431,7 +428,7 @@ async fn restore(storage: Arc<FolderStorage>, id: CheckpointId) -> Result<Manife
     restored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// By its content, whatever it is called in a checkpoint.
+/// The file's name in the store, by its content.
 fn object_name(file: &FileManifest) -> String {
     format!("{}-{}", file.checksum, file.bytes)
 }
@@ -454,7 +451,7 @@ fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String
     match scheme {
         ObjectStoreScheme::Local => {
             if let Some((option, _)) = plan.options.first() {
-                return Err(format!("a folder has no options, and `{option}` is given"));
+                return Err(format!("a folder takes no options: remove `{option}`"));
             }
             // As durable as the data folder.
             Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), path))
@@ -483,7 +480,7 @@ fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String
     }
 }
 
-/// As the type that is wanted where this is used.
+/// Parses a text, with the error as text.
 fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! The one place where a checkpoint is asked for: by the memory budget, for a
-//! savepoint, to stop the run, or to swap its revision.
+//! Requests for checkpoints: by the memory budget, for a savepoint, to stop the
+//! run, or to swap its revision. Decides which comes first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,11 @@ use tokio::sync::Notify;
 use crate::element::Purpose;
 use crate::stop::Stop;
 
-/// What has been asked for and is not done. Shared by all who ask, and by the
-/// coordinator.
+/// The open requests, shared by all who make them and the coordinator.
 #[derive(Clone, Debug, Default)]
 pub struct Requests {
     waiting: Arc<Mutex<Waiting>>,
-    bell: Arc<Notify>,
+    changed: Arc<Notify>,
     stop: Stop,
 }
 
@@ -22,56 +21,56 @@ pub struct Requests {
 struct Waiting {
     pressure: bool,
     swap: bool,
-    /// Names of savepoints, in the order in which they were asked for.
+    /// Names of savepoints, in the order of their requests.
     savepoints: VecDeque<String>,
 }
 
 impl Requests {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Each change is whole before the lock is given back.
+        // A panic elsewhere leaves no change half made.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a checkpoint because changed states fill the memory: until it is
-    /// done, nothing that has changed can be evicted.
-    pub fn press(&self) {
+    /// Requests a checkpoint because changed states fill the memory budget: they
+    /// cannot be evicted before it is written.
+    pub fn memory_pressure(&self) {
         self.waiting().pressure = true;
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Asks for a checkpoint that is kept under this name.
+    /// Requests a checkpoint that is kept under this name.
     pub fn savepoint(&self, name: &str) {
         self.waiting().savepoints.push_back(name.to_owned());
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Asks for the revision to end with a checkpoint, from which the next
-    /// revision goes on.
+    /// Requests that the revision ends with a checkpoint, from which the next
+    /// revision continues.
     pub fn swap(&self) {
         self.waiting().swap = true;
-        self.bell.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Asks for the run to end with a checkpoint.
+    /// Requests that the run ends with a checkpoint.
     pub fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    /// Returns once something is asked for.
+    /// Waits for a request.
     pub async fn wait(&self) {
         loop {
-            let rung = self.bell.notified();
+            let changed = self.changed.notified();
             if self.next().is_some() {
                 return;
             }
             tokio::select! {
-                () = rung => {}
+                () = changed => {}
                 () = self.stop.wait() => return,
             }
         }
     }
 
-    /// The purpose of the next checkpoint, if one is asked for.
+    /// The purpose of the next checkpoint, if one is requested.
     pub fn next(&self) -> Option<Purpose> {
         let waiting = self.waiting();
         if self.stop.asked() {
@@ -85,17 +84,17 @@ impl Requests {
         }
     }
 
-    /// The name of the checkpoint that is made now, whatever its purpose.
+    /// The savepoint's name that the next checkpoint gets, whatever its purpose.
     pub fn savepoint_name(&self) -> Option<String> {
         self.waiting().savepoints.front().cloned()
     }
 
-    /// A checkpoint begins: pressure from now on asks for another one.
+    /// Notes that a checkpoint begins: later memory pressure needs another one.
     pub fn begin(&self) {
         self.waiting().pressure = false;
     }
 
-    /// A checkpoint of this purpose and name is done.
+    /// Removes the requests that this checkpoint has answered.
     pub fn done(&self, purpose: Purpose, name: Option<&str>) {
         let mut waiting = self.waiting();
         waiting
@@ -115,7 +114,7 @@ mod tests {
     fn the_most_urgent_request_is_next_and_stays_until_it_is_done() {
         let requests = Requests::default();
         assert_eq!(requests.next(), None);
-        requests.press();
+        requests.memory_pressure();
         requests.savepoint("one");
         assert_eq!(requests.next(), Some(Purpose::Savepoint));
         requests.swap();
@@ -147,10 +146,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_hears_of_what_is_asked_later_and_before() {
+    async fn wait_returns_for_earlier_and_later_requests() {
         let requests = Requests::default();
         let asked = requests.clone();
-        let later = tokio::spawn(async move { asked.press() });
+        let later = tokio::spawn(async move { asked.memory_pressure() });
         requests.wait().await;
         later.await.expect("it does not panic");
         requests.begin();

@@ -1,9 +1,9 @@
-//! Savepoints: checkpoints that somebody has asked for by a name, and that are
-//! kept until they are dropped by hand.
+//! Savepoints: checkpoints that somebody has requested by name, and that are kept
+//! until somebody deletes them.
 //!
-//! Another process asks for one through the pipeline's data folder: a file
-//! `savepoints/NAME` is a request, and its removal the answer that the checkpoint
-//! is done.
+//! Another process requests one through the pipeline's data folder: a file
+//! `savepoints/NAME` is the request, and the host removes it when the checkpoint is
+//! complete.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use super::requests::Requests;
 
-/// How often the folder is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the host looks for requests.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const NAME_BYTES_MAX: usize = 100;
 
-/// Says what is wrong with a name, if anything: it is a file's, and must not be
-/// taken for a checkpoint's number.
+/// Checks a savepoint's name: it must be a file name, and not look like a
+/// checkpoint's number. The error says what is wrong and what to do.
 pub fn check_name(name: &str) -> Result<(), String> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let problem = if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -38,14 +38,14 @@ pub fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The folder through which other processes ask for savepoints.
+/// The folder through which other processes request savepoints.
 #[derive(Clone, Debug)]
 pub struct SavepointFolder {
     folder: PathBuf,
 }
 
 impl SavepointFolder {
-    /// The one in a pipeline's data folder. Nothing is read or made.
+    /// The folder in a pipeline's data folder. Reads and makes nothing.
     pub fn of(data: &Path) -> Self {
         SavepointFolder {
             folder: data.join("savepoints"),
@@ -62,7 +62,7 @@ impl SavepointFolder {
         self.folder.join(name).exists()
     }
 
-    /// Answers a request, or takes it back.
+    /// Answers or withdraws a request.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.folder.join(name)) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
@@ -70,12 +70,12 @@ impl SavepointFolder {
         }
     }
 
-    /// Hands on the requests of other processes, for as long as it is polled.
+    /// Passes on the requests of other processes, for as long as it is polled.
     pub async fn serve(&self, requests: &Requests) {
         let mut asked: Vec<String> = Vec::new();
         loop {
             let waiting = self.names();
-            // One that was answered may be asked for again.
+            // An answered name may be requested again.
             asked.retain(|name| waiting.contains(name));
             for name in waiting {
                 if !asked.contains(&name) {
@@ -83,11 +83,11 @@ impl SavepointFolder {
                     asked.push(name);
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Tells who asked that the savepoint of this name is done.
+    /// Answers the request for this name: the savepoint is complete.
     pub fn answer(&self, name: &str) {
         if let Err(cause) = self.remove(name) {
             tracing::error!(
@@ -97,7 +97,7 @@ impl SavepointFolder {
         }
     }
 
-    /// The names that are asked for, in any order.
+    /// The requested names, in any order.
     fn names(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return Vec::new();

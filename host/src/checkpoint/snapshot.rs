@@ -1,9 +1,8 @@
-//! What tasks hand over at a barrier, and are given back when a pipeline is
-//! restored.
+//! What tasks hand over at a barrier, and get back when a pipeline is restored.
 //!
-//! Small things go into the manifest. States of keys are rows of the
-//! [`storage`](super::storage), of which a task hands over those that have
-//! changed since the barrier before.
+//! Progress goes into the manifest. States are rows of the
+//! [`storage`](super::storage): a task hands over those that have changed since
+//! the last barrier.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +35,8 @@ pub struct SourceSnapshot {
     pub ingested_ms: Option<i64>,
 }
 
-/// How far one partition has come. Everything before is in the checkpoint, and
-/// nothing behind.
+/// How far one partition has come. The checkpoint contains everything before this
+/// position, and nothing after it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartitionSnapshot {
     pub name: String,
@@ -55,7 +54,7 @@ pub struct Position {
     /// How many rows are before it, where that is not the offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// It is in the middle of a row that was too long and given up.
+    /// It is in the middle of a row that was too long and is being skipped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_in_row: bool,
     /// Event time of row 0, of generated events.
@@ -74,22 +73,21 @@ pub enum PartitionState {
     Ended,
 }
 
-/// What one task of an operator knows.
+/// The progress and changed state of one task of an operator.
 #[derive(Debug, Default)]
 pub struct OperatorSnapshot {
-    /// How far time has come; the same for all tasks where it is event time.
+    /// Its watermark, or processing time; all tasks have the same watermark.
     pub time_ms: Option<i64>,
     pub changes: Changes,
 }
 
-/// What a sink has to find again: how long its file was, for example.
+/// What a sink needs after a restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SinkSnapshot {
-    /// Bytes of the file that are the checkpoint's.
+    /// Length of its file at the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Files written whole that get their names once the checkpoint is durable:
-    /// from, to.
+    /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,
 }

@@ -1,4 +1,4 @@
-//! Where a pipeline's rows of state and its checkpoints are kept.
+//! What a storage of state and checkpoints is.
 //!
 //! A storage has *current rows*, ordered by key, that only
 //! [`Storage::write`] changes, and *checkpoints*: the rows as they were when
@@ -20,30 +20,30 @@ pub trait Storage: Send + Sync {
     /// Damaged ones are in the list, with what is wrong.
     fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError>;
 
-    /// Checks a checkpoint, makes its rows the current ones, and gives its
+    /// Checks a checkpoint, makes its rows the current ones, and returns its
     /// manifest.
     fn restore(&self, id: CheckpointId) -> Result<Manifest, StorageError>;
 
-    /// Begins with no rows. Checkpoints stay.
+    /// Removes all current rows. Checkpoints stay.
     fn reset(&self) -> Result<(), StorageError>;
 
-    /// Changes the current rows and makes a checkpoint of them, as one: after a
-    /// crash at any moment the checkpoint is there whole or not at all. The
-    /// storage fills in what the manifest says of its files.
+    /// Changes the current rows and makes a checkpoint of them, atomically: after a
+    /// crash the checkpoint is complete or does not exist. The storage adds the
+    /// list of files to the manifest.
     fn write(
         &self,
         manifest: Manifest,
         changes: Vec<Changes>,
     ) -> Result<CheckpointInfo, StorageError>;
 
-    /// Drops a checkpoint.
+    /// Deletes a checkpoint.
     fn delete(&self, id: CheckpointId) -> Result<(), StorageError>;
 
     /// The values of these keys among the current rows.
     fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError>;
 
-    /// Visits the current rows with keys in `from..to` in order, as long as the
-    /// visitor says so.
+    /// Visits the current rows with keys in `from..to` in order, until the visitor
+    /// returns false.
     fn scan(
         &self,
         from: &[u8],
@@ -52,23 +52,23 @@ pub trait Storage: Send + Sync {
     ) -> Result<(), StorageError>;
 }
 
-/// What is known of a checkpoint without reading its rows.
+/// What a list shows of a checkpoint.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct CheckpointInfo {
     pub id: CheckpointId,
-    /// Of a savepoint, which is never dropped by itself.
+    /// Only a savepoint has one; it is kept until somebody deletes it.
     pub name: Option<String>,
     /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// It holds only if those who took part say that it was committed.
+    /// Whether it counts only if the participants have committed it.
     pub is_transactional: bool,
-    /// Of its files together.
+    /// Size of all its files.
     pub bytes: u64,
-    /// What is wrong with it.
+    /// What is wrong with it, if it is damaged.
     pub damage: Option<String>,
 }
 
-/// A checkpoint by its number or name, the newest of that name.
+/// The checkpoint of this number, or the newest of this name.
 pub fn find<'a>(list: &'a [CheckpointInfo], wanted: &str) -> Option<&'a CheckpointInfo> {
     let is_wanted = |info: &&CheckpointInfo| {
         info.name.as_deref() == Some(wanted) || info.id.to_string() == wanted
@@ -76,7 +76,7 @@ pub fn find<'a>(list: &'a [CheckpointInfo], wanted: &str) -> Option<&'a Checkpoi
     list.iter().rev().find(is_wanted)
 }
 
-/// That there is none, and what there is.
+/// The message that a checkpoint does not exist, with those that do.
 pub fn not_found(list: &[CheckpointInfo], wanted: &str) -> String {
     let ids = list.iter().rev().map(|info| info.id.to_string());
     let names = list.iter().filter_map(|info| info.name.clone());

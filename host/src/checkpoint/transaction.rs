@@ -1,25 +1,26 @@
-//! The commit of a checkpoint: what makes its rows and its progress visible.
+//! The commit of a checkpoint, which makes its rows visible together with its
+//! progress.
 //!
-//! Whoever takes part, a broker or a database, is a participant. Rows of
-//! checkpoint N go to it uncommitted. When all participants are prepared and N is
-//! durable, each commits N, one after the other; only then do rows of N + 1 go
-//! out. Which N holds is therefore for the participants to say, and not for the
-//! storage: a pipeline that starts first fences whoever had it before, then asks,
-//! and restores exactly that N.
+//! A participant is a broker or a database that takes part in the commit. Sinks
+//! write the rows of checkpoint N to it uncommitted. When all participants are
+//! prepared and N is durable, they commit N one after another; only then do sinks
+//! write rows of N + 1. So the participants, not the storage, know which N is
+//! valid: a pipeline that starts first fences any earlier run, then asks them, and
+//! restores exactly that N.
 //!
-//! A process may die between two commits, so that participants disagree: some
-//! have committed N, and the others N - 1. N holds then, and the others commit it
-//! when the pipeline starts, out of what they were prepared with. A participant
-//! that cannot do that, because its rows are lost with the process, commits before
-//! those that can; so there is no disagreement with one of them, and with two the
-//! run stops and says so.
+//! A process may die between two commits: then some participants have committed N,
+//! and the others N - 1. N is valid then, and the others commit it when the
+//! pipeline starts, from what they have prepared. A participant that cannot do
+//! that, because its uncommitted rows are lost with the process, commits before
+//! those that can. So one such participant never disagrees with the others; two of
+//! them may, and then the run stops with an error.
 //!
-//! Calls may block. After any error the outcome is unknown, and the pipeline
-//! has to be restarted.
+//! Calls may block. After an error the outcome is unknown, and the pipeline has to
+//! be restarted.
 
-/// Of Kafka.
+/// A Kafka transaction.
 pub mod kafka;
-/// In memory.
+/// A transaction in memory, for tests.
 pub mod memory;
 #[cfg(test)]
 mod tests;
@@ -32,15 +33,14 @@ use crate::blame::Fault;
 use crate::element::CheckpointId;
 
 pub trait Participant: Send + Sync {
-    /// Under which checkpoints list it: the same for the pipeline's life.
+    /// Its name in checkpoints, which never changes.
     fn name(&self) -> &str;
 
-    /// Ends what an earlier owner has left open, locks it out, and tells the
-    /// last checkpoint that was committed. Rows that were prepared stay if they
-    /// can be committed later.
+    /// Fences any earlier run, ends its open transaction, and returns the last
+    /// committed checkpoint. Prepared rows stay if they can be committed later.
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError>;
 
-    /// Begins to take the next rows.
+    /// Begins a transaction for the next rows.
     fn begin(&self) -> Result<(), TransactionError>;
 
     /// Waits until all rows of this checkpoint have arrived.
@@ -50,24 +50,23 @@ pub trait Participant: Send + Sync {
     /// number and the positions of its sources.
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError>;
 
-    /// Whether rows that were prepared outlive the process and can be committed
-    /// by the next one.
+    /// Whether prepared rows outlive the process, so that the next one can commit
+    /// them.
     fn can_commit_later(&self) -> bool {
         false
     }
 
-    /// Commits rows that the process before has prepared for this checkpoint.
-    /// Asked only of a participant that can.
+    /// Commits rows that an earlier process has prepared for this checkpoint. Called
+    /// only where [`Participant::can_commit_later`].
     fn commit_later(&self, _: &Manifest) -> Result<(), TransactionError> {
         Ok(())
     }
 
-    /// Forgets the rows that were prepared and not committed. Called between
+    /// Drops rows that were prepared and not committed. Called between
     /// [`Participant::fence`] and [`Participant::begin`].
     fn abort(&self) -> Result<(), TransactionError>;
 
-    /// What the sinks of this participant write with. Each knows the type of its
-    /// own.
+    /// What the sinks of this participant write with; they know its type.
     fn handle(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -79,19 +78,18 @@ pub struct TransactionError {
     pub fault: Fault,
 }
 
-/// Those who take part in a pipeline's commits, in the order in which they
-/// commit.
+/// The participants in a pipeline's commits, in the order in which they commit.
 #[derive(Clone, Default)]
 pub struct Participants {
     all: Vec<Arc<dyn Participant>>,
 }
 
-/// What each participant has committed last, in their order.
+/// The checkpoint that each participant has committed last, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed(Vec<Option<CheckpointId>>);
 
 impl Participants {
-    /// Adds one. Those that cannot commit later come first.
+    /// Adds a participant. Those that cannot commit later come first.
     pub fn add(&mut self, participant: Arc<dyn Participant>) {
         self.all.push(participant);
         self.all
@@ -107,7 +105,7 @@ impl Participants {
         names.map(str::to_owned).collect()
     }
 
-    /// What sinks of this kind write with, if it takes part.
+    /// The handle that sinks of this kind write with, if its participant takes part.
     pub fn handle<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let mut handles = self
             .all
@@ -116,8 +114,8 @@ impl Participants {
         handles.find_map(|handle| handle.downcast().ok())
     }
 
-    /// Locks out whoever had the pipeline before. What it gives is final: nobody
-    /// can commit any more.
+    /// Fences any earlier run, so that it cannot commit any more, and returns what
+    /// was committed.
     pub fn fence(&self) -> Result<Committed, TransactionError> {
         let fenced = self.all.iter().map(|participant| participant.fence());
         fenced.collect::<Result<_, _>>().map(Committed)
@@ -135,16 +133,15 @@ impl Participants {
             .try_for_each(|participant| participant.prepare(id))
     }
 
-    /// Commits a checkpoint that is durable, with one participant after the
-    /// other.
+    /// Commits a durable checkpoint with one participant after another.
     pub fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
         self.all
             .iter()
             .try_for_each(|participant| participant.commit(manifest))
     }
 
-    /// Says why participants cannot agree on this checkpoint, which the run is to
-    /// go on from, if so.
+    /// Why the participants cannot agree on the checkpoint to restore; `None` if
+    /// they can.
     pub fn disagreement(&self, committed: &Committed, manifest: &Manifest) -> Option<String> {
         let behind = self.behind(committed, manifest);
         let lost = behind.into_iter().find(|(it, _)| !it.can_commit_later())?;
@@ -155,8 +152,8 @@ impl Participants {
         let other: Vec<&str> = other.map(|(other, _)| other.name()).collect();
         Some(format!(
             "{} has committed checkpoint {id}, and {name} {}: the rows of checkpoint {id} that \
-             {name} was to commit are lost. Start from an earlier checkpoint by `--from`, so that \
-             they come again, or anew under another name",
+             {name} was to commit are lost. Start from an earlier checkpoint with `--from`, which \
+             writes them again, or without a checkpoint under another name",
             other.join(", "),
             match last {
                 Some(last) => format!("only checkpoint {last}"),
@@ -165,8 +162,8 @@ impl Participants {
         ))
     }
 
-    /// Has all participants commit the checkpoint that the run goes on from, and
-    /// forget everything behind it.
+    /// Has all participants commit the restored checkpoint, and drop uncommitted
+    /// rows.
     pub fn settle(
         &self,
         committed: &Committed,
@@ -182,7 +179,7 @@ impl Participants {
             .try_for_each(|participant| participant.abort())
     }
 
-    /// Those that took part in a checkpoint and have not committed it.
+    /// The participants that took part in a checkpoint and have not committed it.
     fn behind(
         &self,
         committed: &Committed,

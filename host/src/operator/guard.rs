@@ -1,9 +1,8 @@
-//! Calls into an operator that survive its failures: a new instance, the batch
-//! cut in halves down to the guilty row, and that row given to the node's policy.
+//! Calls a plugin, and isolates the rows that it fails on: takes a new instance, halves
+//! the batch until it has found the row, and applies the node's `on_error` to it.
 //!
-//! A plugin keeps nothing between calls, so a call that failed has happened to
-//! nobody and may be made again in parts. Parts of a batch give the same rows
-//! as the whole.
+//! A plugin keeps nothing between calls, so a failed call has no effect and can be
+//! repeated in parts. The parts of a batch have the same results as the whole.
 
 /// Calls into an aggregate.
 mod aggregate;
@@ -25,15 +24,14 @@ use crate::plan::OperatorPlan;
 
 pub use aggregate::Folded;
 
-/// The instance of a filter or transform behind its node's error policy.
+/// Calls a filter or transform, and applies the node's `on_error`.
 pub type TransformGuard = Guard<dyn Transform>;
-/// The instance of an aggregate behind its node's error policy.
+/// Calls an aggregate, and applies the node's `on_error`.
 pub type AggregateGuard = Guard<dyn Aggregate>;
 
-/// An instance, called as one kind of operator, behind the node's error policy.
-/// Counts, and dead letters where the policy asks for them, go to the outbox; an
-/// `Err` ends the pipeline (`on_error = "fail"`, or the plugin cannot be opened
-/// any more).
+/// An instance of one kind of operator, with the node's `on_error`. Counts and dead
+/// letters go to the outbox. An `Err` ends the run: `on_error = "fail"`, or the plugin
+/// cannot be opened any more.
 pub struct Guard<L: ?Sized> {
     node: Arc<str>,
     /// `plugin.operator`.
@@ -45,7 +43,7 @@ pub struct Guard<L: ?Sized> {
     instance: Option<Box<L>>,
 }
 
-/// What a failure is about, for the dead letter.
+/// What the plugin failed on, for the dead letter.
 enum Subject<'a> {
     Row(&'a Batch, u32),
     /// A state: its key and window as JSON.
@@ -53,7 +51,8 @@ enum Subject<'a> {
 }
 
 impl<L: ?Sized> Guard<L> {
-    /// Opens the first instance, so that a plugin that refuses says so at once.
+    /// Opens the first instance, so that a plugin that refuses its parameters fails
+    /// here and not at the first row.
     fn open(
         node: &str,
         plan: &OperatorPlan,
@@ -71,14 +70,14 @@ impl<L: ?Sized> Guard<L> {
         Ok(guard)
     }
 
-    /// Calls with the rows (or groups) that come next, in halves where the call
-    /// fails, until a part of them is done with: one that has an answer, or a
-    /// single row that the operator fails on. `None` when nothing is left.
+    /// Calls with the next part, in halves while the call fails, and returns the first
+    /// part with an answer, or a single row (or group) that the operator fails on.
+    /// `None` when no part is left.
     fn next_part<T>(
         &mut self,
         rest: &mut Parts,
         call: impl Fn(&mut L, &Range<usize>) -> Result<T, Failure>,
-    ) -> Result<Option<Done<T>>, OperatorError> {
+    ) -> Result<Option<CalledPart<T>>, OperatorError> {
         while let Some(rows) = rest.0.pop() {
             let is_last = rows.len() <= 1;
             match self.call(is_last, |logic| call(logic, &rows))? {
@@ -89,8 +88,8 @@ impl<L: ?Sized> Guard<L> {
         Ok(None)
     }
 
-    /// One call, on a new instance when the last one is gone. `last` says that
-    /// the input cannot be cut further: then the policy's retries are made.
+    /// One call, on a new instance if the last one has failed. `last` says that the
+    /// input cannot be halved further: then `on_error`'s retries are made.
     fn call<T>(
         &mut self,
         last: bool,
@@ -129,7 +128,8 @@ impl<L: ?Sized> Guard<L> {
         }
     }
 
-    fn give_up_rejects(
+    /// Counts rejected rows, and applies `on_error` to them.
+    fn handle_rejects(
         &self,
         batch: &Batch,
         first_row: usize,
@@ -139,7 +139,7 @@ impl<L: ?Sized> Guard<L> {
         for reject in rejects {
             out.counts.rejected += 1;
             let row = first_row as u32 + reject.row;
-            self.apply_policy(
+            self.apply_on_error(
                 &Subject::Row(batch, row),
                 "reject",
                 &reject.reason,
@@ -151,7 +151,8 @@ impl<L: ?Sized> Guard<L> {
         Ok(())
     }
 
-    fn give_up(
+    /// Counts a row (or state) that the plugin fails on, and applies `on_error` to it.
+    fn handle_failure(
         &self,
         subject: &Subject<'_>,
         failure: &Failure,
@@ -159,7 +160,7 @@ impl<L: ?Sized> Guard<L> {
     ) -> Result<(), OperatorError> {
         out.counts.failed += 1;
         let panic = failure.panic.as_deref();
-        self.apply_policy(
+        self.apply_on_error(
             subject,
             kind_name(failure.kind),
             &failure.message,
@@ -169,7 +170,7 @@ impl<L: ?Sized> Guard<L> {
         )
     }
 
-    fn apply_policy(
+    fn apply_on_error(
         &self,
         subject: &Subject<'_>,
         kind: &str,
@@ -201,7 +202,7 @@ impl<L: ?Sized> Guard<L> {
         }
     }
 
-    /// Parts with the row at which each started.
+    /// Joins the outputs of parts, each with its first row.
     fn join_rows(&self, mut parts: Vec<(usize, Rows)>) -> Result<Rows, OperatorError> {
         if parts.is_empty() {
             let output = &self.factory.info().outputs[0].schema.fields;
@@ -251,10 +252,10 @@ impl<L: ?Sized> Guard<L> {
     }
 }
 
-/// A part of a batch that was called for, and what came of it.
-type Done<T> = (Range<usize>, Result<T, Failure>);
+/// A part of a batch, and the answer or failure of its call.
+type CalledPart<T> = (Range<usize>, Result<T, Failure>);
 
-/// The parts of a batch that are still to be called for, the next one on top.
+/// The parts of a batch that are still to be called, the next one on top.
 struct Parts(Vec<Range<usize>>);
 
 impl Parts {
@@ -267,7 +268,7 @@ impl Parts {
     }
 }
 
-/// In the order in which a stack gives them back: the first half on top.
+/// Two halves in the order of a stack: the first half on top.
 fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
     let middle = range.start + range.len() / 2;
     [middle..range.end, range.start..middle]

@@ -1,5 +1,5 @@
-//! Filters and transforms: rows in, rows out, event time and origin carried
-//! across from each row's parent.
+//! Runs filters and transforms. Each output row gets the event time and origin of
+//! its parent.
 
 use std::sync::Arc;
 

@@ -391,7 +391,7 @@ mod tests {
         );
         assert_eq!(
             incompatible(|now| now.tables[0].rows.version = 2),
-            "its form of rows was tumbling 1 and is now tumbling 2"
+            "its layout of rows was tumbling 1 and is now tumbling 2"
         );
         let running = incompatible(|now| {
             now.window = Some(Window::Running);

@@ -79,7 +79,7 @@ impl Builder<'_> {
             );
         }
         self.files
-            .has(FileUser::new("the state is kept there", place), &folder);
+            .reserves(FileUser::new("the state is kept there", place), &folder);
         let memory = state.and_then(|state| state.rocksdb_memory_bytes_max);
         StateBackend::RocksDb {
             folder,

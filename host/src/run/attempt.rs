@@ -1,5 +1,5 @@
-//! One attempt at a revision: its tasks, the coordinator of its checkpoints, and
-//! the writer of dead letters, made and connected.
+//! One attempt to run a revision: makes and connects its tasks, the coordinator of
+//! its checkpoints, and the writer of dead letters.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,8 +31,8 @@ use crate::state::stored::StoredTable;
 use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
-/// A part of a run: a task, the coordinator, the writer of dead letters.
-pub(crate) type Part = Pin<Box<dyn Future<Output = Result<(), RunError>> + Send>>;
+/// A task, the coordinator, or the writer of dead letters, running.
+pub(crate) type AttemptFuture = Pin<Box<dyn Future<Output = Result<(), RunError>> + Send>>;
 
 /// What one attempt is made of.
 pub(super) struct Attempt<'a> {
@@ -45,8 +45,8 @@ impl Attempt<'_> {
     /// Runs until the end, or until something fails.
     pub async fn run(&self) -> Result<(), RunError> {
         let mut running = JoinSet::new();
-        for part in self.parts().await? {
-            running.spawn(part.in_current_span());
+        for future in self.futures().await? {
+            running.spawn(future.in_current_span());
         }
         let mut failure: Option<RunError> = None;
         while let Some(ended) = running.join_next().await {
@@ -55,7 +55,7 @@ impl Attempt<'_> {
                 Ok(Err(error)) => error,
                 Err(join) => RunError::Internal(join.to_string()),
             };
-            // The part whose end made this one stop says why.
+            // An echo says only that another one stopped; that one says why.
             let is_echo = error.is_echo();
             if failure.is_none() || !is_echo {
                 failure = Some(error);
@@ -71,9 +71,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Everything that has to run, connected and, where there is a checkpoint,
-    /// as it was then.
-    pub async fn parts(&self) -> Result<Vec<Part>, RunError> {
+    /// Everything that has to run, connected, and restored from the checkpoint
+    /// that the run starts from.
+    pub async fn futures(&self) -> Result<Vec<AttemptFuture>, RunError> {
         let plan = &self.revision.plan;
         let start = match &self.pipeline.durable {
             Some(durable) => {
@@ -83,8 +83,8 @@ impl Attempt<'_> {
         };
         let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
         let (reports, report_receiver) = mpsc::unbounded_channel();
-        // The first barrier goes before the first row: where a pipeline began
-        // is in its first checkpoint.
+        // The first barrier precedes the first row, so that the first checkpoint
+        // records the starting point.
         let first = Barrier {
             id: start.next,
             purpose: Purpose::Start,
@@ -99,13 +99,13 @@ impl Attempt<'_> {
             trigger: trigger_receiver,
             reports,
             committed: committed_receiver,
-            passed: start.next - 1,
-            heard: start.next - 1,
+            last_passed: start.next - 1,
+            last_told: start.next - 1,
             first: start.is_fresh.then_some(start.next),
         });
         let writer = DeadLetterWriter {
             path: plan.dead_letters.clone(),
-            kept: start.dead_letter_bytes,
+            bytes_kept: start.dead_letter_bytes,
             passed: start.next - 1,
         };
         let context = TaskContext {
@@ -114,7 +114,7 @@ impl Attempt<'_> {
             stop: self.pipeline.requests.stop().clone(),
         };
         let tasks = self.build(&start, context, checkpoints).await?;
-        let mut parts: Vec<Part> = Vec::with_capacity(tasks.len() + 2);
+        let mut futures: Vec<AttemptFuture> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = durable {
             let is_source = |task: &&Task| matches!(task.head, Head::Source { .. });
             let coordinator = Coordinator {
@@ -142,18 +142,18 @@ impl Attempt<'_> {
                     Box::new(move |done| pipeline.record(done))
                 },
             };
-            parts.push(Box::pin(async { Ok(coordinator.run().await?) }));
+            futures.push(Box::pin(async { Ok(coordinator.run().await?) }));
         } else {
             drop(dead_letters);
         }
         let writing = writer.run(dead_letter_receiver);
-        parts.push(Box::pin(async {
+        futures.push(Box::pin(async {
             writing.await.map_err(RunError::DeadLetters)
         }));
         for task in tasks {
-            parts.push(Box::pin(async { Ok(task.run().await?) }));
+            futures.push(Box::pin(async { Ok(task.run().await?) }));
         }
-        Ok(parts)
+        Ok(futures)
     }
 
     fn interval(&self) -> Duration {
@@ -161,7 +161,7 @@ impl Attempt<'_> {
         Duration::from_millis(state.map_or(10_000, |state| state.interval_ms))
     }
 
-    /// Those who take part in the commit of a checkpoint.
+    /// The participants in the commit of a checkpoint.
     fn participants(&self) -> Participants {
         let durable = self.pipeline.durable.as_ref();
         durable.map_or_else(Participants::default, |durable| {
@@ -203,8 +203,8 @@ impl Attempt<'_> {
         Ok(tasks)
     }
 
-    /// Where a task's elements come from, who else reads them, and the nodes
-    /// of its chain.
+    /// A task's source or gate, the router of a source's output, and the nodes of
+    /// the task's chain.
     async fn head<'a>(
         &self,
         chain: &'a [NodeId],
@@ -285,7 +285,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// Where the state of an aggregate's task is kept.
+    /// The stored state of one task of an aggregate.
     fn stored(&self, id: NodeId, placement: Placement, start: &Start) -> Option<StoredTable> {
         let durable = self.pipeline.durable.as_ref()?;
         Some(StoredTable {

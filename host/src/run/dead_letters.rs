@@ -10,13 +10,12 @@ use crate::element::CheckpointId;
 use crate::sink::SinkError;
 use crate::sink::dead_letter::DeadLetters;
 
-/// Writes the dead letters of all tasks to one file, which exists only once
-/// there is one. Those of the next checkpoint wait until all tasks have passed
-/// the barrier.
+/// Makes the file when the first dead letter comes. Dead letters from after a
+/// barrier wait until all tasks have passed it.
 pub(super) struct DeadLetterWriter {
     pub path: Option<PathBuf>,
-    /// Bytes of the file that are the checkpoint's that the run goes on from.
-    pub kept: Option<u64>,
+    /// Length of the file at the checkpoint that the run starts from.
+    pub bytes_kept: Option<u64>,
     /// The last barrier that all tasks have passed.
     pub passed: CheckpointId,
 }
@@ -27,21 +26,23 @@ impl DeadLetterWriter {
         mut messages: mpsc::Receiver<DeadLetterMessage>,
     ) -> Result<(), SinkError> {
         let mut file = None;
-        // What is behind the checkpoint has to go even if no dead letter comes.
-        if self.kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
+        // Opening cuts off what follows the checkpoint, even if no dead letter comes.
+        if self.bytes_kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
             self.open(&mut file)?;
         }
         let mut ahead = Vec::new();
         while let Some(message) = messages.recv().await {
             match message {
-                DeadLetterMessage::Written(passed, letters) if passed > self.passed => {
-                    ahead.extend(letters);
+                DeadLetterMessage::Written(passed, dead_letters) if passed > self.passed => {
+                    ahead.extend(dead_letters);
                 }
-                DeadLetterMessage::Written(_, letters) => self.write(&mut file, &letters)?,
+                DeadLetterMessage::Written(_, dead_letters) => {
+                    self.write(&mut file, &dead_letters)?;
+                }
                 DeadLetterMessage::Barrier(id, answer) => {
                     self.passed = id;
                     let bytes = self.sync(&mut file)?;
-                    // Nobody waits for it when the run is being torn down.
+                    // Nobody waits for the answer when the run is ending.
                     let _ = answer.send(bytes);
                     self.write(&mut file, &std::mem::take(&mut ahead))?;
                 }
@@ -53,30 +54,30 @@ impl DeadLetterWriter {
     fn write(
         &self,
         file: &mut Option<DeadLetters>,
-        letters: &[DeadLetter],
+        dead_letters: &[DeadLetter],
     ) -> Result<(), SinkError> {
-        if letters.is_empty() {
+        if dead_letters.is_empty() {
             return Ok(());
         }
         self.open(file)?;
         match file {
-            Some(file) => file.write(letters),
+            Some(file) => file.write(dead_letters),
             None => Ok(()),
         }
     }
 
     fn open(&self, file: &mut Option<DeadLetters>) -> Result<(), SinkError> {
         if let (None, Some(path)) = (&file, &self.path) {
-            *file = Some(DeadLetters::open(path, self.kept)?);
+            *file = Some(DeadLetters::open(path, self.bytes_kept)?);
         }
         Ok(())
     }
 
-    /// The length of the file, once all of it is on the disk.
+    /// Syncs the file to the disk, and returns its length.
     fn sync(&self, file: &mut Option<DeadLetters>) -> Result<u64, SinkError> {
         match (file, &self.path) {
             (Some(file), _) => file.sync(),
-            // No dead letter yet: what is there is an earlier run's.
+            // No dead letter yet: the file, if there is one, is an earlier run's.
             (None, Some(path)) => Ok(std::fs::metadata(path).map_or(0, |found| found.len())),
             (None, None) => Ok(0),
         }

@@ -1,5 +1,5 @@
-//! What of a pipeline outlives a failure: where its state and checkpoints are,
-//! and what its rows are committed with.
+//! What outlives a failure of a pipeline: the storage of its checkpoints, their
+//! copies, and the participants in their commit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub struct Durable {
     pub storage: Arc<dyn Storage>,
     pub participants: Participants,
     copies: Option<Arc<Copies>>,
-    /// Savepoints that other processes ask for.
+    /// Takes requests for savepoints from other processes.
     savepoints: Option<SavepointFolder>,
 }
 
-/// Copies of the checkpoints elsewhere.
+/// Copies of the checkpoints in an object store.
 struct Copies {
     folder: Arc<FolderStorage>,
     remote: Arc<RemoteStore>,
@@ -48,14 +48,14 @@ impl Durable {
         }
     }
 
-    /// Has rows committed with each checkpoint.
+    /// Adds a participant in the commit of each checkpoint.
     pub fn committing(mut self, participant: Arc<dyn Participant>) -> Self {
         self.participants.add(participant);
         self
     }
 
-    /// Has rows committed by those that the plan's sinks need.
-    fn committing_as(self, plan: &Plan) -> Self {
+    /// Adds the participants that the plan's sinks need.
+    fn committing_for(self, plan: &Plan) -> Self {
         let delivery = plan.state.as_ref().map(|state| state.delivery);
         match KafkaTransaction::of(plan) {
             Some(kafka) if delivery == Some(Delivery::ExactlyOnce) => {
@@ -65,7 +65,7 @@ impl Durable {
         }
     }
 
-    /// What the plan asks for; nothing for a pipeline without state of its own.
+    /// Opens what the plan asks for; `None` for a plan without checkpoints.
     /// Must be called within a tokio runtime.
     pub fn open(plan: &Plan) -> Result<Option<Durable>, RunError> {
         let Some(state) = &plan.state else {
@@ -78,11 +78,11 @@ impl Durable {
         } = &state.backend
         else {
             let durable = Durable::new(Arc::new(MemoryStorage::new()));
-            return Ok(Some(durable.committing_as(plan)));
+            return Ok(Some(durable.committing_for(plan)));
         };
         let savepoints = SavepointFolder::of(folder);
         let folder = Arc::new(FolderStorage::open(folder, *memory_bytes_max)?);
-        let mut durable = Durable::new(folder.clone()).committing_as(plan);
+        let mut durable = Durable::new(folder.clone()).committing_for(plan);
         durable.savepoints = Some(savepoints);
         if let Some(remote) = remote {
             let remote = Arc::new(RemoteStore::new(remote, &plan.name)?);
@@ -104,7 +104,7 @@ impl Durable {
             return Ok(local);
         };
         match copies.remote.list_with(local.clone()).await {
-            // What is here is enough to go on.
+            // An undamaged checkpoint here is enough to start from.
             Err(error) if local.iter().any(|local| local.damage.is_none()) => {
                 tracing::error!("copies of checkpoints cannot be listed: {error}");
                 Ok(local)
@@ -127,7 +127,7 @@ impl Durable {
         }
     }
 
-    /// Drops a copy of a checkpoint that does not hold.
+    /// Deletes the copy of a checkpoint that will not be restored.
     pub(super) async fn drop_copy(&self, id: CheckpointId) -> Result<(), StorageError> {
         let Some(copies) = &self.copies else {
             return Ok(());
@@ -138,7 +138,7 @@ impl Durable {
         }
     }
 
-    /// Has a checkpoint that is done copied, and tells who asked for it.
+    /// Has a complete checkpoint copied, and answers the request for it.
     pub(super) fn done(&self, id: CheckpointId, name: Option<&str>) {
         if let Some(copies) = &self.copies {
             copies.uploader.want(id, name.is_some());
@@ -148,7 +148,7 @@ impl Durable {
         }
     }
 
-    /// Hands on savepoints that other processes ask for.
+    /// Passes on requests for savepoints from other processes.
     pub(super) async fn serve(&self, requests: &Requests) {
         if let Some(folder) = &self.savepoints {
             folder.serve(requests).await;

@@ -22,9 +22,9 @@ pub enum RunError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Trying again would not help.
-    #[error("the run cannot go on from its checkpoint: {why}")]
+    #[error("the run cannot continue from its checkpoint: {why}")]
     Restore { why: String, blame: Blame },
-    /// A bug of the host's own.
+    /// A bug in the host.
     #[error("internal error, please report it: {0}")]
     Internal(String),
 }
@@ -36,7 +36,7 @@ impl From<OperatorError> for RunError {
 }
 
 impl RunError {
-    /// Whose it is, and whether trying again can help.
+    /// Who is to blame, and whether trying again can help.
     pub fn fault(&self) -> Fault {
         match self {
             RunError::Task(error) => error.fault(),
@@ -52,7 +52,7 @@ impl RunError {
         }
     }
 
-    /// It says only that something else has failed too.
+    /// Whether the error only says that something else has failed.
     pub(crate) fn is_echo(&self) -> bool {
         matches!(
             self,

@@ -1,23 +1,22 @@
-//! What of a pipeline outlives the revisions of its plan: its name, where its
-//! state is kept, its memory, what is asked of it, and which checkpoints it has
-//! made.
+//! What outlives the revisions of a pipeline's plan: its name, storage, memory
+//! budget, requests, and the history of its checkpoints.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::durable::Durable;
-use crate::budget::{Budget, HostMemory, NoMemory, Part};
-use crate::checkpoint::coordinator::Done;
+use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory};
+use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::plan::Plan;
 use crate::progress::{CheckpointProgress, StateProgress};
 
-/// How many of the checkpoints that were made are remembered.
+/// How many checkpoints the history has at most.
 const HISTORY_MAX: usize = 100;
 
-/// A pipeline. Its clones are the same one.
+/// A pipeline. Clones share everything.
 #[derive(Clone)]
 pub struct Pipeline {
     name: Arc<str>,
@@ -26,21 +25,21 @@ pub struct Pipeline {
     pub(super) requests: Requests,
     pub(super) budget: Arc<Budget>,
     pub(super) state: Arc<StateProgress>,
-    history: Arc<Mutex<VecDeque<Done>>>,
+    history: Arc<Mutex<VecDeque<CompletedCheckpoint>>>,
     /// How many revisions of its plan there have been.
     revisions: Arc<AtomicU32>,
-    /// What it has of the memory of its host, if that is shared out.
-    memory: Option<Arc<Part>>,
-    /// The checkpoint to start from, until there is a newer one.
+    /// What the host has granted of its memory, if it limits its pipelines.
+    memory: Option<Arc<MemoryGrant>>,
+    /// The chosen checkpoint to start from, until there is a newer one.
     from: Arc<Mutex<Option<String>>>,
 }
 
 impl Pipeline {
-    /// The pipeline of this plan, and of those that come after it.
+    /// A pipeline whose first revision is this plan.
     pub fn of(plan: &Plan, clock: Arc<dyn Clock>) -> Self {
         let memory = plan.state.as_ref().map(|state| state.memory_bytes_max);
         let requests = Requests::default();
-        let budget = Budget::asking(requests.clone(), memory.unwrap_or(usize::MAX));
+        let budget = Budget::with_requests(requests.clone(), memory.unwrap_or(usize::MAX));
         let budget = Arc::new(budget);
         Pipeline {
             name: plan.name.as_str().into(),
@@ -56,17 +55,17 @@ impl Pipeline {
         }
     }
 
-    /// Has checkpoints kept there, and goes on from the last one. The plan says
-    /// how often.
+    /// Keeps checkpoints in `durable`, and continues from the last one there. The
+    /// plan says how often they are made.
     pub fn keeping(mut self, durable: Durable) -> Self {
         self.durable = Some(durable);
         self
     }
 
-    /// Takes the memory for its states from what the host has for all pipelines.
+    /// Takes the memory for its states from that of the host.
     pub fn within(mut self, memory: &Arc<HostMemory>) -> Result<Self, NoMemory> {
-        let part = memory.part(&self.name, self.budget.bytes_max())?;
-        self.memory = Some(Arc::new(part));
+        let grant = memory.grant(&self.name, self.budget.bytes_max())?;
+        self.memory = Some(Arc::new(grant));
         Ok(self)
     }
 
@@ -74,15 +73,14 @@ impl Pipeline {
         &self.name
     }
 
-    /// Where checkpoints are asked for: savepoints, a stop, a swap of the
-    /// revision.
+    /// Takes requests for checkpoints: a savepoint, a stop, a swap of the revision.
     pub fn requests(&self) -> &Requests {
         &self.requests
     }
 
     /// The checkpoints that were made since the process began, oldest first; the
     /// last hundred.
-    pub fn history(&self) -> Vec<Done> {
+    pub fn history(&self) -> Vec<CompletedCheckpoint> {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.iter().cloned().collect()
     }
@@ -92,7 +90,7 @@ impl Pipeline {
         self.revisions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The checkpoint that was chosen to go on from.
+    /// The chosen checkpoint to start from.
     pub(super) fn from(&self) -> Option<String> {
         let from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         from.clone()
@@ -103,8 +101,8 @@ impl Pipeline {
         *from = checkpoint.map(str::to_owned);
     }
 
-    /// A checkpoint is done.
-    pub(super) fn record(&self, done: &Done) {
+    /// Records a complete checkpoint.
+    pub(super) fn record(&self, done: &CompletedCheckpoint) {
         tracing::debug!(
             checkpoint = done.id,
             purpose = done.purpose.name(),
@@ -118,7 +116,7 @@ impl Pipeline {
             bytes: done.bytes,
             milliseconds: done.took.as_millis() as u64,
         });
-        // A restart goes on from this one.
+        // A restart continues from this one.
         self.start_from(None);
         if let Some(durable) = &self.durable {
             durable.done(done.id, done.name.as_deref());

@@ -1,4 +1,4 @@
-//! Decides whether and when a pipeline that has failed is started again.
+//! Decides whether and when a failed pipeline is restarted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::plan::RestartPlan;
 /// The failures of a run so far.
 pub struct Failures {
     plan: RestartPlan,
-    /// When it failed, of those that count.
+    /// Times of the failures within `within_ms`.
     recent: VecDeque<Instant>,
     count: u32,
 }
@@ -23,12 +23,12 @@ impl Failures {
         }
     }
 
-    /// How often it was started again.
+    /// How often it was restarted.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// After what delay to start again; `None` to give up.
+    /// The delay before the restart; `None` to give up.
     pub fn add(&mut self, error: &RunError) -> Option<Duration> {
         self.add_at(error, Instant::now())
     }

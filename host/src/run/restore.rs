@@ -1,5 +1,5 @@
-//! Decides what a run goes on from: which checkpoint holds, whether it fits the
-//! plan, and what each node gets of it.
+//! Decides which checkpoint a run starts from, whether the plan can restore it, and
+//! what each node gets of it.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::state::stored::Restored;
 pub struct Start {
     /// The number of its first checkpoint.
     pub next: CheckpointId,
-    /// That checkpoint comes before any row.
+    /// Whether that checkpoint precedes the first row.
     pub is_fresh: bool,
     /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
@@ -31,7 +31,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// From nothing.
+    /// Without a checkpoint.
     pub fn fresh(revision: &Revision) -> Self {
         Start::from_manifest(revision, None, 1)
     }
@@ -92,7 +92,7 @@ fn tables_of(node: &NodeManifest) -> Vec<u32> {
     }
 }
 
-/// Locks out whoever ran the pipeline before, and finds what holds.
+/// Fences any earlier run, chooses the checkpoint, and settles the commit.
 pub async fn restore(
     pipeline: &Pipeline,
     revision: &Revision,
@@ -107,22 +107,23 @@ pub async fn restore(
     let newest = ids.chain(committed.newest()).max();
     let from = pipeline.from();
     let manifest = match &from {
-        Some(wanted) => Some(chosen(durable, &known, wanted, offload).await?),
-        None => choose(durable, &known, committed.newest(), offload).await?,
+        Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
+        None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
     if let Some(manifest) = &manifest {
-        check(&revision.description, manifest)?;
+        check_plan(&revision.description, manifest)?;
     }
-    // Behind a chosen checkpoint everything comes again, so nobody is behind.
+    // After a chosen checkpoint every row is written again, so participants need
+    // not agree on it.
     let agreed = manifest.clone().filter(|_| from.is_none());
     if let Some(manifest) = &agreed
         && let Some(why) = participants.disagreement(&committed, manifest)
     {
-        return Err(outside(why));
+        return Err(outside_error(why));
     }
     let restored = manifest.as_ref().map(|manifest| manifest.id);
-    // What is behind was not committed, or is damaged: it never happened.
-    // Behind a chosen one it holds until the run has one of its own.
+    // Later checkpoints were not committed, or are damaged: delete them. Those
+    // after a chosen one stay, until this run has made one of its own.
     let last = match from {
         Some(_) => newest,
         None => restored,
@@ -153,33 +154,32 @@ pub async fn restore(
     Ok(start)
 }
 
-/// The checkpoint of this name or number.
-async fn chosen(
+/// Restores the checkpoint of this name or number.
+async fn restore_chosen(
     durable: &Durable,
     known: &[CheckpointInfo],
     wanted: &str,
     offload: Offload,
 ) -> Result<Manifest, RunError> {
     let Some(found) = find(known, wanted) else {
-        return Err(config(not_found(known, wanted)));
+        return Err(config_error(not_found(known, wanted)));
     };
     match durable.restore(found.id, offload).await {
         Ok(manifest) => {
             tracing::warn!(
-                "starting from checkpoint {}: rows that topics and folders have got since come \
-                 again",
+                "starting from checkpoint {}: topics and folders get the rows after it again",
                 found.id
             );
             Ok(manifest)
         }
-        Err(error @ StorageError::Damaged { .. }) => Err(outside(error.to_string())),
+        Err(error @ StorageError::Damaged { .. }) => Err(outside_error(error.to_string())),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The checkpoint that holds: of those made within a transaction the one that it
-/// says was committed, of others the newest that is not damaged.
-async fn choose(
+/// Restores the checkpoint that the participants have committed; without
+/// participants, the newest that is not damaged.
+async fn restore_latest(
     durable: &Durable,
     known: &[CheckpointInfo],
     committed: Option<CheckpointId>,
@@ -191,9 +191,9 @@ async fn choose(
     if let Some(id) = committed
         && !known.iter().any(|known| known.id >= id)
     {
-        return Err(outside(format!(
+        return Err(outside_error(format!(
             "checkpoint {id} was the last to be committed, and it is not here ({}): bring its \
-             files back, or start anew under another name",
+             files back, or start again under another name",
             match known.last() {
                 Some(last) => format!("the newest is {}", last.id),
                 None => "there is none".to_owned(),
@@ -206,29 +206,30 @@ async fn choose(
             Ok(manifest) => return Ok(Some(manifest)),
             Err(error @ StorageError::Damaged { .. }) => {
                 if Some(candidate.id) == committed {
-                    return Err(outside(format!(
-                        "{error}; its rows are committed, so that an earlier one would put them \
-                         out twice: bring its files back"
+                    return Err(outside_error(format!(
+                        "{error}; its rows are committed, and an earlier one would write them \
+                         twice: bring its files back"
                     )));
                 }
-                tracing::error!("{error}; going on from the one before it");
+                tracing::error!("{error}; trying the one before it");
                 damage = Some(error);
             }
             Err(error) => return Err(error.into()),
         }
     }
     match damage {
-        // To begin anew would lose everything, so it is not for us to decide.
-        Some(error) => Err(outside(format!(
-            "{error}, and no earlier one is left: bring one back, or delete the folder to start anew"
+        // Starting without a checkpoint would lose everything: the user decides.
+        Some(error) => Err(outside_error(format!(
+            "{error}, and no earlier one is left: bring one back, or delete the folder to start \
+             without one"
         ))),
         None => Ok(None),
     }
 }
 
-/// Checks that the plan can go on from what the checkpoint has, and says what of
-/// it is left behind.
-fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
+/// Checks that the plan can restore the checkpoint, and warns of nodes whose
+/// progress is dropped.
+fn check_plan(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
     let then: Vec<NodeDescription> = manifest
         .nodes
         .iter()
@@ -241,7 +242,7 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
             StateChange::Gone => "the pipeline has no such aggregate any more",
             StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
         };
-        return Err(config(format!(
+        return Err(config_error(format!(
             "operator `{}` has state in checkpoint {}: {why}",
             change.name, manifest.id
         )));
@@ -251,8 +252,7 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
         .filter(|change| change.kind == ChangeKind::Removed)
     {
         tracing::warn!(
-            "{} `{}` of checkpoint {} is not in the pipeline any more, and how far it had come \
-             is forgotten",
+            "{} `{}` of checkpoint {} is not in the pipeline any more; its progress is dropped",
             change.class.name(),
             change.name,
             manifest.id
@@ -261,16 +261,16 @@ fn check(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What the checkpoint lies in, or the other participants, do not let it go on.
-fn outside(why: String) -> RunError {
+/// An error for which the storage or a participant is to blame.
+fn outside_error(why: String) -> RunError {
     RunError::Restore {
         why,
         blame: Blame::Outside,
     }
 }
 
-/// What the pipeline's file or the command line asks for cannot be.
-fn config(why: String) -> RunError {
+/// An error for which the pipeline's file or the command line is to blame.
+fn config_error(why: String) -> RunError {
     RunError::Restore {
         why,
         blame: Blame::Config,

@@ -1,4 +1,4 @@
-//! One revision of a pipeline's plan, as it is run.
+//! One revision of a pipeline's plan, with what a run needs of it.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ pub(super) struct Revision {
     /// From 1 on.
     pub number: u32,
     pub plan: Arc<Plan>,
-    /// As how many tasks each node runs.
+    /// How many tasks each node has.
     pub task_counts: Vec<usize>,
     pub nodes: Vec<Arc<NodeProgress>>,
-    /// What checkpoints keep of the plan.
+    /// What a checkpoint's manifest records of the plan.
     pub description: Vec<NodeDescription>,
 }
 

@@ -1,6 +1,5 @@
-//! The threads of a pipeline. Each pipeline has its own, so that the operating
-//! system shares the cores fairly between pipelines: a plugin that computes for
-//! long holds up neither another pipeline nor whoever started it.
+//! Runs a pipeline on threads of its own, so that the operating system shares the
+//! cores fairly: a slow plugin delays neither another pipeline nor the caller.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,19 +8,19 @@ use tokio::sync::oneshot;
 
 use super::error::RunError;
 
-/// How long a run that is given up may take to let go of its threads: calls of
-/// plugins and of the storage end first.
-const GIVE_UP_WAIT: Duration = Duration::from_secs(10);
+/// How long the threads of a dropped run may take to end: calls to plugins and to
+/// the storage end first.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
-/// Runs a future on so many threads of this name. When the caller drops what this
-/// returns, the future is dropped on its threads before the caller goes on.
+/// Runs a future on `threads` threads called `name`. If the caller drops the
+/// returned future, `work` is dropped on its threads before the caller continues.
 pub(super) async fn run<T: Send + 'static>(
     name: &str,
     threads: usize,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, RunError> {
     let (answer, answered) = oneshot::channel();
-    let (given_up, gives_up) = oneshot::channel::<()>();
+    let (dropped_sender, dropped) = oneshot::channel::<()>();
     let name = name.to_owned();
     let spawned = std::thread::Builder::new()
         .name(name.clone())
@@ -34,13 +33,13 @@ pub(super) async fn run<T: Send + 'static>(
             let ended = runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    _ = gives_up => None,
+                    _ = dropped => None,
                     ended = work => Some(ended),
                 }
             });
-            runtime.shutdown_timeout(GIVE_UP_WAIT);
+            runtime.shutdown_timeout(SHUTDOWN_WAIT);
             if let Some(ended) = ended {
-                // Nobody waits for it when the run is given up at its end.
+                // Nobody receives it if the caller drops the run at its end.
                 let _ = answer.send(ended);
             }
             Ok(())
@@ -48,8 +47,8 @@ pub(super) async fn run<T: Send + 'static>(
     let internal = |error: std::io::Error| {
         RunError::Internal(format!("the pipeline's threads cannot be started: {error}"))
     };
-    let mut thread = Thread {
-        given_up: Some(given_up),
+    let mut thread = MainThread {
+        dropped: Some(dropped_sender),
         thread: Some(spawned.map_err(internal)?),
     };
     if let Ok(ended) = answered.await {
@@ -62,17 +61,17 @@ pub(super) async fn run<T: Send + 'static>(
     }
 }
 
-/// The thread that waits for the others.
-struct Thread {
-    given_up: Option<oneshot::Sender<()>>,
+/// The thread that waits for the others. Dropping it ends them all.
+struct MainThread {
+    dropped: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-impl Drop for Thread {
+impl Drop for MainThread {
     fn drop(&mut self) {
-        drop(self.given_up.take());
+        drop(self.dropped.take());
         if let Some(thread) = self.thread.take() {
-            // A panic has been seen by whoever waited for the answer.
+            // Whoever waited for the answer has seen a panic already.
             let _ = thread.join();
         }
     }
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_given_up_is_gone_before_the_caller_goes_on() {
+    async fn a_dropped_run_ends_before_the_caller_continues() {
         struct Flag(Arc<AtomicBool>);
         impl Drop for Flag {
             fn drop(&mut self) {

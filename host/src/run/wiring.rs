@@ -8,8 +8,8 @@ use crate::placement::Placement;
 use crate::plan::{Edge, Exchange, MAIN_OUTPUT, Node, Plan};
 use crate::router::{Consumer, Router};
 
-/// Elements that wait between two tasks, at most. Together with the batch
-/// size this bounds what is under way.
+/// How many elements a channel between two tasks holds. Together with the batch
+/// size this bounds the rows in flight.
 pub(super) const CHANNEL_ELEMENTS: usize = 8;
 
 /// Nodes that run in one task, in flow order: each is the only reader of the
@@ -53,7 +53,7 @@ fn readers(plan: &Plan, id: NodeId) -> usize {
         .count()
 }
 
-/// The edges that come into a node, each as the way by which its batches come.
+/// The edges into a node, each with its inlet.
 fn inlets(node: &Node) -> impl Iterator<Item = (Inlet, &Edge)> {
     let ports = node.inputs.iter().enumerate();
     ports.flat_map(|(port, input)| {
@@ -62,14 +62,14 @@ fn inlets(node: &Node) -> impl Iterator<Item = (Inlet, &Edge)> {
     })
 }
 
-/// What a task's gate reads: channels, each with its way into the node.
+/// The channels that a task's gate reads, each with its inlet.
 type Inputs = Vec<(Inlet, mpsc::Receiver<Element>)>;
 
 /// The channels between tasks.
 pub(super) struct Wiring {
-    /// Of each node and task, one for each output.
+    /// By node, task, and output.
     routers: Vec<Vec<Vec<Router>>>,
-    /// Of each node and task.
+    /// By node and task.
     gates: Vec<Vec<Inputs>>,
 }
 
@@ -117,7 +117,7 @@ impl Wiring {
         wiring
     }
 
-    /// The way out of a task for each of the node's outputs.
+    /// The routers of a node's task, one for each output.
     pub fn routers(&mut self, id: NodeId, task: usize) -> Vec<Router> {
         std::mem::take(&mut self.routers[id][task])
     }

@@ -1,5 +1,5 @@
-//! When the keys that only the storage has are due, roughly. Each look reads all
-//! of them, so times are rounded down to steps.
+//! Roughly when evicted keys are due. A sweep reads all of them, so times are rounded
+//! down to steps, and sweeps are few.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ pub struct Calendar {
     due: BTreeSet<i64>,
 }
 
-/// Of a key that is never due.
+/// The time of a key that is never due.
 pub const NEVER: i64 = i64::MAX;
 
 impl Calendar {
@@ -32,12 +32,12 @@ impl Calendar {
         self.due.clear();
     }
 
-    /// A time before which none is due.
+    /// A time before which no key is due.
     pub fn first(&self) -> Option<i64> {
         self.due.first().copied()
     }
 
-    /// The last time at which one is due.
+    /// The last step in which a key is due.
     pub fn last(&self) -> Option<i64> {
         self.due.last().copied()
     }

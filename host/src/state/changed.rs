@@ -1,22 +1,22 @@
-//! Which keys of a table have changed since the last checkpoint, and which may be
-//! evicted because the storage has them as they are.
+//! Decides which keys of a table the next checkpoint writes, and which may be evicted
+//! because the storage has their latest version.
 
 use std::collections::HashSet;
 
-/// The state of each key of one table, by the key's number.
+/// Flags of each key of a table, by the key's number.
 #[derive(Debug, Default)]
 pub struct ChangedKeys {
     flags: Vec<u8>,
-    /// Keys that have changed; some of them may be gone.
+    /// Keys that have changed; some of them may have been removed.
     changed: Vec<u32>,
     /// Storage keys of rows that the next checkpoint deletes.
     deleted: HashSet<Vec<u8>>,
-    /// Rows that the last checkpoint deletes, which may still be under way.
+    /// Rows that the last checkpoint deletes, which may not be written yet.
     deleting: HashSet<Vec<u8>>,
-    /// The next key that may be evicted.
+    /// The clock algorithm's position.
     hand: usize,
-    /// How many checkpoints had been written when changes were last handed over:
-    /// after one more, those can be read back.
+    /// How many checkpoints had been written when changes were last handed over.
+    /// After one more, these changes can be read back.
     handed_over_at: Option<u64>,
 }
 
@@ -38,12 +38,12 @@ impl ChangedKeys {
         }
     }
 
-    /// Notes that the storage has the key as it is.
+    /// Notes that the storage has the key's latest version.
     pub fn set_stored(&mut self, id: u32) {
         *self.flags(id) = STORED;
     }
 
-    /// Notes that the storage has the key as it was handed over.
+    /// Notes that the checkpoint writes the version that was handed over.
     pub fn add_stored(&mut self, id: u32) {
         *self.flags(id) |= STORED;
     }
@@ -57,16 +57,16 @@ impl ChangedKeys {
         &mut self.flags[index]
     }
 
-    /// Picks keys that can be evicted, since the storage has them as they are:
-    /// those first that have not been needed for long (the clock algorithm:
-    /// Corbató, A paging experiment with the Multics system, 1968). `writes` is
-    /// how many checkpoints have been written.
+    /// Picks keys to evict: those whose latest version the storage has, least
+    /// recently used first (the clock algorithm: Corbató, A paging experiment with
+    /// the Multics system, 1968). `writes` is how many checkpoints have been
+    /// written.
     pub fn victims(&mut self, writes: u64, count: usize) -> Vec<u32> {
         let mut victims = Vec::new();
         if self.handed_over_at.is_some_and(|before| writes <= before) {
             return victims;
         }
-        // The second time around, nothing is left that was needed.
+        // The first round clears every `USED`, so two rounds find all victims.
         for _ in 0..2 * self.flags.len() {
             if victims.len() == count {
                 break;
@@ -81,7 +81,7 @@ impl ChangedKeys {
         victims
     }
 
-    /// Notes that a key was evicted, which the storage has as it is.
+    /// Notes that a key was evicted.
     pub fn evict(&mut self, id: u32) {
         self.flags[id as usize] = 0;
     }
@@ -91,17 +91,17 @@ impl ChangedKeys {
         self.changed.len()
     }
 
-    /// Whether a row of the storage is out of date, since it is to be deleted.
+    /// Whether a row of the storage is stale, since a checkpoint deletes it.
     pub fn is_deleted(&self, row: &[u8]) -> bool {
         self.deleted.contains(row) || self.deleting.contains(row)
     }
 
-    /// Notes that a row of the storage is to be deleted.
+    /// Has the next checkpoint delete a row of the storage.
     pub fn delete(&mut self, row: Vec<u8>) {
         self.deleted.insert(row);
     }
 
-    /// Notes that a key has a row again that was to be deleted.
+    /// Withdraws the deletion of a row, since its key exists again.
     pub fn keep(&mut self, row: &[u8]) {
         if !self.deleted.is_empty() {
             self.deleted.remove(row);
@@ -113,7 +113,8 @@ impl ChangedKeys {
         self.flags.iter().any(|flags| flags & STORED != 0)
     }
 
-    /// Forgets keys, and returns those of them that the storage has.
+    /// Clears the flags of removed keys, and returns those that have a row in the
+    /// storage.
     pub fn forget(&mut self, ids: &[u32]) -> Vec<u32> {
         let mut stored = ids.to_vec();
         stored.retain(|&id| {
@@ -123,9 +124,9 @@ impl ChangedKeys {
         stored
     }
 
-    /// Takes the keys that have changed, for a checkpoint. They come in the order
-    /// in which keys and states lie in memory; in the order in which they changed,
-    /// each read would miss the cache.
+    /// Takes the keys that have changed, for a checkpoint, in the order of their
+    /// numbers. Keys and states lie in memory in this order; in the order of the
+    /// changes, each read would be a cache miss.
     pub fn hand_over(&mut self, writes: u64) -> Vec<u32> {
         self.handed_over_at = Some(writes);
         let flags = &mut self.flags;
@@ -138,8 +139,8 @@ impl ChangedKeys {
         changed
     }
 
-    /// Takes the rows that are to be deleted, for a checkpoint. They count as
-    /// deleted until the checkpoint after it.
+    /// Takes the rows to delete, for a checkpoint. They count as deleted until the
+    /// next checkpoint.
     pub fn hand_over_deleted(&mut self) -> impl Iterator<Item = &[u8]> {
         self.deleting = std::mem::take(&mut self.deleted);
         self.deleting.iter().map(Vec::as_slice)

@@ -1,9 +1,8 @@
-//! Parts of the row of an entry: numbers, flags and states, as operators write
-//! and read them around the states of a key.
+//! The parts of an entry's row in the storage: numbers, flags and states.
 //!
 //! Numbers are little-endian, a length is a u32, and a state is a
-//! [`row`](super::row) of the operator's state, behind its length where others
-//! follow.
+//! [`row`](super::row) of the operator's state, after its length where something
+//! follows.
 
 use super::row::RowError;
 
@@ -11,18 +10,18 @@ pub fn write_i64(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// A state with its length in front.
+/// Appends a state, after its length.
 pub fn write_state(state: &[u8], out: &mut Vec<u8>) {
     write_length(state.len(), out);
     out.extend_from_slice(state);
 }
 
 pub fn write_length(length: usize, out: &mut Vec<u8>) {
-    // A state of 4 GiB is none that a plugin may have.
+    // A plugin cannot have a state of 4 GiB.
     out.extend_from_slice(&(length as u32).to_le_bytes());
 }
 
-/// What is left of a row.
+/// Reads a row part by part; has the bytes that are left.
 pub struct EntryReader<'a>(pub &'a [u8]);
 
 impl<'a> EntryReader<'a> {
@@ -44,13 +43,13 @@ impl<'a> EntryReader<'a> {
         Ok(bytes.try_into().map_or(0, u32::from_le_bytes) as usize)
     }
 
-    /// A state with its length in front.
+    /// A state after its length.
     pub fn state(&mut self) -> Result<&'a [u8], RowError> {
         let length = self.length()?;
         self.take(length)
     }
 
-    /// The rest is a state.
+    /// The rest of the row, as a state.
     pub fn last_state(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

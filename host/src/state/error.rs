@@ -6,7 +6,7 @@ use crate::checkpoint::storage::StorageError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Keys and states are checked where they come in, so this is a bug.
+    /// A bug: keys and states were checked when they came in.
     #[error("its keys or states cannot be read or kept: {0}")]
     Row(#[from] RowError),
     #[error("its state cannot be read: {0}")]

@@ -1,30 +1,31 @@
-//! Numbers the groups of a batch: the states that its rows are folded into, in
-//! the order in which the plugin wants them, those that exist first.
+//! Numbers the groups of a batch, one for each state that its rows are folded into.
+//! Groups with an existing state come first, as the plugin expects.
 
 use std::ops::Range;
 
-/// Groups of one batch after another, by the slot of their state.
+/// The groups of the current batch.
 #[derive(Debug, Default)]
 pub struct Groups {
     /// The group of each row.
     pub of_row: Vec<u32>,
-    /// The slot of each group: `existing` that have a state, then new ones.
+    /// The slot of each group: first `existing` ones that have a state, then new ones.
     pub slots: Vec<u32>,
     pub existing: usize,
     new: Vec<u32>,
-    /// By slot: the batch in which it was last seen, and its group there.
+    /// For each slot, the batch in which it was last seen, and its group there.
     seen: Vec<(u32, u32)>,
     batch: u32,
 }
 
-/// Marks a new group's number until it is known how many groups exist.
+/// Marks the number of a new group until [`Groups::end`], when the number of existing
+/// groups is known.
 const NEW: u32 = 1 << 31;
 
-/// The number of no slot.
+/// Stands for no slot.
 pub const NO_SLOT: u32 = u32::MAX;
 
 impl Groups {
-    /// Starts a batch. `slots` is how many have ever been given out.
+    /// Starts a batch. `slots` is how many slots the table has.
     pub fn begin(&mut self, slots: usize) {
         self.of_row.clear();
         self.slots.clear();
@@ -50,7 +51,7 @@ impl Groups {
         seen.1
     }
 
-    /// The group of a slot that was just given out.
+    /// The group of a slot that was just allocated.
     #[inline]
     pub fn of_new(&mut self, slot: u32) -> u32 {
         let index = slot as usize;
@@ -72,7 +73,7 @@ impl Groups {
         }
     }
 
-    /// Ends a batch: groups have their final numbers now.
+    /// Ends a batch, and gives groups their final numbers.
     pub fn end(&mut self) {
         self.existing = self.slots.len();
         if self.new.is_empty() {
@@ -87,8 +88,8 @@ impl Groups {
         self.slots.append(&mut self.new);
     }
 
-    /// The new groups that have no rows, since these rows were lost: each by its
-    /// place among the new ones, with its slot.
+    /// The new groups that have only `lost` rows: index among the new groups, and
+    /// slot.
     pub fn left_empty(&self, lost: &[u32]) -> Vec<(usize, u32)> {
         let mut rows = vec![0u32; self.slots.len() - self.existing];
         let mut lost = lost.iter().peekable();

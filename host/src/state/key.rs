@@ -1,4 +1,4 @@
-//! Numbers the keys that are alive: the same bytes, the same number.
+//! Gives each key of a table a number: equal keys have the same number.
 //!
 //! A key of one text column is the text itself; any other key is its columns as
 //! a [`row`](super::row). Rows with the same key often follow one another (the
@@ -24,11 +24,11 @@ pub struct KeyLayout {
     codec: Codec,
     /// There is one column, of text, so that the bytes are the text.
     text: bool,
-    /// Seeded anew in each process, so that nobody can prepare keys that collide.
+    /// Seeded at random in each process, so that nobody can prepare keys that collide.
     hasher: RandomState,
 }
 
-/// A key as it is looked up.
+/// A key to look up.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
     hash: u32,
@@ -37,7 +37,7 @@ pub struct Key<'a> {
     bytes: &'a [u8],
 }
 
-/// The keys of a batch: of each run of rows that have the same one.
+/// The keys of a batch, one for each run of rows with the same key.
 #[derive(Debug)]
 pub struct BatchKeys {
     layout: KeyLayout,
@@ -48,8 +48,8 @@ pub struct BatchKeys {
     hashes: Vec<u32>,
     bytes: RunBytes,
     rows: usize,
-    /// So many batches are still taken row by row, since the last one that was
-    /// searched for runs had too few of them to pay.
+    /// How many more batches are read row by row, since the last one that was
+    /// searched for runs had only short ones.
     unsearched: u32,
 }
 
@@ -61,19 +61,19 @@ enum RunBytes {
     Rows { ends: Vec<usize>, bytes: Vec<u8> },
 }
 
-/// Keys by number, and the other way round.
+/// Keys by number, and numbers by key.
 #[derive(Debug, Default)]
 pub struct KeyTable {
     index: HashTable<u32>,
     entries: Vec<KeyPlace>,
     bytes: Vec<u8>,
-    /// Numbers of removed keys, to be given out again.
+    /// Numbers of removed keys, to be used again.
     free: Vec<u32>,
     /// Bytes of removed keys.
     garbage: usize,
 }
 
-/// Small, since every look-up reads one.
+/// Where a key's bytes are. It is small, since every lookup reads one.
 #[derive(Clone, Copy, Debug)]
 struct KeyPlace {
     hash: u32,
@@ -84,7 +84,7 @@ struct KeyPlace {
 /// Which keys of a table, in which order.
 #[derive(Clone, Debug)]
 pub enum Selection<'a> {
-    /// Numbers that follow one another.
+    /// Consecutive numbers.
     Range(Range<usize>),
     Each(&'a [u32]),
 }
@@ -92,19 +92,19 @@ pub enum Selection<'a> {
 /// The length of a missing text, which is not the empty one.
 const MISSING: u32 = u32::MAX;
 
-/// Keys of at most so many bytes are copied by a copy of so many.
+/// A key of at most this length is copied by copying this many bytes.
 const SHORT: usize = 16;
 
-/// How many keys of a batch are fetched at once.
+/// How many keys of a batch are prefetched at once.
 const AHEAD: usize = 64;
 
-/// From so many keys on, a table is not in the cache.
+/// A table of at least this many keys does not fit in the CPU's cache.
 const FAR: usize = 1 << 15;
 
-/// The search for runs is given up for so many batches at a time.
+/// For how many batches the search for runs is given up.
 const UNSEARCHED: u32 = 31;
 
-/// Garbage is swept when there is at least so much, and more than is alive.
+/// Garbage is swept when there is at least this much, and more than bytes in use.
 const GARBAGE_BYTES_MIN: usize = 1 << 16;
 
 impl KeyLayout {
@@ -182,7 +182,7 @@ impl BatchKeys {
     }
 
     /// Reads the key columns of a batch. A run ends where the key changes, and
-    /// before each row for which `split`, asked in order, says so.
+    /// before each row for which `split`, called for all rows in order, is true.
     pub fn read(
         &mut self,
         columns: Vec<ArrayRef>,
@@ -262,7 +262,7 @@ impl BatchKeys {
             mark_changes(&field.data_type, column, &mut changes);
         }
         for (row, changed) in changes.into_iter().enumerate() {
-            // `split` keeps count of rows: it is asked for each of them.
+            // `split` counts rows, so it is called for each of them.
             if split(row) | changed | (row == 0) {
                 self.starts.push(row as u32);
             }
@@ -320,8 +320,8 @@ impl Default for RunBytes {
 }
 
 impl KeyTable {
-    /// The key's number, and whether it is new. Numbers are given out from 0
-    /// up; those of removed keys are given out again.
+    /// The key's number, and whether it is new. New numbers count up from 0; those of
+    /// removed keys are used again.
     pub fn upsert(&mut self, key: Key<'_>) -> (u32, bool) {
         let KeyTable {
             index,
@@ -360,7 +360,7 @@ impl KeyTable {
         }
     }
 
-    /// The same for a run of a batch, whose runs are looked up one after the other.
+    /// [`KeyTable::upsert`] for a run of a batch. The runs must be looked up in order.
     pub fn upsert_run(&mut self, batch: &BatchKeys, run: usize) -> (u32, bool) {
         if run.is_multiple_of(AHEAD) && self.entries.len() >= FAR {
             self.fetch(batch, run..batch.runs().min(run + AHEAD));
@@ -368,8 +368,7 @@ impl KeyTable {
         self.upsert(batch.key(run))
     }
 
-    /// [`KeyTable::find`] for a run of a batch, whose runs are looked up one after
-    /// the other.
+    /// [`KeyTable::find`] for a run of a batch. The runs must be looked up in order.
     pub fn find_run(&self, batch: &BatchKeys, run: usize) -> Option<u32> {
         if run.is_multiple_of(AHEAD) && self.entries.len() >= FAR {
             self.fetch(batch, run..batch.runs().min(run + AHEAD));
@@ -377,8 +376,8 @@ impl KeyTable {
         self.find(batch.key(run))
     }
 
-    /// Tells of keys that [`KeyTable::encode`] has written whether the table has
-    /// them, in order.
+    /// Whether the table has each of these keys, which [`KeyTable::encode`] has
+    /// written.
     pub fn has_rows<'a>(
         &self,
         layout: &KeyLayout,
@@ -405,13 +404,14 @@ impl KeyTable {
         self.fetch_hashes(batch.hashes[runs].iter().copied());
     }
 
-    /// Reads what looking these keys up will read, [`AHEAD`] at most: many keys'
-    /// at once, step by step, where a look-up waits for each of its steps in turn.
+    /// Prefetches the memory that looking up these keys, at most [`AHEAD`], will
+    /// read. It does each step of a lookup for all keys, so that their cache misses
+    /// overlap; a single lookup waits for each of its steps.
     fn fetch_hashes(&self, hashes: impl ExactSizeIterator<Item = u32>) {
         let count = hashes.len().min(AHEAD);
         let mut ids = [0; AHEAD];
         for (id, hash) in ids.iter_mut().zip(hashes) {
-            // The first with some of the hash's bits is nearly always the one.
+            // The first match of a part of the hash is nearly always the right one.
             let found = self.index.find(spread(hash), |_| true);
             *id = found.copied().unwrap_or(0);
         }
@@ -431,7 +431,7 @@ impl KeyTable {
             .copied()
     }
 
-    /// Whether this is the number of a key that is alive.
+    /// Whether a key has this number.
     pub fn has(&self, id: u32) -> bool {
         let entry = &self.entries[id as usize];
         self.index
@@ -448,9 +448,9 @@ impl KeyTable {
         }
     }
 
-    /// Bytes that the living keys take.
+    /// Bytes that the keys take.
     pub fn bytes(&self) -> usize {
-        // An index has a byte of its own beside each number, and some room.
+        // The index has one more byte for each number, and spare room.
         let entry = size_of::<KeyPlace>() + 2 * (size_of::<u32>() + 1);
         self.bytes.len() - self.garbage + self.len() * entry
     }
@@ -465,7 +465,7 @@ impl KeyTable {
         Ok(self.upsert(layout.key_of_row(row)?))
     }
 
-    /// Keys that are alive.
+    /// How many keys there are.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -544,8 +544,8 @@ impl KeyTable {
         let mut at = 0;
         for entry in entries.clone() {
             let span = entry.span();
-            // Most keys are short: a copy of fixed size costs a move or two.
-            // What it copies too much, the next key overwrites.
+            // Most keys are short: a copy of fixed size is one or two instructions.
+            // The next key overwrites the surplus bytes.
             if span.len() <= SHORT
                 && let Some(from) = self.bytes.get(span.start..span.start + SHORT)
             {
@@ -566,7 +566,7 @@ impl KeyTable {
             .map_err(|error| RowError::new(error.to_string()))
     }
 
-    /// Moves the bytes of the living together.
+    /// Moves the bytes of all keys together, over those of removed ones.
     fn sweep(&mut self) {
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
         for &id in &self.index {
@@ -596,7 +596,7 @@ fn is_key(entry: &KeyPlace, bytes: &[u8], key: &Key<'_>) -> bool {
     entry.hash == key.hash && entry.length == key.length && is_same(&bytes[entry.span()], key.bytes)
 }
 
-/// Whether these, of the same length, are equal: without a call for short ones.
+/// Whether two slices of the same length are equal, without a call for short ones.
 #[inline]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     match a.len() {
@@ -606,13 +606,13 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The index wants 64 bits, and looks at both ends of them.
+/// Spreads a hash over the 64 bits that the index needs, which uses both ends of them.
 #[inline]
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-/// Marks the rows that differ from the row before. It may mark too many.
+/// Marks rows that differ from the previous row. It may mark more than these.
 fn mark_changes(data_type: &DataType, column: &ArrayRef, changes: &mut [bool]) {
     if let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) {
         for (row, change) in changes.iter_mut().enumerate().skip(1) {

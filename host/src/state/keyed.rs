@@ -1,11 +1,10 @@
-//! Keyed state: what an operator keeps for each key. Memory has it as far as there
-//! is room, the storage has it as of the last checkpoint.
+//! Keyed state: the entry that an operator keeps for each key. The storage has all
+//! entries as of the last checkpoint, memory has as many as there is room for.
 //!
-//! [`KeyedStates`] numbers keys, notes which have changed, evicts keys that the
-//! storage has as they are, reads them back in batches, hands changes over at a
-//! checkpoint, restores them, and sweeps through keys that only the storage has
-//! when they are due. What an entry is and how it becomes a row is said by
-//! [`Entries`]; what it means is the business of whoever uses it.
+//! [`KeyedStates`] numbers keys, notes changed ones, evicts unchanged ones, reads
+//! them back in batches, snapshots and restores, and sweeps through evicted keys
+//! when they are due. An operator defines its entries and their rows by
+//! [`Entries`].
 
 use std::sync::Arc;
 
@@ -19,70 +18,69 @@ use super::table::StateTable;
 use crate::checkpoint::changes::Changes;
 use crate::router;
 
-/// What all keys of a table have in common.
+/// A table of keyed state, which all its panes share.
 pub struct KeyedTable {
     pub layout: KeyLayout,
-    /// Where rows are kept, if they outlive the run.
+    /// The table in the storage; absent where the pipeline has no checkpoints.
     pub stored: Option<StoredTable>,
 }
 
-/// What an operator keeps for each key, by the key's number.
+/// The entries of an operator, by the number of their key.
 pub trait Entries {
-    /// An entry as read from its row. Its states have no slots yet.
+    /// An entry that was read from its row, before its states get slots.
     type Entry;
 
     /// Bytes that an entry takes in memory, without its states.
     const BYTES: usize;
 
-    /// Whether a restore must find out at once when keys are due that it leaves in
-    /// the storage. Otherwise the first sweep does.
+    /// Whether a restore must read when the keys are due that it leaves in the
+    /// storage. Otherwise the first sweep does.
     const NEEDS_DUE: bool = false;
 
     /// Reads a row and appends its states to `states`.
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError>;
 
-    /// Writes the row of an entry with these states, which are in the order of
-    /// [`Entries::slots`].
+    /// Writes the row of an entry. `states` are in the order of [`Entries::slots`].
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>);
 
-    /// Lists the slots of an entry's states. A key without any has no row.
+    /// Lists the slots of an entry's states. An entry without any gets no row.
     fn slots(&self, id: u32, slots: &mut Vec<u32>);
 
-    /// Takes an entry into memory; its states are in the next of `slots`.
+    /// Adds an entry to memory; its states are in the next of `slots`.
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>);
 
     /// Removes an entry from memory and releases its slots.
     fn evict(&mut self, id: u32, states: &mut StateTable);
 
-    /// Whether an entry has to stay in memory for now.
+    /// Whether an entry must not be evicted now.
     fn is_pinned(&self, id: u32) -> bool;
 
-    /// When an entry that was read is due.
+    /// When an entry is due that was read from its row.
     fn due_ms(&self, _entry: &Self::Entry) -> i64 {
         NEVER
     }
 
-    /// When an entry is due.
+    /// When an entry in memory is due.
     fn due_of(&self, _id: u32) -> i64 {
         NEVER
     }
 }
 
-/// The keys of a table, or of one pane of it, and what is kept for each.
+/// The keys and entries of a table, or of one pane of it.
 pub struct KeyedStates<E> {
     pub entries: E,
     table: Arc<KeyedTable>,
     pane: i64,
     keys: KeyTable,
     changed: ChangedKeys,
-    /// The storage has keys that are not in memory.
+    /// Whether the storage has keys that are not in memory.
     has_evicted: bool,
-    /// When those are due.
+    /// When these are due.
     calendar: Calendar,
 }
 
-/// What a checkpoint, a restore and the memory budget need of keyed state, whether
-/// it is cut into panes or not.
+/// What checkpoints, restores and the memory budget need of keyed state, with or
+/// without panes.
 pub trait KeyedPart {
     /// Bytes that keys and entries take in memory, without the states.
     fn bytes(&self) -> usize;
@@ -90,23 +88,24 @@ pub trait KeyedPart {
     /// About how many keys have changed since the last checkpoint.
     fn changed(&self) -> usize;
 
-    /// Evicts up to so many keys: those that have not changed since they were stored.
+    /// Evicts at most `keys` keys that have not changed since they were stored.
     fn evict(&mut self, states: &mut StateTable, keys: usize);
 
-    /// Writes what has changed since the last checkpoint into `changes`.
+    /// Adds what has changed since the last checkpoint to `changes`.
     fn snapshot(&mut self, states: &StateTable, changes: &mut Changes) -> Result<(), StateError>;
 
-    /// Begins to read the rows of the last checkpoint.
+    /// Starts scans of all rows of the last checkpoint.
     fn scans(&self) -> Result<Vec<Scan>, StateError>;
 
-    /// Takes rows of the storage into memory.
+    /// Reads rows of the storage into memory.
     fn restore(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError>;
 
-    /// Leaves rows in the storage. Tells whether it has to see the rows that follow.
-    fn leave(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
+    /// Leaves rows evicted at a restore. Returns whether it needs the rest of the
+    /// scan, too.
+    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
 }
 
-/// Keys whose states are encoded at a time.
+/// How many keys' states are encoded at a time.
 const CHUNK_KEYS: usize = 8192;
 
 impl<E: Entries> KeyedStates<E> {
@@ -131,12 +130,12 @@ impl<E: Entries> KeyedStates<E> {
         &self.keys
     }
 
-    /// The entries, to be changed, and their keys.
+    /// The entries, mutable, and the keys.
     pub fn parts(&mut self) -> (&mut E, &KeyTable) {
         (&mut self.entries, &self.keys)
     }
 
-    /// The number of a run's key, which is about to change, and whether it is new.
+    /// The number of a run's key, and whether it is new. Marks the key as changed.
     #[inline]
     pub fn upsert_run(&mut self, batch: &BatchKeys, run: usize) -> (u32, bool) {
         let (id, is_new) = self.keys.upsert_run(batch, run);
@@ -144,7 +143,7 @@ impl<E: Entries> KeyedStates<E> {
         (id, is_new)
     }
 
-    /// Notes that a key changes.
+    /// Marks a key as changed.
     #[inline]
     pub fn touch(&mut self, id: u32) {
         if self.table.stored.is_some() {
@@ -173,9 +172,9 @@ impl<E: Entries> KeyedStates<E> {
         Ok(())
     }
 
-    /// Has the next checkpoint delete rows whose keys are not in memory.
+    /// Has the next checkpoint delete rows of evicted keys.
     pub fn delete(&mut self, rows: &StoredRows) {
-        for row in rows.places() {
+        for row in rows.storage_keys() {
             self.delete_row(row);
         }
     }
@@ -184,7 +183,7 @@ impl<E: Entries> KeyedStates<E> {
         self.changed.delete(row.to_vec());
     }
 
-    /// Evicts these keys, except those that have to stay in memory.
+    /// Evicts these keys, except pinned ones.
     pub fn evict_keys(&mut self, states: &mut StateTable, ids: &[u32]) {
         for &id in ids {
             if self.entries.is_pinned(id) {
@@ -209,18 +208,17 @@ impl<E: Entries> KeyedStates<E> {
         self.has_evicted || self.changed.has_stored()
     }
 
-    /// A time before which no key that only the storage has is due.
+    /// A time before which no evicted key is due.
     pub fn first_due_ms(&self) -> Option<i64> {
         self.calendar.first()
     }
 
-    /// The last time at which such a key is due.
+    /// About the last time at which an evicted key is due.
     pub fn last_due_ms(&self) -> Option<i64> {
         self.calendar.last()
     }
 
-    /// Reads the keys of a batch back that only the storage has: those of the runs
-    /// for which `is_wanted` says so.
+    /// Reads evicted keys of a batch back, of the runs for which `is_wanted` is true.
     pub fn read_back(
         &mut self,
         states: &mut StateTable,
@@ -251,14 +249,15 @@ impl<E: Entries> KeyedStates<E> {
         self.insert(states, &rows)
     }
 
-    /// Begins to go through the keys that only the storage has.
+    /// Starts a scan of the evicted keys.
     pub fn scan(&self) -> Option<Scan> {
         let stored = self.table.stored.as_ref().filter(|_| self.has_evicted)?;
         Some(stored.scan(self.pane))
     }
 
-    /// Begins to go through those keys if any may be due by then. The caller reads
-    /// the sweep to its end, which finds out anew when the rest are due.
+    /// Starts a sweep of the evicted keys, if any may be due at `now_ms`. The caller
+    /// must read it to its end by [`KeyedStates::next_due`], which notes when the
+    /// others are due.
     pub fn sweep(&mut self, now_ms: i64) -> Option<Scan> {
         if self.calendar.first().is_none_or(|due_ms| due_ms > now_ms) {
             return None;
@@ -283,8 +282,7 @@ impl<E: Entries> KeyedStates<E> {
         Ok(Some(rows))
     }
 
-    /// The next rows of a sweep that are due by then. The others stay in the
-    /// storage.
+    /// The next rows of a sweep that are due at `now_ms`. The others stay evicted.
     pub fn next_due(
         &mut self,
         sweep: &mut Scan,
@@ -309,7 +307,8 @@ impl<E: Entries> KeyedStates<E> {
         Ok(Some(rows))
     }
 
-    /// Removes all keys, whose entries are empty, and keeps the allocated memory.
+    /// Removes all keys, whose entries must be empty, and keeps the allocated memory
+    /// for another pane.
     pub fn clear(&mut self, pane: i64) {
         self.pane = pane;
         self.keys.clear();
@@ -318,14 +317,14 @@ impl<E: Entries> KeyedStates<E> {
         self.calendar.clear();
     }
 
-    /// Notes that only the storage has the keys of the pane.
+    /// Notes that the pane has evicted keys.
     pub fn set_evicted(&mut self) {
         self.has_evicted = true;
         // The first sweep finds out when they are due.
         self.calendar.add(i64::MIN);
     }
 
-    /// Takes rows of the storage into memory.
+    /// Reads rows of the storage into memory.
     pub fn insert(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError> {
         let mut encoded = Vec::with_capacity(rows.len());
         let mut entries = Vec::with_capacity(rows.len());
@@ -412,7 +411,7 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
         self.insert(states, rows)
     }
 
-    fn leave(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
         if rows.is_empty() {
             return Ok(true);
         }
@@ -436,8 +435,8 @@ struct WantedRows {
     rows: Vec<WantedRow>,
 }
 
-/// Where a storage key is in the bytes, and its first bytes behind what all have
-/// in common: keys differ there nearly always, so that few are compared whole.
+/// Where a storage key is in the bytes, and some bytes after the prefix that all
+/// share. Keys nearly always differ there, so that few are compared whole.
 struct WantedRow {
     prefix: u128,
     start: usize,
@@ -445,9 +444,9 @@ struct WantedRow {
 }
 
 impl WantedRows {
-    /// Takes the bytes from `start` on as a row.
+    /// Adds the bytes from `start` on as a key.
     fn end_row(&mut self, start: usize) {
-        /// Table, kind and pane, which are the same for all.
+        /// Bytes of table, kind and pane, which are the same for all.
         const COMMON: usize = 13;
         let end = self.bytes.len();
         let mut prefix = [0; size_of::<u128>()];

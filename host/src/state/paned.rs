@@ -1,5 +1,5 @@
-//! Keyed state cut into panes of time: each pane is a table of its own that is
-//! dropped as a whole.
+//! Keyed state in panes of time: each pane has keys of its own, and is dropped as a
+//! whole.
 
 use std::collections::BTreeMap;
 use std::ops::{RangeBounds, RangeInclusive};
@@ -20,13 +20,14 @@ pub trait PaneEntries: Entries + Clone {
 
 pub struct PanedStates<E> {
     table: Arc<KeyedTable>,
-    /// What a new pane has.
+    /// The entries of a new pane.
     empty: E,
-    /// Where in `panes` each pane is; the others are spare.
+    /// The index in `panes` of each pane.
     places: BTreeMap<i64, u32>,
     panes: Vec<KeyedStates<E>>,
+    /// Indices of unused elements of `panes`.
     spare: Vec<u32>,
-    /// Panes that were dropped and have rows in the storage still.
+    /// Dropped panes whose rows the next checkpoint deletes.
     dropped: Vec<i64>,
 }
 
@@ -42,7 +43,7 @@ impl<E: PaneEntries> PanedStates<E> {
         }
     }
 
-    /// Where a pane is; a new one if there is none.
+    /// The place of a pane, which is made if it does not exist.
     pub fn place(&mut self, pane: i64) -> u32 {
         let PanedStates {
             table,
@@ -72,8 +73,8 @@ impl<E: PaneEntries> PanedStates<E> {
         &mut self.panes[place as usize]
     }
 
-    /// Reads the keys of a batch back that only the storage has, in these panes.
-    /// `pane_of` tells in which pane each run is.
+    /// Reads evicted keys of a batch back in these panes. `pane_of` returns the pane
+    /// of a run.
     pub fn read_back(
         &mut self,
         panes: RangeInclusive<i64>,
@@ -88,14 +89,14 @@ impl<E: PaneEntries> PanedStates<E> {
         Ok(())
     }
 
-    /// Panes in order, and where they are.
+    /// Panes in order, and their places.
     pub fn range(&self, panes: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
         self.places
             .range(panes)
             .map(|(&pane, &place)| (pane, place))
     }
 
-    /// Drops the first pane, if `is_over` says so.
+    /// Drops the first pane, if `is_over` is true for it.
     pub fn drop_first(
         &mut self,
         states: &mut StateTable,
@@ -171,11 +172,11 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
         self.at_mut(place).restore(states, rows)
     }
 
-    fn leave(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
         let Some(pane) = rows.pane() else {
             return Ok(true);
         };
         let place = self.place(pane);
-        self.at_mut(place).leave(rows)
+        self.at_mut(place).leave_evicted(rows)
     }
 }

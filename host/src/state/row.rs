@@ -1,13 +1,13 @@
-//! One row of columns as bytes and back: the form of keys and of states of
-//! variable size, in memory now and on disk with checkpoints.
+//! Writes one row of columns as bytes, and reads it: the form of keys and of states of
+//! variable size in memory, and of all keys and states in checkpoints.
 //!
 //! The format, version 1. Fields follow one another in the schema's order. A
 //! nullable field starts with a byte: 0 and nothing more when the value is
 //! missing, else 1. Then the value: bool as one byte 0 or 1; integers, floats
 //! and timestamps little-endian in their own width; texts and bytes as a length
 //! and the bytes; a list as a length and its elements, each like a field; a
-//! record as its members. A length is a LEB128 varint. A row carries neither
-//! its types nor its version: whoever keeps rows keeps those beside them, once.
+//! record as its members. A length is a LEB128 varint. A row has neither its types
+//! nor its version: whoever keeps rows keeps those once for all of them.
 //!
 //! Equal values give equal bytes, so rows serve as keys. Floats are equal when
 //! their bits are.
@@ -28,7 +28,7 @@ use crate::schema::{DataType, Field};
 /// Version of the format. A change to it needs a new number and a reader for the old one.
 pub const VERSION: u8 = 1;
 
-/// Bytes that are no row of these fields, or columns that are not of their types.
+/// Bytes that are not a row of these fields, or columns of other types.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RowError(String);
@@ -54,7 +54,7 @@ impl Codec {
         &self.fields
     }
 
-    /// Prepares the rows of these columns, one a field, for [`Encoder::encode`].
+    /// Prepares the rows of these columns, one for each field.
     pub fn encoder(&self, columns: &[ArrayRef]) -> Result<Encoder, RowError> {
         if columns.len() != self.fields.len() {
             return Err(RowError(format!(
@@ -71,7 +71,7 @@ impl Codec {
         })
     }
 
-    /// The columns of these rows, in their order.
+    /// Reads the columns of these rows, in order.
     pub fn decode<'a>(
         &self,
         rows: impl Iterator<Item = &'a [u8]>,
@@ -98,7 +98,7 @@ impl Codec {
     }
 }
 
-/// Columns about to be written as rows.
+/// Columns that are to be written as rows.
 pub struct Encoder {
     columns: Vec<View>,
 }
@@ -112,7 +112,7 @@ impl Encoder {
     }
 }
 
-/// A column as the buffers in which its values lie.
+/// A column as the buffers of its values.
 struct View {
     nullable: bool,
     nulls: Option<NullBuffer>,
@@ -332,7 +332,7 @@ impl ColumnBuilder {
         Ok(())
     }
 
-    /// A place for a missing value, whose validity is written already.
+    /// Adds the placeholder of a missing value, whose validity is written already.
     fn skip(&mut self) {
         self.rows += 1;
         match &mut self.values {
@@ -394,7 +394,7 @@ impl ColumnBuilder {
     }
 }
 
-/// Appends a row of one field of text.
+/// Appends a row of one text field.
 pub(super) fn write_text(nullable: bool, text: Option<&[u8]>, bytes: &mut Vec<u8>) {
     if nullable {
         bytes.push(u8::from(text.is_some()));
@@ -405,7 +405,7 @@ pub(super) fn write_text(nullable: bool, text: Option<&[u8]>, bytes: &mut Vec<u8
     }
 }
 
-/// The text of a row of one field of text.
+/// Reads the text of a row of one text field.
 pub(super) fn read_text(nullable: bool, row: &[u8]) -> Result<Option<&[u8]>, RowError> {
     let mut reader = Reader(row);
     if nullable && !reader.flag()? {
@@ -425,7 +425,7 @@ pub(super) fn read_text(nullable: bool, row: &[u8]) -> Result<Option<&[u8]>, Row
     }
 }
 
-/// What is left of a row.
+/// Reads a row; has the bytes that are left.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -463,7 +463,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The bytes of each value, for types whose values all have as many.
+/// The number of bytes of each value, for types of fixed width.
 pub(super) fn fixed_width(data_type: &DataType) -> Option<usize> {
     match data_type {
         DataType::Int8 | DataType::UInt8 => Some(1),
@@ -479,7 +479,7 @@ pub(super) fn fixed_width(data_type: &DataType) -> Option<usize> {
     }
 }
 
-/// The values of a column, when each of them has this many bytes.
+/// The values of a column, if each of them has this many bytes.
 pub(super) fn fixed_bytes(column: &ArrayRef, width: usize) -> Option<Buffer> {
     if column.data_type().primitive_width() != Some(width) {
         return None;

@@ -1,5 +1,5 @@
-//! Says what a table of keyed state is, so that a checkpoint can list it and a
-//! later plan can be compared with it.
+//! What a checkpoint's manifest says of a table of keyed state, and whether a later
+//! plan can restore it.
 
 use std::fmt;
 
@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{Field, Schema};
 
-/// A table of keyed state, as the manifest of a checkpoint lists it. A node's
-/// tables are found again by their role.
+/// A table of keyed state. A restore finds a node's tables by their role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSpec {
     /// What the node uses the table for: `windows`, for example.
@@ -38,8 +37,8 @@ impl TableSpec {
         }
     }
 
-    /// Says what keeps a node from going on with the rows of this table, if
-    /// anything. `now` is the table of the same role in the plan.
+    /// Why a node cannot restore this table, if so. `now` is the table of the same
+    /// role in the plan.
     pub fn difference(&self, now: &TableSpec) -> Option<String> {
         let differs = |what: &str, then: String, now: String| {
             (then != now).then(|| format!("its {what} was {then} and is now {now}"))
@@ -50,7 +49,13 @@ impl TableSpec {
         };
         differs("key", fields(&self.key), fields(&now.key))
             .or_else(|| differs("state", fields(&self.state), fields(&now.state)))
-            .or_else(|| differs("form of rows", self.rows.to_string(), now.rows.to_string()))
+            .or_else(|| {
+                differs(
+                    "layout of rows",
+                    self.rows.to_string(),
+                    now.rows.to_string(),
+                )
+            })
     }
 }
 
@@ -104,7 +109,7 @@ mod tests {
         assert_eq!(said[1], "its state was sum: int64 and is now sum: float64");
         assert_eq!(
             said[2],
-            "its form of rows was session 1 and is now session 2"
+            "its layout of rows was session 1 and is now session 2"
         );
     }
 }

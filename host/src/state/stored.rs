@@ -1,9 +1,8 @@
-//! Where the rows of an operator's state are in the storage: how their keys
-//! are laid out.
+//! The keys of an operator's rows in the storage, and reading rows by them.
 //!
-//! The format, version 1: the operator's table (u32), what kind of row it is
-//! (u8), a pane (i64 with its sign bit flipped; 0 where there are none), the
-//! shard (u8), all big-endian so that rows lie in this order, and the key as a
+//! The format of a key, version 1: the operator's table (u32), the kind of row (u8),
+//! a pane (i64 with its sign bit flipped; 0 where there are none), the shard (u8), all
+//! big-endian so that rows are sorted by them, and the operator's key as a
 //! [`row`](super::row) of the key's fields.
 
 use std::ops::Range;
@@ -14,34 +13,34 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
 use crate::placement::SHARDS;
 
-/// One task's part of a table, as it is in the storage.
+/// One task's part of a table in the storage.
 #[derive(Clone)]
 pub struct StoredTable {
     pub storage: Arc<dyn Storage>,
     pub table: u32,
     /// The shards that the task has.
     pub shards: Range<u32>,
-    /// Present when the run goes on from a checkpoint.
+    /// Present when the run starts from a checkpoint.
     pub restored: Option<Restored>,
     pub budget: Arc<Budget>,
 }
 
-/// What a checkpoint knew of the operator, its rows aside.
+/// What a checkpoint's manifest says of the operator's progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Restored {
     pub time_ms: Option<i64>,
 }
 
-/// Table, kind, pane and shard.
+/// Bytes of table, kind, pane and shard.
 const PREFIX: usize = 4 + 1 + 8 + 1;
 
-/// States. Other kinds may come.
+/// The kind of rows with states, the only one so far.
 const STATE: u8 = 0;
 
-/// Rows that are read at a time.
+/// How many rows are read at a time.
 const CHUNK_ROWS: usize = 4096;
 
-/// How far rows have been read.
+/// How far a scan has come.
 #[derive(Debug)]
 pub struct Scan {
     /// Where the next rows begin, if there may be any.
@@ -49,7 +48,7 @@ pub struct Scan {
     to: Vec<u8>,
 }
 
-/// Rows of state: keys, values, in order.
+/// Rows of state that were read, in order.
 #[derive(Debug, Default)]
 pub struct StoredRows {
     bytes: Vec<u8>,
@@ -92,15 +91,15 @@ impl StoredTable {
         if self.shards.end < SHARDS {
             self.write_prefix(pane, self.shards.end, &mut to);
         } else {
-            // Behind the last shard: no shard's byte follows the pane's.
+            // No shard follows the last one, so the range ends before the next pane.
             self.write_prefix(pane, SHARDS - 1, &mut to);
             increment(&mut to);
         }
         (from, to)
     }
 
-    /// Reads rows by their keys, which are those of [`StoredTable::write_key`]. A
-    /// key without a row is left out.
+    /// Reads rows by their storage keys ([`StoredTable::write_key`]). Leaves out keys
+    /// without a row.
     pub fn fetch(&self, keys: &[&[u8]]) -> Result<StoredRows, StorageError> {
         let mut rows = StoredRows::default();
         for (key, value) in keys.iter().zip(self.storage.get_many(keys)?) {
@@ -139,7 +138,7 @@ impl StoredTable {
         }
     }
 
-    /// Begins to read the rows of this task in a pane.
+    /// Starts a scan of this task's rows in a pane.
     pub fn scan(&self, pane: i64) -> Scan {
         let (from, to) = self.range(pane);
         Scan {
@@ -148,7 +147,7 @@ impl StoredTable {
         }
     }
 
-    /// The next rows of a scan, in order, as many as are read at a time.
+    /// The next rows of a scan, in order; `None` at its end.
     pub fn next(&self, scan: &mut Scan) -> Result<Option<StoredRows>, StorageError> {
         let Some(from) = scan.next.take() else {
             return Ok(None);
@@ -198,15 +197,15 @@ impl StoredRows {
         self.rows.is_empty()
     }
 
-    /// Keeps the rows for which `keep` says so, asked in order with the row's key
-    /// in the storage.
+    /// Keeps the rows for which `keep` is true. Calls it in order with each row's
+    /// storage key.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
         let bytes = &self.bytes;
         self.rows.retain(|row| keep(&bytes[row.key..row.value]));
     }
 
-    /// The keys in the storage.
-    pub fn places(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    /// The rows' storage keys.
+    pub fn storage_keys(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.rows.iter().map(|row| &self.bytes[row.key..row.value])
     }
 
@@ -215,7 +214,7 @@ impl StoredRows {
         Some(self.rows.first()?.pane)
     }
 
-    /// Pane, key, value.
+    /// Pane, operator's key, and value of each row.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = (i64, &[u8], &[u8])> {
         self.rows.iter().map(|row| {
             (

@@ -1,9 +1,9 @@
 //! States by slot, as columns in memory.
 //!
-//! FixedValues of fixed width lie in one vector a column, so that the states of a
-//! batch's groups are gathered and scattered without a look at types. Fields
-//! whose size varies (texts, lists, and what holds them) lie together as one
-//! encoded [`row`](super::row) a slot.
+//! Values of fixed width lie in one vector for each column, so that the states of a
+//! batch's groups are gathered and scattered without checks of types. All fields of
+//! variable size (texts, lists, and records of them) lie together as one encoded
+//! [`row`](super::row) for each slot.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
 use super::row::{Codec, RowError, fixed_array, fixed_bytes, fixed_width};
 use crate::schema::{DataType, Field, Schema};
 
-/// The states of an operator. Slots are given out and taken back; what a slot
-/// holds before the first [`StateTable::scatter`] to it is not defined.
+/// The states of an operator. Slots are allocated and released; the contents of a
+/// slot before the first [`StateTable::scatter`] to it are undefined.
 #[derive(Debug)]
 pub struct StateTable {
     /// In the schema's order; absent for fields of variable size.
@@ -24,7 +24,7 @@ pub struct StateTable {
     variable: Option<Variable>,
     slots: usize,
     free: Vec<u32>,
-    /// States as they lie in a checkpoint.
+    /// Writes and reads states for checkpoints.
     codec: Codec,
 }
 
@@ -39,7 +39,7 @@ pub struct EncodedStates {
 #[derive(Debug)]
 struct FixedColumn {
     field: Field,
-    /// By slot; empty for a field that is never missing.
+    /// By slot; empty for a field that is not nullable.
     valid: Vec<bool>,
     values: FixedValues,
 }
@@ -62,12 +62,12 @@ struct Variable {
     scratch: Vec<u8>,
 }
 
-/// Byte strings by slot in one piece of memory.
+/// Byte strings by slot, in one allocation.
 #[derive(Debug, Default)]
 struct ByteRows {
     places: Vec<RowPlace>,
     bytes: Vec<u8>,
-    /// Room that no slot uses.
+    /// Bytes that no slot uses.
     garbage: usize,
 }
 
@@ -78,7 +78,7 @@ struct RowPlace {
     room: usize,
 }
 
-/// Garbage is swept when there is at least so much, and more than is in use.
+/// Garbage is swept when there is at least this much, and more than bytes in use.
 const GARBAGE_BYTES_MIN: usize = 1 << 16;
 
 impl StateTable {
@@ -105,7 +105,7 @@ impl StateTable {
         }
     }
 
-    /// These states as rows, in this order.
+    /// Writes the states of these slots as rows, in this order.
     pub fn encode(&self, slots: &[u32]) -> Result<EncodedStates, RowError> {
         let encoder = self.codec.encoder(&self.gather(slots)?)?;
         let mut encoded = EncodedStates {
@@ -119,7 +119,7 @@ impl StateTable {
         Ok(encoded)
     }
 
-    /// Puts states that were rows into new slots.
+    /// Reads states from rows into new slots.
     pub fn decode<'a>(
         &mut self,
         rows: impl ExactSizeIterator<Item = &'a [u8]>,
@@ -130,7 +130,7 @@ impl StateTable {
         Ok(slots)
     }
 
-    /// What the states take that are in use, in bytes.
+    /// Bytes that the states in use take.
     pub fn bytes(&self) -> usize {
         let fixed: usize = self.columns.iter().flatten().map(FixedColumn::width).sum();
         let variable = self.variable.as_ref().map_or((0, 0), |variable| {
@@ -140,7 +140,7 @@ impl StateTable {
         variable.0 + (self.slots - self.free.len()) * (fixed + variable.1)
     }
 
-    /// Slots that were ever given out: every slot is smaller.
+    /// How many slots were ever allocated; every slot is smaller.
     pub fn slots(&self) -> usize {
         self.slots
     }
@@ -185,7 +185,7 @@ impl StateTable {
             .collect()
     }
 
-    /// Writes one state a slot.
+    /// Writes one state to each slot.
     pub fn scatter(&mut self, slots: &[u32], states: &[ArrayRef]) -> Result<(), RowError> {
         if states.len() != self.columns.len()
             || states.iter().any(|state| state.len() != slots.len())
@@ -224,7 +224,7 @@ impl EncodedStates {
 }
 
 impl FixedColumn {
-    /// Nothing for a field whose values have no fixed size.
+    /// `None` for a field of variable size.
     fn new(field: &Field) -> Option<FixedColumn> {
         let values = match &field.data_type {
             DataType::Bool => FixedValues::Bool(Vec::new()),
@@ -376,7 +376,7 @@ impl ByteRows {
         }
     }
 
-    /// Moves what is in use together.
+    /// Moves the bytes in use together.
     fn sweep(&mut self) {
         let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage);
         for place in &mut self.places {

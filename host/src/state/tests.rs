@@ -1,4 +1,4 @@
-//! Rows come back as they were written; tables hold what was put into them.
+//! Tests that rows are read as they were written, and that tables keep their contents.
 
 use std::sync::Arc;
 
@@ -184,7 +184,7 @@ proptest! {
         let at = at.index(row.len());
         prop_assert!(codec.decode([&row[..at]].into_iter()).is_err());
         row[at] = byte;
-        // Whatever it says now, it is read or refused.
+        // Damaged bytes are read or refused, without a panic.
         let _ = codec.decode([row.as_slice()].into_iter());
         row.push(0);
         let _ = codec.decode([row.as_slice()].into_iter());
@@ -213,7 +213,7 @@ proptest! {
     }
 }
 
-/// Bytes that a release has written stay readable for ever.
+/// Every version must read what a release has written.
 #[test]
 fn version_1_is_what_it_was() {
     let value = Value {

@@ -1,7 +1,7 @@
-//! Tells which keys are due at a time, without keeping all of them in order.
+//! Timers of keys: which keys are due at a time.
 //!
-//! Timers lie unordered in buckets of a few moments each; only a bucket that
-//! time has reached is put in order.
+//! Timers lie unsorted in buckets of time; only a bucket that time has reached is
+//! sorted.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -17,7 +17,7 @@ pub struct Timers {
     near: BinaryHeap<Reverse<(i64, u32)>>,
 }
 
-/// Timers in no order.
+/// Unsorted timers.
 #[derive(Debug)]
 struct Bucket {
     first_ms: i64,
@@ -49,8 +49,9 @@ impl Timers {
         }
     }
 
-    /// Takes the timers that are due, in no order. A caller that needs one sorts
-    /// them by time and key: a key may have another number after a restore.
+    /// Takes the timers that are due, unsorted. A caller that needs an order must
+    /// sort them by time and key, not by number: a key may have another number after
+    /// a restore.
     pub fn take(&mut self, now_ms: i64, due: &mut Vec<(i64, u32)>) {
         let now_bucket = now_ms.div_euclid(self.width_ms);
         while let Some(first) = self.far.first_entry()

@@ -1,5 +1,5 @@
-//! The operators and sinks of a task, each of which hands its rows to the next
-//! one and to the tasks that read them.
+//! Passes elements through a task's chain: each node's output goes to the next node
+//! and to routers.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Link {
     pub progress: Arc<NodeProgress>,
     /// Which of the node's tasks this is.
     pub task: usize,
-    /// Who reads each of the node's outputs; the main one, the next link aside.
+    /// One for each of the node's outputs. The main output goes to the next link, too.
     pub outputs: Vec<Router>,
 }
 
@@ -30,7 +30,7 @@ pub enum Work {
     Sink(Box<dyn Sink>),
 }
 
-/// An element on its way out, and by which of the task's routers.
+/// An element that leaves the task, and the router that sends it.
 pub(super) struct Delivery {
     pub exit: Exit,
     pub element: Element,
@@ -58,12 +58,12 @@ pub(super) struct Flow<'a> {
     pub clock: &'a dyn Clock,
     pub deliveries: &'a mut Vec<Delivery>,
     pub dead_letters: &'a mut Vec<DeadLetter>,
-    /// What nodes know, when a barrier passes them.
+    /// Snapshots of the nodes that a barrier has passed.
     pub snapshots: Vec<(NodeId, NodeSnapshot)>,
 }
 
 impl Flow<'_> {
-    /// Gives an element to a link, and what comes of it to those behind.
+    /// Passes an element to a link, and the link's output to the following ones.
     pub(super) fn enter(
         &mut self,
         index: usize,
@@ -134,7 +134,7 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// What a link has put out goes to the next one and to its routers.
+    /// Passes a link's output to the next link and to its routers.
     fn leave(&mut self, index: usize, out: Outbox) -> Result<(), TaskError> {
         let progress = &self.chain[index].progress;
         progress.add_counts(out.counts);
@@ -145,7 +145,7 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Time and the end go to everybody who reads from the link.
+    /// Passes an element that is not a batch to all of a link's outputs.
     fn pass(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
         for port in 0..self.chain[index].outputs.len() {
             self.put_out(index, port, element.clone())?;
@@ -180,7 +180,7 @@ mod tests {
     use crate::progress::Role;
     use crate::router::Consumer;
 
-    /// Has two inputs and two outputs, and puts the rows of each input out by
+    /// Has two inputs and two outputs, and emits the rows of each input by
     /// the other output.
     struct Crossing;
 

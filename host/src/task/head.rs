@@ -1,5 +1,5 @@
-//! The way into a task: a source that it reads, or a gate that merges what
-//! comes from other tasks.
+//! Where a task's elements come from: a source, or a gate that merges the output of
+//! other tasks.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ pub enum Head {
         node: NodeId,
         reader: Box<SourceReader>,
         progress: Arc<NodeProgress>,
-        /// It has no more rows, and waits for the last checkpoint.
+        /// The source has no more rows, and waits for the last checkpoint.
         has_ended: bool,
     },
     Gate {
         gate: Gate,
-        /// A barrier has passed behind which windows stay open.
+        /// Whether a barrier has passed after which open windows must not fire.
         leaves_windows_open: bool,
     },
 }
 
-/// What the head has for the chain.
+/// What the loop handles next: an element of the head, a timer, or a commit.
 pub(super) enum Incoming {
     Batch(Inlet, Batch),
     Watermark(i64),
@@ -41,7 +41,7 @@ pub(super) enum Incoming {
     End,
     /// A timer of the chain is due.
     Wake,
-    /// The checkpoint is done.
+    /// The checkpoint was committed.
     Committed(CheckpointId),
 }
 
@@ -90,7 +90,7 @@ impl Head {
                         return Ok(incoming);
                     }
                     pulled = async {
-                        begun(checkpoints.as_ref()).await?;
+                        wait_for_first_commit(checkpoints.as_ref()).await?;
                         Ok::<_, TaskError>(reader.next().await?)
                     }, if !*has_ended => pulled?,
                 };
@@ -98,7 +98,7 @@ impl Head {
                     let Some(own) = checkpoints else {
                         return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
                     };
-                    // It stays for the checkpoints that are still to come.
+                    // The task stays for the checkpoints that are still to come.
                     *has_ended = true;
                     own.reports.send(Report::Ended).map_err(|_| Gone)?;
                     return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
@@ -131,24 +131,26 @@ impl Head {
     }
 }
 
-/// The barrier that a source is to start next; `None` when it is to end without
-/// one. May be dropped while it waits.
+/// Waits for the barrier that the source has to send next; `None` if it is to end
+/// without one. The future may be dropped.
 async fn next_trigger(checkpoints: Option<&TaskCheckpoints>, stop: &Stop) -> Option<Barrier> {
     let Some(own) = checkpoints else {
         stop.wait().await;
         return None;
     };
     let mut trigger = own.trigger.clone();
-    let next = trigger.wait_for(|trigger| trigger.id > own.passed).await;
+    let next = trigger
+        .wait_for(|trigger| trigger.id > own.last_passed)
+        .await;
     match next.map(|next| *next) {
         Ok(next) => Some(next),
-        // Whoever starts barriers is gone: the run is being torn down.
+        // The coordinator is gone: the run is ending.
         Err(_) => std::future::pending().await,
     }
 }
 
-/// Waits for the checkpoint that the run begins with.
-async fn begun(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
+/// Waits for the commit of the checkpoint that precedes the first row, if any.
+async fn wait_for_first_commit(checkpoints: Option<&TaskCheckpoints>) -> Result<(), TaskError> {
     if let Some(own) = checkpoints
         && let Some(first) = own.first
     {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::run::{Job, Part, RunError};
+use crate::run::{AttemptFuture, Job, RunError};
 
 /// Runs a pipeline in the order that a seed decides.
 pub struct Simulation {
@@ -28,7 +28,7 @@ pub enum Ended {
 
 /// A part of the run, and whether it is ready to be polled.
 struct SimulatedPart {
-    part: Part,
+    part: AttemptFuture,
     is_ready: Arc<Ready>,
 }
 
@@ -68,7 +68,7 @@ impl Simulation {
     }
 
     async fn drive(&mut self, job: Job, steps_max: Option<u64>) -> Ended {
-        let parts = match job.parts().await {
+        let parts = match job.futures().await {
             Ok(parts) => parts,
             Err(error) => return Ended::Failed(error),
         };
@@ -99,7 +99,7 @@ impl Simulation {
             }
             steps += 1;
             if self.random.u64(0..self.checkpoint_one_in) == 0 {
-                requests.press();
+                requests.memory_pressure();
             }
             let chosen = &mut running[index];
             chosen.is_ready.is_ready.store(false, Ordering::SeqCst);
@@ -125,7 +125,7 @@ impl Simulation {
     }
 }
 
-fn start(part: Part, context: &Context<'_>) -> SimulatedPart {
+fn start(part: AttemptFuture, context: &Context<'_>) -> SimulatedPart {
     SimulatedPart {
         // The simulation decides whose turn it is, not tokio's budget.
         part: Box::pin(tokio::task::unconstrained(part)),

@@ -1,6 +1,5 @@
-//! The states of a node's groups and what the plugin makes of them: rows folded
-//! in, states merged, results put out. Which rows and which states go together
-//! is decided by the kinds of windows.
+//! Calls the plugin for an aggregate: folds rows into states, merges states, and emits
+//! results. The kinds of windows decide which rows and states belong together.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 
 use super::error::WindowError;
-use super::results::{Output, Results, pick, timestamps};
+use super::results::{ResultLayout, Results, pick, timestamps};
 use super::time::Span;
 use crate::batch::Batch;
 use crate::logic::{Columns, Rows, States};
@@ -27,23 +26,23 @@ pub(super) struct Accumulators {
     guard: AggregateGuard,
     pub states: StateTable,
     pub table: Arc<KeyedTable>,
-    /// The keys of the batch that is being taken.
+    /// The keys of the current batch.
     pub keys: BatchKeys,
-    /// The states that its rows are folded into.
+    /// The states that the batch's rows are folded into.
     pub groups: Groups,
-    output: Output,
+    output: ResultLayout,
 }
 
-/// Rows on their way into windows.
+/// Input rows that windows are to take.
 #[derive(Clone)]
 pub(super) struct Arrived {
     pub edge: usize,
     pub batch: Batch,
-    /// The time by which each row is put into windows.
+    /// The time by which each row is assigned to windows.
     pub times: ScalarBuffer<i64>,
 }
 
-/// States to be merged, earlier ones first, each group into one slot.
+/// Groups of states to merge, earlier states first, each group into one slot.
 #[derive(Debug, Default)]
 pub(super) struct Merges {
     inputs: Vec<u32>,
@@ -67,7 +66,7 @@ impl Arrived {
         }
     }
 
-    /// The rows that are not among these, which ascend.
+    /// All rows but these, which are ascending.
     pub fn without(&self, rows: &[u32]) -> Arrived {
         if rows.is_empty() {
             return self.clone();
@@ -89,7 +88,7 @@ impl Merges {
         self.spans.clear();
     }
 
-    /// One group; `target` may be one of its inputs. The key and window are for
+    /// Adds a group; `target` may be one of its inputs. `id` and `span` are for
     /// messages.
     pub fn add(&mut self, inputs: &[u32], target: u32, id: u32, span: Span) {
         self.inputs.extend_from_slice(inputs);
@@ -123,7 +122,7 @@ impl Accumulators {
             keys: BatchKeys::new(layout.clone()),
             table: Arc::new(KeyedTable { layout, stored }),
             groups: Groups::default(),
-            output: Output {
+            output: ResultLayout {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
                 schema: Arc::new(Schema::new(
@@ -136,8 +135,8 @@ impl Accumulators {
         })
     }
 
-    /// Begins with a batch: reads its keys into runs, cut also where `split` says
-    /// so, and has `read_back` bring those into memory that only the storage has.
+    /// Begins a batch: reads its keys into runs, which also end where `split` is true,
+    /// and has `read_back` read evicted keys.
     pub fn begin(
         &mut self,
         arrived: &Arrived,
@@ -163,7 +162,7 @@ impl Accumulators {
         })
     }
 
-    /// Makes a new state: its slot, and its group in the batch.
+    /// Allocates a state, and returns its slot and its group in the batch.
     #[inline]
     pub fn allocate_group(&mut self) -> (u32, u32) {
         let slot = self.states.allocate();
@@ -174,7 +173,7 @@ impl Accumulators {
         pick(&arrived.batch, &self.output.key_columns[arrived.edge])
     }
 
-    /// Folds rows into the states of their groups. Nothing is kept before
+    /// Folds rows into the states of their groups. Stores nothing before
     /// [`Accumulators::store`].
     pub fn fold(&mut self, arrived: &Arrived, out: &mut Outbox) -> Result<Folded, WindowError> {
         let (input, existing) = self.fold_input(arrived)?;
@@ -183,7 +182,7 @@ impl Accumulators {
         Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
     }
 
-    /// The same, with the result after each row.
+    /// [`Accumulators::fold`], with the result after each row.
     pub fn fold_each(
         &mut self,
         arrived: &Arrived,
@@ -195,14 +194,14 @@ impl Accumulators {
         Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, out)?)
     }
 
-    /// The columns that the plugin reads, and the states of groups that exist.
+    /// The columns that the plugin reads, and the existing states.
     fn fold_input(&self, arrived: &Arrived) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), WindowError> {
         let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
         let existing = &self.groups.slots[..self.groups.existing];
         Ok((input, self.states.gather(existing)?))
     }
 
-    /// Keeps the states that a fold has answered with.
+    /// Stores the states that a fold has returned.
     pub fn store(&mut self, states: &[ArrayRef]) -> Result<(), WindowError> {
         self.states.scatter(&self.groups.slots, states)?;
         Ok(())
@@ -222,7 +221,7 @@ impl Accumulators {
             } else {
                 merges.ends[first - 1]
             };
-            // As many groups as make a batch of states, at least one.
+            // As many groups as fit in a batch, at least one.
             let room = start + self.output.batch_rows;
             let more = merges.ends[first + 1..].partition_point(|&end| end <= room);
             let last = first + 1 + more;
@@ -256,7 +255,7 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Puts out the results of states.
+    /// Emits the results of states.
     pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), WindowError> {
         let mut first = 0;
         while first < results.slots.len() {
@@ -289,7 +288,7 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Puts out a result for each of these rows, whose parents are rows of the batch.
+    /// Emits result rows whose parents are rows of the batch.
     pub fn emit_each(&self, arrived: &Arrived, rows: Rows, out: &mut Outbox) {
         if rows.parents.is_empty() {
             return;
@@ -326,7 +325,7 @@ impl Accumulators {
     }
 }
 
-/// The states that rows are folded into: those that exist, and new ones.
+/// The states that rows are folded into, as the plugin gets them.
 fn states_of<'a>(groups: &Groups, existing: &'a [ArrayRef]) -> States<'a> {
     States {
         existing: Columns {

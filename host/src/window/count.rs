@@ -1,5 +1,5 @@
-//! Count windows: so many rows of a key, in the order in which they come. Time
-//! plays no part, so no row is late. The span of a window is that of its rows.
+//! Count windows: a fixed number of rows of a key, in order of arrival. They do not
+//! depend on time, so no row is late. A window's span is that of its rows' times.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::early::EarlyKeys;
@@ -37,13 +37,14 @@ struct CountWindow {
     slot: u32,
 }
 
-/// What a batch does, to be kept or taken back.
+/// What a batch changes, so that it can be committed or undone.
 #[derive(Default)]
 struct Assigned {
     /// Keys and their windows as they were before each row.
     before: Vec<(u32, Option<CountWindow>)>,
     new_keys: Vec<u32>,
     new_slots: Vec<u32>,
+    /// Keys and windows that fire.
     full: Vec<(u32, CountWindow)>,
 }
 
@@ -59,7 +60,7 @@ impl Counts {
         }
     }
 
-    /// Puts out what is left when the input ends.
+    /// Emits the open windows when the input ends.
     fn end(
         &mut self,
         accumulators: &mut Accumulators,
@@ -69,7 +70,7 @@ impl Counts {
         let Some(mut scan) = self.keyed.scan() else {
             return Ok(());
         };
-        // Those that were in memory have been put out, and their rows are deleted.
+        // The scan has only evicted windows: those in memory were emitted and deleted.
         while let Some(rows) = self.keyed.next(&mut scan)? {
             self.keyed.insert(&mut accumulators.states, &rows)?;
             self.close_open(accumulators, out)?;
@@ -77,7 +78,7 @@ impl Counts {
         Ok(())
     }
 
-    /// Puts out the windows that are open, and forgets them.
+    /// Emits and removes the open windows.
     fn close_open(
         &mut self,
         accumulators: &mut Accumulators,
@@ -138,7 +139,7 @@ impl Counts {
         Ok(assigned)
     }
 
-    fn take_back(
+    fn undo(
         &mut self,
         accumulators: &mut Accumulators,
         assigned: Assigned,
@@ -152,7 +153,7 @@ impl Counts {
         self.forget(&assigned.new_keys)
     }
 
-    /// Puts out windows and forgets them.
+    /// Emits and removes windows.
     fn close(
         &mut self,
         accumulators: &mut Accumulators,
@@ -215,8 +216,8 @@ impl WindowKind for Counts {
         _now_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        // Which rows belong together depends on all of them. When some turn out
-        // to be lost, the rest is taken as if they had never come.
+        // Which rows share a window depends on all rows. If the plugin loses some, undo
+        // the batch and assign the other rows again, as if those had never come.
         while arrived.rows() > 0 {
             let assigned = self.assign(accumulators, &arrived)?;
             let folded = accumulators.fold(&arrived, out)?;
@@ -224,7 +225,7 @@ impl WindowKind for Counts {
                 accumulators.store(&folded.states)?;
                 return self.close(accumulators, &assigned.full, out);
             }
-            self.take_back(accumulators, assigned)?;
+            self.undo(accumulators, assigned)?;
             arrived = arrived.without(&folded.lost);
         }
         Ok(())
@@ -272,7 +273,7 @@ impl CountEntries {
 }
 
 impl Entries for CountEntries {
-    /// Whether early results wait, and the window but for its state.
+    /// Whether early results wait, and the window without its state.
     type Entry = (bool, CountWindow);
 
     const BYTES: usize = size_of::<Option<CountWindow>>() + 2;

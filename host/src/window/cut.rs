@@ -1,9 +1,9 @@
-//! How windows of a fixed size cut time: into panes as long as the slide, of
-//! which a window covers as many as make its size.
+//! Decides which panes and windows of a fixed size a time belongs to. A pane is as
+//! long as the slide, and a window covers several panes.
 //!
-//! Pane `p` is the time from `p * slide` on; window `w` is the one that ends
-//! where pane `w` starts, so pane `p` is in the windows from `p + 1` on. All
-//! begin at multiples of the slide since 1970, before it too.
+//! Pane `p` starts at `p * slide`; window `w` ends where pane `w` starts, so the first
+//! window of pane `p` is `p + 1`. Panes and windows start at multiples of the slide
+//! since 1970, also before it.
 
 use super::accumulators::Arrived;
 use super::time::{Span, extent};
@@ -64,13 +64,13 @@ impl Cut {
         watermark_ms.div_euclid(self.slide_ms)
     }
 
-    /// Whether a row that comes now is not taken by this window any more.
+    /// Whether a row of this window is late at this watermark.
     pub fn is_late(self, window: i64, watermark_ms: i64) -> bool {
         watermark_ms >= window * self.slide_ms + self.lateness_ms
     }
 
-    /// The rows that are in time for one of their windows, and counts and puts
-    /// out those that are not.
+    /// Returns the rows that are in time for one of their windows. Counts the
+    /// others, and sends them to the output for late rows.
     pub fn in_time(
         self,
         arrived: Arrived,
@@ -98,8 +98,8 @@ impl Cut {
         arrived.without(&late)
     }
 
-    /// Tells, asked for each row in order, whether it is in another pane than
-    /// the row before.
+    /// A function that returns, called for each row in order, whether the row is in
+    /// another pane than the previous one.
     pub fn pane_changes(self, times: &[i64], one_pane: bool) -> impl FnMut(usize) -> bool {
         let mut span = Span::default();
         move |row| {

@@ -1,14 +1,15 @@
-//! Which keys have rows that early results have not shown.
+//! Notes which keys have rows that no early result has shown.
 
 use super::tables::EARLY;
 
-/// Those keys of one table, by their numbers: none if no early results are wanted.
+/// The keys of one table for the next early results. Stays empty if the pipeline
+/// wants none.
 #[derive(Clone, Debug)]
 pub(super) struct EarlyKeys {
     are_wanted: bool,
-    /// By key: whether it has such rows.
+    /// By key: whether it has rows that were not shown.
     waiting: Vec<bool>,
-    /// The keys that have them; some of them may be gone.
+    /// The waiting keys, and some that have been removed.
     ids: Vec<u32>,
 }
 
@@ -44,14 +45,14 @@ impl EarlyKeys {
         if self.has(id) { EARLY } else { 0 }
     }
 
-    /// Notes that a key is gone.
+    /// Notes that a key was removed.
     pub fn forget(&mut self, id: u32) {
         if let Some(waits) = self.waiting.get_mut(id as usize) {
             *waits = false;
         }
     }
 
-    /// Takes the keys whose rows are now shown.
+    /// Takes all waiting keys, for early results.
     pub fn take(&mut self) -> Vec<u32> {
         let mut ids = std::mem::take(&mut self.ids);
         ids.retain(|&id| std::mem::take(&mut self.waiting[id as usize]));

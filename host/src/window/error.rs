@@ -1,4 +1,4 @@
-//! Why a window cannot go on: the plugin, or state that cannot be read or kept.
+//! Why a window failed: the plugin, or state that cannot be read or kept.
 
 use crate::checkpoint::storage::StorageError;
 use crate::operator::OperatorError;

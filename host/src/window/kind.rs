@@ -1,4 +1,4 @@
-//! What a kind of window does.
+//! What a kind of window is: it assigns rows, fires, and has keyed state.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::error::WindowError;
@@ -6,10 +6,10 @@ use crate::operator::Outbox;
 use crate::state::keyed::KeyedPart;
 
 pub(super) trait WindowKind: Send {
-    /// What it keeps of keys.
+    /// Its keyed state.
     fn keyed(&mut self) -> &mut dyn KeyedPart;
 
-    /// Time had come to this at the checkpoint that is about to be restored.
+    /// Sets the time of the checkpoint before its rows are restored.
     fn set_time(&mut self, _time_ms: i64) {}
 
     fn rows(
@@ -20,7 +20,7 @@ pub(super) trait WindowKind: Send {
         out: &mut Outbox,
     ) -> Result<(), WindowError>;
 
-    /// Time has come to `now_ms`; it never goes back.
+    /// Advances time to `now_ms`; it never goes back.
     fn advance(
         &mut self,
         accumulators: &mut Accumulators,
@@ -28,7 +28,7 @@ pub(super) trait WindowKind: Send {
         out: &mut Outbox,
     ) -> Result<(), WindowError>;
 
-    /// When the next window ends, if time plays a part.
+    /// When the next window ends; `None` where windows do not end by time.
     fn next_end(&self) -> Option<i64> {
         None
     }
@@ -38,8 +38,7 @@ pub(super) trait WindowKind: Send {
         false
     }
 
-    /// Puts out what open windows have so far, for keys that have had rows since
-    /// the last time.
+    /// Emits early results of open windows, for keys with rows since the last ones.
     fn early(
         &mut self,
         _accumulators: &mut Accumulators,

@@ -1,12 +1,12 @@
-//! The panes that have a key, in order. Few for most keys, so that they lie
-//! where the key's other data lie.
+//! The panes that have a key, in order. Most keys have few, which are stored without an
+//! allocation of their own.
 
 /// A pane that has the key, and the state there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Leaf {
     pub pane: i64,
     pub slot: u32,
-    /// Is in the list for early results.
+    /// It is in the list for early results.
     pub early: bool,
 }
 
@@ -16,7 +16,7 @@ pub(super) enum Leaves {
         leaves: [Leaf; FEW],
         count: u8,
     },
-    /// Those before `first` are gone.
+    /// Those before `first` were removed.
     Many(Box<Many>),
 }
 
@@ -53,7 +53,7 @@ impl Leaves {
         }
     }
 
-    /// Where this pane is, or where it belongs.
+    /// The index of a pane, or as an error the index where it belongs.
     #[inline]
     pub fn find(&self, pane: i64) -> Result<usize, usize> {
         let leaves = self.as_slice();
@@ -81,7 +81,7 @@ impl Leaves {
                 }));
             }
             Leaves::Many(many) => {
-                // Room is made once so many are gone that it pays.
+                // Reuses the room of removed leaves once they are half of all.
                 if many.leaves.len() == many.leaves.capacity()
                     && many.first >= many.leaves.len() / 2
                 {

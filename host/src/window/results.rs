@@ -1,5 +1,5 @@
-//! What results look like: key columns, the window's bounds where they are wanted,
-//! the plugin's columns.
+//! Makes batches of results: key columns, the window's bounds if the pipeline wants
+//! them, and the plugin's columns.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::schema::Schema;
 use crate::state::key::{KeyLayout, KeyTable, Selection};
 use crate::state::row::RowError;
 
-/// What results look like.
-pub(super) struct Output {
+/// The layout of results.
+pub(super) struct ResultLayout {
     /// Columns of each input edge that the plugin reads.
     pub input_columns: Vec<Vec<usize>>,
     pub key_columns: Vec<Vec<usize>>,
-    /// Key columns, bounds where wanted, the plugin's columns.
+    /// Key columns, bounds if wanted, the plugin's columns.
     pub schema: Arc<Schema>,
     /// Key columns and the window, for messages.
     pub subject_schema: Arc<Schema>,
@@ -50,8 +50,8 @@ pub(super) enum Spans<'a> {
     Each(&'a [Span]),
 }
 
-impl Output {
-    /// Result rows; their parents count from state `first` of the results.
+impl ResultLayout {
+    /// A batch of result rows. Their parents count from state `first` of `results`.
     pub fn batch(
         &self,
         layout: &KeyLayout,

@@ -1,9 +1,8 @@
-//! No windows: one state a key, and a result after each row.
+//! No windows: one state for each key, and a result after each row.
 //!
-//! A state lives for ever, or for a time after its key's last row. Whether it
-//! still lives when a row comes is told by the row's time, or by the watermark
-//! where that is later: so it does not depend on when states are swept, nor on
-//! where batches are cut.
+//! A state is kept for ever, or expires some time after its key's last row. Whether
+//! it has expired when a row comes depends on the row's time, or the watermark if
+//! that is later; not on when states are swept, nor on where batches are cut.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::error::WindowError;
@@ -24,11 +23,11 @@ pub(super) struct Running {
 
 #[derive(Debug)]
 struct RunningEntries {
-    /// How long a state lives after its key's last row.
+    /// How long a state is kept after its key's last row.
     ttl_ms: Option<i64>,
     /// By key.
     entries: Vec<RunningEntry>,
-    /// When to see whether a key's state is over.
+    /// When to check whether a key's state has expired.
     timers: Timers,
 }
 
@@ -38,7 +37,7 @@ struct RunningEntry {
     slot: u32,
     /// Event time of its newest row.
     newest_ms: i64,
-    /// The timer that is set for the key. Others are void.
+    /// The timer that is set for the key. Other timers of the key are ignored.
     due_ms: i64,
 }
 
@@ -63,14 +62,14 @@ impl Running {
     }
 
     /// The group of a key's state; a new one if it has none.
-    fn group(&mut self, accumulators: &mut Accumulators, id: u32, founded: &mut Vec<u32>) -> u32 {
+    fn group(&mut self, accumulators: &mut Accumulators, id: u32, created: &mut Vec<u32>) -> u32 {
         let slot = &mut self.keyed.entries.entry(id).slot;
         if *slot != NO_SLOT {
             return accumulators.groups.of(*slot);
         }
         let group;
         (*slot, group) = accumulators.allocate_group();
-        founded.push(id);
+        created.push(id);
         group
     }
 
@@ -97,7 +96,7 @@ impl WindowKind for Running {
     ) -> Result<(), WindowError> {
         let arrived = &arrived;
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
-        let mut founded = Vec::new();
+        let mut created = Vec::new();
         let mut over = Vec::new();
         for run in 0..accumulators.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
@@ -108,7 +107,7 @@ impl WindowKind for Running {
                     let entry = self.keyed.entries.entry(id);
                     entry.newest_ms =
                         newest_ms.map_or(entry.newest_ms, |ms| ms.max(entry.newest_ms));
-                    let group = self.group(accumulators, id, &mut founded);
+                    let group = self.group(accumulators, id, &mut created);
                     accumulators.groups.push(&rows, group);
                 }
                 Some(ttl_ms) => {
@@ -122,7 +121,7 @@ impl WindowKind for Running {
                             entry.newest_ms = time_ms;
                         }
                         entry.newest_ms = entry.newest_ms.max(time_ms);
-                        let group = self.group(accumulators, id, &mut founded);
+                        let group = self.group(accumulators, id, &mut created);
                         accumulators.groups.push(&(row..row + 1), group);
                     }
                     self.keyed.entries.set_timer(id);
@@ -135,7 +134,7 @@ impl WindowKind for Running {
         accumulators.store(&folded.states)?;
         if !folded.lost.is_empty() {
             for (at, slot) in accumulators.groups.left_empty(&folded.lost) {
-                let id = founded[at];
+                let id = created[at];
                 if self.keyed.entries.entry(id).slot == slot {
                     self.forget(&mut accumulators.states, &[id])?;
                 } else if !over.contains(&slot) {
@@ -150,7 +149,7 @@ impl WindowKind for Running {
         Ok(())
     }
 
-    /// Forgets the states that are over by then.
+    /// Removes states that have expired.
     fn advance(
         &mut self,
         accumulators: &mut Accumulators,
@@ -160,7 +159,7 @@ impl WindowKind for Running {
         if self.keyed.entries.ttl_ms.is_none() {
             return Ok(());
         }
-        let gone = self.keyed.entries.take_over(now_ms);
+        let gone = self.keyed.entries.take_expired(now_ms);
         self.forget(&mut accumulators.states, &gone)?;
         if let Some(mut sweep) = self.keyed.sweep(now_ms) {
             while let Some(over) = self.keyed.next_due(&mut sweep, now_ms)? {
@@ -189,8 +188,8 @@ impl RunningEntries {
         }
     }
 
-    /// The keys whose states are over by then. Sets the timers of the others anew.
-    fn take_over(&mut self, now_ms: i64) -> Vec<u32> {
+    /// Takes the keys whose states have expired, and sets new timers for the others.
+    fn take_expired(&mut self, now_ms: i64) -> Vec<u32> {
         let mut due = Vec::new();
         self.timers.take(now_ms, &mut due);
         let mut gone = Vec::new();

@@ -1,17 +1,16 @@
 //! Session windows: rows of a key that are at most a gap apart, in event time.
 //!
-//! A session is open from its first row to a gap after its last, and a row at
-//! that very moment still belongs to it; so it fires when the watermark has
-//! passed its end. A row may extend a session, or fill the gap between two and
-//! make them one. Merging states is put off until the session fires: until
-//! then a session that was made of several has a state for each, in order of
-//! time, and rows go on being folded into the last. So the result is the same
-//! wherever batches are cut, for every plugin for which folding a row into
-//! merged states is merging with the row folded into the last of them.
+//! A session lasts from its first row to a gap after its last one, inclusive; so it
+//! fires when the watermark has passed its end. A row may extend a session, or fill
+//! the gap between two sessions and join them. Joined sessions keep a state each, in
+//! order of time, until the joined session fires; rows are folded into the last
+//! state. So results do not depend on where batches are cut, for every plugin for
+//! which it makes no difference whether a row is folded in before or after its state
+//! is merged with earlier ones.
 //!
-//! With allowed lateness a session that has fired is kept, and rows that still
-//! reach it correct it: the result is put out again, and supersedes the results
-//! of the same key that its span overlaps.
+//! With allowed lateness, a session that has fired is kept, and later rows that reach
+//! it correct it: its result is emitted again, and supersedes the results of the same
+//! key whose spans it overlaps.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::early::EarlyKeys;
@@ -36,7 +35,7 @@ pub(super) struct Sessions {
     lateness_ms: i64,
     late_wanted: bool,
     keyed: KeyedStates<SessionEntries>,
-    journal: Journal,
+    journal: BatchJournal,
 }
 
 #[derive(Debug)]
@@ -45,7 +44,7 @@ struct SessionEntries {
     lateness_ms: i64,
     /// By key.
     entries: Vec<SessionEntry>,
-    /// When to look at a key again.
+    /// When to check a key.
     timers: Timers,
     early: EarlyKeys,
 }
@@ -54,7 +53,7 @@ struct SessionEntries {
 struct SessionEntry {
     /// Sessions of the key in order of time, more than a gap apart.
     sessions: Vec<Session>,
-    /// The earliest timer that is set for the key. Others are void.
+    /// The earliest timer that is set for the key. Other timers are ignored.
     due_ms: i64,
 }
 
@@ -62,33 +61,36 @@ struct SessionEntry {
 struct Session {
     first_ms: i64,
     last_ms: i64,
-    /// The state that rows are folded into, and those that come before it.
+    /// The state that rows are folded into.
     slot: u32,
+    /// The states of the sessions that it was joined of, but for the last, in order of
+    /// time.
     earlier: Vec<u32>,
     fired: bool,
-    /// Has rows that no result has shown.
+    /// It has rows that no result has shown.
     fresh: bool,
 }
 
-/// What a batch has changed, so that it can be taken back.
+/// What a batch has changed, so that it can be undone.
 #[derive(Default)]
-struct Journal {
-    changes: Vec<Change>,
-    /// States that will not change any more, to be merged: a session made of
-    /// very many would keep them all. Done in order, after the fold.
+struct BatchJournal {
+    changes: Vec<SessionChange>,
+    /// States to merge after the fold, in order, so that a session joined of very many
+    /// does not keep them all. These states do not change any more.
     compactions: Vec<Compaction>,
     /// Keys with sessions that may have to fire at once.
     due: Vec<u32>,
+    /// Rows that were late for every session.
     late: Vec<u32>,
 }
 
-enum Change {
+enum SessionChange {
     NewKey(u32),
-    /// A session was begun at this place.
+    /// A key, and the index of its new session.
     Begun(u32, u32),
-    /// The session at this place was this one.
+    /// A key, and the index of a session that was this one before.
     Extended(u32, u32, Session),
-    /// The session at this place was these two.
+    /// A key, and the index of a session that was these two before.
     Joined(u32, u32, Box<(Session, Session)>),
 }
 
@@ -99,7 +101,7 @@ struct Compaction {
     span: Span,
 }
 
-/// A session keeps at most so many states before its last one.
+/// How many states a session keeps at most before its last one.
 const EARLIER_MAX: usize = 16;
 
 impl Sessions {
@@ -122,11 +124,11 @@ impl Sessions {
             lateness_ms,
             late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
-            journal: Journal::default(),
+            journal: BatchJournal::default(),
         }
     }
 
-    /// Puts each row into a session, and notes in the journal what that changes.
+    /// Assigns each row to a session, and notes in the journal what that changes.
     fn assign(
         &mut self,
         accumulators: &mut Accumulators,
@@ -137,7 +139,7 @@ impl Sessions {
         for run in 0..accumulators.keys.runs() {
             let (id, is_new) = self.keyed.upsert_run(&accumulators.keys, run);
             if is_new {
-                self.journal.changes.push(Change::NewKey(id));
+                self.journal.changes.push(SessionChange::NewKey(id));
                 self.keyed.entries.reserve(id);
             }
             for row in accumulators.keys.rows(run) {
@@ -188,14 +190,14 @@ impl Sessions {
                     entry.due_ms = end + 1;
                     timers.set(end + 1, id);
                 }
-                self.journal.changes.push(Change::Begun(id, place));
+                self.journal.changes.push(SessionChange::Begun(id, place));
                 let (slot, group) = accumulators.allocate_group();
                 sessions.insert(at, Session::new(time, slot));
                 (&mut sessions[at], group)
             }
             1 => {
                 let session = &mut sessions[at];
-                let before = Change::Extended(id, place, session.clone());
+                let before = SessionChange::Extended(id, place, session.clone());
                 self.journal.changes.push(before);
                 session.first_ms = session.first_ms.min(time);
                 session.last_ms = session.last_ms.max(time);
@@ -203,12 +205,14 @@ impl Sessions {
                 (session, group)
             }
             _ => {
-                // Others than these two are out of reach: sessions are more
-                // than a gap apart.
+                // The row can join only these two, since sessions are more than a gap
+                // apart.
                 let later = sessions.remove(at + 1);
                 let session = &mut sessions[at];
                 let pair = Box::new((session.clone(), later.clone()));
-                self.journal.changes.push(Change::Joined(id, place, pair));
+                self.journal
+                    .changes
+                    .push(SessionChange::Joined(id, place, pair));
                 session.join(later);
                 if session.earlier.len() > EARLIER_MAX {
                     let target = accumulators.states.allocate();
@@ -231,25 +235,25 @@ impl Sessions {
         Some(group)
     }
 
-    /// Undoes what [`Sessions::assign`] has done. Timers stay: they are void, or
+    /// Undoes what [`Sessions::assign`] has done. Timers stay: they are ignored, or
     /// find nothing due.
-    fn take_back(&mut self, accumulators: &mut Accumulators) -> Result<(), WindowError> {
+    fn undo(&mut self, accumulators: &mut Accumulators) -> Result<(), WindowError> {
         for change in self.journal.changes.drain(..).rev() {
             match change {
-                Change::NewKey(id) => {
+                SessionChange::NewKey(id) => {
                     self.keyed.remove(&[id])?;
                     self.keyed.entries.forget(id);
                 }
-                Change::Begun(id, at) => {
+                SessionChange::Begun(id, at) => {
                     let begun = self.keyed.entries.entries[id as usize]
                         .sessions
                         .remove(at as usize);
                     accumulators.states.release(begun.slot);
                 }
-                Change::Extended(id, at, before) => {
+                SessionChange::Extended(id, at, before) => {
                     self.keyed.entries.entries[id as usize].sessions[at as usize] = before;
                 }
-                Change::Joined(id, at, before) => {
+                SessionChange::Joined(id, at, before) => {
                     let sessions = &mut self.keyed.entries.entries[id as usize].sessions;
                     let (earlier, later) = *before;
                     sessions[at as usize] = earlier;
@@ -265,7 +269,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Does what had to wait for the states.
+    /// Completes a batch after its states were stored.
     fn commit(
         &mut self,
         accumulators: &mut Accumulators,
@@ -280,7 +284,7 @@ impl Sessions {
                 out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
             }
             for change in &self.journal.changes {
-                if let Change::NewKey(id) = *change
+                if let SessionChange::NewKey(id) = *change
                     && self.keyed.entries.entries[id as usize].sessions.is_empty()
                 {
                     self.keyed.remove(&[id])?;
@@ -306,12 +310,12 @@ impl Sessions {
         let mut due = std::mem::take(&mut self.journal.due);
         due.sort_unstable();
         due.dedup();
-        self.settle(accumulators, &due, watermark_ms, out)
+        self.fire(accumulators, &due, watermark_ms, out)
     }
 
-    /// Fires what is over of these keys, forgets what nothing can correct any
-    /// more, and sets their timers.
-    fn settle(
+    /// Fires the sessions of these keys that have ended, removes those that no row can
+    /// correct any more, and sets the keys' timers.
+    fn fire(
         &mut self,
         accumulators: &mut Accumulators,
         ids: &[u32],
@@ -373,8 +377,8 @@ impl WindowKind for Sessions {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        // Which rows belong together depends on all of them. When some turn out
-        // to be lost, the rest is taken as if they had never come.
+        // Which rows share a session depends on all rows. If the plugin loses some, undo
+        // the batch and assign the other rows again, as if those had never come.
         while arrived.rows() > 0 {
             self.assign(accumulators, &arrived, watermark_ms)?;
             let in_time = arrived.without(&self.journal.late);
@@ -382,7 +386,7 @@ impl WindowKind for Sessions {
                 let folded = accumulators.fold(&in_time, out)?;
                 if !folded.lost.is_empty() {
                     let lost = self.journal.rows_of_in_time(&folded.lost);
-                    self.take_back(accumulators)?;
+                    self.undo(accumulators)?;
                     arrived = arrived.without(&lost);
                     continue;
                 }
@@ -393,7 +397,7 @@ impl WindowKind for Sessions {
         Ok(())
     }
 
-    /// Fires the sessions that are over by then.
+    /// Fires the sessions that have ended.
     fn advance(
         &mut self,
         accumulators: &mut Accumulators,
@@ -406,10 +410,10 @@ impl WindowKind for Sessions {
             }
         }
         let ids = self.keyed.entries.take_due(watermark_ms);
-        self.settle(accumulators, &ids, watermark_ms, out)
+        self.fire(accumulators, &ids, watermark_ms, out)
     }
 
-    /// A time before which nothing fires.
+    /// A time before which no session fires.
     fn next_end(&self) -> Option<i64> {
         let in_memory = self.keyed.entries.timers.next().into_iter();
         in_memory.chain(self.keyed.first_due_ms()).min()
@@ -458,7 +462,7 @@ impl SessionEntries {
         }
     }
 
-    /// Notes that a key is gone. Its timer is void.
+    /// Clears the entry of a removed key, whose timer is ignored from now on.
     fn forget(&mut self, id: u32) {
         let entry = &mut self.entries[id as usize];
         entry.sessions.clear();
@@ -466,7 +470,7 @@ impl SessionEntries {
         self.early.forget(id);
     }
 
-    /// The keys whose timers are due by then.
+    /// Takes the keys whose timers are due.
     fn take_due(&mut self, now_ms: i64) -> Vec<u32> {
         let mut due = Vec::new();
         self.timers.take(now_ms, &mut due);
@@ -545,7 +549,7 @@ impl Entries for SessionEntries {
     }
 }
 
-/// Sessions whose results are put out together.
+/// Sessions whose results are emitted together.
 #[derive(Default)]
 struct Due {
     ids: Vec<u32>,
@@ -588,7 +592,7 @@ impl Default for SessionEntry {
 }
 
 impl SessionEntry {
-    /// When to look at the key again.
+    /// When to check the key again.
     fn next_ms(&self, gap_ms: i64, lateness_ms: i64) -> i64 {
         let next = self.sessions.iter().map(|session| {
             let end = session.span(gap_ms).end + 1;
@@ -597,7 +601,8 @@ impl SessionEntry {
         next.min().unwrap_or(NEVER)
     }
 
-    /// Writes the sessions into the key's row; `states` are theirs, in order.
+    /// Writes the sessions into the key's row; `states` are all of their states, in
+    /// order.
     fn write(&self, states: &[&[u8]], row: &mut Vec<u8>) {
         let mut states = states.iter();
         for session in &self.sessions {
@@ -613,8 +618,8 @@ impl SessionEntry {
         }
     }
 
-    /// Reads the sessions of a key's row. Their states are put behind `states`,
-    /// and have no slots yet.
+    /// Reads the sessions of a key's row. Appends their states, which have no slots
+    /// yet, to `states`.
     fn read<'a>(mut row: EntryReader<'a>, states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
         let mut entry = SessionEntry::default();
         while !row.is_at_end() {
@@ -672,8 +677,8 @@ impl Session {
     }
 }
 
-impl Journal {
-    /// Rows of the batch, given as rows of those that were not late.
+impl BatchJournal {
+    /// Translates rows of the batch without late rows to rows of the whole batch.
     fn rows_of_in_time(&self, rows: &[u32]) -> Vec<u32> {
         let mut late = self.late.iter().peekable();
         let mut row = 0;

@@ -1,11 +1,11 @@
-//! Sliding windows: rows are folded into one state a key and pane, and a window
-//! is the merge of the panes it covers.
+//! Sliding windows: rows are folded into one state for each key and pane, and a window
+//! is the merge of the panes that it covers.
 //!
-//! The states of the panes are all there is to keep; everything else follows
-//! from them. What a key holds in the window is kept up to date as panes come
-//! and go, so that a slide costs by the keys that change and by the results it
-//! puts out, and not by the number of panes. See [`super::tree`] for keys with
-//! many. Panes are kept until no row may correct their last window any more.
+//! Only the states of panes are persisted; everything else is derived from them. The
+//! window's state of each key is updated as panes enter and leave the window, so that
+//! the cost of a slide depends on changed keys and on results, not on the number of
+//! panes. Keys with many panes have a [`super::tree`]. A pane is kept until no row can
+//! correct its last window any more.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,14 +33,14 @@ pub(super) struct Sliding {
     cut: Cut,
     late_wanted: bool,
     early_wanted: bool,
-    /// A key is due as long as a window may cover its last pane.
-    keyed: KeyedStates<Held>,
+    /// An entry's due "time" is its key's last pane, not a time in ms.
+    keyed: KeyedStates<SlidingEntries>,
     spare: Vec<Vec<u32>>,
 }
 
-/// The panes of each key, and what the last window held.
+/// The panes of each key, and the contents of the last window.
 #[derive(Debug, Default)]
-struct Held {
+struct SlidingEntries {
     early_wanted: bool,
     /// The keys of each pane.
     panes: BTreeMap<i64, Vec<u32>>,
@@ -52,14 +52,14 @@ struct Held {
     early: Vec<(i64, u32)>,
     /// By key.
     entries: Vec<SlidingEntry>,
-    /// The keys that the window had, and where the state of each is.
+    /// The keys of the last window, and the slot of each one's state.
     ids: Vec<u32>,
     slots: Vec<u32>,
-    /// How many windows there have been.
+    /// How many windows have fired.
     slides: u32,
     merges: Merges,
     cover: Vec<u32>,
-    /// Keys with a tree, and the leaves that the window has.
+    /// Keys with a tree, and the leaves that the window covers.
     with_trees: Vec<(u32, Range<usize>)>,
     /// Keys whose tree was made or dropped.
     changed_trees: Vec<u32>,
@@ -67,21 +67,21 @@ struct Held {
 
 #[derive(Debug)]
 struct SlidingEntry {
-    /// The slide that last saw to the key.
+    /// The slide that last updated the key.
     slide: u32,
-    /// Where the key is among the window's, or [`NOWHERE`].
+    /// The key's index among the window's keys, or [`NOT_IN_WINDOW`].
     position: u32,
-    /// Holds the merge of the window's panes where that is no single leaf or
-    /// node, else [`NO_SLOT`].
+    /// The slot of the merge of the window's panes, or [`NO_SLOT`] where that is a
+    /// single leaf or node.
     own: u32,
     leaves: Leaves,
-    /// Where the window has many of them.
+    /// Present where the window covers many leaves.
     tree: Option<Box<Tree>>,
 }
 
-const NOWHERE: u32 = u32::MAX;
+const NOT_IN_WINDOW: u32 = u32::MAX;
 
-/// A calendar of panes: with it each pane is told apart.
+/// The horizon of a calendar of pane numbers, which then rounds none of them.
 const PANES: i64 = 1;
 
 /// A key with fewer panes in the window is merged from them directly.
@@ -94,22 +94,21 @@ impl Sliding {
         late_wanted: bool,
         early_wanted: bool,
     ) -> Self {
-        let held = Held {
+        let entries = SlidingEntries {
             early_wanted,
             closed: i64::MIN,
-            ..Held::default()
+            ..SlidingEntries::default()
         };
         Sliding {
             cut,
             late_wanted,
             early_wanted,
-            keyed: KeyedStates::new(accumulators.table.clone(), 0, PANES, held),
+            keyed: KeyedStates::new(accumulators.table.clone(), 0, PANES, entries),
             spare: Vec::new(),
         }
     }
 
-    /// Puts out what a window holds of keys that only the storage has, some at a
-    /// time.
+    /// Emits the results of a window for evicted keys, a chunk at a time.
     fn slide_evicted(
         &mut self,
         accumulators: &mut Accumulators,
@@ -123,19 +122,19 @@ impl Sliding {
         let span = self.cut.window_span(window);
         while let Some(mut rows) = self.keyed.next(&mut sweep)? {
             self.drop_past(&mut rows, watermark_ms)?;
-            let first = self.held().changed.len();
-            let first_tree = self.held().changed_trees.len();
+            let first = self.entries().changed.len();
+            let first_tree = self.entries().changed_trees.len();
             self.keyed.insert(&mut accumulators.states, &rows)?;
-            let (held, keys) = self.keyed.parts();
-            let ids = held.changed.split_off(first);
-            held.begin();
+            let (entries, keys) = self.keyed.parts();
+            let ids = entries.changed.split_off(first);
+            entries.begin();
             for &id in &ids {
-                held.renew(&mut accumulators.states, self.cut, window, id);
+                entries.update(&mut accumulators.states, self.cut, window, id);
             }
-            held.grow_trees(accumulators, span, keys, out)?;
-            accumulators.merge(&held.merges, keys, out)?;
+            entries.grow_trees(accumulators, span, keys, out)?;
+            accumulators.merge(&entries.merges, keys, out)?;
             let (due, slots): (Vec<u32>, Vec<u32>) =
-                ids.iter().filter_map(|&id| held.slot(id)).unzip();
+                ids.iter().filter_map(|&id| entries.slot(id)).unzip();
             let results = Results {
                 slots: &slots,
                 keys,
@@ -143,21 +142,21 @@ impl Sliding {
                 spans: Spans::Same(span),
             };
             accumulators.emit(results, out)?;
-            // No rows are written for these trees: the keys are evicted again.
-            held.changed_trees.truncate(first_tree);
+            // The next checkpoint need not write these trees: the keys are evicted again.
+            entries.changed_trees.truncate(first_tree);
             self.keyed.evict_keys(&mut accumulators.states, &ids);
         }
         Ok(())
     }
 
-    fn held(&mut self) -> &mut Held {
+    fn entries(&mut self) -> &mut SlidingEntries {
         &mut self.keyed.entries
     }
 
-    /// Leaves out the keys that are in no window from this one on and that nothing
-    /// can correct any more, and has their rows deleted.
+    /// Leaves out keys that no open or future window covers and that no row can
+    /// correct any more, and has their rows deleted.
     fn drop_past(&mut self, rows: &mut StoredRows, watermark_ms: i64) -> Result<(), WindowError> {
-        let (cut, closed) = (self.cut, self.held().closed);
+        let (cut, closed) = (self.cut, self.entries().closed);
         let mut past = Vec::with_capacity(rows.len());
         for (_, _, row) in rows.rows() {
             let (_, leaves) = read_leaves(row, &mut Vec::new())?;
@@ -179,24 +178,24 @@ impl Sliding {
         Ok(())
     }
 
-    /// The next window to have a key. Windows follow one another while they
-    /// have keys; then time jumps to the next pane that has any.
+    /// The next window that has a key: the one after the last, or if that was empty,
+    /// the first window of the next pane.
     fn next_window(&self) -> Option<i64> {
-        let held = &self.keyed.entries;
-        let next = held.closed.saturating_add(1);
+        let entries = &self.keyed.entries;
+        let next = entries.closed.saturating_add(1);
         let is_in_next = |pane: i64| pane >= self.cut.first_pane(next);
         let has_evicted =
-            held.closed > i64::MIN && self.keyed.last_due_ms().is_some_and(is_in_next);
-        if !held.ids.is_empty() || !held.changed.is_empty() || has_evicted {
+            entries.closed > i64::MIN && self.keyed.last_due_ms().is_some_and(is_in_next);
+        if !entries.ids.is_empty() || !entries.changed.is_empty() || has_evicted {
             return Some(next);
         }
-        let (&pane, _) = held.panes.range(held.closed..).next()?;
+        let (&pane, _) = entries.panes.range(entries.closed..).next()?;
         Some(self.cut.first_window(pane))
     }
 
-    /// Notes new leaves with their panes.
-    fn enter(&mut self, founded: &[(i64, u32)]) {
-        for of_pane in founded.chunk_by(|a, b| a.0 == b.0) {
+    /// Adds new leaves to their panes.
+    fn add_leaves(&mut self, created: &[(i64, u32)]) {
+        for of_pane in created.chunk_by(|a, b| a.0 == b.0) {
             let spare = &mut self.spare;
             let ids = self
                 .keyed
@@ -208,17 +207,16 @@ impl Sliding {
         }
     }
 
-    /// The same, but for leaves that have no row after all, since these rows were
-    /// lost.
-    fn enter_but(
+    /// [`Sliding::add_leaves`], without leaves that have only lost rows.
+    fn add_leaves_without(
         &mut self,
         accumulators: &mut Accumulators,
-        mut founded: Vec<(i64, u32)>,
+        mut created: Vec<(i64, u32)>,
         lost: &[u32],
     ) -> Result<(), WindowError> {
         for (at, slot) in accumulators.groups.left_empty(lost).into_iter().rev() {
-            let (pane, id) = founded.remove(at);
-            let leaves = &mut self.held().entry(id).leaves;
+            let (pane, id) = created.remove(at);
+            let leaves = &mut self.entries().entry(id).leaves;
             if let Ok(at) = leaves.find(pane) {
                 leaves.remove(at);
             }
@@ -227,13 +225,13 @@ impl Sliding {
             }
             accumulators.states.release(slot);
         }
-        self.enter(&founded);
+        self.add_leaves(&created);
         Ok(())
     }
 
     /// A key's row says where its tree begins.
     fn note_changed_trees(&mut self) {
-        for id in std::mem::take(&mut self.held().changed_trees) {
+        for id in std::mem::take(&mut self.entries().changed_trees) {
             if self.keyed.keys().has(id) {
                 self.keyed.touch(id);
             }
@@ -242,18 +240,18 @@ impl Sliding {
 
     fn note_early(&mut self, touched: &[(i64, u32)]) {
         for &(pane, id) in touched {
-            let held = self.held();
-            if let Some(leaf) = held.leaf(pane, id)
+            let entries = self.entries();
+            if let Some(leaf) = entries.leaf(pane, id)
                 && !std::mem::replace(&mut leaf.early, true)
             {
-                held.early.push((pane, id));
+                entries.early.push((pane, id));
             }
         }
     }
 
-    /// Sees to keys with rows in panes of windows that have fired: they have
-    /// changed what the next window starts from, and may correct results.
-    fn look_back(
+    /// Handles rows in panes of windows that have fired: their keys have to be updated
+    /// for the next window, and may correct results.
+    fn correct(
         &mut self,
         accumulators: &mut Accumulators,
         touched: &[(i64, u32)],
@@ -262,17 +260,17 @@ impl Sliding {
     ) -> Result<(), WindowError> {
         let mut wanted = Vec::new();
         let cut = self.cut;
-        let held = self.held();
+        let entries = self.entries();
         for &(pane, id) in touched {
             let (first, last) = (cut.first_window(pane), cut.last_window(pane));
-            if first > held.closed {
+            if first > entries.closed {
                 continue;
             }
-            if last > held.closed {
-                held.entry(id).drop_tree(&mut accumulators.states);
-                held.changed.push(id);
+            if last > entries.closed {
+                entries.entry(id).drop_tree(&mut accumulators.states);
+                entries.changed.push(id);
             }
-            let fired = first..=last.min(held.closed);
+            let fired = first..=last.min(entries.closed);
             let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
             wanted.extend(corrected.map(|window| (window, id)));
         }
@@ -287,7 +285,7 @@ impl Sliding {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        self.held().begin();
+        self.entries().begin();
         let leaving = self.cut.first_pane(window) - 1;
         if self
             .cut
@@ -296,32 +294,32 @@ impl Sliding {
             self.forget(accumulators, leaving, Some(window))?;
         }
         let cut = self.cut;
-        let (held, keys) = self.keyed.parts();
-        // Taken out, since each of them changes what is held.
-        let panes = std::mem::take(&mut held.panes);
-        let changed = std::mem::take(&mut held.changed);
+        let (entries, keys) = self.keyed.parts();
+        // Taken out, since each of them changes the entries.
+        let panes = std::mem::take(&mut entries.panes);
+        let changed = std::mem::take(&mut entries.changed);
         let leaving = panes.get(&leaving).into_iter();
-        let entering = panes.range(held.closed..window);
+        let entering = panes.range(entries.closed..window);
         let entering = entering.map(|(_, ids)| ids).chain([&changed]);
         for &id in leaving.chain(entering).flatten() {
-            held.renew(&mut accumulators.states, cut, window, id);
+            entries.update(&mut accumulators.states, cut, window, id);
         }
-        held.panes = panes;
+        entries.panes = panes;
         let span = cut.window_span(window);
-        held.grow_trees(accumulators, span, keys, out)?;
-        accumulators.merge(&held.merges, keys, out)?;
+        entries.grow_trees(accumulators, span, keys, out)?;
+        accumulators.merge(&entries.merges, keys, out)?;
         let results = Results {
-            slots: &held.slots,
+            slots: &entries.slots,
             keys,
-            ids: Ids::Each(&held.ids),
+            ids: Ids::Each(&entries.ids),
             spans: Spans::Same(span),
         };
         accumulators.emit(results, out)?;
-        held.closed = window;
+        entries.closed = window;
         self.slide_evicted(accumulators, window, watermark_ms, out)
     }
 
-    /// Forgets the first of the panes, and brings its keys up to date with a window.
+    /// Removes the first pane, and updates its keys for a window.
     fn forget(
         &mut self,
         accumulators: &mut Accumulators,
@@ -329,14 +327,14 @@ impl Sliding {
         window: Option<i64>,
     ) -> Result<(), WindowError> {
         let cut = self.cut;
-        let held = self.held();
-        let Some(mut ids) = held.panes.remove(&pane) else {
+        let entries = self.entries();
+        let Some(mut ids) = entries.panes.remove(&pane) else {
             return Ok(());
         };
         let mut gone = Vec::new();
         for id in ids.drain(..) {
-            let entry = held.entry(id);
-            // Not there: the key was evicted since.
+            let entry = entries.entry(id);
+            // Missing if the key was evicted since.
             let Ok(at) = entry.leaves.find(pane) else {
                 continue;
             };
@@ -349,10 +347,10 @@ impl Sliding {
             }
             let is_last = entry.leaves.as_slice().is_empty();
             if let Some(window) = window {
-                held.renew(&mut accumulators.states, cut, window, id);
+                entries.update(&mut accumulators.states, cut, window, id);
             }
             if is_last {
-                held.entry(id).leaves = Leaves::default();
+                entries.entry(id).leaves = Leaves::default();
                 gone.push(id);
             }
         }
@@ -361,8 +359,8 @@ impl Sliding {
         Ok(())
     }
 
-    /// Puts out what these windows hold of these keys, merged from the panes
-    /// directly.
+    /// Emits the results of these windows for these keys, merged directly from the
+    /// panes.
     fn emit_windows(
         &mut self,
         accumulators: &mut Accumulators,
@@ -414,7 +412,7 @@ impl WindowKind for Sliding {
     }
 
     fn set_time(&mut self, time_ms: i64) {
-        self.held().closed = self.cut.last_closed(time_ms);
+        self.entries().closed = self.cut.last_closed(time_ms);
     }
 
     fn rows(
@@ -432,11 +430,11 @@ impl WindowKind for Sliding {
         }
         let (first, last) = extent(&arrived.times);
         let one_pane = self.cut.pane(first) == self.cut.pane(last);
-        let behind = self.cut.first_window(self.cut.pane(first)) <= self.held().closed;
+        let behind = self.cut.first_window(self.cut.pane(first)) <= self.entries().closed;
         let split = self.cut.pane_changes(&arrived.times, one_pane);
         accumulators.begin_keyed(&mut self.keyed, &arrived, split)?;
 
-        let mut founded: Vec<(i64, u32)> = Vec::new();
+        let mut created: Vec<(i64, u32)> = Vec::new();
         let mut touched: Vec<(i64, u32)> = Vec::new();
         let mut pane = self.cut.pane(first);
         let mut span = self.cut.pane_span(pane);
@@ -454,13 +452,13 @@ impl WindowKind for Sliding {
                 Ok(at) => accumulators.groups.of(entry.leaves.as_slice()[at].slot),
                 Err(at) => {
                     if pane < closed {
-                        // Leaves that nodes stand over get other numbers.
+                        // Leaves below existing nodes would get other numbers.
                         entry.drop_tree(&mut accumulators.states);
                     }
                     let (slot, group) = accumulators.allocate_group();
                     let early = false;
                     entry.leaves.insert(at, Leaf { pane, slot, early });
-                    founded.push((pane, id));
+                    created.push((pane, id));
                     group
                 }
             };
@@ -474,22 +472,22 @@ impl WindowKind for Sliding {
         let folded = accumulators.fold(&arrived, out)?;
         accumulators.store(&folded.states)?;
         if folded.lost.is_empty() {
-            self.enter(&founded);
+            self.add_leaves(&created);
         } else {
-            self.enter_but(accumulators, founded, &folded.lost)?;
+            self.add_leaves_without(accumulators, created, &folded.lost)?;
             touched.retain(|&(pane, id)| self.keyed.entries.entry(id).leaves.find(pane).is_ok());
         }
         if self.early_wanted {
             self.note_early(&touched);
         }
         if behind {
-            self.look_back(accumulators, &touched, watermark_ms, out)?;
+            self.correct(accumulators, &touched, watermark_ms, out)?;
         }
         Ok(())
     }
 
-    /// Fires the windows that end by then, and forgets panes that nothing can
-    /// correct any more.
+    /// Fires the windows that have ended, and removes panes that no row can correct any
+    /// more.
     fn advance(
         &mut self,
         accumulators: &mut Accumulators,
@@ -502,10 +500,10 @@ impl WindowKind for Sliding {
         {
             self.slide(accumulators, window, watermark_ms, out)?;
         }
-        let held = self.held();
-        held.closed = held.closed.max(last);
-        // What the last window held is taken out by the next one.
-        let kept = match held.ids.is_empty() {
+        let entries = self.entries();
+        entries.closed = entries.closed.max(last);
+        // The next window still has to remove the keys of the last one.
+        let kept = match entries.ids.is_empty() {
             true => i64::MAX,
             false => self.cut.first_pane(self.keyed.entries.closed),
         };
@@ -534,13 +532,13 @@ impl WindowKind for Sliding {
     ) -> Result<(), WindowError> {
         let mut wanted = Vec::new();
         let cut = self.cut;
-        let held = self.held();
-        for (pane, id) in std::mem::take(&mut held.early) {
-            // The pane may have been forgotten and the number given to another key.
-            if let Some(leaf) = held.leaf(pane, id)
+        let entries = self.entries();
+        for (pane, id) in std::mem::take(&mut entries.early) {
+            // The pane may have been removed, and the number given to another key.
+            if let Some(leaf) = entries.leaf(pane, id)
                 && std::mem::replace(&mut leaf.early, false)
             {
-                let open = cut.first_window(pane).max(held.closed.saturating_add(1));
+                let open = cut.first_window(pane).max(entries.closed.saturating_add(1));
                 let windows = open..=cut.last_window(pane);
                 wanted.extend(windows.map(|window| (window, id)));
             }
@@ -549,7 +547,7 @@ impl WindowKind for Sliding {
     }
 }
 
-impl Held {
+impl SlidingEntries {
     fn entry(&mut self, id: u32) -> &mut SlidingEntry {
         let id = id as usize;
         if id >= self.entries.len() {
@@ -564,22 +562,22 @@ impl Held {
         leaves.as_mut_slice().get_mut(at)
     }
 
-    /// Where the state is that the last window has of a key.
+    /// The slot of a key's state in the last window.
     fn slot(&self, id: u32) -> Option<(u32, u32)> {
         let position = self.entries[id as usize].position as usize;
         Some((id, *self.slots.get(position)?))
     }
 
-    /// The next window is about to fire.
+    /// Prepares the next window.
     fn begin(&mut self) {
         self.slides = self.slides.wrapping_add(1);
         self.merges.clear();
         self.with_trees.clear();
     }
 
-    /// Brings a key up to date with a window, once; what has to be merged for
-    /// it is noted. Keys with a tree wait until it has grown.
-    fn renew(&mut self, states: &mut StateTable, cut: Cut, window: i64, id: u32) {
+    /// Updates a key for a window, once, and notes what has to be merged. Keys with a
+    /// tree wait until it has grown.
+    fn update(&mut self, states: &mut StateTable, cut: Cut, window: i64, id: u32) {
         let entry = &mut self.entries[id as usize];
         if std::mem::replace(&mut entry.slide, self.slides) == self.slides {
             return;
@@ -607,7 +605,7 @@ impl Held {
                 entry.own(states)
             }
         };
-        if entry.position == NOWHERE {
+        if entry.position == NOT_IN_WINDOW {
             entry.position = self.ids.len() as u32;
             self.ids.push(id);
             self.slots.push(slot);
@@ -616,7 +614,7 @@ impl Held {
         }
     }
 
-    /// Takes a key out that the window does not have.
+    /// Removes a key from the window.
     fn drop_out(&mut self, states: &mut StateTable, id: u32) {
         let entry = &mut self.entries[id as usize];
         if entry.tree.is_some() {
@@ -624,7 +622,7 @@ impl Held {
         }
         entry.drop_tree(states);
         entry.release_own(states);
-        let position = std::mem::replace(&mut entry.position, NOWHERE) as usize;
+        let position = std::mem::replace(&mut entry.position, NOT_IN_WINDOW) as usize;
         if position < self.ids.len() {
             self.ids.swap_remove(position);
             self.slots.swap_remove(position);
@@ -634,8 +632,8 @@ impl Held {
         }
     }
 
-    /// Makes the nodes whose leaves have come, one level after another, and
-    /// notes what then has to be merged.
+    /// Makes the nodes whose leaves exist, one level after another, and notes what has
+    /// to be merged.
     fn grow_trees(
         &mut self,
         accumulators: &mut Accumulators,
@@ -643,7 +641,7 @@ impl Held {
         keys: &KeyTable,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        let Held {
+        let SlidingEntries {
             entries,
             merges,
             cover,
@@ -688,8 +686,8 @@ impl Held {
     }
 }
 
-impl Entries for Held {
-    /// Where the key's tree begins, if it has one, and its leaves.
+impl Entries for SlidingEntries {
+    /// The number of the tree's first leaf, if the key has a tree, and the leaves.
     type Entry = (Option<i64>, Vec<Leaf>);
 
     const BYTES: usize = size_of::<SlidingEntry>() + 4 * size_of::<u32>() + 1;
@@ -709,7 +707,7 @@ impl Entries for Held {
         slots.extend(leaves.iter().map(|leaf| leaf.slot));
     }
 
-    /// Time is set before.
+    /// `closed` must be set before.
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (first, leaves) = entry;
         let early_wanted = self.early_wanted;
@@ -725,7 +723,7 @@ impl Entries for Held {
             self.panes.entry(leaf.pane).or_default().push(id);
         }
         if self.closed > i64::MIN {
-            // The next window starts from nothing, so all of them are news.
+            // After a restore the last window is empty, so every key counts as changed.
             self.changed.push(id);
         }
     }
@@ -759,7 +757,7 @@ impl Default for SlidingEntry {
     fn default() -> Self {
         SlidingEntry {
             slide: 0,
-            position: NOWHERE,
+            position: NOT_IN_WINDOW,
             own: NO_SLOT,
             leaves: Leaves::default(),
             tree: None,
@@ -820,8 +818,8 @@ impl SlidingEntry {
 /// In the row of a key without a tree.
 const NO_TREE: i64 = i64::MIN;
 
-/// Where the key's tree begins, if it has one, and its leaves, whose states are
-/// put behind `states` and have no slots yet.
+/// Reads the number of the tree's first leaf, if the key has a tree, and its leaves.
+/// Appends their states, which have no slots yet, to `states`.
 fn read_leaves<'a>(
     row: &'a [u8],
     states: &mut Vec<&'a [u8]>,

@@ -1,5 +1,4 @@
-//! Says which tables of keyed state an aggregate has in a checkpoint, and how their
-//! rows are laid out.
+//! The tables of keyed state of an aggregate, and the layout of their rows.
 //!
 //! The format, version 1, in the terms of [`entry_row`](crate::state::entry_row):
 //!

@@ -1,11 +1,11 @@
-//! Every kind of window against what its definition says, at several batch
-//! sizes, and the behaviours one by one.
+//! Tests every kind of window against its definition, at several batch sizes, and
+//! single behaviours.
 
-/// Behaviours one by one.
+/// Single behaviours.
 mod cases;
 /// The tests' plugin.
 mod ledger;
-/// Every kind of window beside its definition.
+/// Compares every kind of window with a model.
 mod model;
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub(super) fn row(user: &str, time: i64, word: &str) -> Row {
     }
 }
 
-/// An operator and everything it has put out so far.
+/// An operator and all its output so far.
 pub(super) struct Bench {
     operator: AggregateOperator,
     clock: Arc<ManualClock>,
@@ -227,8 +227,8 @@ impl Bench {
         self
     }
 
-    /// Takes rows as a source gives them: batches of so many rows, a watermark
-    /// after each, and also in front of each late row.
+    /// Passes rows as a source does: in batches, with a watermark after each batch and
+    /// before each late row.
     pub fn source(&mut self, rows: &[Row], out_of_orderness_ms: i64, batch_rows: usize) {
         let mut batch: Vec<Row> = Vec::new();
         let mut newest = i64::MIN;
@@ -299,8 +299,7 @@ impl Bench {
     }
 }
 
-/// The lines of a results' text that hold in the end: the last of each key and
-/// window.
+/// The results that count in the end: the last line of each key and window.
 pub(super) fn last_of_each(lines: &[String]) -> Vec<String> {
     let mut last: BTreeMap<&str, &String> = BTreeMap::new();
     for line in lines {

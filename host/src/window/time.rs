@@ -1,10 +1,9 @@
-//! Event time as windows count it.
+//! Times and spans of windows, within bounds where sums do not overflow.
 
 use arrow_buffer::ScalarBuffer;
 
-/// Times are taken as at most this far from 1970 (146 million years), and sizes
-/// of windows as at most a quarter of it, so that sums of them never overflow
-/// whatever a row says.
+/// Windows clamp times to this distance from 1970 (146 million years), and their
+/// sizes to a quarter of it, so that sums never overflow.
 pub(super) const TIME_MAX_MS: i64 = 1 << 62;
 pub(super) const SIZE_MAX_MS: i64 = 1 << 60;
 
@@ -30,7 +29,7 @@ pub(super) fn extent(times: &[i64]) -> (i64, i64) {
         })
 }
 
-/// The same times, within what windows can count.
+/// The times, clamped to [`TIME_MAX_MS`].
 pub(super) fn within_reach(times: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
     let (first, last) = extent(times);
     if first >= -TIME_MAX_MS && last <= TIME_MAX_MS {

@@ -1,11 +1,11 @@
-//! What a sliding window knows of one key with many panes, so that a slide
-//! merges a few states and not all of them: a tree over the panes, in which a
-//! node is the merge of four below it.
+//! A tree of merged panes, for a key with many panes in a sliding window: a slide
+//! merges a few nodes, not all panes. A node is the merge of four nodes or leaves
+//! below it.
 //!
-//! Leaves are the key's panes in order of time, numbered one by one. Nodes
-//! stand over leaves whose numbers start at a multiple of their size, so that
-//! they serve any window; one is made when all its leaves are there and dropped
-//! with the first of them. All of it can be made anew from the leaves.
+//! Leaves are the key's panes in order of time, with consecutive numbers. A node
+//! covers leaves from a multiple of its size on, so that every window can use it. It
+//! is made when all its leaves exist, and dropped with the first of them. The whole
+//! tree can be rebuilt from the leaves.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub(super) struct Tree {
     levels: Vec<Level>,
 }
 
-/// Nodes that follow one another, from this number on.
+/// Nodes with consecutive numbers, from `first` on.
 #[derive(Debug, Default)]
 struct Level {
     first: i64,
@@ -35,16 +35,15 @@ const FANOUT_BITS: u32 = 2;
 impl Tree {
     /// A tree for a window that starts at this leaf of the key.
     pub fn new(from: usize) -> Self {
-        // The numbers are told by the window alone, and not by leaves that are
-        // still kept: the same states are merged wherever batches are cut.
+        // Numbers depend only on the window, not on older leaves that still exist, so
+        // that the same states are merged wherever batches are cut.
         Tree {
             first: -(from as i64),
             levels: Vec::new(),
         }
     }
 
-    /// The number of the key's first leaf: with it, and the leaves, the tree can
-    /// be made anew.
+    /// The number of the key's first leaf, from which a restore rebuilds the tree.
     pub fn first(&self) -> i64 {
         self.first
     }
@@ -57,9 +56,9 @@ impl Tree {
         }
     }
 
-    /// Has the missing nodes of a level merged, for leaves `from..to`. Whether
-    /// the level above may have nodes too. Levels are asked for in order, and
-    /// each is merged before the next.
+    /// Has the missing nodes of a level merged, for leaves `from..to`. Returns
+    /// whether the level above may have nodes, too. Call it for one level after
+    /// another, and merge each before the next.
     pub fn grow(
         &mut self,
         level: usize,
@@ -97,7 +96,7 @@ impl Tree {
         true
     }
 
-    /// Drops the nodes that begin before this leaf of the key.
+    /// Drops the nodes that start before this leaf of the key.
     pub fn trim(&mut self, from: usize, states: &mut StateTable) {
         for (level, nodes) in self.levels.iter_mut().enumerate() {
             while nodes.first << bits(level) < self.first + from as i64
@@ -109,12 +108,12 @@ impl Tree {
         }
     }
 
-    /// The first leaf of the key is gone.
+    /// Notes that the first leaf of the key was removed.
     pub fn forget_leaf(&mut self) {
         self.first += 1;
     }
 
-    /// The largest nodes and the leaves that together are the window's, in order.
+    /// The fewest nodes and leaves that together cover the window, in order.
     pub fn cover(&self, leaves: &[Leaf], window: &Range<usize>, slots: &mut Vec<u32>) {
         let end = self.first + window.end as i64;
         let mut number = self.first + window.start as i64;
@@ -141,7 +140,7 @@ impl Tree {
     }
 }
 
-/// Leaves below a node of a level, as a power of two.
+/// How many leaves a node of a level covers, as a power of two.
 fn bits(level: usize) -> u32 {
     FANOUT_BITS * (level as u32 + 1)
 }

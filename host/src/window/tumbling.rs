@@ -1,5 +1,5 @@
-//! Tumbling windows: each a table of its own, from keys to states, that is put
-//! out as it lies and dropped as a whole.
+//! Tumbling windows: each has a table of keys and states of its own, which is emitted
+//! and dropped as a whole.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::cut::Cut;
@@ -19,7 +19,7 @@ use crate::state::row::RowError;
 use crate::state::table::StateTable;
 
 pub(super) struct Tumbling {
-    /// A window is one pane: window `p + 1` has pane `p`.
+    /// A window is one pane: window `p + 1` is pane `p`.
     cut: Cut,
     late_wanted: bool,
     early_wanted: bool,
@@ -38,7 +38,7 @@ struct Members {
     early: EarlyKeys,
 }
 
-/// Where a pane is, and a member there.
+/// The place of a pane, and the number of a key there.
 type Member = (u32, u32);
 
 impl Tumbling {
@@ -62,10 +62,10 @@ impl Tumbling {
         }
     }
 
-    /// Takes the states of members that have no row after all.
-    fn vacate(&mut self, accumulators: &mut Accumulators, lost: &[u32], founded: &[Member]) {
+    /// Releases the states of new members that have only lost rows.
+    fn vacate(&mut self, accumulators: &mut Accumulators, lost: &[u32], created: &[Member]) {
         for (at, slot) in accumulators.groups.left_empty(lost) {
-            let (place, member) = founded[at];
+            let (place, member) = created[at];
             let entries = &mut self.panes.at_mut(place).entries;
             *entries.slot(member) = NO_SLOT;
             entries.vacant += 1;
@@ -73,7 +73,7 @@ impl Tumbling {
         }
     }
 
-    /// Puts out the results again that rows have corrected.
+    /// Emits again the results that rows have corrected.
     fn correct(
         &mut self,
         accumulators: &mut Accumulators,
@@ -133,7 +133,7 @@ impl WindowKind for Tumbling {
             })
         })?;
 
-        let mut founded: Vec<Member> = Vec::new();
+        let mut created: Vec<Member> = Vec::new();
         let mut touched: Vec<Member> = Vec::new();
         let mut place = 0;
         let mut span = self.cut.pane_span(self.cut.pane(first));
@@ -152,7 +152,7 @@ impl WindowKind for Tumbling {
                 let group;
                 (*slot, group) = accumulators.allocate_group();
                 pane.entries.vacant -= 1;
-                founded.push((place, member));
+                created.push((place, member));
                 group
             } else {
                 accumulators.groups.of(*slot)
@@ -167,7 +167,7 @@ impl WindowKind for Tumbling {
         let folded = accumulators.fold(&arrived, out)?;
         accumulators.store(&folded.states)?;
         if !folded.lost.is_empty() {
-            self.vacate(accumulators, &folded.lost, &founded);
+            self.vacate(accumulators, &folded.lost, &created);
         }
         if self.early_wanted {
             for &(place, member) in &touched {
@@ -180,8 +180,8 @@ impl WindowKind for Tumbling {
         Ok(())
     }
 
-    /// Fires the windows that end by then, and drops those that nothing can
-    /// correct any more.
+    /// Fires the windows that have ended, and drops those that no row can correct any
+    /// more.
     fn advance(
         &mut self,
         accumulators: &mut Accumulators,
@@ -232,7 +232,7 @@ impl WindowKind for Tumbling {
     }
 }
 
-/// Puts out a pane.
+/// Emits a pane.
 fn emit(
     pane: &KeyedStates<Members>,
     accumulators: &mut Accumulators,
@@ -272,7 +272,7 @@ fn emit_some(
     accumulators.emit(results, out)
 }
 
-/// Puts out the keys of a pane that only the storage has.
+/// Emits the evicted keys of a pane.
 fn emit_evicted(
     pane: &KeyedStates<Members>,
     accumulators: &mut Accumulators,
@@ -305,7 +305,7 @@ fn emit_evicted(
 }
 
 impl Members {
-    /// The slot of a member, which may be new.
+    /// The slot of a member, which is added if it is new.
     fn slot(&mut self, member: u32) -> &mut u32 {
         let index = member as usize;
         if index >= self.slots.len() {

@@ -1,5 +1,5 @@
-//! Runs a pipeline in every way in which it must give the same rows: at several
-//! batch sizes and parallelisms, and killed in between.
+//! Runs a pipeline at several batch sizes and parallelisms, and with kills, and checks
+//! that the rows are the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sluicebox::topic::MemoryTopic;
 
 use crate::pipeline::{assert_same, plan_of, rows_of, run, runtime, to_memory, to_topic};
 
-/// Batch sizes and parallelisms at which every pipeline must give the same.
+/// Batch sizes and parallelisms at which every pipeline must have the same rows.
 pub const VARIANTS: [(usize, usize); 9] = [
     (1, 1),
     (7, 1),
@@ -74,9 +74,9 @@ pub fn collect_all_everywhere<const N: usize>(
     first.unwrap_or([const { Vec::new() }; N])
 }
 
-/// The rows of a run that is killed after some checkpoints and goes on at
-/// another parallelism, again and again. Its state is in RocksDB, and there is
-/// room in memory for a part of it.
+/// The rows of a run that is killed after some checkpoints and restored at another
+/// parallelism, again and again. Its state is in RocksDB, and memory has room for a
+/// part of it.
 fn collect_interrupted<const N: usize>(
     text: &str,
     folder: &Path,

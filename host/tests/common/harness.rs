@@ -1,16 +1,15 @@
-//! Runs the tests of a program whose tests need something that may be absent,
-//! and reports as ignored those that do without it. The standard harness has
-//! to know before a test runs whether it is ignored.
+//! A harness for tests that need something that may be absent, and then report
+//! themselves as ignored. The standard harness must know that before a test runs.
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-/// What a test needs and this machine has not.
+/// What a test needs and this machine does not have.
 #[derive(Clone, Debug)]
 pub struct Absent(pub String);
 
-/// How a test ends that does not panic.
+/// The result of a test that does not panic.
 pub type Outcome = Result<(), Absent>;
 
 /// A test by its name.

@@ -1,4 +1,4 @@
-//! A real Kafka broker, one a test program; see `tests/kafka/broker.sh`.
+//! A real Kafka broker for each test program; see `tests/kafka/broker.sh`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,27 +50,27 @@ pub fn is_ci() -> bool {
 }
 
 impl Broker {
-    /// On a folder of its own, gone with this process.
+    /// Starts a broker with a folder of its own, which is removed after this process.
     pub fn start() -> Result<Broker, String> {
         let folder = tempfile::Builder::new()
             .prefix("sluicebox-broker-")
             .tempdir()
             .map_err(|error| error.to_string())?;
-        // The script removes it once we have ended, however that may be.
+        // The script removes it after this process has ended in any way.
         let folder = folder.keep();
         let owner = std::process::id().to_string();
         let address = script(&["start", &folder.to_string_lossy(), &owner])?;
         Ok(Broker { address, folder })
     }
 
-    /// Where it wants TLS and a password, and what it is to be trusted by.
+    /// Its address with TLS and a password, and the certificate to trust.
     pub fn secure(&self) -> (String, PathBuf) {
         let address = std::fs::read_to_string(self.folder.join("secure-address"));
         let address = address.expect("the broker has such a port");
         (address.trim().to_owned(), self.folder.join("trusted.pem"))
     }
 
-    /// Killed as by a power cut, and started again on what is left.
+    /// Kills it as a power failure would, and starts it again.
     pub fn restart(&self) {
         script(&["restart", &self.folder.to_string_lossy()]).expect("the broker starts again");
     }
@@ -79,7 +79,7 @@ impl Broker {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let created = block_on(self.admin().create_topics(&[topic], &AdminOptions::new()));
         created.expect("an answer")[0].as_ref().expect("a topic");
-        // The broker answers before it is ready to be written to.
+        // The broker answers before it takes messages.
         let consumer = self.consumer(true);
         let until = Instant::now() + ANSWER_MAX;
         loop {
@@ -229,7 +229,7 @@ fn record(message: &impl Message) -> Record {
     }
 }
 
-/// On a thread of its own: a test may be in a runtime already.
+/// Waits on a thread of its own, since a test may be in a runtime already.
 fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     let wait = || {
         tokio::runtime::Builder::new_current_thread()
@@ -240,7 +240,7 @@ fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| scope.spawn(wait).join().expect("an answer"))
 }
 
-/// What the script prints.
+/// Runs the script and returns what it prints.
 fn script(arguments: &[&str]) -> Result<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kafka/broker.sh");
     let output = Command::new(script)

@@ -1,5 +1,5 @@
-//! What requests to S3 are signed with: HMAC of SHA-256. The object store would
-//! bring a cryptographic library of its own for it.
+//! Signs requests to S3 by HMAC-SHA-256. Without this, the object store's crate would
+//! need a cryptographic library of its own.
 
 use hmac::{Hmac, KeyInit, Mac};
 use object_store::client::{
@@ -8,7 +8,7 @@ use object_store::client::{
 use object_store::{Error, Result};
 use sha2::{Digest, Sha256};
 
-/// Digests and signatures, as far as S3 wants them.
+/// The digests and signatures that S3 needs.
 #[derive(Debug)]
 pub struct Signatures;
 
@@ -34,7 +34,7 @@ impl CryptoProvider for Signatures {
         }
     }
 
-    /// Other stores sign with keys of this kind, S3 does not.
+    /// S3 does not sign with keys of this kind.
     fn sign(&self, algorithm: SigningAlgorithm, _pem: &[u8]) -> Result<Box<dyn Signer>> {
         Err(unsupported(&algorithm))
     }

@@ -96,7 +96,7 @@ async fn only_new_files_are_sent() {
     assert!(second.files_shared >= 1, "the first table was sent again");
     assert_eq!(place.objects("files").len(), first.files + second.files);
 
-    // Another process does not know what is there, and looks.
+    // Another process has to list the store first.
     let again = place.remote();
     let third = again.upload(storage.archive(), 2).await.expect("upload");
     assert_eq!((third.files, third.bytes), (0, 0));
@@ -104,7 +104,7 @@ async fn only_new_files_are_sent() {
 }
 
 #[tokio::test]
-async fn a_host_without_the_folder_goes_on_from_the_copy() {
+async fn a_host_without_the_folder_restores_the_copy() {
     let place = Place::new();
     let storage = place.storage();
     write(&storage, 7, Some("sale"), &[("a", "1"), ("b", "1")]);
@@ -181,7 +181,7 @@ async fn damaged_objects_are_found() {
     assert!(damage.ends_with("is missing"), "{damage}");
     storage.restore(1).expect("the local one is as it was");
 
-    // What is not whole there is sent again.
+    // An incomplete file there is sent again.
     let sent = place.remote().upload(storage.archive(), 1).await;
     assert_eq!(sent.expect("upload").files, 1);
     remote
@@ -279,7 +279,7 @@ async fn nothing_is_removed_while_a_manifest_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn uploads_go_on_beside_and_are_tried_again() {
+async fn uploads_run_in_the_background_and_are_retried() {
     let place = Place::new();
     let storage = place.storage();
     // Nothing can be written there.

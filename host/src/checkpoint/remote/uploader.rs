@@ -1,5 +1,5 @@
-//! Uploads checkpoints as they come, beside the running pipeline: the newest,
-//! and every savepoint. What fails is said and tried again.
+//! Uploads checkpoints while the pipeline runs: always the newest, and every
+//! savepoint. Logs failures and tries again.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::storage::folder::Archive;
 use crate::element::CheckpointId;
 
-/// How long after a failure it is tried again, growing from the first to the last.
+/// The delay after a failure, which doubles from the first to the second.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -35,7 +35,7 @@ struct Wanted {
 }
 
 impl Uploader {
-    /// Keeps `keep` checkpoints in the store, savepoints aside.
+    /// Keeps `keep` checkpoints in the store, and all savepoints.
     pub fn start(remote: Arc<RemoteStore>, archive: Archive, keep: usize) -> Uploader {
         let shared = Arc::new(Shared {
             wanted: std::sync::Mutex::default(),
@@ -45,8 +45,8 @@ impl Uploader {
         Uploader { shared, task }
     }
 
-    /// Has a checkpoint uploaded that is durable here. One that is not on its
-    /// way yet when the next comes is left out, unless it is a savepoint.
+    /// Uploads a complete local checkpoint, unless a newer one comes before its
+    /// upload starts. A savepoint is uploaded in any case.
     pub fn want(&self, id: CheckpointId, is_savepoint: bool) {
         self.shared.change(|wanted| match is_savepoint {
             true => wanted.savepoints.push(id),
@@ -55,8 +55,8 @@ impl Uploader {
         self.shared.changed.notify_waiters();
     }
 
-    /// Waits until all that was wanted is there, for that long at most. Says
-    /// whether it is.
+    /// Waits until all uploads are complete, but no longer than `at_most`. Returns
+    /// whether they are.
     pub async fn finish(&self, at_most: Duration) -> bool {
         let done = async {
             loop {
@@ -85,7 +85,7 @@ impl Shared {
 }
 
 impl Wanted {
-    /// What is uploaded next. It stays wanted until it is there.
+    /// The next checkpoint to upload. It stays wanted until `ended` is called.
     fn next(&mut self) -> Option<CheckpointId> {
         let next = self.savepoints.first().copied().or(self.newest);
         self.is_uploading = next.is_some();
@@ -114,19 +114,19 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
         match remote.upload(&archive, id).await {
             Ok(_) => {
                 if let Err(error) = remote.prune(keep).await {
-                    tracing::error!("old copies of checkpoints are not dropped: {error}");
+                    tracing::error!("old copies of checkpoints cannot be deleted: {error}");
                 }
             }
-            // Dropped before its turn came; a newer one is wanted, or will be.
+            // Deleted before its turn came: a newer one is wanted, or will be.
             Err(StorageError::Missing { .. }) => {}
-            // Trying again does not mend it.
+            // Trying again would not help.
             Err(error @ StorageError::Damaged { .. }) => {
                 tracing::error!("checkpoint {id} is not uploaded: {error}");
             }
             Err(error) => {
                 let delay = retry;
                 tracing::error!(
-                    "checkpoint {id} is not uploaded: {error}; it is tried again in {delay:.0?}"
+                    "checkpoint {id} is not uploaded: {error}; trying again in {delay:.0?}"
                 );
                 tokio::time::sleep(delay).await;
                 retry = (retry * 2).min(RETRY_MAX);

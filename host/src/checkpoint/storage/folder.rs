@@ -2,21 +2,21 @@
 //!
 //! | in the folder | |
 //! |---|---|
-//! | `lock` | Held by the host that has the folder, with its process id. |
-//! | `live/` | The current rows: a database, its files as they were when it was last brought up to date, and what has changed since. Scratch: removed when the folder is opened. |
-//! | `checkpoints/ID/` | A checkpoint: files that later ones may share, and a manifest that names them with their sizes and checksums. |
+//! | `lock` | Held by the host that uses the folder, with its process id. |
+//! | `live/` | The current rows: a database, links to its files as of its last update (the base), and a journal of the changes since. Scratch: removed when the folder is opened. |
+//! | `checkpoints/ID/` | A checkpoint: files that later ones may share, and a manifest with their names, sizes and checksums. |
 //!
-//! A write that fails may have changed the current rows, though no checkpoint:
-//! the same changes, or the same and more, may be written again, or the last
-//! checkpoint restored.
+//! A failed write may have changed the current rows, but no checkpoint: the same
+//! changes, or these and more, may be written again, or the last checkpoint
+//! restored.
 
-/// One process at a time.
+/// Lets only one process use the folder.
 mod lock;
-/// What is said when a file cannot be read or written.
+/// Messages for files that cannot be read or written.
 mod trouble;
 /// Checkpoints as files.
 pub mod archive;
-/// What has changed and is not in the database yet.
+/// Changes that are not in the database yet.
 mod journal;
 /// The database of the current rows.
 mod rows;
@@ -31,7 +31,7 @@ pub use self::archive::Archive;
 use self::archive::Known;
 use self::journal::Journal;
 pub use self::lock::FolderLock;
-use self::rows::{Memory, Rows};
+use self::rows::{Memory, RowDatabase};
 use self::trouble::io;
 use super::{CheckpointInfo, Storage, StorageError};
 use crate::checkpoint::changes::{self, Changes};
@@ -45,40 +45,40 @@ pub struct FolderStorage {
     live: PathBuf,
     memory: Memory,
     journal_bytes_max: u64,
-    /// Nothing is there before the first restore, reset or write.
-    rows: RwLock<Option<Arc<Rows>>>,
-    /// The database is not up to date.
+    /// Absent before the first restore, reset or write.
+    rows: RwLock<Option<Arc<RowDatabase>>>,
+    /// Whether the database lacks the changes of a journal.
     has_journal: AtomicBool,
-    /// Rows were read since the last write: they are wanted in the database.
+    /// Whether rows were read since the last write: then changes go into the database.
     are_read: AtomicBool,
-    /// One at a time changes rows or checkpoints; readers do not wait for it.
+    /// Locked while rows or checkpoints change; readers do not wait for it.
     writer: Mutex<Writer>,
     _lock: FolderLock,
 }
 
 #[derive(Default)]
 struct Writer {
-    /// Databases so far, each in a folder of its own: one may still be read
-    /// when the next is opened.
+    /// How many databases there have been, each in its own folder: one may still
+    /// be read when the next is opened.
     databases: u64,
     known: Known,
-    /// Beside the database.
-    kept: Option<Kept>,
+    /// Belongs to the current database.
+    linked: Option<LinkedFiles>,
 }
 
-/// What checkpoints get links of.
-struct Kept {
-    /// The database's files as they were when it was last brought up to date.
+/// The files that the next checkpoint links.
+struct LinkedFiles {
+    /// The database's files as of its last update.
     base: PathBuf,
-    /// How many such there have been.
+    /// How many bases there have been.
     bases: u64,
     journal: Journal,
 }
 
 impl FolderStorage {
-    /// Takes the folder, which is made if need be. `memory_bytes_max` is what
-    /// the database may use for its cache and its buffers together, and about
-    /// what it takes to bring it up to date.
+    /// Locks the folder, and makes it if it does not exist. `memory_bytes_max`
+    /// limits the database's cache and buffers together, and about as much again
+    /// is used while the database is updated.
     pub fn open(folder: &Path, memory_bytes_max: usize) -> Result<FolderStorage, StorageError> {
         std::fs::create_dir_all(folder).map_err(|cause| io("make the folder", folder, cause))?;
         let lock = FolderLock::take(folder)?;
@@ -99,26 +99,26 @@ impl FolderStorage {
         })
     }
 
-    /// Its checkpoints, for reading beside this.
+    /// The checkpoints, which may be read at the same time.
     pub fn archive(&self) -> &Archive {
         &self.archive
     }
 
-    /// For the duration of a change. A panic meanwhile leaves what an error
-    /// would leave.
+    /// Locks the folder for a change. A panic meanwhile has the same effect as an
+    /// error.
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rows(&self) -> Option<Arc<Rows>> {
+    fn rows(&self) -> Option<Arc<RowDatabase>> {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         rows.clone()
     }
 
-    /// The rows, all of them in the database.
-    fn rows_to_read(&self) -> Result<Option<Arc<Rows>>, StorageError> {
+    /// The database, updated with the whole journal.
+    fn rows_to_read(&self) -> Result<Option<Arc<RowDatabase>>, StorageError> {
         self.are_read.store(true, Ordering::Relaxed);
-        // In this order: rows that have a journal come before the flag of it.
+        // In this order: `replace_rows` sets the rows before the flag.
         let rows = self.rows();
         if !self.has_journal.load(Ordering::Acquire) {
             return Ok(rows);
@@ -126,21 +126,26 @@ impl FolderStorage {
         let mut writer = self.writer();
         let rows = self.rows();
         if let Some(rows) = &rows {
-            self.settle(&mut writer, rows, Vec::new())?;
+            self.update(&mut writer, rows, Vec::new())?;
         }
         Ok(rows)
     }
 
     /// Makes these the current rows.
-    fn replace_rows(&self, writer: &mut Writer, rows: Rows, kept: Kept) -> Arc<Rows> {
+    fn replace_rows(
+        &self,
+        writer: &mut Writer,
+        rows: RowDatabase,
+        linked: LinkedFiles,
+    ) -> Arc<RowDatabase> {
         let rows = Arc::new(rows);
         let mut current = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         let before = current.replace(rows.clone());
-        let has_journal = !kept.journal.is_empty();
+        let has_journal = !linked.journal.is_empty();
         self.has_journal.store(has_journal, Ordering::Release);
-        writer.kept = Some(kept);
+        writer.linked = Some(linked);
         drop(current);
-        // Closing takes a moment, in which others may read the new ones.
+        // Closing takes a moment; readers can use the new rows meanwhile.
         drop(before);
         rows
     }
@@ -152,52 +157,52 @@ impl FolderStorage {
         Ok(self.live.join(writer.databases.to_string()))
     }
 
-    fn begin(&self, writer: &mut Writer) -> Result<Arc<Rows>, StorageError> {
+    fn begin(&self, writer: &mut Writer) -> Result<Arc<RowDatabase>, StorageError> {
         let folder = self.new_folder(writer)?;
-        let rows = Rows::open(folder.clone(), &self.memory)?;
-        let kept = Kept::beside(&folder)?;
-        rows.snapshot(&kept.base)?;
+        let rows = RowDatabase::open(folder.clone(), &self.memory)?;
+        let linked = LinkedFiles::beside(&folder)?;
+        rows.snapshot(&linked.base)?;
         writer.known.clear();
-        Ok(self.replace_rows(writer, rows, kept))
+        Ok(self.replace_rows(writer, rows, linked))
     }
 
-    /// Brings the database up to date with the journal and these changes.
-    fn settle(
+    /// Updates the database with the journal and these changes.
+    fn update(
         &self,
         writer: &mut Writer,
-        rows: &Rows,
+        rows: &RowDatabase,
         changes: Vec<Changes>,
     ) -> Result<(), StorageError> {
-        let Some(kept) = &mut writer.kept else {
+        let Some(linked) = &mut writer.linked else {
             return Ok(());
         };
-        let mut all = kept.journal.read()?;
+        let mut all = linked.journal.read()?;
         all.push(changes);
         if all.iter().flatten().all(Changes::is_empty) {
             return Ok(());
         }
         rows.apply(&all)?;
         drop(all);
-        kept.renew(rows)?;
+        linked.renew(rows)?;
         self.has_journal.store(false, Ordering::Release);
-        // Its other files have new contents under old names.
+        // The other files have new contents under old names.
         writer.known.retain(|name, _| archive::is_immutable(name));
         Ok(())
     }
 }
 
-impl Kept {
-    /// What is kept beside the database in that folder; the base is not there yet.
-    fn beside(database: &Path) -> Result<Kept, StorageError> {
-        Ok(Kept {
+impl LinkedFiles {
+    /// For the database in this folder; the base does not exist yet.
+    fn beside(database: &Path) -> Result<LinkedFiles, StorageError> {
+        Ok(LinkedFiles {
             base: database.with_extension("base"),
             bases: 0,
             journal: Journal::create(database.with_extension("journal"))?,
         })
     }
 
-    /// The database has all that is in the journal.
-    fn renew(&mut self, rows: &Rows) -> Result<(), StorageError> {
+    /// Makes a new base and empties the journal: the database has all its changes.
+    fn renew(&mut self, rows: &RowDatabase) -> Result<(), StorageError> {
         self.bases += 1;
         let base = self.base.with_extension(format!("base-{}", self.bases));
         rows.snapshot(&base)?;
@@ -207,9 +212,9 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for LinkedFiles {
     fn drop(&mut self) {
-        // Otherwise it is removed when the data folder is opened again.
+        // If this fails, opening the data folder removes it.
         let _ = archive::remove(&self.base);
     }
 }
@@ -225,19 +230,19 @@ impl Storage for FolderStorage {
         let folder = self.new_folder(&mut writer)?;
         let checkpoint = self.archive.path(id);
         let open = || {
-            let mut kept = Kept::beside(&folder)?;
-            kept.journal.link_from(&checkpoint, &manifest.files)?;
+            let mut linked = LinkedFiles::beside(&folder)?;
+            linked.journal.link_from(&checkpoint, &manifest.files)?;
             let names = manifest.files.iter().map(|file| file.name.as_str());
             let names = names.filter(|name| !name.ends_with(changes::SUFFIX));
             rows::lay_out(&checkpoint, names.clone(), &folder)?;
-            // Before the database changes what may be changed.
-            rows::lay_out(&checkpoint, names, &kept.base)?;
-            Ok((Rows::open(folder.clone(), &self.memory)?, kept))
+            // Before the database is opened, which changes some of its files.
+            rows::lay_out(&checkpoint, names, &linked.base)?;
+            Ok((RowDatabase::open(folder.clone(), &self.memory)?, linked))
         };
-        let (rows, kept) = match open() {
+        let (rows, linked) = match open() {
             Ok(opened) => opened,
             Err(error) => {
-                // It may be tried often.
+                // Restoring may be tried often: leave nothing behind.
                 let _ = archive::remove(&folder);
                 return Err(error);
             }
@@ -246,7 +251,7 @@ impl Storage for FolderStorage {
         writer.known = files
             .map(|file| (file.name.clone(), file.clone()))
             .collect();
-        self.replace_rows(&mut writer, rows, kept);
+        self.replace_rows(&mut writer, rows, linked);
         Ok(manifest)
     }
 
@@ -266,22 +271,24 @@ impl Storage for FolderStorage {
             None => self.begin(&mut writer)?,
         };
         let are_read = self.are_read.swap(false, Ordering::Relaxed);
-        let Writer { known, kept, .. } = &mut *writer;
-        match kept {
-            // Nobody reads what has been written for long: in memory it is newer.
-            Some(kept) if !are_read && kept.journal.has_room(&changes, self.journal_bytes_max) => {
+        let Writer { known, linked, .. } = &mut *writer;
+        match linked {
+            // While nobody reads rows, changes need not go into the database.
+            Some(linked)
+                if !are_read && linked.journal.has_room(&changes, self.journal_bytes_max) =>
+            {
                 if !changes.iter().all(Changes::is_empty) {
-                    kept.journal.append(&changes, known)?;
+                    linked.journal.append(&changes, known)?;
                     self.has_journal.store(true, Ordering::Release);
                 }
             }
-            _ => self.settle(&mut writer, &rows, changes)?,
+            _ => self.update(&mut writer, &rows, changes)?,
         }
         let draft = self.archive.draft(manifest.id)?;
-        let Writer { known, kept, .. } = &mut *writer;
-        if let Some(kept) = kept {
-            draft.link_all(&kept.base)?;
-            kept.journal.link_to(&draft.folder)?;
+        let Writer { known, linked, .. } = &mut *writer;
+        if let Some(linked) = linked {
+            draft.link_all(&linked.base)?;
+            linked.journal.link_to(&draft.folder)?;
         }
         draft.finish(manifest, known)
     }

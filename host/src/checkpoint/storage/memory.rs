@@ -1,5 +1,5 @@
-//! Rows and checkpoints in memory: for tests, and for pipelines whose state
-//! need not outlive the process.
+//! A storage in memory, for tests, and for pipelines whose state need not outlive
+//! the process.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,47 +13,49 @@ use crate::element::CheckpointId;
 /// A checkpoint is a copy of the ordered map; keys and values are shared.
 #[derive(Default)]
 pub struct MemoryStorage {
-    kept: RwLock<Kept>,
+    contents: RwLock<Contents>,
 }
 
 #[derive(Default)]
-struct Kept {
-    rows: Arc<Rows>,
-    checkpoints: BTreeMap<CheckpointId, (Manifest, Arc<Rows>)>,
+struct Contents {
+    rows: Arc<MemoryRows>,
+    checkpoints: BTreeMap<CheckpointId, (Manifest, Arc<MemoryRows>)>,
 }
 
-type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+type MemoryRows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 
 impl MemoryStorage {
     pub fn new() -> Self {
         MemoryStorage::default()
     }
 
-    // A panic elsewhere leaves nothing half done here: what is written is
-    // prepared first and put in place at once.
-    fn read(&self) -> RwLockReadGuard<'_, Kept> {
-        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    // A panic elsewhere leaves nothing half written: changes are prepared first and
+    // then put in place at once.
+    fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self) -> RwLockWriteGuard<'_, Kept> {
-        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+    fn change(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Storage for MemoryStorage {
     fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
-        let kept = self.read();
-        let checkpoints = kept.checkpoints.values();
+        let contents = self.read();
+        let checkpoints = contents.checkpoints.values();
         Ok(checkpoints
             .map(|(manifest, rows)| info(manifest, rows))
             .collect())
     }
 
     fn restore(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
-        let mut kept = self.change();
-        let (manifest, rows) = kept.checkpoints.get(&id).ok_or_else(|| missing(id))?;
+        let mut contents = self.change();
+        let (manifest, rows) = contents.checkpoints.get(&id).ok_or_else(|| missing(id))?;
         let (manifest, rows) = (manifest.clone(), rows.clone());
-        kept.rows = rows;
+        contents.rows = rows;
         Ok(manifest)
     }
 
@@ -74,9 +76,9 @@ impl Storage for MemoryStorage {
             Arc::new(changed(&before, &changes))
         };
         let info = info(&manifest, &rows);
-        let mut kept = self.change();
-        kept.rows = rows.clone();
-        kept.checkpoints.insert(manifest.id, (manifest, rows));
+        let mut contents = self.change();
+        contents.rows = rows.clone();
+        contents.checkpoints.insert(manifest.id, (manifest, rows));
         Ok(info)
     }
 
@@ -109,7 +111,7 @@ impl Storage for MemoryStorage {
     }
 }
 
-fn changed(before: &Rows, changes: &[Changes]) -> Rows {
+fn changed(before: &MemoryRows, changes: &[Changes]) -> MemoryRows {
     let mut rows = before.clone();
     for (from, to) in changes.iter().flat_map(Changes::ranges) {
         let gone: Vec<Arc<[u8]>> = within(&rows, from, to)
@@ -131,7 +133,7 @@ fn changed(before: &Rows, changes: &[Changes]) -> Rows {
 }
 
 fn within<'a>(
-    rows: &'a Rows,
+    rows: &'a MemoryRows,
     from: &[u8],
     to: &[u8],
 ) -> impl Iterator<Item = (&'a Arc<[u8]>, &'a Arc<[u8]>)> {
@@ -140,7 +142,7 @@ fn within<'a>(
     rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
 }
 
-fn info(manifest: &Manifest, rows: &Rows) -> CheckpointInfo {
+fn info(manifest: &Manifest, rows: &MemoryRows) -> CheckpointInfo {
     let bytes = rows.iter().map(|(key, value)| key.len() + value.len());
     CheckpointInfo {
         id: manifest.id,

@@ -1,10 +1,10 @@
-//! Commits by a transaction of Kafka: rows of all the pipeline's Kafka sinks,
-//! the positions of its Kafka sources, and the checkpoint's number appear at
-//! once, or never.
+//! Commits by a Kafka transaction: the rows of all Kafka sinks of a pipeline, the
+//! offsets of its Kafka sources, and the checkpoint's number become visible
+//! together, or never.
 //!
-//! The number is a record of a compacted topic, under the pipeline's name. It
-//! is part of the transaction, so that the last one that can be read is the
-//! last checkpoint whose rows are seen.
+//! The number is a record in a compacted topic, with the pipeline's name as key. It
+//! is part of the transaction, so the last one that can be read is the last
+//! committed checkpoint.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,48 +32,48 @@ use crate::connector::kafka::{ClientLog, KafkaConnection, cause, fault_of, is_fi
 use crate::element::CheckpointId;
 use crate::plan::{NodeKind, Plan};
 
-/// Where the numbers of committed checkpoints are.
+/// The topic with the numbers of committed checkpoints.
 pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
 
-/// How long one step may take: after that its outcome is unknown.
+/// How long one step may take; after that its outcome is unknown.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
-/// How often it is seen whether brokers refuse to open a transaction.
-const OPEN_PIECE: Duration = Duration::from_secs(1);
+/// How long one try to open a transaction takes, before its error is checked.
+const OPEN_TRY_MAX: Duration = Duration::from_secs(1);
 
-/// How long one question about topics and offsets may take.
+/// How long one request about topics and offsets may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A broker gives a transaction up whose owner has not been heard of for so
-/// long; at most what brokers allow unless they are told otherwise.
-const ABANDONED_AFTER_MS: (u64, u64) = (60_000, 900_000);
+/// When a broker aborts a transaction whose producer is silent: at least, and at
+/// most, which is what brokers allow by default.
+const TIMEOUT_MS: (u64, u64) = (60_000, 900_000);
 
-/// Rows wait this long for others to go with: they are not seen before the
-/// commit anyway, which waits for none.
+/// How long messages wait for others of their batch. They are not visible before
+/// the commit anyway, and the commit does not wait for this.
 const LINGER: (&str, &str) = ("linger.ms", "10");
 
 pub struct KafkaTransaction {
     pipeline: String,
     connection: KafkaConnection,
-    abandoned_after_ms: u64,
-    /// Sources whose positions are committed too.
-    sources: Vec<Source>,
-    open: Mutex<Option<Arc<Open>>>,
+    timeout_ms: u64,
+    /// Sources whose offsets are committed, too.
+    sources: Vec<CommittedSource>,
+    open: Mutex<Option<Arc<OpenTransaction>>>,
 }
 
-struct Source {
+struct CommittedSource {
     node: String,
     group: String,
 }
 
-/// A producer that has fenced the one before it.
-struct Open {
+/// A producer that has fenced any earlier one.
+struct OpenTransaction {
     producer: Arc<Producer>,
-    /// Of each source's group, in the order of the sources.
+    /// One for each source, in their order.
     groups: Vec<ConsumerGroupMetadata>,
 }
 
-/// What is known of a pipeline's progress.
+/// A record of the topic of committed checkpoints.
 #[derive(Serialize, Deserialize)]
 struct Progress {
     checkpoint: CheckpointId,
@@ -89,7 +89,7 @@ impl KafkaTransaction {
             }
             _ => None,
         });
-        // All sinks have the same brokers: the plan has seen to it.
+        // All sinks have the same brokers: the planner checks it.
         let connection = sinks.next()?.connection.clone();
         let sources = plan.nodes.iter().filter_map(|node| {
             let NodeKind::Source(source) = &node.kind else {
@@ -97,16 +97,16 @@ impl KafkaTransaction {
             };
             let connector: &dyn Any = &*source.connector;
             let kafka = connector.downcast_ref::<KafkaSource>()?;
-            is_near(&kafka.subscription, &connection).then(|| Source {
+            has_same_brokers(&kafka.subscription, &connection).then(|| CommittedSource {
                 node: node.name.clone(),
                 group: kafka.subscription.group.clone(),
             })
         });
         let interval_ms = plan.state.as_ref().map_or(0, |state| state.interval_ms);
-        let (least_ms, most_ms) = ABANDONED_AFTER_MS;
+        let (least_ms, most_ms) = TIMEOUT_MS;
         Some(KafkaTransaction {
             pipeline: plan.name.clone(),
-            abandoned_after_ms: interval_ms.saturating_mul(10).clamp(least_ms, most_ms),
+            timeout_ms: interval_ms.saturating_mul(10).clamp(least_ms, most_ms),
             sources: sources.collect(),
             connection,
             open: Mutex::new(None),
@@ -118,11 +118,11 @@ impl KafkaTransaction {
         Ok(self.current()?.producer.clone())
     }
 
-    fn current(&self) -> Result<Arc<Open>, TransactionError> {
+    fn current(&self) -> Result<Arc<OpenTransaction>, TransactionError> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.clone().ok_or_else(|| TransactionError {
             what: format!("pipeline `{}`: the transaction is not open", self.pipeline),
-            cause: "nobody has fenced the owner before it, which is a bug of ours".to_owned(),
+            cause: "no earlier run was fenced, which is a bug in Sluicebox".to_owned(),
             fault: Fault::BUG,
         })
     }
@@ -159,21 +159,21 @@ impl KafkaTransaction {
         self.error(step, explain(failure.code, cause), fault_of(failure.code))
     }
 
-    /// Does what may be tried again, within the time of one step. It is given
-    /// some of that at a time, so that being refused is noticed early.
-    fn persist(
+    /// Repeats a call while its error is retriable, within the time of one step.
+    /// Each try gets a part of that time, so that a refusal is noticed early.
+    fn retry(
         &self,
         step: &str,
         producer: &Producer,
-        piece: Duration,
+        try_max: Duration,
         work: impl Fn(Duration) -> Result<(), KafkaError>,
     ) -> Result<(), TransactionError> {
         let until = Instant::now() + STEP_MAX;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match blocking(|| work(left.min(piece))) {
+            match blocking(|| work(left.min(try_max))) {
                 Ok(()) => return Ok(()),
-                // Librdkafka resumes the call; it does not begin another one.
+                // librdkafka resumes the same call; it does not start another one.
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !left.is_zero() => {
                     let checked = producer.check();
                     checked.map_err(|failure| self.failed(step, failure))?;
@@ -195,17 +195,17 @@ impl KafkaTransaction {
     fn new_producer(&self) -> Result<Producer, TransactionError> {
         let step = "cannot open the transaction";
         let id = self.transactional_id();
-        let abandoned_after_ms = self.abandoned_after_ms.to_string();
+        let timeout_ms = self.timeout_ms.to_string();
         let mut defaults = DEFAULTS.to_vec();
         defaults.push(LINGER);
-        defaults.push(("transaction.timeout.ms", &abandoned_after_ms));
+        defaults.push(("transaction.timeout.ms", &timeout_ms));
         let mut required = REQUIRED.to_vec();
         required.push(("transactional.id", &id));
         let settings = settings(&self.connection, &defaults, &required);
         Producer::new(&self.who(), &settings).map_err(|error| self.kafka_error(step, &error))
     }
 
-    /// Settings of a client that reads.
+    /// Settings of a consumer.
     fn consumer_settings(&self, group: &str, is_committed: bool) -> ClientConfig {
         let isolation = match is_committed {
             true => "read_committed",
@@ -219,22 +219,21 @@ impl KafkaTransaction {
             ("auto.offset.reset", "earliest"),
         ];
         let mut connection = self.connection.clone();
-        // These are a producer's, and nothing that a consumer knows.
+        // The others are a producer's properties, which a consumer does not know.
         connection.properties.retain(|(name, _)| is_shared(name));
         settings(&connection, &[], &required)
     }
 
     fn consumer(&self, group: &str, is_committed: bool) -> Result<Reading, TransactionError> {
-        let step = "cannot read how far it has come";
+        let step = "cannot read the last committed checkpoint";
         self.consumer_settings(group, is_committed)
             .create_with_context(ClientLog::new(self.who()))
             .map_err(|error| self.kafka_error(step, &error))
     }
 
-    /// The last checkpoint that was committed. Nobody must be able to commit
-    /// another one any more.
+    /// The last committed checkpoint. Any earlier run must have been fenced.
     fn last_committed(&self) -> Result<Option<CheckpointId>, TransactionError> {
-        let step = "cannot read how far it has come";
+        let step = "cannot read the last committed checkpoint";
         let wrong = |error: KafkaError| self.kafka_error(step, &error);
         let group = self.transactional_id();
         let all = self.consumer(&group, false)?;
@@ -245,7 +244,7 @@ impl KafkaTransaction {
             loop {
                 match consumer.fetch_watermarks(PROGRESS_TOPIC, 0, ANSWER_MAX) {
                     Ok((_, end)) => return Ok(end),
-                    // A topic is created before it can be read.
+                    // A new topic takes a moment before it can be read.
                     Err(_) if Instant::now() < ready_by => {
                         std::thread::sleep(Duration::from_millis(50));
                     }
@@ -253,10 +252,10 @@ impl KafkaTransaction {
                 }
             }
         };
-        // Behind a transaction of another pipeline that is neither committed nor
-        // aborted, what we have committed cannot be seen yet.
+        // A commit of this pipeline cannot be read while another pipeline's
+        // transaction before it is still open.
         let written = end(&all)?;
-        let until = Instant::now() + Duration::from_millis(ABANDONED_AFTER_MS.1) + STEP_MAX;
+        let until = Instant::now() + Duration::from_millis(TIMEOUT_MS.1) + STEP_MAX;
         let mut has_warned = false;
         while end(&committed)? < written {
             if Instant::now() > until {
@@ -306,7 +305,11 @@ impl KafkaTransaction {
             .map_err(|error| {
                 let text = String::from_utf8_lossy(payload);
                 let cause = format!("the topic {PROGRESS_TOPIC} says `{text}`: {error}");
-                self.error("cannot read how far it has come", cause, Fault::OUTSIDE)
+                self.error(
+                    "cannot read the last committed checkpoint",
+                    cause,
+                    Fault::OUTSIDE,
+                )
             })
     }
 
@@ -341,8 +344,8 @@ impl KafkaTransaction {
         Ok(())
     }
 
-    /// What goes with the transaction for tools to see: where its sources are.
-    fn offsets(&self, source: &Source, manifest: &Manifest) -> Option<TopicPartitionList> {
+    /// The offsets of a source, which the transaction commits for monitoring tools.
+    fn offsets(&self, source: &CommittedSource, manifest: &Manifest) -> Option<TopicPartitionList> {
         let node = manifest
             .nodes
             .iter()
@@ -371,10 +374,10 @@ impl Participant for KafkaTransaction {
 
     fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
         let producer = Arc::new(self.new_producer()?);
-        // The one before must not go on, nor hold what it has not sent.
+        // Drop the previous producer, with the messages that it has not sent.
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let step = "cannot open the transaction";
-        self.persist(step, &producer, OPEN_PIECE, |time_max| {
+        self.retry(step, &producer, OPEN_TRY_MAX, |time_max| {
             producer.inner().init_transactions(time_max)
         })?;
         let mut groups = Vec::with_capacity(self.sources.len());
@@ -383,7 +386,7 @@ impl Participant for KafkaTransaction {
             groups.extend(consumer.group_metadata());
         }
         let last = blocking(|| self.last_committed())?;
-        let open = Arc::new(Open { producer, groups });
+        let open = Arc::new(OpenTransaction { producer, groups });
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(last)
     }
@@ -409,7 +412,7 @@ impl Participant for KafkaTransaction {
                 continue;
             };
             let step = "cannot commit the sources' offsets";
-            self.persist(step, producer, STEP_MAX, |time_max| {
+            self.retry(step, producer, STEP_MAX, |time_max| {
                 producer
                     .inner()
                     .send_offsets_to_transaction(&offsets, group, time_max)
@@ -432,14 +435,14 @@ impl Participant for KafkaTransaction {
             .and_then(|()| producer.flush(STEP_MAX))
             .map_err(|failure| self.failed(step, failure))?;
         crash::point(Place::CommitBefore);
-        self.persist(step, producer, STEP_MAX, |time_max| {
+        self.retry(step, producer, STEP_MAX, |time_max| {
             producer.inner().commit_transaction(time_max)
         })?;
         crash::point(Place::CommitAfter);
         Ok(())
     }
 
-    /// The fence has aborted what was open.
+    /// Does nothing, since the fence has aborted the open transaction.
     fn abort(&self) -> Result<(), TransactionError> {
         Ok(())
     }
@@ -451,11 +454,11 @@ impl Participant for KafkaTransaction {
 }
 
 /// Whether a source's offsets can go into a transaction on these brokers.
-fn is_near(source: &Subscription, connection: &KafkaConnection) -> bool {
+fn has_same_brokers(source: &Subscription, connection: &KafkaConnection) -> bool {
     source.connection.brokers == connection.brokers
 }
 
-/// What a consumer may have of a producer's properties: how brokers are reached.
+/// Whether a consumer needs this property of a producer: how to reach brokers.
 fn is_shared(property: &str) -> bool {
     [
         "security.",
@@ -492,9 +495,9 @@ fn explain(code: Option<RDKafkaErrorCode>, cause: String) -> String {
     }
 }
 
-/// Waits for what the admin client does on a thread of its own.
+/// Waits for a future of the admin client.
 fn wait_for<T: Send>(future: impl Future<Output = T> + Send) -> std::io::Result<T> {
-    // A runtime cannot be entered within another.
+    // On another thread, since a runtime cannot be entered within another one.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;

@@ -1,4 +1,4 @@
-//! A transaction over topics in memory, with outcomes that get lost: for tests.
+//! A transaction over topics in memory, whose answers can get lost, for tests.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::topic::MemoryTopic;
 
 pub struct MemoryTransaction {
     name: String,
-    /// Rows that were prepared outlive the run, as in a database that knows them.
+    /// Prepared rows outlive the run, as in a database with prepared transactions.
     is_lasting: bool,
     topics: Vec<Arc<MemoryTopic>>,
     state: Mutex<State>,
@@ -29,9 +29,9 @@ struct State {
 /// What happens to a commit whose answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// It was done all the same.
+    /// The commit was made, and only its answer lost.
     Answer,
-    /// It was not done.
+    /// The commit was not made.
     Request,
 }
 
@@ -45,13 +45,13 @@ impl MemoryTransaction {
         }
     }
 
-    /// One of several, which has a name of its own.
+    /// Sets the name, where there are several.
     pub fn named(mut self, name: &str) -> Self {
         self.name = name.to_owned();
         self
     }
 
-    /// Rows that were prepared can be committed by the next run.
+    /// Lets the next run commit prepared rows.
     pub fn lasting(mut self) -> Self {
         self.is_lasting = true;
         self

@@ -82,7 +82,7 @@ fn what_nobody_has_committed_never_happened() {
 }
 
 #[test]
-fn two_that_lose_their_rows_cannot_agree_and_it_is_said() {
+fn two_participants_that_lose_rows_disagree() {
     let (left, right) = (Arc::new(memory("left")), Arc::new(memory("right")));
     let all = participants([&left, &right]);
     let first = checkpoint(&all, 1).expect("both commit");
@@ -100,7 +100,7 @@ fn two_that_lose_their_rows_cannot_agree_and_it_is_said() {
 }
 
 #[test]
-fn who_has_joined_since_is_not_behind() {
+fn a_new_participant_is_not_behind() {
     let (left, right) = (Arc::new(memory("left")), Arc::new(memory("right")));
     let mut alone = Participants::default();
     alone.add(left.clone());

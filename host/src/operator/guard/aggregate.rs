@@ -8,13 +8,13 @@ use crate::logic::{Accumulated, Aggregate, Columns, Failure, Instance, Rows, Sta
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
 
-/// What came of folding rows into states.
+/// The outcome of folding rows into states.
 #[derive(Debug)]
 pub struct Folded {
     /// One row a group.
     pub states: Vec<ArrayRef>,
-    /// Rows that were rejected or failed on, ascending. They changed no state:
-    /// a new group with no other row has the default state and nothing to tell.
+    /// Rows that were rejected or failed on, ascending. They changed no state: a new
+    /// group that has only such rows has the default state, and no result.
     pub lost: Vec<u32>,
 }
 
@@ -38,7 +38,7 @@ impl AggregateGuard {
         Ok(folded)
     }
 
-    /// The same, and the result after each row that was taken; parents are rows.
+    /// Like `accumulate`, with the result after each row; parents are rows.
     pub fn accumulate_each(
         &mut self,
         batch: &Batch,
@@ -56,9 +56,9 @@ impl AggregateGuard {
         Ok((folded, self.join_rows(results)?))
     }
 
-    /// One state a group. A group whose merge fails keeps its first state and
-    /// counts as one failed row; `subject` renders a group (its key and window
-    /// as JSON) for the dead letter.
+    /// Merges the states of each group into one. A group whose merge fails keeps its
+    /// first state and counts as one failed row; `subject` renders a group (its key
+    /// and window as JSON) for the dead letter.
     pub fn merge(
         &mut self,
         states: Columns<'_>,
@@ -89,7 +89,7 @@ impl AggregateGuard {
                 Ok(merged) => parts.push(merged),
                 Err(failure) => {
                     let subject = Subject::State(subject(part.start as u32));
-                    self.give_up(&subject, &failure, out)?;
+                    self.handle_failure(&subject, &failure, out)?;
                     let first = rows_of(&part).start;
                     parts.push(slice(states.columns, &(first..first + part.len())));
                 }
@@ -98,8 +98,8 @@ impl AggregateGuard {
         self.join_columns(parts)
     }
 
-    /// Results of states; a state whose finish fails has none. `subject`
-    /// renders a state's key and window as JSON.
+    /// The results of states; a state whose `finish` fails has none. `subject` renders
+    /// a state's key and window as JSON for the dead letter.
     pub fn finish(
         &mut self,
         states: Columns<'_>,
@@ -123,15 +123,15 @@ impl AggregateGuard {
                 Ok(rows) => parts.push((part.start, rows)),
                 Err(failure) => {
                     let subject = Subject::State(subject(part.start as u32));
-                    self.give_up(&subject, &failure, out)?;
+                    self.handle_failure(&subject, &failure, out)?;
                 }
             }
         }
         self.join_rows(parts)
     }
 
-    /// Parts of a batch are folded in order, each on the states that the one
-    /// before has left.
+    /// Folds the parts of a batch in order, each into the states after the previous
+    /// one.
     fn fold(
         &mut self,
         batch: &Batch,
@@ -170,7 +170,7 @@ impl AggregateGuard {
             match part {
                 None => break,
                 Some((part, Ok((done, rows)))) => {
-                    self.give_up_rejects(batch, part.start, &done.rejects, out)?;
+                    self.handle_rejects(batch, part.start, &done.rejects, out)?;
                     lost.extend(done.rejects.iter().map(|r| r.row + part.start as u32));
                     results.extend(rows.map(|rows| (part.start, rows)));
                     current = done.states;
@@ -178,13 +178,13 @@ impl AggregateGuard {
                 }
                 Some((part, Err(failure))) => {
                     let row = part.start as u32;
-                    self.give_up(&Subject::Row(batch, row), &failure, out)?;
+                    self.handle_failure(&Subject::Row(batch, row), &failure, out)?;
                     lost.push(row);
                 }
             }
         }
         if existing < states.groups {
-            // Every row failed: the groups are what no row at all leaves.
+            // Every row failed: new groups get default states.
             current = self.defaults(input, &current, existing, states.groups)?;
         }
         Ok((
@@ -196,7 +196,7 @@ impl AggregateGuard {
         ))
     }
 
-    /// The states of groups after no rows: an accumulate of nothing.
+    /// The states of groups without rows, from a call without rows.
     fn defaults(
         &mut self,
         input: &[ArrayRef],

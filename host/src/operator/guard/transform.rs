@@ -13,8 +13,9 @@ impl TransformGuard {
         Guard::open(node, plan, Instance::transform)
     }
 
-    /// Runs a filter or transform. `input` are the columns of `batch` that the
-    /// operator reads, at least one row. Rows rejected or failed on have no output.
+    /// Calls a filter or transform. `input` are the columns of `batch` that the
+    /// operator reads, with at least one row. Rows that are rejected or failed on
+    /// have no output.
     pub fn transform(
         &mut self,
         batch: &Batch,
@@ -32,11 +33,11 @@ impl TransformGuard {
         while let Some((part, called)) = self.next_part(&mut rest, transform)? {
             match called {
                 Ok(answer) => {
-                    self.give_up_rejects(batch, part.start, &answer.rejects, out)?;
+                    self.handle_rejects(batch, part.start, &answer.rejects, out)?;
                     parts.push((part.start, answer));
                 }
                 Err(failure) => {
-                    self.give_up(&Subject::Row(batch, part.start as u32), &failure, out)?;
+                    self.handle_failure(&Subject::Row(batch, part.start as u32), &failure, out)?;
                 }
             }
         }

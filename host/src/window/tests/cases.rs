@@ -1,4 +1,4 @@
-//! Behaviours one by one.
+//! Tests of single behaviours.
 
 use expect_test::expect;
 
@@ -384,7 +384,7 @@ fn results_may_leave_out_bounds_and_come_in_batches_that_are_not_too_large() {
 }
 
 #[test]
-fn rows_that_are_lost_leave_no_trace() {
+fn lost_rows_change_nothing() {
     let cases = [
         (tumbling(1_000), "a [0, 1000) 2 1 0 1 ab\n"),
         (
@@ -468,7 +468,7 @@ fn a_late_row_is_judged_without_the_rows_that_were_lost() {
 }
 
 #[test]
-fn policies_decide_what_becomes_of_a_lost_row() {
+fn on_error_decides_what_a_lost_row_becomes() {
     let rows = [row("a", 0, "a"), row("a", 1, "boom"), row("a", 2, "b")];
     for (policy, letters) in [
         (OnError::Skip, 0),

@@ -1,5 +1,5 @@
-//! Every kind of window, at several batch sizes and much disorder, against a
-//! model that does nothing but what the definitions say, row by row.
+//! Compares every kind of window, at several batch sizes and with much disorder, with
+//! a simple model that follows the definitions row by row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,12 +71,12 @@ fn check(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row], seed: u64) {
     }
 }
 
-/// The results that hold in the end.
+/// The results that count in the end.
 fn finals(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
     let is_session = matches!(setup.window, Window::Session { .. });
     if setup.allowed_lateness_ms == 0 || is_session {
         let lines: BTreeSet<String> = bench.lines.iter().cloned().collect();
-        assert_eq!(lines.len(), bench.lines.len(), "a result was put out twice");
+        assert_eq!(lines.len(), bench.lines.len(), "a result was emitted twice");
         return lines;
     }
     last_of_each(&bench.lines).into_iter().collect()
@@ -137,8 +137,8 @@ fn expect_panes(
             panes.entry(pane).or_default().push(row);
         }
     }
-    // A window also has the rows that were late for it, if it is put out again
-    // for another key's sake? No: only what it took itself.
+    // A window has only the rows that were in time for it, also when it is emitted
+    // again.
     for ((key, end), panes) in windows {
         let rows: Vec<&Row> = panes.into_values().flatten().collect();
         expected.lines.insert(line(&key, end - size_ms, end, &rows));

@@ -1,9 +1,9 @@
-//! The checkpoints of a data folder, each a folder of files with a manifest
-//! that names them all. Knows nothing of what is in the files.
+//! The checkpoints of a data folder, each a folder of files with a manifest that
+//! lists them all. Knows nothing of the contents of the files.
 //!
-//! A checkpoint is prepared under a hidden name and gets its own by one rename,
-//! and loses it by one before it is removed: under its number it is always
-//! whole. So reading needs no lock.
+//! A checkpoint is written under a hidden name and then renamed, and it is renamed
+//! again before it is removed. So a folder with a number is always complete, and
+//! reading needs no lock.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use crate::element::CheckpointId;
 const MANIFEST: &str = "sluicebox.manifest";
 /// How much of a file is read at once.
 const READ_BYTES: usize = 1 << 20;
-/// Reading is bound by the disk, or by two cores.
+/// Two threads read about as fast as a disk can.
 const CHECK_THREADS: usize = 2;
 
 /// All checkpoints of a data folder.
@@ -33,25 +33,26 @@ pub struct Archive {
     folder: PathBuf,
 }
 
-/// A checkpoint on its way.
+/// A checkpoint that is being written. Dropping it removes its files.
 pub struct Draft {
     archive: Archive,
     id: CheckpointId,
-    /// Where its files go. Nothing is there yet.
+    /// Where its files go. The folder does not exist yet.
     pub folder: PathBuf,
 }
 
-/// A checkpoint whose files stay as long as this lives, whatever becomes of it.
-pub struct Held {
+/// Links to the files of a checkpoint, which keep them even if the checkpoint is
+/// deleted. Dropping it removes the links.
+pub struct HeldCheckpoint {
     pub folder: PathBuf,
     pub manifest: Manifest,
 }
 
-/// Sizes and checksums of files that do not change, so that each is read once.
+/// Sizes and checksums of files that never change, so that each is read once.
 pub type Known = HashMap<String, FileManifest>;
 
 impl Archive {
-    /// Of a pipeline's data folder. Nothing is read or made.
+    /// The checkpoints of a pipeline's data folder. Reads and makes nothing.
     pub fn of(data: &Path) -> Archive {
         Archive {
             folder: data.join("checkpoints"),
@@ -62,8 +63,8 @@ impl Archive {
         &self.folder
     }
 
-    /// Makes the folder and removes what crashes have left over. For the owner
-    /// of the folder's lock.
+    /// Makes the folder and removes what crashes have left. The caller must have
+    /// locked the data folder.
     pub fn open(&self) -> Result<(), StorageError> {
         fs::create_dir_all(&self.folder)
             .map_err(|cause| io("make the folder", &self.folder, cause))?;
@@ -75,7 +76,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Oldest first. Damage that shows without reading whole files is told.
+    /// All checkpoints, oldest first. Finds damage that shows without reading whole
+    /// files.
     pub fn list(&self) -> Result<Vec<CheckpointInfo>, StorageError> {
         let names = self.names()?;
         let mut ids: Vec<CheckpointId> = names.iter().filter_map(|name| id_of(name)).collect();
@@ -84,7 +86,7 @@ impl Archive {
         for id in ids {
             match self.manifest(id) {
                 Ok(manifest) => list.push(info(&manifest, self.check_sizes(&manifest).err())),
-                // Dropped meanwhile.
+                // It was deleted meanwhile.
                 Err(StorageError::Missing { .. }) => {}
                 Err(error) => list.push(CheckpointInfo {
                     id,
@@ -103,7 +105,7 @@ impl Archive {
         self.path(id).is_dir()
     }
 
-    /// What a checkpoint says.
+    /// Reads a checkpoint's manifest.
     pub fn manifest(&self, id: CheckpointId) -> Result<Manifest, StorageError> {
         let folder = self.path(id);
         let bytes = match fs::read(folder.join(MANIFEST)) {
@@ -176,7 +178,7 @@ impl Archive {
         })
     }
 
-    /// Drops a checkpoint, damaged or not.
+    /// Deletes a checkpoint, damaged or not.
     pub fn delete(&self, id: CheckpointId) -> Result<(), StorageError> {
         match self.put_away(id)? {
             Some(away) => remove(&away),
@@ -184,12 +186,12 @@ impl Archive {
         }
     }
 
-    /// Keeps a checkpoint's files while they are used, though it may be dropped.
-    pub fn hold(&self, id: CheckpointId) -> Result<Held, StorageError> {
+    /// Keeps a checkpoint's files while they are used.
+    pub fn hold(&self, id: CheckpointId) -> Result<HeldCheckpoint, StorageError> {
         static HELD: AtomicU64 = AtomicU64::new(0);
         let manifest = self.manifest(id)?;
         let number = HELD.fetch_add(1, Ordering::Relaxed);
-        let held = Held {
+        let held = HeldCheckpoint {
             folder: self.folder.join(format!(".held-{id}-{number}")),
             manifest,
         };
@@ -206,7 +208,7 @@ impl Archive {
         self.folder.join(id.to_string())
     }
 
-    /// Takes a checkpoint's name away.
+    /// Renames a checkpoint's folder, so that it can be removed.
     fn put_away(&self, id: CheckpointId) -> Result<Option<PathBuf>, StorageError> {
         let from = self.path(id);
         let away = self.folder.join(format!(".deleting-{id}"));
@@ -214,7 +216,7 @@ impl Archive {
         match fs::rename(&from, &away) {
             Ok(()) => Ok(Some(away)),
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(io("drop the checkpoint", &from, cause)),
+            Err(cause) => Err(io("delete the checkpoint", &from, cause)),
         }
     }
 
@@ -241,7 +243,7 @@ impl Archive {
 }
 
 impl Draft {
-    /// Makes the folder, with all files of another one.
+    /// Makes the folder, and links all files of another one in it.
     pub fn link_all(&self, from: &Path) -> Result<(), StorageError> {
         fs::create_dir(&self.folder).map_err(|cause| io("make the folder", &self.folder, cause))?;
         let fail = |cause| io("read the folder", from, cause);
@@ -252,8 +254,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Names all files in the manifest, writes it, and gives the checkpoint its
-    /// name. After this it outlives a loss of power.
+    /// Lists all files in the manifest, writes it, and gives the checkpoint its
+    /// name. After this it survives a power failure.
     pub fn finish(
         self,
         mut manifest: Manifest,
@@ -264,7 +266,7 @@ impl Draft {
         self.publish(&manifest)
     }
 
-    /// The same of a draft whose files are those that the manifest names.
+    /// As [`Draft::finish`], where the manifest lists the files already.
     pub fn publish(self, manifest: &Manifest) -> Result<CheckpointInfo, StorageError> {
         let path = self.folder.join(MANIFEST);
         File::create(&path)
@@ -275,7 +277,7 @@ impl Draft {
             .map_err(|cause| io("write the manifest", &path, cause))?;
         sync_folder(&self.folder)?;
         crash::point(Place::ManifestAfter);
-        // One of the same number is that of a run which has not come as far.
+        // A checkpoint of the same number is from a run that failed earlier.
         let replaced = self.archive.put_away(self.id)?;
         let name = self.archive.path(self.id);
         fs::rename(&self.folder, &name).map_err(|cause| io("name the checkpoint", &name, cause))?;
@@ -288,21 +290,20 @@ impl Draft {
 }
 
 impl Drop for Draft {
-    /// Nothing is left of one that was not finished.
     fn drop(&mut self) {
         // Otherwise it is removed when the folder is opened again.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldCheckpoint {
     fn drop(&mut self) {
         // Otherwise it is removed when the folder is opened again.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// A second name for a file, or a copy where the file system has no such thing.
+/// Makes a hard link, or a copy where the file system has no links.
 pub(super) fn link(from: &Path, to: &Path) -> Result<(), StorageError> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),
@@ -316,7 +317,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StorageError> {
     copied.map(drop).map_err(|cause| io("write", to, cause))
 }
 
-/// Removes a folder that may not be there.
+/// Removes a folder if it exists.
 pub(super) fn remove(folder: &Path) -> Result<(), StorageError> {
     match fs::remove_dir_all(folder) {
         Err(cause) if cause.kind() != ErrorKind::NotFound => Err(io("remove", folder, cause)),
@@ -324,8 +325,7 @@ pub(super) fn remove(folder: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Sizes and checksums of a folder's files. Only those that are not known by
-/// their name are read.
+/// Sizes and checksums of a folder's files. Reads only files that are not in `known`.
 fn measure(folder: &Path, known: &mut Known) -> Result<Vec<FileManifest>, StorageError> {
     let fail = |cause| io("read the folder", folder, cause);
     let mut files = Vec::new();
@@ -440,7 +440,7 @@ fn damaged(id: CheckpointId, message: String) -> StorageError {
     StorageError::Damaged { id, message }
 }
 
-/// What is wrong, without saying again which checkpoint.
+/// The message without the number of the checkpoint.
 fn damage(error: StorageError) -> String {
     match error {
         StorageError::Damaged { message, .. } => message,

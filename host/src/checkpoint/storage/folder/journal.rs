@@ -1,6 +1,6 @@
-//! What has changed since the database was last brought up to date, a file a
-//! checkpoint: to write rows down as they come costs a tenth of sorting them in,
-//! and a row that changes with each checkpoint is sorted in once for all of them.
+//! The changes since the database was last updated, one file for each checkpoint.
+//! Appending rows costs a tenth of sorting them into the database, and a row that
+//! changes in every checkpoint is sorted in only once.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,10 +13,11 @@ use crate::checkpoint::checksum::Checksum;
 use crate::checkpoint::manifest::FileManifest;
 use crate::checkpoint::storage::StorageError;
 
-/// Each checkpoint links all of them, and a restore reads them.
+/// How many files the journal has at most: each checkpoint links all of them, and
+/// a restore reads them.
 const FILES_MAX: usize = 32;
 
-/// Its folder goes with it.
+/// Dropping it removes its folder.
 pub struct Journal {
     folder: PathBuf,
     /// Names, oldest first.
@@ -27,7 +28,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty one, in a folder that is made.
+    /// Makes the folder and an empty journal in it.
     pub fn create(folder: PathBuf) -> Result<Journal, StorageError> {
         fs::create_dir_all(&folder).map_err(|cause| io("make the folder", &folder, cause))?;
         Ok(Journal {
@@ -38,7 +39,7 @@ impl Journal {
         })
     }
 
-    /// Takes the files of a checkpoint over.
+    /// Links the journal's files of a checkpoint.
     pub fn link_from(
         &mut self,
         checkpoint: &Path,
@@ -63,19 +64,19 @@ impl Journal {
         self.files.is_empty()
     }
 
-    /// Whether these may be added, so that it stays within `bytes_max`.
+    /// Whether the journal stays within `bytes_max` if these changes are added.
     pub fn has_room(&self, changes: &[Changes], bytes_max: u64) -> bool {
         let more: usize = changes.iter().map(Changes::bytes).sum();
         self.files.len() < FILES_MAX && self.bytes + more as u64 <= bytes_max
     }
 
-    /// Adds the changes of a checkpoint. Afterwards they are on disk.
+    /// Adds the changes of a checkpoint and syncs them to the disk.
     pub fn append(&mut self, changes: &[Changes], known: &mut Known) -> Result<(), StorageError> {
         let name = format!("{:08}{SUFFIX}", self.next);
         let path = self.folder.join(&name);
         let written = write(&path, changes);
         if written.is_err() {
-            // It may not be there at all.
+            // The file may not exist.
             let _ = fs::remove_file(&path);
         }
         let (bytes, checksum) = written.map_err(|cause| io("write state to", &path, cause))?;
@@ -91,7 +92,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives its files to a checkpoint.
+    /// Links the files into a checkpoint.
     pub fn link_to(&self, folder: &Path) -> Result<(), StorageError> {
         for name in &self.files {
             archive::link(&self.folder.join(name), &folder.join(name))?;
@@ -105,17 +106,17 @@ impl Journal {
             let path = self.folder.join(name);
             let bytes = fs::read(&path).map_err(|cause| io("read state in", &path, cause))?;
             changes::decode(&bytes).ok_or_else(|| {
-                let cause = std::io::Error::other("it is no file of changes");
+                let cause = std::io::Error::other("it is not a file of changes");
                 io("read state in", &path, cause)
             })
         };
         self.files.iter().map(read).collect()
     }
 
-    /// The database has them.
+    /// Removes all files, since the database has their changes.
     pub fn clear(&mut self) {
         for name in self.files.drain(..) {
-            // Otherwise it is removed with the folder.
+            // If this fails, it is removed with the folder.
             let _ = fs::remove_file(self.folder.join(name));
         }
         self.bytes = 0;
@@ -124,12 +125,12 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Otherwise it is removed when the data folder is opened again.
+        // If this fails, opening the data folder removes it.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Its length and checksum.
+/// Writes a file of changes and returns its length and checksum.
 fn write(path: &Path, changes: &[Changes]) -> std::io::Result<(u64, String)> {
     let mut file = File::create_new(path)?;
     let mut checksum = Checksum::new();

@@ -1,4 +1,4 @@
-//! Decides which process has a data folder: one at a time.
+//! Lets only one process at a time use a data folder.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -10,13 +10,13 @@ use crate::checkpoint::storage::StorageError;
 
 const FILE: &str = "lock";
 
-/// Held as long as it lives; the system lets go of it when the process dies.
+/// The lock of a data folder. Dropping it, or the end of the process, releases it.
 pub struct FolderLock {
     file: File,
 }
 
 impl FolderLock {
-    /// Takes the folder, or says which process has it.
+    /// Locks the folder, or fails and says which process has locked it.
     pub fn take(folder: &Path) -> Result<FolderLock, StorageError> {
         let path = folder.join(FILE);
         let opened = File::options()
@@ -39,7 +39,8 @@ impl FolderLock {
         Ok(FolderLock { file })
     }
 
-    /// The process that has the folder now, if any, as far as it can be known.
+    /// The id of the process that has locked the folder, if any; `unknown` if it
+    /// cannot be read.
     pub fn owner(folder: &Path) -> Option<String> {
         let mut file = File::open(folder.join(FILE)).ok()?;
         match file.try_lock_shared() {
@@ -50,10 +51,10 @@ impl FolderLock {
 }
 
 impl Drop for FolderLock {
-    /// Closing the file is not enough: a process that is being started beside
-    /// this one has it open too, until it becomes another program.
+    /// Closing the file is not enough: a child process that is being started has it
+    /// open, too, until it executes its program.
     fn drop(&mut self) {
-        // It is let go of at the latest when the process dies.
+        // If this fails, the end of the process releases the lock.
         let _ = self.file.unlock();
     }
 }
@@ -73,7 +74,7 @@ fn taken(folder: &Path, file: &mut File) -> StorageError {
 
 fn pid(file: &mut File) -> String {
     let mut pid = String::new();
-    // Written right after the lock is taken, so it may be missing for a moment.
+    // The owner writes it right after locking, so it may be missing for a moment.
     let _ = file.take(20).read_to_string(&mut pid);
     match pid.trim() {
         "" => "unknown".to_owned(),

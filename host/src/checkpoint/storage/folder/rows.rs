@@ -1,9 +1,8 @@
-//! The current rows of a data folder: a RocksDB database that is scratch, since
-//! only checkpoints outlive the process.
+//! The current rows of a data folder: a RocksDB database. It is scratch, since only
+//! checkpoints outlive the process.
 //!
-//! Changes come as sorted files that are added to the database at once, rather
-//! than through its write buffers: the rows of a checkpoint, or of some, are all
-//! there at one moment, each key once.
+//! Changes do not go through the database's write buffers: they are written to
+//! sorted files, each key once, and RocksDB ingests all these files atomically.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,43 +21,43 @@ use crate::checkpoint::storage::StorageError;
 
 /// The one table of the database.
 const FAMILY: &str = "default";
-/// Files with changes are about that large at most.
+/// About the largest size of a file with changes.
 const FILE_BYTES: u64 = 64 << 20;
 /// How many files are open at once; their number grows with the state.
 const FILES_OPEN_MAX: i32 = 512;
 /// Compaction runs beside the pipeline, on two cores or more.
 const BACKGROUND_JOBS: i32 = 2;
-/// Sorted runs before they are merged.
+/// How many sorted runs there are when RocksDB merges them.
 const RUNS_MAX: i32 = 8;
-/// Runs at which merging has fallen far behind.
+/// How many there are when writers wait for the merging.
 const RUNS_BEHIND: u64 = 4 * RUNS_MAX as u64;
-/// Bits a key of the filters: one in a hundred lookups in vain.
+/// Bits for each key in the filters: of a hundred lookups of missing keys, one
+/// reads a block.
 const FILTER_BITS: f64 = 10.0;
 const BLOCK_BYTES: usize = 4 << 10;
-/// Parts of filters and indexes are about that large. A lookup finds its part
-/// in each file that may have the key, so that many small ones cost much.
+/// About the size of a partition of filters and indexes. A lookup searches one in
+/// each file that may have the key, so many small ones would be slow.
 const METADATA_BYTES: usize = 32 << 10;
 
-/// What all databases of a folder share.
+/// The memory that all databases of a folder share.
 #[derive(Clone)]
 pub struct Memory {
     cache: Cache,
     write_buffers: WriteBufferManager,
 }
 
-/// Current rows. Its folder goes with it.
-pub struct Rows {
+/// The database of the current rows. Dropping it removes its folder.
+pub struct RowDatabase {
     db: DB,
     folder: PathBuf,
     options: Options,
 }
 
 impl Memory {
-    /// One budget: blocks, indexes, filters and write buffers together.
+    /// Blocks, indexes, filters and write buffers share `bytes_max`.
     pub fn new(bytes_max: usize) -> Memory {
         let cache = Cache::new_hyper_clock_cache(bytes_max, 0);
-        // Changes do not go through write buffers, so there is next to nothing
-        // in them.
+        // Changes do not go through write buffers, so these stay nearly empty.
         let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
             bytes_max / 8,
             false,
@@ -71,24 +70,24 @@ impl Memory {
     }
 }
 
-impl Rows {
-    /// Opens the database in `folder`, or begins one.
-    pub fn open(folder: PathBuf, memory: &Memory) -> Result<Rows, StorageError> {
+impl RowDatabase {
+    /// Opens the database in `folder`, or makes an empty one.
+    pub fn open(folder: PathBuf, memory: &Memory) -> Result<RowDatabase, StorageError> {
         let options = options(memory);
         let family = ColumnFamilyDescriptor::new(FAMILY, options.clone());
         let db = DB::open_cf_descriptors(&options, &folder, [family])
             .map_err(|cause| rocks("open the state in", &folder, &cause))?;
-        Ok(Rows {
+        Ok(RowDatabase {
             db,
             folder,
             options,
         })
     }
 
-    /// Makes all changes at once, which are those of some checkpoints, oldest
-    /// first. Afterwards they are on disk, though only a checkpoint says so.
+    /// Applies the changes of several checkpoints, oldest first, atomically, and
+    /// syncs them to the disk.
     pub fn apply(&self, changes: &[Vec<Changes>]) -> Result<(), StorageError> {
-        let mut files = Files {
+        let mut files = IngestFiles {
             rows: self,
             paths: Vec::new(),
         };
@@ -100,15 +99,14 @@ impl Rows {
         self.wait_for_merges();
         let mut ingest = IngestExternalFileOptions::default();
         ingest.set_move_files(true);
-        // Nobody holds a snapshot of the database.
+        // There are no RocksDB snapshots that would have to stay consistent.
         ingest.set_snapshot_consistency(false);
         self.db
             .ingest_external_file_opts(&ingest, files.paths.clone())
             .map_err(|cause| rocks("write state in", &self.folder, &cause))
     }
 
-    /// Readers pay for every run, so that what is added waits while merging is
-    /// far behind.
+    /// Every run slows readers down, so writers wait while merging is far behind.
     fn wait_for_merges(&self) {
         let number = |name| self.db.property_int_value(name).ok().flatten();
         let is_behind = || {
@@ -122,7 +120,7 @@ impl Rows {
         }
     }
 
-    /// Links and copies the database's files to a folder that is not there yet.
+    /// Links and copies the database's files to a new folder.
     pub fn snapshot(&self, folder: &Path) -> Result<(), StorageError> {
         Checkpoint::new(&self.db)
             .and_then(|checkpoint| checkpoint.create_checkpoint(folder))
@@ -134,7 +132,7 @@ impl Rows {
             .db
             .cf_handle(FAMILY)
             .expect("the database was opened with it");
-        // Otherwise RocksDB puts them in order once more.
+        // RocksDB need not sort keys that are in order.
         let in_order = keys.is_sorted();
         let found = self
             .db
@@ -158,7 +156,7 @@ impl Rows {
         let mut reading = ReadOptions::default();
         reading.set_iterate_lower_bound(from);
         reading.set_iterate_upper_bound(to);
-        // What is read once for a restore does not push out what is read often.
+        // A restore reads these rows once: keep rows that are read often cached.
         reading.fill_cache(false);
         reading.set_readahead_size(256 << 10);
         let mut rows = self.db.raw_iterator_opt(reading);
@@ -174,24 +172,25 @@ impl Rows {
     }
 }
 
-impl Drop for Rows {
+impl Drop for RowDatabase {
     fn drop(&mut self) {
         self.db.cancel_all_background_work(true);
-        // Otherwise it is removed when the data folder is opened again; the
-        // database closes its files after that.
+        // If this fails, opening the data folder removes it. The database closes its
+        // files after this.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Files with changes on their way into the database.
-struct Files<'a> {
-    rows: &'a Rows,
+/// Files with changes that the database is to ingest. Dropping this removes those
+/// that it has not taken.
+struct IngestFiles<'a> {
+    rows: &'a RowDatabase,
     paths: Vec<PathBuf>,
 }
 
-impl Files<'_> {
-    /// Ranges go into a file of their own that is older than the others, so
-    /// that they do not touch the rows of this checkpoint.
+impl IngestFiles<'_> {
+    /// Deleted ranges go into the first file: it counts as older than the others,
+    /// so that they do not delete the rows of these checkpoints.
     fn write_ranges(&mut self, changes: &[Vec<Changes>]) -> Result<(), StorageError> {
         let ranges = merged(changes.iter().flatten().flat_map(Changes::ranges));
         if ranges.is_empty() {
@@ -207,7 +206,7 @@ impl Files<'_> {
         writer.finish().map_err(writing)
     }
 
-    fn write_rows(&mut self, rows: &[Row]) -> Result<(), StorageError> {
+    fn write_rows(&mut self, rows: &[RowChange]) -> Result<(), StorageError> {
         let mut rows = rows.iter().peekable();
         while rows.peek().is_some() {
             let path = self.next_path();
@@ -216,7 +215,7 @@ impl Files<'_> {
             writer.open(&path).map_err(writing)?;
             let mut bytes = 0;
             while let Some(row) = rows.next_if(|_| bytes < FILE_BYTES) {
-                // Of one key's changes the last one holds.
+                // The last of several changes of one key counts.
                 if rows.peek().is_some_and(|next| next.has_key_of(row)) {
                     continue;
                 }
@@ -242,8 +241,7 @@ impl Files<'_> {
     }
 }
 
-impl Drop for Files<'_> {
-    /// What the database has taken has moved.
+impl Drop for IngestFiles<'_> {
     fn drop(&mut self) {
         for path in &self.paths {
             let _ = std::fs::remove_file(path);
@@ -251,19 +249,21 @@ impl Drop for Files<'_> {
     }
 }
 
-/// A row's change; without a value it is deleted.
-struct Row<'a> {
-    /// Some bytes of the key: to compare keys themselves would be slow, since
-    /// they are all over the memory.
+/// A changed row, or a deleted one, which has no value.
+struct RowChange<'a> {
+    /// Some bytes of the key. Comparing whole keys would be slow, since each is a
+    /// cache miss.
     part: u128,
     key: &'a [u8],
     value: Option<&'a [u8]>,
 }
 
-/// Bytes of a part.
+/// Length of `RowChange::part`.
 const PART: usize = size_of::<u128>();
 
-fn sorted(changes: &[Vec<Changes>]) -> Vec<Row<'_>> {
+/// All changed rows, sorted by key, those of one key oldest first, without rows that
+/// a later checkpoint deletes by range.
+fn sorted(changes: &[Vec<Changes>]) -> Vec<RowChange<'_>> {
     let count = changes.iter().flatten().map(|changes| changes.rows().len());
     let mut rows = Vec::with_capacity(count.sum());
     for (checkpoint, blocks) in changes.iter().enumerate() {
@@ -271,21 +271,21 @@ fn sorted(changes: &[Vec<Changes>]) -> Vec<Row<'_>> {
         let later = merged(later.flat_map(Changes::ranges));
         let of_checkpoint = blocks.iter().flat_map(Changes::rows);
         let kept = of_checkpoint.filter(|(key, _)| !is_within(&later, key));
-        rows.extend(kept.map(|(key, value)| Row {
+        rows.extend(kept.map(|(key, value)| RowChange {
             part: 0,
             key,
             value,
         }));
     }
-    // Which operator's they are, and often of which pane, is the same for all.
+    // All keys often begin with the same table and pane.
     let common = common_prefix(&rows);
     sort(&mut rows, common);
     rows
 }
 
-/// Sorts rows whose keys have so many bytes in common, those of one key in the
-/// order in which they are.
-fn sort(rows: &mut [Row], common: usize) {
+/// Sorts rows whose keys all begin with the same `common` bytes. Rows of one key
+/// keep their order.
+fn sort(rows: &mut [RowChange], common: usize) {
     for row in &mut *rows {
         let rest = row.key.get(common..).unwrap_or_default();
         let mut part = [0; PART];
@@ -300,7 +300,7 @@ fn sort(rows: &mut [Row], common: usize) {
                 sort(same, common + PART);
             }
         } else {
-            // They differ in zeros at their ends alone.
+            // The keys differ only in zeros at their ends.
             same.sort_by_key(|row| row.key.len());
         }
     }
@@ -309,7 +309,7 @@ fn sort(rows: &mut [Row], common: usize) {
 /// Ranges of keys, from and to.
 type Ranges<'a> = Vec<(&'a [u8], &'a [u8])>;
 
-/// In order, none of them touching another.
+/// The ranges in order, with those that touch merged.
 fn merged<'a>(ranges: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Ranges<'a> {
     let mut ranges: Ranges = ranges.filter(|(from, to)| from < to).collect();
     ranges.sort_unstable();
@@ -328,8 +328,8 @@ fn is_within(ranges: &Ranges, key: &[u8]) -> bool {
     before > 0 && key < ranges[before - 1].1
 }
 
-/// With how many same bytes all keys begin.
-fn common_prefix(rows: &[Row]) -> usize {
+/// The length of the longest common prefix of all keys.
+fn common_prefix(rows: &[RowChange]) -> usize {
     let Some(first) = rows.first() else { return 0 };
     rows.iter().fold(first.key.len(), |common, row| {
         let pairs = first.key[..common].iter().zip(row.key);
@@ -337,8 +337,8 @@ fn common_prefix(rows: &[Row]) -> usize {
     })
 }
 
-impl Row<'_> {
-    fn has_key_of(&self, other: &Row) -> bool {
+impl RowChange<'_> {
+    fn has_key_of(&self, other: &RowChange) -> bool {
         self.part == other.part && self.key == other.key
     }
 }
@@ -348,8 +348,8 @@ fn options(memory: &Memory) -> Options {
     table.set_block_cache(&memory.cache);
     table.set_block_size(BLOCK_BYTES);
     table.set_bloom_filter(FILTER_BITS, false);
-    // Filters and indexes are in the cache, and so in the budget, in parts, so
-    // that those of a state far larger than the budget do not fill it.
+    // Filters and indexes are in the cache, and so in the budget, but partitioned,
+    // so that those of a state far larger than the budget do not fill it.
     table.set_cache_index_and_filter_blocks(true);
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
@@ -361,8 +361,8 @@ fn options(memory: &Memory) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_manager(&memory.write_buffers);
     options.set_compression_type(DBCompressionType::Lz4);
-    // Most rows of a checkpoint are newer versions of rows anywhere: merging
-    // runs of one size copies each a few times, levels would a dozen times.
+    // Most rows of a checkpoint replace rows anywhere in the key space: universal
+    // compaction copies each a few times, levelled compaction a dozen times.
     options.set_compaction_style(DBCompactionStyle::Universal);
     let mut universal = UniversalCompactOptions::default();
     universal.set_size_ratio(10);
@@ -372,9 +372,9 @@ fn options(memory: &Memory) -> Options {
     options.set_target_file_size_base(FILE_BYTES);
     options.set_max_background_jobs(BACKGROUND_JOBS);
     options.set_max_open_files(FILES_OPEN_MAX);
-    // Long writes of a compaction do not hold up the checkpoint's at their end.
+    // A compaction syncs as it goes, so that the checkpoint's sync need not wait.
     options.set_bytes_per_sync(1 << 20);
-    // Copied for each checkpoint.
+    // RocksDB's manifest is copied for each checkpoint.
     options.set_max_manifest_file_size(1 << 20);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(1);
@@ -382,8 +382,8 @@ fn options(memory: &Memory) -> Options {
     options
 }
 
-/// Puts a checkpoint's files where they can be opened: shared where they never
-/// change, copied where they do.
+/// Puts a checkpoint's files in a folder where the database can open them: links
+/// those that never change, and copies the others.
 pub fn lay_out<'a>(
     from: &Path,
     files: impl Iterator<Item = &'a str>,

@@ -1,10 +1,10 @@
-/// The same as memory, whatever is done.
+/// Behaves like the storage in memory.
 mod model;
-/// Files that are gone, short, or not what they were.
+/// Files that are missing, cut off or changed.
 mod damage;
 /// Crashes, full disks, other hosts.
 mod failure;
-/// How long things take; run by hand.
+/// Measures times; run by hand.
 mod measure;
 
 use super::*;
@@ -128,7 +128,7 @@ fn names(storage: &FolderStorage, id: CheckpointId, ending: &str) -> Vec<String>
 }
 
 #[test]
-fn what_is_only_written_is_sorted_in_when_it_is_much_or_read() {
+fn a_long_or_read_journal_goes_into_the_database() {
     let folder = folder();
     let storage = open(&folder);
     for id in 1..=40 {
@@ -166,7 +166,7 @@ fn a_range_is_gone_from_what_was_written_before() {
 }
 
 #[test]
-fn keys_that_are_alike_for_long_are_told_apart() {
+fn keys_with_a_long_common_prefix_are_distinct() {
     let folder = folder();
     let storage = open(&folder);
     let long = |end: &str| format!("{}{end}", "x".repeat(40));

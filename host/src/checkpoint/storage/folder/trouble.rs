@@ -1,12 +1,12 @@
-//! What is said when a file cannot be read or written: what was tried, where,
-//! and what to do about it.
+//! Errors of files that cannot be read or written: what was tried, where, why, and
+//! what to do.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use crate::checkpoint::storage::StorageError;
 
-/// "cannot WHAT PATH: CAUSE".
+/// "cannot WHAT PATH: CAUSE; ADVICE".
 pub(super) fn io(what: &str, path: &Path, cause: Error) -> StorageError {
     let advised = match advice(cause.kind()) {
         Some(advice) => Error::new(cause.kind(), format!("{cause}; {advice}")),
@@ -18,7 +18,7 @@ pub(super) fn io(what: &str, path: &Path, cause: Error) -> StorageError {
     }
 }
 
-/// The same of an error of RocksDB, which is a text.
+/// As [`io`], for an error from RocksDB, whose cause is only in its text.
 pub(super) fn rocks(what: &str, path: &Path, cause: &rocksdb::Error) -> StorageError {
     let text = cause.as_ref();
     let kinds = [

@@ -2,8 +2,8 @@ use std::fs;
 
 use super::*;
 
-/// Two checkpoints with rows of their own, of which the second is damaged by
-/// `harm`; what is said of it when it is listed and when it is restored.
+/// Damages the second of two checkpoints by `harm`, and returns the messages when it
+/// is listed and restored.
 fn damaged(harm: impl FnOnce(&Path)) -> (Option<String>, String) {
     let folder = folder();
     let storage = open(&folder);
@@ -104,7 +104,7 @@ fn the_manifest_is_that_of_another() {
 }
 
 #[test]
-fn what_is_not_a_checkpoint_is_not_listed() {
+fn only_checkpoints_are_listed() {
     let folder = folder();
     let storage = open(&folder);
     write(&storage, 1, &[("a", "1")]);

@@ -4,7 +4,7 @@ use std::process::Command;
 use super::*;
 
 #[test]
-fn a_second_host_is_told_who_has_the_folder() {
+fn a_second_host_is_refused_and_told_the_owner() {
     let folder = folder();
     let first = open(&folder);
     let Err(refused) = FolderStorage::open(folder.path(), MEMORY) else {
