@@ -80,6 +80,34 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// What somebody has to do now, in a sentence.
+    pub fn advice(self) -> &'static str {
+        match (self.blame, self.can_pass) {
+            (Blame::Row, _) => {
+                "the row would fail again: correct it at its source, or have `on_error` skip such \
+                 rows or keep them as dead letters"
+            }
+            (Blame::Plugin, true) => {
+                "the plugin may be quicker on a machine that does less: start the pipeline again, \
+                 or raise `limits.time`"
+            }
+            (Blame::Plugin, false) => {
+                "the plugin would fail again: correct and build it, then start the pipeline again"
+            }
+            (Blame::Config, _) => "starting again does not help: change the pipeline's file",
+            (Blame::Outside, true) => {
+                "the cause lies outside the host and may pass: start the pipeline again when it has"
+            }
+            (Blame::Outside, false) => {
+                "the cause lies outside the host and does not pass by itself: put it right, then \
+                 start the pipeline again"
+            }
+            (Blame::Bug, _) => "this is a bug of the host: please report it with this message",
+        }
+    }
+}
+
 impl Blame {
     /// Where to look, as messages say it.
     pub fn name(self) -> &'static str {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use indicatif::MultiProgress;
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -17,6 +18,7 @@ use crate::plan::draw::draw;
 use crate::plan::json::to_json;
 use crate::planner;
 use crate::plugin::PluginLoader;
+use crate::run::RunError;
 
 /// `sluicebox build`: builds a plugin's crate into a component.
 pub mod build;
@@ -106,14 +108,17 @@ pub enum CliError {
     Config(Diagnostics),
     /// The command was tried and failed.
     Failed(anyhow::Error),
+    /// A run failed.
+    Run(RunError),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = CommandLine::parse();
-    start_logging();
+    let live_lines = MultiProgress::new();
+    start_logging(&live_lines);
     let done = match arguments.command {
-        Command::Run(arguments) => run::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments, &live_lines),
         Command::Check { pipeline, json } => check(&pipeline, json),
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),
@@ -130,6 +135,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Failed(error)) => {
             eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+        Err(CliError::Run(error)) => {
+            eprintln!("error: {error}\n  {}", error.fault().advice());
             ExitCode::from(1)
         }
         Err(CliError::Usage(error)) => {
@@ -208,13 +217,13 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
 /// levels by module (`info,sluicebox::run=debug`). The default is `info`.
-fn start_logging() {
+fn start_logging(live_lines: &MultiProgress) {
     let wanted = std::env::var("SLUICEBOX_LOG").unwrap_or_default();
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
     let levels = levels.ok().filter(|_| !wanted.is_empty());
     let to_stderr = tracing_subscriber::fmt::layer()
-        .with_writer(status::LogWriter)
+        .with_writer(status::LogWriter::above(live_lines))
         .with_target(false)
         .with_filter(levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)));
     tracing_subscriber::registry().with(to_stderr).init();

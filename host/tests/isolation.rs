@@ -7,13 +7,18 @@ mod common;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pipeline::plan_of;
 use sluicebox::clock::SystemClock;
 use sluicebox::run::Job;
+
+/// Both tests look at the clock.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// How long each call of the looping plugin may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -62,6 +67,7 @@ fn flowing(folder: &Path) -> Job {
 
 #[test]
 fn a_looping_plugin_holds_up_neither_its_caller_nor_another_pipeline() {
+    let _alone = ALONE.lock();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (looping, flowing) = (looping(folder.path()), flowing(folder.path()));
     let rows = flowing.progress()[1].clone();
@@ -106,4 +112,71 @@ fn a_looping_plugin_holds_up_neither_its_caller_nor_another_pipeline() {
         stop.ask();
         flowing.await.expect("no panic").expect("it stops");
     });
+}
+
+/// Wake-ups of all threads of a process so far, by thread.
+fn wake_ups(process: u32) -> HashMap<String, u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let tasks = tasks.filter_map(|task| {
+        let task = task.ok()?;
+        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+        let switches = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        let name = task.file_name().into_string().ok()?;
+        Some((name, switches.trim().parse().ok()?))
+    });
+    tasks.collect()
+}
+
+#[test]
+fn an_idle_pipeline_sleeps() {
+    let _alone = ALONE.lock();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipeline = folder.path().join("idle.toml");
+    let text = format!(
+        r#"
+        plugins.cart.path = {cart:?}
+        [checkpoints]
+        [sources.lines]
+        type = "tcp"
+        listen = "127.0.0.1:0"
+        event_time = "ts"
+        fields = {{ user_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp" }}
+        [operators.added]
+        plugin = "cart.added"
+        input = "lines"
+        key = "user_id"
+        window = {{ tumbling = "1m" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "added"
+        "#,
+        cart = common::plugin_file("cart"),
+    );
+    std::fs::write(&pipeline, text).expect("it is writable");
+    let mut host = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["run", "--quiet"])
+        .arg(&pipeline)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // First it compiles a plugin, opens RocksDB and makes a checkpoint.
+    let until = Instant::now() + Duration::from_secs(60);
+    let woken = loop {
+        let before = wake_ups(host.id());
+        std::thread::sleep(Duration::from_secs(4));
+        let after = wake_ups(host.id());
+        let since = |thread| before.get(thread).unwrap_or(&0);
+        let woken: u64 = after
+            .iter()
+            .map(|(thread, count)| count - since(thread))
+            .sum();
+        if woken < 4 * 5 || Instant::now() > until {
+            break woken;
+        }
+    };
+    host.kill().expect("it runs");
+    host.wait().expect("it is our child");
+    assert!(woken < 4 * 5, "{woken} wake-ups in 4 s");
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::requests::Requests;
 
 /// How often the host looks for requests.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const NAME_BYTES_MAX: usize = 100;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use indicatif::MultiProgress;
 
 use super::status::{Status, StatusStyle};
 use super::{CliError, load, loader};
@@ -26,7 +27,7 @@ pub struct RunArguments {
     json: bool,
 }
 
-pub fn run(arguments: &RunArguments) -> Result<(), CliError> {
+pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), CliError> {
     let plan = load(&arguments.pipeline, &loader()?)?;
     let style = match (arguments.json, arguments.quiet) {
         (true, _) => StatusStyle::Json,
@@ -55,7 +56,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), CliError> {
             }
             (None, None) => {}
         }
-        let status = Status::start(style, job.progress(), job.state());
+        let status = Status::start(style, live_lines, job.progress(), job.state());
         let stop = job.stop();
         tokio::spawn(async move {
             // A second Ctrl-C quits at once.
@@ -70,9 +71,7 @@ pub fn run(arguments: &RunArguments) -> Result<(), CliError> {
             }
         });
         let ended = job.run().await;
-        status.end(ended.as_ref().ok());
-        ended
-            .map(drop)
-            .map_err(|error| CliError::Failed(error.into()))
+        status.end(ended.as_ref());
+        ended.map(drop).map_err(CliError::Run)
     })
 }

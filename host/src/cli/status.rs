@@ -2,7 +2,7 @@
 //! its end.
 
 use std::io::{IsTerminal, Write, stderr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -11,10 +11,11 @@ use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::checkpoints::size;
+use crate::blame::Blame;
 use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
-use crate::run::Summary;
+use crate::run::{RunError, Summary};
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -36,35 +37,30 @@ pub enum StatusStyle {
 pub struct Status {
     style: StatusStyle,
     ticker: Option<tokio::task::JoinHandle<()>>,
-    bars: Option<MultiProgress>,
-}
-
-/// The live lines on the terminal, if any; other output is printed above them.
-static LIVE: OnceLock<MultiProgress> = OnceLock::new();
-
-/// Prints above the live lines without breaking them.
-pub fn print_beside<T>(print: impl FnOnce() -> T) -> T {
-    match LIVE.get() {
-        Some(bars) => bars.suspend(print),
-        None => print(),
-    }
+    live_lines: MultiProgress,
 }
 
 /// Writes the log to stderr, above the live lines.
-#[derive(Clone, Copy, Debug)]
-pub struct LogWriter;
+#[derive(Clone, Debug)]
+pub struct LogWriter(MultiProgress);
+
+impl LogWriter {
+    pub fn above(live_lines: &MultiProgress) -> Self {
+        LogWriter(live_lines.clone())
+    }
+}
 
 impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = LogWriter;
 
     fn make_writer(&'a self) -> LogWriter {
-        LogWriter
+        self.clone()
     }
 }
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        print_beside(|| stderr().write(bytes))
+        self.0.suspend(|| stderr().write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -82,44 +78,58 @@ enum JsonLine<'a> {
         state: Option<StateStatus>,
     },
     Summary(&'a Summary),
+    Failure {
+        message: String,
+        blame: Blame,
+        /// Whether the same may go well at another time.
+        can_pass: bool,
+        advice: &'static str,
+    },
 }
 
 impl Status {
     pub fn start(
         style: StatusStyle,
+        live_lines: &MultiProgress,
         nodes: Vec<Arc<NodeProgress>>,
         state: Option<Arc<StateProgress>>,
     ) -> Self {
-        let live = style == StatusStyle::People && stderr().is_terminal();
-        let bars = live.then(|| LIVE.get_or_init(MultiProgress::new).clone());
+        let live_lines = live_lines.clone();
         let ticker = match style {
             StatusStyle::Quiet => None,
             StatusStyle::Json => Some(tokio::spawn(write_json(nodes, state))),
-            StatusStyle::People => Some(match &bars {
-                Some(bars) => tokio::spawn(draw(nodes, state, bars.clone())),
-                None => tokio::spawn(write_lines(nodes, state)),
+            StatusStyle::People => Some(match stderr().is_terminal() {
+                true => tokio::spawn(draw(nodes, state, live_lines.clone())),
+                false => tokio::spawn(write_lines(nodes, state)),
             }),
         };
         Status {
             style,
             ticker,
-            bars,
+            live_lines,
         }
     }
 
-    /// Removes the live lines, and shows the summary of a run that did not
-    /// fail.
-    pub fn end(self, summary: Option<&Summary>) {
+    /// Removes the live lines and shows how the run ended. People learn of a
+    /// failure from the command's last message.
+    pub fn end(self, ended: Result<&Summary, &RunError>) {
         if let Some(ticker) = self.ticker {
             ticker.abort();
         }
-        if let Some(bars) = &self.bars {
-            // A terminal that is gone is no reason to fail.
-            let _ = bars.clear();
-        }
-        match (summary, self.style) {
-            (Some(summary), StatusStyle::People) => eprintln!("{}", table(summary)),
-            (Some(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
+        // A terminal that is gone is no reason to fail.
+        let _ = self.live_lines.clear();
+        match (ended, self.style) {
+            (Ok(summary), StatusStyle::People) => eprintln!("{}", table(summary)),
+            (Ok(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
+            (Err(error), StatusStyle::Json) => {
+                let fault = error.fault();
+                print_json(&JsonLine::Failure {
+                    message: error.to_string(),
+                    blame: fault.blame,
+                    can_pass: fault.can_pass,
+                    advice: fault.advice(),
+                });
+            }
             _ => {}
         }
     }
@@ -128,7 +138,7 @@ impl Status {
 async fn draw(
     nodes: Vec<Arc<NodeProgress>>,
     state: Option<Arc<StateProgress>>,
-    bars: MultiProgress,
+    live_lines: MultiProgress,
 ) {
     let width = nodes
         .iter()
@@ -137,7 +147,7 @@ async fn draw(
         .unwrap_or(0);
     let lines: Vec<ProgressBar> = (0..nodes.len() + usize::from(state.is_some()))
         .map(|_| {
-            let bar = bars.add(ProgressBar::no_length());
+            let bar = live_lines.add(ProgressBar::no_length());
             bar.with_style(
                 ProgressStyle::with_template("{msg}")
                     .unwrap_or_else(|_| ProgressStyle::default_bar()),

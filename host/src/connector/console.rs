@@ -81,7 +81,8 @@ const ROWS_KEPT_MAX: usize = 1_000;
 /// Spaces between two columns.
 const GAP: u16 = 2;
 
-/// The sink that printed last: several sinks share the screen.
+/// The last header that was printed: the sinks of all pipelines of the process
+/// share the screen.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 pub struct Console {
@@ -134,7 +135,6 @@ impl Console {
         );
         table.add_rows(self.kept.drain(..));
         let widths = table.column_max_content_widths();
-        let is_wider = widths.iter().zip(&self.widths).any(|(new, old)| new > old);
         for (old, new) in self.widths.iter_mut().zip(widths) {
             *old = new.max(*old);
         }
@@ -148,10 +148,11 @@ impl Console {
         }
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = table.lines();
-        let header = lines.next().unwrap_or_default();
-        if is_wider || last.as_deref() != Some(self.node.as_str()) {
-            writeln!(self.output, "\n[{}]\n{}", self.node, header.trim_end())?;
-            *last = Some(self.node.clone());
+        let columns = lines.next().unwrap_or_default();
+        let header = format!("[{}]\n{}", self.node, columns.trim_end());
+        if last.as_ref() != Some(&header) {
+            writeln!(self.output, "\n{header}")?;
+            *last = Some(header);
         }
         for line in lines {
             writeln!(self.output, "{}", line.trim_end())?;

@@ -1,0 +1,198 @@
+//! How a run that fails ends: whose the failure is, what to do about it, and
+//! that it is started again only where that can help.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the host loads its own plugins")]
+mod common;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const RESTART: &str = r#"
+name = "failing"
+[checkpoints]
+[restart]
+strategy = "fixed"
+delay = "1ms"
+failures = 2
+"#;
+
+const ROWS: &str = r#"
+[sources.rows]
+type = "file"
+path = "rows.jsonl"
+fields = { id = "utf8", n = "int64" }
+on_error = "fail"
+"#;
+
+const OUT: &str = r#"
+[sinks.out]
+type = "file"
+input = "rows"
+path = "out.jsonl"
+"#;
+
+/// What is said of a failure, beside its message.
+struct Failure {
+    message: String,
+    blame: String,
+    advice: String,
+    restarts: usize,
+}
+
+/// Runs a pipeline on two rows, the second of which is `row`; it has to fail.
+fn fail(pipeline: &str, row: &str, folder: &Path) -> Failure {
+    let rows = format!("{{\"id\":\"good\",\"n\":1}}\n{row}\n");
+    std::fs::write(folder.join("rows.jsonl"), rows).expect("it is writable");
+    let path = folder.join("pipeline.toml");
+    std::fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["run", "--json"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stdout}\n{stderr}");
+    let last: Value = stdout
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or_else(|| panic!("no JSON on stdout\n{stdout}\n{stderr}"));
+    assert_eq!(last["type"], "failure", "{last}");
+    let field = |name: &str| last[name].as_str().expect("a text").to_owned();
+    let failure = Failure {
+        message: field("message"),
+        blame: field("blame"),
+        advice: field("advice"),
+        restarts: stderr.matches("is started again").count(),
+    };
+    let restarted = last["can_pass"] == true;
+    assert_eq!(failure.restarts, if restarted { 2 } else { 0 }, "{stderr}");
+    let ending = format!("error: {}\n  {}\n", failure.message, failure.advice);
+    assert!(stderr.ends_with(&ending), "{stderr}");
+    failure
+}
+
+/// An operator of the `hostile` plugin that does something at the row `bad`.
+fn misbehaving(mode: &str) -> String {
+    let plugin = common::plugin_file("hostile");
+    format!(
+        r#"
+        [plugins.hostile]
+        path = {plugin:?}
+        {ROWS}
+        [operators.kept]
+        plugin = "hostile.misjudge"
+        input = "rows"
+        parameters = {{ mode = "{mode}", at = "bad" }}
+        on_error = "fail"
+        limits = {{ time = "100ms" }}
+        [sinks.out]
+        type = "file"
+        input = "kept"
+        path = "out.jsonl"
+        "#
+    )
+}
+
+const GOOD: &str = r#"{"id":"fine","n":2}"#;
+const BAD: &str = r#"{"id":"bad","n":2}"#;
+
+#[test]
+fn a_row_that_must_not_fail_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let row = r#"{"id":"bad","n":"two"}"#;
+    let failure = fail(&format!("{ROWS}{OUT}"), row, folder.path());
+    assert_eq!(failure.blame, "row", "{}", failure.message);
+    assert!(failure.advice.contains("on_error"));
+}
+
+#[test]
+fn a_row_that_a_plugin_rejects_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let failure = fail(&misbehaving("reject"), BAD, folder.path());
+    assert_eq!(failure.blame, "row", "{}", failure.message);
+}
+
+#[test]
+fn a_plugin_that_panics_is_not_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let failure = fail(&misbehaving("panic"), BAD, folder.path());
+    assert_eq!(failure.blame, "plugin", "{}", failure.message);
+    assert_eq!(failure.restarts, 0);
+}
+
+#[test]
+fn a_plugin_that_is_too_slow_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let failure = fail(&misbehaving("loop"), BAD, folder.path());
+    assert_eq!(failure.blame, "plugin", "{}", failure.message);
+    assert_eq!(failure.restarts, 2);
+    assert!(failure.advice.contains("limits.time"));
+}
+
+#[test]
+fn a_port_that_another_has_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it listens");
+    let pipeline = format!(
+        r#"
+        [sources.rows]
+        type = "tcp"
+        listen = "{address}"
+        fields = {{ id = "utf8" }}
+        {OUT}
+        "#
+    );
+    let failure = fail(&pipeline, GOOD, folder.path());
+    assert_eq!(failure.blame, "outside", "{}", failure.message);
+    assert_eq!(failure.restarts, 2);
+}
+
+#[test]
+fn a_folder_that_is_no_folder_is_not_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("file"), "").expect("it is writable");
+    let out = OUT.replace("out.jsonl", "file/out.jsonl");
+    let failure = fail(&format!("{ROWS}{out}"), GOOD, folder.path());
+    assert_eq!(failure.blame, "outside", "{}", failure.message);
+    assert_eq!(failure.restarts, 0);
+}
+
+#[test]
+fn a_plan_that_its_checkpoint_does_not_fit_is_not_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let counted = |window: &str| {
+        format!(
+            r#"
+            [plugins.basics]
+            path = {plugin:?}
+            {ROWS}
+            [operators.counted]
+            plugin = "basics.count"
+            input = "rows"
+            window = {window}
+            [sinks.out]
+            type = "file"
+            input = "counted"
+            path = "out.jsonl"
+            "#,
+            plugin = common::plugin_file("basics"),
+        )
+    };
+    // Its checkpoints stay.
+    fail(
+        &counted(r#""running""#),
+        r#"{"id":"bad","n":"two"}"#,
+        folder.path(),
+    );
+    let failure = fail(&counted("{ count = 2 }"), GOOD, folder.path());
+    assert_eq!(failure.blame, "config", "{}", failure.message);
+    assert!(failure.message.contains("counted"), "{}", failure.message);
+}
