@@ -34,7 +34,7 @@ use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, input, planned};
-use crate::config::{Config, Diagnostics, Mistake, OperatorConfig, SinkConfig};
+use crate::config::{Config, Diagnostics, Mistake, OperatorConfig, SinkConfig, Spanned};
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
@@ -43,6 +43,7 @@ use crate::plan::{
     AggregatePlan, Delivery, Edge, Exchange, LATE, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
     SinkPlan, StatePlan, TransformPlan,
 };
+use crate::sink::SinkTransaction;
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's
 /// folder, which paths are relative to.
@@ -283,14 +284,22 @@ impl<'a> Builder<'a> {
     /// Checks that all sinks that can use the pipeline's transaction agree on
     /// its owner.
     fn check_one_transaction(&mut self) {
-        let mut sinks = self.config.sinks.iter().filter_map(|sink| {
+        let sinks = self.config.sinks.iter().filter_map(|sink| {
             let transaction = sink.settings.transaction()?;
             Some((&sink.name, transaction))
         });
-        let Some((first, transaction)) = sinks.next() else {
-            return;
-        };
-        for (other, _) in sinks.filter(|(_, other)| *other != transaction) {
+        let mut of_systems: Vec<(&Spanned<String>, SinkTransaction)> = Vec::new();
+        for (other, theirs) in sinks {
+            let mut known = of_systems.iter();
+            let Some((first, transaction)) =
+                known.find(|(_, transaction)| transaction.system == theirs.system)
+            else {
+                of_systems.push((other, theirs));
+                continue;
+            };
+            if *transaction == theirs {
+                continue;
+            }
             self.mistakes.push(
                 Mistake::new(format!(
                     "sinks `{}` and `{}` cannot be in one transaction: their {} differ",

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::checkpoint::transaction::Participants;
+use crate::checkpoint::transaction::{Participant, Participants};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
+use crate::source::SourceConnector;
 
 /// A kind of sink, as `type` names it.
 #[derive(Clone, Copy)]
@@ -66,6 +67,12 @@ pub trait SinkConnector: Any + Send + Sync {
     /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
 
+    /// Commits the rows of all the pipeline's sinks of this kind with each
+    /// checkpoint, if their system can.
+    fn participant(&self, _: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
+        None
+    }
+
     /// Opens the sink of a node for rows of this schema.
     fn open(
         &self,
@@ -73,6 +80,14 @@ pub trait SinkConnector: Any + Send + Sync {
         schema: &Arc<Schema>,
         context: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError>;
+}
+
+/// What a participant in the commit has to know of the pipeline.
+pub struct CommitContext<'a> {
+    pub name: &'a str,
+    pub checkpoint_interval_ms: u64,
+    /// By the names of their nodes: a system may commit the positions of its own.
+    pub sources: Vec<(&'a str, &'a dyn SourceConnector)>,
 }
 
 /// A sink at work.

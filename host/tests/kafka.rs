@@ -28,9 +28,9 @@ use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::{Value, json};
 use sluicebox::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use sluicebox::checkpoint::snapshot::SourceSnapshot;
-use sluicebox::checkpoint::transaction::kafka::{KafkaTransaction, PROGRESS_TOPIC};
 use sluicebox::checkpoint::transaction::{Participant, Participants};
 use sluicebox::clock::SystemClock;
+use sluicebox::connector::kafka::transaction::PROGRESS_TOPIC;
 use sluicebox::dead_letter::DeadLetter;
 use sluicebox::element::Element;
 use sluicebox::json::render_row;
@@ -663,7 +663,7 @@ fn rows_that_cannot_be_written_fail_the_run() -> Outcome {
 
 /// A pipeline's transaction and its one Kafka sink.
 struct Committing {
-    transaction: Arc<KafkaTransaction>,
+    transaction: Arc<dyn Participant>,
     sink: Box<dyn Sink>,
     batch: sluicebox::batch::Batch,
     partitions: SourceSnapshot,
@@ -672,11 +672,12 @@ struct Committing {
 impl Committing {
     fn open(broker: &Broker, from: &str, to: &str) -> Self {
         let plan = copying(broker, from, to, "");
-        let transaction = Arc::new(KafkaTransaction::of(&plan).expect("it has a Kafka sink"));
         let node = plan.nodes.last().expect("a sink");
         let NodeKind::Sink(kafka) = &node.kind else {
             unreachable!("sinks are last");
         };
+        let transaction = kafka.connector.participant(&plan.commit_context());
+        let transaction = transaction.expect("Kafka has transactions");
         let mut participants = Participants::default();
         participants.add(transaction.clone());
         let context = SinkContext {

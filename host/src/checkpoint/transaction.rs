@@ -18,8 +18,6 @@
 //! Calls may block. After an error the outcome is unknown, and the pipeline has to
 //! be restarted.
 
-/// A Kafka transaction.
-pub mod kafka;
 /// A transaction in memory, for tests.
 pub mod memory;
 #[cfg(test)]
@@ -98,6 +96,10 @@ impl Participants {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.all.iter().any(|participant| participant.name() == name)
     }
 
     pub fn names(&self) -> Vec<String> {

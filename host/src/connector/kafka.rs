@@ -14,6 +14,8 @@ pub mod sink;
 pub mod source;
 /// What a source reads: topics, partitions, where it starts.
 pub mod subscription;
+/// Rows and positions committed with a checkpoint.
+pub mod transaction;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,5 +1,7 @@
 //! Warns about plans that can run but are probably not meant.
 
+use std::collections::BTreeSet;
+
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -100,17 +102,19 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
 /// ends, the topic has committed rows that no checkpoint knows of.
 fn warn_of_lost_progress(config: &Config, plan: &Plan, warnings: &mut Diagnostics) {
     let Some(state) = &plan.state else { return };
-    let mut sinks = config.sinks.iter();
-    let Some(transaction) = sinks.find_map(|sink| sink.settings.transaction()) else {
+    let sinks = config.sinks.iter();
+    let transactions = sinks.filter_map(|sink| sink.settings.transaction());
+    let systems: BTreeSet<&str> = transactions.map(|transaction| transaction.system).collect();
+    if systems.is_empty() {
         return;
-    };
+    }
     if state.delivery != Delivery::ExactlyOnce || !matches!(state.backend, StateBackend::Memory) {
         return;
     }
     let mut warning = Mistake::warning(format!(
         "the pipeline cannot be restored after its process has ended: its checkpoints are in memory, \
          and its {} sinks are committed with them",
-        transaction.system
+        Vec::from_iter(systems).join(" and ")
     ))
     .help(
         "keep them in a folder (`backend = \"rocksdb\"`), or write `delivery = \

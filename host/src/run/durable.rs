@@ -13,11 +13,10 @@ use crate::checkpoint::savepoint::SavepointFolder;
 use crate::checkpoint::storage::folder::FolderStorage;
 use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::storage::{CheckpointInfo, Storage, StorageError};
-use crate::checkpoint::transaction::kafka::KafkaTransaction;
 use crate::checkpoint::transaction::{Participant, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
-use crate::plan::{Delivery, Plan, StateBackend};
+use crate::plan::{Delivery, NodeKind, Plan, StateBackend};
 
 /// How long the end of a run waits for the last upload.
 const UPLOAD_WAIT: Duration = Duration::from_secs(60);
@@ -54,15 +53,23 @@ impl Durable {
         self
     }
 
-    /// Adds the participants that the plan's sinks need.
-    fn committing_for(self, plan: &Plan) -> Self {
+    /// Adds the participants that the plan's sinks need. All sinks of one system
+    /// have one participant: the planner checks that they can.
+    fn committing_for(mut self, plan: &Plan) -> Self {
         let delivery = plan.state.as_ref().map(|state| state.delivery);
-        match KafkaTransaction::of(plan) {
-            Some(kafka) if delivery == Some(Delivery::ExactlyOnce) => {
-                self.committing(Arc::new(kafka))
-            }
-            _ => self,
+        if delivery != Some(Delivery::ExactlyOnce) {
+            return self;
         }
+        let context = plan.commit_context();
+        for node in &plan.nodes {
+            if let NodeKind::Sink(sink) = &node.kind
+                && let Some(participant) = sink.connector.participant(&context)
+                && !self.participants.has(participant.name())
+            {
+                self = self.committing(participant);
+            }
+        }
+        self
     }
 
     /// Opens what the plan asks for; `None` for a plan without checkpoints.

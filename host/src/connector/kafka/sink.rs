@@ -20,10 +20,12 @@ use toml::Spanned;
 
 use super::keys::{Owned, read_connection, read_topic};
 use super::producer::{DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer};
+use super::transaction::KafkaTransaction;
 use super::{KafkaConnection, cause, fault_of, settings};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::checkpoint::transaction::Participant;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
@@ -32,7 +34,8 @@ use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
-    Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings, SinkTransaction,
+    CommitContext, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
+    SinkTransaction,
 };
 use crate::suggest;
 
@@ -178,6 +181,10 @@ impl SinkConnector for KafkaSink {
 
     fn delivery(&self) -> Delivery {
         Delivery::ExactlyOnce
+    }
+
+    fn participant(&self, pipeline: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {
+        Some(Arc::new(KafkaTransaction::new(&self.connection, pipeline)))
     }
 
     fn open(

@@ -17,20 +17,17 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::{Participant, TransactionError};
+use super::producer::{DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer, blocking};
+use super::source::KafkaSource;
+use super::subscription::Subscription;
+use super::{ClientLog, KafkaConnection, cause, fault_of, is_final, settings};
 use crate::blame::Fault;
 use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{Manifest, ProgressManifest};
 use crate::checkpoint::snapshot::SourceSnapshot;
-use crate::connector::kafka::producer::{
-    DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer, blocking,
-};
-use crate::connector::kafka::sink::KafkaSink;
-use crate::connector::kafka::source::KafkaSource;
-use crate::connector::kafka::subscription::Subscription;
-use crate::connector::kafka::{ClientLog, KafkaConnection, cause, fault_of, is_final, settings};
+use crate::checkpoint::transaction::{Participant, TransactionError};
 use crate::element::CheckpointId;
-use crate::plan::{NodeKind, Plan};
+use crate::sink::CommitContext;
 
 /// The topic with the numbers of committed checkpoints.
 pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
@@ -80,37 +77,25 @@ struct Progress {
 }
 
 impl KafkaTransaction {
-    /// The transaction of a pipeline; `None` if it has no sink that takes part.
-    pub fn of(plan: &Plan) -> Option<Self> {
-        let mut sinks = plan.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Sink(sink) => {
-                let connector: &dyn Any = &*sink.connector;
-                connector.downcast_ref::<KafkaSink>()
-            }
-            _ => None,
-        });
-        // All sinks have the same brokers: the planner checks it.
-        let connection = sinks.next()?.connection.clone();
-        let sources = plan.nodes.iter().filter_map(|node| {
-            let NodeKind::Source(source) = &node.kind else {
-                return None;
-            };
-            let connector: &dyn Any = &*source.connector;
-            let kafka = connector.downcast_ref::<KafkaSource>()?;
-            has_same_brokers(&kafka.subscription, &connection).then(|| CommittedSource {
-                node: node.name.clone(),
-                group: kafka.subscription.group.clone(),
+    /// The transaction of a pipeline whose Kafka sinks all have this connection.
+    pub fn new(connection: &KafkaConnection, pipeline: &CommitContext<'_>) -> Self {
+        let sources = pipeline.sources.iter().filter_map(|(node, source)| {
+            let source: &dyn Any = *source;
+            let subscription = &source.downcast_ref::<KafkaSource>()?.subscription;
+            has_same_brokers(subscription, connection).then(|| CommittedSource {
+                node: (*node).to_owned(),
+                group: subscription.group.clone(),
             })
         });
-        let interval_ms = plan.state.as_ref().map_or(0, |state| state.interval_ms);
+        let timeout_ms = pipeline.checkpoint_interval_ms.saturating_mul(10);
         let (least_ms, most_ms) = TIMEOUT_MS;
-        Some(KafkaTransaction {
-            pipeline: plan.name.clone(),
-            timeout_ms: interval_ms.saturating_mul(10).clamp(least_ms, most_ms),
+        KafkaTransaction {
+            pipeline: pipeline.name.to_owned(),
+            timeout_ms: timeout_ms.clamp(least_ms, most_ms),
             sources: sources.collect(),
-            connection,
+            connection: connection.clone(),
             open: Mutex::new(None),
-        })
+        }
     }
 
     /// The producer whose messages are in the transaction.
