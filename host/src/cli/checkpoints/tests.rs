@@ -52,6 +52,7 @@ fn said(error: CliError) -> String {
         CliError::Usage(error) => format!("usage: {error:#}"),
         CliError::Failed(error) => format!("failed: {error:#}"),
         CliError::Config(mistakes) => format!("config: {mistakes}"),
+        CliError::Run(error) => format!("failed: {error}"),
     }
 }
 
