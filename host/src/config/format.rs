@@ -26,18 +26,18 @@ pub enum FormatKind {
 /// The formats that a kind of source accepts.
 pub struct Formats {
     pub names: &'static [(&'static str, FormatKind)],
-    /// The defaults for CSV.
-    pub csv: CsvFormat,
+    /// CSV may have a header, and has one by default.
+    pub has_header: bool,
 }
 
 /// Formats of rows that follow one another in text.
 pub const TEXT: Formats = Formats {
     names: &[("json", FormatKind::Json), ("csv", FormatKind::Csv)],
-    csv: CsvFormat {
-        header: true,
-        delimiter: b',',
-    },
+    has_header: true,
 };
+
+/// Separates the fields of CSV by default.
+const DELIMITER: u8 = b',';
 
 /// Reads `format`, `csv` and `fields`. `implied` is the default format.
 pub fn read_rows(
@@ -64,7 +64,7 @@ pub fn read_rows(
     let csv_key = csv_value.as_ref().map(ConfigValue::key_span);
     let csv = csv_value
         .and_then(|value| value.table(mistakes))
-        .map(|table| read_csv(table, &formats.csv, mistakes));
+        .map(|table| read_csv(table, formats.has_header, mistakes));
     if let (Some(kind @ (FormatKind::Json | FormatKind::Raw)), Some(place)) = (given, csv_key) {
         let name = if kind == FormatKind::Json {
             "json"
@@ -89,7 +89,10 @@ pub fn read_rows(
         .and_then(|value| read_columns(&value, given, mistakes));
     let format = match given? {
         FormatKind::Json => Format::Json,
-        FormatKind::Csv => Format::Csv(csv.unwrap_or_else(|| formats.csv.clone())),
+        FormatKind::Csv => Format::Csv(csv.unwrap_or(CsvFormat {
+            header: formats.has_header,
+            delimiter: DELIMITER,
+        })),
         FormatKind::Raw => Format::Raw,
     };
     let columns = columns?;
@@ -103,10 +106,17 @@ pub fn read_rows(
     })
 }
 
-fn read_csv(mut table: Table, default: &CsvFormat, mistakes: &mut Diagnostics) -> CsvFormat {
-    let header = table
-        .optional("header")
-        .and_then(|value| value.boolean(mistakes));
+fn read_csv(mut table: Table, has_header: bool, mistakes: &mut Diagnostics) -> CsvFormat {
+    let header = table.optional("header").and_then(|value| {
+        let header = value.boolean(mistakes)?;
+        if header && !has_header {
+            value.refuse(
+                "false: each row comes by itself, its fields in order",
+                mistakes,
+            );
+        }
+        Some(header)
+    });
     let delimiter = table.optional("delimiter").and_then(|value| {
         let text = value.text("one character, in quotes", mistakes)?;
         match text.get_ref().as_bytes() {
@@ -122,8 +132,8 @@ fn read_csv(mut table: Table, default: &CsvFormat, mistakes: &mut Diagnostics) -
     });
     table.finish(mistakes);
     CsvFormat {
-        header: header.unwrap_or(default.header),
-        delimiter: delimiter.unwrap_or(default.delimiter),
+        header: header.unwrap_or(has_header),
+        delimiter: delimiter.unwrap_or(DELIMITER),
     }
 }
 

@@ -12,7 +12,7 @@ pub use self::frames::Framing;
 use self::input::TcpInput;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
-use crate::config::format::{FormatKind, TEXT, read_rows};
+use crate::config::format::{FormatKind, Formats, TEXT, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::format::RowFormat;
@@ -38,6 +38,12 @@ pub struct TcpSource {
     pub connections: Option<u64>,
 }
 
+/// Rows come without a header.
+const FORMATS: Formats = Formats {
+    has_header: false,
+    ..TEXT
+};
+
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
     let listen = table
         .required("listen", "an address, such as \"127.0.0.1:9000\"", mistakes)
@@ -53,8 +59,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let connections = table
         .optional("connections")
         .and_then(|value| value.integer(1..=i64::MAX, mistakes));
-    let rows = read_rows(table, Some(FormatKind::Json), &TEXT, mistakes);
-    let rows = rows?;
+    let rows = read_rows(table, Some(FormatKind::Json), &FORMATS, mistakes)?;
     Some(Box::new(TcpSourceSettings {
         columns: rows.columns,
         source: TcpSource {

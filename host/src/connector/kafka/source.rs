@@ -14,7 +14,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
-use crate::format::{CsvFormat, Format, RowFormat};
+use crate::format::{Format, RowFormat};
 use crate::schema::{DataType, Field};
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
@@ -71,10 +71,7 @@ const FORMATS: Formats = Formats {
         ("csv", FormatKind::Csv),
         ("raw", FormatKind::Raw),
     ],
-    csv: CsvFormat {
-        header: false,
-        delimiter: b',',
-    },
+    has_header: false,
 };
 
 const DISCOVER_EVERY_MS: u64 = 30_000;
@@ -202,7 +199,7 @@ fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaSt
     read_instant(value, mistakes).map(KafkaStart::At)
 }
 
-/// Checks that CSV has no header, and that raw messages have one field.
+/// Checks that raw messages have one field.
 fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
     match &rows.format.format {
         Format::Raw => {
@@ -222,14 +219,6 @@ fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
                 );
             }
         }
-        Format::Csv(csv) if csv.header => mistakes.push(
-            Mistake::new(format!(
-                "{} has messages of csv, which have no header",
-                table.owner()
-            ))
-            .at(table.place(), "")
-            .help("write `csv = { header = false }`, and the fields in order"),
-        ),
         Format::Csv(_) | Format::Json => {}
     }
 }
