@@ -35,7 +35,6 @@ use crate::dead_letter::OnError;
 use crate::element::NodeId;
 use crate::logic::Port;
 use crate::schema::Schema;
-use crate::sink::CommitContext;
 
 pub struct Plan {
     pub name: String,
@@ -70,19 +69,6 @@ impl Plan {
             });
         }
         tasks
-    }
-
-    /// What the participants in the commit have to know.
-    pub fn commit_context(&self) -> CommitContext<'_> {
-        let sources = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Source(source) => Some((node.name.as_str(), &*source.connector)),
-            _ => None,
-        });
-        CommitContext {
-            name: &self.name,
-            checkpoint_interval_ms: self.state.as_ref().map_or(0, |state| state.interval_ms),
-            sources: sources.collect(),
-        }
     }
 
     /// An edge's output as inputs name it: `node`, or `node.output` if it is

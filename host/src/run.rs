@@ -40,7 +40,7 @@ use crate::progress::{NodeProgress, NodeStatus, StateProgress, StateStatus};
 use crate::stop::Stop;
 
 pub(crate) use self::attempt::AttemptFuture;
-pub use self::durable::Durable;
+pub use self::durable::{Durable, commit_context};
 pub use self::error::RunError;
 pub use self::pipeline::Pipeline;
 

@@ -136,6 +136,7 @@ fn an_idle_pipeline_sleeps() {
     let pipeline = folder.path().join("idle.toml");
     let text = format!(
         r#"
+        name = "idle"
         plugins.cart.path = {cart:?}
         [checkpoints]
         [sources.lines]
@@ -176,6 +177,8 @@ fn an_idle_pipeline_sleeps() {
             break woken;
         }
     };
+    let ended = host.try_wait().expect("it is our child");
+    assert!(ended.is_none(), "it has not come to idle: {ended:?}");
     host.kill().expect("it runs");
     host.wait().expect("it is our child");
     assert!(woken < 4 * 5, "{woken} wake-ups in 4 s");

@@ -37,7 +37,7 @@ use sluicebox::json::render_row;
 use sluicebox::placement::Placement;
 use sluicebox::plan::change::{NodeClass, NodeDescription};
 use sluicebox::plan::{Node, NodeKind, Plan};
-use sluicebox::run::{Durable, Job};
+use sluicebox::run::{Durable, Job, commit_context};
 use sluicebox::sink::{Sink, SinkContext};
 use sluicebox::source::reader::SourceReader;
 use sluicebox::source::{SourceContext, SourceError};
@@ -676,7 +676,7 @@ impl Committing {
         let NodeKind::Sink(kafka) = &node.kind else {
             unreachable!("sinks are last");
         };
-        let transaction = kafka.connector.participant(&plan.commit_context());
+        let transaction = kafka.connector.participant(&commit_context(&plan));
         let transaction = transaction.expect("Kafka has transactions");
         let mut participants = Participants::default();
         participants.add(transaction.clone());

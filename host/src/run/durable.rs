@@ -17,6 +17,7 @@ use crate::checkpoint::transaction::{Participant, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
 use crate::plan::{Delivery, NodeKind, Plan, StateBackend};
+use crate::sink::CommitContext;
 
 /// How long the end of a run waits for the last upload.
 const UPLOAD_WAIT: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ impl Durable {
         if delivery != Some(Delivery::ExactlyOnce) {
             return self;
         }
-        let context = plan.commit_context();
+        let context = commit_context(plan);
         for node in &plan.nodes {
             if let NodeKind::Sink(sink) = &node.kind
                 && let Some(participant) = sink.connector.participant(&context)
@@ -172,5 +173,18 @@ impl Durable {
                  data folder"
             );
         }
+    }
+}
+
+/// What the participants in the commit of a plan's rows have to know.
+pub fn commit_context(plan: &Plan) -> CommitContext<'_> {
+    let sources = plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Source(source) => Some((node.name.as_str(), &*source.connector)),
+        _ => None,
+    });
+    CommitContext {
+        name: &plan.name,
+        checkpoint_interval_ms: plan.state.as_ref().map_or(0, |state| state.interval_ms),
+        sources: sources.collect(),
     }
 }
