@@ -1,7 +1,7 @@
 //! The command line: which commands there are, and what each one does. Exit
 //! codes: 0 success, 1 a run or test failed, 2 wrong usage or config.
 
-use std::io::{ErrorKind, Write};
+use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,6 +26,8 @@ pub mod build;
 pub mod checkpoints;
 /// `sluicebox new`: creates plugins and pipelines to start from.
 pub mod new;
+/// Prints to stdout and stderr.
+mod print;
 /// `sluicebox run`.
 pub mod run;
 /// Shows the progress of a run, and its summary.
@@ -134,19 +136,20 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Failed(error)) => {
-            eprintln!("error: {error:#}");
+            print::stderr(format_args!("error: {error:#}\n"));
             ExitCode::from(1)
         }
         Err(CliError::Run(error)) => {
-            eprintln!("error: {error}\n  {}", error.fault().advice());
+            let advice = error.fault().advice();
+            print::stderr(format_args!("error: {error}\n  {advice}\n"));
             ExitCode::from(1)
         }
         Err(CliError::Usage(error)) => {
-            eprintln!("error: {error:#}");
+            print::stderr(format_args!("error: {error:#}\n"));
             ExitCode::from(2)
         }
         Err(CliError::Config(mistakes)) => {
-            eprint!("{}", mistakes.render(Look::for_stderr()));
+            print::stderr(mistakes.render(Look::for_stderr()));
             ExitCode::from(2)
         }
     }
@@ -190,7 +193,7 @@ fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, CliError> {
     let plan = planner::build(&config, folder, loader).map_err(CliError::Config)?;
     let warnings = planner::warnings(&config, &plan);
     if !warnings.is_empty() {
-        eprint!("{}", warnings.render(Look::for_stderr()));
+        print::stderr(warnings.render(Look::for_stderr()));
     }
     Ok(plan)
 }
@@ -200,13 +203,8 @@ fn loader() -> Result<PluginLoader, CliError> {
     Ok(loader.with_user_cache())
 }
 
-/// Prints to stdout. A closed pipe, as with `| head`, is no failure.
 fn print(text: &str) -> Result<(), CliError> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Failed(error.into())),
-        _ => Ok(()),
-    }
+    print::stdout(text).map_err(|error| CliError::Failed(error.into()))
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), CliError> {
@@ -224,6 +222,9 @@ fn start_logging(live_lines: &MultiProgress) {
     let levels = levels.ok().filter(|_| !wanted.is_empty());
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(status::LogWriter::above(live_lines))
+        .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        // They would be printed to stderr, which is what has failed.
+        .log_internal_errors(false)
         .with_target(false)
         .with_filter(levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)));
     tracing_subscriber::registry().with(to_stderr).init();

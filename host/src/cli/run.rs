@@ -1,10 +1,12 @@
 //! `sluicebox run`: runs a pipeline until it ends.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use indicatif::MultiProgress;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::status::{Status, StatusStyle};
 use super::{CliError, load, loader};
@@ -58,20 +60,38 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         }
         let status = Status::start(style, live_lines, job.progress(), job.state());
         let stop = job.stop();
+        let mut signals = StopSignals::new().map_err(|error| CliError::Failed(error.into()))?;
         tokio::spawn(async move {
-            // A second Ctrl-C quits at once.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                tracing::info!(
-                    "stopping: finishing rows in progress; press Ctrl-C again to quit at once"
-                );
-                stop.ask();
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
+            signals.next().await;
+            tracing::info!("stopping: finishing rows in progress; a second signal quits at once");
+            stop.ask();
+            std::process::exit(128 + signals.next().await);
         });
         let ended = job.run().await;
         status.end(ended.as_ref());
         ended.map(drop).map_err(CliError::Run)
     })
+}
+
+/// The signals that ask a run to stop: Ctrl-C, and what service managers send.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(StopSignals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one and returns its number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Shows the progress of a run: a line for each node while it runs, a table at
 //! its end.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::checkpoints::size;
+use super::print;
 use crate::blame::Blame;
 use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
@@ -59,11 +60,11 @@ impl<'a> MakeWriter<'a> for LogWriter {
 }
 
 impl Write for LogWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.suspend(|| stderr().write(bytes))
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         stderr().flush()
     }
 }
@@ -119,7 +120,9 @@ impl Status {
         // A terminal that is gone is no reason to fail.
         let _ = self.live_lines.clear();
         match (ended, self.style) {
-            (Ok(summary), StatusStyle::People) => eprintln!("{}", table(summary)),
+            (Ok(summary), StatusStyle::People) => {
+                print::stderr(format_args!("{}\n", table(summary)));
+            }
             (Ok(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
             (Err(error), StatusStyle::Json) => {
                 let fault = error.fault();
@@ -175,10 +178,13 @@ async fn write_lines(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgr
     loop {
         tokio::time::sleep(WRITE_EVERY).await;
         for (snapshot, rate) in rates.next(&nodes) {
-            eprintln!("{}", describe(&snapshot, rate, 0));
+            print::stderr(format_args!("{}\n", describe(&snapshot, rate, 0)));
         }
         if let Some(state) = &state {
-            eprintln!("state  {}", describe_state(&state.snapshot()));
+            print::stderr(format_args!(
+                "state  {}\n",
+                describe_state(&state.snapshot())
+            ));
         }
     }
 }
@@ -198,9 +204,11 @@ async fn write_json(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgre
 }
 
 fn print_json(line: &JsonLine<'_>) {
-    match serde_json::to_string(line) {
-        Ok(text) => println!("{text}"),
-        Err(error) => tracing::error!("progress could not be written as JSON: {error}"),
+    let printed = serde_json::to_string(line)
+        .map_err(io::Error::from)
+        .and_then(|text| print::stdout(format_args!("{text}\n")));
+    if let Err(error) = printed {
+        tracing::error!("cannot print progress: {error}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CliError, loader};
+use super::{CliError, loader, print};
 use crate::logic::Loader;
 use crate::testing::{self, Case, CaseFailure, CaseFailureKind, Outcome};
 
@@ -28,15 +28,20 @@ pub fn test(arguments: &TestArguments) -> Result<(), CliError> {
     let (mut passed, mut failed, mut untried) = (0, 0, 0);
     for case in &cases {
         match run(case, arguments, &loader) {
-            Ok(true) => passed += 1,
-            Ok(false) => failed += 1,
+            Ok((is_passed, report)) => {
+                print(&report)?;
+                match is_passed {
+                    true => passed += 1,
+                    false => failed += 1,
+                }
+            }
             Err(error) => {
-                eprintln!("{}: {error}", case.name);
+                print::stderr(format_args!("{}: {error}\n", case.name));
                 untried += 1;
             }
         }
     }
-    println!("{passed} passed, {} failed", failed + untried);
+    print(&format!("{passed} passed, {} failed\n", failed + untried))?;
     match (failed, untried) {
         (0, 0) => Ok(()),
         (_, 0) => Err(CliError::Failed(anyhow::anyhow!("not all tests passed"))),
@@ -50,19 +55,19 @@ fn run(
     case: &Case,
     arguments: &TestArguments,
     loader: &dyn Loader,
-) -> Result<bool, testing::TestError> {
+) -> Result<(bool, String), testing::TestError> {
     let (outcome, written) = match arguments.update {
         true => testing::update(case, loader, arguments.seed)?,
         false => (testing::run(case, loader, arguments.seed)?, Vec::new()),
     };
-    print!("{}", report(&case.name, &outcome));
+    let mut text = report(&case.name, &outcome);
     if arguments.update && !outcome.failures.is_empty() {
-        println!("  nothing was written: results differ from run to run");
+        text.push_str("  nothing was written: results differ from run to run\n");
     }
     for path in written {
-        println!("  written: {}", shown(&path).display());
+        text += &format!("  written: {}\n", shown(&path).display());
     }
-    Ok(outcome.failures.is_empty())
+    Ok((outcome.failures.is_empty(), text))
 }
 
 /// The report of a case.

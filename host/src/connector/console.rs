@@ -11,6 +11,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use crate::batch::Batch;
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
@@ -171,7 +172,9 @@ impl Console {
     }
 
     fn error(&self, cause: io::Error) -> SinkError {
-        SinkError::io(&self.node, "to standard output", &cause)
+        // A terminal or a pipe that is gone does not come back.
+        let what = "to standard output";
+        SinkError::new(&self.node, what, cause, Fault::OUTSIDE_LASTING)
     }
 }
 

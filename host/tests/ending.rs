@@ -1,13 +1,16 @@
-//! How a run that fails ends: whose the failure is, what to do about it, and
-//! that it is started again only where that can help.
+//! How runs end: a failure says whose it is and what to do, and is tried again
+//! only where that can help; signals stop a run; closed outputs do not.
 
 /// Plugins, built once.
 #[expect(dead_code, reason = "the host loads its own plugins")]
 mod common;
 
-use std::net::TcpListener;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -195,4 +198,138 @@ fn a_plan_that_its_checkpoint_does_not_fit_is_not_tried_again() {
     let failure = fail(&counted("{ count = 2 }"), GOOD, folder.path());
     assert_eq!(failure.blame, "config", "{}", failure.message);
     assert!(failure.message.contains("counted"), "{}", failure.message);
+}
+
+/// Starts a run of a pipeline with these arguments.
+fn start(pipeline: &str, arguments: &[&str], folder: &Path) -> Command {
+    let path = folder.join("pipeline.toml");
+    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+    command
+        .arg("run")
+        .args(arguments)
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Sends a signal to a run, and returns what it says at its end.
+fn signal(host: Child, signal: i32) -> Output {
+    // SAFETY: the process is our child and has not been waited for.
+    let sent = unsafe { libc::kill(host.id() as i32, signal) };
+    assert_eq!(sent, 0);
+    host.wait_with_output().expect("it is our child")
+}
+
+/// Connects as soon as somebody listens.
+fn connect(address: SocketAddr) -> TcpStream {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < until, "nobody listens: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nobody can send a row over TCP again.
+fn end_by(number: i32) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it listens");
+    drop(free);
+    let pipeline = format!(
+        r#"
+        [sources.rows]
+        type = "tcp"
+        listen = "{address}"
+        fields = {{ id = "utf8" }}
+        {OUT}
+        "#
+    );
+    let host = start(&pipeline, &["--json"], folder.path())
+        .spawn()
+        .expect("it starts");
+    let mut client = connect(address);
+    client
+        .write_all(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n")
+        .expect("it listens");
+    std::thread::sleep(Duration::from_millis(500));
+    let output = signal(host, number);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(!stderr.contains('\x1b'), "colours in a pipe: {stderr}");
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(rows.lines().count(), 2, "{rows}");
+}
+
+#[test]
+fn ctrl_c_keeps_the_rows_that_came() {
+    end_by(libc::SIGINT);
+}
+
+#[test]
+fn service_managers_stop_a_run_as_ctrl_c_does() {
+    end_by(libc::SIGTERM);
+}
+
+/// Events for about three seconds.
+const EVENTS: &str = r#"
+[sources.rows]
+type = "generator"
+rate = 10000
+count = 30000
+"#;
+
+#[test]
+fn a_run_goes_on_when_nobody_reads_its_progress() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut host = start(&format!("{EVENTS}{OUT}"), &["--json"], folder.path())
+        .spawn()
+        .expect("it starts");
+    drop(host.stdout.take());
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(rows.lines().count(), 30_000);
+}
+
+#[test]
+fn a_console_that_is_closed_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipeline = format!(
+        r#"
+        {EVENTS}
+        [sinks.out]
+        type = "console"
+        input = "rows"
+        "#
+    );
+    let mut host = start(&pipeline, &["--quiet"], folder.path())
+        .spawn()
+        .expect("it starts");
+    drop(host.stdout.take());
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("cannot write to standard output"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("is started again"), "{stderr}");
+}
+
+#[test]
+fn a_full_stderr_is_no_crash() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let full = File::options().write(true).open("/dev/full");
+    let wrong = start("[sinks.out]", &[], folder.path())
+        .stderr(full.expect("Linux has it"))
+        .status()
+        .expect("it starts");
+    assert_eq!(wrong.code(), Some(2));
 }

@@ -1,0 +1,22 @@
+//! Prints to stdout and stderr. A reader that is gone, as behind `| head`, is no
+//! failure: what is printed for it is dropped.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+/// Prints to stdout.
+pub fn stdout(text: impl Display) -> io::Result<()> {
+    print(&mut io::stdout().lock(), text)
+}
+
+/// Prints to stderr. There is nowhere to report that it cannot be written.
+pub fn stderr(text: impl Display) {
+    let _ = print(&mut io::stderr().lock(), text);
+}
+
+fn print(out: &mut impl Write, text: impl Display) -> io::Result<()> {
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
