@@ -30,6 +30,8 @@ pub mod blame;
 pub mod stop;
 // On which thread blocking calls run.
 mod offload;
+// Which shard a key belongs to.
+pub mod shard;
 // Assigns partitions and shards to tasks.
 pub mod placement;
 // Counters of a run.

@@ -51,6 +51,12 @@ impl Kind {
             Kind::Recommend => "recommend",
         }
     }
+
+    /// Whether this version runs operators of this kind. Plugins may describe
+    /// others.
+    pub fn is_runnable(self) -> bool {
+        matches!(self, Kind::Filter | Kind::Transform | Kind::Aggregate)
+    }
 }
 
 /// An input or output of an operator, with its own schema. No two inputs of an

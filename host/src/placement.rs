@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 
-/// Number of shards of keyed state. It never changes: persisted rows are stored
-/// by shard.
-pub const SHARDS: u32 = 256;
+use crate::shard::SHARDS;
 
 /// Which of a node's tasks this is: task `task` of the `tasks` that each host
 /// runs, on host `host` of `hosts`.

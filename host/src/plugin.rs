@@ -213,7 +213,7 @@ impl Module for Plugin {
         let Some(info) = self.0.operators.iter().find(|info| info.name == operator) else {
             return Err(cannot_open(format!("there is no operator `{operator}`")));
         };
-        if matches!(info.kind, Kind::Process | Kind::Join | Kind::Recommend) {
+        if !info.kind.is_runnable() {
             return Err(cannot_open(format!(
                 "`{operator}` is a {} operator, which this version of Sluicebox does not run yet",
                 info.kind.name()

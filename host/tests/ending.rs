@@ -49,9 +49,9 @@ struct Failure {
 /// Runs a pipeline on two rows, the second of which is `row`; it has to fail.
 fn fail(pipeline: &str, row: &str, folder: &Path) -> Failure {
     let rows = format!("{{\"id\":\"good\",\"n\":1}}\n{row}\n");
-    std::fs::write(folder.join("rows.jsonl"), rows).expect("it is writable");
+    fs::write(folder.join("rows.jsonl"), rows).expect("it is writable");
     let path = folder.join("pipeline.toml");
-    std::fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
+    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
     let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
         .args(["run", "--json"])
         .arg(&path)
@@ -161,7 +161,7 @@ fn a_port_that_another_has_is_tried_again() {
 #[test]
 fn a_folder_that_is_no_folder_is_not_tried_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(folder.path().join("file"), "").expect("it is writable");
+    fs::write(folder.path().join("file"), "").expect("it is writable");
     let out = OUT.replace("out.jsonl", "file/out.jsonl");
     let failure = fail(&format!("{ROWS}{out}"), GOOD, folder.path());
     assert_eq!(failure.blame, "outside", "{}", failure.message);

@@ -10,8 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, Window};
-use crate::schema::{Field, Schema};
-use crate::state::spec::TableSpec;
+use crate::state::spec::{TableSpec, field_texts, listed};
 use crate::window::tables::tables;
 
 /// A node as data that can be stored and compared.
@@ -103,7 +102,7 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
         let mut described = NodeDescription {
             name: node.name.clone(),
             inputs: node.edges().map(|edge| plan.output_name(edge)).collect(),
-            output: fields(node.schema()),
+            output: field_texts(node.schema()),
             ..NodeDescription::default()
         };
         match &node.kind {
@@ -136,10 +135,6 @@ fn operator(plan: &OperatorPlan) -> OperatorDescription {
             .map(|(name, value)| format!("{name} = {value}"))
             .collect(),
     }
-}
-
-fn fields(schema: &Schema) -> Vec<String> {
-    schema.fields.iter().map(Field::to_string).collect()
 }
 
 /// Compares plans: the nodes of `now` in its order, then those that only `then`
@@ -187,14 +182,14 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             then.class.name().to_owned(),
             now.class.name().to_owned(),
         ),
-        ("inputs", list(&then.inputs), list(&now.inputs)),
-        ("output", list(&then.output), list(&now.output)),
+        ("inputs", listed(&then.inputs), listed(&now.inputs)),
+        ("output", listed(&then.output), listed(&now.output)),
         ("operator", operator_then.name, operator_now.name),
         ("plugin", operator_then.digest, operator_now.digest),
         (
             "arguments",
-            list(&operator_then.arguments),
-            list(&operator_now.arguments),
+            listed(&operator_then.arguments),
+            listed(&operator_now.arguments),
         ),
         ("window", window(then), window(now)),
     ];
@@ -256,13 +251,6 @@ fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
         }
         .to_string()
     })
-}
-
-fn list(texts: &[String]) -> String {
-    match texts {
-        [] => "empty".to_owned(),
-        texts => texts.join(", "),
-    }
 }
 
 impl NodeClass {

@@ -15,6 +15,12 @@ pub struct StatePlan {
     pub delivery: Delivery,
 }
 
+/// How often checkpoints are written if the config does not say.
+pub const INTERVAL_MS: u64 = 10_000;
+
+/// How many are kept if the config does not say.
+pub const KEEP: usize = 3;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateBackend {
     /// Survives restarts of the pipeline, but not of the process.

@@ -8,7 +8,7 @@ use super::builder::Builder;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, Spanned};
 use crate::files::{FileUser, nearest_file};
-use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
+use crate::logic::{Factory, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::suggest;
 
@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
             );
             return None;
         };
-        if !matches!(info.kind, Kind::Filter | Kind::Transform | Kind::Aggregate) {
+        if !info.kind.is_runnable() {
             let kind = info.kind.name();
             self.mistakes.push(
                 Mistake::new(format!(

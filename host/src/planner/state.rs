@@ -7,12 +7,11 @@ use super::builder::Builder;
 use crate::checkpoint::remote;
 use crate::config::{Backend, Mistake, RESTART, StateConfig, UploadConfig};
 use crate::files::FileUser;
+use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 const ROCKSDB_MEMORY_BYTES_MAX: u64 = 128 << 20;
-const INTERVAL_MS: i64 = 10_000;
-const KEEP: usize = 3;
 
 impl Builder<'_> {
     pub(super) fn plan_state(&mut self) -> Option<StatePlan> {
@@ -48,7 +47,7 @@ impl Builder<'_> {
         Some(StatePlan {
             backend,
             memory_bytes_max: memory.unwrap_or(MEMORY_BYTES_MAX) as usize,
-            interval_ms: interval.unwrap_or(INTERVAL_MS) as u64,
+            interval_ms: interval.map_or(INTERVAL_MS, |ms| ms as u64),
             keep: keep.unwrap_or(KEEP),
             delivery: delivery.unwrap_or_default(),
         })

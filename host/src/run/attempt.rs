@@ -22,6 +22,7 @@ use crate::element::{Barrier, NodeId, Purpose};
 use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
+use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{MAIN_OUTPUT, NodeKind};
 use crate::router::Router;
 use crate::sink::SinkContext;
@@ -122,7 +123,7 @@ impl Attempt<'_> {
                 nodes: self.revision.description.clone(),
                 tables: start.tables,
                 interval: self.interval(),
-                keep: plan.state.as_ref().map_or(2, |state| state.keep),
+                keep: plan.state.as_ref().map_or(KEEP, |state| state.keep),
                 storage: durable.storage.clone(),
                 participants: durable.participants.clone(),
                 offload: self.offload,
@@ -158,7 +159,7 @@ impl Attempt<'_> {
 
     fn interval(&self) -> Duration {
         let state = self.revision.plan.state.as_ref();
-        Duration::from_millis(state.map_or(10_000, |state| state.interval_ms))
+        Duration::from_millis(state.map_or(INTERVAL_MS, |state| state.interval_ms))
     }
 
     /// The participants in the commit of a checkpoint.

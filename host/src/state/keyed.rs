@@ -13,10 +13,10 @@ use super::changed::ChangedKeys;
 use super::error::StateError;
 use super::key::{BatchKeys, KeyLayout, KeyTable, Selection};
 use super::row::RowError;
-use super::stored::{Scan, StoredRows, StoredTable};
+use super::stored::{PANE_PREFIX, Scan, StoredRows, StoredTable};
 use super::table::StateTable;
 use crate::checkpoint::changes::Changes;
-use crate::router;
+use crate::shard;
 
 /// A table of keyed state, which all its panes share.
 pub struct KeyedTable {
@@ -235,7 +235,7 @@ impl<E: Entries> KeyedStates<E> {
                 continue;
             }
             let shards = shards
-                .get_or_insert_with(|| router::shards(batch.columns().iter(), batch.all_rows()));
+                .get_or_insert_with(|| shard::shards(batch.columns().iter(), batch.all_rows()));
             let start = wanted.bytes.len();
             let shard = shards[batch.rows(run).start];
             stored.write_key(self.pane, shard, &[], &mut wanted.bytes);
@@ -446,11 +446,9 @@ struct WantedRow {
 impl WantedRows {
     /// Adds the bytes from `start` on as a key.
     fn end_row(&mut self, start: usize) {
-        /// Bytes of table, kind and pane, which are the same for all.
-        const COMMON: usize = 13;
         let end = self.bytes.len();
         let mut prefix = [0; size_of::<u128>()];
-        let rest = &self.bytes[start + COMMON..end];
+        let rest = &self.bytes[start + PANE_PREFIX..end];
         let length = rest.len().min(prefix.len());
         prefix[..length].copy_from_slice(&rest[..length]);
         self.rows.push(WantedRow {
@@ -477,5 +475,5 @@ impl WantedRows {
 /// The shard of each key.
 fn shards(layout: &KeyLayout, keys: &KeyTable, ids: &[u32]) -> Result<Vec<u32>, RowError> {
     let columns = keys.columns(layout, Selection::Each(ids))?;
-    Ok(router::shards(columns.iter(), ids.len()))
+    Ok(shard::shards(columns.iter(), ids.len()))
 }

@@ -28,11 +28,10 @@ pub struct RowKind {
 
 impl TableSpec {
     pub fn new(role: &str, key: &Schema, state: &Schema, rows: RowKind) -> Self {
-        let fields = |schema: &Schema| schema.fields.iter().map(Field::to_string).collect();
         TableSpec {
             role: role.to_owned(),
-            key: fields(key),
-            state: fields(state),
+            key: field_texts(key),
+            state: field_texts(state),
             rows,
         }
     }
@@ -43,19 +42,22 @@ impl TableSpec {
         let differs = |what: &str, then: String, now: String| {
             (then != now).then(|| format!("its {what} was {then} and is now {now}"))
         };
-        let fields = |fields: &[String]| match fields {
-            [] => "empty".to_owned(),
-            fields => fields.join(", "),
-        };
-        differs("key", fields(&self.key), fields(&now.key))
-            .or_else(|| differs("state", fields(&self.state), fields(&now.state)))
-            .or_else(|| {
-                differs(
-                    "layout of rows",
-                    self.rows.to_string(),
-                    now.rows.to_string(),
-                )
-            })
+        differs("key", listed(&self.key), listed(&now.key))
+            .or_else(|| differs("state", listed(&self.state), listed(&now.state)))
+            .or_else(|| differs("layout of rows", self.rows.to_string(), now.rows.to_string()))
+    }
+}
+
+/// Fields as `name: type`, the form in which manifests list them.
+pub fn field_texts(schema: &Schema) -> Vec<String> {
+    schema.fields.iter().map(Field::to_string).collect()
+}
+
+/// Fields, or other names, for messages.
+pub fn listed(texts: &[String]) -> String {
+    match texts {
+        [] => "empty".to_owned(),
+        texts => texts.join(", "),
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
-use crate::placement::SHARDS;
+use crate::shard::SHARDS;
 
 /// One task's part of a table in the storage.
 #[derive(Clone)]
@@ -32,7 +32,10 @@ pub struct Restored {
 }
 
 /// Bytes of table, kind, pane and shard.
-const PREFIX: usize = 4 + 1 + 8 + 1;
+const PREFIX: usize = PANE_PREFIX + 1;
+
+/// Bytes of table, kind and pane, which all keys of a pane share.
+pub const PANE_PREFIX: usize = 4 + 1 + 8;
 
 /// The kind of rows with states, the only one so far.
 const STATE: u8 = 0;

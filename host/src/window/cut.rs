@@ -5,6 +5,8 @@
 //! window of pane `p` is `p + 1`. Panes and windows start at multiples of the slide
 //! since 1970, also before it.
 
+use std::ops::RangeInclusive;
+
 use super::accumulators::Arrived;
 use super::time::{Span, extent};
 use crate::operator::Outbox;
@@ -69,18 +71,19 @@ impl Cut {
         watermark_ms >= window * self.slide_ms + self.lateness_ms
     }
 
-    /// Returns the rows that are in time for one of their windows. Counts the
-    /// others, and sends them to the output for late rows.
+    /// Returns the rows that are in time for one of their windows, if any, and
+    /// the panes from the first to the last of them. Counts the others, and sends
+    /// them to the output for late rows.
     pub fn in_time(
         self,
         arrived: Arrived,
         watermark_ms: i64,
         late_wanted: bool,
         out: &mut Outbox,
-    ) -> Arrived {
-        let (first, _) = extent(&arrived.times);
-        if !self.is_late(self.first_window(self.pane(first)), watermark_ms) {
-            return arrived;
+    ) -> Option<(Arrived, RangeInclusive<i64>)> {
+        let panes = self.panes(&arrived)?;
+        if !self.is_late(self.first_window(*panes.start()), watermark_ms) {
+            return Some((arrived, panes));
         }
         let mut late = Vec::new();
         for (row, &time) in arrived.times.iter().enumerate() {
@@ -95,12 +98,25 @@ impl Cut {
         if late_wanted && !late.is_empty() {
             out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
         }
-        arrived.without(&late)
+        let arrived = arrived.without(&late);
+        let panes = self.panes(&arrived)?;
+        Some((arrived, panes))
+    }
+
+    /// The panes from a batch's first to its last, if it has rows.
+    fn panes(self, arrived: &Arrived) -> Option<RangeInclusive<i64>> {
+        let (first, last) = extent(&arrived.times);
+        (first <= last).then(|| self.pane(first)..=self.pane(last))
     }
 
     /// A function that returns, called for each row in order, whether the row is in
-    /// another pane than the previous one.
-    pub fn pane_changes(self, times: &[i64], one_pane: bool) -> impl FnMut(usize) -> bool {
+    /// another pane than the previous one. `panes` are those that it can be in.
+    pub fn pane_changes(
+        self,
+        times: &[i64],
+        panes: &RangeInclusive<i64>,
+    ) -> impl FnMut(usize) -> bool {
+        let one_pane = panes.start() == panes.end();
         let mut span = Span::default();
         move |row| {
             if one_pane || span.has(times[row]) {

@@ -17,7 +17,7 @@ use super::kind::WindowKind;
 use super::leaves::{Leaf, Leaves};
 use super::results::{Ids, Results, Spans};
 use super::tables::EARLY;
-use super::time::{Span, extent};
+use super::time::Span;
 use super::tree::Tree;
 use crate::operator::Outbox;
 use crate::state::calendar::NEVER;
@@ -422,21 +422,19 @@ impl WindowKind for Sliding {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        let arrived = self
+        let in_time = self
             .cut
             .in_time(arrived, watermark_ms, self.late_wanted, out);
-        if arrived.rows() == 0 {
+        let Some((arrived, panes)) = in_time else {
             return Ok(());
-        }
-        let (first, last) = extent(&arrived.times);
-        let one_pane = self.cut.pane(first) == self.cut.pane(last);
-        let behind = self.cut.first_window(self.cut.pane(first)) <= self.entries().closed;
-        let split = self.cut.pane_changes(&arrived.times, one_pane);
+        };
+        let behind = self.cut.first_window(*panes.start()) <= self.entries().closed;
+        let split = self.cut.pane_changes(&arrived.times, &panes);
         accumulators.begin_keyed(&mut self.keyed, &arrived, split)?;
 
         let mut created: Vec<(i64, u32)> = Vec::new();
         let mut touched: Vec<(i64, u32)> = Vec::new();
-        let mut pane = self.cut.pane(first);
+        let mut pane = *panes.start();
         let mut span = self.cut.pane_span(pane);
         for run in 0..accumulators.keys.runs() {
             let rows = accumulators.keys.rows(run);

@@ -8,7 +8,7 @@ use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
 use super::tables::EARLY;
-use super::time::{Span, extent};
+use super::time::Span;
 use crate::operator::Outbox;
 use crate::state::entry_row::EntryReader;
 use crate::state::groups::NO_SLOT;
@@ -116,19 +116,18 @@ impl WindowKind for Tumbling {
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        let arrived = self
+        let in_time = self
             .cut
             .in_time(arrived, watermark_ms, self.late_wanted, out);
-        if arrived.rows() == 0 {
+        let Some((arrived, panes)) = in_time else {
             return Ok(());
-        }
-        let (first, last) = extent(&arrived.times);
-        let one_pane = self.cut.pane(first) == self.cut.pane(last);
-        let behind = self.cut.first_window(self.cut.pane(first)) <= self.closed;
-        let split = self.cut.pane_changes(&arrived.times, one_pane);
-        let (cut, panes) = (self.cut, &mut self.panes);
+        };
+        let behind = self.cut.first_window(*panes.start()) <= self.closed;
+        let split = self.cut.pane_changes(&arrived.times, &panes);
+        let (cut, states_of) = (self.cut, &mut self.panes);
+        let first = *panes.start();
         accumulators.begin(&arrived, split, |states, keys| {
-            panes.read_back(cut.pane(first)..=cut.pane(last), states, keys, |run| {
+            states_of.read_back(panes.clone(), states, keys, |run| {
                 cut.pane(arrived.times[keys.rows(run).start])
             })
         })?;
@@ -136,7 +135,7 @@ impl WindowKind for Tumbling {
         let mut created: Vec<Member> = Vec::new();
         let mut touched: Vec<Member> = Vec::new();
         let mut place = 0;
-        let mut span = self.cut.pane_span(self.cut.pane(first));
+        let mut span = self.cut.pane_span(first);
         for run in 0..accumulators.keys.runs() {
             let rows = accumulators.keys.rows(run);
             let time = arrived.times[rows.start];

@@ -45,6 +45,12 @@ fn write(storage: &FolderStorage, id: CheckpointId, rows: &[(&str, &str)]) {
         .expect("a checkpoint");
 }
 
+/// The checkpoints that are listed, oldest first.
+fn ids(storage: &FolderStorage) -> Vec<CheckpointId> {
+    let listed = storage.list().expect("a list");
+    listed.iter().map(|info| info.id).collect()
+}
+
 /// All current rows.
 fn rows(storage: &dyn Storage) -> Vec<(String, String)> {
     let mut rows = Vec::new();

@@ -111,11 +111,5 @@ fn only_checkpoints_are_listed() {
     for name in ["notes", "007", "-1", "1e3"] {
         fs::create_dir(folder.path().join("checkpoints").join(name)).expect("a folder");
     }
-    let ids: Vec<CheckpointId> = storage
-        .list()
-        .expect("a list")
-        .iter()
-        .map(|info| info.id)
-        .collect();
-    assert_eq!(ids, [1]);
+    assert_eq!(ids(&storage), [1]);
 }

@@ -115,13 +115,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     assert!(said.contains("make room there"), "{said}\n{failed}");
 
     let storage = open(&folder);
-    let ids: Vec<CheckpointId> = storage
-        .list()
-        .expect("a list")
-        .iter()
-        .map(|info| info.id)
-        .collect();
-    assert_eq!(ids, [1]);
+    assert_eq!(ids(&storage), [1]);
     storage.restore(1).expect("the last good one");
     assert_eq!(rows(&storage), pairs(&[("a", "1")]));
 }
@@ -175,13 +169,7 @@ fn a_crash_leaves_a_checkpoint_whole_or_not_at_all() {
         assert_eq!(output.status.code(), None, "it was not killed: {said}");
 
         let storage = open(&folder);
-        let ids: Vec<CheckpointId> = storage
-            .list()
-            .expect("a list")
-            .iter()
-            .map(|info| info.id)
-            .collect();
-        assert_eq!(ids, [1, 2], "{place}");
+        assert_eq!(ids(&storage), [1, 2], "{place}");
         storage.restore(2).expect("the last whole one");
         assert_eq!(rows(&storage), pairs(&[("1", "x"), ("2", "x"), ("a", "2")]));
         write(&storage, 3, &[("a", "3")]);
