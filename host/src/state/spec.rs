@@ -44,7 +44,13 @@ impl TableSpec {
         };
         differs("key", listed(&self.key), listed(&now.key))
             .or_else(|| differs("state", listed(&self.state), listed(&now.state)))
-            .or_else(|| differs("layout of rows", self.rows.to_string(), now.rows.to_string()))
+            .or_else(|| {
+                differs(
+                    "layout of rows",
+                    self.rows.to_string(),
+                    now.rows.to_string(),
+                )
+            })
     }
 }
 
