@@ -64,6 +64,9 @@ pub struct Description {
     pub format: Option<&'static str>,
     /// Lines for people, shown below its name.
     pub lines: Vec<String>,
+    /// Where a sink's rows are, if they are kept together from one run to the
+    /// next: a checkpoint belongs to the rows at this place.
+    pub place: Option<String>,
     /// Settings for programs: an object with durations in ms and sizes in
     /// bytes, and without anything that may be secret.
     pub settings: Json,

@@ -176,6 +176,14 @@ pub fn identity(path: &Path) -> PathBuf {
     }
 }
 
+/// The name of a file that stays the same however its path is spelled: relative
+/// to the pipeline's folder if it is in there, so that the folder can be moved.
+pub fn name_in(folder: &Path, path: &Path) -> String {
+    let file = identity(path);
+    let name = file.strip_prefix(identity(folder)).unwrap_or(&file);
+    name.display().to_string()
+}
+
 /// The entries of a folder. The empty path is the current folder: the parent of a
 /// `pipeline.toml` that was given without a folder.
 pub fn read_folder(folder: &Path) -> io::Result<fs::ReadDir> {

@@ -118,6 +118,14 @@ impl Job {
         self
     }
 
+    /// Starts these nodes without what the checkpoint has of them: a source from
+    /// the beginning, a sink with a new file, an operator without state. Nodes that
+    /// are not in the plan any more are forgotten.
+    pub fn dropping(self, nodes: &[String]) -> Self {
+        self.pipeline.drop_nodes(nodes);
+        self
+    }
+
     /// What outlives this revision.
     pub fn pipeline(&self) -> Pipeline {
         self.pipeline.clone()

@@ -59,6 +59,8 @@ pub struct Coordinator {
     pub nodes: Vec<NodeDescription>,
     /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
+    /// Deletes the rows of dropped operators, with the first checkpoint.
+    pub obsolete: Changes,
     pub interval: Duration,
     pub keep: usize,
     pub storage: Arc<dyn Storage>,
@@ -222,7 +224,7 @@ impl Coordinator {
 
     /// Makes a manifest, and changes to write, of the tasks' snapshots.
     fn assemble(
-        &self,
+        &mut self,
         id: CheckpointId,
         mut snapshots: Vec<TaskSnapshot>,
     ) -> (Manifest, Vec<Changes>) {
@@ -233,6 +235,8 @@ impl Coordinator {
         let mut times: Vec<Vec<Option<i64>>> = vec![Vec::new(); nodes];
         let mut sinks: Vec<SinkSnapshot> = vec![SinkSnapshot::default(); nodes];
         let mut changes = Vec::new();
+        let obsolete = std::mem::take(&mut self.obsolete);
+        changes.extend(Some(obsolete).filter(|changes| !changes.is_empty()));
         for (node, snapshot) in snapshots.into_iter().flat_map(|task| task.nodes) {
             match snapshot {
                 NodeSnapshot::Source(snapshot) => sources[node].push(snapshot),

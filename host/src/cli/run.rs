@@ -21,6 +21,10 @@ pub struct RunArguments {
     /// rows that topics and Parquet folders received since are written again
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<String>,
+    /// Start this source, operator or sink without what the checkpoint has of it,
+    /// or forget it if the pipeline does not have it any more; may be repeated
+    #[arg(long, value_name = "NAME")]
+    drop: Vec<String>,
     /// Print no progress, only errors
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
@@ -41,22 +45,23 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         .build()
         .map_err(|error| CliError::Failed(error.into()))?;
     runtime.block_on(async {
-        let durable = Durable::open(&plan).map_err(|error| CliError::Failed(error.into()))?;
+        let durable = Durable::open(&plan).map_err(CliError::Run)?;
         let mut job = Job::new(plan, Arc::new(SystemClock));
-        match (durable, &arguments.from) {
-            (Some(durable), from) => {
-                job = job.keeping(durable);
-                if let Some(from) = from {
+        let wants_checkpoint = arguments.from.is_some() || !arguments.drop.is_empty();
+        match durable {
+            Some(durable) => {
+                job = job.keeping(durable).dropping(&arguments.drop);
+                if let Some(from) = &arguments.from {
                     job = job.starting_from(from);
                 }
             }
-            (None, Some(_)) => {
+            None if wants_checkpoint => {
                 return Err(CliError::Usage(anyhow::anyhow!(
-                    "there is nothing to start from: {} has no [checkpoints]",
+                    "there is no checkpoint to start from or drop from: {} has no [checkpoints]",
                     arguments.pipeline.display()
                 )));
             }
-            (None, None) => {}
+            None => {}
         }
         let status = Status::start(style, live_lines, job.progress(), job.state());
         let stop = job.stop();

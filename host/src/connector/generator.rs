@@ -150,6 +150,7 @@ impl SourceConnector for GeneratorSource {
                 "count": events.count,
                 "rate": events.rate,
             }),
+            ..Description::default()
         }
     }
 

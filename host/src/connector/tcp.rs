@@ -115,6 +115,7 @@ impl SourceConnector for TcpSource {
             format: Some(self.format.format.name()),
             lines: vec![format!("listens on {}, {framing}{until}", self.listen)],
             settings: json!({ "listen": self.listen, "connections": self.connections }),
+            ..Description::default()
         }
     }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, Window};
+use crate::connector::Description;
 use crate::state::spec::{TableSpec, field_texts, listed};
 use crate::window::tables::tables;
 
@@ -26,6 +27,9 @@ pub struct NodeDescription {
     pub output: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorDescription>,
+    /// Of a source or a sink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<ConnectorDescription>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
     /// The tables of its keyed state, each with its own role.
@@ -55,6 +59,20 @@ pub struct OperatorDescription {
     pub arguments: Vec<String>,
 }
 
+/// What a source reads, or a sink writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConnectorDescription {
+    /// As in `type`.
+    pub kind: String,
+    /// As in `format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Where a sink's rows are, if they are kept together from one run to the
+    /// next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
 /// How a node and its state change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeChange {
@@ -81,7 +99,8 @@ pub struct FieldChange {
     pub now: String,
 }
 
-/// What happens to a node's keyed state.
+/// What happens to a node's state: the keyed state of an operator, the offsets of
+/// a source, the rows of a sink that keeps them together.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StateChange {
     /// It has no state, before or after.
@@ -106,8 +125,14 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
             ..NodeDescription::default()
         };
         match &node.kind {
-            NodeKind::Source(_) => described.class = NodeClass::Source,
-            NodeKind::Sink(_) => described.class = NodeClass::Sink,
+            NodeKind::Source(source) => {
+                described.class = NodeClass::Source;
+                described.connector = Some(connector(source.connector.describe()));
+            }
+            NodeKind::Sink(sink) => {
+                described.class = NodeClass::Sink;
+                described.connector = Some(connector(sink.connector.describe()));
+            }
             NodeKind::Transform(transform) => {
                 described.class = NodeClass::Transform;
                 described.operator = Some(operator(&transform.operator));
@@ -124,6 +149,14 @@ fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
     described.operator = Some(operator(&plan.operator));
     described.window = Some(plan.window);
     described.tables = tables(plan);
+}
+
+fn connector(description: Description) -> ConnectorDescription {
+    ConnectorDescription {
+        kind: description.connector.to_owned(),
+        format: description.format.map(str::to_owned),
+        place: description.place,
+    }
 }
 
 fn operator(plan: &OperatorPlan) -> OperatorDescription {
@@ -204,23 +237,62 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
 }
 
 fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> StateChange {
-    let has_tables =
-        |node: Option<&NodeDescription>| node.is_some_and(|node| !node.tables.is_empty());
+    let stateful = |node: Option<&NodeDescription>| node.is_some_and(NodeDescription::is_stateful);
     match (then, now) {
-        (Some(then), Some(now)) if !then.tables.is_empty() && !now.tables.is_empty() => {
+        (Some(then), Some(now)) if then.is_stateful() && now.is_stateful() => {
             match difference(then, now) {
                 Some(why) => StateChange::Incompatible(why),
                 None => StateChange::Kept,
             }
         }
-        _ if has_tables(then) => StateChange::Gone,
-        _ if has_tables(now) => StateChange::New,
+        _ if stateful(then) => StateChange::Gone,
+        _ if stateful(now) => StateChange::New,
         _ => StateChange::Stateless,
     }
 }
 
+impl NodeDescription {
+    /// Whether a checkpoint has something of the node that must not get lost.
+    fn is_stateful(&self) -> bool {
+        let place = self.connector.as_ref().map(|connector| &connector.place);
+        match self.class {
+            NodeClass::Source => true,
+            NodeClass::Sink => place.is_some_and(Option::is_some),
+            NodeClass::Transform | NodeClass::Aggregate => !self.tables.is_empty(),
+        }
+    }
+}
+
+/// Why a source or sink cannot go on from what a checkpoint has of it, if it
+/// cannot.
+fn connector_difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
+    let (then, now) = (then.connector.as_ref()?, now.connector.as_ref()?);
+    let differs = |field, then: &str, now: &str| {
+        let change = FieldChange {
+            field,
+            then: then.to_owned(),
+            now: now.to_owned(),
+        };
+        (then != now).then(|| change.to_string())
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    differs("type", &then.kind, &now.kind)
+        .or_else(|| differs("file", &text(&then.place), &text(&now.place)))
+        .or_else(|| differs("format", &text(&then.format), &text(&now.format)))
+}
+
 /// Why a node cannot keep its state, if it cannot.
 fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
+    if then.class != now.class {
+        return Some(format!(
+            "it was a {} and is now a {}",
+            then.class.name(),
+            now.class.name()
+        ));
+    }
+    if let Some(why) = connector_difference(then, now) {
+        return Some(why);
+    }
     for table in &then.tables {
         match now.tables.iter().find(|other| other.role == table.role) {
             Some(other) => {
@@ -277,6 +349,8 @@ impl fmt::Display for FieldChange {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::plan::TimeDomain;
     use crate::state::spec::RowKind;
@@ -299,6 +373,7 @@ mod tests {
                 digest: "sha256:1".to_owned(),
                 arguments: Vec::new(),
             }),
+            connector: None,
             window: Some(minutes(1)),
             tables: vec![TableSpec {
                 role: "windows".to_owned(),
@@ -386,6 +461,42 @@ mod tests {
             now.tables[0].rows.kind = "running".to_owned();
         });
         assert!(running.starts_with("its window was tumbling"), "{running}");
+    }
+
+    fn sink(kind: &str, format: &str, place: Option<&str>) -> NodeDescription {
+        NodeDescription {
+            connector: Some(ConnectorDescription {
+                kind: kind.to_owned(),
+                format: Some(format.to_owned()),
+                place: place.map(str::to_owned),
+            }),
+            ..stateless("out", NodeClass::Sink)
+        }
+    }
+
+    #[test]
+    fn a_sink_that_keeps_rows_keeps_them_at_one_place_in_one_format() {
+        let then = sink("file", "json", Some("out.jsonl"));
+        let state =
+            |now: &[NodeDescription]| changes(slice::from_ref(&then), now).pop().map(|c| c.state);
+        let why = |now| match state(&[now]) {
+            Some(StateChange::Incompatible(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(state(slice::from_ref(&then)), Some(StateChange::Kept));
+        assert_eq!(
+            why(sink("file", "json", Some("other.jsonl"))),
+            "its file was out.jsonl and is now other.jsonl"
+        );
+        assert_eq!(
+            why(sink("file", "csv", Some("out.jsonl"))),
+            "its format was json and is now csv"
+        );
+        let topic = sink("kafka", "json", None);
+        assert_eq!(state(slice::from_ref(&topic)), Some(StateChange::Gone));
+        assert_eq!(state(&[]), Some(StateChange::Gone));
+        let topics = changes(&[topic], &[sink("kafka", "json", None)]);
+        assert_eq!(topics[0].state, StateChange::Stateless);
     }
 
     #[test]

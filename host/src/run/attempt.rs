@@ -122,6 +122,7 @@ impl Attempt<'_> {
                 pipeline: plan.name.clone(),
                 nodes: self.revision.description.clone(),
                 tables: start.tables,
+                obsolete: start.obsolete,
                 interval: self.interval(),
                 keep: plan.state.as_ref().map_or(KEEP, |state| state.keep),
                 storage: durable.storage.clone(),

@@ -32,6 +32,9 @@ pub struct Pipeline {
     memory: Option<Arc<MemoryGrant>>,
     /// The chosen checkpoint to start from, until there is a newer one.
     from: Arc<Mutex<Option<String>>>,
+    /// Nodes that start without what the checkpoint has of them, until there is a
+    /// newer one.
+    dropped: Arc<Mutex<Vec<String>>>,
 }
 
 impl Pipeline {
@@ -52,6 +55,7 @@ impl Pipeline {
             revisions: Arc::default(),
             memory: None,
             from: Arc::default(),
+            dropped: Arc::default(),
         }
     }
 
@@ -101,6 +105,16 @@ impl Pipeline {
         *from = checkpoint.map(str::to_owned);
     }
 
+    pub(super) fn dropped(&self) -> Vec<String> {
+        let dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.clone()
+    }
+
+    pub(super) fn drop_nodes(&self, nodes: &[String]) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        *dropped = nodes.to_vec();
+    }
+
     /// Records a complete checkpoint.
     pub(super) fn record(&self, done: &CompletedCheckpoint) {
         tracing::debug!(
@@ -118,6 +132,7 @@ impl Pipeline {
         });
         // A restart continues from this one.
         self.start_from(None);
+        self.drop_nodes(&[]);
         if let Some(durable) = &self.durable {
             durable.done(done.id, done.name.as_deref());
         }

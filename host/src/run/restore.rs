@@ -8,13 +8,14 @@ use super::error::RunError;
 use super::pipeline::Pipeline;
 use super::revision::Revision;
 use crate::blame::Blame;
+use crate::checkpoint::changes::Changes;
 use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
-use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
-use crate::state::stored::Restored;
+use crate::plan::change::{NodeClass, NodeDescription, StateChange, changes};
+use crate::state::stored::{Restored, delete_table};
 
 /// What a run starts from, by node.
 pub struct Start {
@@ -28,16 +29,25 @@ pub struct Start {
     pub aggregates: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
     pub dead_letter_bytes: Option<u64>,
+    /// Deletes the rows of operators that were dropped.
+    pub obsolete: Changes,
 }
 
 impl Start {
     /// Without a checkpoint.
     pub fn fresh(revision: &Revision) -> Self {
-        Start::from_manifest(revision, None, 1)
+        Start::from_manifest(revision, None, &[], 1)
     }
 
-    fn from_manifest(revision: &Revision, manifest: Option<&Manifest>, next: CheckpointId) -> Self {
+    /// `dropped` are nodes that start without what the manifest has of them.
+    fn from_manifest(
+        revision: &Revision,
+        manifest: Option<&Manifest>,
+        dropped: &[String],
+        next: CheckpointId,
+    ) -> Self {
         let known = manifest.map_or(&[][..], |manifest| &manifest.nodes);
+        let is_dropped = |node: &&NodeManifest| dropped.iter().any(|name| name == node.name());
         let mut start = Start {
             next,
             is_fresh: manifest.is_none(),
@@ -46,14 +56,19 @@ impl Start {
             aggregates: Vec::new(),
             sinks: Vec::new(),
             dead_letter_bytes: manifest.and_then(|manifest| manifest.dead_letter_bytes),
+            obsolete: Changes::default(),
         };
+        for table in known.iter().filter(is_dropped).flat_map(tables_of) {
+            delete_table(table, &mut start.obsolete);
+        }
         let mut next_table = known
             .iter()
             .flat_map(tables_of)
             .max()
             .map_or(0, |last| last + 1);
         for node in &revision.description {
-            let known = known.iter().find(|known| known.name() == node.name);
+            let mut known = known.iter().filter(|node| !is_dropped(node));
+            let known = known.find(|known| known.name() == node.name);
             let tables = node.tables.iter().map(|table| {
                 let known = known.and_then(|known| known.table(&table.role));
                 known.unwrap_or_else(|| {
@@ -110,8 +125,9 @@ pub async fn restore(
         Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
+    let dropped = pipeline.dropped();
     if let Some(manifest) = &manifest {
-        check_plan(&revision.description, manifest)?;
+        check_plan(&revision.description, manifest, &dropped)?;
     }
     // After a chosen checkpoint every row is written again, so participants need
     // not agree on it.
@@ -149,8 +165,9 @@ pub async fn restore(
     });
     begun.await?;
     let next = newest.unwrap_or(0) + 1;
-    let mut start = Start::from_manifest(revision, manifest.as_ref(), next);
-    start.is_fresh |= from.is_some();
+    let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
+    // What was dropped, or skipped, is left behind by a checkpoint at once.
+    start.is_fresh |= from.is_some() || !dropped.is_empty();
     Ok(start)
 }
 
@@ -227,36 +244,46 @@ async fn restore_latest(
     }
 }
 
-/// Checks that the plan can restore the checkpoint, and warns of nodes whose
-/// progress is dropped.
-fn check_plan(now: &[NodeDescription], manifest: &Manifest) -> Result<(), RunError> {
-    let then: Vec<NodeDescription> = manifest
-        .nodes
-        .iter()
-        .map(|node| node.description.clone())
-        .collect();
+/// Checks that the plan can restore the checkpoint: nothing that it has may get
+/// lost, or be given to another, unless the user says so.
+fn check_plan(
+    now: &[NodeDescription],
+    manifest: &Manifest,
+    dropped: &[String],
+) -> Result<(), RunError> {
+    let id = manifest.id;
+    let then = manifest.nodes.iter();
+    let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
     let changes = changes(&then, now);
-    for change in &changes {
-        let why = match &change.state {
-            StateChange::Incompatible(why) => why,
-            StateChange::Gone => "the pipeline has no such aggregate any more",
-            StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
-        };
-        return Err(config_error(format!(
-            "operator `{}` has state in checkpoint {}: {why}",
-            change.name, manifest.id
-        )));
+    for name in dropped {
+        match then.iter().find(|node| node.name == *name) {
+            Some(node) => tracing::warn!(
+                "dropping what checkpoint {id} has of {} `{name}`",
+                node.class.name()
+            ),
+            None => tracing::warn!("checkpoint {id} has no node `{name}` to drop"),
+        }
     }
     for change in changes
         .iter()
-        .filter(|change| change.kind == ChangeKind::Removed)
+        .filter(|change| !dropped.contains(&change.name))
     {
-        tracing::warn!(
-            "{} `{}` of checkpoint {} is not in the pipeline any more; its progress is dropped",
-            change.class.name(),
-            change.name,
-            manifest.id
-        );
+        let (class, name) = (change.class, &change.name);
+        let why = match &change.state {
+            StateChange::Incompatible(why) => why.clone(),
+            StateChange::Gone => format!("the pipeline has no such {} any more", class.name()),
+            StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
+        };
+        let what = match class {
+            NodeClass::Source => "offsets",
+            NodeClass::Transform | NodeClass::Aggregate => "state",
+            NodeClass::Sink => "rows",
+        };
+        return Err(config_error(format!(
+            "{} `{name}` has {what} in checkpoint {id}: {why}; change it back, or drop what the \
+             checkpoint has of it (`sluicebox run --drop {name}`)",
+            class.name()
+        )));
     }
     Ok(())
 }

@@ -66,6 +66,12 @@ struct StoredRowPlace {
     end: usize,
 }
 
+/// Has a checkpoint delete all rows of a table.
+pub fn delete_table(table: u32, changes: &mut Changes) {
+    let after = table.saturating_add(1);
+    changes.delete_range(table.to_be_bytes().to_vec(), after.to_be_bytes().to_vec());
+}
+
 impl StoredTable {
     /// Appends the key of a row of state.
     pub fn write_key(&self, pane: i64, shard: u32, key: &[u8], out: &mut Vec<u8>) {

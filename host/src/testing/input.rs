@@ -101,7 +101,11 @@ impl Inputs {
                 paths.push(path);
             }
             let format = source.connector.row_format();
-            source.connector = Box::new(FileSource { paths, format });
+            source.connector = Box::new(FileSource {
+                paths,
+                folder: PathBuf::new(),
+                format,
+            });
             source.idle_after_ms = None;
         }
         Ok(())
@@ -161,6 +165,7 @@ async fn starts(
     let plan = SourcePlan {
         connector: Box::new(FileSource {
             paths: vec![path.to_owned()],
+            folder: PathBuf::new(),
             format: source.connector.row_format(),
         }),
         event_time: source.event_time,

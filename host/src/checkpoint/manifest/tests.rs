@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
-use crate::plan::change::{NodeClass, OperatorDescription};
+use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
 use crate::plan::{TimeDomain, Window};
 use crate::state::spec::{RowKind, TableSpec};
 
@@ -53,6 +53,7 @@ fn fixture() -> Manifest {
             digest: "sha256:5f70bf18a086".into(),
             arguments: vec!["least = 3".into()],
         }),
+        connector: None,
         window: Some(window),
         tables: vec![windows],
     };
@@ -276,20 +277,30 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
             arguments,
         }
     });
+    let connector =
+        any::<(String, Option<String>, Option<String>)>().prop_map(|(kind, format, place)| {
+            ConnectorDescription {
+                kind,
+                format,
+                place,
+            }
+        });
     let fields = any::<(String, Vec<String>, Vec<String>)>();
     (
         fields,
         prop::option::of(operator),
+        prop::option::of(connector),
         prop::option::of(window),
         prop::collection::vec(table, 0..3),
     )
         .prop_map(
-            |((name, inputs, output), operator, window, tables)| NodeDescription {
+            |((name, inputs, output), operator, connector, window, tables)| NodeDescription {
                 name,
                 class: NodeClass::Aggregate,
                 inputs,
                 output,
                 operator,
+                connector,
                 window,
                 tables,
             },

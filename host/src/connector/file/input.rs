@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 
 use crate::batch::Offsets;
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::Position;
+use crate::checkpoint::snapshot::{PartitionState, Position};
 use crate::decode::Decoder;
+use crate::files::name_in;
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, decode};
 use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
@@ -38,6 +39,8 @@ pub struct FileInput {
 }
 
 struct FilePartition {
+    /// Identifies the file in checkpoints.
+    name: Arc<str>,
     lines: BlockReader,
     /// Decoders that are free; one is kept to be cloned.
     decoders: Vec<Decoder>,
@@ -81,21 +84,27 @@ struct RawBlock {
 }
 
 impl FileInput {
+    /// `folder` is the pipeline's, which the names of partitions are relative to.
     pub fn open(
         paths: &[PathBuf],
+        folder: &Path,
         format: &RowFormat,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         context.check_delimiter(&format.format)?;
         let decoder = Decoder::new(&format.format, &context.schema, &format.timestamp_formats);
+        let names: Vec<String> = paths.iter().map(|path| name_in(folder, path)).collect();
+        check_present(&names, context)?;
         let is_alone = paths.len() < 2;
         let partitions = paths
             .iter()
+            .zip(names)
             .enumerate()
             .filter(|(index, _)| context.placement.has_partition(*index))
-            .map(|(_, path)| {
+            .map(|(_, (path, name))| {
                 let decoder = decoder.clone();
-                FilePartition::open(path.clone(), &format.format, is_alone, decoder, context)
+                let format = &format.format;
+                FilePartition::open(path.clone(), name, format, is_alone, decoder, context)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let ahead = match context.decode_workers {
@@ -116,8 +125,8 @@ impl SourceInput for FileInput {
     }
 
     fn partition(&self, partition: usize) -> (Arc<str>, Position) {
-        let lines = &self.partitions[partition].lines;
-        (lines.name.clone(), lines.position())
+        let partition = &self.partitions[partition];
+        (partition.name.clone(), partition.lines.position())
     }
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
@@ -141,9 +150,30 @@ impl SourceInput for FileInput {
     }
 }
 
+/// Checks that no file is gone that the restored checkpoint had not read to its
+/// end: the rest of its rows would be missing without a word.
+fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
+    let restored = context.restored.iter().flat_map(|task| &task.partitions);
+    for partition in restored.filter(|partition| partition.state != PartitionState::Ended) {
+        if !names.contains(&partition.name) {
+            return Err(context.refuse(
+                format!(
+                    "the checkpoint had read {} up to byte {}, and it is not among the files to \
+                     read any more: put it back, or drop what the checkpoint knows of this source \
+                     (`sluicebox run --drop {}`) to read all its files again",
+                    partition.name, partition.position.offset, context.node
+                ),
+                Fault::OUTSIDE_LASTING,
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl FilePartition {
     fn open(
         path: PathBuf,
+        name: String,
         format: &Format,
         is_alone: bool,
         mut decoder: Decoder,
@@ -175,10 +205,11 @@ impl FilePartition {
             row_bytes: 128,
         };
         lines.start(format, &mut decoder, context)?;
-        if let Some(restored) = context.restored(&lines.name) {
+        if let Some(restored) = context.restored(&name) {
             lines.seek(restored.position, context)?;
         }
         Ok(FilePartition {
+            name: name.into(),
             taken_bytes: lines.offset,
             lines,
             decoders: Vec::new(),

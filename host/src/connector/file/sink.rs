@@ -24,7 +24,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
-use crate::files::FileUser;
+use crate::files::{FileUser, name_in};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -41,6 +41,8 @@ struct FileSinkSettings {
 #[derive(Clone, Debug)]
 pub struct FileSink {
     pub path: PathBuf,
+    /// The pipeline's folder.
+    pub folder: PathBuf,
     pub format: SinkFormat,
 }
 
@@ -105,6 +107,7 @@ impl SinkSettings for FileSinkSettings {
         planning.files.writes(user, &path);
         Some(Box::new(FileSink {
             path,
+            folder: planning.folder.to_owned(),
             format: self.format,
         }))
     }
@@ -117,6 +120,7 @@ impl SinkConnector for FileSink {
             format: Some(self.format.name()),
             lines: vec![self.path.display().to_string()],
             settings: json!({ "path": self.path }),
+            place: Some(name_in(&self.folder, &self.path)),
         }
     }
 

@@ -33,6 +33,8 @@ struct FileSourceSettings {
 pub struct FileSource {
     /// A partition each, in the order of their names.
     pub paths: Vec<PathBuf>,
+    /// The pipeline's folder, which the names of partitions are relative to.
+    pub folder: PathBuf,
     pub format: RowFormat,
 }
 
@@ -86,6 +88,7 @@ impl SourceSettings for FileSourceSettings {
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
         Some(Box::new(FileSource {
             paths: find_files(planning, &self.paths)?,
+            folder: planning.folder.to_owned(),
             format: self.rows.format.clone(),
         }))
     }
@@ -98,6 +101,7 @@ impl SourceConnector for FileSource {
             format: Some(self.format.format.name()),
             lines: vec![show_files(&self.paths)],
             settings: json!({ "paths": self.paths }),
+            ..Description::default()
         }
     }
 
@@ -111,7 +115,7 @@ impl SourceConnector for FileSource {
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
-            let input = FileInput::open(&self.paths, &self.format, context)?;
+            let input = FileInput::open(&self.paths, &self.folder, &self.format, context)?;
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }

@@ -176,6 +176,7 @@ impl SinkConnector for KafkaSink {
             format: Some("json"),
             lines: vec![format!("topic {topic} on {brokers}")],
             settings: json!({ "brokers": brokers, "topic": topic }),
+            ..Description::default()
         }
     }
 

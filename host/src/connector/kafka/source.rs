@@ -303,6 +303,7 @@ impl SourceConnector for KafkaSource {
                 "partitions": kafka.partitions,
                 "group": kafka.group,
             }),
+            ..Description::default()
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -84,6 +84,7 @@ fn batch() -> Batch {
 fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError> {
     open_alone(FileSink {
         path: path.to_owned(),
+        folder: PathBuf::new(),
         format,
     })
 }
@@ -331,7 +332,11 @@ fn reopened(
         ..SinkContext::default()
     };
     let path = path.to_owned();
-    let connector = FileSink { path, format };
+    let connector = FileSink {
+        path,
+        folder: PathBuf::new(),
+        format,
+    };
     connector.open("out", &schema(), &context)
 }
 
@@ -364,6 +369,7 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
 
         let mut once = open_alone(FileSink {
             path: path.clone(),
+            folder: PathBuf::new(),
             format,
         })
         .unwrap();

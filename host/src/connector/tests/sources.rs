@@ -60,6 +60,7 @@ fn plan(connector: impl SourceConnector) -> SourcePlan {
 fn files(paths: &[&Path], format: Format) -> SourcePlan {
     plan(FileSource {
         paths: paths.iter().map(|path| path.to_path_buf()).collect(),
+        folder: PathBuf::new(),
         format: format.into(),
     })
 }

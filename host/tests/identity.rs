@@ -1,0 +1,213 @@
+//! What a checkpoint has belongs to the sources, aggregates and files that it was
+//! made with: a run finds them again however they are spelled, and refuses to go
+//! on where they are not the same, unless it is told to drop them.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the host loads its own plugins")]
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder with a pipeline that counts three rows.
+struct Shop {
+    parent: TempDir,
+    folder: PathBuf,
+}
+
+const PIPELINE: &str = r#"
+name = "shop"
+[plugins.basics]
+path = "BASICS"
+[checkpoints]
+[sources.rows]
+type = "file"
+path = "rows.jsonl"
+fields = { id = "utf8", n = "int64" }
+[operators.counted]
+plugin = "basics.count"
+input = "rows"
+window = "running"
+[sinks.out]
+type = "file"
+path = "out.jsonl"
+input = "counted"
+[sinks.seen]
+type = "blackhole"
+input = "rows"
+"#;
+
+impl Shop {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let folder = parent.path().join("shop");
+        fs::create_dir(&folder).expect("it is writable");
+        let shop = Shop { parent, folder };
+        let rows = ["a", "b", "c"].map(|id| format!("{{\"id\":\"{id}\",\"n\":1}}\n"));
+        shop.write("rows.jsonl", &rows.concat());
+        let plugin = common::plugin_file("basics");
+        shop.write(
+            "shop.toml",
+            &PIPELINE.replace("BASICS", &plugin.display().to_string()),
+        );
+        shop
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.join(name), text).expect("it is writable");
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(name)).unwrap_or_default()
+    }
+
+    /// Replaces text in the pipeline's file.
+    fn edit(&self, from: &str, to: &str) {
+        let text = self.read("shop.toml");
+        assert!(text.contains(from), "{text}");
+        self.write("shop.toml", &text.replace(from, to));
+    }
+
+    /// The counts in the sink's file.
+    fn counts(&self) -> Vec<i64> {
+        let rows = self.read("out.jsonl");
+        let rows = rows.lines().map(|row| {
+            let row: Value = serde_json::from_str(row).expect("whole rows");
+            row["count"].as_i64().expect("a number")
+        });
+        rows.collect()
+    }
+
+    /// Runs the pipeline by some spelling of its path, from a folder.
+    fn run_as(&self, pipeline: &Path, arguments: &[&str], from: &Path) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .args(["run", "--quiet"])
+            .args(arguments)
+            .arg(pipeline)
+            .current_dir(from)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(said),
+            Some(1) => Err(said),
+            other => panic!("{other:?}: {said}"),
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        self.run_as(Path::new("shop.toml"), arguments, &self.folder)
+    }
+
+    /// A run that is refused, and changes nothing.
+    fn refuse(&self, expected: &[&str]) {
+        let (out, other) = (self.read("out.jsonl"), self.read("other.jsonl"));
+        let said = self.run(&[]).expect_err("it is refused");
+        for expected in expected {
+            assert!(said.contains(expected), "{expected}\n{said}");
+        }
+        assert!(!said.contains("is started again"), "{said}");
+        assert_eq!(self.read("out.jsonl"), out);
+        assert_eq!(self.read("other.jsonl"), other);
+    }
+
+    /// A pipeline that has run to its end.
+    fn ended() -> Self {
+        let shop = Shop::new();
+        shop.run(&[]).expect("it runs");
+        assert_eq!(shop.counts(), [1, 2, 3]);
+        shop
+    }
+}
+
+#[test]
+fn a_path_is_the_same_however_it_is_spelled() {
+    let shop = Shop::ended();
+    let file = shop.folder.join("shop.toml");
+    let spellings = [
+        (Path::new("./shop.toml"), shop.folder.as_path()),
+        (file.as_path(), shop.folder.as_path()),
+        (Path::new("shop/../shop/shop.toml"), shop.parent.path()),
+    ];
+    for (spelling, from) in spellings {
+        let ran = shop.run_as(spelling, &[], from);
+        ran.unwrap_or_else(|said| panic!("{}: {said}", spelling.display()));
+        assert_eq!(shop.counts(), [1, 2, 3], "{}", spelling.display());
+    }
+    shop.edit("\"rows.jsonl\"", "\"../shop/rows.jsonl\"");
+    shop.edit("\"out.jsonl\"", "\"./out.jsonl\"");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+#[test]
+fn a_pipeline_can_be_moved_with_its_files() {
+    let mut shop = Shop::ended();
+    let moved = shop.parent.path().join("moved");
+    fs::rename(&shop.folder, &moved).expect("it can be moved");
+    shop.folder = moved;
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+#[test]
+fn a_renamed_source_is_refused_until_it_is_dropped() {
+    let shop = Shop::ended();
+    shop.edit("sources.rows", "sources.events");
+    shop.edit("input = \"rows\"", "input = \"events\"");
+    shop.refuse(&["source `rows` has offsets in checkpoint", "--drop rows"]);
+    shop.run(&["--drop", "rows"]).expect("it is dropped");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6], "it is read again");
+    shop.run(&[]).expect("it was dropped for good");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_renamed_sink_is_refused() {
+    let shop = Shop::ended();
+    shop.edit("sinks.out", "sinks.results");
+    shop.refuse(&["sink `out` has rows in checkpoint", "--drop out"]);
+    shop.edit("sinks.results", "sinks.out");
+    shop.run(&[]).expect("it is the same again");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+#[test]
+fn a_sink_that_writes_another_file_or_format_is_refused() {
+    let shop = Shop::ended();
+    shop.write("other.jsonl", "of somebody else\n");
+    shop.edit("\"out.jsonl\"", "\"other.jsonl\"");
+    shop.refuse(&[
+        "sink `out`",
+        "its file was out.jsonl and is now other.jsonl",
+    ]);
+    shop.edit("\"other.jsonl\"", "\"out.jsonl\"\nformat = \"csv\"");
+    shop.refuse(&["sink `out`", "its format was json and is now csv"]);
+}
+
+#[test]
+fn a_sink_without_rows_of_its_own_may_go() {
+    let shop = Shop::ended();
+    shop.edit("sinks.seen", "sinks.unseen");
+    shop.run(&[]).expect("nothing is lost");
+}
+
+#[test]
+fn the_state_of_an_aggregate_can_be_dropped() {
+    let shop = Shop::ended();
+    shop.edit("operators.counted", "operators.again");
+    shop.edit("input = \"counted\"", "input = \"again\"");
+    shop.refuse(&[
+        "aggregate `counted` has state in checkpoint",
+        "--drop counted",
+    ]);
+    let more = shop.read("rows.jsonl") + "{\"id\":\"d\",\"n\":1}\n";
+    shop.write("rows.jsonl", &more);
+    let said = shop.run(&["--drop", "counted", "--drop", "rows"]);
+    said.expect("both are dropped");
+    assert_eq!(shop.counts(), [1, 2, 3, 1, 2, 3, 4], "it counts anew");
+}
