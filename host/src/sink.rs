@@ -82,6 +82,15 @@ pub trait SinkConnector: Any + Send + Sync {
     ) -> Result<Box<dyn Sink>, SinkError>;
 }
 
+/// How a sink's input ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All rows have come.
+    Complete,
+    /// The run was asked to stop before that.
+    Stopped,
+}
+
 /// What a participant in the commit has to know of the pipeline.
 pub struct CommitContext<'a> {
     pub name: &'a str,
@@ -114,7 +123,7 @@ pub trait Sink: Send {
     }
 
     /// The input has ended.
-    fn finish(&mut self) -> Result<(), SinkError>;
+    fn finish(&mut self, ending: Ending) -> Result<(), SinkError>;
 }
 
 /// What a sink needs to know about the run.

@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::element::{CheckpointId, Element, Inlet};
 use crate::router::{Gone, Router};
-use crate::sink::Sink;
+use crate::sink::{Ending, Sink};
 use crate::stop::Stop;
 
 /// One task of a running pipeline: a source or gate, and a chain of nodes.
@@ -200,6 +200,10 @@ impl Task {
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,
+            ending: match self.context.stop.asked() {
+                true => Ending::Stopped,
+                false => Ending::Complete,
+            },
             deliveries,
             dead_letters,
             snapshots: Vec::new(),

@@ -87,6 +87,10 @@ pub struct SinkSnapshot {
     /// Length of its file at the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// A digest of the last of these bytes, which shows whether a file is still
+    /// the one that was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<String>,
     /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,

@@ -12,7 +12,7 @@ use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
-use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
 
 pub const KIND: SinkKind = SinkKind {
     name: "blackhole",
@@ -63,7 +63,7 @@ impl Sink for Blackhole {
         Ok(SinkSnapshot::default())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
-use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
 use crate::text::write_text;
 
 pub const KIND: SinkKind = SinkKind {
@@ -208,7 +208,7 @@ impl Sink for Console {
         Ok(SinkSnapshot::default())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         let shown = self.show_rest();
         shown.map_err(|cause| self.error(cause))
     }

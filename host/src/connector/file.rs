@@ -11,7 +11,7 @@ mod lines;
 /// Writes Parquet.
 mod parquet;
 /// A file under its temporary name.
-mod part;
+pub mod part;
 /// The sink `file`.
 pub mod sink;
 /// The source `file`.

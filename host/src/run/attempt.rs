@@ -284,6 +284,7 @@ impl Attempt<'_> {
             progress: self.revision.nodes[id].clone(),
             task: index,
             outputs: wiring.routers(id, index),
+            flush_at_ms: None,
         })
     }
 

@@ -12,7 +12,7 @@ use crate::operator::{Operator, Outbox};
 use crate::plan::MAIN_OUTPUT;
 use crate::progress::NodeProgress;
 use crate::router::Router;
-use crate::sink::Sink;
+use crate::sink::{Ending, Sink};
 
 /// A node in a chain.
 pub struct Link {
@@ -23,7 +23,13 @@ pub struct Link {
     pub task: usize,
     /// One for each of the node's outputs. The main output goes to the next link, too.
     pub outputs: Vec<Router>,
+    /// When a sink is flushed at the latest, in ms of the clock, if it has rows.
+    pub flush_at_ms: Option<i64>,
 }
+
+/// How long rows lie in a sink's buffer at most, in ms, while time does not
+/// advance.
+const FLUSH_AFTER_MS: i64 = 200;
 
 pub enum Work {
     Operator(Box<dyn Operator>),
@@ -47,7 +53,7 @@ impl Link {
     pub(super) fn wake_at(&self) -> Option<i64> {
         match &self.work {
             Work::Operator(operator) => operator.wake_at(),
-            Work::Sink(_) => None,
+            Work::Sink(_) => self.flush_at_ms,
         }
     }
 }
@@ -56,6 +62,8 @@ impl Link {
 pub(super) struct Flow<'a> {
     pub chain: &'a mut [Link],
     pub clock: &'a dyn Clock,
+    /// How the input ends, if it ends now.
+    pub ending: Ending,
     pub deliveries: &'a mut Vec<Delivery>,
     pub dead_letters: &'a mut Vec<DeadLetter>,
     /// Snapshots of the nodes that a barrier has passed.
@@ -102,17 +110,27 @@ impl Flow<'_> {
                     Element::Batch(batch) => {
                         link.progress.add_in(batch.rows());
                         sink.write(&batch)?;
+                        let clock = self.clock;
+                        link.flush_at_ms
+                            .get_or_insert_with(|| clock.now_ms().saturating_add(FLUSH_AFTER_MS));
                     }
                     Element::Watermark(watermark) => {
                         link.progress.set_watermark(link.task, watermark);
+                        link.flush_at_ms = None;
                         sink.flush()?;
                     }
-                    Element::Idle => sink.flush()?,
+                    Element::Idle => {
+                        link.flush_at_ms = None;
+                        sink.flush()?;
+                    }
                     Element::Barrier(barrier) => {
                         let snapshot = NodeSnapshot::Sink(sink.barrier(barrier.id)?);
                         self.snapshots.push((link.node, snapshot));
                     }
-                    Element::End => sink.finish()?,
+                    Element::End => {
+                        link.flush_at_ms = None;
+                        sink.finish(self.ending)?;
+                    }
                 }
                 Ok(())
             }
@@ -123,12 +141,19 @@ impl Flow<'_> {
         let now_ms = self.clock.now_ms();
         for index in 0..self.chain.len() {
             let link = &mut self.chain[index];
-            if link.wake_at().is_some_and(|due| due <= now_ms)
-                && let Work::Operator(operator) = &mut link.work
-            {
-                let mut out = Outbox::default();
-                operator.wake(now_ms, &mut out)?;
-                self.leave(index, out)?;
+            if link.wake_at().is_none_or(|due| due > now_ms) {
+                continue;
+            }
+            match &mut link.work {
+                Work::Operator(operator) => {
+                    let mut out = Outbox::default();
+                    operator.wake(now_ms, &mut out)?;
+                    self.leave(index, out)?;
+                }
+                Work::Sink(sink) => {
+                    link.flush_at_ms = None;
+                    sink.flush()?;
+                }
             }
         }
         Ok(())
@@ -238,11 +263,13 @@ mod tests {
             progress: progress.clone(),
             task: 0,
             outputs: vec![router(), router()],
+            flush_at_ms: None,
         }];
         let mut deliveries = Vec::new();
         let mut flow = Flow {
             chain: &mut chain,
             clock: &ManualClock::default(),
+            ending: Ending::Complete,
             deliveries: &mut deliveries,
             dead_letters: &mut Vec::new(),
             snapshots: Vec::new(),

@@ -63,6 +63,7 @@ fn fixture() -> Manifest {
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
+        tail: None,
         staged: vec![("out/.part-7".into(), "out/part-7".into())],
     };
     let node = |name: &str, class, progress| NodeManifest {
@@ -238,8 +239,15 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
     let operator = any::<(Vec<u32>, Option<i64>)>().prop_map(|(tables, time_ms)| {
         ProgressManifest::Operator(OperatorManifest { tables, time_ms })
     });
-    let sink = any::<(Option<u64>, Vec<(String, String)>)>()
-        .prop_map(|(bytes, staged)| ProgressManifest::Sink(SinkSnapshot { bytes, staged }));
+    let sink = any::<(Option<u64>, Option<String>, Vec<(String, String)>)>().prop_map(
+        |(bytes, tail, staged)| {
+            ProgressManifest::Sink(SinkSnapshot {
+                bytes,
+                tail,
+                staged,
+            })
+        },
+    );
     let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);
     let progress = prop_oneof![Just(ProgressManifest::Nothing), source, operator, sink];
     (descriptions(), progress).prop_map(|(description, progress)| NodeManifest {

@@ -273,6 +273,7 @@ fn a_manifest_for_people() {
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
+        tail: None,
         staged: vec![(".part-7".into(), "part-7".into())],
     };
     let manifest = Manifest {

@@ -5,7 +5,7 @@ use super::part::PartFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Ending, Sink, SinkError};
 
 /// How a text format renders rows.
 pub(super) trait TextFormat: Send {
@@ -51,7 +51,7 @@ impl<F: TextFormat> Sink for TextSink<F> {
         self.part.keep()
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.part.finish()
+    fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
+        self.part.finish(ending)
     }
 }

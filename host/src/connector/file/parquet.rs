@@ -11,13 +11,14 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::part::PartFile;
+use super::part::{IfExists, PartFile, PartOptions};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
+use crate::files::{create_folder_of, read_folder};
 use crate::schema::Schema;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Ending, Sink, SinkError};
 
 /// A row group is written when its rows take this much memory.
 const GROUP_BYTES: usize = 64 << 20;
@@ -80,9 +81,9 @@ impl Sink for ParquetFile {
         Ok(SinkSnapshot::default())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
         self.close()?;
-        self.part.finish()
+        self.part.finish(ending)
     }
 }
 
@@ -104,9 +105,12 @@ impl CheckpointedParquet {
         node: &str,
         path: &Path,
         schema: &Arc<Schema>,
-        restored: &Option<SinkSnapshot>,
+        options: PartOptions,
     ) -> Result<Self, SinkError> {
-        let staged = restored.iter().flat_map(|restored| &restored.staged);
+        let staged = options
+            .restored
+            .iter()
+            .flat_map(|restored| &restored.staged);
         let mut files = CheckpointedParquet {
             node: node.to_owned(),
             path: path.to_owned(),
@@ -114,8 +118,46 @@ impl CheckpointedParquet {
             open: None,
             staged: staged.map(|(from, to)| (from.into(), to.into())).collect(),
         };
+        if options.restored.is_none() {
+            let cleared = files.clear(options.if_exists);
+            cleared.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+        }
         files.rename_staged()?;
         Ok(files)
+    }
+
+    /// Makes sure that a run without a checkpoint finds no files of an earlier one:
+    /// readers would take them together.
+    fn clear(&self, if_exists: IfExists) -> io::Result<()> {
+        create_folder_of(&self.path)?;
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        for entry in read_folder(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let number = name
+                .strip_prefix(&*stem)
+                .and_then(|rest| rest.strip_prefix('-'))
+                .and_then(|rest| rest.strip_suffix(".parquet"));
+            if number.is_none_or(|number| number.parse::<CheckpointId>().is_err()) {
+                continue;
+            }
+            match if_exists {
+                IfExists::Replace => fs::remove_file(&path)?,
+                IfExists::Append => {}
+                IfExists::Fail => {
+                    return Err(io::Error::new(
+                        ErrorKind::AlreadyExists,
+                        format!(
+                            "{} is there, and no checkpoint of this pipeline has written it: \
+                             move such files away, or write `if_exists = \"replace\"`",
+                            path.display()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives finished files their names. Files that have theirs already are
@@ -146,7 +188,11 @@ impl Sink for CheckpointedParquet {
         let open = match &mut self.open {
             Some(open) => open,
             none => {
-                let part = PartFile::create(&self.node, &self.path, None)?;
+                let options = PartOptions {
+                    if_exists: IfExists::Replace,
+                    ..PartOptions::default()
+                };
+                let part = PartFile::create(&self.node, &self.path, &options)?;
                 none.insert(ParquetFile::new(part, &self.schema)?)
             }
         };
@@ -167,8 +213,8 @@ impl Sink for CheckpointedParquet {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let staged = self.staged.iter();
         Ok(SinkSnapshot {
-            bytes: None,
             staged: staged.map(|(from, to)| (text(from), text(to))).collect(),
+            ..SinkSnapshot::default()
         })
     }
 
@@ -177,7 +223,7 @@ impl Sink for CheckpointedParquet {
     }
 
     /// Every row came before the last barrier, so no file is open.
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         self.rename_staged()
     }
 }

@@ -19,7 +19,7 @@ use super::csv::Csv;
 use super::json_lines::JsonLines;
 use super::lines::TextSink;
 use super::parquet::{CheckpointedParquet, ParquetFile};
-use super::part::PartFile;
+use super::part::{IfExists, PartFile, PartOptions, part_of};
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
@@ -35,6 +35,7 @@ pub const KIND: SinkKind = SinkKind { name: "file", read };
 struct FileSinkSettings {
     path: Spanned<String>,
     format: SinkFormat,
+    if_exists: IfExists,
 }
 
 /// The file to write, and its format.
@@ -44,6 +45,7 @@ pub struct FileSink {
     /// The pipeline's folder.
     pub folder: PathBuf,
     pub format: SinkFormat,
+    pub if_exists: IfExists,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,12 @@ impl SinkFormat {
         }
     }
 }
+
+const IF_EXISTS: &[(&str, IfExists)] = &[
+    ("fail", IfExists::Fail),
+    ("replace", IfExists::Replace),
+    ("append", IfExists::Append),
+];
 
 const FORMATS: &[(&str, SinkFormat)] = &[
     ("json", SinkFormat::Json),
@@ -90,9 +98,24 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             }
         },
     };
+    let if_exists = match table.optional("if_exists") {
+        Some(value) => value.choice(IF_EXISTS, mistakes)?,
+        None => Spanned::new(0..0, IfExists::default()),
+    };
+    if format == SinkFormat::Parquet && *if_exists.get_ref() == IfExists::Append {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} cannot append to a Parquet file, which is complete once it is written",
+                table.owner()
+            ))
+            .at(if_exists.span(), "")
+            .help("write `if_exists = \"replace\"` or \"fail\""),
+        );
+    }
     Some(Box::new(FileSinkSettings {
         path: path?,
         format,
+        if_exists: if_exists.into_inner(),
     }))
 }
 
@@ -102,13 +125,20 @@ impl SinkSettings for FileSinkSettings {
         _: Option<&Schema>,
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>> {
-        let path = planning.folder.join(self.path.get_ref());
+        let path = match self.path.get_ref().as_str() {
+            "-" => PathBuf::from("/dev/stdout"),
+            path => planning.folder.join(path),
+        };
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
-        planning.files.writes(user, &path);
+        if !path.starts_with("/dev") {
+            planning.files.writes(user.clone(), &part_of(&path));
+            planning.files.writes(user, &path);
+        }
         Some(Box::new(FileSink {
             path,
             folder: planning.folder.to_owned(),
             format: self.format,
+            if_exists: self.if_exists,
         }))
     }
 }
@@ -135,18 +165,18 @@ impl SinkConnector for FileSink {
         context: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError> {
         let path = &self.path;
-        let restored = context.restored.as_ref();
-        let kept = restored.and_then(|restored| restored.bytes);
-        let part = || PartFile::create(node, path, kept);
+        let options = PartOptions {
+            if_exists: self.if_exists,
+            restored: context.restored.clone(),
+            is_checkpointed: context.is_checkpointed,
+        };
+        let part = || PartFile::create(node, path, &options);
         Ok(match self.format {
             SinkFormat::Json => Box::new(TextSink::new(part()?, JsonLines::new(schema))?),
             SinkFormat::Csv => Box::new(TextSink::new(part()?, Csv::new(schema))?),
-            SinkFormat::Parquet if context.is_checkpointed => Box::new(CheckpointedParquet::new(
-                node,
-                path,
-                schema,
-                &context.restored,
-            )?),
+            SinkFormat::Parquet if context.is_checkpointed => {
+                Box::new(CheckpointedParquet::new(node, path, schema, options)?)
+            }
             SinkFormat::Parquet => Box::new(ParquetFile::new(part()?, schema)?),
         })
     }

@@ -34,7 +34,7 @@ use crate::json::{JsonColumns, write_value};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{
-    CommitContext, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
+    CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
     SinkTransaction,
 };
 use crate::suggest;
@@ -376,7 +376,7 @@ impl Sink for KafkaWriter {
         self.held_bytes >= HELD_BYTES_MAX
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         match &self.route {
             Route::Own(producer) => {
                 let arrived = producer.flush(ARRIVAL_MAX);

@@ -8,7 +8,7 @@ use crate::connector::Description;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
-use crate::sink::{Sink, SinkConnector, SinkContext, SinkError};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError};
 use crate::topic::MemoryTopic;
 
 /// The topic to write.
@@ -97,7 +97,7 @@ impl Sink for MemoryWriter {
         self.kept.len() >= KEPT_MAX
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ use crate::plan::{Plan, draw, json::to_json};
 use crate::planner;
 use crate::run::Job;
 use crate::schema::{DataType, Field, Schema};
-use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
     Arrival, Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
@@ -192,7 +192,7 @@ impl Sink for Sum {
         Ok(SinkSnapshot::default())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         Ok(())
     }
 }

@@ -21,13 +21,14 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
+use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::memory::sink::MemorySink;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::format::{CsvFormat, Format};
 use crate::schema::{DataType, Field, Schema};
-use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, dead_letter};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, dead_letter};
 use crate::topic::MemoryTopic;
 
 fn schema() -> Arc<Schema> {
@@ -72,7 +73,7 @@ fn batch() -> Batch {
                 None,
                 Some(b""),
             ])),
-            Arc::new(tags.finish()),
+            Arc::new(tags.finish(Ending::Complete)),
             Arc::new(StructArray::new(line.clone(), vec![items], None)),
         ],
         schema,
@@ -86,6 +87,7 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
         path: path.to_owned(),
         folder: PathBuf::new(),
         format,
+        if_exists: IfExists::Replace,
     })
 }
 
@@ -105,7 +107,7 @@ fn written(format: SinkFormat) -> Vec<u8> {
             sink.write(&batch().slice(part * 3 / parts, 3 / parts))
                 .unwrap();
         }
-        sink.finish().unwrap();
+        sink.finish(Ending::Complete).unwrap();
     }
     let [whole, parts] = files.map(|path| fs::read(path).unwrap());
     assert_eq!(whole, parts);
@@ -169,7 +171,7 @@ fn parquet_is_read_back() {
     sink.write(&batch()).unwrap();
     sink.flush().unwrap();
     sink.write(&batch()).unwrap();
-    sink.finish().unwrap();
+    sink.finish(Ending::Complete).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
     let compression = reader.metadata().row_group(0).column(0).compression();
     assert!(
@@ -197,7 +199,7 @@ fn a_file_has_its_name_only_when_it_is_whole() {
     drop(sink);
     assert!(part.exists());
     let mut sink = open_file(&path, SinkFormat::Json).unwrap();
-    sink.finish().unwrap();
+    sink.finish(Ending::Complete).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
     assert!(!part.exists());
 }
@@ -222,7 +224,9 @@ fn what_cannot_be_written_says_where() {
         let path = folder.path().join("full.jsonl");
         std::os::unix::fs::symlink(full, folder.path().join("full.jsonl.part")).unwrap();
         let mut sink = open_file(&path, SinkFormat::Json).unwrap();
-        let result = sink.write(&batch()).and_then(|()| sink.finish());
+        let result = sink
+            .write(&batch())
+            .and_then(|()| sink.finish(Ending::Complete));
         let error = result.unwrap_err().to_string();
         assert!(
             error.ends_with("full.jsonl.part: No space left on device (os error 28)"),
@@ -263,9 +267,9 @@ fn the_console_shows_a_table() {
     first.write(&batch().slice(1, 1)).unwrap();
     first.flush().unwrap();
     second.write(&batch().slice(2, 1)).unwrap();
-    second.finish().unwrap();
+    second.finish(Ending::Complete).unwrap();
     first.write(&long).unwrap();
-    first.finish().unwrap();
+    first.finish(Ending::Complete).unwrap();
     let shown = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
     expect![[r#"
 
@@ -292,7 +296,7 @@ fn the_program_gets_the_rows() {
     let connector = MemorySink::new(topic.clone());
     let mut sink = open_alone(connector).unwrap();
     sink.write(&batch()).unwrap();
-    sink.finish().unwrap();
+    sink.finish(Ending::Complete).unwrap();
     assert_eq!(topic.rows()[0].columns, batch().columns);
 }
 
@@ -336,6 +340,7 @@ fn reopened(
         path,
         folder: PathBuf::new(),
         format,
+        if_exists: IfExists::Replace,
     };
     connector.open("out", &schema(), &context)
 }
@@ -357,25 +362,26 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
 
         let mut second = reopened(&path, format, Some(snapshot.clone())).unwrap();
         second.write(&batch()).unwrap();
-        second.finish().unwrap();
+        second.finish(Ending::Complete).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
 
         // The same from a file that has been finished.
         let mut third = reopened(&path, format, Some(snapshot.clone())).unwrap();
         assert!(!path.exists(), "it has no name while it is written");
         third.write(&batch()).unwrap();
-        third.finish().unwrap();
+        third.finish(Ending::Complete).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
 
         let mut once = open_alone(FileSink {
             path: path.clone(),
             folder: PathBuf::new(),
             format,
+            if_exists: IfExists::Replace,
         })
         .unwrap();
         once.write(&batch()).unwrap();
         once.write(&batch()).unwrap();
-        once.finish().unwrap();
+        once.finish(Ending::Complete).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
 
         fs::write(&path, "short").unwrap();
@@ -415,7 +421,7 @@ fn parquet_is_a_file_a_checkpoint() {
     // The file was durable, and had not got its name yet.
     let mut second = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
     assert!(names().contains(&"out-5.parquet".to_owned()));
-    second.finish().unwrap();
+    second.finish(Ending::Complete).unwrap();
     // Doing it again changes nothing.
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }

@@ -1,0 +1,252 @@
+//! What lies under a sink's path is never lost, unless the pipeline says so.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const SOURCE: &str = r#"
+name = "copying"
+[sources.rows]
+type = "file"
+path = "rows.jsonl"
+fields = { n = "int64" }
+"#;
+
+/// A folder in which a pipeline copies rows.
+struct Copying(TempDir);
+
+impl Copying {
+    /// `sink` is the rest of the sink's table.
+    fn new(sink: &str) -> Self {
+        let copying = Copying(tempfile::tempdir().expect("a temporary folder"));
+        copying.write("rows.jsonl", "{\"n\":1}\n{\"n\":2}\n");
+        copying.plan("", sink);
+        copying
+    }
+
+    fn plan(&self, tables: &str, sink: &str) {
+        let sink = format!("[sinks.out]\ntype = \"file\"\ninput = \"rows\"\n{sink}\n");
+        self.write("copying.toml", &format!("{SOURCE}{tables}\n{sink}"));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("it is writable");
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        command
+            .args(["run", "--quiet", "copying.toml"])
+            .current_dir(&self.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// What a run prints, to stdout or as its error.
+    fn run(&self) -> Result<String, String> {
+        let output = self.command().output().expect("it starts");
+        match output.status.code() {
+            Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Some(1 | 2) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refuse(&self, expected: &str) {
+        let said = self.run().expect_err("it is refused");
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+const ROWS: &str = "{\"n\":1}\n{\"n\":2}\n";
+
+#[test]
+fn a_file_that_is_there_stays_unless_the_pipeline_says_so() {
+    let copying = Copying::new("path = \"out.jsonl\"");
+    copying.write("out.jsonl", "precious\n");
+    copying.refuse("there is a file that no checkpoint of this pipeline has written");
+    assert_eq!(copying.read("out.jsonl"), "precious\n");
+
+    copying.plan("", "path = \"out.jsonl\"\nif_exists = \"append\"");
+    copying.run().expect("it may");
+    assert_eq!(copying.read("out.jsonl"), format!("precious\n{ROWS}"));
+
+    copying.plan("", "path = \"out.jsonl\"\nif_exists = \"replace\"");
+    copying.run().expect("it may");
+    assert_eq!(copying.read("out.jsonl"), ROWS);
+}
+
+#[test]
+fn a_header_is_not_repeated_in_a_file_that_is_appended_to() {
+    let copying = Copying::new("path = \"out.csv\"\nif_exists = \"append\"");
+    copying.run().expect("it runs");
+    copying.run().expect("it runs");
+    assert_eq!(copying.read("out.csv"), "n\n1\n2\n1\n2\n");
+}
+
+#[test]
+fn a_part_is_no_input_of_the_pipeline_that_writes_it() {
+    let copying = Copying::new("path = \"rows\"\nformat = \"json\"");
+    copying.write("rows.part", ROWS);
+    let text = copying
+        .read("copying.toml")
+        .replace("rows.jsonl", "rows.part");
+    copying.write(
+        "copying.toml",
+        &text.replace(
+            "type = \"file\"\npath",
+            "type = \"file\"\nformat = \"json\"\npath",
+        ),
+    );
+    copying.refuse("one file is used twice");
+    assert_eq!(copying.read("rows.part"), ROWS);
+}
+
+#[test]
+fn a_link_stays_a_link() {
+    let copying = Copying::new("path = \"link.jsonl\"\nif_exists = \"replace\"");
+    copying.write("target.jsonl", "old\n");
+    std::os::unix::fs::symlink("target.jsonl", copying.path("link.jsonl")).expect("a link");
+    copying.run().expect("it runs");
+    assert!(copying.path("link.jsonl").is_symlink());
+    assert_eq!(copying.read("target.jsonl"), ROWS);
+}
+
+#[test]
+fn devices_and_pipes_are_written_through() {
+    let copying = Copying::new("path = \"/dev/null\"\nformat = \"json\"");
+    copying.run().expect("it runs");
+    assert!(!Path::new("/dev/null.part").exists());
+    assert!(!fs::metadata("/dev/null").expect("it is there").is_file());
+
+    copying.plan("", "path = \"-\"\nformat = \"json\"");
+    assert_eq!(copying.run().expect("it runs"), ROWS);
+
+    let fifo = copying.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("a FIFO");
+    assert!(made.success());
+    copying.plan("", "path = \"fifo\"\nformat = \"json\"");
+    let host = copying.command().spawn().expect("it starts");
+    let mut text = String::new();
+    let mut reader = File::open(&fifo).expect("it is there");
+    reader.read_to_string(&mut text).expect("text");
+    let output = host.wait_with_output().expect("it is our child");
+    assert!(output.status.success());
+    assert_eq!(text, ROWS);
+}
+
+/// Rows that keep coming.
+const ENDLESS: &str = r#"
+name = "copying"
+[sources.rows]
+type = "generator"
+rate = 200
+"#;
+
+/// Waits until the part of a running host's file has rows.
+fn wait_for_rows(part: &Path) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(part).map_or(0, |part| part.len()) == 0 {
+        assert!(Instant::now() < until, "no rows in {}", part.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn two_runs_do_not_write_one_file() {
+    let copying = Copying::new("path = \"out.jsonl\"\nif_exists = \"replace\"");
+    let text = copying.read("copying.toml").replace(SOURCE, ENDLESS);
+    copying.write("copying.toml", &text);
+    let mut first = copying.command().spawn().expect("it starts");
+    wait_for_rows(&copying.path("out.jsonl.part"));
+    copying.refuse("another run is writing it");
+    first.kill().expect("it runs");
+    first.wait().expect("it is our child");
+}
+
+#[test]
+fn a_run_that_is_stopped_does_not_replace_a_complete_file() {
+    let copying = Copying::new("path = \"out.jsonl\"\nif_exists = \"replace\"");
+    copying.write("out.jsonl", "of the run before\n");
+    let text = copying.read("copying.toml").replace(SOURCE, ENDLESS);
+    copying.write("copying.toml", &text);
+    let host = copying.command().spawn().expect("it starts");
+    // Buffered rows are written although time does not advance.
+    wait_for_rows(&copying.path("out.jsonl.part"));
+    // SAFETY: the process is our child and has not been waited for.
+    let sent = unsafe { libc::kill(host.id() as i32, libc::SIGINT) };
+    assert_eq!(sent, 0);
+    let output = host.wait_with_output().expect("it is our child");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the rows so far are in"), "{said}");
+    assert_eq!(copying.read("out.jsonl"), "of the run before\n");
+    assert!(copying.read("out.jsonl.part").starts_with('{'));
+}
+
+#[test]
+fn a_file_that_is_not_the_checkpoints_is_left_alone() {
+    let copying = Copying::new("");
+    copying.plan("[checkpoints]", "path = \"out.jsonl\"");
+    copying.run().expect("it runs");
+    assert_eq!(copying.read("out.jsonl"), ROWS);
+    copying.run().expect("it goes on from its end");
+    assert_eq!(copying.read("out.jsonl"), ROWS);
+    let other = "{\"n\":8}\n{\"n\":9}\nand more\n";
+    copying.write("out.jsonl", other);
+    copying.refuse("is not the file of the checkpoint");
+    assert_eq!(copying.read("out.jsonl"), other);
+}
+
+#[test]
+fn parts_of_an_earlier_life_are_not_mixed_with_new_ones() {
+    let copying = Copying::new("");
+    copying.plan("[checkpoints]", "path = \"out.parquet\"");
+    copying.run().expect("it runs");
+    let parts = |copying: &Copying| {
+        let entries = fs::read_dir(&copying.0).expect("a folder");
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".parquet")).collect();
+        names.sort();
+        names
+    };
+    let before = parts(&copying);
+    assert_eq!(before.len(), 1, "{before:?}");
+    let bytes = fs::read(copying.path(&before[0])).expect("a file");
+    fs::remove_dir_all(copying.path("copying.state")).expect("state");
+    copying.refuse("no checkpoint of this pipeline has written it");
+    assert_eq!(fs::read(copying.path(&before[0])).expect("a file"), bytes);
+    copying.plan(
+        "[checkpoints]",
+        "path = \"out.parquet\"\nif_exists = \"replace\"",
+    );
+    copying.run().expect("it may");
+    assert_eq!(parts(&copying).len(), 1);
+}
+
+#[test]
+fn rows_come_to_a_pipe_at_once() {
+    let copying = Copying::new("path = \"-\"\nformat = \"json\"");
+    let text = copying.read("copying.toml").replace(SOURCE, ENDLESS);
+    copying.write("copying.toml", &text);
+    let mut host = copying.command().spawn().expect("it starts");
+    let mut first = [0; 1];
+    let mut stdout = host.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut first).expect("a row");
+    assert_eq!(&first, b"{");
+    host.kill().expect("it runs");
+    host.wait().expect("it is our child");
+}
