@@ -513,7 +513,11 @@ mod tests {
 
     #[test]
     fn added_and_removed_nodes_are_reported() {
-        let then = [stateless("old", NodeClass::Source), aggregate()];
+        let then = [
+            stateless("old", NodeClass::Transform),
+            stateless("read", NodeClass::Source),
+            aggregate(),
+        ];
         let mut renamed = aggregate();
         renamed.name = "summed".to_owned();
         let now = [stateless("new", NodeClass::Sink), renamed];
@@ -531,6 +535,7 @@ mod tests {
                     ChangeKind::Removed,
                     StateChange::Stateless
                 ),
+                ("read".to_owned(), ChangeKind::Removed, StateChange::Gone),
                 ("added".to_owned(), ChangeKind::Removed, StateChange::Gone),
             ]
         );

@@ -73,7 +73,7 @@ fn batch() -> Batch {
                 None,
                 Some(b""),
             ])),
-            Arc::new(tags.finish(Ending::Complete)),
+            Arc::new(tags.finish()),
             Arc::new(StructArray::new(line.clone(), vec![items], None)),
         ],
         schema,
