@@ -136,16 +136,16 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Failed(error)) => {
-            print::stderr(format_args!("error: {error:#}\n"));
+            print::error(format_args!("{error:#}"));
             ExitCode::from(1)
         }
         Err(CliError::Run(error)) => {
             let advice = error.fault().advice();
-            print::stderr(format_args!("error: {error}\n  {advice}\n"));
+            print::error(format_args!("{error}\n  {advice}"));
             ExitCode::from(1)
         }
         Err(CliError::Usage(error)) => {
-            print::stderr(format_args!("error: {error:#}\n"));
+            print::error(format_args!("{error:#}"));
             ExitCode::from(2)
         }
         Err(CliError::Config(mistakes)) => {

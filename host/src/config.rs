@@ -8,6 +8,8 @@
 
 /// Mistakes and their places, and how they are shown.
 pub mod diagnostics;
+/// Hides what may be secret.
+mod secrets;
 /// Reads TOML tables key by key.
 pub mod reader;
 /// `[sources.NAME]`.
@@ -119,12 +121,12 @@ impl Config {
         text: &str,
         connectors: Registry<'_>,
     ) -> Result<Config, Diagnostics> {
+        let (document, errors) = DeTable::parse_recoverable(text);
         let origin = ConfigFile {
             file: file.to_owned(),
-            text: text.into(),
+            text: secrets::masked(document.get_ref(), text, errors.is_empty()).into(),
         };
         let mut mistakes = Diagnostics::new(origin.clone());
-        let (document, errors) = DeTable::parse_recoverable(text);
         for error in errors.into_iter().take(SYNTAX_MISTAKES_MAX) {
             mistakes.push_once_a_line(syntax_mistake(&error, text));
         }

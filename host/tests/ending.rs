@@ -8,6 +8,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -332,4 +333,53 @@ fn a_full_stderr_is_no_crash() {
         .status()
         .expect("it starts");
     assert_eq!(wrong.code(), Some(2));
+}
+
+#[test]
+fn what_an_error_quotes_does_not_reach_the_terminal_raw() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let row = "{\"id\":\"\u{1b}]0;owned\u{7}\",\"n\":\"\u{1b}[2J\"}";
+    fs::write(folder.path().join("rows.jsonl"), format!("{row}\n")).expect("it is writable");
+    let output = start(&format!("{ROWS}{OUT}"), &["--quiet"], folder.path())
+        .output()
+        .expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(!stderr.contains(['\u{1b}', '\u{7}']), "{stderr:?}");
+}
+
+#[test]
+fn secrets_are_not_quoted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipeline = r#"
+        [sources.rows]
+        type = "kafka"
+        brokers = "127.0.0.1:1"
+        topic = "rows"
+        properties = { "sasl.pasword" = "hunter2", "linger.ms" = true }
+        fields = { id = "utf8" }
+        "#;
+    let output = start(&format!("{pipeline}{OUT}"), &["--quiet"], folder.path())
+        .output()
+        .expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("sasl.pasword"), "{stderr}");
+    assert!(!stderr.contains("hunter2"), "{stderr}");
+}
+
+#[test]
+fn only_the_owner_can_read_states_and_dead_letters() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = ROWS.replace("on_error = \"fail\"", "");
+    fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
+    let output = start(&format!("{rows}{OUT}"), &["--quiet"], folder.path())
+        .output()
+        .expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    for name in ["failing.dead.jsonl", "failing.state"] {
+        let found = fs::metadata(folder.path().join(name)).expect(name);
+        assert_eq!(found.permissions().mode() & 0o077, 0, "{name}");
+    }
 }

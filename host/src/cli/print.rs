@@ -14,6 +14,20 @@ pub fn stderr(text: impl Display) {
     let _ = print(&mut io::stderr().lock(), text);
 }
 
+/// Prints an error to stderr. Control characters are escaped, since it may quote
+/// a row, a plugin or a broker.
+pub fn error(message: impl Display) {
+    let mut text = String::new();
+    for character in message.to_string().chars() {
+        match character {
+            '\n' | '\t' => text.push(character),
+            _ if character.is_control() => text.extend(character.escape_default()),
+            _ => text.push(character),
+        }
+    }
+    stderr(format_args!("error: {text}\n"));
+}
+
 fn print(out: &mut impl Write, text: impl Display) -> io::Result<()> {
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),

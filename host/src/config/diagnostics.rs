@@ -15,6 +15,7 @@ use miette::{
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     pub file: String,
+    /// Its text, without what may be secret.
     pub text: Arc<str>,
 }
 

@@ -2,12 +2,19 @@
 //! runs.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
 use crate::files::create_folder_of;
+
+/// Only the owner may read rows that others may not see elsewhere.
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).open(path)
+}
 
 /// A pipeline's file of dead letters.
 pub struct DeadLetters {
@@ -25,7 +32,7 @@ impl DeadLetters {
     pub fn open(path: &Path, kept: Option<u64>) -> Result<Self, SinkError> {
         let node = "dead_letters".to_owned();
         let opened = create_folder_of(path)
-            .and_then(|()| OpenOptions::new().create(true).append(true).open(path))
+            .and_then(|()| open_private(path))
             .and_then(|file| {
                 let found = file.metadata()?.len();
                 if let Some(kept) = kept.filter(|&kept| kept < found) {

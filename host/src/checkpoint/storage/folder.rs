@@ -23,6 +23,8 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -80,7 +82,9 @@ impl FolderStorage {
     /// limits the database's cache and buffers together, and about as much again
     /// is used while the database is updated.
     pub fn open(folder: &Path, memory_bytes_max: usize) -> Result<FolderStorage, StorageError> {
-        std::fs::create_dir_all(folder).map_err(|cause| io("make the folder", folder, cause))?;
+        // Only the owner may read states.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|cause| io("make the folder", folder, cause))?;
         let lock = FolderLock::take(folder)?;
         let archive = Archive::of(folder);
         archive.open()?;
