@@ -181,7 +181,14 @@ pub fn identity(path: &Path) -> PathBuf {
 pub fn name_in(folder: &Path, path: &Path) -> String {
     let file = identity(path);
     let name = file.strip_prefix(identity(folder)).unwrap_or(&file);
-    name.display().to_string()
+    match name.to_str() {
+        Some(name) => name.to_owned(),
+        None => name
+            .as_os_str()
+            .as_encoded_bytes()
+            .escape_ascii()
+            .to_string(),
+    }
 }
 
 /// The entries of a folder. The empty path is the current folder: the parent of a

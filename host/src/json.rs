@@ -1,6 +1,6 @@
 //! Writes rows as JSON objects, nulls as null.
 //!
-//! Numbers that JSON does not have, such as infinity, become null.
+//! Numbers that JSON does not have are words, such as `"Infinity"`.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 
 use crate::batch::Batch;
-use crate::timestamp;
+use crate::{non_finite, timestamp};
 
 /// A row of a batch as JSON.
 pub fn render_row(batch: &Batch, row: usize) -> String {
@@ -152,8 +152,18 @@ impl<'a> JsonColumn<'a> {
             JsonValues::UInt16(values) => write_json(out, &values[row]),
             JsonValues::UInt32(values) => write_json(out, &values[row]),
             JsonValues::UInt64(values) => write_json(out, &values[row]),
-            JsonValues::Float32(values) => write_json(out, &values[row]),
-            JsonValues::Float64(values) => write_json(out, &values[row]),
+            JsonValues::Float32(values) => match non_finite::word(values[row].into()) {
+                Some(word) => write_json(out, word),
+                None => write_json(out, &values[row]),
+            },
+            JsonValues::Float64(values) => match non_finite::word(values[row]) {
+                Some(word) => write_json(out, word),
+                None => write_json(out, &values[row]),
+            },
+            // Years that RFC 3339 cannot write are numbers, of ms.
+            JsonValues::Timestamp(values) if !timestamp::is_plausible(values[row]) => {
+                write_json(out, &values[row]);
+            }
             JsonValues::Timestamp(values) => {
                 out.push(b'"');
                 timestamp::write(out, values[row]);

@@ -52,6 +52,8 @@ pub mod source;
 pub mod decode;
 // Reads and writes timestamps.
 pub mod timestamp;
+// Words for numbers that text does not have.
+mod non_finite;
 // Rows as JSON text.
 pub mod json;
 // Values as plain text.

@@ -12,8 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::{json, timestamp};
 
-/// Writes a value without quotes. Returns false and writes nothing for nulls and
-/// for numbers that have no text, such as infinity.
+/// Writes a value without quotes. Returns false and writes nothing for nulls.
 pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
     if column.is_null(row) {
         return false;
@@ -31,14 +30,16 @@ pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
                 true
             });
         }
-        _ => {
+        ArrowType::Float32 | ArrowType::Float64 => {
             let start = out.len();
             json::write_value(out, column, row);
-            if &out[start..] == b"null" {
-                out.truncate(start);
-                return false;
+            // Words have no quotes here.
+            if out.get(start) == Some(&b'"') {
+                out.remove(start);
+                out.pop();
             }
         }
+        _ => json::write_value(out, column, row),
     }
     true
 }

@@ -99,7 +99,9 @@ impl Participants {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.all.iter().any(|participant| participant.name() == name)
+        self.all
+            .iter()
+            .any(|participant| participant.name() == name)
     }
 
     pub fn names(&self) -> Vec<String> {

@@ -6,3 +6,5 @@ mod own;
 mod sinks;
 /// What sources read.
 mod sources;
+/// Rows that were written, read back.
+mod round_trip;

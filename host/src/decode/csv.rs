@@ -13,8 +13,8 @@ use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use super::fault::{RowFault, excerpt};
 use super::json;
 use crate::schema::Schema;
-use crate::timestamp;
 use crate::timestamp::TimestampFormat;
+use crate::{non_finite, timestamp};
 
 /// Rows under construction, and which column each field of a line belongs to.
 #[derive(Clone, Debug)]
@@ -85,6 +85,11 @@ impl CsvRows {
 
     /// Adds a row; after an error, [`Self::truncate`] must follow.
     pub fn push(&mut self, line: &[u8]) -> Result<(), RowFault> {
+        // A message may end as a line of a file does.
+        let line = match line.strip_suffix(b"\n") {
+            Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+            None => line,
+        };
         let mut at = Some(0);
         let mut given = 0;
         while let Some(start) = at {
@@ -239,10 +244,12 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
         ValuesBuilder::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
         ValuesBuilder::Float32(values) => {
             let value = number(trimmed).filter(|value: &f32| value.is_finite());
+            let value = value.or_else(|| Some(non_finite::from_word(trimmed)? as f32));
             values.push(value.ok_or_else(mismatch)?);
         }
         ValuesBuilder::Float64(values) => {
             let value = number(trimmed).filter(|value: &f64| value.is_finite());
+            let value = value.or_else(|| non_finite::from_word(trimmed));
             values.push(value.ok_or_else(mismatch)?);
         }
         ValuesBuilder::Bool(values) => match trimmed {

@@ -66,6 +66,17 @@ impl RowEnds {
         }
     }
 
+    /// Whether rows have a single field, which is an empty line where it is null.
+    pub fn has_one_field(&self) -> bool {
+        matches!(
+            self,
+            RowEnds::Csv {
+                fields: Some(1),
+                ..
+            }
+        )
+    }
+
     /// Finds the end of the row at `start`. `complete` says that no text
     /// follows `data`.
     #[inline]

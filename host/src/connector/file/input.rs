@@ -72,6 +72,8 @@ struct BlockReader {
     ends_with_turn: bool,
     batch_rows: usize,
     row_bytes: usize,
+    /// Whether an empty line is a row, whose one field is null.
+    empty_is_null: bool,
 }
 
 struct RawBlock {
@@ -203,8 +205,11 @@ impl FilePartition {
             ends_with_turn: !is_alone,
             batch_rows: context.batch_rows.max(1),
             row_bytes: 128,
+            empty_is_null: false,
         };
         lines.start(format, &mut decoder, context)?;
+        lines.empty_is_null = lines.framing.has_one_field()
+            && matches!(context.schema.fields.as_slice(), [field] if field.nullable);
         if let Some(restored) = context.restored(&name) {
             lines.seek(restored.position, context)?;
         }
@@ -354,7 +359,7 @@ impl BlockReader {
                     RowEnd::Row { end, next } => {
                         if end - at > ROW_BYTES_MAX {
                             too_long.push(self.too_long(at));
-                        } else if end > at {
+                        } else if end > at || (self.empty_is_null && next > at) {
                             spans.push((at as u32, end as u32));
                         }
                         at = next;

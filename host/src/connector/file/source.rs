@@ -166,6 +166,14 @@ fn matches(
                 mistake(format!("{title} reads {shown}, which is no regular file"))
                     .help("name a file, or send the rows over tcp")
             }
+            false if path.is_symlink() => {
+                let target = path.read_link().unwrap_or_default();
+                mistake(format!(
+                    "{title} reads {shown}, a link to {}, which does not exist",
+                    target.display()
+                ))
+                .help("make the link lead to a file")
+            }
             false => {
                 let help = match nearest_file(&path) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -211,9 +219,9 @@ fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     for entry in read_folder(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name_matches(pattern, name) && entry.path().is_file() {
-            paths.push(folder.join(name));
+        // A name that is not UTF-8 matches by its other characters.
+        if name_matches(pattern, &name.to_string_lossy()) && entry.path().is_file() {
+            paths.push(folder.join(&name));
         }
     }
     Ok(paths)

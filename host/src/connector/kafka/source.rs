@@ -196,7 +196,12 @@ fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaSt
             return None;
         }
     }
-    read_instant(value, mistakes).map(KafkaStart::At)
+    let instant = read_instant(value, mistakes)?;
+    if instant < 0 {
+        value.refuse("a time since 1970, the first that Kafka knows", mistakes);
+        return None;
+    }
+    Some(KafkaStart::At(instant))
 }
 
 /// Checks that raw messages have one field.

@@ -120,7 +120,7 @@ fn json_lines() {
     expect![[r#"
         {"user, \"id\"":"ada, \"b\"","count":-9223372036854775808,"mean":0.1,"at":"1970-01-01T00:00:00Z","ok":true,"raw":"/wA=","tags":["a\nb",null],"line":{"item":"x"}}
         {"user, \"id\"":null,"count":0,"mean":null,"at":"2023-11-14T22:13:20.120Z","ok":false,"raw":null,"tags":null,"line":{"item":"y"}}
-        {"user, \"id\"":"","count":1000000,"mean":null,"at":null,"ok":true,"raw":"","tags":[],"line":{"item":"é\u001b[1m"}}
+        {"user, \"id\"":"","count":1000000,"mean":"Infinity","at":null,"ok":true,"raw":"","tags":[],"line":{"item":"é\u001b[1m"}}
     "#]]
     .assert_eq(&text);
 }
@@ -132,7 +132,7 @@ fn csv() {
         "user, ""id""",count,mean,at,ok,raw,tags,line
         "ada, ""b""",-9223372036854775808,0.1,1970-01-01T00:00:00Z,true,/wA=,"[""a\nb"",null]","{""item"":""x""}"
         ,0,,2023-11-14T22:13:20.120Z,false,,,"{""item"":""y""}"
-        "",1000000,,,true,"",[],"{""item"":""é\u001b[1m""}"
+        "",1000000,Infinity,,true,"",[],"{""item"":""é\u001b[1m""}"
     "#]]
     .assert_eq(&text);
 }
@@ -144,8 +144,7 @@ fn text_formats_are_read_back() {
         header: true,
         delimiter: b',',
     });
-    // Infinity is the one value that text cannot express.
-    let expected = batch().slice(0, 2);
+    let expected = batch();
     for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
         let text = written(sink);
         let mut decoder = Decoder::new(&source, &schema(), &[]);
@@ -154,7 +153,7 @@ fn text_formats_are_read_back() {
             let header = lines.next().unwrap();
             decoder.read_header(header.trim_ascii_end()).unwrap();
         }
-        for row in 0..2 {
+        for row in 0..3 {
             let line = lines.next().unwrap().trim_ascii_end();
             let decoded = decoder.decode(line, &[(0, line.len() as u32)]);
             assert_eq!(decoded.bad, []);

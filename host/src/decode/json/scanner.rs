@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use super::super::fault::{RowFault, excerpt};
+use crate::non_finite;
 use crate::schema::DataType;
 
 /// How deep values that the schema does not have may nest.
@@ -273,6 +274,14 @@ impl<'d> Scanner<'d> {
         let value: F = std::str::from_utf8(text).ok()?.parse().ok()?;
         // A number that is too large is parsed as infinite.
         value.into().is_finite().then_some((at + text.len(), value))
+    }
+
+    /// A number that JSON does not have, as a word in quotes.
+    #[cold]
+    pub fn non_finite(&self, at: usize) -> Option<(usize, f64)> {
+        let text = self.rest(at).strip_prefix(b"\"")?;
+        let length = text.iter().position(|&byte| byte == b'"')?;
+        Some((at + length + 2, non_finite::from_word(&text[..length])?))
     }
 
     /// The text of a number as JSON's grammar has it.

@@ -1,0 +1,187 @@
+//! What a file's sink writes, its source reads back equal: every type, every
+//! value, in every text format.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int64Array,
+    StringArray, TimestampMillisecondArray, UInt64Array,
+};
+use proptest::prelude::*;
+
+use crate::batch::Batch;
+use crate::clock::SystemClock;
+use crate::connector::file::part::IfExists;
+use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::connector::file::source::FileSource;
+use crate::dead_letter::OnError;
+use crate::element::Element;
+use crate::format::{CsvFormat, Format};
+use crate::placement::Placement;
+use crate::plan::{EventTime, SourcePlan};
+use crate::schema::{DataType, Field, Schema};
+use crate::sink::{Ending, SinkConnector, SinkContext};
+use crate::source::SourceContext;
+use crate::source::reader::SourceReader;
+
+const ROWS: usize = 5;
+
+/// Five values of some type, missing ones among them if the field allows it.
+fn column() -> impl Strategy<Value = (Field, ArrayRef)> {
+    fn values<T>(
+        data_type: DataType,
+        value: impl Strategy<Value = T> + 'static,
+        array: fn(Vec<Option<T>>) -> ArrayRef,
+    ) -> BoxedStrategy<(Field, ArrayRef)>
+    where
+        T: std::fmt::Debug + Clone + 'static,
+    {
+        let rows = prop::collection::vec((any::<bool>(), value), ROWS);
+        (any::<bool>(), rows)
+            .prop_map(move |(nullable, rows)| {
+                let row = |(missing, value)| Some(value).filter(|_| !(nullable && missing));
+                let rows = rows.into_iter().map(row).collect();
+                (Field::new("", data_type.clone(), nullable), array(rows))
+            })
+            .boxed()
+    }
+    let float = prop_oneof![
+        4 => any::<f64>(),
+        1 => Just(f64::NAN),
+        1 => Just(f64::INFINITY),
+        1 => Just(f64::NEG_INFINITY),
+    ];
+    let text = prop_oneof![any::<String>(), "[ ,\"\r\n\\\\a]{0,4}"];
+    let element = Field::new("item", DataType::Utf8, true);
+    prop_oneof![
+        values(DataType::Bool, any::<bool>(), |rows| Arc::new(
+            BooleanArray::from(rows)
+        )),
+        values(DataType::Int8, any::<i8>(), |rows| Arc::new(
+            Int8Array::from(rows)
+        )),
+        values(DataType::Int64, any::<i64>(), |rows| Arc::new(
+            Int64Array::from(rows)
+        )),
+        values(DataType::UInt64, any::<u64>(), |rows| Arc::new(
+            UInt64Array::from(rows)
+        )),
+        values(DataType::Float32, float.clone(), |rows| {
+            let rows = rows.into_iter().map(|value| Some(value? as f32));
+            Arc::new(rows.collect::<Float32Array>())
+        }),
+        values(DataType::Float64, float, |rows| Arc::new(
+            Float64Array::from(rows)
+        )),
+        values(DataType::Timestamp, any::<i64>(), |rows| {
+            Arc::new(TimestampMillisecondArray::from(rows).with_timezone("UTC"))
+        }),
+        values(DataType::Utf8, text.clone(), |rows| Arc::new(
+            StringArray::from(rows)
+        )),
+        values(DataType::Bytes, any::<Vec<u8>>(), |rows| {
+            let rows = rows.iter().map(|value| value.as_deref()).collect();
+            Arc::new(BinaryArray::from_opt_vec(rows))
+        }),
+        values(
+            DataType::List(Arc::new(element)),
+            prop::collection::vec(prop::option::of(text), 0..3),
+            |rows| {
+                let mut lists = ListBuilder::new(StringBuilder::new());
+                for row in rows {
+                    lists.append_option(row);
+                }
+                Arc::new(lists.finish())
+            }
+        ),
+    ]
+}
+
+/// Writes the rows and reads them back.
+async fn through_a_file(batch: &Batch, sink: SinkFormat, source: Format) -> Vec<ArrayRef> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("rows");
+    let file = FileSink {
+        path: path.clone(),
+        folder: PathBuf::new(),
+        format: sink,
+        if_exists: IfExists::Fail,
+    };
+    let opened = file.open("out", &batch.schema, &SinkContext::default());
+    let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
+    sink.write(batch).expect("it is writable");
+    sink.finish(Ending::Complete).expect("it is writable");
+    let plan = SourcePlan {
+        connector: Box::new(FileSource {
+            paths: vec![path.clone()],
+            folder: PathBuf::new(),
+            format: source.into(),
+        }),
+        event_time: EventTime::Ingestion,
+        out_of_orderness_ms: 0,
+        idle_after_ms: None,
+        on_error: OnError::Fail,
+    };
+    let context = SourceContext {
+        node: "in".into(),
+        schema: batch.schema.clone(),
+        placement: Placement::on_one_host(0, 1),
+        batch_rows: 4_096,
+        decode_workers: 1,
+        clock: Arc::new(SystemClock),
+        is_transactional: false,
+        restored: Arc::new([]),
+    };
+    let text = std::fs::read(&path).expect("a file");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let opened = SourceReader::open(&plan, context).await;
+    let mut reader = opened.unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut batches = Vec::new();
+    loop {
+        let pulled = reader.next().await;
+        let Some(pulled) = pulled.unwrap_or_else(|error| panic!("{error}\n{text}")) else {
+            break;
+        };
+        batches.extend(
+            pulled
+                .elements
+                .into_iter()
+                .filter_map(|element| match element {
+                    Element::Batch(batch) => Some(batch),
+                    _ => None,
+                }),
+        );
+    }
+    let columns = (0..batch.columns.len()).map(|index| {
+        let parts: Vec<&dyn Array> = batches.iter().map(|part| &*part.columns[index]).collect();
+        arrow_select::concat::concat(&parts).expect("parts of one column")
+    });
+    columns.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn every_value_comes_back_equal(columns in prop::collection::vec(column(), 1..4)) {
+        let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+        let named = fields.into_iter().enumerate().map(|(index, field)| {
+            Field::new(&format!("f{index}"), field.data_type, field.nullable)
+        });
+        let batch = Batch {
+            schema: Arc::new(Schema::new(named.collect())),
+            columns,
+            times: vec![0; ROWS].into(),
+            origin: None,
+        };
+        let csv = Format::Csv(CsvFormat { header: true, delimiter: b',' });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime");
+        for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
+            let read = runtime.block_on(through_a_file(&batch, sink, source));
+            prop_assert_eq!(&read, &batch.columns, "{:?}", sink);
+        }
+    }
+}
