@@ -81,6 +81,8 @@ impl Files {
 
     /// Reports each file that somebody writes and another one reads or writes.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
+        // Two users of several files are one mistake.
+        let mut reported: Vec<(&str, &str)> = Vec::new();
         for (i, writer) in self.uses.iter().enumerate() {
             let FileTarget::File(path) = &writer.target else {
                 continue;
@@ -92,7 +94,10 @@ impl Files {
             let conflict = self.uses.iter().enumerate().find(|(j, other)| {
                 *j != i && (*j < i || !other.writes) && other.target.covers(path)
             });
-            if let Some((_, other)) = conflict {
+            let Some((_, other)) = conflict else { continue };
+            let users = (writer.user.what.as_str(), other.user.what.as_str());
+            if !reported.contains(&users) {
+                reported.push(users);
                 mistakes.push(describe(&writer.user, &other.user, path));
             }
         }

@@ -202,8 +202,7 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathB
             }
             IfExists::Replace => {}
             IfExists::Append => {
-                let mut file = lock(&part)?;
-                file.set_len(0)?;
+                let mut file = lock_empty(&part)?;
                 let bytes = io::copy(&mut File::open(&path)?, &mut file)?;
                 return Ok((path, Some(part), file, bytes));
             }
@@ -211,11 +210,7 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathB
     }
     let file = match options.restored.as_ref().zip(kept) {
         Some((restored, bytes)) => reopen(&path, &part, bytes, restored.tail.as_deref())?,
-        None => {
-            let file = lock(&part)?;
-            file.set_len(0)?;
-            file
-        }
+        None => lock_empty(&part)?,
     };
     Ok((path, Some(part), file, kept.unwrap_or_default()))
 }
@@ -237,6 +232,15 @@ fn lock(part: &Path) -> io::Result<File> {
     }
 }
 
+/// The same, without what an earlier run has left in it.
+fn lock_empty(part: &Path) -> io::Result<File> {
+    let file = lock(part)?;
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
+    Ok(file)
+}
+
 /// Opens the part, cut to its length at a checkpoint, if it is still the file of
 /// that checkpoint. If a later run finished the file, it is renamed back first.
 fn reopen(path: &Path, part: &Path, bytes: u64, tail_then: Option<&str>) -> io::Result<File> {
@@ -245,11 +249,14 @@ fn reopen(path: &Path, part: &Path, bytes: u64, tail_then: Option<&str>) -> io::
     if bytes > 0 {
         let found = fs::metadata(file).map_or(0, |found| found.len());
         if found < bytes {
-            return Err(io::Error::other(format!(
-                "{} has {found} bytes, and had {bytes} at the checkpoint: put it back, or start \
-                 without the checkpoint",
-                file.display()
-            )));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                format!(
+                    "{} has {found} bytes, and had {bytes} at the checkpoint: put it back, or \
+                     start without the checkpoint",
+                    file.display()
+                ),
+            ));
         }
         let tail_now = tail(file, bytes)?;
         if tail_then.is_some_and(|then| then != tail_now) {

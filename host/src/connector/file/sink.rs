@@ -131,8 +131,8 @@ impl SinkSettings for FileSinkSettings {
         };
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
         if !path.starts_with("/dev") {
-            planning.files.writes(user.clone(), &part_of(&path));
-            planning.files.writes(user, &path);
+            planning.files.writes(user.clone(), &path);
+            planning.files.writes(user, &part_of(&path));
         }
         Some(Box::new(FileSink {
             path,

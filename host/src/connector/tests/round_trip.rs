@@ -168,7 +168,7 @@ proptest! {
     fn every_value_comes_back_equal(columns in prop::collection::vec(column(), 1..4)) {
         let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
         let named = fields.into_iter().enumerate().map(|(index, field)| {
-            Field::new(&format!("f{index}"), field.data_type, field.nullable)
+            Field::new(format!("f{index}"), field.data_type, field.nullable)
         });
         let batch = Batch {
             schema: Arc::new(Schema::new(named.collect())),
