@@ -279,8 +279,8 @@ fn the_console_shows_a_table() {
                                        0        2023-11-14T22:13:20.120Z  false                       {"item":"y"}
 
         [second]
-        user, "id"    count  mean  at  ok    raw  tags  line
-                    1000000            true       []    {"item":"é\u001b[1m"}
+        user, "id"    count      mean  at  ok    raw  tags  line
+                    1000000  Infinity      true       []    {"item":"é\u001b[1m"}
 
         [first]
         user, "id"                                                count  mean  at                        ok     raw   tags           line
