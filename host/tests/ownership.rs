@@ -1,7 +1,9 @@
 //! What lies under a sink's path is never lost, unless the pipeline says so.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -249,4 +251,15 @@ fn rows_come_to_a_pipe_at_once() {
     assert_eq!(&first, b"{");
     host.kill().expect("it runs");
     host.wait().expect("it is our child");
+}
+
+#[test]
+fn a_name_that_is_not_utf8_is_a_file_like_others() {
+    let copying = Copying::new("path = \"out.jsonl\"");
+    let text = copying.read("copying.toml");
+    copying.write("copying.toml", &text.replace("rows.jsonl", "rows*.jsonl"));
+    let name = OsStr::from_bytes(b"rows\xe9.jsonl");
+    fs::write(copying.0.path().join(name), "{\"n\":3}\n").expect("it is writable");
+    copying.run().expect("it runs");
+    assert_eq!(copying.read("out.jsonl").lines().count(), 3);
 }

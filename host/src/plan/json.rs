@@ -1,6 +1,8 @@
 //! Writes a plan as JSON: what the drawing shows, with names and in base units
 //! (ms, bytes).
 
+use std::path::Path;
+
 use serde_json::{Value as Json, json};
 
 use super::{
@@ -20,11 +22,16 @@ pub fn to_json(plan: &Plan) -> Json {
         "name": plan.name,
         "parallelism": plan.parallelism,
         "batch_rows": plan.batch_rows,
-        "dead_letters": plan.dead_letters,
+        "dead_letters": plan.dead_letters.as_deref().map(path_json),
         "state": plan.state.as_ref().map(state_json),
         "restart": restart_json(plan.restart),
         "nodes": nodes.map(|(node, tasks)| node_json(plan, node, tasks)).collect::<Vec<_>>(),
     })
+}
+
+/// JSON has no paths that are not UTF-8.
+fn path_json(path: &Path) -> Json {
+    json!(path.display().to_string())
 }
 
 fn state_json(state: &StatePlan) -> Json {
@@ -36,7 +43,7 @@ fn state_json(state: &StatePlan) -> Json {
             remote,
         } => json!({
             "rocksdb": {
-                "folder": folder,
+                "folder": path_json(folder),
                 "memory_bytes_max": memory_bytes_max,
                 // Without the options, which may contain secrets.
                 "upload": remote.as_ref().map(|remote| &remote.url),

@@ -149,7 +149,7 @@ impl SinkConnector for FileSink {
             connector: KIND.name,
             format: Some(self.format.name()),
             lines: vec![self.path.display().to_string()],
-            settings: json!({ "path": self.path }),
+            settings: json!({ "path": self.path.display().to_string() }),
             place: Some(name_in(&self.folder, &self.path)),
         }
     }

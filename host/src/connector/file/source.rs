@@ -96,11 +96,13 @@ impl SourceSettings for FileSourceSettings {
 
 impl SourceConnector for FileSource {
     fn describe(&self) -> Description {
+        // JSON has no names that are not UTF-8.
+        let paths = self.paths.iter().map(|path| path.display().to_string());
         Description {
             connector: KIND.name,
             format: Some(self.format.format.name()),
             lines: vec![show_files(&self.paths)],
-            settings: json!({ "paths": self.paths }),
+            settings: json!({ "paths": Vec::from_iter(paths) }),
             ..Description::default()
         }
     }
