@@ -102,6 +102,12 @@ pub trait SourceInput: Send {
     /// The name of a partition, and the position of its next row.
     fn partition(&self, partition: usize) -> (Arc<str>, Position);
 
+    /// A digest of what precedes this position of a partition, by which a later
+    /// run can tell whether the partition is still the same.
+    fn digest(&mut self, _partition: usize, _position: Position) -> Option<String> {
+        None
+    }
+
     fn is_live(&self) -> bool {
         false
     }

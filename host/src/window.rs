@@ -185,6 +185,14 @@ impl AggregateOperator {
         Ok(operator)
     }
 
+    /// The time to go on from after the input had ended.
+    fn time_after_end(&self, newest_ms: Option<i64>) -> Option<i64> {
+        match self.time {
+            TimeDomain::Event => newest_ms.map(|newest_ms| self.windows.over_at(newest_ms)),
+            TimeDomain::Processing => Some(self.clock.now_ms()),
+        }
+    }
+
     /// Restores the checkpoint, if there is one.
     fn restore(&mut self) -> Result<(), WindowError> {
         let table = self.accumulators.table.clone();
@@ -194,7 +202,12 @@ impl AggregateOperator {
         let Some(restored) = stored.restored else {
             return Ok(());
         };
-        if let Some(time_ms) = restored.time_ms {
+        let time_ms = match restored.time_ms {
+            // There may be more rows now. Windows that have fired stay closed.
+            Some(END_OF_TIME) => self.time_after_end(restored.newest_ms),
+            time_ms => time_ms,
+        };
+        if let Some(time_ms) = time_ms {
             self.now_ms = time_ms;
             self.windows.set_time(time_ms);
         }

@@ -211,3 +211,81 @@ fn the_state_of_an_aggregate_can_be_dropped() {
     said.expect("both are dropped");
     assert_eq!(shop.counts(), [1, 2, 3, 1, 2, 3, 4], "it counts anew");
 }
+
+#[test]
+fn a_run_that_goes_on_after_its_end_reads_what_is_new() {
+    let shop = Shop::ended();
+    let more = shop.read("rows.jsonl") + "{\"id\":\"d\",\"n\":1}\n";
+    shop.write("rows.jsonl", &more);
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+    shop.write("rows2.jsonl", "{\"id\":\"e\",\"n\":1}\n");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_file_that_was_replaced_is_refused_until_its_source_is_dropped() {
+    let shop = Shop::ended();
+    let other = shop.read("rows.jsonl").replace("\"a\"", "\"x\"");
+    shop.write("rows.jsonl", &(other + "{\"id\":\"y\",\"n\":1}\n"));
+    shop.refuse(&["rows.jsonl is another file", "--drop rows"]);
+    shop.run(&["--drop", "rows"]).expect("it is dropped");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_file_that_is_gone_may_be_gone_when_it_was_read_to_its_end() {
+    let shop = Shop::ended();
+    shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+    shop.write("rows2.jsonl", "{\"id\":\"e\",\"n\":1}\n");
+    fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+    shop.run(&[]).expect("all of it was read");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+}
+
+/// The windows in the sink's file: their starts, in seconds, and their counts.
+fn windows(shop: &Shop) -> Vec<(String, i64)> {
+    let rows = shop.read("out.jsonl");
+    let rows = rows.lines().map(|row| {
+        let row: Value = serde_json::from_str(row).expect("whole rows");
+        let start = row["window_start"].as_str().expect("a time");
+        (
+            start[14..19].to_owned(),
+            row["count"].as_i64().expect("a number"),
+        )
+    });
+    rows.collect()
+}
+
+#[test]
+fn windows_that_fired_at_the_end_stay_closed_and_later_ones_open() {
+    for lateness in ["0s", "1h"] {
+        let shop = Shop::new();
+        shop.edit(
+            "window = \"running\"",
+            &format!("window = {{ tumbling = \"1m\" }}\nallowed_lateness = \"{lateness}\""),
+        );
+        shop.edit(
+            "n = \"int64\" }",
+            "n = \"int64\", at = \"timestamp\" }\nevent_time = \"at\"",
+        );
+        shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+        let row = |at: &str| format!("{{\"id\":\"a\",\"n\":1,\"at\":\"2026-01-31T12:{at}Z\"}}\n");
+        shop.write("rows.jsonl", &[row("00:05"), row("01:10")].concat());
+        shop.run(&[]).expect("it runs");
+        let first = [("00:00".to_owned(), 1), ("01:00".to_owned(), 1)];
+        assert_eq!(windows(&shop), first, "{lateness}");
+        let rows2 = [row("01:50"), row("02:10"), row("02:20"), row("05:00")];
+        shop.write("rows2.jsonl", &rows2.concat());
+        shop.run(&[]).expect("it runs");
+        let all = windows(&shop);
+        assert_eq!(all[..2], first, "no window fires twice: {all:?}");
+        let last = |start: &str| all.iter().rfind(|(known, _)| known == start);
+        assert_eq!(last("02:00"), Some(&("02:00".to_owned(), 2)), "{lateness}");
+        assert_eq!(last("05:00"), Some(&("05:00".to_owned(), 1)), "{lateness}");
+        let in_first = all.iter().filter(|(start, _)| start == "01:00").count();
+        assert_eq!(in_first, 1, "{lateness}: {all:?}");
+    }
+}

@@ -44,6 +44,10 @@ pub struct PartitionSnapshot {
     /// The newest event time so far.
     pub newest_ms: Option<i64>,
     pub state: PartitionState,
+    /// Of what was read last, if the connector can tell by it whether the
+    /// partition is still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// A place between two rows of a partition.
@@ -90,7 +94,7 @@ pub struct SinkSnapshot {
     /// A digest of the last of these bytes, which shows whether a file is still
     /// the one that was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tail: Option<String>,
+    pub digest: Option<String>,
     /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,

@@ -1,5 +1,7 @@
 //! Reads rows from files and writes rows to files.
 
+/// Whether a file is still the same.
+mod digest;
 /// Renders rows as comma-separated values.
 mod csv;
 /// Reads files, a partition each.

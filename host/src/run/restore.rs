@@ -46,7 +46,7 @@ impl Start {
         dropped: &[String],
         next: CheckpointId,
     ) -> Self {
-        let known = manifest.map_or(&[][..], |manifest| &manifest.nodes);
+        let all = manifest.map_or(&[][..], |manifest| &manifest.nodes);
         let is_dropped = |node: &&NodeManifest| dropped.iter().any(|name| name == node.name());
         let mut start = Start {
             next,
@@ -58,16 +58,16 @@ impl Start {
             dead_letter_bytes: manifest.and_then(|manifest| manifest.dead_letter_bytes),
             obsolete: Changes::default(),
         };
-        for table in known.iter().filter(is_dropped).flat_map(tables_of) {
+        for table in all.iter().filter(is_dropped).flat_map(tables_of) {
             delete_table(table, &mut start.obsolete);
         }
-        let mut next_table = known
+        let mut next_table = all
             .iter()
             .flat_map(tables_of)
             .max()
             .map_or(0, |last| last + 1);
         for node in &revision.description {
-            let mut known = known.iter().filter(|node| !is_dropped(node));
+            let mut known = all.iter().filter(|node| !is_dropped(node));
             let known = known.find(|known| known.name() == node.name);
             let tables = node.tables.iter().map(|table| {
                 let known = known.and_then(|known| known.table(&table.role));
@@ -85,6 +85,7 @@ impl Start {
                 (NodeClass::Aggregate, Some(ProgressManifest::Operator(operator))) => {
                     aggregate = Some(Restored {
                         time_ms: operator.time_ms,
+                        newest_ms: newest_ms(&node.name, all),
                     });
                 }
                 (NodeClass::Sink, Some(ProgressManifest::Sink(known))) => {
@@ -98,6 +99,21 @@ impl Start {
         }
         start
     }
+}
+
+/// The newest event time of the sources that lead to a node.
+fn newest_ms(node: &str, nodes: &[NodeManifest]) -> Option<i64> {
+    let node = nodes.iter().find(|known| known.name() == node)?;
+    if let ProgressManifest::Source(tasks) = &node.progress {
+        let partitions = tasks.iter().flat_map(|task| &task.partitions);
+        return partitions.filter_map(|partition| partition.newest_ms).max();
+    }
+    let inputs = node.description.inputs.iter();
+    // An output is named after its node, and perhaps a dot.
+    let upstream = inputs.filter_map(|input| input.split('.').next());
+    upstream
+        .filter_map(|upstream| newest_ms(upstream, nodes))
+        .max()
 }
 
 fn tables_of(node: &NodeManifest) -> Vec<u32> {

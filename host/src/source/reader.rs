@@ -82,7 +82,7 @@ impl SourceReader {
             if let Some(restored) = context.restored(&name) {
                 let state = match restored.state {
                     // There may be more rows since.
-                    PartitionState::Ended if input.is_live() => PartitionState::Active,
+                    PartitionState::Ended => PartitionState::Active,
                     state => state,
                 };
                 watermarks.restore(index, restored.newest_ms, state);
@@ -163,11 +163,13 @@ impl SourceReader {
             partitions: partitions
                 .map(|(index, (name, position))| {
                     let (newest_ms, state) = self.watermarks.snapshot(index);
+                    let digest = self.input.digest(index, *position);
                     PartitionSnapshot {
                         name: name.to_string(),
                         position: *position,
                         newest_ms,
                         state,
+                        digest,
                     }
                 })
                 .collect(),

@@ -29,6 +29,8 @@ pub struct StoredTable {
 #[derive(Clone, Copy, Debug)]
 pub struct Restored {
     pub time_ms: Option<i64>,
+    /// The newest event time of the sources that lead to the operator.
+    pub newest_ms: Option<i64>,
 }
 
 /// Bytes of table, kind, pane and shard.

@@ -66,6 +66,13 @@ impl Cut {
         watermark_ms.div_euclid(self.slide_ms)
     }
 
+    /// When the last window of a row is over for good.
+    pub fn over_at(self, row_ms: i64) -> i64 {
+        let last = self.last_window(self.pane(row_ms));
+        last.saturating_mul(self.slide_ms)
+            .saturating_add(self.lateness_ms)
+    }
+
     /// Whether a row of this window is late at this watermark.
     pub fn is_late(self, window: i64, watermark_ms: i64) -> bool {
         watermark_ms >= window * self.slide_ms + self.lateness_ms

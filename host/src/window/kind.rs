@@ -12,6 +12,11 @@ pub(super) trait WindowKind: Send {
     /// Sets the time of the checkpoint before its rows are restored.
     fn set_time(&mut self, _time_ms: i64) {}
 
+    /// A time at which the windows of a row are over for good, late rows included.
+    fn over_at(&self, row_ms: i64) -> i64 {
+        row_ms
+    }
+
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,

@@ -370,6 +370,11 @@ impl WindowKind for Sessions {
         &mut self.keyed
     }
 
+    fn over_at(&self, row_ms: i64) -> i64 {
+        let end = row_ms.saturating_add(self.gap_ms);
+        end.saturating_add(self.lateness_ms).saturating_add(1)
+    }
+
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,

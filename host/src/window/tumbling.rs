@@ -109,6 +109,10 @@ impl WindowKind for Tumbling {
         self.closed = self.cut.last_closed(time_ms);
     }
 
+    fn over_at(&self, row_ms: i64) -> i64 {
+        self.cut.over_at(row_ms)
+    }
+
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,

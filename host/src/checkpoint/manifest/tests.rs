@@ -21,6 +21,7 @@ fn fixture() -> Manifest {
         },
         newest_ms: Some(1_704_103_200_000),
         state,
+        digest: None,
     };
     let source = SourceSnapshot {
         partitions: vec![
@@ -63,7 +64,7 @@ fn fixture() -> Manifest {
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
-        tail: None,
+        digest: None,
         staged: vec![("out/.part-7".into(), "out/part-7".into())],
     };
     let node = |name: &str, class, progress| NodeManifest {
@@ -240,10 +241,10 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
         ProgressManifest::Operator(OperatorManifest { tables, time_ms })
     });
     let sink = any::<(Option<u64>, Option<String>, Vec<(String, String)>)>().prop_map(
-        |(bytes, tail, staged)| {
+        |(bytes, digest, staged)| {
             ProgressManifest::Sink(SinkSnapshot {
                 bytes,
-                tail,
+                digest,
                 staged,
             })
         },
@@ -329,12 +330,15 @@ fn sources() -> impl Strategy<Value = SourceSnapshot> {
             start_ms,
         },
     );
-    let partition = (any::<String>(), position, any::<Option<i64>>(), state).prop_map(
-        |(name, position, newest_ms, state)| PartitionSnapshot {
+    let digest = any::<Option<String>>();
+    let newest = any::<Option<i64>>();
+    let partition = (any::<String>(), position, newest, state, digest).prop_map(
+        |(name, position, newest_ms, state, digest)| PartitionSnapshot {
             name,
             position,
             newest_ms,
             state,
+            digest,
         },
     );
     let partitions = prop::collection::vec(partition, 0..3);

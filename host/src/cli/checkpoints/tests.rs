@@ -228,6 +228,7 @@ fn a_manifest_for_people() {
         },
         newest_ms: Some(1_704_103_200_000),
         state,
+        digest: None,
     };
     let node = |name: &str, class, progress| NodeManifest {
         description: NodeDescription {
@@ -273,7 +274,7 @@ fn a_manifest_for_people() {
     };
     let sink = SinkSnapshot {
         bytes: Some(4_096),
-        tail: None,
+        digest: None,
         staged: vec![(".part-7".into(), "part-7".into())],
     };
     let manifest = Manifest {

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
+use super::digest;
 use crate::batch::Offsets;
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::{PartitionState, Position};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::decode::Decoder;
 use crate::files::name_in;
 use crate::format::{Format, RowFormat};
@@ -39,6 +40,8 @@ pub struct FileInput {
 }
 
 struct FilePartition {
+    /// The digest that was taken last, and where.
+    digest: Option<(u64, String)>,
     /// Identifies the file in checkpoints.
     name: Arc<str>,
     lines: BlockReader,
@@ -131,6 +134,18 @@ impl SourceInput for FileInput {
         (partition.name.clone(), partition.lines.position())
     }
 
+    fn digest(&mut self, partition: usize, position: Position) -> Option<String> {
+        let FilePartition { lines, digest, .. } = &mut self.partitions[partition];
+        if digest
+            .as_ref()
+            .is_none_or(|(offset, _)| *offset != position.offset)
+        {
+            let read = digest::digest(&lines.file, position.offset).ok()?;
+            *digest = Some((position.offset, read));
+        }
+        digest.as_ref().map(|(_, digest)| digest.clone())
+    }
+
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
         Box::pin(async move {
             let Some(&index) = order.first() else {
@@ -212,8 +227,10 @@ impl FilePartition {
             && matches!(context.schema.fields.as_slice(), [field] if field.nullable);
         if let Some(restored) = context.restored(&name) {
             lines.seek(restored.position, context)?;
+            lines.check_same(restored, context)?;
         }
         Ok(FilePartition {
+            digest: None,
             name: name.into(),
             taken_bytes: lines.offset,
             lines,
@@ -425,6 +442,29 @@ impl BlockReader {
     }
 
     /// Goes on reading at a restored position.
+    /// Checks that what was read before the checkpoint is still there.
+    fn check_same(
+        &self,
+        restored: &PartitionSnapshot,
+        context: &SourceContext,
+    ) -> Result<(), SourceError> {
+        let offset = restored.position.offset;
+        let now = digest::digest(&self.file, offset)
+            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        if restored.digest.as_ref().is_none_or(|then| *then == now) {
+            return Ok(());
+        }
+        Err(context.refuse(
+            format!(
+                "{} is another file than the one of which {offset} bytes were read before the \
+                 checkpoint: put that one back, or drop what the checkpoint knows of this source \
+                 (`sluicebox run --drop {}`) to read all its files from their beginning",
+                self.name, context.node
+            ),
+            Fault::OUTSIDE_LASTING,
+        ))
+    }
+
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
         if to.offset > self.size {
             let message = format!(

@@ -2,11 +2,10 @@
 //! complete. What is there already is never lost, unless the user says so.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use twox_hash::XxHash3_64;
-
+use super::digest::digest;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::files::{create_folder_of, identity};
 use crate::sink::{Ending, SinkError};
@@ -47,9 +46,6 @@ pub(super) struct PartFile {
     is_checkpointed: bool,
 }
 
-/// How many bytes before its length at a checkpoint identify a file.
-const TAIL_BYTES: u64 = 4 << 10;
-
 impl PartFile {
     /// Creates the file, and its folder if needed. A part that an earlier run
     /// left is overwritten, except for what the restored checkpoint has of it.
@@ -81,18 +77,15 @@ impl PartFile {
     /// go on from this checkpoint.
     pub fn keep(&mut self) -> Result<SinkSnapshot, SinkError> {
         self.flush()?;
-        let Some(part) = &self.part else {
+        if self.part.is_none() {
             return Ok(SinkSnapshot::default());
-        };
-        let kept = self
-            .file
-            .get_ref()
-            .sync_data()
-            .and_then(|()| tail(part, self.bytes));
-        let tail = kept.map_err(|cause| self.error(cause))?;
+        }
+        let file = self.file.get_ref();
+        let kept = file.sync_data().and_then(|()| digest(file, self.bytes));
+        let digest = kept.map_err(|cause| self.error(cause))?;
         Ok(SinkSnapshot {
             bytes: Some(self.bytes),
-            tail: Some(tail),
+            digest: Some(digest),
             ..SinkSnapshot::default()
         })
     }
@@ -209,7 +202,7 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathB
         }
     }
     let file = match options.restored.as_ref().zip(kept) {
-        Some((restored, bytes)) => reopen(&path, &part, bytes, restored.tail.as_deref())?,
+        Some((restored, bytes)) => reopen(&path, &part, bytes, restored.digest.as_deref())?,
         None => lock_empty(&part)?,
     };
     Ok((path, Some(part), file, kept.unwrap_or_default()))
@@ -220,6 +213,7 @@ fn lock(part: &Path) -> io::Result<File> {
     let file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(part)?;
     match file.try_lock() {
@@ -243,7 +237,7 @@ fn lock_empty(part: &Path) -> io::Result<File> {
 
 /// Opens the part, cut to its length at a checkpoint, if it is still the file of
 /// that checkpoint. If a later run finished the file, it is renamed back first.
-fn reopen(path: &Path, part: &Path, bytes: u64, tail_then: Option<&str>) -> io::Result<File> {
+fn reopen(path: &Path, part: &Path, bytes: u64, digest_then: Option<&str>) -> io::Result<File> {
     let is_finished = !part.exists() && path.exists();
     let file = if is_finished { path } else { part };
     if bytes > 0 {
@@ -258,8 +252,8 @@ fn reopen(path: &Path, part: &Path, bytes: u64, tail_then: Option<&str>) -> io::
                 ),
             ));
         }
-        let tail_now = tail(file, bytes)?;
-        if tail_then.is_some_and(|then| then != tail_now) {
+        let digest_now = digest(&File::open(file)?, bytes)?;
+        if digest_then.is_some_and(|then| then != digest_now) {
             return Err(io::Error::new(
                 ErrorKind::InvalidData,
                 format!(
@@ -277,14 +271,4 @@ fn reopen(path: &Path, part: &Path, bytes: u64, tail_then: Option<&str>) -> io::
     file.set_len(bytes)?;
     file.seek(SeekFrom::End(0))?;
     Ok(file)
-}
-
-/// A digest of the last bytes of a file that is cut to this length.
-fn tail(path: &Path, bytes: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = bytes.min(TAIL_BYTES);
-    file.seek(SeekFrom::Start(bytes - length))?;
-    let mut tail = Vec::new();
-    file.take(length).read_to_end(&mut tail)?;
-    Ok(format!("{:016x}", XxHash3_64::oneshot(&tail)))
 }
