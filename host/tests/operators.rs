@@ -294,7 +294,7 @@ fn a_plugin_can_be_inspected() {
           output: the rows that it keeps, unchanged
           parameters
             max_quantity: integer = 1000
-              The most of an item that one event may be about.
+              The largest quantity of an event.
 
         top (aggregate)
           The items with the highest counts; of equal ones, the first by `item_id`.
@@ -330,7 +330,7 @@ fn a_plugin_can_be_inspected() {
             "type": "integer",
             "default": 1000,
             "required": false,
-            "doc": "The most of an item that one event may be about."
+            "doc": "The largest quantity of an event."
           }
         ]"#]]
     .assert_eq(&json);
