@@ -202,7 +202,7 @@ fn the_state_of_an_aggregate_can_be_dropped() {
     shop.edit("operators.counted", "operators.again");
     shop.edit("input = \"counted\"", "input = \"again\"");
     shop.refuse(&[
-        "aggregate `counted` has state in checkpoint",
+        "operator `counted` has state in checkpoint",
         "--drop counted",
     ]);
     let more = shop.read("rows.jsonl") + "{\"id\":\"d\",\"n\":1}\n";

@@ -284,21 +284,20 @@ fn check_plan(
         .iter()
         .filter(|change| !dropped.contains(&change.name))
     {
-        let (class, name) = (change.class, &change.name);
+        let name = &change.name;
+        let (class, what) = match change.class {
+            NodeClass::Source => ("source", "offsets"),
+            NodeClass::Transform | NodeClass::Aggregate => ("operator", "state"),
+            NodeClass::Sink => ("sink", "rows"),
+        };
         let why = match &change.state {
             StateChange::Incompatible(why) => why.clone(),
-            StateChange::Gone => format!("the pipeline has no such {} any more", class.name()),
+            StateChange::Gone => format!("the pipeline has no such {class} any more"),
             StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
         };
-        let what = match class {
-            NodeClass::Source => "offsets",
-            NodeClass::Transform | NodeClass::Aggregate => "state",
-            NodeClass::Sink => "rows",
-        };
         return Err(config_error(format!(
-            "{} `{name}` has {what} in checkpoint {id}: {why}; change it back, or drop what the \
-             checkpoint has of it (`sluicebox run --drop {name}`)",
-            class.name()
+            "{class} `{name}` has {what} in checkpoint {id}: {why}; change it back, or drop what \
+             the checkpoint has of it (`sluicebox run --drop {name}`)"
         )));
     }
     Ok(())
