@@ -23,7 +23,7 @@ pub struct FileUser {
 
 struct FileUse {
     user: FileUser,
-    target: FileTarget,
+    targets: Vec<FileTarget>,
     writes: bool,
 }
 
@@ -51,7 +51,7 @@ impl FileUser {
 
 impl Files {
     pub fn reads(&mut self, user: FileUser, path: &Path) {
-        self.push(user, FileTarget::File(identity(path)), false);
+        self.push(user, vec![FileTarget::File(identity(path))], false);
     }
 
     pub fn reads_pattern(&mut self, user: FileUser, folder: &Path, pattern: &str) {
@@ -59,48 +59,52 @@ impl Files {
             folder: identity(folder),
             pattern: pattern.to_owned(),
         };
-        self.push(user, target, false);
+        self.push(user, vec![target], false);
     }
 
-    pub fn writes(&mut self, user: FileUser, path: &Path) {
-        self.push(user, FileTarget::File(identity(path)), true);
+    pub fn writes(&mut self, user: FileUser, paths: &[&Path]) {
+        let targets = paths.iter().map(|path| FileTarget::File(identity(path)));
+        self.push(user, targets.collect(), true);
     }
 
     /// Reserves a folder: nobody else may write anything in it.
     pub fn reserves(&mut self, user: FileUser, folder: &Path) {
-        self.push(user, FileTarget::Folder(identity(folder)), false);
+        self.push(user, vec![FileTarget::Folder(identity(folder))], false);
     }
 
-    fn push(&mut self, user: FileUser, target: FileTarget, writes: bool) {
+    fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, writes: bool) {
         self.uses.push(FileUse {
             user,
-            target,
+            targets,
             writes,
         });
     }
 
     /// Reports each file that somebody writes and another one reads or writes.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
-        // Two users of several files are one mistake.
-        let mut reported: Vec<(&str, &str)> = Vec::new();
-        for (i, writer) in self.uses.iter().enumerate() {
-            let FileTarget::File(path) = &writer.target else {
-                continue;
-            };
-            if !writer.writes {
-                continue;
-            }
-            // Two writers are one mistake: the later one reports it.
-            let conflict = self.uses.iter().enumerate().find(|(j, other)| {
-                *j != i && (*j < i || !other.writes) && other.target.covers(path)
+        for (i, writer) in self.uses.iter().enumerate().filter(|(_, user)| user.writes) {
+            let paths = writer.targets.iter().filter_map(|target| match target {
+                FileTarget::File(path) => Some(path),
+                _ => None,
             });
-            let Some((_, other)) = conflict else { continue };
-            let users = (writer.user.what.as_str(), other.user.what.as_str());
-            if !reported.contains(&users) {
-                reported.push(users);
+            // Two writers are one mistake: the later one reports it.
+            let mut conflicts = paths.filter_map(|path| {
+                let other =
+                    self.uses.iter().enumerate().find(|(j, other)| {
+                        *j != i && (*j < i || !other.writes) && other.covers(path)
+                    });
+                Some((other?.1, path))
+            });
+            if let Some((other, path)) = conflicts.next() {
                 mistakes.push(describe(&writer.user, &other.user, path));
             }
         }
+    }
+}
+
+impl FileUse {
+    fn covers(&self, path: &Path) -> bool {
+        self.targets.iter().any(|target| target.covers(path))
     }
 }
 
@@ -183,9 +187,10 @@ pub fn identity(path: &Path) -> PathBuf {
 
 /// The name of a file that stays the same however its path is spelled: relative
 /// to the pipeline's folder if it is in there, so that the folder can be moved.
+/// `folder` is the [`identity`] of that folder.
 pub fn name_in(folder: &Path, path: &Path) -> String {
     let file = identity(path);
-    let name = file.strip_prefix(identity(folder)).unwrap_or(&file);
+    let name = file.strip_prefix(folder).unwrap_or(&file);
     match name.to_str() {
         Some(name) => name.to_owned(),
         None => name

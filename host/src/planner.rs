@@ -336,7 +336,7 @@ impl<'a> Builder<'a> {
         };
         let place = given.unwrap_or(&config.name).span();
         let user = FileUser::new(DEAD_LETTERS, place);
-        self.files.writes(user, &path);
+        self.files.writes(user, &[&path]);
         Some(path)
     }
 }

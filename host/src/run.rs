@@ -114,7 +114,7 @@ impl Job {
     /// Output files are cut to their length at the checkpoint; topics and folders
     /// get the rows after it again.
     pub fn starting_from(self, checkpoint: &str) -> Self {
-        self.pipeline.start_from(Some(checkpoint));
+        self.pipeline.wanted_start().from = Some(checkpoint.to_owned());
         self
     }
 
@@ -122,7 +122,7 @@ impl Job {
     /// the beginning, a sink with a new file, an operator without state. Nodes that
     /// are not in the plan any more are forgotten.
     pub fn dropping(self, nodes: &[String]) -> Self {
-        self.pipeline.drop_nodes(nodes);
+        self.pipeline.wanted_start().dropped = nodes.to_vec();
         self
     }
 

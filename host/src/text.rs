@@ -43,3 +43,12 @@ pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
     }
     true
 }
+
+/// Appends a character, escaped if it could control a terminal.
+pub fn push_printable(text: &mut String, character: char) {
+    if character.is_control() {
+        text.extend(character.escape_default());
+    } else {
+        text.push(character);
+    }
+}

@@ -4,13 +4,16 @@
 /// Plugins, built once.
 #[expect(dead_code, reason = "the host loads its own plugins")]
 mod common;
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -47,16 +50,26 @@ struct Failure {
     restarts: usize,
 }
 
+/// A run of a pipeline with these arguments.
+fn run(pipeline: &str, arguments: &[&str], folder: &Path) -> Command {
+    let path = folder.join("pipeline.toml");
+    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+    command
+        .arg("run")
+        .args(arguments)
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
 /// Runs a pipeline on two rows, the second of which is `row`; it has to fail.
 fn fail(pipeline: &str, row: &str, folder: &Path) -> Failure {
     let rows = format!("{{\"id\":\"good\",\"n\":1}}\n{row}\n");
     fs::write(folder.join("rows.jsonl"), rows).expect("it is writable");
-    let path = folder.join("pipeline.toml");
-    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
-    let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
-        .args(["run", "--json"])
-        .arg(&path)
-        .stdin(Stdio::null())
+    let output = run(pipeline, &["--json"], folder)
         .output()
         .expect("it starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -201,29 +214,6 @@ fn a_plan_that_its_checkpoint_does_not_fit_is_not_tried_again() {
     assert!(failure.message.contains("counted"), "{}", failure.message);
 }
 
-/// Starts a run of a pipeline with these arguments.
-fn start(pipeline: &str, arguments: &[&str], folder: &Path) -> Command {
-    let path = folder.join("pipeline.toml");
-    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
-    command
-        .arg("run")
-        .args(arguments)
-        .arg(&path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-/// Sends a signal to a run, and returns what it says at its end.
-fn signal(host: Child, signal: i32) -> Output {
-    // SAFETY: the process is our child and has not been waited for.
-    let sent = unsafe { libc::kill(host.id() as i32, signal) };
-    assert_eq!(sent, 0);
-    host.wait_with_output().expect("it is our child")
-}
-
 /// Connects as soon as somebody listens.
 fn connect(address: SocketAddr) -> TcpStream {
     let until = Instant::now() + Duration::from_secs(60);
@@ -251,7 +241,7 @@ fn end_by(number: i32) {
         {OUT}
         "#
     );
-    let host = start(&pipeline, &["--json"], folder.path())
+    let host = run(&pipeline, &["--json"], folder.path())
         .spawn()
         .expect("it starts");
     let mut client = connect(address);
@@ -259,7 +249,8 @@ fn end_by(number: i32) {
         .write_all(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n")
         .expect("it listens");
     std::thread::sleep(Duration::from_millis(500));
-    let output = signal(host, number);
+    signal::send(&host, number);
+    let output = host.wait_with_output().expect("it is our child");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert!(!stderr.contains('\x1b'), "colours in a pipe: {stderr}");
@@ -288,7 +279,7 @@ count = 30000
 #[test]
 fn a_run_goes_on_when_nobody_reads_its_progress() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut host = start(&format!("{EVENTS}{OUT}"), &["--json"], folder.path())
+    let mut host = run(&format!("{EVENTS}{OUT}"), &["--json"], folder.path())
         .spawn()
         .expect("it starts");
     drop(host.stdout.take());
@@ -310,7 +301,7 @@ fn a_console_that_is_closed_ends_the_run_at_once() {
         input = "rows"
         "#
     );
-    let mut host = start(&pipeline, &["--quiet"], folder.path())
+    let mut host = run(&pipeline, &["--quiet"], folder.path())
         .spawn()
         .expect("it starts");
     drop(host.stdout.take());
@@ -328,7 +319,7 @@ fn a_console_that_is_closed_ends_the_run_at_once() {
 fn a_full_stderr_is_no_crash() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let full = File::options().write(true).open("/dev/full");
-    let wrong = start("[sinks.out]", &[], folder.path())
+    let wrong = run("[sinks.out]", &[], folder.path())
         .stderr(full.expect("Linux has it"))
         .status()
         .expect("it starts");
@@ -340,7 +331,7 @@ fn what_an_error_quotes_does_not_reach_the_terminal_raw() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let row = "{\"id\":\"\u{1b}]0;owned\u{7}\",\"n\":\"\u{1b}[2J\"}";
     fs::write(folder.path().join("rows.jsonl"), format!("{row}\n")).expect("it is writable");
-    let output = start(&format!("{ROWS}{OUT}"), &["--quiet"], folder.path())
+    let output = run(&format!("{ROWS}{OUT}"), &["--quiet"], folder.path())
         .output()
         .expect("it starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -359,7 +350,7 @@ fn secrets_are_not_quoted() {
         properties = { "sasl.pasword" = "hunter2", "linger.ms" = true }
         fields = { id = "utf8" }
         "#;
-    let output = start(&format!("{pipeline}{OUT}"), &["--quiet"], folder.path())
+    let output = run(&format!("{pipeline}{OUT}"), &["--quiet"], folder.path())
         .output()
         .expect("it starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -373,7 +364,7 @@ fn only_the_owner_can_read_states_and_dead_letters() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let rows = ROWS.replace("on_error = \"fail\"", "");
     fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
-    let output = start(&format!("{rows}{OUT}"), &["--quiet"], folder.path())
+    let output = run(&format!("{rows}{OUT}"), &["--quiet"], folder.path())
         .output()
         .expect("it starts");
     let stderr = String::from_utf8_lossy(&output.stderr);

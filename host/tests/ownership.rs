@@ -1,5 +1,9 @@
 //! What lies under a sink's path is never lost, unless the pipeline says so.
 
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -189,9 +193,7 @@ fn a_run_that_is_stopped_does_not_replace_a_complete_file() {
     let host = copying.command().spawn().expect("it starts");
     // Buffered rows are written although time does not advance.
     wait_for_rows(&copying.path("out.jsonl.part"));
-    // SAFETY: the process is our child and has not been waited for.
-    let sent = unsafe { libc::kill(host.id() as i32, libc::SIGINT) };
-    assert_eq!(sent, 0);
+    signal::send(&host, libc::SIGINT);
     let output = host.wait_with_output().expect("it is our child");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("the rows so far are in"), "{said}");

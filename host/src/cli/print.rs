@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use crate::text::push_printable;
+
 /// Prints to stdout.
 pub fn stdout(text: impl Display) -> io::Result<()> {
     print(&mut io::stdout().lock(), text)
@@ -21,8 +23,7 @@ pub fn error(message: impl Display) {
     for character in message.to_string().chars() {
         match character {
             '\n' | '\t' => text.push(character),
-            _ if character.is_control() => text.extend(character.escape_default()),
-            _ => text.push(character),
+            _ => push_printable(&mut text, character),
         }
     }
     stderr(format_args!("error: {text}\n"));

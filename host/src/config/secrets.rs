@@ -15,7 +15,7 @@ const SECRET_WORDS: &[&str] = &["pas", "pwd", "secret", "token", "credential", "
 /// `is_toml` tells whether the document is the whole text.
 pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     let mut secrets = Vec::new();
-    find(document, &mut secrets);
+    find(document, false, &mut secrets);
     if !is_toml {
         secrets.extend(secret_lines(text));
     }
@@ -31,22 +31,15 @@ pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     String::from_utf8_lossy(&masked).into_owned()
 }
 
-fn find(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
+/// Finds the texts in secret tables; `is_secret` says whether this is within one.
+fn find(table: &DeTable<'_>, is_secret: bool, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        let is_secret = SECRET_TABLES.contains(&key.get_ref().as_ref());
         match value.get_ref() {
-            DeValue::Table(table) if is_secret => all(table, secrets),
-            DeValue::Table(table) => find(table, secrets),
-            _ => {}
-        }
-    }
-}
-
-fn all(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
-    for (_, value) in table {
-        match value.get_ref() {
-            DeValue::Table(table) => all(table, secrets),
-            DeValue::String(_) => secrets.push(value.span()),
+            DeValue::Table(table) => {
+                let is_named_so = SECRET_TABLES.contains(&key.get_ref().as_ref());
+                find(table, is_secret || is_named_so, secrets);
+            }
+            DeValue::String(_) if is_secret => secrets.push(value.span()),
             _ => {}
         }
     }

@@ -20,7 +20,7 @@ use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
 use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
-use crate::text::write_text;
+use crate::text::{push_printable, write_text};
 
 pub const KIND: SinkKind = SinkKind {
     name: "console",
@@ -223,11 +223,7 @@ fn printable(text: &str) -> String {
             printable.push('…');
             break;
         }
-        if character.is_control() {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
+        push_printable(&mut printable, character);
     }
     printable
 }

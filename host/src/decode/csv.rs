@@ -243,14 +243,10 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
         ValuesBuilder::UInt32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
         ValuesBuilder::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
         ValuesBuilder::Float32(values) => {
-            let value = number(trimmed).filter(|value: &f32| value.is_finite());
-            let value = value.or_else(|| Some(non_finite::from_word(trimmed)? as f32));
-            values.push(value.ok_or_else(mismatch)?);
+            values.push(float(trimmed).ok_or_else(mismatch)?);
         }
         ValuesBuilder::Float64(values) => {
-            let value = number(trimmed).filter(|value: &f64| value.is_finite());
-            let value = value.or_else(|| non_finite::from_word(trimmed));
-            values.push(value.ok_or_else(mismatch)?);
+            values.push(float(trimmed).ok_or_else(mismatch)?);
         }
         ValuesBuilder::Bool(values) => match trimmed {
             b"true" => values.push(true),
@@ -286,6 +282,11 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
     }
     column.end_value();
     Ok(())
+}
+
+/// A number that is too large is parsed as infinite, and refused.
+fn float<F: std::str::FromStr + Into<f64> + Copy>(text: &[u8]) -> Option<F> {
+    number(text).filter(|&value: &F| value.into().is_finite() || non_finite::is_word(text))
 }
 
 fn number<N: std::str::FromStr>(text: &[u8]) -> Option<N> {

@@ -275,17 +275,12 @@ impl Parser<'_, '_> {
                 behind
             }
             ValuesBuilder::Float64(values) => {
-                let number = scanner.float(at).or_else(|| scanner.non_finite(at));
-                let (behind, value) = number.ok_or_else(mismatch)?;
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
                 values.push(value);
                 behind
             }
             ValuesBuilder::Float32(values) => {
-                let number = scanner.float(at).or_else(|| {
-                    let (behind, value) = scanner.non_finite(at)?;
-                    Some((behind, value as f32))
-                });
-                let (behind, value) = number.ok_or_else(mismatch)?;
+                let (behind, value) = scanner.float(at).ok_or_else(mismatch)?;
                 values.push(value);
                 behind
             }

@@ -5,13 +5,11 @@
 //! are compared as descriptions, which checkpoints keep of the plan that made
 //! them.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, Window};
 use crate::connector::Description;
-use crate::state::spec::{TableSpec, field_texts, listed};
+use crate::state::spec::{FieldChange, TableSpec, field_texts, listed};
 use crate::window::tables::tables;
 
 /// A node as data that can be stored and compared.
@@ -89,14 +87,6 @@ pub enum ChangeKind {
     Changed(Vec<FieldChange>),
     Added,
     Removed,
-}
-
-/// One thing that differs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FieldChange {
-    pub field: &'static str,
-    pub then: String,
-    pub now: String,
 }
 
 /// What happens to a node's state: the keyed state of an operator, the offsets of
@@ -226,9 +216,9 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
         ),
         ("window", window(then), window(now)),
     ];
-    let differ = pairs.into_iter().filter(|(_, then, now)| then != now);
-    let changed: Vec<FieldChange> = differ
-        .map(|(field, then, now)| FieldChange { field, then, now })
+    let changed: Vec<FieldChange> = pairs
+        .into_iter()
+        .filter_map(|(field, then, now)| FieldChange::between(field, then, now))
         .collect();
     match changed.is_empty() {
         true => ChangeKind::Kept,
@@ -254,10 +244,9 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
 impl NodeDescription {
     /// Whether a checkpoint has something of the node that must not get lost.
     fn is_stateful(&self) -> bool {
-        let place = self.connector.as_ref().map(|connector| &connector.place);
         match self.class {
             NodeClass::Source => true,
-            NodeClass::Sink => place.is_some_and(Option::is_some),
+            NodeClass::Sink => self.connector.as_ref().is_some_and(|it| it.place.is_some()),
             NodeClass::Transform | NodeClass::Aggregate => !self.tables.is_empty(),
         }
     }
@@ -267,18 +256,11 @@ impl NodeDescription {
 /// cannot.
 fn connector_difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     let (then, now) = (then.connector.as_ref()?, now.connector.as_ref()?);
-    let differs = |field, then: &str, now: &str| {
-        let change = FieldChange {
-            field,
-            then: then.to_owned(),
-            now: now.to_owned(),
-        };
-        (then != now).then(|| change.to_string())
-    };
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-    differs("type", &then.kind, &now.kind)
-        .or_else(|| differs("file", &text(&then.place), &text(&now.place)))
-        .or_else(|| differs("format", &text(&then.format), &text(&now.format)))
+    FieldChange::between("type", then.kind.clone(), now.kind.clone())
+        .or_else(|| FieldChange::between("file", text(&then.place), text(&now.place)))
+        .or_else(|| FieldChange::between("format", text(&then.format), text(&now.format)))
+        .map(|change| change.to_string())
 }
 
 /// Why a node cannot keep its state, if it cannot.
@@ -315,13 +297,12 @@ fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     let window =
         |window: Option<Window>| window.map_or("none".to_owned(), |window| window.to_string());
     (then.window != now.window).then(|| {
-        let (then, now) = (window(then.window), window(now.window));
-        FieldChange {
+        let change = FieldChange {
             field: "window",
-            then,
-            now,
-        }
-        .to_string()
+            then: window(then.window),
+            now: window(now.window),
+        };
+        change.to_string()
     })
 }
 
@@ -334,16 +315,6 @@ impl NodeClass {
             NodeClass::Aggregate => "aggregate",
             NodeClass::Sink => "sink",
         }
-    }
-}
-
-impl fmt::Display for FieldChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "its {} was {} and is now {}",
-            self.field, self.then, self.now
-        )
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tracing::Level;
 
+use crate::text::push_printable;
+
 /// How many bytes of stderr are kept until a call ends: a panic's message comes
 /// last.
 const STDERR_BYTES_KEPT: usize = 4 << 10;
@@ -128,10 +130,9 @@ impl Printed {
         }
         let mut text = String::with_capacity(line.len());
         for character in String::from_utf8_lossy(line).chars() {
-            if character.is_control() && character != '\t' {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
+            match character {
+                '\t' => text.push(character),
+                _ => push_printable(&mut text, character),
             }
         }
         let operator = &*self.label;

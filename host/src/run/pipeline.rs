@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::durable::Durable;
 use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory};
@@ -30,11 +30,17 @@ pub struct Pipeline {
     revisions: Arc<AtomicU32>,
     /// What the host has granted of its memory, if it limits its pipelines.
     memory: Option<Arc<MemoryGrant>>,
-    /// The chosen checkpoint to start from, until there is a newer one.
-    from: Arc<Mutex<Option<String>>>,
-    /// Nodes that start without what the checkpoint has of them, until there is a
-    /// newer one.
-    dropped: Arc<Mutex<Vec<String>>>,
+    /// What was asked of the start, until there is a newer checkpoint.
+    wanted: Arc<Mutex<WantedStart>>,
+}
+
+/// What the user asks of a start.
+#[derive(Clone, Default)]
+pub(super) struct WantedStart {
+    /// The checkpoint to start from, instead of the last one.
+    pub from: Option<String>,
+    /// Nodes that start without what the checkpoint has of them.
+    pub dropped: Vec<String>,
 }
 
 impl Pipeline {
@@ -54,8 +60,7 @@ impl Pipeline {
             history: Arc::default(),
             revisions: Arc::default(),
             memory: None,
-            from: Arc::default(),
-            dropped: Arc::default(),
+            wanted: Arc::default(),
         }
     }
 
@@ -94,25 +99,8 @@ impl Pipeline {
         self.revisions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The chosen checkpoint to start from.
-    pub(super) fn from(&self) -> Option<String> {
-        let from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
-        from.clone()
-    }
-
-    pub(super) fn start_from(&self, checkpoint: Option<&str>) {
-        let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
-        *from = checkpoint.map(str::to_owned);
-    }
-
-    pub(super) fn dropped(&self) -> Vec<String> {
-        let dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        dropped.clone()
-    }
-
-    pub(super) fn drop_nodes(&self, nodes: &[String]) {
-        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        *dropped = nodes.to_vec();
+    pub(super) fn wanted_start(&self) -> MutexGuard<'_, WantedStart> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a complete checkpoint.
@@ -131,8 +119,7 @@ impl Pipeline {
             milliseconds: done.took.as_millis() as u64,
         });
         // A restart continues from this one.
-        self.start_from(None);
-        self.drop_nodes(&[]);
+        *self.wanted_start() = WantedStart::default();
         if let Some(durable) = &self.durable {
             durable.done(done.id, done.name.as_deref());
         }

@@ -1,11 +1,12 @@
 //! Decides which checkpoint a run starts from, whether the plan can restore it, and
 //! what each node gets of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::durable::Durable;
 use super::error::RunError;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, WantedStart};
 use super::revision::Revision;
 use crate::blame::Blame;
 use crate::checkpoint::changes::Changes;
@@ -61,6 +62,7 @@ impl Start {
         for table in all.iter().filter(is_dropped).flat_map(tables_of) {
             delete_table(table, &mut start.obsolete);
         }
+        let newest = newest_times(all);
         let mut next_table = all
             .iter()
             .flat_map(tables_of)
@@ -85,7 +87,7 @@ impl Start {
                 (NodeClass::Aggregate, Some(ProgressManifest::Operator(operator))) => {
                     aggregate = Some(Restored {
                         time_ms: operator.time_ms,
-                        newest_ms: newest_ms(&node.name, all),
+                        newest_ms: newest.get(node.name.as_str()).copied().flatten(),
                     });
                 }
                 (NodeClass::Sink, Some(ProgressManifest::Sink(known))) => {
@@ -101,19 +103,26 @@ impl Start {
     }
 }
 
-/// The newest event time of the sources that lead to a node.
-fn newest_ms(node: &str, nodes: &[NodeManifest]) -> Option<i64> {
-    let node = nodes.iter().find(|known| known.name() == node)?;
-    if let ProgressManifest::Source(tasks) = &node.progress {
-        let partitions = tasks.iter().flat_map(|task| &task.partitions);
-        return partitions.filter_map(|partition| partition.newest_ms).max();
+/// For each node, the newest event time of the sources that lead to it. Nodes come
+/// after those that they read.
+fn newest_times(nodes: &[NodeManifest]) -> HashMap<&str, Option<i64>> {
+    let mut newest = HashMap::with_capacity(nodes.len());
+    for node in nodes {
+        let newest_ms = match &node.progress {
+            ProgressManifest::Source(tasks) => {
+                let partitions = tasks.iter().flat_map(|task| &task.partitions);
+                partitions.filter_map(|partition| partition.newest_ms).max()
+            }
+            _ => {
+                let inputs = node.description.inputs.iter();
+                // An output is named after its node, and perhaps a dot.
+                let upstream = inputs.filter_map(|input| input.split('.').next());
+                upstream.filter_map(|upstream| *newest.get(upstream)?).max()
+            }
+        };
+        newest.insert(node.name(), newest_ms);
     }
-    let inputs = node.description.inputs.iter();
-    // An output is named after its node, and perhaps a dot.
-    let upstream = inputs.filter_map(|input| input.split('.').next());
-    upstream
-        .filter_map(|upstream| newest_ms(upstream, nodes))
-        .max()
+    newest
 }
 
 fn tables_of(node: &NodeManifest) -> Vec<u32> {
@@ -136,12 +145,11 @@ pub async fn restore(
     let known = durable.list(offload).await?;
     let ids = known.iter().map(|known| known.id);
     let newest = ids.chain(committed.newest()).max();
-    let from = pipeline.from();
+    let WantedStart { from, dropped } = pipeline.wanted_start().clone();
     let manifest = match &from {
         Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
-    let dropped = pipeline.dropped();
     if let Some(manifest) = &manifest {
         check_plan(&revision.description, manifest, &dropped)?;
     }

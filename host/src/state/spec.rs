@@ -39,18 +39,35 @@ impl TableSpec {
     /// Why a node cannot restore this table, if so. `now` is the table of the same
     /// role in the plan.
     pub fn difference(&self, now: &TableSpec) -> Option<String> {
-        let differs = |what: &str, then: String, now: String| {
-            (then != now).then(|| format!("its {what} was {then} and is now {now}"))
-        };
-        differs("key", listed(&self.key), listed(&now.key))
-            .or_else(|| differs("state", listed(&self.state), listed(&now.state)))
-            .or_else(|| {
-                differs(
-                    "layout of rows",
-                    self.rows.to_string(),
-                    now.rows.to_string(),
-                )
-            })
+        let rows = |table: &TableSpec| table.rows.to_string();
+        FieldChange::between("key", listed(&self.key), listed(&now.key))
+            .or_else(|| FieldChange::between("state", listed(&self.state), listed(&now.state)))
+            .or_else(|| FieldChange::between("layout of rows", rows(self), rows(now)))
+            .map(|change| change.to_string())
+    }
+}
+
+/// One thing that differs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldChange {
+    pub field: &'static str,
+    pub then: String,
+    pub now: String,
+}
+
+impl FieldChange {
+    pub fn between(field: &'static str, then: String, now: String) -> Option<FieldChange> {
+        (then != now).then_some(FieldChange { field, then, now })
+    }
+}
+
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "its {} was {} and is now {}",
+            self.field, self.then, self.now
+        )
     }
 }
 

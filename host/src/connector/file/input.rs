@@ -18,7 +18,7 @@ use crate::batch::Offsets;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::decode::Decoder;
-use crate::files::name_in;
+use crate::files::{identity, name_in};
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, decode};
 use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
@@ -98,7 +98,8 @@ impl FileInput {
     ) -> Result<Self, SourceError> {
         context.check_delimiter(&format.format)?;
         let decoder = Decoder::new(&format.format, &context.schema, &format.timestamp_formats);
-        let names: Vec<String> = paths.iter().map(|path| name_in(folder, path)).collect();
+        let folder = identity(folder);
+        let names: Vec<String> = paths.iter().map(|path| name_in(&folder, path)).collect();
         check_present(&names, context)?;
         let is_alone = paths.len() < 2;
         let partitions = paths

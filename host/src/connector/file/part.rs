@@ -172,7 +172,7 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathB
         ));
     }
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
-    // The shell's redirections are files, too, but theirs to replace.
+    // A redirected `/dev/stdout` is a regular file, which the shell has opened.
     if is_special || path.starts_with("/dev") {
         let file = File::options().append(true).open(path)?;
         return Ok((path.to_owned(), None, file, 0));

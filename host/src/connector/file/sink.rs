@@ -24,7 +24,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
-use crate::files::{FileUser, name_in};
+use crate::files::{FileUser, identity, name_in};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -131,8 +131,7 @@ impl SinkSettings for FileSinkSettings {
         };
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
         if !path.starts_with("/dev") {
-            planning.files.writes(user.clone(), &path);
-            planning.files.writes(user, &part_of(&path));
+            planning.files.writes(user, &[&path, &part_of(&path)]);
         }
         Some(Box::new(FileSink {
             path,
@@ -150,7 +149,7 @@ impl SinkConnector for FileSink {
             format: Some(self.format.name()),
             lines: vec![self.path.display().to_string()],
             settings: json!({ "path": self.path.display().to_string() }),
-            place: Some(name_in(&self.folder, &self.path)),
+            place: Some(name_in(&identity(&self.folder), &self.path)),
         }
     }
 

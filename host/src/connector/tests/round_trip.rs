@@ -11,15 +11,14 @@ use arrow_array::{
 };
 use proptest::prelude::*;
 
+use super::sources::{context, plan};
 use crate::batch::Batch;
-use crate::clock::SystemClock;
 use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
 use crate::element::Element;
 use crate::format::{CsvFormat, Format};
-use crate::placement::Placement;
 use crate::plan::{EventTime, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::{Ending, SinkConnector, SinkContext};
@@ -114,25 +113,17 @@ async fn through_a_file(batch: &Batch, sink: SinkFormat, source: Format) -> Vec<
     sink.write(batch).expect("it is writable");
     sink.finish(Ending::Complete).expect("it is writable");
     let plan = SourcePlan {
-        connector: Box::new(FileSource {
+        event_time: EventTime::Ingestion,
+        on_error: OnError::Fail,
+        ..plan(FileSource {
             paths: vec![path.clone()],
             folder: PathBuf::new(),
             format: source.into(),
-        }),
-        event_time: EventTime::Ingestion,
-        out_of_orderness_ms: 0,
-        idle_after_ms: None,
-        on_error: OnError::Fail,
+        })
     };
     let context = SourceContext {
-        node: "in".into(),
         schema: batch.schema.clone(),
-        placement: Placement::on_one_host(0, 1),
-        batch_rows: 4_096,
-        decode_workers: 1,
-        clock: Arc::new(SystemClock),
-        is_transactional: false,
-        restored: Arc::new([]),
+        ..context(4_096)
     };
     let text = std::fs::read(&path).expect("a file");
     let text = String::from_utf8_lossy(&text).into_owned();

@@ -47,7 +47,7 @@ fn schema() -> Arc<Schema> {
     ]))
 }
 
-fn plan(connector: impl SourceConnector) -> SourcePlan {
+pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
     SourcePlan {
         connector: Box::new(connector),
         event_time: EventTime::Column(1),
@@ -65,7 +65,7 @@ fn files(paths: &[&Path], format: Format) -> SourcePlan {
     })
 }
 
-fn context(batch_rows: usize) -> SourceContext {
+pub(super) fn context(batch_rows: usize) -> SourceContext {
     SourceContext {
         node: "events".into(),
         schema: schema(),

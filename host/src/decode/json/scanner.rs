@@ -270,7 +270,9 @@ impl<'d> Scanner<'d> {
     where
         F: FromStr + Into<f64> + Copy,
     {
-        let text = self.number(at)?;
+        let Some(text) = self.number(at) else {
+            return self.non_finite(at);
+        };
         let value: F = std::str::from_utf8(text).ok()?.parse().ok()?;
         // A number that is too large is parsed as infinite.
         value.into().is_finite().then_some((at + text.len(), value))
@@ -278,10 +280,12 @@ impl<'d> Scanner<'d> {
 
     /// A number that JSON does not have, as a word in quotes.
     #[cold]
-    pub fn non_finite(&self, at: usize) -> Option<(usize, f64)> {
+    fn non_finite<F: FromStr>(&self, at: usize) -> Option<(usize, F)> {
         let text = self.rest(at).strip_prefix(b"\"")?;
         let length = text.iter().position(|&byte| byte == b'"')?;
-        Some((at + length + 2, non_finite::from_word(&text[..length])?))
+        let word = Some(&text[..length]).filter(|word| non_finite::is_word(word))?;
+        let value = std::str::from_utf8(word).ok()?.parse().ok()?;
+        Some((at + length + 2, value))
     }
 
     /// The text of a number as JSON's grammar has it.
