@@ -1,9 +1,10 @@
 //! Rows on their way through a pipeline: columns, event times, and where each
 //! row came from.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use arrow_select::take::take;
@@ -41,6 +42,19 @@ pub struct Block {
     /// elsewhere.
     pub offsets: Offsets,
     pub payload: Payload,
+    /// Of each row, if they are messages.
+    pub envelopes: Vec<Envelope>,
+}
+
+/// What a message has besides its payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    pub key: Option<Box<[u8]>>,
+    /// A JSON object, if it has any.
+    pub headers: Option<String>,
+    pub timestamp_ms: Option<i64>,
+    /// It has no payload, which is not the same as an empty one.
+    pub is_tombstone: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +126,12 @@ impl Batch {
         }
     }
 
+    /// Rows from the first on, in pieces of at most `bytes_max`; a larger row is
+    /// alone in its piece.
+    pub fn pieces(&self, bytes_max: usize) -> Vec<Range<usize>> {
+        pieces(&self.columns, 0..self.rows(), bytes_max)
+    }
+
     /// The columns as Arrow's `RecordBatch`, without times and origin.
     pub fn to_arrow(&self) -> Result<RecordBatch, ArrowError> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows()));
@@ -160,6 +180,37 @@ impl Origin {
             rows,
         }
     }
+}
+
+/// Cuts rows into pieces of at most `bytes_max`, in order; a larger row is alone
+/// in its piece.
+pub fn pieces(columns: &[ArrayRef], rows: Range<usize>, bytes_max: usize) -> Vec<Range<usize>> {
+    // More than the rows take, but quickly known.
+    let buffers = columns.iter().map(|column| column.get_buffer_memory_size());
+    if rows.len() <= 1 || buffers.sum::<usize>() <= bytes_max {
+        return vec![rows];
+    }
+    let mut left = vec![rows];
+    let mut pieces = Vec::new();
+    while let Some(rows) = left.pop() {
+        if rows.len() <= 1 || bytes(columns, &rows) <= bytes_max {
+            pieces.push(rows);
+            continue;
+        }
+        let middle = rows.start + rows.len() / 2;
+        left.extend([middle..rows.end, rows.start..middle]);
+    }
+    pieces
+}
+
+/// Bytes of these rows.
+fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
+    let columns = columns.iter().map(|column| {
+        let slice = column.slice(rows.start, rows.len()).to_data();
+        // An error says that the size exceeds the address space.
+        slice.get_slice_memory_size().unwrap_or(usize::MAX)
+    });
+    columns.fold(0, usize::saturating_add)
 }
 
 /// These rows of each column. All of them in order are the columns themselves.

@@ -6,6 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> i64;
+
+    /// The same time, by which rows of the far future are told; `None` for a clock
+    /// that shows another time than today's.
+    fn today_ms(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// The machine's clock.
@@ -23,6 +29,10 @@ impl Clock for SystemClock {
             .map_or(0, |since| {
                 i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
             })
+    }
+
+    fn today_ms(&self) -> Option<i64> {
+        Some(self.now_ms())
     }
 }
 

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::batch::{Batch, Block, Origin, Payload};
+use crate::batch::{Batch, Block, Envelope, Origin, Payload};
 use crate::json;
 use crate::timestamp;
 
@@ -51,8 +51,33 @@ pub struct DeadLetter {
     /// For rows that were computed from many, the row itself as JSON.
     pub payload: Option<String>,
     pub payload_base64: Option<String>,
+    /// Of a message: its key, as text or, if it is not UTF-8, as base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_base64: Option<String>,
+    /// A JSON object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_time: Option<String>,
     /// The row as the node saw it, as JSON (absent for decode errors).
     pub row: Option<String>,
+}
+
+impl DeadLetter {
+    /// Adds what a message has besides its payload.
+    pub fn add_envelope(&mut self, envelope: &Envelope) {
+        if let Some(key) = &envelope.key {
+            (self.key, self.key_base64) = text_or_base64(key.to_vec());
+        }
+        self.headers.clone_from(&envelope.headers);
+        self.message_time = envelope.timestamp_ms.map(timestamp::to_text);
+        if envelope.is_tombstone {
+            self.payload = None;
+        }
+    }
 }
 
 /// Where a row comes from, as a dead letter shows it.
@@ -82,6 +107,9 @@ pub fn of_row(batch: &Batch, row: usize) -> DeadLetter {
             dead_letter.offset = Some(provenance.offset);
             dead_letter.payload = provenance.payload;
             dead_letter.payload_base64 = provenance.payload_base64;
+            if let Some(envelope) = origin.block.envelopes.get(origin.row(row) as usize) {
+                dead_letter.add_envelope(envelope);
+            }
             dead_letter.row = Some(rendered);
         }
         None => dead_letter.payload = Some(rendered),

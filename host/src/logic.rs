@@ -12,6 +12,7 @@ use arrow_array::ArrayRef;
 
 use crate::blame::Fault;
 use crate::schema::Schema;
+use crate::stop::Stop;
 
 /// What an operator is, from its plugin's description.
 #[derive(Clone, Debug)]
@@ -160,6 +161,14 @@ pub enum Instance {
 }
 
 impl Instance {
+    /// Has calls end soon after the run is asked to stop.
+    pub fn obey(&mut self, stop: &Stop) {
+        match self {
+            Instance::Transform(transform) => transform.obey(stop),
+            Instance::Aggregate(aggregate) => aggregate.obey(stop),
+        }
+    }
+
     pub fn transform(self) -> Result<Box<dyn Transform>, Failure> {
         match self {
             Instance::Transform(transform) => Ok(transform),
@@ -185,11 +194,17 @@ fn not_of_kind(is: &str, wanted: &str) -> Failure {
 
 /// A filter or a transform: rows in, rows out.
 pub trait Transform: Send {
+    /// See [`Instance::obey`].
+    fn obey(&mut self, _: &Stop) {}
+
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
 }
 
 /// Rows of a key (and window) folded into a state.
 pub trait Aggregate: Send {
+    /// See [`Instance::obey`].
+    fn obey(&mut self, _: &Stop) {}
+
     /// Folds each row into the state of its group (`groups`: one entry a row).
     fn accumulate(
         &mut self,
@@ -297,6 +312,8 @@ pub enum FailureKind {
     Trap,
     /// The call took longer than its limit.
     Deadline,
+    /// The run was asked to stop during the call, which did not end soon.
+    Stopped,
     /// The plugin wanted more memory than its limit.
     Memory,
     /// The answer is larger than its limit.

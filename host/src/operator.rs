@@ -5,6 +5,8 @@ pub mod guard;
 /// Filters and transforms.
 pub mod transform;
 
+use arrow_array::Array;
+
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::OperatorSnapshot;
@@ -39,25 +41,63 @@ pub trait Operator: Send {
 }
 
 /// An operator's output for one element.
-#[derive(Debug, Default)]
-pub struct Outbox {
+#[derive(Default)]
+pub struct Outbox<'a> {
     /// Output ports by index, and batches, in order.
     pub batches: Vec<(usize, Batch)>,
     pub dead_letters: Vec<DeadLetter>,
     pub counts: Counts,
+    /// Bytes of rows and dead letters in it.
+    bytes: usize,
+    /// Takes what is in it when it is full; without, it holds everything.
+    empty: Option<&'a mut Emptied<'a>>,
 }
 
-impl Outbox {
+/// Takes batches with their ports, and dead letters.
+pub type Emptied<'a> = dyn FnMut(Vec<(usize, Batch)>, Vec<DeadLetter>) + 'a;
+
+/// An outbox with more than this is full.
+const FULL_BYTES: usize = 16 << 20;
+
+impl<'a> Outbox<'a> {
+    pub fn emptied_by(empty: &'a mut Emptied<'a>) -> Self {
+        Outbox {
+            empty: Some(empty),
+            ..Outbox::default()
+        }
+    }
+
     /// Adds output rows.
     pub fn put(&mut self, port: usize, batch: Batch) {
         self.counts.out += batch.rows() as u64;
-        self.batches.push((port, batch));
+        self.put_late(port, batch);
     }
 
     /// Adds input rows that are too late for all their windows. They count as
     /// late, not as output.
     pub fn put_late(&mut self, port: usize, batch: Batch) {
+        let columns = batch.columns.iter();
+        self.bytes += columns.map(|c| c.get_buffer_memory_size()).sum::<usize>();
         self.batches.push((port, batch));
+        self.empty_if_full();
+    }
+
+    pub fn put_dead_letter(&mut self, dead_letter: DeadLetter) {
+        let texts = [&dead_letter.payload, &dead_letter.row];
+        self.bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
+        self.bytes += size_of::<DeadLetter>();
+        self.dead_letters.push(dead_letter);
+        self.empty_if_full();
+    }
+
+    fn empty_if_full(&mut self) {
+        if self.bytes > FULL_BYTES
+            && let Some(empty) = &mut self.empty
+        {
+            self.bytes = 0;
+            let batches = std::mem::take(&mut self.batches);
+            empty(batches, std::mem::take(&mut self.dead_letters));
+        }
     }
 }
 

@@ -18,6 +18,8 @@ mod plugin;
 mod source;
 /// Finds the fields that an operator reads.
 mod columns;
+/// Refuses aggregates over results that change.
+mod corrections;
 /// Plans what only aggregates have: key, window, lateness, bounds.
 mod aggregate;
 /// Plans state, checkpoints and restarts.
@@ -137,6 +139,12 @@ impl<'a> Builder<'a> {
                     .help("add a source `[sources.NAME]` and a sink `[sinks.NAME]`"),
             );
             return Err(self.mistakes);
+        }
+        for mistake in corrections::counted_again(config, &nodes) {
+            self.mistakes.push(mistake);
+        }
+        if !self.mistakes.is_empty() {
+            return Err(self.mistakes.sorted());
         }
         Ok(Plan {
             name: config.name.get_ref().clone(),

@@ -49,7 +49,7 @@ pub struct Job {
     pipeline: Pipeline,
     revision: Revision,
     offload: Offload,
-    /// One for each core where it is absent.
+    /// Absent: enough for all cores, and for plugins that hold theirs.
     threads: Option<usize>,
 }
 
@@ -160,7 +160,10 @@ impl Job {
         let name = self.pipeline.name().to_owned();
         let span = tracing::error_span!("pipeline", name);
         let threads = self.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            // A call into a plugin holds its thread, whatever the plugin does
+            // meanwhile: other tasks have threads left.
+            cores + self.revision.plugin_tasks()
         });
         threads::run(&name, threads, self.run_here().instrument(span)).await?
     }

@@ -64,9 +64,18 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
         0
     }
 
+    /// How far ahead of the clock a row's event time may be, in ms, if the
+    /// pipeline's file does not say.
+    fn ahead_ms_max(&self) -> Option<i64> {
+        Some(AHEAD_MS_MAX)
+    }
+
     /// Checks what the settings mean. `None` means that mistakes were reported.
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>>;
 }
+
+/// Clocks of senders are wrong by less than a day.
+const AHEAD_MS_MAX: i64 = 24 * 3_600_000;
 
 /// A source that has been checked and can be opened.
 pub trait SourceConnector: Any + Send + Sync {

@@ -5,6 +5,8 @@
 mod head;
 // What each node of the chain does to an element.
 mod chain;
+// Sends what leaves the task.
+mod courier;
 // Why a task failed.
 mod error;
 
@@ -17,7 +19,8 @@ pub use self::chain::{Link, Work};
 pub use self::error::TaskError;
 pub use self::head::Head;
 
-use self::chain::{Delivery, Exit, Flow};
+use self::chain::Flow;
+use self::courier::Courier;
 use self::head::Incoming;
 use crate::checkpoint::barrier::{DeadLetterMessage, Report, TaskCheckpoints};
 use crate::checkpoint::crash::{self, Place};
@@ -33,7 +36,7 @@ use crate::stop::Stop;
 pub struct Task {
     pub head: Head,
     /// Sends a source's elements to other tasks. Empty after a gate.
-    pub entry: Router,
+    pub entry: Arc<Router>,
     /// Each link passes the rows of its main output to the next one.
     pub chain: Vec<Link>,
     /// Which of its nodes' tasks this is.
@@ -53,34 +56,28 @@ pub struct TaskContext {
 impl Task {
     /// Runs until all inputs have ended or something failed.
     pub async fn run(mut self) -> Result<(), TaskError> {
-        let mut deliveries = Vec::new();
-        let mut dead_letters = Vec::new();
+        let passed = self.checkpoints.as_ref().map_or(0, |own| own.last_passed);
+        let mut courier = Courier::new(self.context.dead_letters.clone(), passed);
         loop {
-            let incoming = self.next(&mut dead_letters).await?;
+            let incoming = self.next(&mut courier.dead_letters).await?;
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
                     // A sink may only finish after its last rows are committed.
                     self.wait_for_commit(id).await?;
                 }
-                let snapshot = self.handle(what, &mut deliveries, &mut dead_letters)?;
-                if !dead_letters.is_empty() {
-                    let passed = self.checkpoints.as_ref().map_or(0, |own| own.last_passed);
-                    let written = std::mem::take(&mut dead_letters);
-                    let message = DeadLetterMessage::Written(passed, written);
-                    let sent = self.context.dead_letters.send(message).await;
-                    sent.map_err(|_| Gone)?;
-                }
-                for delivery in deliveries.drain(..) {
-                    self.router(delivery.exit).send(delivery.element).await?;
-                }
+                let snapshot = self.handle(what, &mut courier)?;
+                courier.send().await?;
                 if let Some((snapshot, own)) = snapshot.zip(self.checkpoints.as_mut()) {
                     own.last_passed = snapshot.checkpoint;
+                    courier.passed = snapshot.checkpoint;
                     own.reports
                         .send(Report::Snapshot(snapshot))
                         .map_err(|_| Gone)?;
                 }
             }
+            // Where no row was good, there are only dead letters.
+            courier.send().await?;
             if ended {
                 return Ok(());
             }
@@ -194,9 +191,9 @@ impl Task {
     fn handle(
         &mut self,
         what: Incoming,
-        deliveries: &mut Vec<Delivery>,
-        dead_letters: &mut Vec<DeadLetter>,
+        courier: &mut Courier,
     ) -> Result<Option<TaskSnapshot>, TaskError> {
+        let mut nodes = Vec::new();
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,
@@ -204,9 +201,8 @@ impl Task {
                 true => Ending::Stopped,
                 false => Ending::Complete,
             },
-            deliveries,
-            dead_letters,
-            snapshots: Vec::new(),
+            courier,
+            snapshots: &mut nodes,
         };
         let mut checkpoint = None;
         let (inlet, element) = match what {
@@ -221,7 +217,7 @@ impl Task {
             Incoming::Barrier(barrier, of_head) => {
                 crash::point(Place::BarrierBefore);
                 checkpoint = Some(barrier.id);
-                flow.snapshots = of_head;
+                *flow.snapshots = of_head;
                 (Inlet::default(), Element::Barrier(barrier))
             }
             Incoming::Batch(inlet, batch) => (inlet, Element::Batch(batch)),
@@ -229,14 +225,8 @@ impl Task {
             Incoming::Idle => (Inlet::default(), Element::Idle),
             Incoming::End => (Inlet::default(), Element::End),
         };
-        if !self.entry.consumers.is_empty() {
-            flow.deliveries.push(Delivery {
-                exit: Exit::Entry,
-                element: element.clone(),
-            });
-        }
-        flow.enter(0, inlet, element)?;
-        let nodes = flow.snapshots;
+        flow.courier.take(&self.entry, &element);
+        flow.enter(inlet, element)?;
         Ok(checkpoint.map(|checkpoint| {
             crash::point(Place::SnapshotAfter);
             TaskSnapshot {
@@ -245,12 +235,5 @@ impl Task {
                 nodes,
             }
         }))
-    }
-
-    fn router(&self, exit: Exit) -> &Router {
-        match exit {
-            Exit::Entry => &self.entry,
-            Exit::Output(link, port) => &self.chain[link].outputs[port],
-        }
     }
 }

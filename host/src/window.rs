@@ -65,9 +65,11 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
+use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, TimeDomain, Window};
 use crate::state::stored::StoredTable;
+use crate::stop::Stop;
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
 use cut::Cut;
@@ -104,8 +106,9 @@ impl AggregateOperator {
         batch_rows: usize,
         clock: Arc<dyn Clock>,
         stored: Option<StoredTable>,
+        stop: &Stop,
     ) -> Result<Self, OperatorError> {
-        let accumulators = Accumulators::new(node, plan, batch_rows, stored)?;
+        let accumulators = Accumulators::new(node, plan, batch_rows, stored, stop)?;
         let refuse = |message: String| OperatorError {
             node: node.to_owned(),
             message,
@@ -263,6 +266,31 @@ impl AggregateOperator {
         }
     }
 
+    /// How many rows a call has room for with their states, if those are as large as
+    /// all are on average.
+    fn room(&self) -> usize {
+        let bytes = self.accumulators.states.bytes_on_average();
+        (CALL_BYTES_MAX / bytes.max(1)).max(1)
+    }
+
+    fn fold(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        let times = match self.time {
+            TimeDomain::Event => within_reach(&batch.times),
+            TimeDomain::Processing => {
+                self.advance(self.clock.now_ms(), out)?;
+                within_reach(&ScalarBuffer::from(vec![self.now_ms; batch.rows()]))
+            }
+        };
+        let arrived = Arrived {
+            edge: inlet.edge,
+            batch,
+            times,
+        };
+        self.windows
+            .rows(&mut self.accumulators, arrived, self.now_ms, out)
+            .map_err(|error| error.of(&self.node))
+    }
+
     fn arm_early(&mut self) {
         if let Some(every_ms) = self.early_every_ms
             && self.early_at_ms.is_none()
@@ -286,24 +314,12 @@ impl AggregateOperator {
 
 impl Operator for AggregateOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
-        if batch.rows() == 0 {
-            return Ok(());
+        let mut first = 0;
+        while first < batch.rows() {
+            let rows = self.room().min(batch.rows() - first);
+            self.fold(inlet, batch.slice(first, rows), out)?;
+            first += rows;
         }
-        let times = match self.time {
-            TimeDomain::Event => within_reach(&batch.times),
-            TimeDomain::Processing => {
-                self.advance(self.clock.now_ms(), out)?;
-                within_reach(&ScalarBuffer::from(vec![self.now_ms; batch.rows()]))
-            }
-        };
-        let arrived = Arrived {
-            edge: inlet.edge,
-            batch,
-            times,
-        };
-        self.windows
-            .rows(&mut self.accumulators, arrived, self.now_ms, out)
-            .map_err(|error| error.of(&self.node))?;
         self.arm_early();
         self.evict_excess();
         Ok(())

@@ -52,8 +52,12 @@ struct Failure {
 
 /// A run of a pipeline with these arguments.
 fn run(pipeline: &str, arguments: &[&str], folder: &Path) -> Command {
+    run_file(&format!("{RESTART}{pipeline}"), arguments, folder)
+}
+
+fn run_file(text: &str, arguments: &[&str], folder: &Path) -> Command {
     let path = folder.join("pipeline.toml");
-    fs::write(&path, format!("{RESTART}{pipeline}")).expect("it is writable");
+    fs::write(&path, text).expect("it is writable");
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
     command
         .arg("run")
@@ -275,6 +279,110 @@ type = "generator"
 rate = 10000
 count = 30000
 "#;
+
+/// Nobody listens at port 1.
+const UNREACHABLE_TOPIC: &str = r#"
+type = "kafka"
+brokers = "127.0.0.1:1"
+topic = "orders"
+"#;
+
+/// Starts a pipeline whose broker cannot be reached, and stops it.
+fn stop_without_a_broker(pipeline: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut host = run_file(pipeline, &["-q"], folder.path())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        host.try_wait().expect("a state").is_none(),
+        "it waits for the broker"
+    );
+    let asked = Instant::now();
+    signal::send(&host, libc::SIGINT);
+    host.wait().expect("it ends");
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn a_source_without_its_broker_stops_at_once() {
+    let rows = "fields = { id = \"utf8\", n = \"int64\" }";
+    stop_without_a_broker(&format!(
+        "{RESTART}[sources.rows]{UNREACHABLE_TOPIC}{rows}{OUT}"
+    ));
+}
+
+const ROWS_FOR_A_TOPIC: &str = "[sources.rows]\ntype = \"generator\"\nrate = 10\n";
+
+#[test]
+fn a_transaction_without_its_broker_stops_at_once() {
+    stop_without_a_broker(&format!(
+        "{RESTART}{ROWS_FOR_A_TOPIC}[sinks.out]{UNREACHABLE_TOPIC}input = \"rows\""
+    ));
+}
+
+#[test]
+fn rows_without_their_broker_are_not_waited_for_when_a_run_stops() {
+    stop_without_a_broker(&format!(
+        "name = \"stopped\"\n{ROWS_FOR_A_TOPIC}[sinks.out]{UNREACHABLE_TOPIC}input = \"rows\""
+    ));
+}
+
+#[test]
+fn a_looping_plugin_holds_up_neither_others_nor_the_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for file in ["1.jsonl", "2.jsonl"] {
+        let row = format!("{BAD}\n");
+        fs::write(folder.path().join(file), row).expect("it is writable");
+    }
+    let looping = misbehaving("loop")
+        .replace("\"rows.jsonl\"", "[\"1.jsonl\", \"2.jsonl\"]")
+        .replace("100ms", "60s");
+    // As many tasks loop as there are cores.
+    let pipeline = format!(
+        r#"
+        name = "looping"
+        parallelism = 2
+        {looping}
+        [sources.others]
+        type = "generator"
+        rate = 1000
+        [sinks.others_out]
+        type = "file"
+        input = "others"
+        path = "others/out.jsonl"
+        "#
+    );
+    let host = run_file(&pipeline, &["-q"], folder.path()).spawn();
+    let host = host.expect("it starts");
+    let until = Instant::now() + Duration::from_secs(20);
+    let others = folder.path().join("others");
+    while files_are_empty(&others) {
+        assert!(Instant::now() < until, "the others get no rows");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let asked = Instant::now();
+    signal::send(&host, libc::SIGINT);
+    let output = host.wait_with_output().expect("it ends");
+    let (took, stderr) = (asked.elapsed(), String::from_utf8_lossy(&output.stderr));
+    assert!(took < Duration::from_secs(10), "{took:?}: {stderr}");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("its plugin did not answer soon"),
+        "{stderr}"
+    );
+}
+
+fn files_are_empty(folder: &Path) -> bool {
+    let Ok(mut files) = fs::read_dir(folder) else {
+        return true;
+    };
+    files.all(|file| {
+        let metadata = file.and_then(|file| file.metadata());
+        metadata.is_ok_and(|metadata| metadata.len() == 0)
+    })
+}
 
 #[test]
 fn a_run_goes_on_when_nobody_reads_its_progress() {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use super::manifest::Manifest;
 use crate::blame::Fault;
 use crate::element::CheckpointId;
+use crate::stop::Stop;
 
 pub trait Participant: Send + Sync {
     /// Its name in checkpoints, which never changes.
@@ -36,7 +37,8 @@ pub trait Participant: Send + Sync {
 
     /// Fences any earlier run, ends its open transaction, and returns the last
     /// committed checkpoint. Prepared rows stay if they can be committed later.
-    fn fence(&self) -> Result<Option<CheckpointId>, TransactionError>;
+    /// May fail as soon as the run is asked to stop.
+    fn fence(&self, stop: &Stop) -> Result<Option<CheckpointId>, TransactionError>;
 
     /// Begins a transaction for the next rows.
     fn begin(&self) -> Result<(), TransactionError>;
@@ -120,8 +122,8 @@ impl Participants {
 
     /// Fences any earlier run, so that it cannot commit any more, and returns what
     /// was committed.
-    pub fn fence(&self) -> Result<Committed, TransactionError> {
-        let fenced = self.all.iter().map(|participant| participant.fence());
+    pub fn fence(&self, stop: &Stop) -> Result<Committed, TransactionError> {
+        let fenced = self.all.iter().map(|participant| participant.fence(stop));
         fenced.collect::<Result<_, _>>().map(Committed)
     }
 

@@ -14,9 +14,16 @@ pub struct SourceConfig {
     pub name: Spanned<String>,
     pub settings: Box<dyn SourceSettings>,
     pub event_time: Option<Spanned<String>>,
+    pub watermark: WatermarkConfig,
+    pub on_error: Option<OnError>,
+}
+
+/// Absent where the file does not say.
+#[derive(Debug, Default)]
+pub struct WatermarkConfig {
     pub out_of_orderness_ms: Option<i64>,
     pub idle_after_ms: Option<i64>,
-    pub on_error: Option<OnError>,
+    pub ahead_ms_max: Option<i64>,
 }
 
 pub(super) fn read(
@@ -37,7 +44,6 @@ pub(super) fn read(
         .optional("watermark")
         .and_then(|value| value.table(mistakes))
         .map(|table| read_watermark(table, mistakes));
-    let (out_of_orderness_ms, idle_after_ms) = watermark.unwrap_or_default();
     let on_error = table
         .optional("on_error")
         .and_then(|value| value.choice(POLICIES, mistakes));
@@ -47,8 +53,7 @@ pub(super) fn read(
         name,
         settings: settings?,
         event_time: event_time.flatten(),
-        out_of_orderness_ms,
-        idle_after_ms,
+        watermark: watermark.unwrap_or_default(),
         on_error: on_error.map(Spanned::into_inner),
     })
 }
@@ -60,16 +65,16 @@ const POLICIES: &[(&str, OnError)] = &[
     ("dead_letter", OnError::DeadLetter),
 ];
 
-fn read_watermark(mut table: Table, mistakes: &mut Diagnostics) -> (Option<i64>, Option<i64>) {
-    let out_of_orderness = table
-        .optional("out_of_orderness")
-        .and_then(|value| value.duration(0, mistakes));
-    let idle_after = table
-        .optional("idle_after")
-        .and_then(|value| value.duration(1, mistakes));
+fn read_watermark(mut table: Table, mistakes: &mut Diagnostics) -> WatermarkConfig {
+    let mut duration = |key, ms_min| {
+        let value = table.optional(key)?.duration(ms_min, mistakes)?;
+        Some(value.into_inner())
+    };
+    let watermark = WatermarkConfig {
+        out_of_orderness_ms: duration("out_of_orderness", 0),
+        idle_after_ms: duration("idle_after", 1),
+        ahead_ms_max: duration("max_ahead", 0),
+    };
     table.finish(mistakes);
-    (
-        out_of_orderness.map(Spanned::into_inner),
-        idle_after.map(Spanned::into_inner),
-    )
+    watermark
 }

@@ -119,6 +119,10 @@ impl SourceSettings for GeneratorSettings {
         i64::try_from(self.events.jitter_ms).unwrap_or(0)
     }
 
+    fn ahead_ms_max(&self) -> Option<i64> {
+        None
+    }
+
     fn plan(&self, _: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
         Some(Box::new(GeneratorSource {
             events: self.events.clone(),
@@ -253,6 +257,7 @@ impl GeneratorInput {
                 partition: PARTITION.into(),
                 offsets: Offsets::From(first),
                 payload: Payload::Rows(payload),
+                envelopes: Vec::new(),
             },
             bad: Vec::new(),
             end: partition.position(),

@@ -169,7 +169,8 @@ pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
             | RDKafkaErrorCode::InvalidTopic
             | RDKafkaErrorCode::InvalidGroupId
             | RDKafkaErrorCode::UnsupportedVersion
-            | RDKafkaErrorCode::UnsupportedFeature,
+            | RDKafkaErrorCode::UnsupportedFeature
+            | RDKafkaErrorCode::NotImplemented,
         ) => Fault::OUTSIDE_LASTING,
         _ => Fault::OUTSIDE,
     }

@@ -16,11 +16,12 @@ use arrow_array::{Array, ArrayRef, new_empty_array};
 use arrow_select::concat::concat;
 
 use super::{OperatorError, Outbox};
-use crate::batch::Batch;
+use crate::batch::{Batch, pieces};
 use crate::blame::Fault;
 use crate::dead_letter::{self, OnError};
 use crate::logic::{Aggregate, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform};
 use crate::plan::OperatorPlan;
+use crate::stop::Stop;
 
 pub use aggregate::Folded;
 
@@ -28,6 +29,10 @@ pub use aggregate::Folded;
 pub type TransformGuard = Guard<dyn Transform>;
 /// Calls an aggregate, and applies the node's `on_error`.
 pub type AggregateGuard = Guard<dyn Aggregate>;
+
+/// A call gets at most about this many bytes of rows and states, but at least a
+/// row: what a plugin may use is limited, and it has its input several times.
+pub const CALL_BYTES_MAX: usize = 4 << 20;
 
 /// An instance of one kind of operator, with the node's `on_error`. Counts and dead
 /// letters go to the outbox. An `Err` ends the run: `on_error = "fail"`, or the plugin
@@ -39,6 +44,7 @@ pub struct Guard<L: ?Sized> {
     factory: Arc<dyn Factory>,
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+    stop: Stop,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
 }
@@ -57,6 +63,7 @@ impl<L: ?Sized> Guard<L> {
         node: &str,
         plan: &OperatorPlan,
         as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+        stop: &Stop,
     ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
             node: node.into(),
@@ -64,6 +71,7 @@ impl<L: ?Sized> Guard<L> {
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             as_kind,
+            stop: stop.clone(),
             instance: None,
         };
         guard.instance()?;
@@ -104,6 +112,9 @@ impl<L: ?Sized> Guard<L> {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(failure) => {
                     self.instance = None;
+                    if self.stop.asked() && is_slow(failure.kind) {
+                        return Err(self.fatal(STOPPED.to_owned(), Fault::SLOW_PLUGIN));
+                    }
                     if attempts_left == 0 {
                         return Ok(Err(failure));
                     }
@@ -115,7 +126,10 @@ impl<L: ?Sized> Guard<L> {
 
     fn instance(&mut self) -> Result<&mut L, OperatorError> {
         if self.instance.is_none() {
-            let opened = self.factory.instance().and_then(self.as_kind);
+            let opened = self.factory.instance().and_then(|mut instance| {
+                instance.obey(&self.stop);
+                (self.as_kind)(instance)
+            });
             let opened = opened.map_err(|failure| {
                 let message = format!("its plugin could not be opened: {failure}");
                 self.fatal(message, failure.fault())
@@ -196,7 +210,7 @@ impl<L: ?Sized> Guard<L> {
                 Ok(())
             }
             OnError::DeadLetter | OnError::Retry(_) => {
-                out.dead_letters.push(dead_letter);
+                out.put_dead_letter(dead_letter);
                 Ok(())
             }
         }
@@ -252,6 +266,14 @@ impl<L: ?Sized> Guard<L> {
     }
 }
 
+/// Its rows have no result, so that no checkpoint may follow.
+const STOPPED: &str = "the run was asked to stop, and its plugin did not answer soon: what came \
+                       after the last checkpoint is processed by the next run";
+
+fn is_slow(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Stopped | FailureKind::Deadline)
+}
+
 /// A part of a batch, and the answer or failure of its call.
 type CalledPart<T> = (Range<usize>, Result<T, Failure>);
 
@@ -265,6 +287,13 @@ impl Parts {
             start: 0,
             end: rows,
         }])
+    }
+
+    /// All rows, in parts that a call may get.
+    fn of(columns: &[ArrayRef], rows: usize) -> Self {
+        let mut parts = pieces(columns, 0..rows, CALL_BYTES_MAX);
+        parts.reverse();
+        Parts(parts)
     }
 }
 
@@ -284,7 +313,7 @@ fn slice(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
 fn kind_name(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Trap => "trap",
-        FailureKind::Deadline => "deadline",
+        FailureKind::Deadline | FailureKind::Stopped => "deadline",
         FailureKind::Memory => "memory",
         FailureKind::OutputSize => "output_size",
         FailureKind::Contract => "contract",

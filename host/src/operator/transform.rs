@@ -11,6 +11,7 @@ use crate::element::Inlet;
 use crate::logic::Output;
 use crate::plan::{MAIN_OUTPUT, TransformPlan};
 use crate::schema::Schema;
+use crate::stop::Stop;
 
 pub struct TransformOperator {
     guard: TransformGuard,
@@ -24,9 +25,10 @@ impl TransformOperator {
         node: &str,
         plan: &TransformPlan,
         output: Arc<Schema>,
+        stop: &Stop,
     ) -> Result<Self, OperatorError> {
         Ok(TransformOperator {
-            guard: TransformGuard::new(node, &plan.operator)?,
+            guard: TransformGuard::new(node, &plan.operator, stop)?,
             columns: plan.columns.clone(),
             output,
         })
@@ -39,14 +41,17 @@ impl Operator for TransformOperator {
             .iter()
             .map(|&column| batch.columns[column].clone())
             .collect();
-        let result = match self.guard.transform(&batch, &input, out)? {
-            Output::Selection(kept) => batch.take(&kept),
-            Output::Rows(rows) => batch.derive(self.output.clone(), rows.columns, &rows.parents),
+        let schema = &self.output;
+        let put = |output, out: &mut Outbox| {
+            let result = match output {
+                Output::Selection(kept) => batch.take(&kept),
+                Output::Rows(rows) => batch.derive(schema.clone(), rows.columns, &rows.parents),
+            };
+            if result.rows() > 0 {
+                out.put(MAIN_OUTPUT, result);
+            }
         };
-        if result.rows() > 0 {
-            out.put(MAIN_OUTPUT, result);
-        }
-        Ok(())
+        self.guard.transform(&batch, &input, out, put)
     }
 
     fn watermark(&mut self, _watermark_ms: i64, _out: &mut Outbox) -> Result<(), OperatorError> {

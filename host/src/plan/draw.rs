@@ -272,6 +272,12 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
         NodeKind::Aggregate(aggregate) => {
             let mut details = merged(plan, node);
             details.extend(aggregate_details(aggregate));
+            let readers = source_tasks(plan, node);
+            if aggregate.window.has_late_rows() && readers > 1 {
+                details.push(format!(
+                    "{readers} tasks read its sources: which rows are late depends on their speed"
+                ));
+            }
             details.extend(operator_details(&aggregate.operator));
             details
         }
@@ -326,6 +332,25 @@ fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
     details.push(time);
     details.push(format!("bad rows: {}", policy_name(source.on_error)));
     details
+}
+
+/// How many tasks read the sources that lead to a node.
+fn source_tasks(plan: &Plan, node: &Node) -> usize {
+    let tasks = plan.tasks();
+    let mut ahead: Vec<NodeId> = node.edges().map(|edge| edge.from).collect();
+    let mut seen = vec![false; plan.nodes.len()];
+    let mut readers = 0;
+    while let Some(id) = ahead.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        let upstream = &plan.nodes[id];
+        match upstream.kind {
+            NodeKind::Source(_) => readers += tasks[id],
+            _ => ahead.extend(upstream.edges().map(|edge| edge.from)),
+        }
+    }
+    readers
 }
 
 fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {

@@ -148,6 +148,7 @@ fn source_json(node: &Node, source: &SourcePlan) -> Json {
         "is_replayable": source.connector.is_replayable(),
         "event_time": event_time.map(|field| field.name.as_str()),
         "out_of_orderness_ms": source.out_of_orderness_ms,
+        "ahead_ms_max": source.ahead_ms_max,
         "idle_after_ms": source.idle_after_ms,
     });
     merge(&mut json, time);

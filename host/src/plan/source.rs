@@ -9,6 +9,10 @@ pub struct SourcePlan {
     pub event_time: EventTime,
     /// How far behind the newest row a row may be and not be late, in ms.
     pub out_of_orderness_ms: i64,
+    /// How far ahead of the clock a row's event time may be, in ms: one row of the
+    /// far future would make all later ones late. `None` for a source whose time is
+    /// made up.
+    pub ahead_ms_max: Option<i64>,
     /// A partition without rows for this long no longer holds back the
     /// watermark.
     pub idle_after_ms: Option<u64>,

@@ -18,14 +18,20 @@ impl Builder<'_> {
         }
         let connector = source.settings.plan(&mut self.planning(&title));
         let event_time = self.event_time(source, &title, &relation);
-        let out_of_orderness_ms = source.out_of_orderness_ms;
+        let watermark = &source.watermark;
         let kind = connector.zip(event_time).map(|(connector, event_time)| {
             NodeKind::Source(SourcePlan {
                 connector,
                 event_time,
-                out_of_orderness_ms: out_of_orderness_ms
+                out_of_orderness_ms: watermark
+                    .out_of_orderness_ms
                     .unwrap_or_else(|| source.settings.out_of_orderness_ms()),
-                idle_after_ms: source.idle_after_ms.and_then(|ms| u64::try_from(ms).ok()),
+                ahead_ms_max: watermark
+                    .ahead_ms_max
+                    .or_else(|| source.settings.ahead_ms_max()),
+                idle_after_ms: watermark
+                    .idle_after_ms
+                    .and_then(|ms| u64::try_from(ms).ok()),
                 on_error: source.on_error.unwrap_or_default(),
             })
         });

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, UpdateDeadline};
+
+use crate::stop::Stop;
 
 /// The precision of deadlines.
 const TICK: Duration = Duration::from_millis(10);
@@ -25,10 +27,53 @@ pub fn engine() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// How long a call may go on after the run was asked to stop.
+const STOP_MS_MAX: u64 = 1_000;
+
 /// How many ticks a call may last that may take `ms`. The tick during which it
 /// starts does not count.
-pub fn ticks(ms: u64) -> u64 {
+fn ticks(ms: u64) -> u64 {
     ms.div_ceil(TICK.as_millis() as u64).saturating_add(1)
+}
+
+/// When the current call of an instance has to end.
+#[derive(Debug, Default)]
+pub struct Deadline {
+    stop: Stop,
+    ticks_left: u64,
+    is_stopping: bool,
+}
+
+/// The run was asked to stop, and the call did not end soon.
+#[derive(Debug, thiserror::Error)]
+#[error("did not end within {STOP_MS_MAX} ms after the run was asked to stop")]
+pub struct Stopped;
+
+impl Deadline {
+    pub fn obey(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
+    }
+
+    /// Begins a call that may take `ms`.
+    pub fn begin(&mut self, ms: u64) {
+        self.ticks_left = ticks(ms);
+        self.is_stopping = false;
+    }
+
+    /// What becomes of the call after another tick.
+    pub fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        if !self.is_stopping && self.stop.asked() {
+            let stop_ticks = ticks(STOP_MS_MAX);
+            self.is_stopping = stop_ticks < self.ticks_left;
+            self.ticks_left = self.ticks_left.min(stop_ticks);
+        }
+        self.ticks_left = self.ticks_left.saturating_sub(1);
+        match (self.ticks_left, self.is_stopping) {
+            (0, true) => Err(Stopped.into()),
+            (0, false) => Ok(UpdateDeadline::Interrupt),
+            _ => Ok(UpdateDeadline::Continue(1)),
+        }
+    }
 }
 
 /// A clock that advances the engine's epoch during calls. Between calls its

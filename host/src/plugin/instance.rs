@@ -11,7 +11,7 @@ use wasmtime::component::{
 use super::boundary::lower::{self, CallInput};
 use super::boundary::{Broken, lift};
 use super::contract::{self as wire, ArgumentRef, BatchRef, StatesRef, ValueRef, WindowsRef};
-use super::engine::{Deadlines, ticks};
+use super::engine::Deadlines;
 use super::limits::{MemoryLimit, failure};
 use super::printed::Printed;
 use super::wasi::World;
@@ -20,6 +20,7 @@ use crate::logic::{
     self, Accumulated, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output, Rows,
     States, Transformed, Value,
 };
+use crate::stop::Stop;
 
 type Transform = TypedFunc<(BatchRef<'static>,), (wire::Transformed,)>;
 type Accumulate =
@@ -76,7 +77,9 @@ impl Compiled {
         store.set_hostcall_fuel(limits.output_bytes_max);
         // A module's start function may run code.
         let _call = self.deadlines.call();
-        store.set_epoch_deadline(ticks(limits.call_ms_max));
+        store.epoch_deadline_callback(|mut store| store.data_mut().deadline.tick());
+        store.data_mut().deadline.begin(limits.call_ms_max);
+        store.set_epoch_deadline(1);
         match self.pre.instantiate(&mut store) {
             Ok(instance) => Ok(StartedInstance {
                 store,
@@ -197,7 +200,10 @@ impl StartedInstance {
     {
         let under_way = self.deadlines.call();
         self.store
-            .set_epoch_deadline(ticks(self.limits.call_ms_max));
+            .data_mut()
+            .deadline
+            .begin(self.limits.call_ms_max);
+        self.store.set_epoch_deadline(1);
         let answer = function.call(&mut self.store, arguments);
         drop(under_way);
         let stderr = self.store.data_mut().printed.end_call();
@@ -232,6 +238,10 @@ struct AggregateFunctions {
 }
 
 impl logic::Transform for TransformInstance {
+    fn obey(&mut self, stop: &Stop) {
+        self.running.store.data_mut().deadline.obey(stop);
+    }
+
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let schema = &self.operator.inputs[0].schema;
         let lowered = CallInput::new(schema, input)?;
@@ -275,6 +285,10 @@ impl logic::Transform for TransformInstance {
 }
 
 impl logic::Aggregate for AggregateInstance {
+    fn obey(&mut self, stop: &Stop) {
+        self.running.store.data_mut().deadline.obey(stop);
+    }
+
     fn accumulate(
         &mut self,
         input: Columns<'_>,

@@ -2,6 +2,7 @@
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
+use super::engine::Stopped;
 use crate::logic::{Failure, FailureKind, Limits};
 
 /// The size of a table entry: a pointer to a function.
@@ -73,6 +74,8 @@ pub struct Refused(pub String);
 pub fn failure(error: &wasmtime::Error, limits: &Limits, stderr: Option<String>) -> Failure {
     let (kind, message) = if let Some(memory) = error.downcast_ref::<TooMuchMemory>() {
         (FailureKind::Memory, memory.to_string())
+    } else if let Some(stopped) = error.downcast_ref::<Stopped>() {
+        (FailureKind::Stopped, stopped.to_string())
     } else if let Some(refused) = error.downcast_ref::<Refused>() {
         (FailureKind::Trap, refused.to_string())
     } else {

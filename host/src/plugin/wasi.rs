@@ -17,6 +17,7 @@ use wasmtime::component::{
 use wasmtime::{Engine, StoreContextMut};
 
 use super::contract::{LOGGING, Level};
+use super::engine::Deadline;
 use super::limits::{MemoryLimit, Refused};
 use super::printed::{CALL_BYTES_MAX, Printed, Stream};
 
@@ -46,6 +47,7 @@ const PACKAGES: [(&str, &str); 6] = [
 pub struct World {
     pub memory: MemoryLimit,
     pub printed: Printed,
+    pub deadline: Deadline,
     clock_ns: u64,
     random: fastrand::Rng,
 }
@@ -55,6 +57,7 @@ impl World {
         World {
             memory,
             printed,
+            deadline: Deadline::default(),
             clock_ns: 0,
             random: fastrand::Rng::with_seed(0),
         }

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -45,8 +46,14 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Runs until the end, or until something fails.
     pub async fn run(&self) -> Result<(), RunError> {
+        let futures = tokio::select! {
+            biased;
+            futures = self.futures() => futures?,
+            // Systems outside may let it wait for long, and nothing was read yet.
+            () = self.pipeline.requests.stop().wait() => return Ok(()),
+        };
         let mut running = JoinSet::new();
-        for future in self.futures().await? {
+        for future in futures {
             running.spawn(future.in_current_span());
         }
         let mut failure: Option<RunError> = None;
@@ -105,6 +112,7 @@ impl Attempt<'_> {
             first: start.is_fresh.then_some(start.next),
         });
         let writer = DeadLetterWriter {
+            pipeline: plan.name.clone(),
             path: plan.dead_letters.clone(),
             bytes_kept: start.dead_letter_bytes,
             passed: start.next - 1,
@@ -213,7 +221,7 @@ impl Attempt<'_> {
         index: usize,
         start: &Start,
         wiring: &mut Wiring,
-    ) -> Result<(Head, Router, &'a [NodeId]), RunError> {
+    ) -> Result<(Head, Arc<Router>, &'a [NodeId]), RunError> {
         let first = chain[0];
         let node = &self.revision.plan.nodes[first];
         let NodeKind::Source(plan) = &node.kind else {
@@ -221,7 +229,7 @@ impl Attempt<'_> {
                 gate: wiring.gate(first, index),
                 leaves_windows_open: false,
             };
-            return Ok((gate, Router::default(), chain));
+            return Ok((gate, Arc::default(), chain));
         };
         let context = SourceContext {
             node: node.name.as_str().into(),
@@ -255,17 +263,19 @@ impl Attempt<'_> {
         wiring: &mut Wiring,
     ) -> Result<Link, RunError> {
         let node = &self.revision.plan.nodes[id];
+        let stop = self.pipeline.requests.stop();
         let work = match &node.kind {
             NodeKind::Source(_) => unreachable!("a source is the head of its task"),
             NodeKind::Transform(plan) => {
-                let operator = TransformOperator::new(&node.name, plan, node.schema().clone())?;
+                let operator =
+                    TransformOperator::new(&node.name, plan, node.schema().clone(), stop)?;
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Aggregate(plan) => {
                 let stored = self.stored(id, self.placement(id, index), start);
                 let clock = self.pipeline.clock.clone();
                 let rows = self.revision.plan.batch_rows;
-                let operator = AggregateOperator::new(&node.name, plan, rows, clock, stored)?;
+                let operator = AggregateOperator::new(&node.name, plan, rows, clock, stored, stop)?;
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Sink(plan) => {

@@ -13,6 +13,7 @@ use crate::sink::dead_letter::DeadLetters;
 /// Makes the file when the first dead letter comes. Dead letters from after a
 /// barrier wait until all tasks have passed it.
 pub(super) struct DeadLetterWriter {
+    pub pipeline: String,
     pub path: Option<PathBuf>,
     /// Length of the file at the checkpoint that the run starts from.
     pub bytes_kept: Option<u64>,
@@ -68,7 +69,7 @@ impl DeadLetterWriter {
 
     fn open(&self, file: &mut Option<DeadLetters>) -> Result<(), SinkError> {
         if let (None, Some(path)) = (&file, &self.path) {
-            *file = Some(DeadLetters::open(path, self.bytes_kept)?);
+            *file = Some(DeadLetters::open(path, &self.pipeline, self.bytes_kept)?);
         }
         Ok(())
     }

@@ -140,8 +140,8 @@ pub async fn restore(
     offload: Offload,
 ) -> Result<Start, RunError> {
     let participants = durable.participants.clone();
-    let fenced = participants.clone();
-    let committed = offload.run(move || fenced.fence()).await?;
+    let (fenced, stop) = (participants.clone(), pipeline.requests.stop().clone());
+    let committed = offload.run(move || fenced.fence(&stop)).await?;
     let known = durable.list(offload).await?;
     let ids = known.iter().map(|known| known.id);
     let newest = ids.chain(committed.newest()).max();

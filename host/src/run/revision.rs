@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::wiring::chains;
+use crate::element::NodeId;
 use crate::plan::change::{self, NodeDescription};
 use crate::plan::{NodeKind, Plan};
 use crate::progress::{NodeProgress, Role};
@@ -40,5 +42,16 @@ impl Revision {
             description: change::describe(&plan),
             plan: Arc::new(plan),
         }
+    }
+
+    /// How many tasks call plugins.
+    pub fn plugin_tasks(&self) -> usize {
+        let calls_plugin = |&id: &NodeId| match self.plan.nodes[id].kind {
+            NodeKind::Transform(_) | NodeKind::Aggregate(_) => true,
+            NodeKind::Source(_) | NodeKind::Sink(_) => false,
+        };
+        let chains = chains(&self.plan, &self.task_counts);
+        let with_plugin = chains.iter().filter(|chain| chain.iter().any(calls_plugin));
+        with_plugin.map(|chain| self.task_counts[chain[0]]).sum()
     }
 }

@@ -1,5 +1,7 @@
 //! Decides which nodes run in one task, and connects the tasks by channels.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use crate::element::{Element, Inlet, NodeId};
@@ -118,8 +120,9 @@ impl Wiring {
     }
 
     /// The routers of a node's task, one for each output.
-    pub fn routers(&mut self, id: NodeId, task: usize) -> Vec<Router> {
-        std::mem::take(&mut self.routers[id][task])
+    pub fn routers(&mut self, id: NodeId, task: usize) -> Vec<Arc<Router>> {
+        let routers = std::mem::take(&mut self.routers[id][task]);
+        routers.into_iter().map(Arc::new).collect()
     }
 
     pub fn gate(&mut self, id: NodeId, task: usize) -> Gate {

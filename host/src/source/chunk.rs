@@ -6,7 +6,7 @@ use arrow_array::{ArrayRef, BooleanArray};
 use arrow_buffer::Buffer;
 use arrow_select::filter::filter;
 
-use crate::batch::{Block, Offsets, Payload};
+use crate::batch::{Block, Envelope, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 
@@ -27,6 +27,8 @@ pub struct BadRow {
     pub offset: u64,
     pub error: String,
     pub payload: Vec<u8>,
+    /// If it was a message.
+    pub envelope: Option<Envelope>,
 }
 
 /// Decodes the rows of `data` that `spans` delimit. Bad rows lose their spans.
@@ -59,6 +61,7 @@ pub fn decode(
                 },
                 error: row.error,
                 payload: data[start as usize..end as usize].to_vec(),
+                envelope: None,
             });
         }
         let mut bad_rows = is_bad.iter();
@@ -76,6 +79,7 @@ pub fn decode(
             partition,
             offsets,
             payload: Payload::Bytes { data, spans },
+            envelopes: Vec::new(),
         },
         bad,
         end,

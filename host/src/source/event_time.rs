@@ -15,14 +15,16 @@ pub enum EventTimes {
     Some(BooleanArray, ScalarBuffer<i64>),
 }
 
-pub fn event_times(column: &ArrayRef) -> EventTimes {
+/// `latest_ms` is the last time that is valid.
+pub fn event_times(column: &ArrayRef, latest_ms: i64) -> EventTimes {
+    let is_valid = |ms: i64| ms <= latest_ms && timestamp::is_plausible(ms);
     let values = time_values(column);
-    let plausible = values.iter().all(|&ms| timestamp::is_plausible(ms));
+    let plausible = values.iter().all(|&ms| is_valid(ms));
     if plausible && column.null_count() == 0 && values.len() == column.len() {
         return EventTimes::All(values);
     }
     let times: Vec<Option<i64>> = (0..column.len())
-        .map(|row| time_at(column, row).filter(|&ms| timestamp::is_plausible(ms)))
+        .map(|row| time_at(column, row).filter(|&ms| is_valid(ms)))
         .collect();
     let mask = times.iter().map(|time| Some(time.is_some())).collect();
     EventTimes::Some(mask, times.into_iter().flatten().collect())

@@ -23,6 +23,7 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, S
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
+use crate::timestamp;
 
 /// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
@@ -43,6 +44,7 @@ pub struct SourceReader {
     /// this turn.
     turn: Option<(usize, u64)>,
     event_time: EventTime,
+    ahead_ms_max: Option<i64>,
     /// The newest event time taken from the clock, which may be set back.
     ingested_ms: i64,
     on_error: OnError,
@@ -102,6 +104,7 @@ impl SourceReader {
             is_restored: !context.restored.is_empty(),
             turn,
             event_time: plan.event_time,
+            ahead_ms_max: plan.ahead_ms_max,
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
             on_error: plan.on_error,
             context,
@@ -264,7 +267,7 @@ impl SourceReader {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
                 vec![self.ingested_ms; chunk.rows].into()
             }
-            EventTime::Column(column) => match event_times(&columns[column]) {
+            EventTime::Column(column) => match event_times(&columns[column], self.latest_ms()) {
                 EventTimes::All(times) => times,
                 EventTimes::Some(mask, times) => {
                     self.collect_untimed(column, &mask, &columns, &block, &mut bad);
@@ -296,6 +299,13 @@ impl SourceReader {
         Ok(())
     }
 
+    /// The last event time that a row may have now.
+    fn latest_ms(&self) -> i64 {
+        let today_ms = self.context.clock.today_ms();
+        let latest = today_ms.zip(self.ahead_ms_max);
+        latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    }
+
     /// Adds rows without a valid event time to the bad ones.
     #[cold]
     fn collect_untimed(
@@ -312,21 +322,29 @@ impl SourceReader {
             .fields
             .get(column)
             .map_or("", |field| field.name.as_str());
+        let expected =
+            format!("field `{name}`: expected an event time in the years 1 to 9999, in ms");
         for (row, kept) in mask.iter().enumerate() {
             if kept == Some(true) {
                 continue;
             }
-            let found = match time_at(&columns[column], row) {
-                Some(ms) => ms.to_string(),
-                None => "null".to_owned(),
+            let error = match time_at(&columns[column], row) {
+                Some(ms) if timestamp::is_plausible(ms) => format!(
+                    "field `{name}`: expected an event time at most {} ahead of the clock, found \
+                     {} (`watermark.max_ahead` allows more)",
+                    humantime::format_duration(Duration::from_millis(
+                        self.ahead_ms_max.map_or(0, i64::unsigned_abs)
+                    )),
+                    timestamp::to_text(ms)
+                ),
+                Some(ms) => format!("{expected}, found {ms}"),
+                None => format!("{expected}, found null"),
             };
             bad.push(BadRow {
                 offset: block.offset(row as u32),
-                error: format!(
-                    "field `{name}`: expected an event time in the years 1 to 9999, in ms, \
-                     found {found}"
-                ),
+                error,
                 payload: payload(block, row as u32),
+                envelope: block.envelopes.get(row).cloned(),
             });
         }
     }
@@ -369,7 +387,7 @@ impl SourceReader {
                 pulled.failed += bad.len() as u64;
                 pulled.dead_letters.extend(bad.into_iter().map(|bad| {
                     let (payload, payload_base64) = text_or_base64(bad.payload);
-                    DeadLetter {
+                    let mut dead_letter = DeadLetter {
                         node: node.to_string(),
                         kind: "decode".to_owned(),
                         error: bad.error,
@@ -379,7 +397,11 @@ impl SourceReader {
                         payload,
                         payload_base64,
                         ..DeadLetter::default()
+                    };
+                    if let Some(envelope) = &bad.envelope {
+                        dead_letter.add_envelope(envelope);
                     }
+                    dead_letter
                 }));
             }
         }

@@ -20,6 +20,7 @@ pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
         offset,
         error: TOO_LONG.to_owned(),
         payload: payload_excerpt(row),
+        envelope: None,
     }
 }
 

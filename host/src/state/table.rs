@@ -132,12 +132,39 @@ impl StateTable {
 
     /// Bytes that the states in use take.
     pub fn bytes(&self) -> usize {
-        let fixed: usize = self.columns.iter().flatten().map(FixedColumn::width).sum();
+        let fixed = self.fixed_bytes();
         let variable = self.variable.as_ref().map_or((0, 0), |variable| {
             let used = variable.rows.bytes.len() - variable.rows.garbage;
             (used, size_of::<RowPlace>())
         });
         variable.0 + (self.slots - self.free.len()) * (fixed + variable.1)
+    }
+
+    /// How many of these states, from the first on, have at most `bytes_max` together;
+    /// at least one.
+    pub fn fit(&self, slots: &[u32], bytes_max: usize) -> usize {
+        let fixed = self.fixed_bytes().max(1);
+        let fit = match &self.variable {
+            None => slots.len().min(bytes_max / fixed),
+            Some(variable) => {
+                let mut bytes = 0;
+                let fit = slots.iter().take_while(|&&slot| {
+                    bytes += fixed + variable.rows.get(slot).len();
+                    bytes <= bytes_max
+                });
+                fit.count()
+            }
+        };
+        fit.max(1)
+    }
+
+    /// Bytes of a state on average.
+    pub fn bytes_on_average(&self) -> usize {
+        self.bytes() / self.slots_in_use().max(1)
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        self.columns.iter().flatten().map(FixedColumn::width).sum()
     }
 
     /// How many slots were ever allocated; every slot is smaller.

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use super::courier::Courier;
 use super::error::TaskError;
+use crate::batch::Batch;
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Element, Inlet, NodeId};
-use crate::operator::{Operator, Outbox};
+use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::MAIN_OUTPUT;
 use crate::progress::NodeProgress;
 use crate::router::Router;
@@ -22,7 +24,7 @@ pub struct Link {
     /// Which of the node's tasks this is.
     pub task: usize,
     /// One for each of the node's outputs. The main output goes to the next link, too.
-    pub outputs: Vec<Router>,
+    pub outputs: Vec<Arc<Router>>,
     /// When a sink is flushed at the latest, in ms of the clock, if it has rows.
     pub flush_at_ms: Option<i64>,
 }
@@ -36,19 +38,6 @@ pub enum Work {
     Sink(Box<dyn Sink>),
 }
 
-/// An element that leaves the task, and the router that sends it.
-pub(super) struct Delivery {
-    pub exit: Exit,
-    pub element: Element,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Exit {
-    Entry,
-    /// An output of a link.
-    Output(usize, usize),
-}
-
 impl Link {
     pub(super) fn wake_at(&self) -> Option<i64> {
         match &self.work {
@@ -60,57 +49,58 @@ impl Link {
 
 /// One element's way through the chain.
 pub(super) struct Flow<'a> {
+    /// The links that are still ahead.
     pub chain: &'a mut [Link],
     pub clock: &'a dyn Clock,
     /// How the input ends, if it ends now.
     pub ending: Ending,
-    pub deliveries: &'a mut Vec<Delivery>,
-    pub dead_letters: &'a mut Vec<DeadLetter>,
+    pub courier: &'a mut Courier,
     /// Snapshots of the nodes that a barrier has passed.
-    pub snapshots: Vec<(NodeId, NodeSnapshot)>,
+    pub snapshots: &'a mut Vec<(NodeId, NodeSnapshot)>,
 }
 
 impl Flow<'_> {
-    /// Passes an element to a link, and the link's output to the following ones.
-    pub(super) fn enter(
-        &mut self,
-        index: usize,
-        inlet: Inlet,
-        element: Element,
-    ) -> Result<(), TaskError> {
-        if index == self.chain.len() {
+    /// Passes an element to the next link, and the link's output to the following
+    /// ones.
+    pub(super) fn enter(&mut self, inlet: Inlet, element: Element) -> Result<(), TaskError> {
+        let Some((link, mut rest)) = self.split(0) else {
             return Ok(());
-        }
-        let link = &mut self.chain[index];
-        let mut out = Outbox::default();
+        };
         match &mut link.work {
-            Work::Operator(operator) => match element {
-                Element::Batch(batch) => {
-                    link.progress.add_in(batch.rows());
-                    operator.rows(inlet, batch, &mut out)?;
-                    self.leave(index, out)
-                }
-                Element::Watermark(watermark) => {
-                    operator.watermark(watermark, &mut out)?;
-                    link.progress.set_watermark(link.task, watermark);
-                    self.leave(index, out)?;
-                    self.pass(index, Element::Watermark(watermark))
-                }
-                Element::Barrier(_) => {
-                    if let Some(snapshot) = operator.snapshot()? {
-                        let snapshot = NodeSnapshot::Operator(snapshot);
-                        self.snapshots.push((link.node, snapshot));
+            Work::Operator(operator) => {
+                match &element {
+                    Element::Batch(batch) => {
+                        link.progress.add_in(batch.rows());
+                        let batch = batch.clone();
+                        return rest.run(&link.outputs, &link.progress, |out| {
+                            operator.rows(inlet, batch, out)
+                        });
                     }
-                    self.pass(index, element)
+                    Element::Watermark(watermark) => {
+                        rest.run(&link.outputs, &link.progress, |out| {
+                            operator.watermark(*watermark, out)
+                        })?;
+                        link.progress.set_watermark(link.task, *watermark);
+                    }
+                    Element::Barrier(_) => {
+                        if let Some(snapshot) = operator.snapshot()? {
+                            let snapshot = NodeSnapshot::Operator(snapshot);
+                            rest.snapshots.push((link.node, snapshot));
+                        }
+                    }
+                    Element::Idle | Element::End => {}
                 }
-                Element::Idle | Element::End => self.pass(index, element),
-            },
+                for port in 0..link.outputs.len() {
+                    rest.put_out(&link.outputs, port, element.clone())?;
+                }
+                Ok(())
+            }
             Work::Sink(sink) => {
                 match element {
                     Element::Batch(batch) => {
                         link.progress.add_in(batch.rows());
                         sink.write(&batch)?;
-                        let clock = self.clock;
+                        let clock = rest.clock;
                         link.flush_at_ms
                             .get_or_insert_with(|| clock.now_ms().saturating_add(FLUSH_AFTER_MS));
                     }
@@ -125,11 +115,11 @@ impl Flow<'_> {
                     }
                     Element::Barrier(barrier) => {
                         let snapshot = NodeSnapshot::Sink(sink.barrier(barrier.id)?);
-                        self.snapshots.push((link.node, snapshot));
+                        rest.snapshots.push((link.node, snapshot));
                     }
                     Element::End => {
                         link.flush_at_ms = None;
-                        sink.finish(self.ending)?;
+                        sink.finish(rest.ending)?;
                     }
                 }
                 Ok(())
@@ -140,16 +130,16 @@ impl Flow<'_> {
     pub(super) fn wake(&mut self) -> Result<(), TaskError> {
         let now_ms = self.clock.now_ms();
         for index in 0..self.chain.len() {
-            let link = &mut self.chain[index];
+            let Some((link, mut rest)) = self.split(index) else {
+                continue;
+            };
             if link.wake_at().is_none_or(|due| due > now_ms) {
                 continue;
             }
             match &mut link.work {
-                Work::Operator(operator) => {
-                    let mut out = Outbox::default();
-                    operator.wake(now_ms, &mut out)?;
-                    self.leave(index, out)?;
-                }
+                Work::Operator(operator) => rest.run(&link.outputs, &link.progress, |out| {
+                    operator.wake(now_ms, out)
+                })?,
                 Work::Sink(sink) => {
                     link.flush_at_ms = None;
                     sink.flush()?;
@@ -159,35 +149,74 @@ impl Flow<'_> {
         Ok(())
     }
 
-    /// Passes a link's output to the next link and to its routers.
-    fn leave(&mut self, index: usize, out: Outbox) -> Result<(), TaskError> {
-        let progress = &self.chain[index].progress;
-        progress.add_counts(out.counts);
-        self.dead_letters.extend(out.dead_letters);
-        for (port, batch) in out.batches {
-            self.put_out(index, port, Element::Batch(batch))?;
+    /// A link, and the flow through those behind it.
+    fn split(&mut self, index: usize) -> Option<(&mut Link, Flow<'_>)> {
+        let (link, chain) = self.chain.get_mut(index..)?.split_first_mut()?;
+        let rest = Flow {
+            chain,
+            clock: self.clock,
+            ending: self.ending,
+            courier: self.courier,
+            snapshots: self.snapshots,
+        };
+        Some((link, rest))
+    }
+
+    /// Has an operator work, and passes its output to the next link and to its
+    /// routers: at the end, and before that whenever there is much of it.
+    fn run(
+        &mut self,
+        outputs: &[Arc<Router>],
+        progress: &NodeProgress,
+        work: impl FnOnce(&mut Outbox<'_>) -> Result<(), OperatorError>,
+    ) -> Result<(), TaskError> {
+        let mut failure = None;
+        let mut empty = |batches, dead_letters| {
+            if failure.is_none() {
+                let left = self.leave(outputs, batches, dead_letters);
+                let sent = left.and_then(|()| Ok(self.courier.send_now()?));
+                failure = sent.err();
+            }
+        };
+        let mut out = Outbox::emptied_by(&mut empty);
+        let worked = work(&mut out);
+        let Outbox {
+            batches,
+            dead_letters,
+            counts,
+            ..
+        } = out;
+        progress.add_counts(counts);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        worked?;
+        self.leave(outputs, batches, dead_letters)
+    }
+
+    fn leave(
+        &mut self,
+        outputs: &[Arc<Router>],
+        batches: Vec<(usize, Batch)>,
+        dead_letters: Vec<DeadLetter>,
+    ) -> Result<(), TaskError> {
+        self.courier.dead_letters.extend(dead_letters);
+        for (port, batch) in batches {
+            self.put_out(outputs, port, Element::Batch(batch))?;
         }
         Ok(())
     }
 
-    /// Passes an element that is not a batch to all of a link's outputs.
-    fn pass(&mut self, index: usize, element: Element) -> Result<(), TaskError> {
-        for port in 0..self.chain[index].outputs.len() {
-            self.put_out(index, port, element.clone())?;
-        }
-        Ok(())
-    }
-
-    fn put_out(&mut self, index: usize, port: usize, element: Element) -> Result<(), TaskError> {
-        if !self.chain[index].outputs[port].consumers.is_empty() {
-            self.deliveries.push(Delivery {
-                exit: Exit::Output(index, port),
-                element: element.clone(),
-            });
-        }
+    fn put_out(
+        &mut self,
+        outputs: &[Arc<Router>],
+        port: usize,
+        element: Element,
+    ) -> Result<(), TaskError> {
+        self.courier.take(&outputs[port], &element);
         match port {
             // The next link has no edge but this one.
-            MAIN_OUTPUT => self.enter(index + 1, Inlet::default(), element),
+            MAIN_OUTPUT => self.enter(Inlet::default(), element),
             _ => Ok(()),
         }
     }
@@ -195,13 +224,12 @@ impl Flow<'_> {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::StringArray;
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::batch::Batch;
     use crate::checkpoint::snapshot::OperatorSnapshot;
     use crate::clock::ManualClock;
-    use crate::operator::OperatorError;
     use crate::progress::Role;
     use crate::router::Consumer;
 
@@ -246,53 +274,120 @@ mod tests {
         })
     }
 
-    #[test]
-    fn rows_leave_by_the_output_that_the_operator_names_and_time_by_all() {
+    /// A link of one operator, and what its outputs get.
+    fn link(operator: impl Operator + 'static) -> (Link, Vec<mpsc::Receiver<Element>>) {
         let mut readers = Vec::new();
         let mut router = || {
-            let (sender, reader) = mpsc::channel(1);
+            let (sender, reader) = mpsc::channel(8);
             readers.push(reader);
-            Router {
-                consumers: vec![Consumer::One(sender)],
-            }
+            let consumers = vec![Consumer::One(sender)];
+            Arc::new(Router { consumers })
         };
-        let progress = Arc::new(NodeProgress::new("crossing", Role::Operator, 1));
-        let mut chain = [Link {
+        let link = Link {
             node: 0,
-            work: Work::Operator(Box::new(Crossing)),
-            progress: progress.clone(),
+            work: Work::Operator(Box::new(operator)),
+            progress: Arc::new(NodeProgress::new("crossing", Role::Operator, 1)),
             task: 0,
             outputs: vec![router(), router()],
             flush_at_ms: None,
-        }];
-        let mut deliveries = Vec::new();
+        };
+        (link, readers)
+    }
+
+    fn enter(link: &mut Link, courier: &mut Courier, inlet: Inlet, element: Element) {
         let mut flow = Flow {
-            chain: &mut chain,
+            chain: std::slice::from_mut(link),
             clock: &ManualClock::default(),
             ending: Ending::Complete,
-            deliveries: &mut deliveries,
-            dead_letters: &mut Vec::new(),
-            snapshots: Vec::new(),
+            courier,
+            snapshots: &mut Vec::new(),
         };
+        flow.enter(inlet, element).unwrap();
+    }
+
+    fn received(reader: &mut mpsc::Receiver<Element>) -> Vec<String> {
+        let received = std::iter::from_fn(|| reader.try_recv().ok());
+        received
+            .map(|element| match element {
+                Element::Batch(batch) => format!("{} rows", batch.rows()),
+                Element::Watermark(time) => format!("time {time}"),
+                element => panic!("{element:?} is from nowhere"),
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn rows_leave_by_the_output_that_the_operator_names_and_time_by_all() {
+        let (mut crossing, mut readers) = link(Crossing);
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
         let inlet = |port| Inlet { port, edge: 0 };
         for (inlet, element) in [
             (inlet(0), batch(1)),
             (inlet(1), batch(2)),
             (inlet(0), Element::Watermark(7)),
         ] {
-            flow.enter(0, inlet, element).unwrap();
+            enter(&mut crossing, &mut courier, inlet, element);
         }
-        let left: Vec<String> = deliveries
-            .iter()
-            .map(|Delivery { exit, element }| match (exit, element) {
-                (Exit::Output(0, port), Element::Batch(batch)) => {
-                    format!("{} rows by {port}", batch.rows())
-                }
-                (Exit::Output(0, port), Element::Watermark(time)) => format!("{time} by {port}"),
-                (_, element) => panic!("{element:?} is from nowhere"),
-            })
-            .collect();
-        assert_eq!(left, ["1 rows by 1", "2 rows by 0", "7 by 0", "7 by 1"]);
-        assert_eq!(progress.snapshot().rows_out, 3);
+        courier.send().await.unwrap();
+        assert_eq!(received(&mut readers[0]), ["2 rows", "time 7"]);
+        assert_eq!(received(&mut readers[1]), ["1 rows", "time 7"]);
+        assert_eq!(crossing.progress.snapshot().rows_out, 3);
+    }
+
+    /// Emits a megabyte for each row.
+    struct Blowing;
+
+    impl Operator for Blowing {
+        fn rows(&mut self, _: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+            for row in 0..batch.rows() {
+                let mut large = batch.slice(row, 1);
+                let text = "x".repeat(1 << 20);
+                large.columns = vec![Arc::new(StringArray::from(vec![text]))];
+                out.put(MAIN_OUTPUT, large);
+            }
+            Ok(())
+        }
+
+        fn watermark(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
+
+        fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+            Ok(None)
+        }
+
+        fn wake_at(&self) -> Option<i64> {
+            None
+        }
+
+        fn wake(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn large_output_leaves_before_the_operator_is_done() {
+        let (mut blowing, mut readers) = link(Blowing);
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
+        // The channel has room for 8: the operator waits for the reader.
+        let mut reader = readers.swap_remove(0);
+        let read = tokio::spawn(async move {
+            let mut rows = 0;
+            while let Some(Element::Batch(batch)) = reader.recv().await {
+                rows += batch.rows();
+            }
+            rows
+        });
+        let working = tokio::spawn(async move {
+            enter(&mut blowing, &mut courier, Inlet::default(), batch(100));
+            let kept = courier.waiting();
+            courier.send().await.unwrap();
+            kept
+        });
+        let kept = working.await.unwrap();
+        assert!(kept < 20, "{kept} batches of 100 were kept");
+        assert_eq!(read.await.unwrap(), 100);
     }
 }

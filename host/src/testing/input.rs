@@ -170,6 +170,7 @@ async fn starts(
         }),
         event_time: source.event_time,
         out_of_orderness_ms: source.out_of_orderness_ms,
+        ahead_ms_max: source.ahead_ms_max,
         idle_after_ms: None,
         on_error: OnError::DeadLetter,
     };

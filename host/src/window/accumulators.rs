@@ -11,7 +11,7 @@ use super::results::{ResultLayout, Results, pick, timestamps};
 use super::time::Span;
 use crate::batch::Batch;
 use crate::logic::{Columns, Rows, States};
-use crate::operator::guard::{AggregateGuard, Folded};
+use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::{AggregatePlan, MAIN_OUTPUT};
 use crate::schema::{DataType, Field, Schema};
@@ -21,6 +21,7 @@ use crate::state::key::{BatchKeys, KeyLayout, KeyTable};
 use crate::state::keyed::{Entries, KeyedStates, KeyedTable};
 use crate::state::stored::StoredTable;
 use crate::state::table::StateTable;
+use crate::stop::Stop;
 
 pub(super) struct Accumulators {
     guard: AggregateGuard,
@@ -105,6 +106,7 @@ impl Accumulators {
         plan: &AggregatePlan,
         batch_rows: usize,
         stored: Option<StoredTable>,
+        stop: &Stop,
     ) -> Result<Self, OperatorError> {
         let info = plan.operator.factory.info();
         let (start, end) = match &plan.bounds {
@@ -117,7 +119,7 @@ impl Accumulators {
         let columns = info.outputs[0].schema.fields.iter().cloned();
         let layout = KeyLayout::new(&plan.key_schema);
         Ok(Accumulators {
-            guard: AggregateGuard::new(node, &plan.operator)?,
+            guard: AggregateGuard::new(node, &plan.operator, stop)?,
             states: StateTable::new(&info.state),
             keys: BatchKeys::new(layout.clone()),
             table: Arc::new(KeyedTable { layout, stored }),
@@ -202,9 +204,23 @@ impl Accumulators {
     }
 
     /// Stores the states that a fold has returned.
-    pub fn store(&mut self, states: &[ArrayRef]) -> Result<(), WindowError> {
-        self.states.scatter(&self.groups.slots, states)?;
+    pub fn store(&mut self, folded: &Folded) -> Result<(), WindowError> {
+        let slots = &self.groups.slots;
+        match &folded.groups {
+            None => self.states.scatter(slots, &folded.states)?,
+            Some(groups) => {
+                let slots = groups.iter().map(|&group| slots[group as usize]);
+                self.states
+                    .scatter(&slots.collect::<Vec<_>>(), &folded.states)?;
+            }
+        }
         Ok(())
+    }
+
+    /// How many of these states, at least one, fit into a call.
+    fn fit(&self, slots: &[u32]) -> usize {
+        let slots = &slots[..slots.len().min(self.output.batch_rows)];
+        self.states.fit(slots, CALL_BYTES_MAX)
     }
 
     /// Merges the states of each group into its target.
@@ -221,8 +237,8 @@ impl Accumulators {
             } else {
                 merges.ends[first - 1]
             };
-            // As many groups as fit in a batch, at least one.
-            let room = start + self.output.batch_rows;
+            // As many groups as fit into a call, at least one.
+            let room = start + self.fit(&merges.inputs[start..]);
             let more = merges.ends[first + 1..].partition_point(|&end| end <= room);
             let last = first + 1 + more;
             let inputs = &merges.inputs[start..merges.ends[last - 1]];
@@ -259,7 +275,7 @@ impl Accumulators {
     pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), WindowError> {
         let mut first = 0;
         while first < results.slots.len() {
-            let last = results.slots.len().min(first + self.output.batch_rows);
+            let last = first + self.fit(&results.slots[first..]);
             let states = self.states.gather(&results.slots[first..last])?;
             let (starts, ends) = results.spans.of(first..last);
             let subject = |state: u32| {

@@ -222,7 +222,7 @@ impl WindowKind for Counts {
             let assigned = self.assign(accumulators, &arrived)?;
             let folded = accumulators.fold(&arrived, out)?;
             if folded.lost.is_empty() {
-                accumulators.store(&folded.states)?;
+                accumulators.store(&folded)?;
                 return self.close(accumulators, &assigned.full, out);
             }
             self.undo(accumulators, assigned)?;

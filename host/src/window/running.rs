@@ -131,7 +131,7 @@ impl WindowKind for Running {
         accumulators.groups.end();
 
         let (folded, results) = accumulators.fold_each(arrived, out)?;
-        accumulators.store(&folded.states)?;
+        accumulators.store(&folded)?;
         if !folded.lost.is_empty() {
             for (at, slot) in accumulators.groups.left_empty(&folded.lost) {
                 let id = created[at];

@@ -395,7 +395,7 @@ impl WindowKind for Sessions {
                     arrived = arrived.without(&lost);
                     continue;
                 }
-                accumulators.store(&folded.states)?;
+                accumulators.store(&folded)?;
             }
             return self.commit(accumulators, &arrived, watermark_ms, out);
         }

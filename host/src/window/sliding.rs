@@ -472,7 +472,7 @@ impl WindowKind for Sliding {
         accumulators.groups.end();
 
         let folded = accumulators.fold(&arrived, out)?;
-        accumulators.store(&folded.states)?;
+        accumulators.store(&folded)?;
         if folded.lost.is_empty() {
             self.add_leaves(&created);
         } else {

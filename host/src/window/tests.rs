@@ -27,6 +27,7 @@ use crate::plan::{
     AggregatePlan, Bounds, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain, Window,
 };
 use crate::schema::{DataType, Field, Schema};
+use crate::stop::Stop;
 use ledger::Ledger;
 
 /// A row of the tests' input. `word` tells [`Ledger`] what to do.
@@ -151,7 +152,14 @@ impl Setup {
             late_wanted: true,
         };
         Ok(Bench {
-            operator: AggregateOperator::new("sums", &plan, self.batch_rows, clock.clone(), None)?,
+            operator: AggregateOperator::new(
+                "sums",
+                &plan,
+                self.batch_rows,
+                clock.clone(),
+                None,
+                &Stop::default(),
+            )?,
             clock,
             key: self.key,
             calls,

@@ -168,7 +168,7 @@ impl WindowKind for Tumbling {
         accumulators.groups.end();
 
         let folded = accumulators.fold(&arrived, out)?;
-        accumulators.store(&folded.states)?;
+        accumulators.store(&folded)?;
         if !folded.lost.is_empty() {
             self.vacate(accumulators, &folded.lost, &created);
         }

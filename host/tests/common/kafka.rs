@@ -95,6 +95,24 @@ impl Broker {
         }
     }
 
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete_topic(&self, name: &str) {
+        let deleted = block_on(self.admin().delete_topics(&[name], &AdminOptions::new()));
+        deleted.expect("an answer")[0].as_ref().expect("a topic");
+        let until = Instant::now() + ANSWER_MAX;
+        while self.has_topic(name) {
+            assert!(Instant::now() < until, "the topic is still there");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn has_topic(&self, name: &str) -> bool {
+        let consumer = self.consumer(true);
+        let metadata = consumer.fetch_metadata(None, ANSWER_MAX);
+        let metadata = metadata.expect("metadata");
+        metadata.topics().iter().any(|topic| topic.name() == name)
+    }
+
     pub fn add_partitions(&self, name: &str, partitions: usize) {
         let wanted = NewPartitions::new(name, partitions);
         let added = block_on(

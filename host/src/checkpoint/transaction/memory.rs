@@ -7,6 +7,7 @@ use super::{Participant, TransactionError};
 use crate::blame::Fault;
 use crate::checkpoint::manifest::Manifest;
 use crate::element::CheckpointId;
+use crate::stop::Stop;
 use crate::topic::MemoryTopic;
 
 pub struct MemoryTransaction {
@@ -96,7 +97,7 @@ impl Participant for MemoryTransaction {
         &self.name
     }
 
-    fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
+    fn fence(&self, _: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
         let mut state = self.lock();
         state.is_open = false;
         if !self.is_lasting || state.prepared.is_none() {

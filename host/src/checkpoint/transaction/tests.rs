@@ -46,11 +46,14 @@ fn a_participant_that_is_behind_commits_what_it_was_prepared_with() {
     );
     let all = participants([&broker, &database]);
     let first = checkpoint(&all, 1).expect("both commit");
-    assert_eq!(all.fence().expect("a fence").newest(), Some(1));
+    assert_eq!(
+        all.fence(&Stop::default()).expect("a fence").newest(),
+        Some(1)
+    );
 
     database.lose(Lost::Request);
     checkpoint(&all, 2).expect_err("the second one's commit is lost");
-    let committed = all.fence().expect("a fence");
+    let committed = all.fence(&Stop::default()).expect("a fence");
     assert_eq!(committed, Committed(vec![Some(2), Some(1)]));
     let second = Manifest {
         id: 2,
@@ -59,7 +62,7 @@ fn a_participant_that_is_behind_commits_what_it_was_prepared_with() {
     assert_eq!(all.disagreement(&committed, &second), None);
     all.settle(&committed, Some(&second)).expect("it can");
     assert_eq!(
-        all.fence().expect("a fence"),
+        all.fence(&Stop::default()).expect("a fence"),
         Committed(vec![Some(2), Some(2)])
     );
 }
@@ -74,7 +77,7 @@ fn what_nobody_has_committed_never_happened() {
     let first = checkpoint(&all, 1).expect("both commit");
     broker.lose(Lost::Request);
     checkpoint(&all, 2).expect_err("the first one's commit is lost");
-    let committed = all.fence().expect("a fence");
+    let committed = all.fence(&Stop::default()).expect("a fence");
     assert_eq!(committed, Committed(vec![Some(1), Some(1)]));
     all.settle(&committed, Some(&first)).expect("nothing to do");
     let later = Manifest { id: 2, ..first };
@@ -88,7 +91,7 @@ fn two_participants_that_lose_rows_disagree() {
     let first = checkpoint(&all, 1).expect("both commit");
     right.lose(Lost::Request);
     checkpoint(&all, 2).expect_err("the second one's commit is lost");
-    let committed = all.fence().expect("a fence");
+    let committed = all.fence(&Stop::default()).expect("a fence");
     let second = Manifest { id: 2, ..first };
     let said = all
         .disagreement(&committed, &second)
@@ -106,7 +109,7 @@ fn a_new_participant_is_not_behind() {
     alone.add(left.clone());
     let first = checkpoint(&alone, 1).expect("it commits");
     let all = participants([&left, &right]);
-    let committed = all.fence().expect("a fence");
+    let committed = all.fence(&Stop::default()).expect("a fence");
     assert_eq!(all.disagreement(&committed, &first), None);
 }
 

@@ -11,7 +11,10 @@
 mod block;
 /// Which partitions there are, and where to start in each.
 mod discovery;
+/// Whether a topic is still the same.
+mod topic_ids;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +30,7 @@ use self::discovery::{Discovery, FoundPartition};
 use super::subscription::Subscription;
 use super::{ClientLog, cause, fault_of, is_final, producer, settings};
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::Position;
+use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
 use crate::schema::Schema;
 use crate::source::chunk::Chunk;
@@ -61,6 +64,8 @@ const LAST_COMMIT_MAX: Duration = Duration::from_secs(5);
 pub struct KafkaInput {
     consumer: Arc<BaseConsumer<ClientLog>>,
     partitions: Vec<KafkaPartition>,
+    /// Of each topic, as far as brokers, or the checkpoint, have said.
+    topic_ids: Vec<Option<String>>,
     decoder: Decoder,
     /// Notified when a queue has messages.
     wake: Arc<Notify>,
@@ -126,6 +131,7 @@ impl KafkaInput {
         let mut input = KafkaInput {
             consumer: Arc::new(consumer),
             partitions: Vec::new(),
+            topic_ids: vec![None; kafka.topics.len()],
             decoder: Decoder::new(
                 &kafka.format.format,
                 &payload,
@@ -139,7 +145,7 @@ impl KafkaInput {
             plan: kafka,
             context: context.clone(),
         };
-        input.restore();
+        input.restore()?;
         while !input.discover()? {
             input.wait().await;
         }
@@ -169,9 +175,13 @@ impl KafkaInput {
     /// Looks for partitions when it is time to. Returns whether there is a new
     /// answer.
     fn discover(&mut self) -> Result<bool, SourceError> {
+        let is_first = !self.discovery.has_found();
         if let Some(found) = self.discovery.found(&self.plan, &self.context)? {
-            self.assign(found)?;
-            return Ok(true);
+            self.check_topics(found.topic_ids)?;
+            if is_first || !found.partitions.is_empty() {
+                self.assign(found.partitions)?;
+                return Ok(true);
+            }
         }
         if self.discovery.due_in().is_some_and(|wait| wait.is_zero()) {
             let assigned = self.partitions.iter().filter(|p| p.queue.is_some());
@@ -221,22 +231,61 @@ impl KafkaInput {
 
     /// Partitions in the checkpoint belong to this task before the brokers name
     /// them.
-    fn restore(&mut self) {
+    fn restore(&mut self) -> Result<(), SourceError> {
         let tasks = self.context.restored.clone();
         for restored in tasks.iter().flat_map(|task| &task.partitions) {
             let place = restored.name.rsplit_once('/').and_then(|(topic, number)| {
                 let topic = self.plan.topics.iter().position(|known| known == topic)?;
-                Some((topic, number.parse::<i32>().ok()?))
+                let number = number.parse::<i32>().ok()?;
+                self.plan.has(number).then_some((topic, number))
             });
             let Some((topic, number)) = place else {
-                // The topic was removed from the config since.
-                continue;
+                return Err(self.gone(restored));
             };
+            self.topic_ids[topic].clone_from(&restored.digest);
             if self.plan.is_ours(&self.context, topic, number) {
                 let next = restored.position.offset;
                 self.add(topic, number, next);
             }
         }
+        Ok(())
+    }
+
+    /// The config selects a partition no more that the checkpoint has read.
+    fn gone(&self, restored: &PartitionSnapshot) -> SourceError {
+        self.context.refuse(
+            format!(
+                "the checkpoint had read {} up to offset {}, which the source does not read any \
+                 more: name it again, or drop what the checkpoint knows of this source \
+                 (`sluicebox run --drop {}`; with `start = \"committed\"` it then goes on where \
+                 its group has committed)",
+                restored.name, restored.position.offset, self.context.node
+            ),
+            Fault::OUTSIDE_LASTING,
+        )
+    }
+
+    /// Stops where a topic is not the one any more that was read so far: the
+    /// offsets say nothing about it.
+    fn check_topics(&mut self, mut now: HashMap<String, String>) -> Result<(), SourceError> {
+        for (topic, then) in self.plan.topics.iter().zip(&mut self.topic_ids) {
+            let Some(now) = now.remove(topic) else {
+                continue;
+            };
+            if then.as_ref().is_some_and(|then| *then != now) {
+                return Err(self.context.refuse(
+                    format!(
+                        "topic `{topic}` was deleted and created again since it was read, so what \
+                         is known of its offsets says nothing about its messages: drop that \
+                         (`sluicebox run --drop {}`) to read the new one as `start` says",
+                        self.context.node
+                    ),
+                    Fault::OUTSIDE_LASTING,
+                ));
+            }
+            *then = Some(now);
+        }
+        Ok(())
     }
 
     fn add(&mut self, topic: usize, number: i32, next: u64) -> usize {
@@ -381,6 +430,11 @@ impl SourceInput for KafkaInput {
     fn partition(&self, partition: usize) -> (Arc<str>, Position) {
         let partition = &self.partitions[partition];
         (partition.name.clone(), at(partition.next))
+    }
+
+    /// The topic's id, whatever the position.
+    fn digest(&mut self, partition: usize, _: Position) -> Option<String> {
+        self.topic_ids[self.partitions[partition].topic].clone()
     }
 
     fn is_live(&self) -> bool {

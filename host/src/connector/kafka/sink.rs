@@ -55,6 +55,9 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 /// `message.timeout.ms`, five minutes unless the config says otherwise.
 const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
 
+/// How long a run that was asked to stop waits for its last rows to arrive.
+const LAST_ARRIVAL_MAX: Duration = Duration::from_secs(5);
+
 /// The keys of its table.
 #[derive(Debug)]
 struct KafkaSinkSettings {
@@ -376,10 +379,13 @@ impl Sink for KafkaWriter {
         self.held_bytes >= HELD_BYTES_MAX
     }
 
-    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
+    fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
         match &self.route {
             Route::Own(producer) => {
-                let arrived = producer.flush(ARRIVAL_MAX);
+                let arrived = producer.flush(match ending {
+                    Ending::Complete => ARRIVAL_MAX,
+                    Ending::Stopped => LAST_ARRIVAL_MAX,
+                });
                 arrived.map_err(|failure| self.failed(failure))
             }
             // The last checkpoint has committed all rows.

@@ -51,6 +51,12 @@ pub enum KafkaColumn {
 }
 
 impl Subscription {
+    /// Whether partitions of this number are read.
+    pub fn has(&self, number: i32) -> bool {
+        let wanted = self.partitions.as_ref();
+        wanted.is_none_or(|numbers| numbers.contains(&number))
+    }
+
     /// Whether this task reads a partition. The answer never changes during a
     /// run.
     pub fn is_ours(&self, context: &SourceContext, topic: usize, number: i32) -> bool {

@@ -28,6 +28,7 @@ use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::checkpoint::transaction::{Participant, TransactionError};
 use crate::element::CheckpointId;
 use crate::sink::CommitContext;
+use crate::stop::Stop;
 
 /// The topic with the numbers of committed checkpoints.
 pub const PROGRESS_TOPIC: &str = "__sluicebox-progress";
@@ -357,13 +358,16 @@ impl Participant for KafkaTransaction {
         "kafka"
     }
 
-    fn fence(&self) -> Result<Option<CheckpointId>, TransactionError> {
+    fn fence(&self, stop: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
         let producer = Arc::new(self.new_producer()?);
         // Drop the previous producer, with the messages that it has not sent.
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let step = "cannot open the transaction";
         self.retry(step, &producer, OPEN_TRY_MAX, |time_max| {
-            producer.inner().init_transactions(time_max)
+            match stop.asked() {
+                true => Err(KafkaError::Canceled),
+                false => producer.inner().init_transactions(time_max),
+            }
         })?;
         let mut groups = Vec::with_capacity(self.sources.len());
         for source in &self.sources {

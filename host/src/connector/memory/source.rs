@@ -129,6 +129,7 @@ impl MemoryInput {
                 partition: partition.name.clone(),
                 offsets,
                 payload: Payload::Rows(rows),
+                envelopes: Vec::new(),
             },
             bad: Vec::new(),
             end: at_row(partition.given),

@@ -149,6 +149,7 @@ impl Frames {
                 offset: 0,
                 error,
                 payload,
+                envelope: None,
             }),
             ..Piece::default()
         }

@@ -430,15 +430,65 @@ fn dead_letters_behind_a_checkpoint_are_written_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("dead.jsonl");
     let letter = DeadLetter::default();
-    let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
+    let mut letters = dead_letter::DeadLetters::open(&path, "p", None).unwrap();
     letters.write(std::slice::from_ref(&letter)).unwrap();
     let kept = letters.sync().unwrap();
     letters.write(std::slice::from_ref(&letter)).unwrap();
     drop(letters);
-    let mut letters = dead_letter::DeadLetters::open(&path, Some(kept)).unwrap();
+    let mut letters = dead_letter::DeadLetters::open(&path, "p", Some(kept)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), kept);
     letters.write(&[letter]).unwrap();
     assert_eq!(letters.sync().unwrap(), 2 * kept);
+}
+
+#[test]
+fn pipelines_that_share_a_file_keep_their_dead_letters() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("dead.jsonl");
+    let open = |pipeline, kept| dead_letter::DeadLetters::open(&path, pipeline, kept).unwrap();
+    let write = |letters: &mut dead_letter::DeadLetters, error: &str| {
+        let error = error.to_owned();
+        letters
+            .write(&[DeadLetter {
+                error,
+                ..DeadLetter::default()
+            }])
+            .unwrap();
+    };
+    let errors = || -> Vec<String> {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|line: serde_json::Value| line["error"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (mut p, mut q) = (open("p", None), open("q", None));
+    write(&mut p, "p kept");
+    let p_kept = p.sync().unwrap();
+    write(&mut p, "p again, a longer one");
+    write(&mut q, "q kept");
+    let q_kept = q.sync().unwrap();
+    write(&mut q, "q again");
+    drop((p, q));
+    // What a crash leaves of a line.
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"{\"pipeline\":\"p\",").unwrap();
+
+    let mut p = open("p", Some(p_kept));
+    assert_eq!(errors(), ["p kept", "q kept", "q again"]);
+    write(&mut p, "p after");
+    // Its own lines lie before where they were, and none of them is lost.
+    let mut q = open("q", Some(q_kept));
+    write(&mut q, "q after");
+    let found = errors();
+    assert_eq!(found[..2], ["p kept", "q kept"]);
+    assert!(found.contains(&"p after".to_owned()) && found.contains(&"q after".to_owned()));
+
+    let file = fs::OpenOptions::new().append(true).open(&path);
+    file.unwrap().write_all(b"{\"half").unwrap();
+    write(&mut open("r", None), "r");
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().rev().nth(1), Some("{\"half"));
 }
 
 #[test]
@@ -446,7 +496,7 @@ fn dead_letters_are_put_behind_those_of_before() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("new/dead.jsonl");
     for offset in [7, 8] {
-        let mut letters = dead_letter::DeadLetters::open(&path, None).unwrap();
+        let mut letters = dead_letter::DeadLetters::open(&path, "p", None).unwrap();
         let letter = DeadLetter {
             node: "clean".to_owned(),
             kind: "trap".to_owned(),
@@ -464,6 +514,7 @@ fn dead_letters_are_put_behind_those_of_before() {
     }
     let text = fs::read_to_string(&path).unwrap();
     let letter: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(letter["pipeline"], "p");
     assert_eq!(letter["offset"], 8);
     assert_eq!(letter["error"], "a \"quoted\" error");
     assert_eq!(letter["payload"], "{\"a\":1}");

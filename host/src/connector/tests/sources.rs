@@ -52,6 +52,7 @@ pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
         connector: Box::new(connector),
         event_time: EventTime::Column(1),
         out_of_orderness_ms: 0,
+        ahead_ms_max: Some(86_400_000),
         idle_after_ms: None,
         on_error: OnError::DeadLetter,
     }
@@ -534,6 +535,7 @@ async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
     let plan = SourcePlan {
         event_time: EventTime::Column(4),
         out_of_orderness_ms: 2_000,
+        ahead_ms_max: Some(86_400_000),
         ..plan(GeneratorSource { events: generator })
     };
     let context = SourceContext {

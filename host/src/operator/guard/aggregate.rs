@@ -1,26 +1,31 @@
 use std::ops::Range;
 
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef};
+use arrow_select::interleave::interleave;
 
-use super::{AggregateGuard, Guard, Parts, Subject, slice};
+use super::{AggregateGuard, Guard, Parts, Subject, halves, slice};
 use crate::batch::Batch;
-use crate::logic::{Accumulated, Aggregate, Columns, Failure, Instance, Rows, States};
+use crate::blame::Fault;
+use crate::logic::{Accumulated, Aggregate, Columns, Failure, FailureKind, Instance, Rows, States};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
+use crate::stop::Stop;
 
 /// The outcome of folding rows into states.
 #[derive(Debug)]
 pub struct Folded {
-    /// One row a group.
+    /// One row for each of `groups`.
     pub states: Vec<ArrayRef>,
-    /// Rows that were rejected or failed on, ascending. They changed no state: a new
-    /// group that has only such rows has the default state, and no result.
+    /// The groups that have a state, ascending: all but new ones with rows that
+    /// the plugin failed on only. Absent if all groups have one.
+    pub groups: Option<Vec<u32>>,
+    /// Rows that were rejected or failed on, ascending. They changed no state.
     pub lost: Vec<u32>,
 }
 
 impl AggregateGuard {
-    pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
-        Guard::open(node, plan, Instance::aggregate)
+    pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
+        Guard::open(node, plan, Instance::aggregate, stop)
     }
 
     /// Folds rows, at least one, into states. `groups` has one entry a row.
@@ -131,7 +136,7 @@ impl AggregateGuard {
     }
 
     /// Folds the parts of a batch in order, each into the states after the previous
-    /// one.
+    /// one. A call gets the states of its own rows only.
     fn fold(
         &mut self,
         batch: &Batch,
@@ -146,11 +151,31 @@ impl AggregateGuard {
             States<'_>,
         ) -> Result<(Accumulated, Option<Rows>), Failure>,
     ) -> Result<(Folded, Vec<(usize, Rows)>), OperatorError> {
-        let mut current = states.existing.columns.to_vec();
-        let mut existing = states.existing.rows;
         let mut lost = Vec::new();
         let mut results = Vec::new();
-        let mut rest = Parts::whole(batch.rows());
+        let mut rest = Parts::of(input, batch.rows());
+        // Most batches are one call.
+        if let [_] = rest.0.as_slice()
+            && batch.rows() > 1
+        {
+            let rows = Columns {
+                rows: batch.rows(),
+                columns: input,
+            };
+            match self.call(false, |logic| accumulate(logic, rows, groups, states))? {
+                Ok((done, rows)) => {
+                    self.handle_rejects(batch, 0, &done.rejects, out)?;
+                    let folded = Folded {
+                        states: done.states,
+                        groups: None,
+                        lost: done.rejects.iter().map(|reject| reject.row).collect(),
+                    };
+                    return Ok((folded, rows.map(|rows| (0, rows)).into_iter().collect()));
+                }
+                Err(_) => rest.0 = halves(&(0..batch.rows())).into(),
+            }
+        }
+        let mut newest = NewestStates::new(states);
         loop {
             let part = self.next_part(&mut rest, |logic, part| {
                 let columns = slice(input, part);
@@ -158,23 +183,17 @@ impl AggregateGuard {
                     rows: part.len(),
                     columns: &columns,
                 };
-                let states = States {
-                    existing: Columns {
-                        rows: existing,
-                        columns: &current,
-                    },
-                    groups: states.groups,
-                };
-                accumulate(logic, rows, &groups[part.clone()], states)
+                let of_part = newest.of(&groups[part.clone()])?;
+                let (done, rows) = accumulate(logic, rows, &of_part.of_row, of_part.states())?;
+                Ok((done, rows, of_part.members))
             })?;
             match part {
                 None => break,
-                Some((part, Ok((done, rows)))) => {
+                Some((part, Ok((done, rows, members)))) => {
                     self.handle_rejects(batch, part.start, &done.rejects, out)?;
                     lost.extend(done.rejects.iter().map(|r| r.row + part.start as u32));
                     results.extend(rows.map(|rows| (part.start, rows)));
-                    current = done.states;
-                    existing = states.groups;
+                    newest.put(&members, done.states);
                 }
                 Some((part, Err(failure))) => {
                     let row = part.start as u32;
@@ -183,47 +202,125 @@ impl AggregateGuard {
                 }
             }
         }
-        if existing < states.groups {
-            // Every row failed: new groups get default states.
-            current = self.defaults(input, &current, existing, states.groups)?;
-        }
-        Ok((
-            Folded {
-                states: current,
-                lost,
+        let (groups, states) = newest
+            .all()
+            .map_err(|error| self.fatal(error.message, Fault::ROW))?;
+        let folded = Folded {
+            states,
+            groups: Some(groups),
+            lost,
+        };
+        Ok((folded, results))
+    }
+}
+
+/// The states of a batch's groups, as the calls so far have left them.
+struct NewestStates {
+    /// The states that the batch found, and those that each call has returned.
+    returned: Vec<Vec<ArrayRef>>,
+    /// Where the newest state of each group is: an index in `returned`, and a row.
+    /// Absent for a new group without one.
+    places: Vec<Option<(usize, usize)>>,
+}
+
+/// What a call gets of the states.
+struct PartStates {
+    /// The groups of its rows: those with a state first.
+    members: Vec<u32>,
+    /// The place among the members of each row's group.
+    of_row: Vec<u32>,
+    existing: Vec<ArrayRef>,
+    existing_rows: usize,
+}
+
+impl PartStates {
+    fn states(&self) -> States<'_> {
+        States {
+            existing: Columns {
+                rows: self.existing_rows,
+                columns: &self.existing,
             },
-            results,
-        ))
+            groups: self.members.len(),
+        }
+    }
+}
+
+impl NewestStates {
+    fn new(states: States<'_>) -> Self {
+        let mut places = vec![None; states.groups];
+        for (row, place) in places.iter_mut().enumerate().take(states.existing.rows) {
+            *place = Some((0, row));
+        }
+        NewestStates {
+            returned: vec![states.existing.columns.to_vec()],
+            places,
+        }
     }
 
-    /// The states of groups without rows, from a call without rows.
-    fn defaults(
-        &mut self,
-        input: &[ArrayRef],
-        existing_columns: &[ArrayRef],
-        existing: usize,
-        groups: usize,
-    ) -> Result<Vec<ArrayRef>, OperatorError> {
-        let columns = slice(input, &(0..0));
-        let called = self.call(true, |logic| {
-            logic.accumulate(
-                Columns {
-                    rows: 0,
-                    columns: &columns,
-                },
-                &[],
-                States {
-                    existing: Columns {
-                        rows: existing,
-                        columns: existing_columns,
-                    },
-                    groups,
-                },
-            )
-        })?;
-        called.map(|done| done.states).map_err(|failure| {
-            let message = format!("failed on no rows at all: {failure}");
-            self.fatal(message, failure.fault())
+    /// The states of the groups of some rows.
+    fn of(&self, groups: &[u32]) -> Result<PartStates, Failure> {
+        let mut members = groups.to_vec();
+        members.sort_unstable();
+        members.dedup();
+        members.sort_by_key(|&group| self.places[group as usize].is_none());
+        let mut number = vec![0; self.places.len()];
+        for (index, &group) in members.iter().enumerate() {
+            number[group as usize] = index as u32;
+        }
+        let places = members
+            .iter()
+            .map_while(|&group| self.places[group as usize]);
+        let places: Vec<(usize, usize)> = places.collect();
+        Ok(PartStates {
+            of_row: groups.iter().map(|&group| number[group as usize]).collect(),
+            existing: self.gather(&places)?,
+            existing_rows: places.len(),
+            members,
         })
+    }
+
+    fn put(&mut self, members: &[u32], states: Vec<ArrayRef>) {
+        for (row, &group) in members.iter().enumerate() {
+            self.places[group as usize] = Some((self.returned.len(), row));
+        }
+        self.returned.push(states);
+    }
+
+    /// The groups that have a state, and their states.
+    fn all(self) -> Result<(Vec<u32>, Vec<ArrayRef>), Failure> {
+        let places = (0..).zip(&self.places);
+        let (groups, places): (Vec<u32>, Vec<(usize, usize)>) = places
+            .filter_map(|(group, place)| Some((group, (*place)?)))
+            .unzip();
+        let states = self.gather(&places)?;
+        Ok((groups, states))
+    }
+
+    fn gather(&self, places: &[(usize, usize)]) -> Result<Vec<ArrayRef>, Failure> {
+        let (columns, of) = match places.first() {
+            Some(&(of, _)) => (&self.returned[of], of),
+            None => (&self.returned[0], 0),
+        };
+        // All that one call has returned.
+        let rows = columns.first().map_or(places.len(), |column| column.len());
+        let is_whole = places.len() == rows
+            && places
+                .iter()
+                .enumerate()
+                .all(|(row, place)| *place == (of, row));
+        if is_whole {
+            return Ok(columns.clone());
+        }
+        (0..columns.len())
+            .map(|column| {
+                let returned = self.returned.iter();
+                let returned: Vec<&dyn Array> = returned.map(|of| of[column].as_ref()).collect();
+                interleave(&returned, places).map_err(|error| Failure {
+                    kind: FailureKind::Memory,
+                    message: format!("its states are too large for one call: {error}"),
+                    panic: None,
+                })
+            })
+            .collect()
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::Int64Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
+use arrow_array::{Int64Array, StringArray};
 
 use super::*;
 use crate::logic::{
@@ -16,6 +16,8 @@ use crate::schema::{DataType, Field, Schema};
 struct Faulty {
     info: OperatorInfo,
     panics_on: Vec<i64>,
+    /// A call with more states needs too much memory.
+    states_max: usize,
     /// So many calls with a bad value fail; later ones succeed.
     failures_left: Arc<AtomicUsize>,
     instances: AtomicUsize,
@@ -23,6 +25,7 @@ struct Faulty {
 
 struct FaultyInstance {
     panics_on: Vec<i64>,
+    states_max: usize,
     failures_left: Arc<AtomicUsize>,
     used_up: bool,
 }
@@ -40,6 +43,7 @@ impl Factory for Faulty {
         self.instances.fetch_add(1, Ordering::SeqCst);
         let instance = Box::new(FaultyInstance {
             panics_on: self.panics_on.clone(),
+            states_max: self.states_max,
             failures_left: self.failures_left.clone(),
             used_up: false,
         });
@@ -123,7 +127,16 @@ impl Aggregate for FaultyInstance {
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
         let rows = values(input);
+        assert!(!rows.is_empty(), "nothing asks for a call without rows");
         self.check(&rows)?;
+        if states.groups > self.states_max {
+            self.used_up = true;
+            return Err(Failure {
+                kind: FailureKind::Memory,
+                message: "needed 2 states of memory, limit 1".to_owned(),
+                panic: None,
+            });
+        }
         let mut sums = values(states.existing);
         sums.resize(states.groups, 0);
         for (value, &group) in rows.iter().zip(groups) {
@@ -190,6 +203,7 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
             parameters: Vec::new(),
         },
         panics_on: panics_on.to_vec(),
+        states_max: usize::MAX,
         failures_left: Arc::new(AtomicUsize::new(failures)),
         instances: AtomicUsize::new(0),
     })
@@ -206,11 +220,11 @@ fn plan(factory: &Arc<Faulty>, on_error: OnError) -> OperatorPlan {
 }
 
 fn transforming(factory: &Arc<Faulty>, on_error: OnError) -> TransformGuard {
-    TransformGuard::new("doubled", &plan(factory, on_error)).expect("it opens")
+    TransformGuard::new("doubled", &plan(factory, on_error), &Stop::default()).expect("it opens")
 }
 
 fn aggregating(factory: &Arc<Faulty>, on_error: OnError) -> AggregateGuard {
-    AggregateGuard::new("doubled", &plan(factory, on_error)).expect("it opens")
+    AggregateGuard::new("doubled", &plan(factory, on_error), &Stop::default()).expect("it opens")
 }
 
 fn batch(rows: &[i64]) -> Batch {
@@ -224,18 +238,20 @@ fn batch(rows: &[i64]) -> Batch {
 
 const ALWAYS: usize = usize::MAX;
 
-fn transform(guard: &mut TransformGuard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox) {
+fn transform(guard: &mut TransformGuard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox<'static>) {
     let mut out = Outbox::default();
-    match guard.transform(batch, &batch.columns, &mut out) {
-        Ok(Output::Rows(rows)) => {
-            let values = rows.columns[0]
-                .as_primitive::<Int64Type>()
-                .values()
-                .to_vec();
-            (rows.parents, values, out)
+    let (mut parents, mut doubled) = (Vec::new(), Vec::new());
+    let put = |output, _: &mut Outbox| match output {
+        Output::Rows(rows) => {
+            parents.extend(rows.parents);
+            doubled.extend_from_slice(rows.columns[0].as_primitive::<Int64Type>().values());
         }
-        other => panic!("{other:?}"),
-    }
+        Output::Selection(_) => panic!("it is no filter"),
+    };
+    guard
+        .transform(batch, &batch.columns, &mut out, put)
+        .expect("the policy takes all rows");
+    (parents, doubled, out)
 }
 
 #[test]
@@ -302,7 +318,7 @@ fn under_fail_the_pipeline_ends_with_the_row() {
     let batch = batch(&[1, 2, 3]);
     let mut out = Outbox::default();
     let error = transforming(&factory, OnError::Fail)
-        .transform(&batch, &batch.columns, &mut out)
+        .transform(&batch, &batch.columns, &mut out, |_, _| ())
         .expect_err("a row fails");
     assert!(error.message.contains("bad value"), "{error}");
     assert_eq!(error.node, "doubled");
@@ -345,20 +361,62 @@ fn states_carry_from_part_to_part() {
     let (folded, results) = aggregating(&factory, OnError::DeadLetter)
         .accumulate_each(&rows, &rows.columns, &groups, states, &mut out)
         .expect("the policy takes the row");
-    assert_eq!(
-        folded.states[0]
-            .as_primitive::<Int64Type>()
-            .values()
-            .to_vec(),
-        [101, 6]
-    );
+    assert_eq!(values_of(&folded), [101, 6]);
     assert_eq!(folded.lost, [2, 4]);
     assert_eq!(results.parents, [0, 1, 3, 4]);
     assert_eq!((out.counts.failed, out.counts.rejected), (1, 1));
 }
 
 #[test]
-fn groups_without_any_good_row_have_the_default_state() {
+fn a_call_gets_the_states_of_its_own_rows_only() {
+    let rows = batch(&[1, 2, 3, 4, 5]);
+    let mut factory = faulty(Kind::Aggregate, &[], 0);
+    Arc::get_mut(&mut factory)
+        .expect("nobody shares it")
+        .states_max = 1;
+    let existing = [column(vec![100, 200])];
+    let states = States {
+        existing: Columns {
+            rows: 2,
+            columns: &existing,
+        },
+        groups: 4,
+    };
+    let mut out = Outbox::default();
+    let folded = aggregating(&factory, OnError::DeadLetter)
+        .accumulate(&rows, &rows.columns, &[0, 3, 1, 2, 3], states, &mut out)
+        .expect("no row needs more than one state");
+    assert_eq!(values_of(&folded), [101, 203, 4, 7]);
+    assert_eq!(folded.groups, Some(vec![0, 1, 2, 3]));
+    assert_eq!((folded.lost.len(), out.counts.failed), (0, 0));
+}
+
+fn values_of(folded: &Folded) -> Vec<i64> {
+    let states = folded.states[0].as_primitive::<Int64Type>();
+    states.values().to_vec()
+}
+
+#[test]
+fn large_rows_come_in_calls_of_their_own() {
+    let text = |bytes: usize| "x".repeat(bytes);
+    let texts = [
+        text(CALL_BYTES_MAX),
+        text(10),
+        text(CALL_BYTES_MAX),
+        text(10),
+    ];
+    let columns: [ArrayRef; 1] = [Arc::new(StringArray::from_iter_values(texts))];
+    let parts: Vec<_> = Parts::of(&columns, 4).0;
+    assert_eq!(parts, [3..4, 2..3, 1..2, 0..1]);
+    let small: [ArrayRef; 1] = [Arc::new(StringArray::from(vec!["a"; 1_000]))];
+    assert_eq!(Parts::of(&small, 1_000).0, [0..1_000]);
+    // A part of a larger whole is as large as it is.
+    let slice = [columns[0].slice(1, 1)];
+    assert_eq!(Parts::of(&slice, 1).0, [0..1]);
+}
+
+#[test]
+fn groups_without_any_good_row_have_no_state() {
     let rows = batch(&[5, 5]);
     let factory = faulty(Kind::Aggregate, &[5], ALWAYS);
     let mut out = Outbox::default();
@@ -373,13 +431,8 @@ fn groups_without_any_good_row_have_the_default_state() {
     let folded = aggregating(&factory, OnError::Skip)
         .accumulate(&rows, &rows.columns, &[1, 2], states, &mut out)
         .expect("the policy takes the rows");
-    assert_eq!(
-        folded.states[0]
-            .as_primitive::<Int64Type>()
-            .values()
-            .to_vec(),
-        [7, 0, 0]
-    );
+    assert_eq!(values_of(&folded), [7]);
+    assert_eq!(folded.groups, Some(vec![0]));
     assert_eq!(folded.lost, [0, 1]);
 }
 
@@ -437,7 +490,7 @@ fn a_failing_finish_costs_its_own_result() {
 #[test]
 fn an_operator_of_another_kind_does_not_open() {
     let plan = plan(&faulty(Kind::Aggregate, &[], 0), OnError::Skip);
-    let error = TransformGuard::new("doubled", &plan).map(drop);
+    let error = TransformGuard::new("doubled", &plan, &Stop::default()).map(drop);
     let message = error.expect_err("it is an aggregate").message;
     assert!(
         message.ends_with("an aggregate was opened as a transform, which is a bug in Sluicebox"),

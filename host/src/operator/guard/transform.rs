@@ -1,29 +1,32 @@
 use std::ops::Range;
 
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef};
 
-use super::{Guard, Parts, Subject, TransformGuard, slice};
+use super::{CALL_BYTES_MAX, Guard, Parts, Subject, TransformGuard, slice};
 use crate::batch::Batch;
 use crate::logic::{Columns, Instance, Kind, Output, Transform, Transformed};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
+use crate::stop::Stop;
 
 impl TransformGuard {
-    pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
-        Guard::open(node, plan, Instance::transform)
+    pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
+        Guard::open(node, plan, Instance::transform, stop)
     }
 
     /// Calls a filter or transform. `input` are the columns of `batch` that the
     /// operator reads, with at least one row. Rows that are rejected or failed on
-    /// have no output.
+    /// have no output. `put` gets the output, in pieces if it is large.
     pub fn transform(
         &mut self,
         batch: &Batch,
         input: &[ArrayRef],
         out: &mut Outbox,
-    ) -> Result<Output, OperatorError> {
+        mut put: impl FnMut(Output, &mut Outbox),
+    ) -> Result<(), OperatorError> {
         let mut parts = Vec::new();
-        let mut rest = Parts::whole(batch.rows());
+        let mut bytes = 0;
+        let mut rest = Parts::of(input, batch.rows());
         let transform = |logic: &mut (dyn Transform + 'static), part: &Range<usize>| {
             logic.transform(Columns {
                 rows: part.len(),
@@ -34,14 +37,25 @@ impl TransformGuard {
             match called {
                 Ok(answer) => {
                     self.handle_rejects(batch, part.start, &answer.rejects, out)?;
+                    if let Output::Rows(rows) = &answer.output {
+                        let columns = rows.columns.iter();
+                        bytes += columns.map(|c| c.get_buffer_memory_size()).sum::<usize>();
+                    }
                     parts.push((part.start, answer));
+                    if bytes > CALL_BYTES_MAX {
+                        bytes = 0;
+                        put(self.join_outputs(std::mem::take(&mut parts))?, out);
+                    }
                 }
                 Err(failure) => {
                     self.handle_failure(&Subject::Row(batch, part.start as u32), &failure, out)?;
                 }
             }
         }
-        self.join_outputs(parts)
+        if !parts.is_empty() {
+            put(self.join_outputs(parts)?, out);
+        }
+        Ok(())
     }
 
     fn join_outputs(&self, mut parts: Vec<(usize, Transformed)>) -> Result<Output, OperatorError> {

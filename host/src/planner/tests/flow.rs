@@ -130,74 +130,75 @@ path = "totals.csv"
         plan_in(folder.path(), &format!("{BASE}{more}")).unwrap_or_else(|m| panic!("{m}"));
     let drawn = draw(&plan).replace(&folder.path().display().to_string(), "/pipelines");
     expect![[r#"
-            cart   2 tasks a keyed operator · batches of at most 4096 rows
-            dead letters go to /pipelines/cart.dead.jsonl
+        cart   2 tasks a keyed operator · batches of at most 4096 rows
+        dead letters go to /pipelines/cart.dead.jsonl
 
-            actions   source, file, json · 1 task
-            │   /pipelines/events.jsonl
-            │   event time ts, rows up to 2s out of order
-            │   bad rows: dead letter
-            │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
-            │   note: utf8?, tags: list<utf8>, ts: timestamp
+        actions   source, file, json · 1 task
+        │   /pipelines/events.jsonl
+        │   event time ts, rows up to 2s out of order
+        │   bad rows: dead letter
+        │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+        │   note: utf8?, tags: list<utf8>, ts: timestamp
+        ▼
+        clean   filter cart.clean · 1 task
+        │   max_quantity = 100, strict = false, share = 0.5, actions = []
+        │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+        │ : the same rows
+        ├─▶ added   aggregate cart.added · 2 tasks
+        │   │   key user_id · tumbling window of 1m, event time · late rows correct it for 10s
+        │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+        │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, items: int64
+        │   ├─▶ out   sink, file, json · 1 task
+        │   │       /pipelines/out.jsonl
+        │   └─▶ late rows to too_late   sink, console · 1 task
+        │         : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+        │           note: utf8?, tags: list<utf8>, ts: timestamp
+        └─▶ visits   aggregate cart.added · 2 tasks
+            │   merges clean, made
+            │   key user_id, item_id · session window with a gap of 30s, processing time
+            │   on error: 3 retries, then dead letter · a call has 64MiB of memory, 1s, 1MiB of output
+            │ : user_id: utf8, item_id: utf8, items: int64
             ▼
-            clean   filter cart.clean · 1 task
-            │   max_quantity = 100, strict = false, share = 0.5, actions = []
+            shown   sink, console · 1 task
+                at most 20 rows
+
+        made   source, generator · 1 task
+        │   1000 rows, 50.5 a second, of 1000 users and 200 items, seed 0
+        │   event time ts, rows up to 3s out of order
+        │   bad rows: the pipeline fails
+        │ : user_id: utf8, item_id: utf8, action: utf8, quantity: int64, ts: timestamp
+        ├─▶ top   aggregate cart.added · 2 tasks
+        │   │   merges made, lines
+        │   │   key item_id · sliding window of 1m every 5s, event time · early results every 1s
+        │   │   2 tasks read its sources: which rows are late depends on their speed
+        │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+        │   │ : item_id: utf8, from: timestamp, to: timestamp, items: int64
+        │   ▼
+        │   tops   sink, file, parquet · 1 task
+        │       /pipelines/top.parquet
+        ├─▶ visits   as above
+        └─▶ totals   aggregate cart.added · 2 tasks
+            │   key item_id · running: a result after each row
             │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-            │ : the same rows
-            ├─▶ added   aggregate cart.added · 2 tasks
-            │   │   key user_id · tumbling window of 1m, event time · late rows correct it for 10s
-            │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-            │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, items: int64
-            │   ├─▶ out   sink, file, json · 1 task
-            │   │       /pipelines/out.jsonl
-            │   └─▶ late rows to too_late   sink, console · 1 task
-            │         : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
-            │           note: utf8?, tags: list<utf8>, ts: timestamp
-            └─▶ visits   aggregate cart.added · 2 tasks
-                │   merges clean, made
-                │   key user_id, item_id · session window with a gap of 30s, processing time
-                │   on error: 3 retries, then dead letter · a call has 64MiB of memory, 1s, 1MiB of output
-                │ : user_id: utf8, item_id: utf8, items: int64
-                ▼
-                shown   sink, console · 1 task
-                    at most 20 rows
+            │ : item_id: utf8, items: int64
+            ▼
+            sums   sink, file, csv · 1 task
+                /pipelines/totals.csv
 
-            made   source, generator · 1 task
-            │   1000 rows, 50.5 a second, of 1000 users and 200 items, seed 0
-            │   event time ts, rows up to 3s out of order
-            │   bad rows: the pipeline fails
-            │ : user_id: utf8, item_id: utf8, action: utf8, quantity: int64, ts: timestamp
-            ├─▶ top   aggregate cart.added · 2 tasks
-            │   │   merges made, lines
-            │   │   key item_id · sliding window of 1m every 5s, event time · early results every 1s
-            │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-            │   │ : item_id: utf8, from: timestamp, to: timestamp, items: int64
-            │   ▼
-            │   tops   sink, file, parquet · 1 task
-            │       /pipelines/top.parquet
-            ├─▶ visits   as above
-            └─▶ totals   aggregate cart.added · 2 tasks
-                │   key item_id · running: a result after each row
-                │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-                │ : item_id: utf8, items: int64
-                ▼
-                sums   sink, file, csv · 1 task
-                    /pipelines/totals.csv
-
-            lines   source, tcp, json · 1 task
-            │   listens on 127.0.0.1:9000, length-prefixed frames, until 2 connections have ended
-            │   event time at, rows in order, idle after 30s
-            │   bad rows: counted and skipped
-            │ : item_id: utf8, quantity: int64, at: timestamp, where: {city: utf8, seen: list<timestamp?>}?,
-            │   lines: list<{sku: utf8}>
-            ├─▶ top   as above
-            └─▶ dozens   aggregate cart.added · 1 task
-                │   no key: one group · count window of 12 rows
-                │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
-                │ : window_start: timestamp, window_end: timestamp, items: int64
-                ▼
-                rest   sink, blackhole · 1 task
-        "#]].assert_eq(&drawn);
+        lines   source, tcp, json · 1 task
+        │   listens on 127.0.0.1:9000, length-prefixed frames, until 2 connections have ended
+        │   event time at, rows in order, idle after 30s
+        │   bad rows: counted and skipped
+        │ : item_id: utf8, quantity: int64, at: timestamp, where: {city: utf8, seen: list<timestamp?>}?,
+        │   lines: list<{sku: utf8}>
+        ├─▶ top   as above
+        └─▶ dozens   aggregate cart.added · 1 task
+            │   no key: one group · count window of 12 rows
+            │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+            │ : window_start: timestamp, window_end: timestamp, items: int64
+            ▼
+            rest   sink, blackhole · 1 task
+    "#]].assert_eq(&drawn);
 }
 
 #[test]

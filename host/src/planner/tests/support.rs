@@ -189,6 +189,12 @@ fn cart() -> ModuleInfo {
             &added,
             &[text("user_id"), number("items")],
         ),
+        operator(
+            "recounted",
+            Kind::Aggregate,
+            &[number("items")],
+            &[number("items")],
+        ),
         operator("spans", Kind::Aggregate, &added, &[time("window_start")]),
         operator("alert", Kind::Process, &added, &[]),
         OperatorInfo {

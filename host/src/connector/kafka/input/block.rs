@@ -10,11 +10,11 @@ use arrow_buffer::Buffer;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
 use serde_json::{Map, Value};
 
 use super::super::subscription::{KafkaColumn, Subscription};
-use crate::batch::Offsets;
+use crate::batch::{Envelope, Offsets};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::source::SourceContext;
@@ -29,6 +29,7 @@ pub(super) struct Messages {
     data: Vec<u8>,
     spans: Vec<(u32, u32)>,
     offsets: Vec<u64>,
+    envelopes: Vec<Envelope>,
     metadata: Vec<Metadata>,
     /// Messages that are bad before their payload is decoded.
     bad: Vec<BadRow>,
@@ -51,6 +52,7 @@ impl Messages {
             data: Vec::new(),
             spans: Vec::new(),
             offsets: Vec::new(),
+            envelopes: Vec::new(),
             metadata: plan.metadata.iter().copied().map(Metadata::new).collect(),
             bad: Vec::new(),
         }
@@ -65,21 +67,22 @@ impl Messages {
     }
 
     pub fn push(&mut self, message: &BorrowedMessage<'_>, offset: u64) {
+        let envelope = envelope(message);
         let Some(payload) = message.payload() else {
             let error = "expected a row, found a message without a payload (a tombstone)";
-            self.push_bad(offset, error.to_owned(), b"");
+            self.push_bad(bad(offset, error.to_owned(), b""), envelope);
             return;
         };
         if payload.len() > ROW_BYTES_MAX {
-            self.bad.push(too_long(offset, payload));
+            self.push_bad(too_long(offset, payload), envelope);
             return;
         }
-        if let Some(error) = self
+        let mut faults = self
             .metadata
             .iter()
-            .find_map(|wanted| wanted.fault(message))
-        {
-            self.push_bad(offset, error, payload);
+            .filter_map(|wanted| wanted.fault(message));
+        if let Some(error) = faults.next() {
+            self.push_bad(bad(offset, error, payload), envelope);
             return;
         }
         let start = self.data.len() as u32;
@@ -87,17 +90,15 @@ impl Messages {
         self.spans.push((start, self.data.len() as u32));
         self.offsets.push(offset);
         for column in &mut self.metadata {
-            column.push(message);
+            column.push(message, &envelope);
         }
+        self.envelopes.push(envelope);
     }
 
     #[cold]
-    fn push_bad(&mut self, offset: u64, error: String, payload: &[u8]) {
-        self.bad.push(BadRow {
-            offset,
-            error,
-            payload: payload_excerpt(payload),
-        });
+    fn push_bad(&mut self, mut bad: BadRow, envelope: Envelope) {
+        bad.envelope = Some(envelope);
+        self.bad.push(bad);
     }
 
     pub fn decode(
@@ -120,12 +121,19 @@ impl Messages {
         );
         if chunk.bad.is_empty() {
             chunk.columns.extend(metadata);
+            chunk.block.envelopes = self.envelopes;
         } else {
-            let mut bad = chunk.bad.iter().map(|bad| bad.offset).peekable();
-            let good: BooleanArray = offsets
-                .iter()
-                .map(|&offset| Some(bad.next_if_eq(&offset).is_none()))
-                .collect();
+            let mut bad = chunk.bad.iter_mut().peekable();
+            let mut good = Vec::with_capacity(offsets.len());
+            for (offset, envelope) in offsets.into_iter().zip(self.envelopes) {
+                let is_bad = bad.next_if(|bad| bad.offset == offset);
+                good.push(is_bad.is_none());
+                match is_bad {
+                    Some(bad) => bad.envelope = Some(envelope),
+                    None => chunk.block.envelopes.push(envelope),
+                }
+            }
+            let good = BooleanArray::from(good);
             let metadata = metadata.iter().map(|column| keep(column, &good));
             chunk.columns.extend(metadata);
         }
@@ -168,13 +176,15 @@ impl Metadata {
         }
     }
 
-    fn push(&mut self, message: &BorrowedMessage<'_>) {
+    fn push(&mut self, message: &BorrowedMessage<'_>, envelope: &Envelope) {
         match self {
             Metadata::Key(keys) => {
                 keys.append_option(message.key().and_then(|key| std::str::from_utf8(key).ok()));
             }
             Metadata::KeyBytes(keys) => keys.append_option(message.key()),
-            Metadata::Headers(headers) => headers.append_value(headers_as_json(message)),
+            Metadata::Headers(headers) => {
+                headers.append_value(envelope.headers.as_deref().unwrap_or("{}"));
+            }
             Metadata::Timestamp(times) => {
                 times.append_value(message.timestamp().to_millis().unwrap_or_default());
             }
@@ -197,13 +207,29 @@ impl Metadata {
     }
 }
 
-/// Headers as a JSON object; a value that is not text is base64. Of headers
-/// with the same name, the last is kept.
-fn headers_as_json(message: &BorrowedMessage<'_>) -> String {
-    let Some(headers) = message.headers() else {
-        return "{}".to_owned();
-    };
-    let headers = headers.iter().map(|header| {
+fn bad(offset: u64, error: String, payload: &[u8]) -> BadRow {
+    BadRow {
+        offset,
+        error,
+        payload: payload_excerpt(payload),
+        envelope: None,
+    }
+}
+
+fn envelope(message: &BorrowedMessage<'_>) -> Envelope {
+    Envelope {
+        key: message.key().map(Box::from),
+        headers: message.headers().map(headers_as_json),
+        timestamp_ms: message.timestamp().to_millis(),
+        is_tombstone: message.payload().is_none(),
+    }
+}
+
+/// Headers as a JSON object; a value that is not text is base64. Headers of the
+/// same name are a list, in their order.
+fn headers_as_json(headers: &BorrowedHeaders) -> String {
+    let mut object = Map::new();
+    for header in headers.iter() {
         let value = match header
             .value
             .map(|value| (value, std::str::from_utf8(value)))
@@ -212,7 +238,13 @@ fn headers_as_json(message: &BorrowedMessage<'_>) -> String {
             Some((_, Ok(text))) => text.into(),
             Some((bytes, Err(_))) => BASE64_STANDARD.encode(bytes).into(),
         };
-        (header.key.to_owned(), value)
-    });
-    Value::Object(headers.collect::<Map<_, _>>()).to_string()
+        match object.get_mut(header.key) {
+            None => {
+                object.insert(header.key.to_owned(), value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(object).to_string()
 }

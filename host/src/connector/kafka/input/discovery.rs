@@ -4,6 +4,7 @@
 //! Brokers may be slow to answer, so they are asked on a separate thread, which
 //! is not waited for at the end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::subscription::{KafkaStart, Subscription};
 use super::super::{ClientLog, cause, fault_of, is_final};
+use super::topic_ids::topic_ids;
 use crate::blame::Fault;
 use crate::source::{SourceContext, SourceError};
 
@@ -38,9 +40,17 @@ pub(super) struct Discovery {
 
 enum DiscoveryState {
     Due(Instant),
-    Asking(oneshot::Receiver<Result<Vec<FoundPartition>, DiscoveryProblem>>),
+    Asking(oneshot::Receiver<Result<Found, DiscoveryProblem>>),
     /// A bounded input is asked for only once.
     Over,
+}
+
+/// What the brokers have answered.
+#[derive(Default)]
+pub(super) struct Found {
+    /// By the topics' names, as far as they have ids.
+    pub topic_ids: HashMap<String, String>,
+    pub partitions: Vec<FoundPartition>,
 }
 
 /// A partition to read that is not being read yet.
@@ -77,6 +87,11 @@ impl Default for Discovery {
 }
 
 impl Discovery {
+    /// Whether the brokers have answered once.
+    pub fn has_found(&self) -> bool {
+        self.has_found
+    }
+
     /// Whether no more partitions can be found.
     pub fn is_over(&self) -> bool {
         matches!(self.state, DiscoveryState::Over)
@@ -91,13 +106,13 @@ impl Discovery {
         }
     }
 
-    /// The new partitions of the last answer, if one has come. The first answer
-    /// may have none for this task.
+    /// The last answer, if one has come. The first may have no partitions for
+    /// this task.
     pub fn found(
         &mut self,
         plan: &Subscription,
         context: &SourceContext,
-    ) -> Result<Option<Vec<FoundPartition>>, SourceError> {
+    ) -> Result<Option<Found>, SourceError> {
         let DiscoveryState::Asking(answer) = &mut self.state else {
             return Ok(None);
         };
@@ -113,7 +128,6 @@ impl Discovery {
         self.state = DiscoveryState::Due(Instant::now() + RETRY_AFTER);
         match answer {
             Ok(found) => {
-                let is_first = !self.has_found;
                 self.has_found = true;
                 self.missing = 0;
                 self.state = if plan.is_bounded {
@@ -123,7 +137,7 @@ impl Discovery {
                         Instant::now() + Duration::from_millis(plan.discover_every_ms),
                     )
                 };
-                Ok((is_first || !found.is_empty()).then_some(found))
+                Ok(Some(found))
             }
             Err(DiscoveryProblem::Missing { what, help }) => {
                 self.missing += 1;
@@ -205,7 +219,8 @@ struct Question {
 }
 
 impl Question {
-    fn ask(&self) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
+    fn ask(&self) -> Result<Found, DiscoveryProblem> {
+        let topic_ids = self.topic_ids()?;
         let mut wanted = Vec::new();
         for topic in 0..self.plan.topics.len() {
             let ours = self.partitions(topic)?.into_iter().filter(|&number| {
@@ -215,22 +230,37 @@ impl Question {
             wanted.extend(ours.map(|number| (topic, number)));
         }
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found {
+                topic_ids,
+                partitions: Vec::new(),
+            });
         }
         let starts = self.starts(&wanted)?;
         let ends = match self.plan.is_bounded {
             true => Some(self.offsets(&wanted, Offset::End)?),
             false => None,
         };
-        let found = wanted.iter().zip(starts).enumerate();
-        Ok(found
-            .map(|(index, (&(topic, number), start))| FoundPartition {
-                topic,
-                number,
-                start,
-                end: ends.as_ref().map(|ends| ends[index]),
-            })
-            .collect())
+        let partitions = wanted.iter().zip(starts).enumerate();
+        let partitions = partitions.map(|(index, (&(topic, number), start))| FoundPartition {
+            topic,
+            number,
+            start,
+            end: ends.as_ref().map(|ends| ends[index]),
+        });
+        Ok(Found {
+            topic_ids,
+            partitions: partitions.collect(),
+        })
+    }
+
+    fn topic_ids(&self) -> Result<HashMap<String, String>, DiscoveryProblem> {
+        match topic_ids(&self.consumer, &self.plan.topics, ANSWER_MAX) {
+            // Brokers that are too old to be asked.
+            Err(KafkaError::AdminOp(
+                RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion,
+            )) => Ok(HashMap::new()),
+            asked => asked.map_err(|error| self.problem("cannot ask for the topics' ids", error)),
+        }
     }
 
     /// The numbers of a topic's partitions that the config selects.

@@ -1,0 +1,131 @@
+//! What a run takes of the machine stays bounded, whatever rows and plugins do.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the host loads its own plugins")]
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A run that has ended.
+struct Ran {
+    /// The summary of each node.
+    nodes: Vec<Value>,
+    /// The most memory that it had, in bytes.
+    peak: usize,
+}
+
+impl Ran {
+    fn count(&self, node: &str, what: &str) -> u64 {
+        let node = self.nodes.iter().find(|found| found["name"] == node);
+        node.expect("a node")[what].as_u64().expect("a count")
+    }
+}
+
+/// Runs a pipeline to its end, and watches its memory.
+fn run(pipeline: &str, folder: &Path) -> Ran {
+    let path = folder.join("pipeline.toml");
+    fs::write(&path, pipeline).expect("it is writable");
+    let mut host = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["run", "--json"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let status = format!("/proc/{}/status", host.id());
+    let mut peak = 0;
+    while host.try_wait().expect("it is our child").is_none() {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        peak = kib.map_or(peak, |kib| kib.parse().expect("a number"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = host.wait_with_output().expect("it is our child");
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().expect("a summary");
+    let summary: Value = serde_json::from_str(last).expect("JSON");
+    let nodes = summary["nodes"].as_array().expect("nodes");
+    Ran {
+        nodes: nodes.clone(),
+        peak: peak * 1_024,
+    }
+}
+
+fn rows(folder: &Path, rows: impl Iterator<Item = String>) {
+    let mut file = fs::File::create(folder.join("rows.jsonl")).expect("it is writable");
+    for (row, id) in rows.enumerate() {
+        let k = row % 1_000;
+        writeln!(file, "{{\"id\":\"{id}\",\"n\":1,\"k\":{k}}}").expect("it is writable");
+    }
+}
+
+/// Reads rows into an operator of the `hostile` plugin, whose output is dropped.
+fn hostile(operator: &str) -> String {
+    let plugin = common::plugin_file("hostile");
+    format!(
+        r#"
+        name = "bounds"
+        parallelism = 1
+        [plugins.hostile]
+        path = {plugin:?}
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        fields = {{ id = "utf8", n = "int64", k = "int64" }}
+        [operators.worked]
+        input = "rows"
+        {operator}
+        [sinks.out]
+        type = "blackhole"
+        input = "worked"
+        "#
+    )
+}
+
+#[test]
+fn large_answers_do_not_add_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    rows(folder.path(), (0..2_048).map(|row| row.to_string()));
+    let ran = run(
+        &hostile(
+            r#"
+            plugin = "hostile.misbehave"
+            parameters = { mode = "output", amount = 1000000 }
+            "#,
+        ),
+        folder.path(),
+    );
+    assert_eq!(ran.count("out", "rows_in"), 2_048);
+    assert_eq!(ran.count("worked", "failed"), 0);
+    assert!(ran.peak < 1_200 << 20, "{} MiB of 2 GiB", ran.peak >> 20);
+}
+
+/// States of 64 KiB a key, which a call cannot have all at once.
+#[test]
+fn large_states_come_a_few_at_a_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    rows(folder.path(), (0..4_000).map(|_| "x".repeat(16_000)));
+    let ran = run(
+        &hostile(
+            r#"
+            plugin = "hostile.miscount"
+            parameters = { mode = "nothing" }
+            key = "k"
+            window = { count = 4 }
+            limits = { memory = "32MiB" }
+            "#,
+        ),
+        folder.path(),
+    );
+    assert_eq!(ran.count("worked", "failed"), 0);
+    assert_eq!(ran.count("out", "rows_in"), 1_000);
+    assert!(ran.peak < 1_000 << 20, "{} MiB", ran.peak >> 20);
+}
