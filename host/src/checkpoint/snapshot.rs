@@ -61,6 +61,9 @@ pub struct Position {
     /// It is in the middle of a row that was too long and is being skipped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_in_row: bool,
+    /// And in a quoted field of it, so that a line end does not end the row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_quotes: bool,
     /// Event time of row 0, of generated events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_ms: Option<i64>,

@@ -11,8 +11,15 @@ pub const ROW_BYTES_MAX: usize = 16 << 20;
 /// How much of a row that is too long goes into its dead letter.
 const EXCERPT_BYTES: usize = 64 << 10;
 
+/// What is wrong with a row that is too long.
 pub const TOO_LONG: &str =
     "expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept";
+
+/// The same where a quote is open after 16 MiB: it may be a stray one, which
+/// takes the rows after it with it.
+const TOO_LONG_QUOTED: &str = "expected a row of at most 16 MiB, found a longer one, in which a \
+     quoted field goes on: the row is skipped up to the closing quote and its line end, or to the \
+     end of the file; its first 64 KiB are kept";
 
 /// The bad row for one that is too long; `row` is at least its beginning.
 pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
@@ -21,6 +28,18 @@ pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
         error: TOO_LONG.to_owned(),
         payload: payload_excerpt(row),
         envelope: None,
+    }
+}
+
+/// The same for a row whose rest is still to be skipped.
+pub fn too_long_before(offset: u64, row: &[u8], rest: RowRest) -> BadRow {
+    let error = match rest {
+        RowRest::Unquoted => TOO_LONG,
+        RowRest::Quoted => TOO_LONG_QUOTED,
+    };
+    BadRow {
+        error: error.to_owned(),
+        ..too_long(offset, row)
     }
 }
 
@@ -42,11 +61,33 @@ pub enum RowEnds {
 }
 
 /// What was found at some place in a text.
+#[derive(Clone, Copy)]
 pub enum RowEnd {
-    /// A row, possibly empty, and where the next one begins.
+    /// A row of at most [`ROW_BYTES_MAX`], possibly empty, and where the next
+    /// one begins.
     Row { end: usize, next: usize },
+    /// The row is longer than that: it is bad, and its rest from this place on
+    /// has to be skipped with [`RowEnds::skip`].
+    TooLong(usize, RowRest),
     /// The text ends before the row does.
     Unfinished,
+}
+
+/// Where in a row that is being skipped a text begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowRest {
+    Unquoted,
+    /// In a quoted field of CSV, between two characters of its value.
+    Quoted,
+}
+
+/// What was found while a row was skipped.
+pub enum Skipped {
+    /// The row ends: here the next one begins.
+    Row(usize),
+    /// The text ends before the row does: from here it is skipped on, when more
+    /// of it is known.
+    Unfinished(usize, RowRest),
 }
 
 impl RowEnds {
@@ -79,7 +120,8 @@ impl RowEnds {
     }
 
     /// Finds the end of the row at `start`. `complete` says that no text
-    /// follows `data`.
+    /// follows `data`. What is found depends on the row's first
+    /// [`ROW_BYTES_MAX`] bytes alone, however many more are in `data`.
     #[inline]
     pub fn next(&self, data: &[u8], start: usize, complete: bool) -> RowEnd {
         let line = line(data, start, complete);
@@ -95,7 +137,26 @@ impl RowEnds {
             }
         }
     }
+
+    /// Skips the rest of a row that was too long, from `start` on.
+    pub fn skip(&self, data: &[u8], start: usize, rest: RowRest, complete: bool) -> Skipped {
+        let found = match self {
+            RowEnds::Lines => match memchr::memchr(b'\n', &data[start..]) {
+                Some(length) => Skipped::Row(start + length + 1),
+                None => Skipped::Unfinished(data.len(), RowRest::Unquoted),
+            },
+            RowEnds::Csv { delimiter, .. } => skip_csv(data, start, rest, *delimiter),
+        };
+        match found {
+            Skipped::Unfinished(..) if complete => Skipped::Row(data.len()),
+            found => found,
+        }
+    }
 }
+
+/// How much of a text decides where a row ends, if the row is not too long: with
+/// its line end, `\r\n`.
+const WINDOW_BYTES: usize = ROW_BYTES_MAX + 2;
 
 /// Finds the next line end.
 #[inline]
@@ -104,11 +165,18 @@ fn line(data: &[u8], start: usize, complete: bool) -> RowEnd {
     let (length, next) = match memchr::memchr(b'\n', rest) {
         Some(length) => (length, start + length + 1),
         None if complete => (rest.len(), data.len()),
-        None => return RowEnd::Unfinished,
+        None if rest.len() < WINDOW_BYTES => return RowEnd::Unfinished,
+        None => (rest.len(), data.len()),
     };
     let has_return = length > 0 && rest[length - 1] == b'\r';
-    let end = start + length - usize::from(has_return);
-    RowEnd::Row { end, next }
+    let length = length - usize::from(has_return);
+    if length > ROW_BYTES_MAX {
+        return RowEnd::TooLong(start + ROW_BYTES_MAX, RowRest::Unquoted);
+    }
+    RowEnd::Row {
+        end: start + length,
+        next,
+    }
 }
 
 /// Finds the end of a row with quotes; `line` is its first line. If the quotes
@@ -122,21 +190,40 @@ fn csv_row(
     fields: Option<usize>,
     line: RowEnd,
 ) -> RowEnd {
-    let complete = complete || data.len() - start > ROW_BYTES_MAX;
+    let data = &data[..data.len().min(start + WINDOW_BYTES)];
+    let is_full = data.len() - start == WINDOW_BYTES;
+    let complete = complete && !is_full;
     let mut at = start;
     let mut given = 1;
     let mut has_line_end = false;
     loop {
         let rest = &data[at..];
-        let behind = if rest.first() == Some(&b'"') {
-            let Some(length) = quoted_length(&rest[1..]) else {
-                return if complete { line } else { RowEnd::Unfinished };
-            };
-            has_line_end |= memchr::memchr(b'\n', &rest[..length]).is_some();
-            at + 1 + length + 1
-        } else {
-            at + memchr::memchr2(delimiter, b'\n', rest).unwrap_or(rest.len())
+        let is_quoted = rest.first() == Some(&b'"');
+        let length = match is_quoted {
+            true => quoted_length(&rest[1..]).map(|length| 1 + length + 1),
+            false => Some(memchr::memchr2(delimiter, b'\n', rest).unwrap_or(rest.len())),
         };
+        let field = &rest[..length.unwrap_or(rest.len())];
+        has_line_end |= is_quoted && memchr::memchr(b'\n', field).is_some();
+        // Where the row is skipped from, if it is too long: a quote at the end
+        // may be the first of a doubled one.
+        let too_long = match (is_quoted, length) {
+            (true, None) => RowEnd::TooLong(data.len(), RowRest::Quoted),
+            (true, Some(length)) => RowEnd::TooLong(at + length - 1, RowRest::Quoted),
+            (false, _) if at == data.len() && at > start => {
+                RowEnd::TooLong(at - 1, RowRest::Unquoted)
+            }
+            (false, _) => RowEnd::TooLong(at + field.len(), RowRest::Unquoted),
+        };
+        let unfinished = match is_full {
+            true if has_line_end && fields.is_some_and(|fields| fields < given) => line,
+            true => too_long,
+            false => RowEnd::Unfinished,
+        };
+        let Some(length) = length else {
+            return if complete { line } else { unfinished };
+        };
+        let behind = at + length;
         let (end, next) = match &data[behind..] {
             [byte, ..] if *byte == delimiter => {
                 at = behind + 1;
@@ -144,7 +231,7 @@ fn csv_row(
                 continue;
             }
             // The quote may be the first of a doubled one.
-            [] | [b'\r'] if !complete => return RowEnd::Unfinished,
+            [] | [b'\r'] if !complete => return unfinished,
             [] => (behind, behind),
             [b'\r'] => (behind, behind + 1),
             [b'\n', ..] => (behind, behind + 1),
@@ -155,9 +242,101 @@ fn csv_row(
             return line;
         }
         let has_return = end > start && data[end - 1] == b'\r';
-        return RowEnd::Row {
-            end: end - usize::from(has_return),
-            next,
+        let end = end - usize::from(has_return);
+        if end - start > ROW_BYTES_MAX {
+            return too_long;
+        }
+        return RowEnd::Row { end, next };
+    }
+}
+
+/// Skips the rest of a row of CSV, with the line ends in its quoted fields.
+fn skip_csv(data: &[u8], start: usize, rest: RowRest, delimiter: u8) -> Skipped {
+    let mut at = start;
+    let mut inside = rest;
+    loop {
+        match inside {
+            RowRest::Quoted => match quoted_length(&data[at..]) {
+                // The quote may be the first of a doubled one.
+                Some(length) if at + length + 1 == data.len() => {
+                    return Skipped::Unfinished(at + length, RowRest::Quoted);
+                }
+                Some(length) => {
+                    at += length + 1;
+                    inside = RowRest::Unquoted;
+                }
+                None => return Skipped::Unfinished(data.len(), RowRest::Quoted),
+            },
+            RowRest::Unquoted => {
+                let Some(length) = memchr::memchr2(delimiter, b'\n', &data[at..]) else {
+                    return Skipped::Unfinished(data.len(), RowRest::Unquoted);
+                };
+                at += length;
+                match &data[at..] {
+                    [b'\n', ..] => return Skipped::Row(at + 1),
+                    [_, b'"', ..] => {
+                        at += 2;
+                        inside = RowRest::Quoted;
+                    }
+                    [_] => return Skipped::Unfinished(at, RowRest::Unquoted),
+                    _ => at += 1,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Where the row that is skipped from here ends, if the text is known in
+    /// pieces of this size.
+    fn skipped(text: &[u8], piece: usize, mut rest: RowRest) -> usize {
+        let ends = RowEnds::Csv {
+            delimiter: b',',
+            fields: None,
         };
+        let mut start = 0;
+        let mut known = 0;
+        loop {
+            known = text.len().min(known + piece);
+            match ends.skip(&text[..known], start, rest, known == text.len()) {
+                Skipped::Row(next) => return next,
+                Skipped::Unfinished(from, then) => (start, rest) = (from, then),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_is_skipped_to_the_same_place_in_pieces(
+            text in prop::collection::vec(
+                prop_oneof![Just(b'"'), Just(b'\n'), Just(b','), Just(b'\r'), Just(b'x')],
+                0..30,
+            ),
+            piece in 1usize..5,
+            is_quoted in any::<bool>(),
+        ) {
+            let rest = if is_quoted { RowRest::Quoted } else { RowRest::Unquoted };
+            prop_assert_eq!(skipped(&text, piece, rest), skipped(&text, 100, rest));
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_row_ends_where_no_quote_is_open() {
+        fn ends(text: &str, rest: RowRest) -> &str {
+            &text[..skipped(text.as_bytes(), 100, rest)]
+        }
+        assert_eq!(ends("x\ny", RowRest::Unquoted), "x\n");
+        assert_eq!(
+            ends("x\ny\",\"\nz\"\n1", RowRest::Quoted),
+            "x\ny\",\"\nz\"\n"
+        );
+        assert_eq!(ends("\"\"\"\r\n1", RowRest::Quoted), "\"\"\"\r\n");
+        assert_eq!(ends("x\ny", RowRest::Quoted), "x\ny");
+        assert_eq!(ends(",\"\n\",\n1", RowRest::Unquoted), ",\"\n\",\n");
     }
 }

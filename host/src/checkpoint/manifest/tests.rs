@@ -17,6 +17,7 @@ fn fixture() -> Manifest {
             offset,
             rows: Some(offset / 100),
             is_in_row: offset > 0,
+            is_in_quotes: false,
             start_ms: None,
         },
         newest_ms: Some(1_704_103_200_000),
@@ -322,11 +323,12 @@ fn sources() -> impl Strategy<Value = SourceSnapshot> {
         Just(PartitionState::Idle),
         Just(PartitionState::Ended),
     ];
-    let position = any::<(u64, Option<u64>, bool, Option<i64>)>().prop_map(
-        |(offset, rows, is_in_row, start_ms)| Position {
+    let position = any::<(u64, Option<u64>, (bool, bool), Option<i64>)>().prop_map(
+        |(offset, rows, (is_in_row, is_in_quotes), start_ms)| Position {
             offset,
             rows,
             is_in_row,
+            is_in_quotes,
             start_ms,
         },
     );

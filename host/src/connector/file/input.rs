@@ -21,7 +21,7 @@ use crate::decode::Decoder;
 use crate::files::{identity, name_in};
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::{BadRow, Chunk, decode};
-use crate::source::row_ends::{ROW_BYTES_MAX, RowEnd, RowEnds, too_long};
+use crate::source::row_ends::{RowEnd, RowEnds, RowRest, Skipped, too_long_before};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
 
 /// The size of a block is estimated from the rows of a batch, within these
@@ -67,8 +67,9 @@ struct BlockReader {
     /// The buffer's offset in the file.
     offset: u64,
     at_end: bool,
-    /// A row was too long, and its rest is still to be skipped.
-    skipping: bool,
+    /// A row was too long, and its rest, which begins here, is still to be
+    /// skipped.
+    skipping: Option<RowRest>,
     rows: u64,
     /// Whether a block must not reach into the next turn, since other
     /// partitions are read in between.
@@ -216,7 +217,7 @@ impl FilePartition {
             buffer: Vec::new(),
             offset: 0,
             at_end: false,
-            skipping: false,
+            skipping: None,
             rows: 0,
             ends_with_turn: !is_alone,
             batch_rows: context.batch_rows.max(1),
@@ -336,7 +337,7 @@ impl BlockReader {
                     self.advance(next);
                     return Ok(());
                 }
-                RowEnd::Unfinished if self.buffer.len() > ROW_BYTES_MAX => {
+                RowEnd::TooLong(..) => {
                     let message = format!(
                         "{}: expected a header, found a line longer than 16 MiB",
                         self.name
@@ -362,22 +363,23 @@ impl BlockReader {
         let mut too_long = Vec::new();
         let mut at = 0;
         loop {
-            if self.skipping && !self.skip_rest_of_row(&mut at) {
-                // The whole buffer belongs to the row that is skipped.
-                self.advance(self.buffer.len());
-                at = 0;
-                if self.at_end {
-                    break;
+            while let Some(rest) = self.skipping {
+                match self.framing.skip(&self.buffer, 0, rest, self.at_end) {
+                    Skipped::Row(next) => {
+                        self.advance(next);
+                        self.skipping = None;
+                    }
+                    Skipped::Unfinished(from, rest) => {
+                        self.advance(from);
+                        self.skipping = Some(rest);
+                        self.fill(block_bytes, context)?;
+                    }
                 }
-                self.fill(block_bytes, context)?;
-                continue;
             }
             while spans.len() + too_long.len() < rows_max {
                 match self.framing.next(&self.buffer, at, self.at_end) {
                     RowEnd::Row { end, next } => {
-                        if end - at > ROW_BYTES_MAX {
-                            too_long.push(self.too_long(at));
-                        } else if end > at || (self.empty_is_null && next > at) {
+                        if end > at || (self.empty_is_null && next > at) {
                             spans.push((at as u32, end as u32));
                         }
                         at = next;
@@ -385,8 +387,18 @@ impl BlockReader {
                             break;
                         }
                     }
+                    RowEnd::TooLong(from, rest) => {
+                        let offset = self.offset + at as u64;
+                        too_long.push(too_long_before(offset, &self.buffer[at..], rest));
+                        self.skipping = Some(rest);
+                        at = from;
+                        break;
+                    }
                     RowEnd::Unfinished => break,
                 }
+            }
+            if self.skipping.is_some() {
+                break;
             }
             let given = spans.len() + too_long.len();
             let used_up = at >= self.buffer.len();
@@ -394,12 +406,6 @@ impl BlockReader {
                 break;
             }
             if given > 0 && self.buffer.len() >= block_bytes {
-                break;
-            }
-            if self.buffer.len() - at > ROW_BYTES_MAX {
-                too_long.push(self.too_long(at));
-                self.skipping = true;
-                at = self.buffer.len();
                 break;
             }
             if spans.is_empty() {
@@ -437,12 +443,12 @@ impl BlockReader {
         Position {
             offset: self.offset,
             rows: Some(self.rows),
-            is_in_row: self.skipping,
+            is_in_row: self.skipping.is_some(),
+            is_in_quotes: self.skipping == Some(RowRest::Quoted),
             ..Position::default()
         }
     }
 
-    /// Goes on reading at a restored position.
     /// Checks that what was read before the checkpoint is still there.
     fn check_same(
         &self,
@@ -466,6 +472,7 @@ impl BlockReader {
         ))
     }
 
+    /// Goes on reading at a restored position.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
         if to.offset > self.size {
             let message = format!(
@@ -481,26 +488,13 @@ impl BlockReader {
         self.buffer.clear();
         self.offset = to.offset;
         self.rows = to.rows.unwrap_or_default();
-        self.skipping = to.is_in_row;
+        self.skipping = match (to.is_in_row, to.is_in_quotes) {
+            (false, _) => None,
+            (true, false) => Some(RowRest::Unquoted),
+            (true, true) => Some(RowRest::Quoted),
+        };
         self.at_end = false;
         Ok(())
-    }
-
-    /// Whether the end of the row is in the buffer; `at` is then the offset
-    /// after it.
-    fn skip_rest_of_row(&mut self, at: &mut usize) -> bool {
-        match memchr::memchr(b'\n', &self.buffer[*at..]) {
-            Some(end) => {
-                *at += end + 1;
-                self.skipping = false;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn too_long(&self, at: usize) -> BadRow {
-        too_long(self.offset + at as u64, &self.buffer[at..])
     }
 
     /// Reads until the buffer has `wanted` bytes or the file is at its end.

@@ -245,6 +245,94 @@ async fn a_row_that_is_too_long_is_one_bad_row() {
     }
 }
 
+/// A CSV file with a quoted field that is too long, and what is around it.
+fn huge_field(field: &str, behind: &str) -> String {
+    format!("id,ts\na,1\n\"{field}\"{behind}\nb,2\n\"c\nd\",3\n")
+}
+
+#[tokio::test]
+async fn a_field_that_is_too_long_is_one_bad_row() {
+    let folder = TempDir::new().unwrap();
+    let lines = "x,\"\"y\"\",2\n".repeat((17 << 20) / 10);
+    let text = huge_field(&lines, ",\"1\n1\"");
+    let path = write(&folder, "events.csv", &text);
+    let unclosed = write(&folder, "unclosed.csv", text.replace("y\"\"", "y"));
+    for (batch_rows, decode_workers) in [(1, 1), (4_096, 1), (4_096, 2)] {
+        let context = || SourceContext {
+            decode_workers,
+            ..context(batch_rows)
+        };
+        let closed = read(&files(&[&path], CSV), context()).await;
+        assert_eq!(closed.ids, ["a", "b", "c\nd"]);
+        expect![[r#"
+            10 | expected a row of at most 16 MiB, found a longer one, in which a quoted field goes on: the row is skipped up to the closing quote and its line end, or to the end of the file; its first 64 KiB are kept | "\"x,\"\"y\"\",2\nx,\"\"y\"\",2\nx,\"\"y"
+        "#]]
+        .assert_eq(&closed.errors());
+        assert_origins_are_true(&closed, text.as_bytes());
+        assert_eq!(
+            closed.dead_letters[0].payload.as_ref().unwrap().len(),
+            64 << 10
+        );
+        let open = read(&files(&[&unclosed], CSV), context()).await;
+        assert_eq!((open.rows_in, open.failed), (closed.rows_in, 1));
+    }
+    let open = write(
+        &folder,
+        "open.csv",
+        text.replace("\",\"1\n1\"\nb,2\n\"c\nd\",3", ""),
+    );
+    let open = read(&files(&[&open], CSV), context(4_096)).await;
+    assert_eq!((open.ids, open.failed), (vec!["a".to_owned()], 1));
+}
+
+/// Wherever the longest row that there may be ends, the rows behind it are read.
+#[tokio::test]
+async fn the_end_of_a_field_that_is_too_long_may_be_anywhere() {
+    let folder = TempDir::new().unwrap();
+    for (distance, ends) in (0..8).flat_map(|at| [(at, "\n"), (at, "\r\n")]) {
+        for last in ["x", "x\"\"", "x\"\"\"\""] {
+            let field = format!(
+                "\n{}{last}",
+                "y".repeat((16 << 20) - 6 + distance - last.len())
+            );
+            let text = huge_field(&field, ",1").replace("\nb", &format!("{ends}b"));
+            let path = write(&folder, "events.csv", &text);
+            let small = read(&files(&[&path], CSV), context(1)).await;
+            let large = read(&files(&[&path], CSV), context(4_096)).await;
+            assert_eq!(small.ids, large.ids);
+            assert_eq!(small.dead_letters, large.dead_letters);
+            // With the quotes, the comma and the time, it is 4 bytes longer.
+            let is_good = field.len() + 4 <= 16 << 20;
+            assert_eq!(
+                small.failed,
+                u64::from(!is_good),
+                "{distance} {ends:?} {last:?}"
+            );
+            assert_eq!(small.ids.last().map(String::as_str), Some("c\nd"));
+            assert_eq!(small.rows_in, 4);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_too_long_may_begin_before_a_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let lines = "x,\"\"y\"\",2\n".repeat((33 << 20) / 10);
+    let path = write(&folder, "events.csv", huge_field(&lines, ",1"));
+    let plan = files(&[&path], CSV);
+    let mut reader = SourceReader::open(&plan, context(1)).await.unwrap();
+    while reader.next().await.unwrap().unwrap().failed == 0 {}
+    let snapshot = reader.snapshot();
+    let position = snapshot.partitions[0].position;
+    assert!(position.is_in_row && position.is_in_quotes);
+    let context = SourceContext {
+        restored: Arc::new([snapshot]),
+        ..context(1)
+    };
+    let rest = read(&plan, context).await;
+    assert_eq!((&*rest.ids.join(" "), rest.failed), ("b c\nd", 0));
+}
+
 #[tokio::test]
 async fn what_cannot_be_opened_says_why() {
     async fn fails(plan: SourcePlan, folder: &TempDir) -> String {
