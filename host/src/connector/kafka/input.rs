@@ -126,11 +126,7 @@ impl KafkaInput {
         let mut input = KafkaInput {
             consumer: Arc::new(consumer),
             partitions: Vec::new(),
-            decoder: Decoder::new(
-                &kafka.format.format,
-                &payload,
-                &kafka.format.timestamp_formats,
-            ),
+            decoder: Decoder::new(&kafka.format, &payload),
             wake,
             discovery: Discovery::default(),
             to_commit: None,
