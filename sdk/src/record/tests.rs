@@ -179,7 +179,7 @@ fn borrowed_fields_are_slices_of_the_column() {
 #[deny(non_snake_case)]
 fn a_column_can_have_another_name_than_its_field() {
     #[derive(Record, Clone, Debug, PartialEq)]
-    #[allow(non_snake_case)]
+    #[allow(non_snake_case, reason = "the name is that of the column")]
     struct Invoice {
         #[record(name = "InvoiceNo")]
         number: String,
