@@ -8,8 +8,8 @@
 
 /// Mistakes and their places, and how they are shown.
 pub mod diagnostics;
-/// Hides what may be secret.
-mod secrets;
+/// Reads secrets from outside the file, and hides those in it.
+pub mod secrets;
 /// Reads TOML tables key by key.
 pub mod reader;
 /// `[sources.NAME]`.
@@ -38,6 +38,7 @@ pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig,
 pub use toml::Spanned;
 
 use crate::connector::registry::{CONNECTORS, Registry};
+use diagnostics::SecretAccess;
 use reader::{ConfigValue, Table};
 
 /// A pipeline's file, read but not planned. Lists are in the order of the file.
@@ -73,6 +74,16 @@ pub const BATCH_ROWS_MAX: i64 = 65_536;
 impl Config {
     /// Reads a pipeline's file.
     pub fn read(path: &Path) -> Result<Config, Diagnostics> {
+        Config::read_with(path, SecretAccess::Read)
+    }
+
+    /// Reads a pipeline's file, and no secrets that it refers to: for tests, which
+    /// replace its sources and sinks.
+    pub fn read_without_secrets(path: &Path) -> Result<Config, Diagnostics> {
+        Config::read_with(path, SecretAccess::LeftOut)
+    }
+
+    fn read_with(path: &Path, secrets: SecretAccess) -> Result<Config, Diagnostics> {
         let file = path.display().to_string();
         let refuse = |message: String, help: &str| {
             let origin = ConfigFile {
@@ -107,7 +118,7 @@ impl Config {
                 "a pipeline's file is TOML in UTF-8: save it in that encoding",
             )
         })?;
-        Config::parse(&file, &text)
+        Config::parse_all(&file, &text, CONNECTORS, secrets)
     }
 
     /// Reads a pipeline from text; `file` is its name for messages.
@@ -121,12 +132,22 @@ impl Config {
         text: &str,
         connectors: Registry<'_>,
     ) -> Result<Config, Diagnostics> {
+        Config::parse_all(file, text, connectors, SecretAccess::Read)
+    }
+
+    fn parse_all(
+        file: &str,
+        text: &str,
+        connectors: Registry<'_>,
+        secrets: SecretAccess,
+    ) -> Result<Config, Diagnostics> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let origin = ConfigFile {
             file: file.to_owned(),
             text: secrets::masked(document.get_ref(), text, errors.is_empty()).into(),
         };
         let mut mistakes = Diagnostics::new(origin.clone());
+        mistakes.secrets = secrets;
         for error in errors.into_iter().take(SYNTAX_MISTAKES_MAX) {
             mistakes.push_once_a_line(syntax_mistake(&error, text));
         }

@@ -16,9 +16,8 @@ use arrow_array::ArrayRef;
 
 pub(crate) use self::csv::quoted_length;
 use self::fault::RowFault;
-use crate::format::Format;
+use crate::format::{Format, RowFormat};
 use crate::schema::Schema;
-use crate::timestamp::TimestampFormat;
 
 /// Decodes blocks of rows, one after the other. What it learns from a block
 /// makes the next one faster, and never changes a result.
@@ -53,10 +52,10 @@ pub struct UndecodedRow {
 }
 
 impl Decoder {
-    /// `timestamps` are the formats of the schema's timestamps, depth first;
-    /// missing ones are [`TimestampFormat::Any`].
-    pub fn new(format: &Format, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
-        Decoder(match format {
+    pub fn new(rows: &RowFormat, schema: &Schema) -> Self {
+        let schema = &rows.written(schema);
+        let timestamps = &rows.timestamp_formats;
+        Decoder(match &rows.format {
             Format::Json => FormatRows::Json(json::JsonRows::new(schema, timestamps)),
             Format::Csv(csv) => {
                 FormatRows::Csv(csv::CsvRows::new(csv.delimiter, schema, timestamps))

@@ -1,5 +1,6 @@
 //! The formats of rows in a stream of bytes.
 
+use crate::schema::Schema;
 use crate::timestamp::TimestampFormat;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +37,30 @@ pub struct RowFormat {
     /// The format of each timestamp field, depth first through nested records and
     /// lists. Fields after its end may be in any format.
     pub timestamp_formats: Vec<TimestampFormat>,
+    /// Fields that have another name in the bytes: their own, and that one.
+    pub names: Vec<(String, String)>,
+}
+
+impl RowFormat {
+    /// The schema with the names that its fields have in the bytes.
+    pub fn written(&self, schema: &Schema) -> Schema {
+        let mut written = schema.clone();
+        for field in &mut written.fields {
+            if let Some((_, name)) = self.names.iter().find(|(own, _)| *own == field.name) {
+                field.name.clone_from(name);
+            }
+        }
+        written
+    }
 }
 
 impl From<Format> for RowFormat {
-    /// With timestamps in any format.
+    /// With timestamps in any format, and fields under their own names.
     fn from(format: Format) -> Self {
         RowFormat {
             format,
             timestamp_formats: Vec::new(),
+            names: Vec::new(),
         }
     }
 }

@@ -233,7 +233,7 @@ pub fn update(
 
 impl<'a> Trial<'a> {
     fn new(case: &Case, loader: &'a dyn Loader) -> Result<Self, TestError> {
-        let config = Config::read(&case.pipeline).map_err(TestError::Pipeline)?;
+        let config = Config::read_without_secrets(&case.pipeline).map_err(TestError::Pipeline)?;
         let folder = case.pipeline.parent().unwrap_or(Path::new("")).to_owned();
         let loader = CachingLoader {
             inner: loader,

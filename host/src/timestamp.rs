@@ -1,7 +1,15 @@
-//! Reads and writes timestamps: ms since 1970 and RFC 3339.
+//! Reads timestamps in the forms that sources have, and writes RFC 3339.
 //!
 //! Text has milliseconds only where they are not zero. Reading rounds down to whole
 //! milliseconds.
+
+/// Formats of a pipeline's own.
+mod pattern;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub use pattern::{PatternProblem, TimePattern};
 
 /// 0001-01-01T00:00:00Z.
 pub const FIRST_MS: i64 = -62_135_596_800_000;
@@ -11,15 +19,60 @@ pub const LAST_MS: i64 = 253_402_300_799_999;
 const DAY_MS: i64 = 86_400_000;
 
 /// The format of timestamps in a source's bytes. Columns always have ms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum TimestampFormat {
     /// A number of ms, or RFC 3339 text.
     #[default]
     Any,
-    Ms,
-    /// Seconds, possibly with a fraction.
-    Seconds,
+    /// A number of this unit, possibly with a fraction.
+    Number(TimeUnit),
     Rfc3339,
+    Pattern(Arc<TimePattern>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    Seconds,
+    Milliseconds,
+    Microseconds,
+    Nanoseconds,
+}
+
+impl TimestampFormat {
+    /// Reads a decimal number without exponent; a pattern reads its digits.
+    pub fn read_number(&self, number: &[u8]) -> Option<i64> {
+        match self {
+            TimestampFormat::Any => from_number(number, TimeUnit::Milliseconds),
+            TimestampFormat::Number(unit) => from_number(number, *unit),
+            TimestampFormat::Rfc3339 => None,
+            TimestampFormat::Pattern(pattern) => pattern.read(number),
+        }
+    }
+
+    /// Reads a text that is not meant as a number.
+    pub fn read_text(&self, text: &[u8]) -> Option<i64> {
+        match self {
+            TimestampFormat::Any | TimestampFormat::Rfc3339 => from_rfc3339(text),
+            TimestampFormat::Number(_) => None,
+            TimestampFormat::Pattern(pattern) => pattern.read(text),
+        }
+    }
+
+    /// What a timestamp has to be, for messages.
+    pub fn expected(&self) -> Cow<'static, str> {
+        let expected = match self {
+            TimestampFormat::Any => "a time in ms since 1970 or as RFC 3339",
+            TimestampFormat::Number(TimeUnit::Seconds) => "a time in seconds since 1970",
+            TimestampFormat::Number(TimeUnit::Milliseconds) => "a time in ms since 1970",
+            TimestampFormat::Number(TimeUnit::Microseconds) => "a time in µs since 1970",
+            TimestampFormat::Number(TimeUnit::Nanoseconds) => "a time in ns since 1970",
+            TimestampFormat::Rfc3339 => "a time as RFC 3339",
+            TimestampFormat::Pattern(pattern) => {
+                return format!("a time as `{}`", pattern.written()).into();
+            }
+        };
+        expected.into()
+    }
 }
 
 /// Whether a row may have this event time: its year is one that RFC 3339 can write.
@@ -115,29 +168,9 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
     Some(days_before(year, month, day) * DAY_MS + seconds * 1_000 + millis)
 }
 
-/// Reads a decimal number of ms, rounded down: `1700000000000.5`.
-pub fn from_ms(text: &[u8]) -> Option<i64> {
-    from_decimal(text, 1)
-}
-
-/// Reads a decimal number of seconds, exactly: `1700000000.25`.
-pub fn from_seconds(text: &[u8]) -> Option<i64> {
-    from_decimal(text, 1_000)
-}
-
-/// What a timestamp has to be, for messages.
-pub fn expected(format: TimestampFormat) -> &'static str {
-    match format {
-        TimestampFormat::Any => "a time in ms since 1970 or as RFC 3339",
-        TimestampFormat::Ms => "a time in ms since 1970",
-        TimestampFormat::Seconds => "a time in seconds since 1970",
-        TimestampFormat::Rfc3339 => "a time as RFC 3339",
-    }
-}
-
-/// Reads a decimal number without exponent, and returns it in whole units, of which
-/// one is `units`.
-fn from_decimal(text: &[u8], units: i64) -> Option<i64> {
+/// Reads a decimal number without exponent, such as `1700000000.25`, rounded down to
+/// whole ms.
+pub fn from_number(text: &[u8], unit: TimeUnit) -> Option<i64> {
     let (negative, unsigned) = match text.split_first()? {
         (b'-', rest) => (true, rest),
         _ => (false, text),
@@ -155,19 +188,23 @@ fn from_decimal(text: &[u8], units: i64) -> Option<i64> {
         return None;
     }
     let whole: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
-    let (parts, finer) = match units {
-        1 => (0, fraction),
-        _ => (
-            leading_millis(fraction),
-            fraction.get(3..).unwrap_or_default(),
-        ),
+    let is_zero = |digits: &[u8]| digits.iter().all(|&digit| digit == b'0');
+    let parts_of_ms = |per_ms: i64| (whole / per_ms, whole % per_ms == 0 && is_zero(fraction));
+    let (ms, is_exact) = match unit {
+        TimeUnit::Seconds => {
+            let ms = whole
+                .checked_mul(1_000)?
+                .checked_add(leading_millis(fraction))?;
+            (ms, is_zero(fraction.get(3..).unwrap_or_default()))
+        }
+        TimeUnit::Milliseconds => parts_of_ms(1),
+        TimeUnit::Microseconds => parts_of_ms(1_000),
+        TimeUnit::Nanoseconds => parts_of_ms(1_000_000),
     };
-    let number = whole.checked_mul(units)?.checked_add(parts)?;
-    let cut_off = finer.iter().any(|&digit| digit != b'0');
-    Some(match (negative, cut_off) {
-        (false, _) => number,
-        (true, false) => -number,
-        (true, true) => -number - 1,
+    Some(match (negative, is_exact) {
+        (false, _) => ms,
+        (true, true) => -ms,
+        (true, false) => -ms - 1,
     })
 }
 
@@ -279,15 +316,28 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_exact() {
-        assert_eq!(from_seconds(b"1700000000.25"), Some(1_700_000_000_250));
-        assert_eq!(from_seconds(b"-0.0015"), Some(-2));
-        assert_eq!(from_seconds(b"-0.001"), Some(-1));
-        assert_eq!(from_seconds(b"9223372036854775807"), None);
-        assert_eq!(from_ms(b"1700000000000.999"), Some(1_700_000_000_000));
-        assert_eq!(from_ms(b"-1.5"), Some(-2));
+    fn numbers_are_exact_and_rounded_down() {
+        use TimeUnit::{Microseconds, Milliseconds, Nanoseconds, Seconds};
+        let read = |text: &str, unit| from_number(text.as_bytes(), unit);
+        assert_eq!(read("1700000000.25", Seconds), Some(1_700_000_000_250));
+        assert_eq!(read("-0.0015", Seconds), Some(-2));
+        assert_eq!(read("-0.001", Seconds), Some(-1));
+        assert_eq!(read("9223372036854775807", Seconds), None);
+        assert_eq!(
+            read("1700000000000.999", Milliseconds),
+            Some(1_700_000_000_000)
+        );
+        assert_eq!(read("-1.5", Milliseconds), Some(-2));
+        assert_eq!(read("1999", Microseconds), Some(1));
+        assert_eq!(read("-1000", Microseconds), Some(-1));
+        assert_eq!(read("-1000.5", Microseconds), Some(-2));
+        assert_eq!(read("-1", Nanoseconds), Some(-1));
+        assert_eq!(
+            read("1700000000123999999", Nanoseconds),
+            Some(1_700_000_000_123)
+        );
         for text in ["", "-", ".5", "1.", "1e3", "1 "] {
-            assert_eq!(from_seconds(text.as_bytes()), None, "{text}");
+            assert_eq!(read(text, Seconds), None, "{text}");
         }
     }
 
@@ -304,7 +354,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = from_rfc3339(&bytes);
-            let _ = from_seconds(&bytes);
+            let _ = from_number(&bytes, TimeUnit::Seconds);
         }
     }
 }

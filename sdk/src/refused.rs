@@ -46,6 +46,24 @@
 //! enum Action { Add, Remove }
 //! ```
 //!
+//! Columns with the same name, without one, and with another setting:
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { a: u64, #[record(name = "a")] b: u64 }
+//! ```
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { #[record(name = "")] a: u64 }
+//! ```
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { #[record(rename = "b")] a: u64 }
+//! ```
+//! ```
+//! #[derive(sluicebox_sdk::Record)]
+//! struct Row { a: u64, #[record(name = "c")] b: u64 }
+//! ```
+//!
 //! Two values with the same text:
 //! ```compile_fail
 //! #[derive(sluicebox_sdk::Symbol)]

@@ -10,7 +10,7 @@ use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::ConfigValue;
 use crate::schema::{DataType, Field};
 use crate::suggest;
-use crate::timestamp::TimestampFormat;
+use crate::timestamp::{PatternProblem, TimePattern, TimeUnit, TimestampFormat};
 
 /// A field of a source, as its file declares it.
 #[derive(Clone, Debug)]
@@ -164,7 +164,15 @@ fn parse_bare(
         return Ok(plain.clone());
     }
     if let Some((_, format)) = TIMESTAMPS.iter().find(|(name, _)| *name == text) {
-        formats.push(*format);
+        formats.push(format.clone());
+        return Ok(DataType::Timestamp);
+    }
+    let pattern = text
+        .strip_prefix("timestamp(")
+        .and_then(|rest| rest.strip_suffix(')'))
+        .filter(|pattern| pattern.contains('%'));
+    if let Some(pattern) = pattern {
+        formats.push(TimestampFormat::Pattern(parse_pattern(pattern)?));
         return Ok(DataType::Timestamp);
     }
     let element = text
@@ -185,6 +193,18 @@ fn parse_bare(
         return parse_symbols(text);
     }
     Err(unknown(text))
+}
+
+/// Reads `%d/%m/%Y %H:%M`, perhaps with a comma and the name of a time zone.
+fn parse_pattern(text: &str) -> Result<Arc<TimePattern>, TypeProblem> {
+    let (pattern, zone) = match text.rsplit_once(',') {
+        Some((pattern, zone)) if !zone.contains('%') => (pattern, Some(zone.trim())),
+        _ => (text, None),
+    };
+    match TimePattern::new(pattern, zone) {
+        Ok(pattern) => Ok(Arc::new(pattern)),
+        Err(PatternProblem { message, help }) => Err(TypeProblem { message, help }),
+    }
 }
 
 fn parse_symbols(text: &str) -> Result<DataType, TypeProblem> {
@@ -214,7 +234,10 @@ fn unknown(text: &str) -> TypeProblem {
                 "a timestamp cannot be `{}`",
                 format.trim_matches(['(', ')'])
             ),
-            help: "write timestamp, timestamp(ms), timestamp(s) or timestamp(rfc3339)".into(),
+            help: "write timestamp, timestamp(s), timestamp(ms), timestamp(us), timestamp(ns), \
+                   timestamp(rfc3339), or a format such as timestamp(%Y-%m-%d %H:%M:%S) or \
+                   timestamp(%d/%m/%Y %H:%M, Europe/London)"
+                .into(),
         };
     }
     let lower = text.to_ascii_lowercase();
@@ -254,8 +277,19 @@ const PLAIN: &[(&str, DataType)] = &[
 
 const TIMESTAMPS: &[(&str, TimestampFormat)] = &[
     ("timestamp", TimestampFormat::Any),
-    ("timestamp(ms)", TimestampFormat::Ms),
-    ("timestamp(s)", TimestampFormat::Seconds),
+    ("timestamp(s)", TimestampFormat::Number(TimeUnit::Seconds)),
+    (
+        "timestamp(ms)",
+        TimestampFormat::Number(TimeUnit::Milliseconds),
+    ),
+    (
+        "timestamp(us)",
+        TimestampFormat::Number(TimeUnit::Microseconds),
+    ),
+    (
+        "timestamp(ns)",
+        TimestampFormat::Number(TimeUnit::Nanoseconds),
+    ),
     ("timestamp(rfc3339)", TimestampFormat::Rfc3339),
 ];
 

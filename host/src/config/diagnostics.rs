@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use miette::{
@@ -27,6 +28,16 @@ pub type Span = Range<usize>;
 pub struct Diagnostics {
     origin: ConfigFile,
     mistakes: Vec<Mistake>,
+    pub(super) secrets: SecretAccess,
+}
+
+/// Whether secrets that the file only refers to are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretAccess {
+    Read,
+    /// Nothing outside is used, as in tests of a pipeline: settings with a secret are
+    /// left out.
+    LeftOut,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +105,15 @@ impl Diagnostics {
         Diagnostics {
             origin,
             mistakes: Vec::new(),
+            secrets: SecretAccess::Read,
         }
+    }
+
+    /// The folder that the file's paths are relative to.
+    pub(super) fn folder(&self) -> &Path {
+        Path::new(&self.origin.file)
+            .parent()
+            .unwrap_or(Path::new(""))
     }
 
     pub fn push(&mut self, mistake: Mistake) {

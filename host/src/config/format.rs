@@ -1,5 +1,5 @@
-//! Reads how a source's or sink's rows are written: `format`, `csv` and
-//! `fields`.
+//! Reads how a source's or sink's rows are written: `format`, `csv`, `fields` and
+//! `names`.
 
 use toml::Spanned;
 
@@ -8,6 +8,7 @@ use super::diagnostics::{Diagnostics, Mistake};
 use super::reader::{ConfigValue, Table};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::DataType;
+use crate::suggest;
 
 /// The format of a source's rows, and their columns.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub const TEXT: Formats = Formats {
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
 
-/// Reads `format`, `csv` and `fields`. `implied` is the default format.
+/// Reads `format`, `csv`, `fields` and `names`. `implied` is the default format.
 pub fn read_rows(
     table: &mut Table,
     implied: Option<FormatKind>,
@@ -87,6 +88,7 @@ pub fn read_rows(
             mistakes,
         )
         .and_then(|value| read_columns(&value, given, mistakes));
+    let names = table.optional("names");
     let format = match given? {
         FormatKind::Json => Format::Json,
         FormatKind::Csv => Format::Csv(csv.unwrap_or(CsvFormat {
@@ -96,11 +98,16 @@ pub fn read_rows(
         FormatKind::Raw => Format::Raw,
     };
     let columns = columns?;
+    let names = match names {
+        Some(value) => read_names(&value, &format, &columns, mistakes)?,
+        None => Vec::new(),
+    };
     let timestamps = columns.iter().flat_map(|column| &column.timestamp_formats);
     Some(WrittenRows {
         format: RowFormat {
             format,
-            timestamp_formats: timestamps.copied().collect(),
+            timestamp_formats: timestamps.cloned().collect(),
+            names,
         },
         columns,
     })
@@ -186,6 +193,67 @@ fn read_columns(
         }
     }
     good.then_some(columns)
+}
+
+/// Reads the names that fields have in the bytes, which must differ.
+fn read_names(
+    value: &ConfigValue,
+    format: &Format,
+    columns: &[DeclaredColumn],
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<(String, String)>> {
+    let table = value.table(mistakes)?;
+    let nameless = match format {
+        Format::Raw => Some("rows in the format raw have no names"),
+        Format::Csv(csv) if !csv.header => Some("csv without a header has no names"),
+        Format::Json | Format::Csv(_) => None,
+    };
+    if let Some(nameless) = nameless {
+        mistakes.push(
+            Mistake::new(format!("{} has no use: {nameless}", value.what()))
+                .at(value.key_span(), "")
+                .help("remove it: the first field of a row is the first of `fields`, and so on"),
+        );
+        return None;
+    }
+    let own_names = || columns.iter().map(|column| column.field.name.as_str());
+    let mut good = true;
+    let mut names: Vec<(String, String)> = Vec::new();
+    let mut places = Vec::new();
+    for (own, value) in table.into_entries() {
+        if !own_names().any(|name| name == own.get_ref()) {
+            good = false;
+            mistakes.push(
+                Mistake::new(format!("{}: `fields` has no such field", value.what()))
+                    .at(own.span(), "")
+                    .help(suggest::help(own.get_ref(), "fields", own_names())),
+            );
+        }
+        match value.text("the field's name in the rows, in quotes", mistakes) {
+            Some(name) => {
+                names.push((own.into_inner(), name.get_ref().clone()));
+                places.push(name.span());
+            }
+            None => good = false,
+        }
+    }
+    for (index, (own, name)) in names.iter().enumerate() {
+        let is_taken = names[..index].iter().any(|(_, other)| other == name)
+            || own_names()
+                .any(|other| other == name && names.iter().all(|(renamed, _)| renamed != other));
+        if is_taken {
+            good = false;
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} calls `{own}` `{name}`, and another field too",
+                    value.what()
+                ))
+                .at(places[index].clone(), "")
+                .help("in the rows, each field has a name of its own"),
+            );
+        }
+    }
+    good.then_some(names)
 }
 
 /// Reads a time in RFC 3339, as text or as a TOML date.

@@ -1,15 +1,119 @@
-//! Hides what may be secret in a pipeline's file, so that messages can quote it.
+//! Secrets: reads those that are outside a pipeline's file, and hides what may be
+//! secret in it, so that messages can quote it.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
+use std::path::Path;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::{Diagnostics, Mistake, SecretAccess};
+use super::reader::ConfigValue;
 
 /// Tables that hold settings of other systems, passwords among them. A key of
 /// theirs may be misspelt, so every text in them counts as secret.
 const SECRET_TABLES: &[&str] = &["properties", "options"];
 
+/// The keys of a table that says where a secret is.
+const PLACES: &[&str] = &["env", "file"];
+
+/// No password is longer; a larger file was named by mistake.
+const SECRET_BYTES_MAX: u64 = 1 << 20;
+
 /// Parts of keys whose lines are hidden where the file is not TOML.
 const SECRET_WORDS: &[&str] = &["pas", "pwd", "secret", "token", "credential", "jaas", "key"];
+
+enum SecretPlace {
+    Variable(Spanned<String>),
+    File(Spanned<String>),
+}
+
+/// Reads a text that is outside the pipeline's file: `{ env = "NAME" }` or
+/// `{ file = "path" }`, whose last line end is cut off. Returns `None` after a mistake,
+/// and if secrets are left out. No message has the text.
+pub fn read_outside(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<String> {
+    let mut table = value.table(mistakes)?;
+    let place = match (table.optional("env"), table.optional("file")) {
+        (Some(variable), None) => SecretPlace::Variable(
+            variable.text("the name of an environment variable, in quotes", mistakes)?,
+        ),
+        (None, Some(path)) => SecretPlace::File(path.path(mistakes)?),
+        (variable, _) => {
+            let is = match variable {
+                Some(_) => "says twice where its text is",
+                None => "does not say where its text is",
+            };
+            mistakes.push(
+                Mistake::new(format!("{} {is}", value.what()))
+                    .at(value.span(), "")
+                    .help(
+                        "write a text, { env = \"NAME\" } or { file = \"path\" }; a name with \
+                         dots is in quotes",
+                    ),
+            );
+            return None;
+        }
+    };
+    table.finish(mistakes);
+    if mistakes.secrets == SecretAccess::LeftOut {
+        return None;
+    }
+    let (wanted, place, read) = match place {
+        SecretPlace::Variable(name) => (
+            format!("the environment variable `{}`", name.get_ref()),
+            name.span(),
+            read_variable(name.get_ref()),
+        ),
+        SecretPlace::File(path) => (
+            format!("the file `{}`", path.get_ref()),
+            path.span(),
+            read_file(&mistakes.folder().join(path.get_ref())),
+        ),
+    };
+    let problem = match read {
+        Ok(text) if text.contains('\0') => "it has a zero byte".to_owned(),
+        Ok(text) => return Some(text),
+        Err(problem) => problem,
+    };
+    mistakes.push(
+        Mistake::new(format!("{} needs {wanted}: {problem}", value.what()))
+            .at(place, "")
+            .help("set it where the pipeline runs, or correct its name"),
+    );
+    None
+}
+
+fn read_variable(name: &str) -> Result<String, String> {
+    match std::env::var_os(name) {
+        None => Err("it is not set".into()),
+        Some(text) => text
+            .into_string()
+            .map_err(|_| "it is not text in UTF-8".into()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => "it does not exist".to_owned(),
+            _ => error.to_string(),
+        })?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err("it is too large for a secret".into());
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8")?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
 
 /// The text with `*` for each byte that may be secret. All places stay the same.
 /// `is_toml` tells whether the document is the whole text.
@@ -37,12 +141,20 @@ fn find(table: &DeTable<'_>, is_secret: bool, secrets: &mut Vec<Range<usize>>) {
         match value.get_ref() {
             DeValue::Table(table) => {
                 let is_named_so = SECRET_TABLES.contains(&key.get_ref().as_ref());
-                find(table, is_secret || is_named_so, secrets);
+                // Where a secret is may be shown.
+                if !(is_secret && is_place(table)) {
+                    find(table, is_secret || is_named_so, secrets);
+                }
             }
             DeValue::String(_) if is_secret => secrets.push(value.span()),
             _ => {}
         }
     }
+}
+
+fn is_place(table: &DeTable<'_>) -> bool {
+    let is_known = |key: &str| PLACES.contains(&key);
+    table.len() == 1 && table.keys().all(|key| is_known(key.get_ref()))
 }
 
 /// What follows the `=` of lines whose key looks secret.
@@ -81,6 +193,30 @@ mod tests {
             "[sources.a]\ntopic = \"t\"\nproperties = { \"sasl.pasword\" = \"********\", \"linger.ms\" = 5 }\n"
         );
         assert!(!mask("[checkpoints.upload.options]\nkey_id = 'AKIA'\n").contains("AKIA"));
+    }
+
+    #[test]
+    fn where_a_secret_is_is_shown() {
+        let text = "[properties]\na = { env = \"NAME\" }\nb = { file = \"path\" }\n";
+        assert_eq!(mask(text), text);
+        let shown = mask("[properties]\na = { env = \"NAME\", password = \"hunter2\" }\n");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_file_loses_its_last_line_end_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_file(&path)
+        };
+        assert_eq!(read(b"hunter2"), Ok("hunter2".into()));
+        assert_eq!(read(b" hunter2 \n"), Ok(" hunter2 ".into()));
+        assert_eq!(read(b"hunter2\r\n"), Ok("hunter2".into()));
+        assert_eq!(read(b"a\n\n"), Ok("a\n".into()));
+        assert_eq!(read(b"\xFF"), Err("it is not text in UTF-8".into()));
+        assert!(read(&vec![b'a'; SECRET_BYTES_MAX as usize + 1]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::{ConfigValue, Table};
+use super::secrets;
 use crate::plan::{Delivery, RestartPlan};
 use crate::quantity::show_ms;
 
@@ -183,8 +184,16 @@ fn read_options(table: Table, mistakes: &mut Diagnostics) -> Vec<(String, String
             DeValue::String(text) => text.to_string(),
             DeValue::Boolean(boolean) => boolean.to_string(),
             DeValue::Integer(integer) => integer.to_string(),
+            DeValue::Table(_) => match secrets::read_outside(&value, mistakes) {
+                Some(text) => text,
+                None => continue,
+            },
             _ => {
-                value.refuse("a text, a whole number, true or false", mistakes);
+                value.refuse(
+                    "a text, { env = \"NAME\" }, { file = \"path\" }, a whole number, true or \
+                     false",
+                    mistakes,
+                );
                 continue;
             }
         };

@@ -12,9 +12,9 @@ use base64::prelude::BASE64_STANDARD;
 use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use super::fault::{RowFault, excerpt};
 use super::json;
+use crate::non_finite;
 use crate::schema::Schema;
 use crate::timestamp::TimestampFormat;
-use crate::{non_finite, timestamp};
 
 /// Rows under construction, and which column each field of a line belongs to.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl CsvRows {
     pub fn new(delimiter: u8, schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         CsvRows {
             delimiter,
-            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().copied()),
+            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().cloned()),
             columns: (0..schema.fields.len()).map(Some).collect(),
             absent: Vec::new(),
             unquoted: Vec::new(),
@@ -254,17 +254,12 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
             _ => return Err(expected("true or false")),
         },
         ValuesBuilder::Timestamp(values, format) => {
-            let read = match format {
-                TimestampFormat::Any => {
-                    timestamp::from_ms(trimmed).or_else(|| timestamp::from_rfc3339(trimmed))
-                }
-                TimestampFormat::Ms => timestamp::from_ms(trimmed),
-                TimestampFormat::Seconds => timestamp::from_seconds(trimmed),
-                TimestampFormat::Rfc3339 => timestamp::from_rfc3339(trimmed),
-            };
+            let read = format
+                .read_number(trimmed)
+                .or_else(|| format.read_text(trimmed));
             match read {
                 Some(ms) => values.push(ms),
-                None => return Err(expected(timestamp::expected(*format))),
+                None => return Err(expected(&format.expected())),
             }
         }
         ValuesBuilder::Bytes(bytes) => {

@@ -21,8 +21,7 @@ use self::scanner::{JsonKey, Scanner};
 use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use super::fault::RowFault;
 use crate::schema::{DataType, Field, Schema};
-use crate::timestamp;
-use crate::timestamp::TimestampFormat;
+use crate::timestamp::{TimeUnit, TimestampFormat};
 
 /// Rows under construction, and the expected order of keys.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ struct RecordShape {
 impl JsonRows {
     pub fn new(schema: &Schema, timestamps: &[TimestampFormat]) -> Self {
         JsonRows {
-            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().copied()),
+            rows: RecordBuilder::new(&schema.fields, &mut timestamps.iter().cloned()),
             shape: RecordShape::new(&schema.fields),
             scratch: Vec::new(),
         }
@@ -204,9 +203,10 @@ impl Parser<'_, '_> {
                 Ok(at)
             }
             ValuesBuilder::Int64(values)
-            | ValuesBuilder::Timestamp(values, TimestampFormat::Any | TimestampFormat::Ms)
-                if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) =>
-            {
+            | ValuesBuilder::Timestamp(
+                values,
+                TimestampFormat::Any | TimestampFormat::Number(TimeUnit::Milliseconds),
+            ) if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) => {
                 values.push(value);
                 column.end_value();
                 Ok(at)
@@ -296,7 +296,7 @@ impl Parser<'_, '_> {
                 behind
             }
             ValuesBuilder::Timestamp(values, format) => {
-                let (behind, value) = read_time(scanner, at, *format, self.scratch)?;
+                let (behind, value) = read_time(scanner, at, format, self.scratch)?;
                 values.push(value);
                 behind
             }
@@ -368,28 +368,19 @@ impl Parser<'_, '_> {
 fn read_time(
     scanner: Scanner<'_>,
     at: usize,
-    format: TimestampFormat,
+    format: &TimestampFormat,
     scratch: &mut Vec<u8>,
 ) -> Result<(usize, i64), RowFault> {
     let (behind, read) = if scanner.peek(at) == Some(b'"') {
         let (behind, text) = scanner.text(at, scratch)?;
-        let read = match format {
-            TimestampFormat::Any | TimestampFormat::Rfc3339 => timestamp::from_rfc3339(text),
-            TimestampFormat::Ms | TimestampFormat::Seconds => None,
-        };
-        (behind, read)
+        (behind, format.read_text(text))
     } else {
         let number = scanner.number(at).unwrap_or_default();
-        let read = match format {
-            TimestampFormat::Any | TimestampFormat::Ms => timestamp::from_ms(number),
-            TimestampFormat::Seconds => timestamp::from_seconds(number),
-            TimestampFormat::Rfc3339 => None,
-        };
-        (at + number.len(), read)
+        (at + number.len(), format.read_number(number))
     };
     match read {
         Some(ms) => Ok((behind, ms)),
-        None => Err(scanner.not_a(at, timestamp::expected(format))),
+        None => Err(scanner.not_a(at, &format.expected())),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::format::CsvFormat;
 use crate::json::render_row;
 use crate::schema::{DataType, Field};
-use crate::timestamp;
+use crate::timestamp::{self, TimePattern, TimeUnit, TimestampFormat};
 
 const CSV: Format = Format::Csv(CsvFormat {
     header: false,
@@ -83,7 +83,11 @@ fn check_with(
     expected: Expect,
 ) {
     let schema = Schema::new(fields);
-    let mut decoder = Decoder::new(format, &schema, timestamps);
+    let rows = RowFormat {
+        timestamp_formats: timestamps.to_vec(),
+        ..format.clone().into()
+    };
+    let mut decoder = Decoder::new(&rows, &schema);
     let first = render(decoder.decode(text, &lines(text)), &schema);
     // What the decoder has learned from a block does not change results.
     let again = render(decoder.decode(text, &lines(text)), &schema);
@@ -167,7 +171,7 @@ fn invalid_utf8_is_a_bad_row() {
 #[test]
 fn rows_that_share_a_character_are_both_bad() {
     let schema = Schema::new(vec![field("a", DataType::Utf8)]);
-    let mut decoder = Decoder::new(&CSV, &schema, &[]);
+    let mut decoder = Decoder::new(&CSV.into(), &schema);
     // Valid UTF-8, cut in the middle of its only character.
     let decoded = decoder.decode("é".as_bytes(), &[(0, 1), (1, 2)]);
     assert_eq!((decoded.rows, decoded.bad.len()), (0, 2));
@@ -299,8 +303,8 @@ fn timestamps_are_read_as_the_plan_says() {
     };
     let formats = [
         TimestampFormat::Any,
-        TimestampFormat::Ms,
-        TimestampFormat::Seconds,
+        TimestampFormat::Number(TimeUnit::Milliseconds),
+        TimestampFormat::Number(TimeUnit::Seconds),
         TimestampFormat::Rfc3339,
     ];
     let text = r#"
@@ -328,6 +332,97 @@ fn timestamps_are_read_as_the_plan_says() {
             row 6: field `text`: expected a time as RFC 3339, found 1700000000000
             row 7: field `text`: expected a time as RFC 3339, found "2023-11-14T22:13:20"
         "#]],
+    );
+}
+
+#[test]
+fn timestamps_can_have_a_pattern_of_their_own() {
+    let pattern = |pattern, zone| {
+        TimestampFormat::Pattern(Arc::new(TimePattern::new(pattern, zone).unwrap()))
+    };
+    let formats = [
+        pattern("%d/%m/%Y %H:%M", Some("Europe/London")),
+        pattern("%Y%m%d", None),
+        TimestampFormat::Number(TimeUnit::Microseconds),
+    ];
+    let fields = || {
+        vec![
+            field("at", DataType::Timestamp),
+            nullable("day", DataType::Timestamp),
+            nullable("us", DataType::Timestamp),
+        ]
+    };
+    check_with(
+        &Format::Json,
+        &formats,
+        fields(),
+        br#"
+{"at":"1/7/2011 8:26","day":20110701,"us":-1}
+{"at":"01/07/2011 08:26","day":"20110701","us":1700000000000999}
+{"at":"2011-07-01T08:26:00Z"}
+{"at":1309505160000}
+{"at":"1/7/2011 8:26","day":20111301}
+"#,
+        expect![[r#"
+            {"at":"2011-07-01T07:26:00Z","day":"2011-07-01T00:00:00Z","us":"1969-12-31T23:59:59.999Z"}
+            {"at":"2011-07-01T07:26:00Z","day":"2011-07-01T00:00:00Z","us":"2023-11-14T22:13:20Z"}
+            row 2: field `at`: expected a time as `%d/%m/%Y %H:%M`, found "2011-07-01T08:26:00Z"
+            row 3: field `at`: expected a time as `%d/%m/%Y %H:%M`, found 1309505160000
+            row 4: field `day`: expected a time as `%Y%m%d`, found 20111301
+        "#]],
+    );
+    check_with(
+        &CSV,
+        &formats,
+        fields(),
+        b"1/7/2011 8:26,20110701,1700000000000999
+\"1/7/2011 8:26\",,
+ 31/12/2011 23:59 ,,
+31/11/2011 23:59,,
+,,
+1/7/2011 8:26,,2011-07-01T08:26:00Z
+",
+        expect![[r#"
+            {"at":"2011-07-01T07:26:00Z","day":"2011-07-01T00:00:00Z","us":"2023-11-14T22:13:20Z"}
+            {"at":"2011-07-01T07:26:00Z","day":null,"us":null}
+            {"at":"2011-12-31T23:59:00Z","day":null,"us":null}
+            row 3: field `at`: expected a time as `%d/%m/%Y %H:%M`, found `31/11/2011 23:59`
+            row 4: field `at`: expected a time as `%d/%m/%Y %H:%M`, found nothing
+            row 5: field `us`: expected a time in µs since 1970, found `2011-07-01T08:26:00Z`
+        "#]],
+    );
+}
+
+#[test]
+fn fields_can_have_another_name_in_the_bytes() {
+    let schema = Schema::new(vec![
+        field("invoice", DataType::Utf8),
+        field("InvoiceNo", DataType::Int64),
+    ]);
+    let names = [("invoice", "InvoiceNo"), ("InvoiceNo", "Invoice No.")];
+    let named = |format: Format| RowFormat {
+        names: names
+            .map(|(own, written)| (own.to_owned(), written.to_owned()))
+            .into(),
+        ..format.into()
+    };
+    let text = br#"{"InvoiceNo":"a","Invoice No.":1,"invoice":2}
+{"invoice":"a","Invoice No.":1}
+{"InvoiceNo":"a","Invoice No.":"b"}"#;
+    let decoded = Decoder::new(&named(Format::Json), &schema).decode(text, &lines(text));
+    expect![[r#"
+        {"invoice":"a","InvoiceNo":1}
+        row 1: field `InvoiceNo` is missing
+        row 2: field `Invoice No.`: expected int64, found "b"
+    "#]]
+    .assert_eq(&render(decoded, &schema));
+
+    let mut csv = Decoder::new(&named(CSV), &schema);
+    csv.read_header(b"Invoice No.,invoice,InvoiceNo").unwrap();
+    let decoded = csv.decode(b"1,2,a", &[(0, 5)]);
+    assert_eq!(
+        render(decoded, &schema),
+        "{\"invoice\":\"a\",\"InvoiceNo\":1}\n"
     );
 }
 
@@ -456,13 +551,13 @@ fn a_csv_header_says_which_column_is_where() {
         nullable("b", DataType::Int64),
         nullable("c", DataType::Int64),
     ]);
-    let mut decoder = Decoder::new(&CSV, &schema, &[]);
+    let mut decoder = Decoder::new(&CSV.into(), &schema);
     assert_eq!(decoder.read_header(b"c,other,\"a\""), Ok(3));
     let decoded = decoder.decode(b"3,x,1", &[(0, 5)]);
     assert_eq!(render(decoded, &schema), "{\"a\":1,\"b\":null,\"c\":3}\n");
 
     let fails = |header: &[u8]| {
-        Decoder::new(&CSV, &schema, &[])
+        Decoder::new(&CSV.into(), &schema)
             .read_header(header)
             .unwrap_err()
     };
@@ -602,7 +697,7 @@ proptest! {
             text.extend_from_slice(format!("{{{}}}", parts.join(",")).as_bytes());
             spans.push((start, text.len() as u32));
         }
-        let decoded = Decoder::new(&Format::Json, &schema, &[]).decode(&text, &spans);
+        let decoded = Decoder::new(&Format::Json.into(), &schema).decode(&text, &spans);
         let expected: Vec<_> =
             rows.iter().map(|(row, _, _)| canonical(&schema.fields, row)).collect();
         prop_assert_eq!(good_rows(decoded, &schema), expected);
@@ -630,7 +725,7 @@ proptest! {
             _ => {}
         }
         let theirs: Result<Map<String, Value>, _> = serde_json::from_slice(&text);
-        let ours = Decoder::new(&Format::Json, &Schema::default(), &[])
+        let ours = Decoder::new(&Format::Json.into(), &Schema::default())
             .decode(&text, &[(0, text.len() as u32)]);
         match theirs {
             Ok(_) => prop_assert_eq!(ours.bad, []),
@@ -672,12 +767,12 @@ proptest! {
                 .collect::<Vec<_>>()
         };
         let all: Vec<_> = rows.iter().collect();
-        let together = Decoder::new(&format, &schema, &[]).decode(&rows.concat(), &spans_of(&all));
+        let together = Decoder::new(&format.clone().into(), &schema).decode(&rows.concat(), &spans_of(&all));
         let is_bad = |row: &usize| together.bad.iter().any(|bad| bad.row as usize == *row);
         let good: Vec<_> = (0..rows.len()).filter(|row| !is_bad(row)).map(|row| &rows[row]).collect();
         prop_assert_eq!(together.rows, good.len());
         let good_text: Vec<u8> = good.iter().flat_map(|row| row.iter().copied()).collect();
-        let alone = Decoder::new(&format, &schema, &[]).decode(&good_text, &spans_of(&good));
+        let alone = Decoder::new(&format.clone().into(), &schema).decode(&good_text, &spans_of(&good));
         prop_assert_eq!(&alone.bad, &[]);
         prop_assert_eq!(alone.columns, together.columns);
     }
@@ -686,7 +781,7 @@ proptest! {
     fn floats_are_read_to_the_last_bit(value in any::<f64>().prop_filter("JSON has no other", |v| v.is_finite())) {
         let schema = Schema::new(vec![field("f", DataType::Float64)]);
         let text = format!("{{\"f\":{value:e}}}");
-        let decoded = Decoder::new(&Format::Json, &schema, &[]).decode(text.as_bytes(), &[(0, text.len() as u32)]);
+        let decoded = Decoder::new(&Format::Json.into(), &schema).decode(text.as_bytes(), &[(0, text.len() as u32)]);
         prop_assert_eq!(decoded.bad, []);
         let floats = arrow_array::cast::AsArray::as_primitive::<arrow_array::types::Float64Type>(&decoded.columns[0]);
         prop_assert_eq!(floats.value(0).to_bits(), value.to_bits());

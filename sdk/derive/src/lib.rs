@@ -18,8 +18,9 @@ use syn::parse_macro_input;
 
 /// Makes a struct a row, or a part of one.
 ///
-/// Its fields may borrow from the row that is read, with one lifetime.
-#[proc_macro_derive(Record)]
+/// Its fields may borrow from the row that is read, with one lifetime. A field's column
+/// has its name, or what `#[record(name = "…")]` says.
+#[proc_macro_derive(Record, attributes(record))]
 pub fn derive_record(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input);
     tokens(record::expand(&input))

@@ -4,7 +4,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{DeriveInput, GenericParam, Ident, Lifetime, Type, parse_quote};
+use syn::{DeriveInput, Field, GenericParam, Ident, Lifetime, LitStr, Type, parse_quote};
 
 use crate::syntax;
 
@@ -23,7 +23,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
         .iter()
         .filter_map(|field| field.ident.as_ref())
         .collect();
-    let names: Vec<String> = idents.iter().map(|ident| syntax::name(ident)).collect();
+    let names = column_names(&fields)?;
     let docs: Vec<String> = fields
         .iter()
         .map(|field| syntax::doc(&field.attrs))
@@ -52,6 +52,7 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
 
     Ok(quote! {
         #[allow(unused_qualifications, reason = "the author may have the same in scope")]
+        #[allow(non_snake_case, reason = "the names are the author's, and reported in the struct")]
         const _: () = {
             use ::sluicebox_sdk::private;
 
@@ -249,6 +250,52 @@ pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
         };
     })
+}
+
+/// The names of the columns: those of the fields, or `#[record(name = "InvoiceNo")]`.
+fn column_names(fields: &[&Field]) -> syn::Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for field in fields {
+        let given = given_name(field)?;
+        let name = match (&given, &field.ident) {
+            (Some(given), _) => given.value(),
+            (None, Some(ident)) => syntax::name(ident),
+            (None, None) => String::new(),
+        };
+        let refuse = |message: &str| match &given {
+            Some(given) => Err(syn::Error::new(given.span(), message)),
+            None => Err(syn::Error::new(field.ident.span(), message)),
+        };
+        if name.is_empty() {
+            return refuse("a column needs a name");
+        }
+        if names.contains(&name) {
+            return refuse(&format!("two fields have the column `{name}`"));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// The name in `#[record(name = "InvoiceNo")]`.
+fn given_name(field: &Field) -> syn::Result<Option<LitStr>> {
+    let mut given = None;
+    for attribute in &field.attrs {
+        if !attribute.path().is_ident("record") {
+            continue;
+        }
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("name") {
+                return Err(meta.error("expected `name = \"…\"`, the name of the column"));
+            }
+            if given.is_some() {
+                return Err(meta.error("a field has one column, with one name"));
+            }
+            given = Some(meta.value()?.parse()?);
+            Ok(())
+        })?;
+    }
+    Ok(given)
 }
 
 /// Refuses `&'static` fields with a message that is clearer than rustc's: what

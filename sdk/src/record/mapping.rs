@@ -14,7 +14,8 @@ use crate::bindings::sluicebox::plugin::schemas;
 /// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
 /// with `#[derive(Symbol)]`, another record, an `Option` of these (may be
 /// missing) or a `Vec` of these (a list). Borrowed fields are read without a
-/// copy. Doc comments of fields are shown to authors of pipelines.
+/// copy. Doc comments of fields are shown to authors of pipelines. A column has the
+/// field's name; `#[record(name = "InvoiceNo")]` on the field gives it another.
 ///
 /// ```
 /// use sluicebox_sdk::prelude::*;

@@ -176,6 +176,34 @@ fn borrowed_fields_are_slices_of_the_column() {
 }
 
 #[test]
+#[deny(non_snake_case)]
+fn a_column_can_have_another_name_than_its_field() {
+    #[derive(Record, Clone, Debug, PartialEq)]
+    #[allow(non_snake_case, reason = "the name is that of the column")]
+    struct Invoice {
+        #[record(name = "InvoiceNo")]
+        number: String,
+        #[record(name = "unit price")]
+        unit_price: f64,
+        StockCode: String,
+    }
+
+    let mut fields = Vec::new();
+    <Invoice as Record>::describe(&mut fields);
+    let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["InvoiceNo", "unit price", "StockCode"]);
+
+    let invoice = Invoice {
+        number: "536365".into(),
+        unit_price: 2.55,
+        StockCode: "85123A".into(),
+    };
+    let batch = columns(std::slice::from_ref(&invoice));
+    let table = Table::new(&batch);
+    assert_eq!(read_all::<Invoice>(&table), [Ok(invoice)]);
+}
+
+#[test]
 fn a_schema_is_depth_first() {
     let mut fields = Vec::new();
     <Option<Part> as Field>::describe("part", "A part.", &mut fields);

@@ -98,7 +98,7 @@ impl FileInput {
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         context.check_delimiter(&format.format)?;
-        let decoder = Decoder::new(&format.format, &context.schema, &format.timestamp_formats);
+        let decoder = Decoder::new(format, &context.schema);
         let folder = identity(folder);
         let names: Vec<String> = paths.iter().map(|path| name_in(&folder, path)).collect();
         check_present(&names, context)?;

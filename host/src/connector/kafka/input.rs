@@ -132,11 +132,7 @@ impl KafkaInput {
             consumer: Arc::new(consumer),
             partitions: Vec::new(),
             topic_ids: vec![None; kafka.topics.len()],
-            decoder: Decoder::new(
-                &kafka.format.format,
-                &payload,
-                &kafka.format.timestamp_formats,
-            ),
+            decoder: Decoder::new(&kafka.format, &payload),
             wake,
             discovery: Discovery::default(),
             to_commit: None,

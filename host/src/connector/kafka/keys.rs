@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::KafkaConnection;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::reader::{ConfigValue, Table, to_i64};
+use crate::config::secrets;
 
 /// Properties that cannot be set in `properties`: a name, and what to do
 /// instead.
@@ -105,10 +106,17 @@ fn read_properties(
             DeValue::Boolean(boolean) => Some(boolean.to_string()),
             DeValue::Integer(integer) => to_i64(integer).map(|integer| integer.to_string()),
             DeValue::Float(float) => Some(float.as_str().to_owned()),
+            DeValue::Table(_) => match secrets::read_outside(&value, mistakes) {
+                Some(text) => Some(text),
+                None => continue,
+            },
             _ => None,
         };
         let Some(text) = text else {
-            value.refuse("a text, a number or a boolean", mistakes);
+            value.refuse(
+                "a text, { env = \"NAME\" }, { file = \"path\" }, a number or a boolean",
+                mistakes,
+            );
             continue;
         };
         let name_text = name.get_ref();
@@ -124,6 +132,11 @@ fn read_properties(
         let mut alone = ClientConfig::new();
         alone.set(name_text, &text);
         if let Err(KafkaError::ClientConfig(_, problem, _, _)) = alone.create_native_config() {
+            let is_outside = matches!(value.raw(), DeValue::Table(_));
+            let problem = match is_outside && problem.contains(&text) {
+                true => "librdkafka does not accept its text",
+                false => &problem,
+            };
             mistakes.push(
                 Mistake::new(format!("{}: {problem}", value.what()))
                     .at(name.span(), "")

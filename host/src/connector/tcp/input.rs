@@ -82,7 +82,7 @@ impl TcpInput {
             partition: address.to_string().into(),
             pieces,
             left: None,
-            decoder: Decoder::new(&format.format, &context.schema, &format.timestamp_formats),
+            decoder: Decoder::new(format, &context.schema),
             // Rows sent before the restart are gone, and their offsets are not
             // used again.
             rows: context

@@ -147,7 +147,7 @@ fn text_formats_are_read_back() {
     let expected = batch();
     for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
         let text = written(sink);
-        let mut decoder = Decoder::new(&source, &schema(), &[]);
+        let mut decoder = Decoder::new(&source.into(), &schema());
         let mut lines = text.split_inclusive(|byte| *byte == b'\n');
         if sink == SinkFormat::Csv {
             let header = lines.next().unwrap();

@@ -1,0 +1,312 @@
+//! Times in a format that the pipeline spells out: `%d/%m/%Y %H:%M`, in a time
+//! zone. The directives are those of strftime, and jiff reads them; the zones are
+//! those of the copy that the host contains, so that no machine reads them
+//! differently.
+
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::strtime::BrokenDownTime;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use crate::suggest;
+
+/// A format that can be read: it was checked with [`SAMPLE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimePattern {
+    pattern: String,
+    zone: PatternZone,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PatternZone {
+    /// Texts have the local time of this zone.
+    Of(TimeZone),
+    /// Each text has an offset, a zone, or seconds since 1970.
+    InText,
+}
+
+/// Why a format cannot be used, and what to do.
+#[derive(Debug)]
+pub struct PatternProblem {
+    pub message: String,
+    pub help: String,
+}
+
+/// Every part differs from the others, from its default, and in the afternoon
+/// from the hour on a clock.
+const SAMPLE: DateTime = DateTime::constant(2021, 11, 24, 21, 35, 47, 123_456_789);
+
+const DIRECTIVES: &str = "a format has directives such as %Y-%m-%d %H:%M:%S: %Y year (%y without \
+     the century), %m month (%b or %B by name), %d day, %H hour (%I with %p for AM or PM), \
+     %M minute, %S second, %.f its fraction, %z offset such as +0100";
+
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
+impl TimePattern {
+    /// `zone` is the name of a time zone, such as `Europe/London`; UTC by default.
+    pub fn new(pattern: &str, zone: Option<&str>) -> Result<TimePattern, PatternProblem> {
+        let sample = BrokenDownTime::from(&sample());
+        let sample = sample
+            .to_string(pattern)
+            .and_then(|text| BrokenDownTime::parse(pattern, text))
+            .map_err(|error| cannot_read(pattern, &cause(&error)))?;
+        let is_placed = sample.offset().is_some()
+            || sample.iana_time_zone().is_some()
+            || sample.timestamp().is_some();
+        if sample.timestamp().is_none() {
+            check_complete(pattern, &sample)?;
+        }
+        let zone = match zone {
+            Some(zone) if is_placed => {
+                return Err(PatternProblem {
+                    message: format!(
+                        "texts of the format `{pattern}` say where they are from themselves, so \
+                         they have no use for the time zone {zone}"
+                    ),
+                    help: format!("write timestamp({pattern})"),
+                });
+            }
+            None if is_placed => PatternZone::InText,
+            None => PatternZone::Of(TimeZone::UTC),
+            Some(zone) => PatternZone::Of(zone_named(zone)?),
+        };
+        Ok(TimePattern {
+            pattern: pattern.to_owned(),
+            zone,
+        })
+    }
+
+    /// As in the pipeline's file.
+    pub fn written(&self) -> &str {
+        &self.pattern
+    }
+
+    /// Reads a time in ms, rounded down; `None` if it does not have this format. A
+    /// local time that occurs twice, as clocks are turned back, is the first of the
+    /// two; one that clocks skip counts from before they were turned forward.
+    pub fn read(&self, text: &[u8]) -> Option<i64> {
+        let read = BrokenDownTime::parse(&self.pattern, text).ok()?;
+        let timestamp = match &self.zone {
+            PatternZone::Of(zone) => {
+                let local = read.to_datetime().ok()?;
+                zone.to_ambiguous_timestamp(local).compatible().ok()?
+            }
+            PatternZone::InText => read.to_zoned_with(&*ZONES).ok()?.timestamp(),
+        };
+        Some(floor_ms(timestamp))
+    }
+}
+
+fn sample() -> jiff::Zoned {
+    SAMPLE
+        .to_zoned(TimeZone::UTC)
+        .unwrap_or_else(|error| unreachable!("the sample is a time: {error}"))
+}
+
+/// Whether the sample can be told from what was read of it. Parts of a day may be
+/// missing from the end.
+fn check_complete(pattern: &str, read: &BrokenDownTime) -> Result<(), PatternProblem> {
+    let read = read
+        .to_datetime()
+        .map_err(|error| cannot_read(pattern, &cause(&error)))?;
+    let is_known = |time: Time| time == Time::midnight() || time.hour() == SAMPLE.hour();
+    if read.date() != SAMPLE.date() || !is_known(read.time()) {
+        return Err(cannot_read(
+            pattern,
+            "a time cannot be told from others, such as 9 in the morning and at night",
+        ));
+    }
+    Ok(())
+}
+
+fn cannot_read(pattern: &str, cause: &str) -> PatternProblem {
+    PatternProblem {
+        message: format!("times cannot be read by the format `{pattern}`: {cause}"),
+        help: DIRECTIVES.into(),
+    }
+}
+
+/// Without the names of functions that nobody called by name.
+fn cause(error: &jiff::Error) -> String {
+    let text = error.to_string();
+    ["strftime formatting failed: ", "strptime parsing failed: "]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix))
+        .unwrap_or(&text)
+        .to_owned()
+}
+
+fn zone_named(name: &str) -> Result<TimeZone, PatternProblem> {
+    ZONES.get(name).map_err(|_| {
+        let names: Vec<String> = ZONES.available().map(|name| name.to_string()).collect();
+        let nearest = suggest::nearest(name, names.iter().map(String::as_str));
+        PatternProblem {
+            message: format!("`{name}` is not a time zone"),
+            help: match nearest {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => {
+                    "time zones have names such as UTC, Europe/London or America/New_York".into()
+                }
+            },
+        }
+    })
+}
+
+fn floor_ms(timestamp: Timestamp) -> i64 {
+    let is_cut = timestamp.subsec_nanosecond() % 1_000_000 < 0;
+    timestamp.as_millisecond() - i64::from(is_cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use jiff::fmt::strtime;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::timestamp;
+
+    fn read(pattern: &str, zone: Option<&str>, text: &str) -> Option<String> {
+        let pattern = TimePattern::new(pattern, zone).unwrap();
+        pattern.read(text.as_bytes()).map(timestamp::to_text)
+    }
+
+    #[test]
+    fn reads_the_formats_of_real_files() {
+        let check = |pattern: &str, text: &str, expected: &str| {
+            assert_eq!(
+                read(pattern, None, text).as_deref(),
+                Some(expected),
+                "{text}"
+            );
+        };
+        check(
+            "%Y-%m-%d %H:%M:%S",
+            "2010-12-01 08:26:00",
+            "2010-12-01T08:26:00Z",
+        );
+        check("%d/%m/%Y %H:%M", "1/12/2010 8:26", "2010-12-01T08:26:00Z");
+        check("%m/%d/%Y %H:%M", "12/1/2010 8:26", "2010-12-01T08:26:00Z");
+        check("%d.%m.%y", "01.12.10", "2010-12-01T00:00:00Z");
+        check(
+            "%b %d, %Y %I:%M %p",
+            "Dec 1, 2010 9:05 PM",
+            "2010-12-01T21:05:00Z",
+        );
+        check("%Y%m%d", "20101201", "2010-12-01T00:00:00Z");
+        check("%F %T%.f", "1969-12-31 23:59:59.9995", {
+            "1969-12-31T23:59:59.999Z"
+        });
+        check(
+            "%d/%b/%Y:%T %z",
+            "10/Oct/2000:13:55:36 -0700",
+            "2000-10-10T20:55:36Z",
+        );
+        check(
+            "%F %T %Q",
+            "2024-07-01 12:00:00 Europe/London",
+            "2024-07-01T11:00:00Z",
+        );
+        check("%s", "1291191960", "2010-12-01T08:26:00Z");
+        for text in ["", "1/13/2010 8:26", "1/12/2010", "1/12/2010 8:26 ", "é"] {
+            assert_eq!(read("%d/%m/%Y %H:%M", None, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn local_times_that_occur_twice_or_never_are_defined() {
+        let london = |text: &str| read("%F %H:%M", Some("Europe/London"), text).unwrap();
+        assert_eq!(london("2024-07-01 12:00"), "2024-07-01T11:00:00Z");
+        assert_eq!(london("2024-12-01 12:00"), "2024-12-01T12:00:00Z");
+        // Clocks skip from 1:00 to 2:00.
+        assert_eq!(london("2024-03-31 00:59"), "2024-03-31T00:59:00Z");
+        assert_eq!(london("2024-03-31 01:30"), "2024-03-31T01:30:00Z");
+        assert_eq!(london("2024-03-31 02:30"), "2024-03-31T01:30:00Z");
+        // Clocks go back from 2:00 to 1:00.
+        assert_eq!(london("2024-10-27 01:30"), "2024-10-27T00:30:00Z");
+        assert_eq!(london("2024-10-27 02:00"), "2024-10-27T02:00:00Z");
+    }
+
+    #[test]
+    fn formats_that_lose_the_time_are_refused() {
+        let mut problems = String::new();
+        for (pattern, zone) in [
+            ("%Y-%m-%d %", None),
+            ("%Y-%q-%d", None),
+            ("%H:%M", None),
+            ("%Y-%m", None),
+            ("%Y-%m-%d %I:%M", None),
+            ("%Y-%m-%d %Z", None),
+            ("%F %T %z", Some("Europe/London")),
+            ("%s", Some("UTC")),
+            ("%F", Some("Europe/Lodnon")),
+            ("%F", Some("home")),
+        ] {
+            let problem = TimePattern::new(pattern, zone).unwrap_err();
+            problems.push_str(&problem.message);
+            if problem.help != DIRECTIVES {
+                problems.push_str("; ");
+                problems.push_str(&problem.help);
+            }
+            problems.push('\n');
+        }
+        expect![[r#"
+            times cannot be read by the format `%Y-%m-%d %`: invalid format string, expected byte after `%`, but found end of format string
+            times cannot be read by the format `%Y-%q-%d`: found unrecognized specifier directive `q`
+            times cannot be read by the format `%H:%M`: date required to parse datetime: year required to parse date
+            times cannot be read by the format `%Y-%m`: date required to parse datetime: a month/day, day-of-year or week date must be present to create a date, but none were found
+            times cannot be read by the format `%Y-%m-%d %I:%M`: a time cannot be told from others, such as 9 in the morning and at night
+            times cannot be read by the format `%Y-%m-%d %Z`: parsing time zone abbreviation is not allowed
+            texts of the format `%F %T %z` say where they are from themselves, so they have no use for the time zone Europe/London; write timestamp(%F %T %z)
+            texts of the format `%s` say where they are from themselves, so they have no use for the time zone UTC; write timestamp(%s)
+            `Europe/Lodnon` is not a time zone; did you mean `Europe/London`?
+            `home` is not a time zone; time zones have names such as UTC, Europe/London or America/New_York
+        "#]].assert_eq(&problems);
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_format_writes_is_read_back(
+            ms in timestamp::FIRST_MS..=timestamp::LAST_MS - 2 * 86_400_000,
+            pattern in prop::sample::select(vec![
+                "%Y-%m-%d %H:%M:%S%.f",
+                "%-d/%-m/%Y %-H:%M:%S%.f",
+                "%b %d, %Y %I:%M:%S%.f %p",
+                "%Y-%j %T%.f",
+                "%d/%b/%Y:%T%.f %:z",
+            ]),
+        ) {
+            let zoned = Timestamp::from_millisecond(ms).unwrap().to_zoned(TimeZone::UTC);
+            let text = strtime::format(pattern, &zoned).unwrap();
+            let read = TimePattern::new(pattern, None).unwrap().read(text.as_bytes());
+            prop_assert_eq!(read, Some(ms), "{}", text);
+        }
+
+        #[test]
+        fn a_local_time_is_read_back_in_its_zone(
+            seconds in 0i64..4_000_000_000,
+            zone in prop::sample::select(vec![
+                "Europe/London", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe",
+            ]),
+        ) {
+            let pattern = "%Y-%m-%d %H:%M:%S";
+            let timestamp = Timestamp::from_second(seconds).unwrap();
+            let zoned = timestamp.to_zoned(ZONES.get(zone).unwrap());
+            let text = strtime::format(pattern, &zoned).unwrap();
+            let read = TimePattern::new(pattern, Some(zone)).unwrap().read(text.as_bytes()).unwrap();
+            // Of two, it is the first.
+            let again = Timestamp::from_millisecond(read).unwrap().to_zoned(ZONES.get(zone).unwrap());
+            prop_assert_eq!(again.datetime(), zoned.datetime());
+            prop_assert!(read <= seconds * 1_000);
+        }
+
+        #[test]
+        fn never_panics(pattern in "[%a-zA-Z0-9:. -]{0,12}", text in prop::collection::vec(any::<u8>(), 0..24)) {
+            if let Ok(pattern) = TimePattern::new(&pattern, None) {
+                let _ = pattern.read(&text);
+            }
+        }
+    }
+}
