@@ -89,7 +89,8 @@ enum New {
         /// Folder to create; by default named after the plugin
         #[arg(long)]
         path: Option<PathBuf>,
-        /// Folder of a sluicebox-sdk crate to depend on
+        /// Folder of a sluicebox-sdk crate to depend on, instead of the copy that
+        /// the plugin gets
         #[arg(long)]
         sdk: Option<PathBuf>,
     },
