@@ -163,6 +163,7 @@ impl Flow<'_> {
     fn leave(&mut self, index: usize, out: Outbox) -> Result<(), TaskError> {
         let progress = &self.chain[index].progress;
         progress.add_counts(out.counts);
+        progress.add_dead_letters(&out.dead_letters);
         self.dead_letters.extend(out.dead_letters);
         for (port, batch) in out.batches {
             self.put_out(index, port, Element::Batch(batch))?;
