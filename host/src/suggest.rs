@@ -32,8 +32,8 @@ pub(crate) fn nearest<'a>(
 /// Of more candidates than these, or those that take more steps to compare, only the
 /// first are compared: a file may have thousands of wrong names, and a suggestion
 /// for each.
-const CANDIDATES_MAX: usize = 1_000;
-const CELLS_MAX: usize = 40_000;
+const CANDIDATES_MAX: usize = 500;
+const CELLS_MAX: usize = 20_000;
 
 /// The help for an unknown name: the nearest valid name, and all valid names.
 pub(crate) fn help<'a>(
