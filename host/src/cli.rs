@@ -1,5 +1,6 @@
 //! The command line: which commands there are, and what each one does. Exit
-//! codes: 0 success, 1 a run or test failed, 2 wrong usage or config.
+//! codes: 0 success, 1 a run or test failed, 2 wrong usage or config, 3 a run ended
+//! well but every row that it read was bad.
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -89,7 +90,8 @@ enum New {
         /// Folder to create; by default named after the plugin
         #[arg(long)]
         path: Option<PathBuf>,
-        /// Folder of a sluicebox-sdk crate to depend on
+        /// Folder of a sluicebox-sdk crate to depend on, instead of the copy that
+        /// the plugin gets
         #[arg(long)]
         sdk: Option<PathBuf>,
     },
@@ -112,6 +114,8 @@ pub enum CliError {
     Failed(anyhow::Error),
     /// A run failed.
     Run(RunError),
+    /// A run ended well, and every row of this many that it read was bad.
+    AllBad { rows: u64 },
 }
 
 /// Runs the command line of this process.
@@ -143,6 +147,16 @@ pub fn main() -> ExitCode {
             let advice = error.fault().advice();
             print::error(format_args!("{error}\n  {advice}"));
             ExitCode::from(1)
+        }
+        Err(CliError::AllBad { rows }) => {
+            let rows = match rows {
+                1 => "the only row that was read was bad".to_owned(),
+                rows => format!("all {rows} rows that were read were bad"),
+            };
+            print::error(format_args!(
+                "{rows}: they cannot be decoded, or the plugins rejected them or failed"
+            ));
+            ExitCode::from(3)
         }
         Err(CliError::Usage(error)) => {
             print::error(format_args!("{error:#}"));

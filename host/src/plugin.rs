@@ -30,6 +30,8 @@ mod printed;
 mod wasi;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -45,8 +47,11 @@ use cache::PluginCache;
 use engine::Deadlines;
 use instance::{AggregateExports, Compiled, Exports};
 
-/// A larger file cannot be a plugin.
-const FILE_BYTES_MAX: u64 = 256 << 20;
+/// A larger file is refused before it is read: compiling it would take minutes, and
+/// some twenty times its size of memory.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// While a larger file is compiled, the user is told what takes so long.
+const FILE_BYTES_QUICK: usize = 8 << 20;
 
 /// Limits while a plugin describes itself.
 const DESCRIBE_LIMITS: Limits = Limits {
@@ -146,6 +151,13 @@ impl PluginLoader {
         let component = match kept {
             Some(component) => component,
             None => {
+                if bytes.len() > FILE_BYTES_QUICK {
+                    tracing::info!(
+                        "compiling plugin {}, which is {} large: this takes a while",
+                        path.display(),
+                        limits::ShownBytes(bytes.len())
+                    );
+                }
                 let component =
                     Component::new(&self.engine, bytes).map_err(|error| wrong(invalid(&error)))?;
                 if let Some(cache) = &self.cache {
@@ -302,13 +314,31 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
             "is a folder; give the .wasm file that `sluicebox build` makes in it".into(),
         ));
     }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(unreadable(format!(
-            "is {} large, which no plugin is",
-            limits::ShownBytes(metadata.len() as usize)
-        )));
+    if !metadata.is_file() {
+        return Err(unreadable(
+            "is not a regular file; give the .wasm file that `sluicebox build` makes".into(),
+        ));
     }
-    std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))
+    let too_large = |bytes: u64| {
+        unreadable(format!(
+            "is {} large, and a plugin may have {} at most; build it with `sluicebox build`, and \
+             with `strip = \"debuginfo\"` in its [profile.release]",
+            limits::ShownBytes(bytes as usize),
+            limits::ShownBytes(FILE_BYTES_MAX as usize)
+        ))
+    };
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    // It may have become another one since.
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
 }
 
 /// Distinguishes what is not a component from a broken one.

@@ -1,11 +1,12 @@
 //! Counters of a run: tasks add to them, and anyone may read them at any time.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
 use crate::budget::Budget;
+use crate::dead_letter::{self, DeadLetter};
 use crate::element::CheckpointId;
 use crate::operator::Counts;
 
@@ -19,6 +20,9 @@ pub struct NodeProgress {
     late: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    dead_letters: AtomicU64,
+    /// What was wrong with the first row that became a dead letter.
+    first_dead_letter: OnceLock<String>,
     /// The watermark of each task; `i64::MIN` before its first one.
     watermarks: Vec<AtomicI64>,
     /// How much of a bounded input was read, in millionths.
@@ -110,6 +114,8 @@ impl NodeProgress {
             late: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            first_dead_letter: OnceLock::new(),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             read: AtomicU64::new(UNKNOWN),
         }
@@ -128,6 +134,27 @@ impl NodeProgress {
         self.late.fetch_add(counts.late, Ordering::Relaxed);
         self.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
         self.failed.fetch_add(counts.failed, Ordering::Relaxed);
+    }
+
+    /// Counts rows that became dead letters.
+    pub fn add_dead_letters(&self, dead_letters: &[DeadLetter]) {
+        let Some(first) = dead_letters.first() else {
+            return;
+        };
+        let rows = dead_letters.len() as u64;
+        self.dead_letters.fetch_add(rows, Ordering::Relaxed);
+        self.first_dead_letter
+            .get_or_init(|| dead_letter::sentence(first));
+    }
+
+    /// How many rows became dead letters.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// What was wrong with the first row that became a dead letter.
+    pub fn first_dead_letter(&self) -> Option<&str> {
+        self.first_dead_letter.get().map(String::as_str)
     }
 
     pub fn set_watermark(&self, task: usize, watermark_ms: i64) {

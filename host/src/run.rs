@@ -22,6 +22,7 @@ mod threads;
 /// Whether and when a failed run is restarted.
 mod restart;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +37,7 @@ use crate::clock::Clock;
 use crate::element::Purpose;
 use crate::offload::Offload;
 use crate::plan::Plan;
-use crate::progress::{NodeProgress, NodeStatus, StateProgress, StateStatus};
+use crate::progress::{NodeProgress, NodeStatus, Role, StateProgress, StateStatus};
 use crate::stop::Stop;
 
 pub(crate) use self::attempt::AttemptFuture;
@@ -68,8 +69,38 @@ pub struct Summary {
     /// How often it failed and was restarted.
     pub restarts: u32,
     pub nodes: Vec<NodeStatus>,
+    /// Absent where no row became a dead letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<DeadLetterSummary>,
     /// Absent where the pipeline has no checkpoints.
     pub state: Option<StateStatus>,
+}
+
+/// The rows that became dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeadLetterSummary {
+    pub rows: u64,
+    /// The file that they are in.
+    pub path: PathBuf,
+    /// What was wrong with the first one.
+    pub first: String,
+}
+
+impl Summary {
+    /// How many rows were read, if every one of them was bad and no sink got any;
+    /// `None` where nothing was read, or something was good.
+    pub fn rows_all_bad(&self) -> Option<u64> {
+        let of = |role| self.nodes.iter().filter(move |node| node.role == role);
+        let read: u64 = of(Role::Source).map(|node| node.rows_in).sum();
+        let bad: u64 = self
+            .nodes
+            .iter()
+            .map(|node| node.failed + node.rejected)
+            .sum();
+        let late: u64 = self.nodes.iter().map(|node| node.late).sum();
+        let written: u64 = of(Role::Sink).map(|node| node.rows_in).sum();
+        (read > 0 && bad >= read && late == 0 && written == 0).then_some(read)
+    }
 }
 
 impl Job {
@@ -123,6 +154,13 @@ impl Job {
     /// are not in the plan any more are forgotten.
     pub fn dropping(self, nodes: &[String]) -> Self {
         self.pipeline.wanted_start().dropped = nodes.to_vec();
+        self
+    }
+
+    /// Starts without a checkpoint, and deletes those that there are, savepoints
+    /// and copies included, once everything could be opened.
+    pub fn starting_anew(self) -> Self {
+        self.pipeline.wanted_start().anew = true;
         self
     }
 
@@ -209,7 +247,18 @@ impl Job {
                 .iter()
                 .map(|node| node.snapshot())
                 .collect(),
+            dead_letters: self.dead_letters(),
             state: self.state().map(|state| state.snapshot()),
+        })
+    }
+
+    fn dead_letters(&self) -> Option<DeadLetterSummary> {
+        let nodes = &self.revision.nodes;
+        let first = nodes.iter().find_map(|node| node.first_dead_letter())?;
+        Some(DeadLetterSummary {
+            rows: nodes.iter().map(|node| node.dead_letters()).sum(),
+            path: self.revision.plan.dead_letters.clone()?,
+            first: first.to_owned(),
         })
     }
 

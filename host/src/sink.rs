@@ -67,6 +67,11 @@ pub trait SinkConnector: Any + Send + Sync {
     /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
 
+    /// Whether it writes to the process's standard output.
+    fn writes_stdout(&self) -> bool {
+        false
+    }
+
     /// Commits the rows of all the pipeline's sinks of this kind with each
     /// checkpoint, if their system can.
     fn participant(&self, _: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {

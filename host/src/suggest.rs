@@ -6,12 +6,21 @@ pub(crate) fn nearest<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let written = folded(name);
+    let written_length = written.chars().count();
+    let mut cells_left = CELLS_MAX;
     candidates
         .into_iter()
+        .take(CANDIDATES_MAX)
         .filter_map(|candidate| {
             let valid = folded(candidate);
+            let valid_length = valid.chars().count();
+            let length = written_length.max(valid_length);
+            // The distance is at least the difference in length.
+            if written_length.abs_diff(valid_length) * 3 > length {
+                return None;
+            }
+            cells_left = cells_left.checked_sub(written_length * valid_length)?;
             let distance = strsim::damerau_levenshtein(&written, &valid);
-            let length = written.chars().count().max(valid.chars().count());
             // Among equal distances, the one that shares more: `int46` is `int64`.
             let apart = 1.0 - strsim::jaro_winkler(&written, &valid);
             (distance * 3 <= length).then_some((distance as f64 + apart, candidate))
@@ -19,6 +28,12 @@ pub(crate) fn nearest<'a>(
         .min_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)
 }
+
+/// Of more candidates than these, or those that take more steps to compare, only the
+/// first are compared: a file may have thousands of wrong names, and a suggestion
+/// for each.
+const CANDIDATES_MAX: usize = 500;
+const CELLS_MAX: usize = 20_000;
 
 /// The help for an unknown name: the nearest valid name, and all valid names.
 pub(crate) fn help<'a>(
@@ -66,4 +81,29 @@ fn folded(name: &str) -> String {
         // No valid name is that long, and the distance takes quadratic time.
         .take(100)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_suggested() {
+        let names = ["user_id", "item_id", "quantity"];
+        assert_eq!(nearest("userId", names), Some("user_id"));
+        assert_eq!(nearest("quantty", names), Some("quantity"));
+        assert_eq!(nearest("price", names), None);
+    }
+
+    #[test]
+    fn the_work_for_a_suggestion_is_bounded() {
+        let many: Vec<String> = (0..100_000).map(|n| format!("{n:0>90}")).collect();
+        let names = || many.iter().map(String::as_str);
+        let started = std::time::Instant::now();
+        for _ in 0..100 {
+            let wrong = "x".repeat(90);
+            assert_eq!(nearest(&wrong, names()), None);
+        }
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
 }

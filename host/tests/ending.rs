@@ -482,3 +482,92 @@ fn only_the_owner_can_read_states_and_dead_letters() {
         assert_eq!(found.permissions().mode() & 0o077, 0, "{name}");
     }
 }
+
+/// Runs a pipeline without checkpoints on these rows: its exit code, and what it
+/// says on stderr.
+fn said(pipeline: &str, rows: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), rows).expect("it is writable");
+    let path = folder.path().join("pipeline.toml");
+    fs::write(&path, format!("name = \"bad\"\n{pipeline}")).expect("it is writable");
+    let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .arg("run")
+        .args(arguments)
+        .arg(&path)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), said)
+}
+
+#[test]
+fn bad_rows_are_told_of_at_the_end() {
+    let pipeline = format!("{ROWS}{OUT}").replace("on_error = \"fail\"", "");
+    let good = "{\"id\":\"fine\",\"n\":2}\n";
+    let bad = "{\"id\":\"worse\",\"n\":\"two\"}\n";
+    for arguments in [&["--quiet"][..], &[]] {
+        let (code, text) = said(&pipeline, good, arguments);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(!text.contains("dead letter"), "{text}");
+
+        let (code, text) = said(&pipeline, &format!("{good}{bad}{bad}"), arguments);
+        assert_eq!(code, Some(0), "{text}");
+        let line = text.lines().find(|line| line.contains("dead letters"));
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        for expected in [
+            "2 rows became dead letters in ",
+            "/bad.dead.jsonl; the first: decode: ",
+        ] {
+            assert!(line.contains(expected), "{line}");
+        }
+
+        let (code, text) = said(&pipeline, &bad.repeat(3), arguments);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(
+            text.contains("all 3 rows that were read were bad"),
+            "{text}"
+        );
+        assert!(text.contains("3 rows became dead letters in "), "{text}");
+    }
+    let (code, text) = said(&pipeline, "", &["--quiet"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn seconds_that_are_read_as_ms_are_warned_of() {
+    let pipeline = r#"
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        event_time = "ts"
+        fields = { ts = "TYPE" }
+        [sinks.out]
+        type = "blackhole"
+        input = "rows"
+    "#;
+    let rows = "{\"ts\":1700000000}\n{\"ts\":1700000060}\n".repeat(5_000);
+    let (code, text) = said(&pipeline.replace("TYPE", "timestamp"), &rows, &["-q"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.matches("timestamp(s)").count(), 1, "{text}");
+    assert!(text.contains("field `ts` are in 1970"), "{text}");
+    let (code, text) = said(&pipeline.replace("TYPE", "timestamp(s)"), &rows, &["-q"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn rows_and_progress_do_not_mix_on_stdout() {
+    for sink in [
+        "type = \"console\"",
+        "type = \"file\"\nformat = \"json\"\npath = \"-\"",
+    ] {
+        let pipeline = format!("{ROWS}[sinks.out]\ninput = \"rows\"\n{sink}\n");
+        let (code, text) = said(&pipeline, "", &["--json"]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            text.contains("sink `out` writes its rows there too"),
+            "{text}"
+        );
+        let (code, text) = said(&pipeline, "", &["-q"]);
+        assert_eq!(code, Some(0), "{text}");
+    }
+}

@@ -289,3 +289,40 @@ fn windows_that_fired_at_the_end_stay_closed_and_later_ones_open() {
         assert_eq!(in_first, 1, "{lateness}: {all:?}");
     }
 }
+
+#[test]
+fn a_run_that_starts_anew_keeps_nothing() {
+    let shop = Shop::ended();
+    // What is refused loses nothing.
+    let said = shop.run(&["--fresh"]).expect_err("the file is there");
+    assert!(said.contains("if_exists"), "{said}");
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+
+    shop.edit(
+        "path = \"out.jsonl\"",
+        "path = \"out.jsonl\"\nif_exists = \"replace\"",
+    );
+    let said = shop.run(&["--fresh"]).expect("it starts anew");
+    assert!(
+        said.contains("starting anew: deleting checkpoint"),
+        "{said}"
+    );
+    assert_eq!(shop.counts(), [1, 2, 3]);
+    let said = shop.run(&[]).expect("it goes on from the new checkpoint");
+    assert!(!said.contains("deleting"), "{said}");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+#[test]
+fn a_run_starts_anew_with_other_operators() {
+    let shop = Shop::ended();
+    shop.edit("counted]", "tallied]");
+    shop.edit(
+        "input = \"counted\"",
+        "input = \"tallied\"\nif_exists = \"replace\"",
+    );
+    shop.refuse(&["operator `counted` has state in checkpoint"]);
+    shop.run(&["--fresh"]).expect("it starts anew");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}

@@ -60,6 +60,23 @@ fn files_that_are_no_components() {
             "plugin it.wasm is a folder; give the .wasm file that `sluicebox build` makes in it"
         ],
     );
+    check_path(
+        Path::new("/dev/zero"),
+        expect![
+            "plugin it.wasm is not a regular file; give the .wasm file that `sluicebox build` makes"
+        ],
+    );
+    let large = folder.path().join("large.wasm");
+    std::fs::File::create(&large)
+        .unwrap()
+        .set_len((64 << 20) + 1)
+        .unwrap();
+    check_path(
+        &large,
+        expect![[
+            r#"plugin it.wasm is 65 MiB large, and a plugin may have 64 MiB at most; build it with `sluicebox build`, and with `strip = "debuginfo"` in its [profile.release]"#
+        ]],
+    );
     check(
         b"",
         expect!["plugin it.wasm is empty; build it with `sluicebox build`"],

@@ -47,8 +47,11 @@ fn assert_contains(text: &str, expected: &[&str]) {
 fn a_new_plugin_builds_passes_its_tests_and_runs() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let made = sluicebox(&["new", "plugin", "shop-floor"], scratch.path());
-    assert_contains(&made, &["src/lib.rs", "sluicebox build"]);
+    assert_contains(&made, &["src/lib.rs", "sluicebox-sdk", "sluicebox build"]);
     let folder = scratch.path().join("shop-floor");
+    // On a machine without this checkout it builds as well.
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).expect("it was made");
+    assert_contains(&manifest, &["path = \"sluicebox-sdk\""]);
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
     std::fs::copy(lock, folder.join("Cargo.lock")).expect("this workspace has a lock file");
 

@@ -159,7 +159,7 @@ impl Participants {
         Some(format!(
             "{} has committed checkpoint {id}, and {name} {}: the rows of checkpoint {id} that \
              {name} was to commit are lost. Start from an earlier checkpoint with `--from`, which \
-             writes them again, or without a checkpoint under another name",
+             writes them again, or anew with `--fresh`",
             other.join(", "),
             match last {
                 Some(last) => format!("only checkpoint {last}"),

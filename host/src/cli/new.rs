@@ -6,6 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// The sources of the SDK.
+mod sdk;
+
 /// A file of a scaffold: its path, and its text with `{{…}}` to fill in.
 type Template = (&'static str, &'static str);
 
@@ -115,7 +118,7 @@ const NAME_LENGTH_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub folder: PathBuf,
-    /// Paths within the folder.
+    /// Paths within the folder; the SDK's folder stands for its files.
     pub files: Vec<PathBuf>,
     /// Commands to run there next.
     pub next: &'static [&'static str],
@@ -138,22 +141,30 @@ pub enum NewError {
 }
 
 /// Creates a plugin's crate in `folder` (by default named after it in the
-/// current folder). It depends on the SDK at `sdk`, or else on that of the
-/// checkout that this binary was built from, or else on the released one.
+/// current folder). It depends on the SDK at `sdk`, or else brings its own.
 pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<Created, NewError> {
     check_name(name)?;
-    let dependency = sdk_dependency(sdk)?;
+    let dependency = match sdk {
+        Some(path) => sdk_path(path)?,
+        None => sdk::FOLDER.to_owned(),
+    };
     let crate_name = name.replace('-', "_");
     let values = [
         ("name", name),
         ("crate_name", &crate_name),
-        ("sdk", &dependency),
+        ("sdk_folder", sdk::FOLDER),
+        ("sdk", &toml::Value::from(dependency).to_string()),
     ];
+    let own_sdk = if sdk.is_some() {
+        Vec::new()
+    } else {
+        sdk::files()
+    };
     write(
-        PLUGIN,
+        filled(PLUGIN, &values),
+        own_sdk,
         PLUGIN_COMMANDS,
         folder.unwrap_or(Path::new(name)),
-        &values,
     )
 }
 
@@ -162,10 +173,10 @@ pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<C
 pub fn pipeline(name: &str, folder: Option<&Path>) -> Result<Created, NewError> {
     check_name(name)?;
     write(
-        PIPELINE,
+        filled(PIPELINE, &[("name", name)]),
+        Vec::new(),
         PIPELINE_COMMANDS,
         folder.unwrap_or(Path::new(name)),
-        &[("name", name)],
     )
 }
 
@@ -223,21 +234,8 @@ fn suggested(name: &Option<String>) -> String {
         .map_or_else(String::new, |name| format!(". How about `{name}`?"))
 }
 
-/// The value of `sluicebox-sdk = …` in Cargo.toml.
-fn sdk_dependency(given: Option<&Path>) -> Result<String, NewError> {
-    if let Some(path) = given {
-        return path_dependency(path);
-    }
-    // If the checkout is still there, its SDK has the contract of this binary,
-    // which may not be released yet.
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
-    if let Ok(dependency) = path_dependency(&checkout) {
-        return Ok(dependency);
-    }
-    Ok(format!("\"{}\"", env!("CARGO_PKG_VERSION")))
-}
-
-fn path_dependency(path: &Path) -> Result<String, NewError> {
+/// The full path of the SDK's crate in the folder `path`.
+fn sdk_path(path: &Path) -> Result<String, NewError> {
     let refuse = |reason: String| NewError::Sdk {
         path: path.to_owned(),
         reason,
@@ -261,39 +259,41 @@ fn path_dependency(path: &Path) -> Result<String, NewError> {
             name.map_or_else(|| "no package".to_owned(), |name| format!("`{name}`"))
         )));
     }
-    let folder = folder
-        .to_str()
-        .ok_or_else(|| refuse("its path is not UTF-8, which cargo cannot write down".to_owned()))?;
-    Ok(format!("{{ path = {} }}", toml::Value::from(folder)))
+    let folder = folder.into_os_string().into_string();
+    folder.map_err(|_| refuse("its path is not UTF-8, which cargo cannot write down".to_owned()))
 }
 
 /// Writes either all files or none: existing files are found before the first
-/// one is written.
+/// one is written. `own_sdk` goes into a folder of its own.
 fn write(
-    templates: &[Template],
+    files: Vec<(&'static str, String)>,
+    own_sdk: Vec<(&'static str, String)>,
     next: &'static [&'static str],
     folder: &Path,
-    values: &[(&str, &str)],
 ) -> Result<Created, NewError> {
-    if let Some((path, _)) = templates
-        .iter()
-        .find(|(path, _)| folder.join(path).exists())
-    {
+    let mut listed: Vec<PathBuf> = files.iter().map(|(path, _)| PathBuf::from(path)).collect();
+    if !own_sdk.is_empty() {
+        listed.push(PathBuf::from(sdk::FOLDER));
+    }
+    if let Some(path) = listed.iter().find(|path| folder.join(path).exists()) {
         return Err(NewError::Exists(folder.join(path)));
     }
-    for (path, text) in templates {
-        let path = folder.join(path);
-        write_new(&path, &fill(text, values)).map_err(|cause| match cause.kind() {
+    let sdk_folder = folder.join(sdk::FOLDER);
+    let files = files
+        .into_iter()
+        .map(|(path, text)| (folder.join(path), text));
+    let own_sdk = own_sdk
+        .into_iter()
+        .map(|(path, text)| (sdk_folder.join(path), text));
+    for (path, text) in files.chain(own_sdk) {
+        write_new(&path, &text).map_err(|cause| match cause.kind() {
             io::ErrorKind::AlreadyExists => NewError::Exists(path),
             _ => NewError::Write { path, cause },
         })?;
     }
     Ok(Created {
         folder: folder.to_owned(),
-        files: templates
-            .iter()
-            .map(|(path, _)| PathBuf::from(path))
-            .collect(),
+        files: listed,
         next,
     })
 }
@@ -319,10 +319,16 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
 }
 
-fn fill(text: &str, values: &[(&str, &str)]) -> String {
-    values.iter().fold(text.to_owned(), |text, (name, value)| {
-        text.replace(&format!("{{{{{name}}}}}"), value)
-    })
+fn filled(templates: &[Template], values: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+    let filled = templates.iter().map(|(path, text)| {
+        let text = values
+            .iter()
+            .fold((*text).to_owned(), |text, (name, value)| {
+                text.replace(&format!("{{{{{name}}}}}"), value)
+            });
+        (*path, text)
+    });
+    filled.collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::status::{Status, StatusStyle};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
+use crate::plan::{Node, NodeKind, Plan};
 use crate::run::{Durable, Job};
 
 #[derive(Args)]
@@ -25,6 +26,11 @@ pub struct RunArguments {
     /// or forget it if the pipeline does not have it any more; may be repeated
     #[arg(long, value_name = "NAME")]
     drop: Vec<String>,
+    /// Start anew: delete the pipeline's checkpoints and savepoints, with their
+    /// state and their copies, and read its inputs from the beginning. Outputs
+    /// that are there are treated as their sinks say
+    #[arg(long, conflicts_with_all = ["from", "drop"])]
+    fresh: bool,
     /// Print no progress, only errors
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
@@ -35,6 +41,9 @@ pub struct RunArguments {
 
 pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), CliError> {
     let plan = load(&arguments.pipeline, &loader()?)?;
+    if arguments.json {
+        check_stdout(&plan)?;
+    }
     let style = match (arguments.json, arguments.quiet) {
         (true, _) => StatusStyle::Json,
         (_, true) => StatusStyle::Quiet,
@@ -53,6 +62,9 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
                 job = job.keeping(durable).dropping(&arguments.drop);
                 if let Some(from) = &arguments.from {
                     job = job.starting_from(from);
+                }
+                if arguments.fresh {
+                    job = job.starting_anew();
                 }
             }
             None if wants_checkpoint => {
@@ -74,8 +86,28 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         });
         let ended = job.run().await;
         status.end(ended.as_ref());
-        ended.map(drop).map_err(CliError::Run)
+        let summary = ended.map_err(CliError::Run)?;
+        match summary.rows_all_bad() {
+            Some(rows) if !summary.stopped => Err(CliError::AllBad { rows }),
+            _ => Ok(()),
+        }
     })
+}
+
+/// Refuses a sink that writes where `--json` prints: the lines would be mixed.
+fn check_stdout(plan: &Plan) -> Result<(), CliError> {
+    let writes_there = |node: &&Node| match &node.kind {
+        NodeKind::Sink(sink) => sink.connector.writes_stdout(),
+        _ => false,
+    };
+    match plan.nodes.iter().find(writes_there) {
+        None => Ok(()),
+        Some(sink) => Err(CliError::Usage(anyhow::anyhow!(
+            "`--json` prints progress to standard output, and sink `{}` writes its rows there too. \
+             Have it write to a file (`type = \"file\"` with a `path`), or run without `--json`",
+            sink.name
+        ))),
+    }
 }
 
 /// The signals that ask a run to stop: Ctrl-C, and what service managers send.

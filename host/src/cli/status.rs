@@ -16,7 +16,8 @@ use crate::blame::Blame;
 use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
-use crate::run::{RunError, Summary};
+use crate::run::{DeadLetterSummary, RunError, Summary};
+use crate::text::push_printable;
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -24,6 +25,9 @@ const DRAW_EVERY: Duration = Duration::from_millis(250);
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// How often progress is printed as JSON.
 const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// How much of the first dead letter's message is shown; the file has all of it.
+const SAMPLE_CHARS_MAX: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusStyle {
@@ -122,6 +126,11 @@ impl Status {
         match (ended, self.style) {
             (Ok(summary), StatusStyle::People) => {
                 print::stderr(format_args!("{}\n", table(summary)));
+            }
+            (Ok(summary), StatusStyle::Quiet) => {
+                if let Some(dead_letters) = &summary.dead_letters {
+                    print::stderr(format_args!("{}\n", describe_dead_letters(dead_letters)));
+                }
             }
             (Ok(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
             (Err(error), StatusStyle::Json) => {
@@ -333,6 +342,10 @@ fn table(summary: &Summary) -> String {
         .filter(|node| node.role == Role::Source)
         .map(|node| node.rows_in)
         .sum();
+    let dead_letters = summary.dead_letters.as_ref();
+    let dead_letters = dead_letters.map_or(String::new(), |dead_letters| {
+        format!("\n{}", describe_dead_letters(dead_letters))
+    });
     let ending = if summary.stopped {
         "stopped; open windows were not fired"
     } else {
@@ -346,11 +359,28 @@ fn table(summary: &Summary) -> String {
         format!("\nlast {}", describe_checkpoint(last))
     });
     format!(
-        "{table}{last}\n{}: {ending} after {:.1} s, {} rows/s read",
+        "{table}{last}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
         short(rows as f64 / summary.seconds.max(1e-9)),
     )
+}
+
+/// One line. Control characters are escaped, since it quotes a row or a plugin.
+fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
+    let mut line = match dead_letters.rows {
+        1 => "1 row became a dead letter".to_owned(),
+        rows => format!("{rows} rows became dead letters"),
+    };
+    line += &format!(" in {}; the first: ", dead_letters.path.display());
+    let (first, rest) = match dead_letters.first.char_indices().nth(SAMPLE_CHARS_MAX) {
+        Some((end, _)) => (&dead_letters.first[..end], "…"),
+        None => (dead_letters.first.as_str(), ""),
+    };
+    for character in first.chars() {
+        push_printable(&mut line, character);
+    }
+    line + rest
 }
 
 /// Shortens `1234567` to `1.23M`.

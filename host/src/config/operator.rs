@@ -335,9 +335,19 @@ const WINDOW_WANTED: &str = "{ tumbling = \"1m\" }, { sliding = \"60s\", every =
 
 fn read_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<Window>> {
     let window = match value.raw() {
-        DeValue::String(_) => value
-            .choice(&[("running", Window::Running)], mistakes)?
-            .into_inner(),
+        DeValue::String(word) if word == "running" => Window::Running,
+        DeValue::String(word) => {
+            let meant = match crate::suggest::nearest(word, ["running"]) {
+                Some(word) => format!("did you mean \"{word}\"? Else "),
+                None => String::new(),
+            };
+            mistakes.push(
+                Mistake::new(format!("{} cannot be `{word}`", value.what()))
+                    .at(value.span(), "")
+                    .help(format!("{meant}write {WINDOW_WANTED}")),
+            );
+            return None;
+        }
         DeValue::Table(_) => read_timed_window(value, mistakes)?,
         _ => {
             value.refuse(WINDOW_WANTED, mistakes);

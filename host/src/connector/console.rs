@@ -58,6 +58,10 @@ impl SinkConnector for ConsoleSink {
         }
     }
 
+    fn writes_stdout(&self) -> bool {
+        true
+    }
+
     /// A row that was printed cannot be taken back.
     fn delivery(&self) -> Delivery {
         Delivery::AtLeastOnce

@@ -44,6 +44,10 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How many rows are generated at once, at most.
 const ROWS_MAX: usize = 1 << 16;
 
+/// How many users and items there may be, at most: each takes 8 bytes, and 24 while
+/// the generator starts.
+const ENTITIES_MAX: i64 = 10_000_000;
+
 #[derive(Debug)]
 struct GeneratorSettings {
     columns: Vec<DeclaredColumn>,
@@ -64,8 +68,8 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     };
     let seed = integer("seed", 0, i64::MAX, 0, mistakes);
     let count = integer("count", 0, i64::MAX, -1, mistakes);
-    let users = integer("users", 1, u32::MAX.into(), 1_000, mistakes);
-    let items = integer("items", 1, u32::MAX.into(), 200, mistakes);
+    let users = integer("users", 1, ENTITIES_MAX, 1_000, mistakes);
+    let items = integer("items", 1, ENTITIES_MAX, 200, mistakes);
     let broken_one_in = integer("broken_one_in", 0, i64::MAX, 0, mistakes);
     let rate = table
         .optional("rate")

@@ -160,7 +160,11 @@ fn index<'a>(sections: &[Section<'a>], mistakes: &mut Diagnostics) -> HashMap<&'
                 Mistake::new(format!("two sections are named `{}`", name.get_ref()))
                     .at(name.span(), format!("{} here", section.title()))
                     .at(first.name().span(), format!("{} here", first.title()))
-                    .help("names are unique among sources, operators and sinks: rename one"),
+                    .help(format!(
+                        "sources, operators and sinks share their names: rename one, such as to \
+                         `{}_2`",
+                        name.get_ref()
+                    )),
             );
         }
     }

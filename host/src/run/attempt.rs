@@ -123,6 +123,11 @@ impl Attempt<'_> {
             stop: self.pipeline.requests.stop().clone(),
         };
         let tasks = self.build(&start, context, checkpoints).await?;
+        if let (Some(durable), Some(forgotten)) = (durable, &start.forgotten) {
+            // Not before all outputs could be opened: a run that is refused loses
+            // nothing.
+            restore::forget(durable, forgotten, self.offload).await?;
+        }
         let mut futures: Vec<AttemptFuture> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = durable {
             let is_source = |task: &&Task| matches!(task.head, Head::Source { .. });

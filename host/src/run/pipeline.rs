@@ -41,6 +41,8 @@ pub(super) struct WantedStart {
     pub from: Option<String>,
     /// Nodes that start without what the checkpoint has of them.
     pub dropped: Vec<String>,
+    /// Start without a checkpoint, and delete those that there are.
+    pub anew: bool,
 }
 
 impl Pipeline {

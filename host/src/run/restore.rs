@@ -32,6 +32,8 @@ pub struct Start {
     pub dead_letter_bytes: Option<u64>,
     /// Deletes the rows of operators that were dropped.
     pub obsolete: Changes,
+    /// The checkpoints that a run deletes because it starts anew.
+    pub forgotten: Option<Vec<CheckpointInfo>>,
 }
 
 impl Start {
@@ -58,6 +60,7 @@ impl Start {
             sinks: Vec::new(),
             dead_letter_bytes: manifest.and_then(|manifest| manifest.dead_letter_bytes),
             obsolete: Changes::default(),
+            forgotten: None,
         };
         for table in all.iter().filter(is_dropped).flat_map(tables_of) {
             delete_table(table, &mut start.obsolete);
@@ -145,7 +148,24 @@ pub async fn restore(
     let known = durable.list(offload).await?;
     let ids = known.iter().map(|known| known.id);
     let newest = ids.chain(committed.newest()).max();
-    let WantedStart { from, dropped } = pipeline.wanted_start().clone();
+    let WantedStart {
+        from,
+        dropped,
+        anew,
+    } = pipeline.wanted_start().clone();
+    if anew {
+        // What participants have committed stays: later checkpoints have later
+        // numbers.
+        let begun = offload.run(move || {
+            participants.settle(&committed, None)?;
+            participants.begin()
+        });
+        begun.await?;
+        let next = newest.unwrap_or(0) + 1;
+        let mut start = Start::from_manifest(revision, None, &[], next);
+        start.forgotten = Some(known);
+        return Ok(start);
+    }
     let manifest = match &from {
         Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
@@ -195,6 +215,43 @@ pub async fn restore(
     Ok(start)
 }
 
+/// Deletes the checkpoints that a run which starts anew forgets, with their copies,
+/// the oldest first: if the process dies half-way, the newest is still there.
+pub async fn forget(
+    durable: &Durable,
+    forgotten: &[CheckpointInfo],
+    offload: Offload,
+) -> Result<(), RunError> {
+    if let Some(what) = described(forgotten) {
+        tracing::warn!("starting anew: deleting {what}, with the state in it");
+    }
+    for checkpoint in forgotten {
+        let (storage, id) = (durable.storage.clone(), checkpoint.id);
+        match offload.run(move || storage.delete(id)).await {
+            // There was only a copy of it.
+            Err(StorageError::Missing { .. }) => {}
+            deleted => deleted?,
+        }
+        durable.drop_copy(checkpoint.id).await?;
+    }
+    let storage = durable.storage.clone();
+    Ok(offload.run(move || storage.reset()).await?)
+}
+
+/// "checkpoints 3, 4 and 5 (savepoint `before`)"; `None` if there are none.
+fn described(checkpoints: &[CheckpointInfo]) -> Option<String> {
+    let named = checkpoints.iter().map(|checkpoint| match &checkpoint.name {
+        Some(name) => format!("{} (savepoint `{name}`)", checkpoint.id),
+        None => checkpoint.id.to_string(),
+    });
+    let named: Vec<String> = named.collect();
+    match named.as_slice() {
+        [] => None,
+        [only] => Some(format!("checkpoint {only}")),
+        [before @ .., last] => Some(format!("checkpoints {} and {last}", before.join(", "))),
+    }
+}
+
 /// Restores the checkpoint of this name or number.
 async fn restore_chosen(
     durable: &Durable,
@@ -234,7 +291,7 @@ async fn restore_latest(
     {
         return Err(outside_error(format!(
             "checkpoint {id} was the last to be committed, and it is not here ({}): bring its \
-             files back, or start again under another name",
+             files back, or start anew with `--fresh`, which writes all rows again",
             match known.last() {
                 Some(last) => format!("the newest is {}", last.id),
                 None => "there is none".to_owned(),
@@ -261,8 +318,7 @@ async fn restore_latest(
     match damage {
         // Starting without a checkpoint would lose everything: the user decides.
         Some(error) => Err(outside_error(format!(
-            "{error}, and no earlier one is left: bring one back, or delete the folder to start \
-             without one"
+            "{error}, and no earlier one is left: bring one back, or start anew with `--fresh`"
         ))),
         None => Ok(None),
     }

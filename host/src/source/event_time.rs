@@ -30,6 +30,14 @@ pub fn event_times(column: &ArrayRef, latest_ms: i64) -> EventTimes {
     EventTimes::Some(mask, times.into_iter().flatten().collect())
 }
 
+/// Seconds from 1973 to 2286. In ms, they are the first months of 1970.
+const SECONDS: std::ops::RangeInclusive<i64> = 100_000_000..=9_999_999_999;
+
+/// Whether these event times in ms are probably seconds that were read as ms.
+pub fn look_like_seconds(times_ms: &[i64]) -> bool {
+    !times_ms.is_empty() && times_ms.iter().all(|ms| SECONDS.contains(ms))
+}
+
 /// The values of a timestamp or int64 column; the planner has checked the type.
 fn time_values(column: &ArrayRef) -> ScalarBuffer<i64> {
     match column.data_type() {
@@ -47,4 +55,18 @@ pub fn time_at(column: &ArrayRef, row: usize) -> Option<i64> {
         return None;
     }
     time_values(column).get(row).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_that_were_read_as_ms_are_noticed() {
+        assert!(look_like_seconds(&[1_700_000_000, 1_700_000_060]));
+        assert!(!look_like_seconds(&[1_700_000_000_000]));
+        assert!(!look_like_seconds(&[1_700_000_000, 1_700_000_000_000]));
+        assert!(!look_like_seconds(&[0, 1_000, 60_000]));
+        assert!(!look_like_seconds(&[]));
+    }
 }

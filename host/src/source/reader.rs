@@ -15,7 +15,7 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, BooleanArray};
 
 use super::chunk::{BadRow, Chunk, keep};
-use super::event_time::{EventTimes, event_times, time_at};
+use super::event_time::{EventTimes, event_times, look_like_seconds, time_at};
 use super::watermark::Watermarks;
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
 use crate::batch::{Batch, Block, Origin};
@@ -45,6 +45,8 @@ pub struct SourceReader {
     turn: Option<(usize, u64)>,
     event_time: EventTime,
     ahead_ms_max: Option<i64>,
+    /// Whether it was said that the event times are probably seconds.
+    has_warned_of_seconds: bool,
     /// The newest event time taken from the clock, which may be set back.
     ingested_ms: i64,
     on_error: OnError,
@@ -105,6 +107,7 @@ impl SourceReader {
             turn,
             event_time: plan.event_time,
             ahead_ms_max: plan.ahead_ms_max,
+            has_warned_of_seconds: false,
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
             on_error: plan.on_error,
             context,
@@ -282,6 +285,13 @@ impl SourceReader {
                 }
             },
         };
+        if let EventTime::Column(column) = self.event_time
+            && !self.has_warned_of_seconds
+            && look_like_seconds(&times)
+        {
+            self.has_warned_of_seconds = true;
+            self.warn_of_seconds(column, times[0]);
+        }
         if !bad.is_empty() {
             bad.sort_by_key(|bad| bad.offset);
             self.handle_bad_rows(&partition_name, bad, pulled)?;
@@ -304,6 +314,18 @@ impl SourceReader {
         let today_ms = self.context.clock.today_ms();
         let latest = today_ms.zip(self.ahead_ms_max);
         latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    }
+
+    #[cold]
+    fn warn_of_seconds(&self, column: usize, ms: i64) {
+        let fields = &self.context.schema.fields;
+        let name = fields.get(column).map_or("", |field| &field.name);
+        tracing::warn!(
+            "source `{}`: the event times in field `{name}` are in 1970, such as {}: {ms} was read \
+             as ms, and is probably in seconds. Give the field the type `\"timestamp(s)\"`",
+            self.context.node,
+            timestamp::to_text(ms)
+        );
     }
 
     /// Adds rows without a valid event time to the bad ones.

@@ -173,7 +173,7 @@ impl Flow<'_> {
         let mut failure = None;
         let mut empty = |batches, dead_letters| {
             if failure.is_none() {
-                let left = self.leave(outputs, batches, dead_letters);
+                let left = self.leave(outputs, progress, batches, dead_letters);
                 let sent = left.and_then(|()| Ok(self.courier.send_now()?));
                 failure = sent.err();
             }
@@ -191,15 +191,17 @@ impl Flow<'_> {
             return Err(failure);
         }
         worked?;
-        self.leave(outputs, batches, dead_letters)
+        self.leave(outputs, progress, batches, dead_letters)
     }
 
     fn leave(
         &mut self,
         outputs: &[Arc<Router>],
+        progress: &NodeProgress,
         batches: Vec<(usize, Batch)>,
         dead_letters: Vec<DeadLetter>,
     ) -> Result<(), TaskError> {
+        progress.add_dead_letters(&dead_letters);
         self.courier.dead_letters.extend(dead_letters);
         for (port, batch) in batches {
             self.put_out(outputs, port, Element::Batch(batch))?;

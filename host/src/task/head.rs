@@ -111,6 +111,7 @@ impl Head {
                 if let Some(part) = pulled.progress {
                     progress.set_read(part);
                 }
+                progress.add_dead_letters(&pulled.dead_letters);
                 dead_letters.extend(pulled.dead_letters);
                 Ok(pulled
                     .elements

@@ -53,6 +53,7 @@ fn said(error: CliError) -> String {
         CliError::Failed(error) => format!("failed: {error:#}"),
         CliError::Config(mistakes) => format!("config: {mistakes}"),
         CliError::Run(error) => format!("failed: {error}"),
+        CliError::AllBad { rows } => format!("{rows} bad rows"),
     }
 }
 

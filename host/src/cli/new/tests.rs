@@ -66,7 +66,7 @@ fn a_plugin_is_filled_in_and_stands_alone() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let folder = scratch.path().join("made/here");
     let created = plugin("shop-floor", Some(&folder), None).expect("nothing is in the way");
-    assert_eq!(created.files.len(), PLUGIN.len());
+    assert_eq!(created.files.len(), PLUGIN.len() + 1);
     for (path, _) in PLUGIN {
         let text = read(&folder, path);
         assert!(!text.contains("{{"), "{path} has a gap: {text}");
@@ -74,14 +74,79 @@ fn a_plugin_is_filled_in_and_stands_alone() {
     let manifest: toml::Table = read(&folder, "Cargo.toml").parse().expect("it is TOML");
     assert_eq!(manifest["package"]["name"].as_str(), Some("shop-floor"));
     assert!(manifest.contains_key("workspace"));
-    let sdk = manifest["dependencies"]["sluicebox-sdk"]["path"]
-        .as_str()
-        .expect("this checkout's SDK");
-    assert!(Path::new(sdk).join("wit/plugin.wit").exists(), "{sdk}");
+    assert_eq!(
+        manifest["dependencies"]["sluicebox-sdk"]["path"].as_str(),
+        Some("sluicebox-sdk")
+    );
+    assert!(folder.join("sluicebox-sdk/wit/plugin.wit").exists());
     let pipeline: toml::Table = read(&folder, "pipeline.toml").parse().expect("it is TOML");
     assert_eq!(
         pipeline["plugins"]["shop-floor"]["path"].as_str(),
         Some("shop-floor.wasm")
+    );
+}
+
+#[test]
+fn an_own_sdk_may_be_named() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    let folder = scratch.path().join("shop");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
+    plugin("shop", Some(&folder), Some(&checkout)).expect("nothing is in the way");
+    let manifest: toml::Table = read(&folder, "Cargo.toml").parse().expect("it is TOML");
+    let path = manifest["dependencies"]["sluicebox-sdk"]["path"].as_str();
+    let path = Path::new(path.expect("a path"));
+    assert_eq!(path, checkout.canonicalize().expect("it exists"));
+    assert!(!folder.join("sluicebox-sdk").exists());
+}
+
+#[test]
+fn the_binary_carries_every_file_of_the_sdk() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
+    let carried = sdk::files();
+    let mut carried: Vec<&str> = carried.iter().map(|(path, _)| *path).collect();
+    carried.retain(|path| *path != "LICENSE");
+    carried.sort_unstable();
+    let mut found = Vec::new();
+    let mut folders = vec![checkout.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let path = path.strip_prefix(&checkout).expect("it is in it");
+                found.push(path.to_str().expect("UTF-8").to_owned());
+            }
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(carried, found, "update the list in new/sdk.rs");
+}
+
+#[test]
+fn the_sdk_inherits_nothing() {
+    let files = sdk::files();
+    let manifest = |path| {
+        let (_, text) = files.iter().find(|(known, _)| *known == path).expect(path);
+        assert!(!text.contains("workspace"), "{text}");
+        text.parse::<toml::Table>().expect("it is TOML")
+    };
+    let sdk = manifest("Cargo.toml");
+    assert_eq!(
+        sdk["package"]["version"].as_str(),
+        Some(env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(
+        sdk["dependencies"]["sluicebox-sdk-derive"]["path"].as_str(),
+        Some("derive")
+    );
+    let features = &sdk["dependencies"]["wit-bindgen"]["features"];
+    assert!(features.as_array().is_some_and(|all| all.len() == 2));
+    let derive = manifest("derive/Cargo.toml");
+    assert!(derive["dependencies"]["syn"]["version"].is_str());
+    assert_eq!(
+        derive["dependencies"]["syn"]["features"][0].as_str(),
+        Some("full")
     );
 }
 

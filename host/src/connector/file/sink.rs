@@ -9,7 +9,7 @@
 //! checkpoint. A Parquet file cannot be cut, so each checkpoint that has rows
 //! gets its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -143,6 +143,12 @@ impl SinkSettings for FileSinkSettings {
 }
 
 impl SinkConnector for FileSink {
+    fn writes_stdout(&self) -> bool {
+        ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+            .iter()
+            .any(|name| self.path == Path::new(name))
+    }
+
     fn describe(&self) -> Description {
         Description {
             connector: KIND.name,
