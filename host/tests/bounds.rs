@@ -129,3 +129,39 @@ fn large_states_come_a_few_at_a_time() {
     assert_eq!(ran.count("out", "rows_in"), 1_000);
     assert!(ran.peak < 1_000 << 20, "{} MiB", ran.peak >> 20);
 }
+
+/// More files than a process may open.
+#[test]
+fn many_files_need_few_descriptors() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let inside = folder.path().join("in");
+    fs::create_dir(&inside).expect("it is writable");
+    for file in 0..500 {
+        let row = format!("{{\"id\":\"{file}\",\"n\":1}}\n");
+        fs::write(inside.join(format!("{file}.jsonl")), row).expect("it is writable");
+    }
+    let pipeline = r#"
+        name = "many"
+        parallelism = 2
+        [sources.rows]
+        type = "file"
+        path = "in/*.jsonl"
+        fields = { id = "utf8", n = "int64" }
+        [sinks.out]
+        type = "file"
+        input = "rows"
+        path = "out.jsonl"
+        "#;
+    fs::write(folder.path().join("pipeline.toml"), pipeline).expect("it is writable");
+    let host = env!("CARGO_BIN_EXE_sluicebox");
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            &format!("ulimit -n 256; exec {host} run -q pipeline.toml"),
+        ])
+        .current_dir(folder.path())
+        .status();
+    assert!(status.expect("it starts").success());
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(rows.lines().count(), 500);
+}

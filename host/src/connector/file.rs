@@ -8,6 +8,8 @@ mod csv;
 mod input;
 /// Renders rows as JSON, one a line.
 mod json_lines;
+/// Files that are being read, compressed ones too.
+pub mod opened;
 /// Writes text formats.
 mod lines;
 /// Writes Parquet.

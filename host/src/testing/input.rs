@@ -104,6 +104,7 @@ impl Inputs {
             source.connector = Box::new(FileSource {
                 paths,
                 folder: PathBuf::new(),
+                compression: None,
                 format,
             });
             source.idle_after_ms = None;
@@ -166,6 +167,7 @@ async fn starts(
         connector: Box::new(FileSource {
             paths: vec![path.to_owned()],
             folder: PathBuf::new(),
+            compression: None,
             format: source.connector.row_format(),
         }),
         event_time: source.event_time,

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use twox_hash::XxHash3_64;
 
 /// How many bytes are looked at.
-const BYTES: u64 = 4 << 10;
+pub(super) const BYTES: u64 = 4 << 10;
 
 /// A digest of the last bytes before this offset.
 pub(super) fn digest(file: &File, offset: u64) -> io::Result<String> {

@@ -5,15 +5,14 @@
 //! in order.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
-use super::digest;
+use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
@@ -31,8 +30,29 @@ const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// How files begin that are no text as it is read here, and what they are.
+const OTHERS: &[(&[u8], &str)] = &[
+    (
+        b"\x1F\x8B",
+        "gzip: name it `.gz`, or write `compression = \"gzip\"`",
+    ),
+    (
+        b"\x28\xB5\x2F\xFD",
+        "zstd: name it `.zst`, or write `compression = \"zstd\"`",
+    ),
+    (b"\xFF\xFE", "UTF-16, where UTF-8 is expected: convert it"),
+    (b"\xFE\xFF", "UTF-16, where UTF-8 is expected: convert it"),
+    (b"PAR1", "Parquet, which no source reads yet"),
+];
+
+/// How many files a task has open at a time. The descriptors of a process are
+/// limited, often to 1,024 for all its tasks.
+const OPEN_MAX: usize = 64;
+
 pub struct FileInput {
     partitions: Vec<FilePartition>,
+    /// Those that may be open, the one that was read last at the end.
+    opened: VecDeque<usize>,
     /// How many blocks of a partition are decoded ahead; 0 decodes in this
     /// task.
     ahead: usize,
@@ -56,10 +76,8 @@ struct FilePartition {
 
 /// Cuts a file into blocks of rows.
 struct BlockReader {
-    path: PathBuf,
     name: Arc<str>,
-    file: File,
-    size: u64,
+    file: OpenedFile,
     framing: RowEnds,
     /// Bytes read and not handed out yet. Starts with a row unless one is being
     /// skipped.
@@ -95,6 +113,7 @@ impl FileInput {
         paths: &[PathBuf],
         folder: &Path,
         format: &RowFormat,
+        compression: Option<Compression>,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         context.check_delimiter(&format.format)?;
@@ -103,22 +122,30 @@ impl FileInput {
         let names: Vec<String> = paths.iter().map(|path| name_in(&folder, path)).collect();
         check_present(&names, context)?;
         let is_alone = paths.len() < 2;
-        let partitions = paths
+        let ours = paths
             .iter()
             .zip(names)
             .enumerate()
-            .filter(|(index, _)| context.placement.has_partition(*index))
-            .map(|(_, (path, name))| {
-                let decoder = decoder.clone();
-                let format = &format.format;
-                FilePartition::open(path.clone(), name, format, is_alone, decoder, context)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+            .filter(|(index, _)| context.placement.has_partition(*index));
+        let mut partitions = Vec::new();
+        for (_, (path, name)) in ours {
+            let compression = compression.unwrap_or_else(|| Compression::of(path));
+            let file = OpenedFile::open(path, compression)
+                .map_err(|cause| cannot_read(path, &cause, context))?;
+            let (decoder, format) = (decoder.clone(), &format.format);
+            let mut partition =
+                FilePartition::open(file, name, format, is_alone, decoder, context)?;
+            if partitions.len() >= OPEN_MAX {
+                partition.lines.file.close();
+            }
+            partitions.push(partition);
+        }
         let ahead = match context.decode_workers {
             0 | 1 => 0,
             workers => workers.div_ceil(partitions.len().max(1)),
         };
         Ok(FileInput {
+            opened: (0..partitions.len().min(OPEN_MAX)).collect(),
             partitions,
             ahead,
             context: context.clone(),
@@ -142,7 +169,7 @@ impl SourceInput for FileInput {
             .as_ref()
             .is_none_or(|(offset, _)| *offset != position.offset)
         {
-            let read = digest::digest(&lines.file, position.offset).ok()?;
+            let read = lines.file.digest(position.offset).ok()?;
             *digest = Some((position.offset, read));
         }
         digest.as_ref().map(|(_, digest)| digest.clone())
@@ -153,19 +180,37 @@ impl SourceInput for FileInput {
             let Some(&index) = order.first() else {
                 return Ok(Arrival::Over);
             };
+            self.make_room(index);
             let partition = &mut self.partitions[index];
             let chunk = match self.ahead {
                 0 => partition.decode_here(&self.context)?,
                 ahead => partition.decode_ahead(ahead, &self.context).await?,
             };
+            if chunk.is_none() {
+                partition.lines.file.close();
+            }
             Ok(Arrival::of(index, chunk))
         })
     }
 
     fn progress(&self) -> Option<f64> {
-        let size: u64 = self.partitions.iter().map(|p| p.lines.size).sum();
+        let size: u64 = self.partitions.iter().map(|p| p.lines.file.size).sum();
         let taken: u64 = self.partitions.iter().map(|p| p.taken_bytes).sum();
         (size > 0).then(|| (taken as f64 / size as f64).min(1.0))
+    }
+}
+
+impl FileInput {
+    /// Closes the file that was not read for longest, if too many are open for
+    /// another.
+    fn make_room(&mut self, index: usize) {
+        self.opened.retain(|&opened| opened != index);
+        if self.opened.len() >= OPEN_MAX
+            && let Some(oldest) = self.opened.pop_front()
+        {
+            self.partitions[oldest].lines.file.close();
+        }
+        self.opened.push_back(index);
     }
 }
 
@@ -191,28 +236,16 @@ fn check_present(names: &[String], context: &SourceContext) -> Result<(), Source
 
 impl FilePartition {
     fn open(
-        path: PathBuf,
+        file: OpenedFile,
         name: String,
         format: &Format,
         is_alone: bool,
         mut decoder: Decoder,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
-        let opened = File::open(&path).and_then(|file| {
-            let metadata = file.metadata()?;
-            if metadata.is_dir() {
-                return Err(io::Error::other(
-                    "it is a folder; name the files in it, as in `*.jsonl`",
-                ));
-            }
-            Ok((file, metadata.len()))
-        });
-        let (file, size) = opened.map_err(|cause| cannot_read(&path, &cause, context))?;
         let mut lines = BlockReader {
-            name: path.display().to_string().into(),
-            path,
+            name: file.path.display().to_string().into(),
             file,
-            size,
             framing: RowEnds::of(format),
             buffer: Vec::new(),
             offset: 0,
@@ -234,7 +267,7 @@ impl FilePartition {
         Ok(FilePartition {
             digest: None,
             name: name.into(),
-            taken_bytes: lines.offset,
+            taken_bytes: lines.file.taken,
             lines,
             decoders: Vec::new(),
             decoder,
@@ -246,7 +279,7 @@ impl FilePartition {
         let Some(block) = self.lines.next_block(context)? else {
             return Ok(None);
         };
-        self.taken_bytes = self.lines.offset;
+        self.taken_bytes = self.lines.file.taken;
         let name = self.lines.name.clone();
         Ok(Some(block.decode(
             &mut self.decoder,
@@ -281,7 +314,7 @@ impl FilePartition {
         match decoded {
             Ok((decoder, chunk)) => {
                 self.decoders.push(decoder);
-                self.taken_bytes = self.lines.offset;
+                self.taken_bytes = self.lines.file.taken;
                 Ok(Some(chunk))
             }
             Err(error) => Err(SourceError::Bug {
@@ -313,6 +346,13 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
+        if let Some((_, what)) = OTHERS
+            .iter()
+            .find(|(start, _)| self.buffer.starts_with(start))
+        {
+            let message = format!("{} looks like {what}", self.name);
+            return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
+        }
         if self.buffer.starts_with(BYTE_ORDER_MARK) {
             self.advance(BYTE_ORDER_MARK.len());
         }
@@ -456,9 +496,11 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         let offset = restored.position.offset;
-        let now = digest::digest(&self.file, offset)
-            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
-        if restored.digest.as_ref().is_none_or(|then| *then == now) {
+        let Some(then) = &restored.digest else {
+            return Ok(());
+        };
+        let is_same = self.file.is_same(then, offset);
+        if is_same.map_err(|cause| cannot_read(&self.file.path, &cause, context))? {
             return Ok(());
         }
         Err(context.refuse(
@@ -474,17 +516,15 @@ impl BlockReader {
 
     /// Goes on reading at a restored position.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
-        if to.offset > self.size {
+        let is_long = self.file.seek(to.offset);
+        if !is_long.map_err(|cause| cannot_read(&self.file.path, &cause, context))? {
             let message = format!(
-                "{} has {} bytes, and {} were read of it before the checkpoint: it is not the \
-                 file that it was; put that one back, or start without the checkpoint",
-                self.name, self.size, to.offset
+                "{} is shorter than the {} bytes that were read of it before the checkpoint: it \
+                 is not the file that it was; put that one back, or start without the checkpoint",
+                self.name, to.offset
             );
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
-        self.file
-            .seek(SeekFrom::Start(to.offset))
-            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
         self.buffer.clear();
         self.offset = to.offset;
         self.rows = to.rows.unwrap_or_default();
@@ -501,10 +541,10 @@ impl BlockReader {
     fn fill(&mut self, wanted: usize, context: &SourceContext) -> Result<(), SourceError> {
         let missing = wanted.saturating_sub(self.buffer.len());
         self.buffer.reserve_exact(missing);
-        let read = (&self.file)
-            .take(missing as u64)
-            .read_to_end(&mut self.buffer)
-            .map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        let read = self
+            .file
+            .read(missing, &mut self.buffer)
+            .map_err(|cause| cannot_read(&self.file.path, &cause, context))?;
         self.at_end = read < missing;
         Ok(())
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::input::FileInput;
+use super::opened::Compression;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
@@ -25,6 +26,7 @@ pub const KIND: SourceKind = SourceKind { name: "file", read };
 struct FileSourceSettings {
     /// Files and patterns, as written in the config.
     paths: Vec<Spanned<String>>,
+    compression: Option<Compression>,
     rows: WrittenRows,
 }
 
@@ -36,6 +38,8 @@ pub struct FileSource {
     /// The pipeline's folder, which the names of partitions are relative to.
     pub folder: PathBuf,
     pub format: RowFormat,
+    /// Absent: by the names of the files.
+    pub compression: Option<Compression>,
 }
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
@@ -47,7 +51,10 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         )
         .and_then(|value| read_paths(&value, mistakes));
     let written = path.as_ref().and_then(|paths| paths.first());
-    let implied = written.and_then(|path| match extension(path.get_ref()) {
+    let compression = table
+        .optional("compression")
+        .and_then(|value| value.choice(&COMPRESSIONS.map(|c| (c.name(), c)), mistakes));
+    let implied = written.and_then(|path| match extension(uncompressed(path.get_ref())) {
         "json" | "jsonl" | "ndjson" => Some(FormatKind::Json),
         "csv" => Some(FormatKind::Csv),
         _ => None,
@@ -61,8 +68,19 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let rows = read_rows(table, implied, &TEXT, mistakes);
     Some(Box::new(FileSourceSettings {
         paths: path?,
+        compression: compression.map(Spanned::into_inner),
         rows: rows?,
     }))
+}
+
+const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
+
+/// The name without what compression adds to it.
+fn uncompressed(path: &str) -> &str {
+    let shorter = path
+        .strip_suffix(".gz")
+        .or_else(|| path.strip_suffix(".zst"));
+    shorter.unwrap_or(path)
 }
 
 fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
@@ -90,6 +108,7 @@ impl SourceSettings for FileSourceSettings {
             paths: find_files(planning, &self.paths)?,
             folder: planning.folder.to_owned(),
             format: self.rows.format.clone(),
+            compression: self.compression,
         }))
     }
 }
@@ -117,7 +136,8 @@ impl SourceConnector for FileSource {
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
-            let input = FileInput::open(&self.paths, &self.folder, &self.format, context)?;
+            let (format, compression) = (&self.format, self.compression);
+            let input = FileInput::open(&self.paths, &self.folder, format, compression, context)?;
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }

@@ -118,6 +118,7 @@ async fn through_a_file(batch: &Batch, sink: SinkFormat, source: Format) -> Vec<
         ..plan(FileSource {
             paths: vec![path.clone()],
             folder: PathBuf::new(),
+            compression: None,
             format: source.into(),
         })
     };

@@ -2,6 +2,7 @@
 //! and dead letters.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::task::Poll;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use expect_test::{Expect, expect};
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 
 use crate::clock::{ManualClock, SystemClock};
+use crate::connector::file::opened::Compression;
 use crate::connector::file::source::FileSource;
 use crate::connector::generator::GeneratorSource;
 use crate::connector::generator::events::{self, EventsPlan};
@@ -32,7 +35,7 @@ use crate::placement::Placement;
 use crate::plan::{EventTime, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::reader::{Pulled, SourceReader};
-use crate::source::{SourceConnector, SourceContext};
+use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
 
 const CSV: Format = Format::Csv(CsvFormat {
     header: true,
@@ -62,6 +65,7 @@ fn files(paths: &[&Path], format: Format) -> SourcePlan {
     plan(FileSource {
         paths: paths.iter().map(|path| path.to_path_buf()).collect(),
         folder: PathBuf::new(),
+        compression: None,
         format: format.into(),
     })
 }
@@ -331,6 +335,147 @@ async fn a_field_that_is_too_long_may_begin_before_a_checkpoint() {
     };
     let rest = read(&plan, context).await;
     assert_eq!((&*rest.ids.join(" "), rest.failed), ("b c\nd", 0));
+}
+
+/// Compressed in two pieces, as appending does.
+fn compressed(text: &str, compression: Compression) -> Vec<u8> {
+    let (first, second) = text.split_at(text.len() / 3);
+    let pieces = [first, second].map(|piece| match compression {
+        Compression::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(piece.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Zstd => zstd::encode_all(piece.as_bytes(), 1).unwrap(),
+        Compression::None => piece.as_bytes().to_vec(),
+    });
+    pieces.concat()
+}
+
+const COMPRESSIONS: [(Compression, &str); 3] = [
+    (Compression::Gzip, "events.csv.gz"),
+    (Compression::Zstd, "events.csv.zst"),
+    (Compression::None, "events.csv"),
+];
+
+#[tokio::test]
+async fn compressed_files_are_read_wherever_a_run_begins() {
+    let folder = TempDir::new().unwrap();
+    let rows: String = (0..5_000).map(|row| format!("row-{row},{row}\n")).collect();
+    let text = format!("id,ts\n{rows}");
+    let ids: Vec<String> = (0..5_000).map(|row| format!("row-{row}")).collect();
+    for (compression, name) in COMPRESSIONS {
+        let path = write(&folder, name, compressed(&text, compression));
+        let plan = files(&[&path], CSV);
+        let whole = read(&plan, context(100)).await;
+        assert_eq!(whole.ids, ids, "{name}");
+        assert_origins_are_true(&whole, text.as_bytes());
+        for cut in [100, 1_700, 4_900] {
+            let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+            let mut before = Read::default();
+            while before.ids.len() < cut {
+                before.add(reader.next().await.unwrap().unwrap());
+            }
+            let context = SourceContext {
+                restored: Arc::new([reader.snapshot()]),
+                ..context(100)
+            };
+            let after = read(&plan, context).await;
+            assert_eq!(
+                [before.ids, after.ids].concat(),
+                ids,
+                "{name}, cut at {cut}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_file_is_known_by_how_it_begins() {
+    let folder = TempDir::new().unwrap();
+    for (compression, name) in &COMPRESSIONS[..2] {
+        let text = |id: &str| format!("id,ts\n{id},1\n{id},2\n");
+        let path = write(&folder, name, compressed(&text("a"), *compression));
+        let plan = files(&[&path], CSV);
+        let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+        while reader.next().await.unwrap().is_some() {}
+        let snapshot = [reader.snapshot()];
+        let restored = || SourceContext {
+            restored: Arc::new(snapshot.clone()),
+            ..context(100)
+        };
+        let mut more = fs::read(&path).unwrap();
+        more.extend(compressed("b,3\n", *compression));
+        fs::write(&path, more).unwrap();
+        assert_eq!(read(&plan, restored()).await.ids, ["b"], "{name}");
+        fs::write(&path, compressed(&text("c"), *compression)).unwrap();
+        let error = SourceReader::open(&plan, restored()).await.err().unwrap();
+        assert!(error.to_string().contains("is another file"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_compression_and_other_formats_are_told() {
+    let folder = TempDir::new().unwrap();
+    let failure = async |path: &Path| {
+        let plan = files(&[path], CSV);
+        let failed = async {
+            let mut reader = SourceReader::open(&plan, context(100)).await?;
+            while reader.next().await?.is_some() {}
+            Ok::<_, SourceError>(())
+        };
+        let error = failed.await.unwrap_err();
+        assert!(!error.fault().can_pass, "{error}");
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let text = format!("id,ts\n{}", "a,1\n".repeat(10_000));
+    for (compression, name) in &COMPRESSIONS[..2] {
+        let whole = compressed(&text, *compression);
+        let short = write(&folder, name, &whole[..whole.len() - 5]);
+        let said = failure(&short).await;
+        assert!(
+            said.contains("data is damaged, or ends too early, behind byte "),
+            "{said}"
+        );
+        let undeclared = write(&folder, "events.csv", &whole);
+        let said = failure(&undeclared).await;
+        let looks = format!(
+            "source `events`: FOLDER/events.csv looks like {}",
+            compression.name()
+        );
+        assert!(said.starts_with(&looks), "{said}");
+    }
+    let utf16: Vec<u8> = "\u{FEFF}id,ts\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let said = failure(&write(&folder, "wide.csv", utf16)).await;
+    assert_eq!(
+        said,
+        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it"
+    );
+}
+
+/// More files than are open at a time, read in turns.
+#[tokio::test]
+async fn files_that_are_not_read_now_are_closed() {
+    let folder = TempDir::new().unwrap();
+    let turns = 2 * TURN_ROWS as usize + 10;
+    let paths: Vec<PathBuf> = (0..70)
+        .map(|file| {
+            let row = |row: usize| format!("{{\"id\":\"{file}\",\"ts\":{row}}}\n");
+            let text: String = (0..turns).map(row).collect();
+            write(&folder, &format!("{file}.jsonl"), text)
+        })
+        .collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let read = read(&files(&paths, Format::Json), context(4_096)).await;
+    assert_eq!(read.rows_in as usize, 70 * turns);
+    assert_eq!(read.failed, 0);
+    let of_last = read.ids.iter().filter(|id| *id == "69").count();
+    assert_eq!(of_last, turns);
 }
 
 #[tokio::test]

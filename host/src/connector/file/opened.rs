@@ -1,0 +1,227 @@
+//! A file that is being read: decompressed if it has to be, and closed while
+//! others are read, since a process may have only so many files open.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use super::digest::{self, digest};
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// By the file's name.
+    pub fn of(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => Compression::Gzip,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+/// A file at some place in its text. Offsets are bytes of the text, which is what
+/// the file has once it is decompressed.
+pub(super) struct OpenedFile {
+    pub path: PathBuf,
+    compression: Compression,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// Bytes on the disk.
+    pub size: u64,
+    /// Where the next read begins.
+    offset: u64,
+    /// Bytes on the disk that were read.
+    pub taken: u64,
+    text: Option<Text>,
+}
+
+enum Text {
+    Plain(File),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
+    Zstd(Box<zstd::Decoder<'static, BufReader<File>>>),
+}
+
+impl OpenedFile {
+    pub fn open(path: &Path, compression: Compression) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::Error::other(
+                "it is a folder; name the files in it, as in `*.jsonl`",
+            ));
+        }
+        Ok(OpenedFile {
+            path: path.to_owned(),
+            compression,
+            identity: (metadata.dev(), metadata.ino()),
+            size: metadata.len(),
+            offset: 0,
+            taken: 0,
+            text: Some(Text::of(file, compression)?),
+        })
+    }
+
+    /// Frees its descriptor until it is read again.
+    pub fn close(&mut self) {
+        self.text = None;
+    }
+
+    /// Reads at most this many bytes of the text, fewer only at its end, and adds
+    /// them to the buffer.
+    pub fn read(&mut self, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        if self.text.is_none() {
+            self.reopen()?;
+        }
+        let Some(text) = &mut self.text else {
+            return Ok(0);
+        };
+        let read = text.read(bytes as u64, buffer);
+        let read = read.map_err(|cause| damaged(cause, self.compression, self.offset))?;
+        self.offset += read as u64;
+        self.taken = match text {
+            Text::Plain(_) => self.offset,
+            Text::Gzip(text) => text.get_ref().get_ref().stream_position()?,
+            Text::Zstd(text) => text.get_ref().get_ref().stream_position()?,
+        };
+        Ok(read)
+    }
+
+    /// Goes to a place that was read before. Returns whether the text is that long.
+    pub fn seek(&mut self, offset: u64) -> io::Result<bool> {
+        if self.compression == Compression::None {
+            if offset > self.size {
+                return Ok(false);
+            }
+            if let Some(Text::Plain(file)) = &mut self.text {
+                file.seek(SeekFrom::Start(offset))?;
+            }
+            self.offset = offset;
+            return Ok(true);
+        }
+        if offset < self.offset {
+            self.close();
+            self.offset = 0;
+            self.reopen()?;
+        }
+        self.skip(offset - self.offset)?;
+        Ok(self.offset == offset)
+    }
+
+    /// A digest by which a later run can tell whether the file is still the one
+    /// that was read up to here: of the last bytes before the place, or of a
+    /// compressed file's first bytes and how many they are.
+    pub fn digest(&self, offset: u64) -> io::Result<String> {
+        let file = File::open(&self.path)?;
+        if self.compression == Compression::None {
+            return digest(&file, offset);
+        }
+        let first = file.metadata()?.len().min(digest::BYTES);
+        Ok(format!("{}@{first}", digest(&file, first)?))
+    }
+
+    /// Whether it is still the file of which this digest was taken.
+    pub fn is_same(&self, then: &str, offset: u64) -> io::Result<bool> {
+        let Some((of_first, first)) = then.split_once('@') else {
+            return Ok(self.compression == Compression::None && self.digest(offset)? == then);
+        };
+        let first = first.parse().unwrap_or(u64::MAX);
+        let is_long = self.compression != Compression::None && first <= self.size;
+        Ok(is_long && digest(&File::open(&self.path)?, first)? == of_first)
+    }
+
+    /// Opens it again where it was left.
+    fn reopen(&mut self) -> io::Result<()> {
+        let mut file = File::open(&self.path)?;
+        let metadata = file.metadata()?;
+        if (metadata.dev(), metadata.ino()) != self.identity {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it was replaced by another file while it was being read",
+            ));
+        }
+        if self.compression == Compression::None {
+            file.seek(SeekFrom::Start(self.offset))?;
+            self.text = Some(Text::Plain(file));
+            return Ok(());
+        }
+        self.text = Some(Text::of(file, self.compression)?);
+        let offset = std::mem::take(&mut self.offset);
+        self.skip(offset)
+    }
+
+    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
+        let mut skipped = Vec::new();
+        while bytes > 0 {
+            skipped.clear();
+            let read = self.read(bytes.min(SKIP_BYTES) as usize, &mut skipped)?;
+            if read == 0 {
+                break;
+            }
+            bytes -= read as u64;
+        }
+        Ok(())
+    }
+}
+
+/// How much is decompressed at a time on the way to a place.
+const SKIP_BYTES: u64 = 1 << 20;
+
+impl Text {
+    fn of(file: File, compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Text::Plain(file),
+            Compression::Gzip => Text::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(file)))),
+            Compression::Zstd => {
+                Text::Zstd(Box::new(zstd::Decoder::with_buffer(BufReader::new(file))?))
+            }
+        })
+    }
+
+    fn read(&mut self, bytes: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Text::Plain(file) => file.take(bytes).read_to_end(buffer),
+            Text::Gzip(text) => text.take(bytes).read_to_end(buffer),
+            Text::Zstd(text) => text.take(bytes).read_to_end(buffer),
+        }
+    }
+}
+
+/// What is wrong with compressed data, and where.
+fn damaged(cause: io::Error, compression: Compression, offset: u64) -> io::Error {
+    let is_of_data = matches!(
+        cause.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Other
+    );
+    if compression == Compression::None || !is_of_data {
+        return cause;
+    }
+    let format = compression.name();
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "its {format} data is damaged, or ends too early, behind byte {offset} of the text: \
+             {cause}"
+        ),
+    )
+}
