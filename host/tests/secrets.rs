@@ -21,7 +21,7 @@ fields = { n = "int64" }
 [sources.rows.properties]
 "sasl.password" = { file = "secrets/password" }
 "sasl.username" = { env = "TEST_USER" }
-"fetch.min.bytes" = { env = "TEST_BYTES" }
+"isolation.level" = { env = "TEST_LEVEL" }
 [sinks.out]
 type = "console"
 input = "rows"
@@ -68,7 +68,7 @@ fn a_plan_has_secrets_and_does_not_show_them() {
     let variables = [
         ("TEST_REGION", PASSWORD),
         ("TEST_USER", PASSWORD),
-        ("TEST_BYTES", "5"),
+        ("TEST_LEVEL", "read_committed"),
     ];
     for arguments in [
         &["check", "shop/secretive.toml"][..],
@@ -85,7 +85,7 @@ fn a_plan_has_secrets_and_does_not_show_them() {
 fn what_is_missing_or_refused_is_named_without_its_text() {
     let folder = folder();
     fs::remove_file(folder.path().join("shop/secrets/password")).expect("it is there");
-    let variables = [("TEST_USER", PASSWORD), ("TEST_BYTES", PASSWORD)];
+    let variables = [("TEST_USER", PASSWORD), ("TEST_LEVEL", PASSWORD)];
     let output = sluicebox(&["check", "shop/secretive.toml"], folder.path(), &variables);
     let shown = printed(&output);
     assert!(!output.status.success(), "{shown}");
@@ -93,7 +93,7 @@ fn what_is_missing_or_refused_is_named_without_its_text() {
     for part in [
         "needs the environment variable `TEST_REGION`: it is not set",
         "needs the file `secrets/password`: it does not exist",
-        "`fetch.min.bytes` of `properties` of source `rows`: librdkafka does not accept its text",
+        "`isolation.level` of `properties` of source `rows`: librdkafka does not accept its text",
     ] {
         assert!(shown.contains(part), "{shown}");
     }

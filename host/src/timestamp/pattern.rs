@@ -93,7 +93,7 @@ impl TimePattern {
                 let local = read.to_datetime().ok()?;
                 zone.to_ambiguous_timestamp(local).compatible().ok()?
             }
-            PatternZone::InText => read.to_zoned_with(&*ZONES).ok()?.timestamp(),
+            PatternZone::InText => read.to_zoned_with(&ZONES).ok()?.timestamp(),
         };
         Some(floor_ms(timestamp))
     }
