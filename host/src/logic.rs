@@ -186,10 +186,16 @@ fn not_of_kind(is: &str, wanted: &str) -> Failure {
 /// A filter or a transform: rows in, rows out.
 pub trait Transform: Send {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+
+    /// Logs what the last call printed, which has failed and is not repeated.
+    fn log_failed(&mut self) {}
 }
 
 /// Rows of a key (and window) folded into a state.
 pub trait Aggregate: Send {
+    /// Logs what the last call printed, which has failed and is not repeated.
+    fn log_failed(&mut self) {}
+
     /// Folds each row into the state of its group (`groups`: one entry a row).
     fn accumulate(
         &mut self,

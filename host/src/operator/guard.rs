@@ -39,6 +39,7 @@ pub struct Guard<L: ?Sized> {
     factory: Arc<dyn Factory>,
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+    log_failed: fn(&mut L),
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
 }
@@ -57,6 +58,7 @@ impl<L: ?Sized> Guard<L> {
         node: &str,
         plan: &OperatorPlan,
         as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+        log_failed: fn(&mut L),
     ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
             node: node.into(),
@@ -64,6 +66,7 @@ impl<L: ?Sized> Guard<L> {
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             as_kind,
+            log_failed,
             instance: None,
         };
         guard.instance()?;
@@ -103,8 +106,12 @@ impl<L: ?Sized> Guard<L> {
             match call(self.instance()?) {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(failure) => {
-                    self.instance = None;
+                    let failed = self.instance.take();
                     if attempts_left == 0 {
+                        // A call that is repeated in parts logs the same again.
+                        if let Some(mut failed) = failed.filter(|_| last) {
+                            (self.log_failed)(&mut failed);
+                        }
                         return Ok(Err(failure));
                     }
                     attempts_left -= 1;

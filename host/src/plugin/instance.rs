@@ -85,7 +85,7 @@ impl Compiled {
                 deadlines: Arc::clone(&self.deadlines),
             }),
             Err(error) => {
-                let stderr = store.data_mut().printed.end_call();
+                let stderr = store.data_mut().printed.end_call(false);
                 Err(failure(&error, &limits, stderr))
             }
         }
@@ -95,7 +95,8 @@ impl Compiled {
     pub fn describe(&self, limits: Limits, label: &Arc<str>) -> Result<wire::Plugin, Failure> {
         let mut running = self.start(limits, label)?;
         let describe: Describe = running.function(&self.exports.describe)?;
-        let (plugin,) = running.call(describe, ())?;
+        let described = running.call(describe, ());
+        let (plugin,) = described.inspect_err(|_| running.log_failed())?;
         // Checks the types of functions that are not called yet, before they
         // are needed.
         let _: Open = running.function(&self.exports.open)?;
@@ -131,7 +132,8 @@ impl Compiled {
                 },
             })
             .collect();
-        let (opened,) = running.call(open, (operator.name.as_str(), arguments))?;
+        let opened = running.call(open, (operator.name.as_str(), arguments));
+        let (opened,) = opened.inspect_err(|_| running.log_failed())?;
         opened.map_err(|refusal| Failure {
             kind: FailureKind::Open,
             message: refusal,
@@ -200,8 +202,14 @@ impl StartedInstance {
             .set_epoch_deadline(ticks(self.limits.call_ms_max));
         let answer = function.call(&mut self.store, arguments);
         drop(under_way);
-        let stderr = self.store.data_mut().printed.end_call();
+        let printed = &mut self.store.data_mut().printed;
+        let stderr = printed.end_call(answer.is_err());
         answer.map_err(|error| failure(&error, &self.limits, stderr))
+    }
+
+    /// Logs what the last call printed, which has failed.
+    fn log_failed(&mut self) {
+        self.store.data_mut().printed.log_held();
     }
 
     fn broken(&self, broken: Broken) -> Failure {
@@ -232,6 +240,10 @@ struct AggregateFunctions {
 }
 
 impl logic::Transform for TransformInstance {
+    fn log_failed(&mut self) {
+        self.running.log_failed();
+    }
+
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let schema = &self.operator.inputs[0].schema;
         let lowered = CallInput::new(schema, input)?;
@@ -275,6 +287,10 @@ impl logic::Transform for TransformInstance {
 }
 
 impl logic::Aggregate for AggregateInstance {
+    fn log_failed(&mut self) {
+        self.running.log_failed();
+    }
+
     fn accumulate(
         &mut self,
         input: Columns<'_>,

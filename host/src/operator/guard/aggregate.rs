@@ -20,7 +20,7 @@ pub struct Folded {
 
 impl AggregateGuard {
     pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
-        Guard::open(node, plan, Instance::aggregate)
+        Guard::open(node, plan, Instance::aggregate, |logic| logic.log_failed())
     }
 
     /// Folds rows, at least one, into states. `groups` has one entry a row.

@@ -19,12 +19,15 @@ struct Faulty {
     /// So many calls with a bad value fail; later ones succeed.
     failures_left: Arc<AtomicUsize>,
     instances: AtomicUsize,
+    /// How many failed calls were logged.
+    logged: Arc<AtomicUsize>,
 }
 
 struct FaultyInstance {
     panics_on: Vec<i64>,
     failures_left: Arc<AtomicUsize>,
     used_up: bool,
+    logged: Arc<AtomicUsize>,
 }
 
 impl Factory for Faulty {
@@ -42,6 +45,7 @@ impl Factory for Faulty {
             panics_on: self.panics_on.clone(),
             failures_left: self.failures_left.clone(),
             used_up: false,
+            logged: self.logged.clone(),
         });
         Ok(match self.info.kind {
             Kind::Aggregate => Instance::Aggregate(instance),
@@ -94,6 +98,10 @@ fn rejects(values: &[i64]) -> Vec<Reject> {
 }
 
 impl Transform for FaultyInstance {
+    fn log_failed(&mut self) {
+        self.logged.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let values = values(input);
         self.check(&values)?;
@@ -192,6 +200,7 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
         panics_on: panics_on.to_vec(),
         failures_left: Arc::new(AtomicUsize::new(failures)),
         instances: AtomicUsize::new(0),
+        logged: Arc::default(),
     })
 }
 
@@ -244,6 +253,8 @@ fn the_batch_is_cut_down_to_the_guilty_rows() {
     let mut guard = transforming(&factory, OnError::DeadLetter);
     let (parents, values, out) = transform(&mut guard, &batch(&[0, 1, 2, 3, 4, 5, 6, 7]));
     assert_eq!(parents, [0, 1, 2, 4, 5, 7]);
+    let logged = factory.logged.load(Ordering::SeqCst);
+    assert_eq!(logged, 2, "the last call of each guilty row");
     assert_eq!(values, [0, 2, 4, 8, 10, 14]);
     assert_eq!(out.counts.failed, 2);
     let dead_letters: Vec<_> = out

@@ -10,7 +10,7 @@ use crate::plan::OperatorPlan;
 
 impl TransformGuard {
     pub fn new(node: &str, plan: &OperatorPlan) -> Result<Self, OperatorError> {
-        Guard::open(node, plan, Instance::transform)
+        Guard::open(node, plan, Instance::transform, |logic| logic.log_failed())
     }
 
     /// Calls a filter or transform. `input` are the columns of `batch` that the
