@@ -198,12 +198,18 @@ pub trait Transform: Send {
     fn obey(&mut self, _: &Stop) {}
 
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+
+    /// Logs what the last call printed, which has failed and is not repeated.
+    fn log_failed(&mut self) {}
 }
 
 /// Rows of a key (and window) folded into a state.
 pub trait Aggregate: Send {
     /// See [`Instance::obey`].
     fn obey(&mut self, _: &Stop) {}
+
+    /// Logs what the last call printed, which has failed and is not repeated.
+    fn log_failed(&mut self) {}
 
     /// Folds each row into the state of its group (`groups`: one entry a row).
     fn accumulate(

@@ -153,3 +153,33 @@ fn revisions_continue_without_losing_or_repeating_a_row() {
         .collect();
     assert_eq!(last, [Purpose::Swap, Purpose::Stop, Purpose::End]);
 }
+
+#[test]
+fn a_run_that_starts_anew_goes_on_after_what_was_committed() {
+    let out = Arc::new(MemoryTopic::default());
+    let transaction = Arc::new(MemoryTransaction::new(vec![out.clone()]));
+    let fast = || plan(&text("user_id", 1_000_000, None), 1, &out);
+    // Each has a storage without the checkpoints of the others.
+    let job = || {
+        let durable = Durable::new(Arc::new(MemoryStorage::default()));
+        Job::new(fast(), Arc::new(SystemClock)).keeping(durable.committing(transaction.clone()))
+    };
+    let runtime = runtime();
+    let first = job();
+    let history = first.pipeline();
+    runtime.block_on(first.run()).expect("it runs");
+    let committed = history.history().last().expect("checkpoints").id;
+    let rows = sorted(&out);
+    assert!(!rows.is_empty());
+
+    let refused = runtime.block_on(job().run()).expect_err("they are gone");
+    assert!(refused.to_string().contains("`--fresh`"), "{refused}");
+
+    let anew = job().starting_anew();
+    let history = anew.pipeline();
+    runtime.block_on(anew.run()).expect("it starts anew");
+    assert_eq!(history.history()[0].id, committed + 1);
+    let mut twice = [rows.clone(), rows].concat();
+    twice.sort_by_cached_key(ToString::to_string);
+    assert_same(&twice, &sorted(&out), "topics get all rows again");
+}

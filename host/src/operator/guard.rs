@@ -44,6 +44,7 @@ pub struct Guard<L: ?Sized> {
     factory: Arc<dyn Factory>,
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+    log_failed: fn(&mut L),
     stop: Stop,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
@@ -63,6 +64,7 @@ impl<L: ?Sized> Guard<L> {
         node: &str,
         plan: &OperatorPlan,
         as_kind: fn(Instance) -> Result<Box<L>, Failure>,
+        log_failed: fn(&mut L),
         stop: &Stop,
     ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
@@ -71,6 +73,7 @@ impl<L: ?Sized> Guard<L> {
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             as_kind,
+            log_failed,
             stop: stop.clone(),
             instance: None,
         };
@@ -111,11 +114,15 @@ impl<L: ?Sized> Guard<L> {
             match call(self.instance()?) {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(failure) => {
-                    self.instance = None;
+                    let failed = self.instance.take();
                     if self.stop.asked() && is_slow(failure.kind) {
                         return Err(self.fatal(STOPPED.to_owned(), Fault::SLOW_PLUGIN));
                     }
                     if attempts_left == 0 {
+                        // A call that is repeated in parts logs the same again.
+                        if let Some(mut failed) = failed.filter(|_| last) {
+                            (self.log_failed)(&mut failed);
+                        }
                         return Ok(Err(failure));
                     }
                     attempts_left -= 1;

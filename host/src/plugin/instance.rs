@@ -88,7 +88,7 @@ impl Compiled {
                 deadlines: Arc::clone(&self.deadlines),
             }),
             Err(error) => {
-                let stderr = store.data_mut().printed.end_call();
+                let stderr = store.data_mut().printed.end_call(false);
                 Err(failure(&error, &limits, stderr))
             }
         }
@@ -98,7 +98,8 @@ impl Compiled {
     pub fn describe(&self, limits: Limits, label: &Arc<str>) -> Result<wire::Plugin, Failure> {
         let mut running = self.start(limits, label)?;
         let describe: Describe = running.function(&self.exports.describe)?;
-        let (plugin,) = running.call(describe, ())?;
+        let described = running.call(describe, ());
+        let (plugin,) = described.inspect_err(|_| running.log_failed())?;
         // Checks the types of functions that are not called yet, before they
         // are needed.
         let _: Open = running.function(&self.exports.open)?;
@@ -134,7 +135,8 @@ impl Compiled {
                 },
             })
             .collect();
-        let (opened,) = running.call(open, (operator.name.as_str(), arguments))?;
+        let opened = running.call(open, (operator.name.as_str(), arguments));
+        let (opened,) = opened.inspect_err(|_| running.log_failed())?;
         opened.map_err(|refusal| Failure {
             kind: FailureKind::Open,
             message: refusal,
@@ -206,8 +208,14 @@ impl StartedInstance {
         self.store.set_epoch_deadline(1);
         let answer = function.call(&mut self.store, arguments);
         drop(under_way);
-        let stderr = self.store.data_mut().printed.end_call();
+        let printed = &mut self.store.data_mut().printed;
+        let stderr = printed.end_call(answer.is_err());
         answer.map_err(|error| failure(&error, &self.limits, stderr))
+    }
+
+    /// Logs what the last call printed, which has failed.
+    fn log_failed(&mut self) {
+        self.store.data_mut().printed.log_held();
     }
 
     fn broken(&self, broken: Broken) -> Failure {
@@ -240,6 +248,10 @@ struct AggregateFunctions {
 impl logic::Transform for TransformInstance {
     fn obey(&mut self, stop: &Stop) {
         self.running.store.data_mut().deadline.obey(stop);
+    }
+
+    fn log_failed(&mut self) {
+        self.running.log_failed();
     }
 
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
@@ -287,6 +299,10 @@ impl logic::Transform for TransformInstance {
 impl logic::Aggregate for AggregateInstance {
     fn obey(&mut self, stop: &Stop) {
         self.running.store.data_mut().deadline.obey(stop);
+    }
+
+    fn log_failed(&mut self) {
+        self.running.log_failed();
     }
 
     fn accumulate(

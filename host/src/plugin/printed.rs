@@ -1,5 +1,6 @@
 //! Logs what a plugin prints to stdout, stderr and its log: as lines under the
-//! operator's name, and only so much for each call.
+//! operator's name, and only so much for each call. The lines of a call that failed
+//! are held: they are logged only if it is not repeated in parts.
 
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub struct Printed {
     stderr_line: Vec<u8>,
     /// The last bytes of stderr, logged or not.
     stderr: Vec<u8>,
+    /// Lines of the call, or of the last call if that has failed.
+    held: Vec<(Level, String)>,
 }
 
 impl Printed {
@@ -48,6 +51,7 @@ impl Printed {
             stdout_line: Vec::new(),
             stderr_line: Vec::new(),
             stderr: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -80,9 +84,31 @@ impl Printed {
         self.line(level, &message.as_bytes()[..allowed]);
     }
 
-    /// Ends a call: logs unfinished lines, and returns the end of stderr. The
-    /// next call may print as much again.
-    pub fn end_call(&mut self) -> Option<String> {
+    /// Ends a call: logs its lines, or holds them if it has failed, and returns the
+    /// end of stderr. The next call may print as much again.
+    pub fn end_call(&mut self, has_failed: bool) -> Option<String> {
+        let stderr = self.finish_lines();
+        if !has_failed {
+            self.log_held();
+        }
+        stderr
+    }
+
+    /// Logs the lines of the last call, if it has failed.
+    pub fn log_held(&mut self) {
+        let operator = &*self.label;
+        for (level, text) in self.held.drain(..) {
+            match level {
+                Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
+                Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
+                Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
+                Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
+                Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
+            }
+        }
+    }
+
+    fn finish_lines(&mut self) -> Option<String> {
         if self.bytes_left == CALL_BYTES_MAX && self.stderr.is_empty() {
             return None;
         }
@@ -123,7 +149,7 @@ impl Printed {
 
     /// Escapes control characters: a plugin must not be able to forge lines of
     /// the log, or to control a terminal.
-    fn line(&self, level: Level, line: &[u8]) {
+    fn line(&mut self, level: Level, line: &[u8]) {
         let line = line.trim_ascii_end();
         if line.is_empty() {
             return;
@@ -135,14 +161,7 @@ impl Printed {
                 _ => push_printable(&mut text, character),
             }
         }
-        let operator = &*self.label;
-        match level {
-            Level::ERROR => tracing::error!(target: "plugin", operator, "{text}"),
-            Level::WARN => tracing::warn!(target: "plugin", operator, "{text}"),
-            Level::INFO => tracing::info!(target: "plugin", operator, "{text}"),
-            Level::DEBUG => tracing::debug!(target: "plugin", operator, "{text}"),
-            Level::TRACE => tracing::trace!(target: "plugin", operator, "{text}"),
-        }
+        self.held.push((level, text));
     }
 }
 
@@ -192,7 +211,7 @@ mod tests {
         let stderr = tracing::subscriber::with_default(subscriber, || {
             let mut printed = Printed::new("clean".into());
             print(&mut printed);
-            printed.end_call()
+            printed.end_call(false)
         });
         let shown = String::from_utf8(shown.0.lock().unwrap().clone()).unwrap();
         (shown, stderr)
@@ -219,6 +238,27 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_of_a_failed_call_are_held() {
+        let (shown, stderr) = shown(|printed| {
+            printed.log(Level::INFO, "before it is repeated in parts");
+            assert_eq!(printed.end_call(true), None);
+            printed.held.clear();
+            printed.log(Level::INFO, "the failing row");
+            printed.write(Stream::Stderr, b"panicked\n");
+            assert_eq!(printed.end_call(true).as_deref(), Some("panicked"));
+            printed.log_held();
+            printed.log(Level::INFO, "the next call");
+        });
+        expect![[r#"
+             INFO plugin: the failing row operator="clean"
+             WARN plugin: panicked operator="clean"
+             INFO plugin: the next call operator="clean"
+        "#]]
+        .assert_eq(&shown);
+        assert_eq!(stderr, None);
+    }
+
+    #[test]
     fn a_call_prints_so_much_and_no_more() {
         let (shown, stderr) = shown(|printed| {
             for _ in 0..10_000 {
@@ -238,7 +278,7 @@ mod tests {
     fn calls_are_counted_apart() {
         let (shown, stderr) = shown(|printed| {
             for _ in 0..3 {
-                printed.end_call();
+                printed.end_call(false);
                 printed.write(Stream::Stderr, &[b'x'; CALL_BYTES_MAX]);
             }
         });

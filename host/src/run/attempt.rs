@@ -171,6 +171,15 @@ impl Attempt<'_> {
         Ok(futures)
     }
 
+    /// Whether an aggregate waits for event time.
+    fn has_timed_windows(&self) -> bool {
+        let mut nodes = self.revision.plan.nodes.iter();
+        nodes.any(|node| match &node.kind {
+            NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+            _ => false,
+        })
+    }
+
     fn interval(&self) -> Duration {
         let state = self.revision.plan.state.as_ref();
         Duration::from_millis(state.map_or(INTERVAL_MS, |state| state.interval_ms))
@@ -250,9 +259,13 @@ impl Attempt<'_> {
             restored: start.sources[first].clone(),
         };
         let reader = SourceReader::open(plan, context).await;
+        let mut reader = reader.map_err(TaskError::Source)?;
+        if self.has_timed_windows() {
+            reader = reader.telling_of_silence();
+        }
         let head = Head::Source {
             node: first,
-            reader: Box::new(reader.map_err(TaskError::Source)?),
+            reader: Box::new(reader),
             progress: self.revision.nodes[first].clone(),
             has_ended: false,
         };

@@ -28,6 +28,9 @@ use crate::timestamp;
 /// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
 
+/// A partition that is silent for so long, and holds back windows, is told of.
+const SILENCE_TOLD_MS: i64 = 60_000;
+
 /// Reads one task's part of a source.
 pub struct SourceReader {
     input: Box<dyn SourceInput>,
@@ -45,6 +48,8 @@ pub struct SourceReader {
     turn: Option<(usize, u64)>,
     event_time: EventTime,
     ahead_ms_max: Option<i64>,
+    /// Whether a silent partition is still to be told of, once.
+    tells_of_silence: bool,
     /// Whether it was said that the event times are probably seconds.
     has_warned_of_seconds: bool,
     /// The newest event time taken from the clock, which may be set back.
@@ -107,11 +112,19 @@ impl SourceReader {
             turn,
             event_time: plan.event_time,
             ahead_ms_max: plan.ahead_ms_max,
+            tells_of_silence: false,
             has_warned_of_seconds: false,
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
             on_error: plan.on_error,
             context,
         })
+    }
+
+    /// Has it warn once of a partition that is silent and holds back the windows of
+    /// the pipeline, which has some.
+    pub fn telling_of_silence(mut self) -> Self {
+        self.tells_of_silence = true;
+        self
     }
 
     /// Returns the next rows and watermarks; `None` when the input has ended.
@@ -140,6 +153,9 @@ impl SourceReader {
                         self.watermarks.mark_idle(silent, &mut pulled.elements);
                     }
                     self.emit_chunk(partition, *chunk, &mut pulled)?;
+                    if self.tells_of_silence && self.input.is_live() {
+                        self.warn_of_silence();
+                    }
                 }
                 Arrival::Silence => {
                     let now_ms = self.context.clock.now_ms();
@@ -314,6 +330,20 @@ impl SourceReader {
         let today_ms = self.context.clock.today_ms();
         let latest = today_ms.zip(self.ahead_ms_max);
         latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    }
+
+    fn warn_of_silence(&mut self) {
+        let now_ms = self.context.clock.now_ms();
+        if let Some(index) = self.watermarks.silent_holder(now_ms, SILENCE_TOLD_MS) {
+            self.tells_of_silence = false;
+            tracing::warn!(
+                "source `{}`: partition {} has had no rows for a minute and holds back event time, \
+                 so windows do not fire, although other partitions have rows. Give the source \
+                 `watermark = {{ idle_after = \"30s\" }}` if a partition may be silent",
+                self.context.node,
+                self.positions[index].0
+            );
+        }
     }
 
     #[cold]

@@ -187,6 +187,20 @@ impl Watermarks {
             .min()
     }
 
+    /// The active partition that holds back the watermark although it has had no
+    /// rows for `silence_ms`, while others are active. `None` where partitions
+    /// become idle.
+    pub fn silent_holder(&self, now_ms: i64, silence_ms: i64) -> Option<usize> {
+        if self.idle_after_ms.is_some() {
+            return None;
+        }
+        let partitions = self.partitions.iter().enumerate();
+        let active = partitions.filter(|(_, it)| it.state == PartitionState::Active);
+        let (index, lowest) = active.clone().min_by_key(|(_, it)| it.newest_ms)?;
+        let is_silent = now_ms.saturating_sub(lowest.last_row_ms) >= silence_ms;
+        (is_silent && active.count() > 1).then_some(index)
+    }
+
     /// The partition with the oldest event time, which is read next so that
     /// none runs ahead of the others. `None` when all have ended.
     pub fn furthest_behind(&self) -> Option<usize> {
@@ -249,6 +263,23 @@ mod tests {
             times: times.to_vec().into(),
             origin: None,
         }
+    }
+
+    #[test]
+    fn a_silent_partition_that_holds_back_the_others_is_found() {
+        let mut out = Vec::new();
+        let mut watermarks = Watermarks::new(2, 0, None, 0);
+        watermarks.observe(0, batch(&[100]), 50_000, &mut out);
+        assert_eq!(watermarks.silent_holder(59_999, 60_000), None);
+        assert_eq!(watermarks.silent_holder(60_000, 60_000), Some(1));
+        watermarks.observe(1, batch(&[200]), 70_000, &mut out);
+        assert_eq!(watermarks.silent_holder(100_000, 60_000), None);
+        assert_eq!(watermarks.silent_holder(110_000, 60_000), Some(0));
+        watermarks.end(1, &mut out);
+        assert_eq!(watermarks.silent_holder(110_000, 60_000), None, "alone");
+        let mut idling = Watermarks::new(2, 0, Some(1_000), 0);
+        idling.observe(0, batch(&[100]), 50_000, &mut out);
+        assert_eq!(idling.silent_holder(60_000, 60_000), None);
     }
 
     fn render(elements: &[Element]) -> String {

@@ -21,6 +21,8 @@ struct Faulty {
     /// So many calls with a bad value fail; later ones succeed.
     failures_left: Arc<AtomicUsize>,
     instances: AtomicUsize,
+    /// How many failed calls were logged.
+    logged: Arc<AtomicUsize>,
 }
 
 struct FaultyInstance {
@@ -28,6 +30,7 @@ struct FaultyInstance {
     states_max: usize,
     failures_left: Arc<AtomicUsize>,
     used_up: bool,
+    logged: Arc<AtomicUsize>,
 }
 
 impl Factory for Faulty {
@@ -46,6 +49,7 @@ impl Factory for Faulty {
             states_max: self.states_max,
             failures_left: self.failures_left.clone(),
             used_up: false,
+            logged: self.logged.clone(),
         });
         Ok(match self.info.kind {
             Kind::Aggregate => Instance::Aggregate(instance),
@@ -98,6 +102,10 @@ fn rejects(values: &[i64]) -> Vec<Reject> {
 }
 
 impl Transform for FaultyInstance {
+    fn log_failed(&mut self) {
+        self.logged.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let values = values(input);
         self.check(&values)?;
@@ -206,6 +214,7 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
         states_max: usize::MAX,
         failures_left: Arc::new(AtomicUsize::new(failures)),
         instances: AtomicUsize::new(0),
+        logged: Arc::default(),
     })
 }
 
@@ -260,6 +269,8 @@ fn the_batch_is_cut_down_to_the_guilty_rows() {
     let mut guard = transforming(&factory, OnError::DeadLetter);
     let (parents, values, out) = transform(&mut guard, &batch(&[0, 1, 2, 3, 4, 5, 6, 7]));
     assert_eq!(parents, [0, 1, 2, 4, 5, 7]);
+    let logged = factory.logged.load(Ordering::SeqCst);
+    assert_eq!(logged, 2, "the last call of each guilty row");
     assert_eq!(values, [0, 2, 4, 8, 10, 14]);
     assert_eq!(out.counts.failed, 2);
     let dead_letters: Vec<_> = out

@@ -11,7 +11,8 @@ use crate::stop::Stop;
 
 impl TransformGuard {
     pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
-        Guard::open(node, plan, Instance::transform, stop)
+        let log_failed = |logic: &mut (dyn Transform + 'static)| logic.log_failed();
+        Guard::open(node, plan, Instance::transform, log_failed, stop)
     }
 
     /// Calls a filter or transform. `input` are the columns of `batch` that the
