@@ -476,7 +476,7 @@ fn only_the_owner_can_read_states_and_dead_letters() {
         .output()
         .expect("it starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
     for name in ["failing.dead.jsonl", "failing.state"] {
         let found = fs::metadata(folder.path().join(name)).expect(name);
         assert_eq!(found.permissions().mode() & 0o077, 0, "{name}");

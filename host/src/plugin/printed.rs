@@ -243,14 +243,14 @@ mod tests {
             printed.log(Level::INFO, "before it is repeated in parts");
             assert_eq!(printed.end_call(true), None);
             printed.held.clear();
-            printed.log(Level::INFO, "the failing row");
+            printed.log(Level::ERROR, "the failing row");
             printed.write(Stream::Stderr, b"panicked\n");
             assert_eq!(printed.end_call(true).as_deref(), Some("panicked"));
             printed.log_held();
             printed.log(Level::INFO, "the next call");
         });
         expect![[r#"
-             INFO plugin: the failing row operator="clean"
+            ERROR plugin: the failing row operator="clean"
              WARN plugin: panicked operator="clean"
              INFO plugin: the next call operator="clean"
         "#]]
