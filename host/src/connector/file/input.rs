@@ -30,20 +30,21 @@ const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// How files begin that are no text as it is read here, and what they are.
-const OTHERS: &[(&[u8], &str)] = &[
-    (
-        b"\x1F\x8B",
-        "gzip: name it `.gz`, or write `compression = \"gzip\"`",
-    ),
-    (
-        b"\x28\xB5\x2F\xFD",
-        "zstd: name it `.zst`, or write `compression = \"zstd\"`",
-    ),
-    (b"\xFF\xFE", "UTF-16, where UTF-8 is expected: convert it"),
-    (b"\xFE\xFF", "UTF-16, where UTF-8 is expected: convert it"),
-    (b"PAR1", "Parquet, which no source reads yet"),
-];
+/// What a file is that begins like this, if it is no text as it is read here.
+fn other_format(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0x1F, 0x8B, ..] => Some("gzip: name it `.gz`, or write `compression = \"gzip\"`"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => {
+            Some("zstd: name it `.zst`, or write `compression = \"zstd\"`")
+        }
+        [b'P', b'A', b'R', b'1', ..] => Some("Parquet, which no source reads yet"),
+        // A byte order mark, and a character that is ASCII.
+        [0xFF, 0xFE, _, 0, ..] | [0xFE, 0xFF, 0, ..] => {
+            Some("UTF-16, where UTF-8 is expected: convert it")
+        }
+        _ => None,
+    }
+}
 
 /// How many files a task has open at a time. The descriptors of a process are
 /// limited, often to 1,024 for all its tasks.
@@ -346,10 +347,7 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
-        if let Some((_, what)) = OTHERS
-            .iter()
-            .find(|(start, _)| self.buffer.starts_with(start))
-        {
+        if let Some(what) = other_format(&self.buffer) {
             let message = format!("{} looks like {what}", self.name);
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }

@@ -269,7 +269,7 @@ async fn a_field_that_is_too_long_is_one_bad_row() {
         let closed = read(&files(&[&path], CSV), context()).await;
         assert_eq!(closed.ids, ["a", "b", "c\nd"]);
         expect![[r#"
-            10 | expected a row of at most 16 MiB, found a longer one, in which a quoted field goes on: the row is skipped up to the closing quote and its line end, or to the end of the file; its first 64 KiB are kept | "\"x,\"\"y\"\",2\nx,\"\"y\"\",2\nx,\"\"y"
+            10 | expected a row of at most 16 MiB, found a longer one, in which a quoted field goes on: the row is skipped up to the closing quote and its line end, or to the end of the file; its first 64 KiB are kept | "\"x,\"\"y\"\",2\nx,\"\"y\"\",2\nx,\"\"y\"\",2"
         "#]]
         .assert_eq(&closed.errors());
         assert_origins_are_true(&closed, text.as_bytes());
