@@ -126,10 +126,9 @@ impl Batch {
         }
     }
 
-    /// Rows from the first on, in pieces of at most `bytes_max`; a larger row is
-    /// alone in its piece.
-    pub fn pieces(&self, bytes_max: usize) -> Vec<Range<usize>> {
-        pieces(&self.columns, 0..self.rows(), bytes_max)
+    /// Bytes of its columns.
+    pub fn bytes(&self) -> usize {
+        bytes(&self.columns, &(0..self.rows()))
     }
 
     /// The columns as Arrow's `RecordBatch`, without times and origin.

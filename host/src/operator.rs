@@ -5,8 +5,6 @@ pub mod guard;
 /// Filters and transforms.
 pub mod transform;
 
-use arrow_array::Array;
-
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::OperatorSnapshot;
@@ -76,8 +74,7 @@ impl<'a> Outbox<'a> {
     /// Adds input rows that are too late for all their windows. They count as
     /// late, not as output.
     pub fn put_late(&mut self, port: usize, batch: Batch) {
-        let columns = batch.columns.iter();
-        self.bytes += columns.map(|c| c.get_buffer_memory_size()).sum::<usize>();
+        self.bytes += batch.bytes();
         self.batches.push((port, batch));
         self.empty_if_full();
     }

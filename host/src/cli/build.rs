@@ -86,12 +86,15 @@ struct Package {
     name: String,
     manifest: PathBuf,
     folder: PathBuf,
+    /// Whether its manifest says what becomes of numbers that overflow.
+    decides_overflow: bool,
 }
 
 /// The parts of `cargo metadata` that are used.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<MetadataPackage>,
+    workspace_root: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -143,9 +146,23 @@ fn find(path: &Path) -> Result<Package, BuildError> {
     let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Package {
         name: package.name.clone(),
+        decides_overflow: decides_overflow(&metadata.workspace_root, &package.name),
         manifest,
         folder,
     })
+}
+
+/// Whether the release profile of a workspace has `overflow-checks`, for all
+/// packages or for this one.
+fn decides_overflow(workspace: &Path, package: &str) -> bool {
+    let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap_or_default();
+    let manifest: toml::Table = toml::from_str(&manifest).unwrap_or_default();
+    let Some(release) = manifest.get("profile").and_then(|all| all.get("release")) else {
+        return false;
+    };
+    let of_package = release.get("package").and_then(|all| all.get(package));
+    let mut profiles = [Some(release), of_package].into_iter().flatten();
+    profiles.any(|profile| profile.get("overflow-checks").is_some())
 }
 
 impl MetadataPackage {
@@ -201,8 +218,15 @@ fn check_target(folder: &Path) -> Result<(), BuildError> {
 }
 
 fn compile(package: &Package) -> Result<PathBuf, BuildError> {
+    let mut cargo = cargo();
+    if !package.decides_overflow {
+        // A row whose numbers overflow is a dead letter, not a wrong result.
+        let name = &package.name;
+        let checks = format!("profile.release.package.\"{name}\".overflow-checks=true");
+        cargo.args(["--config", &checks]);
+    }
     let output = output(
-        cargo()
+        cargo
             .args(["build", "--release", "--target", TARGET])
             .arg("--message-format=json-render-diagnostics")
             .args(["--package", &package.name, "--manifest-path"])

@@ -37,6 +37,27 @@ fn a_crate_is_found_from_inside_it() {
     }
 }
 
+/// Overflow checks are on unless the crate says otherwise.
+#[test]
+fn a_crate_decides_about_overflow_or_it_is_checked() {
+    let decides = |profile: &str| {
+        let folder = crate_with(&format!("{PLUGIN}{profile}"));
+        find(folder.path())
+            .expect("there is a crate")
+            .decides_overflow
+    };
+    assert!(!decides(""));
+    assert!(!decides("[profile.release]\nlto = true\n"));
+    assert!(!decides("[profile.dev]\noverflow-checks = true\n"));
+    assert!(decides("[profile.release]\noverflow-checks = false\n"));
+    assert!(decides(
+        "[profile.release.package.shop-floor]\noverflow-checks = true\n"
+    ));
+    assert!(!decides(
+        "[profile.release.package.other]\noverflow-checks = true\n"
+    ));
+}
+
 #[test]
 fn what_is_no_plugin_says_what_to_do() {
     let said = |path: &Path| match build(path, &Strict) {
