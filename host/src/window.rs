@@ -88,6 +88,8 @@ pub struct AggregateOperator {
     accumulators: Accumulators,
     windows: Box<dyn WindowKind>,
     time: TimeDomain,
+    /// Whether late rows correct results.
+    corrects: bool,
     /// How far time has come in this domain.
     now_ms: i64,
     clock: Arc<dyn Clock>,
@@ -178,6 +180,7 @@ impl AggregateOperator {
             accumulators,
             windows,
             time,
+            corrects: lateness_ms > 0,
             now_ms: i64::MIN,
             clock,
             early_every_ms: plan.early_every_ms.map(period),
@@ -273,6 +276,18 @@ impl AggregateOperator {
         (CALL_BYTES_MAX / bytes.max(1)).max(1)
     }
 
+    /// How many of these rows there are before the next late one, the first not
+    /// counted. Each late row corrects its results by itself, so that how often they
+    /// are emitted depends on the rows, and not on where batches are cut.
+    fn before_late_row(&self, times: &[i64]) -> usize {
+        if !self.corrects || times.len() <= 1 {
+            return times.len();
+        }
+        let mut more = times[1..].iter();
+        more.position(|&time_ms| time_ms < self.now_ms)
+            .map_or(times.len(), |at| at + 1)
+    }
+
     fn fold(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let times = match self.time {
             TimeDomain::Event => within_reach(&batch.times),
@@ -317,6 +332,7 @@ impl Operator for AggregateOperator {
         let mut first = 0;
         while first < batch.rows() {
             let rows = self.room().min(batch.rows() - first);
+            let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;
             first += rows;
         }

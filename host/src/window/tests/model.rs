@@ -380,3 +380,34 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
         assert_eq!(bench.counts.late, 0);
     }
 }
+
+/// Corrections come row by row: what is emitted, and in which order, does not depend
+/// on where a batch is cut.
+#[test]
+fn corrections_do_not_depend_on_batches() {
+    for setup in [tumbling(10_000), sliding(20_000, 10_000), session(5_000)] {
+        let setup = setup.lateness(10_000_000);
+        for seed in 0..20 {
+            let (on_time, late) = (rows(seed, 200, 500, 0), rows(seed + 100, 60, 500, 30_000));
+            let emitted = |batch_rows: usize| {
+                let mut bench = setup.bench();
+                let newest = on_time.iter().map(|row| row.time).max();
+                bench.rows(&on_time).watermark(newest.unwrap_or(0));
+                bench.lines.clear();
+                for batch in late.chunks(batch_rows) {
+                    bench.rows(batch);
+                }
+                bench.lines
+            };
+            let each = emitted(1);
+            assert!(each.len() > 20, "{} corrections", each.len());
+            for batch_rows in [2, 7, 60] {
+                assert_eq!(
+                    emitted(batch_rows),
+                    each,
+                    "{setup:?}, batches of {batch_rows}"
+                );
+            }
+        }
+    }
+}
