@@ -140,7 +140,10 @@ fn cause(error: &jiff::Error) -> String {
 
 fn zone_named(name: &str) -> Result<TimeZone, PatternProblem> {
     ZONES.get(name).map_err(|_| {
-        let names: Vec<String> = ZONES.available().map(|name| name.to_string()).collect();
+        let names = ZONES.available().map(|name| name.to_string());
+        // There are some 600, of which those that begin otherwise are not meant.
+        let first = name.get(..1).unwrap_or_default().to_ascii_uppercase();
+        let names: Vec<String> = names.filter(|known| known.starts_with(&first)).collect();
         let nearest = suggest::nearest(name, names.iter().map(String::as_str));
         PatternProblem {
             message: format!("`{name}` is not a time zone"),

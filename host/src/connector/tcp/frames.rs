@@ -129,6 +129,16 @@ impl Frames {
         }
     }
 
+    /// Takes the unfinished row as a bad one, since all connections have more than
+    /// `mib_max` of them; the connection is closed.
+    pub fn give_up(&mut self, mib_max: usize) -> Piece {
+        let length = self.buffer.len();
+        self.take_bad(format!(
+            "expected the end of a row, found {length} bytes without it while all connections \
+             had more than {mib_max} MiB of unfinished rows; the connection was closed"
+        ))
+    }
+
     /// Takes the buffer's first bytes with the rows in them; the rest stays.
     fn cut(&mut self, at: usize, spans: Vec<(u32, u32)>) -> Piece {
         let rest = self.buffer.split_off(at);

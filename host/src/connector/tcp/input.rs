@@ -7,12 +7,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow_buffer::Buffer;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::frames::{Frames, Framing, Piece};
@@ -35,10 +36,33 @@ const PIECES_MAX: usize = 64;
 /// A block ends at this size, even if it has fewer rows than a batch.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
+/// How many connections are open at a time; others wait to be taken.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// How many bytes of rows that have come may wait for the reader.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// How many bytes of unfinished rows all connections have together.
+const UNFINISHED_BYTES_MAX: usize = 64 << 20;
+
+/// What a connection needs to know.
+#[derive(Clone)]
+struct Shared {
+    framing: Framing,
+    sender: mpsc::Sender<Waiting>,
+    /// A permit for each KiB that may wait.
+    room: Arc<Semaphore>,
+    /// Bytes of the unfinished rows of all connections.
+    unfinished: Arc<AtomicUsize>,
+}
+
+/// Rows that wait for the reader, and their room.
+type Waiting = (Piece, OwnedSemaphorePermit);
+
 pub struct TcpInput {
     address: SocketAddr,
     partition: Arc<str>,
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<Waiting>,
     /// The rest of a piece that did not fit into the last block.
     left: Option<Piece>,
     decoder: Decoder,
@@ -76,7 +100,13 @@ impl TcpInput {
         tracing::info!(source = %context.node, %address, "listening");
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, framing, connections, sender));
+        let shared = Shared {
+            framing,
+            sender,
+            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
+            unfinished: Arc::default(),
+        };
+        tasks.spawn(accept(listener, connections, shared));
         Ok(TcpInput {
             address,
             partition: address.to_string().into(),
@@ -96,7 +126,7 @@ impl TcpInput {
     async fn next_chunk(&mut self) -> Option<Chunk> {
         let first = match self.left.take() {
             Some(piece) => piece,
-            None => self.pieces.recv().await?,
+            None => self.pieces.recv().await?.0,
         };
         let rows_max = self.context.batch_rows.max(1);
         let mut data = Vec::new();
@@ -133,7 +163,7 @@ impl TcpInput {
             if spans.len() + broken.len() >= rows_max || data.len() >= BLOCK_BYTES_MAX {
                 break;
             }
-            next = self.pieces.try_recv().ok();
+            next = self.pieces.try_recv().ok().map(|(piece, _)| piece);
         }
         let mut chunk = decode(
             &mut self.decoder,
@@ -175,20 +205,15 @@ impl SourceInput for TcpInput {
 
 /// Accepts connections, up to the configured number, and waits until they are
 /// closed.
-async fn accept(
-    listener: TcpListener,
-    framing: Framing,
-    connections: Option<u64>,
-    sender: mpsc::Sender<Piece>,
-) {
+async fn accept(listener: TcpListener, connections: Option<u64>, shared: Shared) {
     let mut open = JoinSet::new();
     let mut taken = 0;
     while connections.is_none_or(|connections| taken < connections) {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if open.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     taken += 1;
-                    open.spawn(read(stream, framing, sender.clone()));
+                    open.spawn(read(stream, shared.clone()));
                 }
                 Err(error) => {
                     // Most likely the process has no more file descriptors:
@@ -201,24 +226,65 @@ async fn accept(
         }
     }
     drop(listener);
+    // The input ends when the last connection has been read.
+    drop(shared);
     while open.join_next().await.is_some() {}
 }
 
 /// Reads a connection to its end.
-async fn read(mut stream: TcpStream, framing: Framing, sender: mpsc::Sender<Piece>) {
-    let mut frames = Frames::new(framing);
+async fn read(mut stream: TcpStream, shared: Shared) {
+    let mut frames = Frames::new(shared.framing);
+    let mut unfinished = Unfinished {
+        of_all: shared.unfinished,
+        bytes: 0,
+    };
     loop {
         frames.buffer.reserve(READ_BYTES);
-        let (piece, is_over) = match stream.read_buf(&mut frames.buffer).await {
+        let (mut piece, mut is_over) = match stream.read_buf(&mut frames.buffer).await {
             Ok(0) => (frames.end(None), true),
             Ok(_) => (frames.take(), frames.lost),
             Err(error) => (frames.end(Some(&error.to_string())), true),
         };
-        if !piece.is_empty() && sender.send(piece).await.is_err() {
-            return;
+        let of_all = unfinished.set(frames.buffer.len());
+        if of_all > UNFINISHED_BYTES_MAX && frames.buffer.len() > READ_BYTES {
+            piece.broken = frames.give_up(UNFINISHED_BYTES_MAX >> 20).broken;
+            is_over = true;
+        }
+        if !piece.is_empty() {
+            let kib = piece.data.len().min(WAITING_BYTES_MAX).div_ceil(1 << 10);
+            let room = shared.room.clone().acquire_many_owned(kib as u32).await;
+            let Ok(room) = room else {
+                return;
+            };
+            if shared.sender.send((piece, room)).await.is_err() {
+                return;
+            }
         }
         if is_over {
             return;
         }
+    }
+}
+
+/// A connection's part of the bytes of unfinished rows.
+struct Unfinished {
+    of_all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Unfinished {
+    /// Sets this connection's bytes, and returns those of all.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        match bytes.checked_sub(before) {
+            Some(more) => self.of_all.fetch_add(more, Ordering::Relaxed) + more,
+            None => self.of_all.fetch_sub(before - bytes, Ordering::Relaxed) - (before - bytes),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }

@@ -945,6 +945,41 @@ fn prefixed(text: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
+/// Connections that never end their rows cost no more memory than one long row.
+#[tokio::test]
+async fn unfinished_rows_of_many_connections_are_bounded() {
+    const CONNECTIONS: usize = 12;
+    let plan = tcp(Framing::Newline, Some(CONNECTIONS as u64));
+    let mut reader = SourceReader::open(&plan, context(4_096)).await.unwrap();
+    let address = reader.address().unwrap();
+    let all_have_sent = Arc::new(tokio::sync::Barrier::new(CONNECTIONS));
+    for _ in 0..CONNECTIONS {
+        let all_have_sent = all_have_sent.clone();
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // The connection may be closed in between.
+            let _ = stream.write_all(&vec![b'x'; 8 << 20]).await;
+            all_have_sent.wait().await;
+            let _ = stream.write_all(b"\n{\"id\":\"a\",\"ts\":1}\n").await;
+        });
+    }
+    let mut read = Read::default();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        read.add(pulled);
+    }
+    let given_up = read.dead_letters.iter().filter(|letter| {
+        let whole = "MiB of unfinished rows; the connection was closed";
+        letter.error.ends_with(whole)
+    });
+    let given_up = given_up.count();
+    assert!(
+        (4..CONNECTIONS).contains(&given_up),
+        "{given_up} of {CONNECTIONS}"
+    );
+    assert_eq!(read.failed as usize, CONNECTIONS);
+    assert_eq!(read.ids.len(), CONNECTIONS - given_up);
+}
+
 #[tokio::test]
 async fn lines_arrive_in_pieces_and_together() {
     let text = b"{\"id\":\"a\",\"ts\":1}\r\n\n{\"id\":\"b\",\"ts\":2}\n{\"id\":\"c\",\"ts\":3}";
