@@ -47,7 +47,7 @@ pub struct Block {
 }
 
 /// What a message has besides its payload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Envelope {
     pub key: Option<Box<[u8]>>,
     /// A JSON object, if it has any.
@@ -181,29 +181,8 @@ impl Origin {
     }
 }
 
-/// Cuts rows into pieces of at most `bytes_max`, in order; a larger row is alone
-/// in its piece.
-pub fn pieces(columns: &[ArrayRef], rows: Range<usize>, bytes_max: usize) -> Vec<Range<usize>> {
-    // More than the rows take, but quickly known.
-    let buffers = columns.iter().map(|column| column.get_buffer_memory_size());
-    if rows.len() <= 1 || buffers.sum::<usize>() <= bytes_max {
-        return vec![rows];
-    }
-    let mut left = vec![rows];
-    let mut pieces = Vec::new();
-    while let Some(rows) = left.pop() {
-        if rows.len() <= 1 || bytes(columns, &rows) <= bytes_max {
-            pieces.push(rows);
-            continue;
-        }
-        let middle = rows.start + rows.len() / 2;
-        left.extend([middle..rows.end, rows.start..middle]);
-    }
-    pieces
-}
-
 /// Bytes of these rows.
-fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
+pub fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
     let columns = columns.iter().map(|column| {
         let slice = column.slice(rows.start, rows.len()).to_data();
         // An error says that the size exceeds the address space.

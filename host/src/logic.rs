@@ -161,14 +161,6 @@ pub enum Instance {
 }
 
 impl Instance {
-    /// Has calls end soon after the run is asked to stop.
-    pub fn obey(&mut self, stop: &Stop) {
-        match self {
-            Instance::Transform(transform) => transform.obey(stop),
-            Instance::Aggregate(aggregate) => aggregate.obey(stop),
-        }
-    }
-
     pub fn transform(self) -> Result<Box<dyn Transform>, Failure> {
         match self {
             Instance::Transform(transform) => Ok(transform),
@@ -192,25 +184,22 @@ fn not_of_kind(is: &str, wanted: &str) -> Failure {
     }
 }
 
-/// A filter or a transform: rows in, rows out.
-pub trait Transform: Send {
-    /// See [`Instance::obey`].
+/// What instances of all kinds have. Native code needs none of it.
+pub trait Callee: Send {
+    /// Has calls end soon after the run is asked to stop.
     fn obey(&mut self, _: &Stop) {}
-
-    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
 
     /// Logs what the last call printed, which has failed and is not repeated.
     fn log_failed(&mut self) {}
 }
 
+/// A filter or a transform: rows in, rows out.
+pub trait Transform: Callee {
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure>;
+}
+
 /// Rows of a key (and window) folded into a state.
-pub trait Aggregate: Send {
-    /// See [`Instance::obey`].
-    fn obey(&mut self, _: &Stop) {}
-
-    /// Logs what the last call printed, which has failed and is not repeated.
-    fn log_failed(&mut self) {}
-
+pub trait Aggregate: Callee {
     /// Folds each row into the state of its group (`groups`: one entry a row).
     fn accumulate(
         &mut self,

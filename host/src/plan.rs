@@ -51,6 +51,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether an aggregate waits for event time.
+    pub fn has_timed_windows(&self) -> bool {
+        self.nodes.iter().any(|node| match &node.kind {
+            NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+            _ => false,
+        })
+    }
+
     /// How many tasks each node has. Rows without a key stay in their task; a
     /// sink has one task.
     pub fn tasks(&self) -> Vec<usize> {

@@ -87,18 +87,26 @@ pub struct DeadLetterSummary {
 }
 
 impl Summary {
+    /// How many rows all sources together have read.
+    pub fn rows_read(&self) -> u64 {
+        self.of(Role::Source).map(|node| node.rows_in).sum()
+    }
+
+    fn of(&self, role: Role) -> impl Iterator<Item = &NodeStatus> {
+        self.nodes.iter().filter(move |node| node.role == role)
+    }
+
     /// How many rows were read, if every one of them was bad and no sink got any;
     /// `None` where nothing was read, or something was good.
     pub fn rows_all_bad(&self) -> Option<u64> {
-        let of = |role| self.nodes.iter().filter(move |node| node.role == role);
-        let read: u64 = of(Role::Source).map(|node| node.rows_in).sum();
+        let read = self.rows_read();
         let bad: u64 = self
             .nodes
             .iter()
             .map(|node| node.failed + node.rejected)
             .sum();
         let late: u64 = self.nodes.iter().map(|node| node.late).sum();
-        let written: u64 = of(Role::Sink).map(|node| node.rows_in).sum();
+        let written: u64 = self.of(Role::Sink).map(|node| node.rows_in).sum();
         (read > 0 && bad >= read && late == 0 && written == 0).then_some(read)
     }
 }

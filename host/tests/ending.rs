@@ -488,12 +488,8 @@ fn only_the_owner_can_read_states_and_dead_letters() {
 fn said(pipeline: &str, rows: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("rows.jsonl"), rows).expect("it is writable");
-    let path = folder.path().join("pipeline.toml");
-    fs::write(&path, format!("name = \"bad\"\n{pipeline}")).expect("it is writable");
-    let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
-        .arg("run")
-        .args(arguments)
-        .arg(&path)
+    let pipeline = format!("name = \"bad\"\n{pipeline}");
+    let output = run_file(&pipeline, arguments, folder.path())
         .output()
         .expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

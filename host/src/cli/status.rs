@@ -336,12 +336,6 @@ fn table(summary: &Summary) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let rows: u64 = summary
-        .nodes
-        .iter()
-        .filter(|node| node.role == Role::Source)
-        .map(|node| node.rows_in)
-        .sum();
     let dead_letters = summary.dead_letters.as_ref();
     let dead_letters = dead_letters.map_or(String::new(), |dead_letters| {
         format!("\n{}", describe_dead_letters(dead_letters))
@@ -362,7 +356,7 @@ fn table(summary: &Summary) -> String {
         "{table}{last}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
-        short(rows as f64 / summary.seconds.max(1e-9)),
+        short(summary.rows_read() as f64 / summary.seconds.max(1e-9)),
     )
 }
 

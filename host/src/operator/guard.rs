@@ -16,10 +16,12 @@ use arrow_array::{Array, ArrayRef, new_empty_array};
 use arrow_select::concat::concat;
 
 use super::{OperatorError, Outbox};
-use crate::batch::{Batch, pieces};
+use crate::batch::{Batch, bytes};
 use crate::blame::Fault;
 use crate::dead_letter::{self, OnError};
-use crate::logic::{Aggregate, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform};
+use crate::logic::{
+    Aggregate, Callee, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform,
+};
 use crate::plan::OperatorPlan;
 use crate::stop::Stop;
 
@@ -37,14 +39,13 @@ pub const CALL_BYTES_MAX: usize = 4 << 20;
 /// An instance of one kind of operator, with the node's `on_error`. Counts and dead
 /// letters go to the outbox. An `Err` ends the run: `on_error = "fail"`, or the plugin
 /// cannot be opened any more.
-pub struct Guard<L: ?Sized> {
+pub struct Guard<L: Callee + ?Sized> {
     node: Arc<str>,
     /// `plugin.operator`.
     operator: Arc<str>,
     factory: Arc<dyn Factory>,
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
-    log_failed: fn(&mut L),
     stop: Stop,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
@@ -57,14 +58,13 @@ enum Subject<'a> {
     State(String),
 }
 
-impl<L: ?Sized> Guard<L> {
+impl<L: Callee + ?Sized> Guard<L> {
     /// Opens the first instance, so that a plugin that refuses its parameters fails
     /// here and not at the first row.
     fn open(
         node: &str,
         plan: &OperatorPlan,
         as_kind: fn(Instance) -> Result<Box<L>, Failure>,
-        log_failed: fn(&mut L),
         stop: &Stop,
     ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
@@ -73,7 +73,6 @@ impl<L: ?Sized> Guard<L> {
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             as_kind,
-            log_failed,
             stop: stop.clone(),
             instance: None,
         };
@@ -121,7 +120,7 @@ impl<L: ?Sized> Guard<L> {
                     if attempts_left == 0 {
                         // A call that is repeated in parts logs the same again.
                         if let Some(mut failed) = failed.filter(|_| last) {
-                            (self.log_failed)(&mut failed);
+                            failed.log_failed();
                         }
                         return Ok(Err(failure));
                     }
@@ -133,14 +132,12 @@ impl<L: ?Sized> Guard<L> {
 
     fn instance(&mut self) -> Result<&mut L, OperatorError> {
         if self.instance.is_none() {
-            let opened = self.factory.instance().and_then(|mut instance| {
-                instance.obey(&self.stop);
-                (self.as_kind)(instance)
-            });
-            let opened = opened.map_err(|failure| {
+            let opened = self.factory.instance().and_then(self.as_kind);
+            let mut opened = opened.map_err(|failure| {
                 let message = format!("its plugin could not be opened: {failure}");
                 self.fatal(message, failure.fault())
             })?;
+            opened.obey(&self.stop);
             self.instance = Some(opened);
         }
         match &mut self.instance {
@@ -298,7 +295,20 @@ impl Parts {
 
     /// All rows, in parts that a call may get.
     fn of(columns: &[ArrayRef], rows: usize) -> Self {
-        let mut parts = pieces(columns, 0..rows, CALL_BYTES_MAX);
+        let whole = Parts::whole(rows);
+        // More than the rows take, but quickly known.
+        let buffers = columns.iter().map(|column| column.get_buffer_memory_size());
+        if buffers.sum::<usize>() <= CALL_BYTES_MAX {
+            return whole;
+        }
+        let mut parts = Vec::new();
+        let mut rest = whole.0;
+        while let Some(part) = rest.pop() {
+            match part.len() > 1 && bytes(columns, &part) > CALL_BYTES_MAX {
+                true => rest.extend(halves(&part)),
+                false => parts.push(part),
+            }
+        }
         parts.reverse();
         Parts(parts)
     }

@@ -11,10 +11,7 @@ use crate::schema::DataType;
 /// Warnings about `plan`, which was built from `config`.
 pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let mut warnings = Diagnostics::new(config.origin.clone());
-    let windows = plan.nodes.iter().any(|node| match &node.kind {
-        NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
-        _ => false,
-    });
+    let windows = plan.has_timed_windows();
     for (id, node) in plan.nodes.iter().enumerate() {
         warn_unread(config, plan, id, node, &mut warnings);
         if windows {

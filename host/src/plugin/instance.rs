@@ -17,8 +17,8 @@ use super::printed::Printed;
 use super::wasi::World;
 use crate::logic::Limits;
 use crate::logic::{
-    self, Accumulated, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output, Rows,
-    States, Transformed, Value,
+    self, Accumulated, Callee, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output,
+    Rows, States, Transformed, Value,
 };
 use crate::stop::Stop;
 
@@ -212,12 +212,19 @@ impl StartedInstance {
         let stderr = printed.end_call(answer.is_err());
         answer.map_err(|error| failure(&error, &self.limits, stderr))
     }
+}
 
-    /// Logs what the last call printed, which has failed.
+impl Callee for StartedInstance {
+    fn obey(&mut self, stop: &Stop) {
+        self.store.data_mut().deadline.obey(stop);
+    }
+
     fn log_failed(&mut self) {
         self.store.data_mut().printed.log_held();
     }
+}
 
+impl StartedInstance {
     fn broken(&self, broken: Broken) -> Failure {
         broken.into_failure(self.limits.output_bytes_max)
     }
@@ -245,15 +252,17 @@ struct AggregateFunctions {
     finish: Finish,
 }
 
-impl logic::Transform for TransformInstance {
+impl Callee for TransformInstance {
     fn obey(&mut self, stop: &Stop) {
-        self.running.store.data_mut().deadline.obey(stop);
+        self.running.obey(stop);
     }
 
     fn log_failed(&mut self) {
         self.running.log_failed();
     }
+}
 
+impl logic::Transform for TransformInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let schema = &self.operator.inputs[0].schema;
         let lowered = CallInput::new(schema, input)?;
@@ -296,15 +305,17 @@ impl logic::Transform for TransformInstance {
     }
 }
 
-impl logic::Aggregate for AggregateInstance {
+impl Callee for AggregateInstance {
     fn obey(&mut self, stop: &Stop) {
-        self.running.store.data_mut().deadline.obey(stop);
+        self.running.obey(stop);
     }
 
     fn log_failed(&mut self) {
         self.running.log_failed();
     }
+}
 
+impl logic::Aggregate for AggregateInstance {
     fn accumulate(
         &mut self,
         input: Columns<'_>,

@@ -171,15 +171,6 @@ impl Attempt<'_> {
         Ok(futures)
     }
 
-    /// Whether an aggregate waits for event time.
-    fn has_timed_windows(&self) -> bool {
-        let mut nodes = self.revision.plan.nodes.iter();
-        nodes.any(|node| match &node.kind {
-            NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
-            _ => false,
-        })
-    }
-
     fn interval(&self) -> Duration {
         let state = self.revision.plan.state.as_ref();
         Duration::from_millis(state.map_or(INTERVAL_MS, |state| state.interval_ms))
@@ -260,7 +251,7 @@ impl Attempt<'_> {
         };
         let reader = SourceReader::open(plan, context).await;
         let mut reader = reader.map_err(TaskError::Source)?;
-        if self.has_timed_windows() {
+        if self.revision.plan.has_timed_windows() {
             reader = reader.telling_of_silence();
         }
         let head = Head::Source {

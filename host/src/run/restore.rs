@@ -13,6 +13,7 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
+use crate::checkpoint::transaction::{Committed, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
 use crate::plan::change::{NodeClass, NodeDescription, StateChange, changes};
@@ -148,6 +149,7 @@ pub async fn restore(
     let known = durable.list(offload).await?;
     let ids = known.iter().map(|known| known.id);
     let newest = ids.chain(committed.newest()).max();
+    let next = newest.unwrap_or(0) + 1;
     let WantedStart {
         from,
         dropped,
@@ -156,12 +158,7 @@ pub async fn restore(
     if anew {
         // What participants have committed stays: later checkpoints have later
         // numbers.
-        let begun = offload.run(move || {
-            participants.settle(&committed, None)?;
-            participants.begin()
-        });
-        begun.await?;
-        let next = newest.unwrap_or(0) + 1;
+        begin(participants, committed, None, offload).await?;
         let mut start = Start::from_manifest(revision, None, &[], next);
         start.forgotten = Some(known);
         return Ok(start);
@@ -203,16 +200,26 @@ pub async fn restore(
     for later in known.iter().filter(|known| Some(known.id) > last) {
         durable.drop_copy(later.id).await?;
     }
-    let begun = offload.run(move || {
-        participants.settle(&committed, agreed.as_ref())?;
-        participants.begin()
-    });
-    begun.await?;
-    let next = newest.unwrap_or(0) + 1;
+    begin(participants, committed, agreed, offload).await?;
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
     // What was dropped, or skipped, is left behind by a checkpoint at once.
     start.is_fresh |= from.is_some() || !dropped.is_empty();
     Ok(start)
+}
+
+/// Has the participants settle the checkpoint that they have agreed on, if any, and
+/// begin.
+async fn begin(
+    participants: Participants,
+    committed: Committed,
+    agreed: Option<Manifest>,
+    offload: Offload,
+) -> Result<(), RunError> {
+    let begun = offload.run(move || {
+        participants.settle(&committed, agreed.as_ref())?;
+        participants.begin()
+    });
+    Ok(begun.await?)
 }
 
 /// Deletes the checkpoints that a run which starts anew forgets, with their copies,

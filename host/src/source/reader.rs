@@ -348,14 +348,18 @@ impl SourceReader {
 
     #[cold]
     fn warn_of_seconds(&self, column: usize, ms: i64) {
-        let fields = &self.context.schema.fields;
-        let name = fields.get(column).map_or("", |field| &field.name);
+        let name = self.field_name(column);
         tracing::warn!(
             "source `{}`: the event times in field `{name}` are in 1970, such as {}: {ms} was read \
              as ms, and is probably in seconds. Give the field the type `\"timestamp(s)\"`",
             self.context.node,
             timestamp::to_text(ms)
         );
+    }
+
+    fn field_name(&self, column: usize) -> &str {
+        let field = self.context.schema.fields.get(column);
+        field.map_or("", |field| &field.name)
     }
 
     /// Adds rows without a valid event time to the bad ones.
@@ -368,12 +372,7 @@ impl SourceReader {
         block: &Arc<Block>,
         bad: &mut Vec<BadRow>,
     ) {
-        let name = self
-            .context
-            .schema
-            .fields
-            .get(column)
-            .map_or("", |field| field.name.as_str());
+        let name = self.field_name(column);
         let expected =
             format!("field `{name}`: expected an event time in the years 1 to 9999, in ms");
         for (row, kept) in mask.iter().enumerate() {

@@ -21,14 +21,19 @@ const TOO_LONG_QUOTED: &str = "expected a row of at most 16 MiB, found a longer 
      quoted field goes on: the row is skipped up to the closing quote and its line end, or to the \
      end of the file; its first 64 KiB are kept";
 
-/// The bad row for one that is too long; `row` is at least its beginning.
-pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
+/// A bad row, whose dead letter has the beginning of it.
+pub fn bad_row(offset: u64, error: impl Into<String>, row: &[u8]) -> BadRow {
     BadRow {
         offset,
-        error: TOO_LONG.to_owned(),
-        payload: payload_excerpt(row),
+        error: error.into(),
+        payload: row[..row.len().min(EXCERPT_BYTES)].to_vec(),
         envelope: None,
     }
+}
+
+/// The bad row for one that is too long; `row` is at least its beginning.
+pub fn too_long(offset: u64, row: &[u8]) -> BadRow {
+    bad_row(offset, TOO_LONG, row)
 }
 
 /// The same for a row whose rest is still to be skipped.
@@ -37,15 +42,7 @@ pub fn too_long_before(offset: u64, row: &[u8], rest: RowRest) -> BadRow {
         RowRest::Unquoted => TOO_LONG,
         RowRest::Quoted => TOO_LONG_QUOTED,
     };
-    BadRow {
-        error: error.to_owned(),
-        ..too_long(offset, row)
-    }
-}
-
-/// The part of a bad row that a dead letter keeps.
-pub fn payload_excerpt(row: &[u8]) -> Vec<u8> {
-    row[..row.len().min(EXCERPT_BYTES)].to_vec()
+    bad_row(offset, error, row)
 }
 
 /// Finds rows in text. A line is a row, but a quoted CSV field may contain line

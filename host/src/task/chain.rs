@@ -235,18 +235,17 @@ mod tests {
     use crate::progress::Role;
     use crate::router::Consumer;
 
-    /// Has two inputs and two outputs, and emits the rows of each input by
-    /// the other output.
-    struct Crossing;
+    /// An operator that does this with rows, and nothing else.
+    struct OfRows(fn(Inlet, Batch, &mut Outbox));
 
-    impl Operator for Crossing {
+    impl Operator for OfRows {
         fn rows(
             &mut self,
             inlet: Inlet,
             batch: Batch,
             out: &mut Outbox,
         ) -> Result<(), OperatorError> {
-            out.put(1 - inlet.port, batch);
+            (self.0)(inlet, batch, out);
             Ok(())
         }
 
@@ -267,6 +266,20 @@ mod tests {
         }
     }
 
+    /// Has two inputs and two outputs, and emits the rows of each input by the other
+    /// output.
+    const CROSSING: OfRows = OfRows(|inlet, batch, out| out.put(1 - inlet.port, batch));
+
+    /// Emits a megabyte for each row.
+    const BLOWING: OfRows = OfRows(|_, batch, out| {
+        for row in 0..batch.rows() {
+            let mut large = batch.slice(row, 1);
+            let text = "x".repeat(1 << 20);
+            large.columns = vec![Arc::new(StringArray::from(vec![text]))];
+            out.put(MAIN_OUTPUT, large);
+        }
+    });
+
     fn batch(rows: i64) -> Element {
         Element::Batch(Batch {
             schema: Arc::default(),
@@ -277,7 +290,7 @@ mod tests {
     }
 
     /// A link of one operator, and what its outputs get.
-    fn link(operator: impl Operator + 'static) -> (Link, Vec<mpsc::Receiver<Element>>) {
+    fn link(operator: OfRows) -> (Link, Vec<mpsc::Receiver<Element>>) {
         let mut readers = Vec::new();
         let mut router = || {
             let (sender, reader) = mpsc::channel(8);
@@ -320,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_leave_by_the_output_that_the_operator_names_and_time_by_all() {
-        let (mut crossing, mut readers) = link(Crossing);
+        let (mut crossing, mut readers) = link(CROSSING);
         let (writer, _letters) = mpsc::channel(1);
         let mut courier = Courier::new(writer, 0);
         let inlet = |port| Inlet { port, edge: 0 };
@@ -337,40 +350,9 @@ mod tests {
         assert_eq!(crossing.progress.snapshot().rows_out, 3);
     }
 
-    /// Emits a megabyte for each row.
-    struct Blowing;
-
-    impl Operator for Blowing {
-        fn rows(&mut self, _: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
-            for row in 0..batch.rows() {
-                let mut large = batch.slice(row, 1);
-                let text = "x".repeat(1 << 20);
-                large.columns = vec![Arc::new(StringArray::from(vec![text]))];
-                out.put(MAIN_OUTPUT, large);
-            }
-            Ok(())
-        }
-
-        fn watermark(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
-            Ok(())
-        }
-
-        fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
-            Ok(None)
-        }
-
-        fn wake_at(&self) -> Option<i64> {
-            None
-        }
-
-        fn wake(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
-            Ok(())
-        }
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn large_output_leaves_before_the_operator_is_done() {
-        let (mut blowing, mut readers) = link(Blowing);
+        let (mut blowing, mut readers) = link(BLOWING);
         let (writer, _letters) = mpsc::channel(1);
         let mut courier = Courier::new(writer, 0);
         // The channel has room for 8: the operator waits for the reader.

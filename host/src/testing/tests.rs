@@ -10,8 +10,9 @@ use arrow_array::{ArrayRef, Int64Array};
 use super::*;
 use crate::logic::Limits;
 use crate::logic::{
-    Accumulated, Aggregate, Columns, Factory, Failure as LogicFailure, Instance, Kind, ModuleInfo,
-    OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value as Argument,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure as LogicFailure, Instance, Kind,
+    ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed,
+    Value as Argument,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -133,6 +134,8 @@ fn column(numbers: Vec<i64>) -> Vec<ArrayRef> {
     vec![Arc::new(Int64Array::from(numbers))]
 }
 
+impl Callee for Together {}
+
 impl Transform for Together {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, LogicFailure> {
         Ok(Transformed {
@@ -144,6 +147,8 @@ impl Transform for Together {
         })
     }
 }
+
+impl Callee for Fold {}
 
 impl Aggregate for Fold {
     fn accumulate(

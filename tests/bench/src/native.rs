@@ -11,8 +11,8 @@ use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use sluicebox::batch::gather;
 use sluicebox::logic::Limits;
 use sluicebox::logic::{
-    Accumulated, Aggregate, Columns, Factory, Failure, Instance, Kind, LoadError, Loader, Module,
-    ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, Instance, Kind, LoadError, Loader,
+    Module, ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value,
 };
 use sluicebox::schema::{DataType, Field, Schema};
 
@@ -192,6 +192,8 @@ impl Operator {
     }
 }
 
+impl Callee for Rowwise {}
+
 impl Transform for Rowwise {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let output = match self {
@@ -211,6 +213,8 @@ impl Transform for Rowwise {
         })
     }
 }
+
+impl Callee for Fold {}
 
 impl Aggregate for Fold {
     fn accumulate(

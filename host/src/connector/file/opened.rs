@@ -1,7 +1,7 @@
 //! A file that is being read: decompressed if it has to be, and closed while
 //! others are read, since a process may have only so many files open.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl OpenedFile {
         Ok(OpenedFile {
             path: path.to_owned(),
             compression,
-            identity: (metadata.dev(), metadata.ino()),
+            identity: identity(&metadata),
             size: metadata.len(),
             offset: 0,
             taken: 0,
@@ -110,19 +110,25 @@ impl OpenedFile {
             if offset > self.size {
                 return Ok(false);
             }
-            if let Some(Text::Plain(file)) = &mut self.text {
-                file.seek(SeekFrom::Start(offset))?;
-            }
-            self.offset = offset;
-            return Ok(true);
-        }
-        if offset < self.offset {
+        } else if offset < self.offset {
             self.close();
             self.offset = 0;
             self.reopen()?;
         }
-        self.skip(offset - self.offset)?;
+        self.place(offset)?;
         Ok(self.offset == offset)
+    }
+
+    /// Goes to a place; in compressed text only forward, and at most to its end.
+    fn place(&mut self, offset: u64) -> io::Result<()> {
+        if self.compression != Compression::None {
+            return self.skip(offset - self.offset);
+        }
+        if let Some(Text::Plain(file)) = &mut self.text {
+            file.seek(SeekFrom::Start(offset))?;
+        }
+        self.offset = offset;
+        Ok(())
     }
 
     /// A digest by which a later run can tell whether the file is still the one
@@ -149,22 +155,21 @@ impl OpenedFile {
 
     /// Opens it again where it was left.
     fn reopen(&mut self) -> io::Result<()> {
-        let mut file = File::open(&self.path)?;
-        let metadata = file.metadata()?;
-        if (metadata.dev(), metadata.ino()) != self.identity {
+        let file = File::open(&self.path)?;
+        if !self.is_it(&file)? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it was replaced by another file while it was being read",
             ));
         }
-        if self.compression == Compression::None {
-            file.seek(SeekFrom::Start(self.offset))?;
-            self.text = Some(Text::Plain(file));
-            return Ok(());
-        }
         self.text = Some(Text::of(file, self.compression)?);
         let offset = std::mem::take(&mut self.offset);
-        self.skip(offset)
+        self.place(offset)
+    }
+
+    /// Whether a file with this path is the one that was opened.
+    fn is_it(&self, file: &File) -> io::Result<bool> {
+        Ok(identity(&file.metadata()?) == self.identity)
     }
 
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
@@ -179,6 +184,11 @@ impl OpenedFile {
         }
         Ok(())
     }
+}
+
+/// A file's device and inode.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// How much is decompressed at a time on the way to a place.

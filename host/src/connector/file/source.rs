@@ -77,10 +77,12 @@ const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Co
 
 /// The name without what compression adds to it.
 fn uncompressed(path: &str) -> &str {
-    let shorter = path
-        .strip_suffix(".gz")
-        .or_else(|| path.strip_suffix(".zst"));
-    shorter.unwrap_or(path)
+    match Compression::of(Path::new(path)) {
+        Compression::None => path,
+        Compression::Gzip | Compression::Zstd => {
+            path.rsplit_once('.').map_or(path, |(name, _)| name)
+        }
+    }
 }
 
 fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {

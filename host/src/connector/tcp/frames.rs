@@ -1,7 +1,7 @@
 //! Cuts the bytes of a connection into rows, however packets divide them.
 
 use crate::source::chunk::BadRow;
-use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, payload_excerpt};
+use crate::source::row_ends::{ROW_BYTES_MAX, TOO_LONG, bad_row};
 
 /// How a stream marks the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,16 +151,11 @@ impl Frames {
 
     /// Takes the whole buffer as one bad row.
     fn take_bad(&mut self, error: String) -> Piece {
-        let payload = payload_excerpt(&self.buffer);
+        let bad = bad_row(0, error, &self.buffer);
         self.buffer.clear();
         self.searched = 0;
         Piece {
-            broken: Some(BadRow {
-                offset: 0,
-                error,
-                payload,
-                envelope: None,
-            }),
+            broken: Some(bad),
             ..Piece::default()
         }
     }

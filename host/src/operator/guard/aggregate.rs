@@ -25,8 +25,7 @@ pub struct Folded {
 
 impl AggregateGuard {
     pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
-        let log_failed = |logic: &mut (dyn Aggregate + 'static)| logic.log_failed();
-        Guard::open(node, plan, Instance::aggregate, log_failed, stop)
+        Guard::open(node, plan, Instance::aggregate, stop)
     }
 
     /// Folds rows, at least one, into states. `groups` has one entry a row.

@@ -8,7 +8,7 @@ use arrow_array::{Int64Array, StringArray};
 
 use super::*;
 use crate::logic::{
-    Accumulated, Columns, Kind, Limits, OperatorInfo, Output, Port, States, Transformed,
+    Accumulated, Callee, Columns, Kind, Limits, OperatorInfo, Output, Port, States, Transformed,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -101,11 +101,13 @@ fn rejects(values: &[i64]) -> Vec<Reject> {
         .collect()
 }
 
-impl Transform for FaultyInstance {
+impl Callee for FaultyInstance {
     fn log_failed(&mut self) {
         self.logged.fetch_add(1, Ordering::SeqCst);
     }
+}
 
+impl Transform for FaultyInstance {
     fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, Failure> {
         let values = values(input);
         self.check(&values)?;

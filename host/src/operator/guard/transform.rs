@@ -1,9 +1,9 @@
 use std::ops::Range;
 
-use arrow_array::{Array, ArrayRef};
+use arrow_array::ArrayRef;
 
 use super::{CALL_BYTES_MAX, Guard, Parts, Subject, TransformGuard, slice};
-use crate::batch::Batch;
+use crate::batch::{Batch, bytes};
 use crate::logic::{Columns, Instance, Kind, Output, Transform, Transformed};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
@@ -11,8 +11,7 @@ use crate::stop::Stop;
 
 impl TransformGuard {
     pub fn new(node: &str, plan: &OperatorPlan, stop: &Stop) -> Result<Self, OperatorError> {
-        let log_failed = |logic: &mut (dyn Transform + 'static)| logic.log_failed();
-        Guard::open(node, plan, Instance::transform, log_failed, stop)
+        Guard::open(node, plan, Instance::transform, stop)
     }
 
     /// Calls a filter or transform. `input` are the columns of `batch` that the
@@ -26,7 +25,7 @@ impl TransformGuard {
         mut put: impl FnMut(Output, &mut Outbox),
     ) -> Result<(), OperatorError> {
         let mut parts = Vec::new();
-        let mut bytes = 0;
+        let mut bytes_made = 0;
         let mut rest = Parts::of(input, batch.rows());
         let transform = |logic: &mut (dyn Transform + 'static), part: &Range<usize>| {
             logic.transform(Columns {
@@ -39,12 +38,11 @@ impl TransformGuard {
                 Ok(answer) => {
                     self.handle_rejects(batch, part.start, &answer.rejects, out)?;
                     if let Output::Rows(rows) = &answer.output {
-                        let columns = rows.columns.iter();
-                        bytes += columns.map(|c| c.get_buffer_memory_size()).sum::<usize>();
+                        bytes_made += bytes(&rows.columns, &(0..rows.parents.len()));
                     }
                     parts.push((part.start, answer));
-                    if bytes > CALL_BYTES_MAX {
-                        bytes = 0;
+                    if bytes_made > CALL_BYTES_MAX {
+                        bytes_made = 0;
                         put(self.join_outputs(std::mem::take(&mut parts))?, out);
                     }
                 }

@@ -9,8 +9,8 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StringArray};
 
 use crate::logic::{
-    Accumulated, Aggregate, Columns, Factory, Failure, FailureKind, Instance, Kind, OperatorInfo,
-    Port, Reject, Rows, States,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Instance, Kind,
+    OperatorInfo, Port, Reject, Rows, States,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -91,6 +91,8 @@ impl Factory for Ledger {
 }
 
 struct LedgerInstance(Arc<Mutex<Calls>>);
+
+impl Callee for LedgerInstance {}
 
 impl Aggregate for LedgerInstance {
     fn accumulate(

@@ -19,7 +19,7 @@ use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::source::SourceContext;
 use crate::source::chunk::{BadRow, Chunk, decode, keep};
-use crate::source::row_ends::{ROW_BYTES_MAX, payload_excerpt, too_long};
+use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
 
 /// A block ends at this size, even if it has fewer rows than a batch.
 const BLOCK_BYTES_MAX: usize = 8 << 20;
@@ -70,19 +70,16 @@ impl Messages {
         let envelope = envelope(message);
         let Some(payload) = message.payload() else {
             let error = "expected a row, found a message without a payload (a tombstone)";
-            self.push_bad(bad(offset, error.to_owned(), b""), envelope);
+            self.push_bad(bad_row(offset, error, b""), envelope);
             return;
         };
         if payload.len() > ROW_BYTES_MAX {
             self.push_bad(too_long(offset, payload), envelope);
             return;
         }
-        let mut faults = self
-            .metadata
-            .iter()
-            .filter_map(|wanted| wanted.fault(message));
-        if let Some(error) = faults.next() {
-            self.push_bad(bad(offset, error, payload), envelope);
+        let mut metadata = self.metadata.iter();
+        if let Some(error) = metadata.find_map(|wanted| wanted.fault(message)) {
+            self.push_bad(bad_row(offset, error, payload), envelope);
             return;
         }
         let start = self.data.len() as u32;
@@ -204,15 +201,6 @@ impl Metadata {
             Metadata::Partition(mut column) => Arc::new(column.finish()),
             Metadata::Offset(mut column) => Arc::new(column.finish()),
         }
-    }
-}
-
-fn bad(offset: u64, error: String, payload: &[u8]) -> BadRow {
-    BadRow {
-        offset,
-        error,
-        payload: payload_excerpt(payload),
-        envelope: None,
     }
 }
 

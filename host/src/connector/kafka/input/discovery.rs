@@ -46,7 +46,6 @@ enum DiscoveryState {
 }
 
 /// What the brokers have answered.
-#[derive(Default)]
 pub(super) struct Found {
     /// By the topics' names, as far as they have ids.
     pub topic_ids: HashMap<String, String>,
@@ -229,28 +228,31 @@ impl Question {
             });
             wanted.extend(ours.map(|number| (topic, number)));
         }
-        if wanted.is_empty() {
-            return Ok(Found {
-                topic_ids,
-                partitions: Vec::new(),
-            });
-        }
-        let starts = self.starts(&wanted)?;
-        let ends = match self.plan.is_bounded {
-            true => Some(self.offsets(&wanted, Offset::End)?),
-            false => None,
-        };
-        let partitions = wanted.iter().zip(starts).enumerate();
-        let partitions = partitions.map(|(index, (&(topic, number), start))| FoundPartition {
-            topic,
-            number,
-            start,
-            end: ends.as_ref().map(|ends| ends[index]),
-        });
         Ok(Found {
             topic_ids,
-            partitions: partitions.collect(),
+            partitions: match wanted.is_empty() {
+                true => Vec::new(),
+                false => self.located(&wanted)?,
+            },
         })
+    }
+
+    /// The partitions, and where each of them starts and ends.
+    fn located(&self, wanted: &[(usize, i32)]) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
+        let starts = self.starts(wanted)?;
+        let ends = match self.plan.is_bounded {
+            true => Some(self.offsets(wanted, Offset::End)?),
+            false => None,
+        };
+        let found = wanted.iter().zip(starts).enumerate();
+        Ok(found
+            .map(|(index, (&(topic, number), start))| FoundPartition {
+                topic,
+                number,
+                start,
+                end: ends.as_ref().map(|ends| ends[index]),
+            })
+            .collect())
     }
 
     fn topic_ids(&self) -> Result<HashMap<String, String>, DiscoveryProblem> {
