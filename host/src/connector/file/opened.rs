@@ -135,12 +135,22 @@ impl OpenedFile {
     /// that was read up to here: of the last bytes before the place, or of a
     /// compressed file's first bytes and how many they are.
     pub fn digest(&self, offset: u64) -> io::Result<String> {
-        let file = File::open(&self.path)?;
+        let opened;
+        let file = match &self.text {
+            Some(Text::Plain(file)) => file,
+            _ => {
+                opened = File::open(&self.path)?;
+                if !self.is_it(&opened)? {
+                    return Ok(REPLACED.to_owned());
+                }
+                &opened
+            }
+        };
         if self.compression == Compression::None {
-            return digest(&file, offset);
+            return digest(file, offset);
         }
         let first = file.metadata()?.len().min(digest::BYTES);
-        Ok(format!("{}@{first}", digest(&file, first)?))
+        Ok(format!("{}@{first}", digest(file, first)?))
     }
 
     /// Whether it is still the file of which this digest was taken.
@@ -185,6 +195,10 @@ impl OpenedFile {
         Ok(())
     }
 }
+
+/// Stands for the digest of a file that another has replaced since it was opened. No
+/// digest is this.
+const REPLACED: &str = "replaced";
 
 /// A file's device and inode.
 fn identity(metadata: &Metadata) -> (u64, u64) {

@@ -414,6 +414,30 @@ async fn a_compressed_file_is_known_by_how_it_begins() {
     }
 }
 
+/// Its rows come from the file that was opened, whatever has its name by now.
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_read_is_another_one() {
+    let folder = TempDir::new().unwrap();
+    for (compression, name) in COMPRESSIONS {
+        let text = |id: &str| format!("id,ts\n{}", format!("{id},1\n").repeat(5_000));
+        let path = write(&folder, name, compressed(&text("a"), compression));
+        let plan = files(&[&path], CSV);
+        let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+        reader.next().await.unwrap().unwrap();
+        let new = write(&folder, "new", compressed(&text("b"), compression));
+        fs::rename(new, &path).unwrap();
+        let context = SourceContext {
+            restored: Arc::new([reader.snapshot()]),
+            ..context(100)
+        };
+        let error = SourceReader::open(&plan, context).await.err().unwrap();
+        assert!(
+            error.to_string().contains("is another file"),
+            "{name}: {error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn damaged_compression_and_other_formats_are_told() {
     let folder = TempDir::new().unwrap();
