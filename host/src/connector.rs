@@ -67,6 +67,8 @@ pub struct Description {
     /// Where a sink's rows are, if they are kept together from one run to the
     /// next: a checkpoint belongs to the rows at this place.
     pub place: Option<String>,
+    /// Whether all rows at that place have the same columns: a table.
+    pub has_columns: bool,
     /// Settings for programs: an object with durations in ms and sizes in
     /// bytes, and without anything that may be secret.
     pub settings: Json,

@@ -33,11 +33,14 @@ pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
+use crate::files::{identity, name_in};
 use crate::logic::Port;
 use crate::schema::Schema;
 
 pub struct Plan {
     pub name: String,
+    /// The folder of the pipeline's file.
+    pub folder: PathBuf,
     /// How many tasks a keyed node has, and a source at most.
     pub parallelism: usize,
     /// How many rows a batch has at most.
@@ -57,6 +60,12 @@ impl Plan {
             NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
             _ => false,
         })
+    }
+
+    /// The name of the file of dead letters, as [`name_in`] gives it.
+    pub fn dead_letter_place(&self) -> Option<String> {
+        let path = self.dead_letters.as_ref()?;
+        Some(name_in(&identity(&self.folder), path))
     }
 
     /// How many tasks each node has. Rows without a key stay in their task; a

@@ -148,6 +148,7 @@ impl<'a> Builder<'a> {
         }
         Ok(Plan {
             name: config.name.get_ref().clone(),
+            folder: self.folder.to_owned(),
             parallelism: config.parallelism.unwrap_or(1),
             batch_rows: config.batch_rows.unwrap_or(4_096),
             state,

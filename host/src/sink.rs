@@ -136,6 +136,10 @@ pub trait Sink: Send {
 pub struct SinkContext {
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
+    /// The run makes a checkpoint before its first row. Until that is committed,
+    /// the next run may start from another one: nothing outside may change before
+    /// [`Sink::committed`], or the first row.
+    pub waits_for_commit: bool,
     /// The systems that take part in the commit of checkpoints.
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.

@@ -82,21 +82,43 @@ impl Shop {
         rows.collect()
     }
 
-    /// Runs the pipeline by some spelling of its path, from a folder.
-    fn run_as(&self, pipeline: &Path, arguments: &[&str], from: &Path) -> Result<String, String> {
-        let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        command
             .args(["run", "--quiet"])
             .args(arguments)
-            .arg(pipeline)
-            .current_dir(from)
-            .output()
-            .expect("it starts");
+            .current_dir(&self.folder);
+        command
+    }
+
+    /// Runs the pipeline by some spelling of its path, from a folder.
+    fn run_as(&self, pipeline: &Path, arguments: &[&str], from: &Path) -> Result<String, String> {
+        let mut command = self.command(arguments);
+        let output = command.arg(pipeline).current_dir(from).output();
+        let output = output.expect("it starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         match output.status.code() {
             Some(0) => Ok(said),
-            Some(1) => Err(said),
+            Some(1 | 2) => Err(said),
             other => panic!("{other:?}: {said}"),
         }
+    }
+
+    /// Runs the pipeline until it crashes at this place.
+    fn crash(&self, arguments: &[&str], place: &str) {
+        let mut command = self.command(arguments);
+        let output = command
+            .arg("shop.toml")
+            .env("SLUICEBOX_CRASH_AT", place)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), None, "{place} {arguments:?}: {said}");
+    }
+
+    fn add_row(&self, row: &str) {
+        let more = self.read("rows.jsonl") + row + "\n";
+        self.write("rows.jsonl", &more);
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String, String> {
@@ -113,6 +135,24 @@ impl Shop {
         assert!(!said.contains(", and restarts in"), "{said}");
         assert_eq!(self.read("out.jsonl"), out);
         assert_eq!(self.read("other.jsonl"), other);
+    }
+
+    /// A pipeline that has run to its end twice, and has the checkpoints of both:
+    /// three rows, and a fourth. It has a second sink.
+    fn ended_twice() -> Self {
+        let shop = Shop::new();
+        shop.edit("[checkpoints]", "[checkpoints]\nkeep = 9");
+        shop.edit(
+            "input = \"counted\"",
+            "input = \"counted\"\nif_exists = \"replace\"",
+        );
+        let other = "type = \"file\"\npath = \"other.csv\"\nif_exists = \"replace\"";
+        shop.edit("type = \"blackhole\"", other);
+        shop.run(&[]).expect("it runs");
+        shop.add_row("{\"id\":\"d\",\"n\":1}");
+        shop.run(&[]).expect("it runs");
+        assert_eq!(shop.counts(), [1, 2, 3, 4]);
+        shop
     }
 
     /// A pipeline that has run to its end.
@@ -325,4 +365,184 @@ fn a_run_starts_anew_with_other_operators() {
     shop.refuse(&["operator `counted` has state in checkpoint"]);
     shop.run(&["--fresh"]).expect("it starts anew");
     assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+/// What a start may be asked for.
+const STARTS: [&[&str]; 3] = [&["--from", "2"], &["--drop", "out"], &["--fresh"]];
+
+#[test]
+fn a_start_that_is_refused_changes_nothing() {
+    for arguments in STARTS {
+        let shop = Shop::ended_twice();
+        let other = shop.read("other.csv");
+        fs::remove_file(shop.folder.join("other.csv")).expect("it is there");
+        fs::create_dir(shop.folder.join("other.csv")).expect("it is gone");
+        let said = shop.run(arguments).expect_err("a folder is in the way");
+        assert!(said.contains("a folder has this name"), "{said}");
+        assert_eq!(shop.counts(), [1, 2, 3, 4], "{arguments:?}");
+        fs::remove_dir(shop.folder.join("other.csv")).expect("it is there");
+        shop.write("other.csv", &other);
+        shop.run(&[]).expect("it goes on");
+        assert_eq!(shop.counts(), [1, 2, 3, 4], "{arguments:?}");
+        assert_eq!(shop.read("other.csv"), other);
+    }
+}
+
+#[test]
+fn a_start_that_is_killed_before_its_checkpoint_changes_nothing() {
+    for arguments in STARTS {
+        for place in [
+            "barrier_before",
+            "barrier_after",
+            "write_before",
+            "manifest_before",
+            "manifest_after",
+        ] {
+            let shop = Shop::ended_twice();
+            shop.crash(arguments, place);
+            assert_eq!(shop.counts(), [1, 2, 3, 4], "{arguments:?} {place}");
+            shop.run(&[]).expect("it goes on");
+            assert_eq!(shop.counts(), [1, 2, 3, 4], "{arguments:?} {place}");
+            assert_eq!(shop.read("other.csv").lines().count(), 5);
+        }
+    }
+}
+
+#[test]
+fn a_start_that_is_killed_after_its_checkpoint_goes_on() {
+    for arguments in STARTS {
+        for place in ["deliver_before", "deliver_after"] {
+            let shop = Shop::ended_twice();
+            shop.crash(arguments, place);
+            shop.run(&[]).expect("it goes on");
+            let counts: &[i64] = match arguments {
+                ["--drop", _] => &[],
+                _ => &[1, 2, 3, 4],
+            };
+            assert_eq!(shop.counts(), counts, "{arguments:?} {place}");
+            assert_eq!(shop.read("other.csv").lines().count(), 5);
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_checkpoint_that_have_no_name_yet_are_not_overwritten() {
+    let shop = Shop::ended();
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.crash(&[], "write_before");
+    let part = shop.read("out.jsonl.part");
+    assert_eq!(part.lines().count(), 4);
+    shop.edit("sinks.out", "sinks.results");
+    let said = shop.run(&["--drop", "out"]).expect_err("rows are there");
+    assert!(said.contains("out.jsonl.part is there"), "{said}");
+    assert_eq!(shop.read("out.jsonl.part"), part);
+    shop.edit("sinks.results", "sinks.out");
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn rows_are_appended_to_those_of_a_sink_that_was_renamed() {
+    let shop = Shop::ended();
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    let append = "[sinks.results]\nif_exists = \"append\"";
+    shop.edit("[sinks.out]", append);
+    shop.run(&["--drop", "out"]).expect("it appends");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    assert!(!shop.folder.join("out.jsonl.part").exists());
+}
+
+#[test]
+fn the_columns_of_a_table_stay() {
+    let shop = Shop::new();
+    shop.edit("\"out.jsonl\"", "\"out.csv\"");
+    shop.run(&[]).expect("it runs");
+    shop.edit("input = \"counted\"", "input = \"rows\"");
+    shop.refuse(&[
+        "sink `out`",
+        "its columns was count: int64 and is now id: utf8, n: int64",
+    ]);
+}
+
+#[test]
+fn the_event_time_of_a_source_stays() {
+    let shop = Shop::new();
+    shop.edit("n = \"int64\" }", "n = \"int64\" }\nevent_time = \"n\"");
+    shop.run(&[]).expect("it runs");
+    shop.edit("event_time = \"n\"", "");
+    shop.refuse(&[
+        "source `rows`",
+        "its event time was column n and is now the time when a row is read",
+    ]);
+}
+
+#[test]
+fn a_checkpoint_belongs_to_one_pipeline() {
+    let shop = Shop::new();
+    shop.edit("[checkpoints]", "[state]\npath = \"state\"\n[checkpoints]");
+    shop.run(&[]).expect("it runs");
+    shop.edit("name = \"shop\"", "name = \"stall\"");
+    shop.refuse(&["is of pipeline `shop`, and this is `stall`", "--from 2"]);
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.run(&["--from", "2"]).expect("it has a new name");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop.run(&[]).expect("and keeps it");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_asked_for() {
+    let shop = Shop::ended();
+    for (arguments, expected) in [
+        (
+            ["--drop", "roes"],
+            "has no node `roes` to drop: did you mean `rows`?",
+        ),
+        (["--from", "7"], "there is no checkpoint `7`"),
+    ] {
+        let said = shop.run(&arguments).expect_err("it is not there");
+        assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("change the pipeline's file"), "{said}");
+    }
+}
+
+/// How many dead letters a file has.
+fn letters(shop: &Shop, file: &str) -> usize {
+    shop.read(file).lines().count()
+}
+
+#[test]
+fn dead_letters_are_not_doubled_when_they_go_elsewhere() {
+    let shop = Shop::new();
+    shop.add_row("bad");
+    shop.run(&[]).expect("it runs");
+    shop.add_row("worse");
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.crash(&[], "write_before");
+    assert_eq!(letters(&shop, "shop.dead.jsonl"), 2);
+    shop.edit(
+        "name = \"shop\"",
+        "name = \"shop\"\ndead_letters = \"letters.jsonl\"",
+    );
+    shop.run(&[]).expect("it runs");
+    assert_eq!(letters(&shop, "shop.dead.jsonl"), 1);
+    assert_eq!(letters(&shop, "letters.jsonl"), 1);
+    shop.run(&[]).expect("it runs");
+    assert_eq!(letters(&shop, "letters.jsonl"), 1);
+}
+
+#[test]
+fn dead_letters_stay_when_a_start_is_withdrawn() {
+    let shop = Shop::new();
+    shop.edit("[checkpoints]", "[checkpoints]\nkeep = 9");
+    shop.run(&[]).expect("it runs");
+    shop.add_row("bad");
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.run(&[]).expect("it runs");
+    shop.crash(&["--from", "2"], "manifest_before");
+    assert_eq!(letters(&shop, "shop.dead.jsonl"), 1);
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(letters(&shop, "shop.dead.jsonl"), 1);
+    shop.run(&["--from", "2"]).expect("it reads the row again");
+    assert_eq!(letters(&shop, "shop.dead.jsonl"), 1);
 }

@@ -84,7 +84,7 @@ const ROWS: &str = "{\"n\":1}\n{\"n\":2}\n";
 fn a_file_that_is_there_stays_unless_the_pipeline_says_so() {
     let copying = Copying::new("path = \"out.jsonl\"");
     copying.write("out.jsonl", "precious\n");
-    copying.refuse("there is a file that no checkpoint of this pipeline has written");
+    copying.refuse("is there, and this run does not go on from it");
     assert_eq!(copying.read("out.jsonl"), "precious\n");
 
     copying.plan("", "path = \"out.jsonl\"\nif_exists = \"append\"");
@@ -231,7 +231,7 @@ fn parts_of_an_earlier_life_are_not_mixed_with_new_ones() {
     assert_eq!(before.len(), 1, "{before:?}");
     let bytes = fs::read(copying.path(&before[0])).expect("a file");
     fs::remove_dir_all(copying.path("copying.state")).expect("state");
-    copying.refuse("no checkpoint of this pipeline has written it");
+    copying.refuse("this run does not go on from it");
     assert_eq!(fs::read(copying.path(&before[0])).expect("a file"), bytes);
     copying.plan(
         "[checkpoints]",

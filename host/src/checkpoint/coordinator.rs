@@ -75,6 +75,8 @@ pub struct Coordinator {
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
+    /// The name of their file, as manifests have it.
+    pub dead_letter_place: Option<String>,
     /// How many tasks there are, and how many of them read a source.
     pub tasks: usize,
     pub source_tasks: usize,
@@ -156,6 +158,7 @@ impl Coordinator {
         manifest.purpose = purpose;
         manifest.participants = self.participants.names();
         manifest.dead_letter_bytes = dead_letter_bytes;
+        manifest.dead_letter_place = self.dead_letter_place.clone();
 
         if !self.participants.is_empty() {
             let participants = self.participants.clone();

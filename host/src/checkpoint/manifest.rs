@@ -40,6 +40,9 @@ pub struct Manifest {
     pub nodes: Vec<NodeManifest>,
     /// Length of the file of dead letters at this checkpoint.
     pub dead_letter_bytes: Option<u64>,
+    /// Which file that is, relative to the pipeline's folder if it is in there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_place: Option<String>,
     /// Set by the storage.
     pub files: Vec<FileManifest>,
 }

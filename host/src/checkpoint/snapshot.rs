@@ -101,4 +101,7 @@ pub struct SinkSnapshot {
     /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,
+    /// Files of an earlier run that are deleted then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obsolete: Vec<String>,
 }

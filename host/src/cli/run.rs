@@ -12,7 +12,7 @@ use super::status::{Status, StatusStyle};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
 use crate::plan::{Node, NodeKind, Plan};
-use crate::run::{Durable, Job};
+use crate::run::{Durable, Job, RunError};
 
 #[derive(Args)]
 pub struct RunArguments {
@@ -86,7 +86,10 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         });
         let ended = job.run().await;
         status.end(ended.as_ref());
-        let summary = ended.map_err(CliError::Run)?;
+        let summary = ended.map_err(|error| match error {
+            RunError::Usage(why) => CliError::Usage(anyhow::anyhow!(why)),
+            error => CliError::Run(error),
+        })?;
         match summary.rows_all_bad() {
             Some(rows) if !summary.stopped => Err(CliError::AllBad { rows }),
             _ => Ok(()),

@@ -7,8 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AggregatePlan, Node, NodeKind, OperatorPlan, Plan, Window};
+use super::{AggregatePlan, EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, Window};
 use crate::connector::Description;
+use crate::quantity::show_ms;
+use crate::schema::Schema;
 use crate::state::spec::{FieldChange, TableSpec, field_texts, listed};
 use crate::window::tables::tables;
 
@@ -30,6 +32,9 @@ pub struct NodeDescription {
     pub connector: Option<ConnectorDescription>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// How long a running aggregate keeps a key's state, for people, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
     /// The tables of its keyed state, each with its own role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableSpec>,
@@ -69,6 +74,12 @@ pub struct ConnectorDescription {
     /// next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+    /// The columns of all rows there, as `name: type`, where it is a table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Of a source: how its rows get their event time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<String>,
 }
 
 /// How a node and its state change.
@@ -117,11 +128,19 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
         match &node.kind {
             NodeKind::Source(source) => {
                 described.class = NodeClass::Source;
-                described.connector = Some(connector(source.connector.describe()));
+                let mut connector = connector(source.connector.describe());
+                connector.event_time = Some(event_time(source, node.schema()));
+                described.connector = Some(connector);
             }
             NodeKind::Sink(sink) => {
                 described.class = NodeClass::Sink;
-                described.connector = Some(connector(sink.connector.describe()));
+                let description = sink.connector.describe();
+                let has_columns = description.has_columns;
+                let mut connector = connector(description);
+                if has_columns {
+                    connector.columns.clone_from(&described.output);
+                }
+                described.connector = Some(connector);
             }
             NodeKind::Transform(transform) => {
                 described.class = NodeClass::Transform;
@@ -138,6 +157,7 @@ fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
     described.class = NodeClass::Aggregate;
     described.operator = Some(operator(&plan.operator));
     described.window = Some(plan.window);
+    described.ttl = plan.ttl_ms.map(show_ms);
     described.tables = tables(plan);
 }
 
@@ -146,6 +166,16 @@ fn connector(description: Description) -> ConnectorDescription {
         kind: description.connector.to_owned(),
         format: description.format.map(str::to_owned),
         place: description.place,
+        columns: Vec::new(),
+        event_time: None,
+    }
+}
+
+/// How rows of a source get their event time, for people, too.
+fn event_time(source: &SourcePlan, schema: &Schema) -> String {
+    match source.event_time {
+        EventTime::Column(index) => format!("column {}", schema.fields[index].name),
+        EventTime::Ingestion => "the time when a row is read".to_owned(),
     }
 }
 
@@ -198,6 +228,7 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             .map(|window| window.to_string())
             .unwrap_or_default()
     };
+    let ttl = |node: &NodeDescription| node.ttl.clone().unwrap_or_else(|| "for ever".to_owned());
     let (operator_then, operator_now) = (operator(then), operator(now));
     let pairs = [
         (
@@ -208,13 +239,18 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
         ("inputs", listed(&then.inputs), listed(&now.inputs)),
         ("output", listed(&then.output), listed(&now.output)),
         ("operator", operator_then.name, operator_now.name),
-        ("plugin", operator_then.digest, operator_now.digest),
+        (
+            "plugin",
+            short(&operator_then.digest),
+            short(&operator_now.digest),
+        ),
         (
             "arguments",
             listed(&operator_then.arguments),
             listed(&operator_now.arguments),
         ),
         ("window", window(then), window(now)),
+        ("ttl", ttl(then), ttl(now)),
     ];
     let changed: Vec<FieldChange> = pairs
         .into_iter()
@@ -224,6 +260,11 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
         true => ChangeKind::Kept,
         false => ChangeKind::Changed(changed),
     }
+}
+
+/// As much of a digest as tells it from others.
+fn short(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
 }
 
 fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> StateChange {
@@ -260,6 +301,11 @@ fn connector_difference(then: &NodeDescription, now: &NodeDescription) -> Option
     FieldChange::between("type", then.kind.clone(), now.kind.clone())
         .or_else(|| FieldChange::between("file", text(&then.place), text(&now.place)))
         .or_else(|| FieldChange::between("format", text(&then.format), text(&now.format)))
+        .or_else(|| FieldChange::between("columns", listed(&then.columns), listed(&now.columns)))
+        .or_else(|| {
+            let time = |node: &ConnectorDescription| text(&node.event_time);
+            FieldChange::between("event time", time(then), time(now))
+        })
         .map(|change| change.to_string())
 }
 
@@ -346,6 +392,7 @@ mod tests {
             }),
             connector: None,
             window: Some(minutes(1)),
+            ttl: None,
             tables: vec![TableSpec {
                 role: "windows".to_owned(),
                 key: vec!["user: utf8".to_owned()],
@@ -440,6 +487,8 @@ mod tests {
                 kind: kind.to_owned(),
                 format: Some(format.to_owned()),
                 place: place.map(str::to_owned),
+                columns: Vec::new(),
+                event_time: None,
             }),
             ..stateless("out", NodeClass::Sink)
         }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{
     AggregatePlan, Delivery, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    RestartPlan, SourcePlan, StateBackend, StatePlan,
+    RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -273,10 +273,16 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
             let mut details = merged(plan, node);
             details.extend(aggregate_details(aggregate));
             let readers = source_tasks(plan, node);
-            if aggregate.window.has_late_rows() && readers > 1 {
-                details.push(format!(
-                    "{readers} tasks read its sources: which rows are late depends on their speed"
-                ));
+            if readers > 1 {
+                let dependent = match aggregate.window {
+                    Window::Running | Window::Count { .. } => {
+                        Some("in which order the rows of a key come, and so its results,")
+                    }
+                    window => window.has_late_rows().then_some("which rows are late"),
+                };
+                details.extend(dependent.map(|what| {
+                    format!("{readers} tasks read its sources: {what} depends on their speed")
+                }));
             }
             details.extend(operator_details(&aggregate.operator));
             details

@@ -83,7 +83,7 @@ impl Attempt<'_> {
     /// that the run starts from.
     pub async fn futures(&self) -> Result<Vec<AttemptFuture>, RunError> {
         let plan = &self.revision.plan;
-        let start = match &self.pipeline.durable {
+        let mut start = match &self.pipeline.durable {
             Some(durable) => {
                 restore::restore(self.pipeline, self.revision, durable, self.offload).await?
             }
@@ -102,20 +102,29 @@ impl Attempt<'_> {
             false => Barrier::default(),
         });
         let (committed, committed_receiver) = watch::channel(start.next - 1);
+        let first = start.is_fresh.then_some(start.next);
         let durable = self.pipeline.durable.as_ref();
         let checkpoints = durable.map(|_| TaskCheckpoints {
             trigger: trigger_receiver,
             reports,
-            committed: committed_receiver,
+            committed: committed_receiver.clone(),
             last_passed: start.next - 1,
             last_told: start.next - 1,
-            first: start.is_fresh.then_some(start.next),
+            first,
         });
+        let letters = start.dead_letters.take();
+        let place_before = letters.as_ref().and_then(|kept| kept.place.clone());
+        let dead_letter_place = plan.dead_letter_place();
+        let is_moved = dead_letter_place.is_some() && place_before != dead_letter_place;
         let writer = DeadLetterWriter {
             pipeline: plan.name.clone(),
             path: plan.dead_letters.clone(),
-            bytes_kept: start.dead_letter_bytes,
+            kept: letters,
+            path_before: place_before
+                .filter(|_| is_moved)
+                .map(|place| plan.folder.join(place)),
             passed: start.next - 1,
+            first: durable.and(first).map(|first| (first, committed_receiver)),
         };
         let context = TaskContext {
             clock: self.pipeline.clock.clone(),
@@ -148,6 +157,7 @@ impl Attempt<'_> {
                 reports: report_receiver,
                 committed,
                 dead_letters,
+                dead_letter_place,
                 tasks: tasks.len(),
                 source_tasks: tasks.iter().filter(is_source).count(),
                 next: start.next,
@@ -290,6 +300,7 @@ impl Attempt<'_> {
             NodeKind::Sink(plan) => {
                 let context = SinkContext {
                     is_checkpointed: self.pipeline.durable.is_some(),
+                    waits_for_commit: self.pipeline.durable.is_some() && start.is_fresh,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
                 };

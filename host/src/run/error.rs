@@ -24,6 +24,9 @@ pub enum RunError {
     /// Trying again would not help.
     #[error("the run cannot continue from its checkpoint: {why}")]
     Restore { why: String, blame: Blame },
+    /// What the command line asks of the start cannot be done.
+    #[error("{0}")]
+    Usage(String),
     /// A bug in the host.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -48,6 +51,7 @@ impl RunError {
                 blame: *blame,
                 can_pass: false,
             },
+            RunError::Usage(_) => Fault::CONFIG,
             RunError::Internal(_) => Fault::BUG,
         }
     }

@@ -1,7 +1,7 @@
 //! Decides which checkpoint a run starts from, whether the plan can restore it, and
 //! what each node gets of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::durable::Durable;
@@ -16,8 +16,10 @@ use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
-use crate::plan::change::{NodeClass, NodeDescription, StateChange, changes};
+use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
+use crate::sink::dead_letter::Kept;
 use crate::state::stored::{Restored, delete_table};
+use crate::suggest;
 
 /// What a run starts from, by node.
 pub struct Start {
@@ -30,7 +32,7 @@ pub struct Start {
     pub sources: Vec<Arc<[SourceSnapshot]>>,
     pub aggregates: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
-    pub dead_letter_bytes: Option<u64>,
+    pub dead_letters: Option<Kept>,
     /// Deletes the rows of operators that were dropped.
     pub obsolete: Changes,
     /// The checkpoints that a run deletes because it starts anew.
@@ -59,7 +61,7 @@ impl Start {
             sources: Vec::new(),
             aggregates: Vec::new(),
             sinks: Vec::new(),
-            dead_letter_bytes: manifest.and_then(|manifest| manifest.dead_letter_bytes),
+            dead_letters: manifest.and_then(dead_letters_of),
             obsolete: Changes::default(),
             forgotten: None,
         };
@@ -119,14 +121,21 @@ fn newest_times(nodes: &[NodeManifest]) -> HashMap<&str, Option<i64>> {
             }
             _ => {
                 let inputs = node.description.inputs.iter();
-                // An output is named after its node, and perhaps a dot.
-                let upstream = inputs.filter_map(|input| input.split('.').next());
+                let upstream = inputs.map(|input| node_of(input));
                 upstream.filter_map(|upstream| *newest.get(upstream)?).max()
             }
         };
         newest.insert(node.name(), newest_ms);
     }
     newest
+}
+
+fn dead_letters_of(manifest: &Manifest) -> Option<Kept> {
+    Some(Kept {
+        pipeline: manifest.pipeline.clone(),
+        bytes: manifest.dead_letter_bytes?,
+        place: manifest.dead_letter_place.clone(),
+    })
 }
 
 fn tables_of(node: &NodeManifest) -> Vec<u32> {
@@ -167,8 +176,20 @@ pub async fn restore(
         Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
-    if let Some(manifest) = &manifest {
-        check_plan(&revision.description, manifest, &dropped)?;
+    match &manifest {
+        Some(manifest) => {
+            if from.is_none() {
+                check_name(pipeline.name(), manifest)?;
+            }
+            check_dropped(&dropped, manifest)?;
+            check_plan(&revision.description, manifest, &dropped)?;
+        }
+        None => {
+            if let Some(name) = dropped.first() {
+                let why = format!("there is no checkpoint, so nothing of `{name}` to drop");
+                return Err(RunError::Usage(why));
+            }
+        }
     }
     // After a chosen checkpoint every row is written again, so participants need
     // not agree on it.
@@ -267,7 +288,7 @@ async fn restore_chosen(
     offload: Offload,
 ) -> Result<Manifest, RunError> {
     let Some(found) = find(known, wanted) else {
-        return Err(config_error(not_found(known, wanted)));
+        return Err(RunError::Usage(not_found(known, wanted)));
     };
     match durable.restore(found.id, offload).await {
         Ok(manifest) => {
@@ -331,6 +352,35 @@ async fn restore_latest(
     }
 }
 
+/// Checks that the checkpoint is this pipeline's: another one may have been given
+/// the same folder.
+fn check_name(name: &str, manifest: &Manifest) -> Result<(), RunError> {
+    let (then, id) = (&manifest.pipeline, manifest.id);
+    if then == name {
+        return Ok(());
+    }
+    Err(config_error(format!(
+        "checkpoint {id} is of pipeline `{then}`, and this is `{name}`: if it is another pipeline, \
+         give it another `path` in [state]; if it has a new name, start it once with \
+         `sluicebox run --from {id}`"
+    )))
+}
+
+/// Checks that the checkpoint has the nodes that are to be dropped.
+fn check_dropped(dropped: &[String], manifest: &Manifest) -> Result<(), RunError> {
+    let names = || manifest.nodes.iter().map(NodeManifest::name);
+    for name in dropped {
+        if !names().any(|known| known == name) {
+            return Err(RunError::Usage(format!(
+                "checkpoint {} has no node `{name}` to drop: {}",
+                manifest.id,
+                suggest::help(name, "nodes", names())
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the plan can restore the checkpoint: nothing that it has may get
 /// lost, or be given to another, unless the user says so.
 fn check_plan(
@@ -341,30 +391,45 @@ fn check_plan(
     let id = manifest.id;
     let then = manifest.nodes.iter();
     let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
-    let changes = changes(&then, now);
-    for name in dropped {
-        match then.iter().find(|node| node.name == *name) {
-            Some(node) => tracing::warn!(
-                "dropping what checkpoint {id} has of {} `{name}`",
-                node.class.name()
-            ),
-            None => tracing::warn!("checkpoint {id} has no node `{name}` to drop"),
-        }
+    for node in then.iter().filter(|node| dropped.contains(&node.name)) {
+        let (class, name) = (node.class.name(), &node.name);
+        tracing::warn!("dropping what checkpoint {id} has of {class} `{name}`");
     }
-    for change in changes
-        .iter()
-        .filter(|change| !dropped.contains(&change.name))
-    {
+    let counted_twice = counted_twice(now, dropped);
+    if !counted_twice.is_empty() {
+        tracing::warn!(
+            "sources that start without what the checkpoint has of them are read from their \
+             beginning: what they feed and keeps its state counts their rows twice ({}); drop it, \
+             too, if that is wrong",
+            counted_twice.join(", ")
+        );
+    }
+    for change in changes(&then, now) {
         let name = &change.name;
+        if dropped.contains(name) {
+            continue;
+        }
         let (class, what) = match change.class {
             NodeClass::Source => ("source", "offsets"),
             NodeClass::Transform | NodeClass::Aggregate => ("operator", "state"),
             NodeClass::Sink => ("sink", "rows"),
         };
-        let why = match &change.state {
-            StateChange::Incompatible(why) => why.clone(),
+        let why = match change.state {
+            StateChange::Incompatible(why) => why,
             StateChange::Gone => format!("the pipeline has no such {class} any more"),
-            StateChange::Stateless | StateChange::New | StateChange::Kept => continue,
+            StateChange::Kept => {
+                if let (NodeClass::Aggregate, ChangeKind::Changed(fields)) =
+                    (change.class, change.kind)
+                {
+                    let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+                    let fields = fields.join("; ");
+                    tracing::info!(
+                        "{class} `{name}` keeps its state from checkpoint {id}: {fields}"
+                    );
+                }
+                continue;
+            }
+            StateChange::Stateless | StateChange::New => continue,
         };
         return Err(config_error(format!(
             "{class} `{name}` has {what} in checkpoint {id}: {why}; change it back, or drop what \
@@ -372,6 +437,31 @@ fn check_plan(
         )));
     }
     Ok(())
+}
+
+/// The operators that keep their state although a source before them is dropped.
+/// Nodes come after those that they read.
+fn counted_twice(nodes: &[NodeDescription], dropped: &[String]) -> Vec<String> {
+    let mut fed: HashSet<&str> = HashSet::new();
+    let mut counted = Vec::new();
+    for node in nodes {
+        let inputs = node.inputs.iter().map(|input| node_of(input));
+        let is_dropped = dropped.contains(&node.name);
+        if inputs.into_iter().any(|input| fed.contains(input))
+            || (is_dropped && node.class == NodeClass::Source)
+        {
+            fed.insert(&node.name);
+            if !node.tables.is_empty() && !is_dropped {
+                counted.push(format!("`{}`", node.name));
+            }
+        }
+    }
+    counted
+}
+
+/// The node of an output, which is named after it, and perhaps a dot.
+fn node_of(output: &str) -> &str {
+    output.split('.').next().unwrap_or(output)
 }
 
 /// An error for which the storage or a participant is to blame.

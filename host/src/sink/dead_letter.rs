@@ -30,6 +30,17 @@ pub struct DeadLetters {
     is_new: bool,
 }
 
+/// What a checkpoint has of the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The pipeline's name at that time, which its lines begin with.
+    pub pipeline: String,
+    /// The length of the file.
+    pub bytes: u64,
+    /// Which file that is, as in the manifest.
+    pub place: Option<String>,
+}
+
 /// A line of the file.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -44,18 +55,17 @@ struct Writer {
 }
 
 impl DeadLetters {
-    /// Opens or creates the file, and its folder. A restored run keeps the
-    /// file's first `kept` bytes, which the checkpoint has, and what other
-    /// pipelines have written since; its own later dead letters are written
-    /// again.
-    pub fn open(path: &Path, pipeline: &str, kept: Option<u64>) -> Result<Self, SinkError> {
+    /// Opens or creates the file, and its folder. A restored run keeps what the
+    /// checkpoint has of it, and what other pipelines have written since; its own
+    /// later dead letters are written again.
+    pub fn open(path: &Path, pipeline: &str, kept: Option<&Kept>) -> Result<Self, SinkError> {
         let opened = create_folder_of(path)
             .and_then(|()| open_private(path))
             .and_then(|file| {
                 // Pipes and devices have nothing to cut.
                 if file.metadata()?.is_file() {
                     while_locked(&file, |file| match kept {
-                        Some(kept) => cut(file, kept, pipeline),
+                        Some(kept) => cut(file, kept),
                         None => end_line(file),
                     })?;
                 }
@@ -128,9 +138,14 @@ fn while_locked(file: &File, work: impl FnOnce(&File) -> io::Result<()>) -> io::
     done
 }
 
-/// Cuts off the pipeline's own lines behind the first `kept` bytes. What others
+/// Cuts off the pipeline's own lines behind the bytes that are kept. What others
 /// have written there stays, and so does a line that they have moved there.
-fn cut(file: &File, kept: u64, pipeline: &str) -> io::Result<()> {
+fn cut(file: &File, kept: &Kept) -> io::Result<()> {
+    let &Kept {
+        ref pipeline,
+        bytes: kept,
+        ..
+    } = kept;
     if file.metadata()?.len() <= kept {
         return end_line(file);
     }
@@ -150,7 +165,7 @@ fn cut(file: &File, kept: u64, pipeline: &str) -> io::Result<()> {
             break;
         }
         let writer: Result<Writer, _> = serde_json::from_slice(&line);
-        if writer.map_or(true, |writer| writer.pipeline != pipeline) {
+        if writer.map_or(true, |writer| writer.pipeline != *pipeline) {
             others.extend_from_slice(&line);
         }
     }

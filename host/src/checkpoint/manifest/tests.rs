@@ -57,6 +57,7 @@ fn fixture() -> Manifest {
         }),
         connector: None,
         window: Some(window),
+        ttl: None,
         tables: vec![windows],
     };
     let operator = OperatorManifest {
@@ -67,6 +68,7 @@ fn fixture() -> Manifest {
         bytes: Some(4_096),
         digest: None,
         staged: vec![("out/.part-7".into(), "out/part-7".into())],
+        obsolete: Vec::new(),
     };
     let node = |name: &str, class, progress| NodeManifest {
         description: NodeDescription {
@@ -97,6 +99,7 @@ fn fixture() -> Manifest {
             node("out", NodeClass::Sink, ProgressManifest::Sink(sink)),
         ],
         dead_letter_bytes: Some(0),
+        dead_letter_place: None,
         files: vec![FileManifest {
             name: "000012.sst".into(),
             bytes: 1_048_576,
@@ -202,7 +205,10 @@ fn manifests() -> impl Strategy<Value = Manifest> {
         any::<i64>(),
         any::<String>(),
     );
-    let rest = ((purposes(), any::<Vec<String>>()), any::<Option<u64>>());
+    let rest = (
+        (purposes(), any::<Vec<String>>()),
+        any::<(Option<u64>, Option<String>)>(),
+    );
     let nodes = prop::collection::vec(nodes(), 0..4);
     let files = prop::collection::vec(("[a-z0-9][a-z0-9.-]{0,9}", any::<(u64, String)>()), 0..4);
     (head, rest, nodes, files).prop_map(|(head, rest, nodes, files)| {
@@ -219,7 +225,8 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             purpose: rest.0.0,
             participants: rest.0.1,
             nodes,
-            dead_letter_bytes: rest.1,
+            dead_letter_bytes: rest.1.0,
+            dead_letter_place: rest.1.1,
             files: files.into_iter().map(file).collect(),
         }
     })
@@ -241,15 +248,20 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
     let operator = any::<(Vec<u32>, Option<i64>)>().prop_map(|(tables, time_ms)| {
         ProgressManifest::Operator(OperatorManifest { tables, time_ms })
     });
-    let sink = any::<(Option<u64>, Option<String>, Vec<(String, String)>)>().prop_map(
-        |(bytes, digest, staged)| {
-            ProgressManifest::Sink(SinkSnapshot {
-                bytes,
-                digest,
-                staged,
-            })
-        },
-    );
+    let sink = any::<(
+        Option<u64>,
+        Option<String>,
+        Vec<(String, String)>,
+        Vec<String>,
+    )>()
+    .prop_map(|(bytes, digest, staged, obsolete)| {
+        ProgressManifest::Sink(SinkSnapshot {
+            bytes,
+            digest,
+            staged,
+            obsolete,
+        })
+    });
     let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);
     let progress = prop_oneof![Just(ProgressManifest::Nothing), source, operator, sink];
     (descriptions(), progress).prop_map(|(description, progress)| NodeManifest {
@@ -287,32 +299,43 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
             arguments,
         }
     });
-    let connector =
-        any::<(String, Option<String>, Option<String>)>().prop_map(|(kind, format, place)| {
-            ConnectorDescription {
-                kind,
-                format,
-                place,
-            }
-        });
+    let connector = any::<(
+        String,
+        Option<String>,
+        Option<String>,
+        Vec<String>,
+        Option<String>,
+    )>()
+    .prop_map(
+        |(kind, format, place, columns, event_time)| ConnectorDescription {
+            kind,
+            format,
+            place,
+            columns,
+            event_time,
+        },
+    );
     let fields = any::<(String, Vec<String>, Vec<String>)>();
     (
         fields,
         prop::option::of(operator),
         prop::option::of(connector),
-        prop::option::of(window),
+        (prop::option::of(window), any::<Option<String>>()),
         prop::collection::vec(table, 0..3),
     )
         .prop_map(
-            |((name, inputs, output), operator, connector, window, tables)| NodeDescription {
-                name,
-                class: NodeClass::Aggregate,
-                inputs,
-                output,
-                operator,
-                connector,
-                window,
-                tables,
+            |((name, inputs, output), operator, connector, (window, ttl), tables)| {
+                NodeDescription {
+                    name,
+                    class: NodeClass::Aggregate,
+                    inputs,
+                    output,
+                    operator,
+                    connector,
+                    window,
+                    ttl,
+                    tables,
+                }
             },
         )
 }

@@ -25,7 +25,8 @@ pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
         text.push_str("  all inputs had ended, and nothing was left to do\n");
     }
     if let Some(bytes) = manifest.dead_letter_bytes {
-        let _ = writeln!(text, "  dead letters: {bytes} bytes of the file");
+        let file = manifest.dead_letter_place.as_deref().unwrap_or("the file");
+        let _ = writeln!(text, "  dead letters: {bytes} bytes of {file}");
     }
     for node in &manifest.nodes {
         show_node(node, &mut text);

@@ -277,6 +277,7 @@ fn a_manifest_for_people() {
         bytes: Some(4_096),
         digest: None,
         staged: vec![(".part-7".into(), "part-7".into())],
+        obsolete: Vec::new(),
     };
     let manifest = Manifest {
         created_ms: 1_704_103_201_000,

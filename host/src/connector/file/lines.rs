@@ -24,20 +24,30 @@ pub(super) struct TextSink<F> {
 }
 
 impl<F: TextFormat> TextSink<F> {
-    pub fn new(mut part: PartFile, format: F) -> Result<Self, SinkError> {
-        if part.is_empty() {
-            part.write(&format.head())?;
-        }
-        Ok(TextSink {
+    pub fn new(part: PartFile, format: F) -> Result<Self, SinkError> {
+        let mut sink = TextSink {
             part,
             format,
             text: Vec::new(),
-        })
+        };
+        if !sink.part.waits_for_commit() {
+            sink.begin()?;
+        }
+        Ok(sink)
+    }
+
+    /// No row comes before the commit that the file may have to wait for.
+    fn begin(&mut self) -> Result<(), SinkError> {
+        if self.part.begin()? && self.part.is_empty() {
+            self.part.write(&self.format.head())?;
+        }
+        Ok(())
     }
 }
 
 impl<F: TextFormat> Sink for TextSink<F> {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin()?;
         self.text.clear();
         self.format.write(batch, &mut self.text);
         self.part.write(&self.text)
@@ -51,7 +61,12 @@ impl<F: TextFormat> Sink for TextSink<F> {
         self.part.keep()
     }
 
+    fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        self.begin()
+    }
+
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
+        self.begin()?;
         self.part.finish(ending)
     }
 }

@@ -31,7 +31,8 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    pub fn new(part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+    pub fn new(mut part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+        part.begin()?;
         let schema = Arc::new(schema.to_arrow());
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -98,6 +99,9 @@ pub(super) struct CheckpointedParquet {
     open: Option<ParquetFile>,
     /// Files to be renamed, as (from, to).
     staged: Vec<(PathBuf, PathBuf)>,
+    /// Files to be deleted: readers would take them together with those of this
+    /// run.
+    obsolete: Vec<PathBuf>,
 }
 
 impl CheckpointedParquet {
@@ -107,29 +111,33 @@ impl CheckpointedParquet {
         schema: &Arc<Schema>,
         options: PartOptions,
     ) -> Result<Self, SinkError> {
-        let staged = options
-            .restored
-            .iter()
-            .flat_map(|restored| &restored.staged);
         let mut files = CheckpointedParquet {
             node: node.to_owned(),
             path: path.to_owned(),
             schema: schema.clone(),
             open: None,
-            staged: staged.map(|(from, to)| (from.into(), to.into())).collect(),
+            staged: Vec::new(),
+            obsolete: Vec::new(),
         };
-        if options.restored.is_none() {
-            let cleared = files.clear(options.if_exists);
-            cleared.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+        match options.restored {
+            Some(restored) => {
+                let staged = restored.staged.into_iter();
+                files.staged = staged.map(|(from, to)| (from.into(), to.into())).collect();
+                files.obsolete = restored.obsolete.into_iter().map(PathBuf::from).collect();
+                files.settle()?;
+            }
+            None => {
+                let others = create_folder_of(path).and_then(|()| files.others(options.if_exists));
+                files.obsolete =
+                    others.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+            }
         }
-        files.rename_staged()?;
         Ok(files)
     }
 
-    /// Makes sure that a run without a checkpoint finds no files of an earlier one:
-    /// readers would take them together.
-    fn clear(&self, if_exists: IfExists) -> io::Result<()> {
-        create_folder_of(&self.path)?;
+    /// The files of an earlier run that go when this one has its first checkpoint.
+    fn others(&self, if_exists: IfExists) -> io::Result<Vec<PathBuf>> {
+        let mut others = Vec::new();
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         for entry in read_folder(folder)? {
@@ -143,26 +151,34 @@ impl CheckpointedParquet {
                 continue;
             }
             match if_exists {
-                IfExists::Replace => fs::remove_file(&path)?,
+                IfExists::Replace => others.push(path),
                 IfExists::Append => {}
                 IfExists::Fail => {
                     return Err(io::Error::new(
                         ErrorKind::AlreadyExists,
                         format!(
-                            "{} is there, and no checkpoint of this pipeline has written it: \
-                             move such files away, or write `if_exists = \"replace\"`",
+                            "{} is there, and this run does not go on from it: move such files \
+                             away, or write `if_exists = \"replace\"`",
                             path.display()
                         ),
                     ));
                 }
             }
         }
-        Ok(())
+        Ok(others)
     }
 
-    /// Gives finished files their names. Files that have theirs already are
-    /// skipped.
-    fn rename_staged(&mut self) -> Result<(), SinkError> {
+    /// Deletes obsolete files, and gives finished ones their names. What has been
+    /// done already is skipped.
+    fn settle(&mut self) -> Result<(), SinkError> {
+        for path in self.obsolete.drain(..) {
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                    return Err(SinkError::io(&self.node, path.display(), &cause));
+                }
+                _ => {}
+            }
+        }
         for (from, to) in self.staged.drain(..) {
             let renamed = match fs::rename(&from, &to) {
                 Err(cause) if cause.kind() == ErrorKind::NotFound && to.exists() => Ok(()),
@@ -192,7 +208,7 @@ impl Sink for CheckpointedParquet {
                     if_exists: IfExists::Replace,
                     ..PartOptions::default()
                 };
-                let part = PartFile::create(&self.node, &self.path, &options)?;
+                let part = PartFile::open(&self.node, &self.path, &options)?;
                 none.insert(ParquetFile::new(part, &self.schema)?)
             }
         };
@@ -214,17 +230,18 @@ impl Sink for CheckpointedParquet {
         let staged = self.staged.iter();
         Ok(SinkSnapshot {
             staged: staged.map(|(from, to)| (text(from), text(to))).collect(),
+            obsolete: self.obsolete.iter().map(text).collect(),
             ..SinkSnapshot::default()
         })
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
-        self.rename_staged()
+        self.settle()
     }
 
     /// Every row came before the last barrier, so no file is open.
     fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
-        self.rename_staged()
+        self.settle()
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) struct PartOptions {
     pub restored: Option<SinkSnapshot>,
     /// The next run goes on where this one is stopped.
     pub is_checkpointed: bool,
+    /// Until the run's first checkpoint is committed, the next run may start
+    /// from another one, which knows the files as they are.
+    pub waits_for_commit: bool,
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -39,17 +42,36 @@ pub(super) struct PartFile {
     node: String,
     path: PathBuf,
     /// Absent for a device or a pipe.
-    part: Option<PathBuf>,
+    part: Option<Part>,
     file: BufWriter<File>,
     /// Length so far, with what is still buffered.
     bytes: u64,
     is_checkpointed: bool,
+    waits_for_commit: bool,
+    has_begun: bool,
+}
+
+/// The temporary file, locked for this run alone.
+struct Part {
+    path: PathBuf,
+    lock: File,
+    /// What is still to be done before the first row is written.
+    beginning: Option<Beginning>,
+}
+
+/// Until then, the files that there are stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// The part is cut to this length.
+    Cut(u64),
+    /// The finished file, cut to this length, becomes the part again.
+    Unfinish(u64),
 }
 
 impl PartFile {
-    /// Creates the file, and its folder if needed. A part that an earlier run
-    /// left is overwritten, except for what the restored checkpoint has of it.
-    pub fn create(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
+    /// Finds what the file begins with, and makes its folder if needed. Nothing
+    /// that is there is changed before [`PartFile::begin`].
+    pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
         let opened = create_folder_of(path).and_then(|()| open(path, options));
         let (path, part, file, bytes) =
             opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
@@ -60,7 +82,39 @@ impl PartFile {
             file: BufWriter::with_capacity(256 << 10, file),
             bytes,
             is_checkpointed: options.is_checkpointed,
+            waits_for_commit: options.waits_for_commit,
+            has_begun: false,
         })
+    }
+
+    /// Whether the file may not be changed before a checkpoint is committed.
+    pub fn waits_for_commit(&self) -> bool {
+        self.waits_for_commit
+    }
+
+    /// Cuts off what the file does not begin with. Returns whether it was still to
+    /// be done.
+    pub fn begin(&mut self) -> Result<bool, SinkError> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(false);
+        }
+        let begun = self.part.as_mut().map_or(Ok(()), |part| {
+            let mut file = self.file.get_ref();
+            let bytes = match part.beginning.take() {
+                None => return Ok(()),
+                Some(Beginning::Cut(bytes)) => bytes,
+                Some(Beginning::Unfinish(bytes)) => {
+                    fs::rename(&self.path, &part.path)?;
+                    bytes
+                }
+            };
+            if file.metadata()?.len() != bytes {
+                file.set_len(bytes)?;
+            }
+            file.seek(SeekFrom::End(0)).map(drop)
+        });
+        begun.map_err(|cause| self.error(cause))?;
+        Ok(true)
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
@@ -105,7 +159,7 @@ impl PartFile {
             tracing::warn!(
                 "{}: the run was stopped; the rows so far are in {}",
                 self.path.display(),
-                part.display()
+                part.path.display()
             );
             return self.flush();
         }
@@ -123,7 +177,7 @@ impl PartFile {
             .file
             .get_ref()
             .sync_all()
-            .and_then(|()| fs::rename(part, path))
+            .and_then(|()| fs::rename(&part.path, path))
             .and_then(|()| self.file.get_ref().unlock());
         finished.map_err(|cause| self.error(cause))
     }
@@ -142,7 +196,8 @@ impl PartFile {
     }
 
     pub fn error(&self, cause: io::Error) -> SinkError {
-        let path = self.part.as_ref().unwrap_or(&self.path);
+        let part = self.part.as_ref().map(|part| &part.path);
+        let path = part.unwrap_or(&self.path);
         SinkError::io(&self.node, path.display(), &cause)
     }
 }
@@ -154,6 +209,38 @@ impl Drop for PartFile {
     }
 }
 
+impl Part {
+    /// Locks the temporary file, and creates it if needed.
+    fn of(path: PathBuf) -> io::Result<Self> {
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)?;
+        lock_for_this_run(&lock)?;
+        Ok(Part {
+            path,
+            lock,
+            beginning: Some(Beginning::Cut(0)),
+        })
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.lock.metadata()?.len())
+    }
+}
+
+impl Drop for Part {
+    /// If nothing was written to it, an empty file has served as the lock only.
+    fn drop(&mut self) {
+        if self.beginning.is_some() && self.bytes().is_ok_and(|bytes| bytes == 0) {
+            let _ = fs::remove_file(&self.path);
+        }
+        let _ = self.lock.unlock();
+    }
+}
+
 /// The name under which a file is written.
 pub(super) fn part_of(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
@@ -161,8 +248,8 @@ pub(super) fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(part)
 }
 
-/// The path and part of the file, the file, and its length.
-fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathBuf>, File, u64)> {
+/// The path and part of the file, the file, and the length that it begins with.
+fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>, File, u64)> {
     let found = fs::metadata(path).ok();
     // An error now is better than one after hours of work.
     if found.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -179,45 +266,30 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<PathB
     }
     // A link stays a link.
     let path = identity(path);
-    let part = part_of(&path);
-    let kept = options
-        .restored
-        .as_ref()
-        .and_then(|restored| restored.bytes);
-    if kept.is_none() && found.is_some_and(|found| found.len() > 0) {
-        match options.if_exists {
-            IfExists::Fail => {
-                return Err(io::Error::new(
-                    ErrorKind::AlreadyExists,
-                    "there is a file that no checkpoint of this pipeline has written: move it \
-                     away, or write `if_exists = \"replace\"` or `if_exists = \"append\"`",
-                ));
-            }
-            IfExists::Replace => {}
-            IfExists::Append => {
-                let mut file = lock_empty(&part)?;
-                let bytes = io::copy(&mut File::open(&path)?, &mut file)?;
-                return Ok((path, Some(part), file, bytes));
-            }
+    let mut part = Part::of(part_of(&path))?;
+    let finished_bytes = found.map_or(0, |found| found.len());
+    let restored = options.restored.as_ref();
+    let beginning = match restored.and_then(|restored| Some((restored, restored.bytes?))) {
+        Some((restored, bytes)) => {
+            restored_beginning(&path, &part, bytes, restored.digest.as_deref())?
         }
-    }
-    let file = match options.restored.as_ref().zip(kept) {
-        Some((restored, bytes)) => reopen(&path, &part, bytes, restored.digest.as_deref())?,
-        None => lock_empty(&part)?,
+        None => new_beginning(&path, &part, finished_bytes, options)?,
     };
-    Ok((path, Some(part), file, kept.unwrap_or_default()))
+    let (file, bytes) = match beginning {
+        Beginning::Cut(bytes) => (part.lock.try_clone()?, bytes),
+        Beginning::Unfinish(bytes) => {
+            let file = File::options().read(true).write(true).open(&path)?;
+            lock_for_this_run(&file)?;
+            (file, bytes)
+        }
+    };
+    part.beginning = Some(beginning);
+    Ok((path, Some(part), file, bytes))
 }
 
-/// Opens the part for this run alone.
-fn lock(part: &Path) -> io::Result<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(part)?;
+fn lock_for_this_run(file: &File) -> io::Result<()> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
             ErrorKind::ResourceBusy,
             "another run is writing it",
@@ -226,49 +298,88 @@ fn lock(part: &Path) -> io::Result<File> {
     }
 }
 
-/// The same, without what an earlier run has left in it.
-fn lock_empty(part: &Path) -> io::Result<File> {
-    let file = lock(part)?;
-    if file.metadata()?.len() > 0 {
-        file.set_len(0)?;
+/// What a file begins with that no checkpoint knows. With checkpoints, a part has
+/// rows that one of them knew, be it of another sink; without, it is what a failed
+/// run has left.
+fn new_beginning(
+    path: &Path,
+    part: &Part,
+    finished_bytes: u64,
+    options: &PartOptions,
+) -> io::Result<Beginning> {
+    let part_bytes = match options.is_checkpointed {
+        true => part.bytes()?,
+        false => 0,
+    };
+    let there = match (finished_bytes, part_bytes) {
+        (0, 0) => return Ok(Beginning::Cut(0)),
+        (0, _) => &part.path,
+        _ => path,
+    };
+    match options.if_exists {
+        IfExists::Replace => Ok(Beginning::Cut(0)),
+        IfExists::Fail => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is there, and this run does not go on from it: move it away, or write \
+                 `if_exists = \"replace\"` or `if_exists = \"append\"`",
+                there.display()
+            ),
+        )),
+        IfExists::Append if finished_bytes == 0 => Ok(Beginning::Cut(part_bytes)),
+        IfExists::Append if part_bytes > 0 => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "there are this file and {}, and rows can be appended to one of them only: move \
+                 the other away",
+                part.path.display()
+            ),
+        )),
+        IfExists::Append if options.is_checkpointed => Ok(Beginning::Unfinish(finished_bytes)),
+        // Should the run fail, the file is as it was.
+        IfExists::Append => {
+            part.lock.set_len(0)?;
+            let bytes = io::copy(&mut File::open(path)?, &mut &part.lock)?;
+            Ok(Beginning::Cut(bytes))
+        }
     }
-    Ok(file)
 }
 
-/// Opens the part, cut to its length at a checkpoint, if it is still the file of
-/// that checkpoint. If a later run finished the file, it is renamed back first.
-fn reopen(path: &Path, part: &Path, bytes: u64, digest_then: Option<&str>) -> io::Result<File> {
-    let is_finished = !part.exists() && path.exists();
-    let file = if is_finished { path } else { part };
-    if bytes > 0 {
-        let found = fs::metadata(file).map_or(0, |found| found.len());
-        if found < bytes {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                format!(
-                    "{} has {found} bytes, and had {bytes} at the checkpoint: put it back, or \
-                     start without the checkpoint",
-                    file.display()
-                ),
-            ));
-        }
-        let digest_now = digest(&File::open(file)?, bytes)?;
-        if digest_then.is_some_and(|then| then != digest_now) {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                format!(
-                    "{} is not the file of the checkpoint: put that back, or start without the \
-                     checkpoint",
-                    file.display()
-                ),
-            ));
-        }
-        if is_finished {
-            fs::rename(path, part)?;
-        }
+/// What a file begins with of which a checkpoint has these bytes, if it is still
+/// the file of that checkpoint. A later run may have finished it.
+fn restored_beginning(
+    path: &Path,
+    part: &Part,
+    bytes: u64,
+    digest_then: Option<&str>,
+) -> io::Result<Beginning> {
+    if bytes == 0 {
+        return Ok(Beginning::Cut(0));
     }
-    let mut file = lock(part)?;
-    file.set_len(bytes)?;
-    file.seek(SeekFrom::End(0))?;
-    Ok(file)
+    let is_finished = part.bytes()? == 0 && path.exists();
+    let file = if is_finished { path } else { &part.path };
+    let refused = |what: String| {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "{} {what}: put back the file of the checkpoint, or start the sink without what \
+                 the checkpoint has of it (`sluicebox run --drop` with its name)",
+                file.display()
+            ),
+        )
+    };
+    let found = fs::metadata(file).map_or(0, |found| found.len());
+    if found < bytes {
+        return Err(refused(format!(
+            "has {found} bytes, and had {bytes} at the checkpoint"
+        )));
+    }
+    let digest_now = digest(&File::open(file)?, bytes)?;
+    if digest_then.is_some_and(|then| then != digest_now) {
+        return Err(refused("is not the file of the checkpoint".to_owned()));
+    }
+    Ok(match is_finished {
+        true => Beginning::Unfinish(bytes),
+        false => Beginning::Cut(bytes),
+    })
 }

@@ -156,6 +156,7 @@ impl SinkConnector for FileSink {
             lines: vec![self.path.display().to_string()],
             settings: json!({ "path": self.path.display().to_string() }),
             place: Some(name_in(&identity(&self.folder), &self.path)),
+            has_columns: self.format != SinkFormat::Json,
         }
     }
 
@@ -174,8 +175,9 @@ impl SinkConnector for FileSink {
             if_exists: self.if_exists,
             restored: context.restored.clone(),
             is_checkpointed: context.is_checkpointed,
+            waits_for_commit: context.waits_for_commit,
         };
-        let part = || PartFile::create(node, path, &options);
+        let part = || PartFile::open(node, path, &options);
         Ok(match self.format {
             SinkFormat::Json => Box::new(TextSink::new(part()?, JsonLines::new(schema))?),
             SinkFormat::Csv => Box::new(TextSink::new(part()?, Csv::new(schema))?),

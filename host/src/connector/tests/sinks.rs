@@ -425,6 +425,33 @@ fn parquet_is_a_file_a_checkpoint() {
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }
 
+fn kept_by(pipeline: &str, bytes: u64) -> dead_letter::Kept {
+    dead_letter::Kept {
+        pipeline: pipeline.to_owned(),
+        bytes,
+        place: None,
+    }
+}
+
+#[test]
+fn parquet_files_of_an_earlier_run_go_when_there_is_a_checkpoint() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let old = folder.path().join("out-7.parquet");
+    for crashes in [false, true] {
+        fs::write(&old, "of an earlier run").unwrap();
+        let mut sink = reopened(&path, SinkFormat::Parquet, None).unwrap();
+        let snapshot = sink.barrier(8).unwrap();
+        assert!(old.exists(), "the run may be withdrawn");
+        if crashes {
+            reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
+        } else {
+            sink.committed(8).unwrap();
+        }
+        assert!(!old.exists());
+    }
+}
+
 #[test]
 fn dead_letters_behind_a_checkpoint_are_written_again() {
     let folder = TempDir::new().unwrap();
@@ -435,7 +462,8 @@ fn dead_letters_behind_a_checkpoint_are_written_again() {
     let kept = letters.sync().unwrap();
     letters.write(std::slice::from_ref(&letter)).unwrap();
     drop(letters);
-    let mut letters = dead_letter::DeadLetters::open(&path, "p", Some(kept)).unwrap();
+    let mut letters =
+        dead_letter::DeadLetters::open(&path, "p", Some(&kept_by("p", kept))).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), kept);
     letters.write(&[letter]).unwrap();
     assert_eq!(letters.sync().unwrap(), 2 * kept);
@@ -445,7 +473,10 @@ fn dead_letters_behind_a_checkpoint_are_written_again() {
 fn pipelines_that_share_a_file_keep_their_dead_letters() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("dead.jsonl");
-    let open = |pipeline, kept| dead_letter::DeadLetters::open(&path, pipeline, kept).unwrap();
+    let open = |pipeline, kept: Option<u64>| {
+        let kept = kept.map(|kept| kept_by(pipeline, kept));
+        dead_letter::DeadLetters::open(&path, pipeline, kept.as_ref()).unwrap()
+    };
     let write = |letters: &mut dead_letter::DeadLetters, error: &str| {
         let error = error.to_owned();
         letters
