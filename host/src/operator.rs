@@ -21,6 +21,11 @@ pub trait Operator: Send {
     /// ([`crate::element::END_OF_TIME`] when they have ended).
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError>;
 
+    /// The watermark to pass on: no result that is still to come is before it.
+    fn watermark_out(&self, watermark_ms: i64) -> i64 {
+        watermark_ms
+    }
+
     /// The changes of its state since the last snapshot; `None` for an operator
     /// without state.
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError>;

@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use operator::{
-    AggregatePlan, Arguments, Bounds, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain, TransformPlan,
-    Window,
+    AggregatePlan, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain, Timing,
+    TransformPlan, Window,
 };
 pub use sink::SinkPlan;
 pub use source::{EventTime, SourcePlan};
@@ -34,7 +34,7 @@ pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
 use crate::files::{identity, name_in};
-use crate::logic::Port;
+use crate::logic::{Kind, Port};
 use crate::schema::Schema;
 
 pub struct Plan {
@@ -68,6 +68,38 @@ impl Plan {
         Some(name_in(&identity(&self.folder), path))
     }
 
+    /// The key by which later rows that come to this node replace earlier ones;
+    /// `None` if all rows stand, or if it cannot be told.
+    pub fn table_read_by(&self, node: &Node) -> Option<TableKey> {
+        let mut keys = node.edges().map(|edge| match edge.output {
+            MAIN_OUTPUT => self.table_of(&self.nodes[edge.from]),
+            _ => None,
+        });
+        let first = keys.next()??;
+        keys.all(|key| key.as_ref() == Some(&first))
+            .then_some(first)
+    }
+
+    /// The same of a node's main output.
+    fn table_of(&self, node: &Node) -> Option<TableKey> {
+        match &node.kind {
+            NodeKind::Aggregate(aggregate) if aggregate.corrects() => {
+                let bounds = aggregate.bounds.as_ref()?;
+                let key = aggregate.key_schema.fields.iter();
+                let key = key.map(|field| &field.name);
+                Some(TableKey {
+                    columns: key.chain([&bounds.start, &bounds.end]).cloned().collect(),
+                    timing: aggregate.timing.clone(),
+                })
+            }
+            NodeKind::Transform(transform) => {
+                let kind = transform.operator.factory.info().kind;
+                (kind == Kind::Filter).then(|| self.table_read_by(node))?
+            }
+            _ => None,
+        }
+    }
+
     /// How many tasks each node has. Rows without a key stay in their task; a
     /// sink has one task.
     pub fn tasks(&self) -> Vec<usize> {
@@ -97,6 +129,14 @@ impl Plan {
             output => format!("{}.{}", from.name, from.outputs[output].name),
         }
     }
+}
+
+/// The key of a table: of several rows with the same key, the last one counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableKey {
+    pub columns: Vec<String>,
+    /// The column that says which rows withdraw the one before, if there is one.
+    pub timing: Option<String>,
 }
 
 pub struct Node {

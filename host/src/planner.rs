@@ -241,9 +241,11 @@ impl<'a> Builder<'a> {
                     key_schema: Arc::new(keys.relation.schema),
                     window: timing.window,
                     allowed_lateness_ms: timing.allowed_lateness_ms,
+                    emit: timing.emit,
                     early_every_ms: timing.early_every_ms,
                     ttl_ms: timing.ttl_ms,
                     bounds: timing.bounds.clone(),
+                    timing: timing.column.as_ref().map(|(name, _)| name.clone()),
                     late_wanted,
                 }))
             });

@@ -30,6 +30,8 @@ mod disorder;
 pub mod simulation;
 /// Reads files of rows, and writes them in other orders.
 mod input;
+/// Results that replace others.
+mod table;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,6 +50,7 @@ use self::case::{DEAD_LETTERS, Expectations};
 use self::compare::{ComparableRows, one_line};
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
+use self::table::ResultTable;
 use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
@@ -138,6 +141,9 @@ struct SinkUnderTest {
     schema: Arc<crate::schema::Schema>,
     /// Whether its rows depend on the order of the input.
     is_ordered: bool,
+    /// If later rows replace earlier ones: those that are left in the end are
+    /// compared.
+    table: Option<ResultTable>,
 }
 
 /// Runs a case at every batch size and parallelism, in the given order and
@@ -248,13 +254,14 @@ impl<'a> Trial<'a> {
         let inputs = runtime.block_on(Inputs::read(case, &plan))?;
         let is_ordered = depends_on_order(&plan);
         let nodes = || plan.nodes.iter().zip(&is_ordered);
-        Ok(Trial {
+        let mut trial = Trial {
             sinks: nodes()
                 .filter(|(node, _)| matches!(node.kind, NodeKind::Sink(_)))
                 .map(|(node, &is_ordered)| SinkUnderTest {
                     name: node.name.clone(),
                     schema: node.schema().clone(),
                     is_ordered,
+                    table: plan.table_read_by(node).map(ResultTable),
                 })
                 .collect(),
             ordered: nodes()
@@ -267,7 +274,40 @@ impl<'a> Trial<'a> {
             inputs,
             scratch: tempfile::tempdir().map_err(|cause| TestError::Internal(cause.to_string()))?,
             runtime,
-        })
+        };
+        trial.find_tables()?;
+        Ok(trial)
+    }
+
+    /// Which sinks' rows can be compared as tables: not those whose results have
+    /// several rows each, which cannot be told from corrections.
+    fn find_tables(&mut self) -> Result<(), TestError> {
+        if self.sinks.iter().all(|sink| sink.table.is_none()) {
+            return Ok(());
+        }
+        let whole = Variant {
+            batch_rows: BATCH_ROWS[0],
+            parallelism: PARALLELISM[0],
+            order: Order::Given,
+            crashes: None,
+        };
+        let topics: Vec<Arc<MemoryTopic>> = self.sinks.iter().map(|_| Arc::default()).collect();
+        // If it fails, the case's own runs will say so.
+        let _ = self.fill(whole, self.scratch_folder()?.path(), &topics)?;
+        for (sink, topic) in self.sinks.iter_mut().zip(&topics) {
+            let batches = topic.rows();
+            sink.table
+                .take_if(|table| batches.iter().any(|batch| table.has_several(batch)));
+            if let Some(table) = &sink.table {
+                sink.schema = Arc::new(table.without_timing(&sink.schema));
+            }
+        }
+        Ok(())
+    }
+
+    fn scratch_folder(&self) -> Result<tempfile::TempDir, TestError> {
+        tempfile::tempdir_in(self.scratch.path())
+            .map_err(|cause| TestError::Internal(cause.to_string()))
     }
 
     /// The names and schemas of the sinks.
@@ -332,26 +372,38 @@ impl<'a> Trial<'a> {
 
     /// The outer error is the test's, the inner one the pipeline's.
     fn run(&self, variant: Variant) -> Result<Result<RunOutput, RunError>, TestError> {
-        let folder = tempfile::tempdir_in(self.scratch.path())
-            .map_err(|cause| TestError::Internal(cause.to_string()))?;
+        let folder = self.scratch_folder()?;
         let topics: Vec<Arc<MemoryTopic>> = self.sinks.iter().map(|_| Arc::default()).collect();
-        let ran = match variant.crashes {
-            None => {
-                let plan = self.plan(variant, folder.path(), &topics)?;
-                let job = Job::new(plan, Arc::new(ManualClock::default()));
-                self.runtime.block_on(job.run()).map(drop)
-            }
-            Some(seed) => self.run_with_crashes(variant, seed, folder.path(), &topics)?,
-        };
-        if let Err(error) = ran {
+        if let Err(error) = self.fill(variant, folder.path(), &topics)? {
             return Ok(Err(error));
         }
-        let rows = topics.iter().map(|topic| rendered(topic));
+        let rows = topics.iter().zip(&self.sinks).map(|(topic, sink)| {
+            let rows = rendered(topic)?;
+            Ok::<_, TestError>(match &sink.table {
+                Some(table) => table.left_of(rows),
+                None => rows,
+            })
+        });
         let dead_letters = case::json_lines(&folder.path().join(DEAD_LETTERS_FILE))?;
         Ok(Ok(RunOutput {
             rows: rows.collect::<Result<_, _>>()?,
             dead_letters: dead_letters.unwrap_or_default(),
         }))
+    }
+
+    /// Runs the pipeline into these topics, one for each sink.
+    fn fill(
+        &self,
+        variant: Variant,
+        folder: &Path,
+        topics: &[Arc<MemoryTopic>],
+    ) -> Result<Result<(), RunError>, TestError> {
+        if let Some(seed) = variant.crashes {
+            return self.run_with_crashes(variant, seed, folder, topics);
+        }
+        let plan = self.plan(variant, folder, topics)?;
+        let job = Job::new(plan, Arc::new(ManualClock::default()));
+        Ok(self.runtime.block_on(job.run()).map(drop))
     }
 
     /// Kills the run after a number of steps and restores it, several times.

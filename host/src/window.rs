@@ -14,8 +14,9 @@
 //!
 //! What a consumer may rely on: if a row within the allowed lateness corrects a
 //! window that has fired, its whole result is emitted again, and the later result
-//! counts. A corrected session may have another span: it supersedes the results of
-//! its key that it overlaps. Early results are emitted for keys with rows since the
+//! counts. A corrected session may have another span: with a column for the timing of
+//! results, the result of the former span is withdrawn. Sessions of a key never overlap:
+//! a row that reaches a session whose result is final is late. Early results are emitted for keys with rows since the
 //! last ones. The order of result rows is undefined.
 //!
 //! Event-time windows never read the clock; windows in processing time ignore
@@ -67,7 +68,7 @@ use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
 use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
-use crate::plan::{AggregatePlan, TimeDomain, Window};
+use crate::plan::{AggregatePlan, Emit, TimeDomain, Window};
 use crate::state::stored::StoredTable;
 use crate::stop::Stop;
 use accumulators::{Accumulators, Arrived};
@@ -76,7 +77,7 @@ use cut::Cut;
 use error::WindowError;
 use kind::WindowKind;
 use running::Running;
-use session::Sessions;
+use session::{Periods, Sessions};
 use sliding::Sliding;
 pub use tables::tables;
 use time::{SIZE_MAX_MS, within_reach};
@@ -90,6 +91,8 @@ pub struct AggregateOperator {
     time: TimeDomain,
     /// Whether late rows correct results.
     corrects: bool,
+    /// How long after its end a window fires.
+    hold_ms: i64,
     /// How far time has come in this domain.
     now_ms: i64,
     clock: Arc<dyn Clock>,
@@ -126,12 +129,16 @@ impl AggregateOperator {
             }
         };
         let lateness_ms = plan.allowed_lateness_ms.clamp(0, SIZE_MAX_MS);
+        let hold_ms = match plan.emit {
+            Emit::Change => 0,
+            Emit::Final => lateness_ms,
+        };
         let early = plan.early_every_ms.is_some();
         let late_wanted = plan.late_wanted;
         let (windows, time): (Box<dyn WindowKind>, _) = match plan.window {
             Window::Tumbling { size_ms, time } => {
                 let size_ms = size("size", size_ms)?;
-                let cut = Cut::new(size_ms, size_ms, lateness_ms);
+                let cut = Cut::new(size_ms, size_ms, lateness_ms, hold_ms);
                 let tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
                 (Box::new(tumbling), time)
             }
@@ -147,14 +154,23 @@ impl AggregateOperator {
                         "a window of {size_ms} ms cannot slide by {slide_ms} ms; the size must be a multiple of the slide"
                     )));
                 }
-                let cut = Cut::new(size_ms, slide_ms, lateness_ms);
+                let cut = Cut::new(size_ms, slide_ms, lateness_ms, hold_ms);
                 let sliding = Sliding::new(&accumulators, cut, late_wanted, early);
                 (Box::new(sliding), time)
             }
             Window::Session { gap_ms, time } => {
                 let gap_ms = size("gap", gap_ms)?;
-                let sessions =
-                    Sessions::new(&accumulators, gap_ms, lateness_ms, late_wanted, early);
+                let periods = Periods {
+                    gap_ms,
+                    lateness_ms,
+                    hold_ms,
+                    // In processing time, no row comes to a session that has ended.
+                    kept_ms: match time {
+                        TimeDomain::Event => (2 * gap_ms).min(SIZE_MAX_MS),
+                        TimeDomain::Processing => 0,
+                    },
+                };
+                let sessions = Sessions::new(&accumulators, periods, plan);
                 (Box::new(sessions), time)
             }
             Window::Count { size: 0 } => {
@@ -180,7 +196,8 @@ impl AggregateOperator {
             accumulators,
             windows,
             time,
-            corrects: lateness_ms > 0,
+            corrects: lateness_ms > 0 && plan.emit == Emit::Change,
+            hold_ms,
             now_ms: i64::MIN,
             clock,
             early_every_ms: plan.early_every_ms.map(period),
@@ -366,6 +383,14 @@ impl Operator for AggregateOperator {
             self.advance(watermark_ms, out)?;
         }
         Ok(())
+    }
+
+    /// Results that were held are on time for what reads them.
+    fn watermark_out(&self, watermark_ms: i64) -> i64 {
+        match watermark_ms {
+            END_OF_TIME => END_OF_TIME,
+            _ => watermark_ms.saturating_sub(self.hold_ms),
+        }
     }
 
     fn wake_at(&self) -> Option<i64> {

@@ -196,6 +196,77 @@ fn late_rows_correct_a_window_while_lateness_is_allowed() {
     assert_same(&expected, &rows, "corrected");
 }
 
+/// A window over windows that late rows change counts each of them once, by its final
+/// result.
+#[test]
+fn windows_follow_windows_with_late_rows() {
+    let row = |at: i64| event("a", at, at);
+    let folder = folder(&[(
+        "in.jsonl",
+        &[row(1), row(100), row(2), row(3), row(104), row(7300)],
+    )]);
+    let operators = r#"
+        [operators.counted]
+        plugin = "basics.count"
+        input = "events"
+        key = "key"
+        window = { tumbling = "10s" }
+        allowed_lateness = "1h"
+        emit = "final"
+        [operators.minutes]
+        plugin = "basics.count"
+        input = "counted"
+        key = "key"
+        window = { tumbling = "1m" }
+        bounds = { start = "minute", end = "minute_end" }
+        [operators.corrected]
+        plugin = "basics.count"
+        input = "events"
+        key = "key"
+        window = { tumbling = "10s" }
+        allowed_lateness = "1h"
+        timing = "timing"
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        operators,
+        &sink("out", "counted"),
+        &sink("minutes_out", "minutes"),
+        &sink("corrected_out", "corrected"),
+    ]);
+    let counted = |at: i64, count: i64| {
+        json!({
+            "key": "a", "window_start": second(at), "window_end": second(at + 10),
+            "count": count
+        })
+    };
+    let rows = collect_everywhere(&text, folder.path(), "out");
+    let expected = sorted(vec![counted(0, 3), counted(100, 2), counted(7300, 1)]);
+    assert_same(&expected, &rows, "final results");
+    let minute = |at: i64, count: i64| {
+        json!({
+            "key": "a", "minute": second(at), "minute_end": second(at + 60), "count": count
+        })
+    };
+    let rows = collect_everywhere(&text, folder.path(), "minutes_out");
+    let expected = sorted(vec![minute(0, 1), minute(60, 1), minute(7260, 1)]);
+    assert_same(&expected, &rows, "windows over final results");
+    let timed = |at: i64, timing: &str, count: i64| {
+        let mut row = counted(at, count);
+        row["timing"] = json!(timing);
+        row
+    };
+    let rows = collect_everywhere(&text, folder.path(), "corrected_out");
+    let expected = sorted(vec![
+        timed(0, "on_time", 1),
+        timed(0, "late", 2),
+        timed(0, "late", 3),
+        timed(100, "on_time", 2),
+        timed(7300, "on_time", 1),
+    ]);
+    assert_same(&expected, &rows, "results with their timing");
+}
+
 #[test]
 fn a_running_aggregate_forgets_keys_that_have_had_no_row_for_long() {
     let folder = folder(&[(

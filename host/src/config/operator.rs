@@ -11,7 +11,7 @@ use super::reader::{ConfigValue, Table, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Bounds, LATE, TimeDomain, Window};
+use crate::plan::{Bounds, Emit, LATE, TimeDomain, Window};
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
 /// only the planner knows which kind it is.
@@ -28,9 +28,11 @@ pub struct OperatorConfig {
     pub key: Option<KeyConfig>,
     pub window: Option<Spanned<Window>>,
     pub allowed_lateness_ms: Option<Setting<i64>>,
+    pub emit: Option<Setting<Emit>>,
     pub early_every_ms: Option<Setting<i64>>,
     pub ttl_ms: Option<Setting<i64>>,
     pub bounds: Option<Setting<BoundsChoice>>,
+    pub timing: Option<Setting<String>>,
 }
 
 /// A value and the place of its key.
@@ -65,6 +67,8 @@ pub enum BoundsChoice {
     Absent,
     Named(Bounds),
 }
+
+const EMIT: &[(&str, Emit)] = &[("change", Emit::Change), ("final", Emit::Final)];
 
 pub(super) fn read(
     name: Spanned<String>,
@@ -113,6 +117,18 @@ pub(super) fn read(
             value: read_bounds(&value, mistakes)?,
         })
     });
+    let emit = table.optional("emit").and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: value.choice(EMIT, mistakes)?.into_inner(),
+        })
+    });
+    let timing = table.optional("timing").and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: value.text("the name of a column", mistakes)?.into_inner(),
+        })
+    });
     table.finish(mistakes);
     Some(OperatorConfig {
         name,
@@ -125,9 +141,11 @@ pub(super) fn read(
         key,
         window,
         allowed_lateness_ms,
+        emit,
         early_every_ms,
         ttl_ms,
         bounds,
+        timing,
     })
 }
 

@@ -7,7 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AggregatePlan, EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, Window};
+use super::{
+    AggregatePlan, Emit, EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, Window,
+};
 use crate::connector::Description;
 use crate::quantity::show_ms;
 use crate::schema::Schema;
@@ -35,6 +37,9 @@ pub struct NodeDescription {
     /// How long a running aggregate keeps a key's state, for people, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
+    /// Whether its windows fire when they end, or when they are final.
+    #[serde(default, skip_serializing_if = "Emit::is_change")]
+    pub emit: Emit,
     /// The tables of its keyed state, each with its own role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableSpec>,
@@ -158,6 +163,7 @@ fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
     described.operator = Some(operator(&plan.operator));
     described.window = Some(plan.window);
     described.ttl = plan.ttl_ms.map(show_ms);
+    described.emit = plan.emit;
     described.tables = tables(plan);
 }
 
@@ -342,14 +348,10 @@ fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     }
     let window =
         |window: Option<Window>| window.map_or("none".to_owned(), |window| window.to_string());
-    (then.window != now.window).then(|| {
-        let change = FieldChange {
-            field: "window",
-            then: window(then.window),
-            now: window(now.window),
-        };
-        change.to_string()
-    })
+    let emit = |node: &NodeDescription| node.emit.name().to_owned();
+    FieldChange::between("window", window(then.window), window(now.window))
+        .or_else(|| FieldChange::between("emit", emit(then), emit(now)))
+        .map(|change| change.to_string())
 }
 
 impl NodeClass {
@@ -393,6 +395,7 @@ mod tests {
             connector: None,
             window: Some(minutes(1)),
             ttl: None,
+            emit: Emit::Change,
             tables: vec![TableSpec {
                 role: "windows".to_owned(),
                 key: vec!["user: utf8".to_owned()],

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::{
-    AggregatePlan, Delivery, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
+    AggregatePlan, Delivery, Emit, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan,
+    Plan, RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -372,10 +372,11 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     };
     let mut when = vec![key, aggregate.window.to_string()];
     if aggregate.allowed_lateness_ms > 0 {
-        when.push(format!(
-            "late rows correct it for {}",
-            show_ms(aggregate.allowed_lateness_ms)
-        ));
+        let lateness = show_ms(aggregate.allowed_lateness_ms);
+        when.push(match aggregate.emit {
+            Emit::Change => format!("late rows correct it for {lateness}"),
+            Emit::Final => format!("emitted {lateness} after its end, when it is final"),
+        });
     }
     if let Some(ms) = aggregate.ttl_ms {
         when.push(format!("expires {} after a key's last row", show_ms(ms)));
@@ -383,7 +384,20 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     if let Some(ms) = aggregate.early_every_ms {
         when.push(format!("early results every {}", show_ms(ms as i64)));
     }
-    vec![when.join(" · ")]
+    let mut details = vec![when.join(" · ")];
+    if aggregate.corrects() {
+        let bounds = aggregate.bounds.iter();
+        let bounds = bounds.flat_map(|bounds| [bounds.start.as_str(), bounds.end.as_str()]);
+        let columns: Vec<&str> = keys.into_iter().chain(bounds).collect();
+        details.push(match &aggregate.bounds {
+            Some(_) => format!(
+                "a result replaces the one before of the same {}",
+                columns.join(", ")
+            ),
+            None => "a result replaces the one before of the same window".to_owned(),
+        });
+    }
+    details
 }
 
 fn operator_details(operator: &OperatorPlan) -> Vec<String> {

@@ -181,7 +181,9 @@ fn aggregate_json(aggregate: &AggregatePlan) -> Json {
         "window": window_json(aggregate.window),
         "allowed_lateness_ms": aggregate.allowed_lateness_ms,
         "ttl_ms": aggregate.ttl_ms,
+        "emit": aggregate.emit.name(),
         "early_every_ms": aggregate.early_every_ms,
+        "timing": aggregate.timing,
         "bounds": bounds.map(|bounds| json!({ "start": bounds.start, "end": bounds.end })),
     });
     merge(&mut json, settings);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::dead_letter::OnError;
 use crate::logic::{Factory, Limits, Value};
 use crate::quantity::show_ms;
-use crate::schema::Schema;
+use crate::schema::{DataType, Field, Schema};
 
 /// A plugin's operator, and its limits.
 pub struct OperatorPlan {
@@ -40,6 +40,8 @@ pub struct AggregatePlan {
     /// How long after the watermark has passed a window's end a row still
     /// corrects it, in ms.
     pub allowed_lateness_ms: i64,
+    /// Whether results come out before they are final.
+    pub emit: Emit,
     /// How often open windows emit early results, in processing time.
     pub early_every_ms: Option<u64>,
     /// How long a running aggregate keeps a key's state after its last row, in
@@ -48,8 +50,77 @@ pub struct AggregatePlan {
     /// The names of the columns with the window's bounds, if wanted. Output
     /// columns are: key, bounds, the plugin's output.
     pub bounds: Option<Bounds>,
+    /// The name of the column that tells corrections from other results, if wanted.
+    /// It comes behind the bounds.
+    pub timing: Option<String>,
     /// Whether something reads the late output, so that the node has it.
     pub late_wanted: bool,
+}
+
+impl AggregatePlan {
+    /// Whether a later result replaces an earlier one of the same key and window.
+    pub fn corrects(&self) -> bool {
+        let by_late_rows = self.allowed_lateness_ms > 0 && self.emit == Emit::Change;
+        by_late_rows || self.early_every_ms.is_some()
+    }
+}
+
+/// When the result of a window comes out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Emit {
+    /// When the window ends, and again whenever a late row changes it.
+    #[default]
+    Change,
+    /// Once, when no row can change it any more.
+    Final,
+}
+
+impl Emit {
+    pub fn is_change(&self) -> bool {
+        *self == Emit::Change
+    }
+
+    /// Its name in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Emit::Change => "change",
+            Emit::Final => "final",
+        }
+    }
+}
+
+/// When a result was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// Before its window's end.
+    Early,
+    /// At its window's end.
+    OnTime,
+    /// Later, because of a late row: it replaces the result before.
+    Late,
+    /// It withdraws the result of a session that has other bounds now.
+    Gone,
+}
+
+impl Timing {
+    pub const ALL: [Timing; 4] = [Timing::Early, Timing::OnTime, Timing::Late, Timing::Gone];
+
+    /// As in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Timing::Early => "early",
+            Timing::OnTime => "on_time",
+            Timing::Late => "late",
+            Timing::Gone => "gone",
+        }
+    }
+
+    /// The column that says it.
+    pub fn field(name: &str) -> Field {
+        let names = Timing::ALL.map(|timing| timing.name().to_owned());
+        Field::new(name, DataType::Symbol(names.into()), false)
+    }
 }
 
 /// The name of an aggregate's output for late rows, which are passed on

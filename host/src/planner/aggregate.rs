@@ -7,7 +7,7 @@ use super::graph::Section;
 use super::section::{Resolved, Timing};
 use crate::config::{BoundsChoice, Mistake, OperatorConfig, Span};
 use crate::logic::Kind;
-use crate::plan::{Bounds, Window};
+use crate::plan::{Bounds, Emit, Timing as PlanTiming, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
@@ -44,9 +44,11 @@ impl Builder<'_> {
         let mut timing = Timing {
             window: *window.get_ref(),
             allowed_lateness_ms: operator.allowed_lateness_ms.as_ref().map_or(0, |s| s.value),
+            emit: operator.emit.as_ref().map_or(Emit::default(), |s| s.value),
             early_every_ms: operator.early_every_ms.as_ref().map(|s| s.value as u64),
             ttl_ms: operator.ttl_ms.as_ref().map(|s| s.value),
             bounds: None,
+            column: None,
             bounds_place: place.clone(),
         };
         let (name, has_results_before_its_end, has_bounds) = match timing.window {
@@ -72,6 +74,14 @@ impl Builder<'_> {
                 "its results do not depend on time",
             ));
         }
+        let emit = operator.emit.as_ref();
+        if let Some(setting) = emit.filter(|_| !timing.window.has_late_rows()) {
+            refused.push((&setting.key, "emit", "no late row changes its results"));
+        }
+        let column = operator.timing.as_ref();
+        if let Some(setting) = column.filter(|_| !has_results_before_its_end) {
+            refused.push((&setting.key, "timing", "no result of it replaces another"));
+        }
         if let Some(setting) = operator.bounds.as_ref().filter(|_| !has_bounds) {
             refused.push((&setting.key, "bounds", "it has no window"));
         }
@@ -83,7 +93,19 @@ impl Builder<'_> {
                 "its states live as long as its windows",
             ));
         }
-        let good = refused.is_empty();
+        let mut good = refused.is_empty();
+        if let (Some(early), Some(emit), Emit::Final) = (early, emit, timing.emit) {
+            good = false;
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} has early results, and is to emit final ones only"
+                ))
+                .at(early.key.clone(), "")
+                .at(emit.key.clone(), "")
+                .help("remove `early_every`, or `emit = \"final\"`"),
+            );
+        }
+        timing.column = column.map(|setting| (setting.value.clone(), setting.key.clone()));
         for (key, setting, reason) in refused {
             self.mistakes.push(
                 Mistake::new(format!(
@@ -126,6 +148,8 @@ impl Builder<'_> {
             ),
             ("ttl", operator.ttl_ms.as_ref().map(|s| s.key.clone())),
             ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
+            ("emit", operator.emit.as_ref().map(|s| s.key.clone())),
+            ("timing", operator.timing.as_ref().map(|s| s.key.clone())),
         ];
         let given: Vec<(&str, Span)> = settings
             .into_iter()
@@ -289,6 +313,9 @@ impl Builder<'_> {
                 relation.push(field, timing.bounds_place.clone());
             }
         }
+        if let Some((name, place)) = &timing.column {
+            relation.push(PlanTiming::field(name), place.clone());
+        }
         let own_columns = relation.places.len();
         for field in &output.fields {
             relation.push(field.clone(), operator.operator.span());
@@ -297,7 +324,7 @@ impl Builder<'_> {
         self.refuse_duplicates(title, relation, |first, second| {
             if is_bound(first) || is_bound(second) {
                 "rename the window's bounds: `bounds = { start = \"from\", end = \"to\" }`, \
-                 or leave them out: `bounds = false`"
+                 or leave them out: `bounds = false`; or rename the column for `timing`"
             } else if first < key_columns {
                 "the key's columns are in every result already: leave it out of the plugin's output"
             } else {

@@ -27,10 +27,11 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
 }
 
 fn correcting_key(aggregate: &AggregatePlan) -> Option<&'static str> {
-    if aggregate.allowed_lateness_ms > 0 {
-        return Some("allowed_lateness");
+    match aggregate.corrects() {
+        false => None,
+        true if aggregate.early_every_ms.is_some() => Some("early_every"),
+        true => Some("allowed_lateness"),
     }
-    aggregate.early_every_ms.map(|_| "early_every")
 }
 
 fn mistake(config: &Config, reader: &str, (name, key): Correction<'_>) -> Mistake {
@@ -38,9 +39,13 @@ fn mistake(config: &Config, reader: &str, (name, key): Correction<'_>) -> Mistak
         "operator `{reader}` would count results of operator `{name}` more than once: `{key}` \
          emits them again when they change"
     ))
-    .help(format!(
-        "remove `{key}` of `{name}`, or have only sinks read its results"
-    ));
+    .help(match key {
+        "allowed_lateness" => format!(
+            "write `emit = \"final\"` for `{name}`, which then emits each result once, when no \
+             row can change it any more; or have only sinks read its results"
+        ),
+        key => format!("remove `{key}` of `{name}`, or have only sinks read its results"),
+    });
     for (name, label) in [(reader, "counts them"), (name, "emits them again")] {
         let mut operators = config.operators.iter();
         if let Some(operator) = operators.find(|operator| operator.name.get_ref() == name) {

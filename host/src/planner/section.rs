@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::columns::Relation;
 use crate::config::{Span, Spanned};
 use crate::logic::{Factory, OperatorInfo, Port};
-use crate::plan::{Arguments, Bounds, Edge, InputPort, Node, NodeKind, Window};
+use crate::plan::{Arguments, Bounds, Edge, Emit, InputPort, Node, NodeKind, Window};
 use crate::schema::Schema;
 
 /// An operator's section with its plugin's description.
@@ -27,9 +27,12 @@ pub(super) struct Resolved {
 pub(super) struct Timing {
     pub window: Window,
     pub allowed_lateness_ms: i64,
+    pub emit: Emit,
     pub early_every_ms: Option<u64>,
     pub ttl_ms: Option<i64>,
     pub bounds: Option<Bounds>,
+    /// The name of the column for the timing of results, and its place.
+    pub column: Option<(String, Span)>,
     /// The place of `bounds`, or else of the window.
     pub bounds_place: Span,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
+use crate::logic::Kind;
 use crate::plan::{Delivery, EventTime, Node, NodeKind, Plan, StateBackend};
 use crate::schema::DataType;
 
@@ -14,6 +15,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let windows = plan.has_timed_windows();
     for (id, node) in plan.nodes.iter().enumerate() {
         warn_unread(config, plan, id, node, &mut warnings);
+        warn_of_lost_corrections(config, plan, node, &mut warnings);
         if windows {
             warn_of_ingestion_time(config, node, &mut warnings);
         }
@@ -65,6 +67,39 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
     .help(format!(
         "give a sink or an operator `input = \"{name}\"`, or remove it"
     ));
+    if let Some(place) = place(config, name) {
+        warning = warning.at(place, "");
+    }
+    warnings.push(warning);
+}
+
+/// Warns of results that replace others where that gets lost.
+fn warn_of_lost_corrections(config: &Config, plan: &Plan, node: &Node, warnings: &mut Diagnostics) {
+    let name = &node.name;
+    let (what, help) = match &node.kind {
+        NodeKind::Transform(transform)
+            if transform.operator.factory.info().kind == Kind::Filter
+                && plan.table_read_by(node).is_some() =>
+        {
+            (
+                format!(
+                    "operator `{name}` filters results that are corrected: where it drops a \
+                     correction, the result before it stands"
+                ),
+                "filter before the aggregate, or have the aggregate emit final results only \
+                 (`emit = \"final\"`)",
+            )
+        }
+        NodeKind::Aggregate(aggregate) if aggregate.corrects() && aggregate.bounds.is_none() => (
+            format!(
+                "operator `{name}` corrects its results, and has no bounds that tell which one a \
+                 later result replaces"
+            ),
+            "remove `bounds = false`, or write `emit = \"final\"`",
+        ),
+        _ => return,
+    };
+    let mut warning = Mistake::warning(what).help(help);
     if let Some(place) = place(config, name) {
         warning = warning.at(place, "");
     }

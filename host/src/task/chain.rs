@@ -90,8 +90,14 @@ impl Flow<'_> {
                     }
                     Element::Idle | Element::End => {}
                 }
+                let passed_on = match element {
+                    Element::Watermark(watermark) => {
+                        Element::Watermark(operator.watermark_out(watermark))
+                    }
+                    element => element,
+                };
                 for port in 0..link.outputs.len() {
-                    rest.put_out(&link.outputs, port, element.clone())?;
+                    rest.put_out(&link.outputs, port, passed_on.clone())?;
                 }
                 Ok(())
             }

@@ -510,3 +510,32 @@ fn unknown_files_are_refused() {
         .to_string();
     assert!(error.contains("disorder"), "{error}");
 }
+
+/// However rows are shuffled and batches are cut, the results that are left are the
+/// same, and so they can be expected.
+#[test]
+fn corrected_results_are_compared_as_they_are_in_the_end() {
+    for timing in ["", "timing = \"timing\"\n"] {
+        let window = format!(
+            "plugin = \"native.sum\"\nkey = \"user\"\nwindow = {{ tumbling = \"1s\" }}\n\
+             allowed_lateness = \"1h\"\n{timing}"
+        );
+        let bench = Bench::new(&window);
+        let (outcome, _) = update(&bench.case(), &Native, 1).expect("it can be written");
+        assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        let path = bench.folder.path().join("tests/case/expected/out.jsonl");
+        let expected = fs::read_to_string(path).expect("it was written");
+        let mut windows: Vec<String> = Vec::new();
+        for line in expected.lines() {
+            assert!(!line.contains("timing"), "{line}");
+            let row: Value = serde_json::from_str(line).expect("it is JSON");
+            windows.push(format!("{} {}", row["user"], row["window_start"]));
+        }
+        let count = windows.len();
+        windows.sort_unstable();
+        windows.dedup();
+        assert!(count > 3 && windows.len() == count, "{expected}");
+        let outcome = bench.run();
+        assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    }
+}

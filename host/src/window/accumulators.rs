@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
-use crate::plan::{AggregatePlan, MAIN_OUTPUT};
+use crate::plan::{AggregatePlan, MAIN_OUTPUT, Timing};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::error::StateError;
 use crate::state::groups::Groups;
@@ -116,6 +116,7 @@ impl Accumulators {
         let bounds = [start, end].map(|name| Field::new(name, DataType::Timestamp, false));
         let key = plan.key_schema.fields.iter().cloned();
         let wanted = bounds.iter().filter(|_| plan.bounds.is_some()).cloned();
+        let timing = plan.timing.as_deref().map(Timing::field);
         let columns = info.outputs[0].schema.fields.iter().cloned();
         let layout = KeyLayout::new(&plan.key_schema);
         Ok(Accumulators {
@@ -128,10 +129,15 @@ impl Accumulators {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
                 schema: Arc::new(Schema::new(
-                    key.clone().chain(wanted).chain(columns).collect(),
+                    key.clone()
+                        .chain(wanted)
+                        .chain(timing)
+                        .chain(columns)
+                        .collect(),
                 )),
                 subject_schema: Arc::new(Schema::new(key.chain(bounds).collect())),
                 bounds: plan.bounds.is_some(),
+                timing: plan.timing.is_some(),
                 batch_rows: batch_rows.max(1),
             },
         })

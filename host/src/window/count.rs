@@ -10,6 +10,7 @@ use super::tables::EARLY;
 use super::time::Span;
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
+use crate::plan::Timing;
 use crate::state::entry_row::{EntryReader, write_i64};
 use crate::state::groups::NO_SLOT;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
@@ -191,6 +192,7 @@ impl Counts {
             keys: self.keyed.keys(),
             ids: Ids::Each(&ids),
             spans: Spans::Each(&spans),
+            timing: Timing::OnTime,
         };
         accumulators.emit(results, out)
     }

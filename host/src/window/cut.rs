@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use super::accumulators::Arrived;
 use super::time::{Span, extent};
+use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
 use crate::plan::LATE_OUTPUT;
 
@@ -17,15 +18,18 @@ pub(super) struct Cut {
     slide_ms: i64,
     panes: i64,
     lateness_ms: i64,
+    /// How long after its end a window fires.
+    hold_ms: i64,
 }
 
 impl Cut {
     /// `slide_ms` divides `size_ms`.
-    pub fn new(size_ms: i64, slide_ms: i64, lateness_ms: i64) -> Self {
+    pub fn new(size_ms: i64, slide_ms: i64, lateness_ms: i64, hold_ms: i64) -> Self {
         Cut {
             slide_ms,
             panes: size_ms / slide_ms,
             lateness_ms,
+            hold_ms,
         }
     }
 
@@ -63,7 +67,11 @@ impl Cut {
 
     /// The last window that fires at this watermark.
     pub fn last_closed(self, watermark_ms: i64) -> i64 {
-        watermark_ms.div_euclid(self.slide_ms)
+        let held_ms = match watermark_ms {
+            END_OF_TIME => watermark_ms,
+            _ => watermark_ms.saturating_sub(self.hold_ms),
+        };
+        held_ms.div_euclid(self.slide_ms)
     }
 
     /// When the last window of a row is over for good.

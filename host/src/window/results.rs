@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, TimestampMillisecondArray};
+use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray};
 
 use super::time::Span;
 use crate::batch::Batch;
 use crate::json::render_row;
 use crate::logic::Rows;
+use crate::plan::Timing;
 use crate::schema::Schema;
 use crate::state::key::{KeyLayout, KeyTable, Selection};
 use crate::state::row::RowError;
@@ -18,11 +19,12 @@ pub(super) struct ResultLayout {
     /// Columns of each input edge that the plugin reads.
     pub input_columns: Vec<Vec<usize>>,
     pub key_columns: Vec<Vec<usize>>,
-    /// Key columns, bounds if wanted, the plugin's columns.
+    /// Key columns, bounds and timing if wanted, the plugin's columns.
     pub schema: Arc<Schema>,
     /// Key columns and the window, for messages.
     pub subject_schema: Arc<Schema>,
     pub bounds: bool,
+    pub timing: bool,
     pub batch_rows: usize,
 }
 
@@ -33,6 +35,7 @@ pub(super) struct Results<'a> {
     pub keys: &'a KeyTable,
     pub ids: Ids<'a>,
     pub spans: Spans<'a>,
+    pub timing: Timing,
 }
 
 /// The key of each state.
@@ -90,6 +93,10 @@ impl ResultLayout {
         let times = ends.iter().map(|end| end.saturating_sub(1)).collect();
         if self.bounds {
             columns.extend([timestamps(starts), timestamps(ends)]);
+        }
+        if self.timing {
+            let names = std::iter::repeat_n(results.timing.name(), rows.parents.len());
+            columns.push(Arc::new(StringArray::from_iter_values(names)));
         }
         columns.extend(rows.columns);
         Ok(Batch {

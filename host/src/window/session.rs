@@ -9,18 +9,24 @@
 //! is merged with earlier ones.
 //!
 //! With allowed lateness, a session that has fired is kept, and later rows that reach
-//! it correct it: its result is emitted again, and supersedes the results of the same
-//! key whose spans it overlaps.
+//! it correct it: its result is emitted again. If it has another span now, the result
+//! of the former one is withdrawn, where results tell their timing.
+//!
+//! A row is in time if a session of it alone could still be corrected, and also if it
+//! is within a gap of a row that was in time, in a session that can still be corrected.
+//! When no row can correct a session any more, its state goes, but its span is kept for
+//! as long as a row may come that would reach it: that row is late. So sessions of a
+//! key never overlap.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::early::EarlyKeys;
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
-use super::tables::{EARLY, FIRED, FRESH};
+use super::tables::{EARLY, FIRED, FRESH, OVER, SHOWN};
 use super::time::Span;
 use crate::operator::Outbox;
-use crate::plan::LATE_OUTPUT;
+use crate::plan::{AggregatePlan, LATE_OUTPUT, Timing};
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
 use crate::state::groups::NO_SLOT;
@@ -31,17 +37,27 @@ use crate::state::table::StateTable;
 use crate::state::timer::Timers;
 
 pub(super) struct Sessions {
-    gap_ms: i64,
-    lateness_ms: i64,
+    periods: Periods,
     late_wanted: bool,
     keyed: KeyedStates<SessionEntries>,
     journal: BatchJournal,
 }
 
+/// How long the gap between sessions is, and how long after its end a session fires,
+/// can be corrected, and after that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Periods {
+    pub gap_ms: i64,
+    pub hold_ms: i64,
+    pub lateness_ms: i64,
+    pub kept_ms: i64,
+}
+
 #[derive(Debug)]
 struct SessionEntries {
-    gap_ms: i64,
-    lateness_ms: i64,
+    periods: Periods,
+    /// Whether results tell their timing.
+    tells_timing: bool,
     /// By key.
     entries: Vec<SessionEntry>,
     /// When to check a key.
@@ -61,14 +77,20 @@ struct SessionEntry {
 struct Session {
     first_ms: i64,
     last_ms: i64,
+    /// The earliest row that was in time by itself.
+    in_time_ms: i64,
     /// The state that rows are folded into.
     slot: u32,
     /// The states of the sessions that it was joined of, but for the last, in order of
     /// time.
     earlier: Vec<u32>,
     fired: bool,
+    /// No row can change it any more, and it has no state.
+    over: bool,
     /// It has rows that no result has shown.
     fresh: bool,
+    /// The spans of its results that stand, if results tell their timing.
+    shown: Vec<Span>,
 }
 
 /// What a batch has changed, so that it can be undone.
@@ -105,24 +127,18 @@ struct Compaction {
 const EARLIER_MAX: usize = 16;
 
 impl Sessions {
-    pub fn new(
-        accumulators: &Accumulators,
-        gap_ms: i64,
-        lateness_ms: i64,
-        late_wanted: bool,
-        early_wanted: bool,
-    ) -> Self {
+    pub fn new(accumulators: &Accumulators, periods: Periods, plan: &AggregatePlan) -> Self {
+        let gap_ms = periods.gap_ms;
         let entries = SessionEntries {
-            gap_ms,
-            lateness_ms,
+            periods,
+            tells_timing: plan.timing.is_some(),
             entries: Vec::new(),
             timers: Timers::new(gap_ms),
-            early: EarlyKeys::new(early_wanted),
+            early: EarlyKeys::new(plan.early_every_ms.is_some()),
         };
         Sessions {
-            gap_ms,
-            lateness_ms,
-            late_wanted,
+            periods,
+            late_wanted: plan.late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
             journal: BatchJournal::default(),
         }
@@ -162,7 +178,12 @@ impl Sessions {
         time: i64,
         watermark_ms: i64,
     ) -> Option<u32> {
-        let gap_ms = self.gap_ms;
+        let Periods {
+            gap_ms,
+            hold_ms,
+            lateness_ms,
+            ..
+        } = self.periods;
         let SessionEntries {
             entries,
             timers,
@@ -176,19 +197,24 @@ impl Sessions {
             .iter()
             .take_while(|session| session.first_ms - gap_ms <= time)
             .count();
+        let reached_ones = &sessions[at..at + reached];
+        let is_in_time = watermark_ms <= time + gap_ms + lateness_ms;
+        let is_near = |session: &Session| time >= session.in_time_ms - gap_ms;
+        if reached_ones.iter().any(|session| session.over)
+            || !(is_in_time || reached_ones.iter().any(is_near))
+        {
+            return None;
+        }
         let place = at as u32;
         let (session, group) = match reached {
             0 => {
-                let end = time + gap_ms;
-                if watermark_ms > end + self.lateness_ms {
-                    return None;
-                }
-                if watermark_ms > end {
+                let due_ms = time + gap_ms + hold_ms + 1;
+                if watermark_ms >= due_ms {
                     self.journal.due.push(id);
                 }
-                if end < entry.due_ms {
-                    entry.due_ms = end + 1;
-                    timers.set(end + 1, id);
+                if due_ms <= entry.due_ms {
+                    entry.due_ms = due_ms;
+                    timers.set(due_ms, id);
                 }
                 self.journal.changes.push(SessionChange::Begun(id, place));
                 let (slot, group) = accumulators.allocate_group();
@@ -227,6 +253,9 @@ impl Sessions {
                 (session, group)
             }
         };
+        if is_in_time {
+            session.in_time_ms = session.in_time_ms.min(time);
+        }
         session.fresh = true;
         if std::mem::replace(&mut session.fired, false) {
             self.journal.due.push(id);
@@ -310,42 +339,52 @@ impl Sessions {
         let mut due = std::mem::take(&mut self.journal.due);
         due.sort_unstable();
         due.dedup();
-        self.fire(accumulators, &due, watermark_ms, out)
+        self.fire(accumulators, &due, watermark_ms, Timing::Late, out)
     }
 
-    /// Fires the sessions of these keys that have ended, removes those that no row can
-    /// correct any more, and sets the keys' timers.
+    /// Fires the sessions of these keys that have ended, lets go of the states that no
+    /// row can correct any more, and of the sessions that none can reach, and sets the
+    /// keys' timers.
     fn fire(
         &mut self,
         accumulators: &mut Accumulators,
         ids: &[u32],
         watermark_ms: i64,
+        timing: Timing,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         let mut due = Due::default();
         let mut over = Vec::new();
+        let periods = self.periods;
+        let tells_timing = self.keyed.entries.tells_timing;
         let mut gone = Vec::new();
         for &id in ids {
             self.keyed.touch(id);
             let entry = &mut self.keyed.entries.entries[id as usize];
-            entry.sessions.retain_mut(|session| {
-                let span = session.span(self.gap_ms);
-                if watermark_ms > span.end && !session.fired {
+            for session in &mut entry.sessions {
+                let span = session.span(periods.gap_ms);
+                if watermark_ms > span.end + periods.hold_ms && !session.fired {
                     if !session.earlier.is_empty() {
                         due.merges.add(&session.states(), session.slot, id, span);
                         over.append(&mut session.earlier);
                     }
                     due.push(id, session.slot, span);
+                    if tells_timing {
+                        due.replace(id, session.slot, &mut session.shown, span);
+                    }
                     session.fired = true;
                     session.fresh = false;
                 }
-                let is_over = watermark_ms > span.end + self.lateness_ms;
-                if is_over {
+                let final_ms = span.end + periods.lateness_ms;
+                if watermark_ms > final_ms && !session.over {
                     over.push(session.slot);
+                    session.slot = NO_SLOT;
+                    session.over = true;
+                    session.shown = Vec::new();
                 }
-                !is_over
-            });
-            let next_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
+            }
+            entry.forget_past(periods, watermark_ms);
+            let next_ms = entry.next_ms(periods);
             if entry.sessions.is_empty() {
                 gone.push(id);
             } else if next_ms < entry.due_ms {
@@ -353,7 +392,7 @@ impl Sessions {
                 self.keyed.entries.timers.set(next_ms, id);
             }
         }
-        due.emit(accumulators, self.keyed.keys(), out)?;
+        due.emit(accumulators, self.keyed.keys(), timing, out)?;
         for slot in over {
             accumulators.states.release(slot);
         }
@@ -371,8 +410,14 @@ impl WindowKind for Sessions {
     }
 
     fn over_at(&self, row_ms: i64) -> i64 {
-        let end = row_ms.saturating_add(self.gap_ms);
-        end.saturating_add(self.lateness_ms).saturating_add(1)
+        let Periods {
+            gap_ms,
+            lateness_ms,
+            kept_ms,
+            ..
+        } = self.periods;
+        let end = row_ms.saturating_add(gap_ms);
+        end.saturating_add(lateness_ms + kept_ms).saturating_add(1)
     }
 
     fn rows(
@@ -415,7 +460,7 @@ impl WindowKind for Sessions {
             }
         }
         let ids = self.keyed.entries.take_due(watermark_ms);
-        self.fire(accumulators, &ids, watermark_ms, out)
+        self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)
     }
 
     /// A time before which no session fires.
@@ -441,7 +486,7 @@ impl WindowKind for Sessions {
             let open = entry.sessions.iter_mut().filter(|session| !session.fired);
             for session in open.filter(|session| session.fresh) {
                 session.fresh = false;
-                let span = session.span(self.gap_ms);
+                let span = session.span(self.periods.gap_ms);
                 let mut slot = session.slot;
                 if !session.earlier.is_empty() {
                     slot = accumulators.states.allocate();
@@ -449,9 +494,12 @@ impl WindowKind for Sessions {
                     merged.push(slot);
                 }
                 due.push(id, slot, span);
+                if entries.tells_timing {
+                    due.replace(id, slot, &mut session.shown, span);
+                }
             }
         }
-        due.emit(accumulators, keys, out)?;
+        due.emit(accumulators, keys, Timing::Early, out)?;
         for slot in merged {
             accumulators.states.release(slot);
         }
@@ -520,6 +568,9 @@ impl Entries for SessionEntries {
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (is_early, mut entry) = entry;
         for session in &mut entry.sessions {
+            if session.over {
+                continue;
+            }
             for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
                 *slot = slots.next().unwrap_or(NO_SLOT);
             }
@@ -527,7 +578,7 @@ impl Entries for SessionEntries {
         if is_early {
             self.early.note(id);
         }
-        entry.due_ms = entry.next_ms(self.gap_ms, self.lateness_ms);
+        entry.due_ms = entry.next_ms(self.periods);
         self.timers.set(entry.due_ms, id);
         self.reserve(id);
         self.entries[id as usize] = entry;
@@ -546,24 +597,57 @@ impl Entries for SessionEntries {
     }
 
     fn due_ms(&self, (_, entry): &Self::Entry) -> i64 {
-        entry.next_ms(self.gap_ms, self.lateness_ms)
+        entry.next_ms(self.periods)
     }
 
     fn due_of(&self, id: u32) -> i64 {
-        self.entries[id as usize].next_ms(self.gap_ms, self.lateness_ms)
+        self.entries[id as usize].next_ms(self.periods)
     }
 }
 
 /// Sessions whose results are emitted together.
 #[derive(Default)]
 struct Due {
-    ids: Vec<u32>,
-    slots: Vec<u32>,
-    spans: Vec<Span>,
+    results: SessionResults,
+    /// Those that the results replace, with former spans.
+    gone: SessionResults,
     merges: Merges,
 }
 
+#[derive(Default)]
+struct SessionResults {
+    ids: Vec<u32>,
+    slots: Vec<u32>,
+    spans: Vec<Span>,
+}
+
 impl Due {
+    fn push(&mut self, id: u32, slot: u32, span: Span) {
+        self.results.push(id, slot, span);
+    }
+
+    /// Notes the new span of a result, and that those of other spans are gone.
+    fn replace(&mut self, id: u32, slot: u32, shown: &mut Vec<Span>, span: Span) {
+        for former in shown.drain(..).filter(|former| *former != span) {
+            self.gone.push(id, slot, former);
+        }
+        shown.push(span);
+    }
+
+    fn emit(
+        &self,
+        accumulators: &mut Accumulators,
+        keys: &KeyTable,
+        timing: Timing,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        accumulators.merge(&self.merges, keys, out)?;
+        self.gone.emit(accumulators, keys, Timing::Gone, out)?;
+        self.results.emit(accumulators, keys, timing, out)
+    }
+}
+
+impl SessionResults {
     fn push(&mut self, id: u32, slot: u32, span: Span) {
         self.ids.push(id);
         self.slots.push(slot);
@@ -574,14 +658,15 @@ impl Due {
         &self,
         accumulators: &mut Accumulators,
         keys: &KeyTable,
+        timing: Timing,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
-        accumulators.merge(&self.merges, keys, out)?;
         let results = Results {
             slots: &self.slots,
             keys,
             ids: Ids::Each(&self.ids),
             spans: Spans::Each(&self.spans),
+            timing,
         };
         accumulators.emit(results, out)
     }
@@ -598,12 +683,41 @@ impl Default for SessionEntry {
 
 impl SessionEntry {
     /// When to check the key again.
-    fn next_ms(&self, gap_ms: i64, lateness_ms: i64) -> i64 {
-        let next = self.sessions.iter().map(|session| {
-            let end = session.span(gap_ms).end + 1;
-            end + if session.fired { lateness_ms } else { 0 }
+    fn next_ms(&self, periods: Periods) -> i64 {
+        let sessions = self.sessions.iter().enumerate();
+        let next = sessions.filter_map(|(at, session)| {
+            let end = session.span(periods.gap_ms).end + 1;
+            match session.fired {
+                false => Some(end + periods.hold_ms),
+                // The next session has a timer of its own.
+                true if session.over && self.is_near_next(at, periods) => None,
+                true if session.over => Some(end + periods.lateness_ms + periods.kept_ms),
+                true => Some(end + periods.lateness_ms),
+            }
         });
         next.min().unwrap_or(NEVER)
+    }
+
+    /// Whether a row that is near the next session could reach this one.
+    fn is_near_next(&self, at: usize, periods: Periods) -> bool {
+        let end = self.sessions[at].span(periods.gap_ms).end;
+        let next = self.sessions.get(at + 1).filter(|next| !next.over);
+        periods.kept_ms > 0 && next.is_some_and(|next| next.in_time_ms - periods.gap_ms <= end)
+    }
+
+    /// Removes the sessions that no row can reach any more.
+    fn forget_past(&mut self, periods: Periods, watermark_ms: i64) {
+        let mut at = 0;
+        while at < self.sessions.len() {
+            let session = &self.sessions[at];
+            let end = session.span(periods.gap_ms).end;
+            let is_past = watermark_ms > end + periods.lateness_ms + periods.kept_ms;
+            if session.over && is_past && !self.is_near_next(at, periods) {
+                self.sessions.remove(at);
+            } else {
+                at += 1;
+            }
+        }
     }
 
     /// Writes the sessions into the key's row; `states` are all of their states, in
@@ -613,12 +727,26 @@ impl SessionEntry {
         for session in &self.sessions {
             write_i64(session.first_ms, row);
             write_i64(session.last_ms, row);
-            let fired = if session.fired { FIRED } else { 0 };
-            row.push(fired | if session.fresh { FRESH } else { 0 });
-            let count = session.earlier.len() + 1;
+            write_i64(session.in_time_ms, row);
+            let flags = [
+                (session.fired, FIRED),
+                (session.fresh, FRESH),
+                (session.over, OVER),
+                (!session.shown.is_empty(), SHOWN),
+            ];
+            let flags = flags.into_iter().filter(|&(is_set, _)| is_set);
+            row.push(flags.fold(0, |flags, (_, flag)| flags | flag));
+            let count = session.states().len();
             write_length(count, row);
             for state in states.by_ref().take(count) {
                 write_state(state, row);
+            }
+            if !session.shown.is_empty() {
+                write_length(session.shown.len(), row);
+                for span in &session.shown {
+                    write_i64(span.start, row);
+                    write_i64(span.end, row);
+                }
             }
         }
     }
@@ -628,19 +756,29 @@ impl SessionEntry {
     fn read<'a>(mut row: EntryReader<'a>, states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
         let mut entry = SessionEntry::default();
         while !row.is_at_end() {
-            let (first_ms, last_ms) = (row.i64()?, row.i64()?);
+            let (first_ms, last_ms, in_time_ms) = (row.i64()?, row.i64()?, row.i64()?);
             let flags = row.flags()?;
             let count = row.length()?;
             for _ in 0..count {
                 states.push(row.state()?);
             }
+            let mut shown = Vec::new();
+            if flags & SHOWN != 0 {
+                for _ in 0..row.length()? {
+                    let (start, end) = (row.i64()?, row.i64()?);
+                    shown.push(Span { start, end });
+                }
+            }
             entry.sessions.push(Session {
                 first_ms,
                 last_ms,
+                in_time_ms,
                 slot: NO_SLOT,
                 earlier: vec![NO_SLOT; count.saturating_sub(1)],
                 fired: flags & FIRED != 0,
+                over: flags & OVER != 0,
                 fresh: flags & FRESH != 0,
+                shown,
             });
         }
         Ok(entry)
@@ -652,10 +790,13 @@ impl Session {
         Session {
             first_ms: time,
             last_ms: time,
+            in_time_ms: time,
             slot,
             earlier: Vec::new(),
             fired: false,
+            over: false,
             fresh: true,
+            shown: Vec::new(),
         }
     }
 
@@ -669,7 +810,7 @@ impl Session {
     /// All states of the session, in order of time.
     fn states(&self) -> Vec<u32> {
         let mut states = self.earlier.clone();
-        states.push(self.slot);
+        states.extend(Some(self.slot).filter(|_| !self.over));
         states
     }
 
@@ -678,7 +819,9 @@ impl Session {
         self.earlier.extend(later.earlier);
         self.slot = later.slot;
         self.last_ms = later.last_ms;
+        self.in_time_ms = self.in_time_ms.min(later.in_time_ms);
         self.fired |= later.fired;
+        self.shown.extend(later.shown);
     }
 }
 

@@ -20,6 +20,7 @@ use super::tables::EARLY;
 use super::time::Span;
 use super::tree::Tree;
 use crate::operator::Outbox;
+use crate::plan::Timing;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_state};
 use crate::state::groups::NO_SLOT;
@@ -140,6 +141,7 @@ impl Sliding {
                 keys,
                 ids: Ids::Each(&due),
                 spans: Spans::Same(span),
+                timing: Timing::OnTime,
             };
             accumulators.emit(results, out)?;
             // The next checkpoint need not write these trees: the keys are evicted again.
@@ -274,7 +276,7 @@ impl Sliding {
             let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
             wanted.extend(corrected.map(|window| (window, id)));
         }
-        self.emit_windows(accumulators, wanted, out)
+        self.emit_windows(accumulators, wanted, Timing::Late, out)
     }
 
     /// Fires the next window.
@@ -313,6 +315,7 @@ impl Sliding {
             keys,
             ids: Ids::Each(&entries.ids),
             spans: Spans::Same(span),
+            timing: Timing::OnTime,
         };
         accumulators.emit(results, out)?;
         entries.closed = window;
@@ -365,6 +368,7 @@ impl Sliding {
         &mut self,
         accumulators: &mut Accumulators,
         mut wanted: Vec<(i64, u32)>,
+        timing: Timing,
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         wanted.sort_unstable();
@@ -396,6 +400,7 @@ impl Sliding {
                 keys: self.keyed.keys(),
                 ids: Ids::Each(&ids),
                 spans: Spans::Same(span),
+                timing,
             };
             accumulators.emit(results, out)?;
             for slot in merged {
@@ -545,7 +550,7 @@ impl WindowKind for Sliding {
                 wanted.extend(windows.map(|window| (window, id)));
             }
         }
-        self.emit_windows(accumulators, wanted, out)
+        self.emit_windows(accumulators, wanted, Timing::Early, out)
     }
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | tumbling | flags u8 (1: early results wait), state |
 //! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
-//! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh), number of states, states |
+//! | session | flags u8 (1: early results wait), sessions: first i64, last i64, first in time i64, flags u8 (1: fired, 2: fresh, 4: shown, 8: over), number of states, states, if shown: number of spans, and of each start i64, end i64 |
 //! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
 //! | running | event time of the newest row i64, state |
 //!
@@ -20,6 +20,8 @@ pub(super) const EARLY: u8 = 1;
 /// Flags of a session.
 pub(super) const FIRED: u8 = 1;
 pub(super) const FRESH: u8 = 2;
+pub(super) const SHOWN: u8 = 4;
+pub(super) const OVER: u8 = 8;
 
 /// What the one table of an aggregate is for.
 const ROLE: &str = "windows";

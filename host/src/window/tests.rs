@@ -24,7 +24,7 @@ use crate::element::{END_OF_TIME, Inlet};
 use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
 use crate::plan::{
-    AggregatePlan, Bounds, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain, Window,
+    AggregatePlan, Bounds, Emit, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain, Window,
 };
 use crate::schema::{DataType, Field, Schema};
 use crate::stop::Stop;
@@ -77,7 +77,9 @@ pub(super) struct Setup {
     pub window: Window,
     pub key: Key,
     pub allowed_lateness_ms: i64,
+    pub emit: Emit,
     pub early_every_ms: Option<u64>,
+    pub timing: bool,
     pub on_error: OnError,
     pub bounds: bool,
     pub batch_rows: usize,
@@ -89,7 +91,9 @@ impl Setup {
             window,
             key: Key::User,
             allowed_lateness_ms: 0,
+            emit: Emit::Change,
             early_every_ms: None,
+            timing: false,
             on_error: OnError::DeadLetter,
             bounds: true,
             batch_rows: 4096,
@@ -99,6 +103,20 @@ impl Setup {
     pub fn lateness(self, allowed_lateness_ms: i64) -> Self {
         Setup {
             allowed_lateness_ms,
+            ..self
+        }
+    }
+
+    pub fn final_only(self) -> Self {
+        Setup {
+            emit: Emit::Final,
+            ..self
+        }
+    }
+
+    pub fn timing(self) -> Self {
+        Setup {
+            timing: true,
             ..self
         }
     }
@@ -143,12 +161,14 @@ impl Setup {
             key: vec![key],
             window: self.window,
             allowed_lateness_ms: self.allowed_lateness_ms,
+            emit: self.emit,
             early_every_ms: self.early_every_ms,
             ttl_ms: None,
             bounds: self.bounds.then(|| Bounds {
                 start: "start".to_owned(),
                 end: "end".to_owned(),
             }),
+            timing: self.timing.then(|| "timing".to_owned()),
             late_wanted: true,
         };
         Ok(Bench {
@@ -300,6 +320,10 @@ impl Bench {
                 assert_eq!(after.to_string(), end);
                 line.push(format!("[{start}, {end})"));
                 columns = &columns[2..];
+                if columns.len() > 5 {
+                    line.push(text(&columns[0], row));
+                    columns = &columns[1..];
+                }
             }
             line.extend(columns.iter().map(|column| text(column, row)));
             self.lines.push(line.join(" "));

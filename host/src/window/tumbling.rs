@@ -10,6 +10,7 @@ use super::results::{Ids, Results, Spans};
 use super::tables::EARLY;
 use super::time::Span;
 use crate::operator::Outbox;
+use crate::plan::Timing;
 use crate::state::entry_row::EntryReader;
 use crate::state::groups::NO_SLOT;
 use crate::state::key::KeyTable;
@@ -92,7 +93,7 @@ impl Tumbling {
                 pane,
                 accumulators,
                 members,
-                self.cut.pane_span(pane.pane()),
+                (self.cut.pane_span(pane.pane()), Timing::Late),
                 out,
             )?;
         }
@@ -228,7 +229,8 @@ impl WindowKind for Tumbling {
             let members = pane.entries.early.take();
             if self.cut.first_window(index) > self.closed {
                 let members = members.into_iter();
-                emit_some(pane, accumulators, members, self.cut.pane_span(index), out)?;
+                let window = (self.cut.pane_span(index), Timing::Early);
+                emit_some(pane, accumulators, members, window, out)?;
             }
         }
         Ok(())
@@ -244,13 +246,15 @@ fn emit(
 ) -> Result<(), WindowError> {
     let Members { slots, vacant, .. } = &pane.entries;
     if *vacant > 0 {
-        return emit_some(pane, accumulators, 0..slots.len() as u32, span, out);
+        let members = 0..slots.len() as u32;
+        return emit_some(pane, accumulators, members, (span, Timing::OnTime), out);
     }
     let results = Results {
         slots,
         keys: pane.keys(),
         ids: Ids::InOrder,
         spans: Spans::Same(span),
+        timing: Timing::OnTime,
     };
     accumulators.emit(results, out)
 }
@@ -259,7 +263,7 @@ fn emit_some(
     pane: &KeyedStates<Members>,
     accumulators: &mut Accumulators,
     members: impl Iterator<Item = u32>,
-    span: Span,
+    (span, timing): (Span, Timing),
     out: &mut Outbox,
 ) -> Result<(), WindowError> {
     let (ids, slots): (Vec<u32>, Vec<u32>) = members
@@ -271,6 +275,7 @@ fn emit_some(
         keys: pane.keys(),
         ids: Ids::Each(&ids),
         spans: Spans::Same(span),
+        timing,
     };
     accumulators.emit(results, out)
 }
@@ -298,6 +303,7 @@ fn emit_evicted(
             keys: &keys,
             ids: Ids::InOrder,
             spans: Spans::Same(span),
+            timing: Timing::OnTime,
         };
         accumulators.emit(results, out)?;
         for slot in slots {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
-use crate::plan::{TimeDomain, Window};
+use crate::plan::{Emit, TimeDomain, Window};
 use crate::state::spec::{RowKind, TableSpec};
 
 /// Version 2 as it was first written: kept for ever.
@@ -58,6 +58,7 @@ fn fixture() -> Manifest {
         connector: None,
         window: Some(window),
         ttl: None,
+        emit: Emit::Change,
         tables: vec![windows],
     };
     let operator = OperatorManifest {
@@ -316,15 +317,16 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
         },
     );
     let fields = any::<(String, Vec<String>, Vec<String>)>();
+    let emits = prop_oneof![Just(Emit::Change), Just(Emit::Final)];
     (
         fields,
         prop::option::of(operator),
         prop::option::of(connector),
-        (prop::option::of(window), any::<Option<String>>()),
+        (prop::option::of(window), any::<Option<String>>(), emits),
         prop::collection::vec(table, 0..3),
     )
         .prop_map(
-            |((name, inputs, output), operator, connector, (window, ttl), tables)| {
+            |((name, inputs, output), operator, connector, (window, ttl, emit), tables)| {
                 NodeDescription {
                     name,
                     class: NodeClass::Aggregate,
@@ -334,6 +336,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
                     connector,
                     window,
                     ttl,
+                    emit,
                     tables,
                 }
             },

@@ -146,6 +146,7 @@ path = "totals.csv"
         │ : the same rows
         ├─▶ added   aggregate cart.added · 2 tasks
         │   │   key user_id · tumbling window of 1m, event time · late rows correct it for 10s
+        │   │   a result replaces the one before of the same user_id, window_start, window_end
         │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
         │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, items: int64
         │   ├─▶ out   sink, file, json · 1 task
@@ -170,6 +171,7 @@ path = "totals.csv"
         ├─▶ top   aggregate cart.added · 2 tasks
         │   │   merges made, lines
         │   │   key item_id · sliding window of 1m every 5s, event time · early results every 1s
+        │   │   a result replaces the one before of the same item_id, from, to
         │   │   2 tasks read its sources: which rows are late depends on their speed
         │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
         │   │ : item_id: utf8, from: timestamp, to: timestamp, items: int64
@@ -233,6 +235,7 @@ fn the_plan_for_programs() {
           },
           "digest": "native",
           "early_every_ms": null,
+          "emit": "change",
           "inputs": [
             {
               "exchange": {
@@ -280,6 +283,7 @@ fn the_plan_for_programs() {
           "parameters": {},
           "role": "aggregate",
           "tasks": 2,
+          "timing": null,
           "ttl_ms": null,
           "window": {
             "tumbling": {

@@ -156,7 +156,7 @@ fn a_row_that_fills_the_gap_joins_sessions() {
 }
 
 #[test]
-fn a_row_behind_the_watermark_is_in_time_where_it_reaches_a_session() {
+fn a_row_behind_the_watermark_is_in_time_near_one_that_was_in_time_itself() {
     let mut bench = session(30).bench();
     bench.rows(&[row("a", 100, "a")]).watermark(120);
     bench.rows(&[
@@ -165,11 +165,10 @@ fn a_row_behind_the_watermark_is_in_time_where_it_reaches_a_session() {
         row("a", 45, "c"),
         row("a", 14, "L"),
     ]);
-    assert_eq!(bench.end().lines(), "a [45, 130) 3 10 0 5 abc\n");
-    assert_eq!(
-        (bench.counts.late, bench.late),
-        (2, vec!["75:L".to_owned(), "14:L".to_owned()])
-    );
+    assert_eq!(bench.end().lines(), "a [75, 130) 2 5 0 5 ab\n");
+    // The session reaches down to 45, but no row that was in time by itself does.
+    assert_eq!((bench.counts.late, bench.late.len()), (3, 3));
+    assert_eq!(bench.late.concat(), "75:L45:c14:L");
 }
 
 #[test]
@@ -562,4 +561,50 @@ fn plans_that_cannot_be_are_refused() {
             "{error:?}"
         );
     }
+}
+
+#[test]
+fn a_row_that_reaches_a_session_that_is_final_is_late() {
+    let mut bench = session(10).lateness(5).bench();
+    let mut watermark = 0;
+    for time in [0, 10, 37, 28, 19] {
+        watermark = watermark.max(time);
+        bench.rows(&[row("a", time, ".")]).watermark(watermark);
+    }
+    expect![[r#"
+        a [0, 20) 2 0 0 0 ..
+        a [28, 47) 2 15 7 8 ..
+    "#]]
+    .assert_eq(&bench.end().lines());
+    assert_eq!(bench.late, ["19:."]);
+}
+
+#[test]
+fn a_corrected_session_withdraws_its_former_span() {
+    let mut bench = session(10).lateness(50).timing().bench();
+    bench.rows(&[row("a", 0, "a"), row("a", 30, "c")]);
+    bench.watermark(60);
+    expect![[r#"
+        a [0, 10) on_time 1 0 0 0 a
+        a [30, 40) on_time 1 0 0 0 c
+    "#]]
+    .assert_eq(&bench.lines());
+    bench.rows(&[row("a", 9, "b")]);
+    expect![[r#"
+        a [0, 10) gone 2 9 0 9 ab
+        a [0, 19) late 2 9 0 9 ab"#]]
+    .assert_eq(&bench.lines.join("\n"));
+    bench.lines();
+    // It joins both.
+    bench.rows(&[row("a", 20, "B")]);
+    expect![[r#"
+        a [20, 40) late 2 0 0 0 cB
+        a [30, 40) gone 2 0 0 0 cB
+    "#]]
+    .assert_eq(&bench.lines());
+    bench.rows(&[row("a", 5, "x")]);
+    expect![[r#"
+        a [0, 19) late 3 14 0 9 abx
+    "#]]
+    .assert_eq(&bench.lines());
 }

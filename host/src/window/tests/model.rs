@@ -149,9 +149,13 @@ fn expect_panes(
 struct ModelSession<'a> {
     first: i64,
     last: i64,
+    /// Its first row that was in time by itself.
+    in_time: i64,
     /// Rows of the parts that it was joined from, in order of time.
     parts: Vec<Vec<&'a Row>>,
     fired: bool,
+    /// No row can correct it any more.
+    over: bool,
 }
 
 fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]) -> Expected {
@@ -162,8 +166,9 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
     for (watermark, row) in rows.chain([end_of_time]) {
         for (key, sessions) in &mut open {
             fire(key, sessions, gap_ms, watermark, &mut expected);
-            sessions
-                .retain(|session| watermark.saturating_sub(lateness_ms) <= session.last + gap_ms);
+            for session in sessions {
+                session.over |= watermark.saturating_sub(lateness_ms) > session.last + gap_ms;
+            }
         }
         let Some(row) = row else { continue };
         let sessions = open.entry(key.of(row)).or_default();
@@ -172,9 +177,15 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         };
         let (mut joined, mut others): (Vec<_>, Vec<_>) =
             std::mem::take(sessions).into_iter().partition(reached);
-        if joined.is_empty() && watermark.saturating_sub(lateness_ms) > row.time + gap_ms {
+        let in_time = watermark.saturating_sub(lateness_ms) <= row.time + gap_ms;
+        let mut near = joined
+            .iter()
+            .map(|session| session.in_time - gap_ms <= row.time);
+        let may_come = in_time || near.any(|is_near| is_near);
+        if !may_come || joined.iter().any(|session| session.over) {
             expected.late += 1;
             expected.late_for_all += 1;
+            others.append(&mut joined);
             *sessions = others;
             continue;
         }
@@ -182,12 +193,15 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         let mut session = ModelSession {
             first: row.time,
             last: row.time,
+            in_time: if in_time { row.time } else { i64::MAX },
             parts: vec![],
             fired: false,
+            over: false,
         };
         for other in joined {
             session.first = session.first.min(other.first);
             session.last = session.last.max(other.last);
+            session.in_time = session.in_time.min(other.in_time);
             session.parts.extend(other.parts);
         }
         match session.parts.last_mut() {
@@ -407,6 +421,78 @@ fn corrections_do_not_depend_on_batches() {
                     each,
                     "{setup:?}, batches of {batch_rows}"
                 );
+            }
+        }
+    }
+}
+
+/// With final results only, each window has one result: the last of those that come
+/// otherwise.
+#[test]
+fn final_results_are_the_last_ones() {
+    for setup in [tumbling(5_000), sliding(6_000, 500), session(200)] {
+        let setup = setup.lateness(2_000);
+        for seed in 0..4 {
+            let rows = rows(seed, 2_000, 100, 1_000);
+            let run = |setup: &Setup, batch_rows: usize| {
+                let mut bench = setup.bench();
+                bench.source(&rows, 300, batch_rows);
+                bench
+            };
+            let finals = run(&setup.clone().final_only(), 64);
+            let lines: BTreeSet<String> = finals.lines.iter().cloned().collect();
+            assert_eq!(lines.len(), finals.lines.len(), "one result a window");
+            let changing = run(&setup.clone().timing(), 7);
+            assert_eq!(lines, standing(&changing.lines), "{setup:?}, seed {seed}");
+            assert_eq!(finals.counts.late, changing.counts.late);
+        }
+    }
+}
+
+/// What is left of results that tell their timing: each replaces the one of its key
+/// and bounds, and some are withdrawn.
+fn standing(lines: &[String]) -> BTreeSet<String> {
+    let mut table: BTreeMap<&str, String> = BTreeMap::new();
+    for line in lines {
+        let (window, rest) = line.split_once(") ").expect("it has bounds");
+        let (timing, values) = rest.split_once(' ').expect("it has a timing");
+        let known = table.remove(window);
+        match timing {
+            "gone" => assert!(known.is_some(), "{line} was never there"),
+            "on_time" => {
+                assert_eq!(known, None, "{line} is not the first");
+                table.insert(window, format!("{window}) {values}"));
+            }
+            _ => {
+                table.insert(window, format!("{window}) {values}"));
+            }
+        }
+    }
+    table.into_values().collect()
+}
+
+/// No two sessions of a key overlap, whatever comes late.
+#[test]
+fn sessions_never_overlap() {
+    for lateness_ms in [0, 150, 1_000] {
+        let setup = session(200).lateness(lateness_ms).timing();
+        for seed in 0..8 {
+            let rows = rows(seed, 1_000, 100, 1_000);
+            let mut bench = setup.bench();
+            bench.source(&rows, 300, 64);
+            let mut spans: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+            for line in standing(&bench.lines) {
+                let (key, rest) = line.split_once(" [").expect("a key");
+                let (span, _) = rest.split_once(')').expect("a span");
+                let (start, end) = span.split_once(", ").expect("bounds");
+                let span = (start.parse().unwrap(), end.parse().unwrap());
+                spans.entry(key.to_owned()).or_default().push(span);
+            }
+            assert!(spans.len() > 3);
+            for (key, mut spans) in spans {
+                spans.sort_unstable();
+                let apart = spans.windows(2).all(|pair| pair[0].1 < pair[1].0);
+                assert!(apart, "{lateness_ms} {seed} {key}: {spans:?}");
             }
         }
     }
