@@ -24,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use operator::{
-    AggregatePlan, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain, Timing,
-    TransformPlan, Window,
+    AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain,
+    Timing, TransformPlan, Window,
 };
 pub use sink::SinkPlan;
 pub use source::{EventTime, SourcePlan};

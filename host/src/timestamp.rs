@@ -5,6 +5,8 @@
 
 /// Formats of a pipeline's own.
 mod pattern;
+/// Time zones.
+pub mod zone;
 
 use std::borrow::Cow;
 use std::sync::Arc;

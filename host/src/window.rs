@@ -136,9 +136,14 @@ impl AggregateOperator {
         let early = plan.early_every_ms.is_some();
         let late_wanted = plan.late_wanted;
         let (windows, time): (Box<dyn WindowKind>, _) = match plan.window {
-            Window::Tumbling { size_ms, time } => {
+            Window::Tumbling {
+                size_ms,
+                time,
+                alignment,
+            } => {
                 let size_ms = size("size", size_ms)?;
-                let cut = Cut::new(size_ms, size_ms, lateness_ms, hold_ms);
+                let cut = Cut::new(size_ms, size_ms, alignment);
+                let cut = cut.correctable_for(lateness_ms).held_for(hold_ms);
                 let tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
                 (Box::new(tumbling), time)
             }
@@ -146,6 +151,7 @@ impl AggregateOperator {
                 size_ms,
                 slide_ms,
                 time,
+                alignment,
             } => {
                 let size_ms = size("size", size_ms)?;
                 let slide_ms = size("slide", slide_ms)?;
@@ -154,7 +160,8 @@ impl AggregateOperator {
                         "a window of {size_ms} ms cannot slide by {slide_ms} ms; the size must be a multiple of the slide"
                     )));
                 }
-                let cut = Cut::new(size_ms, slide_ms, lateness_ms, hold_ms);
+                let cut = Cut::new(size_ms, slide_ms, alignment);
+                let cut = cut.correctable_for(lateness_ms).held_for(hold_ms);
                 let sliding = Sliding::new(&accumulators, cut, late_wanted, early);
                 (Box::new(sliding), time)
             }

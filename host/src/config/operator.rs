@@ -11,7 +11,8 @@ use super::reader::{ConfigValue, Table, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Bounds, Emit, LATE, TimeDomain, Window};
+use crate::plan::{Alignment, Bounds, Emit, LATE, TimeDomain, Window};
+use crate::timestamp::zone::Zone;
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
 /// only the planner knows which kind it is.
@@ -126,7 +127,7 @@ pub(super) fn read(
     let timing = table.optional("timing").and_then(|value| {
         Some(Setting {
             key: value.key_span(),
-            value: value.text("the name of a column", mistakes)?.into_inner(),
+            value: value.name("the name of a column", mistakes)?.into_inner(),
         })
     });
     table.finish(mistakes);
@@ -380,6 +381,8 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
     let kinds = ["tumbling", "sliding", "session", "count"].map(|kind| table.optional(kind));
     let every = table.optional("every");
     let time = table.optional("time");
+    let offset = table.optional("offset");
+    let zone = table.optional("zone");
     let given = kinds.iter().flatten().count();
     table.finish(mistakes);
     if given != 1 {
@@ -407,6 +410,12 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
         refuse_extra(time, "count windows count rows, not time", mistakes);
         return None;
     }
+    if let ([None, None], Some(extra)) = ([&tumbling, &sliding], offset.as_ref().or(zone.as_ref()))
+    {
+        let reason = "only tumbling and sliding windows start at given times";
+        refuse_extra(extra, reason, mistakes);
+        return None;
+    }
     let times = &[
         ("event", TimeDomain::Event),
         ("processing", TimeDomain::Processing),
@@ -417,10 +426,23 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
     };
     if let Some(size) = tumbling {
         let size_ms = size.duration(1, mistakes)?.into_inner();
-        return Some(Window::Tumbling { size_ms, time });
+        let alignment = read_alignment(&size, size_ms, offset.as_ref(), zone.as_ref(), mistakes)?;
+        return Some(Window::Tumbling {
+            size_ms,
+            time,
+            alignment,
+        });
     }
     if let Some(size) = sliding {
-        return read_sliding(&size, every.as_ref(), time, mistakes);
+        let (size_ms, slide_ms) = read_sliding(&size, every.as_ref(), mistakes)?;
+        let every = every.as_ref().unwrap_or(&size);
+        let alignment = read_alignment(every, slide_ms, offset.as_ref(), zone.as_ref(), mistakes)?;
+        return Some(Window::Sliding {
+            size_ms,
+            slide_ms,
+            time,
+            alignment,
+        });
     }
     if let Some(gap) = session {
         let gap_ms = gap.duration(1, mistakes)?.into_inner();
@@ -438,12 +460,67 @@ fn refuse_extra(value: &ConfigValue, reason: &str, mistakes: &mut Diagnostics) {
     );
 }
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// `every` is how often a window starts.
+fn read_alignment(
+    every: &ConfigValue,
+    every_ms: i64,
+    offset: Option<&ConfigValue>,
+    zone: Option<&ConfigValue>,
+    mistakes: &mut Diagnostics,
+) -> Option<Alignment> {
+    let mut alignment = Alignment::default();
+    if let Some(offset) = offset {
+        alignment.offset_ms = offset.duration(0, mistakes)?.into_inner();
+        if alignment.offset_ms >= every_ms {
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} is not shorter than what it shifts",
+                    offset.what()
+                ))
+                .at(offset.span(), "")
+                .at(every.span(), "a window starts this often")
+                .help("write the part of it that is left over: windows start at the same times"),
+            );
+            return None;
+        }
+    }
+    if let Some(zone) = zone {
+        let name = zone.text(
+            "the name of a time zone, such as \"Europe/Berlin\"",
+            mistakes,
+        )?;
+        match Zone::named(name.get_ref()) {
+            Ok(zone) => alignment.zone = Some(zone),
+            Err(unknown) => {
+                let mistake = Mistake::new(format!("{}: {}", zone.what(), unknown.message));
+                mistakes.push(mistake.at(zone.span(), "").help(unknown.help));
+                return None;
+            }
+        }
+        if every_ms % DAY_MS != 0 {
+            mistakes.push(
+                Mistake::new(format!("{} is for windows of whole days", zone.what()))
+                    .at(zone.span(), "")
+                    .at(every.span(), "a window starts this often")
+                    .help(
+                        "remove it: shorter windows start at the same times in every zone, but \
+                         for parts of an hour, which `offset` can shift",
+                    ),
+            );
+            return None;
+        }
+    }
+    Some(alignment)
+}
+
+/// The window's size, and how often one starts, in ms.
 fn read_sliding(
     size: &ConfigValue,
     every: Option<&ConfigValue>,
-    time: TimeDomain,
     mistakes: &mut Diagnostics,
-) -> Option<Window> {
+) -> Option<(i64, i64)> {
     let Some(every) = every else {
         mistakes.push(
             Mistake::new(format!(
@@ -466,11 +543,7 @@ fn read_sliding(
     } else if size_ms / slide_ms > WINDOWS_OF_A_ROW_MAX {
         "puts each row into more than 100,000 windows"
     } else {
-        return Some(Window::Sliding {
-            size_ms,
-            slide_ms,
-            time,
-        });
+        return Some((size_ms, slide_ms));
     };
     mistakes.push(
         Mistake::new(format!("{} {problem}", every.what()))

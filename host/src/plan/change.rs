@@ -371,13 +371,14 @@ mod tests {
     use std::slice;
 
     use super::*;
-    use crate::plan::TimeDomain;
+    use crate::plan::{Alignment, TimeDomain};
     use crate::state::spec::RowKind;
 
     fn minutes(minutes: i64) -> Window {
         Window::Tumbling {
             size_ms: minutes * 60_000,
             time: TimeDomain::Event,
+            alignment: Alignment::default(),
         }
     }
 

@@ -192,15 +192,24 @@ fn aggregate_json(aggregate: &AggregatePlan) -> Json {
 
 fn window_json(window: Window) -> Json {
     match window {
-        Window::Tumbling { size_ms, time } => {
-            json!({ "tumbling": { "size_ms": size_ms, "time": time.name() } })
+        Window::Tumbling {
+            size_ms,
+            time,
+            alignment,
+        } => {
+            let mut json = json!({ "size_ms": size_ms, "time": time.name() });
+            merge(&mut json, json!(alignment));
+            json!({ "tumbling": json })
         }
         Window::Sliding {
             size_ms,
             slide_ms,
             time,
+            alignment,
         } => {
-            json!({ "sliding": { "size_ms": size_ms, "slide_ms": slide_ms, "time": time.name() } })
+            let mut json = json!({ "size_ms": size_ms, "slide_ms": slide_ms, "time": time.name() });
+            merge(&mut json, json!(alignment));
+            json!({ "sliding": json })
         }
         Window::Session { gap_ms, time } => {
             json!({ "session": { "gap_ms": gap_ms, "time": time.name() } })

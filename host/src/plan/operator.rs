@@ -9,6 +9,7 @@ use crate::dead_letter::OnError;
 use crate::logic::{Factory, Limits, Value};
 use crate::quantity::show_ms;
 use crate::schema::{DataType, Field, Schema};
+use crate::timestamp::zone::Zone;
 
 /// A plugin's operator, and its limits.
 pub struct OperatorPlan {
@@ -152,12 +153,16 @@ pub enum Window {
     Tumbling {
         size_ms: i64,
         time: TimeDomain,
+        #[serde(default, flatten)]
+        alignment: Alignment,
     },
     /// `slide_ms` divides `size_ms`.
     Sliding {
         size_ms: i64,
         slide_ms: i64,
         time: TimeDomain,
+        #[serde(default, flatten)]
+        alignment: Alignment,
     },
     Session {
         gap_ms: i64,
@@ -169,6 +174,34 @@ pub enum Window {
     },
     /// No window: a result after each row.
     Running,
+}
+
+/// Where windows of a fixed size start: at multiples of their size, or of their slide,
+/// after this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alignment {
+    /// How long after 1970-01-01 00:00, in ms.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset_ms: i64,
+    /// Where it is that time; UTC by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+}
+
+fn is_zero(ms: &i64) -> bool {
+    *ms == 0
+}
+
+impl fmt::Display for Alignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.offset_ms != 0 {
+            write!(f, " offset by {}", show_ms(self.offset_ms))?;
+        }
+        match self.zone {
+            Some(zone) => write!(f, " in {}", zone.name()),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Window {
@@ -187,9 +220,13 @@ impl Window {
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Window::Tumbling { size_ms, time } => write!(
+            Window::Tumbling {
+                size_ms,
+                time,
+                alignment,
+            } => write!(
                 f,
-                "tumbling window of {}, {} time",
+                "tumbling window of {}{alignment}, {} time",
                 show_ms(size_ms),
                 time.name()
             ),
@@ -197,9 +234,10 @@ impl fmt::Display for Window {
                 size_ms,
                 slide_ms,
                 time,
+                alignment,
             } => write!(
                 f,
-                "sliding window of {} every {}, {} time",
+                "sliding window of {} every {}{alignment}, {} time",
                 show_ms(size_ms),
                 show_ms(slide_ms),
                 time.name()

@@ -3,14 +3,12 @@
 //! those of the copy that the host contains, so that no machine reads them
 //! differently.
 
-use std::sync::LazyLock;
-
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::strtime::BrokenDownTime;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::TimeZone;
 
-use crate::suggest;
+use super::zone::{UnknownZone, ZONES, zone_named};
 
 /// A format that can be read: it was checked with [`SAMPLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +32,12 @@ pub struct PatternProblem {
     pub help: String,
 }
 
+impl From<UnknownZone> for PatternProblem {
+    fn from(UnknownZone { message, help }: UnknownZone) -> Self {
+        PatternProblem { message, help }
+    }
+}
+
 /// Every part differs from the others, from its default, and in the afternoon
 /// from the hour on a clock.
 const SAMPLE: DateTime = DateTime::constant(2021, 11, 24, 21, 35, 47, 123_456_789);
@@ -41,8 +45,6 @@ const SAMPLE: DateTime = DateTime::constant(2021, 11, 24, 21, 35, 47, 123_456_78
 const DIRECTIVES: &str = "a format has directives such as %Y-%m-%d %H:%M:%S: %Y year (%y without \
      the century), %m month (%b or %B by name), %d day, %H hour (%I with %p for AM or PM), \
      %M minute, %S second, %.f its fraction, %z offset such as +0100";
-
-static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 impl TimePattern {
     /// `zone` is the name of a time zone, such as `Europe/London`; UTC by default.
@@ -136,25 +138,6 @@ fn cause(error: &jiff::Error) -> String {
         .find_map(|prefix| text.strip_prefix(prefix))
         .unwrap_or(&text)
         .to_owned()
-}
-
-fn zone_named(name: &str) -> Result<TimeZone, PatternProblem> {
-    ZONES.get(name).map_err(|_| {
-        let names = ZONES.available().map(|name| name.to_string());
-        // There are some 600, of which those that begin otherwise are not meant.
-        let first = name.get(..1).unwrap_or_default().to_ascii_uppercase();
-        let names: Vec<String> = names.filter(|known| known.starts_with(&first)).collect();
-        let nearest = suggest::nearest(name, names.iter().map(String::as_str));
-        PatternProblem {
-            message: format!("`{name}` is not a time zone"),
-            help: match nearest {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => {
-                    "time zones have names such as UTC, Europe/London or America/New_York".into()
-                }
-            },
-        }
-    })
 }
 
 fn floor_ms(timestamp: Timestamp) -> i64 {

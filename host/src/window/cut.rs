@@ -1,9 +1,9 @@
 //! Decides which panes and windows of a fixed size a time belongs to. A pane is as
 //! long as the slide, and a window covers several panes.
 //!
-//! Pane `p` starts at `p * slide`; window `w` ends where pane `w` starts, so the first
-//! window of pane `p` is `p + 1`. Panes and windows start at multiples of the slide
-//! since 1970, also before it.
+//! Pane `p` starts at `p * slide` after the alignment; window `w` ends where pane `w`
+//! starts, so the first window of pane `p` is `p + 1`. In a time zone, panes start
+//! when clocks there show that, and days may have 23 or 25 hours.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use super::accumulators::Arrived;
 use super::time::{Span, extent};
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
-use crate::plan::LATE_OUTPUT;
+use crate::plan::{Alignment, LATE_OUTPUT};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
@@ -20,29 +20,61 @@ pub(super) struct Cut {
     lateness_ms: i64,
     /// How long after its end a window fires.
     hold_ms: i64,
+    alignment: Alignment,
 }
 
 impl Cut {
     /// `slide_ms` divides `size_ms`.
-    pub fn new(size_ms: i64, slide_ms: i64, lateness_ms: i64, hold_ms: i64) -> Self {
+    pub fn new(size_ms: i64, slide_ms: i64, alignment: Alignment) -> Self {
         Cut {
             slide_ms,
             panes: size_ms / slide_ms,
-            lateness_ms,
-            hold_ms,
+            lateness_ms: 0,
+            hold_ms: 0,
+            alignment,
         }
     }
 
+    pub fn correctable_for(self, lateness_ms: i64) -> Self {
+        Cut {
+            lateness_ms,
+            ..self
+        }
+    }
+
+    pub fn held_for(self, hold_ms: i64) -> Self {
+        Cut { hold_ms, ..self }
+    }
+
     pub fn pane(self, time_ms: i64) -> i64 {
-        time_ms.div_euclid(self.slide_ms)
+        let Alignment { offset_ms, zone } = self.alignment;
+        let Some(zone) = zone else {
+            return time_ms.saturating_sub(offset_ms).div_euclid(self.slide_ms);
+        };
+        let local_ms = zone.local_ms(time_ms).saturating_sub(offset_ms);
+        let pane = local_ms.div_euclid(self.slide_ms);
+        // Where clocks are set at midnight, a day starts a little later or earlier.
+        if self.start(pane) > time_ms {
+            pane - 1
+        } else if self.start(pane + 1) <= time_ms {
+            pane + 1
+        } else {
+            pane
+        }
+    }
+
+    /// Where a pane starts, and a window of the same number ends.
+    fn start(self, pane: i64) -> i64 {
+        let Alignment { offset_ms, zone } = self.alignment;
+        let start_ms = pane.saturating_mul(self.slide_ms).saturating_add(offset_ms);
+        zone.map_or(start_ms, |zone| zone.time_ms(start_ms))
     }
 
     /// The time of a pane.
     pub fn pane_span(self, pane: i64) -> Span {
-        let start = pane * self.slide_ms;
         Span {
-            start,
-            end: start + self.slide_ms,
+            start: self.start(pane),
+            end: self.start(pane + 1),
         }
     }
 
@@ -60,8 +92,8 @@ impl Cut {
 
     pub fn window_span(self, window: i64) -> Span {
         Span {
-            start: (window - self.panes) * self.slide_ms,
-            end: window * self.slide_ms,
+            start: self.start(window - self.panes),
+            end: self.start(window),
         }
     }
 
@@ -71,19 +103,18 @@ impl Cut {
             END_OF_TIME => watermark_ms,
             _ => watermark_ms.saturating_sub(self.hold_ms),
         };
-        held_ms.div_euclid(self.slide_ms)
+        self.pane(held_ms)
     }
 
     /// When the last window of a row is over for good.
     pub fn over_at(self, row_ms: i64) -> i64 {
         let last = self.last_window(self.pane(row_ms));
-        last.saturating_mul(self.slide_ms)
-            .saturating_add(self.lateness_ms)
+        self.start(last).saturating_add(self.lateness_ms)
     }
 
     /// Whether a row of this window is late at this watermark.
     pub fn is_late(self, window: i64, watermark_ms: i64) -> bool {
-        watermark_ms >= window * self.slide_ms + self.lateness_ms
+        watermark_ms >= self.start(window).saturating_add(self.lateness_ms)
     }
 
     /// Returns the rows that are in time for one of their windows, if any, and

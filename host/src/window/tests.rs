@@ -24,7 +24,8 @@ use crate::element::{END_OF_TIME, Inlet};
 use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
 use crate::plan::{
-    AggregatePlan, Bounds, Emit, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain, Window,
+    AggregatePlan, Alignment, Bounds, Emit, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain,
+    Window,
 };
 use crate::schema::{DataType, Field, Schema};
 use crate::stop::Stop;
@@ -391,6 +392,7 @@ pub(super) fn tumbling(size_ms: i64) -> Setup {
     Setup::new(Window::Tumbling {
         size_ms,
         time: TimeDomain::Event,
+        alignment: Alignment::default(),
     })
 }
 
@@ -399,6 +401,7 @@ pub(super) fn sliding(size_ms: i64, slide_ms: i64) -> Setup {
         size_ms,
         slide_ms,
         time: TimeDomain::Event,
+        alignment: Alignment::default(),
     })
 }
 

@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
-use crate::plan::{Emit, TimeDomain, Window};
+use crate::plan::{Alignment, Emit, TimeDomain, Window};
 use crate::state::spec::{RowKind, TableSpec};
+use crate::timestamp::zone::Zone;
 
 /// Version 2 as it was first written: kept for ever.
 const FIXTURE: &[u8] = include_bytes!("v2.manifest");
@@ -35,6 +36,7 @@ fn fixture() -> Manifest {
     let window = Window::Tumbling {
         size_ms: 60_000,
         time: TimeDomain::Event,
+        alignment: Alignment::default(),
     };
     let windows = TableSpec {
         role: "windows".into(),
@@ -275,10 +277,14 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
     let window = prop_oneof![
         Just(Window::Running),
         any::<u64>().prop_map(|size| Window::Count { size }),
-        any::<(i64, i64)>().prop_map(|(size_ms, slide_ms)| Window::Sliding {
-            size_ms,
-            slide_ms,
-            time: TimeDomain::Processing,
+        any::<(i64, i64, i64, bool)>().prop_map(|(size_ms, slide_ms, offset_ms, is_zoned)| {
+            let zone = is_zoned.then(|| Zone::named("Europe/Berlin").expect("it is known"));
+            Window::Sliding {
+                size_ms,
+                slide_ms,
+                time: TimeDomain::Processing,
+                alignment: Alignment { offset_ms, zone },
+            }
         }),
         any::<i64>().prop_map(|gap_ms| Window::Session {
             gap_ms,

@@ -12,7 +12,7 @@ use crate::checkpoint::storage::Storage;
 use crate::checkpoint::storage::folder::FolderStorage;
 use crate::element::Purpose;
 use crate::plan::change::{NodeClass, NodeDescription, OperatorDescription};
-use crate::plan::{TimeDomain, Window};
+use crate::plan::{Alignment, TimeDomain, Window};
 use crate::state::spec::{RowKind, TableSpec};
 
 const MINUTE_MS: i64 = 60_000;
@@ -257,6 +257,7 @@ fn a_manifest_for_people() {
         window: Some(Window::Tumbling {
             size_ms: MINUTE_MS,
             time: TimeDomain::Event,
+            alignment: Alignment::default(),
         }),
         tables: vec![TableSpec {
             role: "windows".into(),

@@ -6,7 +6,8 @@ use super::{Key, Row, Setup, row, session, sliding, tumbling};
 use crate::dead_letter::OnError;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, Operator, Outbox};
-use crate::plan::{TimeDomain, Window};
+use crate::plan::{Alignment, TimeDomain, Window};
+use crate::timestamp::zone::Zone;
 
 #[test]
 fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
@@ -309,6 +310,7 @@ fn processing_time_windows_fire_by_the_clock() {
     let mut bench = Setup::new(Window::Tumbling {
         size_ms: 1_000,
         time,
+        alignment: Alignment::default(),
     })
     .bench();
     bench
@@ -528,6 +530,7 @@ fn plans_that_cannot_be_are_refused() {
             Window::Tumbling {
                 size_ms: 0,
                 time: event,
+                alignment: Alignment::default(),
             },
             "a window's size is 0 ms",
         ),
@@ -536,6 +539,7 @@ fn plans_that_cannot_be_are_refused() {
                 size_ms: 10,
                 slide_ms: 3,
                 time: event,
+                alignment: Alignment::default(),
             },
             "a window of 10 ms cannot slide by 3 ms",
         ),
@@ -607,4 +611,74 @@ fn a_corrected_session_withdraws_its_former_span() {
         a [0, 19) late 3 14 0 9 abx
     "#]]
     .assert_eq(&bench.lines());
+}
+
+/// 2024-03-31 00:00 in Berlin, the day on which clocks are turned forward there.
+const SUMMER_TIME_MS: i64 = 1_711_839_600_000;
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn aligned(alignment: Alignment, size_ms: i64, slide_ms: i64) -> Setup {
+    let time = TimeDomain::Event;
+    Setup::new(match size_ms == slide_ms {
+        true => Window::Tumbling {
+            size_ms,
+            time,
+            alignment,
+        },
+        false => Window::Sliding {
+            size_ms,
+            slide_ms,
+            time,
+            alignment,
+        },
+    })
+}
+
+#[test]
+fn a_day_in_a_zone_has_the_hours_that_clocks_show() {
+    let alignment = Alignment {
+        zone: Zone::named("Europe/Berlin").ok(),
+        ..Alignment::default()
+    };
+    let day_ms = 24 * HOUR_MS;
+    let start = SUMMER_TIME_MS;
+    let rows = [
+        row("a", start - 1, "."),
+        row("a", start, "a"),
+        row("a", start + 23 * HOUR_MS - 1, "b"),
+        row("a", start + 23 * HOUR_MS, "."),
+    ];
+    let mut bench = aligned(alignment, day_ms, day_ms).bench();
+    bench.rows(&rows);
+    let before = format!("a [{}, {start}) 1", start - day_ms);
+    assert!(bench.watermark(start).lines().starts_with(&before));
+    assert_eq!(bench.watermark(start + 23 * HOUR_MS - 1).lines(), "");
+    let end = start + 23 * HOUR_MS;
+    let short = format!("a [{start}, {end}) 2 9 0 9 ab\n");
+    assert_eq!(bench.watermark(end).lines(), short);
+
+    // Two days, every day: 47 hours.
+    let mut bench = aligned(alignment, 2 * day_ms, day_ms).bench();
+    bench.rows(&rows[1..3]).end();
+    let both = [(start - day_ms, end), (start, end + day_ms)];
+    let both = both.map(|(first, last)| format!("a [{first}, {last}) 2 9 0 9 ab\n"));
+    assert_eq!(bench.lines(), both.concat());
+}
+
+#[test]
+fn windows_start_where_their_offset_says() {
+    let alignment = Alignment {
+        // From Thursday, which 1970 began with, to Monday.
+        offset_ms: 4 * 24 * HOUR_MS,
+        zone: None,
+    };
+    let week_ms = 7 * 24 * HOUR_MS;
+    let monday = 1_711_929_600_000; // 2024-04-01
+    let mut bench = aligned(alignment, week_ms, week_ms).bench();
+    bench.rows(&[row("a", monday - 1, "."), row("a", monday, "m")]);
+    let before = format!("a [{}, {monday}) 1 9 9 9 .\n", monday - week_ms);
+    assert_eq!(bench.watermark(monday).lines(), before);
+    let after = format!("a [{monday}, {}) 1 0 0 0 m\n", monday + week_ms);
+    assert_eq!(bench.end().lines(), after);
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bench, Key, Row, Setup, last_of_each, session, sliding, tumbling};
-use crate::plan::{TimeDomain, Window};
+use crate::plan::{Alignment, TimeDomain, Window};
 
 const BATCH_ROWS: [usize; 4] = [1, 7, 64, 4096];
 
@@ -359,11 +359,13 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
         Window::Tumbling {
             size_ms: 1_000,
             time,
+            alignment: Alignment::default(),
         },
         Window::Sliding {
             size_ms: 1_000,
             slide_ms: 250,
             time,
+            alignment: Alignment::default(),
         },
         Window::Session { gap_ms: 40, time },
     ] {
