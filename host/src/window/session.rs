@@ -592,6 +592,11 @@ impl Entries for SessionEntries {
         }
     }
 
+    /// Sessions that are over have no state.
+    fn is_kept_without_state(&self, id: u32) -> bool {
+        !self.entries[id as usize].sessions.is_empty()
+    }
+
     fn is_pinned(&self, id: u32) -> bool {
         self.early.has(id)
     }
