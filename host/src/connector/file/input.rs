@@ -95,8 +95,8 @@ struct BlockReader {
     ends_with_turn: bool,
     batch_rows: usize,
     row_bytes: usize,
-    /// Whether an empty line is a row, whose one field is null.
-    empty_is_null: bool,
+    /// Whether an empty line is a row.
+    has_empty_rows: bool,
 }
 
 struct RawBlock {
@@ -256,11 +256,10 @@ impl FilePartition {
             ends_with_turn: !is_alone,
             batch_rows: context.batch_rows.max(1),
             row_bytes: 128,
-            empty_is_null: false,
+            has_empty_rows: false,
         };
         lines.start(format, &mut decoder, context)?;
-        lines.empty_is_null = lines.framing.has_one_field()
-            && matches!(context.schema.fields.as_slice(), [field] if field.nullable);
+        lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
         if let Some(restored) = context.restored(&name) {
             lines.seek(restored.position, context)?;
             lines.check_same(restored, context)?;
@@ -417,7 +416,7 @@ impl BlockReader {
             while spans.len() + too_long.len() < rows_max {
                 match self.framing.next(&self.buffer, at, self.at_end) {
                     RowEnd::Row { end, next } => {
-                        if end > at || (self.empty_is_null && next > at) {
+                        if end > at || (self.has_empty_rows && next > at) {
                             spans.push((at as u32, end as u32));
                         }
                         at = next;

@@ -927,10 +927,14 @@ async fn the_generator_keeps_its_rate() {
 }
 
 fn tcp(framing: Framing, connections: Option<u64>) -> SourcePlan {
+    tcp_of(Format::Json, framing, connections)
+}
+
+fn tcp_of(format: Format, framing: Framing, connections: Option<u64>) -> SourcePlan {
     plan(TcpSource {
         listen: "127.0.0.1:0".to_owned(),
         framing,
-        format: Format::Json.into(),
+        format: format.into(),
         connections,
     })
 }
@@ -947,12 +951,16 @@ async fn send(address: SocketAddr, pieces: Vec<Vec<u8>>) {
 }
 
 async fn receive(framing: Framing, connections: Vec<Vec<Vec<u8>>>) -> Read {
-    let mut reader = SourceReader::open(
-        &tcp(framing, Some(connections.len() as u64)),
-        context(4_096),
-    )
-    .await
-    .unwrap();
+    let plan = tcp(framing, Some(connections.len() as u64));
+    receive_as(&plan, context(4_096), connections).await
+}
+
+async fn receive_as(
+    plan: &SourcePlan,
+    context: SourceContext,
+    connections: Vec<Vec<Vec<u8>>>,
+) -> Read {
+    let mut reader = SourceReader::open(plan, context).await.unwrap();
     let address = reader.address().unwrap();
     for pieces in connections {
         tokio::spawn(send(address, pieces));
@@ -1076,6 +1084,186 @@ async fn a_line_that_is_too_long_is_skipped_to_its_end() {
         1 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
     "#]]
     .assert_eq(&read.errors());
+}
+
+const CSV_OVER_TCP: Format = Format::Csv(CsvFormat {
+    header: false,
+    delimiter: b',',
+});
+
+async fn receive_csv(pieces: Vec<Vec<u8>>, batch_rows: usize) -> Read {
+    let plan = tcp_of(CSV_OVER_TCP, Framing::Newline, Some(1));
+    receive_as(&plan, context(batch_rows), vec![pieces]).await
+}
+
+#[tokio::test]
+async fn csv_over_tcp_may_have_line_ends_in_its_fields() {
+    let text =
+        b"a,1\n\n\"two\nlines\",2\r\n\"\"\"\r\n\"\"\",3\n\"stray\nd,4\n\"x,5\ne,6\n\"the\nlast\",7";
+    for (size, batch_rows) in [(1, 4_096), (3, 1), (10, 2), (1_000, 4_096)] {
+        let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, batch_rows).await;
+        let ids = ["a", "two\nlines", "\"\r\n\"", "d", "e", "the\nlast"];
+        assert_eq!(read.ids, ids, "pieces of {size}");
+        expect![[r#"
+            3 | byte 0: expected `"` at the end of the field, found "stray | "\"stray"
+            5 | byte 0: expected `"` at the end of the field, found "x,5 | "\"x,5"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_eq!(read.rows_in, 8);
+        let offsets = read.origins.iter().map(|origin| origin.offset);
+        assert!(offsets.eq([0, 1, 2, 4, 6, 7]), "{:?}", read.origins);
+        assert_eq!(read.origins[1].payload.as_deref(), Some("\"two\nlines\",2"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_in_a_quoted_field_leaves_one_bad_row() {
+    for size in [1, 1_000] {
+        let text = b"a,1\n\"b\nc,2\nd,3\r\n";
+        let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, 4_096).await;
+        assert_eq!(read.ids, ["a"]);
+        expect![[r#"
+            1 | expected the closing quote of a field, found 12 bytes of its row and the end of the connection | "\"b\nc,2\nd,3\r\n"
+        "#]]
+        .assert_eq(&read.errors());
+    }
+}
+
+/// A quoted field with many line ends is one bad row if it is too long, and the
+/// rows behind it are handed on with it.
+#[tokio::test]
+async fn a_field_over_tcp_that_is_too_long_is_one_bad_row() {
+    let text = huge_field(&"x,\"\"y\"\",2\n".repeat((17 << 20) / 10), ",\"1\n1\"");
+    let text = text.strip_prefix("id,ts\n").unwrap();
+    for size in [64 << 10, text.len()] {
+        let pieces = text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, 4_096).await;
+        assert_eq!(read.ids, ["a", "b", "c\nd"]);
+        assert_eq!((read.rows_in, read.failed), (4, 1));
+        assert_eq!(read.dead_letters[0].offset, Some(1));
+        assert!(
+            read.dead_letters[0]
+                .error
+                .contains("in which a quoted field goes on"),
+            "{}",
+            read.dead_letters[0].error
+        );
+    }
+}
+
+/// Raw rows have no field for the time.
+fn raw_plan(plan: SourcePlan) -> SourcePlan {
+    SourcePlan {
+        event_time: EventTime::Ingestion,
+        ..plan
+    }
+}
+
+/// A row is one value.
+fn raw_context(batch_rows: usize, data_type: DataType) -> SourceContext {
+    SourceContext {
+        schema: Arc::new(Schema::new(vec![Field::new("id", data_type, false)])),
+        ..context(batch_rows)
+    }
+}
+
+const LINES: &str = "first\r\n\n{\"a\": 1}\n\r\n\"x\ny,\"z\n  \n\nlast";
+const VALUES: [&str; 9] = [
+    "first",
+    "",
+    "{\"a\": 1}",
+    "",
+    "\"x",
+    "y,\"z",
+    "  ",
+    "",
+    "last",
+];
+
+#[tokio::test]
+async fn raw_lines_are_values_wherever_a_run_begins() {
+    let folder = TempDir::new().unwrap();
+    for (compression, name) in COMPRESSIONS {
+        let path = write(&folder, name, compressed(LINES, compression));
+        let plan = raw_plan(files(&[&path], Format::Raw));
+        for cut in 0..=VALUES.len() {
+            let context = raw_context(1, DataType::Utf8);
+            let mut reader = SourceReader::open(&plan, context).await.unwrap();
+            let mut before = Read::default();
+            while before.ids.len() < cut {
+                before.add(reader.next().await.unwrap().unwrap());
+            }
+            let context = SourceContext {
+                restored: Arc::new([reader.snapshot()]),
+                ..raw_context(4, DataType::Utf8)
+            };
+            let after = read(&plan, context).await;
+            assert_eq!([before.ids, after.ids].concat(), VALUES, "{name}, {cut}");
+            assert_eq!(after.failed, 0);
+        }
+    }
+    let path = write(&folder, "ended.log", "one\n\n");
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let ended = read(&plan, raw_context(4_096, DataType::Utf8)).await;
+    assert_eq!(ended.ids, ["one", ""]);
+    let long = "x".repeat((16 << 20) + 1);
+    let path = write(
+        &folder,
+        "bad.log",
+        [b"a\n\xFF\n\n", long.as_bytes(), b"\n\nb"].concat(),
+    );
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let bad = read(&plan, raw_context(4_096, DataType::Utf8)).await;
+    assert_eq!(bad.ids, ["a", "", "", "b"]);
+    assert!(bad.origins.iter().map(|origin| origin.offset).eq([
+        0,
+        4,
+        5 + long.len() as u64 + 1,
+        5 + long.len() as u64 + 2
+    ]));
+    expect![[r#"
+        2 | byte 0: expected UTF-8 text, found other bytes | "/w=="
+        5 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    "#]]
+    .assert_eq(&bad.errors());
+}
+
+#[tokio::test]
+async fn raw_bytes_need_not_be_text() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "events.log", b"\xFF\x00\r\n\nb\r");
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let context = raw_context(4_096, DataType::Bytes);
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
+    let pulled = reader.next().await.unwrap().unwrap();
+    let Element::Batch(batch) = &pulled.elements[0] else {
+        panic!("{pulled:?}");
+    };
+    let values: Vec<&[u8]> = batch.columns[0]
+        .as_binary::<i32>()
+        .iter()
+        .flatten()
+        .collect();
+    assert_eq!(values, [&b"\xFF\x00"[..], b"", b"b"]);
+}
+
+#[tokio::test]
+async fn raw_lines_and_frames_come_over_tcp() {
+    for size in [1, 5, 1_000] {
+        let plan = |framing| raw_plan(tcp_of(Format::Raw, framing, Some(1)));
+        let in_pieces = |bytes: &[u8]| vec![bytes.chunks(size).map(<[u8]>::to_vec).collect()];
+        let context = || raw_context(2, DataType::Utf8);
+        let lines = in_pieces(LINES.as_bytes());
+        let lines = receive_as(&plan(Framing::Newline), context(), lines).await;
+        assert_eq!(lines.ids, VALUES, "pieces of {size}");
+        assert!(lines.origins.iter().map(|origin| origin.offset).eq(0..9));
+        let values = ["a\n", "", "\r\n"];
+        let frames = in_pieces(&values.map(prefixed).concat());
+        let frames = receive_as(&plan(Framing::LengthPrefixed), context(), frames).await;
+        assert_eq!(frames.ids, values, "pieces of {size}");
+    }
 }
 
 #[tokio::test]
