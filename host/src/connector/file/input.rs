@@ -46,6 +46,14 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// What is wrong with a file that begins like this, if it seems to be no text.
+pub(super) fn looks_wrong(name: &str, start: &[u8]) -> Option<String> {
+    let what = other_format(start)?;
+    Some(format!(
+        "{name} looks like {what}; `compression = \"none\"` reads it as it is"
+    ))
+}
+
 /// How many files a task has open at a time. The descriptors of a process are
 /// limited, often to 1,024 for all its tasks.
 const OPEN_MAX: usize = 64;
@@ -97,6 +105,8 @@ struct BlockReader {
     row_bytes: usize,
     /// Whether an empty line is a row.
     has_empty_rows: bool,
+    /// Whether a file that looks like another format is refused.
+    must_be_text: bool,
 }
 
 struct RawBlock {
@@ -130,12 +140,16 @@ impl FileInput {
             .filter(|(index, _)| context.placement.has_partition(*index));
         let mut partitions = Vec::new();
         for (_, (path, name)) in ours {
+            // Whoever says that it is not compressed means what is there.
+            let must_be_text = compression != Some(Compression::None);
             let compression = compression.unwrap_or_else(|| Compression::of(path));
             let file = OpenedFile::open(path, compression)
                 .map_err(|cause| cannot_read(path, &cause, context))?;
-            let (decoder, format) = (decoder.clone(), &format.format);
-            let mut partition =
-                FilePartition::open(file, name, format, is_alone, decoder, context)?;
+            let decoder = decoder.clone();
+            let mut lines = BlockReader::new(file, &format.format, context);
+            lines.ends_with_turn = !is_alone;
+            lines.must_be_text = must_be_text;
+            let mut partition = FilePartition::open(lines, name, &format.format, decoder, context)?;
             if partitions.len() >= OPEN_MAX {
                 partition.lines.file.close();
             }
@@ -237,27 +251,12 @@ fn check_present(names: &[String], context: &SourceContext) -> Result<(), Source
 
 impl FilePartition {
     fn open(
-        file: OpenedFile,
+        mut lines: BlockReader,
         name: String,
         format: &Format,
-        is_alone: bool,
         mut decoder: Decoder,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
-        let mut lines = BlockReader {
-            name: file.path.display().to_string().into(),
-            file,
-            framing: RowEnds::of(format),
-            buffer: Vec::new(),
-            offset: 0,
-            at_end: false,
-            skipping: None,
-            rows: 0,
-            ends_with_turn: !is_alone,
-            batch_rows: context.batch_rows.max(1),
-            row_bytes: 128,
-            has_empty_rows: false,
-        };
         lines.start(format, &mut decoder, context)?;
         lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
         if let Some(restored) = context.restored(&name) {
@@ -338,6 +337,24 @@ impl RawBlock {
 }
 
 impl BlockReader {
+    fn new(file: OpenedFile, format: &Format, context: &SourceContext) -> Self {
+        BlockReader {
+            name: file.path.display().to_string().into(),
+            file,
+            framing: RowEnds::of(format),
+            buffer: Vec::new(),
+            offset: 0,
+            at_end: false,
+            skipping: None,
+            rows: 0,
+            ends_with_turn: false,
+            batch_rows: context.batch_rows.max(1),
+            row_bytes: 128,
+            has_empty_rows: false,
+            must_be_text: true,
+        }
+    }
+
     /// Skips the byte order mark and the header.
     fn start(
         &mut self,
@@ -346,8 +363,9 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
-        if let Some(what) = other_format(&self.buffer) {
-            let message = format!("{} looks like {what}", self.name);
+        if self.must_be_text
+            && let Some(message) = looks_wrong(&self.name, &self.buffer)
+        {
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
         if self.buffer.starts_with(BYTE_ORDER_MARK) {

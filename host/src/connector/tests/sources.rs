@@ -42,6 +42,11 @@ const CSV: Format = Format::Csv(CsvFormat {
     delimiter: b',',
 });
 
+const CSV_ROWS: Format = Format::Csv(CsvFormat {
+    header: false,
+    delimiter: b',',
+});
+
 /// `id` identifies a row, `ts` is its event time.
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
@@ -478,8 +483,27 @@ async fn damaged_compression_and_other_formats_are_told() {
     let said = failure(&write(&folder, "wide.csv", utf16)).await;
     assert_eq!(
         said,
-        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it"
+        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it; \
+         `compression = \"none\"` reads it as it is"
     );
+}
+
+#[tokio::test]
+async fn what_is_not_compressed_may_look_like_another_format() {
+    let folder = TempDir::new().unwrap();
+    for name in ["events.log", "events.gz"] {
+        let text = [&b"PAR1,1\n"[..], &compressed("a", Compression::Gzip)].concat();
+        let path = write(&folder, name, text);
+        let plan = plan(FileSource {
+            paths: vec![path],
+            folder: PathBuf::new(),
+            compression: Some(Compression::None),
+            format: CSV_ROWS.into(),
+        });
+        let read = read(&plan, context(100)).await;
+        assert_eq!(read.ids, ["PAR1"], "{name}");
+        assert!(read.failed > 0, "{name}");
+    }
 }
 
 /// More files than are open at a time, read in turns.
@@ -1086,13 +1110,8 @@ async fn a_line_that_is_too_long_is_skipped_to_its_end() {
     .assert_eq(&read.errors());
 }
 
-const CSV_OVER_TCP: Format = Format::Csv(CsvFormat {
-    header: false,
-    delimiter: b',',
-});
-
 async fn receive_csv(pieces: Vec<Vec<u8>>, batch_rows: usize) -> Read {
-    let plan = tcp_of(CSV_OVER_TCP, Framing::Newline, Some(1));
+    let plan = tcp_of(CSV_ROWS, Framing::Newline, Some(1));
     receive_as(&plan, context(batch_rows), vec![pieces]).await
 }
 
