@@ -47,10 +47,13 @@ pub struct RowCutter {
 }
 
 impl RowCutter {
-    /// `fields` is how many a row has, for formats that count them.
-    pub fn new(format: &Format, fields: usize, schema: &Schema) -> Self {
+    /// `fields` is how many a row has, if that is known: formats with a header say it
+    /// there.
+    pub fn new(format: &Format, fields: Option<usize>, schema: &Schema) -> Self {
         let mut ends = RowEnds::of(format);
-        ends.expect_fields(fields);
+        if let Some(fields) = fields {
+            ends.expect_fields(fields);
+        }
         RowCutter {
             has_empty_rows: ends.has_empty_rows(format, schema),
             ends,
@@ -58,6 +61,34 @@ impl RowCutter {
             seen: Seen::default(),
             skipping: None,
         }
+    }
+
+    /// Goes on with the text that another one has left.
+    pub fn after(self, other: RowCutter) -> Self {
+        RowCutter {
+            text: other.text,
+            skipping: other.skipping,
+            ..self
+        }
+    }
+
+    /// Takes the first line that is not empty; an error if it is too long. `None` if
+    /// there is none yet.
+    pub fn take_header(&mut self, complete: bool) -> Option<Result<Vec<u8>, BadRow>> {
+        while !self.text.is_empty() {
+            match (self.ends).resume(&self.text, 0, complete, &mut self.seen) {
+                RowEnd::Row { end, next } => {
+                    let line = self.text[..end].to_vec();
+                    self.text.drain(..next);
+                    if !line.is_empty() {
+                        return Some(Ok(line));
+                    }
+                }
+                RowEnd::TooLong(_, rest) => return Some(Err(too_long_before(0, &self.text, rest))),
+                RowEnd::Unfinished => break,
+            }
+        }
+        None
     }
 
     /// Takes the rows that are complete, up to one that is too long; with

@@ -19,7 +19,9 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::decode::Decoder;
 use crate::files::{identity, name_in};
 use crate::format::{Format, RowFormat};
+use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
+use crate::source::pieces::RowCutter;
 use crate::source::row_ends::{RowEnd, RowEnds, RowRest, Skipped, too_long_before};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
 
@@ -28,7 +30,7 @@ use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, T
 const BLOCK_BYTES_MIN: usize = 8 << 10;
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What a file is that begins like this, if it is no text as it is read here.
 fn other_format(start: &[u8]) -> Option<&'static str> {
@@ -53,6 +55,30 @@ pub(super) fn looks_wrong(name: &str, start: &[u8]) -> Option<String> {
         "{name} looks like {what}; `compression = \"none\"` reads it as it is"
     ))
 }
+
+/// The first line of a file that is not empty, if it is text and can be read. The run
+/// says what is wrong with other files.
+pub(super) fn first_line(
+    path: &Path,
+    compression: Compression,
+    format: &Format,
+) -> Option<Vec<u8>> {
+    let mut file = OpenedFile::open(path, compression).ok()?;
+    let mut text = Vec::new();
+    let read = file.read(HEADER_BYTES, &mut text).ok()?;
+    if other_format(&text).is_some() {
+        return None;
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+    let mut cutter = RowCutter::new(format, None, &Schema::new(Vec::new()));
+    cutter.text = text;
+    cutter.take_header(read < HEADER_BYTES)?.ok()
+}
+
+/// A longer header is read only by the run.
+const HEADER_BYTES: usize = 64 << 10;
 
 /// How many files a task has open at a time. The descriptors of a process are
 /// limited, often to 1,024 for all its tasks.
@@ -231,13 +257,18 @@ impl FileInput {
 
 /// Checks that no file is gone that the restored checkpoint had not read to its
 /// end: the rest of its rows would be missing without a word.
-fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
+pub(super) fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
     let restored = context.restored.iter().flat_map(|task| &task.partitions);
     for partition in restored.filter(|partition| partition.state != PartitionState::Ended) {
         if !names.contains(&partition.name) {
+            // Offsets in a pipe are rows.
+            let unit = match partition.position.rows {
+                Some(_) => "byte",
+                None => "row",
+            };
             return Err(context.refuse(
                 format!(
-                    "the checkpoint had read {} up to byte {}, and it is not among the files to \
+                    "the checkpoint had read {} up to {unit} {}, and it is not among the files to \
                      read any more: put it back, or drop what the checkpoint knows of this source \
                      (`sluicebox run --drop {}`) to read all its files again",
                     partition.name, partition.position.offset, context.node

@@ -90,7 +90,7 @@ impl TcpInput {
         tracing::info!(source = %context.node, %address, "listening");
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let mut tasks = JoinSet::new();
-        let fields = context.schema.fields.len();
+        let fields = Some(context.schema.fields.len());
         let rows = RowCutter::new(&format.format, fields, &context.schema);
         let shared = Shared {
             frames: Frames::new(framing, rows),

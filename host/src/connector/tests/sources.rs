@@ -22,6 +22,7 @@ use arrow_array::cast::AsArray;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::connector::file::opened::Compression;
+use crate::connector::file::pipe::{Pipe, PipeSource};
 use crate::connector::file::source::FileSource;
 use crate::connector::generator::GeneratorSource;
 use crate::connector::generator::events::{self, EventsPlan};
@@ -504,6 +505,160 @@ async fn what_is_not_compressed_may_look_like_another_format() {
         assert_eq!(read.ids, ["PAR1"], "{name}");
         assert!(read.failed > 0, "{name}");
     }
+}
+
+/// A named pipe.
+fn pipe(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    path
+}
+
+fn piped(path: &Path, format: Format, compression: Option<Compression>) -> SourcePlan {
+    let folder = path.parent().unwrap();
+    let pipe = Pipe::at("pipe", path).unwrap();
+    plan(PipeSource::new(pipe, folder, format.into(), compression))
+}
+
+/// Writes pieces to a pipe, with a pause after each.
+fn pour(path: &Path, pieces: Vec<Vec<u8>>) -> std::thread::JoinHandle<()> {
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let mut pipe = fs::OpenOptions::new().write(true).open(path).unwrap();
+        for piece in pieces {
+            pipe.write_all(&piece).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+/// A pipe has the rows that a file with the same text has.
+#[tokio::test]
+async fn a_pipe_is_read_as_a_file_is() {
+    let long = format!("id,ts\na,1\n\"{}\",2\nb,3\n", "x".repeat(17 << 20));
+    let texts = [
+        ("", Format::Json),
+        ("1\n", Format::Json),
+        (
+            "\u{FEFF}{\"id\":\"a\",\"ts\":1}\r\n\n{\"id\":\"b\",\"ts\":2}",
+            Format::Json,
+        ),
+        ("", CSV),
+        ("\n", CSV),
+        (
+            "\n\r\nts,id\r\n1,\"a\nb\"\r\n2,\"c\n3,d\n4,\"e\"x\n\n5,\"f\"\"\",\n7,\"h\n8,i\n",
+            CSV,
+        ),
+        ("PAR", CSV_ROWS),
+        (&long, CSV),
+    ];
+    for (text, format) in texts {
+        let folder = TempDir::new().unwrap();
+        let file = write(&folder, "file", text);
+        let of_file = read(&files(&[&file], format.clone()), context(2)).await;
+        let path = pipe(&folder);
+        for (compression, size) in [
+            (None, 1),
+            (None, 7),
+            (Some(Compression::Gzip), 9),
+            (Some(Compression::Zstd), 1_000),
+        ] {
+            let size = if text.len() > 1_000 { 1 << 20 } else { size };
+            let bytes = compressed(text, compression.unwrap_or(Compression::None));
+            let pieces = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+            let writer = pour(&path, pieces);
+            let plan = piped(&path, format.clone(), compression);
+            let of_pipe = read(&plan, context(2)).await;
+            writer.join().unwrap();
+            assert_eq!(of_pipe.ids, of_file.ids);
+            let errors = |read: &Read| {
+                let letters = read.dead_letters.iter();
+                letters
+                    .map(|letter| (letter.error.clone(), letter.payload.clone()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(errors(&of_pipe), errors(&of_file));
+            assert_eq!(of_pipe.rows_in, of_file.rows_in);
+            let offsets = of_pipe.origins.iter().map(|origin| origin.offset);
+            assert!(offsets.is_sorted_by(|one, next| one < next));
+        }
+    }
+}
+
+/// Rows are handed on while more may come, and what comes after a failure is read by
+/// the next attempt, from where the last one was in the text.
+#[tokio::test]
+async fn a_pipe_is_read_on_after_a_failure() {
+    let folder = TempDir::new().unwrap();
+    let path = pipe(&folder);
+    let plan = piped(&path, CSV, None);
+    assert!(!plan.connector.is_replayable());
+    let mut reader = SourceReader::open(&plan, context(1)).await.unwrap();
+    let mut first = Box::pin(reader.next());
+    let asked = std::future::poll_fn(|context| Poll::Ready(first.as_mut().poll(context)));
+    assert!(asked.await.is_pending());
+    let mut writer = {
+        let path = path.clone();
+        let open = move || fs::OpenOptions::new().write(true).open(path).unwrap();
+        tokio::task::spawn_blocking(open).await.unwrap()
+    };
+    writer.write_all(b"ts,id\n1,a\n2,\"b\nb").unwrap();
+    let mut before = Read::default();
+    before.add(first.await.unwrap().unwrap());
+    assert_eq!(before.ids, ["a"]);
+    assert_eq!(soon(&mut reader).await, "nothing");
+    let snapshot = reader.snapshot();
+    drop(reader);
+    writer.write_all(b"\"\n3,c").unwrap();
+    drop(writer);
+    let restored = SourceContext {
+        restored: Arc::new([snapshot]),
+        ..context(1)
+    };
+    let after = read(&plan, restored).await;
+    assert_eq!(after.ids, ["b\nb", "c"]);
+    assert_eq!(after.origins[0].offset, 1);
+    assert_eq!(after.origins[0].partition, "pipe");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_pipe_is_told() {
+    let failure = async |bytes: &[u8], compression| {
+        let folder = TempDir::new().unwrap();
+        let path = pipe(&folder);
+        let writer = pour(&path, vec![bytes.to_vec()]);
+        let plan = piped(&path, CSV, compression);
+        let failed = async {
+            let mut reader = SourceReader::open(&plan, context(100)).await?;
+            while reader.next().await?.is_some() {}
+            Ok::<_, SourceError>(())
+        };
+        let error = failed.await.unwrap_err();
+        writer.join().unwrap();
+        assert!(!error.fault().can_pass, "{error}");
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let gzip = compressed("id,ts\na,1\n", Compression::Gzip);
+    expect![[r#"source `events`: FOLDER/pipe looks like gzip: name it `.gz`, or write `compression = "gzip"`; `compression = "none"` reads it as it is"#]].assert_eq(&failure(&gzip, None).await);
+    expect!["source `events`: cannot read FOLDER/pipe: its gzip data is damaged, or ends too early, behind byte 10 of the text: unexpected end of file"].assert_eq(&failure(&gzip[..gzip.len() - 5], Some(Compression::Gzip)).await);
+    expect!["source `events`: FOLDER/pipe: the header has no column `id`, which the fields have; it names name, ts"].assert_eq(&failure(b"name,ts\na,1\n", None).await);
+    let folder = TempDir::new().unwrap();
+    let path = pipe(&folder);
+    let files = files(&[&write(&folder, "other.csv", "")], CSV);
+    let mut reader = SourceReader::open(&files, context(1)).await.unwrap();
+    let restored = SourceContext {
+        restored: Arc::new([reader.snapshot()]),
+        ..context(1)
+    };
+    let plan = piped(&path, CSV, None);
+    let error = SourceReader::open(&plan, restored).await.err().unwrap();
+    assert!(
+        error.to_string().contains("is not among the files"),
+        "{error}"
+    );
 }
 
 /// More files than are open at a time, read in turns.
