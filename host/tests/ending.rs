@@ -272,6 +272,47 @@ fn service_managers_stop_a_run_as_ctrl_c_does() {
     end_by(libc::SIGTERM);
 }
 
+#[test]
+fn csv_over_tcp_has_line_ends_in_its_fields() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it listens");
+    drop(free);
+    let pipeline = format!(
+        r#"
+        [sources.rows]
+        type = "tcp"
+        listen = "{address}"
+        connections = 1
+        format = "csv"
+        fields = {{ id = "utf8", n = "int64" }}
+        {OUT}
+        "#
+    );
+    let host = run(&pipeline, &["--json"], folder.path())
+        .spawn()
+        .expect("it starts");
+    let mut client = connect(address);
+    for piece in ["a,1\n\"two\n", "lines\",2\n", "\"open\nb,3\n"] {
+        client.write_all(piece.as_bytes()).expect("it listens");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(client);
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(
+        rows,
+        "{\"id\":\"a\",\"n\":1}\n{\"id\":\"two\\nlines\",\"n\":2}\n"
+    );
+    let dead = fs::read_to_string(folder.path().join("failing.dead.jsonl"));
+    let dead = dead.expect("it was written");
+    assert_eq!(dead.lines().count(), 1, "{dead}");
+    let letter: Value = serde_json::from_str(&dead).expect("it is JSON");
+    assert_eq!(letter["payload"], "\"open\nb,3\n");
+}
+
 /// Lines of any kind, from standard input.
 fn lines(path: &str) -> String {
     format!(

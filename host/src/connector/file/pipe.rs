@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 
 use super::input::{BYTE_ORDER_MARK, check_present, looks_wrong};
 use super::opened::{Compression, Text, damaged};
-use super::source::KIND;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::connector::Description;
@@ -201,7 +200,7 @@ impl SourceConnector for PipeSource {
             ),
         };
         Description {
-            connector: KIND.name,
+            connector: "file",
             format: Some(self.format.format.name()),
             lines: vec![line],
             settings: json!({ "paths": [path] }),

@@ -141,7 +141,8 @@ format = "raw""#;
         ▼
         shown   sink, console · 1 task
             at least once: rows may be repeated after a failure
-    "#]].assert_eq(lines);
+    "#]]
+    .assert_eq(lines);
 }
 
 #[test]
