@@ -1171,6 +1171,8 @@ async fn unfinished_rows_of_many_connections_are_bounded() {
             // The connection may be closed in between.
             let _ = stream.write_all(&vec![b'x'; 8 << 20]).await;
             all_have_sent.wait().await;
+            // What was sent may still be on its way.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let _ = stream.write_all(b"\n{\"id\":\"a\",\"ts\":1}\n").await;
         });
     }
