@@ -14,7 +14,7 @@ mod raw;
 
 use arrow_array::ArrayRef;
 
-pub(crate) use self::csv::quoted_length;
+pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
 use crate::format::{Format, RowFormat};
 use crate::schema::Schema;

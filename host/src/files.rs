@@ -24,7 +24,8 @@ pub struct FileUser {
 struct FileUse {
     user: FileUser,
     targets: Vec<FileTarget>,
-    writes: bool,
+    /// Nobody else may use them: it writes them, or takes what is in them.
+    is_alone: bool,
 }
 
 enum FileTarget {
@@ -36,6 +37,9 @@ enum FileTarget {
         pattern: String,
     },
 }
+
+/// How messages and checkpoints name standard input.
+pub const STANDARD_INPUT: &str = "standard input";
 
 /// How messages describe the use of the file of dead letters.
 pub const DEAD_LETTERS: &str = "the dead letters go there";
@@ -67,36 +71,46 @@ impl Files {
         self.push(user, targets.collect(), true);
     }
 
+    /// What is read of a pipe, nobody else can read.
+    pub fn takes(&mut self, user: FileUser, pipe: &Path) {
+        self.push(user, vec![FileTarget::File(identity(pipe))], true);
+    }
+
+    pub fn takes_standard_input(&mut self, user: FileUser) {
+        let target = FileTarget::File(PathBuf::from(STANDARD_INPUT));
+        self.push(user, vec![target], true);
+    }
+
     /// Reserves a folder: nobody else may write anything in it.
     pub fn reserves(&mut self, user: FileUser, folder: &Path) {
         self.push(user, vec![FileTarget::Folder(identity(folder))], false);
     }
 
-    fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, writes: bool) {
+    fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, is_alone: bool) {
         self.uses.push(FileUse {
             user,
             targets,
-            writes,
+            is_alone,
         });
     }
 
-    /// Reports each file that somebody writes and another one reads or writes.
+    /// Reports each file that somebody writes or takes, and another one uses.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
-        for (i, writer) in self.uses.iter().enumerate().filter(|(_, user)| user.writes) {
-            let paths = writer.targets.iter().filter_map(|target| match target {
+        let alone = self.uses.iter().enumerate();
+        for (i, user) in alone.filter(|(_, user)| user.is_alone) {
+            let paths = user.targets.iter().filter_map(|target| match target {
                 FileTarget::File(path) => Some(path),
                 _ => None,
             });
-            // Two writers are one mistake: the later one reports it.
+            // Two of them are one mistake: the later one reports it.
             let mut conflicts = paths.filter_map(|path| {
-                let other =
-                    self.uses.iter().enumerate().find(|(j, other)| {
-                        *j != i && (*j < i || !other.writes) && other.covers(path)
-                    });
+                let other = self.uses.iter().enumerate().find(|(j, other)| {
+                    *j != i && (*j < i || !other.is_alone) && other.covers(path)
+                });
                 Some((other?.1, path))
             });
             if let Some((other, path)) = conflicts.next() {
-                mistakes.push(describe(&writer.user, &other.user, path));
+                mistakes.push(describe(&user.user, &other.user, path));
             }
         }
     }
@@ -122,25 +136,26 @@ impl FileTarget {
     }
 }
 
-fn describe(writer: &FileUser, other: &FileUser, path: &Path) -> Mistake {
+fn describe(user: &FileUser, other: &FileUser, path: &Path) -> Mistake {
     let mut mistake = Mistake::new(format!(
         "one file is used twice: {}, and {} ({})",
-        writer.what,
+        user.what,
         other.what,
         path.display()
     ));
-    for user in [writer, other] {
+    let users = [user, other];
+    for user in users {
         if let Some(place) = &user.place {
             mistake = mistake.at(place.clone(), &user.what);
         }
     }
-    mistake.help(
-        if [writer, other].iter().any(|user| user.what == DEAD_LETTERS) {
-            "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
-        } else {
-            "give another file to one of them"
-        },
-    )
+    mistake.help(if path == Path::new(STANDARD_INPUT) {
+        "what was read of it is gone: keep one of the sources, and let its readers share it"
+    } else if users.iter().any(|user| user.what == DEAD_LETTERS) {
+        "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
+    } else {
+        "give another file to one of them"
+    })
 }
 
 /// The file beside the missing `path` whose name is nearest to it.

@@ -10,6 +10,8 @@
 pub mod chunk;
 /// Finds the event time of each row.
 mod event_time;
+/// Rows of a text that comes in pieces.
+pub mod pieces;
 /// Reads one task's part of a source.
 pub mod reader;
 /// Finds where rows end in text.

@@ -272,6 +272,125 @@ fn service_managers_stop_a_run_as_ctrl_c_does() {
     end_by(libc::SIGTERM);
 }
 
+#[test]
+fn csv_over_tcp_has_line_ends_in_its_fields() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it listens");
+    drop(free);
+    let pipeline = format!(
+        r#"
+        [sources.rows]
+        type = "tcp"
+        listen = "{address}"
+        connections = 1
+        format = "csv"
+        fields = {{ id = "utf8", n = "int64" }}
+        {OUT}
+        "#
+    );
+    let host = run(&pipeline, &["--json"], folder.path())
+        .spawn()
+        .expect("it starts");
+    let mut client = connect(address);
+    for piece in ["a,1\n\"two\n", "lines\",2\n", "\"open\nb,3\n"] {
+        client.write_all(piece.as_bytes()).expect("it listens");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(client);
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(
+        rows,
+        "{\"id\":\"a\",\"n\":1}\n{\"id\":\"two\\nlines\",\"n\":2}\n"
+    );
+    let dead = fs::read_to_string(folder.path().join("failing.dead.jsonl"));
+    let dead = dead.expect("it was written");
+    assert_eq!(dead.lines().count(), 1, "{dead}");
+    let letter: Value = serde_json::from_str(&dead).expect("it is JSON");
+    assert_eq!(letter["payload"], "\"open\nb,3\n");
+}
+
+/// Lines of any kind, from standard input.
+fn lines(path: &str) -> String {
+    format!(
+        r#"
+        [sources.rows]
+        type = "file"
+        path = "{path}"
+        format = "raw"
+        fields = {{ line = "utf8" }}
+        {OUT}
+        "#
+    )
+}
+
+#[test]
+fn standard_input_is_read_until_ctrl_c_and_by_the_next_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let start = || {
+        run(&lines("-"), &["--json"], folder.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let mut host = start();
+    let mut input = host.stdin.take().expect("it is piped");
+    input.write_all(b"a\n\nb\nunfinished").expect("it reads");
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    signal::send(&host, libc::SIGINT);
+    // Nothing more comes, and the input stays open.
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{stderr}");
+    drop(input);
+    let rows = || fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    let first = "{\"line\":\"a\"}\n{\"line\":\"\"}\n{\"line\":\"b\"}\n";
+    assert_eq!(rows(), first);
+    let mut host = start();
+    let mut input = host.stdin.take().expect("it is piped");
+    input.write_all(b"c\r\nd").expect("it reads");
+    drop(input);
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let second = format!("{first}{{\"line\":\"c\"}}\n{{\"line\":\"d\"}}\n");
+    assert_eq!(rows(), second);
+}
+
+/// As `sluicebox run pipeline.toml < <(command)` and a named pipe do.
+#[test]
+fn pipes_are_read_by_their_paths() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("there is a mkfifo").success());
+    for path in ["/dev/stdin", "pipe"] {
+        let mut host = run(&lines(path), &["--json", "--fresh"], folder.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut input = host.stdin.take().expect("it is piped");
+        if path == "pipe" {
+            fs::write(&pipe, "a\nb\n").expect("somebody reads");
+        } else {
+            input.write_all(b"a\nb\n").expect("it reads");
+        }
+        drop(input);
+        let output = host.wait_with_output().expect("it is our child");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        let out = folder.path().join("out.jsonl");
+        let rows = fs::read_to_string(&out).expect("it was written");
+        assert_eq!(rows, "{\"line\":\"a\"}\n{\"line\":\"b\"}\n", "{path}");
+        fs::remove_file(out).expect("it was there");
+    }
+}
+
 /// Events for about three seconds.
 const EVENTS: &str = r#"
 [sources.rows]

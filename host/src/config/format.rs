@@ -24,18 +24,25 @@ pub enum FormatKind {
     Raw,
 }
 
-/// The formats that a kind of source accepts.
+/// What differs between kinds of sources.
 pub struct Formats {
-    pub names: &'static [(&'static str, FormatKind)],
     /// CSV may have a header, and has one by default.
     pub has_header: bool,
+    /// The one field that a raw row may be, as in the pipeline's file.
+    pub raw_fields: &'static str,
 }
 
-/// Formats of rows that follow one another in text.
+/// Rows that follow one another in text.
 pub const TEXT: Formats = Formats {
-    names: &[("json", FormatKind::Json), ("csv", FormatKind::Csv)],
     has_header: true,
+    raw_fields: "`fields = { line = \"utf8\" }` or `\"bytes\"`",
 };
+
+const NAMES: &[(&str, FormatKind)] = &[
+    ("json", FormatKind::Json),
+    ("csv", FormatKind::Csv),
+    ("raw", FormatKind::Raw),
+];
 
 /// Separates the fields of CSV by default.
 const DELIMITER: u8 = b',';
@@ -48,15 +55,13 @@ pub fn read_rows(
     mistakes: &mut Diagnostics,
 ) -> Option<WrittenRows> {
     let given = match (table.optional("format"), implied) {
-        (Some(value), _) => value
-            .choice(formats.names, mistakes)
-            .map(Spanned::into_inner),
+        (Some(value), _) => value.choice(NAMES, mistakes).map(Spanned::into_inner),
         (None, Some(implied)) => Some(implied),
         (None, None) => {
             mistakes.push(
                 Mistake::new(format!("{} has no `format`", table.owner()))
                     .at(table.place(), "")
-                    .help("its file name does not show the format: add `format = \"json\"` or \"csv\""),
+                    .help("its file name does not show the format: add `format = \"json\"`, \"csv\" or \"raw\""),
             );
             None
         }
@@ -88,6 +93,9 @@ pub fn read_rows(
             mistakes,
         )
         .and_then(|value| read_columns(&value, given, mistakes));
+    if let (Some(FormatKind::Raw), Some(columns)) = (given, &columns) {
+        check_raw(table, columns, formats, mistakes);
+    }
     let names = table.optional("names");
     let format = match given? {
         FormatKind::Json => Format::Json,
@@ -193,6 +201,33 @@ fn read_columns(
         }
     }
     good.then_some(columns)
+}
+
+/// Checks that a raw row is one field.
+fn check_raw(
+    table: &Table,
+    columns: &[DeclaredColumn],
+    formats: &Formats,
+    mistakes: &mut Diagnostics,
+) {
+    if let [column] = columns
+        && matches!(column.field.data_type, DataType::Bytes | DataType::Utf8)
+    {
+        return;
+    }
+    // Of several fields, the second is one too many.
+    let wrong = columns.get(1).or(columns.first());
+    mistakes.push(
+        Mistake::new(format!(
+            "{} has the format raw, in which a row is one field of bytes or utf8",
+            table.owner()
+        ))
+        .at(
+            wrong.map_or_else(|| table.place(), |column| column.place.clone()),
+            "",
+        )
+        .help(format!("write {}", formats.raw_fields)),
+    );
 }
 
 /// Reads the names that fields have in the bytes, which must differ.

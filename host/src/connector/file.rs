@@ -14,6 +14,8 @@ pub mod opened;
 mod lines;
 /// Writes Parquet.
 mod parquet;
+/// Reads standard input and other pipes.
+pub mod pipe;
 /// A file under its temporary name.
 pub mod part;
 /// The sink `file`.

@@ -183,7 +183,11 @@ fn next_field(
 /// The length of a quoted field; `text` starts after its opening quote. `None`
 /// without a closing quote.
 pub(crate) fn quoted_length(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    quoted_length_from(text, 0)
+}
+
+/// The same where the first `at` bytes are known to have only pairs of quotes.
+pub(crate) fn quoted_length_from(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let quote = at + memchr::memchr(b'"', text.get(at..)?)?;
         if text.get(quote + 1) != Some(&b'"') {

@@ -1,8 +1,9 @@
 //! Decides where a row ends and the next one begins.
 
 use super::chunk::BadRow;
-use crate::decode::quoted_length;
+use crate::decode::{quoted_length, quoted_length_from};
 use crate::format::Format;
+use crate::schema::Schema;
 
 /// Longer rows are bad, so that a file without line ends need not fit into
 /// memory.
@@ -46,7 +47,8 @@ pub fn too_long_before(offset: u64, row: &[u8], rest: RowRest) -> BadRow {
 }
 
 /// Finds rows in text. A line is a row, but a quoted CSV field may contain line
-/// ends. Empty lines are skipped.
+/// ends. Whoever takes the rows skips empty lines, unless
+/// [`RowEnds::has_empty_rows`].
 #[derive(Clone, Debug)]
 pub enum RowEnds {
     Lines,
@@ -58,7 +60,7 @@ pub enum RowEnds {
 }
 
 /// What was found at some place in a text.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum RowEnd {
     /// A row of at most [`ROW_BYTES_MAX`], possibly empty, and where the next
     /// one begins.
@@ -76,6 +78,22 @@ pub enum RowRest {
     Unquoted,
     /// In a quoted field of CSV, between two characters of its value.
     Quoted,
+}
+
+/// How far an unfinished row was searched, so that the search goes on there when
+/// more of it is known. All lengths are from the row's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// These bytes have no line end.
+    unended: usize,
+    /// The field that is not known to its end begins here.
+    field: usize,
+    /// How many delimiters are before that.
+    delimiters: usize,
+    /// These bytes of the field have nothing that ends it.
+    of_field: usize,
+    /// A quoted field has a line end.
+    has_line_end: bool,
 }
 
 /// What was found while a row was skipped.
@@ -105,15 +123,19 @@ impl RowEnds {
         }
     }
 
-    /// Whether rows have a single field, which is an empty line where it is null.
-    pub fn has_one_field(&self) -> bool {
-        matches!(
-            self,
-            RowEnds::Csv {
-                fields: Some(1),
-                ..
-            }
-        )
+    /// Whether an empty line is a row: in raw text, where it is an empty value, and
+    /// in CSV with a single field, which is null.
+    pub fn has_empty_rows(&self, format: &Format, schema: &Schema) -> bool {
+        match (format, self) {
+            (Format::Raw, _) => true,
+            (
+                _,
+                RowEnds::Csv {
+                    fields: Some(1), ..
+                },
+            ) => matches!(schema.fields.as_slice(), [field] if field.nullable),
+            _ => false,
+        }
     }
 
     /// Finds the end of the row at `start`. `complete` says that no text
@@ -121,7 +143,7 @@ impl RowEnds {
     /// [`ROW_BYTES_MAX`] bytes alone, however many more are in `data`.
     #[inline]
     pub fn next(&self, data: &[u8], start: usize, complete: bool) -> RowEnd {
-        let line = line(data, start, complete);
+        let line = line(data, start, 0, complete);
         match self {
             RowEnds::Lines => line,
             RowEnds::Csv { delimiter, fields } => {
@@ -130,9 +152,34 @@ impl RowEnds {
                 {
                     return line;
                 }
-                csv_row(data, start, complete, *delimiter, *fields, line)
+                let seen = &mut Seen::default();
+                csv_row(data, start, complete, *delimiter, *fields, line, seen)
             }
         }
+    }
+
+    /// The same where the row may have been unfinished before, and more of it is
+    /// known now: `seen` is how far it was searched until then.
+    pub fn resume(&self, data: &[u8], start: usize, complete: bool, seen: &mut Seen) -> RowEnd {
+        let found = memchr::memchr(b'\n', &data[start + seen.unended..]);
+        seen.unended = found.map_or(data.len() - start, |length| seen.unended + length);
+        let line = line(data, start, seen.unended, complete);
+        let end = match (self, line) {
+            (RowEnds::Lines, _) | (_, RowEnd::Unfinished) => line,
+            (RowEnds::Csv { .. }, RowEnd::Row { end, .. })
+                if (seen.field, seen.of_field) == (0, 0)
+                    && memchr::memchr(b'"', &data[start..end]).is_none() =>
+            {
+                line
+            }
+            (RowEnds::Csv { delimiter, fields }, _) => {
+                csv_row(data, start, complete, *delimiter, *fields, line, seen)
+            }
+        };
+        if !matches!(end, RowEnd::Unfinished) {
+            *seen = Seen::default();
+        }
+        end
     }
 
     /// Skips the rest of a row that was too long, from `start` on.
@@ -155,11 +202,12 @@ impl RowEnds {
 /// its line end, `\r\n`.
 const WINDOW_BYTES: usize = ROW_BYTES_MAX + 2;
 
-/// Finds the next line end.
+/// Finds the next line end; the first `unended` bytes have none.
 #[inline]
-fn line(data: &[u8], start: usize, complete: bool) -> RowEnd {
+fn line(data: &[u8], start: usize, unended: usize, complete: bool) -> RowEnd {
     let rest = data.get(start..).unwrap_or_default();
-    let (length, next) = match memchr::memchr(b'\n', rest) {
+    let found = memchr::memchr(b'\n', rest.get(unended..).unwrap_or_default());
+    let (length, next) = match found.map(|length| unended + length) {
         Some(length) => (length, start + length + 1),
         None if complete => (rest.len(), data.len()),
         None if rest.len() < WINDOW_BYTES => return RowEnd::Unfinished,
@@ -186,22 +234,36 @@ fn csv_row(
     delimiter: u8,
     fields: Option<usize>,
     line: RowEnd,
+    seen: &mut Seen,
 ) -> RowEnd {
     let data = &data[..data.len().min(start + WINDOW_BYTES)];
     let is_full = data.len() - start == WINDOW_BYTES;
     let complete = complete && !is_full;
-    let mut at = start;
-    let mut given = 1;
-    let mut has_line_end = false;
+    let mut at = start + seen.field;
+    let mut given = seen.delimiters + 1;
+    let mut of_field = seen.of_field;
+    let mut has_line_end = seen.has_line_end;
     loop {
         let rest = &data[at..];
         let is_quoted = rest.first() == Some(&b'"');
         let length = match is_quoted {
-            true => quoted_length(&rest[1..]).map(|length| 1 + length + 1),
-            false => Some(memchr::memchr2(delimiter, b'\n', rest).unwrap_or(rest.len())),
+            true => quoted_length_from(&rest[1..], of_field.saturating_sub(1))
+                .map(|length| 1 + length + 1),
+            false => {
+                let length = memchr::memchr2(delimiter, b'\n', &rest[of_field..]);
+                Some(length.map_or(rest.len(), |length| of_field + length))
+            }
         };
         let field = &rest[..length.unwrap_or(rest.len())];
-        has_line_end |= is_quoted && memchr::memchr(b'\n', field).is_some();
+        has_line_end = has_line_end || is_quoted && memchr::memchr(b'\n', field).is_some();
+        *seen = Seen {
+            unended: seen.unended,
+            field: at - start,
+            delimiters: given - 1,
+            // A quote at the end may be the first of a doubled one.
+            of_field: field.len() - usize::from(is_quoted && length.is_some()),
+            has_line_end,
+        };
         // Where the row is skipped from, if it is too long: a quote at the end
         // may be the first of a doubled one.
         let too_long = match (is_quoted, length) {
@@ -225,6 +287,7 @@ fn csv_row(
             [byte, ..] if *byte == delimiter => {
                 at = behind + 1;
                 given += 1;
+                of_field = 0;
                 continue;
             }
             // The quote may be the first of a doubled one.
@@ -308,6 +371,36 @@ mod tests {
     }
 
     proptest! {
+        /// What was seen of a row changes nothing but how long the search takes.
+        #[test]
+        fn a_search_that_goes_on_finds_what_a_new_one_finds(
+            text in prop::collection::vec(
+                prop_oneof![Just(b'"'), Just(b'\n'), Just(b','), Just(b'\r'), Just(b'x')],
+                0..30,
+            ),
+            piece in 1usize..5,
+            fields in prop::option::of(1usize..4),
+        ) {
+            let ends = RowEnds::Csv { delimiter: b',', fields };
+            let mut start = 0;
+            let mut known = 0;
+            let mut seen = Seen::default();
+            while known < text.len() {
+                known = text.len().min(known + piece);
+                let complete = known == text.len();
+                while start < known {
+                    let resumed = ends.resume(&text[..known], start, complete, &mut seen);
+                    let new = ends.next(&text[..known], start, complete);
+                    prop_assert_eq!(format!("{resumed:?}"), format!("{new:?}"));
+                    let RowEnd::Row { next, .. } = resumed else {
+                        break;
+                    };
+                    start = next;
+                }
+            }
+            prop_assert_eq!(start, text.len());
+        }
+
         #[test]
         fn a_row_is_skipped_to_the_same_place_in_pieces(
             text in prop::collection::vec(

@@ -19,7 +19,9 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::decode::Decoder;
 use crate::files::{identity, name_in};
 use crate::format::{Format, RowFormat};
+use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
+use crate::source::pieces::RowCutter;
 use crate::source::row_ends::{RowEnd, RowEnds, RowRest, Skipped, too_long_before};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
 
@@ -28,7 +30,7 @@ use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, T
 const BLOCK_BYTES_MIN: usize = 8 << 10;
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What a file is that begins like this, if it is no text as it is read here.
 fn other_format(start: &[u8]) -> Option<&'static str> {
@@ -45,6 +47,38 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// What is wrong with a file that begins like this, if it seems to be no text.
+pub(super) fn looks_wrong(name: &str, start: &[u8]) -> Option<String> {
+    let what = other_format(start)?;
+    Some(format!(
+        "{name} looks like {what}; `compression = \"none\"` reads it as it is"
+    ))
+}
+
+/// The first line of a file that is not empty, if it is text and can be read. The run
+/// says what is wrong with other files.
+pub(super) fn first_line(
+    path: &Path,
+    compression: Compression,
+    format: &Format,
+) -> Option<Vec<u8>> {
+    let mut file = OpenedFile::open(path, compression).ok()?;
+    let mut text = Vec::new();
+    let read = file.read(HEADER_BYTES, &mut text).ok()?;
+    if other_format(&text).is_some() {
+        return None;
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+    let mut cutter = RowCutter::new(format, None, &Schema::new(Vec::new()));
+    cutter.text = text;
+    cutter.take_header(read < HEADER_BYTES)?.ok()
+}
+
+/// A longer header is read only by the run.
+const HEADER_BYTES: usize = 64 << 10;
 
 /// How many files a task has open at a time. The descriptors of a process are
 /// limited, often to 1,024 for all its tasks.
@@ -95,8 +129,10 @@ struct BlockReader {
     ends_with_turn: bool,
     batch_rows: usize,
     row_bytes: usize,
-    /// Whether an empty line is a row, whose one field is null.
-    empty_is_null: bool,
+    /// Whether an empty line is a row.
+    has_empty_rows: bool,
+    /// Whether a file that looks like another format is refused.
+    must_be_text: bool,
 }
 
 struct RawBlock {
@@ -130,12 +166,16 @@ impl FileInput {
             .filter(|(index, _)| context.placement.has_partition(*index));
         let mut partitions = Vec::new();
         for (_, (path, name)) in ours {
+            // Whoever says that it is not compressed means what is there.
+            let must_be_text = compression != Some(Compression::None);
             let compression = compression.unwrap_or_else(|| Compression::of(path));
             let file = OpenedFile::open(path, compression)
                 .map_err(|cause| cannot_read(path, &cause, context))?;
-            let (decoder, format) = (decoder.clone(), &format.format);
-            let mut partition =
-                FilePartition::open(file, name, format, is_alone, decoder, context)?;
+            let decoder = decoder.clone();
+            let mut lines = BlockReader::new(file, &format.format, context);
+            lines.ends_with_turn = !is_alone;
+            lines.must_be_text = must_be_text;
+            let mut partition = FilePartition::open(lines, name, &format.format, decoder, context)?;
             if partitions.len() >= OPEN_MAX {
                 partition.lines.file.close();
             }
@@ -217,13 +257,18 @@ impl FileInput {
 
 /// Checks that no file is gone that the restored checkpoint had not read to its
 /// end: the rest of its rows would be missing without a word.
-fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
+pub(super) fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
     let restored = context.restored.iter().flat_map(|task| &task.partitions);
     for partition in restored.filter(|partition| partition.state != PartitionState::Ended) {
         if !names.contains(&partition.name) {
+            // Offsets in a pipe are rows.
+            let unit = match partition.position.rows {
+                Some(_) => "byte",
+                None => "row",
+            };
             return Err(context.refuse(
                 format!(
-                    "the checkpoint had read {} up to byte {}, and it is not among the files to \
+                    "the checkpoint had read {} up to {unit} {}, and it is not among the files to \
                      read any more: put it back, or drop what the checkpoint knows of this source \
                      (`sluicebox run --drop {}`) to read all its files again",
                     partition.name, partition.position.offset, context.node
@@ -237,30 +282,14 @@ fn check_present(names: &[String], context: &SourceContext) -> Result<(), Source
 
 impl FilePartition {
     fn open(
-        file: OpenedFile,
+        mut lines: BlockReader,
         name: String,
         format: &Format,
-        is_alone: bool,
         mut decoder: Decoder,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
-        let mut lines = BlockReader {
-            name: file.path.display().to_string().into(),
-            file,
-            framing: RowEnds::of(format),
-            buffer: Vec::new(),
-            offset: 0,
-            at_end: false,
-            skipping: None,
-            rows: 0,
-            ends_with_turn: !is_alone,
-            batch_rows: context.batch_rows.max(1),
-            row_bytes: 128,
-            empty_is_null: false,
-        };
         lines.start(format, &mut decoder, context)?;
-        lines.empty_is_null = lines.framing.has_one_field()
-            && matches!(context.schema.fields.as_slice(), [field] if field.nullable);
+        lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
         if let Some(restored) = context.restored(&name) {
             lines.seek(restored.position, context)?;
             lines.check_same(restored, context)?;
@@ -339,6 +368,24 @@ impl RawBlock {
 }
 
 impl BlockReader {
+    fn new(file: OpenedFile, format: &Format, context: &SourceContext) -> Self {
+        BlockReader {
+            name: file.path.display().to_string().into(),
+            file,
+            framing: RowEnds::of(format),
+            buffer: Vec::new(),
+            offset: 0,
+            at_end: false,
+            skipping: None,
+            rows: 0,
+            ends_with_turn: false,
+            batch_rows: context.batch_rows.max(1),
+            row_bytes: 128,
+            has_empty_rows: false,
+            must_be_text: true,
+        }
+    }
+
     /// Skips the byte order mark and the header.
     fn start(
         &mut self,
@@ -347,8 +394,9 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
-        if let Some(what) = other_format(&self.buffer) {
-            let message = format!("{} looks like {what}", self.name);
+        if self.must_be_text
+            && let Some(message) = looks_wrong(&self.name, &self.buffer)
+        {
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
         if self.buffer.starts_with(BYTE_ORDER_MARK) {
@@ -417,7 +465,7 @@ impl BlockReader {
             while spans.len() + too_long.len() < rows_max {
                 match self.framing.next(&self.buffer, at, self.at_end) {
                     RowEnd::Row { end, next } => {
-                        if end > at || (self.empty_is_null && next > at) {
+                        if end > at || (self.has_empty_rows && next > at) {
                             spans.push((at as u32, end as u32));
                         }
                         at = next;

@@ -53,7 +53,8 @@ pub(super) struct OpenedFile {
     text: Option<Text>,
 }
 
-enum Text {
+/// The text of a file or pipe, decompressed.
+pub(super) enum Text {
     Plain(File),
     Gzip(Box<MultiGzDecoder<BufReader<File>>>),
     Zstd(Box<zstd::Decoder<'static, BufReader<File>>>),
@@ -209,7 +210,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 const SKIP_BYTES: u64 = 1 << 20;
 
 impl Text {
-    fn of(file: File, compression: Compression) -> io::Result<Self> {
+    pub fn of(file: File, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Text::Plain(file),
             Compression::Gzip => Text::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(file)))),
@@ -226,10 +227,19 @@ impl Text {
             Text::Zstd(text) => text.take(bytes).read_to_end(buffer),
         }
     }
+
+    /// Reads what there is, and waits only if there is nothing; 0 is the end.
+    pub fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Text::Plain(file) => file.read(buffer),
+            Text::Gzip(text) => text.read(buffer),
+            Text::Zstd(text) => text.read(buffer),
+        }
+    }
 }
 
 /// What is wrong with compressed data, and where.
-fn damaged(cause: io::Error, compression: Compression, offset: u64) -> io::Error {
+pub(super) fn damaged(cause: io::Error, compression: Compression, offset: u64) -> io::Error {
     let is_of_data = matches!(
         cause.kind(),
         io::ErrorKind::UnexpectedEof

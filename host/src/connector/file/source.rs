@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use toml::Spanned;
 
-use super::input::FileInput;
+use super::input::{FileInput, first_line};
 use super::opened::Compression;
+use super::pipe::{Pipe, PipeSource};
 use crate::config::column::DeclaredColumn;
-use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
+use crate::decode::Decoder;
 use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file, read_folder};
-use crate::format::RowFormat;
+use crate::format::{Format, RowFormat};
+use crate::schema::Schema;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -46,7 +49,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let path = table
         .required(
             "path",
-            "a file, several, or a pattern such as \"events/*.jsonl\"",
+            "a file, several, a pattern such as \"events/*.jsonl\", or \"-\" for standard input",
             mistakes,
         )
         .and_then(|value| read_paths(&value, mistakes));
@@ -100,14 +103,95 @@ fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spa
     Some(paths)
 }
 
+impl FileSourceSettings {
+    /// The first path that leads to a pipe, and its place.
+    fn pipe(&self, folder: &Path) -> Option<(Pipe, Span)> {
+        self.paths.iter().find_map(|path| {
+            let written = path.get_ref();
+            Some((Pipe::at(written, &folder.join(written))?, path.span()))
+        })
+    }
+
+    /// The files in the order of their names, each once.
+    fn find_files(&self, planning: &mut Planning<'_>) -> Option<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut good = true;
+        for path in &self.paths {
+            let matched = matches(planning, path).and_then(|paths| {
+                let unfit = match planning.input_files {
+                    InputFiles::MustExist => paths.iter().find_map(|path| self.unfit(path)),
+                    InputFiles::Replaced => None,
+                };
+                match unfit {
+                    Some(error) => Err(Mistake::new(format!("{}: {error}", planning.title))
+                        .at(path.span(), "")
+                        .help(
+                            "name the fields as the header does, or give the header's names in \
+                             `names`; a field that may be missing has a `?` behind its type",
+                        )),
+                    None => Ok(paths),
+                }
+            });
+            match matched {
+                Ok(paths) => found.extend(paths),
+                Err(mistake) => {
+                    good = false;
+                    planning.mistakes.push(mistake);
+                }
+            }
+        }
+        found.sort();
+        let mut seen = HashSet::new();
+        found.retain(|path| seen.insert(identity(path)));
+        good.then_some(found)
+    }
+
+    /// Why the header of a file of CSV does not fit the fields, if that can be seen
+    /// at its beginning.
+    fn unfit(&self, path: &Path) -> Option<String> {
+        let format = &self.rows.format;
+        if !matches!(&format.format, Format::Csv(csv) if csv.header) {
+            return None;
+        }
+        let compression = self.compression.unwrap_or_else(|| Compression::of(path));
+        let header = first_line(path, compression, &format.format)?;
+        let fields = self.rows.columns.iter().map(|column| column.field.clone());
+        let mut decoder = Decoder::new(format, &Schema::new(fields.collect()));
+        let error = decoder.read_header(&header).err()?;
+        Some(format!("{}: {error}", path.display()))
+    }
+}
+
 impl SourceSettings for FileSourceSettings {
     fn columns(&self) -> &[DeclaredColumn] {
         &self.rows.columns
     }
 
     fn plan(&self, planning: &mut Planning<'_>) -> Option<Box<dyn SourceConnector>> {
+        if let Some((pipe, place)) = self.pipe(planning.folder) {
+            if self.paths.len() > 1 {
+                planning.mistakes.push(
+                    Mistake::new(format!("{} reads a pipe and other files", planning.title))
+                        .at(place, "")
+                        .help("give the pipe a source of its own"),
+                );
+                return None;
+            }
+            let user = FileUser::new(format!("{} reads it", planning.title), place);
+            match &pipe {
+                Pipe::StandardInput => planning.files.takes_standard_input(user),
+                Pipe::Named(path) => planning.files.takes(user, path),
+            }
+            let (folder, format) = (planning.folder, self.rows.format.clone());
+            return Some(Box::new(PipeSource::new(
+                pipe,
+                folder,
+                format,
+                self.compression,
+            )));
+        }
         Some(Box::new(FileSource {
-            paths: find_files(planning, &self.paths)?,
+            paths: self.find_files(planning)?,
             folder: planning.folder.to_owned(),
             format: self.rows.format.clone(),
             compression: self.compression,
@@ -145,25 +229,6 @@ impl SourceConnector for FileSource {
     }
 }
 
-/// The files of a source in the order of their names, each once.
-fn find_files(planning: &mut Planning<'_>, written: &[Spanned<String>]) -> Option<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut good = true;
-    for path in written {
-        match matches(planning, path) {
-            Ok(paths) => found.extend(paths),
-            Err(mistake) => {
-                good = false;
-                planning.mistakes.push(mistake);
-            }
-        }
-    }
-    found.sort();
-    let mut seen = HashSet::new();
-    found.retain(|path| seen.insert(identity(path)));
-    good.then_some(found)
-}
-
 fn matches(
     planning: &mut Planning<'_>,
     written: &Spanned<String>,
@@ -185,11 +250,10 @@ fn matches(
                 "name its files: \"{}/*.jsonl\"",
                 text.trim_end_matches('/')
             )),
-            // Pipes and devices cannot be read again after a restart.
-            false if path.exists() => {
-                mistake(format!("{title} reads {shown}, which is no regular file"))
-                    .help("name a file, or send the rows over tcp")
-            }
+            false if path.exists() => mistake(format!(
+                "{title} reads {shown}, which is neither a file nor a pipe"
+            ))
+            .help("name a file, or `-` for standard input"),
             false if path.is_symlink() => {
                 let target = path.read_link().unwrap_or_default();
                 mistake(format!(

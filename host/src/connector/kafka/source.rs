@@ -15,7 +15,7 @@ use crate::config::format::{FormatKind, Formats, WrittenRows, read_instant, read
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::format::{Format, RowFormat};
-use crate::schema::{DataType, Field};
+use crate::schema::Field;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
 };
@@ -66,12 +66,8 @@ const COLUMNS: &[(&str, KafkaColumn)] = &[
 
 /// A message is a row, so CSV has no header.
 const FORMATS: Formats = Formats {
-    names: &[
-        ("json", FormatKind::Json),
-        ("csv", FormatKind::Csv),
-        ("raw", FormatKind::Raw),
-    ],
     has_header: false,
+    raw_fields: "`fields = { payload = \"bytes\" }` or `\"utf8\"`; `metadata` adds others",
 };
 
 const DISCOVER_EVERY_MS: u64 = 30_000;
@@ -98,9 +94,6 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         .optional("discover_every")
         .and_then(|value| value.duration(100, mistakes));
     let rows = read_rows(table, Some(FormatKind::Json), &FORMATS, mistakes);
-    if let Some(rows) = &rows {
-        check_rows(table, rows, mistakes);
-    }
     let metadata = match table.optional("metadata") {
         Some(value) => read_metadata(&value, rows.as_ref(), mistakes),
         None => Vec::new(),
@@ -202,30 +195,6 @@ fn read_start(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KafkaSt
         return None;
     }
     Some(KafkaStart::At(instant))
-}
-
-/// Checks that raw messages have one field.
-fn check_rows(table: &Table, rows: &WrittenRows, mistakes: &mut Diagnostics) {
-    match &rows.format.format {
-        Format::Raw => {
-            let is_good = match rows.columns.as_slice() {
-                [column] => matches!(column.field.data_type, DataType::Bytes | DataType::Utf8),
-                _ => false,
-            };
-            if !is_good {
-                let place = rows.columns.first().map(|column| column.place.clone());
-                mistakes.push(
-                    Mistake::new(format!(
-                        "{} has raw messages, which are one field of bytes or utf8",
-                        table.owner()
-                    ))
-                    .at(place.unwrap_or_else(|| table.place()), "")
-                    .help("write `fields = { payload = \"bytes\" }`; `metadata` adds others"),
-                );
-            }
-        }
-        Format::Csv(_) | Format::Json => {}
-    }
 }
 
 fn read_metadata(

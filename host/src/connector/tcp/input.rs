@@ -10,20 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow_buffer::Buffer;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::frames::{Frames, Framing, Piece};
-use crate::batch::Offsets;
+use super::frames::{Frames, Framing};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::format::{Format, RowFormat};
-use crate::source::chunk::{BadRow, Chunk, at_row, decode};
-use crate::source::row_ends::{ROW_BYTES_MAX, too_long};
+use crate::source::chunk::Chunk;
+use crate::source::pieces::{Piece, PieceChunks, RowCutter};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput};
 
 /// How many bytes are read from a connection at a time.
@@ -32,9 +30,6 @@ const READ_BYTES: usize = 64 << 10;
 /// How many pieces may wait for the reader; beyond that, connections wait, and
 /// so do the clients.
 const PIECES_MAX: usize = 64;
-
-/// A block ends at this size, even if it has fewer rows than a batch.
-const BLOCK_BYTES_MAX: usize = 8 << 20;
 
 /// How many connections are open at a time; others wait to be taken.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -48,7 +43,8 @@ const UNFINISHED_BYTES_MAX: usize = 64 << 20;
 /// What a connection needs to know.
 #[derive(Clone)]
 struct Shared {
-    framing: Framing,
+    /// Those of a connection that has sent nothing.
+    frames: Frames,
     sender: mpsc::Sender<Waiting>,
     /// A permit for each KiB that may wait.
     room: Arc<Semaphore>,
@@ -61,14 +57,8 @@ type Waiting = (Piece, OwnedSemaphorePermit);
 
 pub struct TcpInput {
     address: SocketAddr,
-    partition: Arc<str>,
     pieces: mpsc::Receiver<Waiting>,
-    /// The rest of a piece that did not fit into the last block.
-    left: Option<Piece>,
-    decoder: Decoder,
-    /// How many rows have come.
-    rows: u64,
-    context: SourceContext,
+    chunks: PieceChunks,
     /// Aborts all connections when the input is dropped.
     _listener: JoinSet<()>,
 }
@@ -100,8 +90,10 @@ impl TcpInput {
         tracing::info!(source = %context.node, %address, "listening");
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let mut tasks = JoinSet::new();
+        let fields = Some(context.schema.fields.len());
+        let rows = RowCutter::new(&format.format, fields, &context.schema);
         let shared = Shared {
-            framing,
+            frames: Frames::new(framing, rows),
             sender,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
             unfinished: Arc::default(),
@@ -109,73 +101,23 @@ impl TcpInput {
         tasks.spawn(accept(listener, connections, shared));
         Ok(TcpInput {
             address,
-            partition: address.to_string().into(),
             pieces,
-            left: None,
-            decoder: Decoder::new(format, &context.schema),
-            // Rows sent before the restart are gone, and their offsets are not
-            // used again.
-            rows: context
-                .restored(&address.to_string())
-                .map_or(0, |found| found.position.offset),
-            context: context.clone(),
+            chunks: PieceChunks::new(
+                address.to_string().into(),
+                Decoder::new(format, &context.schema),
+                context,
+            ),
             _listener: tasks,
         })
     }
 
     async fn next_chunk(&mut self) -> Option<Chunk> {
-        let first = match self.left.take() {
+        let first = match self.chunks.left() {
             Some(piece) => piece,
             None => self.pieces.recv().await?.0,
         };
-        let rows_max = self.context.batch_rows.max(1);
-        let mut data = Vec::new();
-        let mut spans = Vec::new();
-        let mut offsets = Vec::new();
-        let mut broken = Vec::new();
-        let mut next = Some(first);
-        while let Some(mut piece) = next {
-            let room = rows_max - (spans.len() + broken.len()).min(rows_max);
-            let taken = room.min(piece.spans.len());
-            for (start, end) in piece.spans.drain(..taken) {
-                let row = &piece.data[start as usize..end as usize];
-                if row.len() > ROW_BYTES_MAX {
-                    broken.push(too_long(self.rows, row));
-                } else {
-                    let at = data.len() as u32;
-                    data.extend_from_slice(row);
-                    spans.push((at, data.len() as u32));
-                    offsets.push(self.rows);
-                }
-                self.rows += 1;
-            }
-            if !piece.spans.is_empty() {
-                self.left = Some(piece);
-                break;
-            }
-            if let Some(bad) = piece.broken {
-                broken.push(BadRow {
-                    offset: self.rows,
-                    ..bad
-                });
-                self.rows += 1;
-            }
-            if spans.len() + broken.len() >= rows_max || data.len() >= BLOCK_BYTES_MAX {
-                break;
-            }
-            next = self.pieces.try_recv().ok().map(|(piece, _)| piece);
-        }
-        let mut chunk = decode(
-            &mut self.decoder,
-            self.context.node.clone(),
-            self.partition.clone(),
-            Buffer::from_vec(data),
-            spans,
-            Offsets::Each(offsets),
-            at_row(self.rows),
-        );
-        chunk.bad.extend(broken);
-        Some(chunk)
+        let more = || self.pieces.try_recv().ok().map(|(piece, _)| piece);
+        Some(self.chunks.chunk(first, more))
     }
 }
 
@@ -186,7 +128,7 @@ impl SourceInput for TcpInput {
 
     /// Its position is the number of its next row.
     fn partition(&self, _: usize) -> (Arc<str>, Position) {
-        (self.partition.clone(), at_row(self.rows))
+        (self.chunks.partition.clone(), self.chunks.position())
     }
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
@@ -233,30 +175,41 @@ async fn accept(listener: TcpListener, connections: Option<u64>, shared: Shared)
 
 /// Reads a connection to its end.
 async fn read(mut stream: TcpStream, shared: Shared) {
-    let mut frames = Frames::new(shared.framing);
-    let mut unfinished = Unfinished {
-        of_all: shared.unfinished,
-        bytes: 0,
-    };
+    let Shared {
+        mut frames,
+        sender,
+        room,
+        unfinished: of_all,
+    } = shared;
+    let mut unfinished = Unfinished { of_all, bytes: 0 };
     loop {
-        frames.buffer.reserve(READ_BYTES);
-        let (mut piece, mut is_over) = match stream.read_buf(&mut frames.buffer).await {
-            Ok(0) => (frames.end(None), true),
-            Ok(_) => (frames.take(), frames.lost),
-            Err(error) => (frames.end(Some(&error.to_string())), true),
+        frames.buffer().reserve(READ_BYTES);
+        let ended = match stream.read_buf(frames.buffer()).await {
+            Ok(0) => Some(None),
+            Ok(_) => None,
+            Err(error) => Some(Some(error.to_string())),
         };
-        let of_all = unfinished.set(frames.buffer.len());
-        if of_all > UNFINISHED_BYTES_MAX && frames.buffer.len() > READ_BYTES {
-            piece.broken = frames.give_up(UNFINISHED_BYTES_MAX >> 20).broken;
-            is_over = true;
-        }
-        if !piece.is_empty() {
+        let mut is_over = ended.is_some();
+        loop {
+            let mut piece = match &ended {
+                Some(cause) => frames.end(cause.as_deref()),
+                None => frames.take(),
+            };
+            is_over |= frames.lost;
+            let length = frames.buffer().len();
+            let all = unfinished.set(length);
+            if all > UNFINISHED_BYTES_MAX && length > READ_BYTES && piece.broken.is_none() {
+                piece.broken = frames.give_up(UNFINISHED_BYTES_MAX >> 20).broken;
+                is_over = true;
+            }
+            if piece.is_empty() {
+                break;
+            }
             let kib = piece.data.len().min(WAITING_BYTES_MAX).div_ceil(1 << 10);
-            let room = shared.room.clone().acquire_many_owned(kib as u32).await;
-            let Ok(room) = room else {
+            let Ok(room) = room.clone().acquire_many_owned(kib as u32).await else {
                 return;
             };
-            if shared.sender.send((piece, room)).await.is_err() {
+            if sender.send((piece, room)).await.is_err() {
                 return;
             }
         }

@@ -22,6 +22,7 @@ use arrow_array::cast::AsArray;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::connector::file::opened::Compression;
+use crate::connector::file::pipe::{Pipe, PipeSource};
 use crate::connector::file::source::FileSource;
 use crate::connector::generator::GeneratorSource;
 use crate::connector::generator::events::{self, EventsPlan};
@@ -39,6 +40,11 @@ use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
 
 const CSV: Format = Format::Csv(CsvFormat {
     header: true,
+    delimiter: b',',
+});
+
+const CSV_ROWS: Format = Format::Csv(CsvFormat {
+    header: false,
     delimiter: b',',
 });
 
@@ -478,7 +484,180 @@ async fn damaged_compression_and_other_formats_are_told() {
     let said = failure(&write(&folder, "wide.csv", utf16)).await;
     assert_eq!(
         said,
-        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it"
+        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it; \
+         `compression = \"none\"` reads it as it is"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_compressed_may_look_like_another_format() {
+    let folder = TempDir::new().unwrap();
+    for name in ["events.log", "events.gz"] {
+        let text = [&b"PAR1,1\n"[..], &compressed("a", Compression::Gzip)].concat();
+        let path = write(&folder, name, text);
+        let plan = plan(FileSource {
+            paths: vec![path],
+            folder: PathBuf::new(),
+            compression: Some(Compression::None),
+            format: CSV_ROWS.into(),
+        });
+        let read = read(&plan, context(100)).await;
+        assert_eq!(read.ids, ["PAR1"], "{name}");
+        assert!(read.failed > 0, "{name}");
+    }
+}
+
+/// A named pipe.
+fn pipe(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    path
+}
+
+fn piped(path: &Path, format: Format, compression: Option<Compression>) -> SourcePlan {
+    let folder = path.parent().unwrap();
+    let pipe = Pipe::at("pipe", path).unwrap();
+    plan(PipeSource::new(pipe, folder, format.into(), compression))
+}
+
+/// Writes pieces to a pipe, with a pause after each.
+fn pour(path: &Path, pieces: Vec<Vec<u8>>) -> std::thread::JoinHandle<()> {
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let mut pipe = fs::OpenOptions::new().write(true).open(path).unwrap();
+        for piece in pieces {
+            pipe.write_all(&piece).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+/// A pipe has the rows that a file with the same text has.
+#[tokio::test]
+async fn a_pipe_is_read_as_a_file_is() {
+    let long = format!("id,ts\na,1\n\"{}\",2\nb,3\n", "x".repeat(17 << 20));
+    let texts = [
+        ("", Format::Json),
+        ("1\n", Format::Json),
+        (
+            "\u{FEFF}{\"id\":\"a\",\"ts\":1}\r\n\n{\"id\":\"b\",\"ts\":2}",
+            Format::Json,
+        ),
+        ("", CSV),
+        ("\n", CSV),
+        (
+            "\n\r\nts,id\r\n1,\"a\nb\"\r\n2,\"c\n3,d\n4,\"e\"x\n\n5,\"f\"\"\",\n7,\"h\n8,i\n",
+            CSV,
+        ),
+        ("PAR", CSV_ROWS),
+        (&long, CSV),
+    ];
+    for (text, format) in texts {
+        let folder = TempDir::new().unwrap();
+        let file = write(&folder, "file", text);
+        let of_file = read(&files(&[&file], format.clone()), context(2)).await;
+        let path = pipe(&folder);
+        for (compression, size) in [
+            (None, 1),
+            (None, 7),
+            (Some(Compression::Gzip), 9),
+            (Some(Compression::Zstd), 1_000),
+        ] {
+            let size = if text.len() > 1_000 { 1 << 20 } else { size };
+            let bytes = compressed(text, compression.unwrap_or(Compression::None));
+            let pieces = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+            let writer = pour(&path, pieces);
+            let plan = piped(&path, format.clone(), compression);
+            let of_pipe = read(&plan, context(2)).await;
+            writer.join().unwrap();
+            assert_eq!(of_pipe.ids, of_file.ids);
+            let errors = |read: &Read| {
+                let letters = read.dead_letters.iter();
+                letters
+                    .map(|letter| (letter.error.clone(), letter.payload.clone()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(errors(&of_pipe), errors(&of_file));
+            assert_eq!(of_pipe.rows_in, of_file.rows_in);
+            let offsets = of_pipe.origins.iter().map(|origin| origin.offset);
+            assert!(offsets.is_sorted_by(|one, next| one < next));
+        }
+    }
+}
+
+/// Rows are handed on while more may come, and what comes after a failure is read by
+/// the next attempt, from where the last one was in the text.
+#[tokio::test]
+async fn a_pipe_is_read_on_after_a_failure() {
+    let folder = TempDir::new().unwrap();
+    let path = pipe(&folder);
+    let plan = piped(&path, CSV, None);
+    assert!(!plan.connector.is_replayable());
+    let mut reader = SourceReader::open(&plan, context(1)).await.unwrap();
+    let mut first = Box::pin(reader.next());
+    let asked = std::future::poll_fn(|context| Poll::Ready(first.as_mut().poll(context)));
+    assert!(asked.await.is_pending());
+    let mut writer = {
+        let path = path.clone();
+        let open = move || fs::OpenOptions::new().write(true).open(path).unwrap();
+        tokio::task::spawn_blocking(open).await.unwrap()
+    };
+    writer.write_all(b"ts,id\n1,a\n2,\"b\nb").unwrap();
+    let mut before = Read::default();
+    before.add(first.await.unwrap().unwrap());
+    assert_eq!(before.ids, ["a"]);
+    assert_eq!(soon(&mut reader).await, "nothing");
+    let snapshot = reader.snapshot();
+    drop(reader);
+    writer.write_all(b"\"\n3,c").unwrap();
+    drop(writer);
+    let restored = SourceContext {
+        restored: Arc::new([snapshot]),
+        ..context(1)
+    };
+    let after = read(&plan, restored).await;
+    assert_eq!(after.ids, ["b\nb", "c"]);
+    assert_eq!(after.origins[0].offset, 1);
+    assert_eq!(after.origins[0].partition, "pipe");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_pipe_is_told() {
+    let failure = async |bytes: &[u8], compression| {
+        let folder = TempDir::new().unwrap();
+        let path = pipe(&folder);
+        let writer = pour(&path, vec![bytes.to_vec()]);
+        let plan = piped(&path, CSV, compression);
+        let failed = async {
+            let mut reader = SourceReader::open(&plan, context(100)).await?;
+            while reader.next().await?.is_some() {}
+            Ok::<_, SourceError>(())
+        };
+        let error = failed.await.unwrap_err();
+        writer.join().unwrap();
+        assert!(!error.fault().can_pass, "{error}");
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let gzip = compressed("id,ts\na,1\n", Compression::Gzip);
+    expect![[r#"source `events`: FOLDER/pipe looks like gzip: name it `.gz`, or write `compression = "gzip"`; `compression = "none"` reads it as it is"#]].assert_eq(&failure(&gzip, None).await);
+    expect!["source `events`: cannot read FOLDER/pipe: its gzip data is damaged, or ends too early, behind byte 10 of the text: unexpected end of file"].assert_eq(&failure(&gzip[..gzip.len() - 5], Some(Compression::Gzip)).await);
+    expect!["source `events`: FOLDER/pipe: the header has no column `id`, which the fields have; it names name, ts"].assert_eq(&failure(b"name,ts\na,1\n", None).await);
+    let folder = TempDir::new().unwrap();
+    let path = pipe(&folder);
+    let files = files(&[&write(&folder, "other.csv", "")], CSV);
+    let mut reader = SourceReader::open(&files, context(1)).await.unwrap();
+    let restored = SourceContext {
+        restored: Arc::new([reader.snapshot()]),
+        ..context(1)
+    };
+    let plan = piped(&path, CSV, None);
+    let error = SourceReader::open(&plan, restored).await.err().unwrap();
+    assert!(
+        error.to_string().contains("is not among the files"),
+        "{error}"
     );
 }
 
@@ -927,10 +1106,14 @@ async fn the_generator_keeps_its_rate() {
 }
 
 fn tcp(framing: Framing, connections: Option<u64>) -> SourcePlan {
+    tcp_of(Format::Json, framing, connections)
+}
+
+fn tcp_of(format: Format, framing: Framing, connections: Option<u64>) -> SourcePlan {
     plan(TcpSource {
         listen: "127.0.0.1:0".to_owned(),
         framing,
-        format: Format::Json.into(),
+        format: format.into(),
         connections,
     })
 }
@@ -947,12 +1130,16 @@ async fn send(address: SocketAddr, pieces: Vec<Vec<u8>>) {
 }
 
 async fn receive(framing: Framing, connections: Vec<Vec<Vec<u8>>>) -> Read {
-    let mut reader = SourceReader::open(
-        &tcp(framing, Some(connections.len() as u64)),
-        context(4_096),
-    )
-    .await
-    .unwrap();
+    let plan = tcp(framing, Some(connections.len() as u64));
+    receive_as(&plan, context(4_096), connections).await
+}
+
+async fn receive_as(
+    plan: &SourcePlan,
+    context: SourceContext,
+    connections: Vec<Vec<Vec<u8>>>,
+) -> Read {
+    let mut reader = SourceReader::open(plan, context).await.unwrap();
     let address = reader.address().unwrap();
     for pieces in connections {
         tokio::spawn(send(address, pieces));
@@ -984,6 +1171,8 @@ async fn unfinished_rows_of_many_connections_are_bounded() {
             // The connection may be closed in between.
             let _ = stream.write_all(&vec![b'x'; 8 << 20]).await;
             all_have_sent.wait().await;
+            // What was sent may still be on its way.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let _ = stream.write_all(b"\n{\"id\":\"a\",\"ts\":1}\n").await;
         });
     }
@@ -1076,6 +1265,181 @@ async fn a_line_that_is_too_long_is_skipped_to_its_end() {
         1 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
     "#]]
     .assert_eq(&read.errors());
+}
+
+async fn receive_csv(pieces: Vec<Vec<u8>>, batch_rows: usize) -> Read {
+    let plan = tcp_of(CSV_ROWS, Framing::Newline, Some(1));
+    receive_as(&plan, context(batch_rows), vec![pieces]).await
+}
+
+#[tokio::test]
+async fn csv_over_tcp_may_have_line_ends_in_its_fields() {
+    let text =
+        b"a,1\n\n\"two\nlines\",2\r\n\"\"\"\r\n\"\"\",3\n\"stray\nd,4\n\"x,5\ne,6\n\"the\nlast\",7";
+    for (size, batch_rows) in [(1, 4_096), (3, 1), (10, 2), (1_000, 4_096)] {
+        let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, batch_rows).await;
+        let ids = ["a", "two\nlines", "\"\r\n\"", "d", "e", "the\nlast"];
+        assert_eq!(read.ids, ids, "pieces of {size}");
+        expect![[r#"
+            3 | byte 0: expected `"` at the end of the field, found "stray | "\"stray"
+            5 | byte 0: expected `"` at the end of the field, found "x,5 | "\"x,5"
+        "#]]
+        .assert_eq(&read.errors());
+        assert_eq!(read.rows_in, 8);
+        let offsets = read.origins.iter().map(|origin| origin.offset);
+        assert!(offsets.eq([0, 1, 2, 4, 6, 7]), "{:?}", read.origins);
+        assert_eq!(read.origins[1].payload.as_deref(), Some("\"two\nlines\",2"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_in_a_quoted_field_leaves_one_bad_row() {
+    for size in [1, 1_000] {
+        let text = b"a,1\n\"b\nc,2\nd,3\r\n";
+        let pieces = text.chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, 4_096).await;
+        assert_eq!(read.ids, ["a"]);
+        expect![[r#"
+            1 | expected the closing quote of a field, found 12 bytes of its row and the end of the connection | "\"b\nc,2\nd,3\r\n"
+        "#]]
+        .assert_eq(&read.errors());
+    }
+}
+
+/// A quoted field with many line ends is one bad row if it is too long, and the
+/// rows behind it are handed on with it.
+#[tokio::test]
+async fn a_field_over_tcp_that_is_too_long_is_one_bad_row() {
+    let text = huge_field(&"x,\"\"y\"\",2\n".repeat((17 << 20) / 10), ",\"1\n1\"");
+    let text = text.strip_prefix("id,ts\n").unwrap();
+    for size in [64 << 10, text.len()] {
+        let pieces = text.as_bytes().chunks(size).map(<[u8]>::to_vec).collect();
+        let read = receive_csv(pieces, 4_096).await;
+        assert_eq!(read.ids, ["a", "b", "c\nd"]);
+        assert_eq!((read.rows_in, read.failed), (4, 1));
+        assert_eq!(read.dead_letters[0].offset, Some(1));
+        assert!(
+            read.dead_letters[0]
+                .error
+                .contains("in which a quoted field goes on"),
+            "{}",
+            read.dead_letters[0].error
+        );
+    }
+}
+
+/// Raw rows have no field for the time.
+fn raw_plan(plan: SourcePlan) -> SourcePlan {
+    SourcePlan {
+        event_time: EventTime::Ingestion,
+        ..plan
+    }
+}
+
+/// A row is one value.
+fn raw_context(batch_rows: usize, data_type: DataType) -> SourceContext {
+    SourceContext {
+        schema: Arc::new(Schema::new(vec![Field::new("id", data_type, false)])),
+        ..context(batch_rows)
+    }
+}
+
+const LINES: &str = "first\r\n\n{\"a\": 1}\n\r\n\"x\ny,\"z\n  \n\nlast";
+const VALUES: [&str; 9] = [
+    "first",
+    "",
+    "{\"a\": 1}",
+    "",
+    "\"x",
+    "y,\"z",
+    "  ",
+    "",
+    "last",
+];
+
+#[tokio::test]
+async fn raw_lines_are_values_wherever_a_run_begins() {
+    let folder = TempDir::new().unwrap();
+    for (compression, name) in COMPRESSIONS {
+        let path = write(&folder, name, compressed(LINES, compression));
+        let plan = raw_plan(files(&[&path], Format::Raw));
+        for cut in 0..=VALUES.len() {
+            let context = raw_context(1, DataType::Utf8);
+            let mut reader = SourceReader::open(&plan, context).await.unwrap();
+            let mut before = Read::default();
+            while before.ids.len() < cut {
+                before.add(reader.next().await.unwrap().unwrap());
+            }
+            let context = SourceContext {
+                restored: Arc::new([reader.snapshot()]),
+                ..raw_context(4, DataType::Utf8)
+            };
+            let after = read(&plan, context).await;
+            assert_eq!([before.ids, after.ids].concat(), VALUES, "{name}, {cut}");
+            assert_eq!(after.failed, 0);
+        }
+    }
+    let path = write(&folder, "ended.log", "one\n\n");
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let ended = read(&plan, raw_context(4_096, DataType::Utf8)).await;
+    assert_eq!(ended.ids, ["one", ""]);
+    let long = "x".repeat((16 << 20) + 1);
+    let path = write(
+        &folder,
+        "bad.log",
+        [b"a\n\xFF\n\n", long.as_bytes(), b"\n\nb"].concat(),
+    );
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let bad = read(&plan, raw_context(4_096, DataType::Utf8)).await;
+    assert_eq!(bad.ids, ["a", "", "", "b"]);
+    assert!(bad.origins.iter().map(|origin| origin.offset).eq([
+        0,
+        4,
+        5 + long.len() as u64 + 1,
+        5 + long.len() as u64 + 2
+    ]));
+    expect![[r#"
+        2 | byte 0: expected UTF-8 text, found other bytes | "/w=="
+        5 | expected a row of at most 16 MiB, found a longer one; its first 64 KiB are kept | "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+    "#]]
+    .assert_eq(&bad.errors());
+}
+
+#[tokio::test]
+async fn raw_bytes_need_not_be_text() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "events.log", b"\xFF\x00\r\n\nb\r");
+    let plan = raw_plan(files(&[&path], Format::Raw));
+    let context = raw_context(4_096, DataType::Bytes);
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
+    let pulled = reader.next().await.unwrap().unwrap();
+    let Element::Batch(batch) = &pulled.elements[0] else {
+        panic!("{pulled:?}");
+    };
+    let values: Vec<&[u8]> = batch.columns[0]
+        .as_binary::<i32>()
+        .iter()
+        .flatten()
+        .collect();
+    assert_eq!(values, [&b"\xFF\x00"[..], b"", b"b"]);
+}
+
+#[tokio::test]
+async fn raw_lines_and_frames_come_over_tcp() {
+    for size in [1, 5, 1_000] {
+        let plan = |framing| raw_plan(tcp_of(Format::Raw, framing, Some(1)));
+        let in_pieces = |bytes: &[u8]| vec![bytes.chunks(size).map(<[u8]>::to_vec).collect()];
+        let context = || raw_context(2, DataType::Utf8);
+        let lines = in_pieces(LINES.as_bytes());
+        let lines = receive_as(&plan(Framing::Newline), context(), lines).await;
+        assert_eq!(lines.ids, VALUES, "pieces of {size}");
+        assert!(lines.origins.iter().map(|origin| origin.offset).eq(0..9));
+        let values = ["a\n", "", "\r\n"];
+        let frames = in_pieces(&values.map(prefixed).concat());
+        let frames = receive_as(&plan(Framing::LengthPrefixed), context(), frames).await;
+        assert_eq!(frames.ids, values, "pieces of {size}");
+    }
 }
 
 #[tokio::test]

@@ -124,6 +124,28 @@ fn what_cannot_be_exactly_once_says_so() {
 }
 
 #[test]
+fn standard_input_cannot_be_read_again() {
+    let pipe = r#"type = "file"
+path = "-"
+format = "raw""#;
+    let tcp = "type = \"tcp\"\nlisten = \"127.0.0.1:9000\"";
+    let (_, drawn) = planned(&LINES.replace(tcp, pipe));
+    let lines = drawn.split("\n\n").last().unwrap_or_default();
+    expect![[r#"
+        lines   source, file, raw · 1 task
+        │   standard input
+        │   event time is when the row is read, rows in order
+        │   bad rows: dead letter
+        │   cannot be read again: a failure loses rows since the last checkpoint
+        │ : user_id: utf8
+        ▼
+        shown   sink, console · 1 task
+            at least once: rows may be repeated after a failure
+    "#]]
+    .assert_eq(lines);
+}
+
+#[test]
 fn the_state_for_programs() {
     let more = "[checkpoints]\nupload = { url = \"s3://b/c\", options = { access_key_id = \"me\", secret_access_key = \"hush\" } }\n";
     let (plan, _) = planned(more);

@@ -88,6 +88,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     for file in files {
         std::fs::write(folder.path().join(file), "").expect("an empty file");
     }
+    std::fs::write(folder.path().join("prices.csv"), "item,price,when\nx,1,2\n")
+        .expect("a file with a header");
     let data = folder.path().join("data");
     std::fs::create_dir(&data).expect("a folder");
     std::os::unix::fs::symlink(&data, folder.path().join("link")).expect("a link");
