@@ -4,13 +4,15 @@
 mod digest;
 /// Renders rows as comma-separated values.
 mod csv;
+/// Compresses what is written.
+pub mod encoder;
 /// Reads files, a partition each.
 mod input;
 /// Renders rows as JSON, one a line.
 mod json_lines;
 /// Files that are being read, compressed ones too.
 pub mod opened;
-/// Writes text formats.
+/// Writes text formats into one file.
 mod lines;
 /// Writes Parquet.
 mod parquet;
@@ -20,3 +22,5 @@ pub mod part;
 pub mod sink;
 /// The source `file`.
 pub mod source;
+/// A text file being written.
+mod text_file;

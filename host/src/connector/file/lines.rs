@@ -1,7 +1,7 @@
-//! Writes rows in a text format. The text can be cut between any two rows, so a
-//! checkpoint needs only its length.
+//! Writes rows in a text format into one file. The file can be cut where a
+//! checkpoint was made, so a checkpoint needs only its length.
 
-use super::part::PartFile;
+use super::text_file::TextFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
@@ -17,20 +17,20 @@ pub(super) trait TextFormat: Send {
 }
 
 pub(super) struct TextSink<F> {
-    part: PartFile,
+    file: TextFile,
     format: F,
     /// The text being written, reused for its memory.
     text: Vec<u8>,
 }
 
 impl<F: TextFormat> TextSink<F> {
-    pub fn new(part: PartFile, format: F) -> Result<Self, SinkError> {
+    pub fn new(file: TextFile, format: F) -> Result<Self, SinkError> {
         let mut sink = TextSink {
-            part,
+            file,
             format,
             text: Vec::new(),
         };
-        if !sink.part.waits_for_commit() {
+        if !sink.file.part.waits_for_commit() {
             sink.begin()?;
         }
         Ok(sink)
@@ -38,8 +38,8 @@ impl<F: TextFormat> TextSink<F> {
 
     /// No row comes before the commit that the file may have to wait for.
     fn begin(&mut self) -> Result<(), SinkError> {
-        if self.part.begin()? && self.part.is_empty() {
-            self.part.write(&self.format.head())?;
+        if self.file.part.begin()? && self.file.is_empty() {
+            self.file.write(&self.format.head())?;
         }
         Ok(())
     }
@@ -50,15 +50,15 @@ impl<F: TextFormat> Sink for TextSink<F> {
         self.begin()?;
         self.text.clear();
         self.format.write(batch, &mut self.text);
-        self.part.write(&self.text)
+        self.file.write(&self.text)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.part.flush()
+        self.file.flush()
     }
 
     fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        self.part.keep()
+        self.file.keep()
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
@@ -67,6 +67,6 @@ impl<F: TextFormat> Sink for TextSink<F> {
 
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
         self.begin()?;
-        self.part.finish(ending)
+        self.file.finish(ending)
     }
 }

@@ -2,7 +2,7 @@
 //! complete. What is there already is never lost, unless the user says so.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::digest::digest;
@@ -34,6 +34,9 @@ pub(super) struct PartOptions {
     /// Until the run's first checkpoint is committed, the next run may start
     /// from another one, which knows the files as they are.
     pub waits_for_commit: bool,
+    /// What a file begins with that rows can be appended to: the mark of its
+    /// compression, or nothing if it has none.
+    pub mark: &'static [u8],
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -326,13 +329,32 @@ fn new_beginning(
                 there.display()
             ),
         )),
-        IfExists::Append if finished_bytes == 0 => Ok(Beginning::Cut(part_bytes)),
+        IfExists::Append if finished_bytes == 0 && options.mark.is_empty() => {
+            Ok(Beginning::Cut(part_bytes))
+        }
+        // What ends within its compressed data hides what follows.
+        IfExists::Append if finished_bytes == 0 => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is there, and rows cannot be appended to compressed data that may not be \
+                 complete: move it away",
+                part.path.display()
+            ),
+        )),
         IfExists::Append if part_bytes > 0 => Err(io::Error::new(
             ErrorKind::AlreadyExists,
             format!(
                 "there are this file and {}, and rows can be appended to one of them only: move \
                  the other away",
                 part.path.display()
+            ),
+        )),
+        IfExists::Append if !begins_with(path, options.mark)? => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "{} is not compressed in this way, and rows are to be appended to it: move it \
+                 away, or write the `compression` that it has",
+                path.display()
             ),
         )),
         IfExists::Append if options.is_checkpointed => Ok(Beginning::Unfinish(finished_bytes)),
@@ -343,6 +365,14 @@ fn new_beginning(
             Ok(Beginning::Cut(bytes))
         }
     }
+}
+
+fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {
+    let mut first = Vec::new();
+    File::open(path)?
+        .take(mark.len() as u64)
+        .read_to_end(&mut first)?;
+    Ok(first == mark)
 }
 
 /// What a file begins with of which a checkpoint has these bytes, if it is still

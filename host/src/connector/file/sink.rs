@@ -16,10 +16,13 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::csv::Csv;
+use super::encoder::first_bytes;
 use super::json_lines::JsonLines;
 use super::lines::TextSink;
+use super::opened::Compression;
 use super::parquet::{CheckpointedParquet, ParquetFile};
 use super::part::{IfExists, PartFile, PartOptions, part_of};
+use super::text_file::TextFile;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::Table;
@@ -35,6 +38,7 @@ pub const KIND: SinkKind = SinkKind { name: "file", read };
 struct FileSinkSettings {
     path: Spanned<String>,
     format: SinkFormat,
+    compression: Compression,
     if_exists: IfExists,
 }
 
@@ -45,6 +49,7 @@ pub struct FileSink {
     /// The pipeline's folder.
     pub folder: PathBuf,
     pub format: SinkFormat,
+    pub compression: Compression,
     pub if_exists: IfExists,
 }
 
@@ -64,6 +69,17 @@ impl SinkFormat {
             SinkFormat::Parquet => "parquet",
         }
     }
+
+    /// With its compression: a file goes on as it was begun.
+    fn compressed_name(self, compression: Compression) -> &'static str {
+        match (self, compression) {
+            (SinkFormat::Json, Compression::Gzip) => "json, gzip",
+            (SinkFormat::Json, Compression::Zstd) => "json, zstd",
+            (SinkFormat::Csv, Compression::Gzip) => "csv, gzip",
+            (SinkFormat::Csv, Compression::Zstd) => "csv, zstd",
+            (format, _) => format.name(),
+        }
+    }
 }
 
 const IF_EXISTS: &[(&str, IfExists)] = &[
@@ -78,13 +94,38 @@ const FORMATS: &[(&str, SinkFormat)] = &[
     ("parquet", SinkFormat::Parquet),
 ];
 
+const COMPRESSIONS: &[(&str, Compression)] = &[
+    ("none", Compression::None),
+    ("gzip", Compression::Gzip),
+    ("zstd", Compression::Zstd),
+];
+
+/// The name without what compression adds to it.
+fn uncompressed(path: &str) -> &str {
+    match (Compression::of(Path::new(path)), path.rsplit_once('.')) {
+        (Compression::Gzip | Compression::Zstd, Some((name, _))) => name,
+        _ => path,
+    }
+}
+
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let path = table
         .required("path", "the file to write", mistakes)
         .and_then(|value| value.path(mistakes));
-    let format = match table.optional("format") {
+    let format = table.optional("format");
+    let compression = table.optional("compression");
+    let if_exists = table.optional("if_exists");
+    let compression = match compression {
+        Some(value) => Some(value.choice(COMPRESSIONS, mistakes)?),
+        None => None,
+    };
+    let if_exists = match if_exists {
+        Some(value) => value.choice(IF_EXISTS, mistakes)?,
+        None => Spanned::new(0..0, IfExists::default()),
+    };
+    let format = match format {
         Some(value) => value.choice(FORMATS, mistakes)?.into_inner(),
-        None => match extension(path.as_ref()?.get_ref()) {
+        None => match extension(uncompressed(path.as_ref()?.get_ref())) {
             "json" | "jsonl" | "ndjson" => SinkFormat::Json,
             "csv" => SinkFormat::Csv,
             "parquet" => SinkFormat::Parquet,
@@ -98,10 +139,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             }
         },
     };
-    let if_exists = match table.optional("if_exists") {
-        Some(value) => value.choice(IF_EXISTS, mistakes)?,
-        None => Spanned::new(0..0, IfExists::default()),
-    };
+    let path = path?;
     if format == SinkFormat::Parquet && *if_exists.get_ref() == IfExists::Append {
         mistakes.push(
             Mistake::new(format!(
@@ -112,9 +150,23 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             .help("write `if_exists = \"replace\"` or \"fail\""),
         );
     }
+    let by_name = Compression::of(Path::new(path.get_ref()));
+    if format == SinkFormat::Parquet && (compression.is_some() || by_name != Compression::None) {
+        let mistake = Mistake::new(format!(
+            "{} cannot compress a Parquet file, which is compressed in itself",
+            table.owner()
+        ));
+        mistakes.push(match &compression {
+            Some(given) => mistake.at(given.span(), "").help("remove `compression`"),
+            None => mistake
+                .at(path.span(), "")
+                .help("give the file a name that ends with `.parquet`"),
+        });
+    }
     Some(Box::new(FileSinkSettings {
-        path: path?,
+        path,
         format,
+        compression: compression.map_or(by_name, Spanned::into_inner),
         if_exists: if_exists.into_inner(),
     }))
 }
@@ -137,6 +189,7 @@ impl SinkSettings for FileSinkSettings {
             path,
             folder: planning.folder.to_owned(),
             format: self.format,
+            compression: self.compression,
             if_exists: self.if_exists,
         }))
     }
@@ -152,7 +205,7 @@ impl SinkConnector for FileSink {
     fn describe(&self) -> Description {
         Description {
             connector: KIND.name,
-            format: Some(self.format.name()),
+            format: Some(self.format.compressed_name(self.compression)),
             lines: vec![self.path.display().to_string()],
             settings: json!({ "path": self.path.display().to_string() }),
             place: Some(name_in(&identity(&self.folder), &self.path)),
@@ -176,11 +229,13 @@ impl SinkConnector for FileSink {
             restored: context.restored.clone(),
             is_checkpointed: context.is_checkpointed,
             waits_for_commit: context.waits_for_commit,
+            mark: first_bytes(self.compression),
         };
         let part = || PartFile::open(node, path, &options);
+        let text = || Ok(TextFile::new(part()?, self.compression));
         Ok(match self.format {
-            SinkFormat::Json => Box::new(TextSink::new(part()?, JsonLines::new(schema))?),
-            SinkFormat::Csv => Box::new(TextSink::new(part()?, Csv::new(schema))?),
+            SinkFormat::Json => Box::new(TextSink::new(text()?, JsonLines::new(schema))?),
+            SinkFormat::Csv => Box::new(TextSink::new(text()?, Csv::new(schema))?),
             SinkFormat::Parquet if context.is_checkpointed => {
                 Box::new(CheckpointedParquet::new(node, path, schema, options)?)
             }
