@@ -14,10 +14,14 @@ mod json_lines;
 pub mod opened;
 /// Writes text formats into one file.
 mod lines;
+/// The names of numbered files.
+mod numbered;
 /// Writes Parquet.
 mod parquet;
 /// A file under its temporary name.
 pub mod part;
+/// Writes text formats into numbered files.
+pub mod rolling;
 /// The sink `file`.
 pub mod sink;
 /// The source `file`.

@@ -13,14 +13,35 @@ pub(super) trait TextFormat: Send {
     fn head(&self) -> Vec<u8>;
 
     /// Appends the rows of a batch.
-    fn write(&mut self, batch: &Batch, text: &mut Vec<u8>);
+    fn write(&mut self, batch: &Batch, rows: &mut TextRows);
+}
+
+/// Rows as text.
+#[derive(Default)]
+pub(super) struct TextRows {
+    pub text: Vec<u8>,
+    /// Where each row ends in the text.
+    pub ends: Vec<usize>,
+}
+
+impl TextRows {
+    /// Ends a row, and its line.
+    pub fn end_row(&mut self) {
+        self.text.push(b'\n');
+        self.ends.push(self.text.len());
+    }
+
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
 }
 
 pub(super) struct TextSink<F> {
     file: TextFile,
     format: F,
-    /// The text being written, reused for its memory.
-    text: Vec<u8>,
+    /// The rows being written, reused for their memory.
+    rows: TextRows,
 }
 
 impl<F: TextFormat> TextSink<F> {
@@ -28,7 +49,7 @@ impl<F: TextFormat> TextSink<F> {
         let mut sink = TextSink {
             file,
             format,
-            text: Vec::new(),
+            rows: TextRows::default(),
         };
         if !sink.file.part.waits_for_commit() {
             sink.begin()?;
@@ -48,9 +69,9 @@ impl<F: TextFormat> TextSink<F> {
 impl<F: TextFormat> Sink for TextSink<F> {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.begin()?;
-        self.text.clear();
-        self.format.write(batch, &mut self.text);
-        self.file.write(&self.text)
+        self.rows.clear();
+        self.format.write(batch, &mut self.rows);
+        self.file.write(&self.rows.text)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {

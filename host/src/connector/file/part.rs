@@ -55,7 +55,7 @@ pub(super) struct PartFile {
 }
 
 /// The temporary file, locked for this run alone.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     lock: File,
     /// What is still to be done before the first row is written.
@@ -130,6 +130,16 @@ impl PartFile {
         self.bytes == 0
     }
 
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a finished file is to become the part again.
+    pub fn was_finished(&self) -> bool {
+        let beginning = self.part.as_ref().and_then(|part| part.beginning);
+        matches!(beginning, Some(Beginning::Unfinish(_)))
+    }
+
     /// Makes everything written so far durable, and returns what a run needs to
     /// go on from this checkpoint.
     pub fn keep(&mut self) -> Result<SinkSnapshot, SinkError> {
@@ -185,6 +195,14 @@ impl PartFile {
         finished.map_err(|cause| self.error(cause))
     }
 
+    /// Removes the temporary file, which has no row.
+    pub fn discard(&mut self) -> Result<(), SinkError> {
+        match self.part.as_ref().map(|part| fs::remove_file(&part.path)) {
+            Some(Err(cause)) if cause.kind() != ErrorKind::NotFound => Err(self.error(cause)),
+            _ => Ok(()),
+        }
+    }
+
     pub fn node(&self) -> &str {
         &self.node
     }
@@ -214,7 +232,7 @@ impl Drop for PartFile {
 
 impl Part {
     /// Locks the temporary file, and creates it if needed.
-    fn of(path: PathBuf) -> io::Result<Self> {
+    pub fn of(path: PathBuf) -> io::Result<Self> {
         let lock = File::options()
             .create(true)
             .truncate(false)

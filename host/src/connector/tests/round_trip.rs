@@ -117,6 +117,7 @@ async fn through_a_file(
         format: sink,
         compression,
         if_exists: IfExists::Fail,
+        roll: None,
     };
     let open = |restored| {
         let context = SinkContext {

@@ -92,6 +92,7 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
         format,
         compression: Compression::None,
         if_exists: IfExists::Replace,
+        roll: None,
     })
 }
 
@@ -345,6 +346,7 @@ fn reopened(
         format,
         compression: Compression::None,
         if_exists: IfExists::Replace,
+        roll: None,
     };
     connector.open("out", &schema(), &context)
 }
@@ -382,6 +384,7 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
             format,
             compression: Compression::None,
             if_exists: IfExists::Replace,
+            roll: None,
         })
         .unwrap();
         once.write(&batch()).unwrap();
@@ -603,6 +606,7 @@ fn compressing(path: &Path, compression: Compression, if_exists: IfExists) -> Fi
         format: SinkFormat::Csv,
         compression,
         if_exists,
+        roll: None,
     }
 }
 
