@@ -154,6 +154,7 @@ pub struct SinkContext {
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
+    /// Processing time.
     pub clock: Arc<dyn Clock>,
 }
 
