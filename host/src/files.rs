@@ -36,6 +36,12 @@ enum FileTarget {
         folder: PathBuf,
         pattern: String,
     },
+    /// With digits in between, also as a `.part`.
+    Numbered {
+        folder: PathBuf,
+        before: String,
+        after: String,
+    },
 }
 
 /// How messages and checkpoints name standard input.
@@ -81,6 +87,23 @@ impl Files {
         self.push(user, vec![target], true);
     }
 
+    /// Writes these, and files in the folder with a number in their names.
+    pub fn writes_numbered(
+        &mut self,
+        user: FileUser,
+        paths: &[&Path],
+        folder: &Path,
+        [before, after]: [&str; 2],
+    ) {
+        let numbered = FileTarget::Numbered {
+            folder: identity(folder),
+            before: before.to_owned(),
+            after: after.to_owned(),
+        };
+        let targets = paths.iter().map(|path| FileTarget::File(identity(path)));
+        self.push(user, targets.chain([numbered]).collect(), true);
+    }
+
     /// Reserves a folder: nobody else may write anything in it.
     pub fn reserves(&mut self, user: FileUser, folder: &Path) {
         self.push(user, vec![FileTarget::Folder(identity(folder))], false);
@@ -96,20 +119,27 @@ impl Files {
 
     /// Reports each file that somebody writes or takes, and another one uses.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
-        let alone = self.uses.iter().enumerate();
-        for (i, user) in alone.filter(|(_, user)| user.is_alone) {
-            let paths = user.targets.iter().filter_map(|target| match target {
-                FileTarget::File(path) => Some(path),
-                _ => None,
-            });
+        for (i, user) in self
+            .uses
+            .iter()
+            .enumerate()
+            .filter(|(_, user)| user.is_alone)
+        {
             // Two of them are one mistake: the later one reports it.
-            let mut conflicts = paths.filter_map(|path| {
-                let other = self.uses.iter().enumerate().find(|(j, other)| {
-                    *j != i && (*j < i || !other.is_alone) && other.covers(path)
-                });
-                Some((other?.1, path))
+            let others = self.uses.iter().enumerate();
+            let others = others.filter(|(j, other)| *j != i && (*j < i || !other.is_alone));
+            let others: Vec<&FileUse> = others.map(|(_, other)| other).collect();
+            let written = user.paths().find_map(|path| {
+                let other = others.iter().find(|other| other.covers(path));
+                Some((other?, path))
             });
-            if let Some((other, path)) = conflicts.next() {
+            let conflict = written.or_else(|| {
+                others.iter().find_map(|other| {
+                    let path = other.paths().find(|path| user.covers(path));
+                    Some((other, path?))
+                })
+            });
+            if let Some((other, path)) = conflict {
                 mistakes.push(describe(&user.user, &other.user, path));
             }
         }
@@ -117,6 +147,13 @@ impl Files {
 }
 
 impl FileUse {
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.targets.iter().filter_map(|target| match target {
+            FileTarget::File(path) => Some(path),
+            _ => None,
+        })
+    }
+
     fn covers(&self, path: &Path) -> bool {
         self.targets.iter().any(|target| target.covers(path))
     }
@@ -131,6 +168,21 @@ impl FileTarget {
                 let name = path.file_name().and_then(|name| name.to_str());
                 path.parent() == Some(folder)
                     && name.is_some_and(|name| name_matches(pattern, name))
+            }
+            FileTarget::Numbered {
+                folder,
+                before,
+                after,
+            } => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let number = name.and_then(|name| {
+                    let name = name.strip_suffix(".part").unwrap_or(name);
+                    name.strip_prefix(&**before)?.strip_suffix(&**after)
+                });
+                path.parent() == Some(folder)
+                    && number.is_some_and(|number| {
+                        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+                    })
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::{Participant, Participants};
+use crate::clock::{Clock, SystemClock};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
@@ -112,6 +113,16 @@ pub trait Sink: Send {
     /// Called from time to time.
     fn flush(&mut self) -> Result<(), SinkError>;
 
+    /// When the sink is to be flushed although no row comes, in ms of its clock.
+    fn flush_at_ms(&self) -> Option<i64> {
+        None
+    }
+
+    /// The next barrier is the run's last one, and no row comes behind it.
+    fn complete(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Everything written so far belongs to this checkpoint: makes it durable,
     /// and returns what a restored run needs.
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError>;
@@ -132,7 +143,6 @@ pub trait Sink: Send {
 }
 
 /// What a sink needs to know about the run.
-#[derive(Default)]
 pub struct SinkContext {
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
@@ -144,6 +154,21 @@ pub struct SinkContext {
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for SinkContext {
+    /// Of a run without checkpoints, by the machine's clock.
+    fn default() -> Self {
+        SinkContext {
+            is_checkpointed: false,
+            waits_for_commit: false,
+            participants: Participants::default(),
+            restored: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
 }
 
 impl SinkContext {

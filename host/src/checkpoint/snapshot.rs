@@ -104,4 +104,10 @@ pub struct SinkSnapshot {
     /// Files of an earlier run that are deleted then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obsolete: Vec<String>,
+    /// The number of its file, if it writes several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// When that file got its first row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_ms: Option<i64>,
 }

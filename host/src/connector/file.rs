@@ -4,21 +4,29 @@
 mod digest;
 /// Renders rows as comma-separated values.
 mod csv;
+/// Compresses what is written.
+pub mod encoder;
 /// Reads files, a partition each.
 mod input;
 /// Renders rows as JSON, one a line.
 mod json_lines;
 /// Files that are being read, compressed ones too.
 pub mod opened;
-/// Writes text formats.
+/// Writes text formats into one file.
 mod lines;
+/// The names of numbered files.
+mod numbered;
 /// Writes Parquet.
 mod parquet;
 /// Reads standard input and other pipes.
 pub mod pipe;
 /// A file under its temporary name.
 pub mod part;
+/// Writes text formats into numbered files.
+pub mod rolling;
 /// The sink `file`.
 pub mod sink;
 /// The source `file`.
 pub mod source;
+/// A text file being written.
+mod text_file;

@@ -2,6 +2,8 @@
 
 /// A connector that only this test has.
 mod own;
+/// Numbered files of sinks.
+mod rolling;
 /// What sinks write.
 mod sinks;
 /// What sources read.

@@ -303,6 +303,7 @@ impl Attempt<'_> {
                     waits_for_commit: self.pipeline.durable.is_some() && start.is_fresh,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
+                    clock: self.pipeline.clock.clone(),
                 };
                 let sink = plan.connector.open(&node.name, node.schema(), &context);
                 Work::Sink(sink.map_err(TaskError::Sink)?)

@@ -25,7 +25,7 @@ pub struct Link {
     pub task: usize,
     /// One for each of the node's outputs. The main output goes to the next link, too.
     pub outputs: Vec<Arc<Router>>,
-    /// When a sink is flushed at the latest, in ms of the clock, if it has rows.
+    /// When a sink is flushed at the latest, in ms of the clock, if it has new rows.
     pub flush_at_ms: Option<i64>,
 }
 
@@ -42,7 +42,10 @@ impl Link {
     pub(super) fn wake_at(&self) -> Option<i64> {
         match &self.work {
             Work::Operator(operator) => operator.wake_at(),
-            Work::Sink(_) => self.flush_at_ms,
+            Work::Sink(sink) => [self.flush_at_ms, sink.flush_at_ms()]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 }
@@ -120,6 +123,9 @@ impl Flow<'_> {
                         sink.flush()?;
                     }
                     Element::Barrier(barrier) => {
+                        if barrier.purpose.is_last() {
+                            sink.complete()?;
+                        }
                         let snapshot = NodeSnapshot::Sink(sink.barrier(barrier.id)?);
                         rest.snapshots.push((link.node, snapshot));
                     }
@@ -232,14 +238,18 @@ impl Flow<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use arrow_array::StringArray;
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::checkpoint::snapshot::OperatorSnapshot;
+    use crate::checkpoint::snapshot::{OperatorSnapshot, SinkSnapshot};
     use crate::clock::ManualClock;
+    use crate::element::CheckpointId;
     use crate::progress::Role;
     use crate::router::Consumer;
+    use crate::sink::SinkError;
 
     /// An operator that does this with rows, and nothing else.
     struct OfRows(fn(Inlet, Batch, &mut Outbox));
@@ -313,6 +323,61 @@ mod tests {
             flush_at_ms: None,
         };
         (link, readers)
+    }
+
+    /// A sink that asks to be flushed at 1 s.
+    struct Asking(Arc<AtomicUsize>);
+
+    impl Sink for Asking {
+        fn write(&mut self, _: &Batch) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), SinkError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn flush_at_ms(&self) -> Option<i64> {
+            Some(1_000).filter(|_| self.0.load(Ordering::Relaxed) < 2)
+        }
+
+        fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+            Ok(SinkSnapshot::default())
+        }
+
+        fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_is_flushed_when_it_asks_to_be_although_no_row_comes() {
+        let flushed = Arc::new(AtomicUsize::new(0));
+        let (mut link, _readers) = link(CROSSING);
+        link.work = Work::Sink(Box::new(Asking(flushed.clone())));
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
+        enter(&mut link, &mut courier, Inlet::default(), batch(1));
+        let clock = ManualClock::default();
+        let mut flushes_at = |link: &mut Link, now_ms| {
+            clock.set(now_ms);
+            let mut flow = Flow {
+                chain: std::slice::from_mut(link),
+                clock: &clock,
+                ending: Ending::Complete,
+                courier: &mut courier,
+                snapshots: &mut Vec::new(),
+            };
+            flow.wake().unwrap();
+            flushed.load(Ordering::Relaxed)
+        };
+        assert_eq!(link.wake_at(), Some(FLUSH_AFTER_MS), "rows wait");
+        assert_eq!(flushes_at(&mut link, FLUSH_AFTER_MS), 1);
+        assert_eq!(link.wake_at(), Some(1_000));
+        assert_eq!(flushes_at(&mut link, 999), 1);
+        assert_eq!(flushes_at(&mut link, 1_000), 2);
+        assert_eq!(link.wake_at(), None);
     }
 
     fn enter(link: &mut Link, courier: &mut Courier, inlet: Inlet, element: Element) {

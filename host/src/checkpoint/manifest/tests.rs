@@ -72,6 +72,7 @@ fn fixture() -> Manifest {
         digest: None,
         staged: vec![("out/.part-7".into(), "out/part-7".into())],
         obsolete: Vec::new(),
+        ..SinkSnapshot::default()
     };
     let node = |name: &str, class, progress| NodeManifest {
         description: NodeDescription {
@@ -256,13 +257,16 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
         Option<String>,
         Vec<(String, String)>,
         Vec<String>,
+        (Option<u64>, Option<i64>),
     )>()
-    .prop_map(|(bytes, digest, staged, obsolete)| {
+    .prop_map(|(bytes, digest, staged, obsolete, (number, began_ms))| {
         ProgressManifest::Sink(SinkSnapshot {
             bytes,
             digest,
             staged,
             obsolete,
+            number,
+            began_ms,
         })
     });
     let source = prop::collection::vec(sources(), 0..3).prop_map(ProgressManifest::Source);

@@ -99,7 +99,10 @@ fn show_operator(node: &NodeManifest, operator: &OperatorManifest, text: &mut St
 
 fn show_sink(sink: &SinkSnapshot, text: &mut String) {
     if let Some(bytes) = sink.bytes {
-        let _ = writeln!(text, "  {bytes} bytes of the file");
+        let _ = match sink.number {
+            Some(number) => writeln!(text, "  {bytes} bytes of file number {number}"),
+            None => writeln!(text, "  {bytes} bytes of the file"),
+        };
     }
     for (_, to) in &sink.staged {
         let _ = writeln!(

@@ -279,6 +279,7 @@ fn a_manifest_for_people() {
         digest: None,
         staged: vec![(".part-7".into(), "part-7".into())],
         obsolete: Vec::new(),
+        ..SinkSnapshot::default()
     };
     let manifest = Manifest {
         created_ms: 1_704_103_201_000,

@@ -3,7 +3,7 @@
 //! Null is an empty field and an empty text is `""`. Lists and records are
 //! written as JSON.
 
-use super::lines::TextFormat;
+use super::lines::{TextFormat, TextRows};
 use crate::batch::Batch;
 use crate::schema::Schema;
 use crate::text::write_text;
@@ -36,18 +36,18 @@ impl TextFormat for Csv {
         self.head.clone()
     }
 
-    fn write(&mut self, batch: &Batch, text: &mut Vec<u8>) {
+    fn write(&mut self, batch: &Batch, rows: &mut TextRows) {
         for row in 0..batch.rows() {
             for (index, column) in batch.columns.iter().enumerate() {
                 if index > 0 {
-                    text.push(b',');
+                    rows.text.push(b',');
                 }
                 self.value.clear();
                 if write_text(&mut self.value, column, row) {
-                    quote(text, &self.value);
+                    quote(&mut rows.text, &self.value);
                 }
             }
-            text.push(b'\n');
+            rows.end_row();
         }
     }
 }

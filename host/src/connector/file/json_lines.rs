@@ -1,6 +1,6 @@
 //! Renders rows as JSON, one a line.
 
-use super::lines::TextFormat;
+use super::lines::{TextFormat, TextRows};
 use crate::batch::Batch;
 use crate::json::JsonColumns;
 use crate::schema::Schema;
@@ -23,12 +23,12 @@ impl TextFormat for JsonLines {
         Vec::new()
     }
 
-    fn write(&mut self, batch: &Batch, text: &mut Vec<u8>) {
+    fn write(&mut self, batch: &Batch, rows: &mut TextRows) {
         let names = self.names.iter().map(String::as_str);
-        let rows = JsonColumns::new(names.zip(&batch.columns));
+        let columns = JsonColumns::new(names.zip(&batch.columns));
         for row in 0..batch.rows() {
-            rows.write(text, row);
-            text.push(b'\n');
+            columns.write(&mut rows.text, row);
+            rows.end_row();
         }
     }
 }

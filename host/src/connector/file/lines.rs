@@ -1,7 +1,7 @@
-//! Writes rows in a text format. The text can be cut between any two rows, so a
-//! checkpoint needs only its length.
+//! Writes rows in a text format into one file. The file can be cut where a
+//! checkpoint was made, so a checkpoint needs only its length.
 
-use super::part::PartFile;
+use super::text_file::TextFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
@@ -13,24 +13,45 @@ pub(super) trait TextFormat: Send {
     fn head(&self) -> Vec<u8>;
 
     /// Appends the rows of a batch.
-    fn write(&mut self, batch: &Batch, text: &mut Vec<u8>);
+    fn write(&mut self, batch: &Batch, rows: &mut TextRows);
+}
+
+/// Rows as text.
+#[derive(Default)]
+pub(super) struct TextRows {
+    pub text: Vec<u8>,
+    /// Where each row ends in the text.
+    pub ends: Vec<usize>,
+}
+
+impl TextRows {
+    /// Ends a row, and its line.
+    pub fn end_row(&mut self) {
+        self.text.push(b'\n');
+        self.ends.push(self.text.len());
+    }
+
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
 }
 
 pub(super) struct TextSink<F> {
-    part: PartFile,
+    file: TextFile,
     format: F,
-    /// The text being written, reused for its memory.
-    text: Vec<u8>,
+    /// The rows being written, reused for their memory.
+    rows: TextRows,
 }
 
 impl<F: TextFormat> TextSink<F> {
-    pub fn new(part: PartFile, format: F) -> Result<Self, SinkError> {
+    pub fn new(file: TextFile, format: F) -> Result<Self, SinkError> {
         let mut sink = TextSink {
-            part,
+            file,
             format,
-            text: Vec::new(),
+            rows: TextRows::default(),
         };
-        if !sink.part.waits_for_commit() {
+        if !sink.file.part.waits_for_commit() {
             sink.begin()?;
         }
         Ok(sink)
@@ -38,8 +59,8 @@ impl<F: TextFormat> TextSink<F> {
 
     /// No row comes before the commit that the file may have to wait for.
     fn begin(&mut self) -> Result<(), SinkError> {
-        if self.part.begin()? && self.part.is_empty() {
-            self.part.write(&self.format.head())?;
+        if self.file.part.begin()? && self.file.is_empty() {
+            self.file.write(&self.format.head())?;
         }
         Ok(())
     }
@@ -48,17 +69,17 @@ impl<F: TextFormat> TextSink<F> {
 impl<F: TextFormat> Sink for TextSink<F> {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.begin()?;
-        self.text.clear();
-        self.format.write(batch, &mut self.text);
-        self.part.write(&self.text)
+        self.rows.clear();
+        self.format.write(batch, &mut self.rows);
+        self.file.write(&self.rows.text)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.part.flush()
+        self.file.flush()
     }
 
     fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        self.part.keep()
+        self.file.keep()
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
@@ -67,6 +88,6 @@ impl<F: TextFormat> Sink for TextSink<F> {
 
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
         self.begin()?;
-        self.part.finish(ending)
+        self.file.finish(ending)
     }
 }

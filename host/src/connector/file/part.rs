@@ -2,7 +2,7 @@
 //! complete. What is there already is never lost, unless the user says so.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::digest::digest;
@@ -34,6 +34,9 @@ pub(super) struct PartOptions {
     /// Until the run's first checkpoint is committed, the next run may start
     /// from another one, which knows the files as they are.
     pub waits_for_commit: bool,
+    /// What a file begins with that rows can be appended to: the mark of its
+    /// compression, or nothing if it has none.
+    pub mark: &'static [u8],
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -52,7 +55,7 @@ pub(super) struct PartFile {
 }
 
 /// The temporary file, locked for this run alone.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     lock: File,
     /// What is still to be done before the first row is written.
@@ -127,6 +130,16 @@ impl PartFile {
         self.bytes == 0
     }
 
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a finished file is to become the part again.
+    pub fn was_finished(&self) -> bool {
+        let beginning = self.part.as_ref().and_then(|part| part.beginning);
+        matches!(beginning, Some(Beginning::Unfinish(_)))
+    }
+
     /// Makes everything written so far durable, and returns what a run needs to
     /// go on from this checkpoint.
     pub fn keep(&mut self) -> Result<SinkSnapshot, SinkError> {
@@ -182,6 +195,14 @@ impl PartFile {
         finished.map_err(|cause| self.error(cause))
     }
 
+    /// Removes the temporary file, which has no row.
+    pub fn discard(&mut self) -> Result<(), SinkError> {
+        match self.part.as_ref().map(|part| fs::remove_file(&part.path)) {
+            Some(Err(cause)) if cause.kind() != ErrorKind::NotFound => Err(self.error(cause)),
+            _ => Ok(()),
+        }
+    }
+
     pub fn node(&self) -> &str {
         &self.node
     }
@@ -211,7 +232,7 @@ impl Drop for PartFile {
 
 impl Part {
     /// Locks the temporary file, and creates it if needed.
-    fn of(path: PathBuf) -> io::Result<Self> {
+    pub fn of(path: PathBuf) -> io::Result<Self> {
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -326,13 +347,32 @@ fn new_beginning(
                 there.display()
             ),
         )),
-        IfExists::Append if finished_bytes == 0 => Ok(Beginning::Cut(part_bytes)),
+        IfExists::Append if finished_bytes == 0 && options.mark.is_empty() => {
+            Ok(Beginning::Cut(part_bytes))
+        }
+        // What ends within its compressed data hides what follows.
+        IfExists::Append if finished_bytes == 0 => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is there, and rows cannot be appended to compressed data that may not be \
+                 complete: move it away",
+                part.path.display()
+            ),
+        )),
         IfExists::Append if part_bytes > 0 => Err(io::Error::new(
             ErrorKind::AlreadyExists,
             format!(
                 "there are this file and {}, and rows can be appended to one of them only: move \
                  the other away",
                 part.path.display()
+            ),
+        )),
+        IfExists::Append if !begins_with(path, options.mark)? => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "{} is not compressed in this way, and rows are to be appended to it: move it \
+                 away, or write the `compression` that it has",
+                path.display()
             ),
         )),
         IfExists::Append if options.is_checkpointed => Ok(Beginning::Unfinish(finished_bytes)),
@@ -343,6 +383,14 @@ fn new_beginning(
             Ok(Beginning::Cut(bytes))
         }
     }
+}
+
+fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {
+    let mut first = Vec::new();
+    File::open(path)?
+        .take(mark.len() as u64)
+        .read_to_end(&mut first)?;
+    Ok(first == mark)
 }
 
 /// What a file begins with of which a checkpoint has these bytes, if it is still

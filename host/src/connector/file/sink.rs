@@ -1,5 +1,5 @@
-//! The sink `file`: writes rows into one file, or with Parquet and checkpoints
-//! into one file a checkpoint.
+//! The sink `file`: writes rows into one file; with `roll` into numbered ones; with
+//! Parquet and checkpoints into one a checkpoint.
 //!
 //! A file grows as `<file>.part` and is renamed to `<file>` when the run ends
 //! successfully. So `<file>` is always complete, be it from this run or the one
@@ -9,6 +9,7 @@
 //! checkpoint. A Parquet file cannot be cut, so each checkpoint that has rows
 //! gets its own.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,13 +17,18 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::csv::Csv;
+use super::encoder::first_bytes;
 use super::json_lines::JsonLines;
-use super::lines::TextSink;
+use super::lines::{TextFormat, TextSink};
+use super::numbered::Numbered;
+use super::opened::Compression;
 use super::parquet::{CheckpointedParquet, ParquetFile};
 use super::part::{IfExists, PartFile, PartOptions, part_of};
+use super::rolling::{Roll, Rolling, RollingSink};
+use super::text_file::TextFile;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
-use crate::config::reader::Table;
+use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::files::{FileUser, identity, name_in};
 use crate::plan::state::Delivery;
@@ -35,7 +41,9 @@ pub const KIND: SinkKind = SinkKind { name: "file", read };
 struct FileSinkSettings {
     path: Spanned<String>,
     format: SinkFormat,
+    compression: Compression,
     if_exists: IfExists,
+    roll: Option<Spanned<Roll>>,
 }
 
 /// The file to write, and its format.
@@ -45,7 +53,9 @@ pub struct FileSink {
     /// The pipeline's folder.
     pub folder: PathBuf,
     pub format: SinkFormat,
+    pub compression: Compression,
     pub if_exists: IfExists,
+    pub roll: Option<Roll>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,17 @@ impl SinkFormat {
             SinkFormat::Parquet => "parquet",
         }
     }
+
+    /// With its compression: a file goes on as it was begun.
+    fn compressed_name(self, compression: Compression) -> &'static str {
+        match (self, compression) {
+            (SinkFormat::Json, Compression::Gzip) => "json, gzip",
+            (SinkFormat::Json, Compression::Zstd) => "json, zstd",
+            (SinkFormat::Csv, Compression::Gzip) => "csv, gzip",
+            (SinkFormat::Csv, Compression::Zstd) => "csv, zstd",
+            (format, _) => format.name(),
+        }
+    }
 }
 
 const IF_EXISTS: &[(&str, IfExists)] = &[
@@ -78,13 +99,42 @@ const FORMATS: &[(&str, SinkFormat)] = &[
     ("parquet", SinkFormat::Parquet),
 ];
 
+const COMPRESSIONS: &[(&str, Compression)] = &[
+    ("none", Compression::None),
+    ("gzip", Compression::Gzip),
+    ("zstd", Compression::Zstd),
+];
+
+/// The name without what compression adds to it.
+fn uncompressed(path: &str) -> &str {
+    match (Compression::of(Path::new(path)), path.rsplit_once('.')) {
+        (Compression::Gzip | Compression::Zstd, Some((name, _))) => name,
+        _ => path,
+    }
+}
+
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let path = table
         .required("path", "the file to write", mistakes)
         .and_then(|value| value.path(mistakes));
-    let format = match table.optional("format") {
+    let format = table.optional("format");
+    let compression = table.optional("compression");
+    let if_exists = table.optional("if_exists");
+    let roll = match table.optional("roll") {
+        Some(value) => Some(read_roll(&value, mistakes)?),
+        None => None,
+    };
+    let compression = match compression {
+        Some(value) => Some(value.choice(COMPRESSIONS, mistakes)?),
+        None => None,
+    };
+    let if_exists = match if_exists {
+        Some(value) => value.choice(IF_EXISTS, mistakes)?,
+        None => Spanned::new(0..0, IfExists::default()),
+    };
+    let format = match format {
         Some(value) => value.choice(FORMATS, mistakes)?.into_inner(),
-        None => match extension(path.as_ref()?.get_ref()) {
+        None => match extension(uncompressed(path.as_ref()?.get_ref())) {
             "json" | "jsonl" | "ndjson" => SinkFormat::Json,
             "csv" => SinkFormat::Csv,
             "parquet" => SinkFormat::Parquet,
@@ -98,10 +148,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             }
         },
     };
-    let if_exists = match table.optional("if_exists") {
-        Some(value) => value.choice(IF_EXISTS, mistakes)?,
-        None => Spanned::new(0..0, IfExists::default()),
-    };
+    let path = path?;
     if format == SinkFormat::Parquet && *if_exists.get_ref() == IfExists::Append {
         mistakes.push(
             Mistake::new(format!(
@@ -112,12 +159,78 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
             .help("write `if_exists = \"replace\"` or \"fail\""),
         );
     }
+    let by_name = Compression::of(Path::new(path.get_ref()));
+    if format == SinkFormat::Parquet && (compression.is_some() || by_name != Compression::None) {
+        let mistake = Mistake::new(format!(
+            "{} cannot compress a Parquet file, which is compressed in itself",
+            table.owner()
+        ));
+        mistakes.push(match &compression {
+            Some(given) => mistake.at(given.span(), "").help("remove `compression`"),
+            None => mistake
+                .at(path.span(), "")
+                .help("give the file a name that ends with `.parquet`"),
+        });
+    }
+    if let (SinkFormat::Parquet, Some(roll)) = (format, &roll) {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} cannot roll Parquet files: with `[checkpoints]`, each checkpoint has a file \
+                 of its own, which is complete then",
+                table.owner()
+            ))
+            .at(roll.span(), "")
+            .help(
+                "remove `roll`, and give `[checkpoints]` the `interval` that files should have; \
+                 or write json or csv",
+            ),
+        );
+    }
     Some(Box::new(FileSinkSettings {
-        path: path?,
+        path,
         format,
+        compression: compression.map_or(by_name, Spanned::into_inner),
         if_exists: if_exists.into_inner(),
+        roll,
     }))
 }
+
+/// Reads when a file is complete and the next one begins.
+fn read_roll(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<Spanned<Roll>> {
+    let mut table = value.table(mistakes)?;
+    let (size, every) = (table.optional("size"), table.optional("every"));
+    if size.is_none() && every.is_none() {
+        mistakes.push(
+            Mistake::new(format!("{} does not say when", value.what()))
+                .at(value.span(), "")
+                .help("write `size = \"64MiB\"`, `every = \"1h\"`, or both"),
+        );
+    }
+    let is_empty = size.is_none() && every.is_none();
+    let bytes = size.map(|value| value.bytes(ROLL_BYTES, mistakes));
+    let every_ms = every.map(|value| value.duration(ROLL_MS_LEAST, mistakes));
+    table.finish(mistakes);
+    if is_empty {
+        return None;
+    }
+    let roll = Roll {
+        bytes: match bytes {
+            Some(bytes) => Some(bytes?),
+            None => None,
+        },
+        every_ms: match every_ms {
+            Some(every_ms) => Some(every_ms?.into_inner()),
+            None => None,
+        },
+    };
+    Some(Spanned::new(value.span(), roll))
+}
+
+/// How large a file may be when the next one begins.
+const ROLL_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 40;
+
+/// How old a file is at least.
+const ROLL_MS_LEAST: i64 = 1_000;
 
 impl SinkSettings for FileSinkSettings {
     fn plan(
@@ -130,14 +243,38 @@ impl SinkSettings for FileSinkSettings {
             path => planning.folder.join(path),
         };
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
-        if !path.starts_with("/dev") {
-            planning.files.writes(user, &[&path, &part_of(&path)]);
+        let is_device = path.starts_with("/dev");
+        if let (true, Some(roll)) = (is_device, &self.roll) {
+            planning.mistakes.push(
+                Mistake::new(format!(
+                    "{} cannot roll {}, which is not a file",
+                    planning.title,
+                    path.display()
+                ))
+                .at(roll.span(), "")
+                .help("remove `roll`, or give the path of a file"),
+            );
+            return None;
+        }
+        match &self.roll {
+            _ if is_device => {}
+            None => planning.files.writes(user, &[&path, &part_of(&path)]),
+            Some(_) => {
+                let names = Numbered::of(&path);
+                let (lock, first) = (part_of(&path), names.path(1));
+                let paths: [&Path; 3] = [&lock, &first, &part_of(&first)];
+                let around = [&*names.before, &*names.after];
+                let files = &mut planning.files;
+                files.writes_numbered(user, &paths, &names.folder, around);
+            }
         }
         Some(Box::new(FileSink {
             path,
             folder: planning.folder.to_owned(),
             format: self.format,
+            compression: self.compression,
             if_exists: self.if_exists,
+            roll: self.roll.as_ref().map(|roll| *roll.get_ref()),
         }))
     }
 }
@@ -150,12 +287,20 @@ impl SinkConnector for FileSink {
     }
 
     fn describe(&self) -> Description {
+        let mut settings = json!({ "path": self.path.display().to_string() });
+        let path = match self.roll {
+            None => self.path.clone(),
+            Some(roll) => {
+                settings["roll"] = json!({ "size": roll.bytes, "every": roll.every_ms });
+                Numbered::of(&self.path).pattern()
+            }
+        };
         Description {
             connector: KIND.name,
-            format: Some(self.format.name()),
-            lines: vec![self.path.display().to_string()],
-            settings: json!({ "path": self.path.display().to_string() }),
-            place: Some(name_in(&identity(&self.folder), &self.path)),
+            format: Some(self.format.compressed_name(self.compression)),
+            lines: vec![path.display().to_string()],
+            settings,
+            place: Some(name_in(&identity(&self.folder), &path)),
             has_columns: self.format != SinkFormat::Json,
         }
     }
@@ -176,15 +321,42 @@ impl SinkConnector for FileSink {
             restored: context.restored.clone(),
             is_checkpointed: context.is_checkpointed,
             waits_for_commit: context.waits_for_commit,
+            mark: first_bytes(self.compression),
         };
-        let part = || PartFile::open(node, path, &options);
-        Ok(match self.format {
-            SinkFormat::Json => Box::new(TextSink::new(part()?, JsonLines::new(schema))?),
-            SinkFormat::Csv => Box::new(TextSink::new(part()?, Csv::new(schema))?),
+        match self.format {
+            SinkFormat::Json => self.open_text(node, context, options, JsonLines::new(schema)),
+            SinkFormat::Csv => self.open_text(node, context, options, Csv::new(schema)),
             SinkFormat::Parquet if context.is_checkpointed => {
-                Box::new(CheckpointedParquet::new(node, path, schema, options)?)
+                let files = CheckpointedParquet::new(node, path, schema, options)?;
+                Ok(Box::new(files))
             }
-            SinkFormat::Parquet => Box::new(ParquetFile::new(part()?, schema)?),
-        })
+            SinkFormat::Parquet => {
+                let part = PartFile::open(node, path, &options)?;
+                Ok(Box::new(ParquetFile::new(part, schema)?))
+            }
+        }
+    }
+}
+
+impl FileSink {
+    fn open_text(
+        &self,
+        node: &str,
+        context: &SinkContext,
+        options: PartOptions,
+        format: impl TextFormat + 'static,
+    ) -> Result<Box<dyn Sink>, SinkError> {
+        let Some(roll) = self.roll else {
+            let part = PartFile::open(node, &self.path, &options)?;
+            let file = TextFile::new(part, self.compression);
+            return Ok(Box::new(TextSink::new(file, format)?));
+        };
+        let rolling = Rolling {
+            path: &self.path,
+            roll,
+            compression: self.compression,
+            clock: context.clock.clone(),
+        };
+        Ok(Box::new(RollingSink::new(node, rolling, &options, format)?))
     }
 }

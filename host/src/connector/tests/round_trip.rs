@@ -1,5 +1,6 @@
 //! What a file's sink writes, its source reads back equal: every type, every
-//! value, in every text format.
+//! value, in every text format, compressed or not, also where the file was cut at a
+//! checkpoint and went on from there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use proptest::prelude::*;
 
 use super::sources::{context, plan};
 use crate::batch::Batch;
+use crate::connector::file::opened::Compression;
 use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::file::source::FileSource;
@@ -98,19 +100,46 @@ fn column() -> impl Strategy<Value = (Field, ArrayRef)> {
     ]
 }
 
-/// Writes the rows and reads them back.
-async fn through_a_file(batch: &Batch, sink: SinkFormat, source: Format) -> Vec<ArrayRef> {
+/// Writes the rows and reads them back. With `cut`, the writer is killed behind a
+/// checkpoint of so many rows, and goes on from there.
+async fn through_a_file(
+    batch: &Batch,
+    sink: SinkFormat,
+    source: Format,
+    compression: Compression,
+    cut: Option<usize>,
+) -> Vec<ArrayRef> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("rows");
     let file = FileSink {
         path: path.clone(),
         folder: PathBuf::new(),
         format: sink,
+        compression,
         if_exists: IfExists::Fail,
+        roll: None,
     };
-    let opened = file.open("out", &batch.schema, &SinkContext::default());
-    let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
-    sink.write(batch).expect("it is writable");
+    let open = |restored| {
+        let context = SinkContext {
+            is_checkpointed: cut.is_some(),
+            restored,
+            ..SinkContext::default()
+        };
+        let opened = file.open("out", &batch.schema, &context);
+        opened.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let mut sink = open(None);
+    let cut = cut.unwrap_or(0);
+    sink.write(&batch.slice(0, cut)).expect("it is writable");
+    if cut > 0 {
+        let kept = sink.barrier(1).expect("it is writable");
+        sink.write(&batch.slice(cut, 1)).expect("it is writable");
+        sink.flush().expect("it is writable");
+        drop(sink);
+        sink = open(Some(kept));
+    }
+    sink.write(&batch.slice(cut, ROWS - cut))
+        .expect("it is writable");
     sink.finish(Ending::Complete).expect("it is writable");
     let plan = SourcePlan {
         event_time: EventTime::Ingestion,
@@ -118,7 +147,7 @@ async fn through_a_file(batch: &Batch, sink: SinkFormat, source: Format) -> Vec<
         ..plan(FileSource {
             paths: vec![path.clone()],
             folder: PathBuf::new(),
-            compression: None,
+            compression: Some(compression),
             format: source.into(),
         })
     };
@@ -172,8 +201,14 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.expect("a runtime");
         for (sink, source) in [(SinkFormat::Json, Format::Json), (SinkFormat::Csv, csv)] {
-            let read = runtime.block_on(through_a_file(&batch, sink, source));
-            prop_assert_eq!(&read, &batch.columns, "{:?}", sink);
+            for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+                for cut in [None, Some(2)] {
+                    let read = through_a_file(&batch, sink, source.clone(), compression, cut);
+                    let read = runtime.block_on(read);
+                    let how = format!("{sink:?} {compression:?} {cut:?}");
+                    prop_assert_eq!(&read, &batch.columns, "{}", how);
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What sinks write, by example, and that it can be read back.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -12,6 +12,7 @@ use arrow_array::{
     TimestampMillisecondArray,
 };
 use expect_test::expect;
+use flate2::read::MultiGzDecoder;
 use tempfile::TempDir;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
+use crate::connector::file::encoder::first_bytes;
+use crate::connector::file::opened::Compression;
 use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::memory::sink::MemorySink;
@@ -87,7 +90,9 @@ fn open_file(path: &Path, format: SinkFormat) -> Result<Box<dyn Sink>, SinkError
         path: path.to_owned(),
         folder: PathBuf::new(),
         format,
+        compression: Compression::None,
         if_exists: IfExists::Replace,
+        roll: None,
     })
 }
 
@@ -339,7 +344,9 @@ fn reopened(
         path,
         folder: PathBuf::new(),
         format,
+        compression: Compression::None,
         if_exists: IfExists::Replace,
+        roll: None,
     };
     connector.open("out", &schema(), &context)
 }
@@ -375,7 +382,9 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
             path: path.clone(),
             folder: PathBuf::new(),
             format,
+            compression: Compression::None,
             if_exists: IfExists::Replace,
+            roll: None,
         })
         .unwrap();
         once.write(&batch()).unwrap();
@@ -550,4 +559,168 @@ fn dead_letters_are_put_behind_those_of_before() {
     assert_eq!(letter["error"], "a \"quoted\" error");
     assert_eq!(letter["payload"], "{\"a\":1}");
     assert_eq!(letter["row"], serde_json::Value::Null);
+}
+
+/// What gzip and zstd are in names.
+const COMPRESSED: [(Compression, &str); 2] =
+    [(Compression::Gzip, "gz"), (Compression::Zstd, "zst")];
+
+/// The text of a compressed file, as far as it can be read; and whether that is all.
+fn decompressed(path: &Path, compression: Compression) -> (String, bool) {
+    let file = File::open(path).unwrap();
+    let mut text = Vec::new();
+    let read = match compression {
+        Compression::Gzip => MultiGzDecoder::new(file).read_to_end(&mut text),
+        Compression::Zstd => zstd::Decoder::new(file).unwrap().read_to_end(&mut text),
+        Compression::None => panic!("it is not compressed"),
+    };
+    (String::from_utf8(text).unwrap(), read.is_ok())
+}
+
+/// How many pieces a file has that can be read by themselves.
+fn pieces(path: &Path, compression: Compression) -> usize {
+    let bytes = fs::read(path).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut pieces = 0;
+    while !rest.is_empty() {
+        let mut text = Vec::new();
+        match compression {
+            Compression::Gzip => {
+                let mut decoder = flate2::bufread::GzDecoder::new(&mut rest);
+                decoder.read_to_end(&mut text).unwrap();
+            }
+            _ => {
+                let decoder = zstd::Decoder::with_buffer(&mut rest).unwrap();
+                decoder.single_frame().read_to_end(&mut text).unwrap();
+            }
+        }
+        pieces += 1;
+    }
+    pieces
+}
+
+fn compressing(path: &Path, compression: Compression, if_exists: IfExists) -> FileSink {
+    FileSink {
+        path: path.to_owned(),
+        folder: PathBuf::new(),
+        format: SinkFormat::Csv,
+        compression,
+        if_exists,
+        roll: None,
+    }
+}
+
+#[test]
+fn a_compressed_file_goes_on_in_a_new_piece_behind_a_checkpoint() {
+    let plain = String::from_utf8(written(SinkFormat::Csv)).unwrap();
+    let (header, rows) = plain.split_once('\n').unwrap();
+    for (compression, extension) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.csv").with_extension(extension);
+        let part = path.with_extension(format!("{extension}.part"));
+        let open = |restored| {
+            let context = SinkContext {
+                is_checkpointed: true,
+                restored,
+                ..SinkContext::default()
+            };
+            let connector = compressing(&path, compression, IfExists::Fail);
+            connector.open("out", &schema(), &context).unwrap()
+        };
+        let bytes = || fs::metadata(&part).unwrap().len();
+        let mut first = open(None);
+        first.write(&batch()).unwrap();
+        let kept = first.barrier(1).unwrap();
+        assert_eq!(kept.bytes, Some(bytes()));
+        let again = first.barrier(2).unwrap();
+        assert_eq!(again, kept, "no rows, no bytes");
+        first.write(&batch()).unwrap();
+        // Flushed is not yet complete, and can be read.
+        first.flush().unwrap();
+        let flushed = bytes();
+        let text = format!("{header}\n{rows}{rows}");
+        assert_eq!(decompressed(&part, compression), (text.clone(), false));
+        first.flush().unwrap();
+        assert_eq!(bytes(), flushed, "nothing new, no bytes");
+        drop(first);
+
+        // From the checkpoint on, twice: the second time the file has its name.
+        for _ in 0..2 {
+            let mut second = open(Some(kept.clone()));
+            assert_eq!(fs::metadata(&part).unwrap().len(), kept.bytes.unwrap());
+            second.write(&batch()).unwrap();
+            second.write(&batch()).unwrap();
+            second.finish(Ending::Complete).unwrap();
+            let text = format!("{header}\n{rows}{rows}{rows}");
+            assert_eq!(decompressed(&path, compression), (text, true));
+            assert_eq!(pieces(&path, compression), 2);
+        }
+    }
+}
+
+#[test]
+fn rows_are_appended_to_a_compressed_file_in_a_new_piece() {
+    let plain = String::from_utf8(written(SinkFormat::Csv)).unwrap();
+    let (header, rows) = plain.split_once('\n').unwrap();
+    for (compression, extension) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.csv").with_extension(extension);
+        for run in 1..=3 {
+            let mut sink = open_alone(compressing(&path, compression, IfExists::Append)).unwrap();
+            sink.write(&batch()).unwrap();
+            sink.finish(Ending::Complete).unwrap();
+            let text = format!("{header}\n{}", rows.repeat(run));
+            assert_eq!(decompressed(&path, compression), (text, true));
+            assert_eq!(pieces(&path, compression), run);
+        }
+        fs::write(&path, "text\n").unwrap();
+        let refused = open_alone(compressing(&path, compression, IfExists::Append));
+        let refused = refused.err().unwrap().to_string();
+        assert!(
+            refused.contains("is not compressed in this way"),
+            "{refused}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"text\n");
+
+        // What another sink left behind its checkpoint may end anywhere.
+        fs::remove_file(&path).unwrap();
+        let part = path.with_extension(format!("{extension}.part"));
+        fs::write(&part, first_bytes(compression)).unwrap();
+        let context = SinkContext {
+            is_checkpointed: true,
+            ..SinkContext::default()
+        };
+        let connector = compressing(&path, compression, IfExists::Append);
+        let refused = connector.open("out", &schema(), &context).err().unwrap();
+        assert!(
+            refused.to_string().contains("may not be complete"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn a_compressed_file_is_whole_however_it_ends() {
+    for (compression, extension) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.jsonl").with_extension(extension);
+        let open = || {
+            open_alone(FileSink {
+                format: SinkFormat::Json,
+                ..compressing(&path, compression, IfExists::Replace)
+            })
+            .unwrap()
+        };
+        // Without a row it is compressed text, too.
+        open().finish(Ending::Complete).unwrap();
+        assert_eq!(decompressed(&path, compression), (String::new(), true));
+        assert_eq!(pieces(&path, compression), 1);
+        let mut stopped = open();
+        stopped.write(&batch()).unwrap();
+        stopped.finish(Ending::Stopped).unwrap();
+        let part = path.with_extension(format!("{extension}.part"));
+        let (text, is_whole) = decompressed(&part, compression);
+        assert!(is_whole);
+        assert_eq!(text.as_bytes(), written(SinkFormat::Json));
+    }
 }

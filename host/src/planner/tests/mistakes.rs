@@ -25,6 +25,11 @@ fn values() {
 }
 
 #[test]
+fn file_sinks() {
+    check(expect_file!["mistakes/file_sinks.md"]);
+}
+
+#[test]
 fn field_types() {
     check(expect_file!["mistakes/field_types.md"]);
 }

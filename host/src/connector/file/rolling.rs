@@ -1,0 +1,429 @@
+//! Writes rows in a text format into numbered files, one after another. Each is
+//! complete once it has its size or its age, and then gets its name: with
+//! checkpoints, as soon as the one that has its last row is committed.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::lines::{TextFormat, TextRows};
+use super::numbered::{Numbered, NumberedFile};
+use super::opened::Compression;
+use super::part::{IfExists, Part, PartFile, PartOptions, part_of};
+use super::text_file::TextFile;
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::clock::Clock;
+use crate::element::CheckpointId;
+use crate::files::{create_folder_of, here_if_empty};
+use crate::sink::{Ending, Sink, SinkError};
+
+/// When a file is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roll {
+    /// Once it has so many bytes.
+    pub bytes: Option<u64>,
+    /// So long after its first row.
+    pub every_ms: Option<i64>,
+}
+
+/// What is written where.
+pub(super) struct Rolling<'a> {
+    pub path: &'a Path,
+    pub roll: Roll,
+    pub compression: Compression,
+    pub clock: Arc<dyn Clock>,
+}
+
+pub(super) struct RollingSink<F> {
+    node: String,
+    names: Numbered,
+    roll: Roll,
+    compression: Compression,
+    clock: Arc<dyn Clock>,
+    is_checkpointed: bool,
+    format: F,
+    /// The rows being written, reused for their memory.
+    rows: TextRows,
+    /// Of the file being written.
+    number: u64,
+    file: TextFile,
+    /// When the first row was written to it.
+    began_ms: Option<i64>,
+    /// Complete files with rows behind the last barrier.
+    full: Vec<u64>,
+    /// Complete files that wait for the commit of a checkpoint.
+    staged: Vec<Staged>,
+    /// Files that are deleted before the first row: of an earlier run, or from
+    /// behind the restored checkpoint.
+    obsolete: Vec<PathBuf>,
+    has_begun: bool,
+    /// Keeps other runs from writing files with these numbers.
+    _lock: Part,
+}
+
+struct Staged {
+    checkpoint: CheckpointId,
+    from: PathBuf,
+    to: PathBuf,
+}
+
+/// What a sink begins with.
+struct Start {
+    number: u64,
+    file: TextFile,
+    obsolete: Vec<PathBuf>,
+}
+
+impl<F: TextFormat> RollingSink<F> {
+    pub fn new(
+        node: &str,
+        rolling: Rolling<'_>,
+        options: &PartOptions,
+        format: F,
+    ) -> Result<Self, SinkError> {
+        let Rolling {
+            path,
+            roll,
+            compression,
+            clock,
+        } = rolling;
+        let names = Numbered::of(path);
+        let refused = |cause: io::Error| SinkError::io(node, path.display(), &cause);
+        let lock = create_folder_of(path).and_then(|()| Part::of(part_of(path)));
+        let lock = lock.map_err(refused)?;
+        let there = names.find().map_err(refused)?;
+        let opening = Opening {
+            node,
+            names: &names,
+            compression,
+            options,
+        };
+        let restored = options.restored.clone().unwrap_or_default();
+        let start = match restored.number {
+            Some(number) => opening.restored(number, &restored, there)?,
+            None => opening.new_files(there)?,
+        };
+        let in_folder = |name: String| names.folder.join(name);
+        let staged = restored.staged.into_iter().map(|(from, to)| Staged {
+            checkpoint: CheckpointId::MIN,
+            from: in_folder(from),
+            to: in_folder(to),
+        });
+        let mut sink = RollingSink {
+            node: node.to_owned(),
+            staged: staged.collect(),
+            names,
+            roll,
+            compression,
+            clock,
+            is_checkpointed: options.is_checkpointed,
+            format,
+            rows: TextRows::default(),
+            number: start.number,
+            file: start.file,
+            began_ms: restored.began_ms,
+            full: Vec::new(),
+            obsolete: start.obsolete,
+            has_begun: false,
+            _lock: lock,
+        };
+        if sink.is_checkpointed && !options.waits_for_commit {
+            sink.begin()?;
+            sink.name_staged(CheckpointId::MIN)?;
+        }
+        Ok(sink)
+    }
+
+    /// Removes what the run does not go on from. No row comes before the commit
+    /// that this may have to wait for.
+    fn begin(&mut self) -> Result<(), SinkError> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
+        }
+        for path in self.obsolete.drain(..) {
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                    return Err(SinkError::io(&self.node, path.display(), &cause));
+                }
+                _ => {}
+            }
+        }
+        if !self.file.is_empty() {
+            self.file.part.begin()?;
+        }
+        Ok(())
+    }
+
+    /// When the file being written is complete because of its age.
+    fn due_ms(&self) -> Option<i64> {
+        Some(self.began_ms?.saturating_add(self.roll.every_ms?))
+    }
+
+    fn roll_if_due(&mut self) -> Result<(), SinkError> {
+        match self.due_ms() {
+            Some(due) if due <= self.clock.now_ms() => self.roll(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the file being written, and opens the next one.
+    fn roll(&mut self) -> Result<(), SinkError> {
+        let number = self.number + 1;
+        let path = self.names.path(number);
+        if path.exists() {
+            let why = "it is there, and this run has not written it: move it away";
+            return Err(refused(&self.node, &path, why));
+        }
+        let next = open(&self.node, &path, self.compression)?;
+        let mut file = std::mem::replace(&mut self.file, next);
+        let full = std::mem::replace(&mut self.number, number);
+        self.began_ms = None;
+        file.end()?;
+        let path = file.part.path().to_owned();
+        if self.is_checkpointed {
+            self.full.push(full);
+            return file.part.finish_as(&part_of(&path));
+        }
+        file.part.finish_as(&path)
+    }
+
+    /// Gives their names to the files that this checkpoint has. What has been done
+    /// already is skipped.
+    fn name_staged(&mut self, committed: CheckpointId) -> Result<(), SinkError> {
+        let is_due = |staged: &mut Staged| staged.checkpoint <= committed;
+        let mut renamed = false;
+        for Staged { from, to, .. } in self.staged.extract_if(.., is_due) {
+            rename(&self.node, &from, &to)?;
+            renamed = true;
+        }
+        if renamed {
+            sync_folder(&self.names.folder)
+                .map_err(|cause| SinkError::io(&self.node, self.names.folder.display(), &cause))?;
+        }
+        Ok(())
+    }
+}
+
+impl<F: TextFormat> Sink for RollingSink<F> {
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin()?;
+        self.roll_if_due()?;
+        self.rows.clear();
+        self.format.write(batch, &mut self.rows);
+        let bytes_max = self.roll.bytes.unwrap_or(u64::MAX);
+        let (mut row, mut from) = (0, 0);
+        while row < self.rows.ends.len() {
+            if self.file.is_empty() {
+                self.file.part.begin()?;
+                self.file.write(&self.format.head())?;
+                self.began_ms = Some(self.clock.now_ms());
+            }
+            // As many rows as fit, and one that fills the file. Compressed ones take
+            // less, so that more may follow.
+            let room = bytes_max.saturating_sub(self.file.part.bytes());
+            let rest = &self.rows.ends[row..];
+            let fitting = rest.partition_point(|end| ((end - from) as u64) < room);
+            row += (fitting + 1).min(rest.len());
+            let end = self.rows.ends[row - 1];
+            self.file.write(&self.rows.text[from..end])?;
+            from = end;
+            if self.file.part.bytes() >= bytes_max {
+                self.roll()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        if !self.has_begun {
+            return Ok(());
+        }
+        self.roll_if_due()?;
+        self.file.flush()
+    }
+
+    fn flush_at_ms(&self) -> Option<i64> {
+        self.due_ms().filter(|_| self.has_begun)
+    }
+
+    /// The next run goes on with another file, and readers may take this one away.
+    fn complete(&mut self) -> Result<(), SinkError> {
+        match self.has_begun && !self.file.is_empty() {
+            true => self.roll(),
+            false => Ok(()),
+        }
+    }
+
+    fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        if self.has_begun {
+            self.roll_if_due()?;
+        }
+        let kept = self.file.keep()?;
+        for number in self.full.drain(..) {
+            let to = self.names.path(number);
+            self.staged.push(Staged {
+                checkpoint: id,
+                from: part_of(&to),
+                to,
+            });
+        }
+        let staged = self.staged.iter();
+        Ok(SinkSnapshot {
+            number: Some(self.number),
+            began_ms: self.began_ms,
+            staged: staged.map(|it| (name(&it.from), name(&it.to))).collect(),
+            obsolete: self.obsolete.iter().map(|path| name(path)).collect(),
+            ..kept
+        })
+    }
+
+    fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
+        self.begin()?;
+        self.name_staged(id)
+    }
+
+    /// All files are complete, also if the run is stopped: the next one goes on with
+    /// another. With checkpoints, every row came before the last of them.
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
+        self.begin()?;
+        self.name_staged(CheckpointId::MAX)?;
+        for number in self.full.drain(..) {
+            let to = self.names.path(number);
+            rename(&self.node, &part_of(&to), &to)?;
+        }
+        if self.file.is_empty() {
+            return self.file.part.discard();
+        }
+        self.file.end()?;
+        let path = self.file.part.path().to_owned();
+        self.file.part.finish_as(&path)
+    }
+}
+
+/// How the files are found that a sink begins with.
+struct Opening<'a> {
+    node: &'a str,
+    names: &'a Numbered,
+    compression: Compression,
+    options: &'a PartOptions,
+}
+
+impl Opening<'_> {
+    /// Goes on with the file of the checkpoint.
+    fn restored(
+        &self,
+        number: u64,
+        restored: &SinkSnapshot,
+        there: Vec<NumberedFile>,
+    ) -> Result<Start, SinkError> {
+        let part = PartFile::open(self.node, &self.names.path(number), self.options)?;
+        // A later run may have completed it.
+        let was_finished = part.was_finished();
+        let is_later = |it: &NumberedFile| {
+            it.number > number || (it.number == number && !it.is_part && !was_finished)
+        };
+        let mut obsolete = Vec::new();
+        for later in there.into_iter().filter(is_later) {
+            let is_known = later.is_part || restored.obsolete.contains(&name(&later.path));
+            if !is_known && !self.options.waits_for_commit {
+                return Err(self.refused(
+                    &later.path,
+                    "it is there, and the checkpoint does not know it: move it away",
+                ));
+            }
+            obsolete.push(later.path);
+        }
+        Ok(Start {
+            number,
+            file: TextFile::new(part, self.compression),
+            obsolete,
+        })
+    }
+
+    /// Begins without a checkpoint. With checkpoints, a file with its temporary name
+    /// has rows that one of them knew; without, it is what a failed run has left.
+    fn new_files(&self, there: Vec<NumberedFile>) -> Result<Start, SinkError> {
+        let has_rows = |it: &NumberedFile| {
+            !it.is_part
+                || (self.options.is_checkpointed
+                    && fs::metadata(&it.path).is_ok_and(|found| found.len() > 0))
+        };
+        let if_exists = self.options.if_exists;
+        let number = match there.iter().rfind(|it| has_rows(it)) {
+            Some(last) if if_exists == IfExists::Fail => {
+                return Err(self.refused(
+                    &last.path,
+                    "it is there, and this run does not go on from it: move such files away, or \
+                     write `if_exists = \"replace\"` or `if_exists = \"append\"`",
+                ));
+            }
+            Some(last) if if_exists == IfExists::Append => last.number + 1,
+            _ => 1,
+        };
+        let is_obsolete = |it: &NumberedFile| match if_exists {
+            // The part of the first one is the file being written.
+            IfExists::Replace => !(it.is_part && it.number == number),
+            IfExists::Append | IfExists::Fail => it.is_part && it.number > number,
+        };
+        let obsolete = there.into_iter().filter(is_obsolete);
+        Ok(Start {
+            number,
+            obsolete: obsolete.map(|it| it.path).collect(),
+            file: open(self.node, &self.names.path(number), self.compression)?,
+        })
+    }
+
+    fn refused(&self, path: &Path, why: &str) -> SinkError {
+        refused(self.node, path, why)
+    }
+}
+
+fn refused(node: &str, path: &Path, why: &str) -> SinkError {
+    let cause = io::Error::new(ErrorKind::AlreadyExists, why);
+    SinkError::io(node, path.display(), &cause)
+}
+
+/// Opens a file for new rows. What is there under its name is on its way out.
+fn open(node: &str, path: &Path, compression: Compression) -> Result<TextFile, SinkError> {
+    let options = PartOptions {
+        if_exists: IfExists::Replace,
+        ..PartOptions::default()
+    };
+    let part = PartFile::open(node, path, &options)?;
+    Ok(TextFile::new(part, compression))
+}
+
+/// Gives a complete file its name. If it has it already, somebody may have taken the
+/// file away since.
+fn rename(node: &str, from: &Path, to: &Path) -> Result<(), SinkError> {
+    match fs::rename(from, to) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(SinkError::io(node, to.display(), &cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes new names durable: the next checkpoint does not know of them any more.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(here_if_empty(folder))?.sync_all() {
+        // Some file systems have no such thing.
+        Err(cause)
+            if matches!(
+                cause.kind(),
+                ErrorKind::InvalidInput | ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// The name of a file, by which it is found if the folder is moved.
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,685 @@
+//! Numbered files: when one is complete, when it gets its name, and that kills
+//! between any two steps lose and double nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::StringArray;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::batch::Batch;
+use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::clock::ManualClock;
+use crate::connector::file::opened::Compression;
+use crate::connector::file::part::IfExists;
+use crate::connector::file::rolling::Roll;
+use crate::connector::file::sink::{FileSink, SinkFormat};
+use crate::schema::{DataType, Field, Schema};
+use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError};
+
+fn schema() -> Arc<Schema> {
+    Arc::new(Schema::new(vec![Field::new("n", DataType::Utf8, false)]))
+}
+
+/// Rows with these numbers, of different lengths.
+fn rows(numbers: std::ops::Range<usize>) -> Batch {
+    let texts = numbers.clone().map(row).map(Some);
+    Batch {
+        schema: schema(),
+        columns: vec![Arc::new(texts.collect::<StringArray>())],
+        times: vec![0; numbers.len()].into(),
+        origin: None,
+    }
+}
+
+fn row(number: usize) -> String {
+    format!("{number}-{}", "x".repeat(number % 7))
+}
+
+/// A folder that a sink writes to.
+struct Folder {
+    folder: TempDir,
+    clock: Arc<ManualClock>,
+    sink: FileSink,
+}
+
+impl Folder {
+    fn new(format: SinkFormat, compression: Compression, roll: Roll) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.txt");
+        Folder {
+            folder,
+            clock: Arc::default(),
+            sink: FileSink {
+                path,
+                folder: PathBuf::new(),
+                format,
+                compression,
+                if_exists: IfExists::Fail,
+                roll: Some(roll),
+            },
+        }
+    }
+
+    fn of_lines(bytes: u64) -> Self {
+        let roll = Roll {
+            bytes: Some(bytes),
+            every_ms: None,
+        };
+        Folder::new(SinkFormat::Json, Compression::None, roll)
+    }
+
+    fn if_exists(mut self, if_exists: IfExists) -> Self {
+        self.sink.if_exists = if_exists;
+        self
+    }
+
+    fn context(&self, restored: Option<&SinkSnapshot>) -> SinkContext {
+        SinkContext {
+            is_checkpointed: true,
+            restored: restored.cloned(),
+            clock: self.clock.clone(),
+            ..SinkContext::default()
+        }
+    }
+
+    fn try_open(&self, context: &SinkContext) -> Result<Box<dyn Sink>, SinkError> {
+        self.sink.open("out", &schema(), context)
+    }
+
+    /// Opens it for a run without checkpoints.
+    fn alone(&self) -> Box<dyn Sink> {
+        let context = SinkContext {
+            clock: self.clock.clone(),
+            ..SinkContext::default()
+        };
+        self.try_open(&context).unwrap()
+    }
+
+    /// Opens it for a run with checkpoints that goes on from one.
+    fn restored(&self, restored: &SinkSnapshot) -> Box<dyn Sink> {
+        self.try_open(&self.context(Some(restored))).unwrap()
+    }
+
+    /// Opens it for a run with checkpoints that does not change anything before its
+    /// first one.
+    fn waiting(&self, restored: Option<&SinkSnapshot>) -> Result<Box<dyn Sink>, SinkError> {
+        self.try_open(&SinkContext {
+            waits_for_commit: true,
+            ..self.context(restored)
+        })
+    }
+
+    /// A run that has made its first checkpoint.
+    fn begun(&self) -> Box<dyn Sink> {
+        let mut sink = self.waiting(None).unwrap();
+        sink.barrier(1).unwrap();
+        sink.committed(1).unwrap();
+        sink
+    }
+
+    fn refusal(&self, context: &SinkContext) -> String {
+        let refused = self.try_open(context).err().expect("it is refused");
+        let folder = self.folder.path().display().to_string();
+        refused.to_string().replace(&folder, "")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// The files that are not empty.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let files = fs::read_dir(self.folder.path()).unwrap().map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(path).unwrap())
+        });
+        files.filter(|(_, bytes)| !bytes.is_empty()).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.files().into_keys().collect()
+    }
+
+    /// The rows of files with these names, each of which must be whole.
+    fn rows_of(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut rows = Vec::new();
+        for (name, bytes) in self.files() {
+            if !is_wanted(&name) {
+                continue;
+            }
+            let mut text = String::new();
+            let mut bytes = bytes.as_slice();
+            let read = match self.sink.compression {
+                Compression::None => bytes.read_to_string(&mut text),
+                Compression::Gzip => {
+                    flate2::read::MultiGzDecoder::new(bytes).read_to_string(&mut text)
+                }
+                Compression::Zstd => zstd::Decoder::new(bytes).unwrap().read_to_string(&mut text),
+            };
+            read.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(text.ends_with('\n'), "{name}: {text}");
+            let mut lines = text.lines();
+            if self.sink.format == SinkFormat::Csv {
+                assert_eq!(lines.next(), Some("n"), "{name}");
+            }
+            rows.extend(lines.map(|line| match self.sink.format {
+                SinkFormat::Csv => line.to_owned(),
+                _ => line[6..line.len() - 2].to_owned(),
+            }));
+        }
+        rows
+    }
+
+    /// The rows that readers have.
+    fn rows(&self) -> Vec<String> {
+        self.rows_of(|name| !name.ends_with(".part"))
+    }
+}
+
+/// How many bytes a row has in JSON.
+fn bytes(number: usize) -> usize {
+    r#"{"n":""}"#.len() + row(number).len() + 1
+}
+
+#[test]
+fn a_file_is_complete_with_the_row_that_fills_it() {
+    let mut whole = None;
+    for batch_rows in [1, 3, 100] {
+        let folder = Folder::of_lines(100);
+        let mut sink = folder.alone();
+        for first in (0..100).step_by(batch_rows) {
+            let last = (first + batch_rows).min(100);
+            sink.write(&rows(first..last)).unwrap();
+        }
+        assert!(folder.names().contains(&"out-000001.txt".to_owned()));
+        sink.finish(Ending::Complete).unwrap();
+        drop(sink);
+        let expected: Vec<String> = (0..100).map(row).collect();
+        assert_eq!(folder.rows(), expected);
+        let files = folder.files();
+        let mut number = 0;
+        for (index, (name, text)) in files.iter().enumerate() {
+            assert_eq!(*name, format!("out-{:06}.txt", index + 1));
+            number += text.iter().filter(|byte| **byte == b'\n').count();
+            if index + 1 < files.len() {
+                assert!(text.len() >= 100, "{name}");
+                assert!(text.len() - bytes(number - 1) < 100, "{name}");
+            }
+        }
+        let entries = fs::read_dir(folder.folder.path()).unwrap().count();
+        assert_eq!(entries, files.len(), "nothing else is left");
+        let first = whole.get_or_insert_with(|| files.clone());
+        assert_eq!(*first, files, "batches do not matter");
+    }
+}
+
+#[test]
+fn each_file_has_a_header_and_may_be_compressed() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let roll = Roll {
+            bytes: Some(60),
+            every_ms: None,
+        };
+        let folder = Folder::new(SinkFormat::Csv, compression, roll);
+        let mut sink = folder.alone();
+        for number in 0..100 {
+            sink.write(&rows(number..number + 1)).unwrap();
+            sink.flush().unwrap();
+        }
+        sink.finish(Ending::Complete).unwrap();
+        let expected: Vec<String> = (0..100).map(row).collect();
+        assert_eq!(folder.rows(), expected, "{compression:?}");
+        assert!(folder.names().len() > 5, "{compression:?}");
+    }
+}
+
+#[test]
+fn a_file_is_complete_at_its_age_although_no_row_comes() {
+    let roll = Roll {
+        bytes: None,
+        every_ms: Some(60_000),
+    };
+    let folder = Folder::new(SinkFormat::Json, Compression::None, roll);
+    let mut sink = folder.alone();
+    folder.clock.set(1_000);
+    sink.flush().unwrap();
+    assert_eq!(sink.flush_at_ms(), None, "no row, no age");
+    sink.write(&rows(0..1)).unwrap();
+    assert_eq!(sink.flush_at_ms(), Some(61_000));
+    folder.clock.set(60_999);
+    sink.write(&rows(1..2)).unwrap();
+    sink.flush().unwrap();
+    assert_eq!(folder.names(), ["out-000001.txt.part"]);
+    folder.clock.set(61_000);
+    sink.flush().unwrap();
+    assert_eq!(folder.names(), ["out-000001.txt"]);
+    assert_eq!(sink.flush_at_ms(), None);
+    folder.clock.set(200_000);
+    sink.flush().unwrap();
+    sink.write(&rows(2..3)).unwrap();
+    folder.clock.set(270_000);
+    // The row that comes too late for a file is in the next one.
+    sink.write(&rows(3..4)).unwrap();
+    assert_eq!(folder.rows(), ["0-", "1-x", "2-xx"]);
+    // Its rows are whole, and the next run goes on with another file.
+    sink.finish(Ending::Stopped).unwrap();
+    assert_eq!(folder.rows(), ["0-", "1-x", "2-xx", "3-xxx"]);
+    assert_eq!(folder.names().len(), 3);
+}
+
+#[test]
+fn no_rows_no_files() {
+    let folder = Folder::of_lines(100);
+    folder.alone().finish(Ending::Complete).unwrap();
+    let mut sink = folder.begun();
+    sink.finish(Ending::Complete).unwrap();
+    drop(sink);
+    assert_eq!(fs::read_dir(folder.folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_gets_its_name_when_the_checkpoint_with_its_last_row_is_committed() {
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    let second = sink.barrier(2).unwrap();
+    assert_eq!(second.staged.len(), 1);
+    sink.write(&rows(3..5)).unwrap();
+    sink.flush().unwrap();
+    let (part, named) = (
+        |number| format!("out-{number:06}.txt.part"),
+        |number| format!("out-{number:06}.txt"),
+    );
+    assert_eq!(folder.names(), [part(1), part(2), part(3)]);
+    sink.barrier(3).unwrap();
+    sink.committed(2).unwrap();
+    assert_eq!(folder.names(), [named(1), part(2), part(3)]);
+    sink.committed(3).unwrap();
+    assert_eq!(folder.names(), [named(1), named(2), part(3)]);
+    drop(sink);
+
+    // The rename may have been done, or not.
+    for _ in 0..2 {
+        drop(folder.restored(&second));
+        assert_eq!(folder.names()[0], named(1));
+        let from = folder.folder.path().join(named(1));
+        fs::rename(from, folder.folder.path().join(part(1))).unwrap();
+        let at = folder.folder.path().join(named(2));
+        let _ = fs::rename(at, folder.folder.path().join(part(2)));
+    }
+    let mut sink = folder.restored(&second);
+    sink.write(&rows(3..5)).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(folder.rows(), ["0-", "1-x", "2-xx", "3-xxx", "4-xxxx"]);
+}
+
+#[test]
+fn the_age_of_a_file_is_kept() {
+    let roll = Roll {
+        bytes: None,
+        every_ms: Some(60_000),
+    };
+    let folder = Folder::new(SinkFormat::Json, Compression::None, roll);
+    let mut sink = folder.begun();
+    folder.clock.set(1_000);
+    sink.write(&rows(0..1)).unwrap();
+    let kept = sink.barrier(2).unwrap();
+    drop(sink);
+    folder.clock.set(50_000);
+    let mut sink = folder.restored(&kept);
+    assert_eq!(sink.flush_at_ms(), Some(61_000));
+    folder.clock.set(61_000);
+    // It is complete, so the checkpoint has it.
+    let kept = sink.barrier(3).unwrap();
+    assert_eq!((kept.number, kept.bytes), (Some(2), Some(0)));
+    sink.committed(3).unwrap();
+    assert_eq!(folder.rows(), ["0-"]);
+}
+
+#[test]
+fn files_that_are_there_are_treated_as_the_pipeline_says() {
+    let there = || {
+        let folder = Folder::of_lines(20);
+        folder.write("out-000002.txt", "{\"n\":\"old\"}\n");
+        folder.write("out-3.txt", "not numbered");
+        folder
+    };
+    for is_checkpointed in [false, true] {
+        let open = |folder: &Folder| match is_checkpointed {
+            true => folder.begun(),
+            false => folder.alone(),
+        };
+        let folder = there();
+        let context = SinkContext {
+            is_checkpointed,
+            waits_for_commit: is_checkpointed,
+            ..SinkContext::default()
+        };
+        let said = folder.refusal(&context);
+        assert!(
+            said.starts_with("sink `out`: cannot write /out-000002.txt: it is there, and this run"),
+            "{said}"
+        );
+        assert_eq!(folder.files().len(), 2);
+
+        let folder = there().if_exists(IfExists::Append);
+        let mut sink = open(&folder);
+        sink.write(&rows(0..3)).unwrap();
+        sink.finish(Ending::Complete).unwrap();
+        let files = folder.files();
+        let names = ["out-000002.txt", "out-000003.txt", "out-000004.txt"];
+        assert!(names.iter().all(|name| files.contains_key(*name)));
+        let text = folder.rows_of(|name| name.starts_with("out-0"));
+        assert_eq!(text, ["old", "0-", "1-x", "2-xx"]);
+
+        let folder = there().if_exists(IfExists::Replace);
+        let mut sink = open(&folder);
+        sink.write(&rows(0..1)).unwrap();
+        sink.finish(Ending::Complete).unwrap();
+        assert_eq!(folder.names(), ["out-000001.txt", "out-3.txt"]);
+    }
+}
+
+#[test]
+fn files_are_replaced_when_there_is_a_checkpoint() {
+    let folder = Folder::of_lines(20).if_exists(IfExists::Replace);
+    for crashes in [false, true] {
+        folder.write("out-000001.txt", "old");
+        folder.write("out-000009.txt", "old");
+        folder.write("out-000009.txt.part", "old");
+        let before = folder.files();
+        let mut sink = folder.waiting(None).unwrap();
+        sink.flush().unwrap();
+        let kept = sink.barrier(1).unwrap();
+        assert_eq!(folder.files(), before, "the run may be withdrawn");
+        if crashes {
+            drop(sink);
+            sink = folder.restored(&kept);
+        } else {
+            sink.committed(1).unwrap();
+        }
+        assert!(folder.names().is_empty());
+    }
+}
+
+#[test]
+fn rows_that_some_checkpoint_may_know_are_not_overwritten() {
+    let part = |folder: &Folder| folder.write("out-000004.txt.part", "{\"n\":\"old\"}\n");
+    let folder = Folder::of_lines(20);
+    part(&folder);
+    let said = folder.refusal(&folder.context(None));
+    assert!(said.contains("/out-000004.txt.part: it is there"), "{said}");
+    let folder = folder.if_exists(IfExists::Append);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..1)).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(folder.names(), ["out-000004.txt.part", "out-000005.txt"]);
+    // Without checkpoints, it is what a run has left that failed.
+    let folder = Folder::of_lines(20);
+    part(&folder);
+    folder.alone();
+}
+
+#[test]
+fn a_file_that_the_checkpoint_does_not_know_is_left_alone() {
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    let kept = sink.barrier(2).unwrap();
+    drop(sink);
+    folder.write("out-000003.txt", "of somebody else");
+    let said = folder.refusal(&folder.context(Some(&kept)));
+    let expected = "/out-000003.txt: it is there, and the checkpoint does not know it";
+    assert!(said.contains(expected), "{said}");
+    fs::remove_file(folder.folder.path().join("out-000003.txt")).unwrap();
+    let mut sink = folder.restored(&kept);
+    folder.write("out-000003.txt", "of somebody else");
+    let failed = sink.write(&rows(3..9)).unwrap_err().to_string();
+    assert!(failed.contains("this run has not written it"), "{failed}");
+    drop(sink);
+
+    // Nor is another file taken for the checkpoint's.
+    fs::remove_file(folder.folder.path().join("out-000003.txt")).unwrap();
+    folder.write("out-000002.txt.part", &"other ".repeat(100));
+    let said = folder.refusal(&folder.context(Some(&kept)));
+    assert!(said.contains("is not the file of the checkpoint"), "{said}");
+}
+
+#[test]
+fn two_runs_do_not_write_one_row_of_files() {
+    let folder = Folder::of_lines(20).if_exists(IfExists::Append);
+    let mut sink = folder.alone();
+    sink.write(&rows(0..9)).unwrap();
+    let said = folder.refusal(&SinkContext::default());
+    assert!(said.contains("another run is writing it"), "{said}");
+    drop(sink);
+    folder.alone();
+}
+
+#[test]
+fn files_that_a_run_has_completed_may_be_taken_away() {
+    let folder = Folder::of_lines(1_000);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    sink.complete().unwrap();
+    let last = sink.barrier(2).unwrap();
+    assert_eq!((last.number, last.bytes), (Some(2), Some(0)));
+    sink.committed(2).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    drop(sink);
+    assert_eq!(folder.names(), ["out-000001.txt"]);
+    fs::remove_file(folder.folder.path().join("out-000001.txt")).unwrap();
+    let mut sink = folder.restored(&last);
+    sink.write(&rows(3..4)).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(folder.names(), ["out-000002.txt"]);
+    assert_eq!(folder.rows(), ["3-xxx"]);
+}
+
+/// What happens to a sink.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize),
+    Flush,
+    Wait(i64),
+    /// A barrier, and how far its checkpoint gets.
+    Checkpoint(Fate),
+    /// The run is killed, and goes on from the last checkpoint.
+    Kill,
+    /// It ends, and the next one goes on.
+    End,
+    /// It is killed, and started from an older checkpoint.
+    Older(usize, Fate),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// The host is killed before it is durable.
+    Lost,
+    /// Or before the sink is told.
+    Durable,
+    Committed,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let fate = || {
+        prop_oneof![
+            1 => Just(Fate::Lost),
+            2 => Just(Fate::Durable),
+            4 => Just(Fate::Committed),
+        ]
+    };
+    let step = prop_oneof![
+        6 => (1..20usize).prop_map(Step::Write),
+        2 => Just(Step::Flush),
+        1 => (0..80i64).prop_map(Step::Wait),
+        3 => fate().prop_map(Step::Checkpoint),
+        1 => Just(Step::Kill),
+        1 => Just(Step::End),
+        1 => (0..9usize, fate()).prop_map(|(back, fate)| Step::Older(back, fate)),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// A pipeline of one sink, which writes rows in the order of their numbers.
+struct Model {
+    folder: Folder,
+    sink: Box<dyn Sink>,
+    next: usize,
+    clock_ms: i64,
+    id: u64,
+    /// The checkpoints, and the row behind each.
+    known: Vec<(SinkSnapshot, usize)>,
+}
+
+impl Model {
+    fn new(format: SinkFormat, compression: Compression) -> Self {
+        let roll = Roll {
+            bytes: Some(60),
+            every_ms: Some(100),
+        };
+        let folder = Folder::new(format, compression, roll);
+        let mut sink = folder.waiting(None).unwrap();
+        let first = sink.barrier(1).unwrap();
+        sink.committed(1).unwrap();
+        Model {
+            folder,
+            sink,
+            next: 0,
+            clock_ms: 0,
+            id: 1,
+            known: vec![(first, 0)],
+        }
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Write(count) => {
+                let batch = rows(self.next..self.next + count);
+                self.sink.write(&batch).unwrap();
+                self.next += count;
+            }
+            Step::Flush => self.sink.flush().unwrap(),
+            Step::Wait(ms) => {
+                self.clock_ms += ms;
+                self.folder.clock.set(self.clock_ms);
+            }
+            Step::Checkpoint(fate) => self.checkpoint(fate),
+            Step::Kill => self.kill(),
+            Step::End => {
+                self.sink.complete().unwrap();
+                self.checkpoint(Fate::Committed);
+                self.sink.flush().unwrap();
+                self.sink.finish(Ending::Stopped).unwrap();
+                let names = self.folder.names();
+                assert!(
+                    !names.iter().any(|name| name.ends_with(".part")),
+                    "{names:?}"
+                );
+                self.expect_rows(true);
+                self.kill();
+            }
+            Step::Older(back, fate) => self.start_older(back, fate),
+        }
+    }
+
+    /// What is not written to the file system yet is lost.
+    fn drop_sink(&mut self) {
+        let other = Folder::of_lines(20);
+        self.sink = other.alone();
+    }
+
+    fn kill(&mut self) {
+        self.drop_sink();
+        let (kept, next) = self.known.last().unwrap();
+        self.sink = self.folder.restored(kept);
+        self.next = *next;
+    }
+
+    fn checkpoint(&mut self, fate: Fate) {
+        self.id += 1;
+        let kept = self.sink.barrier(self.id).unwrap();
+        if fate != Fate::Lost {
+            self.known.push((kept, self.next));
+        }
+        match fate {
+            Fate::Committed => self.sink.committed(self.id).unwrap(),
+            Fate::Durable | Fate::Lost => self.kill(),
+        }
+    }
+
+    fn start_older(&mut self, back: usize, fate: Fate) {
+        self.drop_sink();
+        // What was durable is committed before anything else starts.
+        self.kill();
+        self.drop_sink();
+        let before = self.folder.files();
+        let chosen = self.known.len() - 1 - back % self.known.len();
+        let (restored, next) = self.known[chosen].clone();
+        let mut sink = self.folder.waiting(Some(&restored)).unwrap();
+        sink.flush().unwrap();
+        self.id += 1;
+        let kept = sink.barrier(self.id).unwrap();
+        assert_eq!(self.folder.files(), before, "the start may be withdrawn");
+        if fate == Fate::Lost {
+            drop(sink);
+            return self.kill();
+        }
+        self.known.truncate(chosen + 1);
+        self.known.push((kept, next));
+        self.sink = sink;
+        self.next = next;
+        match fate {
+            Fate::Committed => self.sink.committed(self.id).unwrap(),
+            _ => self.kill(),
+        }
+    }
+
+    /// What has a name is whole, and has the first rows once.
+    fn expect_rows(&self, all: bool) {
+        let found = self.folder.rows();
+        let expected: Vec<String> = (0..self.next).map(row).collect();
+        if all {
+            assert_eq!(found, expected);
+        } else {
+            assert_eq!(found, expected[..found.len()]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn whatever_happens_each_row_is_there_once(
+        steps in steps(),
+        format in prop::sample::select(vec![SinkFormat::Json, SinkFormat::Csv]),
+        compression in prop::sample::select(
+            vec![Compression::None, Compression::Gzip, Compression::Zstd]
+        ),
+    ) {
+        let mut model = Model::new(format, compression);
+        for step in &steps {
+            model.run(step);
+            model.expect_rows(false);
+        }
+        model.run(&Step::End);
+    }
+}
+
+#[test]
+fn a_path_without_a_folder_is_here() {
+    let sink = FileSink {
+        path: Path::new("out.jsonl").to_owned(),
+        ..Folder::of_lines(20).sink
+    };
+    let shown = sink.describe();
+    assert_eq!(shown.lines, ["out-*.jsonl"]);
+    assert_eq!(shown.settings["roll"]["size"], 20);
+}
