@@ -7,7 +7,6 @@
 //! table of the pipeline's file into *settings*, the planner checks the
 //! settings and gets a *connector*, and a run opens the connector. The traits
 //! are in [`crate::source`] and [`crate::sink`].
-//! traits are in [`crate::source`] and [`crate::sink`].
 
 /// Discards rows.
 pub mod blackhole;

@@ -167,8 +167,8 @@ impl Job {
 
     /// Starts without a checkpoint, and deletes those that there are, savepoints
     /// and copies included, once everything could be opened.
-    pub fn starting_anew(self) -> Self {
-        self.pipeline.wanted_start().anew = true;
+    pub fn starting_fresh(self) -> Self {
+        self.pipeline.wanted_start().fresh = true;
         self
     }
 

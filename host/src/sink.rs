@@ -148,12 +148,14 @@ pub struct SinkContext {
     pub is_checkpointed: bool,
     /// The run makes a checkpoint before its first row. Until that is committed,
     /// the next run may start from another one: nothing outside may change before
-    /// [`Sink::committed`], or the first row.
+    /// [`Sink::committed`]. No row comes before that.
     pub waits_for_commit: bool,
     /// The systems that take part in the commit of checkpoints.
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
+    /// That of a sink which wrote to the same place in the same way, and was dropped.
+    pub left_behind: Option<SinkSnapshot>,
     /// Processing time.
     pub clock: Arc<dyn Clock>,
 }
@@ -166,6 +168,7 @@ impl Default for SinkContext {
             waits_for_commit: false,
             participants: Participants::default(),
             restored: None,
+            left_behind: None,
             clock: Arc::new(SystemClock),
         }
     }

@@ -546,3 +546,99 @@ fn dead_letters_stay_when_a_start_is_withdrawn() {
     shop.run(&["--from", "2"]).expect("it reads the row again");
     assert_eq!(letters(&shop, "shop.dead.jsonl"), 1);
 }
+
+#[test]
+fn rows_behind_the_checkpoint_are_not_appended_to() {
+    let shop = Shop::ended();
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.crash(&[], "write_before");
+    assert_eq!(shop.read("out.jsonl.part").lines().count(), 4);
+    shop.edit("[sinks.out]", "[sinks.results]\nif_exists = \"append\"");
+    shop.run(&["--drop", "out"]).expect("it appends");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn rows_of_other_columns_are_not_appended() {
+    let shop = Shop::new();
+    shop.edit("\"out.jsonl\"", "\"out.csv\"\nif_exists = \"append\"");
+    shop.run(&[]).expect("it runs");
+    let before = shop.read("out.csv");
+    shop.edit("input = \"counted\"", "input = \"rows\"");
+    let said = shop.run(&["--drop", "out"]).expect_err("other columns");
+    assert!(said.contains("which does not begin as they do"), "{said}");
+    assert_eq!(shop.read("out.csv"), before);
+}
+
+#[test]
+fn a_refused_start_leaves_a_finished_file_its_name() {
+    let shop = Shop::ended();
+    shop.write("other.csv", "of somebody else\n");
+    let other = "type = \"file\"\npath = \"other.csv\"\ninput = \"rows\"";
+    shop.edit(
+        "[sinks.seen]",
+        &format!("[sinks.other]\n{other}\n[sinks.seen]"),
+    );
+    shop.refuse(&["other.csv is there"]);
+    assert_eq!(shop.counts(), [1, 2, 3]);
+    assert!(!shop.folder.join("out.jsonl.part").exists());
+}
+
+#[test]
+fn a_file_that_came_up_beside_a_part_is_not_overwritten() {
+    let shop = Shop::ended();
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    shop.crash(&[], "write_before");
+    shop.write("out.jsonl", "precious\n");
+    for arguments in [&[][..], &["--from", "2"]] {
+        let said = shop.run(arguments).expect_err("it is there");
+        assert!(said.contains("out.jsonl is there"), "{said}");
+        assert_eq!(shop.read("out.jsonl"), "precious\n");
+    }
+    fs::remove_file(shop.folder.join("out.jsonl")).expect("it is there");
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+}
+
+/// The Parquet files of the shop, by name.
+fn parquet_files(shop: &Shop) -> Vec<String> {
+    let entries = fs::read_dir(&shop.folder).expect("it is there");
+    let names = entries.map(|entry| entry.expect("it is there").file_name());
+    let names = names.filter_map(|name| name.into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.contains(".parquet")).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_refused_start_deletes_no_parquet_file() {
+    let shop = Shop::new();
+    shop.edit(
+        "[checkpoints]",
+        "[state]\npath = \"state\"\n[checkpoints]\nkeep = 9",
+    );
+    let parquet =
+        "type = \"file\"\npath = \"out.parquet\"\nif_exists = \"replace\"\ninput = \"rows\"";
+    shop.edit(
+        "[sinks.seen]",
+        &format!("[sinks.pq]\n{parquet}\n[sinks.seen]"),
+    );
+    shop.run(&[]).expect("it runs");
+    fs::remove_dir_all(shop.folder.join("state")).expect("it is there");
+    fs::remove_file(shop.folder.join("out.jsonl")).expect("it is there");
+    shop.run(&[]).expect("it runs anew, with the same numbers");
+    let written = parquet_files(&shop);
+    assert_eq!(written, ["out-2.parquet"]);
+    shop.write("other.csv", "of somebody else\n");
+    let other = "type = \"file\"\npath = \"other.csv\"\ninput = \"rows\"";
+    shop.edit(
+        "[sinks.seen]",
+        &format!("[sinks.other]\n{other}\n[sinks.seen]"),
+    );
+    shop.run(&["--from", "1"])
+        .expect_err("a file is in the way");
+    assert_eq!(parquet_files(&shop), written);
+    fs::remove_file(shop.folder.join("other.csv")).expect("it is there");
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(parquet_files(&shop), written);
+}

@@ -265,3 +265,11 @@ fn a_name_that_is_not_utf8_is_a_file_like_others() {
     copying.run().expect("it runs");
     assert_eq!(copying.read("out.jsonl").lines().count(), 3);
 }
+
+#[test]
+fn rows_are_appended_below_a_line_without_an_end() {
+    let copying = Copying::new("path = \"out.jsonl\"\nif_exists = \"append\"");
+    copying.write("out.jsonl", "{\"n\":0}");
+    copying.run().expect("it may");
+    assert_eq!(copying.read("out.jsonl"), format!("{{\"n\":0}}\n{ROWS}"));
+}

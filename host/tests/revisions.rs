@@ -175,7 +175,7 @@ fn a_run_that_starts_anew_goes_on_after_what_was_committed() {
     let refused = runtime.block_on(job().run()).expect_err("they are gone");
     assert!(refused.to_string().contains("`--fresh`"), "{refused}");
 
-    let anew = job().starting_anew();
+    let anew = job().starting_fresh();
     let history = anew.pipeline();
     runtime.block_on(anew.run()).expect("it starts anew");
     assert_eq!(history.history()[0].id, committed + 1);

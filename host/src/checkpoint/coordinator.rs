@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::barrier::{DeadLetterMessage, Report};
 use super::changes::Changes;
 use super::crash::{self, Place};
-use super::manifest::{Manifest, NodeManifest, OperatorManifest, ProgressManifest};
+use super::manifest::{
+    LettersManifest, Manifest, NodeManifest, OperatorManifest, ProgressManifest,
+};
 use super::requests::Requests;
 use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
@@ -75,8 +77,8 @@ pub struct Coordinator {
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
-    /// The name of their file, as manifests have it.
-    pub dead_letter_place: Option<String>,
+    /// What manifests say of them. Those that were taken back are named by the first.
+    pub letters: Option<LettersManifest>,
     /// How many tasks there are, and how many of them read a source.
     pub tasks: usize,
     pub source_tasks: usize,
@@ -84,7 +86,7 @@ pub struct Coordinator {
     pub next: CheckpointId,
     /// The run starts without a checkpoint, or from a chosen one, and makes one of
     /// its own before the first row.
-    pub is_fresh: bool,
+    pub checkpoints_first: bool,
     pub on_done: Box<dyn Fn(&CompletedCheckpoint) + Send + Sync>,
 }
 
@@ -109,7 +111,7 @@ impl Coordinator {
                 Purpose::Stop
             } else if ended == self.source_tasks {
                 Purpose::End
-            } else if std::mem::take(&mut self.is_fresh) {
+            } else if std::mem::take(&mut self.checkpoints_first) {
                 Purpose::Start
             } else {
                 tokio::select! {
@@ -158,7 +160,10 @@ impl Coordinator {
         manifest.purpose = purpose;
         manifest.participants = self.participants.names();
         manifest.dead_letter_bytes = dead_letter_bytes;
-        manifest.dead_letter_place = self.dead_letter_place.clone();
+        manifest.dead_letters.clone_from(&self.letters);
+        if let Some(letters) = &mut self.letters {
+            letters.taken_back.clear();
+        }
 
         if !self.participants.is_empty() {
             let participants = self.participants.clone();

@@ -40,11 +40,35 @@ pub struct Manifest {
     pub nodes: Vec<NodeManifest>,
     /// Length of the file of dead letters at this checkpoint.
     pub dead_letter_bytes: Option<u64>,
-    /// Which file that is, relative to the pipeline's folder if it is in there.
+    /// Which of the dead letters belong to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dead_letter_place: Option<String>,
+    pub dead_letters: Option<LettersManifest>,
     /// Set by the storage.
     pub files: Vec<FileManifest>,
+}
+
+/// How a checkpoint's dead letters are told from later ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LettersManifest {
+    /// When the pipeline started without a checkpoint, in ms since 1970. Its dead
+    /// letters name it.
+    pub started_ms: i64,
+    /// Their file, relative to the pipeline's folder if it is in there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// Those that the run takes back once this checkpoint is committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<LettersAfter>,
+}
+
+/// The dead letters after a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LettersAfter {
+    /// The name that the pipeline had.
+    pub pipeline: String,
+    pub checkpoint: CheckpointId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// A node of the checkpoint. A restore finds it by its name.

@@ -64,7 +64,7 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
                     job = job.starting_from(from);
                 }
                 if arguments.fresh {
-                    job = job.starting_anew();
+                    job = job.starting_fresh();
                 }
             }
             None if wants_checkpoint => {

@@ -290,7 +290,7 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
 
 impl NodeDescription {
     /// Whether a checkpoint has something of the node that must not get lost.
-    fn is_stateful(&self) -> bool {
+    pub fn is_stateful(&self) -> bool {
         match self.class {
             NodeClass::Source => true,
             NodeClass::Sink => self.connector.as_ref().is_some_and(|it| it.place.is_some()),

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::dead_letters::DeadLetterWriter;
+use super::dead_letters::{DeadLetterWriter, TakenBack};
 use super::error::RunError;
 use super::pipeline::Pipeline;
 use super::restore::{self, Start};
@@ -18,6 +18,7 @@ use super::revision::Revision;
 use super::wiring::{CHANNEL_ELEMENTS, Wiring, chains};
 use crate::checkpoint::barrier::TaskCheckpoints;
 use crate::checkpoint::coordinator::Coordinator;
+use crate::checkpoint::manifest::LettersManifest;
 use crate::checkpoint::transaction::Participants;
 use crate::element::{Barrier, NodeId, Purpose};
 use crate::offload::Offload;
@@ -27,6 +28,7 @@ use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{MAIN_OUTPUT, NodeKind};
 use crate::router::Router;
 use crate::sink::SinkContext;
+use crate::sink::dead_letter::Writer;
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
 use crate::state::stored::StoredTable;
@@ -97,12 +99,12 @@ impl Attempt<'_> {
             id: start.next,
             purpose: Purpose::Start,
         };
-        let (trigger, trigger_receiver) = watch::channel(match start.is_fresh {
+        let (trigger, trigger_receiver) = watch::channel(match start.checkpoints_first {
             true => first,
             false => Barrier::default(),
         });
         let (committed, committed_receiver) = watch::channel(start.next - 1);
-        let first = start.is_fresh.then_some(start.next);
+        let first = start.checkpoints_first.then_some(start.next);
         let durable = self.pipeline.durable.as_ref();
         let checkpoints = durable.map(|_| TaskCheckpoints {
             trigger: trigger_receiver,
@@ -112,19 +114,30 @@ impl Attempt<'_> {
             last_told: start.next - 1,
             first,
         });
-        let letters = start.dead_letters.take();
-        let place_before = letters.as_ref().and_then(|kept| kept.place.clone());
-        let dead_letter_place = plan.dead_letter_place();
-        let is_moved = dead_letter_place.is_some() && place_before != dead_letter_place;
+        let started_ms = start
+            .started_ms
+            .unwrap_or_else(|| self.pipeline.clock.now_ms());
         let writer = DeadLetterWriter {
-            pipeline: plan.name.clone(),
+            writer: Writer {
+                pipeline: plan.name.clone(),
+                started_ms: durable.map(|_| started_ms),
+            },
             path: plan.dead_letters.clone(),
-            kept: letters,
-            path_before: place_before
-                .filter(|_| is_moved)
-                .map(|place| plan.folder.join(place)),
+            taken_back: start
+                .letters
+                .iter()
+                .map(|letters| TakenBack::of(letters, started_ms, plan))
+                .collect(),
             passed: start.next - 1,
             first: durable.and(first).map(|first| (first, committed_receiver)),
+        };
+        let letters = LettersManifest {
+            started_ms,
+            place: plan.dead_letter_place(),
+            taken_back: match first {
+                Some(_) => std::mem::take(&mut start.letters),
+                None => Vec::new(),
+            },
         };
         let context = TaskContext {
             clock: self.pipeline.clock.clone(),
@@ -157,11 +170,11 @@ impl Attempt<'_> {
                 reports: report_receiver,
                 committed,
                 dead_letters,
-                dead_letter_place,
+                letters: Some(letters),
                 tasks: tasks.len(),
                 source_tasks: tasks.iter().filter(is_source).count(),
                 next: start.next,
-                is_fresh: start.is_fresh,
+                checkpoints_first: start.checkpoints_first,
                 on_done: {
                     let pipeline = self.pipeline.clone();
                     Box::new(move |done| pipeline.record(done))
@@ -300,9 +313,10 @@ impl Attempt<'_> {
             NodeKind::Sink(plan) => {
                 let context = SinkContext {
                     is_checkpointed: self.pipeline.durable.is_some(),
-                    waits_for_commit: self.pipeline.durable.is_some() && start.is_fresh,
+                    waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
+                    left_behind: start.left_behind[id].clone(),
                     clock: self.pipeline.clock.clone(),
                 };
                 let sink = plan.connector.open(&node.name, node.schema(), &context);

@@ -5,26 +5,55 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
 use crate::checkpoint::barrier::DeadLetterMessage;
+use crate::checkpoint::manifest::LettersAfter;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
+use crate::files::identity;
+use crate::plan::Plan;
 use crate::sink::SinkError;
-use crate::sink::dead_letter::{DeadLetters, Kept};
+use crate::sink::dead_letter::{DeadLetters, Writer};
 
 /// Makes the file when the first dead letter comes. Dead letters from after a
 /// barrier wait until all tasks have passed it.
 pub(super) struct DeadLetterWriter {
-    pub pipeline: String,
+    pub writer: Writer,
     pub path: Option<PathBuf>,
-    /// What the checkpoint that the run starts from has of the file.
-    pub kept: Option<Kept>,
-    /// Another file, in which the kept dead letters are.
-    pub path_before: Option<PathBuf>,
+    /// What is taken back at the start, if the run starts from a checkpoint.
+    pub taken_back: Vec<TakenBack>,
     /// The last barrier that all tasks have passed.
     pub passed: CheckpointId,
     /// The checkpoint before the first row, if there is one, and the last that was
     /// committed. Until then the next run may start from another one, so nothing is
-    /// cut.
+    /// taken back.
     pub first: Option<(CheckpointId, watch::Receiver<CheckpointId>)>,
+}
+
+/// The dead letters after a checkpoint, which come again.
+pub(super) struct TakenBack {
+    /// The pipeline may have had another name.
+    pub writer: Writer,
+    pub after: CheckpointId,
+    /// The files that they may be in.
+    pub paths: Vec<PathBuf>,
+}
+
+impl TakenBack {
+    pub fn of(letters: &LettersAfter, started_ms: i64, plan: &Plan) -> Self {
+        let before = letters.place.as_ref().map(|place| plan.folder.join(place));
+        let mut paths: Vec<PathBuf> = before
+            .into_iter()
+            .chain(plan.dead_letters.clone())
+            .collect();
+        paths.dedup_by_key(|path| identity(path));
+        TakenBack {
+            writer: Writer {
+                pipeline: letters.pipeline.clone(),
+                started_ms: Some(started_ms),
+            },
+            after: letters.checkpoint,
+            paths,
+        }
+    }
 }
 
 impl DeadLetterWriter {
@@ -32,10 +61,10 @@ impl DeadLetterWriter {
         mut self,
         mut messages: mpsc::Receiver<DeadLetterMessage>,
     ) -> Result<(), SinkError> {
-        let mut file = None;
         if self.first.is_none() {
-            self.cut(&mut file)?;
+            self.take_back()?;
         }
+        let mut file = None;
         let mut ahead = Vec::new();
         while let Some(message) = messages.recv().await {
             match message {
@@ -55,7 +84,7 @@ impl DeadLetterWriter {
                         if waited.is_err() {
                             return Ok(());
                         }
-                        self.cut(&mut file)?;
+                        self.take_back()?;
                     }
                     self.write(&mut file, &std::mem::take(&mut ahead))?;
                 }
@@ -64,16 +93,16 @@ impl DeadLetterWriter {
         Ok(())
     }
 
-    /// Cuts off what follows the checkpoint, even if no dead letter comes.
-    fn cut(&mut self, file: &mut Option<DeadLetters>) -> Result<(), SinkError> {
-        if let Some(before) = self.path_before.take() {
-            let kept = self.kept.take();
-            if before.exists() {
-                DeadLetters::open(&before, &self.pipeline, kept.as_ref())?;
+    fn take_back(&mut self) -> Result<(), SinkError> {
+        for TakenBack {
+            writer,
+            after,
+            paths,
+        } in self.taken_back.drain(..)
+        {
+            for path in paths {
+                DeadLetters::take_back(&path, &writer, after)?;
             }
-        }
-        if self.kept.is_some() && self.path.as_ref().is_some_and(|path| path.exists()) {
-            self.open(file)?;
         }
         Ok(())
     }
@@ -83,21 +112,14 @@ impl DeadLetterWriter {
         file: &mut Option<DeadLetters>,
         dead_letters: &[DeadLetter],
     ) -> Result<(), SinkError> {
-        if dead_letters.is_empty() {
+        let (Some(path), false) = (&self.path, dead_letters.is_empty()) else {
             return Ok(());
-        }
-        self.open(file)?;
-        match file {
-            Some(file) => file.write(dead_letters),
-            None => Ok(()),
-        }
-    }
-
-    fn open(&self, file: &mut Option<DeadLetters>) -> Result<(), SinkError> {
-        if let (None, Some(path)) = (&file, &self.path) {
-            *file = Some(DeadLetters::open(path, &self.pipeline, self.kept.as_ref())?);
-        }
-        Ok(())
+        };
+        let file = match file {
+            Some(file) => file,
+            none => none.insert(DeadLetters::open(path, self.writer.clone())?),
+        };
+        file.write(self.passed, dead_letters)
     }
 
     /// Syncs the file to the disk, and returns its length.
@@ -105,11 +127,7 @@ impl DeadLetterWriter {
         match (file, &self.path) {
             (Some(file), _) => file.sync(),
             // No dead letter yet: the file, if there is one, is an earlier run's.
-            (None, Some(path)) => {
-                let found = std::fs::metadata(path).map_or(0, |found| found.len());
-                let kept = self.kept.as_ref().filter(|_| self.path_before.is_none());
-                Ok(kept.map_or(found, |kept| kept.bytes.min(found)))
-            }
+            (None, Some(path)) => Ok(std::fs::metadata(path).map_or(0, |found| found.len())),
             (None, None) => Ok(0),
         }
     }

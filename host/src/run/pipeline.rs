@@ -42,7 +42,7 @@ pub(super) struct WantedStart {
     /// Nodes that start without what the checkpoint has of them.
     pub dropped: Vec<String>,
     /// Start without a checkpoint, and delete those that there are.
-    pub anew: bool,
+    pub fresh: bool,
 }
 
 impl Pipeline {

@@ -10,14 +10,13 @@ use super::pipeline::{Pipeline, WantedStart};
 use super::revision::Revision;
 use crate::blame::Blame;
 use crate::checkpoint::changes::Changes;
-use crate::checkpoint::manifest::{Manifest, NodeManifest, ProgressManifest};
+use crate::checkpoint::manifest::{LettersAfter, Manifest, NodeManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
 use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
-use crate::sink::dead_letter::Kept;
 use crate::state::stored::{Restored, delete_table};
 use crate::suggest;
 
@@ -26,13 +25,18 @@ pub struct Start {
     /// The number of its first checkpoint.
     pub next: CheckpointId,
     /// Whether that checkpoint precedes the first row.
-    pub is_fresh: bool,
+    pub checkpoints_first: bool,
     /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
     pub sources: Vec<Arc<[SourceSnapshot]>>,
     pub aggregates: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
-    pub dead_letters: Option<Kept>,
+    /// What sinks that were dropped have left at the places of these.
+    pub left_behind: Vec<Option<SinkSnapshot>>,
+    /// When the pipeline started without a checkpoint, if it did not do so now.
+    pub started_ms: Option<i64>,
+    /// The dead letters that come again.
+    pub letters: Vec<LettersAfter>,
     /// Deletes the rows of operators that were dropped.
     pub obsolete: Changes,
     /// The checkpoints that a run deletes because it starts anew.
@@ -56,12 +60,15 @@ impl Start {
         let is_dropped = |node: &&NodeManifest| dropped.iter().any(|name| name == node.name());
         let mut start = Start {
             next,
-            is_fresh: manifest.is_none(),
+            checkpoints_first: manifest.is_none(),
             tables: Vec::new(),
             sources: Vec::new(),
             aggregates: Vec::new(),
             sinks: Vec::new(),
-            dead_letters: manifest.and_then(dead_letters_of),
+            left_behind: Vec::new(),
+            started_ms: manifest
+                .and_then(|manifest| Some(manifest.dead_letters.as_ref()?.started_ms)),
+            letters: manifest.map_or_else(Vec::new, letters_after),
             obsolete: Changes::default(),
             forgotten: None,
         };
@@ -103,10 +110,27 @@ impl Start {
             }
             start.sources.push(source.unwrap_or_default());
             start.aggregates.push(aggregate);
+            let left = sink.is_none().then(|| {
+                let mut left = all.iter().filter(is_dropped);
+                let left = left.find(|left| writes_the_same(&left.description, node));
+                match &left?.progress {
+                    ProgressManifest::Sink(known) => Some(known.clone()),
+                    _ => None,
+                }
+            });
+            start.left_behind.push(left.flatten());
             start.sinks.push(sink);
         }
         start
     }
+}
+
+/// Whether two sinks write to one place in one way.
+fn writes_the_same(one: &NodeDescription, other: &NodeDescription) -> bool {
+    let connector = one.connector.as_ref();
+    one.class == NodeClass::Sink
+        && connector.is_some_and(|connector| connector.place.is_some())
+        && connector == other.connector.as_ref()
 }
 
 /// For each node, the newest event time of the sources that lead to it. Nodes come
@@ -130,12 +154,19 @@ fn newest_times(nodes: &[NodeManifest]) -> HashMap<&str, Option<i64>> {
     newest
 }
 
-fn dead_letters_of(manifest: &Manifest) -> Option<Kept> {
-    Some(Kept {
+/// The dead letters after a checkpoint, and those that the run which made it has
+/// perhaps not taken back yet.
+fn letters_after(manifest: &Manifest) -> Vec<LettersAfter> {
+    let Some(letters) = &manifest.dead_letters else {
+        return Vec::new();
+    };
+    let mut after = letters.taken_back.clone();
+    after.push(LettersAfter {
         pipeline: manifest.pipeline.clone(),
-        bytes: manifest.dead_letter_bytes?,
-        place: manifest.dead_letter_place.clone(),
-    })
+        checkpoint: manifest.id,
+        place: letters.place.clone(),
+    });
+    after
 }
 
 fn tables_of(node: &NodeManifest) -> Vec<u32> {
@@ -162,9 +193,9 @@ pub async fn restore(
     let WantedStart {
         from,
         dropped,
-        anew,
+        fresh,
     } = pipeline.wanted_start().clone();
-    if anew {
+    if fresh {
         // What participants have committed stays: later checkpoints have later
         // numbers.
         begin(participants, committed, None, offload).await?;
@@ -224,7 +255,7 @@ pub async fn restore(
     begin(participants, committed, agreed, offload).await?;
     let mut start = Start::from_manifest(revision, manifest.as_ref(), &dropped, next);
     // What was dropped, or skipped, is left behind by a checkpoint at once.
-    start.is_fresh |= from.is_some() || !dropped.is_empty();
+    start.checkpoints_first |= from.is_some() || !dropped.is_empty();
     Ok(start)
 }
 
@@ -392,16 +423,16 @@ fn check_plan(
     let then = manifest.nodes.iter();
     let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
     for node in then.iter().filter(|node| dropped.contains(&node.name)) {
-        let (class, name) = (node.class.name(), &node.name);
+        let (class, name) = (role(node.class), &node.name);
         tracing::warn!("dropping what checkpoint {id} has of {class} `{name}`");
     }
-    let counted_twice = counted_twice(now, dropped);
-    if !counted_twice.is_empty() {
+    let taken_twice = taken_twice(now, dropped);
+    if !taken_twice.is_empty() {
         tracing::warn!(
             "sources that start without what the checkpoint has of them are read from their \
-             beginning: what they feed and keeps its state counts their rows twice ({}); drop it, \
+             beginning: states and files that are kept get their rows twice ({}); drop these, \
              too, if that is wrong",
-            counted_twice.join(", ")
+            taken_twice.join(", ")
         );
     }
     for change in changes(&then, now) {
@@ -409,10 +440,11 @@ fn check_plan(
         if dropped.contains(name) {
             continue;
         }
-        let (class, what) = match change.class {
-            NodeClass::Source => ("source", "offsets"),
-            NodeClass::Transform | NodeClass::Aggregate => ("operator", "state"),
-            NodeClass::Sink => ("sink", "rows"),
+        let class = role(change.class);
+        let what = match change.class {
+            NodeClass::Source => "offsets",
+            NodeClass::Transform | NodeClass::Aggregate => "state",
+            NodeClass::Sink => "rows",
         };
         let why = match change.state {
             StateChange::Incompatible(why) => why,
@@ -439,11 +471,20 @@ fn check_plan(
     Ok(())
 }
 
-/// The operators that keep their state although a source before them is dropped.
-/// Nodes come after those that they read.
-fn counted_twice(nodes: &[NodeDescription], dropped: &[String]) -> Vec<String> {
+/// What a node is in the pipeline's file.
+fn role(class: NodeClass) -> &'static str {
+    match class {
+        NodeClass::Source => "source",
+        NodeClass::Transform | NodeClass::Aggregate => "operator",
+        NodeClass::Sink => "sink",
+    }
+}
+
+/// The operators and sinks that keep their states and rows although a source before
+/// them is dropped. Nodes come after those that they read.
+fn taken_twice(nodes: &[NodeDescription], dropped: &[String]) -> Vec<String> {
     let mut fed: HashSet<&str> = HashSet::new();
-    let mut counted = Vec::new();
+    let mut taken = Vec::new();
     for node in nodes {
         let inputs = node.inputs.iter().map(|input| node_of(input));
         let is_dropped = dropped.contains(&node.name);
@@ -451,12 +492,12 @@ fn counted_twice(nodes: &[NodeDescription], dropped: &[String]) -> Vec<String> {
             || (is_dropped && node.class == NodeClass::Source)
         {
             fed.insert(&node.name);
-            if !node.tables.is_empty() && !is_dropped {
-                counted.push(format!("`{}`", node.name));
+            if node.is_stateful() && node.class != NodeClass::Source && !is_dropped {
+                taken.push(format!("`{}`", node.name));
             }
         }
     }
-    counted
+    taken
 }
 
 /// The node of an output, which is named after it, and perhaps a dot.

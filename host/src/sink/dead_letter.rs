@@ -1,15 +1,20 @@
 //! Writes dead letters, a JSON object a line, appended to those of earlier
 //! runs and of other pipelines.
+//!
+//! A line names its pipeline, and with checkpoints the one that it comes after. A
+//! restored run takes back its own lines that come after the restored checkpoint,
+//! wherever they are: pipelines that share a file move each other's lines.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
+use crate::element::CheckpointId;
 use crate::files::create_folder_of;
 
 /// Only the owner may read rows that others may not see elsewhere.
@@ -21,7 +26,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 
 /// A pipeline's file of dead letters.
 pub struct DeadLetters {
-    pipeline: String,
+    writer: Writer,
     path: PathBuf,
     file: File,
     /// What is written at once, reused for its memory.
@@ -30,55 +35,64 @@ pub struct DeadLetters {
     is_new: bool,
 }
 
-/// What a checkpoint has of the dead letters.
+/// Who writes dead letters, as lines say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The pipeline's name at that time, which its lines begin with.
+pub struct Writer {
     pub pipeline: String,
-    /// The length of the file.
-    pub bytes: u64,
-    /// Which file that is, as in the manifest.
-    pub place: Option<String>,
+    /// When the pipeline started without a checkpoint, in ms since 1970: tells its
+    /// checkpoints from those of an earlier life. Absent without checkpoints.
+    pub started_ms: Option<i64>,
 }
 
-/// A line of the file.
+/// A line of the file. The order of its fields is relied upon.
 #[derive(Serialize)]
 struct Line<'a> {
     pipeline: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_ms: Option<i64>,
+    /// The checkpoint that it comes after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointId>,
     #[serde(flatten)]
     dead_letter: &'a DeadLetter,
 }
 
-#[derive(Deserialize)]
-struct Writer {
-    pipeline: String,
-}
-
 impl DeadLetters {
-    /// Opens or creates the file, and its folder. A restored run keeps what the
-    /// checkpoint has of it, and what other pipelines have written since; its own
-    /// later dead letters are written again.
-    pub fn open(path: &Path, pipeline: &str, kept: Option<&Kept>) -> Result<Self, SinkError> {
+    /// Opens or creates the file, and its folder.
+    pub fn open(path: &Path, writer: Writer) -> Result<Self, SinkError> {
         let opened = create_folder_of(path)
             .and_then(|()| open_private(path))
             .and_then(|file| {
-                // Pipes and devices have nothing to cut.
-                if file.metadata()?.is_file() {
-                    while_locked(&file, |file| match kept {
-                        Some(kept) => cut(file, kept),
-                        None => end_line(file),
-                    })?;
-                }
+                while_locked(&file, path, end_line)?;
                 Ok(file)
             });
         match opened {
             Ok(file) => Ok(DeadLetters {
-                pipeline: pipeline.to_owned(),
+                writer,
                 path: path.to_owned(),
                 file,
                 lines: Vec::new(),
                 is_new: true,
             }),
+            Err(cause) => Err(failed(path, &cause)),
+        }
+    }
+
+    /// Takes back the writer's lines that come after a checkpoint, or after a later
+    /// one, and returns whether there were any.
+    pub fn take_back(path: &Path, writer: &Writer, after: CheckpointId) -> Result<bool, SinkError> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        let mut taken_back = false;
+        let done = open_private(path).and_then(|file| {
+            while_locked(&file, path, |file| {
+                taken_back = take_back(file, path, writer, after)?;
+                Ok(())
+            })
+        });
+        match done {
+            Ok(()) => Ok(taken_back),
             Err(cause) => Err(failed(path, &cause)),
         }
     }
@@ -95,14 +109,23 @@ impl DeadLetters {
             .map_err(|cause| failed(&self.path, &cause))
     }
 
-    /// Writes dead letters through to the file: whatever caused them may crash
-    /// the process next.
-    pub fn write(&mut self, dead_letters: &[DeadLetter]) -> Result<(), SinkError> {
+    /// Writes dead letters that come after this checkpoint through to the file:
+    /// whatever caused them may crash the process next.
+    pub fn write(
+        &mut self,
+        after: CheckpointId,
+        dead_letters: &[DeadLetter],
+    ) -> Result<(), SinkError> {
         self.is_new = true;
         let written = dead_letters.iter().try_for_each(|dead_letter| {
-            let pipeline = &self.pipeline;
+            let Writer {
+                pipeline,
+                started_ms,
+            } = &self.writer;
             let line = Line {
                 pipeline,
+                started_ms: *started_ms,
+                checkpoint: started_ms.map(|_| after),
                 dead_letter,
             };
             serde_json::to_writer(&mut self.lines, &line)?;
@@ -110,10 +133,10 @@ impl DeadLetters {
             if self.lines.len() < WRITTEN_BYTES_MAX {
                 return Ok(());
             }
-            write_through(&self.file, &mut self.lines)
+            write_through(&self.file, &self.path, &mut self.lines)
         });
         written
-            .and_then(|()| write_through(&self.file, &mut self.lines))
+            .and_then(|()| write_through(&self.file, &self.path, &mut self.lines))
             .map_err(|cause| failed(&self.path, &cause))
     }
 }
@@ -121,69 +144,189 @@ impl DeadLetters {
 /// More than this is written in several pieces.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
 
-fn write_through(file: &File, lines: &mut Vec<u8>) -> io::Result<()> {
-    let written = while_locked(file, |mut file| file.write_all(lines));
+fn write_through(file: &File, path: &Path, lines: &mut Vec<u8>) -> io::Result<()> {
+    let written = while_locked(file, path, |mut file| file.write_all(lines));
     lines.clear();
     written
 }
 
-/// Another pipeline may write to the same file: its lines stay whole.
-fn while_locked(file: &File, work: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+/// Another pipeline may write to the same file: its lines stay whole. Pipes and
+/// devices have nothing to lock.
+fn while_locked(
+    file: &File,
+    path: &Path,
+    work: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    if !file.metadata()?.is_file() {
+        return work(file);
+    }
     // Not every file system has locks.
     let is_locked = file.lock().is_ok();
-    let done = work(file);
+    let done = repair(file, path).and_then(|()| work(file));
     if is_locked {
         file.unlock()?;
     }
     done
 }
 
-/// Cuts off the pipeline's own lines behind the bytes that are kept. What others
-/// have written there stays, and so does a line that they have moved there.
-fn cut(file: &File, kept: &Kept) -> io::Result<()> {
-    let &Kept {
-        ref pipeline,
-        bytes: kept,
-        ..
-    } = kept;
-    if file.metadata()?.len() <= kept {
-        return end_line(file);
-    }
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    let mut start = kept;
-    if kept > 0 {
-        reader.seek(SeekFrom::Start(kept - 1))?;
-        start += reader.read_until(b'\n', &mut line)? as u64 - 1;
-    }
-    let mut others = Vec::new();
-    loop {
-        line.clear();
-        reader.read_until(b'\n', &mut line)?;
+/// Takes back the writer's lines after a checkpoint. The other lines behind the first
+/// of them are put aside before they are moved, so that a crash loses none.
+fn take_back(file: &File, path: &Path, writer: &Writer, after: CheckpointId) -> io::Result<bool> {
+    let Some(own) = own_prefix(writer)? else {
+        return Ok(false);
+    };
+    let is_taken_back = |line: &[u8]| {
+        let number = line.strip_prefix(&*own);
+        let number = number.map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next());
+        let number = number
+            .flatten()
+            .and_then(|digits| str::from_utf8(digits).ok());
+        let number = number.and_then(|digits| digits.parse::<CheckpointId>().ok());
         // A line without an end is what a crash has left.
-        if !line.ends_with(b"\n") {
-            break;
-        }
-        let writer: Result<Writer, _> = serde_json::from_slice(&line);
-        if writer.map_or(true, |writer| writer.pipeline != *pipeline) {
-            others.extend_from_slice(&line);
+        number.is_some_and(|number| number >= after) || !line.ends_with(b"\n")
+    };
+    let mut lines = Lines::of(file)?;
+    let mut first = 0;
+    loop {
+        match lines.next()? {
+            None => return Ok(false),
+            Some(line) if is_taken_back(line) => break,
+            Some(line) => first += line.len() as u64,
         }
     }
-    file.set_len(start)?;
-    let mut file = file;
-    file.write_all(&others)?;
-    end_line(file)
+    let mut aside = Aside::create(path)?;
+    while let Some(line) = lines.next()? {
+        if !is_taken_back(line) {
+            aside.put(line)?;
+        }
+    }
+    aside.complete(first)?;
+    repair(file, path)?;
+    Ok(true)
+}
+
+/// What the writer's lines begin with, up to the checkpoint's number.
+fn own_prefix(writer: &Writer) -> io::Result<Option<Vec<u8>>> {
+    let Some(started_ms) = writer.started_ms else {
+        return Ok(None);
+    };
+    let pipeline = serde_json::to_string(&writer.pipeline)?;
+    let prefix = format!("{{\"pipeline\":{pipeline},\"started_ms\":{started_ms},\"checkpoint\":");
+    Ok(Some(prefix.into_bytes()))
+}
+
+/// The lines of a file, with their ends.
+struct Lines {
+    reader: BufReader<File>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn of(file: &File) -> io::Result<Self> {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Lines {
+            reader: BufReader::with_capacity(256 << 10, file),
+            line: Vec::new(),
+        })
+    }
+
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        let read = self.reader.read_until(b'\n', &mut self.line)?;
+        Ok((read > 0).then_some(&self.line))
+    }
+}
+
+/// Lines put aside, in a file of their own: the lines, and then where they belong,
+/// how long they are, and a mark. Without these it is not complete.
+struct Aside {
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+const ASIDE_MARK: [u8; 8] = *b"is whole";
+
+/// What follows the lines: two numbers of 64 bits, little-endian, and the mark.
+const ASIDE_END: usize = 24;
+
+impl Aside {
+    fn create(path: &Path) -> io::Result<Self> {
+        let aside = aside_of(path);
+        match fs::remove_file(&aside) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        Ok(Aside {
+            file: BufWriter::with_capacity(256 << 10, open_private(&aside)?),
+            bytes: 0,
+        })
+    }
+
+    fn put(&mut self, line: &[u8]) -> io::Result<()> {
+        self.bytes += line.len() as u64;
+        self.file.write_all(line)
+    }
+
+    /// The end is written when the lines are durable, so that it stands for them.
+    fn complete(mut self, first: u64) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        self.file.write_all(&first.to_le_bytes())?;
+        self.file.write_all(&self.bytes.to_le_bytes())?;
+        self.file.write_all(&ASIDE_MARK)?;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    /// Where the lines in a complete file belong, and how many bytes they are.
+    fn check(file: &File) -> io::Result<Option<(u64, u64)>> {
+        let length = file.metadata()?.len();
+        let Some(lines) = length.checked_sub(ASIDE_END as u64) else {
+            return Ok(None);
+        };
+        let mut end = [0; ASIDE_END];
+        file.read_exact_at(&mut end, lines)?;
+        let number = |at: usize| end[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
+        let (first, bytes) = (number(0), number(8));
+        let is_complete = bytes == lines && end.ends_with(&ASIDE_MARK);
+        Ok(is_complete.then_some((first, bytes)))
+    }
+}
+
+/// Moves lines that were put aside to where they belong. All who write to the file do
+/// this first, so nothing follows them yet, however often it is begun.
+fn repair(file: &File, path: &Path) -> io::Result<()> {
+    let aside = aside_of(path);
+    let mut lines = match File::open(&aside) {
+        Ok(lines) => lines,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(cause),
+    };
+    if let Some((first, bytes)) = Aside::check(&lines)? {
+        lines.seek(SeekFrom::Start(0))?;
+        file.set_len(first.min(file.metadata()?.len()))?;
+        let mut file = file;
+        io::copy(&mut lines.take(bytes), &mut file)?;
+        file.sync_data()?;
+    }
+    fs::remove_file(&aside)
+}
+
+fn aside_of(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".aside");
+    PathBuf::from(aside)
 }
 
 /// Ends the last line, which a crash may have left without its end.
 fn end_line(mut file: &File) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    if length == 0 {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
         return Ok(());
     }
     let mut last = [0];
-    file.seek(SeekFrom::Start(length - 1))?;
-    file.read_exact(&mut last)?;
+    file.read_exact_at(&mut last, metadata.len() - 1)?;
     match last {
         [b'\n'] => Ok(()),
         _ => file.write_all(b"\n"),

@@ -103,7 +103,7 @@ fn fixture() -> Manifest {
             node("out", NodeClass::Sink, ProgressManifest::Sink(sink)),
         ],
         dead_letter_bytes: Some(0),
-        dead_letter_place: None,
+        dead_letters: None,
         files: vec![FileManifest {
             name: "000012.sst".into(),
             bytes: 1_048_576,
@@ -211,7 +211,10 @@ fn manifests() -> impl Strategy<Value = Manifest> {
     );
     let rest = (
         (purposes(), any::<Vec<String>>()),
-        any::<(Option<u64>, Option<String>)>(),
+        any::<(
+            Option<u64>,
+            Option<(i64, Option<String>, Vec<(String, u64, Option<String>)>)>,
+        )>(),
     );
     let nodes = prop::collection::vec(nodes(), 0..4);
     let files = prop::collection::vec(("[a-z0-9][a-z0-9.-]{0,9}", any::<(u64, String)>()), 0..4);
@@ -230,7 +233,18 @@ fn manifests() -> impl Strategy<Value = Manifest> {
             participants: rest.0.1,
             nodes,
             dead_letter_bytes: rest.1.0,
-            dead_letter_place: rest.1.1,
+            dead_letters: rest.1.1.map(|(started_ms, place, after)| LettersManifest {
+                started_ms,
+                place,
+                taken_back: after
+                    .into_iter()
+                    .map(|(pipeline, checkpoint, place)| LettersAfter {
+                        pipeline,
+                        checkpoint,
+                        place,
+                    })
+                    .collect(),
+            }),
             files: files.into_iter().map(file).collect(),
         }
     })

@@ -25,7 +25,9 @@ pub(super) fn to_text(manifest: &Manifest, now_ms: i64) -> String {
         text.push_str("  all inputs had ended, and nothing was left to do\n");
     }
     if let Some(bytes) = manifest.dead_letter_bytes {
-        let file = manifest.dead_letter_place.as_deref().unwrap_or("the file");
+        let letters = manifest.dead_letters.as_ref();
+        let file = letters.and_then(|letters| letters.place.as_deref());
+        let file = file.unwrap_or("the file");
         let _ = writeln!(text, "  dead letters: {bytes} bytes of {file}");
     }
     for node in &manifest.nodes {

@@ -5,7 +5,7 @@ use super::text_file::TextFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::sink::{Ending, Sink, SinkError};
+use crate::sink::{Ending, Sink, SinkContext, SinkError};
 
 /// How a text format renders rows.
 pub(super) trait TextFormat: Send {
@@ -42,27 +42,29 @@ pub(super) struct TextSink<F> {
     format: F,
     /// The rows being written, reused for their memory.
     rows: TextRows,
+    /// Whether the file may be changed: not before the commit that the start may have
+    /// to wait for. No row comes before it.
+    may_begin: bool,
 }
 
 impl<F: TextFormat> TextSink<F> {
-    pub fn new(file: TextFile, format: F) -> Result<Self, SinkError> {
-        let mut sink = TextSink {
+    pub fn new(file: TextFile, format: F, context: &SinkContext) -> Self {
+        TextSink {
             file,
             format,
             rows: TextRows::default(),
-        };
-        if !sink.file.part.waits_for_commit() {
-            sink.begin()?;
+            may_begin: !context.waits_for_commit,
         }
-        Ok(sink)
     }
 
-    /// No row comes before the commit that the file may have to wait for.
     fn begin(&mut self) -> Result<(), SinkError> {
-        if self.file.part.begin()? && self.file.is_empty() {
-            self.file.write(&self.format.head())?;
+        if !self.file.part.begin()? {
+            return Ok(());
         }
-        Ok(())
+        if self.file.is_empty() {
+            return self.file.write(&self.format.head());
+        }
+        self.file.end_line()
     }
 }
 
@@ -75,6 +77,9 @@ impl<F: TextFormat> Sink for TextSink<F> {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
+        if self.may_begin {
+            self.begin()?;
+        }
         self.file.flush()
     }
 
@@ -83,6 +88,7 @@ impl<F: TextFormat> Sink for TextSink<F> {
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        self.may_begin = true;
         self.begin()
     }
 

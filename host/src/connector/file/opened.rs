@@ -19,6 +19,21 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// As in the config.
+    pub const CHOICES: [(&str, Compression); 3] = [
+        (Compression::None.name(), Compression::None),
+        (Compression::Gzip.name(), Compression::Gzip),
+        (Compression::Zstd.name(), Compression::Zstd),
+    ];
+
+    /// A file's name without what compression adds to it.
+    pub fn uncompressed(path: &str) -> &str {
+        match (Compression::of(Path::new(path)), path.rsplit_once('.')) {
+            (Compression::Gzip | Compression::Zstd, Some((name, _))) => name,
+            _ => path,
+        }
+    }
+
     /// By the file's name.
     pub fn of(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
@@ -28,7 +43,7 @@ impl Compression {
         }
     }
 
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Compression::None => "none",
             Compression::Gzip => "gzip",

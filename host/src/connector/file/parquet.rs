@@ -11,7 +11,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::part::{IfExists, PartFile, PartOptions};
+use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -102,6 +102,10 @@ pub(super) struct CheckpointedParquet {
     /// Files to be deleted: readers would take them together with those of this
     /// run.
     obsolete: Vec<PathBuf>,
+    /// Whether files may be renamed and deleted: not before the commit that the start
+    /// may have to wait for. No row comes before it.
+    may_settle: bool,
+    has_settled: bool,
 }
 
 impl CheckpointedParquet {
@@ -118,13 +122,18 @@ impl CheckpointedParquet {
             open: None,
             staged: Vec::new(),
             obsolete: Vec::new(),
+            may_settle: !options.waits_for_commit,
+            has_settled: false,
         };
         match options.restored {
             Some(restored) => {
                 let staged = restored.staged.into_iter();
                 files.staged = staged.map(|(from, to)| (from.into(), to.into())).collect();
-                files.obsolete = restored.obsolete.into_iter().map(PathBuf::from).collect();
-                files.settle()?;
+                // After a later checkpoint they are gone, and others may have their
+                // names.
+                if !options.waits_for_commit {
+                    files.obsolete = restored.obsolete.into_iter().map(PathBuf::from).collect();
+                }
             }
             None => {
                 let others = create_folder_of(path).and_then(|()| files.others(options.if_exists));
@@ -154,14 +163,7 @@ impl CheckpointedParquet {
                 IfExists::Replace => others.push(path),
                 IfExists::Append => {}
                 IfExists::Fail => {
-                    return Err(io::Error::new(
-                        ErrorKind::AlreadyExists,
-                        format!(
-                            "{} is there, and this run does not go on from it: move such files \
-                             away, or write `if_exists = \"replace\"`",
-                            path.display()
-                        ),
-                    ));
+                    return Err(not_gone_on_from(&path, IfExists::Append));
                 }
             }
         }
@@ -171,6 +173,7 @@ impl CheckpointedParquet {
     /// Deletes obsolete files, and gives finished ones their names. What has been
     /// done already is skipped.
     fn settle(&mut self) -> Result<(), SinkError> {
+        self.has_settled = true;
         for path in self.obsolete.drain(..) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != ErrorKind::NotFound => {
@@ -201,6 +204,9 @@ impl CheckpointedParquet {
 
 impl Sink for CheckpointedParquet {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        if !self.has_settled {
+            self.settle()?;
+        }
         let open = match &mut self.open {
             Some(open) => open,
             none => {
@@ -216,7 +222,10 @@ impl Sink for CheckpointedParquet {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        Ok(())
+        match self.may_settle && !self.has_settled {
+            true => self.settle(),
+            false => Ok(()),
+        }
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
@@ -236,6 +245,7 @@ impl Sink for CheckpointedParquet {
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
+        self.may_settle = true;
         self.settle()
     }
 

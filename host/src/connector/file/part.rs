@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::digest::digest;
@@ -31,12 +32,15 @@ pub(super) struct PartOptions {
     pub restored: Option<SinkSnapshot>,
     /// The next run goes on where this one is stopped.
     pub is_checkpointed: bool,
+    /// What the checkpoint has of the file as that of a sink that was dropped.
+    pub left_behind: Option<SinkSnapshot>,
     /// Until the run's first checkpoint is committed, the next run may start
     /// from another one, which knows the files as they are.
     pub waits_for_commit: bool,
     /// What a file begins with that rows can be appended to: the mark of its
-    /// compression, or nothing if it has none.
-    pub mark: &'static [u8],
+    /// compression, or the line above all rows, or nothing.
+    pub head: Vec<u8>,
+    pub is_compressed: bool,
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -50,7 +54,8 @@ pub(super) struct PartFile {
     /// Length so far, with what is still buffered.
     bytes: u64,
     is_checkpointed: bool,
-    waits_for_commit: bool,
+    /// Whether the file takes the place of another one.
+    replaces: bool,
     has_begun: bool,
 }
 
@@ -85,14 +90,13 @@ impl PartFile {
             file: BufWriter::with_capacity(256 << 10, file),
             bytes,
             is_checkpointed: options.is_checkpointed,
-            waits_for_commit: options.waits_for_commit,
+            replaces: match options.if_exists {
+                IfExists::Replace => true,
+                IfExists::Append => !options.is_checkpointed,
+                IfExists::Fail => false,
+            },
             has_begun: false,
         })
-    }
-
-    /// Whether the file may not be changed before a checkpoint is committed.
-    pub fn waits_for_commit(&self) -> bool {
-        self.waits_for_commit
     }
 
     /// Cuts off what the file does not begin with. Returns whether it was still to
@@ -132,6 +136,17 @@ impl PartFile {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The last byte of what the file has begun with.
+    pub fn last_byte(&self) -> Result<Option<u8>, SinkError> {
+        let Some(last) = self.bytes.checked_sub(1).filter(|_| self.part.is_some()) else {
+            return Ok(None);
+        };
+        let mut byte = [0];
+        let read = self.file.get_ref().read_exact_at(&mut byte, last);
+        read.map_err(|cause| self.error(cause))?;
+        Ok(Some(byte[0]))
     }
 
     /// Whether a finished file is to become the part again.
@@ -177,6 +192,13 @@ impl PartFile {
             return self.flush();
         }
         let path = self.path.clone();
+        if self.part.is_some() && !self.replaces && has_rows(&path) {
+            return Err(SinkError::io(
+                &self.node,
+                path.display(),
+                &not_gone_on_from(&path, IfExists::Append),
+            ));
+        }
         self.finish_as(&path)
     }
 
@@ -292,6 +314,11 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
     let restored = options.restored.as_ref();
     let beginning = match restored.and_then(|restored| Some((restored, restored.bytes?))) {
         Some((restored, bytes)) => {
+            let is_new = bytes == 0 && !options.waits_for_commit;
+            let is_foreign = (is_new || part.bytes()? > 0) && has_rows(&path);
+            if is_foreign && options.if_exists != IfExists::Replace {
+                return Err(not_gone_on_from(&path, options.if_exists));
+            }
             restored_beginning(&path, &part, bytes, restored.digest.as_deref())?
         }
         None => new_beginning(&path, &part, finished_bytes, options)?,
@@ -339,27 +366,24 @@ fn new_beginning(
     };
     match options.if_exists {
         IfExists::Replace => Ok(Beginning::Cut(0)),
-        IfExists::Fail => Err(io::Error::new(
-            ErrorKind::AlreadyExists,
+        IfExists::Fail => Err(not_gone_on_from(there, IfExists::Fail)),
+        IfExists::Append if !begins_with(there, &options.head)? => Err(io::Error::new(
+            ErrorKind::InvalidData,
             format!(
-                "{} is there, and this run does not go on from it: move it away, or write \
-                 `if_exists = \"replace\"` or `if_exists = \"append\"`",
+                "rows are to be appended to {}, which does not begin as they do: it has other \
+                 columns, or another `compression`; move it away, or change that back",
                 there.display()
             ),
         )),
-        IfExists::Append if finished_bytes == 0 && options.mark.is_empty() => {
-            Ok(Beginning::Cut(part_bytes))
+        IfExists::Append if finished_bytes == 0 || part_bytes == 0 => {
+            // Behind what the checkpoint has are rows that come again.
+            let left = options.left_behind.as_ref();
+            if let Some((left, bytes)) = left.and_then(|left| Some((left, left.bytes?))) {
+                return restored_beginning(path, part, bytes, left.digest.as_deref());
+            }
+            new_end(path, part, finished_bytes, options)
         }
-        // What ends within its compressed data hides what follows.
-        IfExists::Append if finished_bytes == 0 => Err(io::Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "{} is there, and rows cannot be appended to compressed data that may not be \
-                 complete: move it away",
-                part.path.display()
-            ),
-        )),
-        IfExists::Append if part_bytes > 0 => Err(io::Error::new(
+        IfExists::Append => Err(io::Error::new(
             ErrorKind::AlreadyExists,
             format!(
                 "there are this file and {}, and rows can be appended to one of them only: move \
@@ -367,22 +391,56 @@ fn new_beginning(
                 part.path.display()
             ),
         )),
-        IfExists::Append if !begins_with(path, options.mark)? => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            format!(
-                "{} is not compressed in this way, and rows are to be appended to it: move it \
-                 away, or write the `compression` that it has",
-                path.display()
-            ),
-        )),
-        IfExists::Append if options.is_checkpointed => Ok(Beginning::Unfinish(finished_bytes)),
-        // Should the run fail, the file is as it was.
-        IfExists::Append => {
-            part.lock.set_len(0)?;
-            let bytes = io::copy(&mut File::open(path)?, &mut &part.lock)?;
-            Ok(Beginning::Cut(bytes))
-        }
     }
+}
+
+/// What a file begins with to all of which rows are appended.
+fn new_end(
+    path: &Path,
+    part: &Part,
+    finished_bytes: u64,
+    options: &PartOptions,
+) -> io::Result<Beginning> {
+    if finished_bytes == 0 {
+        // What ends within its compressed data hides what follows.
+        if options.is_compressed {
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "{} is there, and rows cannot be appended to compressed data that may not be \
+                     complete: move it away",
+                    part.path.display()
+                ),
+            ));
+        }
+        return Ok(Beginning::Cut(part.bytes()?));
+    }
+    if options.is_checkpointed {
+        return Ok(Beginning::Unfinish(finished_bytes));
+    }
+    // Should the run fail, the file is as it was.
+    part.lock.set_len(0)?;
+    let bytes = io::copy(&mut File::open(path)?, &mut &part.lock)?;
+    Ok(Beginning::Cut(bytes))
+}
+
+/// Why a run stops at a file that is there.
+pub(super) fn not_gone_on_from(path: &Path, if_exists: IfExists) -> io::Error {
+    let choices = match if_exists {
+        IfExists::Fail => "`if_exists = \"replace\"` or `if_exists = \"append\"`",
+        _ => "`if_exists = \"replace\"`",
+    };
+    io::Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "{} is there, and this run does not go on from it: move it away, or write {choices}",
+            path.display()
+        ),
+    )
+}
+
+fn has_rows(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
 }
 
 fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::lines::{TextFormat, TextRows};
 use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
-use super::part::{IfExists, Part, PartFile, PartOptions, part_of};
+use super::part::{IfExists, Part, PartFile, PartOptions, not_gone_on_from, part_of};
 use super::text_file::TextFile;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -59,6 +59,9 @@ pub(super) struct RollingSink<F> {
     /// behind the restored checkpoint.
     obsolete: Vec<PathBuf>,
     has_begun: bool,
+    /// Whether files may be changed: not before the commit that the start may have to
+    /// wait for. No row comes before it.
+    may_begin: bool,
     /// Keeps other runs from writing files with these numbers.
     _lock: Part,
 }
@@ -111,7 +114,7 @@ impl<F: TextFormat> RollingSink<F> {
             from: in_folder(from),
             to: in_folder(to),
         });
-        let mut sink = RollingSink {
+        let sink = RollingSink {
             node: node.to_owned(),
             staged: staged.collect(),
             names,
@@ -127,17 +130,13 @@ impl<F: TextFormat> RollingSink<F> {
             full: Vec::new(),
             obsolete: start.obsolete,
             has_begun: false,
+            may_begin: !options.waits_for_commit,
             _lock: lock,
         };
-        if sink.is_checkpointed && !options.waits_for_commit {
-            sink.begin()?;
-            sink.name_staged(CheckpointId::MIN)?;
-        }
         Ok(sink)
     }
 
-    /// Removes what the run does not go on from. No row comes before the commit
-    /// that this may have to wait for.
+    /// Removes what the run does not go on from, and names what it had staged.
     fn begin(&mut self) -> Result<(), SinkError> {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
@@ -153,7 +152,7 @@ impl<F: TextFormat> RollingSink<F> {
         if !self.file.is_empty() {
             self.file.part.begin()?;
         }
-        Ok(())
+        self.name_staged(CheckpointId::MIN)
     }
 
     /// When the file being written is complete because of its age.
@@ -237,15 +236,16 @@ impl<F: TextFormat> Sink for RollingSink<F> {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        if !self.has_begun {
+        if !self.may_begin {
             return Ok(());
         }
+        self.begin()?;
         self.roll_if_due()?;
         self.file.flush()
     }
 
     fn flush_at_ms(&self) -> Option<i64> {
-        self.due_ms().filter(|_| self.has_begun)
+        self.due_ms().filter(|_| self.may_begin)
     }
 
     /// The next run goes on with another file, and readers may take this one away.
@@ -257,7 +257,8 @@ impl<F: TextFormat> Sink for RollingSink<F> {
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        if self.has_begun {
+        if self.may_begin {
+            self.begin()?;
             self.roll_if_due()?;
         }
         let kept = self.file.keep()?;
@@ -280,6 +281,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
     }
 
     fn committed(&mut self, id: CheckpointId) -> Result<(), SinkError> {
+        self.may_begin = true;
         self.begin()?;
         self.name_staged(id)
     }
@@ -318,7 +320,12 @@ impl Opening<'_> {
         restored: &SinkSnapshot,
         there: Vec<NumberedFile>,
     ) -> Result<Start, SinkError> {
-        let part = PartFile::open(self.node, &self.names.path(number), self.options)?;
+        // What else is there is looked at below.
+        let options = PartOptions {
+            if_exists: IfExists::Replace,
+            ..self.options.clone()
+        };
+        let part = PartFile::open(self.node, &self.names.path(number), &options)?;
         // A later run may have completed it.
         let was_finished = part.was_finished();
         let is_later = |it: &NumberedFile| {
@@ -353,11 +360,8 @@ impl Opening<'_> {
         let if_exists = self.options.if_exists;
         let number = match there.iter().rfind(|it| has_rows(it)) {
             Some(last) if if_exists == IfExists::Fail => {
-                return Err(self.refused(
-                    &last.path,
-                    "it is there, and this run does not go on from it: move such files away, or \
-                     write `if_exists = \"replace\"` or `if_exists = \"append\"`",
-                ));
+                let cause = not_gone_on_from(&last.path, if_exists);
+                return Err(SinkError::io(self.node, last.path.display(), &cause));
             }
             Some(last) if if_exists == IfExists::Append => last.number + 1,
             _ => 1,

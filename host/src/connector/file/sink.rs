@@ -99,20 +99,6 @@ const FORMATS: &[(&str, SinkFormat)] = &[
     ("parquet", SinkFormat::Parquet),
 ];
 
-const COMPRESSIONS: &[(&str, Compression)] = &[
-    ("none", Compression::None),
-    ("gzip", Compression::Gzip),
-    ("zstd", Compression::Zstd),
-];
-
-/// The name without what compression adds to it.
-fn uncompressed(path: &str) -> &str {
-    match (Compression::of(Path::new(path)), path.rsplit_once('.')) {
-        (Compression::Gzip | Compression::Zstd, Some((name, _))) => name,
-        _ => path,
-    }
-}
-
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SinkSettings>> {
     let path = table
         .required("path", "the file to write", mistakes)
@@ -125,7 +111,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         None => None,
     };
     let compression = match compression {
-        Some(value) => Some(value.choice(COMPRESSIONS, mistakes)?),
+        Some(value) => Some(value.choice(&Compression::CHOICES, mistakes)?),
         None => None,
     };
     let if_exists = match if_exists {
@@ -134,7 +120,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     };
     let format = match format {
         Some(value) => value.choice(FORMATS, mistakes)?.into_inner(),
-        None => match extension(uncompressed(path.as_ref()?.get_ref())) {
+        None => match extension(Compression::uncompressed(path.as_ref()?.get_ref())) {
             "json" | "jsonl" | "ndjson" => SinkFormat::Json,
             "csv" => SinkFormat::Csv,
             "parquet" => SinkFormat::Parquet,
@@ -320,8 +306,10 @@ impl SinkConnector for FileSink {
             if_exists: self.if_exists,
             restored: context.restored.clone(),
             is_checkpointed: context.is_checkpointed,
+            left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,
-            mark: first_bytes(self.compression),
+            head: first_bytes(self.compression).to_vec(),
+            is_compressed: self.compression != Compression::None,
         };
         match self.format {
             SinkFormat::Json => self.open_text(node, context, options, JsonLines::new(schema)),
@@ -343,13 +331,16 @@ impl FileSink {
         &self,
         node: &str,
         context: &SinkContext,
-        options: PartOptions,
+        mut options: PartOptions,
         format: impl TextFormat + 'static,
     ) -> Result<Box<dyn Sink>, SinkError> {
         let Some(roll) = self.roll else {
+            if !options.is_compressed {
+                options.head = format.head();
+            }
             let part = PartFile::open(node, &self.path, &options)?;
             let file = TextFile::new(part, self.compression);
-            return Ok(Box::new(TextSink::new(file, format)?));
+            return Ok(Box::new(TextSink::new(file, format, context)));
         };
         let rolling = Rolling {
             path: &self.path,

@@ -56,12 +56,15 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
     let written = path.as_ref().and_then(|paths| paths.first());
     let compression = table
         .optional("compression")
-        .and_then(|value| value.choice(&COMPRESSIONS.map(|c| (c.name(), c)), mistakes));
-    let implied = written.and_then(|path| match extension(uncompressed(path.get_ref())) {
-        "json" | "jsonl" | "ndjson" => Some(FormatKind::Json),
-        "csv" => Some(FormatKind::Csv),
-        _ => None,
-    });
+        .and_then(|value| value.choice(&Compression::CHOICES, mistakes));
+    let implied =
+        written.and_then(
+            |path| match extension(Compression::uncompressed(path.get_ref())) {
+                "json" | "jsonl" | "ndjson" => Some(FormatKind::Json),
+                "csv" => Some(FormatKind::Csv),
+                _ => None,
+            },
+        );
     // A missing path is a mistake already; any format will do.
     let implied = if path.is_none() {
         Some(FormatKind::Json)
@@ -74,18 +77,6 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         compression: compression.map(Spanned::into_inner),
         rows: rows?,
     }))
-}
-
-const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
-
-/// The name without what compression adds to it.
-fn uncompressed(path: &str) -> &str {
-    match Compression::of(Path::new(path)) {
-        Compression::None => path,
-        Compression::Gzip | Compression::Zstd => {
-            path.rsplit_once('.').map_or(path, |(name, _)| name)
-        }
-    }
 }
 
 fn read_paths(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {

@@ -10,6 +10,7 @@ use crate::sink::{Ending, SinkError};
 
 pub(super) struct TextFile {
     pub part: PartFile,
+    compression: Compression,
     encoder: Encoder,
 }
 
@@ -17,6 +18,7 @@ impl TextFile {
     pub fn new(part: PartFile, compression: Compression) -> Self {
         TextFile {
             part,
+            compression,
             encoder: Encoder::new(compression),
         }
     }
@@ -24,6 +26,17 @@ impl TextFile {
     /// Whether nothing was written, not even what is still being compressed.
     pub fn is_empty(&self) -> bool {
         self.part.is_empty() && self.encoder.is_empty()
+    }
+
+    /// Ends the last line of text that the file begins with, if that has no end.
+    pub fn end_line(&mut self) -> Result<(), SinkError> {
+        if self.compression != Compression::None {
+            return Ok(());
+        }
+        match self.part.last_byte()? {
+            None | Some(b'\n') => Ok(()),
+            Some(_) => self.write(b"\n"),
+        }
     }
 
     pub fn write(&mut self, text: &[u8]) -> Result<(), SinkError> {

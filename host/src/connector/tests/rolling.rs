@@ -102,7 +102,11 @@ impl Folder {
 
     /// Opens it for a run with checkpoints that goes on from one.
     fn restored(&self, restored: &SinkSnapshot) -> Box<dyn Sink> {
-        self.try_open(&self.context(Some(restored))).unwrap()
+        let before = self.files();
+        let mut sink = self.try_open(&self.context(Some(restored))).unwrap();
+        assert_eq!(self.files(), before, "another sink may not be opened");
+        sink.flush().unwrap();
+        sink
     }
 
     /// Opens it for a run with checkpoints that does not change anything before its
@@ -363,7 +367,7 @@ fn files_that_are_there_are_treated_as_the_pipeline_says() {
         };
         let said = folder.refusal(&context);
         assert!(
-            said.starts_with("sink `out`: cannot write /out-000002.txt: it is there, and this run"),
+            said.starts_with("sink `out`: cannot write /out-000002.txt: /out-000002.txt is there"),
             "{said}"
         );
         assert_eq!(folder.files().len(), 2);
@@ -414,7 +418,7 @@ fn rows_that_some_checkpoint_may_know_are_not_overwritten() {
     let folder = Folder::of_lines(20);
     part(&folder);
     let said = folder.refusal(&folder.context(None));
-    assert!(said.contains("/out-000004.txt.part: it is there"), "{said}");
+    assert!(said.contains("/out-000004.txt.part is there"), "{said}");
     let folder = folder.if_exists(IfExists::Append);
     let mut sink = folder.begun();
     sink.write(&rows(0..1)).unwrap();

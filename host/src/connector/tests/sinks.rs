@@ -348,7 +348,9 @@ fn reopened(
         if_exists: IfExists::Replace,
         roll: None,
     };
-    connector.open("out", &schema(), &context)
+    let mut sink = connector.open("out", &schema(), &context)?;
+    sink.flush()?;
+    Ok(sink)
 }
 
 #[test]
@@ -434,101 +436,171 @@ fn parquet_is_a_file_a_checkpoint() {
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }
 
-fn kept_by(pipeline: &str, bytes: u64) -> dead_letter::Kept {
-    dead_letter::Kept {
-        pipeline: pipeline.to_owned(),
-        bytes,
-        place: None,
-    }
-}
-
 #[test]
 fn parquet_files_of_an_earlier_run_go_when_there_is_a_checkpoint() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("out.parquet");
     let old = folder.path().join("out-7.parquet");
+    let connector = FileSink {
+        path: path.clone(),
+        folder: PathBuf::new(),
+        format: SinkFormat::Parquet,
+        compression: Compression::None,
+        if_exists: IfExists::Replace,
+        roll: None,
+    };
+    let waiting = |restored| {
+        let context = SinkContext {
+            is_checkpointed: true,
+            waits_for_commit: true,
+            restored,
+            ..SinkContext::default()
+        };
+        connector.open("out", &schema(), &context).unwrap()
+    };
     for crashes in [false, true] {
         fs::write(&old, "of an earlier run").unwrap();
-        let mut sink = reopened(&path, SinkFormat::Parquet, None).unwrap();
+        let mut sink = waiting(None);
+        sink.flush().unwrap();
         let snapshot = sink.barrier(8).unwrap();
         assert!(old.exists(), "the run may be withdrawn");
         if crashes {
-            reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
+            reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
         } else {
             sink.committed(8).unwrap();
         }
         assert!(!old.exists());
+        // From that checkpoint again, when its name is that of another file.
+        fs::write(&old, "of this run").unwrap();
+        let mut sink = waiting(Some(snapshot));
+        sink.barrier(9).unwrap();
+        sink.committed(9).unwrap();
+        assert!(old.exists());
     }
+}
+
+fn writer(pipeline: &str) -> dead_letter::Writer {
+    dead_letter::Writer {
+        pipeline: pipeline.to_owned(),
+        started_ms: Some(7),
+    }
+}
+
+fn letters_of(path: &Path, pipeline: &str) -> dead_letter::DeadLetters {
+    dead_letter::DeadLetters::open(path, writer(pipeline)).unwrap()
+}
+
+fn letter(error: &str) -> DeadLetter {
+    DeadLetter {
+        error: error.to_owned(),
+        ..DeadLetter::default()
+    }
+}
+
+/// The errors in a file of dead letters.
+fn errors(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .map(|line: serde_json::Value| line["error"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn dead_letters_behind_a_checkpoint_are_written_again() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("dead.jsonl");
-    let letter = DeadLetter::default();
-    let mut letters = dead_letter::DeadLetters::open(&path, "p", None).unwrap();
-    letters.write(std::slice::from_ref(&letter)).unwrap();
+    let mut letters = letters_of(&path, "p");
+    letters.write(2, &[letter("before")]).unwrap();
     let kept = letters.sync().unwrap();
-    letters.write(std::slice::from_ref(&letter)).unwrap();
+    letters.write(3, &[letter("after")]).unwrap();
+    letters.write(4, &[letter("later")]).unwrap();
     drop(letters);
-    let mut letters =
-        dead_letter::DeadLetters::open(&path, "p", Some(&kept_by("p", kept))).unwrap();
+    dead_letter::DeadLetters::take_back(&path, &writer("p"), 3).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), kept);
-    letters.write(&[letter]).unwrap();
-    assert_eq!(letters.sync().unwrap(), 2 * kept);
+    let mut letters = letters_of(&path, "p");
+    letters.write(3, &[letter("again")]).unwrap();
+    assert_eq!(errors(&path), ["before", "again"]);
+    // Another life of the pipeline has numbers of its own.
+    let other = dead_letter::Writer {
+        started_ms: Some(8),
+        ..writer("p")
+    };
+    dead_letter::DeadLetters::take_back(&path, &other, 0).unwrap();
+    assert_eq!(errors(&path), ["before", "again"]);
 }
 
 #[test]
 fn pipelines_that_share_a_file_keep_their_dead_letters() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("dead.jsonl");
-    let open = |pipeline, kept: Option<u64>| {
-        let kept = kept.map(|kept| kept_by(pipeline, kept));
-        dead_letter::DeadLetters::open(&path, pipeline, kept.as_ref()).unwrap()
-    };
-    let write = |letters: &mut dead_letter::DeadLetters, error: &str| {
-        let error = error.to_owned();
-        letters
-            .write(&[DeadLetter {
-                error,
-                ..DeadLetter::default()
-            }])
-            .unwrap();
-    };
-    let errors = || -> Vec<String> {
-        let text = fs::read_to_string(&path).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines
-            .map(|line: serde_json::Value| line["error"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let (mut p, mut q) = (open("p", None), open("q", None));
-    write(&mut p, "p kept");
-    let p_kept = p.sync().unwrap();
-    write(&mut p, "p again, a longer one");
-    write(&mut q, "q kept");
-    let q_kept = q.sync().unwrap();
-    write(&mut q, "q again");
+    let (mut p, mut q) = (letters_of(&path, "p"), letters_of(&path, "q"));
+    p.write(1, &[letter("p kept")]).unwrap();
+    p.write(2, &[letter("p again, a longer one")]).unwrap();
+    q.write(5, &[letter("q kept")]).unwrap();
+    q.write(6, &[letter("q again")]).unwrap();
     drop((p, q));
     // What a crash leaves of a line.
     let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(b"{\"pipeline\":\"p\",").unwrap();
 
-    let mut p = open("p", Some(p_kept));
-    assert_eq!(errors(), ["p kept", "q kept", "q again"]);
-    write(&mut p, "p after");
-    // Its own lines lie before where they were, and none of them is lost.
-    let mut q = open("q", Some(q_kept));
-    write(&mut q, "q after");
-    let found = errors();
-    assert_eq!(found[..2], ["p kept", "q kept"]);
-    assert!(found.contains(&"p after".to_owned()) && found.contains(&"q after".to_owned()));
+    let take_back = |pipeline: &str, after| {
+        dead_letter::DeadLetters::take_back(&path, &writer(pipeline), after).unwrap()
+    };
+    assert!(take_back("p", 2));
+    assert_eq!(errors(&path), ["p kept", "q kept", "q again"]);
+    letters_of(&path, "p")
+        .write(2, &[letter("p after")])
+        .unwrap();
+    // Its lines are not where they were, and are found all the same.
+    assert!(take_back("q", 6));
+    assert_eq!(errors(&path), ["p kept", "q kept", "p after"]);
+    assert!(!take_back("q", 6));
 
     let file = fs::OpenOptions::new().append(true).open(&path);
     file.unwrap().write_all(b"{\"half").unwrap();
-    write(&mut open("r", None), "r");
+    letters_of(&path, "r").write(1, &[letter("r")]).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().rev().nth(1), Some("{\"half"));
+}
+
+/// A crash while lines are moved loses none, of whichever pipeline, and doubles none.
+#[test]
+fn dead_letters_that_are_being_moved_survive_a_crash() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("dead.jsonl");
+    let aside = folder.path().join("dead.jsonl.aside");
+    let (mut p, mut q) = (letters_of(&path, "p"), letters_of(&path, "q"));
+    for number in 0..20 {
+        p.write(number, &[letter(&format!("p{number}"))]).unwrap();
+        q.write(number, &[letter(&format!("q{number}"))]).unwrap();
+    }
+    drop((p, q));
+    let before = fs::read(&path).unwrap();
+    dead_letter::DeadLetters::take_back(&path, &writer("p"), 0).unwrap();
+    let after = fs::read(&path).unwrap();
+    let first = before.iter().position(|byte| *byte == b'\n').unwrap() as u64 + 1;
+    assert!(!aside.exists());
+    // What was put aside, and how far the lines were moved when it ended.
+    let moved = &after[..];
+    let mut put = moved.to_vec();
+    put.extend(0u64.to_le_bytes());
+    put.extend((moved.len() as u64).to_le_bytes());
+    put.extend(b"is whole");
+    for cut in [0, first as usize, moved.len() / 2, moved.len()] {
+        fs::write(&aside, &put).unwrap();
+        fs::write(&path, &moved[..cut]).unwrap();
+        letters_of(&path, "r").write(1, &[letter("r")]).unwrap();
+        assert!(!aside.exists());
+        let found = fs::read(&path).unwrap();
+        assert!(found.starts_with(moved), "cut at {cut}");
+        assert_eq!(errors(&path).len(), 21);
+    }
+    // Not complete: the lines were not moved yet.
+    fs::write(&aside, &put[..put.len() - 1]).unwrap();
+    fs::write(&path, &before).unwrap();
+    letters_of(&path, "r").write(1, &[letter("r")]).unwrap();
+    assert_eq!(errors(&path).len(), 41);
 }
 
 #[test]
@@ -536,7 +608,7 @@ fn dead_letters_are_put_behind_those_of_before() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("new/dead.jsonl");
     for offset in [7, 8] {
-        let mut letters = dead_letter::DeadLetters::open(&path, "p", None).unwrap();
+        let mut letters = letters_of(&path, "p");
         let letter = DeadLetter {
             node: "clean".to_owned(),
             kind: "trap".to_owned(),
@@ -545,7 +617,7 @@ fn dead_letters_are_put_behind_those_of_before() {
             payload: Some("{\"a\":1}".to_owned()),
             ..DeadLetter::default()
         };
-        letters.write(&[letter]).unwrap();
+        letters.write(1, &[letter]).unwrap();
         // Written before the file is closed.
         assert_eq!(
             fs::read_to_string(&path).unwrap().lines().count() as u64,
@@ -625,7 +697,9 @@ fn a_compressed_file_goes_on_in_a_new_piece_behind_a_checkpoint() {
                 ..SinkContext::default()
             };
             let connector = compressing(&path, compression, IfExists::Fail);
-            connector.open("out", &schema(), &context).unwrap()
+            let mut sink = connector.open("out", &schema(), &context).unwrap();
+            sink.flush().unwrap();
+            sink
         };
         let bytes = || fs::metadata(&part).unwrap().len();
         let mut first = open(None);
@@ -676,10 +750,7 @@ fn rows_are_appended_to_a_compressed_file_in_a_new_piece() {
         fs::write(&path, "text\n").unwrap();
         let refused = open_alone(compressing(&path, compression, IfExists::Append));
         let refused = refused.err().unwrap().to_string();
-        assert!(
-            refused.contains("is not compressed in this way"),
-            "{refused}"
-        );
+        assert!(refused.contains("does not begin as they do"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"text\n");
 
         // What another sink left behind its checkpoint may end anywhere.
