@@ -44,6 +44,9 @@ enum FileTarget {
     },
 }
 
+/// Ends the name of a file that is being written.
+pub const PART: &str = ".part";
+
 /// How messages and checkpoints name standard input.
 pub const STANDARD_INPUT: &str = "standard input";
 
@@ -176,7 +179,7 @@ impl FileTarget {
             } => {
                 let name = path.file_name().and_then(|name| name.to_str());
                 let number = name.and_then(|name| {
-                    let name = name.strip_suffix(".part").unwrap_or(name);
+                    let name = name.strip_suffix(PART).unwrap_or(name);
                     name.strip_prefix(&**before)?.strip_suffix(&**after)
                 });
                 path.parent() == Some(folder)
@@ -303,6 +306,14 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
         }
     }
     rest.ends_with(last)
+}
+
+/// Removes a file, which may be gone already.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the folder of a file that is to be written.

@@ -83,15 +83,10 @@ impl Plan {
     /// The same of a node's main output.
     fn table_of(&self, node: &Node) -> Option<TableKey> {
         match &node.kind {
-            NodeKind::Aggregate(aggregate) if aggregate.corrects() => {
-                let bounds = aggregate.bounds.as_ref()?;
-                let key = aggregate.key_schema.fields.iter();
-                let key = key.map(|field| &field.name);
-                Some(TableKey {
-                    columns: key.chain([&bounds.start, &bounds.end]).cloned().collect(),
-                    timing: aggregate.timing.clone(),
-                })
-            }
+            NodeKind::Aggregate(aggregate) => Some(TableKey {
+                columns: aggregate.result_key()?,
+                timing: aggregate.timing.clone(),
+            }),
             NodeKind::Transform(transform) => {
                 let kind = transform.operator.factory.info().kind;
                 (kind == Kind::Filter).then(|| self.table_read_by(node))?

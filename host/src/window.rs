@@ -16,8 +16,8 @@
 //! window that has fired, its whole result is emitted again, and the later result
 //! counts. A corrected session may have another span: with a column for the timing of
 //! results, the result of the former span is withdrawn. Sessions of a key never overlap:
-//! a row that reaches a session whose result is final is late. Early results are emitted for keys with rows since the
-//! last ones. The order of result rows is undefined.
+//! a row that reaches a session whose result is final is late. Early results are emitted
+//! for keys with rows since the last ones. The order of result rows is undefined.
 //!
 //! Event-time windows never read the clock; windows in processing time ignore
 //! watermarks, except the end of time.
@@ -80,7 +80,7 @@ use running::Running;
 use session::{Periods, Sessions};
 use sliding::Sliding;
 pub use tables::tables;
-use time::{SIZE_MAX_MS, within_reach};
+use time::{SIZE_MAX_MS, held_back, within_reach};
 use tumbling::Tumbling;
 
 /// Folds rows by key and window.
@@ -394,10 +394,7 @@ impl Operator for AggregateOperator {
 
     /// Results that were held are on time for what reads them.
     fn watermark_out(&self, watermark_ms: i64) -> i64 {
-        match watermark_ms {
-            END_OF_TIME => END_OF_TIME,
-            _ => watermark_ms.saturating_sub(self.hold_ms),
-        }
+        held_back(watermark_ms, self.hold_ms)
     }
 
     fn wake_at(&self) -> Option<i64> {

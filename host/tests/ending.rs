@@ -13,10 +13,11 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 const RESTART: &str = r#"
 name = "failing"
@@ -230,25 +231,24 @@ fn connect(address: SocketAddr) -> TcpStream {
     }
 }
 
-/// Nobody can send a row over TCP again.
-fn end_by(number: i32) {
+/// Runs a pipeline of rows over TCP in a folder, and connects to it. `source` is the
+/// rest of the source's table.
+fn listen(source: &str) -> (TempDir, Child, TcpStream) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = free.local_addr().expect("it listens");
     drop(free);
-    let pipeline = format!(
-        r#"
-        [sources.rows]
-        type = "tcp"
-        listen = "{address}"
-        fields = {{ id = "utf8" }}
-        {OUT}
-        "#
-    );
+    let pipeline =
+        format!("[sources.rows]\ntype = \"tcp\"\nlisten = \"{address}\"\n{source}\n{OUT}");
     let host = run(&pipeline, &["--json"], folder.path())
         .spawn()
         .expect("it starts");
-    let mut client = connect(address);
+    (folder, host, connect(address))
+}
+
+/// Nobody can send a row over TCP again.
+fn end_by(number: i32) {
+    let (folder, host, mut client) = listen("fields = { id = \"utf8\" }");
     client
         .write_all(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n")
         .expect("it listens");
@@ -274,25 +274,13 @@ fn service_managers_stop_a_run_as_ctrl_c_does() {
 
 #[test]
 fn csv_over_tcp_has_line_ends_in_its_fields() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = free.local_addr().expect("it listens");
-    drop(free);
-    let pipeline = format!(
+    let (folder, host, mut client) = listen(
         r#"
-        [sources.rows]
-        type = "tcp"
-        listen = "{address}"
         connections = 1
         format = "csv"
-        fields = {{ id = "utf8", n = "int64" }}
-        {OUT}
-        "#
+        fields = { id = "utf8", n = "int64" }
+        "#,
     );
-    let host = run(&pipeline, &["--json"], folder.path())
-        .spawn()
-        .expect("it starts");
-    let mut client = connect(address);
     for piece in ["a,1\n\"two\n", "lines\",2\n", "\"open\nb,3\n"] {
         client.write_all(piece.as_bytes()).expect("it listens");
         std::thread::sleep(Duration::from_millis(100));

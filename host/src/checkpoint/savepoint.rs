@@ -6,11 +6,12 @@
 //! complete.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::requests::Requests;
+use crate::files;
 
 /// How often the host looks for requests.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,10 +65,7 @@ impl SavepointFolder {
 
     /// Answers or withdraws a request.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(name)) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
-            _ => Ok(()),
-        }
+        files::remove(&self.folder.join(name))
     }
 
     /// Passes on the requests of other processes, for as long as it is polled.

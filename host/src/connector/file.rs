@@ -5,7 +5,7 @@ mod digest;
 /// Renders rows as comma-separated values.
 mod csv;
 /// Compresses what is written.
-pub mod encoder;
+mod encoder;
 /// Reads files, a partition each.
 mod input;
 /// Renders rows as JSON, one a line.

@@ -386,16 +386,11 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     }
     let mut details = vec![when.join(" · ")];
     if aggregate.corrects() {
-        let bounds = aggregate.bounds.iter();
-        let bounds = bounds.flat_map(|bounds| [bounds.start.as_str(), bounds.end.as_str()]);
-        let columns: Vec<&str> = keys.into_iter().chain(bounds).collect();
-        details.push(match &aggregate.bounds {
-            Some(_) => format!(
-                "a result replaces the one before of the same {}",
-                columns.join(", ")
-            ),
-            None => "a result replaces the one before of the same window".to_owned(),
-        });
+        let key = aggregate.result_key();
+        let key = key.map_or("window".to_owned(), |columns| columns.join(", "));
+        details.push(format!(
+            "a result replaces the one before of the same {key}"
+        ));
     }
     details
 }

@@ -64,6 +64,14 @@ impl AggregatePlan {
         let by_late_rows = self.allowed_lateness_ms > 0 && self.emit == Emit::Change;
         by_late_rows || self.early_every_ms.is_some()
     }
+
+    /// The columns by which a later result replaces an earlier one, if it does, and if
+    /// they tell it.
+    pub fn result_key(&self) -> Option<Vec<String>> {
+        let bounds = self.bounds.as_ref().filter(|_| self.corrects())?;
+        let key = self.key_schema.fields.iter().map(|field| &field.name);
+        Some(key.chain([&bounds.start, &bounds.end]).cloned().collect())
+    }
 }
 
 /// When the result of a window comes out.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
-use crate::files::create_folder_of;
+use crate::files::{create_folder_of, remove};
 
 /// Only the owner may read rows that others may not see elsewhere.
 fn open_private(path: &Path) -> io::Result<File> {
@@ -253,10 +253,7 @@ const ASIDE_END: usize = 24;
 impl Aside {
     fn create(path: &Path) -> io::Result<Self> {
         let aside = aside_of(path);
-        match fs::remove_file(&aside) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
-            _ => {}
-        }
+        remove(&aside)?;
         Ok(Aside {
             file: BufWriter::with_capacity(256 << 10, open_private(&aside)?),
             bytes: 0,

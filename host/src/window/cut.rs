@@ -8,8 +8,7 @@
 use std::ops::RangeInclusive;
 
 use super::accumulators::Arrived;
-use super::time::{Span, extent};
-use crate::element::END_OF_TIME;
+use super::time::{Span, extent, held_back};
 use crate::operator::Outbox;
 use crate::plan::{Alignment, LATE_OUTPUT};
 
@@ -99,11 +98,7 @@ impl Cut {
 
     /// The last window that fires at this watermark.
     pub fn last_closed(self, watermark_ms: i64) -> i64 {
-        let held_ms = match watermark_ms {
-            END_OF_TIME => watermark_ms,
-            _ => watermark_ms.saturating_sub(self.hold_ms),
-        };
-        self.pane(held_ms)
+        self.pane(held_back(watermark_ms, self.hold_ms))
     }
 
     /// When the last window of a row is over for good.

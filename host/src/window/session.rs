@@ -37,7 +37,6 @@ use crate::state::table::StateTable;
 use crate::state::timer::Timers;
 
 pub(super) struct Sessions {
-    periods: Periods,
     late_wanted: bool,
     keyed: KeyedStates<SessionEntries>,
     journal: BatchJournal,
@@ -137,7 +136,6 @@ impl Sessions {
             early: EarlyKeys::new(plan.early_every_ms.is_some()),
         };
         Sessions {
-            periods,
             late_wanted: plan.late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
             journal: BatchJournal::default(),
@@ -183,7 +181,7 @@ impl Sessions {
             hold_ms,
             lateness_ms,
             ..
-        } = self.periods;
+        } = self.keyed.entries.periods;
         let SessionEntries {
             entries,
             timers,
@@ -355,8 +353,11 @@ impl Sessions {
     ) -> Result<(), WindowError> {
         let mut due = Due::default();
         let mut over = Vec::new();
-        let periods = self.periods;
-        let tells_timing = self.keyed.entries.tells_timing;
+        let SessionEntries {
+            periods,
+            tells_timing,
+            ..
+        } = self.keyed.entries;
         let mut gone = Vec::new();
         for &id in ids {
             self.keyed.touch(id);
@@ -415,7 +416,7 @@ impl WindowKind for Sessions {
             lateness_ms,
             kept_ms,
             ..
-        } = self.periods;
+        } = self.keyed.entries.periods;
         let end = row_ms.saturating_add(gap_ms);
         end.saturating_add(lateness_ms + kept_ms).saturating_add(1)
     }
@@ -486,7 +487,7 @@ impl WindowKind for Sessions {
             let open = entry.sessions.iter_mut().filter(|session| !session.fired);
             for session in open.filter(|session| session.fresh) {
                 session.fresh = false;
-                let span = session.span(self.periods.gap_ms);
+                let span = session.span(entries.periods.gap_ms);
                 let mut slot = session.slot;
                 if !session.earlier.is_empty() {
                     slot = accumulators.states.allocate();
@@ -741,7 +742,7 @@ impl SessionEntry {
             ];
             let flags = flags.into_iter().filter(|&(is_set, _)| is_set);
             row.push(flags.fold(0, |flags, (_, flag)| flags | flag));
-            let count = session.states().len();
+            let count = session.earlier.len() + usize::from(!session.over);
             write_length(count, row);
             for state in states.by_ref().take(count) {
                 write_state(state, row);

@@ -2,10 +2,21 @@
 
 use arrow_buffer::ScalarBuffer;
 
+use crate::element::END_OF_TIME;
+
 /// Windows clamp times to this distance from 1970 (146 million years), and their
 /// sizes to a quarter of it, so that sums never overflow.
 pub(super) const TIME_MAX_MS: i64 = 1 << 62;
 pub(super) const SIZE_MAX_MS: i64 = 1 << 60;
+
+/// The time at which what is held for so long is due; at the end of time, everything
+/// is.
+pub(super) fn held_back(watermark_ms: i64, hold_ms: i64) -> i64 {
+    match watermark_ms {
+        END_OF_TIME => END_OF_TIME,
+        _ => watermark_ms.saturating_sub(hold_ms),
+    }
+}
 
 /// A window: `start` is in it, `end` is not. In ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

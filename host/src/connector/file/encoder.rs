@@ -23,15 +23,6 @@ enum Piece {
     Zstd(zstd::Encoder<'static, Vec<u8>>),
 }
 
-/// What files with this compression begin with.
-pub fn first_bytes(compression: Compression) -> &'static [u8] {
-    match compression {
-        Compression::None => b"",
-        Compression::Gzip => b"\x1F\x8B",
-        Compression::Zstd => b"\x28\xB5\x2F\xFD",
-    }
-}
-
 impl Encoder {
     pub fn new(compression: Compression) -> Self {
         Encoder {

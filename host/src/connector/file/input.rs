@@ -30,13 +30,22 @@ use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, T
 const BLOCK_BYTES_MIN: usize = 8 << 10;
 const BLOCK_BYTES_MAX: usize = 8 << 20;
 
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Removes the mark that a text may begin with.
+pub(super) fn drop_byte_order_mark(text: &mut Vec<u8>) {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+}
 
 /// What a file is that begins like this, if it is no text as it is read here.
 fn other_format(start: &[u8]) -> Option<&'static str> {
     match start {
-        [0x1F, 0x8B, ..] => Some("gzip: name it `.gz`, or write `compression = \"gzip\"`"),
-        [0x28, 0xB5, 0x2F, 0xFD, ..] => {
+        _ if start.starts_with(Compression::Gzip.mark()) => {
+            Some("gzip: name it `.gz`, or write `compression = \"gzip\"`")
+        }
+        _ if start.starts_with(Compression::Zstd.mark()) => {
             Some("zstd: name it `.zst`, or write `compression = \"zstd\"`")
         }
         [b'P', b'A', b'R', b'1', ..] => Some("Parquet, which no source reads yet"),
@@ -69,9 +78,7 @@ pub(super) fn first_line(
     if other_format(&text).is_some() {
         return None;
     }
-    if text.starts_with(BYTE_ORDER_MARK) {
-        text.drain(..BYTE_ORDER_MARK.len());
-    }
+    drop_byte_order_mark(&mut text);
     let mut cutter = RowCutter::new(format, None, &Schema::new(Vec::new()));
     cutter.text = text;
     cutter.take_header(read < HEADER_BYTES)?.ok()

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::opened::Compression;
-use crate::files::read_folder;
+use crate::files::{PART, read_folder};
 
 /// How the files of a sink are called, as its path says.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,18 +24,10 @@ pub(super) struct NumberedFile {
     pub path: PathBuf,
 }
 
-/// Ends the temporary name.
-const PART: &str = ".part";
-
 impl Numbered {
     pub fn of(path: &Path) -> Self {
         let text = path.file_name().unwrap_or_default().to_string_lossy();
-        let rest = match Compression::of(path) {
-            Compression::None => &*text,
-            Compression::Gzip | Compression::Zstd => {
-                text.rsplit_once('.').map_or(&*text, |(name, _)| name)
-            }
-        };
+        let rest = Compression::uncompressed(&text);
         // The dot of a hidden file does not begin an extension.
         let stem = match rest.rsplit_once('.') {
             Some((stem, _)) if !stem.is_empty() => stem,

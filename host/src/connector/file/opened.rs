@@ -34,6 +34,15 @@ impl Compression {
         }
     }
 
+    /// What files with this compression begin with.
+    pub fn mark(self) -> &'static [u8] {
+        match self {
+            Compression::None => b"",
+            Compression::Gzip => b"\x1F\x8B",
+            Compression::Zstd => b"\x28\xB5\x2F\xFD",
+        }
+    }
+
     /// By the file's name.
     pub fn of(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {

@@ -11,12 +11,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from};
+use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::files::{create_folder_of, read_folder};
+use crate::files::{create_folder_of, read_folder, remove};
 use crate::schema::Schema;
 use crate::sink::{Ending, Sink, SinkError};
 
@@ -175,12 +175,7 @@ impl CheckpointedParquet {
     fn settle(&mut self) -> Result<(), SinkError> {
         self.has_settled = true;
         for path in self.obsolete.drain(..) {
-            match fs::remove_file(&path) {
-                Err(cause) if cause.kind() != ErrorKind::NotFound => {
-                    return Err(SinkError::io(&self.node, path.display(), &cause));
-                }
-                _ => {}
-            }
+            remove(&path).map_err(|cause| SinkError::io(&self.node, path.display(), &cause))?;
         }
         for (from, to) in self.staged.drain(..) {
             let renamed = match fs::rename(&from, &to) {
@@ -196,9 +191,7 @@ impl CheckpointedParquet {
     fn names(&self, id: CheckpointId) -> (PathBuf, PathBuf) {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let named = self.path.with_file_name(format!("{stem}-{id}.parquet"));
-        let mut staged = named.clone().into_os_string();
-        staged.push(".part");
-        (PathBuf::from(staged), named)
+        (part_of(&named), named)
     }
 }
 

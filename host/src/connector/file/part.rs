@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::digest;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::files::{create_folder_of, identity};
+use crate::files::{PART, create_folder_of, identity, remove};
 use crate::sink::{Ending, SinkError};
 
 /// What happens to a file that is there when a run starts without a checkpoint
@@ -219,10 +219,8 @@ impl PartFile {
 
     /// Removes the temporary file, which has no row.
     pub fn discard(&mut self) -> Result<(), SinkError> {
-        match self.part.as_ref().map(|part| fs::remove_file(&part.path)) {
-            Some(Err(cause)) if cause.kind() != ErrorKind::NotFound => Err(self.error(cause)),
-            _ => Ok(()),
-        }
+        let removed = self.part.as_ref().map_or(Ok(()), |part| remove(&part.path));
+        removed.map_err(|cause| self.error(cause))
     }
 
     pub fn node(&self) -> &str {
@@ -287,7 +285,7 @@ impl Drop for Part {
 /// The name under which a file is written.
 pub(super) fn part_of(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
-    part.push(".part");
+    part.push(PART);
     PathBuf::from(part)
 }
 

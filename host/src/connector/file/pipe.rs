@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::input::{BYTE_ORDER_MARK, check_present, looks_wrong};
+use super::input::{check_present, drop_byte_order_mark, looks_wrong};
 use super::opened::{Compression, Text, damaged};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
@@ -329,9 +329,7 @@ impl PipeInput {
             {
                 return Err(self.refuse(&message));
             }
-            if text.starts_with(BYTE_ORDER_MARK) {
-                text.drain(..BYTE_ORDER_MARK.len());
-            }
+            drop_byte_order_mark(text);
             stream.is_begun = true;
         }
         if !self.needs_header {

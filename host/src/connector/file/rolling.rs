@@ -16,7 +16,7 @@ use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
-use crate::files::{create_folder_of, here_if_empty};
+use crate::files::{create_folder_of, here_if_empty, remove};
 use crate::sink::{Ending, Sink, SinkError};
 
 /// When a file is complete.
@@ -142,12 +142,7 @@ impl<F: TextFormat> RollingSink<F> {
             return Ok(());
         }
         for path in self.obsolete.drain(..) {
-            match fs::remove_file(&path) {
-                Err(cause) if cause.kind() != ErrorKind::NotFound => {
-                    return Err(SinkError::io(&self.node, path.display(), &cause));
-                }
-                _ => {}
-            }
+            remove(&path).map_err(|cause| SinkError::io(&self.node, path.display(), &cause))?;
         }
         if !self.file.is_empty() {
             self.file.part.begin()?;

@@ -17,7 +17,6 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::csv::Csv;
-use super::encoder::first_bytes;
 use super::json_lines::JsonLines;
 use super::lines::{TextFormat, TextSink};
 use super::numbered::Numbered;
@@ -308,7 +307,7 @@ impl SinkConnector for FileSink {
             is_checkpointed: context.is_checkpointed,
             left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,
-            head: first_bytes(self.compression).to_vec(),
+            head: self.compression.mark().to_vec(),
             is_compressed: self.compression != Compression::None,
         };
         match self.format {

@@ -22,7 +22,6 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
-use crate::connector::file::encoder::first_bytes;
 use crate::connector::file::opened::Compression;
 use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
@@ -756,7 +755,7 @@ fn rows_are_appended_to_a_compressed_file_in_a_new_piece() {
         // What another sink left behind its checkpoint may end anywhere.
         fs::remove_file(&path).unwrap();
         let part = path.with_extension(format!("{extension}.part"));
-        fs::write(&part, first_bytes(compression)).unwrap();
+        fs::write(&part, compression.mark()).unwrap();
         let context = SinkContext {
             is_checkpointed: true,
             ..SinkContext::default()
