@@ -78,7 +78,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 10] = [
+const PIPELINES: [Pipeline; 11] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -123,6 +123,17 @@ const PIPELINES: [Pipeline; 10] = [
             input = "events"
             key = "key"
             window = { session = "3s" }
+            "#,
+    },
+    Pipeline {
+        name: "sessions that late rows reach",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { session = "700ms" }
             "#,
     },
     Pipeline {

@@ -52,11 +52,6 @@ pub trait Entries {
     /// Removes an entry from memory and releases its slots.
     fn evict(&mut self, id: u32, states: &mut StateTable);
 
-    /// Whether a key without states has a row all the same.
-    fn is_kept_without_state(&self, _: u32) -> bool {
-        false
-    }
-
     /// Whether an entry must not be evicted now.
     fn is_pinned(&self, id: u32) -> bool;
 
@@ -386,7 +381,7 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
                 of_key.clear();
                 of_key.extend((start..end).map(|row| encoded.row(row)));
                 start = end;
-                if of_key.is_empty() && !self.entries.is_kept_without_state(id) {
+                if of_key.is_empty() {
                     continue;
                 }
                 self.changed.add_stored(id);
