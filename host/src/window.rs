@@ -262,10 +262,11 @@ impl AggregateOperator {
     /// By how many bytes this task's states exceed its share.
     fn excess(&mut self) -> usize {
         let bytes = self.accumulators.states.bytes() + self.windows.keyed().bytes();
-        match &mut self.share {
-            Some(share) => share.set(bytes),
-            None => 0,
-        }
+        let Some(share) = &mut self.share else {
+            return 0;
+        };
+        share.set_state_bytes(self.accumulators.states.bytes_on_average());
+        share.set(bytes)
     }
 
     /// Evicts states if they take too much memory, and requests a checkpoint where
@@ -360,9 +361,9 @@ impl Operator for AggregateOperator {
             let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;
             first += rows;
+            self.evict_excess();
         }
         self.arm_early();
-        self.evict_excess();
         Ok(())
     }
 

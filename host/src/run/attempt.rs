@@ -264,6 +264,7 @@ impl Attempt<'_> {
             schema: node.schema().clone(),
             placement: self.placement(first, index),
             batch_rows: self.revision.plan.batch_rows,
+            budget: self.pipeline.budget.clone(),
             decode_workers: match self.offload {
                 Offload::Threads => self.revision.plan.parallelism,
                 Offload::Inline => 1,

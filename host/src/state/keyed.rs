@@ -105,8 +105,9 @@ pub trait KeyedPart {
     fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
 }
 
-/// How many keys' states are encoded at a time.
+/// How many keys' states are encoded at a time, and about how many bytes.
 const CHUNK_KEYS: usize = 8192;
+const CHUNK_BYTES: usize = 4 << 20;
 
 impl<E: Entries> KeyedStates<E> {
     /// `horizon_ms` is how far ahead keys are usually due.
@@ -362,17 +363,19 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
         let Some(stored) = stored else { return Ok(()) };
         let mut slots = Vec::new();
         let mut ends = Vec::new();
-        for ids in self
-            .changed
-            .hand_over(stored.budget.writes())
-            .chunks(CHUNK_KEYS)
-        {
+        let changed = self.changed.hand_over(stored.budget.writes());
+        let mut rest = changed.as_slice();
+        while !rest.is_empty() {
             slots.clear();
             ends.clear();
-            for &id in ids {
+            for &id in rest.iter().take(CHUNK_KEYS) {
                 self.entries.slots(id, &mut slots);
                 ends.push(slots.len());
             }
+            let fit = states.fit(&slots, CHUNK_BYTES);
+            let (ids, others) = rest.split_at(ends.partition_point(|&end| end <= fit).max(1));
+            rest = others;
+            slots.truncate(ends[ids.len() - 1]);
             let encoded = states.encode(&slots)?;
             let mut of_key = Vec::new();
             let mut start = 0;

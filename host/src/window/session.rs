@@ -353,6 +353,17 @@ impl Sessions {
         self.fire(accumulators, &due, watermark_ms, Timing::Late, out)
     }
 
+    /// Fires the sessions that have ended of the keys in memory.
+    fn fire_due(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        let ids = self.keyed.entries.take_due(watermark_ms);
+        self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)
+    }
+
     /// Fires the sessions of these keys that have ended, lets go of those that no row
     /// can correct any more, and sets the keys' timers.
     fn fire(
@@ -476,10 +487,10 @@ impl WindowKind for Sessions {
         if let Some(mut sweep) = self.keyed.sweep(watermark_ms) {
             while let Some(due) = self.keyed.next_due(&mut sweep, watermark_ms)? {
                 self.keyed.insert(&mut accumulators.states, &due)?;
+                self.fire_due(accumulators, watermark_ms, out)?;
             }
         }
-        let ids = self.keyed.entries.take_due(watermark_ms);
-        self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)?;
+        self.fire_due(accumulators, watermark_ms, out)?;
         if let Some(ended) = &mut self.ended {
             ended.forget(watermark_ms);
         }
