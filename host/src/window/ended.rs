@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow_array::{Array, ArrayRef};
 
-use super::session::{Over, Periods};
 use crate::checkpoint::changes::Changes;
 use crate::element::END_OF_TIME;
 use crate::shard;
@@ -61,8 +60,19 @@ struct Ended {
     last_ms: i64,
 }
 
+/// Sessions that no row can correct any more, by key and time of the last row.
+#[derive(Default)]
+pub(super) struct Over {
+    pub ids: Vec<u32>,
+    pub last_ms: Vec<i64>,
+}
+
 impl EndedSessions {
-    pub fn new(periods: Periods, stored: Option<StoredTable>) -> Result<Self, StateError> {
+    pub fn new(
+        gap_ms: i64,
+        lateness_ms: i64,
+        stored: Option<StoredTable>,
+    ) -> Result<Self, StateError> {
         let mut panes = BTreeMap::new();
         if let Some(stored) = &stored
             && stored.restored.is_some()
@@ -72,10 +82,10 @@ impl EndedSessions {
             }
         }
         Ok(EndedSessions {
-            gap_ms: periods.gap_ms,
+            gap_ms,
             // A row that reaches the end of a session may be late by two gaps more than
             // the lateness.
-            known_ms: 3 * periods.gap_ms + periods.lateness_ms,
+            known_ms: 3 * gap_ms + lateness_ms,
             stored,
             panes,
             dropped: Vec::new(),

@@ -20,7 +20,7 @@
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::early::EarlyKeys;
-use super::ended::EndedSessions;
+use super::ended::{EndedSessions, Over};
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
@@ -134,7 +134,11 @@ impl Sessions {
         plan: &AggregatePlan,
     ) -> Result<Self, StateError> {
         let ended = match plan.window.has_late_rows() {
-            true => Some(EndedSessions::new(periods, stored)?),
+            true => Some(EndedSessions::new(
+                periods.gap_ms,
+                periods.lateness_ms,
+                stored,
+            )?),
             false => None,
         };
         let gap_ms = periods.gap_ms;
@@ -670,13 +674,6 @@ impl Entries for SessionEntries {
     fn due_of(&self, id: u32) -> i64 {
         self.entries[id as usize].next_ms(self.periods)
     }
-}
-
-/// Sessions that no row can correct any more, by key and time of the last row.
-#[derive(Default)]
-pub(super) struct Over {
-    pub ids: Vec<u32>,
-    pub last_ms: Vec<i64>,
 }
 
 /// Sessions whose results are emitted together.
