@@ -77,18 +77,25 @@ struct SessionEntry {
     due_ms: i64,
 }
 
+/// It is small, since every row of it reads it.
 #[derive(Clone, Debug)]
 struct Session {
     first_ms: i64,
     last_ms: i64,
     /// The state that rows are folded into.
     slot: u32,
-    /// The states of the sessions that it was joined of, but for the last, in order of
-    /// time.
-    earlier: Vec<u32>,
     fired: bool,
     /// It has rows that no result has shown.
     fresh: bool,
+    /// What few sessions have.
+    more: Option<Box<MoreOfSession>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct MoreOfSession {
+    /// The states of the sessions that it was joined of, but for the last, in order of
+    /// time.
+    earlier: Vec<u32>,
     /// The spans of its results that stand, if results tell their timing.
     shown: Vec<Span>,
 }
@@ -236,6 +243,10 @@ impl Sessions {
                 }
                 self.journal.changes.push(SessionChange::Begun(id, place));
                 let (slot, group) = accumulators.allocate_group();
+                if sessions.is_empty() {
+                    // Most keys have one at a time.
+                    sessions.reserve_exact(1);
+                }
                 sessions.insert(at, Session::new(time, slot));
                 (&mut sessions[at], group)
             }
@@ -258,11 +269,12 @@ impl Sessions {
                     .changes
                     .push(SessionChange::Joined(id, place, pair));
                 session.join(later);
-                if session.earlier.len() > EARLIER_MAX {
+                let earlier = &mut session.more().earlier;
+                if earlier.len() > EARLIER_MAX {
                     let target = accumulators.states.allocate();
                     self.journal.compactions.push(Compaction {
                         id,
-                        inputs: std::mem::replace(&mut session.earlier, vec![target]),
+                        inputs: std::mem::replace(earlier, vec![target]),
                         target,
                         span: session.span(gap_ms),
                     });
@@ -393,13 +405,13 @@ impl Sessions {
             for session in &mut entry.sessions {
                 let span = session.span(periods.gap_ms);
                 if watermark_ms > span.end + periods.hold_ms && !session.fired {
-                    if !session.earlier.is_empty() {
+                    if !session.earlier().is_empty() {
                         due.merges.add(&session.states(), session.slot, id, span);
-                        unused.append(&mut session.earlier);
+                        unused.append(&mut session.more().earlier);
                     }
                     due.push(id, session.slot, span);
                     if tells_timing {
-                        due.replace(id, session.slot, &mut session.shown, span);
+                        due.replace(id, session.slot, &mut session.more().shown, span);
                     }
                     session.fired = true;
                     session.fresh = false;
@@ -526,14 +538,14 @@ impl WindowKind for Sessions {
                 session.fresh = false;
                 let span = session.span(entries.periods.gap_ms);
                 let mut slot = session.slot;
-                if !session.earlier.is_empty() {
+                if !session.earlier().is_empty() {
                     slot = accumulators.states.allocate();
                     due.merges.add(&session.states(), slot, id, span);
                     merged.push(slot);
                 }
                 due.push(id, slot, span);
                 if entries.tells_timing {
-                    due.replace(id, slot, &mut session.shown, span);
+                    due.replace(id, slot, &mut session.more().shown, span);
                 }
             }
         }
@@ -642,7 +654,8 @@ impl Entries for SessionEntries {
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (is_early, mut entry) = entry;
         for session in &mut entry.sessions {
-            for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
+            let earlier = session.more.iter_mut().flat_map(|more| &mut more.earlier);
+            for slot in earlier.chain([&mut session.slot]) {
                 *slot = slots.next().unwrap_or(NO_SLOT);
             }
         }
@@ -775,18 +788,18 @@ impl SessionEntry {
             let flags = [
                 (session.fired, FIRED),
                 (session.fresh, FRESH),
-                (!session.shown.is_empty(), SHOWN),
+                (!session.shown().is_empty(), SHOWN),
             ];
             let flags = flags.into_iter().filter(|&(is_set, _)| is_set);
             row.push(flags.fold(0, |flags, (_, flag)| flags | flag));
-            let count = session.earlier.len() + 1;
+            let count = session.earlier().len() + 1;
             write_length(count, row);
             for state in states.by_ref().take(count) {
                 write_state(state, row);
             }
-            if !session.shown.is_empty() {
-                write_length(session.shown.len(), row);
-                for span in &session.shown {
+            if !session.shown().is_empty() {
+                write_length(session.shown().len(), row);
+                for span in session.shown() {
                     write_i64(span.start, row);
                     write_i64(span.end, row);
                 }
@@ -812,15 +825,19 @@ impl SessionEntry {
                     shown.push(Span { start, end });
                 }
             }
-            entry.sessions.push(Session {
-                first_ms,
+            let mut session = Session {
                 last_ms,
-                slot: NO_SLOT,
-                earlier: vec![NO_SLOT; count.saturating_sub(1)],
                 fired: flags & FIRED != 0,
                 fresh: flags & FRESH != 0,
-                shown,
-            });
+                ..Session::new(first_ms, NO_SLOT)
+            };
+            if count > 1 || !shown.is_empty() {
+                *session.more() = MoreOfSession {
+                    earlier: vec![NO_SLOT; count.saturating_sub(1)],
+                    shown,
+                };
+            }
+            entry.sessions.push(session);
         }
         Ok(entry)
     }
@@ -832,11 +849,22 @@ impl Session {
             first_ms: time,
             last_ms: time,
             slot,
-            earlier: Vec::new(),
             fired: false,
             fresh: true,
-            shown: Vec::new(),
+            more: None,
         }
+    }
+
+    fn earlier(&self) -> &[u32] {
+        self.more.as_ref().map_or(&[], |more| &more.earlier)
+    }
+
+    fn shown(&self) -> &[Span] {
+        self.more.as_ref().map_or(&[], |more| &more.shown)
+    }
+
+    fn more(&mut self) -> &mut MoreOfSession {
+        self.more.get_or_insert_default()
     }
 
     fn span(&self, gap_ms: i64) -> Span {
@@ -848,18 +876,21 @@ impl Session {
 
     /// All states of the session, in order of time.
     fn states(&self) -> Vec<u32> {
-        let mut states = self.earlier.clone();
+        let mut states = self.earlier().to_vec();
         states.push(self.slot);
         states
     }
 
     fn join(&mut self, later: Session) {
-        self.earlier.push(self.slot);
-        self.earlier.extend(later.earlier);
-        self.slot = later.slot;
+        let slot = std::mem::replace(&mut self.slot, later.slot);
+        let more = self.more();
+        more.earlier.push(slot);
+        if let Some(later) = later.more {
+            more.earlier.extend(later.earlier);
+            more.shown.extend(later.shown);
+        }
         self.last_ms = later.last_ms;
         self.fired |= later.fired;
-        self.shown.extend(later.shown);
     }
 }
 
