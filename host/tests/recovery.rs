@@ -11,9 +11,10 @@ mod pipeline;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
 use sluicebox::checkpoint::manifest::ProgressManifest;
@@ -23,12 +24,19 @@ use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::{Lost, MemoryTransaction};
 use sluicebox::clock::ManualClock;
 use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
+use sluicebox::plugin::Plugin;
 use sluicebox::run::{Durable, Job, RunError};
 use sluicebox::testing::simulation::{Ended, Simulation};
 use sluicebox::topic::MemoryTopic;
 use tempfile::TempDir;
 
 use pipeline::{assert_same, plan_of, rows_of, run, to_memory, to_topic};
+
+/// Kept as long as the tests run: a plugin is compiled again when nobody has it.
+static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
+    let loaded = common::LOADER.plugin(&common::plugin_file("basics"));
+    loaded.unwrap_or_else(|error| panic!("{error}"))
+});
 
 /// Every seed is another run of one of the pipelines.
 const SEEDS: u64 = 240;
@@ -44,6 +52,7 @@ const FILE: [&str; 1] = ["in.jsonl"];
 
 #[test]
 fn rows_are_the_same_whatever_happens() {
+    LazyLock::force(&PLUGIN);
     let folder = inputs();
     let expected: Vec<Outcome> = PIPELINES
         .iter()
@@ -367,12 +376,12 @@ impl Outside {
 
     /// Has an answer of the next run get lost, or returns after how many steps it is
     /// killed.
-    fn trouble(&self, random: &mut fastrand::Rng) -> Option<u64> {
+    fn trouble(&self, random: &mut fastrand::Rng, steps_log: Range<u64>) -> Option<u64> {
         match random.u8(0..4) {
             0 => self.transaction.lose(Lost::Answer),
             1 => self.transaction.lose(Lost::Request),
             // As likely to be early as late.
-            _ => return Some(1 << random.u64(2..11)),
+            _ => return Some(1 << random.u64(steps_log)),
         }
         None
     }
@@ -395,7 +404,7 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
         }
         let mut steps = None;
         if trouble < TROUBLES_MAX {
-            steps = outside.trouble(&mut random);
+            steps = outside.trouble(&mut random, 2..11);
         }
         match simulation.run(job, steps) {
             Ended::Done => break,
@@ -473,6 +482,7 @@ const CHANGING: [Pipeline; 3] = [
 /// Files grow, come, get other names, and get replaced, between one run and the next.
 #[test]
 fn rows_are_the_same_whatever_becomes_of_the_inputs() {
+    LazyLock::force(&PLUGIN);
     let only = wanted_seed();
     let seeds = only.map_or(0..CHANGING_SEEDS, |seed| seed..seed + 1);
     let mut happened = BTreeMap::new();
@@ -546,7 +556,7 @@ fn changing(seed: u64, pipeline: &Pipeline, happened: &mut BTreeMap<&'static str
         }
         let steps = match is_last || random.u8(0..4) == 0 {
             true => None,
-            false => outside.trouble(&mut random),
+            false => outside.trouble(&mut random, 2..9),
         };
         match simulation.run(job, steps) {
             Ended::Done if is_last => break,
@@ -777,19 +787,19 @@ impl Inputs {
     /// Takes a file away that was not read to its end, or replaces one that was begun,
     /// and returns what puts it back.
     fn spoil(&mut self, outside: &Outside) -> Option<(&'static str, impl FnOnce() + use<>)> {
-        let at = self.any();
-        let name = self.names[at].clone();
-        let known = self.known(&name, outside)?;
-        let is_unread = known
-            .iter()
-            .all(|known| known.state != PartitionState::Ended);
-        let is_begun = known.iter().all(|known| known.position.offset > 0);
-        let (path, aside) = (self.path(&name), self.path("aside/spoilt"));
-        let what = match (self.random.bool(), is_unread, is_begun) {
-            (true, true, _) => "missing",
-            (_, _, true) => "replaced",
-            _ => return None,
-        };
+        let what = ["missing", "replaced"][self.random.usize(0..2)];
+        let first = self.any();
+        let mut names = self.names[first..].iter().chain(&self.names[..first]);
+        let name = names.find(|name| {
+            let known = self.known(name, outside);
+            known.is_some_and(|known| {
+                known.iter().all(|known| match what {
+                    "missing" => known.state != PartitionState::Ended,
+                    _ => known.position.offset > 0,
+                })
+            })
+        })?;
+        let (path, aside) = (self.path(name), self.path("aside/spoilt"));
         std::fs::rename(&path, &aside).expect("it is there");
         if what == "replaced" {
             let ts = self.ts;

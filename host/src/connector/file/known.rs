@@ -197,6 +197,15 @@ impl Matching<'_> {
             let place = known.mark.as_ref().and_then(|mark| mark.file);
             let is_in_place = place.zip(file.id).is_some_and(|(then, now)| then.is(now));
             if (is_in_place || !in_place) && file.has_read_of(known, self.context)? {
+                let is_replaced = |mark: &FileMark| !mark.head.begins(&file.start());
+                if !known.has_rows() && known.mark.as_ref().is_some_and(is_replaced) {
+                    tracing::warn!(
+                        "source `{}`: {} has been replaced since the checkpoint, before a row of \
+                         it was read; it is read as it is now",
+                        self.context.node,
+                        file.name
+                    );
+                }
                 self.take(index, at);
             }
         }
