@@ -310,12 +310,12 @@ fn a_file_that_was_renamed_is_read_on() {
 #[test]
 fn a_file_that_was_replaced_before_a_row_was_read_is_told_of() {
     let shop = Shop::new();
-    shop.crash(&[], "manifest_after");
+    shop.crash(&[], "deliver_after");
     shop.add_row("{\"id\":\"d\",\"n\":1}");
     let said = shop.run(&[]).expect("it has grown");
     assert!(!said.contains("has been replaced"), "{said}");
     let shop = Shop::new();
-    shop.crash(&[], "manifest_after");
+    shop.crash(&[], "deliver_after");
     shop.write("rows.jsonl", "{\"id\":\"x\",\"n\":1}\n");
     let said = shop.run(&[]).expect("nothing was read twice");
     assert!(said.contains("rows.jsonl has been replaced"), "{said}");
