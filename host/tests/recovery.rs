@@ -1,6 +1,7 @@
 //! Tests that recovery never changes the rows. A seed decides the order in which tasks
 //! run, when checkpoints are made, when everything is killed and restored at another
-//! parallelism and batch size, and which commits lose their answers.
+//! parallelism and batch size, which commits lose their answers, and what becomes of
+//! the inputs between two runs.
 
 /// Plugins, built once.
 mod common;
