@@ -3,9 +3,11 @@
 //! States may take two thirds of the budget: when they take more, tasks evict
 //! some. The rest is for rows that were handed to a checkpoint and are not
 //! written yet; when both fill the whole budget, tasks wait for that checkpoint.
+//! Where states are large, sources hand out few rows at a time: no checkpoint can be
+//! made in the middle of a batch, and none of its states evicted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::checkpoint::requests::Requests;
 
@@ -19,6 +21,10 @@ pub struct Budget {
     unwritten: AtomicUsize,
     /// How many checkpoints were written, so that their rows can be read back.
     writes: AtomicU64,
+    /// How many rows the states of each task have room for at a time.
+    room: Mutex<Vec<Weak<AtomicUsize>>>,
+    /// Grows with each batch, until the tasks know how large states are.
+    rows_at_first: AtomicUsize,
     /// Where the budget asks for checkpoints.
     requests: Requests,
 }
@@ -57,6 +63,8 @@ pub struct NoMemory {
 pub struct Share {
     budget: Arc<Budget>,
     bytes: usize,
+    /// How many rows there is room for at a time.
+    rows_max: Arc<AtomicUsize>,
 }
 
 /// Memory of rows that a checkpoint has not written yet. Dropping it gives the
@@ -66,6 +74,15 @@ pub struct Unwritten {
     budget: Arc<Budget>,
     bytes: usize,
 }
+
+/// How many rows the first batch has.
+const ROWS_AT_FIRST: usize = 64;
+
+/// What part of the budget the states of a batch may take, if each row has a state of
+/// its own; several batches are under way at a time.
+const BATCH_PART: usize = 32;
+/// They may always take this much, however small the budget is.
+const BATCH_BYTES_MIN: usize = 1 << 20;
 
 impl Budget {
     pub fn new(bytes_max: usize) -> Self {
@@ -79,6 +96,8 @@ impl Budget {
             bytes: AtomicUsize::new(0),
             unwritten: AtomicUsize::new(0),
             writes: AtomicU64::new(0),
+            room: Mutex::default(),
+            rows_at_first: AtomicUsize::new(ROWS_AT_FIRST),
             requests,
         }
     }
@@ -119,6 +138,21 @@ impl Budget {
         self.writes.load(Ordering::SeqCst)
     }
 
+    /// How many rows a source may hand out at a time.
+    pub fn rows_max(&self) -> usize {
+        let mut tasks = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| task.strong_count() > 0);
+        if tasks.is_empty() {
+            return usize::MAX;
+        }
+        let room = tasks.iter().filter_map(Weak::upgrade);
+        let room = room.map(|rows| rows.load(Ordering::Relaxed));
+        let at_first = self.rows_at_first.load(Ordering::Relaxed);
+        let more = at_first.saturating_mul(2);
+        self.rows_at_first.store(more, Ordering::Relaxed);
+        room.min().unwrap_or(usize::MAX).min(at_first)
+    }
+
     /// Requests a checkpoint now: changed states cannot be evicted before one.
     pub fn request_checkpoint(&self) {
         self.requests.memory_pressure();
@@ -156,7 +190,23 @@ impl HostMemory {
 
 impl Share {
     pub fn new(budget: Arc<Budget>) -> Self {
-        Share { budget, bytes: 0 }
+        let rows_max = Arc::new(AtomicUsize::new(usize::MAX));
+        // A panic in another thread cannot leave the list half changed.
+        let mut room = budget.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.push(Arc::downgrade(&rows_max));
+        drop(room);
+        Share {
+            budget,
+            bytes: 0,
+            rows_max,
+        }
+    }
+
+    /// Records how many bytes the task's states have on average.
+    pub fn set_state_bytes(&self, bytes: usize) {
+        let batch_bytes = (self.budget.bytes_max / BATCH_PART).max(BATCH_BYTES_MIN);
+        let room = batch_bytes / bytes.max(1);
+        self.rows_max.store(room.max(1), Ordering::Relaxed);
     }
 
     pub fn bytes(&self) -> usize {
@@ -250,5 +300,22 @@ mod tests {
         share.set(699);
         assert!(!budget.is_full());
         drop(unwritten);
+    }
+
+    #[test]
+    fn large_states_come_with_few_rows() {
+        let budget = Arc::new(Budget::new(32 << 20));
+        assert_eq!(budget.rows_max(), usize::MAX, "there are no states");
+        let share = Share::new(budget.clone());
+        let small = Share::new(budget.clone());
+        assert_eq!(budget.rows_max(), ROWS_AT_FIRST);
+        assert_eq!(budget.rows_max(), 2 * ROWS_AT_FIRST);
+        share.set_state_bytes(100 << 10);
+        small.set_state_bytes(10);
+        assert_eq!(budget.rows_max(), 10);
+        share.set_state_bytes(10 << 20);
+        assert_eq!(budget.rows_max(), 1);
+        drop(share);
+        assert!(budget.rows_max() > ROWS_AT_FIRST);
     }
 }

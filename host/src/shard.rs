@@ -14,17 +14,24 @@ use twox_hash::XxHash3_64;
 /// by shard.
 pub const SHARDS: u32 = 256;
 
-/// The shard of each row. Part of the format of persisted state: a key must
-/// have the same shard in every version.
+/// The shard of each row.
 pub fn shards<'a>(key: impl Iterator<Item = &'a ArrayRef>, rows: usize) -> Vec<u32> {
+    hashes(key, rows).into_iter().map(shard).collect()
+}
+
+/// The shard of a key with this hash.
+pub fn shard(hash: u64) -> u32 {
+    (hash >> 32) as u32 % SHARDS
+}
+
+/// The hash of each row's key. Part of the format of persisted state: a key must have
+/// the same hash in every version.
+pub fn hashes<'a>(key: impl Iterator<Item = &'a ArrayRef>, rows: usize) -> Vec<u64> {
     let mut hashes = vec![0; rows];
     for column in key {
         hash_column(column, &mut hashes);
     }
     hashes
-        .into_iter()
-        .map(|hash| (hash >> 32) as u32 % SHARDS)
-        .collect()
 }
 
 /// Mixes a column into the hashes of its rows.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use self::chunk::Chunk;
 use crate::blame::Fault;
+use crate::budget::Budget;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position, SourceSnapshot};
 use crate::clock::Clock;
 use crate::config::column::DeclaredColumn;
@@ -186,6 +187,8 @@ pub struct SourceContext {
     pub schema: Arc<Schema>,
     pub placement: Placement,
     pub batch_rows: usize,
+    /// May allow fewer rows at a time.
+    pub budget: Arc<Budget>,
     /// How many blocks are decoded at the same time; with one, in the reading
     /// task.
     pub decode_workers: usize,
@@ -198,6 +201,11 @@ pub struct SourceContext {
 }
 
 impl SourceContext {
+    /// How many rows to hand out at a time, at least one.
+    pub fn rows_max(&self) -> usize {
+        self.batch_rows.min(self.budget.rows_max()).max(1)
+    }
+
     /// The snapshot of a partition, whichever task it was read by.
     pub fn restored(&self, partition: &str) -> Option<&PartitionSnapshot> {
         let mut partitions = self.restored.iter().flat_map(|task| &task.partitions);

@@ -30,6 +30,8 @@ mod count;
 mod cut;
 /// Keys with rows that no early result has shown.
 mod early;
+/// When sessions ended that are over.
+mod ended;
 /// Why a window failed.
 mod error;
 /// What a kind of window is.
@@ -105,15 +107,18 @@ pub struct AggregateOperator {
 }
 
 impl AggregateOperator {
+    /// `stored` are the node's tables in the storage, in the order of [`tables`]; none
+    /// where the pipeline has no checkpoints.
     pub fn new(
         node: &str,
         plan: &AggregatePlan,
         batch_rows: usize,
         clock: Arc<dyn Clock>,
-        stored: Option<StoredTable>,
+        stored: Vec<StoredTable>,
         stop: &Stop,
     ) -> Result<Self, OperatorError> {
-        let accumulators = Accumulators::new(node, plan, batch_rows, stored, stop)?;
+        let mut stored = stored.into_iter();
+        let accumulators = Accumulators::new(node, plan, batch_rows, stored.next(), stop)?;
         let refuse = |message: String| OperatorError {
             node: node.to_owned(),
             message,
@@ -169,15 +174,11 @@ impl AggregateOperator {
                 let gap_ms = size("gap", gap_ms)?;
                 let periods = Periods {
                     gap_ms,
-                    lateness_ms,
                     hold_ms,
-                    // In processing time, no row comes to a session that has ended.
-                    kept_ms: match time {
-                        TimeDomain::Event => (2 * gap_ms).min(SIZE_MAX_MS),
-                        TimeDomain::Processing => 0,
-                    },
+                    lateness_ms,
                 };
-                let sessions = Sessions::new(&accumulators, periods, plan);
+                let sessions = Sessions::new(&accumulators, periods, stored.next(), plan);
+                let sessions = sessions.map_err(|error| WindowError::from(error).of(node))?;
                 (Box::new(sessions), time)
             }
             Window::Count { size: 0 } => {
@@ -261,10 +262,11 @@ impl AggregateOperator {
     /// By how many bytes this task's states exceed its share.
     fn excess(&mut self) -> usize {
         let bytes = self.accumulators.states.bytes() + self.windows.keyed().bytes();
-        match &mut self.share {
-            Some(share) => share.set(bytes),
-            None => 0,
-        }
+        let Some(share) = &mut self.share else {
+            return 0;
+        };
+        share.set_state_bytes(self.accumulators.states.bytes_on_average());
+        share.set(bytes)
     }
 
     /// Evicts states if they take too much memory, and requests a checkpoint where
@@ -359,9 +361,9 @@ impl Operator for AggregateOperator {
             let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;
             first += rows;
+            self.evict_excess();
         }
         self.arm_early();
-        self.evict_excess();
         Ok(())
     }
 

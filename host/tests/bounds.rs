@@ -130,6 +130,26 @@ fn large_states_come_a_few_at_a_time() {
     assert!(ran.peak < 1_000 << 20, "{} MiB", ran.peak >> 20);
 }
 
+/// Together they are 15 times as large as the memory for states.
+#[test]
+fn states_that_are_large_together_stay_within_their_memory() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    rows(folder.path(), (0..1_200).map(|_| "x".repeat(200_000)));
+    let windows = hostile(
+        r#"
+        plugin = "hostile.miscount"
+        parameters = { mode = "nothing" }
+        key = "k"
+        window = { count = 3 }
+        "#,
+    );
+    let state = "state = { path = \"data\", memory = \"16MiB\", rocksdb_memory = \"16MiB\" }";
+    let ran = run(&format!("{state}\n{windows}"), folder.path());
+    assert_eq!(ran.count("worked", "failed"), 0);
+    assert_eq!(ran.count("out", "rows_in"), 1_000);
+    assert!(ran.peak < 400 << 20, "{} MiB", ran.peak >> 20);
+}
+
 /// More files than a process may open.
 #[test]
 fn many_files_need_few_descriptors() {

@@ -161,6 +161,7 @@ async fn try_open(
         schema: node.schema().clone(),
         placement: Placement::on_one_host(task.0, task.1),
         batch_rows: plan.batch_rows,
+        budget: Arc::new(sluicebox::budget::Budget::new(usize::MAX)),
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,

@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 10] = [
+const PIPELINES: [Pipeline; 11] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -143,6 +143,17 @@ const PIPELINES: [Pipeline; 10] = [
             input = "events"
             key = "key"
             window = { session = "3s" }
+            "#,
+    },
+    Pipeline {
+        name: "sessions that late rows reach",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { session = "700ms" }
             "#,
     },
     Pipeline {

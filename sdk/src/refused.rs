@@ -64,6 +64,13 @@
 //! struct Row { a: u64, #[record(name = "c")] b: u64 }
 //! ```
 //!
+//! A setting of fields on their struct:
+//! ```compile_fail
+//! #[derive(sluicebox_sdk::Record)]
+//! #[record(rename_all = "PascalCase")]
+//! struct Row { a: u64 }
+//! ```
+//!
 //! Two values with the same text:
 //! ```compile_fail
 //! #[derive(sluicebox_sdk::Symbol)]

@@ -243,7 +243,7 @@ impl GeneratorInput {
         if left == 0 {
             return None;
         }
-        let mut rows = (self.context.batch_rows.clamp(1, ROWS_MAX) as u64).min(left);
+        let mut rows = (self.context.rows_max().min(ROWS_MAX) as u64).min(left);
         if let Some(pace) = &mut partition.pace {
             rows = pace.due(partition.next - pace.first, rows).await;
         }

@@ -264,6 +264,7 @@ impl Attempt<'_> {
             schema: node.schema().clone(),
             placement: self.placement(first, index),
             batch_rows: self.revision.plan.batch_rows,
+            budget: self.pipeline.budget.clone(),
             decode_workers: match self.offload {
                 Offload::Threads => self.revision.plan.parallelism,
                 Offload::Inline => 1,
@@ -333,15 +334,18 @@ impl Attempt<'_> {
         })
     }
 
-    /// The stored state of one task of an aggregate.
-    fn stored(&self, id: NodeId, placement: Placement, start: &Start) -> Option<StoredTable> {
-        let durable = self.pipeline.durable.as_ref()?;
-        Some(StoredTable {
+    /// The stored tables of one task of an aggregate.
+    fn stored(&self, id: NodeId, placement: Placement, start: &Start) -> Vec<StoredTable> {
+        let Some(durable) = &self.pipeline.durable else {
+            return Vec::new();
+        };
+        let tables = start.tables[id].iter().map(|&table| StoredTable {
             storage: durable.storage.clone(),
-            table: *start.tables[id].first()?,
+            table,
             shards: placement.shards(),
             restored: start.aggregates[id],
             budget: self.pipeline.budget.clone(),
-        })
+        });
+        tables.collect()
     }
 }

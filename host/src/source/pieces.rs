@@ -198,7 +198,7 @@ impl PieceChunks {
 
     /// Makes a chunk of this piece and those that are there already.
     pub fn chunk(&mut self, first: Piece, mut more: impl FnMut() -> Option<Piece>) -> Chunk {
-        let rows_max = self.context.batch_rows.max(1);
+        let rows_max = self.context.rows_max();
         let mut data = Vec::new();
         let mut spans = Vec::new();
         let mut offsets = Vec::new();

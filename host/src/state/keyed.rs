@@ -52,11 +52,6 @@ pub trait Entries {
     /// Removes an entry from memory and releases its slots.
     fn evict(&mut self, id: u32, states: &mut StateTable);
 
-    /// Whether a key without states has a row all the same.
-    fn is_kept_without_state(&self, _: u32) -> bool {
-        false
-    }
-
     /// Whether an entry must not be evicted now.
     fn is_pinned(&self, id: u32) -> bool;
 
@@ -110,8 +105,9 @@ pub trait KeyedPart {
     fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
 }
 
-/// How many keys' states are encoded at a time.
+/// How many keys' states are encoded at a time, and about how many bytes.
 const CHUNK_KEYS: usize = 8192;
+const CHUNK_BYTES: usize = 4 << 20;
 
 impl<E: Entries> KeyedStates<E> {
     /// `horizon_ms` is how far ahead keys are usually due.
@@ -367,17 +363,19 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
         let Some(stored) = stored else { return Ok(()) };
         let mut slots = Vec::new();
         let mut ends = Vec::new();
-        for ids in self
-            .changed
-            .hand_over(stored.budget.writes())
-            .chunks(CHUNK_KEYS)
-        {
+        let changed = self.changed.hand_over(stored.budget.writes());
+        let mut rest = changed.as_slice();
+        while !rest.is_empty() {
             slots.clear();
             ends.clear();
-            for &id in ids {
+            for &id in rest.iter().take(CHUNK_KEYS) {
                 self.entries.slots(id, &mut slots);
                 ends.push(slots.len());
             }
+            let fit = states.fit(&slots, CHUNK_BYTES);
+            let (ids, others) = rest.split_at(ends.partition_point(|&end| end <= fit).max(1));
+            rest = others;
+            slots.truncate(ends[ids.len() - 1]);
             let encoded = states.encode(&slots)?;
             let mut of_key = Vec::new();
             let mut start = 0;
@@ -386,7 +384,7 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
                 of_key.clear();
                 of_key.extend((start..end).map(|row| encoded.row(row)));
                 start = end;
-                if of_key.is_empty() && !self.entries.is_kept_without_state(id) {
+                if of_key.is_empty() {
                     continue;
                 }
                 self.changed.add_stored(id);

@@ -45,6 +45,9 @@ const STATE: u8 = 0;
 /// How many rows are read at a time.
 const CHUNK_ROWS: usize = 4096;
 
+/// Fewer rows are read at a time if they have more bytes than this.
+const CHUNK_BYTES: usize = 4 << 20;
+
 /// How far a scan has come.
 #[derive(Debug)]
 pub struct Scan {
@@ -165,7 +168,7 @@ impl StoredTable {
         };
         let mut rows = StoredRows::default();
         self.storage.scan(&from, &scan.to, &mut |key, value| {
-            if rows.len() == CHUNK_ROWS {
+            if rows.len() == CHUNK_ROWS || rows.bytes.len() >= CHUNK_BYTES {
                 scan.next = Some(key.to_vec());
                 return false;
             }

@@ -5,6 +5,7 @@
 //! variable size (texts, lists, and records of them) lie together as one encoded
 //! [`row`](super::row) for each slot.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -62,21 +63,28 @@ struct Variable {
     scratch: Vec<u8>,
 }
 
-/// Byte strings by slot, in one allocation.
+/// Byte strings by slot: small ones in one allocation, large ones in one each.
 #[derive(Debug, Default)]
 struct ByteRows {
     places: Vec<RowPlace>,
     bytes: Vec<u8>,
     /// Bytes that no slot uses.
     garbage: usize,
+    large: HashMap<usize, Box<[u8]>>,
+    large_bytes: usize,
 }
 
+/// Where the row of a slot is, unless it is a large one.
 #[derive(Clone, Copy, Debug, Default)]
 struct RowPlace {
     start: usize,
     length: usize,
     room: usize,
 }
+
+/// A row of at least this is large: it is not moved when others are swept, and leaves
+/// no garbage.
+const LARGE_BYTES: usize = 32 << 10;
 
 /// Garbage is swept when there is at least this much, and more than bytes in use.
 const GARBAGE_BYTES_MIN: usize = 1 << 16;
@@ -134,8 +142,7 @@ impl StateTable {
     pub fn bytes(&self) -> usize {
         let fixed = self.fixed_bytes();
         let variable = self.variable.as_ref().map_or((0, 0), |variable| {
-            let used = variable.rows.bytes.len() - variable.rows.garbage;
-            (used, size_of::<RowPlace>())
+            (variable.rows.used(), size_of::<RowPlace>())
         });
         variable.0 + (self.slots - self.free.len()) * (fixed + variable.1)
     }
@@ -369,18 +376,30 @@ impl FixedColumn {
 }
 
 impl ByteRows {
+    fn used(&self) -> usize {
+        self.bytes.len() - self.garbage + self.large_bytes
+    }
+
     fn get(&self, slot: u32) -> &[u8] {
-        self.places.get(slot as usize).map_or(&[], |place| {
-            &self.bytes[place.start..place.start + place.length]
-        })
+        let slot = slot as usize;
+        match self.places.get(slot) {
+            None => &[],
+            Some(place) if place.room == 0 => self.large.get(&slot).map_or(&[], |row| row),
+            Some(place) => &self.bytes[place.start..place.start + place.length],
+        }
     }
 
     fn set(&mut self, slot: u32, row: &[u8]) {
-        let slot = slot as usize;
-        if slot >= self.places.len() {
-            self.places.resize(slot + 1, RowPlace::default());
+        let index = slot as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, RowPlace::default());
         }
-        let place = &mut self.places[slot];
+        if row.len() >= LARGE_BYTES {
+            self.set_large(slot, row);
+            return;
+        }
+        self.clear_large(index);
+        let place = &mut self.places[index];
         if row.len() > place.room {
             // A row that has grown once is likely to grow again.
             let more = if place.room == 0 { 0 } else { row.len() / 2 };
@@ -396,10 +415,34 @@ impl ByteRows {
         }
     }
 
+    #[cold]
+    fn set_large(&mut self, slot: u32, row: &[u8]) {
+        let index = slot as usize;
+        if let Some(known) = self.large.get_mut(&index)
+            && known.len() == row.len()
+        {
+            known.copy_from_slice(row);
+            return;
+        }
+        self.clear(slot);
+        self.large_bytes += row.len();
+        self.large.insert(index, row.into());
+    }
+
     fn clear(&mut self, slot: u32) {
-        if let Some(place) = self.places.get_mut(slot as usize) {
+        let index = slot as usize;
+        self.clear_large(index);
+        if let Some(place) = self.places.get_mut(index) {
             self.garbage += place.room;
             *place = RowPlace::default();
+        }
+    }
+
+    fn clear_large(&mut self, index: usize) {
+        if !self.large.is_empty()
+            && let Some(row) = self.large.remove(&index)
+        {
+            self.large_bytes -= row.len();
         }
     }
 

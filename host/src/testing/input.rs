@@ -12,6 +12,7 @@ use super::case::{Case, check_names};
 use super::disorder::disorder;
 use super::error::TestError;
 use crate::batch::Batch;
+use crate::budget::Budget;
 use crate::clock::ManualClock;
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
@@ -176,6 +177,7 @@ async fn starts(
         schema: node.schema().clone(),
         placement: Placement::on_one_host(0, 1),
         batch_rows: READ_ROWS,
+        budget: Arc::new(Budget::new(usize::MAX)),
         decode_workers: 1,
         clock: Arc::new(ManualClock::default()),
         is_transactional: false,

@@ -12,44 +12,49 @@
 //! it correct it: its result is emitted again. If it has another span now, the result
 //! of the former one is withdrawn, where results tell their timing.
 //!
-//! A row is in time if a session of it alone could still be corrected, and also if it
-//! is within a gap of a row that was in time, in a session that can still be corrected.
-//! When no row can correct a session any more, its state goes, but its span is kept for
-//! as long as a row may come that would reach it: that row is late. So sessions of a
-//! key never overlap.
+//! A row is in time if a session of it alone could still be corrected, if it lies within
+//! a session that can, or if it extends such a session and is not later than that by
+//! more than another gap. When no row can correct a session any more, its state goes,
+//! but when it ended is known for as long as a row in time could reach it: that row is
+//! late. So sessions of a key never overlap.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::early::EarlyKeys;
+use super::ended::{EndedSessions, Over};
 use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
-use super::tables::{EARLY, FIRED, FRESH, OVER, SHOWN};
+use super::tables::{EARLY, FIRED, FRESH, SHOWN};
 use super::time::Span;
+use crate::checkpoint::changes::Changes;
 use crate::operator::Outbox;
 use crate::plan::{AggregatePlan, LATE_OUTPUT, Timing};
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
+use crate::state::error::StateError;
 use crate::state::groups::NO_SLOT;
 use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
+use crate::state::stored::{Scan, StoredRows, StoredTable};
 use crate::state::table::StateTable;
 use crate::state::timer::Timers;
 
 pub(super) struct Sessions {
     late_wanted: bool,
     keyed: KeyedStates<SessionEntries>,
+    /// Sessions that are over; in processing time, no row comes to these.
+    ended: Option<EndedSessions>,
     journal: BatchJournal,
 }
 
-/// How long the gap between sessions is, and how long after its end a session fires,
-/// can be corrected, and after that is known.
+/// How long the gap between sessions is, and how long after its end a session fires, and
+/// can be corrected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Periods {
     pub gap_ms: i64,
     pub hold_ms: i64,
     pub lateness_ms: i64,
-    pub kept_ms: i64,
 }
 
 #[derive(Debug)]
@@ -76,16 +81,12 @@ struct SessionEntry {
 struct Session {
     first_ms: i64,
     last_ms: i64,
-    /// The earliest row that was in time by itself.
-    in_time_ms: i64,
     /// The state that rows are folded into.
     slot: u32,
     /// The states of the sessions that it was joined of, but for the last, in order of
     /// time.
     earlier: Vec<u32>,
     fired: bool,
-    /// No row can change it any more, and it has no state.
-    over: bool,
     /// It has rows that no result has shown.
     fresh: bool,
     /// The spans of its results that stand, if results tell their timing.
@@ -126,7 +127,20 @@ struct Compaction {
 const EARLIER_MAX: usize = 16;
 
 impl Sessions {
-    pub fn new(accumulators: &Accumulators, periods: Periods, plan: &AggregatePlan) -> Self {
+    pub fn new(
+        accumulators: &Accumulators,
+        periods: Periods,
+        stored: Option<StoredTable>,
+        plan: &AggregatePlan,
+    ) -> Result<Self, StateError> {
+        let ended = match plan.window.has_late_rows() {
+            true => Some(EndedSessions::new(
+                periods.gap_ms,
+                periods.lateness_ms,
+                stored,
+            )?),
+            false => None,
+        };
         let gap_ms = periods.gap_ms;
         let entries = SessionEntries {
             periods,
@@ -135,11 +149,12 @@ impl Sessions {
             timers: Timers::new(gap_ms),
             early: EarlyKeys::new(plan.early_every_ms.is_some()),
         };
-        Sessions {
+        Ok(Sessions {
             late_wanted: plan.late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, gap_ms, entries),
+            ended,
             journal: BatchJournal::default(),
-        }
+        })
     }
 
     /// Assigns each row to a session, and notes in the journal what that changes.
@@ -158,7 +173,7 @@ impl Sessions {
             }
             for row in accumulators.keys.rows(run) {
                 let time = arrived.times[row];
-                match self.assign_row(accumulators, id, time, watermark_ms) {
+                match self.assign_row(accumulators, id, row, time, watermark_ms)? {
                     Some(group) => accumulators.groups.of_row.push(group),
                     None => self.journal.late.push(row as u32),
                 }
@@ -173,14 +188,14 @@ impl Sessions {
         &mut self,
         accumulators: &mut Accumulators,
         id: u32,
+        row: usize,
         time: i64,
         watermark_ms: i64,
-    ) -> Option<u32> {
+    ) -> Result<Option<u32>, WindowError> {
         let Periods {
             gap_ms,
             hold_ms,
             lateness_ms,
-            ..
         } = self.keyed.entries.periods;
         let SessionEntries {
             entries,
@@ -195,13 +210,18 @@ impl Sessions {
             .iter()
             .take_while(|session| session.first_ms - gap_ms <= time)
             .count();
-        let reached_ones = &sessions[at..at + reached];
-        let is_in_time = watermark_ms <= time + gap_ms + lateness_ms;
-        let is_near = |session: &Session| time >= session.in_time_ms - gap_ms;
-        if reached_ones.iter().any(|session| session.over)
-            || !(is_in_time || reached_ones.iter().any(is_near))
-        {
-            return None;
+        let extends_back = reached == 1 && time < sessions[at].first_ms;
+        // Sessions that are over ended before the watermark, less the lateness.
+        if (reached == 0 || extends_back) && watermark_ms > time + lateness_ms {
+            let gaps_late = if extends_back { 2 } else { 1 };
+            if watermark_ms > time + lateness_ms + gaps_late * gap_ms {
+                return Ok(None);
+            }
+            if let Some(ended) = &mut self.ended
+                && ended.reach(accumulators.keys.columns(), row, time)?
+            {
+                return Ok(None);
+            }
         }
         let place = at as u32;
         let (session, group) = match reached {
@@ -251,15 +271,12 @@ impl Sessions {
                 (session, group)
             }
         };
-        if is_in_time {
-            session.in_time_ms = session.in_time_ms.min(time);
-        }
         session.fresh = true;
         if std::mem::replace(&mut session.fired, false) {
             self.journal.due.push(id);
         }
         early.note(id);
-        Some(group)
+        Ok(Some(group))
     }
 
     /// Undoes what [`Sessions::assign`] has done. Timers stay: they are ignored, or
@@ -340,9 +357,19 @@ impl Sessions {
         self.fire(accumulators, &due, watermark_ms, Timing::Late, out)
     }
 
-    /// Fires the sessions of these keys that have ended, lets go of the states that no
-    /// row can correct any more, and of the sessions that none can reach, and sets the
-    /// keys' timers.
+    /// Fires the sessions that have ended of the keys in memory.
+    fn fire_due(
+        &mut self,
+        accumulators: &mut Accumulators,
+        watermark_ms: i64,
+        out: &mut Outbox,
+    ) -> Result<(), WindowError> {
+        let ids = self.keyed.entries.take_due(watermark_ms);
+        self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)
+    }
+
+    /// Fires the sessions of these keys that have ended, lets go of those that no row
+    /// can correct any more, and sets the keys' timers.
     fn fire(
         &mut self,
         accumulators: &mut Accumulators,
@@ -352,7 +379,8 @@ impl Sessions {
         out: &mut Outbox,
     ) -> Result<(), WindowError> {
         let mut due = Due::default();
-        let mut over = Vec::new();
+        let mut unused = Vec::new();
+        let mut over = Over::default();
         let SessionEntries {
             periods,
             tells_timing,
@@ -367,7 +395,7 @@ impl Sessions {
                 if watermark_ms > span.end + periods.hold_ms && !session.fired {
                     if !session.earlier.is_empty() {
                         due.merges.add(&session.states(), session.slot, id, span);
-                        over.append(&mut session.earlier);
+                        unused.append(&mut session.earlier);
                     }
                     due.push(id, session.slot, span);
                     if tells_timing {
@@ -376,15 +404,17 @@ impl Sessions {
                     session.fired = true;
                     session.fresh = false;
                 }
-                let final_ms = span.end + periods.lateness_ms;
-                if watermark_ms > final_ms && !session.over {
-                    over.push(session.slot);
-                    session.slot = NO_SLOT;
-                    session.over = true;
-                    session.shown = Vec::new();
-                }
             }
-            entry.forget_past(periods, watermark_ms);
+            // The earliest sessions are over first.
+            let is_over = |session: &Session| {
+                watermark_ms > session.span(periods.gap_ms).end + periods.lateness_ms
+            };
+            let count = entry.sessions.partition_point(is_over);
+            for session in entry.sessions.drain(..count) {
+                unused.push(session.slot);
+                over.ids.push(id);
+                over.last_ms.push(session.last_ms);
+            }
             let next_ms = entry.next_ms(periods);
             if entry.sessions.is_empty() {
                 gone.push(id);
@@ -394,8 +424,12 @@ impl Sessions {
             }
         }
         due.emit(accumulators, self.keyed.keys(), timing, out)?;
-        for slot in over {
+        for slot in unused {
             accumulators.states.release(slot);
+        }
+        if let Some(ended) = &mut self.ended {
+            let layout = &accumulators.table.layout;
+            ended.add(layout, self.keyed.keys(), &over, watermark_ms)?;
         }
         self.keyed.remove(&gone)?;
         for id in gone {
@@ -407,18 +441,17 @@ impl Sessions {
 
 impl WindowKind for Sessions {
     fn keyed(&mut self) -> &mut dyn KeyedPart {
-        &mut self.keyed
+        self
     }
 
     fn over_at(&self, row_ms: i64) -> i64 {
         let Periods {
             gap_ms,
             lateness_ms,
-            kept_ms,
             ..
         } = self.keyed.entries.periods;
         let end = row_ms.saturating_add(gap_ms);
-        end.saturating_add(lateness_ms + kept_ms).saturating_add(1)
+        end.saturating_add(lateness_ms).saturating_add(1)
     }
 
     fn rows(
@@ -458,10 +491,14 @@ impl WindowKind for Sessions {
         if let Some(mut sweep) = self.keyed.sweep(watermark_ms) {
             while let Some(due) = self.keyed.next_due(&mut sweep, watermark_ms)? {
                 self.keyed.insert(&mut accumulators.states, &due)?;
+                self.fire_due(accumulators, watermark_ms, out)?;
             }
         }
-        let ids = self.keyed.entries.take_due(watermark_ms);
-        self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)
+        self.fire_due(accumulators, watermark_ms, out)?;
+        if let Some(ended) = &mut self.ended {
+            ended.forget(watermark_ms);
+        }
+        Ok(())
     }
 
     /// A time before which no session fires.
@@ -505,6 +542,42 @@ impl WindowKind for Sessions {
             accumulators.states.release(slot);
         }
         Ok(())
+    }
+}
+
+impl KeyedPart for Sessions {
+    fn bytes(&self) -> usize {
+        self.keyed.bytes() + self.ended.as_ref().map_or(0, EndedSessions::bytes)
+    }
+
+    fn changed(&self) -> usize {
+        self.keyed.changed()
+    }
+
+    fn evict(&mut self, states: &mut StateTable, keys: usize) {
+        if let Some(ended) = &mut self.ended {
+            ended.evict();
+        }
+        self.keyed.evict(states, keys);
+    }
+
+    fn snapshot(&mut self, states: &StateTable, changes: &mut Changes) -> Result<(), StateError> {
+        if let Some(ended) = &mut self.ended {
+            ended.snapshot(changes);
+        }
+        self.keyed.snapshot(states, changes)
+    }
+
+    fn scans(&self) -> Result<Vec<Scan>, StateError> {
+        self.keyed.scans()
+    }
+
+    fn restore(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError> {
+        self.keyed.restore(states, rows)
+    }
+
+    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+        self.keyed.leave_evicted(rows)
     }
 }
 
@@ -569,9 +642,6 @@ impl Entries for SessionEntries {
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (is_early, mut entry) = entry;
         for session in &mut entry.sessions {
-            if session.over {
-                continue;
-            }
             for slot in session.earlier.iter_mut().chain([&mut session.slot]) {
                 *slot = slots.next().unwrap_or(NO_SLOT);
             }
@@ -591,11 +661,6 @@ impl Entries for SessionEntries {
                 states.release(slot);
             }
         }
-    }
-
-    /// Sessions that are over have no state.
-    fn is_kept_without_state(&self, id: u32) -> bool {
-        !self.entries[id as usize].sessions.is_empty()
     }
 
     fn is_pinned(&self, id: u32) -> bool {
@@ -690,40 +755,14 @@ impl Default for SessionEntry {
 impl SessionEntry {
     /// When to check the key again.
     fn next_ms(&self, periods: Periods) -> i64 {
-        let sessions = self.sessions.iter().enumerate();
-        let next = sessions.filter_map(|(at, session)| {
+        let next = self.sessions.iter().map(|session| {
             let end = session.span(periods.gap_ms).end + 1;
             match session.fired {
-                false => Some(end + periods.hold_ms),
-                // The next session has a timer of its own.
-                true if session.over && self.is_near_next(at, periods) => None,
-                true if session.over => Some(end + periods.lateness_ms + periods.kept_ms),
-                true => Some(end + periods.lateness_ms),
+                false => end + periods.hold_ms,
+                true => end + periods.lateness_ms,
             }
         });
         next.min().unwrap_or(NEVER)
-    }
-
-    /// Whether a row that is near the next session could reach this one.
-    fn is_near_next(&self, at: usize, periods: Periods) -> bool {
-        let end = self.sessions[at].span(periods.gap_ms).end;
-        let next = self.sessions.get(at + 1).filter(|next| !next.over);
-        periods.kept_ms > 0 && next.is_some_and(|next| next.in_time_ms - periods.gap_ms <= end)
-    }
-
-    /// Removes the sessions that no row can reach any more.
-    fn forget_past(&mut self, periods: Periods, watermark_ms: i64) {
-        let mut at = 0;
-        while at < self.sessions.len() {
-            let session = &self.sessions[at];
-            let end = session.span(periods.gap_ms).end;
-            let is_past = watermark_ms > end + periods.lateness_ms + periods.kept_ms;
-            if session.over && is_past && !self.is_near_next(at, periods) {
-                self.sessions.remove(at);
-            } else {
-                at += 1;
-            }
-        }
     }
 
     /// Writes the sessions into the key's row; `states` are all of their states, in
@@ -733,16 +772,14 @@ impl SessionEntry {
         for session in &self.sessions {
             write_i64(session.first_ms, row);
             write_i64(session.last_ms, row);
-            write_i64(session.in_time_ms, row);
             let flags = [
                 (session.fired, FIRED),
                 (session.fresh, FRESH),
-                (session.over, OVER),
                 (!session.shown.is_empty(), SHOWN),
             ];
             let flags = flags.into_iter().filter(|&(is_set, _)| is_set);
             row.push(flags.fold(0, |flags, (_, flag)| flags | flag));
-            let count = session.earlier.len() + usize::from(!session.over);
+            let count = session.earlier.len() + 1;
             write_length(count, row);
             for state in states.by_ref().take(count) {
                 write_state(state, row);
@@ -762,7 +799,7 @@ impl SessionEntry {
     fn read<'a>(mut row: EntryReader<'a>, states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
         let mut entry = SessionEntry::default();
         while !row.is_at_end() {
-            let (first_ms, last_ms, in_time_ms) = (row.i64()?, row.i64()?, row.i64()?);
+            let (first_ms, last_ms) = (row.i64()?, row.i64()?);
             let flags = row.flags()?;
             let count = row.length()?;
             for _ in 0..count {
@@ -778,11 +815,9 @@ impl SessionEntry {
             entry.sessions.push(Session {
                 first_ms,
                 last_ms,
-                in_time_ms,
                 slot: NO_SLOT,
                 earlier: vec![NO_SLOT; count.saturating_sub(1)],
                 fired: flags & FIRED != 0,
-                over: flags & OVER != 0,
                 fresh: flags & FRESH != 0,
                 shown,
             });
@@ -796,11 +831,9 @@ impl Session {
         Session {
             first_ms: time,
             last_ms: time,
-            in_time_ms: time,
             slot,
             earlier: Vec::new(),
             fired: false,
-            over: false,
             fresh: true,
             shown: Vec::new(),
         }
@@ -816,7 +849,7 @@ impl Session {
     /// All states of the session, in order of time.
     fn states(&self) -> Vec<u32> {
         let mut states = self.earlier.clone();
-        states.extend(Some(self.slot).filter(|_| !self.over));
+        states.push(self.slot);
         states
     }
 
@@ -825,7 +858,6 @@ impl Session {
         self.earlier.extend(later.earlier);
         self.slot = later.slot;
         self.last_ms = later.last_ms;
-        self.in_time_ms = self.in_time_ms.min(later.in_time_ms);
         self.fired |= later.fired;
         self.shown.extend(later.shown);
     }

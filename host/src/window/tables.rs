@@ -6,13 +6,17 @@
 //! |---|---|
 //! | tumbling | flags u8 (1: early results wait), state |
 //! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
-//! | session | flags u8 (1: early results wait), sessions: first i64, last i64, first in time i64, flags u8 (1: fired, 2: fresh, 4: shown, 8: over), number of states, states, if shown: number of spans, and of each start i64, end i64 |
+//! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh, 4: shown), number of states, states, if shown: number of spans, and of each start i64, end i64 |
 //! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
 //! | running | event time of the newest row i64, state |
 //!
 //! Panes and sessions follow one another to the row's end.
+//!
+//! Sessions in event time have a second table, of those that are over
+//! ([`ended`](super::ended)).
 
 use crate::plan::{AggregatePlan, Window};
+use crate::schema::Schema;
 use crate::state::spec::{RowKind, TableSpec};
 
 /// Flags of a key, or of a pane of it.
@@ -21,10 +25,10 @@ pub(super) const EARLY: u8 = 1;
 pub(super) const FIRED: u8 = 1;
 pub(super) const FRESH: u8 = 2;
 pub(super) const SHOWN: u8 = 4;
-pub(super) const OVER: u8 = 8;
 
-/// What the one table of an aggregate is for.
-const ROLE: &str = "windows";
+/// What the tables of an aggregate are for.
+const WINDOWS: &str = "windows";
+const ENDED: &str = "ended sessions";
 
 /// The tables of an aggregate. How a row is laid out is up to the kind of window.
 pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
@@ -35,10 +39,18 @@ pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
         Window::Count { .. } => "count",
         Window::Running => "running",
     };
-    let rows = RowKind {
-        kind: kind.to_owned(),
-        version: 1,
+    let table = |role, state, kind: &str| {
+        let rows = RowKind {
+            kind: kind.to_owned(),
+            version: 1,
+        };
+        TableSpec::new(role, &plan.key_schema, state, rows)
     };
     let state = &plan.operator.factory.info().state;
-    vec![TableSpec::new(ROLE, &plan.key_schema, state, rows)]
+    let mut tables = vec![table(WINDOWS, state, kind)];
+    let is_session = matches!(plan.window, Window::Session { .. });
+    if is_session && plan.window.has_late_rows() {
+        tables.push(table(ENDED, &Schema::default(), "ended"));
+    }
+    tables
 }

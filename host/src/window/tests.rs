@@ -178,7 +178,7 @@ impl Setup {
                 &plan,
                 self.batch_rows,
                 clock.clone(),
-                None,
+                Vec::new(),
                 &Stop::default(),
             )?,
             clock,

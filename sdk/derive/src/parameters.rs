@@ -8,6 +8,8 @@ use syn::{DeriveInput, Expr, ExprLit, Field, Lit};
 use crate::syntax;
 
 pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let belongs = "this belongs to a field: `#[parameter(default = …)]`";
+    syntax::refuse_on_type(input, "parameter", belongs)?;
     let fields = syntax::fields(input, "a set of parameters")?;
     if !input.generics.params.is_empty() {
         return Err(syn::Error::new(

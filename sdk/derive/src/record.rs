@@ -9,6 +9,8 @@ use syn::{DeriveInput, Field, GenericParam, Ident, Lifetime, LitStr, Type, parse
 use crate::syntax;
 
 pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let belongs = "this belongs to a field: `#[record(name = \"…\")]`";
+    syntax::refuse_on_type(input, "record", belongs)?;
     let fields = syntax::fields(input, "a record")?;
     let row = lifetime(input)?;
     for field in &fields {

@@ -11,6 +11,8 @@ use syn::{Data, DataEnum, DeriveInput, Fields, LitStr, Variant};
 use crate::syntax;
 
 pub fn expand(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let belongs = "this belongs to a value: `#[symbol(\"…\")]`";
+    syntax::refuse_on_type(input, "symbol", belongs)?;
     let Data::Enum(data) = &input.data else {
         return Err(syn::Error::new(
             input.ident.span(),

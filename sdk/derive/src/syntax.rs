@@ -1,6 +1,7 @@
 //! Reads attributes, names and fields.
 
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
 use syn::{
     Attribute, Data, DataStruct, DeriveInput, Expr, ExprLit, Field, Fields, Ident, Lit, Meta,
 };
@@ -25,6 +26,15 @@ pub fn doc(attributes: &[Attribute]) -> String {
         }
     }
     lines.join("\n").trim().to_owned()
+}
+
+/// Refuses an attribute on a type that belongs to its fields or values.
+pub fn refuse_on_type(input: &DeriveInput, attribute: &str, belongs: &str) -> syn::Result<()> {
+    let mut attributes = input.attrs.iter();
+    match attributes.find(|found| found.path().is_ident(attribute)) {
+        Some(found) => Err(syn::Error::new(found.span(), belongs)),
+        None => Ok(()),
+    }
 }
 
 /// A field's name in the schema: `type` for `r#type`.

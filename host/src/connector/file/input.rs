@@ -140,7 +140,6 @@ struct BlockReader {
     /// Whether a block must not reach into the next turn, since other
     /// partitions are read in between.
     ends_with_turn: bool,
-    batch_rows: usize,
     row_bytes: usize,
     /// Whether an empty line is a row.
     has_empty_rows: bool,
@@ -175,7 +174,7 @@ impl FileInput {
         let mut partitions = Vec::new();
         for (_, file) in ours {
             let opened = file.open(context)?;
-            let mut lines = BlockReader::new(opened, &format.format, context);
+            let mut lines = BlockReader::new(opened, &format.format);
             lines.ends_with_turn = !is_alone;
             // Whoever says that it is not compressed means what is there.
             lines.must_be_text = compression != Some(Compression::None);
@@ -383,7 +382,7 @@ impl RawBlock {
 }
 
 impl BlockReader {
-    fn new(file: OpenedFile, format: &Format, context: &SourceContext) -> Self {
+    fn new(file: OpenedFile, format: &Format) -> Self {
         BlockReader {
             name: file.path.display().to_string().into(),
             file,
@@ -395,7 +394,6 @@ impl BlockReader {
             skipping: None,
             rows: 0,
             ends_with_turn: false,
-            batch_rows: context.batch_rows.max(1),
             row_bytes: 128,
             has_empty_rows: false,
             must_be_text: true,
@@ -454,7 +452,7 @@ impl BlockReader {
 
     /// Reads the next rows, at most a batch; `None` at the end of the file.
     fn next_block(&mut self, context: &SourceContext) -> Result<Option<RawBlock>, SourceError> {
-        let mut rows_max = self.batch_rows as u64;
+        let mut rows_max = context.rows_max() as u64;
         if self.ends_with_turn {
             rows_max = rows_max.min(TURN_ROWS - self.rows % TURN_ROWS);
         }

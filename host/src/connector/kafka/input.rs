@@ -350,7 +350,7 @@ impl KafkaInput {
 
     /// Takes what a partition's queue holds now, at most a batch.
     fn pull(&mut self, index: usize) -> Result<Option<Arrival>, SourceError> {
-        let rows_max = self.context.batch_rows.max(1);
+        let rows_max = self.context.rows_max();
         let partition = &mut self.partitions[index];
         let Some(queue) = &partition.queue else {
             return Ok(None);

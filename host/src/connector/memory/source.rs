@@ -112,7 +112,7 @@ impl MemoryInput {
             partition.row = 0;
         };
         let mut rows = batch.num_rows() - partition.row;
-        rows = rows.min(self.context.batch_rows.max(1));
+        rows = rows.min(self.context.rows_max());
         if self.ends_with_turn {
             let left_in_turn = TURN_ROWS - partition.given % TURN_ROWS;
             rows = rows.min(usize::try_from(left_in_turn).unwrap_or(usize::MAX));

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 
+use crate::budget::Budget;
 use crate::clock::{ManualClock, SystemClock};
 use crate::connector::file::opened::Compression;
 use crate::connector::file::pipe::{Pipe, PipeSource};
@@ -82,6 +83,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         schema: schema(),
         placement: Placement::on_one_host(0, 1),
         batch_rows,
+        budget: Arc::new(Budget::new(usize::MAX)),
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,

@@ -64,7 +64,30 @@ pub fn rows(
             bytes_left: output_bytes_max,
         }),
     )?;
+    // A bit in the answer is a byte or more wherever it goes from here.
+    if columns
+        .iter()
+        .map(|column| booleans_in(column))
+        .sum::<usize>()
+        > output_bytes_max
+    {
+        return Err(Broken::too_large());
+    }
     Ok(logic::Rows { parents, columns })
+}
+
+fn booleans_in(array: &dyn Array) -> usize {
+    if let Some(list) = array.as_list_opt::<i32>() {
+        return booleans_in(list.values());
+    }
+    match array.as_struct_opt() {
+        Some(record) => record
+            .columns()
+            .iter()
+            .map(|member| booleans_in(member))
+            .sum(),
+        None => array.as_boolean_opt().map_or(0, BooleanArray::len),
+    }
 }
 
 /// Makes the states of `groups` groups.

@@ -345,6 +345,34 @@ fn a_few_rows_cannot_be_passed_on_as_more_than_the_limit() {
     );
 }
 
+/// A bit each in the answer, but a byte or more after it.
+#[test]
+fn a_few_bytes_cannot_be_more_booleans_than_the_limit() {
+    let item = Field::new("item", DataType::Bool, false);
+    let list = DataType::List(Arc::new(item));
+    let schema = Schema::new(vec![Field::new("flags", list, false)]);
+    let input = Columns {
+        rows: 1,
+        columns: &[],
+    };
+    let answer = |flags: usize| wire::Rows {
+        parents: vec![0],
+        columns: wire::Batch {
+            rows: 1,
+            columns: vec![
+                column(wire::Values::Ends(vec![flags as u32])),
+                column(wire::Values::Bits(vec![0; flags.div_ceil(8)])),
+            ],
+        },
+    };
+    let none = Schema::new(Vec::new());
+    assert!(lift::rows(answer(LIMIT), &schema, &none, input, LIMIT).is_ok());
+    let failure = lift::rows(answer(LIMIT + 1), &schema, &none, input, LIMIT)
+        .unwrap_err()
+        .into_failure(LIMIT);
+    assert_eq!(failure.kind, FailureKind::OutputSize);
+}
+
 fn column(values: wire::Values) -> wire::Column {
     wire::Column {
         validity: None,

@@ -149,8 +149,6 @@ fn expect_panes(
 struct ModelSession<'a> {
     first: i64,
     last: i64,
-    /// Its first row that was in time by itself.
-    in_time: i64,
     /// Rows of the parts that it was joined from, in order of time.
     parts: Vec<Vec<&'a Row>>,
     fired: bool,
@@ -177,11 +175,12 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         };
         let (mut joined, mut others): (Vec<_>, Vec<_>) =
             std::mem::take(sessions).into_iter().partition(reached);
-        let in_time = watermark.saturating_sub(lateness_ms) <= row.time + gap_ms;
-        let mut near = joined
-            .iter()
-            .map(|session| session.in_time - gap_ms <= row.time);
-        let may_come = in_time || near.any(|is_near| is_near);
+        let late_by = watermark
+            .saturating_sub(lateness_ms)
+            .saturating_sub(row.time);
+        let is_within = joined.iter().any(|session| session.first <= row.time);
+        let gaps = if joined.is_empty() { 1 } else { 2 };
+        let may_come = is_within || late_by <= gaps * gap_ms;
         if !may_come || joined.iter().any(|session| session.over) {
             expected.late += 1;
             expected.late_for_all += 1;
@@ -193,7 +192,6 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         let mut session = ModelSession {
             first: row.time,
             last: row.time,
-            in_time: if in_time { row.time } else { i64::MAX },
             parts: vec![],
             fired: false,
             over: false,
@@ -201,7 +199,6 @@ fn expect_sessions(key: Key, gap_ms: i64, lateness_ms: i64, rows: &[(i64, &Row)]
         for other in joined {
             session.first = session.first.min(other.first);
             session.last = session.last.max(other.last);
-            session.in_time = session.in_time.min(other.in_time);
             session.parts.extend(other.parts);
         }
         match session.parts.last_mut() {
