@@ -114,6 +114,15 @@ pub trait SourceInput: Send {
     /// The name of a partition, and the position of its next row.
     fn partition(&self, partition: usize) -> (Arc<str>, Position);
 
+    /// What the restored checkpoint has of a partition, if it knows it.
+    fn restored<'a>(
+        &'a self,
+        partition: usize,
+        context: &'a SourceContext,
+    ) -> Option<&'a PartitionSnapshot> {
+        context.restored(&self.partition(partition).0)
+    }
+
     /// A digest of what precedes this position of a partition, by which a later
     /// run can tell whether the partition is still the same.
     fn digest(&mut self, _partition: usize, _position: Position) -> Option<String> {

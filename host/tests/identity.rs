@@ -285,6 +285,54 @@ fn a_file_that_is_gone_may_be_gone_when_it_was_read_to_its_end() {
     assert_eq!(shop.counts(), [1, 2, 3, 4]);
 }
 
+#[test]
+fn a_file_that_was_renamed_is_read_on() {
+    let shop = Shop::ended();
+    shop.edit(
+        "\"rows.jsonl\"",
+        "[\"rows*\", \"old/*\"]\nformat = \"json\"",
+    );
+    fs::create_dir(shop.folder.join("old")).expect("it is new");
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    let old = shop.folder.join("old/rows.1");
+    fs::rename(shop.folder.join("rows.jsonl"), old).expect("it is there");
+    shop.write("rows.jsonl", "{\"id\":\"e\",\"n\":1}\n");
+    let said = shop.run(&[]).expect("it is known");
+    let expected = "old/rows.1 is rows.jsonl of the checkpoint, and rows.jsonl is a new file; it \
+                    is read on from byte 51";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5]);
+    let said = shop.run(&[]).expect("it runs");
+    assert!(!said.contains("of the checkpoint"), "{said}");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_file_that_was_replaced_before_a_row_was_read_is_told_of() {
+    let shop = Shop::new();
+    shop.crash(&[], "deliver_after");
+    shop.add_row("{\"id\":\"d\",\"n\":1}");
+    let said = shop.run(&[]).expect("it has grown");
+    assert!(!said.contains("has been replaced"), "{said}");
+    let shop = Shop::new();
+    shop.crash(&[], "deliver_after");
+    shop.write("rows.jsonl", "{\"id\":\"x\",\"n\":1}\n");
+    let said = shop.run(&[]).expect("nothing was read twice");
+    assert!(said.contains("rows.jsonl has been replaced"), "{said}");
+    assert_eq!(shop.counts(), [1]);
+}
+
+#[test]
+fn a_copy_of_a_file_that_is_gone_is_refused_until_its_source_is_dropped() {
+    let shop = Shop::ended();
+    shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+    shop.write("rows2.jsonl", &shop.read("rows.jsonl"));
+    fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+    shop.refuse(&["rows2.jsonl is perhaps a copy", "--drop rows"]);
+    shop.run(&["--drop", "rows"]).expect("it is dropped");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6]);
+}
+
 /// The windows in the sink's file: their starts, in seconds, and their counts.
 fn windows(shop: &Shop) -> Vec<(String, i64)> {
     let rows = shop.read("out.jsonl");

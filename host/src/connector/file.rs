@@ -8,6 +8,10 @@ mod csv;
 mod encoder;
 /// Reads files, a partition each.
 mod input;
+/// Which file is which one of the restored checkpoint.
+mod known;
+/// By what a file is known again.
+mod mark;
 /// Renders rows as JSON, one a line.
 mod json_lines;
 /// Files that are being read, compressed ones too.

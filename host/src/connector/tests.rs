@@ -2,6 +2,8 @@
 
 /// A connector that only this test has.
 mod own;
+/// Files that are renamed between runs.
+mod renamed;
 /// Numbered files of sinks.
 mod rolling;
 /// What sinks write.

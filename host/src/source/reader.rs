@@ -88,17 +88,17 @@ impl SourceReader {
         let mut turn = None;
         for index in 0..input.partitions() {
             let (name, position) = input.partition(index);
-            if let Some(restored) = context.restored(&name) {
+            if let Some(restored) = input.restored(index, &context) {
                 let state = match restored.state {
                     // There may be more rows since.
                     PartitionState::Ended => PartitionState::Active,
                     state => state,
                 };
                 watermarks.restore(index, restored.newest_ms, state);
-            }
-            let in_turn = context.restored_task().and_then(|task| task.turn.clone());
-            if let Some((_, rows)) = in_turn.filter(|(partition, _)| **partition == *name) {
-                turn = Some((index, rows));
+                let in_turn = context.restored_task().and_then(|task| task.turn.as_ref());
+                if let Some((_, rows)) = in_turn.filter(|(known, _)| *known == restored.name) {
+                    turn = Some((index, *rows));
+                }
             }
             positions.push((name, position));
         }

@@ -102,12 +102,7 @@ impl Inputs {
                 paths.push(path);
             }
             let format = source.connector.row_format();
-            source.connector = Box::new(FileSource {
-                paths,
-                folder: PathBuf::new(),
-                compression: None,
-                format,
-            });
+            source.connector = Box::new(FileSource::new(paths, PathBuf::new(), format, None));
             source.idle_after_ms = None;
         }
         Ok(())
@@ -165,12 +160,12 @@ async fn starts(
     source: &SourcePlan,
 ) -> Result<Vec<(usize, Option<i64>)>, TestError> {
     let plan = SourcePlan {
-        connector: Box::new(FileSource {
-            paths: vec![path.to_owned()],
-            folder: PathBuf::new(),
-            compression: None,
-            format: source.connector.row_format(),
-        }),
+        connector: Box::new(FileSource::new(
+            vec![path.to_owned()],
+            PathBuf::new(),
+            source.connector.row_format(),
+            None,
+        )),
         event_time: source.event_time,
         out_of_orderness_ms: source.out_of_orderness_ms,
         ahead_ms_max: source.ahead_ms_max,

@@ -15,5 +15,9 @@ pub(super) fn digest(file: &File, offset: u64) -> io::Result<String> {
     let length = offset.min(BYTES);
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, offset - length)?;
-    Ok(format!("{:016x}", XxHash3_64::oneshot(&bytes)))
+    Ok(digest_of(&bytes))
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> String {
+    format!("{:016x}", XxHash3_64::oneshot(bytes))
 }

@@ -5,19 +5,19 @@
 //! in order.
 
 use std::collections::VecDeque;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
+use super::known::{SourceFile, cannot_read, dropping};
+use super::mark::{FileMark, Head};
 use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
+use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
-use crate::files::{identity, name_in};
 use crate::format::{Format, RowFormat};
 use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
@@ -102,10 +102,12 @@ pub struct FileInput {
 }
 
 struct FilePartition {
-    /// The digest that was taken last, and where.
-    digest: Option<(u64, String)>,
+    /// The mark that was made last, and where.
+    mark: Option<(u64, String)>,
     /// Identifies the file in checkpoints.
     name: Arc<str>,
+    /// What the restored checkpoint has of it, perhaps under another name.
+    restored: Option<PartitionSnapshot>,
     lines: BlockReader,
     /// Decoders that are free; one is kept to be cloned.
     decoders: Vec<Decoder>,
@@ -114,12 +116,16 @@ struct FilePartition {
     ahead: VecDeque<JoinHandle<(Decoder, Chunk)>>,
     /// How far the file had been read when the block taken last was cut.
     taken_bytes: u64,
+    /// Where that block ended in the text.
+    taken_offset: u64,
 }
 
 /// Cuts a file into blocks of rows.
 struct BlockReader {
     name: Arc<str>,
     file: OpenedFile,
+    /// The beginning of its text.
+    head: Head,
     framing: RowEnds,
     /// Bytes read and not handed out yet. Starts with a row unless one is being
     /// skipped.
@@ -151,39 +157,31 @@ struct RawBlock {
 }
 
 impl FileInput {
-    /// `folder` is the pipeline's, which the names of partitions are relative to.
+    /// `compression` is what the pipeline's file says of it.
     pub fn open(
-        paths: &[PathBuf],
-        folder: &Path,
+        files: &[SourceFile],
         format: &RowFormat,
         compression: Option<Compression>,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         context.check_delimiter(&format.format)?;
         let decoder = Decoder::new(format, &context.schema);
-        let folder = identity(folder);
-        let names: Vec<String> = paths.iter().map(|path| name_in(&folder, path)).collect();
-        check_present(&names, context)?;
-        let is_alone = paths.len() < 2;
-        let ours = paths
+        let is_alone = files.len() < 2;
+        let ours = files
             .iter()
-            .zip(names)
             .enumerate()
             .filter(|(index, _)| context.placement.has_partition(*index));
         let mut partitions = Vec::new();
-        for (_, (path, name)) in ours {
-            // Whoever says that it is not compressed means what is there.
-            let must_be_text = compression != Some(Compression::None);
-            let compression = compression.unwrap_or_else(|| Compression::of(path));
-            let file = OpenedFile::open(path, compression)
-                .map_err(|cause| cannot_read(path, &cause, context))?;
-            let decoder = decoder.clone();
-            let mut lines = BlockReader::new(file, &format.format);
+        for (_, file) in ours {
+            let opened = file.open(context)?;
+            let mut lines = BlockReader::new(opened, &format.format);
             lines.ends_with_turn = !is_alone;
-            lines.must_be_text = must_be_text;
-            let mut partition = FilePartition::open(lines, name, &format.format, decoder, context)?;
+            // Whoever says that it is not compressed means what is there.
+            lines.must_be_text = compression != Some(Compression::None);
+            let decoder = decoder.clone();
+            let mut partition = FilePartition::open(lines, file, &format.format, decoder, context)?;
             if partitions.len() >= OPEN_MAX {
-                partition.lines.file.close();
+                partition.close();
             }
             partitions.push(partition);
         }
@@ -210,16 +208,16 @@ impl SourceInput for FileInput {
         (partition.name.clone(), partition.lines.position())
     }
 
+    fn restored<'a>(
+        &'a self,
+        partition: usize,
+        _: &'a SourceContext,
+    ) -> Option<&'a PartitionSnapshot> {
+        self.partitions[partition].restored.as_ref()
+    }
+
     fn digest(&mut self, partition: usize, position: Position) -> Option<String> {
-        let FilePartition { lines, digest, .. } = &mut self.partitions[partition];
-        if digest
-            .as_ref()
-            .is_none_or(|(offset, _)| *offset != position.offset)
-        {
-            let read = lines.file.digest(position.offset).ok()?;
-            *digest = Some((position.offset, read));
-        }
-        digest.as_ref().map(|(_, digest)| digest.clone())
+        Some(self.partitions[partition].mark(position.offset))
     }
 
     fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
@@ -234,7 +232,7 @@ impl SourceInput for FileInput {
                 ahead => partition.decode_ahead(ahead, &self.context).await?,
             };
             if chunk.is_none() {
-                partition.lines.file.close();
+                partition.close();
             }
             Ok(Arrival::of(index, chunk))
         })
@@ -255,55 +253,35 @@ impl FileInput {
         if self.opened.len() >= OPEN_MAX
             && let Some(oldest) = self.opened.pop_front()
         {
-            self.partitions[oldest].lines.file.close();
+            self.partitions[oldest].close();
         }
         self.opened.push_back(index);
     }
 }
 
-/// Checks that no file is gone that the restored checkpoint had not read to its
-/// end: the rest of its rows would be missing without a word.
-pub(super) fn check_present(names: &[String], context: &SourceContext) -> Result<(), SourceError> {
-    let restored = context.restored.iter().flat_map(|task| &task.partitions);
-    for partition in restored.filter(|partition| partition.state != PartitionState::Ended) {
-        if !names.contains(&partition.name) {
-            // Offsets in a pipe are rows.
-            let unit = match partition.position.rows {
-                Some(_) => "byte",
-                None => "row",
-            };
-            return Err(context.refuse(
-                format!(
-                    "the checkpoint had read {} up to {unit} {}, and it is not among the files to \
-                     read any more: put it back, or drop what the checkpoint knows of this source \
-                     (`sluicebox run --drop {}`) to read all its files again",
-                    partition.name, partition.position.offset, context.node
-                ),
-                Fault::OUTSIDE_LASTING,
-            ));
-        }
-    }
-    Ok(())
-}
+/// Stands for the digest of a file that has another name since it was opened, or is
+/// gone. No digest is this.
+const REPLACED: &str = "replaced";
 
 impl FilePartition {
     fn open(
         mut lines: BlockReader,
-        name: String,
+        file: &SourceFile,
         format: &Format,
         mut decoder: Decoder,
         context: &SourceContext,
     ) -> Result<Self, SourceError> {
         lines.start(format, &mut decoder, context)?;
         lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
-        if let Some(restored) = context.restored(&name) {
+        if let Some(restored) = &file.restored {
             lines.seek(restored.position, context)?;
-            lines.check_same(restored, context)?;
         }
         Ok(FilePartition {
-            digest: None,
-            name: name.into(),
+            mark: None,
+            name: file.name.clone(),
+            restored: file.restored.clone(),
             taken_bytes: lines.file.taken,
+            taken_offset: lines.offset,
             lines,
             decoders: Vec::new(),
             decoder,
@@ -311,11 +289,40 @@ impl FilePartition {
         })
     }
 
+    /// By which a later run knows the file, of which this much was read.
+    fn mark(&mut self, offset: u64) -> String {
+        if let Some((known, mark)) = &self.mark
+            && *known == offset
+        {
+            return mark.clone();
+        }
+        let digest = self.lines.file.digest(offset);
+        let is_there = digest.is_ok();
+        let mark = FileMark {
+            read: digest.unwrap_or_else(|_| REPLACED.to_owned()),
+            head: self.lines.head.clone(),
+            file: Some(self.lines.file.id),
+        };
+        let mark = mark.to_string();
+        if is_there {
+            self.mark = Some((offset, mark.clone()));
+        }
+        mark
+    }
+
+    /// Frees the file's descriptor until it is read again. It may have another name
+    /// then, so its mark is made now.
+    fn close(&mut self) {
+        self.mark(self.taken_offset);
+        self.lines.file.close();
+    }
+
     fn decode_here(&mut self, context: &SourceContext) -> Result<Option<Chunk>, SourceError> {
         let Some(block) = self.lines.next_block(context)? else {
             return Ok(None);
         };
         self.taken_bytes = self.lines.file.taken;
+        self.taken_offset = block.end.offset;
         let name = self.lines.name.clone();
         Ok(Some(block.decode(
             &mut self.decoder,
@@ -351,6 +358,7 @@ impl FilePartition {
             Ok((decoder, chunk)) => {
                 self.decoders.push(decoder);
                 self.taken_bytes = self.lines.file.taken;
+                self.taken_offset = chunk.end.offset;
                 Ok(Some(chunk))
             }
             Err(error) => Err(SourceError::Bug {
@@ -378,6 +386,7 @@ impl BlockReader {
         BlockReader {
             name: file.path.display().to_string().into(),
             file,
+            head: Head::default(),
             framing: RowEnds::of(format),
             buffer: Vec::new(),
             offset: 0,
@@ -399,6 +408,7 @@ impl BlockReader {
         context: &SourceContext,
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
+        self.head = Head::of(&self.buffer);
         if self.must_be_text
             && let Some(message) = looks_wrong(&self.name, &self.buffer)
         {
@@ -540,39 +550,16 @@ impl BlockReader {
         }
     }
 
-    /// Checks that what was read before the checkpoint is still there.
-    fn check_same(
-        &self,
-        restored: &PartitionSnapshot,
-        context: &SourceContext,
-    ) -> Result<(), SourceError> {
-        let offset = restored.position.offset;
-        let Some(then) = &restored.digest else {
-            return Ok(());
-        };
-        let is_same = self.file.is_same(then, offset);
-        if is_same.map_err(|cause| cannot_read(&self.file.path, &cause, context))? {
-            return Ok(());
-        }
-        Err(context.refuse(
-            format!(
-                "{} is another file than the one of which {offset} bytes were read before the \
-                 checkpoint: put that one back, or drop what the checkpoint knows of this source \
-                 (`sluicebox run --drop {}`) to read all its files from their beginning",
-                self.name, context.node
-            ),
-            Fault::OUTSIDE_LASTING,
-        ))
-    }
-
     /// Goes on reading at a restored position.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
         let is_long = self.file.seek(to.offset);
         if !is_long.map_err(|cause| cannot_read(&self.file.path, &cause, context))? {
             let message = format!(
-                "{} is shorter than the {} bytes that were read of it before the checkpoint: it \
-                 is not the file that it was; put that one back, or start without the checkpoint",
-                self.name, to.offset
+                "{} is shorter than the {} bytes that were read of it before the checkpoint: put \
+                 the file back that it was, or {}",
+                self.name,
+                to.offset,
+                dropping(context)
             );
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
@@ -605,9 +592,4 @@ impl BlockReader {
         self.buffer.drain(..bytes);
         self.offset += bytes as u64;
     }
-}
-
-fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
-    let what = format!("cannot read {}", path.display());
-    context.failed(what, cause, Fault::of_io(cause))
 }

@@ -1,14 +1,14 @@
 //! A file that is being read: decompressed if it has to be, and closed while
 //! others are read, since a process may have only so many files open.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::digest::{self, digest};
+use super::digest::{self, digest, digest_of};
+use super::mark::FileId;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,9 @@ impl Compression {
 pub(super) struct OpenedFile {
     pub path: PathBuf,
     compression: Compression,
-    /// Device and inode.
-    identity: (u64, u64),
+    pub id: FileId,
+    /// A digest of a compressed file's first bytes, and how many they are.
+    first: Option<String>,
     /// Bytes on the disk.
     pub size: u64,
     /// Where the next read begins.
@@ -93,10 +94,18 @@ impl OpenedFile {
                 "it is a folder; name the files in it, as in `*.jsonl`",
             ));
         }
+        let first = match compression {
+            Compression::None => None,
+            _ => {
+                let first = metadata.len().min(digest::BYTES);
+                Some(format!("{}@{first}", digest(&file, first)?))
+            }
+        };
         Ok(OpenedFile {
             path: path.to_owned(),
             compression,
-            identity: identity(&metadata),
+            id: FileId::of(&metadata),
+            first,
             size: metadata.len(),
             offset: 0,
             taken: 0,
@@ -160,32 +169,46 @@ impl OpenedFile {
     /// that was read up to here: of the last bytes before the place, or of a
     /// compressed file's first bytes and how many they are.
     pub fn digest(&self, offset: u64) -> io::Result<String> {
-        let opened;
-        let file = match &self.text {
-            Some(Text::Plain(file)) => file,
-            _ => {
-                opened = File::open(&self.path)?;
-                if !self.is_it(&opened)? {
-                    return Ok(REPLACED.to_owned());
-                }
-                &opened
-            }
-        };
-        if self.compression == Compression::None {
+        if let Some(first) = &self.first {
+            return Ok(first.clone());
+        }
+        if let Some(Text::Plain(file)) = &self.text {
             return digest(file, offset);
         }
-        let first = file.metadata()?.len().min(digest::BYTES);
-        Ok(format!("{}@{first}", digest(file, first)?))
+        let file = File::open(&self.path)?;
+        if !self.is_it(&file)? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        digest(&file, offset)
     }
 
     /// Whether it is still the file of which this digest was taken.
     pub fn is_same(&self, then: &str, offset: u64) -> io::Result<bool> {
         let Some((of_first, first)) = then.split_once('@') else {
-            return Ok(self.compression == Compression::None && self.digest(offset)? == then);
+            let is_long = self.first.is_none() && offset <= self.size;
+            return Ok(is_long && self.digest(offset)? == then);
         };
         let first = first.parse().unwrap_or(u64::MAX);
-        let is_long = self.compression != Compression::None && first <= self.size;
+        let is_long = self.first.is_some() && first <= self.size;
         Ok(is_long && digest(&File::open(&self.path)?, first)? == of_first)
+    }
+
+    /// Whether it seems to have the text of which this digest was taken, perhaps
+    /// compressed in another way.
+    pub fn has_text_of(&mut self, then: &str, offset: u64) -> io::Result<bool> {
+        if then.contains('@') == self.first.is_some() {
+            return self.is_same(then, offset);
+        }
+        if self.first.is_none() {
+            // There is no digest of the end of a compressed text.
+            return Ok(self.size == offset);
+        }
+        let length = offset.min(digest::BYTES);
+        let mut last = Vec::new();
+        if self.seek(offset - length)? {
+            self.read(length as usize, &mut last)?;
+        }
+        Ok(last.len() as u64 == length && digest_of(&last) == then)
     }
 
     /// Opens it again where it was left.
@@ -204,7 +227,7 @@ impl OpenedFile {
 
     /// Whether a file with this path is the one that was opened.
     fn is_it(&self, file: &File) -> io::Result<bool> {
-        Ok(identity(&file.metadata()?) == self.identity)
+        Ok(FileId::of(&file.metadata()?).is(self.id))
     }
 
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
@@ -219,15 +242,6 @@ impl OpenedFile {
         }
         Ok(())
     }
-}
-
-/// Stands for the digest of a file that another has replaced since it was opened. No
-/// digest is this.
-const REPLACED: &str = "replaced";
-
-/// A file's device and inode.
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }
 
 /// How much is decompressed at a time on the way to a place.

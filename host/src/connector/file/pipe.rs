@@ -13,10 +13,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::input::{check_present, drop_byte_order_mark, looks_wrong};
+use super::input::{drop_byte_order_mark, looks_wrong};
+use super::known::is_missing;
 use super::opened::{Compression, Text, damaged};
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::Position;
+use crate::checkpoint::snapshot::{PartitionState, Position};
 use crate::connector::Description;
 use crate::decode::Decoder;
 use crate::files::{STANDARD_INPUT, identity, name_in};
@@ -268,7 +269,11 @@ impl PipeInput {
         let RowFormat { format, .. } = &source.format;
         context.check_delimiter(format)?;
         let partition = source.name();
-        check_present(std::slice::from_ref(&partition), context)?;
+        let known = context.restored.iter().flat_map(|task| &task.partitions);
+        let mut unread = known.filter(|known| known.state != PartitionState::Ended);
+        if let Some(missing) = unread.find(|known| known.name != partition) {
+            return Err(is_missing(missing, "put it back", context));
+        }
         let name = source.pipe.shown();
         let stream = source.stream().map_err(|cause| {
             let message = format!("cannot start a thread to read {name}: {cause}");

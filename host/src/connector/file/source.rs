@@ -3,13 +3,16 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 use toml::Spanned;
 
 use super::input::{FileInput, first_line};
+use super::known::{SourceFile, recognize};
 use super::opened::Compression;
 use super::pipe::{Pipe, PipeSource};
+use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
@@ -20,7 +23,7 @@ use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file
 use crate::format::{Format, RowFormat};
 use crate::schema::Schema;
 use crate::source::{
-    Pending, SourceConnector, SourceContext, SourceInput, SourceKind, SourceSettings,
+    Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind, SourceSettings,
 };
 
 pub const KIND: SourceKind = SourceKind { name: "file", read };
@@ -34,15 +37,72 @@ struct FileSourceSettings {
 }
 
 /// The files to read.
-#[derive(Clone, Debug)]
 pub struct FileSource {
     /// A partition each, in the order of their names.
-    pub paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
+    /// Where they were found: folders, and patterns of names in them.
+    patterns: Vec<(PathBuf, String)>,
     /// The pipeline's folder, which the names of partitions are relative to.
-    pub folder: PathBuf,
-    pub format: RowFormat,
+    folder: PathBuf,
+    format: RowFormat,
     /// Absent: by the names of the files.
-    pub compression: Option<Compression>,
+    compression: Option<Compression>,
+    recognized: Mutex<Option<Recognized>>,
+}
+
+/// The files, compared with a restored checkpoint. All tasks of an attempt have to see
+/// the same, although files may be renamed meanwhile.
+struct Recognized {
+    restored: Arc<[SourceSnapshot]>,
+    files: Arc<[SourceFile]>,
+}
+
+impl FileSource {
+    pub fn new(
+        paths: Vec<PathBuf>,
+        folder: PathBuf,
+        format: RowFormat,
+        compression: Option<Compression>,
+    ) -> Self {
+        FileSource {
+            paths,
+            patterns: Vec::new(),
+            folder,
+            format,
+            compression,
+            recognized: Mutex::default(),
+        }
+    }
+
+    fn files(&self, context: &SourceContext) -> Result<Arc<[SourceFile]>, SourceError> {
+        let mut files = SourceFile::all(&self.paths, &self.folder, self.compression);
+        if context.restored.is_empty() {
+            return Ok(files.into());
+        }
+        let mut recognized = self
+            .recognized
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*recognized
+            && Arc::ptr_eq(&known.restored, &context.restored)
+        {
+            return Ok(known.files.clone());
+        }
+        recognize(&mut files, || self.listed(), context)?;
+        let files: Arc<[SourceFile]> = files.into();
+        *recognized = Some(Recognized {
+            restored: context.restored.clone(),
+            files: files.clone(),
+        });
+        Ok(files)
+    }
+
+    /// The files that the patterns match by now.
+    fn listed(&self) -> Vec<PathBuf> {
+        let lists = self.patterns.iter();
+        let lists = lists.filter_map(|(folder, pattern)| list(folder, pattern).ok());
+        lists.flatten().collect()
+    }
 }
 
 fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn SourceSettings>> {
@@ -181,11 +241,16 @@ impl SourceSettings for FileSourceSettings {
                 self.compression,
             )));
         }
+        let patterns = self.paths.iter().map(Spanned::get_ref);
+        let patterns = patterns.filter(|path| path.contains('*'));
         Some(Box::new(FileSource {
-            paths: self.find_files(planning)?,
-            folder: planning.folder.to_owned(),
-            format: self.rows.format.clone(),
-            compression: self.compression,
+            patterns: patterns.map(|path| split(planning.folder, path)).collect(),
+            ..FileSource::new(
+                self.find_files(planning)?,
+                planning.folder.to_owned(),
+                self.rows.format.clone(),
+                self.compression,
+            )
         }))
     }
 }
@@ -213,8 +278,8 @@ impl SourceConnector for FileSource {
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
-            let (format, compression) = (&self.format, self.compression);
-            let input = FileInput::open(&self.paths, &self.folder, format, compression, context)?;
+            let files = self.files(context)?;
+            let input = FileInput::open(&files, &self.format, self.compression, context)?;
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
@@ -262,10 +327,8 @@ fn matches(
             }
         });
     }
-    let (folder, pattern) = match text.rsplit_once('/') {
-        Some((folder, pattern)) => (planning.folder.join(format!("{folder}/")), pattern),
-        None => (planning.folder.to_owned(), text.as_str()),
-    };
+    let (folder, pattern) = split(planning.folder, text);
+    let pattern = pattern.as_str();
     if text.len() > pattern.len() && text[..text.len() - pattern.len()].contains('*') {
         return Err(
             mistake(format!("{title}: `{text}` has a `*` in a folder's name"))
@@ -291,6 +354,14 @@ fn matches(
         .help("`*` matches any characters of a file's name"));
     }
     Ok(paths)
+}
+
+/// The folder of a pattern, and the pattern of names in it.
+fn split(folder: &Path, text: &str) -> (PathBuf, String) {
+    match text.rsplit_once('/') {
+        Some((within, pattern)) => (folder.join(format!("{within}/")), pattern.to_owned()),
+        None => (folder.to_owned(), text.to_owned()),
+    }
 }
 
 fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {

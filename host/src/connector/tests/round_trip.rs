@@ -144,12 +144,12 @@ async fn through_a_file(
     let plan = SourcePlan {
         event_time: EventTime::Ingestion,
         on_error: OnError::Fail,
-        ..plan(FileSource {
-            paths: vec![path.clone()],
-            folder: PathBuf::new(),
-            compression: Some(compression),
-            format: source.into(),
-        })
+        ..plan(FileSource::new(
+            vec![path.clone()],
+            PathBuf::new(),
+            source.into(),
+            Some(compression),
+        ))
     };
     let context = SourceContext {
         schema: batch.schema.clone(),

@@ -39,7 +39,7 @@ use crate::schema::{DataType, Field, Schema};
 use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
 
-const CSV: Format = Format::Csv(CsvFormat {
+pub(super) const CSV: Format = Format::Csv(CsvFormat {
     header: true,
     delimiter: b',',
 });
@@ -68,13 +68,13 @@ pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
     }
 }
 
-fn files(paths: &[&Path], format: Format) -> SourcePlan {
-    plan(FileSource {
-        paths: paths.iter().map(|path| path.to_path_buf()).collect(),
-        folder: PathBuf::new(),
-        compression: None,
-        format: format.into(),
-    })
+pub(super) fn files(paths: &[&Path], format: Format) -> SourcePlan {
+    plan(FileSource::new(
+        paths.iter().map(|path| path.to_path_buf()).collect(),
+        PathBuf::new(),
+        format.into(),
+        None,
+    ))
 }
 
 pub(super) fn context(batch_rows: usize) -> SourceContext {
@@ -93,9 +93,9 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
 
 /// What was read from a source, to its end.
 #[derive(Debug, Default)]
-struct Read {
+pub(super) struct Read {
     /// `id` of each row, with `!` if the watermark has passed it.
-    ids: Vec<String>,
+    pub ids: Vec<String>,
     /// As a dead letter would name it.
     origins: Vec<Provenance>,
     dead_letters: Vec<DeadLetter>,
@@ -106,7 +106,7 @@ struct Read {
 }
 
 impl Read {
-    fn add(&mut self, pulled: Pulled) {
+    pub(super) fn add(&mut self, pulled: Pulled) {
         for element in pulled.elements {
             match element {
                 Element::Batch(batch) => {
@@ -346,7 +346,7 @@ async fn a_field_that_is_too_long_may_begin_before_a_checkpoint() {
 }
 
 /// Compressed in two pieces, as appending does.
-fn compressed(text: &str, compression: Compression) -> Vec<u8> {
+pub(super) fn compressed(text: &str, compression: Compression) -> Vec<u8> {
     let (first, second) = text.split_at(text.len() / 3);
     let pieces = [first, second].map(|piece| match compression {
         Compression::Gzip => {
@@ -360,7 +360,7 @@ fn compressed(text: &str, compression: Compression) -> Vec<u8> {
     pieces.concat()
 }
 
-const COMPRESSIONS: [(Compression, &str); 3] = [
+pub(super) const COMPRESSIONS: [(Compression, &str); 3] = [
     (Compression::Gzip, "events.csv.gz"),
     (Compression::Zstd, "events.csv.zst"),
     (Compression::None, "events.csv"),
@@ -497,12 +497,12 @@ async fn what_is_not_compressed_may_look_like_another_format() {
     for name in ["events.log", "events.gz"] {
         let text = [&b"PAR1,1\n"[..], &compressed("a", Compression::Gzip)].concat();
         let path = write(&folder, name, text);
-        let plan = plan(FileSource {
-            paths: vec![path],
-            folder: PathBuf::new(),
-            compression: Some(Compression::None),
-            format: CSV_ROWS.into(),
-        });
+        let plan = plan(FileSource::new(
+            vec![path],
+            PathBuf::new(),
+            CSV_ROWS.into(),
+            Some(Compression::None),
+        ));
         let read = read(&plan, context(100)).await;
         assert_eq!(read.ids, ["PAR1"], "{name}");
         assert!(read.failed > 0, "{name}");

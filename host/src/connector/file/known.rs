@@ -1,0 +1,486 @@
+//! Decides which file is which one of the restored checkpoint.
+//!
+//! A file is the same if it still has what was read of it, and either its name or its
+//! place on the disk (device and inode). So a file may have another name, and another
+//! file may have its name. A file that only has the same content is perhaps a copy of
+//! one that is gone: whether its rows are new, nobody can tell. Nothing of that is
+//! silent, and what would lose rows or read them twice is refused.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::digest;
+use super::mark::{FileId, FileMark, Head};
+use super::opened::{Compression, OpenedFile};
+use crate::blame::Fault;
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState};
+use crate::files::{identity, name_in};
+use crate::source::{SourceContext, SourceError};
+
+/// How many files a message names.
+const SHOWN: usize = 5;
+
+/// A file to read.
+pub(super) struct SourceFile {
+    path: PathBuf,
+    /// Identifies it in checkpoints.
+    pub name: Arc<str>,
+    compression: Compression,
+    /// Which file it was when it was compared with the checkpoint.
+    id: Option<FileId>,
+    /// What the checkpoint has of it, perhaps under another name.
+    pub restored: Option<PartitionSnapshot>,
+}
+
+/// A file of the restored checkpoint.
+struct KnownFile<'a> {
+    snapshot: &'a PartitionSnapshot,
+    mark: Option<FileMark>,
+    /// Which of the files to read it is.
+    found: Option<usize>,
+}
+
+impl SourceFile {
+    /// The files at these paths. `folder` is the pipeline's, which the names of
+    /// partitions are relative to.
+    pub fn all(paths: &[PathBuf], folder: &Path, compression: Option<Compression>) -> Vec<Self> {
+        let folder = identity(folder);
+        let files = paths.iter().map(|path| SourceFile {
+            path: path.clone(),
+            name: name_in(&folder, path).into(),
+            compression: compression.unwrap_or_else(|| Compression::of(path)),
+            id: None,
+            restored: None,
+        });
+        files.collect()
+    }
+
+    pub fn open(&self, context: &SourceContext) -> Result<OpenedFile, SourceError> {
+        let opened = OpenedFile::open(&self.path, self.compression);
+        let opened = opened.map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        if self.id.is_some_and(|id| !id.is(opened.id)) {
+            let what = format!("cannot read {}", self.path.display());
+            let cause = "another file has got its name just now";
+            return Err(context.failed(what, cause, Fault::OUTSIDE));
+        }
+        Ok(opened)
+    }
+
+    /// Whether it still has what was read of a file.
+    fn has_read_of(
+        &self,
+        known: &KnownFile<'_>,
+        context: &SourceContext,
+    ) -> Result<bool, SourceError> {
+        let Some(mark) = &known.mark else {
+            return Ok(true);
+        };
+        let same = OpenedFile::open(&self.path, self.compression)
+            .and_then(|file| file.is_same(&mark.read, known.snapshot.position.offset));
+        same.map_err(|cause| cannot_read(&self.path, &cause, context))
+    }
+
+    /// The first bytes of its text. What is wrong with them, opening the file tells.
+    fn start(&self) -> Vec<u8> {
+        let mut start = Vec::new();
+        if let Ok(mut file) = OpenedFile::open(&self.path, self.compression) {
+            let _ = file.read(digest::BYTES as usize, &mut start);
+        }
+        start
+    }
+
+    /// Whether its text seems to be that of a file that begins alike.
+    fn has_text_of(&self, known: &KnownFile<'_>) -> bool {
+        let has = |mark: &FileMark| {
+            let mut file = OpenedFile::open(&self.path, self.compression).ok()?;
+            file.has_text_of(&mark.read, known.snapshot.position.offset)
+                .ok()
+        };
+        known.mark.as_ref().and_then(has).unwrap_or_default()
+    }
+}
+
+impl KnownFile<'_> {
+    fn is_at_end(&self) -> bool {
+        self.snapshot.state == PartitionState::Ended
+    }
+
+    fn has_rows(&self) -> bool {
+        self.snapshot.position.rows.is_none_or(|rows| rows > 0)
+    }
+}
+
+/// Finds the files of the restored checkpoint among those to read. `listed` are the
+/// files that the source's patterns match by now.
+pub(super) fn recognize(
+    files: &mut [SourceFile],
+    listed: impl Fn() -> Vec<PathBuf>,
+    context: &SourceContext,
+) -> Result<(), SourceError> {
+    for file in files.iter_mut() {
+        let metadata = file.path.metadata();
+        let metadata = metadata.map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound => is_gone_now(&file.path, context),
+            _ => cannot_read(&file.path, &cause, context),
+        })?;
+        file.id = Some(FileId::of(&metadata));
+    }
+    let known = context.restored.iter().flat_map(|task| &task.partitions);
+    let known = known.map(|snapshot| KnownFile {
+        snapshot,
+        mark: snapshot.digest.as_deref().map(FileMark::parse),
+        found: None,
+    });
+    let mut matching = Matching {
+        known: known.collect(),
+        is_taken: vec![false; files.len()],
+        by_name: (0..)
+            .zip(&*files)
+            .map(|(at, file)| (&*file.name, at))
+            .collect(),
+        files,
+        renamed: Vec::new(),
+        context,
+    };
+    matching.find_by_name(true)?;
+    matching.find_by_place()?;
+    matching.find_by_name(false)?;
+    matching.check_renamed()?;
+    matching.check_missing(listed)?;
+    let found: Vec<(usize, PartitionSnapshot)> = matching
+        .known
+        .iter()
+        .filter_map(|known| Some((known.found?, known.snapshot.clone())))
+        .collect();
+    for (file, snapshot) in found {
+        files[file].restored = Some(snapshot);
+    }
+    Ok(())
+}
+
+/// The files of the checkpoint, and those to read.
+struct Matching<'a> {
+    known: Vec<KnownFile<'a>>,
+    files: &'a [SourceFile],
+    by_name: HashMap<&'a str, usize>,
+    /// Whether a file to read is one of the checkpoint.
+    is_taken: Vec<bool>,
+    /// Those of the checkpoint that have another name now.
+    renamed: Vec<usize>,
+    context: &'a SourceContext,
+}
+
+impl Matching<'_> {
+    fn take(&mut self, known: usize, file: usize) {
+        self.known[known].found = Some(file);
+        self.is_taken[file] = true;
+    }
+
+    /// The file that has the name of one of the checkpoint now.
+    fn namesake(&self, known: usize) -> Option<usize> {
+        self.by_name.get(&*self.known[known].snapshot.name).copied()
+    }
+
+    /// Finds files under their names; `in_place` only those that are at their place on
+    /// the disk, too.
+    fn find_by_name(&mut self, in_place: bool) -> Result<(), SourceError> {
+        for index in 0..self.known.len() {
+            let known = &self.known[index];
+            let namesake = self.namesake(index).filter(|file| !self.is_taken[*file]);
+            let (None, Some(at)) = (known.found, namesake) else {
+                continue;
+            };
+            let file = &self.files[at];
+            let place = known.mark.as_ref().and_then(|mark| mark.file);
+            let is_in_place = place.zip(file.id).is_some_and(|(then, now)| then.is(now));
+            if (is_in_place || !in_place) && file.has_read_of(known, self.context)? {
+                let is_replaced = |mark: &FileMark| !mark.head.begins(&file.start());
+                if !known.has_rows() && known.mark.as_ref().is_some_and(is_replaced) {
+                    tracing::warn!(
+                        "source `{}`: {} has been replaced since the checkpoint, before a row of \
+                         it was read; it is read as it is now",
+                        self.context.node,
+                        file.name
+                    );
+                }
+                self.take(index, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds files at their places on the disk, under other names.
+    fn find_by_place(&mut self) -> Result<(), SourceError> {
+        let mut by_place: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+        for (index, file) in self.files.iter().enumerate() {
+            if let (false, Some(id)) = (self.is_taken[index], file.id) {
+                by_place.entry(id.place()).or_default().push(index);
+            }
+        }
+        for index in 0..self.known.len() {
+            let known = &self.known[index];
+            let (None, Some(mark)) = (known.found, &known.mark) else {
+                continue;
+            };
+            let Some(then) = mark.file else {
+                continue;
+            };
+            let there = by_place.get(&then.place()).into_iter().flatten().copied();
+            for at in there {
+                let file = &self.files[at];
+                let is_in_place = file.id.is_some_and(|now| then.is(now));
+                if !self.is_taken[at]
+                    && is_in_place
+                    && file.has_read_of(known, self.context)?
+                    && mark.head.begins(&file.start())
+                {
+                    self.take(index, at);
+                    self.renamed.push(index);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells which files have other names. Refuses one whose old name has another file
+    /// with the same content: either may be the one to go on with.
+    fn check_renamed(&self) -> Result<(), SourceError> {
+        let node = &self.context.node;
+        let mut told = Vec::new();
+        for &index in &self.renamed {
+            let known = &self.known[index];
+            let (name, offset) = (&known.snapshot.name, known.snapshot.position.offset);
+            let Some(now) = known.found.map(|file| &self.files[file].name) else {
+                continue;
+            };
+            let mut line = format!("{now} is {name} of the checkpoint");
+            match self.namesake(index) {
+                Some(file) if !self.is_taken[file] => {
+                    if known.has_rows() && self.files[file].has_read_of(known, self.context)? {
+                        return Err(self.refuse(format!(
+                            "{now} is the file of which {offset} bytes were read before the \
+                             checkpoint as {name}, and the file that is {name} now begins with the \
+                             same bytes, as a copy does: put one of the two elsewhere, or {}",
+                            dropping(self.context)
+                        )));
+                    }
+                    let _ = write!(line, ", and {name} is a new file");
+                }
+                _ => {}
+            }
+            told.push(format!("{line}; it is read on from byte {offset}"));
+        }
+        for line in told.iter().take(SHOWN) {
+            tracing::info!("source `{node}`: {line}");
+        }
+        if let Some(more @ 1..) = told.len().checked_sub(SHOWN) {
+            tracing::info!("source `{node}`: {more} more files have other names than before");
+        }
+        Ok(())
+    }
+
+    /// Refuses files whose rows would be missing or come twice, and tells which others
+    /// are gone.
+    fn check_missing(&self, listed: impl Fn() -> Vec<PathBuf>) -> Result<(), SourceError> {
+        let missing = (0..self.known.len()).filter(|index| self.known[*index].found.is_none());
+        let missing: Vec<usize> = missing.collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.check_list(&missing, listed)?;
+        let copies = self.copies(&missing);
+        for &index in &missing {
+            let known = &self.known[index];
+            let copy = copies.get(&index).map(|file| &*self.files[*file].name);
+            match self.namesake(index) {
+                Some(file) if !self.is_taken[file] => {
+                    return Err(self.is_another(known, &self.files[file], copy));
+                }
+                _ if !known.is_at_end() => {
+                    let put_back = match copy {
+                        Some(copy) => {
+                            format!("{copy} begins alike: if it is a copy, give it that name")
+                        }
+                        None => "put it back, have `path` name it where it is now".to_owned(),
+                    };
+                    return Err(is_missing(known.snapshot, &put_back, self.context));
+                }
+                _ => {}
+            }
+            if let Some(copy) = copy {
+                return Err(self.is_copy(known, copy));
+            }
+        }
+        let node = &self.context.node;
+        for &index in missing.iter().take(SHOWN) {
+            tracing::info!(
+                "source `{node}`: {}, which was read to its end, is not among the files to read \
+                 any more",
+                self.known[index].snapshot.name
+            );
+        }
+        if let Some(more @ 1..) = missing.len().checked_sub(SHOWN) {
+            tracing::info!(
+                "source `{node}`: {more} more files that were read to their ends are not among \
+                 the files to read any more"
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses a list of files that is out of date: a file that was renamed since would
+    /// be forgotten, and be new to the next run.
+    fn check_list(
+        &self,
+        missing: &[usize],
+        listed: impl Fn() -> Vec<PathBuf>,
+    ) -> Result<(), SourceError> {
+        let places = missing.iter().filter_map(|&index| {
+            let then = self.known[index].mark.as_ref()?.file?;
+            Some((then.place(), (then, index)))
+        });
+        let places: HashMap<(u64, u64), (FileId, usize)> = places.collect();
+        let paths: HashSet<&Path> = self.files.iter().map(|file| file.path.as_path()).collect();
+        for path in listed() {
+            if paths.contains(path.as_path()) {
+                continue;
+            }
+            let Ok(metadata) = path.metadata() else {
+                continue;
+            };
+            let now = FileId::of(&metadata);
+            if let Some(&(then, known)) = places.get(&now.place())
+                && then.is(now)
+            {
+                return Err(self.refuse(format!(
+                    "{} got the name {} after this run had looked for its files: start it again",
+                    self.known[known].snapshot.name,
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// For each missing file, one of the new files that has its content.
+    fn copies(&self, missing: &[usize]) -> HashMap<usize, usize> {
+        let mut by_head: HashMap<&Head, Vec<usize>> = HashMap::new();
+        for &index in missing {
+            let known = &self.known[index];
+            if let (true, Some(mark)) = (known.has_rows(), &known.mark) {
+                by_head.entry(&mark.head).or_default().push(index);
+            }
+        }
+        let mut copies = HashMap::new();
+        if by_head.is_empty() {
+            return copies;
+        }
+        for (at, file) in self.files.iter().enumerate() {
+            if self.is_taken[at] {
+                continue;
+            }
+            for head in Head::all(&file.start()) {
+                for &index in by_head.get(&head).into_iter().flatten() {
+                    if !copies.contains_key(&index) && file.has_text_of(&self.known[index]) {
+                        copies.insert(index, at);
+                    }
+                }
+            }
+        }
+        copies
+    }
+
+    fn refuse(&self, message: String) -> SourceError {
+        self.context.refuse(message, Fault::OUTSIDE_LASTING)
+    }
+
+    /// A file that has another one's name.
+    fn is_another(
+        &self,
+        known: &KnownFile<'_>,
+        file: &SourceFile,
+        copy: Option<&str>,
+    ) -> SourceError {
+        let (path, offset) = (file.path.display(), known.snapshot.position.offset);
+        let size = file.path.metadata().map_or(0, |metadata| metadata.len());
+        let what = match file.compression {
+            Compression::None if size < offset => format!(
+                "{path} is shorter than the {offset} bytes that were read of it before the \
+                 checkpoint"
+            ),
+            _ => format!(
+                "{path} is another file than the one of which {offset} bytes were read before the \
+                 checkpoint"
+            ),
+        };
+        let put_back = match copy {
+            Some(copy) => format!(
+                "{copy} begins with them and is perhaps a copy: give it this name again, and what \
+                 has the name now another one"
+            ),
+            None => "put that one back, have `path` name it where it is now".to_owned(),
+        };
+        self.refuse(format!("{what}: {put_back}, or {}", dropping(self.context)))
+    }
+
+    /// A file whose rows may have been read under another name.
+    fn is_copy(&self, known: &KnownFile<'_>, copy: &str) -> SourceError {
+        let PartitionSnapshot { name, position, .. } = known.snapshot;
+        self.refuse(format!(
+            "{copy} begins with the {} bytes that were read of {name} before the checkpoint, and \
+             {name} is gone, so that {copy} is perhaps a copy whose rows would be read twice: if it \
+             is, give it the name {name} again, or put it elsewhere; if its rows are new, put \
+             {name} back beside it; or {}",
+            position.offset,
+            dropping(self.context)
+        ))
+    }
+}
+
+/// A file was not read to its end, and is gone: the rest of its rows would be missing
+/// without a word.
+pub(super) fn is_missing(
+    known: &PartitionSnapshot,
+    put_back: &str,
+    context: &SourceContext,
+) -> SourceError {
+    let PartitionSnapshot { name, position, .. } = known;
+    // Offsets in a pipe are rows.
+    let unit = match position.rows {
+        Some(_) => "byte",
+        None => "row",
+    };
+    let message = format!(
+        "the checkpoint had read {name} up to {unit} {}, and it is not among the files to read any \
+         more: {put_back}, or {}",
+        position.offset,
+        dropping(context)
+    );
+    context.refuse(message, Fault::OUTSIDE_LASTING)
+}
+
+/// What one can do about files that are not those of the checkpoint.
+pub(super) fn dropping(context: &SourceContext) -> String {
+    format!(
+        "drop what the checkpoint knows of this source (`sluicebox run --drop {}`) to read all its \
+         files from their beginning",
+        context.node
+    )
+}
+
+/// A file was there when the files were looked for.
+fn is_gone_now(path: &Path, context: &SourceContext) -> SourceError {
+    let cause = "it is gone since this run looked for its files; if it has another name now, \
+                 start the run again";
+    let what = format!("cannot read {}", path.display());
+    context.failed(what, cause, Fault::OUTSIDE_LASTING)
+}
+
+pub(super) fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
+    let what = format!("cannot read {}", path.display());
+    context.failed(what, cause, Fault::of_io(cause))
+}

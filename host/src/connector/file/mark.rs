@@ -1,0 +1,203 @@
+//! What a checkpoint has of a file, beside the place in it, by which a later run knows
+//! the file again.
+
+use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::UNIX_EPOCH;
+
+use super::digest::{self, digest_of};
+
+/// Its text in checkpoints is `READ head=DIGEST@LENGTH file=DEVICE:INODE[:BORN]`. Those
+/// of earlier versions have only the first part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileMark {
+    /// A digest of what was read of it last, or of a compressed file's first bytes and
+    /// how many they are: `DIGEST@BYTES`.
+    pub read: String,
+    pub head: Head,
+    pub file: Option<FileId>,
+}
+
+/// The beginning of a file's text, which is there before anything of it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Head {
+    /// In bytes. A power of two, so that there are few to compare a file with; 0 if
+    /// there is nothing to compare.
+    pub length: usize,
+    digest: String,
+}
+
+/// A file on a disk, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+    /// In ns since 1970, if the disk knows it: the inode of a file that is deleted may
+    /// be another file's soon.
+    born_ns: Option<u64>,
+}
+
+impl Head {
+    pub fn of(text: &[u8]) -> Self {
+        let most = text.len().min(digest::BYTES as usize);
+        match most.checked_ilog2() {
+            None => Head::default(),
+            Some(power) => Head::with_length(text, 1 << power),
+        }
+    }
+
+    /// Those that a file can have of which this is the beginning.
+    pub fn all(text: &[u8]) -> impl Iterator<Item = Head> {
+        let longest = Head::of(text).length;
+        let lengths = (0..usize::BITS).map(|power| 1 << power);
+        let some = lengths.take_while(move |length| *length <= longest);
+        std::iter::once(Head::default()).chain(some.map(|length| Head::with_length(text, length)))
+    }
+
+    fn with_length(text: &[u8], length: usize) -> Self {
+        Head {
+            length,
+            digest: digest_of(&text[..length]),
+        }
+    }
+
+    /// Whether a text begins like this.
+    pub fn begins(&self, text: &[u8]) -> bool {
+        let start = text.get(..self.length);
+        start.is_some_and(|start| self.length == 0 || digest_of(start) == self.digest)
+    }
+}
+
+impl FileId {
+    pub fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().ok();
+        let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born_ns: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
+        }
+    }
+
+    pub fn is(self, other: FileId) -> bool {
+        let is_as_old = match (self.born_ns, other.born_ns) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.place() == other.place() && is_as_old
+    }
+
+    /// Files at the same place are the same, unless they came one after the other.
+    pub fn place(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
+impl fmt::Display for FileMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FileMark { read, head, file } = self;
+        write!(f, "{read}")?;
+        if head.length > 0 {
+            write!(f, " head={}@{}", head.digest, head.length)?;
+        }
+        if let Some(file) = file {
+            write!(f, " file={}:{}", file.device, file.inode)?;
+            if let Some(born) = file.born_ns {
+                write!(f, ":{born}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FileMark {
+    pub fn parse(text: &str) -> Self {
+        let mut words = text.split(' ');
+        let mut mark = FileMark {
+            read: words.next().unwrap_or_default().to_owned(),
+            head: Head::default(),
+            file: None,
+        };
+        for word in words {
+            match word.split_once('=') {
+                Some(("head", value)) => mark.head = parse_head(value).unwrap_or_default(),
+                Some(("file", value)) => mark.file = parse_file(value),
+                _ => {}
+            }
+        }
+        mark
+    }
+}
+
+fn parse_head(text: &str) -> Option<Head> {
+    let (digest, length) = text.split_once('@')?;
+    Some(Head {
+        length: length.parse().ok()?,
+        digest: digest.to_owned(),
+    })
+}
+
+fn parse_file(text: &str) -> Option<FileId> {
+    let mut numbers = text.split(':').map(|number| number.parse().ok());
+    Some(FileId {
+        device: numbers.next()??,
+        inode: numbers.next()??,
+        born_ns: numbers.next().flatten(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn marks_are_read_as_they_were_written(
+            read in "[0-9a-f]{16}(@[0-9]{1,4})?",
+            text in proptest::collection::vec(any::<u8>(), 0..6_000),
+            file in proptest::option::of(any::<(u64, u64, Option<u64>)>()),
+        ) {
+            let file = file.map(|(device, inode, born_ns)| FileId { device, inode, born_ns });
+            let mark = FileMark { read, head: Head::of(&text), file };
+            prop_assert_eq!(FileMark::parse(&mark.to_string()), mark);
+        }
+
+        #[test]
+        fn a_text_that_grows_keeps_its_head(
+            text in proptest::collection::vec(any::<u8>(), 0..6_000),
+            more in proptest::collection::vec(any::<u8>(), 0..6_000),
+        ) {
+            let head = Head::of(&text);
+            let grown = [text, more].concat();
+            prop_assert!(head.begins(&grown));
+            prop_assert!(Head::all(&grown).any(|known| known == head));
+        }
+    }
+
+    #[test]
+    fn another_text_has_another_head() {
+        let head = Head::of(b"one row\n");
+        assert!(!head.begins(b"two row\n"));
+        assert!(!head.begins(b"one row"), "it is shorter");
+        assert!(!Head::all(b"two row\n").any(|known| known == head));
+    }
+
+    #[test]
+    fn marks_of_earlier_versions_are_read() {
+        let mark = FileMark::parse("00c0ffee00c0ffee@17");
+        assert_eq!(mark.read, "00c0ffee00c0ffee@17");
+        assert_eq!((mark.head.length, mark.file), (0, None));
+    }
+
+    #[test]
+    fn an_inode_that_is_used_again_is_another_file() {
+        let id = |text| parse_file(text).expect("it is one");
+        assert!(id("8:17:5").is(id("8:17:5")));
+        assert!(!id("8:17:5").is(id("8:17:6")));
+        assert!(!id("8:17:5").is(id("9:17:5")));
+        assert!(id("8:17").is(id("8:17:5")), "not every disk tells");
+    }
+}
