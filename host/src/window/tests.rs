@@ -288,7 +288,7 @@ impl Bench {
     }
 
     fn take(&mut self, out: Outbox) {
-        for (port, batch) in out.batches {
+        for (port, batch) in out.into_batches() {
             if port == MAIN_OUTPUT {
                 self.take_rows(&batch);
                 continue;

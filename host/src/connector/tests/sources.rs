@@ -33,7 +33,7 @@ use crate::element::Element;
 use crate::format::{CsvFormat, Format};
 use crate::json::render_row;
 use crate::placement::Placement;
-use crate::plan::{EventTime, SourcePlan};
+use crate::plan::{EventTime, FieldPath, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
@@ -59,7 +59,7 @@ fn schema() -> Arc<Schema> {
 pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
     SourcePlan {
         connector: Box::new(connector),
-        event_time: EventTime::Column(1),
+        event_time: EventTime::Field(FieldPath::new(1, Vec::new())),
         out_of_orderness_ms: 0,
         ahead_ms_max: Some(86_400_000),
         idle_after_ms: None,
@@ -969,7 +969,7 @@ fn generated(count: u64) -> EventsPlan {
 
 async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
     let plan = SourcePlan {
-        event_time: EventTime::Column(4),
+        event_time: EventTime::Field(FieldPath::new(4, Vec::new())),
         out_of_orderness_ms: 2_000,
         ahead_ms_max: Some(86_400_000),
         ..plan(GeneratorSource { events: generator })
@@ -1027,7 +1027,7 @@ async fn generated_lines_are_the_generated_rows() {
     events::write_json_lines(&plan, &mut text).unwrap();
     let path = write(&folder, "events.jsonl", &text);
     let plan_of_file = SourcePlan {
-        event_time: EventTime::Column(4),
+        event_time: EventTime::Field(FieldPath::new(4, Vec::new())),
         ..files(&[&path], Format::Json)
     };
     let context = SourceContext {
@@ -1525,6 +1525,43 @@ async fn silence_is_told_once_and_ends_with_the_next_row() {
         pulled.elements[..],
         [Element::Batch(_), Element::Watermark(5)]
     ));
+}
+
+#[tokio::test]
+async fn a_partition_of_rows_without_a_time_becomes_idle_and_lets_others_be_read() {
+    let clock = Arc::new(ManualClock::default());
+    let plan = SourcePlan {
+        idle_after_ms: Some(1_000),
+        ..tcp(Framing::Newline, None)
+    };
+    let context = SourceContext {
+        clock: clock.clone(),
+        ..context(1)
+    };
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
+    let address = reader.address().unwrap();
+    let mut bad = TcpStream::connect(address).await.unwrap();
+    bad.write_all(&b"{\"id\":\"a\"}\n".repeat(1_000))
+        .await
+        .unwrap();
+    let mut good = TcpStream::connect(address).await.unwrap();
+    good.write_all(b"{\"id\":\"b\",\"ts\":5}\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    clock.set(1_000);
+    let mut failed = 0;
+    let time = loop {
+        let pulled = reader.next().await.unwrap().unwrap();
+        failed += pulled.failed;
+        clock.set(2_000 + failed as i64);
+        let mut elements = pulled.elements.into_iter();
+        if let Some(Element::Watermark(ms)) =
+            elements.find(|it| matches!(it, Element::Watermark(_)))
+        {
+            break ms;
+        }
+    };
+    assert_eq!(time, 5);
+    assert!(failed < 500, "{failed} rows of the other were read first");
 }
 
 proptest! {
