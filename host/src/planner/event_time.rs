@@ -42,7 +42,7 @@ impl Builder<'_> {
                 self.refuse_watermark_alone(operator);
                 continue;
             };
-            let refusal = match timed_source(graph, resolved, at) {
+            let (why, place) = match timed_source(graph, resolved, at) {
                 Traced::Unknown => continue,
                 Traced::Refused { why, place } => (why, place),
                 Traced::Source(source) => match operators[source].replace(at) {
@@ -57,7 +57,6 @@ impl Builder<'_> {
                     }
                 },
             };
-            let (why, place) = refusal;
             let mut mistake = Mistake::new(format!(
                 "{} cannot have an `event_time`: {why}",
                 section.title()
@@ -233,7 +232,7 @@ impl Builder<'_> {
             .at(name.span(), "")
             .at(
                 place.unwrap_or_default(),
-                format!("`{}` is from here", fields[found.column].name),
+                format!("`{}` is from here", fields[found.column]),
             )
             .help(help),
         );

@@ -428,6 +428,21 @@ mod tests {
         assert_eq!(crossing.progress.snapshot().rows_out, 3);
     }
 
+    #[tokio::test]
+    async fn time_that_an_operator_makes_leaves_between_its_rows() {
+        let (mut timing, mut readers) = link(OfRows(|_, batch, out| {
+            out.put(MAIN_OUTPUT, batch.slice(0, 2));
+            out.put_time(MAIN_OUTPUT, Element::Watermark(7));
+            out.put(MAIN_OUTPUT, batch.slice(2, 1));
+        }));
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
+        enter(&mut timing, &mut courier, Inlet::default(), batch(3));
+        courier.send().await.unwrap();
+        assert_eq!(received(&mut readers[0]), ["2 rows", "time 7", "1 rows"]);
+        assert_eq!(timing.progress.snapshot().watermark_ms, Some(7));
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn large_output_leaves_before_the_operator_is_done() {
         let (mut blowing, mut readers) = link(BLOWING);

@@ -76,7 +76,9 @@ mod tests {
         for &row in order {
             for &time in &times[row] {
                 let late = newest.is_some_and(|newest| time < newest - bound);
-                judged[row] = (late, newest.filter(|_| late));
+                if late {
+                    judged[row] = (true, newest);
+                }
                 newest = newest.max(Some(time));
             }
         }
