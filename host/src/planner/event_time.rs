@@ -206,14 +206,14 @@ impl Builder<'_> {
             false => "a time is a timestamp, or an int64 in ms",
         };
         let help = match (owner, &field.data_type) {
-            (_, DataType::Record(_)) if !field.nullable => {
+            (_, DataType::Record(members)) if !field.nullable => {
                 let mut times = Vec::new();
-                list_times(std::slice::from_ref(*field), "", &mut times);
+                list_times(members, &format!("{}.", shown.name), &mut times);
                 let times: Vec<&str> = times.iter().map(String::as_str).collect();
-                format!(
-                    "its members that can be a time: {}",
-                    suggest::listed(&times)
-                )
+                match times.is_empty() {
+                    true => "no member of it can be a time".to_owned(),
+                    false => format!("name a member of it: {}", suggest::listed(&times)),
+                }
             }
             (Owner::Source, DataType::Record(_)) => {
                 format!("declare `{}` without `?`", shown.name)
@@ -268,8 +268,11 @@ fn timed_source(graph: &Graph, resolved: &[Option<Resolved>], operator: usize) -
         let input = match graph.inputs[at].as_slice() {
             [Some(input)] => input,
             [_, Some(second), ..] => {
-                let title = graph.sections[at].title();
-                return refused(format!("{title} merges inputs"), second.place.clone());
+                let what = match at == operator {
+                    true => "it".to_owned(),
+                    false => graph.sections[at].title(),
+                };
+                return refused(format!("{what} merges inputs"), second.place.clone());
             }
             _ => return Traced::Unknown,
         };

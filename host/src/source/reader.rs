@@ -455,3 +455,146 @@ impl SourceReader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+    use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+    use crate::batch::{Block, Offsets, Payload};
+    use crate::clock::ManualClock;
+    use crate::connector::Description;
+    use crate::placement::Placement;
+    use crate::plan::FieldPath;
+    use crate::schema::{DataType, Field, Schema};
+    use crate::source::chunk::at_row;
+    use crate::source::{Pending, SourceConnector};
+
+    /// Two partitions that always have a row: the first one without a time, the second
+    /// with times that advance.
+    struct Restless;
+
+    struct RestlessInput {
+        rows: i64,
+        schema: Arc<Schema>,
+    }
+
+    impl SourceConnector for Restless {
+        fn describe(&self) -> Description {
+            Description::default()
+        }
+
+        fn partitions(&self) -> Option<usize> {
+            Some(2)
+        }
+
+        fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
+            let schema = context.schema.clone();
+            let input = RestlessInput { rows: 0, schema };
+            Box::pin(async { Ok(Box::new(input) as Box<dyn SourceInput>) })
+        }
+    }
+
+    impl SourceInput for RestlessInput {
+        fn partitions(&self) -> usize {
+            2
+        }
+
+        fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+            (partition.to_string().into(), at_row(0))
+        }
+
+        fn is_live(&self) -> bool {
+            true
+        }
+
+        fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
+            Box::pin(async move {
+                self.rows += 1;
+                let time = Some(self.rows).filter(|_| order[0] == 1);
+                let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![time]))];
+                let arrow = Arc::new(self.schema.to_arrow());
+                let rows = RecordBatch::try_new(arrow, columns.clone()).expect("one column");
+                let chunk = Chunk {
+                    columns,
+                    rows: 1,
+                    block: Block {
+                        source: "restless".into(),
+                        partition: order[0].to_string().into(),
+                        offsets: Offsets::From(0),
+                        payload: Payload::Rows(rows),
+                        envelopes: Vec::new(),
+                    },
+                    bad: Vec::new(),
+                    end: at_row(1),
+                };
+                Ok(Arrival::of(order[0], Some(chunk)))
+            })
+        }
+    }
+
+    async fn restless(event_time: EventTime, clock: &Arc<ManualClock>) -> SourceReader {
+        let plan = SourcePlan {
+            connector: Box::new(Restless),
+            event_time,
+            out_of_orderness_ms: 0,
+            ahead_ms_max: None,
+            idle_after_ms: Some(1_000),
+            on_error: OnError::DeadLetter,
+        };
+        let context = SourceContext {
+            node: "restless".into(),
+            schema: Arc::new(Schema::new(vec![Field::new("ts", DataType::Int64, true)])),
+            placement: Placement::on_one_host(0, 1),
+            batch_rows: 1,
+            decode_workers: 1,
+            clock: clock.clone(),
+            is_transactional: false,
+            restored: Arc::new([]),
+        };
+        SourceReader::open(&plan, context).await.expect("it opens")
+    }
+
+    #[tokio::test]
+    async fn a_partition_of_rows_without_a_time_becomes_idle_and_lets_others_be_read() {
+        let field = EventTime::Field(FieldPath::new(0, Vec::new()));
+        for event_time in [field, EventTime::Operator(1)] {
+            let clock = Arc::new(ManualClock::default());
+            let mut reader = restless(event_time.clone(), &clock).await;
+            let mut advanced = 0;
+            for second in 0..20 {
+                clock.set(second * 1_000);
+                let pulled = reader.next().await.expect("it reads").expect("rows");
+                let mut elements = Vec::new();
+                for element in pulled.elements {
+                    match element {
+                        // The operator takes the times of its rows from the column.
+                        Element::Batch(mut batch) if event_time == EventTime::Operator(1) => {
+                            assert_eq!(batch.times[..], [NO_TIME]);
+                            let column = &batch.columns[0];
+                            if column.null_count() == 0 {
+                                batch.times = column.as_primitive::<Int64Type>().values().clone();
+                                let now_ms = clock.now_ms();
+                                let mut watermarks = reader.watermarks.lock();
+                                watermarks.observe_current(batch, now_ms, &mut elements);
+                            }
+                        }
+                        element => elements.push(element),
+                    }
+                }
+                let is_time = |it: &&Element| matches!(it, Element::Watermark(_));
+                advanced += elements.iter().filter(is_time).count();
+            }
+            assert!(
+                advanced > 5,
+                "{event_time:?}: time advanced {advanced} times"
+            );
+            let states: Vec<PartitionState> = (0..2)
+                .map(|partition| reader.watermarks.lock().snapshot(partition).1)
+                .collect();
+            assert_eq!(states, [PartitionState::Idle, PartitionState::Active]);
+        }
+    }
+}

@@ -1527,43 +1527,6 @@ async fn silence_is_told_once_and_ends_with_the_next_row() {
     ));
 }
 
-#[tokio::test]
-async fn a_partition_of_rows_without_a_time_becomes_idle_and_lets_others_be_read() {
-    let clock = Arc::new(ManualClock::default());
-    let plan = SourcePlan {
-        idle_after_ms: Some(1_000),
-        ..tcp(Framing::Newline, None)
-    };
-    let context = SourceContext {
-        clock: clock.clone(),
-        ..context(1)
-    };
-    let mut reader = SourceReader::open(&plan, context).await.unwrap();
-    let address = reader.address().unwrap();
-    let mut bad = TcpStream::connect(address).await.unwrap();
-    bad.write_all(&b"{\"id\":\"a\"}\n".repeat(1_000))
-        .await
-        .unwrap();
-    let mut good = TcpStream::connect(address).await.unwrap();
-    good.write_all(b"{\"id\":\"b\",\"ts\":5}\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    clock.set(1_000);
-    let mut failed = 0;
-    let time = loop {
-        let pulled = reader.next().await.unwrap().unwrap();
-        failed += pulled.failed;
-        clock.set(2_000 + failed as i64);
-        let mut elements = pulled.elements.into_iter();
-        if let Some(Element::Watermark(ms)) =
-            elements.find(|it| matches!(it, Element::Watermark(_)))
-        {
-            break ms;
-        }
-    };
-    assert_eq!(time, 5);
-    assert!(failed < 500, "{failed} rows of the other were read first");
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
