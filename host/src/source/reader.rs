@@ -565,7 +565,8 @@ mod tests {
             let mut reader = restless(event_time.clone(), &clock).await;
             let mut advanced = 0;
             for second in 0..20 {
-                clock.set(second * 1_000);
+                let now_ms = second * 1_000;
+                clock.set(now_ms);
                 let pulled = reader.next().await.expect("it reads").expect("rows");
                 let mut elements = Vec::new();
                 for element in pulled.elements {
@@ -576,7 +577,6 @@ mod tests {
                             let column = &batch.columns[0];
                             if column.null_count() == 0 {
                                 batch.times = column.as_primitive::<Int64Type>().values().clone();
-                                let now_ms = clock.now_ms();
                                 let mut watermarks = reader.watermarks.lock();
                                 watermarks.observe_current(batch, now_ms, &mut elements);
                             }
