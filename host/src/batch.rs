@@ -11,6 +11,9 @@ use arrow_select::take::take;
 
 use crate::schema::Schema;
 
+/// The time of a row whose event time is found by an operator that it has yet to pass.
+pub const NO_TIME: i64 = i64::MIN;
+
 /// Rows of one schema. Columns, times and origin have one entry a row.
 ///
 /// A batch is cheap to clone: everything in it is shared.
@@ -18,7 +21,7 @@ use crate::schema::Schema;
 pub struct Batch {
     pub schema: Arc<Schema>,
     pub columns: Vec<ArrayRef>,
-    /// Event time of each row, in ms since 1970.
+    /// Event time of each row, in ms since 1970; [`NO_TIME`] before it is known.
     pub times: ScalarBuffer<i64>,
     /// Absent for rows that were computed from many, as window results are.
     pub origin: Option<Origin>,

@@ -12,6 +12,8 @@ pub mod diagnostics;
 pub mod secrets;
 /// Reads TOML tables key by key.
 pub mod reader;
+/// `event_time` and `watermark`.
+mod event_time;
 /// `[sources.NAME]`.
 mod source;
 /// Types of a source's fields.
@@ -31,6 +33,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
+pub use event_time::{EventTimeConfig, WatermarkConfig};
 pub use operator::{BoundsChoice, InputName, KeyConfig, OperatorConfig, OperatorName, Setting};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;

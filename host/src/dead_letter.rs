@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::batch::{Batch, Block, Envelope, Origin, Payload};
+use crate::batch::{Batch, Block, Envelope, NO_TIME, Origin, Payload};
 use crate::json;
 use crate::timestamp;
 
@@ -38,7 +38,8 @@ pub struct DeadLetter {
     /// `plugin.operator`.
     pub plugin: Option<String>,
     pub plugin_digest: Option<String>,
-    /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`.
+    /// `decode`, `reject`, `trap`, `deadline`, `memory`, `output_size`, `contract`,
+    /// `event_time`.
     pub kind: String,
     pub error: String,
     pub panic: Option<String>,
@@ -95,8 +96,9 @@ pub struct Provenance {
 /// read, or the row itself where it was computed from several.
 pub fn of_row(batch: &Batch, row: usize) -> DeadLetter {
     let rendered = json::render_row(batch, row);
+    let time_ms = Some(batch.times[row]).filter(|&ms| ms != NO_TIME);
     let mut dead_letter = DeadLetter {
-        event_time: Some(timestamp::to_text(batch.times[row])),
+        event_time: time_ms.map(timestamp::to_text),
         ..DeadLetter::default()
     };
     match &batch.origin {

@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::dead_letter::DeadLetter;
-use crate::element::Inlet;
+use crate::element::{Element, Inlet};
 
 /// One operator of a task's chain. Its results must not depend on where batches
 /// are cut.
@@ -46,8 +46,8 @@ pub trait Operator: Send {
 /// An operator's output for one element.
 #[derive(Default)]
 pub struct Outbox<'a> {
-    /// Output ports by index, and batches, in order.
-    pub batches: Vec<(usize, Batch)>,
+    /// Output ports by index, and batches and watermarks, in order.
+    pub elements: Vec<(usize, Element)>,
     pub dead_letters: Vec<DeadLetter>,
     pub counts: Counts,
     /// Bytes of rows and dead letters in it.
@@ -56,8 +56,8 @@ pub struct Outbox<'a> {
     empty: Option<&'a mut Emptied<'a>>,
 }
 
-/// Takes batches with their ports, and dead letters.
-pub type Emptied<'a> = dyn FnMut(Vec<(usize, Batch)>, Vec<DeadLetter>) + 'a;
+/// Takes elements with their ports, and dead letters.
+pub type Emptied<'a> = dyn FnMut(Vec<(usize, Element)>, Vec<DeadLetter>) + 'a;
 
 /// An outbox with more than this is full.
 const FULL_BYTES: usize = 16 << 20;
@@ -80,8 +80,13 @@ impl<'a> Outbox<'a> {
     /// late, not as output.
     pub fn put_late(&mut self, port: usize, batch: Batch) {
         self.bytes += batch.bytes();
-        self.batches.push((port, batch));
+        self.elements.push((port, Element::Batch(batch)));
         self.empty_if_full();
+    }
+
+    /// Adds a watermark or idleness.
+    pub fn put_time(&mut self, port: usize, time: Element) {
+        self.elements.push((port, time));
     }
 
     pub fn put_dead_letter(&mut self, dead_letter: DeadLetter) {
@@ -92,13 +97,22 @@ impl<'a> Outbox<'a> {
         self.empty_if_full();
     }
 
+    /// The batches in it, with their ports.
+    pub fn into_batches(self) -> impl Iterator<Item = (usize, Batch)> {
+        let elements = self.elements.into_iter();
+        elements.filter_map(|(port, element)| match element {
+            Element::Batch(batch) => Some((port, batch)),
+            _ => None,
+        })
+    }
+
     fn empty_if_full(&mut self) {
         if self.bytes > FULL_BYTES
             && let Some(empty) = &mut self.empty
         {
             self.bytes = 0;
-            let batches = std::mem::take(&mut self.batches);
-            empty(batches, std::mem::take(&mut self.dead_letters));
+            let elements = std::mem::take(&mut self.elements);
+            empty(elements, std::mem::take(&mut self.dead_letters));
         }
     }
 }

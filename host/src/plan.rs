@@ -5,6 +5,8 @@
 //! smaller id. It connects an output port of that node to an input port of this
 //! one.
 
+/// Event times in the plan.
+pub mod event_time;
 /// A source in the plan.
 pub mod source;
 /// An operator in the plan.
@@ -23,12 +25,13 @@ pub mod json;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use event_time::{EventTime, FieldPath, OperatorTime};
 pub use operator::{
     AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain,
     Timing, TransformPlan, Window,
 };
 pub use sink::SinkPlan;
-pub use source::{EventTime, SourcePlan};
+pub use source::SourcePlan;
 pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 use crate::dead_letter::OnError;
@@ -60,6 +63,19 @@ impl Plan {
             NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
             _ => false,
         })
+    }
+
+    /// The name of the field that has the event time, if this operator gives it to its
+    /// rows.
+    pub fn operator_time(&self, id: NodeId) -> Option<String> {
+        let node = &self.nodes[id];
+        match &node.kind {
+            NodeKind::Transform(transform) => {
+                let time = transform.event_time.as_ref()?;
+                Some(time.field.name(node.schema()))
+            }
+            _ => None,
+        }
     }
 
     /// The name of the file of dead letters, as [`name_in`] gives it.

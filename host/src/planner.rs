@@ -16,6 +16,8 @@ mod graph;
 mod plugin;
 /// Plans sources.
 mod source;
+/// Finds the field with the event time.
+mod event_time;
 /// Finds the fields that an operator reads.
 mod columns;
 /// Refuses aggregates over results that change.
@@ -36,7 +38,9 @@ use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, input, planned};
-use crate::config::{Config, Diagnostics, Mistake, OperatorConfig, SinkConfig, Spanned};
+use crate::config::{
+    Config, Diagnostics, Mistake, OperatorConfig, SinkConfig, SourceConfig, Spanned,
+};
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
@@ -107,17 +111,32 @@ impl<'a> Builder<'a> {
         let mut ids = vec![usize::MAX; graph.sections.len()];
         for (id, &at) in graph.order.iter().enumerate() {
             ids[at] = id;
+        }
+        let timing = self.timing_operators(&graph, &resolved);
+        for &at in &graph.order {
             let upstreams = self.upstreams(&graph, at, &planned, &resolved);
             planned[at] = match graph.sections[at] {
-                Section::Source(source) => self.plan_source(source),
+                Section::Source(source) => {
+                    let timing = timing[at].and_then(|at| match graph.sections[at] {
+                        Section::Operator(operator) => Some((operator, ids[at])),
+                        Section::Source(_) | Section::Sink(_) => None,
+                    });
+                    self.plan_source(source, timing)
+                }
                 Section::Operator(operator) => {
                     let late_wanted = graph.is_read(at, LATE);
+                    let timed = timing.iter().position(|timing| *timing == Some(at));
+                    let timed = timed.and_then(|at| match graph.sections[at] {
+                        Section::Source(source) => Some(source),
+                        Section::Operator(_) | Section::Sink(_) => None,
+                    });
                     self.plan_operator(
                         operator,
                         resolved[at].as_ref(),
                         &upstreams,
                         &ids,
                         late_wanted,
+                        timed,
                     )
                 }
                 Section::Sink(sink) => self.plan_sink(sink, &upstreams, &ids),
@@ -193,6 +212,7 @@ impl<'a> Builder<'a> {
         found
     }
 
+    /// `timed` is the source whose rows get their event time from the operator, if one's do.
     fn plan_operator(
         &mut self,
         operator: &OperatorConfig,
@@ -200,6 +220,7 @@ impl<'a> Builder<'a> {
         upstreams: &[Option<Upstream>],
         ids: &[usize],
         late_wanted: bool,
+        timed: Option<&SourceConfig>,
     ) -> Planned {
         let Some(resolved) = resolved else {
             return UNPLANNED;
@@ -264,10 +285,12 @@ impl<'a> Builder<'a> {
                 .filter(|_| columns.is_some()),
             _ => self.transform_output(operator, &title, &output.schema),
         };
+        let event_time = self.operator_time(operator, timed, &title, main.as_ref());
         let kind = columns.and_then(|columns| {
             Some(NodeKind::Transform(TransformPlan {
                 operator: operator_plan(operator, resolved)?,
                 columns,
+                event_time,
             }))
         });
         let edges = forward_edges(upstreams, ids);

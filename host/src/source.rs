@@ -9,7 +9,7 @@
 /// Decoded rows of one partition.
 pub mod chunk;
 /// Finds the event time of each row.
-mod event_time;
+pub mod event_time;
 /// Rows of a text that comes in pieces.
 pub mod pieces;
 /// Reads one task's part of a source.

@@ -349,18 +349,27 @@ fn windows(shop: &Shop) -> Vec<(String, i64)> {
 
 #[test]
 fn windows_that_fired_at_the_end_stay_closed_and_later_ones_open() {
-    for lateness in ["0s", "1h"] {
+    for (lateness, of_operator) in [("0s", false), ("1h", false), ("0s", true), ("1h", true)] {
         let shop = Shop::new();
         shop.edit(
             "window = \"running\"",
             &format!("window = {{ tumbling = \"1m\" }}\nallowed_lateness = \"{lateness}\""),
         );
-        shop.edit(
-            "n = \"int64\" }",
-            "n = \"int64\", at = \"timestamp\" }\nevent_time = \"at\"",
-        );
+        let fields = "n = \"int64\", at = \"timestamp\" }\n";
+        if of_operator {
+            shop.edit("n = \"int64\" }\n", fields);
+            shop.edit(
+                "[operators.counted]\nplugin = \"basics.count\"\ninput = \"rows\"",
+                "[operators.timed]\nplugin = \"basics.even\"\ninput = \"rows\"\n\
+                 event_time = \"at\"\n\
+                 [operators.counted]\nplugin = \"basics.count\"\ninput = \"timed\"",
+            );
+        } else {
+            let timed = format!("{fields}event_time = \"at\"\n");
+            shop.edit("n = \"int64\" }\n", &timed);
+        }
         shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
-        let row = |at: &str| format!("{{\"id\":\"a\",\"n\":1,\"at\":\"2026-01-31T12:{at}Z\"}}\n");
+        let row = |at: &str| format!("{{\"id\":\"a\",\"n\":2,\"at\":\"2026-01-31T12:{at}Z\"}}\n");
         shop.write("rows.jsonl", &[row("00:05"), row("01:10")].concat());
         shop.run(&[]).expect("it runs");
         let first = [("00:00".to_owned(), 1), ("01:00".to_owned(), 1)];

@@ -21,7 +21,7 @@ use sluicebox::plan::Plan;
 use sluicebox::run::{Job, Summary};
 use tempfile::TempDir;
 
-use everywhere::{collect_all, collect_everywhere};
+use everywhere::{collect_all, collect_all_everywhere, collect_everywhere};
 use pipeline::{assert_same, plan_of, run};
 
 /// A folder with input files of JSON lines.
@@ -694,4 +694,251 @@ fn read_json_lines(path: &Path) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).expect("a JSON line"))
         .collect()
+}
+
+/// A source of the same rows as lines, and an operator with their event time.
+fn parsed(path: &str, out_of_orderness: &str) -> String {
+    format!(
+        r#"
+        [sources.lines]
+        type = "file"
+        path = {path:?}
+        format = "raw"
+        fields = {{ line = "utf8" }}
+        [operators.events]
+        plugin = "basics.parse"
+        input = "lines"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "{out_of_orderness}" }}
+        "#
+    )
+}
+
+/// Random events, at most so many seconds out of order within their file.
+fn disordered(files: usize, rows: i64, seconds: i64) -> TempDir {
+    let random = &mut fastrand::Rng::with_seed(11);
+    let texts: Vec<(String, Vec<Value>)> = (0..files)
+        .map(|file| {
+            let rows = (0..rows).map(|at| {
+                let key = format!("k{}", random.u8(0..3));
+                event(
+                    &key,
+                    random.i64(0..100),
+                    at / 2 + 3 - random.i64(0..=seconds),
+                )
+            });
+            (format!("in{file}.jsonl"), rows.collect())
+        })
+        .collect();
+    let files: Vec<(&str, &[Value])> = texts
+        .iter()
+        .map(|(name, rows)| (name.as_str(), rows.as_slice()))
+        .collect();
+    folder(&files)
+}
+
+const RESULTS_AND_LATE_ROWS: &str = r#"
+    [sinks.late]
+    type = "blackhole"
+    input = "result.late"
+    [sinks.out]
+    type = "blackhole"
+    input = "result"
+"#;
+
+#[test]
+fn rows_may_get_their_event_time_from_an_operator() {
+    let folder = disordered(1, 400, 6);
+    let rows = |source: &str| {
+        let text = text_of(&[source, BY_KEY_5S, RESULTS_AND_LATE_ROWS]);
+        collect_all_everywhere(&text, folder.path(), ["out", "late"])
+    };
+    let [expected, late] = rows(&events("events", "in0.jsonl", "2s"));
+    assert!(late.len() > 20, "{} late rows", late.len());
+    let [results, late_too] = rows(&parsed("in0.jsonl", "2s"));
+    assert_same(&expected, &results, "results");
+    assert_same(&late, &late_too, "late rows");
+}
+
+#[test]
+fn each_file_has_a_watermark_of_its_own_also_at_an_operator() {
+    // Within its file no row is late, so none is, in whatever order files are read.
+    let folder = disordered(5, 300, 2);
+    let rows = |source: &str| {
+        let text = text_of(&[source, BY_KEY_5S, RESULTS_AND_LATE_ROWS]);
+        collect_all_everywhere(&text, folder.path(), ["out", "late"])
+    };
+    let [expected, late] = rows(&events("events", "in*.jsonl", "3s"));
+    assert_eq!(late, Vec::<Value>::new());
+    let [results, late] = rows(&parsed("in*.jsonl", "3s"));
+    assert_eq!(late, Vec::<Value>::new());
+    assert_same(&expected, &results, "results");
+}
+
+#[test]
+fn files_are_read_in_the_same_order_if_an_operator_has_the_event_time() {
+    // More rows than are read of a file in its turn, and some are late.
+    let folder = disordered(3, 9_000, 6);
+    let rows = |source: &str, batch_rows| {
+        let text = text_of(&[source, BY_KEY_5S, RESULTS_AND_LATE_ROWS]);
+        let mut plan = plan_of(&text, folder.path());
+        plan.batch_rows = batch_rows;
+        collect_all(plan, ["out", "late"]).0.map(sorted)
+    };
+    let [expected, late] = rows(&events("events", "in*.jsonl", "2s"), 4096);
+    assert!(late.len() > 100, "{} late rows", late.len());
+    for batch_rows in [1, 7, 4096] {
+        let [results, late_too] = rows(&parsed("in*.jsonl", "2s"), batch_rows);
+        assert_same(
+            &expected,
+            &results,
+            &format!("results, batch_rows {batch_rows}"),
+        );
+        assert_same(
+            &late,
+            &late_too,
+            &format!("late rows, batch_rows {batch_rows}"),
+        );
+    }
+}
+
+#[test]
+fn what_an_operator_makes_of_one_row_may_have_several_times() {
+    let folder = folder(&[(
+        "in.jsonl",
+        &[
+            event("a", 7, 0),
+            event("b", 2, 3),
+            event("a", 3, 12),
+            event("b", 4, 8),
+        ],
+    )]);
+    let source = parsed("in.jsonl", "1s").replace("basics.parse", "basics.repeat");
+    let text = text_of(&[&source, BY_KEY_5S, RESULTS_AND_LATE_ROWS]);
+    let [rows, late] = collect_all_everywhere(&text, folder.path(), ["out", "late"]);
+    let expected = vec![
+        stats("a", 0, 5, &[0, 1, 2, 3, 4]),
+        stats("a", 5, 10, &[5, 6]),
+        stats("a", 10, 15, &[0, 1, 2]),
+        stats("b", 10, 15, &[2, 3]),
+    ];
+    assert_same(&sorted(expected), &rows, "results");
+    // The first window ends when the watermark is 5 s, at the row of 6 s.
+    let late: Vec<i64> = late.iter().filter_map(|row| row["n"].as_i64()).collect();
+    assert_eq!(late, [0, 0, 1, 1]);
+}
+
+#[test]
+fn rows_reach_their_event_time_through_filters_and_are_read_by_others_too() {
+    let folder = disordered(2, 200, 1);
+    let nested = |event_time: &str, read: &str, more: &str| {
+        format!(
+            r#"
+            [sources.rows]
+            type = "file"
+            path = "in*.jsonl"
+            {event_time}
+            fields = {{ key = "utf8", n = "int64", ts = "timestamp(ms)" }}
+            [operators.even]
+            plugin = "basics.even"
+            input = "rows"
+            {more}
+            [operators.result]
+            plugin = "basics.stats"
+            input = "{read}"
+            key = "key"
+            window = {{ tumbling = "5s" }}
+            [sinks.all]
+            type = "blackhole"
+            input = ["rows", "even"]
+            [sinks.out]
+            type = "blackhole"
+            input = "result"
+            "#
+        )
+    };
+    let time = "event_time = \"ts\"\nwatermark = { out_of_orderness = \"2s\" }";
+    let again = format!("[operators.again]\nplugin = \"basics.even\"\ninput = \"even\"\n{time}");
+    let rows =
+        |text: &str| collect_all_everywhere(&text_of(&[text]), folder.path(), ["out", "all"]);
+    let [expected, read] = rows(&nested(time, "even", ""));
+    let [results, read_too] = rows(&nested("", "again", &again));
+    assert_same(&expected, &results, "results");
+    assert_same(&read, &read_too, "rows without an event time");
+}
+
+#[test]
+fn an_event_time_may_be_a_member_of_a_record() {
+    let row = |n: i64, second: i64| json!({"n": n, "meta": {"at": {"ts": second * 1000}}});
+    let folder = folder(&[("in.jsonl", &[row(2, 1), row(4, 7), row(8, 2), row(16, 8)])]);
+    let time = "event_time = \"meta.at.ts\"";
+    for (of_source, of_operator) in [(time, ""), ("", time)] {
+        let text = text_of(&[&format!(
+            r#"
+            [sources.rows]
+            type = "file"
+            path = "in.jsonl"
+            {of_source}
+            fields = {{ n = "int64", meta = {{ at = {{ ts = "timestamp(ms)" }} }} }}
+            [operators.even]
+            plugin = "basics.even"
+            input = "rows"
+            {of_operator}
+            [operators.result]
+            plugin = "basics.stats"
+            input = "even"
+            window = {{ tumbling = "5s" }}
+            bounds = false
+            {RESULTS_AND_LATE_ROWS}
+            "#
+        )]);
+        let [rows, late] = collect_all_everywhere(&text, folder.path(), ["out", "late"]);
+        let sums: Vec<&Value> = rows.iter().map(|row| &row["sum"]).collect();
+        assert_eq!(sums, [&json!(2), &json!(20)]);
+        assert_eq!(late.len(), 1);
+    }
+}
+
+#[test]
+fn rows_without_a_valid_event_time_are_dead_letters_of_the_operator() {
+    let row = |n: i64, ts: i64| json!({"key": "a", "n": n, "letter": "a", "ts": ts});
+    let ahead_ms = 4_102_444_800_000_i64;
+    let rows = [
+        row(1, 1_000),
+        row(2, i64::MAX),
+        row(4, ahead_ms),
+        row(8, 2_000),
+    ];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let text = text_of(&[&parsed("in.jsonl", "0s"), BY_KEY_5S, &sink("out", "result")]);
+    for batch_rows in [1, 4096] {
+        let mut plan = plan_of(&text, folder.path());
+        plan.batch_rows = batch_rows;
+        let ([results], _) = collect_all(plan, ["out"]);
+        assert_same(&[stats("a", 0, 5, &[1, 8])], &results, "results");
+        let path = folder.path().join("dead.jsonl");
+        let letters = std::fs::read_to_string(&path).expect("there are some");
+        std::fs::remove_file(&path).expect("it is there");
+        let letters: Vec<Value> = letters
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("whole letters"))
+            .collect();
+        let said = |letter: &Value| {
+            let text = |name: &str| letter[name].as_str().unwrap_or("none").to_owned();
+            [
+                text("node"),
+                text("kind"),
+                text("event_time"),
+                text("error"),
+            ]
+        };
+        let said: Vec<[String; 4]> = letters.iter().map(said).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        for letter in &said {
+            assert_eq!(letter[..3], ["events", "event_time", "none"], "{letter:?}");
+        }
+        assert!(said[0][3].contains("years 1 to 9999"), "{said:?}");
+        assert!(said[1][3].contains("at most 1day ahead"), "{said:?}");
+        assert_eq!(letters[1]["payload"], rows[2].to_string());
+    }
 }

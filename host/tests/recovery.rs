@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 11] = [
+const PIPELINES: [Pipeline; 12] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -233,6 +233,29 @@ const PIPELINES: [Pipeline; 11] = [
             key = "key"
             window = { tumbling = "5s" }
             allowed_lateness = "1h"
+            "#,
+    },
+    Pipeline {
+        name: "event time from an operator",
+        corrects: false,
+        text: r#"
+            [sources.lines]
+            type = "file"
+            path = "in.jsonl"
+            format = "raw"
+            fields = { line = "utf8" }
+
+            [operators.parsed]
+            plugin = "basics.parse"
+            input = "lines"
+            event_time = "ts"
+            watermark = { out_of_orderness = "1s" }
+
+            [operators.result]
+            plugin = "basics.stats"
+            input = "parsed"
+            key = "key"
+            window = { tumbling = "5s" }
             "#,
     },
 ];

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::event_time::{self, EventTimeConfig};
 use super::reader::{ConfigValue, Table, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
@@ -24,6 +25,7 @@ pub struct OperatorConfig {
     pub parameters: Vec<(Spanned<String>, Spanned<logic::Value>)>,
     /// Where messages point about parameters that are not given.
     pub parameters_place: Span,
+    pub time: EventTimeConfig,
     pub on_error: Option<OnError>,
     pub limits: Limits,
     pub key: Option<KeyConfig>,
@@ -89,6 +91,7 @@ pub(super) fn read(
         .as_ref()
         .map_or(table.place(), ConfigValue::key_span);
     let parameters = parameters.map_or(Some(Vec::new()), |value| read_parameters(&value, mistakes));
+    let time = event_time::read(&mut table, mistakes);
     let on_error = table
         .optional("on_error")
         .and_then(|value| read_policy(&value, mistakes));
@@ -137,6 +140,7 @@ pub(super) fn read(
         input: input?,
         parameters: parameters?,
         parameters_place,
+        time,
         on_error,
         limits,
         key,

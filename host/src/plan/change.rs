@@ -134,7 +134,7 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
             NodeKind::Source(source) => {
                 described.class = NodeClass::Source;
                 let mut connector = connector(source.connector.describe());
-                connector.event_time = Some(event_time(source, node.schema()));
+                connector.event_time = Some(event_time(plan, source, node.schema()));
                 described.connector = Some(connector);
             }
             NodeKind::Sink(sink) => {
@@ -178,10 +178,15 @@ fn connector(description: Description) -> ConnectorDescription {
 }
 
 /// How rows of a source get their event time, for people, too.
-fn event_time(source: &SourcePlan, schema: &Schema) -> String {
-    match source.event_time {
-        EventTime::Column(index) => format!("column {}", schema.fields[index].name),
+fn event_time(plan: &Plan, source: &SourcePlan, schema: &Schema) -> String {
+    match &source.event_time {
+        EventTime::Field(field) => format!("column {}", field.name(schema)),
         EventTime::Ingestion => "the time when a row is read".to_owned(),
+        EventTime::Operator(id) => {
+            let operator = &plan.nodes[*id];
+            let column = plan.operator_time(*id).unwrap_or_default();
+            format!("column {column} of operator {}", operator.name)
+        }
     }
 }
 

@@ -255,7 +255,7 @@ fn kind(node: &Node) -> String {
 fn details(plan: &Plan, node: &Node) -> Vec<String> {
     match &node.kind {
         NodeKind::Source(source) => {
-            let mut details = source_details(node, source);
+            let mut details = source_details(plan, node, source);
             if plan.state.is_some() && !source.connector.is_replayable() {
                 details.push(
                     "cannot be read again: a failure loses rows since the last checkpoint"
@@ -266,6 +266,9 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
         }
         NodeKind::Transform(transform) => {
             let mut details = merged(plan, node);
+            if let Some(time) = &transform.event_time {
+                details.push(format!("event time {}", time.field.name(node.schema())));
+            }
             details.extend(operator_details(&transform.operator));
             details
         }
@@ -318,15 +321,12 @@ fn merged(plan: &Plan, node: &Node) -> Vec<String> {
     }
 }
 
-fn source_details(node: &Node, source: &SourcePlan) -> Vec<String> {
+fn source_details(plan: &Plan, node: &Node, source: &SourcePlan) -> Vec<String> {
     let mut details = source.connector.describe().lines;
-    let column = match source.event_time {
-        EventTime::Column(column) => node.schema().fields.get(column),
-        EventTime::Ingestion => None,
-    };
-    let mut time = match column {
-        Some(field) => format!("event time {}", field.name),
-        None => "event time is when the row is read".to_owned(),
+    let mut time = match &source.event_time {
+        EventTime::Field(field) => format!("event time {}", field.name(node.schema())),
+        EventTime::Ingestion => "event time is when the row is read".to_owned(),
+        EventTime::Operator(id) => format!("event time from {}", plan.nodes[*id].name),
     };
     match source.out_of_orderness_ms {
         0 => time.push_str(", rows in order"),

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     AggregatePlan, Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
+    RestartPlan, SourcePlan, StateBackend, StatePlan, TransformPlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::logic::Value;
@@ -80,8 +80,8 @@ fn restart_json(restart: RestartPlan) -> Json {
 
 fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
     let (role, settings) = match &node.kind {
-        NodeKind::Source(source) => ("source", source_json(node, source)),
-        NodeKind::Transform(transform) => ("transform", operator_json(&transform.operator)),
+        NodeKind::Source(source) => ("source", source_json(plan, node, source)),
+        NodeKind::Transform(transform) => ("transform", transform_json(node, transform)),
         NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
         NodeKind::Sink(sink) => ("sink", sink_json(&*sink.connector)),
     };
@@ -138,15 +138,17 @@ fn schema_json(schema: &Schema) -> Json {
     schema.fields.iter().map(field).collect()
 }
 
-fn source_json(node: &Node, source: &SourcePlan) -> Json {
+fn source_json(plan: &Plan, node: &Node, source: &SourcePlan) -> Json {
     let mut json = source.connector.describe().to_json();
-    let event_time = match source.event_time {
-        EventTime::Column(column) => node.schema().fields.get(column),
-        EventTime::Ingestion => None,
+    let (event_time, operator) = match &source.event_time {
+        EventTime::Field(field) => (Some(field.name(node.schema())), None),
+        EventTime::Ingestion => (None, None),
+        EventTime::Operator(id) => (plan.operator_time(*id), Some(&plan.nodes[*id].name)),
     };
     let time = json!({
         "is_replayable": source.connector.is_replayable(),
-        "event_time": event_time.map(|field| field.name.as_str()),
+        "event_time": event_time,
+        "event_time_from": operator,
         "out_of_orderness_ms": source.out_of_orderness_ms,
         "ahead_ms_max": source.ahead_ms_max,
         "idle_after_ms": source.idle_after_ms,
@@ -170,6 +172,14 @@ fn operator_json(operator: &OperatorPlan) -> Json {
             "output_bytes_max": operator.limits.output_bytes_max,
         },
     })
+}
+
+fn transform_json(node: &Node, transform: &TransformPlan) -> Json {
+    let mut json = operator_json(&transform.operator);
+    let time = transform.event_time.as_ref();
+    let time = time.map(|time| time.field.name(node.schema()));
+    merge(&mut json, json!({ "event_time": time }));
+    json
 }
 
 fn aggregate_json(aggregate: &AggregatePlan) -> Json {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
+use super::event_time::OperatorTime;
 use crate::dead_letter::OnError;
 use crate::logic::{Factory, Limits, Value};
 use crate::quantity::show_ms;
@@ -12,6 +13,7 @@ use crate::schema::{DataType, Field, Schema};
 use crate::timestamp::zone::Zone;
 
 /// A plugin's operator, and its limits.
+#[derive(Clone)]
 pub struct OperatorPlan {
     /// `plugin.operator`, as in the config.
     pub name: String,
@@ -27,6 +29,8 @@ pub struct TransformPlan {
     /// For each edge of the input, the columns that the operator reads, in the
     /// order of the input's schema.
     pub columns: Vec<Vec<usize>>,
+    /// Where its rows get their event time from, if they have none before.
+    pub event_time: Option<OperatorTime>,
 }
 
 pub struct AggregatePlan {

@@ -1,8 +1,11 @@
 //! A source in the plan: what it reads, and how its rows get their event time.
 
+use super::event_time::EventTime;
 use crate::dead_letter::OnError;
 use crate::source::SourceConnector;
 
+/// Where an operator gives the rows their event time, the settings of its watermark are
+/// here: the partitions are the source's.
 pub struct SourcePlan {
     pub connector: Box<dyn SourceConnector>,
     /// How a row's event time is found.
@@ -17,12 +20,4 @@ pub struct SourcePlan {
     /// watermark.
     pub idle_after_ms: Option<u64>,
     pub on_error: OnError,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventTime {
-    /// This column of the source: a timestamp, or an int64 in ms.
-    Column(usize),
-    /// When the host read the row.
-    Ingestion,
 }

@@ -1,36 +1,44 @@
-//! Plans sources: their columns, and which one has the event time.
+//! Plans sources: their columns, and where the event time of their rows is.
 
 use super::builder::Builder;
 use super::columns::Relation;
+use super::event_time::Owner;
 use super::section::{Planned, PlannedOutput, planned};
-use crate::config::{Mistake, SourceConfig};
+use crate::config::{OperatorConfig, SourceConfig};
+use crate::element::NodeId;
 use crate::logic::MAIN;
-use crate::plan::{EventTime, NodeKind, SourcePlan};
-use crate::schema::{DataType, Field};
-use crate::suggest;
+use crate::plan::{EventTime, FieldPath, NodeKind, SourcePlan};
 
 impl Builder<'_> {
-    pub(super) fn plan_source(&mut self, source: &SourceConfig) -> Planned {
+    /// `timing` is the operator that finds the event time of the rows, if one does.
+    pub(super) fn plan_source(
+        &mut self,
+        source: &SourceConfig,
+        timing: Option<(&OperatorConfig, NodeId)>,
+    ) -> Planned {
         let title = format!("source `{}`", source.name.get_ref());
         let mut relation = Relation::default();
         for column in source.settings.columns() {
             relation.push(column.field.clone(), column.place.clone());
         }
         let connector = source.settings.plan(&mut self.planning(&title));
-        let event_time = self.event_time(source, &title, &relation);
-        let watermark = &source.watermark;
+        let (event_time, time) = match timing {
+            Some((operator, id)) => (Some(EventTime::Operator(id)), &operator.time),
+            None => (self.event_time(source, &title, &relation), &source.time),
+        };
+        let watermark = time.watermark.as_ref();
         let kind = connector.zip(event_time).map(|(connector, event_time)| {
             NodeKind::Source(SourcePlan {
                 connector,
                 event_time,
                 out_of_orderness_ms: watermark
-                    .out_of_orderness_ms
+                    .and_then(|watermark| watermark.out_of_orderness_ms)
                     .unwrap_or_else(|| source.settings.out_of_orderness_ms()),
                 ahead_ms_max: watermark
-                    .ahead_ms_max
+                    .and_then(|watermark| watermark.ahead_ms_max)
                     .or_else(|| source.settings.ahead_ms_max()),
                 idle_after_ms: watermark
-                    .idle_after_ms
+                    .and_then(|watermark| watermark.idle_after_ms)
                     .and_then(|ms| u64::try_from(ms).ok()),
                 on_error: source.on_error.unwrap_or_default(),
             })
@@ -45,53 +53,14 @@ impl Builder<'_> {
         title: &str,
         relation: &Relation,
     ) -> Option<EventTime> {
-        let fields = &relation.schema.fields;
-        let Some(name) = &source.event_time else {
-            let implied = source.settings.event_time();
-            let column = implied.and_then(|name| relation.schema.index_of(name));
-            return Some(column.map_or(EventTime::Ingestion, EventTime::Column));
-        };
-        let Some(column) = relation.schema.index_of(name.get_ref()) else {
-            let times: Vec<&str> = fields
-                .iter()
-                .filter(|field| can_be_time(field))
-                .map(|field| field.name.as_str())
-                .collect();
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} takes its event time from `{}`, which is not one of its fields",
-                    name.get_ref()
-                ))
-                .at(name.span(), "")
-                .help(suggest::help(
-                    name.get_ref(),
-                    "fields that can be a time",
-                    times,
-                )),
-            );
-            return None;
-        };
-        let field = &fields[column];
-        if !can_be_time(field) {
-            let reason = match field.nullable {
-                true => "every row needs an event time",
-                false => "a time is a timestamp, or an int64 in ms",
-            };
-            let place = relation.places.get(column).cloned().unwrap_or_default();
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} cannot take its event time from `{field}`: {reason}"
-                ))
-                .at(name.span(), "")
-                .at(place, format!("`{field}` is from here"))
-                .help(format!("declare it as `{} = \"timestamp\"`", field.name)),
-            );
-            return None;
+        if let Some(name) = &source.time.field {
+            let field = self.time_field(name, title, relation, Owner::Source)?;
+            return Some(EventTime::Field(field));
         }
-        Some(EventTime::Column(column))
+        let implied = source.settings.event_time();
+        let column = implied.and_then(|name| relation.schema.index_of(name));
+        Some(column.map_or(EventTime::Ingestion, |column| {
+            EventTime::Field(FieldPath::new(column, Vec::new()))
+        }))
     }
-}
-
-fn can_be_time(field: &Field) -> bool {
-    !field.nullable && matches!(field.data_type, DataType::Timestamp | DataType::Int64)
 }

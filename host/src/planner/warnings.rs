@@ -114,7 +114,7 @@ fn warn_of_ingestion_time(config: &Config, node: &Node, warnings: &mut Diagnosti
     };
     let mut fields = node.schema().fields.iter();
     let time = fields.find(|field| field.data_type == DataType::Timestamp && !field.nullable);
-    if let (EventTime::Ingestion, Some(time)) = (source.event_time, time) {
+    if let (EventTime::Ingestion, Some(time)) = (&source.event_time, time) {
         let name = &node.name;
         let mut warning = Mistake::warning(format!(
             "source `{name}` has no `event_time`: the event time of its rows is when they are read"

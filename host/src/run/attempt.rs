@@ -31,6 +31,7 @@ use crate::sink::SinkContext;
 use crate::sink::dead_letter::Writer;
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
+use crate::source::watermark::SharedWatermarks;
 use crate::state::stored::StoredTable;
 use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
@@ -224,9 +225,13 @@ impl Attempt<'_> {
         for chain in &chains {
             for index in 0..self.revision.task_counts[chain[0]] {
                 let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
+                let watermarks = match &head {
+                    Head::Source { reader, .. } => Some(reader.watermarks()),
+                    Head::Gate { .. } => None,
+                };
                 let links = members
                     .iter()
-                    .map(|&id| self.link(id, index, start, &mut wiring))
+                    .map(|&id| self.link(id, index, start, watermarks.as_ref(), &mut wiring))
                     .collect::<Result<Vec<_>, RunError>>()?;
                 tasks.push(Task {
                     head,
@@ -288,11 +293,13 @@ impl Attempt<'_> {
         Ok((head, entry, &chain[1..]))
     }
 
+    /// `watermarks` are those of the source in the task, if there is one.
     fn link(
         &self,
         id: NodeId,
         index: usize,
         start: &Start,
+        watermarks: Option<&SharedWatermarks>,
         wiring: &mut Wiring,
     ) -> Result<Link, RunError> {
         let node = &self.revision.plan.nodes[id];
@@ -300,8 +307,15 @@ impl Attempt<'_> {
         let work = match &node.kind {
             NodeKind::Source(_) => unreachable!("a source is the head of its task"),
             NodeKind::Transform(plan) => {
-                let operator =
+                let mut operator =
                     TransformOperator::new(&node.name, plan, node.schema().clone(), stop)?;
+                if let Some(time) = &plan.event_time {
+                    let Some(watermarks) = watermarks else {
+                        unreachable!("an operator with event times is in its source's task");
+                    };
+                    let clock = self.pipeline.clock.clone();
+                    operator = operator.timing(&node.name, time, watermarks.clone(), clock);
+                }
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Aggregate(plan) => {

@@ -7,17 +7,18 @@ use tokio::sync::mpsc;
 use crate::element::{Element, Inlet, NodeId};
 use crate::gate::Gate;
 use crate::placement::Placement;
-use crate::plan::{Edge, Exchange, MAIN_OUTPUT, Node, Plan};
+use crate::plan::{Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, Plan};
 use crate::router::{Consumer, Router};
 
 /// How many elements a channel between two tasks holds. Together with the batch
 /// size this bounds the rows in flight.
 pub(super) const CHANNEL_ELEMENTS: usize = 8;
 
-/// Nodes that run in one task, in flow order: each is the only reader of the
-/// main output of the one before, reads nothing else, and gets its rows from the
-/// same task.
+/// Nodes that run in one task, in flow order: each reads the main output of the one
+/// before and nothing else, gets its rows from the same task, and is the only reader, or
+/// else gives rows their event time or is on their way there.
 pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
+    let timed = untimed_readers(plan);
     let mut chains: Vec<Vec<NodeId>> = Vec::new();
     let mut chain_of = Vec::with_capacity(plan.nodes.len());
     for (id, node) in plan.nodes.iter().enumerate() {
@@ -28,7 +29,7 @@ pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
                     Exchange::Forward => task_counts[edge.from] == task_counts[id],
                     Exchange::Hash(_) => task_counts[edge.from] == 1 && task_counts[id] == 1,
                 };
-                same_task && readers(plan, edge.from) == 1
+                same_task && (readers(plan, edge.from) == 1 || timed[id])
             }),
             _ => None,
         };
@@ -45,6 +46,25 @@ pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
         }
     }
     chains
+}
+
+/// The nodes from the sources whose rows get their event time from an operator to that
+/// operator, which has to be in the task of the source.
+fn untimed_readers(plan: &Plan) -> Vec<bool> {
+    let mut readers = vec![false; plan.nodes.len()];
+    for node in &plan.nodes {
+        let NodeKind::Source(source) = &node.kind else {
+            continue;
+        };
+        let EventTime::Operator(mut at) = source.event_time else {
+            continue;
+        };
+        while let Some(edge) = plan.nodes[at].edges().next() {
+            readers[at] = true;
+            at = edge.from;
+        }
+    }
+    readers
 }
 
 /// How many edges come from the main output.

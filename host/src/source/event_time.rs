@@ -1,40 +1,144 @@
-//! Reads the event time of each row from a column.
+//! Reads the event time of each row from a field: of a source's rows, or of those that
+//! an operator makes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMillisecondType};
-use arrow_array::{Array, ArrayRef, BooleanArray};
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::ScalarBuffer;
 use arrow_schema::DataType as ArrowType;
 
+use crate::clock::Clock;
+use crate::plan::FieldPath;
+use crate::schema::Schema;
 use crate::timestamp;
+
+/// Reads event times from a field.
+pub struct TimeReader {
+    /// The node in messages: "source `actions`".
+    title: String,
+    field: FieldPath,
+    /// The field in messages.
+    name: String,
+    /// How far ahead of the clock a time may be, in ms.
+    ahead_ms_max: Option<i64>,
+    clock: Arc<dyn Clock>,
+    /// What to do about times in seconds; `None` when it was said.
+    seconds_help: Option<&'static str>,
+}
 
 pub enum EventTimes {
     /// Every row has a valid one.
     All(ScalarBuffer<i64>),
-    /// Only the rows of this mask have a valid one.
-    Some(BooleanArray, ScalarBuffer<i64>),
+    /// Only these rows have a valid one.
+    Some {
+        rows: Vec<u32>,
+        times: ScalarBuffer<i64>,
+        /// The other rows, each with what is wrong.
+        bad: Vec<(u32, String)>,
+    },
 }
 
-/// `latest_ms` is the last time that is valid.
-pub fn event_times(column: &ArrayRef, latest_ms: i64) -> EventTimes {
-    let is_valid = |ms: i64| ms <= latest_ms && timestamp::is_plausible(ms);
-    let values = time_values(column);
-    let plausible = values.iter().all(|&ms| is_valid(ms));
-    if plausible && column.null_count() == 0 && values.len() == column.len() {
-        return EventTimes::All(values);
+impl TimeReader {
+    pub fn new(
+        title: String,
+        field: FieldPath,
+        schema: &Schema,
+        ahead_ms_max: Option<i64>,
+        clock: Arc<dyn Clock>,
+        seconds_help: &'static str,
+    ) -> Self {
+        TimeReader {
+            title,
+            name: field.name(schema),
+            field,
+            ahead_ms_max,
+            clock,
+            seconds_help: Some(seconds_help),
+        }
     }
-    let times: Vec<Option<i64>> = (0..column.len())
-        .map(|row| time_at(column, row).filter(|&ms| is_valid(ms)))
-        .collect();
-    let mask = times.iter().map(|time| Some(time.is_some())).collect();
-    EventTimes::Some(mask, times.into_iter().flatten().collect())
+
+    /// The event times of rows of these columns.
+    pub fn read(&mut self, columns: &[ArrayRef]) -> EventTimes {
+        let column = &self.field.values(columns);
+        let latest_ms = self.latest_ms();
+        let is_valid = |ms: i64| ms <= latest_ms && timestamp::is_plausible(ms);
+        let values = time_values(column);
+        let plausible = values.iter().all(|&ms| is_valid(ms));
+        if plausible && column.null_count() == 0 && values.len() == column.len() {
+            self.warn_of_seconds(&values);
+            return EventTimes::All(values);
+        }
+        let mut rows = Vec::new();
+        let mut times = Vec::new();
+        let mut bad = Vec::new();
+        for (row, at) in (0..).zip(0..column.len()) {
+            match time_at(column, at) {
+                Some(ms) if is_valid(ms) => {
+                    rows.push(row);
+                    times.push(ms);
+                }
+                time => bad.push((row, self.what_is_wrong(time))),
+            }
+        }
+        self.warn_of_seconds(&times);
+        EventTimes::Some {
+            rows,
+            times: times.into(),
+            bad,
+        }
+    }
+
+    /// The last event time that a row may have now.
+    fn latest_ms(&self) -> i64 {
+        let today_ms = self.clock.today_ms();
+        let latest = today_ms.zip(self.ahead_ms_max);
+        latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    }
+
+    #[cold]
+    fn what_is_wrong(&self, time: Option<i64>) -> String {
+        let name = &self.name;
+        let expected =
+            format!("field `{name}`: expected an event time in the years 1 to 9999, in ms");
+        match time {
+            Some(ms) if timestamp::is_plausible(ms) => format!(
+                "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
+                 (`watermark.max_ahead` allows more)",
+                humantime::format_duration(Duration::from_millis(
+                    self.ahead_ms_max.map_or(0, i64::unsigned_abs)
+                )),
+                timestamp::to_text(ms)
+            ),
+            Some(ms) => format!("{expected}, found {ms}"),
+            None => format!("{expected}, found null"),
+        }
+    }
+
+    fn warn_of_seconds(&mut self, times_ms: &[i64]) {
+        if self.seconds_help.is_none() || !look_like_seconds(times_ms) {
+            return;
+        }
+        if let Some(help) = self.seconds_help.take() {
+            let ms = times_ms[0];
+            tracing::warn!(
+                "{}: the event times in field `{}` are in 1970, such as {}: {ms} was read as ms, \
+                 and is probably in seconds. {help}",
+                self.title,
+                self.name,
+                timestamp::to_text(ms)
+            );
+        }
+    }
 }
 
 /// Seconds from 1973 to 2286. In ms, they are the first months of 1970.
 const SECONDS: std::ops::RangeInclusive<i64> = 100_000_000..=9_999_999_999;
 
 /// Whether these event times in ms are probably seconds that were read as ms.
-pub fn look_like_seconds(times_ms: &[i64]) -> bool {
+fn look_like_seconds(times_ms: &[i64]) -> bool {
     !times_ms.is_empty() && times_ms.iter().all(|ms| SECONDS.contains(ms))
 }
 
@@ -50,7 +154,7 @@ fn time_values(column: &ArrayRef) -> ScalarBuffer<i64> {
     }
 }
 
-pub fn time_at(column: &ArrayRef, row: usize) -> Option<i64> {
+fn time_at(column: &ArrayRef, row: usize) -> Option<i64> {
     if column.is_null(row) {
         return None;
     }

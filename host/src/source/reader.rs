@@ -12,18 +12,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, BooleanArray};
-
-use super::chunk::{BadRow, Chunk, keep};
-use super::event_time::{EventTimes, event_times, look_like_seconds, time_at};
-use super::watermark::Watermarks;
+use super::chunk::{BadRow, Chunk};
+use super::event_time::{EventTimes, TimeReader};
+use super::watermark::{SharedWatermarks, Watermarks};
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
-use crate::batch::{Batch, Block, Origin};
+use crate::batch::{Batch, NO_TIME, Origin, gather};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
-use crate::timestamp;
 
 /// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
@@ -34,7 +31,7 @@ const SILENCE_TOLD_MS: i64 = 60_000;
 /// Reads one task's part of a source.
 pub struct SourceReader {
     input: Box<dyn SourceInput>,
-    watermarks: Watermarks,
+    watermarks: SharedWatermarks,
     /// The name of each partition, and the position after the rows handed out.
     positions: Vec<(Arc<str>, Position)>,
     /// The positions in the last snapshot, if the input wants to know of
@@ -46,16 +43,24 @@ pub struct SourceReader {
     /// The partition whose turn it is, and how many rows of it were read in
     /// this turn.
     turn: Option<(usize, u64)>,
-    event_time: EventTime,
-    ahead_ms_max: Option<i64>,
+    /// An overdue partition that has had rows, and when the last row with an event time
+    /// had come before.
+    doubted: Option<(usize, i64)>,
+    times: Times,
     /// Whether a silent partition is still to be told of, once.
     tells_of_silence: bool,
-    /// Whether it was said that the event times are probably seconds.
-    has_warned_of_seconds: bool,
     /// The newest event time taken from the clock, which may be set back.
     ingested_ms: i64,
     on_error: OnError,
     context: SourceContext,
+}
+
+/// Where rows get their event time from.
+enum Times {
+    Field(TimeReader),
+    Clock,
+    /// An operator of this task, by the shared watermarks.
+    Operator,
 }
 
 /// What a reader returns at a time.
@@ -103,17 +108,28 @@ impl SourceReader {
             positions.push((name, position));
         }
         let ingested_ms = context.restored.iter().filter_map(|task| task.ingested_ms);
+        let times = match &plan.event_time {
+            EventTime::Field(field) => Times::Field(TimeReader::new(
+                format!("source `{}`", context.node),
+                field.clone(),
+                &context.schema,
+                plan.ahead_ms_max,
+                context.clock.clone(),
+                "Give the field the type `\"timestamp(s)\"`",
+            )),
+            EventTime::Ingestion => Times::Clock,
+            EventTime::Operator(_) => Times::Operator,
+        };
         Ok(SourceReader {
             input,
-            watermarks,
+            watermarks: SharedWatermarks::new(watermarks),
             positions,
             snapshot_positions: Vec::new(),
             is_restored: !context.restored.is_empty(),
             turn,
-            event_time: plan.event_time,
-            ahead_ms_max: plan.ahead_ms_max,
+            doubted: None,
+            times,
             tells_of_silence: false,
-            has_warned_of_seconds: false,
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
             on_error: plan.on_error,
             context,
@@ -127,19 +143,27 @@ impl SourceReader {
         self
     }
 
+    /// For the operator of the same task that finds the event times.
+    pub fn watermarks(&self) -> SharedWatermarks {
+        self.watermarks.clone()
+    }
+
     /// Returns the next rows and watermarks; `None` when the input has ended.
     /// The future may be dropped while it waits, and nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
+        let mut pulled = Pulled::default();
         if std::mem::take(&mut self.is_restored) {
-            let mut pulled = Pulled::default();
-            self.watermarks.emit(&mut pulled.elements);
+            self.watermarks.lock().emit(&mut pulled.elements);
+            return Ok(Some(pulled));
+        }
+        self.check_doubted(&mut pulled.elements);
+        if !pulled.elements.is_empty() {
             return Ok(Some(pulled));
         }
         loop {
             // Lets other tasks run even if the input always has rows.
             tokio::task::coop::consume_budget().await;
             let (order, overdue) = self.reading_order();
-            let mut pulled = Pulled::default();
             match self.wait_for(&order).await? {
                 Arrival::Rows(partition, chunk) => {
                     let rows = (chunk.rows + chunk.bad.len()) as u64;
@@ -147,10 +171,14 @@ impl SourceReader {
                         *turn_rows += rows;
                     }
                     pulled.rows_in = rows;
-                    if overdue > 0 {
-                        let silent = order.iter().take(overdue).copied();
+                    if let Some(overdue) = order.get(..overdue).filter(|them| !them.is_empty()) {
+                        let mut watermarks = self.watermarks.lock();
+                        let silent = overdue.iter().copied();
                         let silent = silent.take_while(|&index| index != partition);
-                        self.watermarks.mark_idle(silent, &mut pulled.elements);
+                        watermarks.mark_idle(silent, &mut pulled.elements);
+                        if overdue.contains(&partition) {
+                            self.doubted = Some((partition, watermarks.last_row_ms(partition)));
+                        }
                     }
                     self.emit_chunk(partition, *chunk, &mut pulled)?;
                     if self.tells_of_silence && self.input.is_live() {
@@ -159,11 +187,13 @@ impl SourceReader {
                 }
                 Arrival::Silence => {
                     let now_ms = self.context.clock.now_ms();
-                    self.watermarks.check_idle(now_ms, &mut pulled.elements);
+                    self.watermarks
+                        .lock()
+                        .check_idle(now_ms, &mut pulled.elements);
                 }
                 Arrival::End(partition) => {
                     self.turn = None;
-                    self.watermarks.end(partition, &mut pulled.elements);
+                    self.watermarks.lock().end(partition, &mut pulled.elements);
                 }
                 Arrival::Partitions => self.add_partitions(&mut pulled.elements),
                 Arrival::Over => return Ok(None),
@@ -184,7 +214,7 @@ impl SourceReader {
         SourceSnapshot {
             partitions: partitions
                 .map(|(index, (name, position))| {
-                    let (newest_ms, state) = self.watermarks.snapshot(index);
+                    let (newest_ms, state) = self.watermarks.lock().snapshot(index);
                     let digest = self.input.digest(index, *position);
                     PartitionSnapshot {
                         name: name.to_string(),
@@ -224,12 +254,12 @@ impl SourceReader {
     fn reading_order(&mut self) -> (Vec<usize>, usize) {
         if self.input.is_live() {
             let now_ms = self.context.clock.now_ms();
-            return self.watermarks.reading_order(now_ms);
+            return self.watermarks.lock().reading_order(now_ms);
         }
         let partition = match self.turn {
             Some((partition, rows)) if rows < TURN_ROWS => Some(partition),
             _ => {
-                let partition = self.watermarks.furthest_behind();
+                let partition = self.watermarks.lock().furthest_behind();
                 self.turn = partition.map(|partition| (partition, 0));
                 partition
             }
@@ -238,7 +268,8 @@ impl SourceReader {
     }
 
     async fn wait_for(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {
-        let Some(idle_at_ms) = self.watermarks.idle_at_ms() else {
+        let idle_at_ms = self.watermarks.lock().idle_at_ms();
+        let Some(idle_at_ms) = idle_at_ms else {
             return self.input.next(order).await;
         };
         loop {
@@ -259,7 +290,8 @@ impl SourceReader {
     fn add_partitions(&mut self, out: &mut Vec<Element>) {
         for index in self.positions.len()..self.input.partitions() {
             self.positions.push(self.input.partition(index));
-            self.watermarks.add(self.context.clock.now_ms());
+            let now_ms = self.context.clock.now_ms();
+            self.watermarks.lock().add(now_ms);
         }
         if self.positions.is_empty() {
             // Without partitions, this task must not hold back event time.
@@ -281,33 +313,31 @@ impl SourceReader {
         let block = Arc::new(chunk.block);
         let mut columns = chunk.columns;
         let mut kept = None;
-        let times = match self.event_time {
-            EventTime::Ingestion => {
+        let times = match &mut self.times {
+            Times::Clock => {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
                 vec![self.ingested_ms; chunk.rows].into()
             }
-            EventTime::Column(column) => match event_times(&columns[column], self.latest_ms()) {
+            Times::Operator => vec![NO_TIME; chunk.rows].into(),
+            Times::Field(reader) => match reader.read(&columns) {
                 EventTimes::All(times) => times,
-                EventTimes::Some(mask, times) => {
-                    self.collect_untimed(column, &mask, &columns, &block, &mut bad);
-                    columns = columns.iter().map(|column| keep(column, &mask)).collect();
-                    kept = Some(
-                        (0..)
-                            .zip(mask.iter())
-                            .filter_map(|(row, kept)| (kept == Some(true)).then_some(row))
-                            .collect(),
-                    );
+                EventTimes::Some {
+                    rows,
+                    times,
+                    bad: untimed,
+                } => {
+                    bad.extend(untimed.into_iter().map(|(row, error)| BadRow {
+                        offset: block.offset(row),
+                        error,
+                        payload: payload(&block, row),
+                        envelope: block.envelopes.get(row as usize).cloned(),
+                    }));
+                    columns = gather(&columns, &rows);
+                    kept = Some(rows.into());
                     times
                 }
             },
         };
-        if let EventTime::Column(column) = self.event_time
-            && !self.has_warned_of_seconds
-            && look_like_seconds(&times)
-        {
-            self.has_warned_of_seconds = true;
-            self.warn_of_seconds(column, times[0]);
-        }
         if !bad.is_empty() {
             bad.sort_by_key(|bad| bad.offset);
             self.handle_bad_rows(&partition_name, bad, pulled)?;
@@ -319,84 +349,50 @@ impl SourceReader {
                 times,
                 origin: Some(Origin { block, rows: kept }),
             };
-            self.watermarks
-                .observe(partition, batch, now_ms, &mut pulled.elements);
+            let mut watermarks = self.watermarks.lock();
+            match self.times {
+                Times::Operator => {
+                    watermarks.begin(partition);
+                    pulled.elements.push(Element::Batch(batch));
+                }
+                Times::Field(_) | Times::Clock => {
+                    watermarks.observe(partition, batch, now_ms, &mut pulled.elements);
+                }
+            }
         }
         Ok(())
     }
 
-    /// The last event time that a row may have now.
-    fn latest_ms(&self) -> i64 {
-        let today_ms = self.context.clock.today_ms();
-        let latest = today_ms.zip(self.ahead_ms_max);
-        latest.map_or(i64::MAX, |(today, ahead)| today.saturating_add(ahead))
+    /// Marks an overdue partition as idle whose rows had no event time: it would be read
+    /// before all others for ever.
+    fn check_doubted(&mut self, out: &mut Vec<Element>) {
+        if let Some((partition, before_ms)) = self.doubted.take() {
+            let mut watermarks = self.watermarks.lock();
+            if watermarks.last_row_ms(partition) == before_ms {
+                watermarks.mark_idle([partition], out);
+            }
+        }
     }
 
     fn warn_of_silence(&mut self) {
         let now_ms = self.context.clock.now_ms();
-        if let Some(index) = self.watermarks.silent_holder(now_ms, SILENCE_TOLD_MS) {
+        let holder = self
+            .watermarks
+            .lock()
+            .silent_holder(now_ms, SILENCE_TOLD_MS);
+        if let Some(index) = holder {
             self.tells_of_silence = false;
+            let timed_by = match self.times {
+                Times::Operator => "the operator with their event time",
+                Times::Field(_) | Times::Clock => "the source",
+            };
             tracing::warn!(
                 "source `{}`: partition {} has had no rows for a minute and holds back event time, \
-                 so windows do not fire, although other partitions have rows. Give the source \
+                 so windows do not fire, although other partitions have rows. Give {timed_by} \
                  `watermark = {{ idle_after = \"30s\" }}` if a partition may be silent",
                 self.context.node,
                 self.positions[index].0
             );
-        }
-    }
-
-    #[cold]
-    fn warn_of_seconds(&self, column: usize, ms: i64) {
-        let name = self.field_name(column);
-        tracing::warn!(
-            "source `{}`: the event times in field `{name}` are in 1970, such as {}: {ms} was read \
-             as ms, and is probably in seconds. Give the field the type `\"timestamp(s)\"`",
-            self.context.node,
-            timestamp::to_text(ms)
-        );
-    }
-
-    fn field_name(&self, column: usize) -> &str {
-        let field = self.context.schema.fields.get(column);
-        field.map_or("", |field| &field.name)
-    }
-
-    /// Adds rows without a valid event time to the bad ones.
-    #[cold]
-    fn collect_untimed(
-        &self,
-        column: usize,
-        mask: &BooleanArray,
-        columns: &[ArrayRef],
-        block: &Arc<Block>,
-        bad: &mut Vec<BadRow>,
-    ) {
-        let name = self.field_name(column);
-        let expected =
-            format!("field `{name}`: expected an event time in the years 1 to 9999, in ms");
-        for (row, kept) in mask.iter().enumerate() {
-            if kept == Some(true) {
-                continue;
-            }
-            let error = match time_at(&columns[column], row) {
-                Some(ms) if timestamp::is_plausible(ms) => format!(
-                    "field `{name}`: expected an event time at most {} ahead of the clock, found \
-                     {} (`watermark.max_ahead` allows more)",
-                    humantime::format_duration(Duration::from_millis(
-                        self.ahead_ms_max.map_or(0, i64::unsigned_abs)
-                    )),
-                    timestamp::to_text(ms)
-                ),
-                Some(ms) => format!("{expected}, found {ms}"),
-                None => format!("{expected}, found null"),
-            };
-            bad.push(BadRow {
-                offset: block.offset(row as u32),
-                error,
-                payload: payload(block, row as u32),
-                envelope: block.envelopes.get(row).cloned(),
-            });
         }
     }
 
@@ -457,5 +453,149 @@ impl SourceReader {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+    use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+    use crate::batch::{Block, Offsets, Payload};
+    use crate::clock::ManualClock;
+    use crate::connector::Description;
+    use crate::placement::Placement;
+    use crate::plan::FieldPath;
+    use crate::schema::{DataType, Field, Schema};
+    use crate::source::chunk::at_row;
+    use crate::source::{Pending, SourceConnector};
+
+    /// Two partitions that always have a row: the first one without a time, the second
+    /// with times that advance.
+    struct Restless;
+
+    struct RestlessInput {
+        rows: i64,
+        schema: Arc<Schema>,
+    }
+
+    impl SourceConnector for Restless {
+        fn describe(&self) -> Description {
+            Description::default()
+        }
+
+        fn partitions(&self) -> Option<usize> {
+            Some(2)
+        }
+
+        fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
+            let schema = context.schema.clone();
+            let input = RestlessInput { rows: 0, schema };
+            Box::pin(async { Ok(Box::new(input) as Box<dyn SourceInput>) })
+        }
+    }
+
+    impl SourceInput for RestlessInput {
+        fn partitions(&self) -> usize {
+            2
+        }
+
+        fn partition(&self, partition: usize) -> (Arc<str>, Position) {
+            (partition.to_string().into(), at_row(0))
+        }
+
+        fn is_live(&self) -> bool {
+            true
+        }
+
+        fn next<'a>(&'a mut self, order: &'a [usize]) -> Pending<'a, Arrival> {
+            Box::pin(async move {
+                self.rows += 1;
+                let time = Some(self.rows).filter(|_| order[0] == 1);
+                let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![time]))];
+                let arrow = Arc::new(self.schema.to_arrow());
+                let rows = RecordBatch::try_new(arrow, columns.clone()).expect("one column");
+                let chunk = Chunk {
+                    columns,
+                    rows: 1,
+                    block: Block {
+                        source: "restless".into(),
+                        partition: order[0].to_string().into(),
+                        offsets: Offsets::From(0),
+                        payload: Payload::Rows(rows),
+                        envelopes: Vec::new(),
+                    },
+                    bad: Vec::new(),
+                    end: at_row(1),
+                };
+                Ok(Arrival::of(order[0], Some(chunk)))
+            })
+        }
+    }
+
+    async fn restless(event_time: EventTime, clock: &Arc<ManualClock>) -> SourceReader {
+        let plan = SourcePlan {
+            connector: Box::new(Restless),
+            event_time,
+            out_of_orderness_ms: 0,
+            ahead_ms_max: None,
+            idle_after_ms: Some(1_000),
+            on_error: OnError::DeadLetter,
+        };
+        let context = SourceContext {
+            node: "restless".into(),
+            schema: Arc::new(Schema::new(vec![Field::new("ts", DataType::Int64, true)])),
+            placement: Placement::on_one_host(0, 1),
+            batch_rows: 1,
+            budget: Arc::new(crate::budget::Budget::new(usize::MAX)),
+            decode_workers: 1,
+            clock: clock.clone(),
+            is_transactional: false,
+            restored: Arc::new([]),
+        };
+        SourceReader::open(&plan, context).await.expect("it opens")
+    }
+
+    #[tokio::test]
+    async fn a_partition_of_rows_without_a_time_becomes_idle_and_lets_others_be_read() {
+        let field = EventTime::Field(FieldPath::new(0, Vec::new()));
+        for event_time in [field, EventTime::Operator(1)] {
+            let clock = Arc::new(ManualClock::default());
+            let mut reader = restless(event_time.clone(), &clock).await;
+            let mut advanced = 0;
+            for second in 0..20 {
+                let now_ms = second * 1_000;
+                clock.set(now_ms);
+                let pulled = reader.next().await.expect("it reads").expect("rows");
+                let mut elements = Vec::new();
+                for element in pulled.elements {
+                    match element {
+                        // The operator takes the times of its rows from the column.
+                        Element::Batch(mut batch) if event_time == EventTime::Operator(1) => {
+                            assert_eq!(batch.times[..], [NO_TIME]);
+                            let column = &batch.columns[0];
+                            if column.null_count() == 0 {
+                                batch.times = column.as_primitive::<Int64Type>().values().clone();
+                                let mut watermarks = reader.watermarks.lock();
+                                watermarks.observe_current(batch, now_ms, &mut elements);
+                            }
+                        }
+                        element => elements.push(element),
+                    }
+                }
+                let is_time = |it: &&Element| matches!(it, Element::Watermark(_));
+                advanced += elements.iter().filter(is_time).count();
+            }
+            assert!(
+                advanced > 5,
+                "{event_time:?}: time advanced {advanced} times"
+            );
+            let states: Vec<PartitionState> = (0..2)
+                .map(|partition| reader.watermarks.lock().snapshot(partition).1)
+                .collect();
+            assert_eq!(states, [PartitionState::Idle, PartitionState::Active]);
+        }
     }
 }

@@ -7,10 +7,31 @@
 //! The watermark is evaluated for each row, and emitted before the first row
 //! that it makes late, so that results do not depend on where batches are cut.
 //! Before other rows it would have no effect, so it is emitted after them.
+//!
+//! Where an operator finds the event times, it shares the watermarks with the reader of
+//! the source, and is in the same task: the reader knows the partitions, the operator
+//! the times.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::PartitionState;
 use crate::element::Element;
+
+/// The watermarks of a task, for the reader of its source and the operator that finds
+/// the event times, if there is one. Neither waits for the other.
+#[derive(Clone, Debug)]
+pub struct SharedWatermarks(Arc<Mutex<Watermarks>>);
+
+impl SharedWatermarks {
+    pub fn new(watermarks: Watermarks) -> Self {
+        SharedWatermarks(Arc::new(Mutex::new(watermarks)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Watermarks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The watermarks of the partitions that one task reads. The wall clock is
 /// passed in as a number.
@@ -19,6 +40,8 @@ pub struct Watermarks {
     out_of_orderness_ms: i64,
     idle_after_ms: Option<i64>,
     partitions: Vec<PartitionTime>,
+    /// The partition whose rows pass through the task.
+    current: usize,
     /// The watermark emitted last; rows with an earlier event time are late.
     emitted_ms: i64,
     emitted_idle: bool,
@@ -28,7 +51,7 @@ pub struct Watermarks {
 struct PartitionTime {
     /// The newest event time so far.
     newest_ms: i64,
-    /// When its last row came, or else when it was added.
+    /// When its last row with an event time came, or else when it was added.
     last_row_ms: i64,
     state: PartitionState,
 }
@@ -63,6 +86,7 @@ impl Watermarks {
             partitions: std::iter::repeat_with(|| PartitionTime::new(now_ms))
                 .take(partitions)
                 .collect(),
+            current: 0,
             emitted_ms: i64::MIN,
             emitted_idle: false,
         }
@@ -85,6 +109,16 @@ impl Watermarks {
         let partition = &mut self.partitions[partition];
         partition.newest_ms = newest_ms.unwrap_or(i64::MIN);
         partition.state = state;
+    }
+
+    /// The rows that come to the operator next are of this partition.
+    pub fn begin(&mut self, partition: usize) {
+        self.current = partition;
+    }
+
+    /// As [`Watermarks::observe`], of the partition that [`Watermarks::begin`] has named.
+    pub fn observe_current(&mut self, batch: Batch, now_ms: i64, out: &mut Vec<Element>) {
+        self.observe(self.current, batch, now_ms, out);
     }
 
     /// Appends a partition's next rows to `out`, cut where the watermark has to
@@ -151,6 +185,12 @@ impl Watermarks {
             }
         }
         self.emit(out);
+    }
+
+    /// When the last row with an event time came of this partition, or else when it was
+    /// added.
+    pub fn last_row_ms(&self, partition: usize) -> i64 {
+        self.partitions[partition].last_row_ms
     }
 
     fn overdue(&self, now_ms: i64) -> impl Iterator<Item = usize> {

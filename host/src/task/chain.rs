@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::courier::Courier;
 use super::error::TaskError;
-use crate::batch::Batch;
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
@@ -75,12 +74,12 @@ impl Flow<'_> {
                     Element::Batch(batch) => {
                         link.progress.add_in(batch.rows());
                         let batch = batch.clone();
-                        return rest.run(&link.outputs, &link.progress, |out| {
+                        return rest.run(&link.outputs, &link.progress, link.task, |out| {
                             operator.rows(inlet, batch, out)
                         });
                     }
                     Element::Watermark(watermark) => {
-                        rest.run(&link.outputs, &link.progress, |out| {
+                        rest.run(&link.outputs, &link.progress, link.task, |out| {
                             operator.watermark(*watermark, out)
                         })?;
                         link.progress.set_watermark(link.task, *watermark);
@@ -149,9 +148,11 @@ impl Flow<'_> {
                 continue;
             }
             match &mut link.work {
-                Work::Operator(operator) => rest.run(&link.outputs, &link.progress, |out| {
-                    operator.wake(now_ms, out)
-                })?,
+                Work::Operator(operator) => {
+                    rest.run(&link.outputs, &link.progress, link.task, |out| {
+                        operator.wake(now_ms, out)
+                    })?;
+                }
                 Work::Sink(sink) => {
                     link.flush_at_ms = None;
                     sink.flush()?;
@@ -180,12 +181,13 @@ impl Flow<'_> {
         &mut self,
         outputs: &[Arc<Router>],
         progress: &NodeProgress,
+        task: usize,
         work: impl FnOnce(&mut Outbox<'_>) -> Result<(), OperatorError>,
     ) -> Result<(), TaskError> {
         let mut failure = None;
-        let mut empty = |batches, dead_letters| {
+        let mut empty = |elements, dead_letters| {
             if failure.is_none() {
-                let left = self.leave(outputs, progress, batches, dead_letters);
+                let left = self.leave(outputs, progress, task, elements, dead_letters);
                 let sent = left.and_then(|()| Ok(self.courier.send_now()?));
                 failure = sent.err();
             }
@@ -193,7 +195,7 @@ impl Flow<'_> {
         let mut out = Outbox::emptied_by(&mut empty);
         let worked = work(&mut out);
         let Outbox {
-            batches,
+            elements,
             dead_letters,
             counts,
             ..
@@ -203,20 +205,24 @@ impl Flow<'_> {
             return Err(failure);
         }
         worked?;
-        self.leave(outputs, progress, batches, dead_letters)
+        self.leave(outputs, progress, task, elements, dead_letters)
     }
 
     fn leave(
         &mut self,
         outputs: &[Arc<Router>],
         progress: &NodeProgress,
-        batches: Vec<(usize, Batch)>,
+        task: usize,
+        elements: Vec<(usize, Element)>,
         dead_letters: Vec<DeadLetter>,
     ) -> Result<(), TaskError> {
         progress.add_dead_letters(&dead_letters);
         self.courier.dead_letters.extend(dead_letters);
-        for (port, batch) in batches {
-            self.put_out(outputs, port, Element::Batch(batch))?;
+        for (port, element) in elements {
+            if let Element::Watermark(watermark) = element {
+                progress.set_watermark(task, watermark);
+            }
+            self.put_out(outputs, port, element)?;
         }
         Ok(())
     }
@@ -244,6 +250,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::batch::Batch;
     use crate::checkpoint::snapshot::{OperatorSnapshot, SinkSnapshot};
     use crate::clock::ManualClock;
     use crate::element::CheckpointId;
@@ -419,6 +426,21 @@ mod tests {
         assert_eq!(received(&mut readers[0]), ["2 rows", "time 7"]);
         assert_eq!(received(&mut readers[1]), ["1 rows", "time 7"]);
         assert_eq!(crossing.progress.snapshot().rows_out, 3);
+    }
+
+    #[tokio::test]
+    async fn time_that_an_operator_makes_leaves_between_its_rows() {
+        let (mut timing, mut readers) = link(OfRows(|_, batch, out| {
+            out.put(MAIN_OUTPUT, batch.slice(0, 2));
+            out.put_time(MAIN_OUTPUT, Element::Watermark(7));
+            out.put(MAIN_OUTPUT, batch.slice(2, 1));
+        }));
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
+        enter(&mut timing, &mut courier, Inlet::default(), batch(3));
+        courier.send().await.unwrap();
+        assert_eq!(received(&mut readers[0]), ["2 rows", "time 7", "1 rows"]);
+        assert_eq!(timing.progress.snapshot().watermark_ms, Some(7));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::Diagnostics;
+use crate::operator::OperatorError;
 use crate::source::SourceError;
 
 /// Why a case could not be run.
@@ -26,6 +27,8 @@ pub enum TestError {
     },
     #[error(transparent)]
     Read(#[from] SourceError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     #[error("internal error, please report it: {0}")]
     Internal(String),
 }

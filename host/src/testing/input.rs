@@ -1,8 +1,9 @@
 //! The files that replace a pipeline's sources: reads them row by row with the
-//! event times that the source itself finds, and writes them for each run in
-//! another order.
+//! event times that the source itself finds, or an operator behind it, and writes them
+//! for each run in another order.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,15 @@ use crate::budget::Budget;
 use crate::clock::ManualClock;
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
-use crate::element::Element;
+use crate::element::{Element, Inlet};
+use crate::operator::transform::TransformOperator;
+use crate::operator::{Operator, Outbox};
 use crate::placement::Placement;
-use crate::plan::{Node, NodeKind, Plan, SourcePlan};
+use crate::plan::{EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, TransformPlan};
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
+use crate::source::watermark::SharedWatermarks;
+use crate::stop::Stop;
 
 /// How many rows are read at a time; nothing depends on it.
 const READ_ROWS: usize = 4_096;
@@ -48,8 +53,9 @@ struct Partition {
 struct InputRow {
     /// The text of the row, with its line end.
     text: Vec<u8>,
-    /// `None` for a row that could not be decoded.
-    time_ms: Option<i64>,
+    /// None for a row that could not be decoded or that an operator drops, several for
+    /// one of which it makes rows with several times.
+    times_ms: Vec<i64>,
 }
 
 impl Inputs {
@@ -65,7 +71,7 @@ impl Inputs {
         for (node, source) in sources(plan) {
             let mut partitions = Vec::new();
             for path in files(&folder, &node.name)? {
-                partitions.push(Partition::read(&path, node, source).await?);
+                partitions.push(Partition::read(&path, plan, node, source).await?);
             }
             inputs.insert(node.name.clone(), partitions);
         }
@@ -110,29 +116,36 @@ impl Inputs {
 }
 
 impl Partition {
-    async fn read(path: &Path, node: &Node, source: &SourcePlan) -> Result<Self, TestError> {
+    async fn read(
+        path: &Path,
+        plan: &Plan,
+        node: &Node,
+        source: &SourcePlan,
+    ) -> Result<Self, TestError> {
         let bytes = fs::read(path).map_err(|cause| TestError::io(path, &cause))?;
-        let mut starts = starts(path, node, source).await?;
-        starts.sort_unstable();
-        let ends = starts
-            .iter()
+        let starts = starts(path, plan, node, source).await?;
+        let first = starts.keys().next().copied();
+        let ends: Vec<usize> = starts
+            .keys()
             .skip(1)
-            .map(|&(start, _)| start)
-            .chain([bytes.len()]);
+            .copied()
+            .chain([bytes.len()])
+            .collect();
         let piece = |start: usize, end: usize| bytes.get(start..end).unwrap_or_default().to_vec();
-        let rows = starts.iter().zip(ends).map(|(&(start, time_ms), end)| {
+        let rows = starts.into_iter().zip(ends);
+        let rows = rows.map(|((start, times_ms), end)| {
             let mut text = piece(start, end);
             if !text.ends_with(b"\n") {
                 text.push(b'\n');
             }
-            InputRow { text, time_ms }
+            InputRow { text, times_ms }
         });
         Ok(Partition {
             file_name: path
                 .file_name()
                 .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             rows: rows.collect(),
-            head: piece(0, starts.first().map_or(bytes.len(), |&(start, _)| start)),
+            head: piece(0, first.unwrap_or(bytes.len())),
         })
     }
 
@@ -140,7 +153,8 @@ impl Partition {
         let order: Vec<usize> = match order {
             Order::Given => (0..self.rows.len()).collect(),
             Order::Shuffled { seed } => {
-                let times: Vec<Option<i64>> = self.rows.iter().map(|row| row.time_ms).collect();
+                let times = self.rows.iter().map(|row| row.times_ms.clone());
+                let times: Vec<Vec<i64>> = times.collect();
                 disorder(&times, out_of_orderness_ms, seed)
             }
         };
@@ -152,26 +166,28 @@ impl Partition {
     }
 }
 
-/// The start and event time of each row of a file, as the source finds them, in
-/// no particular order.
+/// The start of each row of a file, and the event times of what the source, or the
+/// operator that has its event times, makes of it.
 async fn starts(
     path: &Path,
+    plan: &Plan,
     node: &Node,
     source: &SourcePlan,
-) -> Result<Vec<(usize, Option<i64>)>, TestError> {
-    let plan = SourcePlan {
+) -> Result<BTreeMap<usize, Vec<i64>>, TestError> {
+    let of_file = SourcePlan {
         connector: Box::new(FileSource::new(
             vec![path.to_owned()],
             PathBuf::new(),
             source.connector.row_format(),
             None,
         )),
-        event_time: source.event_time,
+        event_time: source.event_time.clone(),
         out_of_orderness_ms: source.out_of_orderness_ms,
         ahead_ms_max: source.ahead_ms_max,
         idle_after_ms: None,
         on_error: OnError::DeadLetter,
     };
+    let clock = Arc::new(ManualClock::default());
     let context = SourceContext {
         node: node.name.as_str().into(),
         schema: node.schema().clone(),
@@ -179,31 +195,90 @@ async fn starts(
         batch_rows: READ_ROWS,
         budget: Arc::new(Budget::new(usize::MAX)),
         decode_workers: 1,
-        clock: Arc::new(ManualClock::default()),
+        clock: clock.clone(),
         is_transactional: false,
         restored: Arc::new([]),
     };
-    let mut reader = SourceReader::open(&plan, context).await?;
-    let mut starts = Vec::new();
+    let mut reader = SourceReader::open(&of_file, context).await?;
+    let mut operators = operators(plan, source, &reader.watermarks(), &clock)?;
+    let mut starts = BTreeMap::new();
     while let Some(pulled) = reader.next().await? {
         for element in pulled.elements {
-            if let Element::Batch(batch) = element {
-                starts.extend((0..batch.rows()).filter_map(|row| start(&batch, row)));
+            let Element::Batch(batch) = element else {
+                continue;
+            };
+            starts.extend(times(&batch).map(|(start, _)| (start, Vec::new())));
+            let mut made = vec![batch];
+            for operator in &mut operators {
+                let mut out = Outbox::default();
+                for batch in made {
+                    operator.rows(Inlet::default(), batch, &mut out)?;
+                }
+                made = out.into_batches().map(|(_, batch)| batch).collect();
+            }
+            for (start, time_ms) in made.iter().flat_map(times) {
+                if let Entry::Occupied(mut row) = starts.entry(start)
+                    && !row.get().contains(&time_ms)
+                {
+                    row.get_mut().push(time_ms);
+                }
             }
         }
         let bad = pulled
             .dead_letters
             .iter()
             .filter_map(|letter| letter.offset);
-        starts.extend(bad.map(|offset| (place(offset), None)));
+        starts.extend(bad.map(|offset| (place(offset), Vec::new())));
     }
     Ok(starts)
 }
 
-fn start(batch: &Batch, row: usize) -> Option<(usize, Option<i64>)> {
-    let origin = batch.origin.as_ref()?;
-    let offset = origin.block.offset(origin.row(row));
-    Some((place(offset), Some(batch.times[row])))
+/// The operators between a source and its event times; none if it has them itself.
+fn operators(
+    plan: &Plan,
+    source: &SourcePlan,
+    watermarks: &SharedWatermarks,
+    clock: &Arc<ManualClock>,
+) -> Result<Vec<TransformOperator>, TestError> {
+    let mut operators = Vec::new();
+    let mut next = match source.event_time {
+        EventTime::Operator(id) => Some(id),
+        EventTime::Field(_) | EventTime::Ingestion => None,
+    };
+    while let Some(id) = next {
+        let node = &plan.nodes[id];
+        let NodeKind::Transform(transform) = &node.kind else {
+            break;
+        };
+        let lenient = TransformPlan {
+            operator: OperatorPlan {
+                on_error: OnError::DeadLetter,
+                ..transform.operator.clone()
+            },
+            columns: transform.columns.clone(),
+            event_time: transform.event_time.clone(),
+        };
+        let output = node.schema().clone();
+        let mut operator = TransformOperator::new(&node.name, &lenient, output, &Stop::default())?;
+        if let Some(time) = &lenient.event_time {
+            operator = operator.timing(&node.name, time, watermarks.clone(), clock.clone());
+        }
+        operators.push(operator);
+        next = node.edges().next().map(|edge| edge.from);
+    }
+    operators.reverse();
+    Ok(operators)
+}
+
+/// For each row, the start of the source's row that it comes from, and its event time.
+fn times(batch: &Batch) -> impl Iterator<Item = (usize, i64)> {
+    let origin = batch.origin.as_ref();
+    let start = move |row: usize| {
+        let origin = origin?;
+        let offset = origin.block.offset(origin.row(row));
+        Some((place(offset), batch.times[row]))
+    };
+    (0..batch.rows()).filter_map(start)
 }
 
 /// An offset in a file that fits into memory.

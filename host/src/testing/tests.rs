@@ -22,6 +22,8 @@ enum Operator {
     Fold(Fold),
     /// Wrong: depends on where batches are cut.
     Together,
+    /// Right: a filter that keeps the numbers below 10.
+    Small,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,7 @@ enum Fold {
 }
 
 struct Together;
+struct Small;
 
 impl Operator {
     fn info(self) -> OperatorInfo {
@@ -41,6 +44,7 @@ impl Operator {
             Operator::Fold(Fold::Sum) => ("sum", Kind::Aggregate, schema()),
             Operator::Fold(Fold::Last) => ("last", Kind::Aggregate, schema()),
             Operator::Together => ("together", Kind::Transform, Arc::default()),
+            Operator::Small => ("small", Kind::Filter, Arc::default()),
         };
         OperatorInfo {
             name: name.to_owned(),
@@ -63,10 +67,11 @@ impl Fold {
     }
 }
 
-const OPERATORS: [Operator; 3] = [
+const OPERATORS: [Operator; 4] = [
     Operator::Fold(Fold::Sum),
     Operator::Fold(Fold::Last),
     Operator::Together,
+    Operator::Small,
 ];
 
 struct Native;
@@ -119,6 +124,7 @@ impl Factory for NativeFactory {
         Ok(match self.0 {
             Operator::Fold(fold) => Instance::Aggregate(Box::new(fold)),
             Operator::Together => Instance::Transform(Box::new(Together)),
+            Operator::Small => Instance::Transform(Box::new(Small)),
         })
     }
 }
@@ -143,6 +149,19 @@ impl Transform for Together {
                 parents: (0..input.rows as u32).collect(),
                 columns: column(vec![input.rows as i64; input.rows]),
             }),
+            rejects: Vec::new(),
+        })
+    }
+}
+
+impl Callee for Small {}
+
+impl Transform for Small {
+    fn transform(&mut self, input: Columns<'_>) -> Result<Transformed, LogicFailure> {
+        let numbers = (0..).zip(numbers(input));
+        let small = numbers.filter(|(_, n)| *n < 10);
+        Ok(Transformed {
+            output: Output::Selection(small.map(|(row, _)| row).collect()),
             rejects: Vec::new(),
         })
     }
@@ -379,6 +398,36 @@ fn an_operator_that_depends_on_the_order_is_found_by_shuffling() {
         "{:?}",
         outcome.notes
     );
+}
+
+#[test]
+fn rows_that_get_their_event_time_from_an_operator_are_shuffled_too() {
+    let timed = |operator: &str| {
+        let bench = Bench::windowed(operator);
+        let path = bench.folder.path().join("pipeline.toml");
+        let text = fs::read_to_string(path).expect("it was written");
+        let time = "event_time = \"ts\"\n";
+        let watermark = "watermark = { out_of_orderness = \"2s\" }\n";
+        let text = text
+            .replace(time, "")
+            .replace(watermark, "")
+            .replace("input = \"rows\"", "input = \"timed\"");
+        let small = "[operators.timed]\nplugin = \"native.small\"\ninput = \"rows\"\n";
+        bench.write("pipeline.toml", &[&text, small, time, watermark].concat());
+        bench
+    };
+    // The filter drops the last row, of which nothing is known, not even its time.
+    let sums = SUMS.replace(SUMS.lines().last().expect("a row"), "");
+    let outcome = timed("sum").expect("out", &sums).run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!((outcome.runs, outcome.rows), (21, 12));
+    let last = sums
+        .replace("\"n\":4}\n{\"user\":\"b\"", "\"n\":3}\n{\"user\":\"b\"")
+        .replace("\"n\":7", "\"n\":5")
+        .replace("\"n\":17", "\"n\":9");
+    let failures = timed("last").expect("out", &last).run().failures;
+    assert!(!failures.is_empty());
+    assert_eq!(shuffled(&failures), failures.len(), "{failures:#?}");
 }
 
 #[test]

@@ -287,8 +287,12 @@ impl Bench {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    fn take(&mut self, out: Outbox) {
-        for (port, batch) in out.batches {
+    fn take(&mut self, mut out: Outbox) {
+        self.dead_letters.append(&mut out.dead_letters);
+        self.counts.late += out.counts.late;
+        self.counts.rejected += out.counts.rejected;
+        self.counts.failed += out.counts.failed;
+        for (port, batch) in out.into_batches() {
             if port == MAIN_OUTPUT {
                 self.take_rows(&batch);
                 continue;
@@ -299,10 +303,6 @@ impl Bench {
                 self.late.push(format!("{}:{word}", batch.times[row]));
             }
         }
-        self.dead_letters.extend(out.dead_letters);
-        self.counts.late += out.counts.late;
-        self.counts.rejected += out.counts.rejected;
-        self.counts.failed += out.counts.failed;
     }
 
     fn take_rows(&mut self, batch: &Batch) {

@@ -142,4 +142,58 @@ fn even(row: Value) -> bool {
     row.n % 2 == 0
 }
 
-export!(Count, Stats, Spell, user_of, even);
+#[derive(Record)]
+struct Line<'a> {
+    line: &'a str,
+}
+
+#[derive(Record)]
+struct Event<'a> {
+    key: &'a str,
+    n: i64,
+    letter: &'a str,
+    ts: Timestamp,
+}
+
+/// The event in a line of JSON that has no nested values.
+#[operator]
+fn parse(line: Line<'_>) -> Result<Event<'_>, Reject> {
+    let (Some(key), Some(n), Some(letter), Some(ts)) = (
+        value(line.line, "key"),
+        number(line.line, "n"),
+        value(line.line, "letter"),
+        number(line.line, "ts"),
+    ) else {
+        reject!("it is not an event");
+    };
+    let ts = Timestamp(ts);
+    Ok(Event { key, n, letter, ts })
+}
+
+/// An event a second, from a line of JSON on, as many as it says.
+#[operator]
+fn repeat(line: Line<'_>) -> Vec<Event<'_>> {
+    let (Some(n), Some(ts)) = (number(line.line, "n"), number(line.line, "ts")) else {
+        return Vec::new();
+    };
+    let key = value(line.line, "key").unwrap_or_default();
+    let event = |n| Event {
+        key,
+        n,
+        letter: "",
+        ts: Timestamp(ts + n * 1000),
+    };
+    (0..n).map(event).collect()
+}
+
+fn number(line: &str, name: &str) -> Option<i64> {
+    value(line, name)?.parse().ok()
+}
+
+fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!("\"{name}\":"))?;
+    let (value, _) = rest.split_once([',', '}'])?;
+    Some(value.trim().trim_matches('"'))
+}
+
+export!(Count, Stats, Spell, user_of, even, parse, repeat);

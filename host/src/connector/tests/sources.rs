@@ -34,7 +34,7 @@ use crate::element::Element;
 use crate::format::{CsvFormat, Format};
 use crate::json::render_row;
 use crate::placement::Placement;
-use crate::plan::{EventTime, SourcePlan};
+use crate::plan::{EventTime, FieldPath, SourcePlan};
 use crate::schema::{DataType, Field, Schema};
 use crate::source::reader::{Pulled, SourceReader};
 use crate::source::{SourceConnector, SourceContext, SourceError, TURN_ROWS};
@@ -60,7 +60,7 @@ fn schema() -> Arc<Schema> {
 pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
     SourcePlan {
         connector: Box::new(connector),
-        event_time: EventTime::Column(1),
+        event_time: EventTime::Field(FieldPath::new(1, Vec::new())),
         out_of_orderness_ms: 0,
         ahead_ms_max: Some(86_400_000),
         idle_after_ms: None,
@@ -971,7 +971,7 @@ fn generated(count: u64) -> EventsPlan {
 
 async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
     let plan = SourcePlan {
-        event_time: EventTime::Column(4),
+        event_time: EventTime::Field(FieldPath::new(4, Vec::new())),
         out_of_orderness_ms: 2_000,
         ahead_ms_max: Some(86_400_000),
         ..plan(GeneratorSource { events: generator })
@@ -1029,7 +1029,7 @@ async fn generated_lines_are_the_generated_rows() {
     events::write_json_lines(&plan, &mut text).unwrap();
     let path = write(&folder, "events.jsonl", &text);
     let plan_of_file = SourcePlan {
-        event_time: EventTime::Column(4),
+        event_time: EventTime::Field(FieldPath::new(4, Vec::new())),
         ..files(&[&path], Format::Json)
     };
     let context = SourceContext {

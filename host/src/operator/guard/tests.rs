@@ -252,12 +252,13 @@ const ALWAYS: usize = usize::MAX;
 fn transform(guard: &mut TransformGuard, batch: &Batch) -> (Vec<u32>, Vec<i64>, Outbox<'static>) {
     let mut out = Outbox::default();
     let (mut parents, mut doubled) = (Vec::new(), Vec::new());
-    let put = |output, _: &mut Outbox| match output {
-        Output::Rows(rows) => {
-            parents.extend(rows.parents);
-            doubled.extend_from_slice(rows.columns[0].as_primitive::<Int64Type>().values());
-        }
-        Output::Selection(_) => panic!("it is no filter"),
+    let put = |_: &TransformGuard, output, _: &mut Outbox| {
+        let Output::Rows(rows) = output else {
+            panic!("it is no filter");
+        };
+        parents.extend(rows.parents);
+        doubled.extend_from_slice(rows.columns[0].as_primitive::<Int64Type>().values());
+        Ok(())
     };
     guard
         .transform(batch, &batch.columns, &mut out, put)
@@ -331,7 +332,7 @@ fn under_fail_the_pipeline_ends_with_the_row() {
     let batch = batch(&[1, 2, 3]);
     let mut out = Outbox::default();
     let error = transforming(&factory, OnError::Fail)
-        .transform(&batch, &batch.columns, &mut out, |_, _| ())
+        .transform(&batch, &batch.columns, &mut out, |_, _, _| Ok(()))
         .expect_err("a row fails");
     assert!(error.message.contains("bad value"), "{error}");
     assert_eq!(error.node, "doubled");

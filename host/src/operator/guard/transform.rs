@@ -4,6 +4,7 @@ use arrow_array::ArrayRef;
 
 use super::{CALL_BYTES_MAX, Guard, Parts, Subject, TransformGuard, slice};
 use crate::batch::{Batch, bytes};
+use crate::blame::Fault;
 use crate::logic::{Columns, Instance, Kind, Output, Transform, Transformed};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
@@ -22,7 +23,7 @@ impl TransformGuard {
         batch: &Batch,
         input: &[ArrayRef],
         out: &mut Outbox,
-        mut put: impl FnMut(Output, &mut Outbox),
+        mut put: impl FnMut(&Self, Output, &mut Outbox) -> Result<(), OperatorError>,
     ) -> Result<(), OperatorError> {
         let mut parts = Vec::new();
         let mut bytes_made = 0;
@@ -43,7 +44,8 @@ impl TransformGuard {
                     parts.push((part.start, answer));
                     if bytes_made > CALL_BYTES_MAX {
                         bytes_made = 0;
-                        put(self.join_outputs(std::mem::take(&mut parts))?, out);
+                        let joined = self.join_outputs(std::mem::take(&mut parts))?;
+                        put(self, joined, out)?;
                     }
                 }
                 Err(failure) => {
@@ -52,9 +54,23 @@ impl TransformGuard {
             }
         }
         if !parts.is_empty() {
-            put(self.join_outputs(parts)?, out);
+            put(self, self.join_outputs(parts)?, out)?;
         }
         Ok(())
+    }
+
+    /// Counts a row of the output that has no valid event time, and applies `on_error`
+    /// to it.
+    pub fn handle_untimed(
+        &self,
+        output: &Batch,
+        row: u32,
+        error: &str,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        out.counts.failed += 1;
+        let subject = Subject::Row(output, row);
+        self.apply_on_error(&subject, "event_time", error, None, Fault::ROW, out)
     }
 
     fn join_outputs(&self, mut parts: Vec<(usize, Transformed)>) -> Result<Output, OperatorError> {

@@ -53,6 +53,35 @@ fn edges_lead_from_an_output_to_an_input() {
 }
 
 #[test]
+fn an_operator_has_the_event_time_of_its_source() {
+    let time = "event_time = \"ts\"\nwatermark = { out_of_orderness = \"2s\" }\n";
+    let given = "parameters = { max_quantity = 100 }\n";
+    let wanted = "event_time = \"ts\"\nwatermark = { idle_after = \"30s\", max_ahead = \"1h\" }\n";
+    let text = BASE.replace(time, "");
+    let text = text.replace(given, &[given, wanted].concat());
+    let folder = folder();
+    let (_, plan) = plan_in(folder.path(), &text).unwrap_or_else(|m| panic!("{m}"));
+    let drawn = draw(&plan);
+    for line in [
+        "event time from clean, rows in order, idle after 30s",
+        "event time ts\n",
+    ] {
+        assert!(drawn.contains(line), "{drawn}");
+    }
+    let json = to_json(&plan);
+    let [source, operator] = [&json["nodes"][0], &json["nodes"][1]];
+    assert_eq!(source["event_time"], "ts");
+    assert_eq!(source["event_time_from"], "clean");
+    assert_eq!(source["ahead_ms_max"], 3_600_000);
+    assert_eq!(operator["event_time"], "ts");
+    let NodeKind::Transform(transform) = &plan.nodes[1].kind else {
+        panic!("{operator}");
+    };
+    let time = transform.event_time.as_ref().expect("it was given");
+    assert_eq!(time.ahead_ms_max, Some(3_600_000));
+}
+
+#[test]
 fn merged_inputs_and_every_window() {
     let more = r#"
 [sources.made]

@@ -182,6 +182,12 @@ fn cart() -> ModuleInfo {
             &[text("item_id")],
             &[text("item_id"), number("cents")],
         ),
+        operator(
+            "parse",
+            Kind::Transform,
+            &[text("line")],
+            &[text("user_id"), time("ts")],
+        ),
         operator("noted", Kind::Transform, &[text("note")], &[text("note")]),
         operator("twins", Kind::Transform, &[], &[text("a"), number("a")]),
         operator("added", Kind::Aggregate, &added, &[number("items")]),

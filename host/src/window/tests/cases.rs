@@ -374,12 +374,13 @@ fn results_may_leave_out_bounds_and_come_in_batches_that_are_not_too_large() {
             .operator
             .watermark(END_OF_TIME, &mut out)
             .expect("no row stops the test's pipeline");
+        let batches: Vec<_> = out.into_batches().map(|(_, batch)| batch).collect();
         assert!(
-            out.batches
+            batches
                 .iter()
-                .all(|(_, batch)| batch.rows() <= 10 && batch.columns.len() == 6)
+                .all(|batch| batch.rows() <= 10 && batch.columns.len() == 6)
         );
-        let total: usize = out.batches.iter().map(|(_, batch)| batch.rows()).sum();
+        let total: usize = batches.iter().map(|batch| batch.rows()).sum();
         assert_eq!(total % 25, 0);
     }
 }
