@@ -154,6 +154,8 @@ pub struct SinkContext {
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
+    /// That checkpoint is not the last one: what is outside may be newer.
+    pub goes_back: bool,
     /// That of a sink which wrote to the same place in the same way, and was dropped.
     pub left_behind: Option<SinkSnapshot>,
     /// Processing time.
@@ -168,6 +170,7 @@ impl Default for SinkContext {
             waits_for_commit: false,
             participants: Participants::default(),
             restored: None,
+            goes_back: false,
             left_behind: None,
             clock: Arc::new(SystemClock),
         }

@@ -107,7 +107,7 @@ pub struct AggregateOperator {
 }
 
 impl AggregateOperator {
-    /// `stored` are the node's tables in the storage, in the order of [`tables`]; none
+    /// `stored` are the node's tables in the storage, in the order of [`tables()`]; none
     /// where the pipeline has no checkpoints.
     pub fn new(
         node: &str,

@@ -4,6 +4,7 @@
 #[path = "common/signal.rs"]
 mod signal;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -216,6 +217,36 @@ fn a_file_that_is_not_the_checkpoints_is_left_alone() {
 }
 
 #[test]
+fn what_others_append_to_a_finished_file_is_not_cut_off() {
+    let copying = Copying::new("");
+    let append = "path = \"out.jsonl\"\nif_exists = \"append\"";
+    copying.plan("[checkpoints]", append);
+    copying.run().expect("it runs");
+    let longer = format!("{ROWS}precious\n");
+    copying.write("out.jsonl", &longer);
+    copying.refuse("when this pipeline finished it");
+    assert_eq!(copying.read("out.jsonl"), longer);
+    let dropped = copying.command().args(["--drop", "out"]).status();
+    assert!(dropped.expect("it starts").success());
+    assert_eq!(copying.read("out.jsonl"), longer);
+}
+
+/// Without checkpoints, nobody knows whether another run can write its rows again.
+#[test]
+fn a_part_that_is_all_there_is_of_a_file_is_not_written_over() {
+    for exists in ["fail", "append"] {
+        let sink = format!("path = \"out.jsonl\"\nif_exists = \"{exists}\"");
+        let copying = Copying::new(&sink);
+        copying.write("out.jsonl.part", "precious\n");
+        copying.refuse("with rows of a run that did not end");
+        assert_eq!(copying.read("out.jsonl.part"), "precious\n");
+        copying.plan("", "path = \"out.jsonl\"\nif_exists = \"replace\"");
+        copying.run().expect("it may");
+        assert_eq!(copying.read("out.jsonl"), ROWS);
+    }
+}
+
+#[test]
 fn parts_of_an_earlier_life_are_not_mixed_with_new_ones() {
     let copying = Copying::new("");
     copying.plan("[checkpoints]", "path = \"out.parquet\"");
@@ -272,4 +303,105 @@ fn rows_are_appended_below_a_line_without_an_end() {
     copying.write("out.jsonl", "{\"n\":0}");
     copying.run().expect("it may");
     assert_eq!(copying.read("out.jsonl"), format!("{{\"n\":0}}\n{ROWS}"));
+}
+
+/// Whatever happens between runs and to them, lines that the user wrote stay, and so do
+/// the rows of every run that has ended well.
+#[test]
+fn no_sequence_of_runs_loses_a_line() {
+    let (mut ended, mut refused) = (0, 0);
+    for seed in 0..80 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let copying = Copying::new("path = \"out.jsonl\"");
+        let mut kept: BTreeMap<String, usize> = BTreeMap::new();
+        let mut story = Vec::new();
+        for step in 0..10 {
+            let mut ended_well = false;
+            match random.u8(0..8) {
+                0 => {
+                    let files = ["out.jsonl", "out-000001.jsonl", "out-000002.jsonl"];
+                    let file = files[random.usize(0..files.len())];
+                    let line = format!("{{\"precious\":{step}}}\n");
+                    let text = fs::read_to_string(copying.path(file)).unwrap_or_default();
+                    copying.write(file, &format!("{text}{line}"));
+                    *kept.entry(line.trim_end().to_owned()).or_default() += 1;
+                    story.push(format!("the user writes to {file}"));
+                }
+                1 => {
+                    let more = format!("{}{{\"n\":{}}}\n", copying.read("rows.jsonl"), step + 3);
+                    copying.write("rows.jsonl", &more);
+                    story.push("there is another row".to_owned());
+                }
+                2 | 3 => {
+                    let checkpoints = ["", "[checkpoints]"][random.usize(0..2)];
+                    let exists = ["fail", "append"][random.usize(0..2)];
+                    let roll = ["", "roll = { size = \"1KiB\" }"][random.usize(0..2)];
+                    let sink = format!("path = \"out.jsonl\"\nif_exists = \"{exists}\"\n{roll}");
+                    copying.plan(checkpoints, &sink);
+                    story.push(format!("{checkpoints} {exists} {roll}"));
+                }
+                _ => {
+                    let arguments: &[&str] = match random.u8(0..5) {
+                        0 => &["--fresh"],
+                        1 => &["--drop", "out"],
+                        _ => &[],
+                    };
+                    let places = [
+                        "barrier_after",
+                        "write_before",
+                        "manifest_after",
+                        "deliver_before",
+                        "deliver_after",
+                    ];
+                    let place = places[random.usize(0..places.len())];
+                    let place = format!("{place}:{}", random.u8(1..3));
+                    let crashes = random.u8(0..3) == 0;
+                    let output = copying
+                        .command()
+                        .args(arguments)
+                        .env("SLUICEBOX_CRASH_AT", if crashes { &place } else { "" })
+                        .output()
+                        .expect("it starts");
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    let said = said.lines().last().unwrap_or_default();
+                    story.push(format!("run {arguments:?}: {:?} {said}", output.status));
+                    ended_well = output.status.success();
+                    match output.status.code() {
+                        Some(0) => ended += 1,
+                        Some(1 | 2) => refused += 1,
+                        None if crashes => {}
+                        _ => panic!("seed {seed}: {story:#?}"),
+                    }
+                }
+            }
+            let now = lines(&copying);
+            let mut lost = kept.iter();
+            let lost = lost.find(|(line, count)| now.get(*line).unwrap_or(&0) < *count);
+            assert_eq!(lost, None, "seed {seed}: {story:#?}");
+            if ended_well {
+                kept = now;
+            }
+        }
+    }
+    // Otherwise it would test little.
+    assert!(
+        ended > 80 && refused > 40,
+        "{ended} ended, {refused} refused"
+    );
+}
+
+/// The lines of all files that a sink may write, and how often each is there.
+fn lines(copying: &Copying) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    for entry in fs::read_dir(&copying.0).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("out") {
+            let text = fs::read_to_string(&path).expect("text");
+            for line in text.lines() {
+                *lines.entry(line.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    lines
 }

@@ -94,6 +94,9 @@ pub struct SinkSnapshot {
     /// Length of its file at the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The length of a finished file that is still to be cut to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncut_bytes: Option<u64>,
     /// A digest of the last of these bytes, which shows whether a file is still
     /// the one that was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]

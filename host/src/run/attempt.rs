@@ -331,6 +331,7 @@ impl Attempt<'_> {
                     waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
+                    goes_back: start.goes_back,
                     left_behind: start.left_behind[id].clone(),
                     clock: self.pipeline.clock.clone(),
                 };

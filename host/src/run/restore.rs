@@ -31,6 +31,8 @@ pub struct Start {
     pub sources: Vec<Arc<[SourceSnapshot]>>,
     pub aggregates: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
+    /// Whether there are later checkpoints than the restored one.
+    pub goes_back: bool,
     /// What sinks that were dropped have left at the places of these.
     pub left_behind: Vec<Option<SinkSnapshot>>,
     /// When the pipeline started without a checkpoint, if it did not do so now.
@@ -65,6 +67,7 @@ impl Start {
             sources: Vec::new(),
             aggregates: Vec::new(),
             sinks: Vec::new(),
+            goes_back: manifest.is_some_and(|manifest| manifest.id + 1 < next),
             left_behind: Vec::new(),
             started_ms: manifest
                 .and_then(|manifest| Some(manifest.dead_letters.as_ref()?.started_ms)),

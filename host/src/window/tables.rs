@@ -13,7 +13,7 @@
 //! Panes and sessions follow one another to the row's end.
 //!
 //! Sessions in event time have a second table, of those that are over
-//! ([`ended`](super::ended)).
+//! (`window::ended`).
 
 use crate::plan::{AggregatePlan, Window};
 use crate::schema::Schema;

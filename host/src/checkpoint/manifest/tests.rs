@@ -271,11 +271,13 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
         Option<String>,
         Vec<(String, String)>,
         Vec<String>,
-        (Option<u64>, Option<i64>),
+        (Option<u64>, Option<u64>, Option<i64>),
     )>()
-    .prop_map(|(bytes, digest, staged, obsolete, (number, began_ms))| {
+    .prop_map(|(bytes, digest, staged, obsolete, more)| {
+        let (uncut_bytes, number, began_ms) = more;
         ProgressManifest::Sink(SinkSnapshot {
             bytes,
+            uncut_bytes,
             digest,
             staged,
             obsolete,

@@ -30,6 +30,8 @@ pub(super) struct PartOptions {
     pub if_exists: IfExists,
     /// What the restored checkpoint has of the file.
     pub restored: Option<SinkSnapshot>,
+    /// That checkpoint is not the last one.
+    pub goes_back: bool,
     /// The next run goes on where this one is stopped.
     pub is_checkpointed: bool,
     /// What the checkpoint has of the file as that of a sink that was dropped.
@@ -163,10 +165,14 @@ impl PartFile {
             return Ok(SinkSnapshot::default());
         }
         let file = self.file.get_ref();
-        let kept = file.sync_data().and_then(|()| digest(file, self.bytes));
-        let digest = kept.map_err(|cause| self.error(cause))?;
+        let kept = file.sync_data().and_then(|()| {
+            let length = file.metadata()?.len();
+            Ok((digest(file, self.bytes)?, length))
+        });
+        let (digest, length) = kept.map_err(|cause| self.error(cause))?;
         Ok(SinkSnapshot {
             bytes: Some(self.bytes),
+            uncut_bytes: Some(length).filter(|_| self.was_finished()),
             digest: Some(digest),
             ..SinkSnapshot::default()
         })
@@ -310,14 +316,14 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
     let mut part = Part::of(part_of(&path))?;
     let finished_bytes = found.map_or(0, |found| found.len());
     let restored = options.restored.as_ref();
-    let beginning = match restored.and_then(|restored| Some((restored, restored.bytes?))) {
-        Some((restored, bytes)) => {
-            let is_new = bytes == 0 && !options.waits_for_commit;
+    let beginning = match restored.filter(|restored| restored.bytes.is_some()) {
+        Some(restored) => {
+            let is_new = restored.bytes == Some(0) && !options.waits_for_commit;
             let is_foreign = (is_new || part.bytes()? > 0) && has_rows(&path);
             if is_foreign && options.if_exists != IfExists::Replace {
                 return Err(not_gone_on_from(&path, options.if_exists));
             }
-            restored_beginning(&path, &part, bytes, restored.digest.as_deref())?
+            restored_beginning(&path, &part, restored, options.goes_back)?
         }
         None => new_beginning(&path, &part, finished_bytes, options)?,
     };
@@ -345,8 +351,7 @@ fn lock_for_this_run(file: &File) -> io::Result<()> {
 }
 
 /// What a file begins with that no checkpoint knows. With checkpoints, a part has
-/// rows that one of them knew, be it of another sink; without, it is what a failed
-/// run has left.
+/// rows that one of them knew, be it of another sink.
 fn new_beginning(
     path: &Path,
     part: &Part,
@@ -355,7 +360,10 @@ fn new_beginning(
 ) -> io::Result<Beginning> {
     let part_bytes = match options.is_checkpointed {
         true => part.bytes()?,
-        false => 0,
+        false => {
+            check_unfinished(path, part, finished_bytes, options.if_exists)?;
+            0
+        }
     };
     let there = match (finished_bytes, part_bytes) {
         (0, 0) => return Ok(Beginning::Cut(0)),
@@ -374,10 +382,12 @@ fn new_beginning(
             ),
         )),
         IfExists::Append if finished_bytes == 0 || part_bytes == 0 => {
-            // Behind what the checkpoint has are rows that come again.
-            let left = options.left_behind.as_ref();
-            if let Some((left, bytes)) = left.and_then(|left| Some((left, left.bytes?))) {
-                return restored_beginning(path, part, bytes, left.digest.as_deref());
+            // Behind what the checkpoint has are rows that come again, unless it is the
+            // last one of a finished file.
+            let may_have_more = part_bytes > 0 || options.goes_back;
+            let left = options.left_behind.as_ref().filter(|_| may_have_more);
+            if let Some(left) = left.filter(|left| left.bytes.is_some()) {
+                return restored_beginning(path, part, left, options.goes_back);
             }
             new_end(path, part, finished_bytes, options)
         }
@@ -390,6 +400,39 @@ fn new_beginning(
             ),
         )),
     }
+}
+
+/// Refuses to write over a part that a run without checkpoints has found, unless it is
+/// what such a run, when it failed, has left beside a finished file to which it was to
+/// append. It may have all rows of runs with checkpoints.
+fn check_unfinished(
+    path: &Path,
+    part: &Part,
+    finished_bytes: u64,
+    if_exists: IfExists,
+) -> io::Result<()> {
+    let part_bytes = part.bytes()?;
+    let is_finished = finished_bytes > 0;
+    if part_bytes == 0 || if_exists == IfExists::Replace {
+        return Ok(());
+    }
+    if is_finished {
+        let is_copy = part_bytes >= finished_bytes
+            && digest(&File::open(path)?, finished_bytes)? == digest(&part.lock, finished_bytes)?;
+        // With `fail`, the finished file is refused.
+        if is_copy || if_exists == IfExists::Fail {
+            return Ok(());
+        }
+    }
+    let (path, part) = (path.display(), part.path.display());
+    Err(io::Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "{part} is there, with rows of a run that did not end: delete it, or keep its rows \
+             by renaming it (to {path}, if they are to be there), or write \
+             `if_exists = \"replace\"`"
+        ),
+    ))
 }
 
 /// What a file begins with to all of which rows are appended.
@@ -449,17 +492,18 @@ fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {
     Ok(first == mark)
 }
 
-/// What a file begins with of which a checkpoint has these bytes, if it is still
-/// the file of that checkpoint. A later run may have finished it.
+/// What a file begins with of which a checkpoint has this, if it is still the file of
+/// that checkpoint. A later run may have finished it. What is behind the
+/// last checkpoint in a finished file is not from this pipeline.
 fn restored_beginning(
     path: &Path,
     part: &Part,
-    bytes: u64,
-    digest_then: Option<&str>,
+    restored: &SinkSnapshot,
+    goes_back: bool,
 ) -> io::Result<Beginning> {
-    if bytes == 0 {
+    let Some(bytes @ 1..) = restored.bytes else {
         return Ok(Beginning::Cut(0));
-    }
+    };
     let is_finished = part.bytes()? == 0 && path.exists();
     let file = if is_finished { path } else { &part.path };
     let refused = |what: String| {
@@ -479,8 +523,15 @@ fn restored_beginning(
         )));
     }
     let digest_now = digest(&File::open(file)?, bytes)?;
-    if digest_then.is_some_and(|then| then != digest_now) {
+    let digest_then = restored.digest.as_ref();
+    if digest_then.is_some_and(|then| *then != digest_now) {
         return Err(refused("is not the file of the checkpoint".to_owned()));
+    }
+    let may_be_longer = goes_back || restored.uncut_bytes == Some(found);
+    if is_finished && found > bytes && !may_be_longer {
+        return Err(refused(format!(
+            "has {found} bytes, and had {bytes} when this pipeline finished it"
+        )));
     }
     Ok(match is_finished {
         true => Beginning::Unfinish(bytes),

@@ -304,6 +304,7 @@ impl SinkConnector for FileSink {
         let options = PartOptions {
             if_exists: self.if_exists,
             restored: context.restored.clone(),
+            goes_back: context.goes_back,
             is_checkpointed: context.is_checkpointed,
             left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,
