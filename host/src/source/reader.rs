@@ -43,6 +43,9 @@ pub struct SourceReader {
     /// The partition whose turn it is, and how many rows of it were read in
     /// this turn.
     turn: Option<(usize, u64)>,
+    /// Partitions that had ended before the checkpoint. They are read first: until it is
+    /// known whether they have more rows, they hold back event time.
+    ended: Vec<usize>,
     /// An overdue partition that has had rows, and when the last row with an event time
     /// had come before.
     doubted: Option<(usize, i64)>,
@@ -91,12 +94,16 @@ impl SourceReader {
         );
         let mut positions = Vec::with_capacity(input.partitions());
         let mut turn = None;
+        let mut ended = Vec::new();
         for index in 0..input.partitions() {
             let (name, position) = input.partition(index);
             if let Some(restored) = input.restored(index, &context) {
                 let state = match restored.state {
                     // There may be more rows since.
-                    PartitionState::Ended => PartitionState::Active,
+                    PartitionState::Ended => {
+                        ended.push(index);
+                        PartitionState::Active
+                    }
                     state => state,
                 };
                 watermarks.restore(index, restored.newest_ms, state);
@@ -127,6 +134,7 @@ impl SourceReader {
             snapshot_positions: Vec::new(),
             is_restored: !context.restored.is_empty(),
             turn,
+            ended,
             doubted: None,
             times,
             tells_of_silence: false,
@@ -167,6 +175,9 @@ impl SourceReader {
             match self.wait_for(&order).await? {
                 Arrival::Rows(partition, chunk) => {
                     let rows = (chunk.rows + chunk.bad.len()) as u64;
+                    if self.was_ended(partition) {
+                        self.turn = Some((partition, 0));
+                    }
                     if let Some((_, turn_rows)) = &mut self.turn {
                         *turn_rows += rows;
                     }
@@ -192,7 +203,9 @@ impl SourceReader {
                         .check_idle(now_ms, &mut pulled.elements);
                 }
                 Arrival::End(partition) => {
-                    self.turn = None;
+                    if !self.was_ended(partition) {
+                        self.turn = None;
+                    }
                     self.watermarks.lock().end(partition, &mut pulled.elements);
                 }
                 Arrival::Partitions => self.add_partitions(&mut pulled.elements),
@@ -214,7 +227,10 @@ impl SourceReader {
         SourceSnapshot {
             partitions: partitions
                 .map(|(index, (name, position))| {
-                    let (newest_ms, state) = self.watermarks.lock().snapshot(index);
+                    let (newest_ms, mut state) = self.watermarks.lock().snapshot(index);
+                    if self.ended.contains(&index) {
+                        state = PartitionState::Ended;
+                    }
                     let digest = self.input.digest(index, *position);
                     PartitionSnapshot {
                         name: name.to_string(),
@@ -252,6 +268,9 @@ impl SourceReader {
     /// The partitions to read next, the preferred one first, and how many of
     /// the first are overdue to become idle if they have no rows now.
     fn reading_order(&mut self) -> (Vec<usize>, usize) {
+        if let Some(&ended) = self.ended.last() {
+            return (vec![ended], 0);
+        }
         if self.input.is_live() {
             let now_ms = self.context.clock.now_ms();
             return self.watermarks.lock().reading_order(now_ms);
@@ -265,6 +284,12 @@ impl SourceReader {
             }
         };
         (partition.into_iter().collect(), 0)
+    }
+
+    /// Whether a partition had ended before the checkpoint, and was not read since.
+    fn was_ended(&mut self, partition: usize) -> bool {
+        let known = self.ended.iter().position(|&ended| ended == partition);
+        known.map(|at| self.ended.remove(at)).is_some()
     }
 
     async fn wait_for(&mut self, order: &[usize]) -> Result<Arrival, SourceError> {

@@ -398,6 +398,42 @@ async fn compressed_files_are_read_wherever_a_run_begins() {
     }
 }
 
+/// A file that had ended holds back no event time after a restore.
+#[tokio::test]
+async fn the_same_rows_are_late_after_a_restore() {
+    let folder = TempDir::new().unwrap();
+    let short = write(&folder, "short.csv", "id,ts\na,0\n");
+    let mut text = "id,ts\n".to_owned();
+    for number in 0..9_000 {
+        let late_ms = if number % 7 == 0 { 15_000 } else { 0 };
+        text += &format!("b{number},{}\n", number * 1_000 - late_ms);
+    }
+    let plan = files(&[&short, &write(&folder, "long.csv", text)], CSV);
+    let undisturbed = read(&plan, context(100)).await.ids;
+    assert!(undisturbed.iter().filter(|id| id.ends_with('!')).count() > 1_000);
+    for pulls in [1, 2, 3, 20, 60] {
+        let mut read = Read::default();
+        let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+        for _ in 0..pulls {
+            read.add(reader.next().await.unwrap().unwrap());
+        }
+        // It may fail again before it has read a row.
+        for _ in 0..2 {
+            let restored = SourceContext {
+                restored: Arc::new([reader.snapshot()]),
+                ..context(100)
+            };
+            reader = SourceReader::open(&plan, restored).await.unwrap();
+        }
+        let mut rest = Read::default();
+        while let Some(pulled) = reader.next().await.unwrap() {
+            rest.add(pulled);
+        }
+        read.ids.append(&mut rest.ids);
+        assert!(read.ids == undisturbed, "after {pulls}");
+    }
+}
+
 #[tokio::test]
 async fn a_compressed_file_is_known_by_how_it_begins() {
     let folder = TempDir::new().unwrap();
