@@ -273,15 +273,21 @@ impl FilePartition {
     ) -> Result<Self, SourceError> {
         lines.start(format, &mut decoder, context)?;
         lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
+        let mut taken_offset = lines.offset;
         if let Some(restored) = &file.restored {
-            lines.seek(restored.position, context)?;
+            let position = restored.position;
+            taken_offset = position.offset;
+            // Perhaps not even a header was there yet.
+            if position.rows != Some(0) || position.is_in_row {
+                lines.seek(position, context)?;
+            }
         }
         Ok(FilePartition {
             mark: None,
             name: file.name.clone(),
             restored: file.restored.clone(),
             taken_bytes: lines.file.taken,
-            taken_offset: lines.offset,
+            taken_offset,
             lines,
             decoders: Vec::new(),
             decoder,
@@ -552,19 +558,44 @@ impl BlockReader {
 
     /// Goes on reading at a restored position.
     fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
-        let is_long = self.file.seek(to.offset);
-        if !is_long.map_err(|cause| cannot_read(&self.file.path, &cause, context))? {
-            let message = format!(
-                "{} is shorter than the {} bytes that were read of it before the checkpoint: put \
-                 the file back that it was, or {}",
-                self.name,
-                to.offset,
-                dropping(context)
-            );
-            return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
-        }
+        let refused = |name: &str, what: String| {
+            let dropping = dropping(context);
+            let message = format!("{name} {what}: put the file back that it was, or {dropping}");
+            Err(context.refuse(message, Fault::OUTSIDE_LASTING))
+        };
+        // From the last byte that was read.
+        let from = to.offset.saturating_sub(1);
+        let is_long = self.file.seek(from);
+        let is_long = is_long.map_err(|cause| cannot_read(&self.file.path, &cause, context))?;
         self.buffer.clear();
-        self.offset = to.offset;
+        self.offset = from;
+        self.fill(3, context)?;
+        if !is_long || self.offset + (self.buffer.len() as u64) < to.offset {
+            return refused(
+                &self.name,
+                format!(
+                    "is shorter than the {} bytes that were read of it before the checkpoint",
+                    to.offset
+                ),
+            );
+        }
+        if to.offset > from {
+            let next = match to.is_in_row {
+                true => Some(1),
+                false => next_row(&self.buffer),
+            };
+            let Some(next) = next else {
+                return refused(
+                    &self.name,
+                    format!(
+                        "goes on within its last row, which had no line end when it was read \
+                         before the checkpoint (up to byte {})",
+                        to.offset
+                    ),
+                );
+            };
+            self.advance(next);
+        }
         self.rows = to.rows.unwrap_or_default();
         self.skipping = match (to.is_in_row, to.is_in_quotes) {
             (false, _) => None,
@@ -591,5 +622,17 @@ impl BlockReader {
     fn advance(&mut self, bytes: usize) {
         self.buffer.drain(..bytes);
         self.offset += bytes as u64;
+    }
+}
+
+/// Where the next row begins in a text whose first byte is the last of a row. That may
+/// have been the last byte of the file, so that the row's line end comes only now.
+/// `None` if the row goes on.
+fn next_row(text: &[u8]) -> Option<usize> {
+    match text {
+        [b'\n', ..] | [_] => Some(1),
+        [_, b'\r'] | [_, b'\n', ..] => Some(2),
+        [_, b'\r', b'\n', ..] => Some(3),
+        _ => None,
     }
 }

@@ -327,7 +327,8 @@ fn rows_of_a_transaction_are_seen_when_it_is_committed() {
     assert_eq!(topic.rows().len(), 1);
 }
 
-/// Opens a file's sink for a run with checkpoints, restored from a snapshot.
+/// Opens a file's sink for a run with checkpoints, restored from a snapshot that may not
+/// be the last one.
 fn reopened(
     path: &Path,
     format: SinkFormat,
@@ -335,6 +336,7 @@ fn reopened(
 ) -> Result<Box<dyn Sink>, SinkError> {
     let context = SinkContext {
         is_checkpointed: true,
+        goes_back: restored.is_some(),
         restored,
         ..SinkContext::default()
     };
@@ -689,9 +691,10 @@ fn a_compressed_file_goes_on_in_a_new_piece_behind_a_checkpoint() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("out.csv").with_extension(extension);
         let part = path.with_extension(format!("{extension}.part"));
-        let open = |restored| {
+        let open = |restored: Option<SinkSnapshot>| {
             let context = SinkContext {
                 is_checkpointed: true,
+                goes_back: restored.is_some(),
                 restored,
                 ..SinkContext::default()
             };

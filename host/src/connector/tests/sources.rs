@@ -434,6 +434,50 @@ async fn the_same_rows_are_late_after_a_restore() {
     }
 }
 
+/// What a file gets after its end was read, and what of it is new.
+#[tokio::test]
+async fn a_file_may_grow_from_nothing_and_behind_its_last_row() {
+    let folder = TempDir::new().unwrap();
+    let fine: [(&str, &str, &[&str]); 8] = [
+        ("", "id,ts\na,1\n", &["a"]),
+        ("\n\n", "id,ts\na,1\n", &["a"]),
+        ("id,ts\n", "a,1\n", &["a"]),
+        ("id,ts\na,1\n", "b,2\n", &["b"]),
+        ("id,ts\na,1", "\nb,2\n", &["b"]),
+        ("id,ts\na,1", "\r\nb,2", &["b"]),
+        ("id,ts\na,1\r", "\nb,2", &["b"]),
+        ("id,ts\na,1", "\r", &[]),
+    ];
+    let again = |reader: &mut SourceReader| SourceContext {
+        restored: Arc::new([reader.snapshot()]),
+        ..context(100)
+    };
+    for (compression, name) in COMPRESSIONS {
+        for (text, more, expected) in fine {
+            let path = write(&folder, name, compressed(text, compression));
+            let plan = files(&[&path], CSV);
+            let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+            while reader.next().await.unwrap().is_some() {}
+            let mut grown = fs::read(&path).unwrap();
+            grown.extend(compressed(more, compression));
+            fs::write(&path, grown).unwrap();
+            let read = read(&plan, again(&mut reader)).await;
+            assert_eq!(read.ids, expected, "{name}: {text:?}, {more:?}");
+            assert_eq!(read.failed, 0);
+        }
+        let path = write(&folder, name, compressed("id,ts\na,1", compression));
+        let plan = files(&[&path], CSV);
+        let mut reader = SourceReader::open(&plan, context(100)).await.unwrap();
+        while reader.next().await.unwrap().is_some() {}
+        let mut grown = fs::read(&path).unwrap();
+        grown.extend(compressed("2\n", compression));
+        fs::write(&path, grown).unwrap();
+        let refused = SourceReader::open(&plan, again(&mut reader)).await;
+        let said = refused.err().expect("it is refused").to_string();
+        assert!(said.contains("goes on within its last row"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_compressed_file_is_known_by_how_it_begins() {
     let folder = TempDir::new().unwrap();
