@@ -195,6 +195,18 @@ fn a_pipeline_can_be_moved_with_its_files() {
 }
 
 #[test]
+fn a_file_with_two_names_is_read_once() {
+    let shop = Shop::new();
+    shop.edit("path = \"rows.jsonl\"", "path = \"rows*.jsonl\"");
+    let link = shop.folder.join("rows-2.jsonl");
+    fs::hard_link(shop.folder.join("rows.jsonl"), link).expect("it is writable");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+    shop.run(&[]).expect("it goes on");
+    assert_eq!(shop.counts(), [1, 2, 3]);
+}
+
+#[test]
 fn a_renamed_source_is_refused_until_it_is_dropped() {
     let shop = Shop::ended();
     shop.edit("sources.rows", "sources.events");

@@ -24,6 +24,27 @@ pub(super) struct NumberedFile {
     pub path: PathBuf,
 }
 
+/// How many files a message names.
+const SHOWN: usize = 5;
+
+/// Tells which files a sink deletes because it is to replace what is there: others may
+/// be called like its own.
+pub(super) fn tell_of_replaced(node: &str, files: &[PathBuf]) {
+    if files.is_empty() {
+        return;
+    }
+    let shown = files.iter().take(SHOWN);
+    let shown: Vec<String> = shown.map(|path| path.display().to_string()).collect();
+    let more = match files.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::warn!(
+        "sink `{node}`: `if_exists = \"replace\"` deletes {}{more}",
+        shown.join(", ")
+    );
+}
+
 impl Numbered {
     pub fn of(path: &Path) -> Self {
         let text = path.file_name().unwrap_or_default().to_string_lossy();

@@ -11,6 +11,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use super::numbered::tell_of_replaced;
 use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
 use crate::batch::Batch;
 use crate::blame::Fault;
@@ -139,6 +140,7 @@ impl CheckpointedParquet {
                 let others = create_folder_of(path).and_then(|()| files.others(options.if_exists));
                 files.obsolete =
                     others.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+                tell_of_replaced(node, &files.obsolete);
             }
         }
         Ok(files)
@@ -156,7 +158,11 @@ impl CheckpointedParquet {
                 .strip_prefix(&*stem)
                 .and_then(|rest| rest.strip_prefix('-'))
                 .and_then(|rest| rest.strip_suffix(".parquet"));
-            if number.is_none_or(|number| number.parse::<CheckpointId>().is_err()) {
+            let is_ours = number.is_some_and(|number| {
+                let id = number.parse::<CheckpointId>();
+                id.is_ok_and(|id| id.to_string() == number)
+            });
+            if !is_ours {
                 continue;
             }
             match if_exists {

@@ -504,8 +504,9 @@ fn restored_beginning(
     let Some(bytes @ 1..) = restored.bytes else {
         return Ok(Beginning::Cut(0));
     };
-    let is_finished = part.bytes()? == 0 && path.exists();
-    let file = if is_finished { path } else { &part.path };
+    let is_part = part.bytes()? > 0;
+    let is_finished = !is_part && path.exists();
+    let file = if is_part { &part.path } else { path };
     let refused = |what: String| {
         io::Error::new(
             ErrorKind::InvalidData,

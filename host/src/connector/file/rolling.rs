@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lines::{TextFormat, TextRows};
-use super::numbered::{Numbered, NumberedFile};
+use super::numbered::{Numbered, NumberedFile, tell_of_replaced};
 use super::opened::Compression;
 use super::part::{IfExists, Part, PartFile, PartOptions, not_gone_on_from, part_of};
 use super::text_file::TextFile;
@@ -367,9 +367,13 @@ impl Opening<'_> {
             IfExists::Append | IfExists::Fail => it.is_part && it.number > number,
         };
         let obsolete = there.into_iter().filter(is_obsolete);
+        let obsolete: Vec<PathBuf> = obsolete.map(|it| it.path).collect();
+        if if_exists == IfExists::Replace {
+            tell_of_replaced(self.node, &obsolete);
+        }
         Ok(Start {
             number,
-            obsolete: obsolete.map(|it| it.path).collect(),
+            obsolete,
             file: open(self.node, &self.names.path(number), self.compression)?,
         })
     }

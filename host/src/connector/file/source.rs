@@ -2,6 +2,7 @@
 //! names.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -192,8 +193,8 @@ impl FileSourceSettings {
             }
         }
         found.sort();
-        let mut seen = HashSet::new();
-        found.retain(|path| seen.insert(identity(path)));
+        let (mut seen, mut linked) = (HashSet::new(), HashSet::new());
+        found.retain(|path| seen.insert(identity(path)) && is_first_link(path, &mut linked));
         good.then_some(found)
     }
 
@@ -283,6 +284,13 @@ impl SourceConnector for FileSource {
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
     }
+}
+
+/// Whether no other name of the same file was seen; `seen` has devices and inodes.
+fn is_first_link(path: &Path, seen: &mut HashSet<(u64, u64)>) -> bool {
+    let found = path.metadata().ok();
+    let linked = found.filter(|found| found.is_file() && found.nlink() > 1);
+    linked.is_none_or(|found| seen.insert((found.dev(), found.ino())))
 }
 
 fn matches(
