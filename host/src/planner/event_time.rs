@@ -219,6 +219,11 @@ impl Builder<'_> {
                 format!("declare `{}` without `?`", shown.name)
             }
             (Owner::Source, _) => format!("declare it as `{} = \"timestamp\"`", field.name),
+            (Owner::Operator, _) if field.nullable => format!(
+                "let `{}` never be missing: without `Option` in the plugin's output, or, where \
+                 that is passed on, without `?` in the source's `fields`",
+                shown.name
+            ),
             (Owner::Operator, _) => format!(
                 "let the plugin give `{}` as a `Timestamp`, or as an `i64` in ms",
                 shown.name

@@ -433,8 +433,8 @@ impl Matching<'_> {
         self.refuse(format!(
             "{copy} begins with the {} bytes that were read of {name} before the checkpoint, and \
              {name} is gone, so that {copy} is perhaps a copy whose rows would be read twice: if it \
-             is, give it the name {name} again, or put it elsewhere; if its rows are new, put \
-             {name} back beside it; or {}",
+             is, give it the name {name} again, compressed if and as that was, or put it elsewhere; \
+             if its rows are new, put {name} back beside it; or {}",
             position.offset,
             dropping(self.context)
         ))
