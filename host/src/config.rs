@@ -34,7 +34,10 @@ use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
-pub use operator::{BoundsChoice, InputName, KeyConfig, OperatorConfig, OperatorName, Setting};
+pub use operator::{
+    BoundsChoice, InputConfig, InputName, KeyColumns, KeyConfig, OperatorConfig, OperatorName,
+    Setting,
+};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;
 pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};

@@ -22,7 +22,13 @@ mod event_time;
 mod columns;
 /// Refuses aggregates over results that change.
 mod corrections;
-/// Plans what only aggregates have: key, window, lateness, bounds.
+/// What a node reads.
+mod reading;
+/// Finds the port of each input.
+mod ports;
+/// Finds the columns of keys.
+mod keys;
+/// Plans what only aggregates have: window, lateness, bounds.
 mod aggregate;
 /// Plans state, checkpoints and restarts.
 mod state;
@@ -37,17 +43,17 @@ pub use warnings::warnings;
 use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
-use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, input, planned};
+use self::reading::Reading;
+use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
 use crate::config::{
     Config, Diagnostics, Mistake, OperatorConfig, SinkConfig, SourceConfig, Spanned,
 };
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
-use crate::logic::{Kind, Loader, MAIN, Port};
+use crate::logic::{Kind, Loader, Port};
 use crate::plan::{
-    AggregatePlan, Delivery, Edge, Exchange, LATE, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    SinkPlan, StatePlan, TransformPlan,
+    Delivery, Exchange, LATE, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StatePlan, TransformPlan,
 };
 use crate::sink::SinkTransaction;
 
@@ -197,8 +203,8 @@ impl<'a> Builder<'a> {
                 None => Some(MAIN_OUTPUT),
                 Some(name) => outputs.iter().position(|output| output.name == name),
             };
-            if output.is_none() {
-                self.refuse_late(from, resolved[input.from].as_ref(), &input.place);
+            if let (None, Some(name), false) = (output, input.output, outputs.is_empty()) {
+                self.refuse_output(from, resolved[input.from].as_ref(), name, &input.place);
             }
             let carried = output.and_then(|at| outputs.get(at)?.relation.as_ref().zip(Some(at)));
             found.push(carried.map(|(relation, output)| Upstream {
@@ -226,61 +232,36 @@ impl<'a> Builder<'a> {
             return UNPLANNED;
         };
         let title = format!("operator `{}`", operator.name.get_ref());
-        let columns: Option<Vec<Vec<usize>>> = upstreams
-            .iter()
-            .map(|up| self.columns_read(&title, &resolved.input.schema, up.as_ref()?))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .collect();
-        let known: Option<Vec<&Upstream>> = upstreams.iter().map(Option::as_ref).collect();
-        let inputs = |edges| {
-            let Port { name, schema } = &resolved.input;
-            vec![input(name, schema, edges)]
+        let Some(ports) = self.ports(operator, &title, &resolved.info.inputs) else {
+            return UNPLANNED;
         };
-        let output = &resolved.output;
-        if resolved.info.kind == Kind::Aggregate {
-            let timing = resolved.timing.as_ref();
-            let keys = self.keys(operator, &title, upstreams);
-            let late_wanted =
-                late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
-            let late = known
-                .filter(|_| late_wanted && timing.is_some())
-                .and_then(|upstreams| {
-                    self.merged(&format!("the late output of {title}"), &upstreams)
-                });
-            let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
-                self.aggregate_output(operator, &title, &output.schema, keys, timing)
-            });
-            let edges = keys.as_ref().and_then(|keys| {
-                edges(upstreams, ids, |i| Exchange::Hash(keys.columns[i].clone()))
-            });
-            let kind = keys.zip(timing).and_then(|(keys, timing)| {
-                Some(NodeKind::Aggregate(AggregatePlan {
-                    operator: operator_plan(operator, resolved)?,
-                    columns: columns?,
-                    key: keys.columns,
-                    key_schema: Arc::new(keys.relation.schema),
-                    window: timing.window,
-                    allowed_lateness_ms: timing.allowed_lateness_ms,
-                    emit: timing.emit,
-                    early_every_ms: timing.early_every_ms,
-                    ttl_ms: timing.ttl_ms,
-                    bounds: timing.bounds.clone(),
-                    timing: timing.column.as_ref().map(|(name, _)| name.clone()),
-                    late_wanted,
-                }))
-            });
-            let mut outputs = vec![PlannedOutput::new(MAIN, main)];
-            if late_wanted {
-                outputs.push(PlannedOutput::new(LATE, late));
-            }
-            return planned(&operator.name, kind, edges.map(inputs), outputs);
+        let reading = Reading {
+            upstreams,
+            ids,
+            ports,
+        };
+        match resolved.info.kind {
+            Kind::Aggregate => self.plan_aggregate(operator, resolved, &reading, late_wanted),
+            // Kinds that cannot run were refused when resolved.
+            _ => self.plan_transform(operator, resolved, &reading, timed),
         }
-        // Filters and transforms: other kinds were refused when resolved.
+    }
+
+    fn plan_transform(
+        &mut self,
+        operator: &OperatorConfig,
+        resolved: &Resolved,
+        reading: &Reading,
+        timed: Option<&SourceConfig>,
+    ) -> Planned {
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let columns = self.columns_of_edges(&title, &resolved.info.inputs, reading);
+        let output = resolved.output();
         let main = match resolved.info.kind {
             // Fields that a filter lacks would be reported again at each node
             // after it.
-            Kind::Filter => known
+            Kind::Filter => reading
+                .known()
                 .and_then(|upstreams| self.merged(&title, &upstreams))
                 .filter(|_| columns.is_some()),
             _ => self.transform_output(operator, &title, &output.schema),
@@ -293,9 +274,9 @@ impl<'a> Builder<'a> {
                 event_time,
             }))
         });
-        let edges = forward_edges(upstreams, ids);
+        let inputs = reading.inputs(&resolved.info.inputs, |_| Exchange::Forward);
         let outputs = vec![PlannedOutput::new(&output.name, main)];
-        planned(&operator.name, kind, edges.map(inputs), outputs)
+        planned(&operator.name, kind, inputs, outputs)
     }
 
     fn plan_sink(
@@ -310,8 +291,15 @@ impl<'a> Builder<'a> {
         let columns = taken.as_ref().map(|taken| &taken.schema);
         let connector = sink.settings.plan(columns, &mut self.planning(&title));
         let kind = connector.map(|connector| NodeKind::Sink(SinkPlan { connector }));
-        let inputs = taken.zip(forward_edges(upstreams, ids));
-        let inputs = inputs.map(|(taken, edges)| vec![input(MAIN, &taken.schema, edges)]);
+        let reading = Reading {
+            upstreams,
+            ids,
+            ports: vec![0; upstreams.len()],
+        };
+        let inputs = taken.and_then(|taken| {
+            let port = Port::main(Arc::new(taken.schema));
+            reading.inputs(&[port], |_| Exchange::Forward)
+        });
         planned(&sink.name, kind, inputs, Vec::new())
     }
 
@@ -373,34 +361,4 @@ impl<'a> Builder<'a> {
         self.files.writes(user, &[&path]);
         Some(path)
     }
-}
-
-fn operator_plan(operator: &OperatorConfig, resolved: &Resolved) -> Option<OperatorPlan> {
-    Some(OperatorPlan {
-        name: operator.operator.get_ref().to_string(),
-        factory: resolved.factory.clone()?,
-        arguments: resolved.arguments.clone(),
-        limits: operator.limits,
-        on_error: operator.on_error.unwrap_or_default(),
-    })
-}
-
-fn forward_edges(upstreams: &[Option<Upstream>], ids: &[usize]) -> Option<Vec<Edge>> {
-    edges(upstreams, ids, |_| Exchange::Forward)
-}
-
-fn edges(
-    upstreams: &[Option<Upstream>],
-    ids: &[usize],
-    exchange: impl Fn(usize) -> Exchange,
-) -> Option<Vec<Edge>> {
-    let edge = |(i, up): (usize, &Option<Upstream>)| {
-        let up = up.as_ref()?;
-        Some(Edge {
-            from: ids[up.section],
-            output: up.output,
-            exchange: exchange(i),
-        })
-    };
-    upstreams.iter().enumerate().map(edge).collect()
 }

@@ -12,7 +12,7 @@ use super::reader::{ConfigValue, Table, to_i64};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Alignment, Bounds, Emit, LATE, TimeDomain, Window};
+use crate::plan::{Alignment, Bounds, Emit, TimeDomain, Window};
 use crate::timestamp::zone::Zone;
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
@@ -21,7 +21,7 @@ use crate::timestamp::zone::Zone;
 pub struct OperatorConfig {
     pub name: Spanned<String>,
     pub operator: Spanned<OperatorName>,
-    pub input: Vec<Spanned<InputName>>,
+    pub inputs: Vec<InputConfig>,
     pub parameters: Vec<(Spanned<String>, Spanned<logic::Value>)>,
     /// Where messages point about parameters that are not given.
     pub parameters_place: Span,
@@ -48,7 +48,24 @@ pub struct Setting<T> {
 #[derive(Debug)]
 pub struct KeyConfig {
     pub place: Span,
-    pub columns: Vec<Spanned<String>>,
+    pub columns: KeyColumns,
+}
+
+/// The names of the key's columns.
+#[derive(Debug)]
+pub enum KeyColumns {
+    /// The same for all inputs.
+    Same(Vec<Spanned<String>>),
+    /// By input port.
+    ByPort(Vec<(Spanned<String>, Vec<Spanned<String>>)>),
+}
+
+/// An output that is read, and the input port that reads it.
+#[derive(Clone, Debug)]
+pub struct InputConfig {
+    /// Absent where the ports are not named, since there is one.
+    pub port: Option<Spanned<String>>,
+    pub from: Spanned<InputName>,
 }
 
 /// `plugin.operator`.
@@ -85,7 +102,7 @@ pub(super) fn read(
             mistakes,
         )
         .and_then(|value| read_operator_name(&value, mistakes));
-    let input = read_inputs(&mut table, mistakes);
+    let inputs = read_ports(&mut table, mistakes);
     let parameters = table.optional("parameters");
     let parameters_place = parameters
         .as_ref()
@@ -137,7 +154,7 @@ pub(super) fn read(
     Some(OperatorConfig {
         name,
         operator: operator?,
-        input: input?,
+        inputs: inputs?,
         parameters: parameters?,
         parameters_place,
         time,
@@ -182,20 +199,55 @@ fn read_operator_name(
     }
 }
 
-/// Reads the inputs of an operator or a sink.
+const INPUT_MEANING: &str = "the source or operator whose rows it takes, or a list of them";
+
+/// Reads the inputs of a sink.
 pub(super) fn read_inputs(
     table: &mut Table,
     mistakes: &mut Diagnostics,
 ) -> Option<Vec<Spanned<InputName>>> {
-    let meaning = "the source or operator whose rows it takes, or a list of them";
-    let value = table.required("input", meaning, mistakes)?;
+    let value = table.required("input", INPUT_MEANING, mistakes)?;
+    read_names(&value, mistakes)
+}
+
+/// Reads the inputs of an operator: names, or a table of names by port.
+fn read_ports(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Vec<InputConfig>> {
+    let value = table.required("input", INPUT_MEANING, mistakes)?;
+    if !matches!(value.raw(), DeValue::Table(_)) {
+        let names = read_names(&value, mistakes)?.into_iter();
+        return Some(names.map(|from| InputConfig { port: None, from }).collect());
+    }
+    let ports = value.table(mistakes)?.into_entries();
+    let inputs: Vec<Option<Vec<InputConfig>>> = ports
+        .map(|(port, value)| {
+            let names = read_names(&value, mistakes)?.into_iter();
+            let input = |from| InputConfig {
+                port: Some(port.clone()),
+                from,
+            };
+            Some(names.map(input).collect())
+        })
+        .collect();
+    if inputs.is_empty() {
+        mistakes.push(
+            Mistake::new(format!("{} is empty", value.what()))
+                .at(value.span(), "an empty table")
+                .help("write the names of the operator's inputs, each with what it reads"),
+        );
+        return None;
+    }
+    let inputs: Option<Vec<Vec<InputConfig>>> = inputs.into_iter().collect();
+    Some(inputs?.into_iter().flatten().collect())
+}
+
+fn read_names(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<InputName>>> {
     let wanted = "the name of a source or operator, or a list of names";
     let inputs = value.one_or_more(wanted, mistakes, read_input)?;
     if inputs.is_empty() {
         mistakes.push(
             Mistake::new(format!("{} is empty", value.what()))
                 .at(value.span(), "an empty list")
-                .help(format!("write {meaning}")),
+                .help(format!("write {INPUT_MEANING}")),
         );
         return None;
     }
@@ -217,24 +269,12 @@ pub(super) fn read_inputs(
     Some(inputs)
 }
 
+/// Reads `name` or `name.output`. Whether there is such an output, the planner knows.
 fn read_input(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<InputName>> {
     let text = value.text("the name of a source or operator, in quotes", mistakes)?;
     let (node, output) = match text.get_ref().split_once('.') {
         None => (text.get_ref().as_str(), None),
-        Some((node, LATE)) => (node, Some(LATE.to_owned())),
-        Some((node, output)) => {
-            mistakes.push(
-                Mistake::new(format!(
-                    "{}: `{node}` has no output `{output}`",
-                    value.what()
-                ))
-                .at(text.span(), "")
-                .help(format!(
-                    "write \"{node}\" for its rows, or \"{node}.late\" for late rows"
-                )),
-            );
-            return None;
-        }
+        Some((node, output)) => (node, Some(output.to_owned())),
     };
     let name = InputName {
         node: node.to_owned(),
@@ -329,7 +369,25 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
     }
 }
 
+/// Reads the names of the key's fields, which may differ from port to port.
 fn read_key(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KeyConfig> {
+    let columns = match value.raw() {
+        DeValue::Table(_) => {
+            let ports = value.table(mistakes)?.into_entries();
+            let ports: Vec<Option<_>> = ports
+                .map(|(port, value)| Some((port, read_key_names(&value, mistakes)?)))
+                .collect();
+            KeyColumns::ByPort(ports.into_iter().collect::<Option<Vec<_>>>()?)
+        }
+        _ => KeyColumns::Same(read_key_names(value, mistakes)?),
+    };
+    Some(KeyConfig {
+        place: value.key_span(),
+        columns,
+    })
+}
+
+fn read_key_names(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
     let wanted = "the name of a field, or a list of names";
     let columns = value.one_or_more(wanted, mistakes, |value, mistakes| {
         value.text("the name of a field, in quotes", mistakes)
@@ -344,10 +402,7 @@ fn read_key(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KeyConfig
             return None;
         }
     }
-    Some(KeyConfig {
-        place: value.key_span(),
-        columns,
-    })
+    Some(columns)
 }
 
 /// More windows for each row are a mistake in a unit.

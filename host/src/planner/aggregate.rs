@@ -1,23 +1,68 @@
 //! Plans what only aggregates have (key, window, lateness, bounds), and refuses
 //! it for other operators.
 
-use super::builder::Builder;
-use super::columns::{Relation, Upstream};
-use super::graph::Section;
-use super::section::{Resolved, Timing};
-use crate::config::{BoundsChoice, Mistake, OperatorConfig, Span};
-use crate::logic::Kind;
-use crate::plan::{Bounds, Emit, Timing as PlanTiming, Window};
-use crate::schema::{DataType, Field, Schema};
-use crate::suggest;
+use std::sync::Arc;
 
-/// An aggregate's key: its columns on each edge, and their schema.
-pub(super) struct Keys {
-    pub columns: Vec<Vec<usize>>,
-    pub relation: Relation,
-}
+use super::builder::Builder;
+use super::columns::Relation;
+use super::keys::Keys;
+use super::reading::Reading;
+use super::section::{Planned, PlannedOutput, Resolved, Timing, operator_plan, planned};
+use crate::config::{BoundsChoice, Mistake, OperatorConfig, Span};
+use crate::logic::{Kind, MAIN};
+use crate::plan::{
+    AggregatePlan, Bounds, Emit, Exchange, LATE, NodeKind, Timing as PlanTiming, Window,
+};
+use crate::schema::{DataType, Field, Schema};
 
 impl Builder<'_> {
+    pub(super) fn plan_aggregate(
+        &mut self,
+        operator: &OperatorConfig,
+        resolved: &Resolved,
+        reading: &Reading,
+        late_wanted: bool,
+    ) -> Planned {
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let ports = &resolved.info.inputs;
+        let columns = self.columns_of_edges(&title, ports, reading);
+        let timing = resolved.timing.as_ref();
+        let keys = self.keys(operator, &title, ports, reading);
+        let late_wanted = late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
+        let known = reading.known();
+        let late = known
+            .filter(|_| late_wanted && timing.is_some())
+            .and_then(|upstreams| self.merged(&format!("the late output of {title}"), &upstreams));
+        let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
+            let output = &resolved.output().schema;
+            self.aggregate_output(operator, &title, output, keys, timing)
+        });
+        let inputs = keys.as_ref().and_then(|keys| {
+            reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
+        });
+        let kind = keys.zip(timing).and_then(|(keys, timing)| {
+            Some(NodeKind::Aggregate(AggregatePlan {
+                operator: operator_plan(operator, resolved)?,
+                columns: columns?,
+                key: keys.columns,
+                key_schema: Arc::new(keys.relation.schema),
+                window: timing.window,
+                allowed_lateness_ms: timing.allowed_lateness_ms,
+                emit: timing.emit,
+                early_every_ms: timing.early_every_ms,
+                ttl_ms: timing.ttl_ms,
+                bounds: timing.bounds.clone(),
+                timing: timing.column.as_ref().map(|(name, _)| name.clone()),
+                late_wanted,
+            }))
+        });
+        let mut outputs = vec![PlannedOutput::new(MAIN, main)];
+        if late_wanted {
+            outputs.push(PlannedOutput::new(LATE, late));
+        }
+        planned(&operator.name, kind, inputs, outputs)
+    }
+
     /// `None` for other operators, and after a mistake.
     pub(super) fn timing(
         &mut self,
@@ -174,126 +219,6 @@ impl Builder<'_> {
         let operator = operator.operator.span();
         self.mistakes
             .push(mistake.at(operator, format!("this is a {kind}")));
-    }
-
-    /// Reports an input that names the late output of a node without one.
-    pub(super) fn refuse_late(
-        &mut self,
-        from: &Section,
-        resolved: Option<&Resolved>,
-        place: &Span,
-    ) {
-        let reason = match (from, resolved) {
-            (Section::Operator(_), None) => return,
-            (Section::Operator(_), Some(resolved)) => {
-                match (resolved.info.kind, &resolved.timing) {
-                    (Kind::Aggregate, None) => return,
-                    (Kind::Aggregate, Some(timing)) if timing.window.has_late_rows() => return,
-                    (Kind::Aggregate, Some(_)) => "no row is ever late for its window".to_owned(),
-                    (kind, _) => format!("it is a {}", kind.name()),
-                }
-            }
-            _ => "only windows have late rows".to_owned(),
-        };
-        self.mistakes.push(
-            Mistake::new(format!("{} has no late output: {reason}", from.title()))
-                .at(place.clone(), "")
-                .help("aggregates with an event-time window have one"),
-        );
-    }
-
-    /// The key's columns on each edge. The types must be the same on all edges.
-    pub(super) fn keys(
-        &mut self,
-        operator: &OperatorConfig,
-        title: &str,
-        upstreams: &[Option<Upstream>],
-    ) -> Option<Keys> {
-        let names = operator
-            .key
-            .as_ref()
-            .map_or(&[][..], |key| key.columns.as_slice());
-        let mut relation = Relation::default();
-        let mut columns: Vec<Vec<usize>> = vec![Vec::new(); upstreams.len()];
-        let mut good = true;
-        for name in names {
-            let mut first: Option<(&Upstream, Field)> = None;
-            for (edge, up) in upstreams.iter().enumerate() {
-                let Some(up) = up else {
-                    good = false;
-                    continue;
-                };
-                let place = name.span();
-                let Some(column) = self.key_column(title, name.get_ref(), &place, up) else {
-                    good = false;
-                    continue;
-                };
-                columns[edge].push(column);
-                let field = up.field(column);
-                match &mut first {
-                    None => first = Some((up, field.clone())),
-                    Some((_, key)) if key.data_type == field.data_type => {
-                        key.nullable |= field.nullable;
-                    }
-                    Some((other, key)) => {
-                        good = false;
-                        self.mistakes.push(
-                            Mistake::new(format!(
-                                "{title} has inputs whose key differs: {} has `{key}`, {} has `{field}`",
-                                other.title, up.title
-                            ))
-                            .at(name.span(), "the key")
-                            .at(other.field_place(other.find(name.get_ref()).unwrap_or(0)), format!("`{key}` is from here"))
-                            .at(up.field_place(column), format!("`{field}` is from here"))
-                            .help("a key must have the same type on all inputs"),
-                        );
-                    }
-                }
-            }
-            if let Some((_, field)) = first {
-                relation.push(field, name.span());
-            }
-        }
-        good.then_some(Keys { columns, relation })
-    }
-
-    fn key_column(
-        &mut self,
-        title: &str,
-        name: &str,
-        place: &Span,
-        up: &Upstream,
-    ) -> Option<usize> {
-        let Ok(column) = up.find(name) else {
-            let fields = &up.relation.schema.fields;
-            let names = fields.iter().map(|field| field.name.as_str());
-            let nouns = format!("fields of {}", up.title);
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} has the key `{name}`; {} has no such field",
-                    up.title
-                ))
-                .at(place.clone(), "the key")
-                .at(up.place.clone(), "rows come from here")
-                .help(suggest::help(name, &nouns, names)),
-            );
-            return None;
-        };
-        let field = up.field(column);
-        let reason = match field.data_type {
-            DataType::Float32 | DataType::Float64 => {
-                "floating-point numbers that look equal differ"
-            }
-            DataType::List(_) | DataType::Record(_) => "lists and records are not compared",
-            _ => return Some(column),
-        };
-        self.mistakes.push(
-            Mistake::new(format!("{title} cannot have `{field}` as a key: {reason}"))
-                .at(place.clone(), "the key")
-                .at(up.field_place(column), format!("`{field}` is from here"))
-                .help("keys are whole numbers, texts, symbols, bytes, booleans or timestamps"),
-        );
-        None
     }
 
     /// The aggregate's output columns: key, window bounds, the plugin's output.

@@ -50,11 +50,13 @@ impl<'a> Section<'a> {
         format!("{role} `{}`", self.name().get_ref())
     }
 
-    fn inputs(&self) -> &'a [Spanned<InputName>] {
+    fn inputs(&self) -> Vec<&'a Spanned<InputName>> {
         match self {
-            Section::Source(_) => &[],
-            Section::Operator(operator) => &operator.input,
-            Section::Sink(sink) => &sink.input,
+            Section::Source(_) => Vec::new(),
+            Section::Operator(operator) => {
+                operator.inputs.iter().map(|input| &input.from).collect()
+            }
+            Section::Sink(sink) => sink.input.iter().collect(),
         }
     }
 }
@@ -206,5 +208,5 @@ fn resolve_inputs<'a>(
         mistakes.push(Mistake::new(problem).at(input.span(), "").help(help));
         None
     };
-    section.inputs().iter().map(resolve).collect()
+    section.inputs().into_iter().map(resolve).collect()
 }

@@ -108,7 +108,7 @@ impl<'a> Builder<'a> {
             );
             return None;
         }
-        let ([input], [output]) = (info.inputs.as_slice(), info.outputs.as_slice()) else {
+        let ([_], [_]) = (info.inputs.as_slice(), info.outputs.as_slice()) else {
             let (what, count) = match info.inputs.len() {
                 1 => ("outputs", info.outputs.len()),
                 count => ("inputs", count),
@@ -130,8 +130,6 @@ impl<'a> Builder<'a> {
             .and_then(|arguments| self.open(operator, module.as_ref(), arguments));
         Some(Resolved {
             info: info.clone(),
-            input: input.clone(),
-            output: output.clone(),
             arguments: arguments.unwrap_or_default(),
             factory,
             timing,

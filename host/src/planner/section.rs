@@ -3,24 +3,30 @@
 use std::sync::Arc;
 
 use super::columns::Relation;
-use crate::config::{Span, Spanned};
+use crate::config::{OperatorConfig, Span, Spanned};
 use crate::logic::{Factory, OperatorInfo, Port};
-use crate::plan::{Arguments, Bounds, Edge, Emit, InputPort, Node, NodeKind, Window};
-use crate::schema::Schema;
+use crate::plan::{Arguments, Bounds, Emit, InputPort, Node, NodeKind, OperatorPlan, Window};
 
 /// An operator's section with its plugin's description.
 pub(super) struct Resolved {
     pub info: OperatorInfo,
-    /// The description's input; operators that can run have one.
-    pub input: Port,
-    /// The description's output. A filter's has no fields, since it passes rows
-    /// on unchanged.
-    pub output: Port,
     pub arguments: Arguments,
     /// `None` if the parameters have a mistake.
     pub factory: Option<Arc<dyn Factory>>,
     /// For aggregates, `None` if it has a mistake.
     pub timing: Option<Timing>,
+}
+
+impl Resolved {
+    /// The first input; every operator that can run has one.
+    pub fn input(&self) -> &Port {
+        &self.info.inputs[0]
+    }
+
+    /// The main output. A filter's has no fields, since it passes rows on unchanged.
+    pub fn output(&self) -> &Port {
+        &self.info.outputs[0]
+    }
 }
 
 /// An aggregate's window and the settings that go with it.
@@ -64,13 +70,17 @@ impl PlannedOutput {
     }
 }
 
-/// An input port for rows of this schema.
-pub(super) fn input(name: &str, schema: &Schema, edges: Vec<Edge>) -> InputPort {
-    InputPort {
-        name: name.to_owned(),
-        schema: Arc::new(schema.clone()),
-        edges,
-    }
+pub(super) fn operator_plan(
+    operator: &OperatorConfig,
+    resolved: &Resolved,
+) -> Option<OperatorPlan> {
+    Some(OperatorPlan {
+        name: operator.operator.get_ref().to_string(),
+        factory: resolved.factory.clone()?,
+        arguments: resolved.arguments.clone(),
+        limits: operator.limits,
+        on_error: operator.on_error.unwrap_or_default(),
+    })
 }
 
 /// Makes the section's node, if its inputs and all its outputs are known.
