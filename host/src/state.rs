@@ -33,3 +33,5 @@ pub mod table;
 mod tests;
 // When keys in memory are due.
 pub mod timer;
+// Keeps states within their share of the memory budget.
+pub mod upkeep;

@@ -63,7 +63,6 @@ use arrow_buffer::ScalarBuffer;
 
 use crate::batch::Batch;
 use crate::blame::Fault;
-use crate::budget::Share;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
@@ -72,6 +71,7 @@ use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, Emit, TimeDomain, Window};
 use crate::state::stored::StoredTable;
+use crate::state::upkeep::Upkeep;
 use crate::stop::Stop;
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
@@ -102,8 +102,7 @@ pub struct AggregateOperator {
     /// When early results are due next: a period after the first row that they will
     /// show.
     early_at_ms: Option<i64>,
-    /// This task's share of the memory budget.
-    share: Option<Share>,
+    upkeep: Upkeep,
 }
 
 impl AggregateOperator {
@@ -194,11 +193,7 @@ impl AggregateOperator {
             ),
         };
         let period = |every_ms| i64::try_from(every_ms).unwrap_or(i64::MAX).max(1);
-        let budget = accumulators
-            .table
-            .stored
-            .as_ref()
-            .map(|stored| stored.budget.clone());
+        let upkeep = Upkeep::new(accumulators.table.stored.as_ref());
         let mut operator = AggregateOperator {
             node: node.into(),
             accumulators,
@@ -210,7 +205,7 @@ impl AggregateOperator {
             clock,
             early_every_ms: plan.early_every_ms.map(period),
             early_at_ms: None,
-            share: budget.map(Share::new),
+            upkeep,
         };
         operator.restore().map_err(|error| error.of(node))?;
         Ok(operator)
@@ -242,57 +237,10 @@ impl AggregateOperator {
             self.now_ms = time_ms;
             self.windows.set_time(time_ms);
         }
-        // Reads as much as memory has room for; the rest is read back when needed.
-        let mut is_full = false;
-        for mut scan in self.windows.keyed().scans()? {
-            while let Some(rows) = stored.next(&mut scan)? {
-                is_full = is_full || self.excess() > 0;
-                let keyed = self.windows.keyed();
-                if !is_full {
-                    keyed.restore(&mut self.accumulators.states, &rows)?;
-                } else if !keyed.leave_evicted(&rows)? {
-                    break;
-                }
-            }
-        }
+        let states = &mut self.accumulators.states;
+        self.upkeep.restore(stored, states, self.windows.keyed())?;
         self.arm_early();
         Ok(())
-    }
-
-    /// By how many bytes this task's states exceed its share.
-    fn excess(&mut self) -> usize {
-        let bytes = self.accumulators.states.bytes() + self.windows.keyed().bytes();
-        let Some(share) = &mut self.share else {
-            return 0;
-        };
-        share.set_state_bytes(self.accumulators.states.bytes_on_average());
-        share.set(bytes)
-    }
-
-    /// Evicts states if they take too much memory, and requests a checkpoint where
-    /// too many of them have changed to be evicted.
-    fn evict_excess(&mut self) {
-        if self.share.is_none() {
-            return;
-        }
-        let excess = self.excess();
-        if excess == 0 {
-            return;
-        }
-        let states = &mut self.accumulators.states;
-        let slots = states.slots_in_use().max(1);
-        let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / slots).max(1);
-        let keyed = self.windows.keyed();
-        keyed.evict(states, excess.div_ceil(bytes_a_key));
-        let changed = keyed.changed();
-        let still = self.excess();
-        // A checkpoint of a few changed keys would not help.
-        if still > 0
-            && changed * 4 > slots
-            && let Some(share) = &self.share
-        {
-            share.budget().request_checkpoint();
-        }
     }
 
     /// How many rows a call has room for with their states, if those are as large as
@@ -361,7 +309,8 @@ impl Operator for AggregateOperator {
             let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;
             first += rows;
-            self.evict_excess();
+            let states = &mut self.accumulators.states;
+            self.upkeep.evict_excess(states, self.windows.keyed());
         }
         self.arm_early();
         Ok(())
@@ -373,9 +322,7 @@ impl Operator for AggregateOperator {
             .keyed()
             .snapshot(&self.accumulators.states, &mut changes)
             .map_err(|error| WindowError::from(error).of(&self.node))?;
-        if let Some(share) = &self.share {
-            changes.count_in(share.budget());
-        }
+        self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
             changes,
@@ -383,8 +330,7 @@ impl Operator for AggregateOperator {
     }
 
     fn is_full(&self) -> bool {
-        let share = self.share.as_ref();
-        share.is_some_and(|share| share.budget().is_full())
+        self.upkeep.is_full()
     }
 
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
