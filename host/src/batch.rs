@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::{
+    Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMillisecondArray, UInt32Array,
+};
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use arrow_select::take::take;
@@ -145,7 +147,8 @@ impl Batch {
         rows.iter().map(|&row| self.times[row as usize]).collect()
     }
 
-    fn origin_of(&self, rows: &[u32]) -> Option<Origin> {
+    /// The origin of these rows.
+    pub fn origin_of(&self, rows: &[u32]) -> Option<Origin> {
         self.origin.as_ref().map(|origin| origin.take(rows))
     }
 }
@@ -192,6 +195,19 @@ pub fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
         slice.get_slice_memory_size().unwrap_or(usize::MAX)
     });
     columns.fold(0, usize::saturating_add)
+}
+
+/// These columns of a batch.
+pub fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
+    let picked = columns.iter();
+    picked
+        .map(|&column| batch.columns[column].clone())
+        .collect()
+}
+
+/// A column of times, in ms.
+pub fn timestamps(values: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from(values).with_timezone("UTC"))
 }
 
 /// These rows of each column. All of them in order are the columns themselves.

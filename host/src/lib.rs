@@ -68,6 +68,8 @@ pub mod gate;
 pub mod operator;
 // Which rows belong together, and when their result is due.
 pub mod window;
+// Rows and timers that change the states of keys.
+pub mod process;
 // Memory that states may take.
 pub mod budget;
 // Keyed state in typed tables.

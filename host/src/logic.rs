@@ -20,11 +20,13 @@ pub struct OperatorInfo {
     pub name: String,
     pub doc: String,
     pub kind: Kind,
-    /// Filters, transforms and aggregates have one.
+    /// Filters, transforms and aggregates have one, processes at least one.
     pub inputs: Vec<Port>,
     /// Filters, transforms and aggregates have one; that of a filter has no
-    /// fields, since it passes rows on unchanged.
+    /// fields, since it passes rows on unchanged. Processes have at least one.
     pub outputs: Vec<Port>,
+    /// What a process reads of its key; empty for other kinds.
+    pub key: Arc<Schema>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
     pub parameters: Vec<Parameter>,
@@ -56,7 +58,7 @@ impl Kind {
     /// Whether this version runs operators of this kind. Plugins may describe
     /// others.
     pub fn is_runnable(self) -> bool {
-        matches!(self, Kind::Filter | Kind::Transform | Kind::Aggregate)
+        !matches!(self, Kind::Join | Kind::Recommend)
     }
 }
 
@@ -158,29 +160,42 @@ pub enum Instance {
     /// A filter or a transform.
     Transform(Box<dyn Transform>),
     Aggregate(Box<dyn Aggregate>),
+    Process(Box<dyn Process>),
 }
 
 impl Instance {
     pub fn transform(self) -> Result<Box<dyn Transform>, Failure> {
         match self {
             Instance::Transform(transform) => Ok(transform),
-            Instance::Aggregate(_) => Err(not_of_kind("an aggregate", "a transform")),
+            other => Err(other.not_a("transform")),
         }
     }
 
     pub fn aggregate(self) -> Result<Box<dyn Aggregate>, Failure> {
         match self {
             Instance::Aggregate(aggregate) => Ok(aggregate),
-            Instance::Transform(_) => Err(not_of_kind("a transform", "an aggregate")),
+            other => Err(other.not_a("aggregate")),
         }
     }
-}
 
-fn not_of_kind(is: &str, wanted: &str) -> Failure {
-    Failure {
-        kind: FailureKind::Open,
-        message: format!("{is} was opened as {wanted}, which is a bug in Sluicebox"),
-        panic: None,
+    pub fn process(self) -> Result<Box<dyn Process>, Failure> {
+        match self {
+            Instance::Process(process) => Ok(process),
+            other => Err(other.not_a("process")),
+        }
+    }
+
+    fn not_a(&self, wanted: &str) -> Failure {
+        let is = match self {
+            Instance::Transform(_) => "transform",
+            Instance::Aggregate(_) => "aggregate",
+            Instance::Process(_) => "process",
+        };
+        Failure {
+            kind: FailureKind::Open,
+            message: format!("a {is} was opened as a {wanted}, which is a bug in Sluicebox"),
+            panic: None,
+        }
     }
 }
 
@@ -228,6 +243,114 @@ pub trait Aggregate: Callee {
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure>;
+}
+
+/// Rows and timers that change the states of keys, and make rows.
+pub trait Process: Callee {
+    /// Takes the steps in order; how they fire timers is said in the contract
+    /// (`sdk/wit/plugin.wit`). `inputs` has the rows of each input.
+    fn process(
+        &mut self,
+        inputs: &[Columns<'_>],
+        steps: &Steps,
+        keyed: Keyed<'_>,
+    ) -> Result<Processed, Failure>;
+}
+
+/// What a process takes in a call, in order.
+#[derive(Debug, Default)]
+pub struct Steps {
+    /// The input of each step's row, whose rows come in order; or, for a step without a
+    /// row, the number of inputs, and one more to fire the first due timer alone.
+    pub inputs: Vec<u8>,
+    /// The group of each step.
+    pub groups: Vec<u32>,
+    /// The event time of each row, in ms; for a step without a row, that of what timers
+    /// in processing time put out.
+    pub times: Vec<i64>,
+    /// In ms.
+    pub watermarks: Vec<i64>,
+    /// The processing time, in ms.
+    pub now_ms: i64,
+}
+
+/// Groups `0..groups`, each a key. The first ones have the `states`, the rest have none.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyed<'a> {
+    pub groups: usize,
+    /// What the operator reads of each key.
+    pub keys: Columns<'a>,
+    pub states: Columns<'a>,
+    pub event_timers: &'a GroupTimers,
+    pub processing_timers: &'a GroupTimers,
+}
+
+/// Timers of groups: ascending by group, then by time and name. A group has one of a
+/// name at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupTimers {
+    pub groups: Vec<u32>,
+    /// In ms.
+    pub times: Vec<i64>,
+    /// Where each name ends in `names`.
+    pub ends: Vec<u32>,
+    /// Names, one after another.
+    pub names: Vec<u8>,
+}
+
+impl GroupTimers {
+    pub fn push(&mut self, group: u32, time_ms: i64, name: &str) {
+        self.groups.push(group);
+        self.times.push(time_ms);
+        self.names.extend_from_slice(name.as_bytes());
+        self.ends.push(self.names.len() as u32);
+    }
+
+    /// Group, time and name of each.
+    pub fn each(&self) -> impl Iterator<Item = (u32, i64, &str)> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        let names = starts.zip(&self.ends).map(|(start, &end)| {
+            // A plugin's names are checked before they are kept.
+            std::str::from_utf8(&self.names[start as usize..end as usize]).unwrap_or_default()
+        });
+        let timers = self.groups.iter().zip(&self.times).zip(names);
+        timers.map(|((&group, &time_ms), name)| (group, time_ms, name))
+    }
+}
+
+/// How many timers a key can have in each kind of time.
+pub const TIMERS_MAX: usize = 1_000;
+
+#[derive(Debug)]
+pub struct Processed {
+    /// The groups that have a state now, ascending, and their states.
+    pub groups: Vec<u32>,
+    pub states: Vec<ArrayRef>,
+    /// All timers that the groups have now.
+    pub event_timers: GroupTimers,
+    pub processing_timers: GroupTimers,
+    /// Of each output.
+    pub outputs: Vec<TimedRows>,
+    /// Steps whose rows are rejected, ascending. They have changed nothing.
+    pub rejects: Vec<Reject>,
+    /// Timers that are rejected, ascending by step. They are gone, and have changed
+    /// nothing else.
+    pub rejected_timers: Vec<RejectedTimer>,
+}
+
+/// Rows whose parents are steps, and the event time of each, in ms.
+#[derive(Debug)]
+pub struct TimedRows {
+    pub rows: Rows,
+    pub times: Vec<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedTimer {
+    pub step: u32,
+    pub name: String,
+    pub time_ms: i64,
+    pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -27,8 +27,8 @@ use std::sync::Arc;
 
 pub use event_time::{EventTime, FieldPath, OperatorTime};
 pub use operator::{
-    AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, TimeDomain,
-    Timing, TransformPlan, Window,
+    AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, PortPlan,
+    ProcessPlan, TimeDomain, Timing, TransformPlan, Window,
 };
 pub use sink::SinkPlan;
 pub use source::SourcePlan;
@@ -123,8 +123,13 @@ impl Plan {
                     partitions.clamp(1, self.parallelism)
                 }
                 NodeKind::Transform(_) => upstream.unwrap_or(1),
-                NodeKind::Aggregate(aggregate) if aggregate.key_schema.fields.is_empty() => 1,
-                NodeKind::Aggregate(_) => self.parallelism,
+                NodeKind::Aggregate(AggregatePlan { key_schema, .. })
+                | NodeKind::Process(ProcessPlan { key_schema, .. }) => {
+                    match key_schema.fields.is_empty() {
+                        true => 1,
+                        false => self.parallelism,
+                    }
+                }
                 NodeKind::Sink(_) => 1,
             });
         }
@@ -193,6 +198,7 @@ pub enum NodeKind {
     Source(SourcePlan),
     Transform(TransformPlan),
     Aggregate(AggregatePlan),
+    Process(ProcessPlan),
     Sink(SinkPlan),
 }
 
@@ -216,6 +222,7 @@ impl Node {
             NodeKind::Source(source) => Some(source.on_error),
             NodeKind::Transform(transform) => Some(transform.operator.on_error),
             NodeKind::Aggregate(aggregate) => Some(aggregate.operator.on_error),
+            NodeKind::Process(process) => Some(process.operator.on_error),
             NodeKind::Sink(_) => None,
         }
     }

@@ -30,6 +30,8 @@ mod ports;
 mod keys;
 /// Plans what only aggregates have: window, lateness, bounds.
 mod aggregate;
+/// Plans processes.
+mod process;
 /// Plans state, checkpoints and restarts.
 mod state;
 #[cfg(test)]
@@ -242,6 +244,7 @@ impl<'a> Builder<'a> {
         };
         match resolved.info.kind {
             Kind::Aggregate => self.plan_aggregate(operator, resolved, &reading, late_wanted),
+            Kind::Process => self.plan_process(operator, resolved, &reading),
             // Kinds that cannot run were refused when resolved.
             _ => self.plan_transform(operator, resolved, &reading, timed),
         }

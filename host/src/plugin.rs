@@ -405,6 +405,7 @@ fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
     };
     let transform = Exported::find(component, names, contract::TRANSFORM);
     let aggregate = Exported::find(component, names, contract::AGGREGATE);
+    let process = Exported::find(component, names, contract::PROCESS);
     Ok(Exports {
         describe: operators.function("describe")?,
         open: operators.function("open")?,
@@ -420,6 +421,9 @@ fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
                     finish: interface.function("finish")?,
                 })
             })
+            .transpose()?,
+        process: process
+            .map(|interface| interface.function("process"))
             .transpose()?,
     })
 }
@@ -458,8 +462,9 @@ fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
         let (interface, is_there) = match operator.kind {
             Kind::Filter | Kind::Transform => (contract::TRANSFORM, exports.transform.is_some()),
             Kind::Aggregate => (contract::AGGREGATE, exports.aggregate.is_some()),
+            Kind::Process => (contract::PROCESS, exports.process.is_some()),
             // These kinds can be described, but not run yet.
-            Kind::Process | Kind::Join | Kind::Recommend => continue,
+            Kind::Join | Kind::Recommend => continue,
         };
         if !is_there {
             return Err(format!(

@@ -461,7 +461,7 @@ impl<'a> Trial<'a> {
                     }
                 }
                 NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
-                NodeKind::Source(_) | NodeKind::Transform(_) => {}
+                NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Process(_) => {}
             }
         }
         Ok(plan)
@@ -531,6 +531,7 @@ fn depends_on_order(plan: &Plan) -> Vec<bool> {
             NodeKind::Aggregate(aggregate) => {
                 matches!(aggregate.window, Window::Running | Window::Count { .. })
             }
+            NodeKind::Process(_) => true,
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
         };
         sees.push(itself || node.edges().any(|edge| sees[edge.from]));

@@ -10,7 +10,8 @@ use crate::bindings::sluicebox::plugin::columns::Batch;
 use crate::bindings::sluicebox::plugin::description::Kind;
 use crate::instance::{AggregateInstance, Instance, Opened, Shape, not_of_kind};
 use crate::outputs::{OutputRows, Outputs};
-use crate::record::{Lineage, Nowhere, Origin, Record, Table, Writer, push_reserved};
+use crate::ports::Ports;
+use crate::record::{Nowhere, Record, Table, columns, read_all, schema_of};
 use crate::{Parameters, Reject, Timestamp, Window};
 
 /// Folds the rows of a key and window into a result.
@@ -117,15 +118,12 @@ type OutputRow<'a, A> = <<A as Aggregate>::Output<'a> as Outputs<'a>>::Row;
 
 #[doc(hidden)]
 pub fn shape<A: Aggregate>() -> Shape {
-    let (mut input, mut output, mut state) = (Vec::new(), Vec::new(), Vec::new());
-    A::Input::describe(&mut input);
-    OutputRow::<A>::describe(&mut output);
-    A::State::describe(&mut state);
     Shape {
         kind: Kind::Aggregate,
-        input,
-        output,
-        state,
+        inputs: A::Input::describe_ports(),
+        outputs: OutputRow::<A>::describe_ports(),
+        key: Vec::new(),
+        state: schema_of::<A::State>(),
     }
 }
 
@@ -177,7 +175,7 @@ fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
     );
     let mut merged: Vec<A::State> = Vec::with_capacity(groups.len());
     let mut last = None;
-    for (state, &group) in read_states::<A>(states, 0).into_iter().zip(groups) {
+    for (state, &group) in read_all::<A::State>(states, 0).into_iter().zip(groups) {
         match merged.last_mut() {
             Some(first) if last == Some(group) => aggregate.merge(first, state),
             _ => merged.push(state),
@@ -193,7 +191,7 @@ fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> ans
         windows.starts.len() == rows && windows.ends.len() == rows,
         "the host sent another number of windows than of states"
     );
-    let values = read_states::<A>(states, 0);
+    let values = read_all::<A::State>(states, 0);
     let mut results = OutputRows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
     for (row, state) in values.iter().enumerate() {
         let window = Window {
@@ -234,7 +232,7 @@ impl Opened {
     fn aggregate<R>(call: impl FnOnce(&dyn AggregateInstance) -> R) -> R {
         Opened::with(|instance| match instance {
             Instance::Aggregate(aggregate) => call(&**aggregate),
-            Instance::Transform(_) => not_of_kind("aggregate"),
+            _ => not_of_kind("aggregate"),
         })
     }
 }
@@ -368,42 +366,9 @@ fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
         given.columns.rows as usize <= groups,
         "the host sent more states than groups"
     );
-    let mut states = read_states::<A>(&given.columns, groups);
+    let mut states = read_all::<A::State>(&given.columns, groups);
     states.resize_with(groups, A::State::default);
     states
-}
-
-/// All states of a batch, with capacity for some more.
-fn read_states<A: Aggregate>(batch: &Batch, capacity: usize) -> Vec<A::State> {
-    let mut states = Vec::with_capacity(capacity.max(batch.rows as usize));
-    let table = Table::new(batch);
-    let reader = table.reader::<A::State>();
-    for row in 0..batch.rows as usize {
-        // SAFETY: the table has this row.
-        match unsafe { A::State::read(&reader, row) } {
-            // SAFETY: there is room for all of them.
-            Ok(state) => unsafe { push_reserved(&mut states, state) },
-            Err(unreadable) => panic!("a stored state cannot be read: {unreadable}"),
-        }
-    }
-    states
-}
-
-pub(crate) fn columns<'a, S: Record<'a>>(states: &[S]) -> Batch {
-    let mut writer = S::Writer::default();
-    let mut columns = Vec::with_capacity(S::COLUMNS);
-    // SAFETY: there is room for all states, and all are written.
-    unsafe {
-        writer.reserve(0, states.len());
-        for (row, state) in states.iter().enumerate() {
-            state.write(&mut writer, row, Origin::NOWHERE);
-        }
-        writer.finish(states.len(), Lineage::NONE, &mut columns);
-    }
-    Batch {
-        rows: states.len() as u32,
-        columns,
-    }
 }
 
 #[cfg(test)]

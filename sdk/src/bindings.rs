@@ -29,6 +29,7 @@ wit_bindgen::generate!({
 pub enum Interface {
     Transform,
     Aggregate,
+    Process,
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -37,6 +38,7 @@ impl Interface {
         match self {
             Interface::Transform => sluicebox_sdk_derive::world!("transforms"),
             Interface::Aggregate => sluicebox_sdk_derive::world!("aggregates"),
+            Interface::Process => sluicebox_sdk_derive::world!("processes"),
         }
     }
 
@@ -83,6 +85,9 @@ macro_rules! __component {
             exports::aggregate::__export_sluicebox_plugin_aggregate_0_2_0_cabi!(
                 Opened with_types_in exports::aggregate
             );
+            exports::process::__export_sluicebox_plugin_process_0_2_0_cabi!(
+                Opened with_types_in exports::process
+            );
 
             const TRANSFORM: &[u8] = Interface::Transform.world_if_in($interfaces);
             #[unsafe(link_section = "component-type:sluicebox:transform")]
@@ -90,6 +95,9 @@ macro_rules! __component {
             const AGGREGATE: &[u8] = Interface::Aggregate.world_if_in($interfaces);
             #[unsafe(link_section = "component-type:sluicebox:aggregate")]
             static AGGREGATE_SECTION: [u8; AGGREGATE.len()] = section(AGGREGATE);
+            const PROCESS: &[u8] = Interface::Process.world_if_in($interfaces);
+            #[unsafe(link_section = "component-type:sluicebox:process")]
+            static PROCESS_SECTION: [u8; PROCESS.len()] = section(PROCESS);
         };
     };
 }

@@ -6,17 +6,19 @@ use std::cell::OnceCell;
 use crate::bindings::exports::sluicebox::plugin::aggregate::{
     Accumulated, AccumulatedEach, States, Windows,
 };
+use crate::bindings::exports::sluicebox::plugin::process::{Keyed, Processed, Steps};
 use crate::bindings::exports::sluicebox::plugin::transform::Transformed;
 use crate::bindings::sluicebox::plugin::columns::Batch;
-use crate::bindings::sluicebox::plugin::description::Kind;
+use crate::bindings::sluicebox::plugin::description::{Kind, Port};
 use crate::bindings::sluicebox::plugin::{answers, schemas};
 
 /// An operator's kind and schemas.
 #[doc(hidden)]
 pub struct Shape {
     pub kind: Kind,
-    pub input: Vec<schemas::Field>,
-    pub output: Vec<schemas::Field>,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub key: Vec<schemas::Field>,
     pub state: Vec<schemas::Field>,
 }
 
@@ -25,6 +27,7 @@ pub struct Shape {
 pub enum Instance {
     Transform(Box<dyn TransformInstance>),
     Aggregate(Box<dyn AggregateInstance>),
+    Process(Box<dyn ProcessInstance>),
 }
 
 /// A function with its parameters.
@@ -40,6 +43,12 @@ pub trait AggregateInstance {
     fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
     fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
     fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
+}
+
+/// A process with its parameters.
+#[doc(hidden)]
+pub trait ProcessInstance {
+    fn process(&self, inputs: &[Batch], steps: &Steps, keyed: &Keyed) -> Processed;
 }
 
 thread_local! {

@@ -98,6 +98,10 @@ mod operator;
 mod outputs;
 /// What pipelines can set for an operator.
 mod parameters;
+/// The inputs and outputs of an operator.
+mod ports;
+/// Takes the rows and timers of keys.
+mod process;
 /// Maps structs to rows.
 mod record;
 /// Rejected rows.
@@ -112,17 +116,19 @@ mod transform;
 pub use aggregate::Aggregate;
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
+pub use ports::Ports;
+pub use process::{Context, Process, TIMERS_MAX, Timer};
 pub use record::{Element, Field, Record, Symbol};
 pub use reject::Reject;
-pub use sluicebox_sdk_derive::{Parameters, Record, Symbol, operator};
+pub use sluicebox_sdk_derive::{Parameters, Ports, Record, Symbol, operator};
 pub use time::{Timestamp, Window};
 pub use transform::Answer;
 
 /// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Parameters, Record, Reject, Symbol, Timestamp, Window, export, log, operator,
-        reject,
+        Aggregate, Context, Parameters, Ports, Process, Record, Reject, Symbol, Timer, Timestamp,
+        Window, export, log, operator, reject,
     };
 }
 
@@ -154,6 +160,16 @@ pub mod private {
 
     pub mod aggregate {
         pub use crate::aggregate::{open, shape};
+    }
+
+    pub mod ports {
+        pub use crate::bindings::exports::sluicebox::plugin::process::Output;
+        pub use crate::bindings::sluicebox::plugin::description::Port;
+        pub use crate::ports::{PortRows, port};
+    }
+
+    pub mod process {
+        pub use crate::process::{open, shape};
     }
 
     pub mod transform {

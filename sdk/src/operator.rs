@@ -3,17 +3,16 @@
 use crate::Parameters;
 use crate::bindings::Interface;
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
-use crate::bindings::sluicebox::plugin::description::{self, Plugin, Port};
-use crate::bindings::sluicebox::plugin::schemas;
+use crate::bindings::sluicebox::plugin::description::{self, Plugin};
 use crate::instance::{Instance, Opened, Shape};
 use crate::parameters::Arguments;
 
-/// Implemented by `#[operator]` for each function or aggregate, for `export!`.
+/// Implemented by `#[operator]` for each function or struct, for `export!`.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an operator",
     label = "has no `#[operator]`",
-    note = "`export!` takes functions and aggregates that have `#[operator]`"
+    note = "`export!` takes functions and structs that have `#[operator]`"
 )]
 pub trait Operator: 'static {
     const NAME: &'static str;
@@ -91,25 +90,21 @@ pub fn plugin(name: &str, version: &str, doc: &str, operators: &[ListedOperator]
 fn describe<O: Operator>() -> description::Operator {
     let Shape {
         kind,
-        input,
-        output,
+        inputs,
+        outputs,
+        key,
         state,
     } = O::shape();
     description::Operator {
         name: O::NAME.to_owned(),
         doc: O::DOC.to_owned(),
         kind,
-        inputs: main(input),
-        outputs: main(output),
+        inputs,
+        outputs,
+        key,
         state,
         parameters: O::Parameters::describe(),
     }
-}
-
-/// The only port, which is called `main`.
-fn main(schema: Vec<schemas::Field>) -> Vec<Port> {
-    let name = "main".to_owned();
-    vec![Port { name, schema }]
 }
 
 #[doc(hidden)]

@@ -19,6 +19,8 @@ mod number;
 mod optional;
 /// Reads texts and bytes.
 mod slice;
+/// Records as whole columns.
+mod rows;
 /// Unchecked buffers of values.
 mod slots;
 /// The rows that are read, and the columns that an answer can pass on.
@@ -37,7 +39,8 @@ mod writer;
 pub use columns::Columns;
 pub use list::Element;
 pub use mapping::{Field, Record, schema_field};
-pub use slots::{Slots, push_reserved};
+pub use rows::{columns, read_all, read_table, schema_of};
+pub use slots::Slots;
 pub use source::{InputColumn, Lineage, Nowhere, Origin, Source};
 pub use symbol::{Symbol, SymbolReader};
 pub use table::Table;

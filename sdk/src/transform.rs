@@ -6,11 +6,12 @@ use std::marker::PhantomData;
 use crate::Reject;
 use crate::bindings::exports::sluicebox::plugin::transform::{Guest, Output, Transformed};
 use crate::bindings::sluicebox::plugin::columns::Batch;
-use crate::bindings::sluicebox::plugin::description::Kind;
+use crate::bindings::sluicebox::plugin::description::{Kind, Port};
 use crate::bindings::sluicebox::plugin::{answers, schemas};
 use crate::instance::{Instance, Opened, Shape, TransformInstance, not_of_kind};
 use crate::operator::Operator;
 use crate::outputs::{OutputRows, Outputs};
+use crate::ports::Ports;
 use crate::record::{InputColumn, Record, Slots, Source, Table};
 
 /// What a transform can return.
@@ -217,12 +218,15 @@ where
     I: Record<'a>,
     O: Answer<'a, Form>,
 {
-    let mut input = Vec::new();
-    I::describe(&mut input);
+    let output = Port {
+        name: "main".to_owned(),
+        schema: O::Collector::describe(),
+    };
     Shape {
         kind: O::Collector::KIND,
-        input,
-        output: O::Collector::describe(),
+        inputs: I::describe_ports(),
+        outputs: vec![output],
+        key: Vec::new(),
         state: Vec::new(),
     }
 }
@@ -284,7 +288,7 @@ impl Guest for Opened {
     fn transform(input: Batch) -> Transformed {
         Opened::with(|instance| match instance {
             Instance::Transform(transform) => transform.transform(&input),
-            Instance::Aggregate(_) => not_of_kind("transform"),
+            _ => not_of_kind("transform"),
         })
     }
 }

@@ -6,6 +6,8 @@
 
 /// Calls into an aggregate.
 mod aggregate;
+/// Calls into a process.
+mod process;
 /// Calls into a filter or transform.
 mod transform;
 
@@ -20,7 +22,7 @@ use crate::batch::{Batch, bytes};
 use crate::blame::Fault;
 use crate::dead_letter::{self, OnError};
 use crate::logic::{
-    Aggregate, Callee, Factory, Failure, FailureKind, Instance, Reject, Rows, Transform,
+    Aggregate, Callee, Factory, Failure, FailureKind, Instance, Process, Reject, Rows, Transform,
 };
 use crate::plan::OperatorPlan;
 use crate::stop::Stop;
@@ -31,6 +33,9 @@ pub use aggregate::Folded;
 pub type TransformGuard = Guard<dyn Transform>;
 /// Calls an aggregate, and applies the node's `on_error`.
 pub type AggregateGuard = Guard<dyn Aggregate>;
+
+/// Calls a process, and applies the node's `on_error`.
+pub type ProcessGuard = Guard<dyn Process>;
 
 /// A call gets at most about this many bytes of rows and states, but at least a
 /// row: what a plugin may use is limited, and it has its input several times.
@@ -320,7 +325,8 @@ fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
     [middle..range.end, range.start..middle]
 }
 
-fn slice(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
+/// These rows of each column, uncopied.
+pub fn slice(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
     columns
         .iter()
         .map(|column| column.slice(rows.start, rows.len()))

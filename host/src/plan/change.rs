@@ -8,9 +8,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AggregatePlan, Emit, EventTime, Node, NodeKind, OperatorPlan, Plan, SourcePlan, Window,
+    AggregatePlan, Emit, EventTime, InputPort, Node, NodeKind, OperatorPlan, Plan, SourcePlan,
+    Window,
 };
 use crate::connector::Description;
+use crate::process;
 use crate::quantity::show_ms;
 use crate::schema::Schema;
 use crate::state::spec::{FieldChange, TableSpec, field_texts, listed};
@@ -24,6 +26,9 @@ pub struct NodeDescription {
     /// The outputs that it reads, as inputs name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// The port of each input, where the node has several ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
     /// The fields of its main output, or of a sink's input, as `name: type`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
@@ -52,6 +57,7 @@ pub enum NodeClass {
     #[default]
     Transform,
     Aggregate,
+    Process,
     Sink,
 }
 
@@ -127,6 +133,7 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
         let mut described = NodeDescription {
             name: node.name.clone(),
             inputs: node.edges().map(|edge| plan.output_name(edge)).collect(),
+            ports: ports(node),
             output: field_texts(node.schema()),
             ..NodeDescription::default()
         };
@@ -152,10 +159,25 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
                 described.operator = Some(operator(&transform.operator));
             }
             NodeKind::Aggregate(aggregate) => describe_aggregate(aggregate, &mut described),
+            NodeKind::Process(process) => {
+                described.class = NodeClass::Process;
+                described.operator = Some(operator(&process.operator));
+                described.ttl = process.ttl_ms.map(show_ms);
+                described.tables = process::tables::tables(process);
+            }
         }
         described
     };
     plan.nodes.iter().map(describe).collect()
+}
+
+/// The port of each input, where a node has several ports.
+fn ports(node: &Node) -> Vec<String> {
+    let of_port = |input: &InputPort| vec![input.name.clone(); input.edges.len()];
+    match node.inputs.as_slice() {
+        [] | [_] => Vec::new(),
+        ports => ports.iter().flat_map(of_port).collect(),
+    }
 }
 
 fn describe_aggregate(plan: &AggregatePlan, described: &mut NodeDescription) {
@@ -247,7 +269,11 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             then.class.name().to_owned(),
             now.class.name().to_owned(),
         ),
-        ("inputs", listed(&then.inputs), listed(&now.inputs)),
+        (
+            "inputs",
+            listed(&then.named_inputs()),
+            listed(&now.named_inputs()),
+        ),
         ("output", listed(&then.output), listed(&now.output)),
         ("operator", operator_then.name, operator_now.name),
         (
@@ -294,12 +320,24 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
 }
 
 impl NodeDescription {
+    /// Its inputs for people: with the port, where there are several.
+    fn named_inputs(&self) -> Vec<String> {
+        let mut ports = self.ports.iter();
+        let named = |input: &String| match ports.next() {
+            Some(port) => format!("{port} from {input}"),
+            None => input.clone(),
+        };
+        self.inputs.iter().map(named).collect()
+    }
+
     /// Whether a checkpoint has something of the node that must not get lost.
     pub fn is_stateful(&self) -> bool {
         match self.class {
             NodeClass::Source => true,
             NodeClass::Sink => self.connector.as_ref().is_some_and(|it| it.place.is_some()),
-            NodeClass::Transform | NodeClass::Aggregate => !self.tables.is_empty(),
+            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => {
+                !self.tables.is_empty()
+            }
         }
     }
 }
@@ -366,6 +404,7 @@ impl NodeClass {
             NodeClass::Source => "source",
             NodeClass::Transform => "transform",
             NodeClass::Aggregate => "aggregate",
+            NodeClass::Process => "process",
             NodeClass::Sink => "sink",
         }
     }
@@ -392,6 +431,7 @@ mod tests {
             name: "added".to_owned(),
             class: NodeClass::Aggregate,
             inputs: vec!["actions".to_owned()],
+            ports: Vec::new(),
             output: vec!["total: float64".to_owned()],
             operator: Some(OperatorDescription {
                 name: "cart.added".to_owned(),

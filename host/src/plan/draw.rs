@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{
     AggregatePlan, Delivery, Emit, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan,
-    Plan, RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
+    Plan, ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -248,6 +248,7 @@ fn kind(node: &Node) -> String {
             format!("{kind} {}", operator.name)
         }
         NodeKind::Aggregate(aggregate) => format!("aggregate {}", aggregate.operator.name),
+        NodeKind::Process(process) => format!("process {}", process.operator.name),
         NodeKind::Sink(sink) => format!("sink, {}", sink.connector.describe().headline()),
     }
 }
@@ -288,6 +289,19 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
                 }));
             }
             details.extend(operator_details(&aggregate.operator));
+            details
+        }
+        NodeKind::Process(process) => {
+            let mut details = merged(plan, node);
+            details.push(process_details(process));
+            let readers = source_tasks(plan, node);
+            if readers > 1 {
+                details.push(format!(
+                    "{readers} tasks read its sources: in which order the rows of a key come, and \
+                     so its results, depends on their speed"
+                ));
+            }
+            details.extend(operator_details(&process.operator));
             details
         }
         NodeKind::Sink(sink) => {
@@ -359,18 +373,28 @@ fn source_tasks(plan: &Plan, node: &Node) -> usize {
     readers
 }
 
-fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
-    let keys: Vec<&str> = aggregate
-        .key_schema
-        .fields
-        .iter()
-        .map(|f| f.name.as_str())
-        .collect();
-    let key = match keys[..] {
+fn key_details(key: &Schema) -> String {
+    let keys: Vec<&str> = key.fields.iter().map(|f| f.name.as_str()).collect();
+    match keys[..] {
         [] => "no key: one group".to_owned(),
         _ => format!("key {}", keys.join(", ")),
-    };
-    let mut when = vec![key, aggregate.window.to_string()];
+    }
+}
+
+fn process_details(process: &ProcessPlan) -> String {
+    let mut details = key_details(&process.key_schema);
+    if let Some(ms) = process.ttl_ms {
+        let ttl = format!(" · expires {} after a key's last row", show_ms(ms));
+        details.push_str(&ttl);
+    }
+    details
+}
+
+fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
+    let mut when = vec![
+        key_details(&aggregate.key_schema),
+        aggregate.window.to_string(),
+    ];
     if aggregate.allowed_lateness_ms > 0 {
         let lateness = show_ms(aggregate.allowed_lateness_ms);
         when.push(match aggregate.emit {

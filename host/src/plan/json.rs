@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     AggregatePlan, Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    RestartPlan, SourcePlan, StateBackend, StatePlan, TransformPlan, Window,
+    ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan, TransformPlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::logic::Value;
@@ -83,6 +83,7 @@ fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
         NodeKind::Source(source) => ("source", source_json(plan, node, source)),
         NodeKind::Transform(transform) => ("transform", transform_json(node, transform)),
         NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
+        NodeKind::Process(process) => ("process", process_json(node, process)),
         NodeKind::Sink(sink) => ("sink", sink_json(&*sink.connector)),
     };
     let inputs = node.inputs.iter().flat_map(|input| {
@@ -195,6 +196,22 @@ fn aggregate_json(aggregate: &AggregatePlan) -> Json {
         "early_every_ms": aggregate.early_every_ms,
         "timing": aggregate.timing,
         "bounds": bounds.map(|bounds| json!({ "start": bounds.start, "end": bounds.end })),
+    });
+    merge(&mut json, settings);
+    json
+}
+
+fn process_json(node: &Node, process: &ProcessPlan) -> Json {
+    let mut json = operator_json(&process.operator);
+    let keys = process.key_schema.fields.iter();
+    let outputs = node
+        .outputs
+        .iter()
+        .map(|port| json!({ "name": port.name, "fields": schema_json(&port.schema) }));
+    let settings = json!({
+        "key": keys.map(|field| field.name.as_str()).collect::<Vec<_>>(),
+        "ttl_ms": process.ttl_ms,
+        "outputs": outputs.collect::<Vec<_>>(),
     });
     merge(&mut json, settings);
     json

@@ -62,6 +62,27 @@ pub struct AggregatePlan {
     pub late_wanted: bool,
 }
 
+pub struct ProcessPlan {
+    pub operator: OperatorPlan,
+    /// Of each of the operator's inputs.
+    pub ports: Vec<PortPlan>,
+    pub key_schema: Arc<Schema>,
+    /// The columns of the key that the operator reads.
+    pub key_read: Vec<usize>,
+    /// How long a key's state is kept after its last row, in event time, if the key has
+    /// no timers.
+    pub ttl_ms: Option<i64>,
+}
+
+/// What comes into an input port of a keyed operator.
+#[derive(Clone)]
+pub struct PortPlan {
+    /// As in [`TransformPlan`].
+    pub columns: Vec<Vec<usize>>,
+    /// As in [`AggregatePlan`].
+    pub key: Vec<Vec<usize>>,
+}
+
 impl AggregatePlan {
     /// Whether a later result replaces an earlier one of the same key and window.
     pub fn corrects(&self) -> bool {

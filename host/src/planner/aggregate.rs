@@ -176,9 +176,13 @@ impl Builder<'_> {
         good.then_some(timing)
     }
 
+    /// Refuses settings that other kinds of operators do not have.
     fn refuse_aggregate_settings(&mut self, operator: &OperatorConfig, title: &str, kind: Kind) {
+        let is_keyed = kind == Kind::Process;
+        let key = operator.key.as_ref().map(|key| key.place.clone());
+        let ttl = operator.ttl_ms.as_ref().map(|s| s.key.clone());
         let settings = [
-            ("key", operator.key.as_ref().map(|key| key.place.clone())),
+            ("key", key.filter(|_| !is_keyed)),
             (
                 "window",
                 operator.window.as_ref().map(|window| window.span()),
@@ -191,7 +195,7 @@ impl Builder<'_> {
                 "early_every",
                 operator.early_every_ms.as_ref().map(|s| s.key.clone()),
             ),
-            ("ttl", operator.ttl_ms.as_ref().map(|s| s.key.clone())),
+            ("ttl", ttl.filter(|_| !is_keyed)),
             ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
             ("emit", operator.emit.as_ref().map(|s| s.key.clone())),
             ("timing", operator.timing.as_ref().map(|s| s.key.clone())),

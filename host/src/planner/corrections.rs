@@ -20,6 +20,10 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
                 correcting_key(aggregate).map(|key| (node.name.as_str(), key))
             }
+            NodeKind::Process(_) => {
+                mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
+                None
+            }
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => of_input,
         });
     }

@@ -28,7 +28,8 @@ impl Builder<'_> {
         let mut relation = Relation::default();
         let mut columns: Vec<Vec<usize>> = vec![Vec::new(); reading.upstreams.len()];
         let mut good = true;
-        for at in 0..of_port.first().map_or(0, |names| names.len()) {
+        let first_port = of_port.first().copied().unwrap_or_default();
+        for (at, key_name) in first_port.iter().enumerate() {
             let mut first: Option<(&Upstream, &str, Field)> = None;
             for (edge, up) in reading.upstreams.iter().enumerate() {
                 let Some(up) = up else {
@@ -65,9 +66,8 @@ impl Builder<'_> {
                 }
             }
             if let Some((_, _, mut field)) = first {
-                let name = &of_port[0][at];
-                field.name.clone_from(name.get_ref());
-                relation.push(field, name.span());
+                field.name.clone_from(key_name.get_ref());
+                relation.push(field, key_name.span());
             }
         }
         good.then_some(Keys { columns, relation })

@@ -8,7 +8,7 @@ use super::builder::Builder;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, Spanned};
 use crate::files::{FileUser, nearest_file};
-use crate::logic::{Factory, Loader, Module, Parameter, Value, ValueType};
+use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::suggest;
 
@@ -104,13 +104,15 @@ impl<'a> Builder<'a> {
                     "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
                 ))
                 .at(place, "")
-                .help("this version runs filters, transforms and aggregates"),
+                .help("this version runs filters, transforms, aggregates and processes"),
             );
             return None;
         }
-        let ([_], [_]) = (info.inputs.as_slice(), info.outputs.as_slice()) else {
-            let (what, count) = match info.inputs.len() {
-                1 => ("outputs", info.outputs.len()),
+        let (inputs, outputs) = (info.inputs.len(), info.outputs.len());
+        let has_several = info.kind == Kind::Process && inputs > 0 && outputs > 0;
+        if !has_several && (inputs, outputs) != (1, 1) {
+            let (what, count) = match inputs {
+                1 => ("outputs", outputs),
                 count => ("inputs", count),
             };
             self.mistakes.push(
@@ -122,7 +124,7 @@ impl<'a> Builder<'a> {
                 .help("this is a mistake in the plugin: build it again with its SDK"),
             );
             return None;
-        };
+        }
         let timing = self.timing(operator, &title, info.kind);
         let arguments = self.arguments(operator, &title, &info.parameters);
         let factory = arguments

@@ -18,11 +18,6 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    /// The first input; every operator that can run has one.
-    pub fn input(&self) -> &Port {
-        &self.info.inputs[0]
-    }
-
     /// The main output. A filter's has no fields, since it passes rows on unchanged.
     pub fn output(&self) -> &Port {
         &self.info.outputs[0]

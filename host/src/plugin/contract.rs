@@ -12,6 +12,8 @@ pub const OPERATORS: &str = "sluicebox:plugin/operators@0.2.0";
 pub const TRANSFORM: &str = "sluicebox:plugin/transform@0.2.0";
 /// The interface that a plugin with aggregates exports.
 pub const AGGREGATE: &str = "sluicebox:plugin/aggregate@0.2.0";
+/// The interface that a plugin with processes exports.
+pub const PROCESS: &str = "sluicebox:plugin/process@0.2.0";
 /// The interface that the host provides, besides parts of WASI.
 pub const LOGGING: &str = "sluicebox:plugin/logging@0.2.0";
 
@@ -86,6 +88,36 @@ pub struct StatesRef<'a> {
 pub struct WindowsRef<'a> {
     pub starts: &'a [i64],
     pub ends: &'a [i64],
+}
+
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub struct TimersRef<'a> {
+    pub groups: &'a [u32],
+    pub times: &'a [i64],
+    pub names: PackedRef<'a>,
+}
+
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub struct KeyedRef<'a> {
+    pub groups: u32,
+    pub keys: BatchRef<'a>,
+    pub states: BatchRef<'a>,
+    #[component(name = "event-timers")]
+    pub event_timers: TimersRef<'a>,
+    #[component(name = "processing-timers")]
+    pub processing_timers: TimersRef<'a>,
+}
+
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
+pub struct StepsRef<'a> {
+    pub inputs: &'a [u8],
+    pub groups: &'a [u32],
+    pub times: &'a [i64],
+    pub watermarks: &'a [i64],
+    pub now: i64,
 }
 
 #[derive(Clone, Debug, ComponentType, Lower)]
@@ -213,6 +245,45 @@ pub struct AccumulatedEach {
     pub rejects: Vec<Reject>,
 }
 
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub struct Timers {
+    pub groups: Vec<u32>,
+    pub times: Vec<i64>,
+    pub names: Packed,
+}
+
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub struct TimedRows {
+    pub rows: Rows,
+    pub times: Vec<i64>,
+}
+
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub struct RejectedTimer {
+    pub step: u32,
+    pub name: String,
+    pub time: i64,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, ComponentType, Lift)]
+#[component(record)]
+pub struct Processed {
+    pub groups: Vec<u32>,
+    pub states: Batch,
+    #[component(name = "event-timers")]
+    pub event_timers: Timers,
+    #[component(name = "processing-timers")]
+    pub processing_timers: Timers,
+    pub outputs: Vec<TimedRows>,
+    pub rejects: Vec<Reject>,
+    #[component(name = "rejected-timers")]
+    pub rejected_timers: Vec<RejectedTimer>,
+}
+
 // A plugin's description.
 
 #[derive(Clone, Debug, ComponentType, Lift)]
@@ -232,6 +303,7 @@ pub struct Operator {
     pub kind: Kind,
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
+    pub key: Vec<Field>,
     pub state: Vec<Field>,
     pub parameters: Vec<Parameter>,
 }

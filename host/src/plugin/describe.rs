@@ -47,8 +47,15 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     };
     let inputs = ports("input", described.inputs)?;
     let outputs = ports("output", described.outputs)?;
+    let key = schema(described.key).map_err(|wrong| format!("key: {wrong}"))?;
     let state = schema(described.state).map_err(|wrong| format!("state: {wrong}"))?;
     check_shape(kind, &inputs, &outputs, &state)?;
+    if kind != Kind::Process && !key.fields.is_empty() {
+        let kind = kind.name();
+        return Err(format!(
+            "a {kind} reads nothing of its key, and this one describes it"
+        ));
+    }
 
     let mut names = HashSet::new();
     let mut parameters = Vec::with_capacity(described.parameters.len());
@@ -65,6 +72,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         kind,
         inputs,
         outputs,
+        key,
         state,
         parameters,
     })
@@ -100,7 +108,8 @@ fn check_shape(
         Kind::Filter => (false, false, "a filter"),
         Kind::Transform => (false, true, "a transform"),
         Kind::Aggregate => (true, true, "an aggregate"),
-        Kind::Process | Kind::Join | Kind::Recommend => return Ok(()),
+        Kind::Process => return check_process(inputs, outputs),
+        Kind::Join | Kind::Recommend => return Ok(()),
     };
     for (what, ports) in [("input", inputs), ("output", outputs)] {
         if ports.len() != 1 {
@@ -125,6 +134,24 @@ fn check_shape(
             "{name} has no output schema: it passes rows on unchanged"
         )),
         _ => Ok(()),
+    }
+}
+
+/// How many inputs and outputs a process can have: steps name them by a byte.
+const PORTS_MAX: usize = 100;
+
+fn check_process(inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
+    for (what, ports) in [("input", inputs), ("output", outputs)] {
+        let count = ports.len();
+        if count == 0 || count > PORTS_MAX {
+            return Err(format!(
+                "a process has one to {PORTS_MAX} {what}s, this one has {count}"
+            ));
+        }
+    }
+    match outputs.iter().find(|port| port.schema.fields.is_empty()) {
+        Some(port) => Err(format!("output `{}` has no field", port.name)),
+        None => Ok(()),
     }
 }
 
@@ -322,6 +349,7 @@ mod tests {
             kind: wire::Kind::Transform,
             inputs: vec![port("main", vec![field("n", FieldType::Int64)])],
             outputs: vec![port("main", vec![field("n", FieldType::Int64)])],
+            key: Vec::new(),
             state: Vec::new(),
             parameters: Vec::new(),
         }

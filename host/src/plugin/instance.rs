@@ -10,15 +10,18 @@ use wasmtime::component::{
 
 use super::boundary::lower::{self, CallInput};
 use super::boundary::{Broken, lift};
-use super::contract::{self as wire, ArgumentRef, BatchRef, StatesRef, ValueRef, WindowsRef};
+use super::contract::{
+    self as wire, ArgumentRef, BatchRef, KeyedRef, PackedRef, StatesRef, StepsRef, TimersRef,
+    ValueRef, WindowsRef,
+};
 use super::engine::Deadlines;
 use super::limits::{MemoryLimit, failure};
 use super::printed::Printed;
 use super::wasi::World;
 use crate::logic::Limits;
 use crate::logic::{
-    self, Accumulated, Callee, Columns, Failure, FailureKind, Instance, Kind, OperatorInfo, Output,
-    Rows, States, Transformed, Value,
+    self, Accumulated, Callee, Columns, Failure, FailureKind, GroupTimers, Instance, Keyed, Kind,
+    OperatorInfo, Output, Processed, Rows, States, Steps, Transformed, Value,
 };
 use crate::stop::Stop;
 
@@ -29,6 +32,8 @@ type AccumulateEach =
     TypedFunc<(BatchRef<'static>, &'static [u32], StatesRef<'static>), (wire::AccumulatedEach,)>;
 type Merge = TypedFunc<(BatchRef<'static>, &'static [u32]), (wire::Batch,)>;
 type Finish = TypedFunc<(BatchRef<'static>, WindowsRef<'static>), (wire::Rows,)>;
+type Process =
+    TypedFunc<(Vec<BatchRef<'static>>, StepsRef<'static>, KeyedRef<'static>), (wire::Processed,)>;
 type Open = TypedFunc<(&'static str, Vec<ArgumentRef<'static>>), (Result<(), String>,)>;
 type Describe = TypedFunc<(), (wire::Plugin,)>;
 
@@ -41,6 +46,8 @@ pub struct Exports {
     pub transform: Option<ComponentExportIndex>,
     /// For plugins with aggregates.
     pub aggregate: Option<AggregateExports>,
+    /// For plugins with processes.
+    pub process: Option<ComponentExportIndex>,
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +116,9 @@ impl Compiled {
         if let Some(aggregate) = &self.exports.aggregate {
             running.aggregate(aggregate)?;
         }
+        if let Some(process) = &self.exports.process {
+            let _: Process = running.function(process)?;
+        }
         Ok(plugin)
     }
 
@@ -165,7 +175,15 @@ impl Compiled {
                     operator: Arc::clone(operator),
                 })))
             }
-            Kind::Process | Kind::Join | Kind::Recommend => Err(not_exported()),
+            Kind::Process => {
+                let process = self.exports.process.ok_or_else(not_exported)?;
+                Ok(Instance::Process(Box::new(ProcessInstance {
+                    process: running.function(&process)?,
+                    running,
+                    operator: Arc::clone(operator),
+                })))
+            }
+            Kind::Join | Kind::Recommend => Err(not_exported()),
         }
     }
 }
@@ -410,5 +428,77 @@ impl logic::Aggregate for AggregateInstance {
             limit,
         )
         .map_err(|broken| self.running.broken(broken))
+    }
+}
+
+/// A process's instance.
+struct ProcessInstance {
+    running: StartedInstance,
+    process: Process,
+    operator: Arc<OperatorInfo>,
+}
+
+impl Callee for ProcessInstance {
+    fn obey(&mut self, stop: &Stop) {
+        self.running.obey(stop);
+    }
+
+    fn log_failed(&mut self) {
+        self.running.log_failed();
+    }
+}
+
+impl logic::Process for ProcessInstance {
+    fn process(
+        &mut self,
+        inputs: &[Columns<'_>],
+        steps: &Steps,
+        keyed: Keyed<'_>,
+    ) -> Result<Processed, Failure> {
+        let ports = self.operator.inputs.iter().zip(inputs);
+        let lowered: Vec<CallInput<'_>> = ports
+            .map(|(port, &input)| CallInput::new(&port.schema, input))
+            .collect::<Result<_, _>>()?;
+        let batches = lowered.iter().map(CallInput::batch);
+        let keys = CallInput::new(&self.operator.key, keyed.keys)?;
+        let states = CallInput::new(&self.operator.state, keyed.states)?;
+        let arguments = (
+            batches.collect::<Result<Vec<_>, _>>()?,
+            StepsRef {
+                inputs: &steps.inputs,
+                groups: &steps.groups,
+                times: &steps.times,
+                watermarks: &steps.watermarks,
+                now: steps.now_ms,
+            },
+            KeyedRef {
+                groups: lower::count(keyed.groups)?,
+                keys: keys.batch()?,
+                states: states.batch()?,
+                event_timers: timers(keyed.event_timers),
+                processing_timers: timers(keyed.processing_timers),
+            },
+        );
+        let (answer,) = self.running.call(self.process, arguments)?;
+        let limit = self.running.limits.output_bytes_max;
+        lift::processed(
+            answer,
+            &self.operator,
+            steps.inputs.len(),
+            keyed.groups,
+            limit,
+        )
+        .map_err(|broken| self.running.broken(broken))
+    }
+}
+
+fn timers(timers: &GroupTimers) -> TimersRef<'_> {
+    TimersRef {
+        groups: &timers.groups,
+        times: &timers.times,
+        names: PackedRef {
+            ends: &timers.ends,
+            data: &timers.names,
+        },
     }
 }

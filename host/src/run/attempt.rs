@@ -26,6 +26,7 @@ use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
 use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{MAIN_OUTPUT, NodeKind};
+use crate::process::ProcessOperator;
 use crate::router::Router;
 use crate::sink::SinkContext;
 use crate::sink::dead_letter::Writer;
@@ -325,6 +326,13 @@ impl Attempt<'_> {
                 let operator = AggregateOperator::new(&node.name, plan, rows, clock, stored, stop)?;
                 Work::Operator(Box::new(operator))
             }
+            NodeKind::Process(plan) => {
+                let stored = self.stored(id, self.placement(id, index), start);
+                let clock = self.pipeline.clock.clone();
+                let rows = self.revision.plan.batch_rows;
+                let operator = ProcessOperator::new(&node.name, plan, rows, clock, stored, stop)?;
+                Work::Operator(Box::new(operator))
+            }
             NodeKind::Sink(plan) => {
                 let context = SinkContext {
                     is_checkpointed: self.pipeline.durable.is_some(),
@@ -349,7 +357,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// The stored tables of one task of an aggregate.
+    /// The stored tables of one task of a keyed operator.
     fn stored(&self, id: NodeId, placement: Placement, start: &Start) -> Vec<StoredTable> {
         let Some(durable) = &self.pipeline.durable else {
             return Vec::new();

@@ -446,16 +446,15 @@ fn check_plan(
         let class = role(change.class);
         let what = match change.class {
             NodeClass::Source => "offsets",
-            NodeClass::Transform | NodeClass::Aggregate => "state",
+            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => "state",
             NodeClass::Sink => "rows",
         };
         let why = match change.state {
             StateChange::Incompatible(why) => why,
             StateChange::Gone => format!("the pipeline has no such {class} any more"),
             StateChange::Kept => {
-                if let (NodeClass::Aggregate, ChangeKind::Changed(fields)) =
-                    (change.class, change.kind)
-                {
+                let is_keyed = matches!(change.class, NodeClass::Aggregate | NodeClass::Process);
+                if let (true, ChangeKind::Changed(fields)) = (is_keyed, change.kind) {
                     let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
                     let fields = fields.join("; ");
                     tracing::info!(
@@ -478,7 +477,7 @@ fn check_plan(
 fn role(class: NodeClass) -> &'static str {
     match class {
         NodeClass::Source => "source",
-        NodeClass::Transform | NodeClass::Aggregate => "operator",
+        NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => "operator",
         NodeClass::Sink => "sink",
     }
 }

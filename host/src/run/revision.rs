@@ -30,7 +30,9 @@ impl Revision {
                 let role = match node.kind {
                     NodeKind::Source(_) => Role::Source,
                     NodeKind::Sink(_) => Role::Sink,
-                    NodeKind::Transform(_) | NodeKind::Aggregate(_) => Role::Operator,
+                    NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => {
+                        Role::Operator
+                    }
                 };
                 Arc::new(NodeProgress::new(&node.name, role, tasks))
             })
@@ -47,7 +49,7 @@ impl Revision {
     /// How many tasks call plugins.
     pub fn plugin_tasks(&self) -> usize {
         let calls_plugin = |&id: &NodeId| match self.plan.nodes[id].kind {
-            NodeKind::Transform(_) | NodeKind::Aggregate(_) => true,
+            NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => true,
             NodeKind::Source(_) | NodeKind::Sink(_) => false,
         };
         let chains = chains(&self.plan, &self.task_counts);

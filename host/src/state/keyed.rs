@@ -43,8 +43,14 @@ pub trait Entries {
     /// Writes the row of an entry. `states` are in the order of [`Entries::slots`].
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>);
 
-    /// Lists the slots of an entry's states. An entry without any gets no row.
+    /// Lists the slots of an entry's states. An entry without any gets no row, unless
+    /// [`Entries::has_row`].
     fn slots(&self, id: u32, slots: &mut Vec<u32>);
+
+    /// Whether an entry without states gets a row.
+    fn has_row(&self, _id: u32) -> bool {
+        false
+    }
 
     /// Adds an entry to memory; its states are in the next of `slots`.
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>);
@@ -55,6 +61,11 @@ pub trait Entries {
     /// Whether an entry must not be evicted now.
     fn is_pinned(&self, id: u32) -> bool;
 
+    /// Bytes that entries take besides [`Entries::BYTES`].
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// When an entry is due that was read from its row.
     fn due_ms(&self, _entry: &Self::Entry) -> i64 {
         NEVER
@@ -63,6 +74,35 @@ pub trait Entries {
     /// When an entry in memory is due.
     fn due_of(&self, _id: u32) -> i64 {
         NEVER
+    }
+
+    /// When an entry is due by the clock, if it depends on that as well.
+    fn processing_due_ms(&self, _entry: &Self::Entry) -> i64 {
+        NEVER
+    }
+
+    /// The same of an entry in memory.
+    fn processing_due_of(&self, _id: u32) -> i64 {
+        NEVER
+    }
+}
+
+/// How far time has come for entries that are due.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached {
+    /// In the operator's time, in ms.
+    pub time_ms: i64,
+    /// By the clock, in ms.
+    pub processing_ms: i64,
+}
+
+/// For entries that do not depend on the clock.
+impl From<i64> for Reached {
+    fn from(time_ms: i64) -> Self {
+        Reached {
+            time_ms,
+            processing_ms: i64::MIN,
+        }
     }
 }
 
@@ -77,6 +117,8 @@ pub struct KeyedStates<E> {
     has_evicted: bool,
     /// When these are due.
     calendar: Calendar,
+    /// When these are due by the clock.
+    processing_calendar: Calendar,
 }
 
 /// What checkpoints, restores and the memory budget need of keyed state, with or
@@ -120,6 +162,7 @@ impl<E: Entries> KeyedStates<E> {
             changed: ChangedKeys::default(),
             has_evicted: false,
             calendar: Calendar::new(horizon_ms),
+            processing_calendar: Calendar::new(horizon_ms),
         }
     }
 
@@ -194,6 +237,8 @@ impl<E: Entries> KeyedStates<E> {
             self.changed.evict(id);
             self.has_evicted = true;
             self.calendar.add(self.entries.due_of(id));
+            let processing_ms = self.entries.processing_due_of(id);
+            self.processing_calendar.add(processing_ms);
             self.entries.evict(id, states);
             self.keys.remove(id);
         }
@@ -212,6 +257,11 @@ impl<E: Entries> KeyedStates<E> {
     /// A time before which no evicted key is due.
     pub fn first_due_ms(&self) -> Option<i64> {
         self.calendar.first()
+    }
+
+    /// The same by the clock.
+    pub fn first_processing_due_ms(&self) -> Option<i64> {
+        self.processing_calendar.first()
     }
 
     /// About the last time at which an evicted key is due.
@@ -256,16 +306,20 @@ impl<E: Entries> KeyedStates<E> {
         Some(stored.scan(self.pane))
     }
 
-    /// Starts a sweep of the evicted keys, if any may be due at `now_ms`. The caller
-    /// must read it to its end by [`KeyedStates::next_due`], which notes when the
-    /// others are due.
-    pub fn sweep(&mut self, now_ms: i64) -> Option<Scan> {
-        if self.calendar.first().is_none_or(|due_ms| due_ms > now_ms) {
+    /// Starts a sweep of the evicted keys, if any may be due. The caller must read it to
+    /// its end by [`KeyedStates::next_due`], which notes when the others are due.
+    pub fn sweep(&mut self, now: impl Into<Reached>) -> Option<Scan> {
+        let now = now.into();
+        let is_due = |calendar: &Calendar, now_ms| calendar.first().is_some_and(|ms| ms <= now_ms);
+        if !is_due(&self.calendar, now.time_ms)
+            && !is_due(&self.processing_calendar, now.processing_ms)
+        {
             return None;
         }
         let scan = self.scan()?;
         self.has_evicted = false;
         self.calendar.clear();
+        self.processing_calendar.clear();
         Some(scan)
     }
 
@@ -283,24 +337,27 @@ impl<E: Entries> KeyedStates<E> {
         Ok(Some(rows))
     }
 
-    /// The next rows of a sweep that are due at `now_ms`. The others stay evicted.
+    /// The next rows of a sweep that are due. The others stay evicted.
     pub fn next_due(
         &mut self,
         sweep: &mut Scan,
-        now_ms: i64,
+        now: impl Into<Reached>,
     ) -> Result<Option<StoredRows>, StateError> {
+        let now = now.into();
         let Some(mut rows) = self.next(sweep)? else {
             return Ok(None);
         };
         let mut is_due = Vec::with_capacity(rows.len());
         for (_, _, row) in rows.rows() {
-            let due_ms = self
-                .entries
-                .due_ms(&self.entries.read(row, &mut Vec::new())?);
-            is_due.push(due_ms <= now_ms);
-            if due_ms > now_ms {
+            let entry = self.entries.read(row, &mut Vec::new())?;
+            let due_ms = self.entries.due_ms(&entry);
+            let processing_ms = self.entries.processing_due_ms(&entry);
+            let due = due_ms <= now.time_ms || processing_ms <= now.processing_ms;
+            is_due.push(due);
+            if !due {
                 self.has_evicted = true;
                 self.calendar.add(due_ms);
+                self.processing_calendar.add(processing_ms);
             }
         }
         let mut is_due = is_due.into_iter();
@@ -316,6 +373,7 @@ impl<E: Entries> KeyedStates<E> {
         self.changed = ChangedKeys::default();
         self.has_evicted = false;
         self.calendar.clear();
+        self.processing_calendar.clear();
     }
 
     /// Notes that the pane has evicted keys.
@@ -323,6 +381,7 @@ impl<E: Entries> KeyedStates<E> {
         self.has_evicted = true;
         // The first sweep finds out when they are due.
         self.calendar.add(i64::MIN);
+        self.processing_calendar.add(i64::MIN);
     }
 
     /// Reads rows of the storage into memory.
@@ -344,7 +403,7 @@ impl<E: Entries> KeyedStates<E> {
 
 impl<E: Entries> KeyedPart for KeyedStates<E> {
     fn bytes(&self) -> usize {
-        self.keys.bytes() + self.keys.len() * E::BYTES
+        self.keys.bytes() + self.keys.len() * E::BYTES + self.entries.bytes()
     }
 
     fn changed(&self) -> usize {
@@ -384,7 +443,7 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
                 of_key.clear();
                 of_key.extend((start..end).map(|row| encoded.row(row)));
                 start = end;
-                if of_key.is_empty() {
+                if of_key.is_empty() && !self.entries.has_row(id) {
                     continue;
                 }
                 self.changed.add_stored(id);
@@ -426,6 +485,8 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
         for (_, _, row) in rows.rows() {
             let entry = self.entries.read(row, &mut Vec::new())?;
             self.calendar.add(self.entries.due_ms(&entry));
+            let processing_ms = self.entries.processing_due_ms(&entry);
+            self.processing_calendar.add(processing_ms);
         }
         Ok(true)
     }

@@ -52,6 +52,7 @@ impl Operator {
             kind,
             inputs: vec![Port::main(schema())],
             outputs: vec![Port::main(schema())],
+            key: Arc::default(),
             state,
             parameters: Vec::new(),
         }

@@ -7,9 +7,9 @@ use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 
 use super::error::WindowError;
-use super::results::{ResultLayout, Results, pick, timestamps};
+use super::results::{ResultLayout, Results};
 use super::time::Span;
-use crate::batch::Batch;
+use crate::batch::{Batch, pick, timestamps};
 use crate::logic::{Columns, Rows, States};
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray};
+use arrow_array::StringArray;
 
 use super::time::Span;
-use crate::batch::Batch;
+use crate::batch::{Batch, timestamps};
 use crate::json::render_row;
 use crate::logic::Rows;
 use crate::plan::Timing;
@@ -154,15 +154,4 @@ impl Spans<'_> {
             }
         }
     }
-}
-
-pub(super) fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
-    columns
-        .iter()
-        .map(|&column| batch.columns[column].clone())
-        .collect()
-}
-
-pub(super) fn timestamps(values: Vec<i64>) -> ArrayRef {
-    Arc::new(TimestampMillisecondArray::from(values).with_timezone("UTC"))
 }

@@ -4,6 +4,8 @@
 mod operator;
 /// Expands `#[derive(Parameters)]`.
 mod parameters;
+/// Expands `#[derive(Ports)]`.
+mod ports;
 /// Expands `#[derive(Record)]`.
 mod record;
 /// Expands `#[derive(Symbol)]`.
@@ -45,7 +47,18 @@ pub fn derive_parameters(input: TokenStream) -> TokenStream {
     tokens(parameters::expand(&input))
 }
 
-/// Makes an operator of a function, or of a struct that implements `Aggregate`.
+/// Makes an enum the inputs or outputs of an operator.
+///
+/// Each variant is a port, and its only field is the record of that port. A port is named
+/// after its variant, in snake case.
+#[proc_macro_derive(Ports)]
+pub fn derive_ports(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input);
+    tokens(ports::expand(&input))
+}
+
+/// Makes an operator of a function, or of a struct that implements `Aggregate`, or
+/// `Process` with `#[operator(process)]`.
 ///
 /// A function takes a record and, optionally, a reference to its parameters.
 /// Its return type decides whether it filters, maps or does both. The function

@@ -16,14 +16,21 @@ use crate::{parameters, syntax};
 /// The arguments of `#[operator(…)]`.
 pub struct Arguments {
     name: Option<String>,
+    /// Whether it is a process, where a struct is meant.
+    is_process: bool,
 }
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let mut name = None;
+        let mut is_process = false;
         let parser = syn::meta::parser(|meta| {
+            if meta.path.is_ident("process") {
+                is_process = true;
+                return Ok(());
+            }
             if !meta.path.is_ident("name") {
-                return Err(meta.error("expected `name = \"…\"`"));
+                return Err(meta.error("expected `process` or `name = \"…\"`"));
             }
             let text: LitStr = meta.value()?.parse()?;
             name = Some(checked_name(&text)?);
@@ -31,21 +38,25 @@ impl Parse for Arguments {
         });
         let tokens: TokenStream = input.parse()?;
         parser.parse2(tokens)?;
-        Ok(Arguments { name })
+        Ok(Arguments { name, is_process })
     }
 }
 
 pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
     match item {
+        Item::Fn(function) if arguments.is_process => Err(syn::Error::new(
+            function.sig.ident.span(),
+            "a process is a struct that implements `Process`",
+        )),
         Item::Fn(function) => transform(arguments, function),
-        Item::Struct(aggregate) => self::aggregate(arguments, aggregate),
+        Item::Struct(stateful) => self::stateful(arguments, stateful),
         Item::Impl(other) => Err(syn::Error::new(
             other.span(),
-            "`#[operator]` belongs to the struct that implements `Aggregate`",
+            "`#[operator]` belongs to the struct that implements `Aggregate` or `Process`",
         )),
         other => Err(syn::Error::new(
             other.span(),
-            "an operator is a function, or a struct that implements `Aggregate`",
+            "an operator is a function, or a struct that implements `Aggregate` or `Process`",
         )),
     }
 }
@@ -132,25 +143,30 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
     })
 }
 
-fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<TokenStream> {
-    let parameters = parameters::expand(&DeriveInput::from(aggregate.clone()))?;
-    for field in &mut aggregate.fields {
+/// An aggregate or a process.
+fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<TokenStream> {
+    let parameters = parameters::expand(&DeriveInput::from(stateful.clone()))?;
+    for field in &mut stateful.fields {
         field
             .attrs
             .retain(|attribute| !attribute.path().is_ident("parameter"));
     }
-    let ident = &aggregate.ident;
-    let doc = syntax::doc(&aggregate.attrs);
+    let ident = &stateful.ident;
+    let doc = syntax::doc(&stateful.attrs);
     let name = match &arguments.name {
         Some(name) => name.clone(),
         None => syntax::snake_case(ident),
     };
+    let (interface, module) = match arguments.is_process {
+        true => (quote!(Process), quote!(process)),
+        false => (quote!(Aggregate), quote!(aggregate)),
+    };
     // An error about a missing implementation should point at the struct.
-    let shape = quote_spanned!(ident.span()=> private::aggregate::shape::<#ident>);
-    let open = quote_spanned!(ident.span()=> private::aggregate::open::<#ident>);
+    let shape = quote_spanned!(ident.span()=> private::#module::shape::<#ident>);
+    let open = quote_spanned!(ident.span()=> private::#module::open::<#ident>);
 
     Ok(quote! {
-        #aggregate
+        #stateful
 
         #parameters
 
@@ -162,15 +178,15 @@ fn aggregate(arguments: &Arguments, mut aggregate: ItemStruct) -> syn::Result<To
             impl private::Operator for #ident {
                 const NAME: &'static str = #name;
                 const DOC: &'static str = #doc;
-                const INTERFACE: private::Interface = private::Interface::Aggregate;
+                const INTERFACE: private::Interface = private::Interface::#interface;
                 type Parameters = Self;
 
                 fn shape() -> private::Shape {
                     #shape()
                 }
 
-                fn open(aggregate: Self) -> private::Instance {
-                    #open(aggregate)
+                fn open(stateful: Self) -> private::Instance {
+                    #open(stateful)
                 }
             }
         };

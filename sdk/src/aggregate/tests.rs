@@ -92,7 +92,7 @@ fn states(existing: &[Words], groups: u32) -> States {
 }
 
 fn read(batch: &Batch) -> Vec<Words> {
-    read_states::<LongestWord>(batch, 0)
+    read_all(batch, 0)
 }
 
 fn texts(rows: &answers::Rows) -> Vec<String> {

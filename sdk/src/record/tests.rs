@@ -4,7 +4,6 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
-use crate::aggregate::columns;
 use crate::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values};
 use crate::prelude::*;
 use crate::{Field, Record};

@@ -1,10 +1,10 @@
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::aggregate::columns;
 use crate::bindings::sluicebox::plugin::columns::{Column, Values};
 use crate::operator::Operator;
 use crate::prelude::*;
+use crate::record::columns;
 
 #[derive(Record, Clone)]
 struct Row<'a> {

@@ -186,6 +186,7 @@ impl Operator {
             kind,
             inputs: vec![Port::main(Arc::new(Schema::new(input)))],
             outputs: vec![Port::main(Arc::new(Schema::new(output)))],
+            key: Arc::default(),
             state: Arc::new(Schema::new(state)),
             parameters: Vec::new(),
         }

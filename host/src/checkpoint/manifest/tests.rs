@@ -51,6 +51,7 @@ fn fixture() -> Manifest {
         name: "added".into(),
         class: NodeClass::Aggregate,
         inputs: vec!["actions".into()],
+        ports: Vec::new(),
         output: vec!["user_id: utf8".into(), "total: float64".into()],
         operator: Some(OperatorDescription {
             name: "cart.added".into(),
@@ -342,7 +343,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
             event_time,
         },
     );
-    let fields = any::<(String, Vec<String>, Vec<String>)>();
+    let fields = any::<(String, [Vec<String>; 3])>();
     let emits = prop_oneof![Just(Emit::Change), Just(Emit::Final)];
     (
         fields,
@@ -352,11 +353,18 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
         prop::collection::vec(table, 0..3),
     )
         .prop_map(
-            |((name, inputs, output), operator, connector, (window, ttl, emit), tables)| {
+            |(
+                (name, [inputs, ports, output]),
+                operator,
+                connector,
+                (window, ttl, emit),
+                tables,
+            )| {
                 NodeDescription {
                     name,
                     class: NodeClass::Aggregate,
                     inputs,
+                    ports,
                     output,
                     operator,
                     connector,

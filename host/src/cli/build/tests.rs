@@ -105,6 +105,7 @@ fn a_built_plugin_is_shown_with_a_line_for_each_operator() {
         kind,
         inputs: Vec::new(),
         outputs: Vec::new(),
+        key: Arc::default(),
         state: Arc::new(Schema::default()),
         parameters: Vec::new(),
     };

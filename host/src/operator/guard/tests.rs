@@ -209,6 +209,7 @@ fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
             kind,
             inputs: vec![Port::main(schema.clone())],
             outputs: vec![Port::main(schema.clone())],
+            key: Arc::default(),
             state: schema,
             parameters: Vec::new(),
         },

@@ -227,6 +227,7 @@ fn operator(name: &str, kind: Kind, input: &[Field], output: &[Field]) -> Operat
         kind,
         inputs: vec![Port::main(Arc::new(Schema::new(input.to_vec())))],
         outputs: vec![Port::main(Arc::new(Schema::new(output.to_vec())))],
+        key: Arc::default(),
         state: Arc::default(),
         parameters: Vec::new(),
     }

@@ -5,6 +5,7 @@
 //! limits what is copied out of the plugin's memory; the budget in [`Parents`]
 //! limits what `input` columns add.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -20,7 +21,9 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 
 use super::Broken;
 use super::gather::{Picks, TooLarge};
-use crate::logic::{self, Columns};
+use crate::logic::{
+    self, Columns, GroupTimers, OperatorInfo, Processed, RejectedTimer, TIMERS_MAX, TimedRows,
+};
 use crate::plugin::contract as wire;
 use crate::schema::{DataType, Field, Schema};
 
@@ -105,6 +108,155 @@ pub fn states(
     columns_of(answer, schema, None)
 }
 
+/// Makes the answer of a process to a call with this many steps and groups.
+pub fn processed(
+    answer: wire::Processed,
+    operator: &OperatorInfo,
+    steps: usize,
+    groups: usize,
+    output_bytes_max: usize,
+) -> Result<Processed, Broken> {
+    let wire::Processed {
+        groups: stateful,
+        states,
+        event_timers,
+        processing_timers,
+        outputs,
+        rejects,
+        rejected_timers,
+    } = answer;
+    let is_below = |last: Option<&u32>| last.is_none_or(|&last| (last as usize) < groups);
+    if !stateful.is_sorted_by(|a, b| a < b) || !is_below(stateful.last()) {
+        return Err(Broken::new(format!(
+            "the groups with a state are not ascending numbers below {groups}"
+        )));
+    }
+    if outputs.len() != operator.outputs.len() {
+        return Err(Broken::new(format!(
+            "{} outputs of {}",
+            outputs.len(),
+            operator.outputs.len()
+        )));
+    }
+    // Nothing of the input can be passed on: it comes from several inputs.
+    let (nothing, from) = (
+        Schema::default(),
+        Columns {
+            rows: steps,
+            columns: &[],
+        },
+    );
+    let mut lifted = Vec::with_capacity(outputs.len());
+    for (port, output) in operator.outputs.iter().zip(outputs) {
+        let rows = rows(output.rows, &port.schema, &nothing, from, output_bytes_max);
+        let rows = rows.map_err(|broken| broken.inside(&port.name))?;
+        if output.times.len() != rows.parents.len() {
+            return Err(Broken::new(format!(
+                "{} times of {} rows",
+                output.times.len(),
+                rows.parents.len()
+            )));
+        }
+        lifted.push(TimedRows {
+            rows,
+            times: output.times,
+        });
+    }
+    Ok(Processed {
+        states: self::states(states, &operator.state, stateful.len())?,
+        groups: stateful,
+        event_timers: timers(event_timers, groups)?,
+        processing_timers: timers(processing_timers, groups)?,
+        outputs: lifted,
+        rejects: self::rejects(rejects, steps, &[])?,
+        rejected_timers: self::rejected_timers(rejected_timers, steps)?,
+    })
+}
+
+/// How long a timer's name may be.
+const TIMER_NAME_BYTES_MAX: usize = 1 << 10;
+
+/// Checks the timers that an answer sets.
+fn timers(answer: wire::Timers, groups: usize) -> Result<GroupTimers, Broken> {
+    let wire::Timers {
+        groups: of,
+        times,
+        names: wire::Packed { ends, data },
+    } = answer;
+    if times.len() != of.len() || ends.len() != of.len() {
+        return Err(Broken::new("timers without a time or a name"));
+    }
+    let texts = std::str::from_utf8(&data);
+    let Ok(texts) = texts else {
+        return Err(Broken::new("the name of a timer is not UTF-8"));
+    };
+    let mut start = 0;
+    let mut names: HashSet<&str> = HashSet::new();
+    let mut last: Option<(u32, i64, &str)> = None;
+    for ((&group, &time_ms), &end) in of.iter().zip(&times).zip(&ends) {
+        let name = texts.get(start..end as usize);
+        let Some(name) = name.filter(|name| name.len() <= TIMER_NAME_BYTES_MAX) else {
+            return Err(Broken::new(format!(
+                "the name of a timer is not a text of at most {TIMER_NAME_BYTES_MAX} bytes"
+            )));
+        };
+        start = end as usize;
+        let timer = (group, time_ms, name);
+        if group as usize >= groups || last.is_some_and(|last| last >= timer) {
+            return Err(Broken::new(
+                "timers are not in order of groups, times and names",
+            ));
+        }
+        if last.is_none_or(|(other, ..)| other != group) {
+            names.clear();
+        }
+        last = Some(timer);
+        if !names.insert(name) || names.len() > TIMERS_MAX {
+            return Err(Broken::new(format!(
+                "a key has two timers of a name, or more than {TIMERS_MAX}"
+            )));
+        }
+    }
+    if start != data.len() {
+        return Err(Broken::new("the names of timers are longer than they say"));
+    }
+    Ok(GroupTimers {
+        groups: of,
+        times,
+        ends,
+        names: data,
+    })
+}
+
+fn rejected_timers(
+    answer: Vec<wire::RejectedTimer>,
+    steps: usize,
+) -> Result<Vec<RejectedTimer>, Broken> {
+    let last = answer.last();
+    if !answer.is_sorted_by(|a, b| a.step <= b.step)
+        || last.is_some_and(|last| last.step as usize >= steps)
+    {
+        return Err(Broken::new(
+            "the timers that it rejects are not in order of steps",
+        ));
+    }
+    let timer = |mut timer: wire::RejectedTimer| {
+        shorten(&mut timer.reason);
+        shorten(&mut timer.name);
+        RejectedTimer {
+            step: timer.step,
+            name: timer.name,
+            time_ms: timer.time,
+            reason: timer.reason,
+        }
+    };
+    Ok(answer.into_iter().map(timer).collect())
+}
+
+fn shorten(text: &mut String) {
+    text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+}
+
 /// Checks the rows that a filter keeps.
 pub fn selection(kept: Vec<u32>, rows: usize) -> Result<Vec<u32>, Broken> {
     if !all_pairs(&kept, |row, next| row < next) {
@@ -141,7 +293,7 @@ pub fn rejects(
                 "it rejects row {row} and answers it as well"
             )));
         }
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        shorten(&mut reason);
         rejects.push(logic::Reject { row, reason });
     }
     Ok(rejects)

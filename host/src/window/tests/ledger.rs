@@ -59,6 +59,7 @@ impl Default for Ledger {
                     maybe("most"),
                     text("words"),
                 ])))],
+                key: Arc::default(),
                 state: Arc::new(Schema::new(vec![
                     integer("count"),
                     Field::new("amounts", amounts, false),

@@ -1,0 +1,805 @@
+//! Keyed processes: rows and timers of a key change its state, and make rows for several
+//! outputs.
+//!
+//! A [`ProcessOperator`] looks up the key of each row, and has the plugin take the rows of
+//! a batch in one call, with the states and timers of their keys. When time reaches the
+//! timers of keys, it has the plugin take these. The plugin fires the timers of a key in
+//! order of time; those that it sets behind time fire at once.
+//!
+//! A row that the plugin rejects or fails on changes nothing, and nor does such a timer,
+//! which is gone.
+
+/// What is kept for each key.
+mod entries;
+/// The table of state, and the layout of its rows.
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, StringArray, new_empty_array};
+
+use crate::batch::{Batch, bytes, pick, timestamps};
+use crate::checkpoint::changes::Changes;
+use crate::checkpoint::snapshot::OperatorSnapshot;
+use crate::clock::Clock;
+use crate::element::{END_OF_TIME, Inlet};
+use crate::json::render_row;
+use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Steps, TIMERS_MAX};
+use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
+use crate::operator::{Operator, OperatorError, Outbox};
+use crate::plan::{PortPlan, ProcessPlan};
+use crate::schema::{DataType, Field, Schema};
+use crate::state::error::StateError;
+use crate::state::groups::NO_SLOT;
+use crate::state::key::{BatchKeys, KeyLayout, Selection};
+use crate::state::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable, Reached};
+use crate::state::stored::{Scan, StoredTable};
+use crate::state::table::StateTable;
+use crate::state::upkeep::Upkeep;
+use crate::stop::Stop;
+use entries::{KeyTimer, KeyTimers, ProcessEntries};
+
+/// How far ahead timers are usually set, where nothing tells.
+const HORIZON_MS: i64 = 60 * 60 * 1_000;
+
+pub struct ProcessOperator {
+    node: Arc<str>,
+    guard: ProcessGuard,
+    /// The operator's inputs.
+    ports: Vec<PortPlan>,
+    /// No rows of each input.
+    no_rows: Vec<Vec<ArrayRef>>,
+    key_schema: Arc<Schema>,
+    /// The columns of the key that the operator reads.
+    key_read: Vec<usize>,
+    outputs: Vec<Arc<Schema>>,
+    batch_rows: usize,
+    table: Arc<KeyedTable>,
+    keyed: KeyedStates<ProcessEntries>,
+    states: StateTable,
+    /// The keys of the current batch.
+    keys: BatchKeys,
+    groups: Groups,
+    watermark_ms: i64,
+    clock: Arc<dyn Clock>,
+    upkeep: Upkeep,
+}
+
+/// What the plugin is to take: the rows of a batch, or timers.
+struct Work<'a> {
+    /// The key of each row, or of the timers.
+    ids: &'a [u32],
+    rows: Option<Rows<'a>>,
+    now: Reached,
+}
+
+struct Rows<'a> {
+    port: usize,
+    batch: &'a Batch,
+    /// The columns that the operator reads.
+    columns: Vec<ArrayRef>,
+}
+
+/// The groups of a call.
+#[derive(Default)]
+struct Groups {
+    /// The key of each group: first those with a state.
+    ids: Vec<u32>,
+    stateful: usize,
+    /// The group of each step.
+    of_step: Vec<u32>,
+    /// By key, the call in which it was last seen, and its group there.
+    seen: Vec<(u32, u32)>,
+    call: u32,
+}
+
+impl Groups {
+    /// Numbers the keys of the steps of a call.
+    fn number(&mut self, ids: &[u32], has_state: impl Fn(u32) -> bool) {
+        self.call = self.call.wrapping_add(1);
+        if self.call == 0 {
+            self.seen.clear();
+            self.call = 1;
+        }
+        self.ids.clear();
+        let mut stateless = Vec::new();
+        for &id in ids {
+            let index = id as usize;
+            if index >= self.seen.len() {
+                self.seen.resize(index + 1, (0, 0));
+            }
+            if self.seen[index].0 == self.call {
+                continue;
+            }
+            self.seen[index].0 = self.call;
+            match has_state(id) {
+                true => self.ids.push(id),
+                false => stateless.push(id),
+            }
+        }
+        self.stateful = self.ids.len();
+        self.ids.append(&mut stateless);
+        for (group, &id) in (0..).zip(&self.ids) {
+            self.seen[id as usize].1 = group;
+        }
+        let seen = &self.seen;
+        self.of_step.clear();
+        self.of_step
+            .extend(ids.iter().map(|&id| seen[id as usize].1));
+    }
+}
+
+impl ProcessOperator {
+    /// `stored` are the node's tables in the storage, in the order of [`tables::tables`]; none
+    /// where the pipeline has no checkpoints.
+    pub fn new(
+        node: &str,
+        plan: &ProcessPlan,
+        batch_rows: usize,
+        clock: Arc<dyn Clock>,
+        stored: Vec<StoredTable>,
+        stop: &Stop,
+    ) -> Result<Self, OperatorError> {
+        let info = plan.operator.factory.info();
+        let layout = KeyLayout::new(&plan.key_schema);
+        let stored = stored.into_iter().next();
+        let upkeep = Upkeep::new(stored.as_ref());
+        let table = Arc::new(KeyedTable {
+            layout: layout.clone(),
+            stored,
+        });
+        let horizon_ms = plan.ttl_ms.unwrap_or(HORIZON_MS);
+        let entries = ProcessEntries::new(plan.ttl_ms, horizon_ms);
+        let empty = |field: &Field| new_empty_array(&field.data_type.to_arrow());
+        let ports = info.inputs.iter();
+        let no_rows = ports.map(|port| port.schema.fields.iter().map(empty).collect());
+        let mut operator = ProcessOperator {
+            node: node.into(),
+            guard: ProcessGuard::new(node, &plan.operator, stop)?,
+            ports: plan.ports.clone(),
+            no_rows: no_rows.collect(),
+            key_schema: plan.key_schema.clone(),
+            key_read: plan.key_read.clone(),
+            outputs: info
+                .outputs
+                .iter()
+                .map(|port| port.schema.clone())
+                .collect(),
+            batch_rows: batch_rows.max(1),
+            keyed: KeyedStates::new(table.clone(), 0, horizon_ms, entries),
+            table,
+            states: StateTable::new(&info.state),
+            keys: BatchKeys::new(layout),
+            groups: Groups::default(),
+            watermark_ms: i64::MIN,
+            clock,
+            upkeep,
+        };
+        operator
+            .restore()
+            .map_err(|error| operator.failed(&error))?;
+        Ok(operator)
+    }
+
+    fn restore(&mut self) -> Result<(), StateError> {
+        let table = self.table.clone();
+        let Some(stored) = &table.stored else {
+            return Ok(());
+        };
+        let Some(restored) = stored.restored else {
+            return Ok(());
+        };
+        let time_ms = match restored.time_ms {
+            // There may be more rows now.
+            Some(END_OF_TIME) => restored.newest_ms,
+            time_ms => time_ms,
+        };
+        self.watermark_ms = time_ms.unwrap_or(i64::MIN);
+        self.upkeep
+            .restore(stored, &mut self.states, &mut self.keyed)
+    }
+
+    fn failed(&self, error: &StateError) -> OperatorError {
+        OperatorError {
+            node: self.node.to_string(),
+            message: error.to_string(),
+            fault: error.fault(),
+        }
+    }
+
+    /// How far time has come; at the end of event time, all timers are due.
+    fn now(&self) -> Reached {
+        Reached {
+            time_ms: self.watermark_ms,
+            processing_ms: match self.watermark_ms {
+                END_OF_TIME => END_OF_TIME,
+                _ => self.clock.now_ms(),
+            },
+        }
+    }
+
+    /// How many rows a call has room for with the states of their keys, if those are as
+    /// large as all are on average.
+    fn room(&self) -> usize {
+        let bytes = self.states.bytes_on_average();
+        (CALL_BYTES_MAX / bytes.max(1)).max(1)
+    }
+
+    fn take_batch(
+        &mut self,
+        inlet: Inlet,
+        batch: &Batch,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let ids = self
+            .read_keys(inlet, batch)
+            .map_err(|error| self.failed(&error))?;
+        let columns = pick(batch, &self.ports[inlet.port].columns[inlet.edge]);
+        let now = self.now();
+        let mut first = 0;
+        while first < batch.rows() {
+            let rows = self.before_expiry(&ids[first..], &batch.times[first..]);
+            let part = first..first + rows;
+            let rows_of_part = batch.slice(first, rows);
+            let work = Work {
+                ids: &ids[part.clone()],
+                rows: Some(Rows {
+                    port: inlet.port,
+                    batch: &rows_of_part,
+                    columns: slice(&columns, &part),
+                }),
+                now,
+            };
+            self.take(&work, 0..rows, out)?;
+            first += rows;
+        }
+        self.settle(ids).map_err(|error| self.failed(&error))
+    }
+
+    /// The key of each row; their entries are in memory then.
+    fn read_keys(&mut self, inlet: Inlet, batch: &Batch) -> Result<Vec<u32>, StateError> {
+        let columns = pick(batch, &self.ports[inlet.port].key[inlet.edge]);
+        self.keys.read(columns, batch.rows(), |_| false)?;
+        self.keyed
+            .read_back(&mut self.states, &self.keys, |_| true)?;
+        let mut ids = Vec::with_capacity(batch.rows());
+        for run in 0..self.keys.runs() {
+            let (id, _) = self.keyed.upsert_run(&self.keys, run);
+            // Every key of a batch has an entry.
+            self.keyed.entries.entry(id);
+            ids.resize(self.keys.rows(run).end, id);
+        }
+        Ok(ids)
+    }
+
+    /// How many of these rows, at least one, come before a row whose key's state has
+    /// expired by then. The state of the first row's key is removed if it has expired.
+    ///
+    /// Whether it has expired depends on the row's time, or the watermark if that is
+    /// later; not on where batches are cut.
+    fn before_expiry(&mut self, ids: &[u32], times: &[i64]) -> usize {
+        let entries = &mut self.keyed.entries;
+        for (row, (&id, &time_ms)) in ids.iter().zip(times).enumerate() {
+            if entries.has_ttl() && entries.is_over(id, time_ms.max(self.watermark_ms)) {
+                if row > 0 {
+                    return row;
+                }
+                if entries.timers(id).is_none() {
+                    release(entries, &mut self.states, id);
+                }
+            }
+            let entry = entries.entry(id);
+            entry.newest_ms = entry.newest_ms.max(time_ms);
+        }
+        ids.len()
+    }
+
+    /// Has the timers of these keys taken that are due.
+    fn take_timers(
+        &mut self,
+        ids: Vec<u32>,
+        now: Reached,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        for &id in &ids {
+            self.keyed.touch(id);
+            let entries = &mut self.keyed.entries;
+            // Keys without timers are due because their states have expired.
+            if entries.timers(id).is_none() {
+                release(entries, &mut self.states, id);
+            }
+        }
+        let entries = &self.keyed.entries;
+        let with_timers = ids.iter().copied();
+        let with_timers: Vec<u32> = with_timers
+            .filter(|&id| entries.timers(id).is_some())
+            .collect();
+        let mut rest = with_timers.as_slice();
+        while !rest.is_empty() {
+            let (ids, others) = rest.split_at(self.batch_rows.min(self.room()).min(rest.len()));
+            rest = others;
+            let work = Work {
+                ids,
+                rows: None,
+                now,
+            };
+            self.take(&work, 0..ids.len(), out)?;
+        }
+        self.settle(ids).map_err(|error| self.failed(&error))
+    }
+
+    /// Has a part of the work taken: in halves where it is too large for a call, or where
+    /// the call fails, until it is a single row or timer.
+    fn take(
+        &mut self,
+        work: &Work<'_>,
+        part: Range<usize>,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        if part.len() > 1 && (self.is_too_large(work, &part) || !self.call(work, &part, out)?) {
+            let middle = part.start + part.len() / 2;
+            self.take(work, part.start..middle, out)?;
+            return self.take(work, middle..part.end, out);
+        }
+        if part.len() == 1 {
+            self.take_one(work, part.start, out)?;
+        }
+        Ok(())
+    }
+
+    fn is_too_large(&self, work: &Work<'_>, part: &Range<usize>) -> bool {
+        let columns = work.rows.as_ref().map_or(&[][..], |rows| &rows.columns);
+        // More than the rows take, but quickly known.
+        let buffers = columns.iter().map(|column| column.get_buffer_memory_size());
+        let rows = match buffers.sum::<usize>() > CALL_BYTES_MAX {
+            true => bytes(columns, part),
+            false => 0,
+        };
+        let slots = work.ids[part.clone()].iter();
+        let slots: Vec<u32> = slots
+            .map(|&id| self.keyed.entries.slot(id))
+            .filter(|&slot| slot != NO_SLOT)
+            .collect();
+        let left = CALL_BYTES_MAX.saturating_sub(rows);
+        left == 0 || self.states.fit(&slots, left) < slots.len()
+    }
+
+    /// Has a single row, or the timers of a single key, taken.
+    fn take_one(
+        &mut self,
+        work: &Work<'_>,
+        at: usize,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let part = at..at + 1;
+        let id = work.ids[at];
+        let Err(failure) = self.call_last(work, &part, Fire::Due, out)? else {
+            return Ok(());
+        };
+        // One timer after the other, then the row without them.
+        let mut fired: Vec<KeyTimer> = Vec::new();
+        let timers = Work {
+            rows: None,
+            ..*work
+        };
+        while let Some((timer, in_processing_time)) = self.next_due(id, work.now, &fired) {
+            let called = match fired.len() < TIMERS_MAX {
+                true => self.call_last(&timers, &part, Fire::First, out)?,
+                // It is set again and again.
+                false => Err(failure.clone()),
+            };
+            if let Err(failure) = called {
+                let subject = self.subject(id, &timer.name, timer.time_ms);
+                self.guard.fail_on_timer(subject, &failure, out)?;
+                self.keyed
+                    .entries
+                    .remove_timer(id, &timer.name, in_processing_time);
+            }
+            fired.push(timer);
+        }
+        let Some(rows) = &work.rows else {
+            return Ok(());
+        };
+        let called = match fired.is_empty() {
+            true => Err(failure),
+            false => self.call_last(work, &part, Fire::Due, out)?,
+        };
+        if let Err(failure) = called {
+            self.guard.fail_on_row(rows.batch, at, &failure, out)?;
+        }
+        Ok(())
+    }
+
+    /// The next timer of a key that is due, and whether it is in processing time. At the
+    /// end of time, each name fires once.
+    fn next_due(&self, id: u32, now: Reached, fired: &[KeyTimer]) -> Option<(KeyTimer, bool)> {
+        let timers = self.keyed.entries.timers(id)?;
+        let due = |timers: &[KeyTimer], now_ms: i64| {
+            let is_new = |timer: &&KeyTimer| {
+                now_ms != END_OF_TIME || !fired.iter().any(|other| other.name == timer.name)
+            };
+            let mut due = timers.iter().take_while(|timer| timer.time_ms <= now_ms);
+            due.find(is_new).cloned()
+        };
+        let event = due(&timers.event, now.time_ms);
+        let processing = due(&timers.processing, now.processing_ms);
+        match (event, processing) {
+            (Some(event), Some(processing)) if processing.time_ms < event.time_ms => {
+                Some((processing, true))
+            }
+            (Some(event), _) => Some((event, false)),
+            (None, processing) => Some((processing?, true)),
+        }
+    }
+
+    /// One call that can be divided further. Returns whether it has succeeded.
+    fn call(
+        &mut self,
+        work: &Work<'_>,
+        part: &Range<usize>,
+        out: &mut Outbox,
+    ) -> Result<bool, OperatorError> {
+        let called = self.call_plugin(work, part, Fire::Due, false)?;
+        match called {
+            Ok(processed) => {
+                self.apply(work, part, processed, out)?;
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// One call for a single row, or the timers of a single key.
+    fn call_last(
+        &mut self,
+        work: &Work<'_>,
+        part: &Range<usize>,
+        fire: Fire,
+        out: &mut Outbox,
+    ) -> Result<Result<(), Failure>, OperatorError> {
+        match self.call_plugin(work, part, fire, true)? {
+            Ok(processed) => self.apply(work, part, processed, out).map(Ok),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    fn call_plugin(
+        &mut self,
+        work: &Work<'_>,
+        part: &Range<usize>,
+        fire: Fire,
+        is_last: bool,
+    ) -> Result<Result<Processed, Failure>, OperatorError> {
+        let ids = &work.ids[part.clone()];
+        let entries = &self.keyed.entries;
+        self.groups.number(ids, |id| entries.slot(id) != NO_SLOT);
+        let groups = &self.groups;
+        let steps = steps(work, part, groups, self.ports.len(), fire, entries);
+        let slots = groups.ids[..groups.stateful].iter();
+        let slots: Vec<u32> = slots.map(|&id| entries.slot(id)).collect();
+        let (event_timers, processing_timers) = timers_of(&groups.ids, entries);
+        let states = self.states.gather(&slots);
+        let states = states.map_err(|error| self.failed(&error.into()))?;
+        let keys = self.keys_of(&groups.ids);
+        let keys = keys.map_err(|error| self.failed(&error))?;
+        let columns = work
+            .rows
+            .as_ref()
+            .map(|rows| (rows.port, slice(&rows.columns, part)));
+        let mut inputs: Vec<Columns<'_>> = Vec::with_capacity(self.ports.len());
+        for (port, no_rows) in self.no_rows.iter().enumerate() {
+            inputs.push(match &columns {
+                Some((of, columns)) if *of == port => Columns {
+                    rows: part.len(),
+                    columns,
+                },
+                _ => Columns {
+                    rows: 0,
+                    columns: no_rows,
+                },
+            });
+        }
+        let keyed = Keyed {
+            groups: groups.ids.len(),
+            keys: Columns {
+                rows: groups.ids.len(),
+                columns: &keys,
+            },
+            states: Columns {
+                rows: groups.stateful,
+                columns: &states,
+            },
+            event_timers: &event_timers,
+            processing_timers: &processing_timers,
+        };
+        self.guard.process(is_last, &inputs, &steps, keyed)
+    }
+
+    /// What the operator reads of these keys.
+    fn keys_of(&self, ids: &[u32]) -> Result<Vec<ArrayRef>, StateError> {
+        if self.key_read.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.keyed.keys();
+        let columns = keys.columns(&self.table.layout, Selection::Each(ids))?;
+        let read = self.key_read.iter().map(|&column| columns[column].clone());
+        Ok(read.collect())
+    }
+
+    /// Stores the states and timers that a call has returned, and puts out its rows.
+    fn apply(
+        &mut self,
+        work: &Work<'_>,
+        part: &Range<usize>,
+        processed: Processed,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        self.store(&processed)
+            .map_err(|error| self.failed(&error))?;
+        let ids = &work.ids[part.clone()];
+        for timer in &processed.rejected_timers {
+            let subject = self.subject(ids[timer.step as usize], &timer.name, timer.time_ms);
+            self.guard.reject_timer(subject, &timer.reason, out)?;
+        }
+        if let Some(rows) = &work.rows {
+            self.guard
+                .reject_rows(rows.batch, part.start, &processed.rejects, out)?;
+        }
+        for (port, output) in processed.outputs.into_iter().enumerate() {
+            let parents = output.rows.parents;
+            if parents.is_empty() {
+                continue;
+            }
+            let origin = work.rows.as_ref().and_then(|rows| {
+                let first = part.start as u32;
+                let parents: Vec<u32> = parents.iter().map(|parent| parent + first).collect();
+                rows.batch.origin_of(&parents)
+            });
+            let batch = Batch {
+                schema: self.outputs[port].clone(),
+                columns: output.rows.columns,
+                times: output.times.into(),
+                origin,
+            };
+            for start in (0..batch.rows()).step_by(self.batch_rows) {
+                let rows = self.batch_rows.min(batch.rows() - start);
+                out.put(port, batch.slice(start, rows));
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, processed: &Processed) -> Result<(), StateError> {
+        let ProcessOperator {
+            keyed,
+            states,
+            groups,
+            ..
+        } = self;
+        let entries = &mut keyed.entries;
+        let mut slots = Vec::with_capacity(processed.groups.len());
+        let mut stateful = processed.groups.iter().copied().peekable();
+        let mut timers: Vec<KeyTimers> = Vec::new();
+        timers.resize_with(groups.ids.len(), KeyTimers::default);
+        let timer = |time_ms, name: &str| KeyTimer {
+            time_ms,
+            name: name.into(),
+        };
+        for (group, time_ms, name) in processed.event_timers.each() {
+            timers[group as usize].event.push(timer(time_ms, name));
+        }
+        for (group, time_ms, name) in processed.processing_timers.each() {
+            timers[group as usize].processing.push(timer(time_ms, name));
+        }
+        for ((group, &id), timers) in (0..).zip(&groups.ids).zip(timers) {
+            let slot = entries.slot(id);
+            match (stateful.next_if_eq(&group).is_some(), slot != NO_SLOT) {
+                (true, true) => slots.push(slot),
+                (true, false) => {
+                    let slot = states.allocate();
+                    entries.entry(id).slot = slot;
+                    slots.push(slot);
+                }
+                (false, true) => release(entries, states, id),
+                (false, false) => {}
+            }
+            entries.set_timers(id, timers);
+        }
+        Ok(states.scatter(&slots, &processed.states)?)
+    }
+
+    /// After keys were taken: notes when they are due, removes those of which nothing is
+    /// kept, and evicts others where states take too much memory.
+    fn settle(&mut self, mut ids: Vec<u32>) -> Result<(), StateError> {
+        ids.sort_unstable();
+        ids.dedup();
+        let entries = &mut self.keyed.entries;
+        ids.retain(|&id| {
+            let is_empty = entries.is_empty(id);
+            if !is_empty {
+                entries.arm(id);
+            }
+            is_empty
+        });
+        self.keyed.remove(&ids)?;
+        for id in ids {
+            self.keyed.entries.evict(id, &mut self.states);
+        }
+        self.upkeep.evict_excess(&mut self.states, &mut self.keyed);
+        Ok(())
+    }
+
+    /// A timer and its key as JSON, for its dead letter.
+    fn subject(&self, id: u32, name: &str, time_ms: i64) -> String {
+        let keys = self.keyed.keys();
+        let columns = keys.columns(&self.table.layout, Selection::Each(&[id]));
+        let mut columns = match columns {
+            Ok(columns) => columns,
+            Err(error) => return format!("(its key cannot be read: {error})"),
+        };
+        columns.push(Arc::new(StringArray::from(vec![name])));
+        columns.push(timestamps(vec![time_ms]));
+        let timer = [
+            Field::new("timer", DataType::Utf8, false),
+            Field::new("time", DataType::Timestamp, false),
+        ];
+        let key = self.key_schema.fields.iter().cloned();
+        let batch = Batch {
+            schema: Arc::new(Schema::new(key.chain(timer).collect())),
+            columns,
+            times: vec![time_ms].into(),
+            origin: None,
+        };
+        render_row(&batch, 0)
+    }
+
+    /// Has all timers taken that are due.
+    fn fire(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        let now = self.now();
+        let due = self.keyed.entries.take_due(now.time_ms, now.processing_ms);
+        self.take_timers(due, now, out)?;
+        let Some(mut sweep) = self.keyed.sweep(now) else {
+            return Ok(());
+        };
+        while let Some(ids) = self
+            .next_evicted(&mut sweep, now)
+            .map_err(|error| self.failed(&error))?
+        {
+            self.take_timers(ids, now, out)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next evicted keys back that are due.
+    fn next_evicted(
+        &mut self,
+        sweep: &mut Scan,
+        now: Reached,
+    ) -> Result<Option<Vec<u32>>, StateError> {
+        let Some(rows) = self.keyed.next_due(sweep, now)? else {
+            return Ok(None);
+        };
+        self.keyed.insert(&mut self.states, &rows)?;
+        Ok(Some(
+            self.keyed.entries.take_due(now.time_ms, now.processing_ms),
+        ))
+    }
+}
+
+/// Which timers a step without a row fires.
+#[derive(Clone, Copy)]
+enum Fire {
+    /// All that are due.
+    Due,
+    /// The first that is due.
+    First,
+}
+
+/// Removes a key's state.
+fn release(entries: &mut ProcessEntries, states: &mut StateTable, id: u32) {
+    let slot = std::mem::replace(&mut entries.entry(id).slot, NO_SLOT);
+    if slot != NO_SLOT {
+        states.release(slot);
+    }
+}
+
+fn steps(
+    work: &Work<'_>,
+    part: &Range<usize>,
+    groups: &Groups,
+    ports: usize,
+    fire: Fire,
+    entries: &ProcessEntries,
+) -> Steps {
+    let count = part.len();
+    let (input, times) = match (&work.rows, fire) {
+        (Some(rows), _) => (rows.port, rows.batch.times[part.clone()].to_vec()),
+        (None, fire) => {
+            let input = match fire {
+                Fire::Due => ports,
+                Fire::First => ports + 1,
+            };
+            let watermark_ms = match work.now.time_ms {
+                END_OF_TIME => i64::MIN,
+                watermark_ms => watermark_ms,
+            };
+            let ids = work.ids[part.clone()].iter();
+            let times = ids.map(|&id| entries.newest_ms(id).max(watermark_ms));
+            (input, times.collect())
+        }
+    };
+    Steps {
+        // The description of a process says that it has at most 100 inputs.
+        inputs: vec![input as u8; count],
+        groups: groups.of_step.clone(),
+        times,
+        watermarks: vec![work.now.time_ms; count],
+        now_ms: work.now.processing_ms,
+    }
+}
+
+/// The timers of these keys, in event time and in processing time.
+fn timers_of(ids: &[u32], entries: &ProcessEntries) -> (GroupTimers, GroupTimers) {
+    let mut of_groups = (GroupTimers::default(), GroupTimers::default());
+    for (group, &id) in (0..).zip(ids) {
+        let Some(timers) = entries.timers(id) else {
+            continue;
+        };
+        for timer in &timers.event {
+            of_groups.0.push(group, timer.time_ms, &timer.name);
+        }
+        for timer in &timers.processing {
+            of_groups.1.push(group, timer.time_ms, &timer.name);
+        }
+    }
+    of_groups
+}
+
+impl Operator for ProcessOperator {
+    fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        let mut first = 0;
+        while first < batch.rows() {
+            let rows = self.room().min(batch.rows() - first);
+            self.take_batch(inlet, &batch.slice(first, rows), out)?;
+            first += rows;
+        }
+        Ok(())
+    }
+
+    fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+        if watermark_ms > self.watermark_ms {
+            self.watermark_ms = watermark_ms;
+            self.fire(out)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+        let mut changes = Changes::default();
+        self.keyed
+            .snapshot(&self.states, &mut changes)
+            .map_err(|error| self.failed(&error))?;
+        self.upkeep.count(&mut changes);
+        Ok(Some(OperatorSnapshot {
+            time_ms: Some(self.watermark_ms).filter(|&time_ms| time_ms > i64::MIN),
+            changes,
+        }))
+    }
+
+    fn is_full(&self) -> bool {
+        self.upkeep.is_full()
+    }
+
+    fn wake_at(&self) -> Option<i64> {
+        let in_memory = self.keyed.entries.next_processing_ms();
+        let evicted = self.keyed.first_processing_due_ms();
+        in_memory.into_iter().chain(evicted).min()
+    }
+
+    fn wake(&mut self, _now_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+        self.fire(out)
+    }
+}
