@@ -167,33 +167,33 @@ impl Instance {
     pub fn transform(self) -> Result<Box<dyn Transform>, Failure> {
         match self {
             Instance::Transform(transform) => Ok(transform),
-            other => Err(other.not_a("transform")),
+            other => Err(other.not_of_kind("a transform")),
         }
     }
 
     pub fn aggregate(self) -> Result<Box<dyn Aggregate>, Failure> {
         match self {
             Instance::Aggregate(aggregate) => Ok(aggregate),
-            other => Err(other.not_a("aggregate")),
+            other => Err(other.not_of_kind("an aggregate")),
         }
     }
 
     pub fn process(self) -> Result<Box<dyn Process>, Failure> {
         match self {
             Instance::Process(process) => Ok(process),
-            other => Err(other.not_a("process")),
+            other => Err(other.not_of_kind("a process")),
         }
     }
 
-    fn not_a(&self, wanted: &str) -> Failure {
+    fn not_of_kind(&self, wanted: &str) -> Failure {
         let is = match self {
-            Instance::Transform(_) => "transform",
-            Instance::Aggregate(_) => "aggregate",
-            Instance::Process(_) => "process",
+            Instance::Transform(_) => "a transform",
+            Instance::Aggregate(_) => "an aggregate",
+            Instance::Process(_) => "a process",
         };
         Failure {
             kind: FailureKind::Open,
-            message: format!("a {is} was opened as a {wanted}, which is a bug in Sluicebox"),
+            message: format!("{is} was opened as {wanted}, which is a bug in Sluicebox"),
             panic: None,
         }
     }

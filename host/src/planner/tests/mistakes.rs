@@ -55,6 +55,11 @@ fn plugins() {
 }
 
 #[test]
+fn ports() {
+    check(expect_file!["mistakes/ports.md"]);
+}
+
+#[test]
 fn parameters() {
     check(expect_file!["mistakes/parameters.md"]);
 }

@@ -204,7 +204,19 @@ fn cart() -> ModuleInfo {
             &[number("items")],
         ),
         operator("spans", Kind::Aggregate, &added, &[time("window_start")]),
-        operator("alert", Kind::Process, &added, &[]),
+        operator("alert", Kind::Recommend, &added, &[]),
+        OperatorInfo {
+            inputs: vec![
+                port("requests", &[text("item_id"), number("quantity")]),
+                port("stock", &[number("quantity")]),
+            ],
+            outputs: vec![
+                port("reserved", &[number("quantity")]),
+                port("refused", &[text("item_id"), text("reason")]),
+            ],
+            key: Arc::new(Schema::new(vec![text("item_id")])),
+            ..operator("reserve", Kind::Process, &[], &[])
+        },
         OperatorInfo {
             inputs: Vec::new(),
             ..operator("blind", Kind::Filter, &[], &[])
@@ -217,6 +229,13 @@ fn cart() -> ModuleInfo {
         version: "0.1.0".into(),
         doc: String::new(),
         operators,
+    }
+}
+
+fn port(name: &str, fields: &[Field]) -> Port {
+    Port {
+        name: name.into(),
+        schema: Arc::new(Schema::new(fields.to_vec())),
     }
 }
 
