@@ -13,8 +13,8 @@ use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
 use sluicebox::logic::Limits;
 use sluicebox::logic::{
-    Aggregate, Columns, Factory, Failure, FailureKind, Kind, Module, Output, States, Transform,
-    Transformed, Value,
+    Aggregate, Columns, Factory, Failure, FailureKind, GroupTimers, Keyed, Kind, Module, Output,
+    States, Steps, Transform, Transformed, Value,
 };
 use sluicebox::plugin::Plugin;
 
@@ -374,6 +374,7 @@ fn answers_that_break_the_contract_are_not_believed() {
             .unwrap();
         let failures = match operator.kind {
             Kind::Aggregate => aggregate_failures(&*factory),
+            Kind::Process => vec![process_failure(&*factory)],
             _ => {
                 let mut instance = opened(&factory);
                 vec![instance.transform(of(&rows(&["a", "b", "c"]))).err()]
@@ -419,7 +420,50 @@ fn answers_that_break_the_contract_are_not_believed() {
         results_descend: gave an invalid answer: parents are not in ascending order
         results_out_of_range: gave an invalid answer: a parent is row 3 of 3 rows
         results_out_of_range: gave an invalid answer: a parent is row 3 of 3 rows
+        process_groups_descend: gave an invalid answer: the groups with a state are not ascending numbers below 3
+        process_group_out_of_range: gave an invalid answer: the groups with a state are not ascending numbers below 3
+        process_states_too_few: gave an invalid answer: 3 states for 2 groups
+        process_without_an_output: gave an invalid answer: 0 outputs of 1
+        process_times_too_few: gave an invalid answer: 2 times of 3 rows
+        process_parents_descend: gave an invalid answer: column `main`: parents are not in ascending order
+        process_passes_input_on: gave an invalid answer: column `main.id`: input 0 of 0 inputs
+        process_reject_out_of_range: gave an invalid answer: it rejects row 3 of 3 rows
+        timer_of_no_group: gave an invalid answer: timers are not in order of groups, times and names
+        timers_out_of_order: gave an invalid answer: timers are not in order of groups, times and names
+        timers_of_one_name: gave an invalid answer: a key has two timers of a name, or more than 1000
+        timers_without_times: gave an invalid answer: timers without a time or a name
+        timer_name_not_utf8: gave an invalid answer: the name of a timer is not UTF-8
+        timer_name_too_long: gave an invalid answer: the name of a timer is not a text of at most 1024 bytes
+        timer_name_beyond_data: gave an invalid answer: the name of a timer is not a text of at most 1024 bytes
+        too_many_timers: gave an invalid answer: a key has two timers of a name, or more than 1000
+        rejected_timer_of_no_step: gave an invalid answer: the timers that it rejects are not in order of steps
     "#]].assert_eq(&said);
+}
+
+/// The failure of a process's call with three rows of three keys, if any.
+fn process_failure(factory: &dyn Factory) -> Option<Failure> {
+    let none: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(Vec::<i64>::new()))];
+    let steps = Steps {
+        inputs: vec![0; 3],
+        groups: vec![0, 1, 2],
+        times: vec![0; 3],
+        watermarks: vec![0; 3],
+        now_ms: 0,
+    };
+    let timers = GroupTimers::default();
+    let keyed = Keyed {
+        groups: 3,
+        keys: Columns {
+            rows: 3,
+            columns: &[],
+        },
+        states: of(&none),
+        event_timers: &timers,
+        processing_timers: &timers,
+    };
+    let mut instance = factory.instance().unwrap().process().unwrap();
+    let input = rows(&["a", "b", "c"]);
+    instance.process(&[of(&input)], &steps, keyed).err()
 }
 
 /// The failure of each of an aggregate's calls, if any.

@@ -481,14 +481,8 @@ impl logic::Process for ProcessInstance {
         );
         let (answer,) = self.running.call(self.process, arguments)?;
         let limit = self.running.limits.output_bytes_max;
-        lift::processed(
-            answer,
-            &self.operator,
-            steps.inputs.len(),
-            keyed.groups,
-            limit,
-        )
-        .map_err(|broken| self.running.broken(broken))
+        lift::processed(answer, &self.operator, &steps.inputs, keyed.groups, limit)
+            .map_err(|broken| self.running.broken(broken))
     }
 }
 

@@ -186,6 +186,136 @@ fn repeat(line: Line<'_>) -> Vec<Event<'_>> {
     (0..n).map(event).collect()
 }
 
+/// The inputs of a [`Script`].
+#[derive(Ports)]
+enum ScriptInput<'a> {
+    Orders(Order<'a>),
+    Amounts(Value),
+}
+
+#[derive(Record)]
+struct Order<'a> {
+    n: i64,
+    /// What to do, separated by `;`.
+    letter: &'a str,
+}
+
+#[derive(Record)]
+struct ScriptKey<'a> {
+    key: &'a str,
+}
+
+#[derive(Record, Clone, Default)]
+struct Sum {
+    sum: i64,
+}
+
+#[derive(Ports)]
+enum ScriptOutput {
+    Said(Said),
+    Noted(Noted),
+}
+
+#[derive(Record)]
+struct Said {
+    key: String,
+    what: String,
+    sum: i64,
+    at: Timestamp,
+}
+
+#[derive(Record)]
+struct Noted {
+    key: String,
+    sum: i64,
+}
+
+/// Sums `n`, and does what its rows and timers say.
+#[operator(process)]
+struct Script {}
+
+impl Script {
+    fn obey<'a>(
+        &self,
+        order: &str,
+        sum: &mut Option<Sum>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let words: Vec<&str> = order.split_whitespace().collect();
+        let at = |offset: &str| Timestamp(context.time().0 + offset.parse::<i64>().unwrap_or(0));
+        match words[..] {
+            ["set", name, offset] => context.set(name, at(offset)),
+            ["clock", name, offset] => {
+                let offset: i64 = offset.parse().unwrap_or(0);
+                let time = Timestamp(context.now().0 + offset);
+                context.set_in_processing_time(name, time);
+            }
+            ["cancel", name] => context.cancel(name),
+            ["clear"] => *sum = None,
+            ["note"] => context.emit(ScriptOutput::Noted(Noted {
+                key: context.key().key.to_owned(),
+                sum: sum.as_ref().map_or(0, |sum| sum.sum),
+            })),
+            ["reject"] => reject!("it is told to"),
+            ["panic"] => panic!("it is told to"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn say<'a>(&self, what: &str, sum: &Option<Sum>, context: &mut Context<'a, Self>) {
+        context.emit(ScriptOutput::Said(Said {
+            key: context.key().key.to_owned(),
+            what: what.to_owned(),
+            sum: sum.as_ref().map_or(-1, |sum| sum.sum),
+            at: context.time(),
+        }));
+    }
+}
+
+impl Process for Script {
+    type Input<'a> = ScriptInput<'a>;
+    type Key<'a> = ScriptKey<'a>;
+    type State = Sum;
+    type Output<'a> = ScriptOutput;
+
+    fn row<'a>(
+        &self,
+        sum: &mut Option<Sum>,
+        row: ScriptInput<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        match row {
+            ScriptInput::Amounts(Value { n }) => sum.get_or_insert_default().sum += n,
+            ScriptInput::Orders(Order { n, letter }) => {
+                sum.get_or_insert_default().sum += n;
+                self.say("row", sum, context);
+                for order in letter.split(';') {
+                    self.obey(order, sum, context)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A timer's name is what it says, and then does: `panic`, `reject`, `clear`, `again`
+    /// (sets itself 10 ms later), `next` (sets `last` 5 ms later).
+    fn timer<'a>(
+        &self,
+        sum: &mut Option<Sum>,
+        timer: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        self.say(timer.name, sum, context);
+        match timer.name {
+            "again" => context.set("again", Timestamp(timer.time.0 + 10)),
+            "next" => context.set("last", Timestamp(timer.time.0 + 5)),
+            other => self.obey(other, sum, context)?,
+        }
+        Ok(())
+    }
+}
+
 fn number(line: &str, name: &str) -> Option<i64> {
     value(line, name)?.parse().ok()
 }
@@ -196,4 +326,4 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim().trim_matches('"'))
 }
 
-export!(Count, Stats, Spell, user_of, even, parse, repeat);
+export!(Count, Stats, Spell, Script, user_of, even, parse, repeat);

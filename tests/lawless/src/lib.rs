@@ -8,6 +8,9 @@ use sluicebox_sdk::bindings::exports::sluicebox::plugin::aggregate::{
     self, Accumulated, AccumulatedEach, States, Windows,
 };
 use sluicebox_sdk::bindings::exports::sluicebox::plugin::operators::{self, Argument};
+use sluicebox_sdk::bindings::exports::sluicebox::plugin::process::{
+    self, Keyed, Processed, RejectedTimer, Steps, Timers,
+};
 use sluicebox_sdk::bindings::exports::sluicebox::plugin::transform::{self, Output, Transformed};
 use sluicebox_sdk::bindings::sluicebox::plugin::answers::{Reject, Rows};
 use sluicebox_sdk::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values};
@@ -140,6 +143,74 @@ const AGGREGATES: &[&str] = &[
     "results_out_of_range",
 ];
 
+/// What breaks a rule in a process's answer to a call with as many steps as groups.
+type Breaks = fn(&mut Processed, u32);
+
+/// Rules for answers of processes.
+const PROCESSES: &[(&str, Breaks)] = &[
+    ("process_groups_descend", |answer, _| {
+        answer.groups.reverse()
+    }),
+    ("process_group_out_of_range", |answer, count| {
+        answer.groups = (1..=count).collect();
+    }),
+    ("process_states_too_few", |answer, _| {
+        answer.groups.pop();
+    }),
+    ("process_without_an_output", |answer, _| {
+        answer.outputs.clear()
+    }),
+    ("process_times_too_few", |answer, _| {
+        answer.outputs[0].times.pop();
+    }),
+    ("process_parents_descend", |answer, _| {
+        answer.outputs[0].rows.parents.reverse();
+    }),
+    ("process_passes_input_on", |answer, _| {
+        answer.outputs[0].rows.columns.columns[0] = column(Values::Input(0));
+    }),
+    ("process_reject_out_of_range", |answer, count| {
+        answer.rejects = vec![reject(count)];
+    }),
+    ("timer_of_no_group", |answer, count| {
+        answer.event_timers = timers(&[(count, 0, b"a")]);
+    }),
+    ("timers_out_of_order", |answer, _| {
+        answer.event_timers = timers(&[(0, 5, b"a"), (0, 4, b"b")]);
+    }),
+    ("timers_of_one_name", |answer, _| {
+        answer.processing_timers = timers(&[(0, 4, b"a"), (0, 5, b"a")]);
+    }),
+    ("timers_without_times", |answer, _| {
+        answer.event_timers = timers(&[(0, 4, b"a")]);
+        answer.event_timers.times.clear();
+    }),
+    ("timer_name_not_utf8", |answer, _| {
+        answer.event_timers = timers(&[(0, 4, b"\xff")]);
+    }),
+    ("timer_name_too_long", |answer, _| {
+        answer.event_timers = timers(&[(0, 4, &[b'a'; 2_000])]);
+    }),
+    ("timer_name_beyond_data", |answer, _| {
+        answer.event_timers = timers(&[(0, 4, b"a")]);
+        answer.event_timers.names.ends = vec![7];
+    }),
+    ("too_many_timers", |answer, _| {
+        let names: Vec<String> = (0..1_001).map(|i| format!("{i:04}")).collect();
+        let each: Vec<(u32, i64, &[u8])> =
+            names.iter().map(|name| (0, 4, name.as_bytes())).collect();
+        answer.event_timers = timers(&each);
+    }),
+    ("rejected_timer_of_no_step", |answer, count| {
+        answer.rejected_timers = vec![RejectedTimer {
+            step: count,
+            name: String::new(),
+            time: 0,
+            reason: String::new(),
+        }];
+    }),
+];
+
 static OPENED: OnceLock<String> = OnceLock::new();
 
 struct Lawless;
@@ -153,11 +224,18 @@ impl operators::Guest for Lawless {
         let aggregates = AGGREGATES
             .iter()
             .map(|name| operator(name, Kind::Aggregate));
+        let processes = PROCESSES
+            .iter()
+            .map(|(name, _)| operator(name, Kind::Process));
         Plugin {
             name: "lawless".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             doc: env!("CARGO_PKG_DESCRIPTION").to_owned(),
-            operators: transforms.chain(filters).chain(aggregates).collect(),
+            operators: transforms
+                .chain(filters)
+                .chain(aggregates)
+                .chain(processes)
+                .collect(),
         }
     }
 
@@ -197,6 +275,32 @@ impl aggregate::Guest for Lawless {
 
     fn finish(states: Batch, _windows: Windows) -> Rows {
         results(states.rows)
+    }
+}
+
+impl process::Guest for Lawless {
+    fn process(_inputs: Vec<Batch>, steps: Steps, keyed: Keyed) -> Processed {
+        let (count, groups) = (steps.inputs.len() as u32, keyed.groups);
+        let rows = Rows {
+            parents: (0..count).collect(),
+            columns: batch(count, vec![texts(count), numbers(count)]),
+        };
+        let mut answer = Processed {
+            groups: (0..groups).collect(),
+            states: batch(groups, vec![numbers(groups)]),
+            event_timers: timers(&[]),
+            processing_timers: timers(&[]),
+            outputs: vec![process::Output {
+                rows,
+                times: steps.times,
+            }],
+            rejects: Vec::new(),
+            rejected_timers: Vec::new(),
+        };
+        let found = PROCESSES.iter().find(|(name, _)| opened(name));
+        let (_, breaks) = found.expect("a process was opened");
+        breaks(&mut answer, count);
+        answer
     }
 }
 
@@ -251,9 +355,10 @@ fn operator(name: &str, kind: Kind) -> Operator {
             _ => schema(),
         })],
         state: match kind {
-            Kind::Aggregate => vec![field("n", FieldType::Int64)],
+            Kind::Aggregate | Kind::Process => vec![field("n", FieldType::Int64)],
             _ => Vec::new(),
         },
+        key: Vec::new(),
         parameters: Vec::new(),
     }
 }
@@ -271,6 +376,23 @@ fn rows_of(parents: Vec<u32>, id: Column, n: Column) -> Transformed {
             columns: batch(rows, vec![id, n]),
         }),
         rejects: Vec::new(),
+    }
+}
+
+/// Timers by group, time and name.
+fn timers(each: &[(u32, i64, &[u8])]) -> Timers {
+    let mut names = Packed {
+        ends: Vec::new(),
+        data: Vec::new(),
+    };
+    for (_, _, name) in each {
+        names.data.extend_from_slice(name);
+        names.ends.push(names.data.len() as u32);
+    }
+    Timers {
+        groups: each.iter().map(|timer| timer.0).collect(),
+        times: each.iter().map(|timer| timer.1).collect(),
+        names,
     }
 }
 

@@ -108,11 +108,11 @@ pub fn states(
     columns_of(answer, schema, None)
 }
 
-/// Makes the answer of a process to a call with this many steps and groups.
+/// Makes the answer of a process to a call with these steps and this many groups.
 pub fn processed(
     answer: wire::Processed,
     operator: &OperatorInfo,
-    steps: usize,
+    inputs: &[u8],
     groups: usize,
     output_bytes_max: usize,
 ) -> Result<Processed, Broken> {
@@ -137,6 +137,13 @@ pub fn processed(
             outputs.len(),
             operator.outputs.len()
         )));
+    }
+    let steps = inputs.len();
+    let rejects = self::rejects(rejects, steps, &[])?;
+    let has_row =
+        |reject: &logic::Reject| usize::from(inputs[reject.row as usize]) < operator.inputs.len();
+    if !rejects.iter().all(has_row) {
+        return Err(Broken::new("it rejects the row of a step without one"));
     }
     // Nothing of the input can be passed on: it comes from several inputs.
     let (nothing, from) = (
@@ -168,7 +175,7 @@ pub fn processed(
         event_timers: timers(event_timers, groups)?,
         processing_timers: timers(processing_timers, groups)?,
         outputs: lifted,
-        rejects: self::rejects(rejects, steps, &[])?,
+        rejects,
         rejected_timers: self::rejected_timers(rejected_timers, steps)?,
     })
 }
