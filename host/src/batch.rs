@@ -27,6 +27,9 @@ pub struct Batch {
     pub times: ScalarBuffer<i64>,
     /// Absent for rows that were computed from many, as window results are.
     pub origin: Option<Origin>,
+    /// The watermark before each row, in ms, in pipelines where timers fire between rows:
+    /// within a batch, it is ahead of the one that came before the batch.
+    pub watermarks: Option<ScalarBuffer<i64>>,
 }
 
 /// Which rows of a source each row of a batch comes from.
@@ -96,8 +99,9 @@ impl Batch {
         Batch {
             schema: self.schema.clone(),
             columns: gather(&self.columns, rows),
-            times: self.times_of(rows),
+            times: times_of(&self.times, rows),
             origin: self.origin_of(rows),
+            watermarks: self.watermarks_of(rows),
         }
     }
 
@@ -108,26 +112,29 @@ impl Batch {
             columns: self.columns.iter().map(|c| c.slice(start, len)).collect(),
             times: self.times.slice(start, len),
             origin: self.origin.as_ref().map(|origin| origin.slice(start, len)),
+            watermarks: self
+                .watermarks
+                .as_ref()
+                .map(|times| times.slice(start, len)),
         }
     }
 
     /// A batch of new columns. Row `i` gets the event time and origin of row
     /// `parents[i]` of this batch.
     pub fn derive(&self, schema: Arc<Schema>, columns: Vec<ArrayRef>, parents: &[u32]) -> Batch {
-        let unchanged = is_identity(parents, self.rows());
+        if is_identity(parents, self.rows()) {
+            return Batch {
+                schema,
+                columns,
+                ..self.clone()
+            };
+        }
         Batch {
             schema,
             columns,
-            times: if unchanged {
-                self.times.clone()
-            } else {
-                self.times_of(parents)
-            },
-            origin: if unchanged {
-                self.origin.clone()
-            } else {
-                self.origin_of(parents)
-            },
+            times: times_of(&self.times, parents),
+            origin: self.origin_of(parents),
+            watermarks: self.watermarks_of(parents),
         }
     }
 
@@ -143,8 +150,9 @@ impl Batch {
         RecordBatch::try_new_with_options(schema, self.columns.clone(), &options)
     }
 
-    fn times_of(&self, rows: &[u32]) -> ScalarBuffer<i64> {
-        rows.iter().map(|&row| self.times[row as usize]).collect()
+    fn watermarks_of(&self, rows: &[u32]) -> Option<ScalarBuffer<i64>> {
+        let watermarks = self.watermarks.as_ref();
+        watermarks.map(|watermarks| times_of(watermarks, rows))
     }
 
     /// The origin of these rows.
@@ -195,6 +203,10 @@ pub fn bytes(columns: &[ArrayRef], rows: &Range<usize>) -> usize {
         slice.get_slice_memory_size().unwrap_or(usize::MAX)
     });
     columns.fold(0, usize::saturating_add)
+}
+
+fn times_of(times: &[i64], rows: &[u32]) -> ScalarBuffer<i64> {
+    rows.iter().map(|&row| times[row as usize]).collect()
 }
 
 /// These columns of a batch.

@@ -2,6 +2,7 @@
 
 use std::task::Poll;
 
+use arrow_buffer::ScalarBuffer;
 use tokio::sync::mpsc::Receiver;
 
 use crate::batch::Batch;
@@ -71,8 +72,11 @@ impl Gate {
                 return Merged::End;
             };
             let advance = match element {
-                Element::Batch(batch) => {
+                Element::Batch(mut batch) => {
                     self.clock.active(index);
+                    if let Some(watermarks) = &mut batch.watermarks {
+                        *watermarks = self.clock.before_each(index, watermarks);
+                    }
                     return Merged::Batch(self.inputs[index].inlet, batch);
                 }
                 Element::Watermark(watermark) => self.clock.advance(index, watermark),
@@ -178,6 +182,18 @@ impl WatermarkMerge {
     pub fn idle(&mut self, input: usize) -> Option<Advance> {
         self.inputs[input].1 = true;
         self.merge()
+    }
+
+    /// The merged watermark before each row of an input, given the input's own.
+    fn before_each(&self, input: usize, own: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
+        if self.inputs.len() == 1 {
+            return own.clone();
+        }
+        let others = self.inputs.iter().enumerate();
+        let others = others.filter(|(index, (_, idle))| *index != input && !idle);
+        let lowest_ms = others.map(|(_, (watermark_ms, _))| *watermark_ms).min();
+        let merged = |&own_ms: &i64| own_ms.min(lowest_ms.unwrap_or(i64::MAX)).max(self.merged);
+        own.iter().map(merged).collect()
     }
 
     fn merge(&mut self) -> Option<Advance> {
@@ -309,6 +325,7 @@ mod tests {
             columns: Vec::new(),
             times: vec![0].into(),
             origin: None,
+            watermarks: None,
         };
         for sender in [right, left] {
             for element in [Element::Batch(batch.clone()), Element::End] {

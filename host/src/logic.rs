@@ -260,8 +260,7 @@ pub trait Process: Callee {
 /// What a process takes in a call, in order.
 #[derive(Debug, Default)]
 pub struct Steps {
-    /// The input of each step's row, whose rows come in order; or, for a step without a
-    /// row, the number of inputs, and one more to fire the first due timer alone.
+    /// What each step is, as the contract says.
     pub inputs: Vec<u8>,
     /// The group of each step.
     pub groups: Vec<u32>,
@@ -297,6 +296,41 @@ pub struct GroupTimers {
     /// Names, one after another.
     pub names: Vec<u8>,
 }
+
+/// A step of a process: the row of an input, or none, and which timers fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The next row of the input, and timers that are due before and after it.
+    Row(usize),
+    /// Timers that are due.
+    Due,
+    /// The first timer that is due.
+    First,
+    /// The next row of the input, and no timers.
+    RowAlone(usize),
+}
+
+impl Step {
+    /// Its code in the contract, where an operator has this many inputs.
+    pub fn code(self, inputs: usize) -> u8 {
+        let code = match self {
+            Step::Row(input) => input,
+            Step::Due => inputs,
+            Step::First => inputs + 1,
+            Step::RowAlone(input) => inputs + 2 + input,
+        };
+        // A process has at most `PORTS_MAX` inputs.
+        code as u8
+    }
+
+    /// Whether the step with this code has a row.
+    pub fn has_row(code: u8, inputs: usize) -> bool {
+        code != Step::Due.code(inputs) && code != Step::First.code(inputs)
+    }
+}
+
+/// How many inputs a process can have, and how many outputs.
+pub const PORTS_MAX: usize = 100;
 
 impl GroupTimers {
     pub fn push(&mut self, group: u32, time_ms: i64, name: &str) {

@@ -155,7 +155,7 @@ impl<'a> Builder<'a> {
         if !self.mistakes.is_empty() {
             return Err(self.mistakes.sorted());
         }
-        let mut nodes = Vec::with_capacity(planned.len());
+        let mut nodes: Vec<Node> = Vec::with_capacity(planned.len());
         for &at in &graph.order {
             nodes.extend(planned[at].node.take());
         }
@@ -166,6 +166,14 @@ impl<'a> Builder<'a> {
                     .help("add a source `[sources.NAME]` and a sink `[sinks.NAME]`"),
             );
             return Err(self.mistakes);
+        }
+        let fires_between_rows = nodes
+            .iter()
+            .any(|node| matches!(node.kind, NodeKind::Process(_)));
+        for node in &mut nodes {
+            if let NodeKind::Source(source) = &mut node.kind {
+                source.tells_each_watermark = fires_between_rows;
+            }
         }
         for mistake in corrections::counted_again(config, &nodes) {
             self.mistakes.push(mistake);

@@ -13,8 +13,6 @@
 mod entries;
 /// The table of state, and the layout of its rows.
 pub mod tables;
-#[cfg(test)]
-mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +25,7 @@ use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
 use crate::json::render_row;
-use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Steps, TIMERS_MAX};
+use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX};
 use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{PortPlan, ProcessPlan};
@@ -73,7 +71,29 @@ struct Work<'a> {
     /// The key of each row, or of the timers.
     ids: &'a [u32],
     rows: Option<Rows<'a>>,
+    /// The event time of what a single timer puts out, at least.
+    least_ms: Option<i64>,
     now: Reached,
+}
+
+impl Work<'_> {
+    /// How far time has come before a row.
+    fn now_at(&self, at: usize) -> Reached {
+        match &self.rows {
+            Some(rows) => before_row(rows.batch, at, self.now),
+            None => self.now,
+        }
+    }
+}
+
+/// How far time has come before a row of a batch, which came at `now`.
+fn before_row(batch: &Batch, row: usize, now: Reached) -> Reached {
+    let watermarks = batch.watermarks.as_ref();
+    let time_ms = watermarks.map_or(i64::MIN, |watermarks| watermarks[row]);
+    Reached {
+        time_ms: time_ms.max(now.time_ms),
+        ..now
+    }
 }
 
 struct Rows<'a> {
@@ -241,7 +261,8 @@ impl ProcessOperator {
         let now = self.now();
         let mut first = 0;
         while first < batch.rows() {
-            let rows = self.before_expiry(&ids[first..], &batch.times[first..]);
+            self.expire(ids[first], batch, first, out)?;
+            let rows = self.before_expiry(&ids, batch, first);
             let part = first..first + rows;
             let rows_of_part = batch.slice(first, rows);
             let work = Work {
@@ -251,6 +272,7 @@ impl ProcessOperator {
                     batch: &rows_of_part,
                     columns: slice(&columns, &part),
                 }),
+                least_ms: None,
                 now,
             };
             self.take(&work, 0..rows, out)?;
@@ -275,26 +297,55 @@ impl ProcessOperator {
         Ok(ids)
     }
 
-    /// How many of these rows, at least one, come before a row whose key's state has
-    /// expired by then. The state of the first row's key is removed if it has expired.
+    /// How many rows from the first on, at least one, come before a row whose key's state
+    /// has expired by then.
     ///
     /// Whether it has expired depends on the row's time, or the watermark if that is
     /// later; not on where batches are cut.
-    fn before_expiry(&mut self, ids: &[u32], times: &[i64]) -> usize {
-        let entries = &mut self.keyed.entries;
-        for (row, (&id, &time_ms)) in ids.iter().zip(times).enumerate() {
-            if entries.has_ttl() && entries.is_over(id, time_ms.max(self.watermark_ms)) {
-                if row > 0 {
-                    return row;
-                }
-                if entries.timers(id).is_none() {
-                    release(entries, &mut self.states, id);
-                }
+    fn before_expiry(&mut self, ids: &[u32], batch: &Batch, first: usize) -> usize {
+        let now = self.now();
+        for (row, &id) in ids.iter().enumerate().skip(first) {
+            let time_ms = batch.times[row];
+            if row > first && self.has_expired(id, time_ms, before_row(batch, row, now)) {
+                return row - first;
             }
-            let entry = entries.entry(id);
+            let entry = self.keyed.entries.entry(id);
             entry.newest_ms = entry.newest_ms.max(time_ms);
         }
-        ids.len()
+        ids.len() - first
+    }
+
+    fn has_expired(&self, id: u32, time_ms: i64, now: Reached) -> bool {
+        let entries = &self.keyed.entries;
+        entries.has_ttl() && entries.is_over(id, time_ms.max(now.time_ms))
+    }
+
+    /// Removes the state of a row's key if it has expired, and has no timers any more.
+    fn expire(
+        &mut self,
+        id: u32,
+        batch: &Batch,
+        row: usize,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let now = before_row(batch, row, self.now());
+        if !self.has_expired(id, batch.times[row], now) {
+            return Ok(());
+        }
+        if self.next_due(id, now).is_some() {
+            let timers = Work {
+                ids: &[id],
+                rows: None,
+                least_ms: None,
+                now,
+            };
+            self.take(&timers, 0..1, out)?;
+        }
+        let entries = &mut self.keyed.entries;
+        if entries.timers(id).is_none() {
+            release(entries, &mut self.states, id);
+        }
+        Ok(())
     }
 
     /// Has the timers of these keys taken that are due.
@@ -324,6 +375,7 @@ impl ProcessOperator {
             let work = Work {
                 ids,
                 rows: None,
+                least_ms: None,
                 now,
             };
             self.take(&work, 0..ids.len(), out)?;
@@ -375,54 +427,96 @@ impl ProcessOperator {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         let part = at..at + 1;
-        let id = work.ids[at];
-        let Err(failure) = self.call_last(work, &part, Fire::Due, out)? else {
+        let (whole, alone) = match &work.rows {
+            Some(rows) => (Step::Row(rows.port), Some(Step::RowAlone(rows.port))),
+            None => (Step::Due, None),
+        };
+        let Err(failure) = self.call_last(work, &part, whole, out)? else {
             return Ok(());
         };
-        // One timer after the other, then the row without them.
-        let mut fired: Vec<KeyTimer> = Vec::new();
-        let timers = Work {
-            rows: None,
-            ..*work
+        let now = work.now_at(at);
+        self.take_timers_singly(work, at, now, i64::MIN, &failure, out)?;
+        let (Some(rows), Some(alone)) = (&work.rows, alone) else {
+            return Ok(());
         };
-        while let Some((timer, in_processing_time)) = self.next_due(id, work.now, &fired) {
+        if let Err(failure) = self.call_last(work, &part, alone, out)? {
+            return self.guard.fail_on_row(rows.batch, at, &failure, out);
+        }
+        let row_ms = rows.batch.times[at];
+        self.take_timers_singly(work, at, now, row_ms, &failure, out)
+    }
+
+    /// Has the due timers of a key taken one by one. What they put out has at least this
+    /// event time. `failure` is that of all together.
+    fn take_timers_singly(
+        &mut self,
+        work: &Work<'_>,
+        at: usize,
+        now: Reached,
+        mut least_ms: i64,
+        failure: &Failure,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let part = at..at + 1;
+        let id = work.ids[at];
+        let step_ms = self.step_time(work, at);
+        let mut fired: Vec<(KeyTimer, bool)> = Vec::new();
+        while let Some((timer, in_processing_time)) = self.next_due(id, now) {
+            if in_processing_time {
+                least_ms = least_ms.max(step_ms);
+            }
+            let single = Work {
+                ids: work.ids,
+                rows: None,
+                least_ms: Some(least_ms),
+                now,
+            };
+            if !in_processing_time {
+                least_ms = least_ms.max(timer.time_ms);
+            }
             let called = match fired.len() < TIMERS_MAX {
-                true => self.call_last(&timers, &part, Fire::First, out)?,
-                // It is set again and again.
+                true => self.call_last(&single, &part, Step::First, out)?,
+                // They are set again and again.
                 false => Err(failure.clone()),
             };
-            if let Err(failure) = called {
+            if let Err(failure) = &called {
                 let subject = self.subject(id, &timer.name, timer.time_ms);
-                self.guard.fail_on_timer(subject, &failure, out)?;
-                self.keyed
-                    .entries
-                    .remove_timer(id, &timer.name, in_processing_time);
+                self.guard.fail_on_timer(subject, failure, out)?;
             }
-            fired.push(timer);
-        }
-        let Some(rows) = &work.rows else {
-            return Ok(());
-        };
-        let called = match fired.is_empty() {
-            true => Err(failure),
-            false => self.call_last(work, &part, Fire::Due, out)?,
-        };
-        if let Err(failure) = called {
-            self.guard.fail_on_row(rows.batch, at, &failure, out)?;
+            let entries = &mut self.keyed.entries;
+            if called.is_err() {
+                entries.remove_timer(id, &timer.name, in_processing_time);
+            }
+            fired.push((timer, in_processing_time));
+            // At the end of time, timers that are set again are gone.
+            if now.time_ms == END_OF_TIME {
+                for (timer, in_processing_time) in &fired {
+                    entries.remove_timer(id, &timer.name, *in_processing_time);
+                }
+            }
         }
         Ok(())
     }
 
-    /// The next timer of a key that is due, and whether it is in processing time. At the
-    /// end of time, each name fires once.
-    fn next_due(&self, id: u32, now: Reached, fired: &[KeyTimer]) -> Option<(KeyTimer, bool)> {
+    /// The event time of a row; without one, that of what timers in processing time put
+    /// out.
+    fn step_time(&self, work: &Work<'_>, at: usize) -> i64 {
+        if let Some(rows) = &work.rows {
+            return rows.batch.times[at];
+        }
+        let newest_ms = self.keyed.entries.newest_ms(work.ids[at]);
+        match work.now.time_ms {
+            END_OF_TIME => newest_ms,
+            watermark_ms => newest_ms.max(watermark_ms),
+        }
+    }
+
+    /// The next timer of a key that is due, and whether it is in processing time.
+    fn next_due(&self, id: u32, now: Reached) -> Option<(KeyTimer, bool)> {
         let timers = self.keyed.entries.timers(id)?;
-        let due = |timers: &[KeyTimer], now_ms: i64| {
-            let is_new = |timer: &&KeyTimer| {
-                now_ms != END_OF_TIME || !fired.iter().any(|other| other.name == timer.name)
-            };
-            let mut due = timers.iter().take_while(|timer| timer.time_ms <= now_ms);
-            due.find(is_new).cloned()
+        let due = |timers: &[KeyTimer], now_ms| {
+            let first = timers.first().filter(|timer| timer.time_ms <= now_ms);
+            first.cloned()
         };
         let event = due(&timers.event, now.time_ms);
         let processing = due(&timers.processing, now.processing_ms);
@@ -442,7 +536,11 @@ impl ProcessOperator {
         part: &Range<usize>,
         out: &mut Outbox,
     ) -> Result<bool, OperatorError> {
-        let called = self.call_plugin(work, part, Fire::Due, false)?;
+        let step = match &work.rows {
+            Some(rows) => Step::Row(rows.port),
+            None => Step::Due,
+        };
+        let called = self.call_plugin(work, part, step, false)?;
         match called {
             Ok(processed) => {
                 self.apply(work, part, processed, out)?;
@@ -457,10 +555,10 @@ impl ProcessOperator {
         &mut self,
         work: &Work<'_>,
         part: &Range<usize>,
-        fire: Fire,
+        step: Step,
         out: &mut Outbox,
     ) -> Result<Result<(), Failure>, OperatorError> {
-        match self.call_plugin(work, part, fire, true)? {
+        match self.call_plugin(work, part, step, true)? {
             Ok(processed) => self.apply(work, part, processed, out).map(Ok),
             Err(failure) => Ok(Err(failure)),
         }
@@ -470,14 +568,21 @@ impl ProcessOperator {
         &mut self,
         work: &Work<'_>,
         part: &Range<usize>,
-        fire: Fire,
+        step: Step,
         is_last: bool,
     ) -> Result<Result<Processed, Failure>, OperatorError> {
         let ids = &work.ids[part.clone()];
         let entries = &self.keyed.entries;
         self.groups.number(ids, |id| entries.slot(id) != NO_SLOT);
         let groups = &self.groups;
-        let steps = steps(work, part, groups, self.ports.len(), fire, entries);
+        let time = |at| work.least_ms.unwrap_or_else(|| self.step_time(work, at));
+        let steps = Steps {
+            inputs: vec![step.code(self.ports.len()); part.len()],
+            groups: groups.of_step.clone(),
+            times: part.clone().map(time).collect(),
+            watermarks: part.clone().map(|at| work.now_at(at).time_ms).collect(),
+            now_ms: work.now.processing_ms,
+        };
         let slots = groups.ids[..groups.stateful].iter();
         let slots: Vec<u32> = slots.map(|&id| entries.slot(id)).collect();
         let (event_timers, processing_timers) = timers_of(&groups.ids, entries);
@@ -563,6 +668,7 @@ impl ProcessOperator {
                 columns: output.rows.columns,
                 times: output.times.into(),
                 origin,
+                watermarks: None,
             };
             for start in (0..batch.rows()).step_by(self.batch_rows) {
                 let rows = self.batch_rows.min(batch.rows() - start);
@@ -652,6 +758,7 @@ impl ProcessOperator {
             columns,
             times: vec![time_ms].into(),
             origin: None,
+            watermarks: None,
         };
         render_row(&batch, 0)
     }
@@ -689,55 +796,11 @@ impl ProcessOperator {
     }
 }
 
-/// Which timers a step without a row fires.
-#[derive(Clone, Copy)]
-enum Fire {
-    /// All that are due.
-    Due,
-    /// The first that is due.
-    First,
-}
-
 /// Removes a key's state.
 fn release(entries: &mut ProcessEntries, states: &mut StateTable, id: u32) {
     let slot = std::mem::replace(&mut entries.entry(id).slot, NO_SLOT);
     if slot != NO_SLOT {
         states.release(slot);
-    }
-}
-
-fn steps(
-    work: &Work<'_>,
-    part: &Range<usize>,
-    groups: &Groups,
-    ports: usize,
-    fire: Fire,
-    entries: &ProcessEntries,
-) -> Steps {
-    let count = part.len();
-    let (input, times) = match (&work.rows, fire) {
-        (Some(rows), _) => (rows.port, rows.batch.times[part.clone()].to_vec()),
-        (None, fire) => {
-            let input = match fire {
-                Fire::Due => ports,
-                Fire::First => ports + 1,
-            };
-            let watermark_ms = match work.now.time_ms {
-                END_OF_TIME => i64::MIN,
-                watermark_ms => watermark_ms,
-            };
-            let ids = work.ids[part.clone()].iter();
-            let times = ids.map(|&id| entries.newest_ms(id).max(watermark_ms));
-            (input, times.collect())
-        }
-    };
-    Steps {
-        // The description of a process says that it has at most 100 inputs.
-        inputs: vec![input as u8; count],
-        groups: groups.of_step.clone(),
-        times,
-        watermarks: vec![work.now.time_ms; count],
-        now_ms: work.now.processing_ms,
     }
 }
 

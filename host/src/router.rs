@@ -87,6 +87,7 @@ mod tests {
             ],
             times: vec![0, 1, 2, 3].into(),
             origin: None,
+            watermarks: None,
         }
     }
 

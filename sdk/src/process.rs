@@ -16,6 +16,7 @@ use crate::instance::{Instance, Opened, ProcessInstance, Shape, not_of_kind};
 use crate::ports::Ports;
 use crate::record::{Record, Table, columns, read_all, read_table, schema_of};
 use crate::{Parameters, Reject, Timestamp};
+pub use timers::TIMERS_MAX;
 use timers::{Due, Timers, Unpacked, packed};
 
 /// Takes the rows of a key one by one, with a state and timers, and makes rows.
@@ -145,9 +146,6 @@ pub struct Timer<'a> {
     /// Whether it was set in processing time.
     pub in_processing_time: bool,
 }
-
-/// How many timers a key can have in each kind of time.
-pub const TIMERS_MAX: usize = 1_000;
 
 /// What a process knows besides the row, and what it can do: put out rows, set timers.
 pub struct Context<'a, P: Process> {
@@ -289,6 +287,16 @@ struct Call<'a, P: Process> {
     keyed: &'a Keyed,
 }
 
+/// Which timers a step fires.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fires {
+    /// All that are due.
+    Due,
+    /// The first that is due.
+    First,
+    Nothing,
+}
+
 /// Takes the steps of a call.
 struct Run<'c, 'a, P: Process> {
     call: &'c Call<'a, P>,
@@ -351,15 +359,18 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
             let group = steps.groups[step] as usize;
             self.context.group = group;
             self.context.watermark_ms = steps.watermarks[step];
-            self.context.time_ms = i64::MIN;
-            let input = usize::from(input);
-            let only_first = input == tables.len() + 1;
-            if !self.context.timers[group].are_empty() {
-                self.fire(step, only_first)?;
-            }
-            if input >= tables.len() {
-                continue;
-            }
+            let (input, fires) = match usize::from(input) {
+                input if input < tables.len() => (Some(input), Fires::Due),
+                input if input == tables.len() => (None, Fires::Due),
+                input if input == tables.len() + 1 => (None, Fires::First),
+                input => (Some(input - tables.len() - 2), Fires::Nothing),
+            };
+            self.context.time_ms = match fires {
+                Fires::First => steps.times[step],
+                Fires::Due | Fires::Nothing => i64::MIN,
+            };
+            self.fire(step, fires)?;
+            let Some(input) = input else { continue };
             let row = next_rows[input];
             next_rows[input] += 1;
             assert!(row < tables[input].rows(), "the host sent too few rows");
@@ -379,19 +390,28 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
                     row: step as u32,
                     reason: reject.into_reason(),
                 });
-            } else if !self.context.timers[group].are_empty() {
-                self.fire(step, false)?;
+            } else {
+                self.fire(step, fires)?;
             }
         }
         Some(self.finish())
     }
 
-    /// Fires the timers of the group that are due, in order; or only the first of them.
-    /// `None` after a reject, unless it is careful.
-    fn fire(&mut self, step: usize, only_first: bool) -> Option<()> {
+    /// Fires timers of the group that are due, in order. `None` after a reject, unless it
+    /// is careful.
+    #[inline(always)]
+    fn fire(&mut self, step: usize, fires: Fires) -> Option<()> {
+        let group = self.context.group;
+        if fires == Fires::Nothing || self.context.timers[group].are_empty() {
+            return Some(());
+        }
+        self.fire_due(step, fires)
+    }
+
+    fn fire_due(&mut self, step: usize, fires: Fires) -> Option<()> {
         let group = self.context.group;
         let (watermark_ms, now_ms) = (self.context.watermark_ms, self.context.now_ms);
-        // At the end of time, a timer that is set again does not fire again.
+        // At the end of time, a name fires once.
         let mut fired_at_end: Vec<Due> = Vec::new();
         loop {
             let is_done = |name: &str, in_processing_time: bool| {
@@ -400,6 +420,9 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
             };
             let timers = &self.context.timers[group];
             let Some(due) = timers.next_due(watermark_ms, now_ms, is_done) else {
+                if fires == Fires::Due {
+                    self.context.timers[group].end(watermark_ms, now_ms);
+                }
                 return Some(());
             };
             self.context.timers[group].remove(&due);
@@ -429,7 +452,7 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
                     reason: reject.into_reason(),
                 });
             }
-            if only_first {
+            if fires == Fires::First {
                 return Some(());
             }
             if end_ms == i64::MAX {

@@ -62,6 +62,7 @@ fn render(decoded: Decoded, schema: &Schema) -> String {
         columns: decoded.columns,
         times: vec![0; decoded.rows].into(),
         origin: None,
+        watermarks: None,
     };
     // The types are exactly those of the schema.
     batch.to_arrow().unwrap();

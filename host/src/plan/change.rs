@@ -12,7 +12,7 @@ use super::{
     Window,
 };
 use crate::connector::Description;
-use crate::process;
+use crate::process::tables as process_tables;
 use crate::quantity::show_ms;
 use crate::schema::Schema;
 use crate::state::spec::{FieldChange, TableSpec, field_texts, listed};
@@ -163,7 +163,7 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
                 described.class = NodeClass::Process;
                 described.operator = Some(operator(&process.operator));
                 described.ttl = process.ttl_ms.map(show_ms);
-                described.tables = process::tables::tables(process);
+                described.tables = process_tables::tables(process);
             }
         }
         described

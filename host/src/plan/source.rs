@@ -19,5 +19,8 @@ pub struct SourcePlan {
     /// A partition without rows for this long no longer holds back the
     /// watermark.
     pub idle_after_ms: Option<u64>,
+    /// Whether batches tell the watermark before each row, for timers that fire between
+    /// rows.
+    pub tells_each_watermark: bool,
     pub on_error: OnError,
 }

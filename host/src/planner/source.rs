@@ -37,6 +37,8 @@ impl Builder<'_> {
                 ahead_ms_max: watermark
                     .and_then(|watermark| watermark.ahead_ms_max)
                     .or_else(|| source.settings.ahead_ms_max()),
+                // Known when all nodes are.
+                tells_each_watermark: false,
                 idle_after_ms: watermark
                     .and_then(|watermark| watermark.idle_after_ms)
                     .and_then(|ms| u64::try_from(ms).ok()),

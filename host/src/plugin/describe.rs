@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::contract as wire;
-use crate::logic::{Kind, ModuleInfo, OperatorInfo, Parameter, Port, Value, ValueType};
+use crate::logic::{Kind, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port, Value, ValueType};
 use crate::schema::{DataType, Field, Schema};
 
 /// How deep records and lists may nest.
@@ -136,9 +136,6 @@ fn check_shape(
         _ => Ok(()),
     }
 }
-
-/// How many inputs and outputs a process can have: steps name them by a byte.
-const PORTS_MAX: usize = 100;
 
 fn check_process(inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
     for (what, ports) in [("input", inputs), ("output", outputs)] {

@@ -366,7 +366,7 @@ impl Attempt<'_> {
             storage: durable.storage.clone(),
             table,
             shards: placement.shards(),
-            restored: start.aggregates[id],
+            restored: start.operators[id],
             budget: self.pipeline.budget.clone(),
         });
         tables.collect()

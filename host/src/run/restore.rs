@@ -29,7 +29,7 @@ pub struct Start {
     /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
     pub sources: Vec<Arc<[SourceSnapshot]>>,
-    pub aggregates: Vec<Option<Restored>>,
+    pub operators: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
     /// Whether there are later checkpoints than the restored one.
     pub goes_back: bool,
@@ -65,7 +65,7 @@ impl Start {
             checkpoints_first: manifest.is_none(),
             tables: Vec::new(),
             sources: Vec::new(),
-            aggregates: Vec::new(),
+            operators: Vec::new(),
             sinks: Vec::new(),
             goes_back: manifest.is_some_and(|manifest| manifest.id + 1 < next),
             left_behind: Vec::new(),
@@ -95,14 +95,14 @@ impl Start {
                 })
             });
             start.tables.push(tables.collect());
-            let (mut source, mut aggregate, mut sink) = (None, None, None);
+            let (mut source, mut operator, mut sink) = (None, None, None);
             match (node.class, known.map(|known| &known.progress)) {
                 (NodeClass::Source, Some(ProgressManifest::Source(tasks))) => {
                     source = Some(tasks.as_slice().into());
                 }
-                (NodeClass::Aggregate, Some(ProgressManifest::Operator(operator))) => {
-                    aggregate = Some(Restored {
-                        time_ms: operator.time_ms,
+                (_, Some(ProgressManifest::Operator(progress))) => {
+                    operator = Some(Restored {
+                        time_ms: progress.time_ms,
                         newest_ms: newest.get(node.name.as_str()).copied().flatten(),
                     });
                 }
@@ -112,7 +112,7 @@ impl Start {
                 _ => {}
             }
             start.sources.push(source.unwrap_or_default());
-            start.aggregates.push(aggregate);
+            start.operators.push(operator);
             let left = sink.is_none().then(|| {
                 let mut left = all.iter().filter(is_dropped);
                 let left = left.find(|left| writes_the_same(&left.description, node));

@@ -91,7 +91,8 @@ impl SourceReader {
             plan.out_of_orderness_ms,
             plan.idle_after_ms,
             context.clock.now_ms(),
-        );
+        )
+        .telling_each(plan.tells_each_watermark);
         let mut positions = Vec::with_capacity(input.partitions());
         let mut turn = None;
         let mut ended = Vec::new();
@@ -373,6 +374,7 @@ impl SourceReader {
                 columns,
                 times,
                 origin: Some(Origin { block, rows: kept }),
+                watermarks: None,
             };
             let mut watermarks = self.watermarks.lock();
             match self.times {
@@ -567,6 +569,7 @@ mod tests {
             out_of_orderness_ms: 0,
             ahead_ms_max: None,
             idle_after_ms: Some(1_000),
+            tells_each_watermark: false,
             on_error: OnError::DeadLetter,
         };
         let context = SourceContext {

@@ -14,6 +14,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow_buffer::ScalarBuffer;
+
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::PartitionState;
 use crate::element::Element;
@@ -45,6 +47,8 @@ pub struct Watermarks {
     /// The watermark emitted last; rows with an earlier event time are late.
     emitted_ms: i64,
     emitted_idle: bool,
+    /// Whether batches tell the watermark before each row.
+    tells_each: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +93,14 @@ impl Watermarks {
             current: 0,
             emitted_ms: i64::MIN,
             emitted_idle: false,
+            tells_each: false,
         }
+    }
+
+    /// Has batches tell the watermark before each row.
+    pub fn telling_each(mut self, tells_each: bool) -> Self {
+        self.tells_each = tells_each;
+        self
     }
 
     /// Adds a partition.
@@ -123,8 +134,17 @@ impl Watermarks {
 
     /// Appends a partition's next rows to `out`, cut where the watermark has to
     /// be emitted.
-    pub fn observe(&mut self, partition: usize, batch: Batch, now_ms: i64, out: &mut Vec<Element>) {
+    pub fn observe(
+        &mut self,
+        partition: usize,
+        mut batch: Batch,
+        now_ms: i64,
+        out: &mut Vec<Element>,
+    ) {
         let others_ms = self.lowest_except(partition);
+        if self.tells_each {
+            batch.watermarks = Some(self.before_each(partition, others_ms, &batch.times));
+        }
         let Some(current) = self.partitions.get_mut(partition) else {
             out.push(Element::Batch(batch));
             return;
@@ -157,6 +177,18 @@ impl Watermarks {
             rows => out.push(Element::Batch(batch.slice(start, rows))),
         }
         self.emit(out);
+    }
+
+    /// The watermark before each of a partition's next rows.
+    fn before_each(&self, partition: usize, others_ms: i64, times: &[i64]) -> ScalarBuffer<i64> {
+        let partition = self.partitions.get(partition);
+        let mut newest_ms = partition.map_or(i64::MIN, |partition| partition.newest_ms);
+        let before = |&time_ms| {
+            let own_ms = newest_ms.saturating_sub(self.out_of_orderness_ms);
+            newest_ms = newest_ms.max(time_ms);
+            own_ms.min(others_ms).max(self.emitted_ms)
+        };
+        times.iter().map(before).collect()
     }
 
     /// The partition has no more rows.
@@ -302,6 +334,7 @@ mod tests {
             columns: Vec::new(),
             times: times.to_vec().into(),
             origin: None,
+            watermarks: None,
         }
     }
 

@@ -309,6 +309,7 @@ mod tests {
             columns: Vec::new(),
             times: (0..rows).collect(),
             origin: None,
+            watermarks: None,
         })
     }
 

@@ -185,6 +185,7 @@ async fn starts(
         out_of_orderness_ms: source.out_of_orderness_ms,
         ahead_ms_max: source.ahead_ms_max,
         idle_after_ms: None,
+        tells_each_watermark: false,
         on_error: OnError::DeadLetter,
     };
     let clock = Arc::new(ManualClock::default());

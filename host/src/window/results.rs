@@ -104,6 +104,7 @@ impl ResultLayout {
             columns,
             times,
             origin: None,
+            watermarks: None,
         })
     }
 
@@ -117,6 +118,7 @@ impl ResultLayout {
                     columns,
                     times: vec![span.end.saturating_sub(1)].into(),
                     origin: None,
+                    watermarks: None,
                 };
                 render_row(&batch, 0)
             }

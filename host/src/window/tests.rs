@@ -385,6 +385,7 @@ fn batch(rows: &[Row]) -> Batch {
         ],
         times: rows.iter().map(|row| row.time).collect(),
         origin: None,
+        watermarks: None,
     }
 }
 

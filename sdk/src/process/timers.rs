@@ -1,6 +1,8 @@
-use super::TIMERS_MAX;
 use crate::bindings::exports::sluicebox::plugin::process;
 use crate::bindings::sluicebox::plugin::columns::Packed;
+
+/// How many timers a key can have in each kind of time.
+pub const TIMERS_MAX: usize = 1_000;
 
 /// The timers of a key, in both kinds of time.
 #[derive(Clone, Default)]
@@ -53,6 +55,18 @@ impl Timers {
             time_ms: timer.time_ms,
             in_processing_time,
         })
+    }
+
+    /// Removes what is left where time has ended: timers that were set again.
+    pub fn end(&mut self, watermark_ms: i64, now_ms: i64) {
+        for (list, time_ms) in [
+            (&mut self.event, watermark_ms),
+            (&mut self.processing, now_ms),
+        ] {
+            if time_ms == i64::MAX {
+                list.0.clear();
+            }
+        }
     }
 
     pub fn remove(&mut self, due: &Due) {

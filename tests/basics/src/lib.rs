@@ -186,13 +186,6 @@ fn repeat(line: Line<'_>) -> Vec<Event<'_>> {
     (0..n).map(event).collect()
 }
 
-/// The inputs of a [`Script`].
-#[derive(Ports)]
-enum ScriptInput<'a> {
-    Orders(Order<'a>),
-    Amounts(Value),
-}
-
 #[derive(Record)]
 struct Order<'a> {
     n: i64,
@@ -274,7 +267,7 @@ impl Script {
 }
 
 impl Process for Script {
-    type Input<'a> = ScriptInput<'a>;
+    type Input<'a> = Order<'a>;
     type Key<'a> = ScriptKey<'a>;
     type State = Sum;
     type Output<'a> = ScriptOutput;
@@ -282,20 +275,13 @@ impl Process for Script {
     fn row<'a>(
         &self,
         sum: &mut Option<Sum>,
-        row: ScriptInput<'a>,
+        row: Order<'a>,
         context: &mut Context<'a, Self>,
     ) -> Result<(), Reject> {
-        match row {
-            ScriptInput::Amounts(Value { n }) => sum.get_or_insert_default().sum += n,
-            ScriptInput::Orders(Order { n, letter }) => {
-                sum.get_or_insert_default().sum += n;
-                self.say("row", sum, context);
-                for order in letter.split(';') {
-                    self.obey(order, sum, context)?;
-                }
-            }
-        }
-        Ok(())
+        sum.get_or_insert_default().sum += row.n;
+        self.say("row", sum, context);
+        let mut orders = row.letter.split(';');
+        orders.try_for_each(|order| self.obey(order, sum, context))
     }
 
     /// A timer's name is what it says, and then does: `panic`, `reject`, `clear`, `again`
@@ -316,6 +302,56 @@ impl Process for Script {
     }
 }
 
+/// The inputs of a [`Tally`].
+#[derive(Ports)]
+enum TallyInput<'a> {
+    Questions(Order<'a>),
+    Amounts(Value),
+}
+
+/// Sums amounts, and says the sum some time after a question.
+#[operator(process)]
+struct Tally {
+    #[parameter(default = 1_000)]
+    after_ms: i64,
+}
+
+impl Process for Tally {
+    type Input<'a> = TallyInput<'a>;
+    type Key<'a> = ScriptKey<'a>;
+    type State = Sum;
+    type Output<'a> = Noted;
+
+    fn row<'a>(
+        &self,
+        sum: &mut Option<Sum>,
+        row: TallyInput<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        match row {
+            TallyInput::Amounts(Value { n }) => sum.get_or_insert_default().sum += n,
+            TallyInput::Questions(_) => {
+                let answered = Timestamp(context.time().0 + self.after_ms);
+                context.set("answer", answered);
+            }
+        }
+        Ok(())
+    }
+
+    fn timer<'a>(
+        &self,
+        sum: &mut Option<Sum>,
+        _timer: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        context.emit(Noted {
+            key: context.key().key.to_owned(),
+            sum: sum.as_ref().map_or(0, |sum| sum.sum),
+        });
+        Ok(())
+    }
+}
+
 fn number(line: &str, name: &str) -> Option<i64> {
     value(line, name)?.parse().ok()
 }
@@ -326,4 +362,6 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim().trim_matches('"'))
 }
 
-export!(Count, Stats, Spell, Script, user_of, even, parse, repeat);
+export!(
+    Count, Stats, Spell, Script, Tally, user_of, even, parse, repeat
+);

@@ -33,6 +33,7 @@ fn rows(numbers: std::ops::Range<usize>) -> Batch {
         columns: vec![Arc::new(texts.collect::<StringArray>())],
         times: vec![0; numbers.len()].into(),
         origin: None,
+        watermarks: None,
     }
 }
 

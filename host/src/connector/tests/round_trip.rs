@@ -196,6 +196,7 @@ proptest! {
             columns,
             times: vec![0; ROWS].into(),
             origin: None,
+            watermarks: None,
         };
         let csv = Format::Csv(CsvFormat { header: true, delimiter: b',' });
         let runtime = tokio::runtime::Builder::new_current_thread().build();

@@ -81,6 +81,7 @@ fn batch() -> Batch {
         schema,
         times: vec![0, 1, 2].into(),
         origin: None,
+        watermarks: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
         out_of_orderness_ms: 0,
         ahead_ms_max: Some(86_400_000),
         idle_after_ms: None,
+        tells_each_watermark: false,
         on_error: OnError::DeadLetter,
     }
 }
@@ -1586,6 +1587,7 @@ async fn silence_is_told_once_and_ends_with_the_next_row() {
     let clock = Arc::new(ManualClock::default());
     let plan = SourcePlan {
         idle_after_ms: Some(1_000),
+        tells_each_watermark: false,
         ..tcp(Framing::Newline, None)
     };
     let context = SourceContext {

@@ -245,6 +245,7 @@ fn batch(rows: &[i64]) -> Batch {
         columns: vec![column(rows.to_vec())],
         times: rows.to_vec().into(),
         origin: None,
+        watermarks: None,
     }
 }
 
