@@ -117,6 +117,7 @@ pub use aggregate::Aggregate;
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
+pub use process::one_key::OneKey;
 pub use process::{Context, Process, TIMERS_MAX, Timer};
 pub use record::{Element, Field, Record, Symbol};
 pub use reject::Reject;

@@ -1,6 +1,8 @@
 //! Takes the rows and timers of keys one by one. The host sends the states and timers of
 //! the keys along, and gets them back.
 
+/// A key in a unit test.
+pub mod one_key;
 #[cfg(test)]
 mod tests;
 /// The timers of a key.

@@ -36,6 +36,7 @@ const SOURCES: &[File] = files![
     "src/parameters.rs",
     "src/ports.rs",
     "src/process.rs",
+    "src/process/one_key.rs",
     "src/process/tests.rs",
     "src/process/timers.rs",
     "src/record.rs",
