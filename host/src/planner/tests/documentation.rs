@@ -32,7 +32,9 @@ fn completed(example: &str) -> String {
 #[test]
 fn every_example_is_planned() {
     let folder = folder();
-    std::fs::write(folder.path().join("data/more.jsonl"), "").expect("an empty file");
+    for file in ["data/more.jsonl", "deliveries.jsonl"] {
+        std::fs::write(folder.path().join(file), "").expect("an empty file");
+    }
     let mut planned = 0;
     for example in examples() {
         if let Err(mistakes) = plan_in(folder.path(), &completed(example)) {
