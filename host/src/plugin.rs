@@ -478,13 +478,13 @@ fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
     Ok(())
 }
 
-/// The interfaces that a component exports.
+/// The interfaces that a component exports, by name.
 fn export_names(component: &Component) -> Vec<String> {
-    component
-        .component_type()
-        .exports(component.engine())
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    let component_type = component.component_type();
+    let exports = component_type.exports(component.engine());
+    let mut names: Vec<String> = exports.map(|(name, _)| name.to_owned()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The interfaces that a component imports, except those with nothing but
