@@ -68,6 +68,15 @@ pub enum Look {
 /// More than these are only counted.
 const SHOWN_MAX: usize = 50;
 
+/// Lines with more bytes are not quoted as a whole: all mistakes may be in one of them.
+const QUOTED_BYTES_MAX: usize = 1_000;
+
+/// How many bytes of such a line are quoted on each side of a place.
+const AROUND_BYTES: usize = 100;
+
+/// How many bytes of a line a place has at most.
+const MARKED_BYTES_MAX: usize = 200;
+
 impl Mistake {
     pub fn new(message: impl Into<String>) -> Self {
         Mistake {
@@ -258,7 +267,7 @@ impl miette::Diagnostic for Report<'_> {
             .enumerate()
             .map(|(i, (span, label))| {
                 let text = Some(label.clone()).filter(|label| !label.is_empty());
-                let (start, length) = (span.start, span.len());
+                let (start, length) = (span.start, self.source.marked(span).len());
                 if i == 0 {
                     LabeledSpan::new_primary_with_span(text, (start, length))
                 } else {
@@ -270,8 +279,27 @@ impl miette::Diagnostic for Report<'_> {
 }
 
 /// Shows the whole lines that a place touches, and no others, so that places
-/// far apart are shown apart.
+/// far apart are shown apart. Of long lines, it shows what is around the place.
 struct Lines<'a>(&'a ConfigFile);
+
+impl Lines<'_> {
+    /// The part of a place that there is room to show.
+    fn marked(&self, place: &Span) -> Span {
+        let text: &str = &self.0.text;
+        let start = text.floor_char_boundary(place.start);
+        let end = text.floor_char_boundary(place.end).max(start);
+        let line_end = text[start..end]
+            .find('\n')
+            .map_or(end, |length| start + length);
+        if line_end - start > MARKED_BYTES_MAX {
+            start..text.floor_char_boundary(start + MARKED_BYTES_MAX)
+        } else if end - start > QUOTED_BYTES_MAX {
+            start..line_end
+        } else {
+            start..end
+        }
+    }
+}
 
 impl SourceCode for Lines<'_> {
     /// `before` is 0 when miette asks for line and column of a place, and more
@@ -287,6 +315,10 @@ impl SourceCode for Lines<'_> {
         let end = text
             .floor_char_boundary(span.offset() + span.len())
             .max(start);
+        if end - start > QUOTED_BYTES_MAX {
+            // Several places together, which miette then shows apart.
+            return Err(MietteError::OutOfBounds);
+        }
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let newline = text[start..end]
             .strip_suffix('\n')
@@ -294,7 +326,12 @@ impl SourceCode for Lines<'_> {
         let line_end = text[newline..]
             .find('\n')
             .map_or(text.len(), |length| newline + length);
-        let shown = &text[line_start..line_end];
+        let (mut from, mut to) = (line_start, line_end);
+        if line_end - line_start > QUOTED_BYTES_MAX {
+            from = from.max(text.floor_char_boundary(start.saturating_sub(AROUND_BYTES)));
+            to = to.min(text.ceil_char_boundary(end + AROUND_BYTES));
+        }
+        let shown = &text[from..to];
         let column = match before {
             0 => text[line_start..start].chars().count(),
             _ => 0,
@@ -302,7 +339,7 @@ impl SourceCode for Lines<'_> {
         Ok(Box::new(MietteSpanContents::new_named(
             self.0.file.clone(),
             shown.as_bytes(),
-            (line_start, shown.len()).into(),
+            (from, shown.len()).into(),
             text[..line_start].matches('\n').count(),
             column,
             1 + shown.matches('\n').count(),

@@ -70,3 +70,56 @@ fn too_many_mistakes_to_show() {
         .render(Look::Plain);
     assert!(said.ends_with("\n  and 11 more\n"), "{said}");
 }
+
+/// One line may have all mistakes, and may be that of a generated file.
+#[test]
+fn long_lines_are_quoted_around_the_mistakes() {
+    let keys: Vec<String> = (0..10_000)
+        .map(|number| format!("a_key_that_is_not_known_{number} = 1"))
+        .collect();
+    let text = format!("restart = {{ {}, delay = 1 }}\n", keys.join(", "));
+    let mistakes = Config::parse("shop.toml", &text).expect_err("no pipeline");
+    for look in [Look::Plain, Look::Terminal { width: 100 }] {
+        let said = mistakes.render(look);
+        assert!(said.len() < 100_000, "{} bytes", said.len());
+        assert!(said.contains("a_key_that_is_not_known_7 = 1"), "{said}");
+    }
+}
+
+#[test]
+fn a_place_in_a_long_line_is_marked_where_it_is() {
+    let rest = "é".repeat(2_000);
+    let key = "long".repeat(100);
+    let text =
+        format!("name = \"x\"\n[restart]\n'{rest}' = 1\nfactor = [\"{rest}\", 1]\n{key} = 2\n");
+    let said = Config::parse("shop.toml", &text).expect_err("no pipeline");
+    let said = said.render(Look::Plain);
+    let shortened = said.replace(&rest, "REST").replace(&key, "KEY");
+    let shortened = shortened
+        .replace(&"é".repeat(49), "ééé")
+        .replace(&"^".repeat(50), "^^^");
+    expect![[r#"
+          x [restart] has an unknown key `REST`
+           ,-[shop.toml:3:1]
+         3 | 'ééééééééééé
+           : ^^^|^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+           :                                                   `-- unknown key
+           `----
+          help: the keys here are: strategy, delay, max_delay, factor, failures, within
+
+          x `factor` of [restart] must be a number above 0
+           ,-[shop.toml:4:10]
+         4 | factor = ["ééééééééééé
+           :          ^^^|^^^
+           :                                                            `-- this is a list
+           `----
+
+          x [restart] has an unknown key `KEY`
+           ,-[shop.toml:5:1]
+         5 | KEY = 2
+           : ^^^^^^|^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+           :                                                                                                     `-- unknown key
+           `----
+          help: the keys here are: strategy, delay, max_delay, factor, failures, within
+    "#]].assert_eq(&shortened);
+}
