@@ -59,10 +59,7 @@ pub struct Plan {
 impl Plan {
     /// Whether an aggregate waits for event time.
     pub fn has_timed_windows(&self) -> bool {
-        self.nodes.iter().any(|node| match &node.kind {
-            NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
-            _ => false,
-        })
+        self.nodes.iter().any(Node::has_timed_windows)
     }
 
     /// The name of the field that has the event time, if this operator gives it to its
@@ -203,6 +200,14 @@ pub enum NodeKind {
 }
 
 impl Node {
+    /// Whether it is an aggregate that waits for event time.
+    pub fn has_timed_windows(&self) -> bool {
+        match &self.kind {
+            NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+            _ => false,
+        }
+    }
+
     /// The edges of all inputs, in the order of ports.
     pub fn edges(&self) -> impl Iterator<Item = &Edge> {
         self.inputs.iter().flat_map(|input| &input.edges)

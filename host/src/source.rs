@@ -16,6 +16,8 @@ pub mod pieces;
 pub mod reader;
 /// Finds where rows end in text.
 pub mod row_ends;
+/// Tells of partitions that are silent and hold back windows.
+pub mod silence;
 /// Decides when event time advances.
 pub mod watermark;
 

@@ -32,6 +32,7 @@ use crate::sink::SinkContext;
 use crate::sink::dead_letter::Writer;
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
+use crate::source::silence::SilenceWatch;
 use crate::source::watermark::SharedWatermarks;
 use crate::state::stored::StoredTable;
 use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
@@ -222,10 +223,12 @@ impl Attempt<'_> {
     ) -> Result<Vec<Task>, RunError> {
         let chains = chains(&self.revision.plan, &self.revision.task_counts);
         let mut wiring = Wiring::new(&self.revision.plan, &self.revision.task_counts, &chains);
+        let watches = SilenceWatch::of_plan(&self.revision.plan);
         let mut tasks = Vec::new();
         for chain in &chains {
             for index in 0..self.revision.task_counts[chain[0]] {
-                let (head, entry, members) = self.head(chain, index, start, &mut wiring).await?;
+                let head = self.head(chain, index, start, &watches, &mut wiring);
+                let (head, entry, members) = head.await?;
                 let watermarks = match &head {
                     Head::Source { reader, .. } => Some(reader.watermarks()),
                     Head::Gate { .. } => None,
@@ -254,6 +257,7 @@ impl Attempt<'_> {
         chain: &'a [NodeId],
         index: usize,
         start: &Start,
+        watches: &[Vec<Arc<SilenceWatch>>],
         wiring: &mut Wiring,
     ) -> Result<(Head, Arc<Router>, &'a [NodeId]), RunError> {
         let first = chain[0];
@@ -280,10 +284,8 @@ impl Attempt<'_> {
             restored: start.sources[first].clone(),
         };
         let reader = SourceReader::open(plan, context).await;
-        let mut reader = reader.map_err(TaskError::Source)?;
-        if self.revision.plan.has_timed_windows() {
-            reader = reader.telling_of_silence();
-        }
+        let reader = reader.map_err(TaskError::Source)?;
+        let reader = reader.watching(&watches[first]);
         let head = Head::Source {
             node: first,
             reader: Box::new(reader),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::chunk::{BadRow, Chunk};
 use super::event_time::{EventTimes, TimeReader};
+use super::silence::{SilenceWatch, WatchedReader};
 use super::watermark::{SharedWatermarks, Watermarks};
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
 use crate::batch::{Batch, NO_TIME, Origin, gather};
@@ -24,9 +25,6 @@ use crate::plan::{EventTime, SourcePlan};
 
 /// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
-
-/// A partition that is silent for so long, and holds back windows, is told of.
-const SILENCE_TOLD_MS: i64 = 60_000;
 
 /// Reads one task's part of a source.
 pub struct SourceReader {
@@ -50,8 +48,8 @@ pub struct SourceReader {
     /// had come before.
     doubted: Option<(usize, i64)>,
     times: Times,
-    /// Whether a silent partition is still to be told of, once.
-    tells_of_silence: bool,
+    /// Each with this reader's number in it.
+    watches: Vec<(Arc<SilenceWatch>, usize)>,
     /// The newest event time taken from the clock, which may be set back.
     ingested_ms: i64,
     on_error: OnError,
@@ -138,17 +136,31 @@ impl SourceReader {
             ended,
             doubted: None,
             times,
-            tells_of_silence: false,
+            watches: Vec::new(),
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
             on_error: plan.on_error,
             context,
         })
     }
 
-    /// Has it warn once of a partition that is silent and holds back the windows of
-    /// the pipeline, which has some.
-    pub fn telling_of_silence(mut self) -> Self {
-        self.tells_of_silence = true;
+    /// Has it warn of partitions that are silent and hold back windows, its own and
+    /// those of others that join these watches.
+    pub fn watching(mut self, watches: &[Arc<SilenceWatch>]) -> Self {
+        let join = |watch: &Arc<SilenceWatch>| {
+            let names = self.positions.iter().map(|(name, _)| name.clone());
+            let number = watch.join(WatchedReader {
+                source: self.context.node.clone(),
+                timed_by: match self.times {
+                    Times::Operator => "the operator with their event time",
+                    Times::Field(_) | Times::Clock => "the source",
+                },
+                watermarks: self.watermarks.clone(),
+                is_live: self.input.is_live(),
+                partitions: names.collect(),
+            });
+            (watch.clone(), number)
+        };
+        self.watches = watches.iter().map(join).collect();
         self
     }
 
@@ -193,9 +205,7 @@ impl SourceReader {
                         }
                     }
                     self.emit_chunk(partition, *chunk, &mut pulled)?;
-                    if self.tells_of_silence && self.input.is_live() {
-                        self.warn_of_silence();
-                    }
+                    self.warn_of_silence();
                 }
                 Arrival::Silence => {
                     let now_ms = self.context.clock.now_ms();
@@ -316,6 +326,9 @@ impl SourceReader {
     fn add_partitions(&mut self, out: &mut Vec<Element>) {
         for index in self.positions.len()..self.input.partitions() {
             self.positions.push(self.input.partition(index));
+            for (watch, number) in &self.watches {
+                watch.add(*number, self.positions[index].0.clone());
+            }
             let now_ms = self.context.clock.now_ms();
             self.watermarks.lock().add(now_ms);
         }
@@ -401,25 +414,12 @@ impl SourceReader {
         }
     }
 
-    fn warn_of_silence(&mut self) {
+    fn warn_of_silence(&self) {
         let now_ms = self.context.clock.now_ms();
-        let holder = self
-            .watermarks
-            .lock()
-            .silent_holder(now_ms, SILENCE_TOLD_MS);
-        if let Some(index) = holder {
-            self.tells_of_silence = false;
-            let timed_by = match self.times {
-                Times::Operator => "the operator with their event time",
-                Times::Field(_) | Times::Clock => "the source",
-            };
-            tracing::warn!(
-                "source `{}`: partition {} has had no rows for a minute and holds back event time, \
-                 so windows do not fire, although other partitions have rows. Give {timed_by} \
-                 `watermark = {{ idle_after = \"30s\" }}` if a partition may be silent",
-                self.context.node,
-                self.positions[index].0
-            );
+        for (watch, _) in &self.watches {
+            if let Some(warning) = watch.look(now_ms) {
+                tracing::warn!("{warning}");
+            }
         }
     }
 

@@ -60,6 +60,17 @@ struct PartitionTime {
     state: PartitionState,
 }
 
+/// The partition that holds back a watermark.
+#[derive(Clone, Copy, Debug)]
+pub struct Lowest {
+    pub partition: usize,
+    pub watermark_ms: i64,
+    /// When its last row with an event time came, or else when it was added.
+    pub last_row_ms: i64,
+    /// Whether it does not hold back the watermark for ever.
+    pub becomes_idle: bool,
+}
+
 impl PartitionTime {
     fn new(now_ms: i64) -> Self {
         PartitionTime {
@@ -259,18 +270,26 @@ impl Watermarks {
             .min()
     }
 
-    /// The active partition that holds back the watermark although it has had no
-    /// rows for `silence_ms`, while others are active. `None` where partitions
-    /// become idle.
-    pub fn silent_holder(&self, now_ms: i64, silence_ms: i64) -> Option<usize> {
-        if self.idle_after_ms.is_some() {
-            return None;
-        }
+    /// The active partition that holds back the watermark.
+    pub fn lowest(&self) -> Option<Lowest> {
+        let (partition, lowest) = self.active().min_by_key(|(_, it)| it.newest_ms)?;
+        Some(Lowest {
+            partition,
+            watermark_ms: lowest.newest_ms.saturating_sub(self.out_of_orderness_ms),
+            last_row_ms: lowest.last_row_ms,
+            becomes_idle: self.idle_after_ms.is_some(),
+        })
+    }
+
+    /// When the last row with an event time came of any active partition, or else when
+    /// the partition was added.
+    pub fn newest_row_ms(&self) -> Option<i64> {
+        self.active().map(|(_, it)| it.last_row_ms).max()
+    }
+
+    fn active(&self) -> impl Iterator<Item = (usize, &PartitionTime)> {
         let partitions = self.partitions.iter().enumerate();
-        let active = partitions.filter(|(_, it)| it.state == PartitionState::Active);
-        let (index, lowest) = active.clone().min_by_key(|(_, it)| it.newest_ms)?;
-        let is_silent = now_ms.saturating_sub(lowest.last_row_ms) >= silence_ms;
-        (is_silent && active.count() > 1).then_some(index)
+        partitions.filter(|(_, it)| it.state == PartitionState::Active)
     }
 
     /// The partition with the oldest event time, which is read next so that
@@ -336,23 +355,6 @@ mod tests {
             origin: None,
             watermarks: None,
         }
-    }
-
-    #[test]
-    fn a_silent_partition_that_holds_back_the_others_is_found() {
-        let mut out = Vec::new();
-        let mut watermarks = Watermarks::new(2, 0, None, 0);
-        watermarks.observe(0, batch(&[100]), 50_000, &mut out);
-        assert_eq!(watermarks.silent_holder(59_999, 60_000), None);
-        assert_eq!(watermarks.silent_holder(60_000, 60_000), Some(1));
-        watermarks.observe(1, batch(&[200]), 70_000, &mut out);
-        assert_eq!(watermarks.silent_holder(100_000, 60_000), None);
-        assert_eq!(watermarks.silent_holder(110_000, 60_000), Some(0));
-        watermarks.end(1, &mut out);
-        assert_eq!(watermarks.silent_holder(110_000, 60_000), None, "alone");
-        let mut idling = Watermarks::new(2, 0, Some(1_000), 0);
-        idling.observe(0, batch(&[100]), 50_000, &mut out);
-        assert_eq!(idling.silent_holder(60_000, 60_000), None);
     }
 
     fn render(elements: &[Element]) -> String {
