@@ -63,7 +63,9 @@ impl TimestampFormat {
     /// What a timestamp has to be, for messages.
     pub fn expected(&self) -> Cow<'static, str> {
         let expected = match self {
-            TimestampFormat::Any => "a time in ms since 1970 or as RFC 3339",
+            TimestampFormat::Any => {
+                "a time in ms since 1970 or as RFC 3339 (`timestamp(FORMAT)` reads others)"
+            }
             TimestampFormat::Number(TimeUnit::Seconds) => "a time in seconds since 1970",
             TimestampFormat::Number(TimeUnit::Milliseconds) => "a time in ms since 1970",
             TimestampFormat::Number(TimeUnit::Microseconds) => "a time in µs since 1970",

@@ -26,6 +26,9 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// How often progress is printed as JSON.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
+/// Late rows are told of where they are at least one in this many.
+const LATE_ONE_IN: u64 = 10;
+
 /// How much of the first dead letter's message is shown; the file has all of it.
 const SAMPLE_CHARS_MAX: usize = 500;
 
@@ -128,6 +131,11 @@ impl Status {
                 print::stderr(format_args!("{}\n", table(summary)));
             }
             (Ok(summary), StatusStyle::Quiet) => {
+                for node in &summary.nodes {
+                    if let Some(late) = describe_late(node) {
+                        print::stderr(format_args!("{late}\n"));
+                    }
+                }
                 if let Some(dead_letters) = &summary.dead_letters {
                     print::stderr(format_args!("{}\n", describe_dead_letters(dead_letters)));
                 }
@@ -336,6 +344,8 @@ fn table(summary: &Summary) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    let late = summary.nodes.iter().filter_map(describe_late);
+    let late: String = late.map(|late| format!("\n{late}")).collect();
     let dead_letters = summary.dead_letters.as_ref();
     let dead_letters = dead_letters.map_or(String::new(), |dead_letters| {
         format!("\n{}", describe_dead_letters(dead_letters))
@@ -353,7 +363,7 @@ fn table(summary: &Summary) -> String {
         format!("\nlast {}", describe_checkpoint(last))
     });
     format!(
-        "{table}{last}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
+        "{table}{last}{late}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
         short(summary.rows_read() as f64 / summary.seconds.max(1e-9)),
@@ -361,6 +371,19 @@ fn table(summary: &Summary) -> String {
 }
 
 /// One line. Control characters are escaped, since it quotes a row or a plugin.
+/// Says that many rows of a node were late: probably they are further out of order than
+/// the author of the pipeline thinks.
+fn describe_late(node: &NodeStatus) -> Option<String> {
+    let (late, rows) = (node.late, node.rows_in);
+    (late > 0 && late.saturating_mul(LATE_ONE_IN) >= rows).then(|| {
+        format!(
+            "{late} of {rows} rows of {name} were late, since their windows had fired: raise \
+             `out_of_orderness` in the `watermark` of their source, or read `{name}.late`",
+            name = node.name
+        )
+    })
+}
+
 fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     let mut line = match dead_letters.rows {
         1 => "1 row became a dead letter".to_owned(),
@@ -399,5 +422,24 @@ mod tests {
     fn numbers_are_short_enough_to_read() {
         let shorts = [0.4, 999.0, 9999.0, 12_345.0, 1_234_567.0, 2e9].map(short);
         assert_eq!(shorts, ["0", "999", "9999", "12.3k", "1.23M", "2.00G"]);
+    }
+
+    #[test]
+    fn many_late_rows_are_told_of() {
+        let late = |late: u64, rows_in: u64| {
+            let node = NodeProgress::new("mean", Role::Operator, 1).snapshot();
+            describe_late(&NodeStatus {
+                rows_in,
+                late,
+                ..node
+            })
+        };
+        assert_eq!(late(0, 0), None);
+        assert_eq!(late(9, 100), None);
+        let said = late(97_718, 100_000).expect("most of them");
+        assert!(
+            said.starts_with("97718 of 100000 rows of mean were late"),
+            "{said}"
+        );
     }
 }

@@ -74,9 +74,10 @@ impl CsvRows {
             let field = &fields[index];
             if !field.column.is_nullable() {
                 return Err(format!(
-                    "the header has no column `{}`, which the fields have; it names {}",
+                    "the header has no column `{}`, which the fields have; it names {}{}",
                     field.name,
                     names.join(", "),
+                    other_delimiter(&names),
                 ));
             }
         }
@@ -141,6 +142,21 @@ impl CsvRows {
             self.columns.len()
         ))
     }
+}
+
+/// Says so where the only name of a header looks like several with another delimiter.
+fn other_delimiter(names: &[String]) -> String {
+    let [name] = names else {
+        return String::new();
+    };
+    let likely = ["\\t", ";", "|", ","]
+        .into_iter()
+        .zip(['\t', ';', '|', ',']);
+    let found = likely.filter(|(_, delimiter)| name.contains(*delimiter));
+    let found = found.map(|(written, _)| {
+        format!(" (one column; if it is several, give the source `csv = {{ delimiter = \"{written}\" }}`)")
+    });
+    found.take(1).collect()
 }
 
 /// The field that begins at `start`, and where the next one begins.

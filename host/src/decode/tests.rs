@@ -327,7 +327,7 @@ fn timestamps_are_read_as_the_plan_says() {
             {"any":"2023-11-14T22:13:20Z","in":{"ms":"2023-11-14T22:13:20Z"},"s":["2023-11-14T22:13:20Z","2023-11-14T22:13:20.250Z"],"text":"2023-11-14T22:13:20Z"}
             {"any":"2023-11-14T22:13:20.500Z","in":{"ms":"1969-12-31T23:59:59.999Z"},"s":null,"text":null}
             {"any":"2023-11-14T22:13:20Z","in":null,"s":null,"text":null}
-            row 3: field `any`: expected a time in ms since 1970 or as RFC 3339, found "soon"
+            row 3: field `any`: expected a time in ms since 1970 or as RFC 3339 (`timestamp(FORMAT)` reads others), found "soon"
             row 4: field `in.ms`: expected a time in ms since 1970, found "2023-11-14T22:13:20Z"
             row 5: field `s[1]`: expected a time in seconds since 1970, found "2023-11-14T22:13:20Z"
             row 6: field `text`: expected a time as RFC 3339, found 1700000000000
@@ -536,7 +536,7 @@ eve,"x,1,1,,,
             row 5: expected 7 fields, found 8
             row 6: field `n`: expected int64, found `one`
             row 7: field `price`: expected float64, found `inf`
-            row 8: field `at`: expected a time in ms since 1970 or as RFC 3339, found `soon`
+            row 8: field `at`: expected a time in ms since 1970 or as RFC 3339 (`timestamp(FORMAT)` reads others), found `soon`
             row 9: field `ok`: expected true or false, found `yes`
             row 10: field `tags[0]`: expected utf8, found 1
             row 11: byte 7: expected `,` behind the quoted field, found y,1,1,,,
@@ -564,6 +564,7 @@ fn a_csv_header_says_which_column_is_where() {
     };
     expect!["the header has no column `a`, which the fields have; it names b, c"]
         .assert_eq(&fails(b"b,c"));
+    expect![[r#"the header has no column `a`, which the fields have; it names a	b	c (one column; if it is several, give the source `csv = { delimiter = "\t" }`)"#]].assert_eq(&fails(b"a\tb\tc"));
     expect!["the header names column `a` twice"].assert_eq(&fails(b"a,b,a"));
     expect![[r#"in the header: byte 0: expected `"` at the end of the field, found "a"#]]
         .assert_eq(&fails(b"\"a"));

@@ -31,8 +31,9 @@ pub const DEFAULTS: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "500000"),
     ("queue.buffering.max.kbytes", "131072"),
     ("batch.num.messages", "100000"),
-    // A missing topic is an error soon; the default is 30 s.
-    ("topic.metadata.propagation.max.ms", "10000"),
+    // A missing topic is an error soon; the default is 30 s. Brokers that create
+    // topics take less than a second.
+    ("topic.metadata.propagation.max.ms", "2000"),
 ];
 
 pub struct Producer {
