@@ -191,7 +191,7 @@ impl<'a> JsonColumn<'a> {
     }
 }
 
-fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+pub(crate) fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // Writing to memory does not fail, and these values are all JSON has.
     serde_json::to_writer(out, value)
         .unwrap_or_else(|error| unreachable!("a plain value is JSON: {error}"));

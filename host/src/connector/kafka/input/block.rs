@@ -1,5 +1,6 @@
 //! Collects messages of a partition, to decode them together.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -11,12 +12,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers};
-use serde_json::{Map, Value};
 
 use super::super::subscription::{KafkaColumn, Subscription};
 use crate::batch::{Envelope, Offsets};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
+use crate::json::write_json;
 use crate::source::SourceContext;
 use crate::source::chunk::{BadRow, Chunk, decode, keep};
 use crate::source::row_ends::{ROW_BYTES_MAX, bad_row, too_long};
@@ -213,26 +214,35 @@ fn envelope(message: &BorrowedMessage<'_>) -> Envelope {
     }
 }
 
-/// Headers as a JSON object; a value that is not text is base64. Headers of the
-/// same name are a list, in their order.
+/// Headers as a JSON object, sorted by name; a value that is not text is base64. Headers
+/// of the same name are a list, in their order.
 fn headers_as_json(headers: &BorrowedHeaders) -> String {
-    let mut object = Map::new();
-    for header in headers.iter() {
-        let value = match header
-            .value
-            .map(|value| (value, std::str::from_utf8(value)))
-        {
-            None => Value::Null,
-            Some((_, Ok(text))) => text.into(),
-            Some((bytes, Err(_))) => BASE64_STANDARD.encode(bytes).into(),
-        };
-        match object.get_mut(header.key) {
-            None => {
-                object.insert(header.key.to_owned(), value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
+    let mut headers: Vec<_> = headers.iter().collect();
+    headers.sort_by_key(|header| header.key);
+    let mut json = vec![b'{'];
+    for (index, same) in headers
+        .chunk_by(|one, next| one.key == next.key)
+        .enumerate()
+    {
+        if index > 0 {
+            json.push(b',');
+        }
+        write_json(&mut json, &same[0].key);
+        json.push(b':');
+        let values = same.iter().map(|header| header_value(header.value));
+        match same {
+            [_] => values.for_each(|value| write_json(&mut json, &value)),
+            _ => write_json(&mut json, &values.collect::<Vec<_>>()),
         }
     }
-    Value::Object(object).to_string()
+    json.push(b'}');
+    String::from_utf8(json).unwrap_or_else(|_| unreachable!("JSON is written as UTF-8"))
+}
+
+fn header_value(value: Option<&[u8]>) -> Option<Cow<'_, str>> {
+    let value = value?;
+    Some(match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => BASE64_STANDARD.encode(value).into(),
+    })
 }
