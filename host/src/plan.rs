@@ -17,6 +17,8 @@ pub mod sink;
 pub mod state;
 /// Compares two plans, and decides whether state is kept.
 pub mod change;
+/// Where results depend on the speed of tasks.
+mod order;
 /// Draws a plan as text.
 pub mod draw;
 /// Writes a plan as JSON.

@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
+use super::order::depends_on_speed;
 use super::{
     AggregatePlan, Delivery, Emit, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan,
-    Plan, ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan, Window,
+    Plan, ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -276,31 +277,14 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
         NodeKind::Aggregate(aggregate) => {
             let mut details = merged(plan, node);
             details.extend(aggregate_details(aggregate));
-            let readers = source_tasks(plan, node);
-            if readers > 1 {
-                let dependent = match aggregate.window {
-                    Window::Running | Window::Count { .. } => {
-                        Some("in which order the rows of a key come, and so its results,")
-                    }
-                    window => window.has_late_rows().then_some("which rows are late"),
-                };
-                details.extend(dependent.map(|what| {
-                    format!("{readers} tasks read its sources: {what} depends on their speed")
-                }));
-            }
+            details.extend(depends_on_speed(plan, node));
             details.extend(operator_details(&aggregate.operator));
             details
         }
         NodeKind::Process(process) => {
             let mut details = merged(plan, node);
             details.push(process_details(process));
-            let readers = source_tasks(plan, node);
-            if readers > 1 {
-                details.push(format!(
-                    "{readers} tasks read its sources: in which order the rows of a key come, and \
-                     so its results, depends on their speed"
-                ));
-            }
+            details.extend(depends_on_speed(plan, node));
             details.extend(operator_details(&process.operator));
             details
         }
@@ -352,25 +336,6 @@ fn source_details(plan: &Plan, node: &Node, source: &SourcePlan) -> Vec<String> 
     details.push(time);
     details.push(format!("bad rows: {}", policy_name(source.on_error)));
     details
-}
-
-/// How many tasks read the sources that lead to a node.
-fn source_tasks(plan: &Plan, node: &Node) -> usize {
-    let tasks = plan.tasks();
-    let mut ahead: Vec<NodeId> = node.edges().map(|edge| edge.from).collect();
-    let mut seen = vec![false; plan.nodes.len()];
-    let mut readers = 0;
-    while let Some(id) = ahead.pop() {
-        if std::mem::replace(&mut seen[id], true) {
-            continue;
-        }
-        let upstream = &plan.nodes[id];
-        match upstream.kind {
-            NodeKind::Source(_) => readers += tasks[id],
-            _ => ahead.extend(upstream.edges().map(|edge| edge.from)),
-        }
-    }
-    readers
 }
 
 fn key_details(key: &Schema) -> String {

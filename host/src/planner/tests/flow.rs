@@ -201,7 +201,7 @@ path = "totals.csv"
         │   │   merges made, lines
         │   │   key item_id · sliding window of 1m every 5s, event time · early results every 1s
         │   │   a result replaces the one before of the same item_id, from, to
-        │   │   2 tasks read its sources: which rows are late depends on their speed
+        │   │   its rows come by 2 ways (tasks and inputs): which rows are late depends on their speed
         │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
         │   │ : item_id: utf8, from: timestamp, to: timestamp, items: int64
         │   ▼

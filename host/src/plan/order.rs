@@ -1,0 +1,87 @@
+//! Finds where results depend on the speed of tasks: rows come to an aggregate by
+//! several ways, each of which is in order, but not all of them together.
+
+use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan, Window};
+use crate::schema::Schema;
+
+/// By how many ways rows come.
+#[derive(Clone, Copy, Default)]
+struct Ways {
+    /// Of rows that may be late.
+    rows: usize,
+    /// Of results of windows, which come before the watermark that makes them final.
+    results: usize,
+}
+
+/// What of an aggregate or process depends on the speed of tasks, as a sentence; `None` if nothing
+/// does.
+pub(super) fn depends_on_speed(plan: &Plan, node: &Node) -> Option<String> {
+    let (key, window) = match &node.kind {
+        NodeKind::Aggregate(aggregate) => (&aggregate.key_schema, aggregate.window),
+        // The order of rows counts as for running aggregates.
+        NodeKind::Process(process) => (&process.key_schema, Window::Running),
+        NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => return None,
+    };
+    let tasks = plan.tasks();
+    let Ways { rows, results } = ways_into(plan, &tasks, node);
+    let what = match window {
+        Window::Running | Window::Count { .. } => {
+            if rows + results <= 1 || has_keys_from_one_task(plan, node, key) {
+                return None;
+            }
+            "in which order the rows of a key come, and so its results, depends"
+        }
+        window => {
+            if !window.has_late_rows() || rows == 0 || rows + results <= 1 {
+                return None;
+            }
+            "which rows are late depends"
+        }
+    };
+    Some(format!(
+        "its rows come by {} ways (tasks and inputs): {what} on their speed",
+        rows + results
+    ))
+}
+
+fn ways_into(plan: &Plan, tasks: &[usize], node: &Node) -> Ways {
+    let ways = node.edges().map(|edge| ways_of(plan, tasks, edge));
+    ways.fold(Ways::default(), |sum, ways| Ways {
+        rows: sum.rows.saturating_add(ways.rows),
+        results: sum.results.saturating_add(ways.results),
+    })
+}
+
+fn ways_of(plan: &Plan, tasks: &[usize], edge: &Edge) -> Ways {
+    let from = &plan.nodes[edge.from];
+    let tasks_from = tasks[edge.from];
+    match &from.kind {
+        NodeKind::Aggregate(aggregate)
+            if edge.output != LATE_OUTPUT && aggregate.window.has_late_rows() =>
+        {
+            Ways {
+                rows: 0,
+                results: tasks_from,
+            }
+        }
+        NodeKind::Transform(_) => ways_into(plan, tasks, from),
+        _ => Ways {
+            rows: tasks_from,
+            results: 0,
+        },
+    }
+}
+
+/// Whether all rows of a key come from one task, since the aggregate before has a part of
+/// the key as its own.
+fn has_keys_from_one_task(plan: &Plan, node: &Node, key: &Schema) -> bool {
+    let mut edges = node.edges();
+    let (Some(edge), None) = (edges.next(), edges.next()) else {
+        return false;
+    };
+    let NodeKind::Aggregate(from) = &plan.nodes[edge.from].kind else {
+        return false;
+    };
+    let mut parts = from.key_schema.fields.iter();
+    edge.output != LATE_OUTPUT && parts.all(|part| key.fields.iter().any(|field| field.name == part.name))
+}
