@@ -1,5 +1,7 @@
 //! Connectors from end to end: what they read and write outside.
 
+/// Connectors that fail.
+mod faults;
 /// A connector that only this test has.
 mod own;
 /// Files that are renamed between runs.

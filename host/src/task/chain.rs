@@ -244,9 +244,11 @@ impl Flow<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use arrow_array::StringArray;
+    use proptest::prelude::*;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -467,5 +469,143 @@ mod tests {
         let kept = working.await.unwrap();
         assert!(kept < 20, "{kept} batches of 100 were kept");
         assert_eq!(read.await.unwrap(), 100);
+    }
+
+    /// Emits its rows a second after the first of them came, as a window of processing
+    /// time does.
+    #[derive(Default)]
+    struct Holding(Vec<Batch>, Option<i64>, Arc<ManualClock>);
+
+    impl Operator for Holding {
+        fn rows(&mut self, _: Inlet, batch: Batch, _: &mut Outbox) -> Result<(), OperatorError> {
+            let clock = &self.2;
+            self.1.get_or_insert_with(|| clock.now_ms() + 1_000);
+            self.0.push(batch);
+            Ok(())
+        }
+
+        fn watermark(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
+
+        fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+            Ok(None)
+        }
+
+        fn wake_at(&self) -> Option<i64> {
+            self.1
+        }
+
+        fn wake(&mut self, _: i64, out: &mut Outbox) -> Result<(), OperatorError> {
+            self.1 = None;
+            for batch in self.0.drain(..) {
+                out.put(MAIN_OUTPUT, batch);
+            }
+            Ok(())
+        }
+    }
+
+    /// What a sink has done.
+    #[derive(Debug, Default)]
+    struct Seen {
+        /// When rows came that are not visible yet.
+        hidden: Vec<i64>,
+        visible: usize,
+        /// How long rows were hidden at most.
+        hidden_ms_max: i64,
+    }
+
+    struct Timed(Arc<Mutex<Seen>>, Arc<ManualClock>);
+
+    impl Sink for Timed {
+        fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+            let mut seen = self.0.lock().unwrap();
+            let now_ms = self.1.now_ms();
+            seen.hidden.extend((0..batch.rows()).map(|_| now_ms));
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), SinkError> {
+            let seen = &mut *self.0.lock().unwrap();
+            for came_ms in seen.hidden.drain(..) {
+                seen.visible += 1;
+                seen.hidden_ms_max = seen.hidden_ms_max.max(self.1.now_ms() - came_ms);
+            }
+            Ok(())
+        }
+
+        fn barrier(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+            Ok(SinkSnapshot::default())
+        }
+
+        fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    fn elements() -> impl Strategy<Value = Element> {
+        prop_oneof![
+            4 => (1..4i64).prop_map(batch),
+            1 => (0..100i64).prop_map(Element::Watermark),
+            1 => Just(Element::Idle),
+        ]
+    }
+
+    proptest! {
+        /// However quiet it is, a row that came to the sink is visible soon.
+        #[test]
+        fn no_row_is_hidden_for_long(
+            schedule in prop::collection::vec((0..3_000i64, elements()), 0..20),
+            holds in any::<bool>(),
+        ) {
+            let clock = Arc::new(ManualClock::default());
+            let seen = Arc::new(Mutex::new(Seen::default()));
+            let mut links = Vec::new();
+            if holds {
+                let (mut holding, _readers) = link(CROSSING);
+                holding.outputs = vec![Arc::new(Router::default())];
+                let held = Holding(Vec::new(), None, clock.clone());
+                holding.work = Work::Operator(Box::new(held));
+                links.push(holding);
+            }
+            let (mut sink, _readers) = link(CROSSING);
+            sink.outputs = Vec::new();
+            sink.work = Work::Sink(Box::new(Timed(seen.clone(), clock.clone())));
+            links.push(sink);
+            let (writer, _letters) = mpsc::channel(1);
+            let mut courier = Courier::new(writer, 0);
+            let mut snapshots = Vec::new();
+            let mut came = 0;
+            let quiet = (10_000, Element::Barrier(Default::default()));
+            for (gap_ms, element) in schedule.into_iter().chain([quiet]) {
+                let at_ms = clock.now_ms() + gap_ms;
+                let due = |links: &[Link]| links.iter().filter_map(Link::wake_at).min();
+                let flow = |links: &mut [Link], courier: &mut Courier, snapshots: &mut Vec<_>, element| {
+                    let mut flow = Flow {
+                        chain: links,
+                        clock: &*clock,
+                        ending: Ending::Complete,
+                        courier,
+                        snapshots,
+                    };
+                    match element {
+                        Some(element) => flow.enter(Inlet::default(), element),
+                        None => flow.wake(),
+                    }
+                };
+                while let Some(due_ms) = due(&links).filter(|&due_ms| due_ms <= at_ms) {
+                    clock.set(due_ms.max(clock.now_ms()));
+                    flow(&mut links, &mut courier, &mut snapshots, None).unwrap();
+                }
+                clock.set(at_ms);
+                if let Element::Batch(batch) = &element {
+                    came += batch.rows();
+                }
+                flow(&mut links, &mut courier, &mut snapshots, Some(element)).unwrap();
+            }
+            let seen = seen.lock().unwrap();
+            prop_assert!(seen.hidden_ms_max <= FLUSH_AFTER_MS, "{:?}", seen);
+            prop_assert_eq!(seen.visible, came, "{:?}", seen);
+        }
     }
 }
