@@ -9,13 +9,14 @@ mod common;
 mod signal;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use parquet::file::reader::SerializedFileReader;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -672,5 +673,187 @@ fn rows_and_progress_do_not_mix_on_stdout() {
         );
         let (code, text) = said(&pipeline, "", &["-q"]);
         assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+/// Files of sinks, and what else their tables have.
+const FILES: [(&str, &str); 7] = [
+    ("out.jsonl", ""),
+    ("out.csv", ""),
+    ("out.jsonl.gz", ""),
+    ("out.csv.zst", ""),
+    ("out.parquet", ""),
+    ("out.jsonl", "roll = { size = \"20KiB\" }"),
+    ("out.csv.gz", "roll = { size = \"2KiB\" }"),
+];
+
+/// A run that takes a second.
+fn events_to(file: &str, rest: &str, checkpoints: &str) -> String {
+    format!(
+        r#"
+        name = "stopped"
+        {checkpoints}
+        [sources.rows]
+        type = "generator"
+        rate = 8000
+        count = 6000
+        start = 2026-01-31T12:00:00Z
+        [sinks.out]
+        type = "file"
+        input = "rows"
+        path = "{file}"
+        {rest}
+        "#
+    )
+}
+
+/// The rows in the files that have their names, in order. Each is whole.
+fn finished_rows(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut files: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name()?.to_str()?;
+            let is_output = name.starts_with("out") && !name.ends_with(".part");
+            let number = name.trim_start_matches("out-").split('.').next()?;
+            is_output.then(|| (number.parse().unwrap_or(0), path.clone()))
+        })
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .flat_map(|(_, path)| whole_rows(path))
+        .collect()
+}
+
+/// The rows of a file that has its name.
+fn whole_rows(path: &Path) -> Vec<String> {
+    let name = path.display().to_string();
+    let file = File::open(path).expect(&name);
+    if name.ends_with(".parquet") {
+        let reader = SerializedFileReader::new(file).expect(&name);
+        let rows = reader.into_iter();
+        return rows.map(|row| row.expect(&name).to_string()).collect();
+    }
+    let mut decoder: Box<dyn Read> = match &name {
+        name if name.ends_with(".gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        name if name.ends_with(".zst") => Box::new(zstd::Decoder::new(file).expect(name)),
+        _ => Box::new(file),
+    };
+    let mut text = String::new();
+    decoder.read_to_string(&mut text).expect(&name);
+    assert!(text.is_empty() || text.ends_with('\n'), "{name}");
+    let head = usize::from(name.contains(".csv"));
+    text.lines().skip(head).map(str::to_owned).collect()
+}
+
+/// Stops runs by any signal at any time.
+fn stop_at_any_time(seed: u64, file: &str, rest: &str, checkpoints: &str) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let pipeline = events_to(file, rest, checkpoints);
+    let what = format!("seed {seed}: {file} {rest} {checkpoints}");
+    let run_in = |folder: &Path| run_file(&pipeline, &["--quiet"], folder);
+    let reference = tempfile::tempdir().expect("a temporary folder");
+    let ended = run_in(reference.path()).status().expect("it starts");
+    assert!(ended.success(), "{what}");
+    let expected = finished_rows(reference.path());
+    assert_eq!(expected.len(), 6_000, "{what}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut stopped = 0;
+    while stopped < 3 {
+        let mut host = run_in(folder.path()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(random.u64(100..800)));
+        let number = [libc::SIGINT, libc::SIGTERM, libc::SIGKILL][random.usize(0..3)];
+        let has_ended = host.try_wait().expect("a state").is_some();
+        if !has_ended {
+            signal::send(&host, number);
+        }
+        let output = host.wait_with_output().expect("it is our child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let asked = [libc::SIGINT, libc::SIGTERM].contains(&number);
+        if asked && output.status.code() != Some(0) {
+            // It is not ready to be asked in the first moments.
+            assert_eq!(output.status.code(), None, "{what}: {said}");
+        }
+        let found = finished_rows(folder.path());
+        assert!(expected.starts_with(&found), "{what}: {} rows", found.len());
+        if checkpoints.is_empty() {
+            let is_one_file = !rest.contains("roll");
+            if is_one_file && !found.is_empty() {
+                assert_eq!(found.len(), expected.len(), "{what}: {said}");
+            }
+            return;
+        }
+        if has_ended {
+            break;
+        }
+        stopped += 1;
+    }
+    let output = run_in(folder.path()).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{what}: {said}");
+    assert_eq!(finished_rows(folder.path()), expected, "{what}");
+}
+
+#[test]
+fn what_is_stopped_at_any_time_is_whole_and_goes_on() {
+    std::thread::scope(|scope| {
+        for (seed, (file, rest)) in (0..).zip(FILES) {
+            scope.spawn(move || {
+                stop_at_any_time(seed, file, rest, "[checkpoints]\ninterval = \"30ms\"");
+                for seed in seed..seed + 3 {
+                    stop_at_any_time(seed, file, rest, "");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn no_text_of_rows_reaches_the_terminal_raw() {
+    let pieces = [
+        "\u{1b}[2J",
+        "\u{1b}]0;owned\u{7}",
+        "\r",
+        "\u{8}",
+        "\t",
+        "\u{9b}31m",
+        "\u{7f}",
+        "\u{0}",
+        "a",
+        "é",
+        "\"",
+        "\\",
+        "{",
+        "\u{85}",
+        "\n",
+    ];
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut text = || -> String {
+            let count = random.usize(1..6);
+            (0..count)
+                .map(|_| pieces[random.usize(0..pieces.len())])
+                .collect()
+        };
+        let mut rows = String::new();
+        for _ in 0..40 {
+            let good = serde_json::json!({"id": text(), "n": 1});
+            let bad = serde_json::json!({"id": text(), "n": text()});
+            let raw = text().replace('\n', "");
+            rows += &format!("{good}\n{bad}\n{{\"id\":\"{raw}\",\"n\":1}}\n{raw}\n");
+        }
+        for policy in ["dead_letter", "skip", "fail"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            fs::write(folder.path().join("rows.jsonl"), &rows).expect("it is writable");
+            let source = ROWS.replace("fail", policy);
+            let sink = "[sinks.out]\ntype = \"console\"\ninput = \"rows\"\n";
+            let output = run(&format!("{source}{sink}"), &[], folder.path()).output();
+            let output = output.expect("it starts");
+            let printed = [output.stdout, output.stderr].concat();
+            let printed = String::from_utf8(printed).expect("it is text");
+            let raw = printed.lines().find(|line| line.contains(char::is_control));
+            assert_eq!(raw, None, "seed {seed}, {policy}");
+        }
     }
 }
