@@ -151,6 +151,7 @@ mod tests {
             columns: Vec::new(),
             times: vec![time_ms].into(),
             origin: None,
+            watermarks: None,
         };
         let mut watermarks = watermarks.lock();
         watermarks.observe(partition, batch, now_ms, &mut Vec::new());
