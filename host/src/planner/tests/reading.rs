@@ -99,6 +99,7 @@ fn a_place_in_a_long_line_is_marked_where_it_is() {
         .replace(&"é".repeat(49), "ééé")
         .replace(&"^".repeat(50), "^^^");
     expect![[r#"
+        said:
           x [restart] has an unknown key `REST`
            ,-[shop.toml:3:1]
          3 | 'ééééééééééé
@@ -121,5 +122,5 @@ fn a_place_in_a_long_line_is_marked_where_it_is() {
            :                                                                                                     `-- unknown key
            `----
           help: the keys here are: strategy, delay, max_delay, factor, failures, within
-    "#]].assert_eq(&shortened);
+    "#]].assert_eq(&format!("said:\n{shortened}"));
 }
