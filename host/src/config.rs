@@ -18,6 +18,8 @@ mod event_time;
 mod source;
 /// Types of a source's fields.
 pub mod column;
+/// What an operator runs: a plugin's operator, or functions.
+mod runs;
 /// `[operators.NAME]`.
 mod operator;
 /// `[sinks.NAME]`.
@@ -35,9 +37,9 @@ use toml::de::DeTable;
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
 pub use operator::{
-    BoundsChoice, InputConfig, InputName, KeyColumns, KeyConfig, OperatorConfig, OperatorName,
-    Setting,
+    BoundsChoice, InputConfig, InputName, KeyColumns, KeyConfig, OperatorConfig, Setting,
 };
+pub use runs::{AggregateConfig, OperatorName, Runs};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;
 pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};

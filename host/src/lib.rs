@@ -22,6 +22,8 @@ pub mod schema;
 pub mod logic;
 // Plugins: compiled, described, run within limits.
 pub mod plugin;
+// Operators that need no plugin.
+pub mod builtin;
 // Runs a plan: tasks, restarts, threads.
 pub mod run;
 // Who is to blame for an error, and whether trying again can help.

@@ -1,8 +1,8 @@
 //! The traits by which the host calls an operator's logic: columns in, columns
 //! out, nothing kept between calls.
 //!
-//! Plugin instances implement them ([`crate::plugin`]), and so does native code
-//! in benchmarks and tests. Results must not depend on the size of batches, so a
+//! Plugin instances implement them ([`crate::plugin`]), operators that need no plugin
+//! ([`crate::builtin`]), and native code in benchmarks and tests. Results must not depend on the size of batches, so a
 //! caller may cut them anywhere.
 
 use std::fmt;
@@ -453,6 +453,7 @@ impl Failure {
     pub fn fault(&self) -> Fault {
         match self.kind {
             FailureKind::Deadline => Fault::SLOW_PLUGIN,
+            FailureKind::Overflow => Fault::ROW,
             _ => Fault::PLUGIN,
         }
     }
@@ -474,6 +475,9 @@ pub enum FailureKind {
     Contract,
     /// The plugin refused to be opened with these parameters.
     Open,
+    /// A number is too large for its type. Only of operators without a plugin: a plugin
+    /// traps.
+    Overflow,
 }
 
 /// A loaded plugin: its description, and factories of its operators.

@@ -14,6 +14,8 @@ mod section;
 mod graph;
 /// Resolves plugins' operators and their arguments.
 mod plugin;
+/// Resolves operators that need no plugin.
+mod builtin;
 /// Plans sources.
 mod source;
 /// Finds the field with the event time.
@@ -48,7 +50,7 @@ use self::graph::{Graph, Section};
 use self::reading::Reading;
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
 use crate::config::{
-    Config, Diagnostics, Mistake, OperatorConfig, SinkConfig, SourceConfig, Spanned,
+    Config, Diagnostics, Mistake, OperatorConfig, Runs, SinkConfig, SourceConfig, Spanned,
 };
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
@@ -106,23 +108,28 @@ impl<'a> Builder<'a> {
 
         let graph = Graph::new(config, &mut self.mistakes);
         let plugins = self.load_plugins(loader);
-        let resolved: Vec<Option<Resolved>> = graph
+        let mut resolved: Vec<Option<Resolved>> = graph
             .sections
             .iter()
             .map(|section| match section {
-                Section::Operator(operator) => self.resolve(operator, &plugins),
+                Section::Operator(operator) => self.resolve_plugin(operator, &plugins),
                 Section::Source(_) | Section::Sink(_) => None,
             })
             .collect();
+        let kinds = kinds(&graph, &resolved);
         let mut planned: Vec<Planned> = graph.sections.iter().map(|_| UNPLANNED).collect();
         // The node of each section: nodes are numbered in topological order.
         let mut ids = vec![usize::MAX; graph.sections.len()];
         for (id, &at) in graph.order.iter().enumerate() {
             ids[at] = id;
         }
-        let timing = self.timing_operators(&graph, &resolved);
+        let timing = self.timing_operators(&graph, &kinds);
         for &at in &graph.order {
             let upstreams = self.upstreams(&graph, at, &planned, &resolved);
+            if let Section::Operator(operator) = graph.sections[at] {
+                let builtin = self.resolve_builtin(operator, &upstreams);
+                resolved[at] = resolved[at].take().or(builtin);
+            }
             planned[at] = match graph.sections[at] {
                 Section::Source(source) => {
                     let timing = timing[at].and_then(|at| match graph.sections[at] {
@@ -372,4 +379,17 @@ impl<'a> Builder<'a> {
         self.files.writes(user, &[&path]);
         Some(path)
     }
+}
+
+/// What each section that is an operator is, if that is known.
+fn kinds(graph: &Graph, resolved: &[Option<Resolved>]) -> Vec<Option<Kind>> {
+    let sections = graph.sections.iter().zip(resolved);
+    let kind = |(section, resolved): (&Section, &Option<Resolved>)| match section {
+        Section::Operator(operator) => match &operator.runs {
+            Runs::Plugin(_) => resolved.as_ref().map(|resolved| resolved.info.kind),
+            Runs::Aggregate(_) => Some(Kind::Aggregate),
+        },
+        Section::Source(_) | Section::Sink(_) => None,
+    };
+    sections.map(kind).collect()
 }

@@ -1,5 +1,4 @@
-//! Reads `[operators.NAME]`: which operator of which plugin, its inputs,
-//! parameters, key and window.
+//! Reads `[operators.NAME]`: what it runs, its inputs, parameters, key and window.
 
 use std::fmt;
 
@@ -9,6 +8,7 @@ use toml::de::{DeArray, DeValue};
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::event_time::{self, EventTimeConfig};
 use super::reader::{ConfigValue, Table, to_i64};
+use super::runs::{self, Runs};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
@@ -20,7 +20,7 @@ use crate::timestamp::zone::Zone;
 #[derive(Debug)]
 pub struct OperatorConfig {
     pub name: Spanned<String>,
-    pub operator: Spanned<OperatorName>,
+    pub runs: Runs,
     pub inputs: Vec<InputConfig>,
     pub parameters: Vec<(Spanned<String>, Spanned<logic::Value>)>,
     /// Where messages point about parameters that are not given.
@@ -68,13 +68,6 @@ pub struct InputConfig {
     pub from: Spanned<InputName>,
 }
 
-/// `plugin.operator`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorName {
-    pub plugin: String,
-    pub operator: String,
-}
-
 /// `name`, or `name.output` for an output other than the main one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputName {
@@ -95,25 +88,26 @@ pub(super) fn read(
     mut table: Table,
     mistakes: &mut Diagnostics,
 ) -> Option<OperatorConfig> {
-    let operator = table
-        .required(
-            "plugin",
-            "a plugin's name and its operator's, such as \"cart.clean\"",
-            mistakes,
-        )
-        .and_then(|value| read_operator_name(&value, mistakes));
+    let runs = runs::read(&mut table, mistakes);
     let inputs = read_ports(&mut table, mistakes);
-    let parameters = table.optional("parameters");
-    let parameters_place = parameters
+    let parameters_value = table.optional("parameters");
+    let parameters_place = parameters_value
         .as_ref()
         .map_or(table.place(), ConfigValue::key_span);
-    let parameters = parameters.map_or(Some(Vec::new()), |value| read_parameters(&value, mistakes));
+    let parameters = parameters_value
+        .as_ref()
+        .map_or(Some(Vec::new()), |value| read_parameters(value, mistakes));
     let time = event_time::read(&mut table, mistakes);
     let on_error = table
         .optional("on_error")
         .and_then(|value| read_policy(&value, mistakes));
-    let limits = table
-        .optional("limits")
+    let limits = table.optional("limits");
+    if runs.as_ref().is_some_and(|runs| runs.plugin().is_none()) {
+        for value in parameters_value.iter().chain(&limits) {
+            refuse_extra(value, "only operators of plugins have it", mistakes);
+        }
+    }
+    let limits = limits
         .and_then(|value| value.table(mistakes))
         .map_or(Limits::default(), |table| read_limits(table, mistakes));
     let key = table
@@ -153,7 +147,7 @@ pub(super) fn read(
     table.finish(mistakes);
     Some(OperatorConfig {
         name,
-        operator: operator?,
+        runs: runs?,
         inputs: inputs?,
         parameters: parameters?,
         parameters_place,
@@ -169,34 +163,6 @@ pub(super) fn read(
         bounds,
         timing,
     })
-}
-
-fn read_operator_name(
-    value: &ConfigValue,
-    mistakes: &mut Diagnostics,
-) -> Option<Spanned<OperatorName>> {
-    let text = value.text(
-        "a plugin's name and its operator's, such as \"cart.clean\"",
-        mistakes,
-    )?;
-    let parts = text.get_ref().split_once('.');
-    match parts.filter(|(plugin, operator)| !plugin.is_empty() && !operator.is_empty()) {
-        Some((plugin, operator)) => Some(Spanned::new(
-            text.span(),
-            OperatorName {
-                plugin: plugin.to_owned(),
-                operator: operator.to_owned(),
-            },
-        )),
-        None => {
-            mistakes.push(
-                Mistake::new(format!("{} does not name an operator of a plugin", value.what()))
-                    .at(text.span(), "")
-                    .help("write the plugin's name, a dot, and its operator's name, such as \"cart.clean\""),
-            );
-            None
-        }
-    }
 }
 
 const INPUT_MEANING: &str = "the source or operator whose rows it takes, or a list of them";
@@ -638,12 +604,6 @@ fn read_bounds(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Bounds
         start: start?,
         end: end?,
     }))
-}
-
-impl fmt::Display for OperatorName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.plugin, self.operator)
-    }
 }
 
 impl fmt::Display for InputName {

@@ -98,21 +98,59 @@ impl<'a> Table<'a> {
     ) -> Option<ConfigValue<'a>> {
         let value = self.optional(key);
         if value.is_none() {
-            // A misspelt key is reported by [`Table::finish`], with a
-            // suggestion.
-            let misspelt = self
-                .entries
-                .iter()
-                .any(|entry| !entry.read && suggest::nearest(entry.key.get_ref(), [key]).is_some());
-            if !misspelt {
-                mistakes.push(
-                    Mistake::new(format!("{} has no `{key}`", self.owner))
-                        .at(self.place(), "")
-                        .help(format!("add `{key} = …`: {meaning}")),
-                );
-            }
+            self.report_missing(&[key], meaning, mistakes);
         }
         value
+    }
+
+    /// Reports that none of these keys is there; the first is the usual one.
+    fn report_missing(&self, keys: &[&str], meaning: &str, mistakes: &mut Diagnostics) {
+        // A misspelt key is reported by [`Table::finish`], with a suggestion.
+        let unread = self.entries.iter().filter(|entry| !entry.read);
+        let mut names = unread.map(|entry| entry.key.get_ref());
+        if names.any(|name| suggest::nearest(name, keys.iter().copied()).is_some()) {
+            return;
+        }
+        let key = keys[0];
+        mistakes.push(
+            Mistake::new(format!("{} has no `{key}`", self.owner))
+                .at(self.place(), "")
+                .help(format!("add `{key} = …`: {meaning}")),
+        );
+    }
+
+    /// The one of these keys that is there, with its place among them. If there is none,
+    /// the first is missing.
+    pub fn required_one(
+        &mut self,
+        keys: &[&'static str],
+        meaning: &str,
+        mistakes: &mut Diagnostics,
+    ) -> Option<(usize, ConfigValue<'a>)> {
+        let mut given: Vec<(usize, ConfigValue)> = Vec::new();
+        for (at, key) in keys.iter().enumerate() {
+            given.extend(self.optional(key).map(|value| (at, value)));
+        }
+        if given.is_empty() {
+            self.report_missing(keys, meaning, mistakes);
+        }
+        given.sort_by_key(|(_, value)| value.key.start);
+        if let [first, second, ..] = given.as_slice() {
+            let name = |(at, _): &(usize, ConfigValue)| keys[*at];
+            mistakes.push(
+                Mistake::new(format!(
+                    "{} has `{}` and `{}`",
+                    self.owner,
+                    name(first),
+                    name(second)
+                ))
+                .at(second.1.key_span(), "either this")
+                .at(first.1.key_span(), "or this")
+                .help("remove one of them: an operator does one thing"),
+            );
+            return None;
+        }
+        given.pop()
     }
 
     /// Reports the keys that were not read.

@@ -341,6 +341,7 @@ fn kind_name(kind: FailureKind) -> &'static str {
         FailureKind::OutputSize => "output_size",
         FailureKind::Contract => "contract",
         FailureKind::Open => "open",
+        FailureKind::Overflow => "overflow",
     }
 }
 

@@ -391,14 +391,17 @@ fn operator_details(operator: &OperatorPlan) -> Vec<String> {
         let arguments: Vec<String> = operator.arguments.iter().map(show).collect();
         details.push(arguments.join(", "));
     }
-    let limits = operator.limits;
-    details.push(format!(
-        "on error: {} · a call has {} of memory, {}, {} of output",
-        policy_name(operator.on_error),
-        show_bytes(limits.memory_bytes_max as u64),
-        show_ms(limits.call_ms_max as i64),
-        show_bytes(limits.output_bytes_max as u64),
-    ));
+    let mut calls = format!("on error: {}", policy_name(operator.on_error));
+    if let Some(limits) = operator.limits {
+        let _ = write!(
+            calls,
+            " · a call has {} of memory, {}, {} of output",
+            show_bytes(limits.memory_bytes_max as u64),
+            show_ms(limits.call_ms_max as i64),
+            show_bytes(limits.output_bytes_max as u64),
+        );
+    }
+    details.push(calls);
     details
 }
 

@@ -167,11 +167,11 @@ fn operator_json(operator: &OperatorPlan) -> Json {
         "kind": info.kind.name(),
         "digest": operator.factory.digest(),
         "parameters": arguments.collect::<serde_json::Map<_, _>>(),
-        "limits": {
-            "memory_bytes_max": operator.limits.memory_bytes_max,
-            "call_ms_max": operator.limits.call_ms_max,
-            "output_bytes_max": operator.limits.output_bytes_max,
-        },
+        "limits": operator.limits.map(|limits| json!({
+            "memory_bytes_max": limits.memory_bytes_max,
+            "call_ms_max": limits.call_ms_max,
+            "output_bytes_max": limits.output_bytes_max,
+        })),
     })
 }
 

@@ -12,17 +12,21 @@ use crate::quantity::show_ms;
 use crate::schema::{DataType, Field, Schema};
 use crate::timestamp::zone::Zone;
 
-/// A plugin's operator, and its limits.
+/// A plugin's operator and its limits, or one that needs no plugin.
 #[derive(Clone)]
 pub struct OperatorPlan {
-    /// `plugin.operator`, as in the config.
+    /// `plugin.operator`, as in the config; or [`BUILT_IN`].
     pub name: String,
     pub factory: Arc<dyn Factory>,
     /// The arguments that the factory was made with, including defaults.
     pub arguments: Arguments,
-    pub limits: Limits,
+    /// Only plugins have limits.
+    pub limits: Option<Limits>,
     pub on_error: OnError,
 }
+
+/// The name of operators that need no plugin; their arguments say what they do.
+pub const BUILT_IN: &str = "built-in";
 
 pub struct TransformPlan {
     pub operator: OperatorPlan,

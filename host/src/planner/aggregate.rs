@@ -220,12 +220,12 @@ impl Builder<'_> {
         for (_, place) in given {
             mistake = mistake.at(place, "only for aggregates");
         }
-        let operator = operator.operator.span();
+        let runs = operator.runs.place();
         self.mistakes
-            .push(mistake.at(operator, format!("this is a {kind}")));
+            .push(mistake.at(runs, format!("this is a {kind}")));
     }
 
-    /// The aggregate's output columns: key, window bounds, the plugin's output.
+    /// The aggregate's output columns: key, window bounds, timing, and its own.
     pub(super) fn aggregate_output(
         &mut self,
         operator: &OperatorConfig,
@@ -247,13 +247,15 @@ impl Builder<'_> {
         }
         let own_columns = relation.places.len();
         for field in &output.fields {
-            relation.push(field.clone(), operator.operator.span());
+            relation.push(field.clone(), operator.runs.column_place(&field.name));
         }
         let is_bound = |column| (key_columns..own_columns).contains(&column);
         self.refuse_duplicates(title, relation, |first, second| {
             if is_bound(first) || is_bound(second) {
                 "rename the window's bounds: `bounds = { start = \"from\", end = \"to\" }`, \
                  or leave them out: `bounds = false`; or rename the column for `timing`"
+            } else if first < key_columns && operator.runs.plugin().is_none() {
+                "the key's columns are in every result already: give this one another name"
             } else if first < key_columns {
                 "the key's columns are in every result already: leave it out of the plugin's output"
             } else {

@@ -128,7 +128,7 @@ impl Builder<'_> {
     ) -> Option<Relation> {
         let mut relation = Relation::default();
         for field in &output.fields {
-            relation.push(field.clone(), operator.operator.span());
+            relation.push(field.clone(), operator.runs.column_place(&field.name));
         }
         self.refuse_duplicates(title, relation, |_, _| {
             "this is a mistake in the plugin: rename one of its output fields".to_owned()

@@ -8,7 +8,6 @@
 use super::builder::Builder;
 use super::columns::Relation;
 use super::graph::{Graph, Section};
-use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, SourceConfig, Span, Spanned};
 use crate::logic::Kind;
 use crate::plan::{FieldPath, OperatorTime};
@@ -27,11 +26,11 @@ const RULE: &str = "`event_time` is possible on a source, and on a filter or tra
 
 impl Builder<'_> {
     /// For each section that is a source, the operator that finds the event time of its
-    /// rows, if there is one.
+    /// rows, if there is one. `kinds` are those of the sections that are operators.
     pub(super) fn timing_operators(
         &mut self,
         graph: &Graph,
-        resolved: &[Option<Resolved>],
+        kinds: &[Option<Kind>],
     ) -> Vec<Option<usize>> {
         let mut operators: Vec<Option<usize>> = vec![None; graph.sections.len()];
         for (at, section) in graph.sections.iter().enumerate() {
@@ -42,12 +41,12 @@ impl Builder<'_> {
                 self.refuse_watermark_alone(operator);
                 continue;
             };
-            let (why, place) = match timed_source(graph, resolved, at) {
+            let (why, place) = match timed_source(graph, kinds, at) {
                 Traced::Unknown => continue,
                 Traced::Refused { why, place } => (why, place),
                 Traced::Source(source) => match operators[source].replace(at) {
                     None => {
-                        self.refuse_other_readers(graph, resolved, source, at, name);
+                        self.refuse_other_readers(graph, kinds, source, at, name);
                         continue;
                     }
                     Some(other) => {
@@ -109,7 +108,7 @@ impl Builder<'_> {
     fn refuse_other_readers(
         &mut self,
         graph: &Graph,
-        resolved: &[Option<Resolved>],
+        kinds: &[Option<Kind>],
         source: usize,
         operator: usize,
         name: &Spanned<String>,
@@ -121,8 +120,7 @@ impl Builder<'_> {
             let Some(input) = inputs.find(|input| untimed[input.from]) else {
                 continue;
             };
-            let kind = resolved[at].as_ref().map(|resolved| resolved.info.kind);
-            if kind != Some(Kind::Aggregate) {
+            if kinds[at] != Some(Kind::Aggregate) {
                 untimed[at] = at != operator;
                 continue;
             }
@@ -255,11 +253,10 @@ enum Traced {
     Unknown,
 }
 
-fn timed_source(graph: &Graph, resolved: &[Option<Resolved>], operator: usize) -> Traced {
-    let kind = |at: usize| resolved[at].as_ref().map(|resolved| resolved.info.kind);
+fn timed_source(graph: &Graph, kinds: &[Option<Kind>], operator: usize) -> Traced {
     let windowed = "whose results have the time of their window";
     let refused = |why: String, place: Span| Traced::Refused { why, place };
-    match kind(operator) {
+    match kinds[operator] {
         None => return Traced::Unknown,
         Some(Kind::Aggregate) => {
             let why = format!("it is an aggregate, {windowed}");
@@ -295,7 +292,7 @@ fn timed_source(graph: &Graph, resolved: &[Option<Resolved>], operator: usize) -
                 return Traced::Source(input.from);
             }
             Section::Operator(before) => {
-                match kind(input.from) {
+                match kinds[input.from] {
                     None => return Traced::Unknown,
                     Some(Kind::Aggregate) => {
                         let why = format!("its rows come from {title}, an aggregate, {windowed}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::section::Resolved;
-use crate::config::{Mistake, OperatorConfig, Spanned};
+use crate::config::{Mistake, OperatorConfig, OperatorName, Runs, Spanned};
 use crate::files::{FileUser, nearest_file};
 use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
@@ -50,13 +50,17 @@ impl<'a> Builder<'a> {
         plugins
     }
 
-    pub(super) fn resolve(
+    /// `None` for an operator that needs no plugin, and after a mistake.
+    pub(super) fn resolve_plugin(
         &mut self,
         operator: &OperatorConfig,
         plugins: &Plugins,
     ) -> Option<Resolved> {
-        let wanted = operator.operator.get_ref();
-        let place = operator.operator.span();
+        let Runs::Plugin(wanted) = &operator.runs else {
+            return None;
+        };
+        let place = wanted.span();
+        let wanted = wanted.get_ref();
         let title = format!("operator `{}`", operator.name.get_ref());
         let Some(module) = plugins.get(wanted.plugin.as_str()) else {
             let names = self
@@ -126,11 +130,12 @@ impl<'a> Builder<'a> {
             return None;
         }
         let timing = self.timing(operator, &title, info.kind);
-        let arguments = self.arguments(operator, &title, &info.parameters);
+        let arguments = self.arguments(operator, wanted, &title, &info.parameters);
         let factory = arguments
             .as_ref()
-            .and_then(|arguments| self.open(operator, module.as_ref(), arguments));
+            .and_then(|arguments| self.open(operator, wanted, module.as_ref(), arguments));
         Some(Resolved {
+            name: wanted.to_string(),
             info: info.clone(),
             arguments: arguments.unwrap_or_default(),
             factory,
@@ -143,15 +148,15 @@ impl<'a> Builder<'a> {
     fn open(
         &mut self,
         operator: &OperatorConfig,
+        wanted: &OperatorName,
         module: &dyn Module,
         arguments: &Arguments,
     ) -> Option<Arc<dyn Factory>> {
         let label = operator.name.get_ref();
-        let wanted = operator.operator.get_ref();
         let factory = module.factory(&wanted.operator, arguments, operator.limits, label);
         if let Err(failure) = &factory {
             let place = match operator.parameters.is_empty() {
-                true => operator.operator.span(),
+                true => operator.runs.place(),
                 false => operator.parameters_place.clone(),
             };
             let mut mistake = Mistake::new(format!(
@@ -174,10 +179,10 @@ impl<'a> Builder<'a> {
     fn arguments(
         &mut self,
         operator: &OperatorConfig,
+        wanted: &OperatorName,
         title: &str,
         parameters: &[Parameter],
     ) -> Option<Arguments> {
-        let wanted = operator.operator.get_ref();
         let mut arguments = Arguments::new();
         let mut good = true;
         for (name, _) in &operator.parameters {

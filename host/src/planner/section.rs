@@ -7,8 +7,10 @@ use crate::config::{OperatorConfig, Span, Spanned};
 use crate::logic::{Factory, OperatorInfo, Port};
 use crate::plan::{Arguments, Bounds, Emit, InputPort, Node, NodeKind, OperatorPlan, Window};
 
-/// An operator's section with its plugin's description.
+/// An operator's section with the description of what it runs.
 pub(super) struct Resolved {
+    /// `plugin.operator`, or what runs without a plugin.
+    pub name: String,
     pub info: OperatorInfo,
     pub arguments: Arguments,
     /// `None` if the parameters have a mistake.
@@ -70,10 +72,10 @@ pub(super) fn operator_plan(
     resolved: &Resolved,
 ) -> Option<OperatorPlan> {
     Some(OperatorPlan {
-        name: operator.operator.get_ref().to_string(),
+        name: resolved.name.clone(),
         factory: resolved.factory.clone()?,
         arguments: resolved.arguments.clone(),
-        limits: operator.limits,
+        limits: operator.runs.plugin().map(|_| operator.limits),
         on_error: operator.on_error.unwrap_or_default(),
     })
 }

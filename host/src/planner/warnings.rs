@@ -23,7 +23,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     for plugin in &config.plugins {
         let name = plugin.name.get_ref();
         let mut operators = config.operators.iter();
-        if !operators.any(|operator| operator.operator.get_ref().plugin == *name) {
+        if !operators.any(|operator| operator.runs.plugin() == Some(name)) {
             warnings.push(
                 Mistake::warning(format!("plugin `{name}` is not used"))
                     .at(plugin.name.span(), "")

@@ -21,7 +21,6 @@ use crate::clock::ManualClock;
 use crate::dead_letter::DeadLetter;
 use crate::dead_letter::OnError;
 use crate::element::{END_OF_TIME, Inlet};
-use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
 use crate::plan::{
     AggregatePlan, Alignment, Bounds, Emit, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain,
@@ -151,7 +150,7 @@ impl Setup {
             operator: OperatorPlan {
                 name: "native.ledger".to_owned(),
                 arguments: Vec::new(),
-                limits: Limits::default(),
+                limits: None,
                 factory: Arc::new(ledger),
                 on_error: self.on_error,
             },

@@ -85,6 +85,11 @@ fn aggregates() {
 }
 
 #[test]
+fn functions() {
+    check(expect_file!["mistakes/functions.md"]);
+}
+
+#[test]
 fn late() {
     check(expect_file!["mistakes/late.md"]);
 }

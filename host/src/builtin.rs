@@ -1,0 +1,4 @@
+//! Operators that need no plugin: a pipeline's file says what they do.
+
+/// Aggregates of functions such as `sum(amount)`.
+pub mod aggregate;

@@ -1,0 +1,365 @@
+//! Aggregates that a pipeline's file puts together of functions: `count()`,
+//! `sum(amount)`.
+//!
+//! A call goes through the columns, one function after another. What a function keeps of a
+//! group are columns of the state, which is treated like that of a plugin.
+
+/// Reads calls of functions.
+pub mod call;
+/// What functions take, give and keep.
+mod function;
+/// How a function is called.
+mod fold;
+/// Counts, sums, means and variances.
+mod numbers;
+/// Comparing values.
+mod order;
+/// The least, largest, first or last value.
+mod chosen;
+/// The largest or distinct values.
+mod lists;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, UInt32Array};
+use arrow_select::take::take;
+
+use self::call::{Call, Function};
+use self::chosen::{ByArrival, Extreme};
+use self::fold::{Fold, Input, Problem, Sums};
+use self::function::Numbers;
+use self::lists::{CountDistinct, Top};
+use self::numbers::{Count, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
+use self::order::for_ordered;
+use crate::logic::{
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Instance, Kind,
+    OperatorInfo, Port, Reject, Rows, States,
+};
+use crate::plan::BUILT_IN;
+use crate::schema::{Field, Schema};
+
+/// A column of the results.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    pub call: Call,
+}
+
+/// Makes instances of an aggregate.
+pub struct Functions {
+    info: OperatorInfo,
+    functions: Arc<[Typed]>,
+    /// The function of each column of the results.
+    columns: Arc<[usize]>,
+}
+
+/// A function of a field with a type.
+struct Typed {
+    call: Call,
+    /// The column that it reads.
+    input: Option<usize>,
+    /// Its columns of the state.
+    state: Range<usize>,
+    fold: Box<dyn Fold>,
+}
+
+impl Functions {
+    /// `input` has the fields that the functions read, of types that they take.
+    pub fn new(columns: Vec<Column>, input: Schema) -> Self {
+        // A function that is called twice is computed once. The order of columns plays no
+        // part in the state, so that it can change.
+        let mut calls: Vec<&Call> = columns.iter().map(|column| &column.call).collect();
+        calls.sort_by_key(|call| call.to_string());
+        calls.dedup();
+        let mut state = Schema::default();
+        let mut functions = Vec::with_capacity(calls.len());
+        for call in &calls {
+            let at = call.field.as_deref().and_then(|name| input.index_of(name));
+            let field = at.map(|at| &input.fields[at]);
+            let kept = call.state(field);
+            let first = state.fields.len();
+            let fold = fold_of(call, field, &kept);
+            state.fields.extend(kept);
+            functions.push(Typed {
+                call: (*call).clone(),
+                input: at,
+                state: first..state.fields.len(),
+                fold,
+            });
+        }
+        let result = |column: &Column| {
+            let name = column.call.field.as_deref();
+            let field = name.and_then(|name| input.field(name));
+            column.call.result(&column.name, field)
+        };
+        let output = Schema::new(columns.iter().map(result).collect());
+        let place = |column: &Column| calls.iter().position(|call| **call == column.call);
+        let places = columns.iter().filter_map(place).collect();
+        Functions {
+            info: OperatorInfo {
+                name: BUILT_IN.to_owned(),
+                doc: String::new(),
+                kind: Kind::Aggregate,
+                inputs: vec![Port::main(Arc::new(input))],
+                outputs: vec![Port::main(Arc::new(output))],
+                state: Arc::new(state),
+                parameters: Vec::new(),
+            },
+            functions: functions.into(),
+            columns: places,
+        }
+    }
+}
+
+impl Factory for Functions {
+    fn info(&self) -> &OperatorInfo {
+        &self.info
+    }
+
+    fn digest(&self) -> &str {
+        "native"
+    }
+
+    fn instance(&self) -> Result<Instance, Failure> {
+        Ok(Instance::Aggregate(Box::new(FunctionsInstance {
+            functions: self.functions.clone(),
+            columns: self.columns.clone(),
+        })))
+    }
+}
+
+fn fold_of(call: &Call, field: Option<&Field>, state: &[Field]) -> Box<dyn Fold> {
+    let Some(field) = field else {
+        return Tallied::<Count>::boxed();
+    };
+    let data_type = &field.data_type;
+    let list = &state[0].data_type;
+    match call.function {
+        Function::CountRows | Function::Count => Tallied::<Count>::boxed(),
+        Function::Sum => match Numbers::of(data_type) {
+            Some(Numbers::Floats) => Tallied::<Sum<f64>>::boxed(),
+            Some(Numbers::Unsigned) => Tallied::<Sum<u64>>::boxed(),
+            Some(Numbers::Signed) | None => Tallied::<Sum<i64>>::boxed(),
+        },
+        Function::Mean => match Numbers::of(data_type) {
+            Some(Numbers::Floats) | None => Tallied::<Mean>::boxed(),
+            Some(Numbers::Unsigned) => Tallied::<ExactMean<u64>>::boxed(),
+            Some(Numbers::Signed) => Tallied::<ExactMean<i64>>::boxed(),
+        },
+        Function::Variance => Tallied::<Variance<Itself>>::boxed(),
+        Function::Stddev => Tallied::<Variance<Root>>::boxed(),
+        Function::First => Box::new(ByArrival { last: false }),
+        Function::Last => Box::new(ByArrival { last: true }),
+        Function::Min => for_ordered!(data_type, C => Extreme::<C>::least(), not_compared()),
+        Function::Max => for_ordered!(data_type, C => Extreme::<C>::largest(), not_compared()),
+        Function::Top(count) => {
+            for_ordered!(data_type, C => Top::<C>::boxed(count, list), not_compared())
+        }
+        Function::CountDistinct => {
+            for_ordered!(data_type, C => CountDistinct::<C>::boxed(list), not_compared())
+        }
+    }
+}
+
+fn not_compared() -> Box<dyn Fold> {
+    unreachable!("`Call::takes` refuses lists and records")
+}
+
+struct FunctionsInstance {
+    functions: Arc<[Typed]>,
+    columns: Arc<[usize]>,
+}
+
+/// The states of groups, and the results after each row if wanted.
+struct Folded {
+    states: Vec<ArrayRef>,
+    after: Vec<ArrayRef>,
+}
+
+impl FunctionsInstance {
+    fn accumulate(
+        &self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+        each: bool,
+    ) -> Result<(Accumulated, Rows), Failure> {
+        let rows = |folded: Folded, parents: Vec<u32>, rejects: Vec<Reject>| {
+            let accumulated = Accumulated {
+                states: folded.states,
+                rejects,
+            };
+            let columns = folded.after;
+            (accumulated, Rows { parents, columns })
+        };
+        let all = |count: usize| {
+            if each {
+                (0..count as u32).collect()
+            } else {
+                Vec::new()
+            }
+        };
+        match self.fold(input.columns, groups, states, each) {
+            Ok(folded) => return Ok(rows(folded, all(input.rows), Vec::new())),
+            Err((_, Problem::Overflow)) => {}
+            Err((at, problem)) => return Err(self.failure(at, problem)),
+        }
+        let rejects = self.overflows(input.columns, groups, states);
+        let mut rejected = rejects.iter().map(|reject| reject.row).peekable();
+        let kept: Vec<u32> = (0..input.rows as u32)
+            .filter(|&row| rejected.next_if_eq(&row).is_none())
+            .collect();
+        let kept_groups: Vec<u32> = kept.iter().map(|&row| groups[row as usize]).collect();
+        let rows_kept = UInt32Array::from(kept.clone());
+        let columns = input.columns.iter().map(|column| {
+            take(column, &rows_kept, None)
+                .map_err(|error| failure(FailureKind::Memory, error.to_string()))
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let folded = self.fold(&columns, &kept_groups, states, each);
+        let folded = folded.map_err(|(at, problem)| self.failure(at, problem))?;
+        Ok(rows(folded, if each { kept } else { Vec::new() }, rejects))
+    }
+
+    /// All functions, one after another; else the function with a problem.
+    fn fold(
+        &self,
+        input: &[ArrayRef],
+        groups: &[u32],
+        states: States<'_>,
+        each: bool,
+    ) -> Result<Folded, (usize, Problem)> {
+        let mut folded = Folded {
+            states: Vec::with_capacity(states.existing.columns.len()),
+            after: Vec::new(),
+        };
+        let mut after = Vec::with_capacity(self.functions.len());
+        for (at, function) in self.functions.iter().enumerate() {
+            let input = function.input(input, groups, states, each);
+            let output = function.fold.fold(input).map_err(|problem| (at, problem))?;
+            folded.states.extend(output.states);
+            after.extend(output.after);
+        }
+        if each {
+            folded.after = self.columns.iter().map(|&at| after[at].clone()).collect();
+        }
+        Ok(folded)
+    }
+
+    /// The rows with which a sum would be too large. They change nothing, so whether a
+    /// row is one depends on those before.
+    fn overflows(&self, input: &[ArrayRef], groups: &[u32], states: States<'_>) -> Vec<Reject> {
+        let sums = self.functions.iter().filter_map(|function| {
+            let sums = function
+                .fold
+                .sums(function.input(input, groups, states, false))?;
+            Some((function, sums))
+        });
+        let mut sums: Vec<(&Typed, Sums)> = sums.collect();
+        let mut rejects = Vec::new();
+        for (row, &group) in groups.iter().enumerate() {
+            let group = group as usize;
+            if let Some((function, _)) = sums.iter().find(|(_, sums)| !sums.fits(row, group)) {
+                rejects.push(Reject {
+                    row: row as u32,
+                    reason: too_large(&function.call),
+                });
+                continue;
+            }
+            for (_, sums) in &mut sums {
+                sums.add(row, group);
+            }
+        }
+        rejects
+    }
+
+    fn failure(&self, at: usize, problem: Problem) -> Failure {
+        let call = &self.functions[at].call;
+        match problem {
+            Problem::Overflow => failure(FailureKind::Overflow, too_large(call)),
+            Problem::Arrow(error) => failure(FailureKind::Memory, format!("{call}: {error}")),
+        }
+    }
+}
+
+impl Typed {
+    fn input<'a>(
+        &self,
+        columns: &'a [ArrayRef],
+        groups: &'a [u32],
+        states: States<'a>,
+        each: bool,
+    ) -> Input<'a> {
+        Input {
+            column: self.input.map(|at| &columns[at]),
+            groups,
+            existing: &states.existing.columns[self.state.clone()],
+            group_count: states.groups,
+            each,
+        }
+    }
+}
+
+impl Callee for FunctionsInstance {}
+
+impl Aggregate for FunctionsInstance {
+    fn accumulate(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<Accumulated, Failure> {
+        let (accumulated, _) = FunctionsInstance::accumulate(self, input, groups, states, false)?;
+        Ok(accumulated)
+    }
+
+    fn accumulate_each(
+        &mut self,
+        input: Columns<'_>,
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<(Accumulated, Rows), Failure> {
+        FunctionsInstance::accumulate(self, input, groups, states, true)
+    }
+
+    fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
+        let mut merged = Vec::with_capacity(states.columns.len());
+        for (at, function) in self.functions.iter().enumerate() {
+            let states = &states.columns[function.state.clone()];
+            let columns = function.fold.merge(states, groups);
+            merged.extend(columns.map_err(|problem| self.failure(at, problem))?);
+        }
+        Ok(merged)
+    }
+
+    fn finish(
+        &mut self,
+        states: Columns<'_>,
+        _starts: &[i64],
+        _ends: &[i64],
+    ) -> Result<Rows, Failure> {
+        let results = self.functions.iter().enumerate().map(|(at, function)| {
+            let states = &states.columns[function.state.clone()];
+            let results = function.fold.results(states);
+            results.map_err(|problem| self.failure(at, problem))
+        });
+        let results = results.collect::<Result<Vec<_>, _>>()?;
+        Ok(Rows {
+            parents: (0..states.rows as u32).collect(),
+            columns: self.columns.iter().map(|&at| results[at].clone()).collect(),
+        })
+    }
+}
+
+fn too_large(call: &Call) -> String {
+    format!("`{call}` is too large for its type of 64 bits")
+}
+
+fn failure(kind: FailureKind, message: String) -> Failure {
+    Failure {
+        kind,
+        message,
+        panic: None,
+    }
+}

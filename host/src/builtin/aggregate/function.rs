@@ -1,0 +1,126 @@
+//! What each function takes, gives and keeps, by the type of its field.
+
+use std::sync::Arc;
+
+use super::call::{Call, Function};
+use crate::schema::{DataType, Field};
+
+impl Call {
+    /// Whether it takes values of this type; else why not.
+    pub fn takes(&self, data_type: &DataType) -> Result<(), &'static str> {
+        match self.function {
+            Function::CountRows | Function::Count | Function::First | Function::Last => Ok(()),
+            Function::Sum | Function::Mean | Function::Variance | Function::Stddev => {
+                match Numbers::of(data_type) {
+                    Some(_) => Ok(()),
+                    None => Err("it takes numbers"),
+                }
+            }
+            Function::Min | Function::Max | Function::Top(_) => match data_type {
+                DataType::List(_) | DataType::Record(_) => {
+                    Err("lists and records are not compared")
+                }
+                _ => Ok(()),
+            },
+            Function::CountDistinct => match data_type {
+                DataType::List(_) | DataType::Record(_) => {
+                    Err("lists and records are not compared")
+                }
+                DataType::Float32 | DataType::Float64 => {
+                    Err("floating-point numbers that look equal differ")
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// The column of its results. `field` is the one it reads, if it reads one, of a type
+    /// that it takes.
+    pub(super) fn result(&self, name: &str, field: Option<&Field>) -> Field {
+        let Some(field) = field else {
+            return Field::new(name, DataType::Int64, false);
+        };
+        let (data_type, nullable) = match self.function {
+            Function::CountRows | Function::Count | Function::CountDistinct => {
+                (DataType::Int64, false)
+            }
+            Function::Sum => (sum_type(&field.data_type), field.nullable),
+            Function::Mean => (DataType::Float64, field.nullable),
+            // Of one value there is none.
+            Function::Variance | Function::Stddev => (DataType::Float64, true),
+            Function::Min | Function::Max | Function::First | Function::Last => {
+                (field.data_type.clone(), field.nullable)
+            }
+            Function::Top(_) => (list_of(&field.data_type), false),
+        };
+        Field::new(name, data_type, nullable)
+    }
+
+    /// What it keeps of a group. The names say so in messages, and tell whether a state
+    /// of a checkpoint fits.
+    pub(super) fn state(&self, field: Option<&Field>) -> Vec<Field> {
+        let column = |part: &str, data_type| Field::new(format!("{self}{part}"), data_type, false);
+        let nullable = |data_type| {
+            let nullable = field.is_some_and(|field| field.nullable);
+            vec![Field::new(self.to_string(), data_type, nullable)]
+        };
+        let data_type = field.map_or(DataType::Int64, |field| field.data_type.clone());
+        match self.function {
+            Function::CountRows | Function::Count => vec![column("", DataType::Int64)],
+            Function::Sum => nullable(sum_type(&data_type)),
+            Function::Mean => match Numbers::of(&data_type) {
+                Some(Numbers::Floats) | None => vec![
+                    column(" values", DataType::Int64),
+                    column(" sum", DataType::Float64),
+                ],
+                Some(_) => vec![
+                    column(" values", DataType::Int64),
+                    column(" sum, high half", DataType::Int64),
+                    column(" sum, low half", DataType::UInt64),
+                ],
+            },
+            Function::Variance | Function::Stddev => vec![
+                column(" values", DataType::Int64),
+                column(" mean", DataType::Float64),
+                column(" squares", DataType::Float64),
+            ],
+            Function::Min | Function::Max | Function::First | Function::Last => nullable(data_type),
+            Function::Top(_) | Function::CountDistinct => vec![column("", list_of(&data_type))],
+        }
+    }
+}
+
+/// How numbers are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    Signed,
+    Unsigned,
+    Floats,
+}
+
+impl Numbers {
+    /// `None` for a type that is not a number.
+    pub fn of(data_type: &DataType) -> Option<Numbers> {
+        use DataType::{
+            Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
+        };
+        match data_type {
+            Int8 | Int16 | Int32 | Int64 => Some(Numbers::Signed),
+            UInt8 | UInt16 | UInt32 | UInt64 => Some(Numbers::Unsigned),
+            Float32 | Float64 => Some(Numbers::Floats),
+            _ => None,
+        }
+    }
+}
+
+fn sum_type(data_type: &DataType) -> DataType {
+    match Numbers::of(data_type) {
+        Some(Numbers::Unsigned) => DataType::UInt64,
+        Some(Numbers::Floats) => DataType::Float64,
+        Some(Numbers::Signed) | None => DataType::Int64,
+    }
+}
+
+fn list_of(data_type: &DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", data_type.clone(), false)))
+}
