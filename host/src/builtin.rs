@@ -2,3 +2,7 @@
 
 /// Aggregates of functions such as `sum(amount)`.
 pub mod aggregate;
+/// The first row of each key.
+pub mod deduplicate;
+/// Some of the fields of rows.
+pub mod select;

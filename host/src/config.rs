@@ -18,7 +18,9 @@ mod event_time;
 mod source;
 /// Types of a source's fields.
 pub mod column;
-/// What an operator runs: a plugin's operator, or functions.
+/// Names of fields, and keys.
+mod key;
+/// What an operator runs, with a plugin or without.
 mod runs;
 /// `[operators.NAME]`.
 mod operator;
@@ -36,10 +38,9 @@ use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
-pub use operator::{
-    BoundsChoice, InputConfig, InputName, KeyColumns, KeyConfig, OperatorConfig, Setting,
-};
-pub use runs::{AggregateConfig, OperatorName, Runs};
+pub use key::{KeyColumns, KeyConfig};
+pub use operator::{BoundsChoice, InputConfig, InputName, OperatorConfig, Setting};
+pub use runs::{AggregateConfig, DeduplicateConfig, DropConfig, OperatorName, Runs, SelectConfig};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;
 pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};

@@ -14,7 +14,7 @@ mod section;
 mod graph;
 /// Resolves plugins' operators and their arguments.
 mod plugin;
-/// Resolves operators that need no plugin.
+/// Resolves operators that need no plugin, and plans some.
 mod builtin;
 /// Plans sources.
 mod source;
@@ -258,6 +258,9 @@ impl<'a> Builder<'a> {
             ports,
         };
         match resolved.info.kind {
+            Kind::Aggregate if matches!(operator.runs, Runs::Deduplicate(_)) => {
+                self.plan_deduplicate(operator, resolved, &reading)
+            }
             Kind::Aggregate => self.plan_aggregate(operator, resolved, &reading, late_wanted),
             Kind::Process => self.plan_process(operator, resolved, &reading),
             // Kinds that cannot run were refused when resolved.
@@ -385,10 +388,10 @@ impl<'a> Builder<'a> {
 fn kinds(graph: &Graph, resolved: &[Option<Resolved>]) -> Vec<Option<Kind>> {
     let sections = graph.sections.iter().zip(resolved);
     let kind = |(section, resolved): (&Section, &Option<Resolved>)| match section {
-        Section::Operator(operator) => match &operator.runs {
-            Runs::Plugin(_) => resolved.as_ref().map(|resolved| resolved.info.kind),
-            Runs::Aggregate(_) => Some(Kind::Aggregate),
-        },
+        Section::Operator(operator) => {
+            let described = resolved.as_ref().map(|resolved| resolved.info.kind);
+            operator.runs.kind().or(described)
+        }
         Section::Source(_) | Section::Sink(_) => None,
     };
     sections.map(kind).collect()

@@ -58,7 +58,7 @@ use crate::config::Config;
 use crate::connector::memory::sink::MemorySink;
 use crate::json::render_row;
 use crate::logic::{LoadError, Loader, Module};
-use crate::plan::{NodeKind, Plan, Window};
+use crate::plan::{NodeKind, Plan};
 use crate::planner;
 use crate::run::{Durable, Job, RunError};
 use crate::topic::MemoryTopic;
@@ -528,9 +528,7 @@ fn depends_on_order(plan: &Plan) -> Vec<bool> {
     let mut sees: Vec<bool> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let itself = match &node.kind {
-            NodeKind::Aggregate(aggregate) => {
-                matches!(aggregate.window, Window::Running | Window::Count { .. })
-            }
+            NodeKind::Aggregate(aggregate) => aggregate.depends_on_order(),
             NodeKind::Process(_) => true,
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
         };

@@ -9,6 +9,7 @@ mod everywhere;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -712,6 +713,175 @@ fn parsed(path: &str, out_of_orderness: &str) -> String {
         watermark = {{ out_of_orderness = "{out_of_orderness}" }}
         "#
     )
+}
+
+/// Functions that give what the plugin's `stats` does.
+const STATS: &str =
+    r#"aggregate = { count = "count()", sum = "sum(n)", min = "min(n)", max = "max(n)" }"#;
+
+/// Every kind of window has the same results of functions as of a plugin.
+#[test]
+fn functions_give_what_a_plugin_does() {
+    let folder = disordered(1, 300, 6);
+    for settings in [
+        "window = { tumbling = \"5s\" }\nallowed_lateness = \"4s\"\ntiming = \"timing\"",
+        "window = { sliding = \"10s\", every = \"2s\" }\nallowed_lateness = \"4s\"\nemit = \"final\"",
+        "window = { session = \"1s\" }",
+        "window = { count = 7 }",
+        "window = \"running\"\nttl = \"5s\"",
+    ] {
+        let rows = |runs: &str, keyed: bool| {
+            let key = if keyed { "key = \"key\"" } else { "" };
+            let operator =
+                format!("[operators.result]\n{runs}\ninput = \"events\"\n{key}\n{settings}\n");
+            let text = text_of(&[
+                &events("events", "in0.jsonl", "2s"),
+                &operator,
+                &sink("out", "result"),
+            ]);
+            collect_everywhere(&text, folder.path(), "out")
+        };
+        for keyed in [true, false] {
+            let expected = rows("plugin = \"basics.stats\"", keyed);
+            assert!(expected.len() > 20, "{settings}: {}", expected.len());
+            assert_same(&expected, &rows(STATS, keyed), settings);
+        }
+    }
+}
+
+#[test]
+fn functions_keep_texts_lists_and_sets_through_kills() {
+    let folder = disordered(1, 400, 0);
+    let aggregate = r#"aggregate = { first = "first(letter)", last = "last(n)", best = "top(2, n)",
+        different = "count_distinct(n)", mean = "mean(n)", spread = "stddev(n)" }"#;
+    let operator = format!(
+        "[operators.result]\n{}\ninput = \"events\"\nwindow = {{ tumbling = \"20s\" }}\n\
+         bounds = {{ start = \"from\", end = \"to\" }}\n",
+        aggregate.replace('\n', ""),
+    );
+    let text = text_of(&[
+        &events("events", "in0.jsonl", "0s"),
+        &operator,
+        &sink("out", "result"),
+    ]);
+    let results = collect_everywhere(&text, folder.path(), "out");
+    let mut windows: BTreeMap<i64, Vec<(String, i64)>> = BTreeMap::new();
+    for row in read_json_lines(&folder.path().join("in0.jsonl")) {
+        let value = (
+            row["letter"].as_str().unwrap_or_default().to_owned(),
+            row["n"].as_i64(),
+        );
+        let from = row["ts"].as_i64().unwrap_or_default().div_euclid(20_000) * 20;
+        let rows = windows.entry(from).or_default();
+        rows.push((value.0, value.1.unwrap_or_default()));
+    }
+    assert!(windows.len() > 8);
+    assert_eq!(results.len(), windows.len());
+    for (from, rows) in windows {
+        let result = results.iter().find(|result| result["from"] == second(from));
+        let result = result.unwrap_or_else(|| panic!("no window from {from}"));
+        let mut numbers: Vec<i64> = rows.iter().map(|row| row.1).collect();
+        let count = numbers.len() as f64;
+        let mean = numbers.iter().sum::<i64>() as f64 / count;
+        let squares = numbers
+            .iter()
+            .map(|&n| (n as f64 - mean) * (n as f64 - mean));
+        let spread = (squares.sum::<f64>() / (count - 1.0)).sqrt();
+        assert_eq!(result["first"], rows[0].0);
+        assert_eq!(result["last"], numbers[numbers.len() - 1]);
+        numbers.sort_unstable_by_key(|&n| std::cmp::Reverse(n));
+        assert_eq!(result["best"], json!(numbers[..2]));
+        numbers.dedup();
+        assert_eq!(result["different"], numbers.len());
+        assert_eq!(result["mean"], mean);
+        let apart = result["spread"].as_f64().unwrap_or_default() - spread;
+        assert!(apart.abs() < 1e-9, "{result} {spread}");
+    }
+}
+
+#[test]
+fn a_row_with_which_a_sum_overflows_is_a_dead_letter() {
+    let rows = [event("a", i64::MAX, 0), event("a", 5, 1), event("a", -3, 2)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operator = format!(
+        "[operators.result]\n{STATS}\ninput = \"events\"\nwindow = {{ tumbling = \"5s\" }}\n"
+    );
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &operator,
+        &sink("out", "result"),
+    ]);
+    let mut plan = plan_of(&text, folder.path());
+    plan.batch_rows = 2;
+    let (results, summary) = collect(plan, "out");
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[0]["count"], 2);
+    assert_eq!(results[0]["sum"], i64::MAX - 3);
+    assert_eq!(summary.nodes[1].rejected, 1);
+    let letters = read_json_lines(&folder.path().join("dead.jsonl"));
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["payload"], rows[1].to_string());
+    assert_eq!(letters[0]["node"], "result");
+    assert_eq!(
+        letters[0]["error"],
+        "`sum(n)` is too large for its type of 64 bits"
+    );
+    assert_eq!(letters[0].get("plugin"), None);
+}
+
+#[test]
+fn duplicates_are_left_out_for_a_time() {
+    let mut rows = vec![
+        event("a", 1, 0),
+        event("b", 2, 1),
+        event("a", 3, 4),
+        event("b", 4, 12),
+        event("a", 5, 9),
+        event("a", 6, 10),
+        event("b", 7, 21),
+        event("a", 8, 40),
+        // Too late for its time: what was kept of the key is gone.
+        event("b", 9, 20),
+    ];
+    // Keys enough to be evicted.
+    for key in 0..2_000 {
+        rows.extend([
+            event(&format!("k{key}"), 10, 50),
+            event(&format!("k{key}"), 11, 51),
+        ]);
+    }
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operators = r#"
+        [operators.once]
+        deduplicate = { by = "key", within = "10s" }
+        input = "events"
+        [operators.short]
+        select = { number = "n", of = "key", ts = "ts" }
+        input = "once"
+        [operators.shorter]
+        drop = "ts"
+        input = "short"
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "5s"),
+        operators,
+        &sink("out", "shorter"),
+    ]);
+    let passed = collect_everywhere(&text, folder.path(), "out");
+    let of = |key: &str| -> Vec<i64> {
+        let of = passed.iter().filter(|row| row["of"] == key);
+        let mut numbers: Vec<i64> = of.filter_map(|row| row["number"].as_i64()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(of("a"), [1, 6, 8]);
+    assert_eq!(of("b"), [2, 4, 9]);
+    assert_eq!(passed.len(), 6 + 2_000);
+    assert!(
+        passed
+            .iter()
+            .all(|row| row.get("ts").is_none() && row["number"] != 11)
+    );
 }
 
 /// Random events, at most so many seconds out of order within their file.

@@ -36,7 +36,6 @@ use crate::logic::{
     Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Instance, Kind,
     OperatorInfo, Port, Reject, Rows, States,
 };
-use crate::plan::BUILT_IN;
 use crate::schema::{Field, Schema};
 
 /// A column of the results.
@@ -98,7 +97,7 @@ impl Functions {
         let places = columns.iter().filter_map(place).collect();
         Functions {
             info: OperatorInfo {
-                name: BUILT_IN.to_owned(),
+                name: "aggregate".to_owned(),
                 doc: String::new(),
                 kind: Kind::Aggregate,
                 inputs: vec![Port::main(Arc::new(input))],
@@ -363,3 +362,6 @@ fn failure(kind: FailureKind, message: String) -> Failure {
         panic: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

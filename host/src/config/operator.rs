@@ -7,6 +7,7 @@ use toml::de::{DeArray, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::event_time::{self, EventTimeConfig};
+use super::key::{self, KeyConfig};
 use super::reader::{ConfigValue, Table, to_i64};
 use super::runs::{self, Runs};
 use crate::dead_letter::OnError;
@@ -43,21 +44,6 @@ pub struct OperatorConfig {
 pub struct Setting<T> {
     pub key: Span,
     pub value: T,
-}
-
-#[derive(Debug)]
-pub struct KeyConfig {
-    pub place: Span,
-    pub columns: KeyColumns,
-}
-
-/// The names of the key's columns.
-#[derive(Debug)]
-pub enum KeyColumns {
-    /// The same for all inputs.
-    Same(Vec<Spanned<String>>),
-    /// By input port.
-    ByPort(Vec<(Spanned<String>, Vec<Spanned<String>>)>),
 }
 
 /// An output that is read, and the input port that reads it.
@@ -112,7 +98,7 @@ pub(super) fn read(
         .map_or(Limits::default(), |table| read_limits(table, mistakes));
     let key = table
         .optional("key")
-        .and_then(|value| read_key(&value, mistakes));
+        .and_then(|value| key::read(&value, mistakes));
     let window = table
         .optional("window")
         .and_then(|value| read_window(&value, mistakes));
@@ -333,42 +319,6 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
         call_ms_max: time.map_or(defaults.call_ms_max, |ms| ms.into_inner() as u64),
         output_bytes_max,
     }
-}
-
-/// Reads the names of the key's fields, which may differ from port to port.
-fn read_key(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<KeyConfig> {
-    let columns = match value.raw() {
-        DeValue::Table(_) => {
-            let ports = value.table(mistakes)?.into_entries();
-            let ports: Vec<Option<_>> = ports
-                .map(|(port, value)| Some((port, read_key_names(&value, mistakes)?)))
-                .collect();
-            KeyColumns::ByPort(ports.into_iter().collect::<Option<Vec<_>>>()?)
-        }
-        _ => KeyColumns::Same(read_key_names(value, mistakes)?),
-    };
-    Some(KeyConfig {
-        place: value.key_span(),
-        columns,
-    })
-}
-
-fn read_key_names(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Vec<Spanned<String>>> {
-    let wanted = "the name of a field, or a list of names";
-    let columns = value.one_or_more(wanted, mistakes, |value, mistakes| {
-        value.text("the name of a field, in quotes", mistakes)
-    })?;
-    for (i, column) in columns.iter().enumerate() {
-        if let Some(first) = columns[..i].iter().find(|other| *other == column) {
-            mistakes.push(
-                Mistake::new(format!("{} has `{}` twice", value.what(), column.get_ref()))
-                    .at(column.span(), "again here")
-                    .at(first.span(), "first here"),
-            );
-            return None;
-        }
-    }
-    Some(columns)
 }
 
 /// More windows for each row are a mistake in a unit.

@@ -3,15 +3,21 @@
 use std::fmt;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::key::{FIELD_WANTED, read_fields};
 use super::reader::{ConfigValue, Table, check_name};
 use crate::builtin::aggregate::call::Call;
+use crate::logic::Kind;
 
 #[derive(Debug)]
 pub enum Runs {
     Plugin(Spanned<OperatorName>),
     Aggregate(AggregateConfig),
+    Select(SelectConfig),
+    Drop(DropConfig),
+    Deduplicate(DeduplicateConfig),
 }
 
 /// `plugin.operator`.
@@ -29,45 +35,88 @@ pub struct AggregateConfig {
     pub columns: Vec<(Spanned<String>, Spanned<Call>)>,
 }
 
+/// The fields of rows that are kept, under new names.
+#[derive(Debug)]
+pub struct SelectConfig {
+    pub place: Span,
+    /// Names, and the fields or members of records that they are of; at least one.
+    pub columns: Vec<(Spanned<String>, Spanned<String>)>,
+}
+
+/// The fields of rows that are left out.
+#[derive(Debug)]
+pub struct DropConfig {
+    pub place: Span,
+    pub fields: Vec<Spanned<String>>,
+}
+
+/// What makes a row a duplicate.
+#[derive(Debug)]
+pub struct DeduplicateConfig {
+    pub place: Span,
+    /// The fields that duplicates have in common, at least one.
+    pub by: Vec<Spanned<String>>,
+    pub within_ms: i64,
+}
+
 impl Runs {
     /// Where messages point.
     pub fn place(&self) -> Span {
         match self {
             Runs::Plugin(operator) => operator.span(),
             Runs::Aggregate(aggregate) => aggregate.place.clone(),
+            Runs::Select(select) => select.place.clone(),
+            Runs::Drop(drop) => drop.place.clone(),
+            Runs::Deduplicate(deduplicate) => deduplicate.place.clone(),
+        }
+    }
+
+    /// What it is, unless only its plugin knows.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Runs::Plugin(_) => None,
+            Runs::Aggregate(_) | Runs::Deduplicate(_) => Some(Kind::Aggregate),
+            Runs::Select(_) | Runs::Drop(_) => Some(Kind::Transform),
         }
     }
 
     /// Where a column of its output comes from.
     pub fn column_place(&self, name: &str) -> Span {
-        let named = match self {
-            Runs::Plugin(_) => None,
-            Runs::Aggregate(aggregate) => {
-                let mut columns = aggregate.columns.iter();
-                columns.find(|(column, _)| column.get_ref() == name)
-            }
+        let names: Vec<&Spanned<String>> = match self {
+            Runs::Aggregate(aggregate) => aggregate.columns.iter().map(|(name, _)| name).collect(),
+            Runs::Select(select) => select.columns.iter().map(|(name, _)| name).collect(),
+            Runs::Plugin(_) | Runs::Drop(_) | Runs::Deduplicate(_) => Vec::new(),
         };
-        named.map_or_else(|| self.place(), |(column, _)| column.span())
+        let named = names.into_iter().find(|column| column.get_ref() == name);
+        named.map_or_else(|| self.place(), Spanned::span)
     }
 
     /// The plugin that has the operator, if it is a plugin's.
     pub fn plugin(&self) -> Option<&str> {
         match self {
             Runs::Plugin(operator) => Some(&operator.get_ref().plugin),
-            Runs::Aggregate(_) => None,
+            _ => None,
         }
     }
 }
 
+/// The keys that say what an operator runs.
+const KEYS: [&str; 5] = ["plugin", "aggregate", "select", "drop", "deduplicate"];
+
 const PLUGIN_WANTED: &str = "a plugin's name and its operator's, such as \"cart.clean\"";
 
 pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs> {
-    let meaning =
-        format!("{PLUGIN_WANTED}; or, without a plugin, `aggregate = {{ orders = \"count()\" }}`");
-    let (key, value) = table.required_one(&["plugin", "aggregate"], &meaning, mistakes)?;
-    match key {
-        0 => read_operator_name(&value, mistakes).map(Runs::Plugin),
-        _ => read_aggregate(&value, mistakes).map(Runs::Aggregate),
+    let meaning = format!(
+        "{PLUGIN_WANTED}; or, without a plugin, `aggregate = {{ orders = \"count()\" }}`, \
+         `select`, `drop` or `deduplicate`"
+    );
+    let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
+    match KEYS[key] {
+        "aggregate" => read_aggregate(&value, mistakes).map(Runs::Aggregate),
+        "select" => read_select(&value, mistakes).map(Runs::Select),
+        "drop" => read_drop(&value, mistakes).map(Runs::Drop),
+        "deduplicate" => read_deduplicate(&value, mistakes).map(Runs::Deduplicate),
+        _ => read_operator_name(&value, mistakes).map(Runs::Plugin),
     }
 }
 
@@ -131,6 +180,80 @@ fn read_call(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<
             None
         }
     }
+}
+
+fn read_select(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<SelectConfig> {
+    let what = "the name of a column";
+    let columns: Vec<Option<_>> = match value.raw() {
+        DeValue::Table(_) => {
+            let entries = value.table(mistakes)?.into_entries();
+            entries
+                .map(|(name, value)| {
+                    let good = check_name(what, &name, mistakes);
+                    let field = value.text(FIELD_WANTED, mistakes)?;
+                    good.then_some((name, field))
+                })
+                .collect()
+        }
+        _ => {
+            let names = read_fields(value, mistakes)?.into_iter();
+            names
+                .map(|name| check_name(what, &name, mistakes).then(|| (name.clone(), name)))
+                .collect()
+        }
+    };
+    if columns.is_empty() {
+        refuse_empty(value, mistakes);
+        return None;
+    }
+    Some(SelectConfig {
+        place: value.key_span(),
+        columns: columns.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+/// Reads names of fields, at least one.
+fn read_some_fields(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+) -> Option<Vec<Spanned<String>>> {
+    let fields = read_fields(value, mistakes)?;
+    if fields.is_empty() {
+        refuse_empty(value, mistakes);
+    }
+    (!fields.is_empty()).then_some(fields)
+}
+
+fn refuse_empty(value: &ConfigValue, mistakes: &mut Diagnostics) {
+    mistakes.push(
+        Mistake::new(format!("{} is empty", value.what()))
+            .at(value.span(), "no field")
+            .help("name a field of its input"),
+    );
+}
+
+fn read_drop(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<DropConfig> {
+    Some(DropConfig {
+        place: value.key_span(),
+        fields: read_some_fields(value, mistakes)?,
+    })
+}
+
+fn read_deduplicate(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<DeduplicateConfig> {
+    let mut table = value.table(mistakes)?;
+    let by = table
+        .required("by", "the fields that duplicates have in common", mistakes)
+        .and_then(|value| read_some_fields(&value, mistakes));
+    let meaning = "how far a duplicate may be from the row before it, in event time";
+    let within_ms = table
+        .required("within", meaning, mistakes)
+        .and_then(|value| value.duration(1, mistakes));
+    table.finish(mistakes);
+    Some(DeduplicateConfig {
+        place: value.key_span(),
+        by: by?,
+        within_ms: within_ms?.into_inner(),
+    })
 }
 
 impl fmt::Display for OperatorName {

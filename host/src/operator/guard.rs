@@ -46,8 +46,8 @@ pub const CALL_BYTES_MAX: usize = 4 << 20;
 /// cannot be opened any more.
 pub struct Guard<L: Callee + ?Sized> {
     node: Arc<str>,
-    /// `plugin.operator`.
-    operator: Arc<str>,
+    /// `plugin.operator`, of a plugin's operator.
+    plugin: Option<Arc<str>>,
     factory: Arc<dyn Factory>,
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
@@ -74,7 +74,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     ) -> Result<Self, OperatorError> {
         let mut guard = Guard {
             node: node.into(),
-            operator: plan.name.as_str().into(),
+            plugin: plan.is_plugins().then(|| plan.name.as_str().into()),
             factory: plan.factory.clone(),
             on_error: plan.on_error,
             as_kind,
@@ -207,8 +207,9 @@ impl<L: Callee + ?Sized> Guard<L> {
             Subject::State(rendered) => dead_letter::of_state(rendered),
         };
         dead_letter.node = self.node.to_string();
-        dead_letter.plugin = Some(self.operator.to_string());
-        dead_letter.plugin_digest = Some(self.factory.digest().to_owned());
+        dead_letter.plugin = self.plugin.as_deref().map(str::to_owned);
+        let digest = || self.factory.digest().to_owned();
+        dead_letter.plugin_digest = self.plugin.as_ref().map(|_| digest());
         dead_letter.kind = kind.to_owned();
         dead_letter.error = error.to_owned();
         dead_letter.panic = panic.map(str::to_owned);

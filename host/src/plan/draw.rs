@@ -245,12 +245,18 @@ fn kind(node: &Node) -> String {
         }
         NodeKind::Transform(transform) => {
             let operator = &transform.operator;
-            let kind = operator.factory.info().kind.name();
-            format!("{kind} {}", operator.name)
+            operator_kind(operator.factory.info().kind.name(), operator)
         }
-        NodeKind::Aggregate(aggregate) => format!("aggregate {}", aggregate.operator.name),
-        NodeKind::Process(process) => format!("process {}", process.operator.name),
+        NodeKind::Aggregate(aggregate) => operator_kind("aggregate", &aggregate.operator),
+        NodeKind::Process(process) => operator_kind("process", &process.operator),
         NodeKind::Sink(sink) => format!("sink, {}", sink.connector.describe().headline()),
+    }
+}
+
+fn operator_kind(kind: &str, operator: &OperatorPlan) -> String {
+    match operator.is_plugins() {
+        true => format!("{kind} {}", operator.name),
+        false => format!("{}, built in", operator.name),
     }
 }
 
@@ -356,6 +362,10 @@ fn process_details(process: &ProcessPlan) -> String {
 }
 
 fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
+    if aggregate.passes_rows {
+        // Its arguments say everything.
+        return Vec::new();
+    }
     let mut when = vec![
         key_details(&aggregate.key_schema),
         aggregate.window.to_string(),

@@ -15,7 +15,7 @@ use crate::timestamp::zone::Zone;
 /// A plugin's operator and its limits, or one that needs no plugin.
 #[derive(Clone)]
 pub struct OperatorPlan {
-    /// `plugin.operator`, as in the config; or [`BUILT_IN`].
+    /// `plugin.operator`, as in the config; or the key that says what it does.
     pub name: String,
     pub factory: Arc<dyn Factory>,
     /// The arguments that the factory was made with, including defaults.
@@ -25,8 +25,11 @@ pub struct OperatorPlan {
     pub on_error: OnError,
 }
 
-/// The name of operators that need no plugin; their arguments say what they do.
-pub const BUILT_IN: &str = "built-in";
+impl OperatorPlan {
+    pub fn is_plugins(&self) -> bool {
+        self.limits.is_some()
+    }
+}
 
 pub struct TransformPlan {
     pub operator: OperatorPlan,
@@ -64,6 +67,11 @@ pub struct AggregatePlan {
     pub timing: Option<String>,
     /// Whether something reads the late output, so that the node has it.
     pub late_wanted: bool,
+    /// Whether it passes on some of its rows as they are, instead of results. Its logic
+    /// then reads their event times, and nothing else.
+    pub passes_rows: bool,
+    /// Whether its logic is known to depend on the order in which rows of a key come.
+    pub follows_order: bool,
 }
 
 pub struct ProcessPlan {
@@ -92,6 +100,12 @@ impl AggregatePlan {
     pub fn corrects(&self) -> bool {
         let by_late_rows = self.allowed_lateness_ms > 0 && self.emit == Emit::Change;
         by_late_rows || self.early_every_ms.is_some()
+    }
+
+    /// Whether its results are known to depend on the order of rows within the watermark's
+    /// bound.
+    pub fn depends_on_order(&self) -> bool {
+        self.follows_order || matches!(self.window, Window::Running | Window::Count { .. })
     }
 
     /// The columns by which a later result replaces an earlier one, if it does, and if

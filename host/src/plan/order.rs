@@ -17,6 +17,9 @@ struct Ways {
 /// does.
 pub(super) fn depends_on_speed(plan: &Plan, node: &Node) -> Option<String> {
     let (key, window) = match &node.kind {
+        NodeKind::Aggregate(aggregate) if aggregate.depends_on_order() => {
+            (&aggregate.key_schema, Window::Running)
+        }
         NodeKind::Aggregate(aggregate) => (&aggregate.key_schema, aggregate.window),
         // The order of rows counts as for running aggregates.
         NodeKind::Process(process) => (&process.key_schema, Window::Running),

@@ -8,7 +8,8 @@ use super::columns::Relation;
 use super::keys::Keys;
 use super::reading::Reading;
 use super::section::{Planned, PlannedOutput, Resolved, Timing, operator_plan, planned};
-use crate::config::{BoundsChoice, Mistake, OperatorConfig, Span};
+use crate::builtin::aggregate::call::Call;
+use crate::config::{BoundsChoice, Mistake, OperatorConfig, Runs, Span};
 use crate::logic::{Kind, MAIN};
 use crate::plan::{
     AggregatePlan, Bounds, Emit, Exchange, LATE, NodeKind, Timing as PlanTiming, Window,
@@ -54,6 +55,8 @@ impl Builder<'_> {
                 bounds: timing.bounds.clone(),
                 timing: timing.column.as_ref().map(|(name, _)| name.clone()),
                 late_wanted,
+                passes_rows: false,
+                follows_order: follows_order(operator),
             }))
         });
         let mut outputs = vec![PlannedOutput::new(MAIN, main)];
@@ -177,7 +180,12 @@ impl Builder<'_> {
     }
 
     /// Refuses settings that other kinds of operators do not have.
-    fn refuse_aggregate_settings(&mut self, operator: &OperatorConfig, title: &str, kind: Kind) {
+    pub(super) fn refuse_aggregate_settings(
+        &mut self,
+        operator: &OperatorConfig,
+        title: &str,
+        kind: Kind,
+    ) {
         let is_keyed = kind == Kind::Process;
         let key = operator.key.as_ref().map(|key| key.place.clone());
         let ttl = operator.ttl_ms.as_ref().map(|s| s.key.clone());
@@ -263,5 +271,16 @@ impl Builder<'_> {
             }
             .to_owned()
         })
+    }
+}
+
+/// Plugins do not say it.
+fn follows_order(operator: &OperatorConfig) -> bool {
+    match &operator.runs {
+        Runs::Aggregate(aggregate) => {
+            let mut calls = aggregate.columns.iter().map(|(_, call)| call.get_ref());
+            calls.any(Call::follows_order)
+        }
+        _ => false,
     }
 }

@@ -4,15 +4,31 @@
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::columns::Upstream;
-use super::section::Resolved;
-use crate::builtin::aggregate::call::Call;
+use super::columns::{Upstream, find};
+use super::reading::Reading;
+use super::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
 use crate::builtin::aggregate::{Column, Functions};
-use crate::config::{AggregateConfig, Mistake, OperatorConfig, Runs, Span, Spanned};
-use crate::logic::{Factory, Kind, Value};
-use crate::plan::BUILT_IN;
+use crate::builtin::deduplicate::Deduplicate;
+use crate::builtin::select::{Select, Selected};
+use crate::config::{
+    AggregateConfig, DeduplicateConfig, DropConfig, Mistake, OperatorConfig, Runs, SelectConfig,
+    Span,
+};
+use crate::logic::{Factory, Kind, MAIN, Value};
+use crate::plan::{AggregatePlan, Arguments, Emit, Exchange, NodeKind, Window};
+use crate::quantity::show_ms;
 use crate::schema::{Field, Schema};
 use crate::suggest;
+
+/// A field of all upstreams, or a member of one.
+struct ReadField {
+    /// The field, as it is read.
+    column: Field,
+    /// The same, or the member. It can be missing if any record around it can.
+    value: Field,
+    members: Vec<usize>,
+    place: Span,
+}
 
 impl Builder<'_> {
     /// `None` for a plugin's operator, after a mistake, and if an upstream is not known.
@@ -21,111 +37,277 @@ impl Builder<'_> {
         operator: &OperatorConfig,
         upstreams: &[Option<Upstream>],
     ) -> Option<Resolved> {
-        match &operator.runs {
-            Runs::Plugin(_) => None,
-            Runs::Aggregate(aggregate) => self.resolve_aggregate(operator, aggregate, upstreams),
-        }
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let timing = match &operator.runs {
+            Runs::Plugin(_) => return None,
+            Runs::Deduplicate(_) => {
+                self.refuse_aggregate_settings(operator, &title, Kind::Filter);
+                None
+            }
+            runs => self.timing(operator, &title, runs.kind()?),
+        };
+        let known = upstreams.iter().map(Option::as_ref);
+        let known: Vec<&Upstream> = known.collect::<Option<_>>()?;
+        let (factory, arguments) = match &operator.runs {
+            Runs::Plugin(_) => return None,
+            Runs::Aggregate(aggregate) => self.functions(aggregate, &title, &known)?,
+            Runs::Select(select) => self.select(select, &title, &known)?,
+            Runs::Drop(drop) => self.drop(drop, &title, &known)?,
+            Runs::Deduplicate(deduplicate) => resolve_deduplicate(deduplicate),
+        };
+        Some(Resolved {
+            name: factory.info().name.clone(),
+            info: factory.info().clone(),
+            arguments,
+            factory: Some(factory),
+            timing,
+        })
     }
 
-    fn resolve_aggregate(
+    fn functions(
         &mut self,
-        operator: &OperatorConfig,
         aggregate: &AggregateConfig,
-        upstreams: &[Option<Upstream>],
-    ) -> Option<Resolved> {
-        let title = format!("operator `{}`", operator.name.get_ref());
-        let timing = self.timing(operator, &title, Kind::Aggregate);
-        let upstreams: Vec<&Upstream> = upstreams
-            .iter()
-            .map(Option::as_ref)
-            .collect::<Option<_>>()?;
+        title: &str,
+        upstreams: &[&Upstream],
+    ) -> Option<(Arc<dyn Factory>, Arguments)> {
         let mut input = Schema::default();
         let mut good = true;
         for (_, call) in &aggregate.columns {
-            let Some(name) = &call.get_ref().field else {
+            let place = call.span();
+            let call = call.get_ref();
+            let Some(name) = &call.field else {
                 continue;
             };
-            let Some((field, place)) = self.read_field(&title, call, name, &upstreams) else {
+            let reads = format!("{title}: `{call}`");
+            let Some(found) = self.read_field(&reads, name, &place, upstreams) else {
                 good = false;
                 continue;
             };
-            if let Err(reason) = call.get_ref().takes(&field.data_type) {
+            let field = &found.value;
+            let refused = match call.takes(&field.data_type) {
+                _ if !found.members.is_empty() => Err("it is a member of a record"),
+                taken => taken,
+            };
+            if let Err(reason) = refused {
                 good = false;
-                self.mistakes.push(
-                    Mistake::new(format!(
-                        "{title}: `{}` cannot take `{field}`: {reason}",
-                        call.get_ref()
-                    ))
-                    .at(call.span(), "")
-                    .at(place, format!("`{field}` is from here")),
-                );
-            }
-            if input.index_of(name).is_none() {
-                input.fields.push(field);
+                let mut mistake = Mistake::new(format!("{reads} cannot take `{field}`: {reason}"))
+                    .at(place, "")
+                    .at(found.place, format!("`{}` is from here", found.column));
+                if !found.members.is_empty() {
+                    mistake = mistake.help("make a field of it by an operator with `select`");
+                }
+                self.mistakes.push(mistake);
+            } else if input.index_of(name).is_none() {
+                input.fields.push(found.column);
             }
         }
         if !good {
             return None;
         }
-        let columns = aggregate.columns.iter();
-        let columns: Vec<Column> = columns
-            .map(|(name, call)| Column {
-                name: name.get_ref().clone(),
-                call: call.get_ref().clone(),
-            })
-            .collect();
+        let columns = aggregate.columns.iter().map(|(name, call)| Column {
+            name: name.get_ref().clone(),
+            call: call.get_ref().clone(),
+        });
+        let columns: Vec<Column> = columns.collect();
         let arguments = columns
             .iter()
             .map(|column| (column.name.clone(), Value::Text(column.call.to_string())));
         let arguments = arguments.collect();
-        let factory = Functions::new(columns, input);
-        Some(Resolved {
-            name: BUILT_IN.to_owned(),
-            info: factory.info().clone(),
-            arguments,
-            factory: Some(Arc::new(factory)),
-            timing,
-        })
+        Some((Arc::new(Functions::new(columns, input)), arguments))
     }
 
-    /// A field that all upstreams have, and its place.
+    fn select(
+        &mut self,
+        select: &SelectConfig,
+        title: &str,
+        upstreams: &[&Upstream],
+    ) -> Option<(Arc<dyn Factory>, Arguments)> {
+        let mut input = Schema::default();
+        let mut columns = Vec::new();
+        let mut arguments = Arguments::new();
+        for (name, path) in &select.columns {
+            let (name, place) = (name.get_ref(), path.span());
+            let path = path.get_ref();
+            let reads = format!("{title}: `{name}`");
+            let Some(found) = self.read_field(&reads, path, &place, upstreams) else {
+                continue;
+            };
+            let column = input.index_of(&found.column.name).unwrap_or_else(|| {
+                input.fields.push(found.column);
+                input.fields.len() - 1
+            });
+            columns.push(Selected {
+                field: Field {
+                    name: name.clone(),
+                    ..found.value
+                },
+                column,
+                members: found.members,
+            });
+            arguments.push((name.clone(), Value::Text(path.clone())));
+        }
+        let good = columns.len() == select.columns.len();
+        let factory = || Arc::new(Select::new(input, columns)) as Arc<dyn Factory>;
+        good.then(|| (factory(), arguments))
+    }
+
+    fn drop(
+        &mut self,
+        drop: &DropConfig,
+        title: &str,
+        upstreams: &[&Upstream],
+    ) -> Option<(Arc<dyn Factory>, Arguments)> {
+        let mut good = true;
+        for name in &drop.fields {
+            let reads = format!("{title}: `drop`");
+            let found = self.read_field(&reads, name.get_ref(), &name.span(), upstreams);
+            let Some(found) = found else {
+                good = false;
+                continue;
+            };
+            if !found.members.is_empty() {
+                good = false;
+                self.mistakes.push(
+                    Mistake::new(format!("{reads} can drop fields, not members of records"))
+                        .at(name.span(), "")
+                        .help("drop the record, or have `select` keep some of its members"),
+                );
+            }
+        }
+        let input = self.merged(title, upstreams)?.schema;
+        let is_dropped = |field: &&Field| {
+            let mut names = drop.fields.iter();
+            names.any(|name| *name.get_ref() == field.name)
+        };
+        let kept: Vec<Field> = input
+            .fields
+            .iter()
+            .filter(|it| !is_dropped(it))
+            .cloned()
+            .collect();
+        if kept.is_empty() {
+            self.mistakes.push(
+                Mistake::new(format!("{title} drops all fields"))
+                    .at(drop.place.clone(), "")
+                    .help("keep one of them at least"),
+            );
+            return None;
+        }
+        let columns = kept.iter().enumerate().map(|(column, field)| Selected {
+            field: field.clone(),
+            column,
+            members: Vec::new(),
+        });
+        let columns = columns.collect();
+        let names = drop.fields.iter().map(|name| name.get_ref().clone());
+        let arguments = vec![("drop".to_owned(), Value::Texts(names.collect()))];
+        let factory = Select::new(Schema::new(kept), columns).named("drop");
+        good.then(|| (Arc::new(factory) as Arc<dyn Factory>, arguments))
+    }
+
+    /// A field that all upstreams have, or a member of a record. `reads` says who reads
+    /// it; `at` is the place of its name.
     fn read_field(
         &mut self,
-        title: &str,
-        call: &Spanned<Call>,
+        reads: &str,
         name: &str,
+        at: &Span,
         upstreams: &[&Upstream],
-    ) -> Option<(Field, Span)> {
-        let mut found: Option<(Field, Span)> = None;
+    ) -> Option<ReadField> {
+        let mut read: Option<ReadField> = None;
         let mut good = true;
         for up in upstreams {
-            let Ok(column) = up.find(name) else {
+            let fields = &up.relation.schema.fields;
+            let Some(found) = find(fields, name) else {
                 good = false;
-                let names = up.relation.schema.fields.iter();
-                let names = names.map(|field| field.name.as_str());
+                let nouns = format!("fields of {}", up.title);
+                let names = fields.iter().map(|field| field.name.as_str());
                 self.mistakes.push(
                     Mistake::new(format!(
-                        "{title}: `{}` reads `{name}`; {} has no such field",
-                        call.get_ref(),
+                        "{reads} reads `{name}`; {} has no such field",
                         up.title
                     ))
-                    .at(call.span(), "")
+                    .at(at.clone(), "")
                     .at(up.place.clone(), "rows come from here")
-                    .help(suggest::help(
-                        name,
-                        &format!("fields of {}", up.title),
-                        names,
-                    )),
+                    .help(suggest::help(name, &nouns, names)),
                 );
                 continue;
             };
-            let field = up.field(column);
-            // Other types are refused where columns are read.
-            match &mut found {
-                Some((first, _)) => first.nullable |= field.nullable,
-                None => found = Some((field.clone(), up.field_place(column))),
+            let nullable = found.fields.iter().any(|field| field.nullable);
+            let column = &fields[found.column];
+            match &mut read {
+                // Other types are refused where columns are read.
+                Some(read) => {
+                    read.column.nullable |= column.nullable;
+                    read.value.nullable |= nullable;
+                }
+                None => {
+                    let value = found.fields.last().copied().unwrap_or(column);
+                    read = Some(ReadField {
+                        column: column.clone(),
+                        value: Field {
+                            name: name.to_owned(),
+                            nullable,
+                            ..value.clone()
+                        },
+                        place: up.field_place(found.column),
+                        members: found.members,
+                    });
+                }
             }
         }
-        found.filter(|_| good)
+        read.filter(|_| good)
     }
+
+    pub(super) fn plan_deduplicate(
+        &mut self,
+        operator: &OperatorConfig,
+        resolved: &Resolved,
+        reading: &Reading,
+    ) -> Planned {
+        let Runs::Deduplicate(deduplicate) = &operator.runs else {
+            return UNPLANNED;
+        };
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let ports = &resolved.info.inputs;
+        let keys = self.keys(operator, &title, ports, reading);
+        let rows = reading
+            .known()
+            .and_then(|upstreams| self.merged(&title, &upstreams));
+        let inputs = keys.as_ref().and_then(|keys| {
+            reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
+        });
+        let kind = keys.and_then(|keys| {
+            Some(NodeKind::Aggregate(AggregatePlan {
+                operator: operator_plan(operator, resolved)?,
+                columns: vec![Vec::new(); reading.ports.len()],
+                key: keys.columns,
+                key_schema: Arc::new(keys.relation.schema),
+                window: Window::Running,
+                allowed_lateness_ms: 0,
+                emit: Emit::default(),
+                early_every_ms: None,
+                ttl_ms: Some(deduplicate.within_ms),
+                bounds: None,
+                timing: None,
+                late_wanted: false,
+                passes_rows: true,
+                follows_order: true,
+            }))
+        });
+        let outputs = vec![PlannedOutput::new(MAIN, rows)];
+        planned(&operator.name, kind, inputs, outputs)
+    }
+}
+
+fn resolve_deduplicate(deduplicate: &DeduplicateConfig) -> (Arc<dyn Factory>, Arguments) {
+    let names = deduplicate.by.iter();
+    let by = names.map(|name| name.get_ref().clone()).collect();
+    let within = show_ms(deduplicate.within_ms);
+    let arguments = vec![
+        ("by".to_owned(), Value::Texts(by)),
+        ("within".to_owned(), Value::Text(within)),
+    ];
+    let factory = Deduplicate::new(deduplicate.within_ms.unsigned_abs());
+    (Arc::new(factory), arguments)
 }

@@ -164,6 +164,43 @@ impl Builder<'_> {
     }
 }
 
+/// A field that was found by its name, and the records around it.
+pub(super) struct Found<'a> {
+    pub column: usize,
+    pub members: Vec<usize>,
+    /// The column, and each member.
+    pub fields: Vec<&'a Field>,
+}
+
+/// A column of this name, or else a member of records: `meta.ts`.
+pub(super) fn find<'a>(fields: &'a [Field], name: &str) -> Option<Found<'a>> {
+    let index = |fields: &[Field], name: &str| fields.iter().position(|it| it.name == name);
+    if let Some(column) = index(fields, name) {
+        return Some(Found {
+            column,
+            members: Vec::new(),
+            fields: vec![&fields[column]],
+        });
+    }
+    let mut path = Vec::new();
+    let mut found = Vec::new();
+    let mut members = fields;
+    for name in name.split('.') {
+        let at = index(members, name)?;
+        path.push(at);
+        found.push(&members[at]);
+        members = match &members[at].data_type {
+            DataType::Record(members) => members,
+            _ => &[],
+        };
+    }
+    Some(Found {
+        column: path.remove(0),
+        members: path,
+        fields: found,
+    })
+}
+
 fn missing(reader: &str, wanted: &Field, up: &Upstream, near: Option<usize>) -> Mistake {
     match near {
         Some(column) => {

@@ -6,7 +6,7 @@
 //! time.
 
 use super::builder::Builder;
-use super::columns::Relation;
+use super::columns::{Relation, find};
 use super::graph::{Graph, Section};
 use crate::config::{Mistake, OperatorConfig, SourceConfig, Span, Spanned};
 use crate::logic::Kind;
@@ -309,43 +309,6 @@ fn timed_source(graph: &Graph, kinds: &[Option<Kind>], operator: usize) -> Trace
         }
     }
     Traced::Unknown
-}
-
-/// A field that was found by its name, and the records around it.
-struct Found<'a> {
-    column: usize,
-    members: Vec<usize>,
-    /// The column, and each member.
-    fields: Vec<&'a Field>,
-}
-
-/// A column of this name, or else a member of records: `meta.ts`.
-fn find<'a>(fields: &'a [Field], name: &str) -> Option<Found<'a>> {
-    let index = |fields: &[Field], name: &str| fields.iter().position(|it| it.name == name);
-    if let Some(column) = index(fields, name) {
-        return Some(Found {
-            column,
-            members: Vec::new(),
-            fields: vec![&fields[column]],
-        });
-    }
-    let mut path = Vec::new();
-    let mut found = Vec::new();
-    let mut members = fields;
-    for name in name.split('.') {
-        let at = index(members, name)?;
-        path.push(at);
-        found.push(&members[at]);
-        members = match &members[at].data_type {
-            DataType::Record(members) => members,
-            _ => &[],
-        };
-    }
-    Some(Found {
-        column: path.remove(0),
-        members: path,
-        fields: found,
-    })
 }
 
 /// Adds the names of the fields that can be an event time.

@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::columns::{Relation, Upstream};
 use super::reading::Reading;
-use crate::config::{KeyColumns, Mistake, OperatorConfig, Span, Spanned};
+use crate::config::{KeyColumns, Mistake, OperatorConfig, Runs, Span, Spanned};
 use crate::logic::Port;
 use crate::schema::{DataType, Field};
 use crate::suggest;
@@ -80,6 +80,9 @@ impl Builder<'_> {
         title: &str,
         ports: &[Port],
     ) -> Option<Vec<&'k [Spanned<String>]>> {
+        if let Runs::Deduplicate(deduplicate) = &operator.runs {
+            return Some(vec![&deduplicate.by; ports.len()]);
+        }
         let Some(key) = &operator.key else {
             return Some(vec![&[]; ports.len()]);
         };

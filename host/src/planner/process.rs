@@ -75,7 +75,7 @@ impl Builder<'_> {
                             "{title} reads `{field}` of its key, which has `{given}`"
                         ))
                         .at(places[column].clone(), "the key")
-                        .at(operator.operator.span(), "this reads it")
+                        .at(operator.runs.place(), "this reads it")
                         .help("both must have the same type"),
                     );
                 }

@@ -138,6 +138,7 @@ impl Accumulators {
                 subject_schema: Arc::new(Schema::new(key.chain(bounds).collect())),
                 bounds: plan.bounds.is_some(),
                 timing: plan.timing.is_some(),
+                passes_rows: plan.passes_rows,
                 batch_rows: batch_rows.max(1),
             },
         })
@@ -202,9 +203,12 @@ impl Accumulators {
         Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, out)?)
     }
 
-    /// The columns that the plugin reads, and the existing states.
+    /// The columns that the logic reads, and the existing states.
     fn fold_input(&self, arrived: &Arrived) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), WindowError> {
-        let input = pick(&arrived.batch, &self.output.input_columns[arrived.edge]);
+        let input = match self.output.passes_rows {
+            true => vec![timestamps(arrived.batch.times.to_vec())],
+            false => pick(&arrived.batch, &self.output.input_columns[arrived.edge]),
+        };
         let existing = &self.groups.slots[..self.groups.existing];
         Ok((input, self.states.gather(existing)?))
     }
@@ -310,9 +314,13 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Emits result rows whose parents are rows of the batch.
+    /// Emits result rows whose parents are rows of the batch, or these rows.
     pub fn emit_each(&self, arrived: &Arrived, rows: Rows, out: &mut Outbox) {
         if rows.parents.is_empty() {
+            return;
+        }
+        if self.output.passes_rows {
+            self.put_out(arrived.batch.take(&rows.parents), out);
             return;
         }
         let mut columns = match self.key_columns(arrived) {

@@ -25,6 +25,8 @@ pub(super) struct ResultLayout {
     pub subject_schema: Arc<Schema>,
     pub bounds: bool,
     pub timing: bool,
+    /// As in the plan.
+    pub passes_rows: bool,
     pub batch_rows: usize,
 }
 

@@ -21,6 +21,7 @@ use crate::clock::ManualClock;
 use crate::dead_letter::DeadLetter;
 use crate::dead_letter::OnError;
 use crate::element::{END_OF_TIME, Inlet};
+use crate::logic::Limits;
 use crate::operator::{Counts, Operator, OperatorError, Outbox};
 use crate::plan::{
     AggregatePlan, Alignment, Bounds, Emit, LATE_OUTPUT, MAIN_OUTPUT, OperatorPlan, TimeDomain,
@@ -150,7 +151,7 @@ impl Setup {
             operator: OperatorPlan {
                 name: "native.ledger".to_owned(),
                 arguments: Vec::new(),
-                limits: None,
+                limits: Some(Limits::default()),
                 factory: Arc::new(ledger),
                 on_error: self.on_error,
             },
@@ -170,6 +171,8 @@ impl Setup {
             }),
             timing: self.timing.then(|| "timing".to_owned()),
             late_wanted: true,
+            passes_rows: false,
+            follows_order: false,
         };
         Ok(Bench {
             operator: AggregateOperator::new(

@@ -1,6 +1,6 @@
 //! Benchmarks of the host: four jobs on generated cart events, from JSON lines
-//! and from memory, hand-written, with native operators and with Wasm
-//! operators. Each measurement runs in its own process, pinned to its cores.
+//! and from memory, hand-written, with native operators, with Wasm
+//! operators and with functions of the host. Each measurement runs in its own process, pinned to its cores.
 //! The cost of durability is measured by [`state`] and [`kafka`].
 
 /// The hand-written loops.
@@ -131,6 +131,8 @@ enum Variant {
     HandWritten,
     NativeOperator,
     Wasm,
+    /// With functions of the host instead of the aggregate, where there are any.
+    Functions,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,6 +203,9 @@ fn measure_host(arguments: &Arguments, cases: &[AnyCase]) -> anyhow::Result<Vec<
         for input in chosen(&arguments.inputs) {
             let mut wanted = Vec::new();
             for variant in chosen(&arguments.variants) {
+                if variant == Variant::Functions && case != Case::Tumbling {
+                    continue;
+                }
                 wanted.push((variant, 1));
                 if variant != Variant::HandWritten && all_cores > 1 {
                     wanted.push((variant, all_cores));
@@ -305,11 +310,17 @@ fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
             ensure!(rows == arguments.rows, "{rows} rows were read");
             started.elapsed().as_secs_f64()
         }
-        (Variant::NativeOperator, _) => {
-            run_pipeline(arguments, *case, cores, batches, &native::NativeLoader)?
-        }
-        (Variant::Wasm, _) => {
-            run_pipeline(arguments, *case, cores, batches, &PluginLoader::new()?)?
+        (Variant::NativeOperator, _) => run_pipeline(
+            arguments,
+            *case,
+            *variant,
+            cores,
+            batches,
+            &native::NativeLoader,
+        )?,
+        (Variant::Wasm | Variant::Functions, _) => {
+            let loader = PluginLoader::new()?;
+            run_pipeline(arguments, *case, *variant, cores, batches, &loader)?
         }
     };
     println!("{seconds}");
@@ -320,11 +331,12 @@ fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
 fn run_pipeline(
     arguments: &Arguments,
     case: Case,
+    variant: Variant,
     cores: usize,
     batches: Vec<RecordBatch>,
     loader: &dyn Loader,
 ) -> anyhow::Result<f64> {
-    let text = pipeline(arguments, case, cores)?;
+    let text = pipeline(arguments, case, variant, cores)?;
     let plan = plan(&text, loader)?;
     let plan = if batches.is_empty() {
         plan
@@ -377,13 +389,30 @@ fn from_memory(mut plan: Plan, batches: Vec<RecordBatch>, cores: usize) -> Plan 
     plan
 }
 
-fn pipeline(arguments: &Arguments, case: Case, cores: usize) -> anyhow::Result<String> {
+fn pipeline(
+    arguments: &Arguments,
+    case: Case,
+    variant: Variant,
+    cores: usize,
+) -> anyhow::Result<String> {
     let operators = match case {
         Case::Stateless => {
             r#"
             [operators.changes]
             plugin = "cart.changes"
             input = "events"
+            "#
+        }
+        Case::Tumbling if variant == Variant::Functions => {
+            r#"
+            [operators.adds]
+            plugin = "cart.adds"
+            input = "events"
+            [operators.added]
+            aggregate = { count = "count()", sum = "sum(quantity)" }
+            input = "adds"
+            key = "user_id"
+            window = { tumbling = "1m" }
             "#
         }
         Case::Tumbling => {
@@ -524,6 +553,7 @@ fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
         "hand-written",
         "native operator",
         "wasm",
+        "functions",
         "wasm/native",
         "sandbox share",
         "wasm/hand-written",
@@ -557,6 +587,7 @@ fn table(measurements: &[Measurement]) -> anyhow::Result<comfy_table::Table> {
             rate(hand_written),
             rate(native),
             rate(Some(wasm.rows_per_second)),
+            rate(beside(Variant::Functions, wasm.cores)),
             ratio(native),
             native.map_or("-".to_owned(), |native| {
                 format!("{:.0}%", (1.0 - wasm.rows_per_second / native) * 100.0)

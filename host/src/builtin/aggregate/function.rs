@@ -34,6 +34,11 @@ impl Call {
         }
     }
 
+    /// Whether its results depend on the order in which rows come.
+    pub fn follows_order(&self) -> bool {
+        matches!(self.function, Function::First | Function::Last)
+    }
+
     /// The column of its results. `field` is the one it reads, if it reads one, of a type
     /// that it takes.
     pub(super) fn result(&self, name: &str, field: Option<&Field>) -> Field {
@@ -75,8 +80,8 @@ impl Call {
                 ],
                 Some(_) => vec![
                     column(" values", DataType::Int64),
-                    column(" sum, high half", DataType::Int64),
-                    column(" sum, low half", DataType::UInt64),
+                    column(" sum high", DataType::Int64),
+                    column(" sum low", DataType::UInt64),
                 ],
             },
             Function::Variance | Function::Stddev => vec![

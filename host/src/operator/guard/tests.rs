@@ -8,7 +8,7 @@ use arrow_array::{Int64Array, StringArray};
 
 use super::*;
 use crate::logic::{
-    Accumulated, Callee, Columns, Kind, OperatorInfo, Output, Port, States, Transformed,
+    Accumulated, Callee, Columns, Kind, Limits, OperatorInfo, Output, Port, States, Transformed,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -226,7 +226,7 @@ fn plan(factory: &Arc<Faulty>, on_error: OnError) -> OperatorPlan {
         name: "native.doubled".to_owned(),
         factory: factory.clone(),
         arguments: Vec::new(),
-        limits: None,
+        limits: Some(Limits::default()),
         on_error,
     }
 }

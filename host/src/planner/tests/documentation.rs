@@ -83,6 +83,7 @@ metadata = { nothing = 1 }
 nothing = 1
 limits = { nothing = 1 }
 on_error = { nothing = 1 }
+deduplicate = { nothing = 1 }
 window = { nothing = 1 }
 bounds = { nothing = 1 }
 [sinks.file]
@@ -104,7 +105,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 22, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 23, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

@@ -350,3 +350,81 @@ fn files_are_read_once_and_in_the_order_of_their_names() {
     "#]]
     .assert_debug_eq(&names.collect::<Vec<_>>());
 }
+
+#[test]
+fn operators_without_a_plugin_are_drawn_with_what_they_do() {
+    let folder = folder();
+    let text = BASE.replace(
+        "plugin = \"cart.added\"",
+        "aggregate = { rows = \"count()\", best = \"top(3, price)\", noted = \"last(note)\" }",
+    ) + "
+[operators.once]
+deduplicate = { by = \"user_id\", within = \"1h\" }
+input = \"actions\"
+[operators.few]
+select = { user = \"user_id\", at = \"ts\" }
+input = \"once\"
+[operators.fewer]
+drop = \"user\"
+input = \"few\"
+on_error = \"skip\"
+[sinks.few]
+type = \"blackhole\"
+input = \"fewer\"
+";
+    let (_, plan) = plan_in(folder.path(), &text.replace("sinks.few", "sinks.few_out"))
+        .unwrap_or_else(|m| panic!("{m}"));
+    let drawn = draw(&plan).replace(&folder.path().display().to_string(), "/pipelines");
+    expect![[r#"
+        cart   2 tasks a keyed operator · batches of at most 4096 rows
+        dead letters go to /pipelines/cart.dead.jsonl
+
+        actions   source, file, json · 1 task
+        │   /pipelines/events.jsonl
+        │   event time ts, rows up to 2s out of order
+        │   bad rows: dead letter
+        │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+        │   note: utf8?, tags: list<utf8>, ts: timestamp
+        ├─▶ clean   filter cart.clean · 1 task
+        │   │   max_quantity = 100, strict = false, share = 0.5, actions = []
+        │   │   on error: dead letter · a call has 256MiB of memory, 5s, 256MiB of output
+        │   │ : the same rows
+        │   ▼
+        │   added   aggregate, built in · 2 tasks
+        │   │   key user_id · tumbling window of 1m, event time · late rows correct it for 10s
+        │   │   a result replaces the one before of the same user_id, window_start, window_end
+        │   │   rows = "count()", best = "top(3, price)", noted = "last(note)"
+        │   │   on error: dead letter
+        │   │ : user_id: utf8, window_start: timestamp, window_end: timestamp, rows: int64,
+        │   │   best: list<float64>, noted: utf8?
+        │   ├─▶ out   sink, file, json · 1 task
+        │   │       /pipelines/out.jsonl
+        │   └─▶ late rows to too_late   sink, console · 1 task
+        │         : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+        │           note: utf8?, tags: list<utf8>, ts: timestamp
+        └─▶ once   deduplicate, built in · 2 tasks
+            │   by = ["user_id"], within = "1h"
+            │   on error: dead letter
+            │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+            │   note: utf8?, tags: list<utf8>, ts: timestamp
+            ▼
+            few   select, built in · 2 tasks
+            │   user = "user_id", at = "ts"
+            │   on error: dead letter
+            │ : user: utf8, at: timestamp
+            ▼
+            fewer   drop, built in · 2 tasks
+            │   drop = ["user"]
+            │   on error: counted and skipped
+            │ : at: timestamp
+            ▼
+            few_out   sink, blackhole · 1 task
+    "#]].assert_eq(&drawn);
+    let json = to_json(&plan);
+    let nodes = json["nodes"].as_array().into_iter().flatten();
+    let added: Vec<_> = nodes.filter(|node| node["name"] == "added").collect();
+    let of = |key: &str| added[0][key].clone();
+    assert_eq!(of("operator"), "aggregate");
+    assert_eq!(of("limits"), serde_json::Value::Null);
+    assert_eq!(of("parameters")["best"], "top(3, price)");
+}

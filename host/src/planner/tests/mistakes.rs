@@ -90,6 +90,11 @@ fn functions() {
 }
 
 #[test]
+fn rows_without_plugins() {
+    check(expect_file!["mistakes/rows_without_plugins.md"]);
+}
+
+#[test]
 fn late() {
     check(expect_file!["mistakes/late.md"]);
 }
