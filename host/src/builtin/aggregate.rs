@@ -100,6 +100,7 @@ impl Functions {
                 name: "aggregate".to_owned(),
                 doc: String::new(),
                 kind: Kind::Aggregate,
+                key: Arc::default(),
                 inputs: vec![Port::main(Arc::new(input))],
                 outputs: vec![Port::main(Arc::new(output))],
                 state: Arc::new(state),

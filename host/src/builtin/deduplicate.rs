@@ -35,6 +35,7 @@ impl Deduplicate {
                 name: "deduplicate".to_owned(),
                 doc: String::new(),
                 kind: Kind::Aggregate,
+                key: Arc::default(),
                 inputs: vec![Port::main(Arc::default())],
                 outputs: vec![Port::main(Arc::default())],
                 state: Arc::new(Schema::new(vec![passed])),

@@ -38,6 +38,7 @@ impl Select {
                 name: "select".to_owned(),
                 doc: String::new(),
                 kind: Kind::Transform,
+                key: Arc::default(),
                 inputs: vec![Port::main(Arc::new(input))],
                 outputs: vec![Port::main(Arc::new(output))],
                 state: Arc::default(),

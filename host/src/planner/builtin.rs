@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::builder::Builder;
 use super::columns::{Upstream, find};
 use super::reading::Reading;
-use super::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
+use super::section::{Planned, PlannedOutput, Resolved, Timing, operator_plan, planned};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
 use crate::builtin::select::{Select, Selected};
@@ -40,9 +40,9 @@ impl Builder<'_> {
         let title = format!("operator `{}`", operator.name.get_ref());
         let timing = match &operator.runs {
             Runs::Plugin(_) => return None,
-            Runs::Deduplicate(_) => {
+            Runs::Deduplicate(deduplicate) => {
                 self.refuse_aggregate_settings(operator, &title, Kind::Filter);
-                None
+                Some(deduplicate_timing(deduplicate))
             }
             runs => self.timing(operator, &title, runs.kind()?),
         };
@@ -265,9 +265,6 @@ impl Builder<'_> {
         resolved: &Resolved,
         reading: &Reading,
     ) -> Planned {
-        let Runs::Deduplicate(deduplicate) = &operator.runs else {
-            return UNPLANNED;
-        };
         let title = format!("operator `{}`", operator.name.get_ref());
         let ports = &resolved.info.inputs;
         let keys = self.keys(operator, &title, ports, reading);
@@ -277,26 +274,41 @@ impl Builder<'_> {
         let inputs = keys.as_ref().and_then(|keys| {
             reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
         });
-        let kind = keys.and_then(|keys| {
-            Some(NodeKind::Aggregate(AggregatePlan {
-                operator: operator_plan(operator, resolved)?,
-                columns: vec![Vec::new(); reading.ports.len()],
-                key: keys.columns,
-                key_schema: Arc::new(keys.relation.schema),
-                window: Window::Running,
-                allowed_lateness_ms: 0,
-                emit: Emit::default(),
-                early_every_ms: None,
-                ttl_ms: Some(deduplicate.within_ms),
-                bounds: None,
-                timing: None,
-                late_wanted: false,
-                passes_rows: true,
-                follows_order: true,
-            }))
-        });
+        let kind = keys
+            .zip(resolved.timing.as_ref())
+            .and_then(|(keys, timing)| {
+                Some(NodeKind::Aggregate(AggregatePlan {
+                    operator: operator_plan(operator, resolved)?,
+                    columns: vec![Vec::new(); reading.ports.len()],
+                    key: keys.columns,
+                    key_schema: Arc::new(keys.relation.schema),
+                    window: timing.window,
+                    allowed_lateness_ms: timing.allowed_lateness_ms,
+                    emit: timing.emit,
+                    early_every_ms: timing.early_every_ms,
+                    ttl_ms: timing.ttl_ms,
+                    bounds: None,
+                    timing: None,
+                    late_wanted: false,
+                    passes_rows: true,
+                    follows_order: true,
+                }))
+            });
         let outputs = vec![PlannedOutput::new(MAIN, rows)];
         planned(&operator.name, kind, inputs, outputs)
+    }
+}
+
+fn deduplicate_timing(deduplicate: &DeduplicateConfig) -> Timing {
+    Timing {
+        window: Window::Running,
+        allowed_lateness_ms: 0,
+        emit: Emit::default(),
+        early_every_ms: None,
+        ttl_ms: Some(deduplicate.within_ms),
+        bounds: None,
+        column: None,
+        bounds_place: deduplicate.place.clone(),
     }
 }
 

@@ -48,8 +48,10 @@ impl Revision {
 
     /// How many tasks call plugins.
     pub fn plugin_tasks(&self) -> usize {
-        let calls_plugin = |&id: &NodeId| match self.plan.nodes[id].kind {
-            NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => true,
+        let calls_plugin = |&id: &NodeId| match &self.plan.nodes[id].kind {
+            NodeKind::Transform(transform) => transform.operator.is_plugins(),
+            NodeKind::Aggregate(aggregate) => aggregate.operator.is_plugins(),
+            NodeKind::Process(process) => process.operator.is_plugins(),
             NodeKind::Source(_) | NodeKind::Sink(_) => false,
         };
         let chains = chains(&self.plan, &self.task_counts);
