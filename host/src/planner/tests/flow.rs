@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::plan::NodeKind;
+use crate::plan::change::{StateChange, changes, describe};
 use crate::plan::draw::draw;
 use crate::plan::json::to_json;
 use crate::schema::Schema;
@@ -427,4 +428,33 @@ input = \"fewer\"
     assert_eq!(of("operator"), "aggregate");
     assert_eq!(of("limits"), serde_json::Value::Null);
     assert_eq!(of("parameters")["best"], "top(3, price)");
+}
+
+/// What happens to the state of `added` if its functions change.
+fn state_change(then: &str, now: &str) -> StateChange {
+    let folder = folder();
+    let described = |aggregate: &str| {
+        let text = BASE.replace("plugin = \"cart.added\"", aggregate);
+        let (_, plan) = plan_in(folder.path(), &text).unwrap_or_else(|m| panic!("{m}"));
+        describe(&plan)
+    };
+    let changes = changes(&described(then), &described(now));
+    let added = changes.into_iter().find(|change| change.name == "added");
+    added.unwrap_or_else(|| panic!("it is in both")).state
+}
+
+#[test]
+fn a_state_is_kept_while_its_functions_are_the_same() {
+    let then = "aggregate = { rows = \"count()\", total = \"sum(quantity)\" }";
+    let renamed = "aggregate = { sum = \"sum( quantity )\", rows = \"count()\" }";
+    assert_eq!(state_change(then, renamed), StateChange::Kept);
+    let other = "aggregate = { rows = \"count()\", total = \"max(quantity)\" }";
+    assert_eq!(
+        state_change(then, other),
+        StateChange::Incompatible(
+            "its state was count(): int64, sum(quantity): int64 and is now count(): int64, \
+             max(quantity): int64"
+                .to_owned()
+        )
+    );
 }
