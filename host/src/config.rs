@@ -24,6 +24,8 @@ mod key;
 mod runs;
 /// `[operators.NAME]`.
 mod operator;
+/// `join` and `select` of an operator.
+mod join;
 /// `[sinks.NAME]`.
 mod sink;
 /// Formats of rows.
@@ -38,6 +40,7 @@ use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
+pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig};
 pub use key::{KeyColumns, KeyConfig};
 pub use operator::{BoundsChoice, InputConfig, InputName, OperatorConfig, Setting};
 pub use runs::{AggregateConfig, DeduplicateConfig, DropConfig, OperatorName, Runs, SelectConfig};

@@ -72,6 +72,8 @@ pub mod operator;
 pub mod window;
 // Rows and timers that change the states of keys.
 pub mod process;
+// Joins the rows of two inputs that have the same key.
+pub mod join;
 // Memory that states may take.
 pub mod budget;
 // Keyed state in typed tables.

@@ -11,6 +11,8 @@ pub mod event_time;
 pub mod source;
 /// An operator in the plan.
 pub mod operator;
+/// A join in the plan.
+pub mod join;
 /// A sink in the plan.
 pub mod sink;
 /// State, checkpoints and restarts in the plan.
@@ -28,6 +30,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use event_time::{EventTime, FieldPath, OperatorTime};
+pub use join::{
+    JoinColumn, JoinKind, JoinPlan, JoinRule, JoinSide, LATE_SIDES, LEFT, Matching, RIGHT, SIDES,
+    Version,
+};
 pub use operator::{
     AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, PortPlan,
     ProcessPlan, TimeDomain, Timing, TransformPlan, Window,
@@ -59,7 +65,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether an aggregate waits for event time.
+    /// Whether an aggregate or a join waits for event time.
     pub fn has_timed_windows(&self) -> bool {
         self.nodes.iter().any(Node::has_timed_windows)
     }
@@ -123,7 +129,8 @@ impl Plan {
                 }
                 NodeKind::Transform(_) => upstream.unwrap_or(1),
                 NodeKind::Aggregate(AggregatePlan { key_schema, .. })
-                | NodeKind::Process(ProcessPlan { key_schema, .. }) => {
+                | NodeKind::Process(ProcessPlan { key_schema, .. })
+                | NodeKind::Join(JoinPlan { key_schema, .. }) => {
                     match key_schema.fields.is_empty() {
                         true => 1,
                         false => self.parallelism,
@@ -198,6 +205,7 @@ pub enum NodeKind {
     Transform(TransformPlan),
     Aggregate(AggregatePlan),
     Process(ProcessPlan),
+    Join(JoinPlan),
     Sink(SinkPlan),
 }
 
@@ -206,6 +214,7 @@ impl Node {
     pub fn has_timed_windows(&self) -> bool {
         match &self.kind {
             NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+            NodeKind::Join(join) => join.rule.matching.has_late_rows(),
             _ => false,
         }
     }
@@ -223,14 +232,14 @@ impl Node {
         }
     }
 
-    /// What happens to bad rows; `None` for sinks.
+    /// What happens to bad rows; `None` for joins and sinks, which have none.
     pub fn on_error(&self) -> Option<OnError> {
         match &self.kind {
             NodeKind::Source(source) => Some(source.on_error),
             NodeKind::Transform(transform) => Some(transform.operator.on_error),
             NodeKind::Aggregate(aggregate) => Some(aggregate.operator.on_error),
             NodeKind::Process(process) => Some(process.operator.on_error),
-            NodeKind::Sink(_) => None,
+            NodeKind::Join(_) | NodeKind::Sink(_) => None,
         }
     }
 }

@@ -34,6 +34,8 @@ mod keys;
 mod aggregate;
 /// Plans processes.
 mod process;
+/// Plans joins.
+mod join;
 /// Plans state, checkpoints and restarts.
 mod state;
 #[cfg(test)]
@@ -57,9 +59,18 @@ use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
 use crate::plan::{
-    Delivery, Exchange, LATE, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StatePlan, TransformPlan,
+    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StatePlan,
+    TransformPlan,
 };
 use crate::sink::SinkTransaction;
+
+/// Which outputs with late rows are read: that of an aggregate, or those of a join's
+/// sides.
+#[derive(Clone, Copy)]
+struct LateWanted {
+    all: bool,
+    sides: [bool; 2],
+}
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's
 /// folder, which paths are relative to.
@@ -139,7 +150,10 @@ impl<'a> Builder<'a> {
                     self.plan_source(source, timing)
                 }
                 Section::Operator(operator) => {
-                    let late_wanted = graph.is_read(at, LATE);
+                    let late_wanted = LateWanted {
+                        all: graph.is_read(at, LATE),
+                        sides: LATE_SIDES.map(|late| graph.is_read(at, late)),
+                    };
                     let timed = timing.iter().position(|timing| *timing == Some(at));
                     let timed = timed.and_then(|at| match graph.sections[at] {
                         Section::Source(source) => Some(source),
@@ -242,7 +256,7 @@ impl<'a> Builder<'a> {
         resolved: Option<&Resolved>,
         upstreams: &[Option<Upstream>],
         ids: &[usize],
-        late_wanted: bool,
+        late_wanted: LateWanted,
         timed: Option<&SourceConfig>,
     ) -> Planned {
         let Some(resolved) = resolved else {
@@ -257,12 +271,13 @@ impl<'a> Builder<'a> {
             ids,
             ports,
         };
-        match resolved.info.kind {
-            Kind::Aggregate if matches!(operator.runs, Runs::Deduplicate(_)) => {
-                self.plan_deduplicate(operator, resolved, &reading)
+        match (&operator.runs, resolved.info.kind) {
+            (Runs::Join(join), _) => self.plan_join(operator, join, &reading, late_wanted.sides),
+            (Runs::Deduplicate(_), _) => self.plan_deduplicate(operator, resolved, &reading),
+            (_, Kind::Aggregate) => {
+                self.plan_aggregate(operator, resolved, &reading, late_wanted.all)
             }
-            Kind::Aggregate => self.plan_aggregate(operator, resolved, &reading, late_wanted),
-            Kind::Process => self.plan_process(operator, resolved, &reading),
+            (_, Kind::Process) => self.plan_process(operator, resolved, &reading),
             // Kinds that cannot run were refused when resolved.
             _ => self.plan_transform(operator, resolved, &reading, timed),
         }

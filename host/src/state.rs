@@ -23,6 +23,8 @@ pub mod keyed;
 pub mod paned;
 // One row of columns as bytes.
 pub mod row;
+// Rows that wait for others, or for time.
+pub mod rows;
 // What a checkpoint's manifest says of a table.
 pub mod spec;
 // Rows of a table in the storage.

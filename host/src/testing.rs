@@ -461,7 +461,10 @@ impl<'a> Trial<'a> {
                     }
                 }
                 NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
-                NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Process(_) => {}
+                NodeKind::Source(_)
+                | NodeKind::Transform(_)
+                | NodeKind::Process(_)
+                | NodeKind::Join(_) => {}
             }
         }
         Ok(plan)
@@ -530,6 +533,7 @@ fn depends_on_order(plan: &Plan) -> Vec<bool> {
         let itself = match &node.kind {
             NodeKind::Aggregate(aggregate) => aggregate.depends_on_order(),
             NodeKind::Process(_) => true,
+            NodeKind::Join(join) => join.rule.matching.depends_on_order(),
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
         };
         sees.push(itself || node.edges().any(|edge| sees[edge.from]));

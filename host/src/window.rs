@@ -27,7 +27,7 @@ mod accumulators;
 /// Windows of a fixed number of rows.
 mod count;
 /// The panes and windows of a fixed size that a time belongs to.
-mod cut;
+pub(crate) mod cut;
 /// Keys with rows that no early result has shown.
 mod early;
 /// When sessions ended that are over.
@@ -51,7 +51,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 /// Times and spans of windows.
-mod time;
+pub(crate) mod time;
 /// Merged panes of a key with many panes.
 mod tree;
 /// Windows that follow one another.

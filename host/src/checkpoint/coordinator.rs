@@ -260,7 +260,10 @@ impl Coordinator {
                 NodeClass::Source => ProgressManifest::Source(std::mem::take(&mut sources[id])),
                 NodeClass::Sink => ProgressManifest::Sink(std::mem::take(&mut sinks[id])),
                 _ if description.tables.is_empty() => ProgressManifest::Nothing,
-                NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => {
+                NodeClass::Transform
+                | NodeClass::Aggregate
+                | NodeClass::Process
+                | NodeClass::Join => {
                     ProgressManifest::Operator(OperatorManifest {
                         tables: self.tables[id].clone(),
                         // `None`, of a task without a watermark, is the least.

@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::join::{self, JoinConfig};
 use super::key::{FIELD_WANTED, read_fields};
 use super::reader::{ConfigValue, Table, check_name};
 use crate::builtin::aggregate::call::Call;
@@ -18,6 +19,7 @@ pub enum Runs {
     Select(SelectConfig),
     Drop(DropConfig),
     Deduplicate(DeduplicateConfig),
+    Join(JoinConfig),
 }
 
 /// `plugin.operator`.
@@ -68,6 +70,7 @@ impl Runs {
             Runs::Select(select) => select.place.clone(),
             Runs::Drop(drop) => drop.place.clone(),
             Runs::Deduplicate(deduplicate) => deduplicate.place.clone(),
+            Runs::Join(join) => join.place.clone(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Runs {
             Runs::Plugin(_) => None,
             Runs::Aggregate(_) | Runs::Deduplicate(_) => Some(Kind::Aggregate),
             Runs::Select(_) | Runs::Drop(_) => Some(Kind::Transform),
+            Runs::Join(_) => Some(Kind::Join),
         }
     }
 
@@ -85,7 +89,7 @@ impl Runs {
         let names: Vec<&Spanned<String>> = match self {
             Runs::Aggregate(aggregate) => aggregate.columns.iter().map(|(name, _)| name).collect(),
             Runs::Select(select) => select.columns.iter().map(|(name, _)| name).collect(),
-            Runs::Plugin(_) | Runs::Drop(_) | Runs::Deduplicate(_) => Vec::new(),
+            Runs::Plugin(_) | Runs::Drop(_) | Runs::Deduplicate(_) | Runs::Join(_) => Vec::new(),
         };
         let named = names.into_iter().find(|column| column.get_ref() == name);
         named.map_or_else(|| self.place(), Spanned::span)
@@ -108,8 +112,11 @@ const PLUGIN_WANTED: &str = "a plugin's name and its operator's, such as \"cart.
 pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs> {
     let meaning = format!(
         "{PLUGIN_WANTED}; or, without a plugin, `aggregate = {{ orders = \"count()\" }}`, \
-         `select`, `drop` or `deduplicate`"
+         `select`, `drop`, `deduplicate` or `join`"
     );
+    if let Some(join) = table.optional("join") {
+        return read_join(&join, table, mistakes).map(Runs::Join);
+    }
     let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
     match KEYS[key] {
         "aggregate" => read_aggregate(&value, mistakes).map(Runs::Aggregate),
@@ -118,6 +125,27 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs
         "deduplicate" => read_deduplicate(&value, mistakes).map(Runs::Deduplicate),
         _ => read_operator_name(&value, mistakes).map(Runs::Plugin),
     }
+}
+
+/// Reads a join, with the `select` that says which columns joined rows have.
+fn read_join(
+    join: &ConfigValue,
+    table: &mut Table,
+    mistakes: &mut Diagnostics,
+) -> Option<JoinConfig> {
+    let select = table.optional("select");
+    for key in KEYS.into_iter().filter(|key| *key != "select") {
+        if let Some(other) = table.optional(key) {
+            mistakes.push(
+                Mistake::new(format!("{} has a `{key}` and a `join`", table.owner()))
+                    .at(other.key_span(), "")
+                    .at(join.key_span(), "")
+                    .help("remove one of them: an operator does one thing"),
+            );
+            return None;
+        }
+    }
+    join::read(join, select, mistakes)
 }
 
 fn read_operator_name(

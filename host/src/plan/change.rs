@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AggregatePlan, Emit, EventTime, InputPort, Node, NodeKind, OperatorPlan, Plan, SourcePlan,
-    Window,
+    AggregatePlan, Emit, EventTime, InputPort, JoinRule, Node, NodeKind, OperatorPlan, Plan,
+    SourcePlan, Window,
 };
 use crate::connector::Description;
 use crate::process::tables as process_tables;
@@ -39,6 +39,8 @@ pub struct NodeDescription {
     pub connector: Option<ConnectorDescription>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinRule>,
     /// How long a running aggregate keeps a key's state, for people, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
@@ -58,6 +60,7 @@ pub enum NodeClass {
     Transform,
     Aggregate,
     Process,
+    Join,
     Sink,
 }
 
@@ -165,6 +168,11 @@ pub fn describe(plan: &Plan) -> Vec<NodeDescription> {
                 described.ttl = process.ttl_ms.map(show_ms);
                 described.tables = process_tables::tables(process);
             }
+            NodeKind::Join(join) => {
+                described.class = NodeClass::Join;
+                described.join = Some(join.rule);
+                described.tables = crate::join::tables::tables(join);
+            }
         }
         described
     };
@@ -261,6 +269,7 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             .map(|window| window.to_string())
             .unwrap_or_default()
     };
+    let join = |node: &NodeDescription| node.join.map(|join| join.to_string()).unwrap_or_default();
     let ttl = |node: &NodeDescription| node.ttl.clone().unwrap_or_else(|| "for ever".to_owned());
     let (operator_then, operator_now) = (operator(then), operator(now));
     let pairs = [
@@ -287,6 +296,7 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             listed(&operator_now.arguments),
         ),
         ("window", window(then), window(now)),
+        ("join", join(then), join(now)),
         ("ttl", ttl(then), ttl(now)),
     ];
     let changed: Vec<FieldChange> = pairs
@@ -335,7 +345,7 @@ impl NodeDescription {
         match self.class {
             NodeClass::Source => true,
             NodeClass::Sink => self.connector.as_ref().is_some_and(|it| it.place.is_some()),
-            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => {
+            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
                 !self.tables.is_empty()
             }
         }
@@ -369,6 +379,11 @@ fn difference(then: &NodeDescription, now: &NodeDescription) -> Option<String> {
     }
     if let Some(why) = connector_difference(then, now) {
         return Some(why);
+    }
+    let join = |join: Option<JoinRule>| join.map_or("none".to_owned(), |join| join.to_string());
+    // The rule explains more than the tables that it needs.
+    if let Some(why) = FieldChange::between("join", join(then.join), join(now.join)) {
+        return Some(why.to_string());
     }
     for table in &then.tables {
         match now.tables.iter().find(|other| other.role == table.role) {
@@ -405,6 +420,7 @@ impl NodeClass {
             NodeClass::Transform => "transform",
             NodeClass::Aggregate => "aggregate",
             NodeClass::Process => "process",
+            NodeClass::Join => "join",
             NodeClass::Sink => "sink",
         }
     }
@@ -440,6 +456,7 @@ mod tests {
             }),
             connector: None,
             window: Some(minutes(1)),
+            join: None,
             ttl: None,
             emit: Emit::Change,
             tables: vec![TableSpec {

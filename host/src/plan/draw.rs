@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use super::order::depends_on_speed;
 use super::{
-    AggregatePlan, Delivery, Emit, EventTime, InputPort, MAIN_OUTPUT, Node, NodeKind, OperatorPlan,
-    Plan, ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan,
+    AggregatePlan, Delivery, Emit, EventTime, InputPort, JoinPlan, LEFT, MAIN_OUTPUT, Matching,
+    Node, NodeKind, OperatorPlan, Plan, ProcessPlan, RIGHT, RestartPlan, SIDES, SourcePlan,
+    StateBackend, StatePlan,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -249,6 +250,7 @@ fn kind(node: &Node) -> String {
         }
         NodeKind::Aggregate(aggregate) => operator_kind("aggregate", &aggregate.operator),
         NodeKind::Process(process) => operator_kind("process", &process.operator),
+        NodeKind::Join(join) => format!("{} join", join.rule.kind.name()),
         NodeKind::Sink(sink) => format!("sink, {}", sink.connector.describe().headline()),
     }
 }
@@ -292,6 +294,12 @@ fn details(plan: &Plan, node: &Node) -> Vec<String> {
             details.push(process_details(process));
             details.extend(depends_on_speed(plan, node));
             details.extend(operator_details(&process.operator));
+            details
+        }
+        NodeKind::Join(join) => {
+            let mut details = merged(plan, node);
+            details.extend(join_details(join));
+            details.extend(depends_on_speed(plan, node));
             details
         }
         NodeKind::Sink(sink) => {
@@ -390,6 +398,30 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
         details.push(format!(
             "a result replaces the one before of the same {key}"
         ));
+    }
+    details
+}
+
+fn join_details(join: &JoinPlan) -> Vec<String> {
+    let keys = join.key_schema.fields.iter();
+    let keys: Vec<&str> = keys.map(|field| field.name.as_str()).collect();
+    let mut details = vec![format!("key {} · {}", keys.join(", "), join.rule.matching)];
+    if let Matching::Interval {
+        before_ms,
+        after_ms,
+    } = join.rule.matching
+    {
+        // A side's rows wait for the other's as long as this.
+        let waits = [(LEFT, after_ms), (RIGHT, before_ms)];
+        let endless = waits
+            .into_iter()
+            .filter(|&(side, ms)| ms.is_none() && join.rule.kind.keeps(side));
+        details.extend(endless.map(|(side, _)| {
+            format!(
+                "{} rows without a match come out when the input ends",
+                SIDES[side]
+            )
+        }));
     }
     details
 }

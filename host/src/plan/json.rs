@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::{
-    AggregatePlan, Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, OperatorPlan, Plan,
-    ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan, TransformPlan, Window,
+    AggregatePlan, Edge, EventTime, Exchange, JoinPlan, MAIN_OUTPUT, Matching, Node, NodeKind,
+    OperatorPlan, Plan, ProcessPlan, RestartPlan, SourcePlan, StateBackend, StatePlan,
+    TransformPlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::logic::Value;
@@ -84,6 +85,7 @@ fn node_json(plan: &Plan, node: &Node, tasks: usize) -> Json {
         NodeKind::Transform(transform) => ("transform", transform_json(node, transform)),
         NodeKind::Aggregate(aggregate) => ("aggregate", aggregate_json(aggregate)),
         NodeKind::Process(process) => ("process", process_json(node, process)),
+        NodeKind::Join(join) => ("join", join_json(join)),
         NodeKind::Sink(sink) => ("sink", sink_json(&*sink.connector)),
     };
     let inputs = node.inputs.iter().flat_map(|input| {
@@ -215,6 +217,23 @@ fn process_json(node: &Node, process: &ProcessPlan) -> Json {
     });
     merge(&mut json, settings);
     json
+}
+
+fn join_json(join: &JoinPlan) -> Json {
+    let matching = match join.rule.matching {
+        Matching::Interval {
+            before_ms,
+            after_ms,
+        } => json!({ "interval": { "before_ms": before_ms, "after_ms": after_ms } }),
+        Matching::Window(window) => json!({ "window": window_json(window) }),
+        Matching::AsOf(version) => json!({ "as_of": version }),
+    };
+    let keys = join.key_schema.fields.iter();
+    json!({
+        "key": keys.map(|field| field.name.as_str()).collect::<Vec<_>>(),
+        "kind": join.rule.kind.name(),
+        "matching": matching,
+    })
 }
 
 fn window_json(window: Window) -> Json {

@@ -1,7 +1,7 @@
 //! Finds where results depend on the speed of tasks: rows come to an aggregate by
 //! several ways, each of which is in order, but not all of them together.
 
-use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan, Window};
+use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan};
 use crate::schema::Schema;
 
 /// By how many ways rows come.
@@ -13,34 +13,35 @@ struct Ways {
     results: usize,
 }
 
-/// What of an aggregate or process depends on the speed of tasks, as a sentence; `None` if nothing
+/// What of a node's results depends on the speed of tasks, as a sentence; `None` if nothing
 /// does.
 pub(super) fn depends_on_speed(plan: &Plan, node: &Node) -> Option<String> {
-    let (key, window) = match &node.kind {
-        NodeKind::Aggregate(aggregate) if aggregate.depends_on_order() => {
-            (&aggregate.key_schema, Window::Running)
-        }
-        NodeKind::Aggregate(aggregate) => (&aggregate.key_schema, aggregate.window),
-        // The order of rows counts as for running aggregates.
-        NodeKind::Process(process) => (&process.key_schema, Window::Running),
-        NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => return None,
-    };
     let tasks = plan.tasks();
     let Ways { rows, results } = ways_into(plan, &tasks, node);
-    let what = match window {
-        Window::Running | Window::Count { .. } => {
-            if rows + results <= 1 || has_keys_from_one_task(plan, node, key) {
-                return None;
-            }
-            "in which order the rows of a key come, and so its results, depends"
-        }
-        window => {
-            if !window.has_late_rows() || rows == 0 || rows + results <= 1 {
-                return None;
-            }
-            "which rows are late depends"
-        }
+    if rows + results <= 1 {
+        return None;
+    }
+    let of_key = |key| {
+        let one_way = has_keys_from_one_task(plan, node, key);
+        (!one_way).then_some("in which order the rows of a key come, and so its results, depends")
     };
+    let of_late = |has_late_rows| {
+        let may_be_late = has_late_rows && rows > 0;
+        may_be_late.then_some("which rows are late depends")
+    };
+    let what = match &node.kind {
+        NodeKind::Aggregate(aggregate) if aggregate.depends_on_order() => {
+            of_key(&aggregate.key_schema)
+        }
+        NodeKind::Aggregate(aggregate) => of_late(aggregate.window.has_late_rows()),
+        // The order of rows counts as for running aggregates.
+        NodeKind::Process(process) => of_key(&process.key_schema),
+        NodeKind::Join(join) if join.rule.matching.depends_on_order() => {
+            Some("in which order rows come, and so which match, depends")
+        }
+        NodeKind::Join(join) => of_late(join.rule.matching.has_late_rows()),
+        NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => None,
+    }?;
     Some(format!(
         "its rows come by {} ways (tasks and inputs): {what} on their speed",
         rows + results
@@ -86,5 +87,6 @@ fn has_keys_from_one_task(plan: &Plan, node: &Node, key: &Schema) -> bool {
         return false;
     };
     let mut parts = from.key_schema.fields.iter();
-    edge.output != LATE_OUTPUT && parts.all(|part| key.fields.iter().any(|field| field.name == part.name))
+    edge.output != LATE_OUTPUT
+        && parts.all(|part| key.fields.iter().any(|field| field.name == part.name))
 }

@@ -188,30 +188,15 @@ impl Builder<'_> {
     ) {
         let is_keyed = kind == Kind::Process;
         let key = operator.key.as_ref().map(|key| key.place.clone());
-        let ttl = operator.ttl_ms.as_ref().map(|s| s.key.clone());
-        let settings = [
+        let mut given = given([
             ("key", key.filter(|_| !is_keyed)),
             (
                 "window",
                 operator.window.as_ref().map(|window| window.span()),
             ),
-            (
-                "allowed_lateness",
-                operator.allowed_lateness_ms.as_ref().map(|s| s.key.clone()),
-            ),
-            (
-                "early_every",
-                operator.early_every_ms.as_ref().map(|s| s.key.clone()),
-            ),
-            ("ttl", ttl.filter(|_| !is_keyed)),
-            ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
-            ("emit", operator.emit.as_ref().map(|s| s.key.clone())),
-            ("timing", operator.timing.as_ref().map(|s| s.key.clone())),
-        ];
-        let given: Vec<(&str, Span)> = settings
-            .into_iter()
-            .filter_map(|(setting, place)| Some((setting, place?)))
-            .collect();
+        ]);
+        let of_results = settings_of_results(operator).into_iter();
+        given.extend(of_results.filter(|(setting, _)| !is_keyed || *setting != "ttl"));
         if given.is_empty() {
             return;
         }
@@ -228,9 +213,8 @@ impl Builder<'_> {
         for (_, place) in given {
             mistake = mistake.at(place, "only for aggregates");
         }
-        let runs = operator.runs.place();
         self.mistakes
-            .push(mistake.at(runs, format!("this is a {kind}")));
+            .push(mistake.at(operator.runs.place(), format!("this is a {kind}")));
     }
 
     /// The aggregate's output columns: key, window bounds, timing, and its own.
@@ -283,4 +267,29 @@ fn follows_order(operator: &OperatorConfig) -> bool {
         }
         _ => false,
     }
+}
+
+/// The settings that say when an aggregate emits which results, as far as they are
+/// given.
+pub(super) fn settings_of_results(operator: &OperatorConfig) -> Vec<(&'static str, Span)> {
+    given([
+        (
+            "allowed_lateness",
+            operator.allowed_lateness_ms.as_ref().map(|s| s.key.clone()),
+        ),
+        (
+            "early_every",
+            operator.early_every_ms.as_ref().map(|s| s.key.clone()),
+        ),
+        ("ttl", operator.ttl_ms.as_ref().map(|s| s.key.clone())),
+        ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
+        ("emit", operator.emit.as_ref().map(|s| s.key.clone())),
+        ("timing", operator.timing.as_ref().map(|s| s.key.clone())),
+    ])
+}
+
+fn given<const N: usize>(settings: [(&'static str, Option<Span>); N]) -> Vec<(&'static str, Span)> {
+    let settings = settings.into_iter();
+    let given = settings.filter_map(|(setting, place)| Some((setting, place?)));
+    given.collect()
 }

@@ -39,7 +39,7 @@ impl Builder<'_> {
     ) -> Option<Resolved> {
         let title = format!("operator `{}`", operator.name.get_ref());
         let timing = match &operator.runs {
-            Runs::Plugin(_) => return None,
+            Runs::Plugin(_) | Runs::Join(_) => return None,
             Runs::Deduplicate(deduplicate) => {
                 self.refuse_aggregate_settings(operator, &title, Kind::Filter);
                 Some(deduplicate_timing(deduplicate))
@@ -49,7 +49,7 @@ impl Builder<'_> {
         let known = upstreams.iter().map(Option::as_ref);
         let known: Vec<&Upstream> = known.collect::<Option<_>>()?;
         let (factory, arguments) = match &operator.runs {
-            Runs::Plugin(_) => return None,
+            Runs::Plugin(_) | Runs::Join(_) => return None,
             Runs::Aggregate(aggregate) => self.functions(aggregate, &title, &known)?,
             Runs::Select(select) => self.select(select, &title, &known)?,
             Runs::Drop(drop) => self.drop(drop, &title, &known)?,

@@ -1,4 +1,4 @@
-//! Refuses aggregates over results that are corrected later: each correction
+//! Refuses aggregates and joins over results that are corrected later: each correction
 //! would count once more.
 
 use crate::config::{Config, Mistake};
@@ -7,7 +7,7 @@ use crate::plan::{AggregatePlan, MAIN_OUTPUT, Node, NodeKind};
 /// The operator and its key by which rows are emitted again when they change.
 type Correction<'a> = (&'a str, &'static str);
 
-/// One mistake for each aggregate that reads such rows. Nodes come after those
+/// One mistake for each aggregate or join that reads such rows. Nodes come after those
 /// that they read.
 pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
                 correcting_key(aggregate).map(|key| (node.name.as_str(), key))
             }
-            NodeKind::Process(_) => {
+            NodeKind::Process(_) | NodeKind::Join(_) => {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
                 None
             }

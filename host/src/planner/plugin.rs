@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::builder::Builder;
+use super::join;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, OperatorName, Runs, Spanned};
 use crate::files::{FileUser, nearest_file};
@@ -56,11 +57,12 @@ impl<'a> Builder<'a> {
         operator: &OperatorConfig,
         plugins: &Plugins,
     ) -> Option<Resolved> {
-        let Runs::Plugin(wanted) = &operator.runs else {
-            return None;
+        let wanted = match &operator.runs {
+            Runs::Plugin(wanted) => wanted,
+            Runs::Join(_) => return Some(join::resolved(operator)),
+            _ => return None,
         };
-        let place = wanted.span();
-        let wanted = wanted.get_ref();
+        let (wanted, place) = (wanted.get_ref(), wanted.span());
         let title = format!("operator `{}`", operator.name.get_ref());
         let Some(module) = plugins.get(wanted.plugin.as_str()) else {
             let names = self

@@ -90,8 +90,12 @@ impl Builder<'_> {
                 let Some(reason) = why_not_late(resolved) else {
                     return;
                 };
-                Mistake::new(format!("{} has no late output: {reason}", from.title()))
-                    .help("aggregates with an event-time window have one")
+                Mistake::new(format!("{} has no late output: {reason}", from.title())).help(
+                    match resolved.map(|resolved| resolved.info.kind) {
+                        Some(Kind::Join) => "its sides have one each: `late_left`, `late_right`",
+                        _ => "aggregates with an event-time window have one",
+                    },
+                )
             }
             output => {
                 let name = from.name().get_ref();

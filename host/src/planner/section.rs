@@ -13,7 +13,7 @@ pub(super) struct Resolved {
     pub name: String,
     pub info: OperatorInfo,
     pub arguments: Arguments,
-    /// `None` if the parameters have a mistake.
+    /// `None` if the parameters have a mistake, and for a join, which runs no plugin.
     pub factory: Option<Arc<dyn Factory>>,
     /// For aggregates, `None` if it has a mistake.
     pub timing: Option<Timing>,

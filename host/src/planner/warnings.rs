@@ -53,7 +53,10 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
 fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: &mut Diagnostics) {
     let role = match node.kind {
         NodeKind::Source(_) => "source",
-        NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => "operator",
+        NodeKind::Transform(_)
+        | NodeKind::Aggregate(_)
+        | NodeKind::Process(_)
+        | NodeKind::Join(_) => "operator",
         NodeKind::Sink(_) => return,
     };
     let mut edges = plan.nodes.iter().flat_map(Node::edges);

@@ -21,6 +21,7 @@ use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::manifest::LettersManifest;
 use crate::checkpoint::transaction::Participants;
 use crate::element::{Barrier, NodeId, Purpose};
+use crate::join::JoinOperator;
 use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
@@ -333,6 +334,14 @@ impl Attempt<'_> {
                 let clock = self.pipeline.clock.clone();
                 let rows = self.revision.plan.batch_rows;
                 let operator = ProcessOperator::new(&node.name, plan, rows, clock, stored, stop)?;
+                Work::Operator(Box::new(operator))
+            }
+            NodeKind::Join(plan) => {
+                let stored = self.stored(id, self.placement(id, index), start);
+                let clock = self.pipeline.clock.clone();
+                let rows = self.revision.plan.batch_rows;
+                let output = node.schema().clone();
+                let operator = JoinOperator::new(&node.name, plan, output, rows, clock, stored)?;
                 Work::Operator(Box::new(operator))
             }
             NodeKind::Sink(plan) => {

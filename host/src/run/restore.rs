@@ -446,14 +446,19 @@ fn check_plan(
         let class = role(change.class);
         let what = match change.class {
             NodeClass::Source => "offsets",
-            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => "state",
+            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
+                "state"
+            }
             NodeClass::Sink => "rows",
         };
         let why = match change.state {
             StateChange::Incompatible(why) => why,
             StateChange::Gone => format!("the pipeline has no such {class} any more"),
             StateChange::Kept => {
-                let is_keyed = matches!(change.class, NodeClass::Aggregate | NodeClass::Process);
+                let is_keyed = matches!(
+                    change.class,
+                    NodeClass::Aggregate | NodeClass::Process | NodeClass::Join
+                );
                 if let (true, ChangeKind::Changed(fields)) = (is_keyed, change.kind) {
                     let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
                     let fields = fields.join("; ");
@@ -477,7 +482,9 @@ fn check_plan(
 fn role(class: NodeClass) -> &'static str {
     match class {
         NodeClass::Source => "source",
-        NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process => "operator",
+        NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
+            "operator"
+        }
         NodeClass::Sink => "sink",
     }
 }

@@ -30,9 +30,10 @@ impl Revision {
                 let role = match node.kind {
                     NodeKind::Source(_) => Role::Source,
                     NodeKind::Sink(_) => Role::Sink,
-                    NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => {
-                        Role::Operator
-                    }
+                    NodeKind::Transform(_)
+                    | NodeKind::Aggregate(_)
+                    | NodeKind::Process(_)
+                    | NodeKind::Join(_) => Role::Operator,
                 };
                 Arc::new(NodeProgress::new(&node.name, role, tasks))
             })
@@ -52,7 +53,7 @@ impl Revision {
             NodeKind::Transform(transform) => transform.operator.is_plugins(),
             NodeKind::Aggregate(aggregate) => aggregate.operator.is_plugins(),
             NodeKind::Process(process) => process.operator.is_plugins(),
-            NodeKind::Source(_) | NodeKind::Sink(_) => false,
+            NodeKind::Source(_) | NodeKind::Join(_) | NodeKind::Sink(_) => false,
         };
         let chains = chains(&self.plan, &self.task_counts);
         let with_plugin = chains.iter().filter(|chain| chain.iter().any(calls_plugin));

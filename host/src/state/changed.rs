@@ -108,9 +108,10 @@ impl ChangedKeys {
         }
     }
 
-    /// Whether the storage has a row of any key in memory.
+    /// Whether the storage has a row of any key in memory, or one that is to be deleted.
     pub fn has_stored(&self) -> bool {
-        self.flags.iter().any(|flags| flags & STORED != 0)
+        let mut flags = self.flags.iter();
+        !self.deleted.is_empty() || flags.any(|flags| flags & STORED != 0)
     }
 
     /// Clears the flags of removed keys, and returns those that have a row in the

@@ -127,6 +127,9 @@ pub trait KeyedPart {
     /// Bytes that keys and entries take in memory, without the states.
     fn bytes(&self) -> usize;
 
+    /// How many keys are in memory.
+    fn keys_in_memory(&self) -> usize;
+
     /// About how many keys have changed since the last checkpoint.
     fn changed(&self) -> usize;
 
@@ -404,6 +407,10 @@ impl<E: Entries> KeyedStates<E> {
 impl<E: Entries> KeyedPart for KeyedStates<E> {
     fn bytes(&self) -> usize {
         self.keys.bytes() + self.keys.len() * E::BYTES + self.entries.bytes()
+    }
+
+    fn keys_in_memory(&self) -> usize {
+        self.keys.len()
     }
 
     fn changed(&self) -> usize {

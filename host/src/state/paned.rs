@@ -22,6 +22,8 @@ pub struct PanedStates<E> {
     table: Arc<KeyedTable>,
     /// The entries of a new pane.
     empty: E,
+    /// How far ahead the keys of a pane are usually due.
+    horizon_ms: i64,
     /// The index in `panes` of each pane.
     places: BTreeMap<i64, u32>,
     panes: Vec<KeyedStates<E>>,
@@ -32,10 +34,12 @@ pub struct PanedStates<E> {
 }
 
 impl<E: PaneEntries> PanedStates<E> {
-    pub fn new(table: Arc<KeyedTable>, empty: E) -> Self {
+    /// `horizon_ms` is how far ahead the keys of a pane are usually due, if ever.
+    pub fn new(table: Arc<KeyedTable>, horizon_ms: i64, empty: E) -> Self {
         PanedStates {
             table,
             empty,
+            horizon_ms,
             places: BTreeMap::new(),
             panes: Vec::new(),
             spare: Vec::new(),
@@ -48,6 +52,7 @@ impl<E: PaneEntries> PanedStates<E> {
         let PanedStates {
             table,
             empty,
+            horizon_ms,
             places,
             panes,
             spare,
@@ -59,7 +64,12 @@ impl<E: PaneEntries> PanedStates<E> {
                 place
             }
             None => {
-                panes.push(KeyedStates::new(table.clone(), pane, 1, empty.clone()));
+                panes.push(KeyedStates::new(
+                    table.clone(),
+                    pane,
+                    *horizon_ms,
+                    empty.clone(),
+                ));
                 (panes.len() - 1) as u32
             }
         })
@@ -128,6 +138,10 @@ impl<E: PaneEntries> PanedStates<E> {
 impl<E: PaneEntries> KeyedPart for PanedStates<E> {
     fn bytes(&self) -> usize {
         self.all().map(KeyedPart::bytes).sum()
+    }
+
+    fn keys_in_memory(&self) -> usize {
+        self.all().map(KeyedPart::keys_in_memory).sum()
     }
 
     fn changed(&self) -> usize {

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 /// Timers by the numbers of their keys, in one domain of time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timers {
     /// Length of a bucket, in ms.
     width_ms: i64,
@@ -18,7 +18,7 @@ pub struct Timers {
 }
 
 /// Unsorted timers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bucket {
     first_ms: i64,
     timers: Vec<(i64, u32)>,

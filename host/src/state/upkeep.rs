@@ -60,14 +60,14 @@ impl Upkeep {
         if excess == 0 {
             return;
         }
-        let slots = states.slots_in_use().max(1);
-        let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / slots).max(1);
+        let keys = keyed.keys_in_memory().max(1);
+        let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / keys).max(1);
         keyed.evict(states, excess.div_ceil(bytes_a_key));
         let changed = keyed.changed();
         let still = self.excess(states, keyed);
         // A checkpoint of a few changed keys would not help.
         if still > 0
-            && changed * 4 > slots
+            && changed * 4 > keys
             && let Some(share) = &self.share
         {
             share.budget().request_checkpoint();

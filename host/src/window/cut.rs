@@ -13,7 +13,7 @@ use crate::operator::Outbox;
 use crate::plan::{Alignment, LATE_OUTPUT};
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     slide_ms: i64,
     panes: i64,
     lateness_ms: i64,
@@ -115,7 +115,7 @@ impl Cut {
     /// Returns the rows that are in time for one of their windows, if any, and
     /// the panes from the first to the last of them. Counts the others, and sends
     /// them to the output for late rows.
-    pub fn in_time(
+    pub(super) fn in_time(
         self,
         arrived: Arrived,
         watermark_ms: i64,

@@ -562,6 +562,10 @@ impl KeyedPart for Sessions {
         self.keyed.bytes() + self.ended.as_ref().map_or(0, EndedSessions::bytes)
     }
 
+    fn keys_in_memory(&self) -> usize {
+        self.keyed.keys_in_memory()
+    }
+
     fn changed(&self) -> usize {
         self.keyed.changed()
     }

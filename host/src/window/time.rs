@@ -6,12 +6,12 @@ use crate::element::END_OF_TIME;
 
 /// Windows clamp times to this distance from 1970 (146 million years), and their
 /// sizes to a quarter of it, so that sums never overflow.
-pub(super) const TIME_MAX_MS: i64 = 1 << 62;
-pub(super) const SIZE_MAX_MS: i64 = 1 << 60;
+pub(crate) const TIME_MAX_MS: i64 = 1 << 62;
+pub(crate) const SIZE_MAX_MS: i64 = 1 << 60;
 
 /// The time at which what is held for so long is due; at the end of time, everything
 /// is.
-pub(super) fn held_back(watermark_ms: i64, hold_ms: i64) -> i64 {
+pub(crate) fn held_back(watermark_ms: i64, hold_ms: i64) -> i64 {
     match watermark_ms {
         END_OF_TIME => END_OF_TIME,
         _ => watermark_ms.saturating_sub(hold_ms),
@@ -20,7 +20,7 @@ pub(super) fn held_back(watermark_ms: i64, hold_ms: i64) -> i64 {
 
 /// A window: `start` is in it, `end` is not. In ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
+pub(crate) struct Span {
     pub start: i64,
     pub end: i64,
 }
@@ -32,7 +32,7 @@ impl Span {
 }
 
 /// The earliest and the latest of these times, of which there is at least one.
-pub(super) fn extent(times: &[i64]) -> (i64, i64) {
+pub(crate) fn extent(times: &[i64]) -> (i64, i64) {
     times
         .iter()
         .fold((i64::MAX, i64::MIN), |(first, last), &time| {
@@ -41,7 +41,7 @@ pub(super) fn extent(times: &[i64]) -> (i64, i64) {
 }
 
 /// The times, clamped to [`TIME_MAX_MS`].
-pub(super) fn within_reach(times: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
+pub(crate) fn within_reach(times: &ScalarBuffer<i64>) -> ScalarBuffer<i64> {
     let (first, last) = extent(times);
     if first >= -TIME_MAX_MS && last <= TIME_MAX_MS {
         return times.clone();

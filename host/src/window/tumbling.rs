@@ -58,7 +58,7 @@ impl Tumbling {
             cut,
             late_wanted,
             early_wanted,
-            panes: PanedStates::new(accumulators.table.clone(), empty),
+            panes: PanedStates::new(accumulators.table.clone(), 1, empty),
             closed: i64::MIN,
         }
     }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position};
 use crate::plan::change::{ConnectorDescription, NodeClass, OperatorDescription};
-use crate::plan::{Alignment, Emit, TimeDomain, Window};
+use crate::plan::{Alignment, Emit, JoinKind, JoinRule, Matching, TimeDomain, Version, Window};
 use crate::state::spec::{RowKind, TableSpec};
 use crate::timestamp::zone::Zone;
 
@@ -60,6 +60,7 @@ fn fixture() -> Manifest {
         }),
         connector: None,
         window: Some(window),
+        join: None,
         ttl: None,
         emit: Emit::Change,
         tables: vec![windows],
@@ -343,13 +344,36 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
             event_time,
         },
     );
+    let interval = any::<(Option<i64>, Option<i64>)>();
+    let matching = prop_oneof![
+        interval.prop_map(|(before_ms, after_ms)| Matching::Interval {
+            before_ms,
+            after_ms,
+        }),
+        any::<u64>().prop_map(|size| Matching::Window(Window::Count { size })),
+        Just(Matching::AsOf(Version::EventTime)),
+        Just(Matching::AsOf(Version::Latest)),
+    ];
+    let kinds = [
+        JoinKind::Inner,
+        JoinKind::Left,
+        JoinKind::Right,
+        JoinKind::Full,
+    ];
+    let joins = (prop::sample::select(kinds.to_vec()), matching)
+        .prop_map(|(kind, matching)| JoinRule { kind, matching });
     let fields = any::<(String, [Vec<String>; 3])>();
     let emits = prop_oneof![Just(Emit::Change), Just(Emit::Final)];
     (
         fields,
         prop::option::of(operator),
         prop::option::of(connector),
-        (prop::option::of(window), any::<Option<String>>(), emits),
+        (
+            prop::option::of(window),
+            prop::option::of(joins),
+            any::<Option<String>>(),
+            emits,
+        ),
         prop::collection::vec(table, 0..3),
     )
         .prop_map(
@@ -357,7 +381,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
                 (name, [inputs, ports, output]),
                 operator,
                 connector,
-                (window, ttl, emit),
+                (window, join, ttl, emit),
                 tables,
             )| {
                 NodeDescription {
@@ -369,6 +393,7 @@ fn descriptions() -> impl Strategy<Value = NodeDescription> {
                     operator,
                     connector,
                     window,
+                    join,
                     ttl,
                     emit,
                     tables,

@@ -1,0 +1,32 @@
+//! The tables of keyed state of a join. Their rows are laid out as
+//! [`rows`](crate::state::rows) says.
+//!
+//! Which pane a row is in is a part of the format, version 1: with an interval, its time
+//! over the length that [`interval`](super::interval) says; with a window, the number of
+//! the window's pane; of left rows that wait for versions, its time over a minute. All
+//! versions are in pane 0.
+
+use crate::plan::{JoinPlan, LEFT, Matching, RIGHT, Version};
+use crate::state::rows::row_kind;
+use crate::state::spec::TableSpec;
+
+const LEFT_ROWS: &str = "left rows";
+const RIGHT_ROWS: &str = "right rows";
+const VERSIONS: &str = "versions";
+
+/// The tables of a join.
+pub fn tables(plan: &JoinPlan) -> Vec<TableSpec> {
+    let table = |role, side: usize| {
+        let state = &plan.sides[side].schema;
+        TableSpec::new(role, &plan.key_schema, state, row_kind())
+    };
+    match plan.rule.matching {
+        Matching::Interval { .. } | Matching::Window(_) => {
+            vec![table(LEFT_ROWS, LEFT), table(RIGHT_ROWS, RIGHT)]
+        }
+        Matching::AsOf(Version::EventTime) => {
+            vec![table(VERSIONS, RIGHT), table(LEFT_ROWS, LEFT)]
+        }
+        Matching::AsOf(Version::Latest) => vec![table(VERSIONS, RIGHT)],
+    }
+}
