@@ -1112,3 +1112,170 @@ fn rows_without_a_valid_event_time_are_dead_letters_of_the_operator() {
         assert_eq!(letters[1]["payload"], rows[2].to_string());
     }
 }
+
+/// The columns of joined events.
+const JOINED: &str = "select = { key = \"key.key\", left = \"left.n\", right = \"right.n\" }";
+
+fn joined(key: &str, left: Option<&Value>, right: Option<&Value>) -> Value {
+    let n = |row: Option<&Value>| row.map(|row| row["n"].clone());
+    json!({"key": key, "left": n(left), "right": n(right)})
+}
+
+/// Events of a few keys, up to 4 s out of order.
+fn of_few_keys(seed: u64, count: i64) -> Vec<Value> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut rows = Vec::new();
+    for number in 0..count {
+        let key = ["a", "b", "c", "d"][random.usize(0..4)];
+        rows.push(event(key, number, number / 2 + 10 - random.i64(0..5)));
+    }
+    rows
+}
+
+/// Every kind of join, of two inputs one of which is merged of two, and a window of
+/// joined rows.
+#[test]
+fn joins_give_what_their_definition_says() {
+    let (clicks, more, buys) = (of_few_keys(1, 40), of_few_keys(2, 20), of_few_keys(3, 50));
+    let folder = folder(&[
+        ("clicks.jsonl", &clicks),
+        ("more.jsonl", &more),
+        ("buys.jsonl", &buys),
+    ]);
+    let operator = |name: &str, rule: &str| {
+        format!(
+            r#"
+            [operators.{name}]
+            {rule}
+            input = {{ left = ["clicks", "more"], right = "buys" }}
+            key = "key"
+            {JOINED}
+            "#
+        )
+    };
+    let counted = r#"
+        [operators.versions]
+        join = { kind = "inner", as_of = "event_time" }
+        input = { left = ["clicks", "more"], right = "buys" }
+        key = "key"
+        select = { key = "key.key", n = "right.n", letter = "left.letter" }
+
+        [operators.counted]
+        plugin = "basics.stats"
+        input = "versions"
+        key = "key"
+        window = { tumbling = "5s" }
+    "#;
+    let text = text_of(&[
+        &events("clicks", "clicks.jsonl", "5s"),
+        &events("more", "more.jsonl", "5s"),
+        &events("buys", "buys.jsonl", "5s"),
+        &operator(
+            "near",
+            "join = { kind = \"full\", before = \"2s\", after = \"1s\" }",
+        ),
+        &operator(
+            "same",
+            "join = { kind = \"full\" }\nwindow = { tumbling = \"3s\" }",
+        ),
+        &operator("last", "join = { kind = \"left\", as_of = \"event_time\" }"),
+        counted,
+        &sink("near_out", "near"),
+        &sink("same_out", "same"),
+        &sink("last_out", "last"),
+        &sink("counted_out", "counted"),
+    ]);
+    let sinks = ["near_out", "same_out", "last_out", "counted_out"];
+    let [near, same, last, counted] = collect_all_everywhere(&text, folder.path(), sinks);
+
+    let left: Vec<&Value> = clicks.iter().chain(&more).collect();
+    let second = |row: &Value| row["ts"].as_i64().unwrap_or_default() / 1000;
+    let full = |matches: &dyn Fn(i64, i64) -> bool| {
+        let is_pair = |left: &Value, right: &Value| {
+            left["key"] == right["key"] && matches(second(left), second(right))
+        };
+        let mut rows = Vec::new();
+        for left in &left {
+            let key = left["key"].as_str().unwrap_or_default();
+            let found: Vec<&Value> = buys.iter().filter(|right| is_pair(left, right)).collect();
+            rows.extend(
+                found
+                    .iter()
+                    .map(|right| joined(key, Some(left), Some(right))),
+            );
+            if found.is_empty() {
+                rows.push(joined(key, Some(left), None));
+            }
+        }
+        let alone = |right: &&Value| !left.iter().any(|left| is_pair(left, right));
+        for right in buys.iter().filter(alone) {
+            let key = right["key"].as_str().unwrap_or_default();
+            rows.push(joined(key, None, Some(right)));
+        }
+        sorted(rows)
+    };
+    let expected = full(&|left, right| left - 2 <= right && right <= left + 1);
+    assert_same(&expected, &near, "interval");
+    let expected = full(&|left, right| left.div_euclid(3) == right.div_euclid(3));
+    assert_same(&expected, &same, "window");
+
+    let mut expected = Vec::new();
+    let mut windows: BTreeMap<(String, i64), Vec<i64>> = BTreeMap::new();
+    for left in &left {
+        let key = left["key"].as_str().unwrap_or_default();
+        let versions = buys.iter().filter(|right| right["key"] == left["key"]);
+        let version = versions
+            .filter(|right| second(right) <= second(left))
+            .max_by_key(|right| second(right));
+        expected.push(joined(key, Some(left), version));
+        if let Some(version) = version {
+            let window = (key.to_owned(), second(left).div_euclid(5) * 5);
+            let n = version["n"].as_i64().unwrap_or_default();
+            windows.entry(window).or_default().push(n);
+        }
+    }
+    assert_same(&sorted(expected), &last, "as of");
+    let windows = windows.iter();
+    let expected = windows.map(|((key, from), values)| stats(key, *from, from + 5, values));
+    assert_same(
+        &sorted(expected.collect()),
+        &counted,
+        "windows of joined rows",
+    );
+}
+
+/// Rows that come when both inputs have passed them leave by the output of their side.
+#[test]
+fn late_rows_of_a_join_have_an_output_a_side() {
+    let rows = [event("a", 1, 100), event("a", 2, 10), event("a", 3, 101)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        r#"
+        [operators.pairs]
+        join = { kind = "left", before = "1m", after = "0s" }
+        input = { left = "events", right = "events" }
+        key = "key"
+        select = { key = "key.key", left = "left.n", right = "right.n" }
+        "#,
+        &sink("out", "pairs"),
+        &sink("left", "pairs.late_left"),
+        &sink("right", "pairs.late_right"),
+    ]);
+    let mut plan = plan_of(&text, folder.path());
+    plan.batch_rows = 1;
+    let ([out, left, right], _) = collect_all(plan, ["out", "left", "right"]);
+    // Both sides read the same rows, each at its own speed: a side's row is late only
+    // once the other has come as far.
+    assert!(
+        left.iter().chain(&right).all(|row| row["n"] == 2),
+        "{left:?} {right:?}"
+    );
+    let on_time = out
+        .iter()
+        .filter(|row| row["left"] != 2 && row["right"] != 2);
+    let on_time: Vec<Value> = on_time.cloned().collect();
+    let pair = |left: i64, right: i64| json!({"key": "a", "left": left, "right": right});
+    let expected = vec![pair(1, 1), pair(3, 1), pair(3, 3)];
+    assert_same(&expected, &sorted(on_time), "on time");
+}

@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 12] = [
+const PIPELINES: [Pipeline; 15] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -256,6 +256,76 @@ const PIPELINES: [Pipeline; 12] = [
             input = "parsed"
             key = "key"
             window = { tumbling = "5s" }
+            "#,
+    },
+    Pipeline {
+        name: "rows joined within an interval",
+        corrects: false,
+        text: r#"
+            [sources.all]
+            type = "file"
+            path = "in.jsonl"
+            format = "json"
+            event_time = "ts"
+            watermark = { out_of_orderness = "3s" }
+            fields = { key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }
+
+            [operators.even]
+            plugin = "basics.even"
+            input = "all"
+
+            [operators.result]
+            join = { kind = "full", before = "1s", after = "3s" }
+            input = { left = "all", right = "even" }
+            key = "key"
+            select = { key = "key.key", n = "left.n", at = "left.ts", m = "right.n", and = "right.ts" }
+            "#,
+    },
+    Pipeline {
+        name: "rows joined in a window",
+        corrects: false,
+        text: r#"
+            [sources.all]
+            type = "file"
+            path = "in.jsonl"
+            format = "json"
+            event_time = "ts"
+            watermark = { out_of_orderness = "3s" }
+            fields = { key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }
+
+            [operators.even]
+            plugin = "basics.even"
+            input = "all"
+
+            [operators.result]
+            join = { kind = "full" }
+            window = { sliding = "4s", every = "2s" }
+            input = { left = "all", right = "even" }
+            key = "key"
+            select = { key = "key.key", n = "left.n", at = "left.ts", m = "right.n", and = "right.ts" }
+            "#,
+    },
+    Pipeline {
+        name: "rows joined with their last version",
+        corrects: false,
+        text: r#"
+            [sources.all]
+            type = "file"
+            path = "in.jsonl"
+            format = "json"
+            event_time = "ts"
+            watermark = { out_of_orderness = "3s" }
+            fields = { key = "utf8", n = "int64", letter = "utf8", ts = "timestamp(ms)" }
+
+            [operators.even]
+            plugin = "basics.even"
+            input = "all"
+
+            [operators.result]
+            join = { kind = "left", as_of = "event_time" }
+            input = { left = "all", right = "even" }
+            key = "key"
+            select = { key = "key.key", n = "left.n", at = "left.ts", m = "right.n", and = "right.ts" }
             "#,
     },
 ];

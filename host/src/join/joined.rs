@@ -87,6 +87,7 @@ impl Joined {
             columns: columns.collect(),
             times: std::mem::take(&mut pairs.times).into(),
             origin: None,
+            watermarks: None,
         };
         for places in &mut pairs.places {
             places.clear();

@@ -7,8 +7,7 @@
 //! versions are in pane 0.
 
 use crate::plan::{JoinPlan, LEFT, Matching, RIGHT, Version};
-use crate::state::rows::row_kind;
-use crate::state::spec::TableSpec;
+use crate::state::spec::{RowKind, TableSpec};
 
 const LEFT_ROWS: &str = "left rows";
 const RIGHT_ROWS: &str = "right rows";
@@ -18,7 +17,11 @@ const VERSIONS: &str = "versions";
 pub fn tables(plan: &JoinPlan) -> Vec<TableSpec> {
     let table = |role, side: usize| {
         let state = &plan.sides[side].schema;
-        TableSpec::new(role, &plan.key_schema, state, row_kind())
+        let rows = RowKind {
+            kind: "rows".to_owned(),
+            version: 1,
+        };
+        TableSpec::new(role, &plan.key_schema, state, rows)
     };
     match plan.rule.matching {
         Matching::Interval { .. } | Matching::Window(_) => {

@@ -234,6 +234,7 @@ impl Bench {
             stored,
         );
         self.operator = operator.expect("the state is there");
+        self.watermark_out = i64::MIN;
     }
 
     fn restart(&mut self) -> &mut Self {
@@ -348,5 +349,6 @@ fn batch(rows: &[Row]) -> Batch {
         columns,
         times: rows.iter().map(|row| row.time).collect(),
         origin: None,
+        watermarks: None,
     }
 }

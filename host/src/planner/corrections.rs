@@ -20,8 +20,13 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
                 correcting_key(aggregate).map(|key| (node.name.as_str(), key))
             }
-            NodeKind::Process(_) | NodeKind::Join(_) => {
+            NodeKind::Process(_) => {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
+                None
+            }
+            NodeKind::Join(_) => {
+                let joined = |of_input| mistake_of(config, &node.name, ("join", "joins"), of_input);
+                mistakes.extend(of_input.map(joined));
                 None
             }
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => of_input,
@@ -38,9 +43,18 @@ fn correcting_key(aggregate: &AggregatePlan) -> Option<&'static str> {
     }
 }
 
-fn mistake(config: &Config, reader: &str, (name, key): Correction<'_>) -> Mistake {
+fn mistake(config: &Config, reader: &str, correction: Correction<'_>) -> Mistake {
+    mistake_of(config, reader, ("count", "counts"), correction)
+}
+
+fn mistake_of(
+    config: &Config,
+    reader: &str,
+    (verb, verbs): (&str, &str),
+    (name, key): Correction<'_>,
+) -> Mistake {
     let mut mistake = Mistake::new(format!(
-        "operator `{reader}` would count results of operator `{name}` more than once: `{key}` \
+        "operator `{reader}` would {verb} results of operator `{name}` more than once: `{key}` \
          emits them again when they change"
     ))
     .help(match key {
@@ -50,7 +64,8 @@ fn mistake(config: &Config, reader: &str, (name, key): Correction<'_>) -> Mistak
         ),
         key => format!("remove `{key}` of `{name}`, or have only sinks read its results"),
     });
-    for (name, label) in [(reader, "counts them"), (name, "emits them again")] {
+    let reads = format!("{verbs} them");
+    for (name, label) in [(reader, reads.as_str()), (name, "emits them again")] {
         let mut operators = config.operators.iter();
         if let Some(operator) = operators.find(|operator| operator.name.get_ref() == name) {
             mistake = mistake.at(operator.name.span(), label);

@@ -104,7 +104,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Refuses aggregates to which rows of the source come without an event time.
+    /// Refuses aggregates and joins to which rows of the source come without an event time.
     fn refuse_other_readers(
         &mut self,
         graph: &Graph,
@@ -120,14 +120,18 @@ impl Builder<'_> {
             let Some(input) = inputs.find(|input| untimed[input.from]) else {
                 continue;
             };
-            if kinds[at] != Some(Kind::Aggregate) {
-                untimed[at] = at != operator;
-                continue;
-            }
+            let what = match kinds[at] {
+                Some(Kind::Aggregate) => "an aggregate",
+                Some(Kind::Join) => "a join",
+                _ => {
+                    untimed[at] = at != operator;
+                    continue;
+                }
+            };
             let title = |at: usize| graph.sections[at].title();
             self.mistakes.push(
                 Mistake::new(format!(
-                    "rows of {} come to {}, an aggregate, without an event time: {} finds it",
+                    "rows of {} come to {}, {what}, without an event time: {} finds it",
                     title(source),
                     title(at),
                     title(operator)
@@ -255,11 +259,16 @@ enum Traced {
 
 fn timed_source(graph: &Graph, kinds: &[Option<Kind>], operator: usize) -> Traced {
     let windowed = "whose results have the time of their window";
+    let joined = "whose rows have the times of those that they are made of";
     let refused = |why: String, place: Span| Traced::Refused { why, place };
     match kinds[operator] {
         None => return Traced::Unknown,
         Some(Kind::Aggregate) => {
             let why = format!("it is an aggregate, {windowed}");
+            return refused(why, graph.sections[operator].name().span());
+        }
+        Some(Kind::Join) => {
+            let why = format!("it is a join, {joined}");
             return refused(why, graph.sections[operator].name().span());
         }
         Some(_) => {}
@@ -296,6 +305,10 @@ fn timed_source(graph: &Graph, kinds: &[Option<Kind>], operator: usize) -> Trace
                     None => return Traced::Unknown,
                     Some(Kind::Aggregate) => {
                         let why = format!("its rows come from {title}, an aggregate, {windowed}");
+                        return refused(why, input.place.clone());
+                    }
+                    Some(Kind::Join) => {
+                        let why = format!("its rows come from {title}, a join, {joined}");
                         return refused(why, input.place.clone());
                     }
                     Some(_) => {}

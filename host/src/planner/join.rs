@@ -38,6 +38,7 @@ pub(super) fn resolved(operator: &OperatorConfig) -> Resolved {
             inputs: SIDES.map(port).to_vec(),
             outputs: outputs.map(port).to_vec(),
             state: Arc::default(),
+            key: Arc::default(),
             parameters: Vec::new(),
         },
         arguments: Vec::new(),
@@ -142,11 +143,8 @@ impl Builder<'_> {
         let mut outputs = vec![PlannedOutput::new(MAIN, Some(selection.relation))];
         let mut late_outputs = [None, None];
         for side in [LEFT, RIGHT] {
-            if !late_wanted[side] {
-                continue;
-            }
-            if !rule.matching.has_late_rows() {
-                self.refuse_late_side(operator, &title, side);
+            // What reads the late rows of a join that has none is refused where it does.
+            if !late_wanted[side] || !rule.matching.has_late_rows() {
                 continue;
             }
             let name = LATE_SIDES[side];
@@ -275,17 +273,6 @@ impl Builder<'_> {
         }
     }
 
-    fn refuse_late_side(&mut self, operator: &OperatorConfig, title: &str, side: usize) {
-        self.mistakes.push(
-            Mistake::new(format!(
-                "{title} has no output `{}`: no row is ever late for it",
-                LATE_SIDES[side]
-            ))
-            .at(operator.name.span(), "")
-            .help("remove what reads it"),
-        );
-    }
-
     fn selection(
         &mut self,
         title: &str,
@@ -317,7 +304,7 @@ impl Builder<'_> {
             match from {
                 JoinedFrom::Side(side, field) => {
                     let edges = of_side(reading, upstreams, *side);
-                    match self.field_of_side(title, &edges, field, place) {
+                    match self.field_of_side(title, "selects", &edges, field, place) {
                         Some(field) => {
                             selection.push(name, *side, &field, kind, place.clone());
                         }
@@ -416,6 +403,7 @@ impl Builder<'_> {
     fn field_of_side(
         &mut self,
         title: &str,
+        verb: &str,
         edges: &[&Upstream],
         name: &str,
         place: &Span,
@@ -428,7 +416,7 @@ impl Builder<'_> {
                 let nouns = format!("fields of {}", up.title);
                 self.mistakes.push(
                     Mistake::new(format!(
-                        "{title} selects `{name}`; {} has no such field",
+                        "{title} {verb} `{name}`; {} has no such field",
                         up.title
                     ))
                     .at(place.clone(), "")
@@ -457,7 +445,8 @@ impl Builder<'_> {
     ) -> Option<Vec<usize>> {
         let edges = of_side(reading, upstreams, RIGHT);
         let place = tombstone.span();
-        self.field_of_side(title, &edges, tombstone.get_ref(), &place)?;
+        let verb = "has the tombstone";
+        self.field_of_side(title, verb, &edges, tombstone.get_ref(), &place)?;
         let mut columns = Vec::with_capacity(edges.len());
         for up in edges {
             let column = up.find(tombstone.get_ref()).ok()?;

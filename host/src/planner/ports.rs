@@ -6,7 +6,7 @@ use super::graph::Section;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, Span, Spanned};
 use crate::logic::{Kind, Port};
-use crate::plan::LATE;
+use crate::plan::{LATE, LATE_SIDES};
 use crate::suggest;
 
 impl Builder<'_> {
@@ -85,17 +85,22 @@ impl Builder<'_> {
             // Its own mistake is reported.
             return;
         }
+        let kind = resolved.map(|resolved| resolved.info.kind);
         let mistake = match output {
             LATE => {
                 let Some(reason) = why_not_late(resolved) else {
                     return;
                 };
                 Mistake::new(format!("{} has no late output: {reason}", from.title())).help(
-                    match resolved.map(|resolved| resolved.info.kind) {
+                    match kind {
                         Some(Kind::Join) => "its sides have one each: `late_left`, `late_right`",
                         _ => "aggregates with an event-time window have one",
                     },
                 )
+            }
+            output if LATE_SIDES.contains(&output) && kind == Some(Kind::Join) => {
+                Mistake::new(format!("{} has no output `{output}`", from.title()))
+                    .help("remove this: no row is ever late for this join")
             }
             output => {
                 let name = from.name().get_ref();

@@ -21,7 +21,6 @@ use super::key::{BatchKeys, KeyLayout, KeyTable};
 use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
 use super::paned::{PaneEntries, PanedStates};
 use super::row::RowError;
-use super::spec::RowKind;
 use super::stored::StoredTable;
 use super::table::StateTable;
 use super::timer::Timers;
@@ -115,14 +114,6 @@ struct KeyEntry {
 
 /// About how many rows are handed out at a time.
 const CHUNK_ROWS: usize = 4096;
-
-/// The layout of a buffer's rows in the storage.
-pub fn row_kind() -> RowKind {
-    RowKind {
-        kind: "rows".to_owned(),
-        version: 1,
-    }
-}
 
 impl RowBuffer {
     /// `pane_ms` is how long a pane usually is.

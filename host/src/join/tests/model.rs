@@ -358,7 +358,7 @@ fn difference<'a>(one: &'a [String], other: &[String]) -> Vec<&'a String> {
     more
 }
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 const STEP_MS: i64 = 1_000;
 /// Else a run without checkpoints would not end.
 const CRASHES_MAX: usize = 6;

@@ -86,6 +86,8 @@ on_error = { nothing = 1 }
 deduplicate = { nothing = 1 }
 window = { nothing = 1 }
 bounds = { nothing = 1 }
+[operators.j]
+join = { nothing = 1 }
 [sinks.file]
 type = "file"
 nothing = 1

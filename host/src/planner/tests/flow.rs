@@ -458,3 +458,151 @@ fn a_state_is_kept_while_its_functions_are_the_same() {
         )
     );
 }
+
+#[test]
+fn joins_have_two_inputs() {
+    let more = r#"
+[sources.buys]
+type = "file"
+path = "events-2.jsonl"
+event_time = "ts"
+fields = { user = "utf8", amount = "int64", gone = "bool?", ts = "timestamp" }
+
+[operators.near]
+join = { kind = "left", before = "5m", after = "unbounded" }
+input = { left = ["actions", "clean"], right = "buys" }
+key = { left = "user_id", right = "user" }
+select = { user = "key.user_id", item = "left.item_id", amount = "right.amount", note = "left.note" }
+
+[operators.together]
+join = { kind = "full" }
+window = { tumbling = "1h" }
+input = { left = "near", right = "near.late_right" }
+key = "user"
+select = { user = "key.user", amount = "left.amount", ts = "right.ts" }
+
+[operators.versions]
+join = { kind = "inner", as_of = "event_time", tombstone = "gone" }
+input = { left = "together", right = "buys" }
+key = "user"
+select = { amount = "right.amount" }
+
+[sinks.joined]
+type = "console"
+input = "versions"
+"#;
+    let folder = folder();
+    let (_, plan) =
+        plan_in(folder.path(), &format!("{BASE}{more}")).unwrap_or_else(|m| panic!("{m}"));
+    let drawn = draw(&plan);
+    let drawn = drawn.replace(&folder.path().display().to_string(), "/pipelines");
+    let from = drawn.find("near   ").expect("it is drawn");
+    expect![[r#"
+        near   left join · 2 tasks
+        │       │   left from actions, clean
+        │       │   right from buys
+        │       │   key user_id · right rows from 5m before to any time after the left one
+        │       │   left rows without a match come out when the input ends
+        │       │   2 tasks read its sources: which rows are late depends on their speed
+        │       │ : user: utf8, item: utf8, amount: int64?, note: utf8?
+        │       ├─▶ together   full join · 2 tasks
+        │       │   │   left from near
+        │       │   │   right from near.late_right
+        │       │   │   key user · tumbling window of 1h, event time
+        │       │   │   2 tasks read its sources: which rows are late depends on their speed
+        │       │   │ : user: utf8, amount: int64?, ts: timestamp?
+        │       │   ▼
+        │       │   versions   inner join · 2 tasks
+        │       │   │   left from together
+        │       │   │   right from buys
+        │       │   │   key user · the last right row as of the left one's event time
+        │       │   │   2 tasks read its sources: which rows are late depends on their speed
+        │       │   │ : amount: int64
+        │       │   ▼
+        │       │   joined   sink, console · 1 task
+        │       └─▶ late_right rows to together   as above
+        └─▶ near   as above
+
+        buys   source, file, json · 1 task
+        │   /pipelines/events-2.jsonl
+        │   event time ts, rows in order
+        │   bad rows: dead letter
+        │ : user: utf8, amount: int64, gone: bool?, ts: timestamp
+        ├─▶ near   as above
+        └─▶ versions   as above
+    "#]]
+    .assert_eq(&drawn[from..]);
+    let json = to_json(&plan);
+    let nodes = json["nodes"].as_array().into_iter().flatten();
+    let mut nodes = nodes.filter(|node| node["name"] == "near");
+    let near = nodes.next().expect("it is there");
+    expect![[r#"
+        {
+          "inputs": [
+            {
+              "exchange": {
+                "hash": [
+                  "user_id"
+                ]
+              },
+              "from": "actions",
+              "port": "left"
+            },
+            {
+              "exchange": {
+                "hash": [
+                  "user_id"
+                ]
+              },
+              "from": "clean",
+              "port": "left"
+            },
+            {
+              "exchange": {
+                "hash": [
+                  "user"
+                ]
+              },
+              "from": "buys",
+              "port": "right"
+            }
+          ],
+          "key": [
+            "user_id"
+          ],
+          "kind": "left",
+          "matching": {
+            "interval": {
+              "after_ms": null,
+              "before_ms": 300000
+            }
+          },
+          "name": "near",
+          "on_error": null,
+          "output": [
+            {
+              "name": "user",
+              "nullable": false,
+              "type": "utf8"
+            },
+            {
+              "name": "item",
+              "nullable": false,
+              "type": "utf8"
+            },
+            {
+              "name": "amount",
+              "nullable": true,
+              "type": "int64"
+            },
+            {
+              "name": "note",
+              "nullable": true,
+              "type": "utf8"
+            }
+          ],
+          "role": "join",
+          "tasks": 2
+        }"#]]
+    .assert_eq(&format!("{near:#}"));
+}

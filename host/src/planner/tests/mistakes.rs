@@ -95,6 +95,11 @@ fn rows_without_plugins() {
 }
 
 #[test]
+fn joins() {
+    check(expect_file!["mistakes/joins.md"]);
+}
+
+#[test]
 fn late() {
     check(expect_file!["mistakes/late.md"]);
 }
