@@ -327,7 +327,8 @@ impl<'a> Trial<'a> {
             notes.push("rows are never shuffled: test.toml says `disorder = false`".to_owned());
         } else if unordered.len() < self.sinks.len() {
             notes.push(format!(
-                "rows are not shuffled for {}: running and count windows depend on their order",
+                "rows are not shuffled for {}: running and count windows, processes and as-of joins \
+                 depend on their order",
                 self.names(true).join(", ")
             ));
         }

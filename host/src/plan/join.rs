@@ -128,8 +128,14 @@ impl Matching {
         }
     }
 
-    /// Whether results depend on the order in which rows of the two sides come.
+    /// Whether results depend on the order in which rows come: for versions, at least of
+    /// those with the same time.
     pub fn depends_on_order(self) -> bool {
+        matches!(self, Matching::AsOf(_)) || self.depends_on_arrival()
+    }
+
+    /// Whether results depend on when rows of one side come before those of the other.
+    pub fn depends_on_arrival(self) -> bool {
         match self {
             Matching::AsOf(Version::Latest) => true,
             Matching::Window(Window::Tumbling { time, .. } | Window::Sliding { time, .. }) => {

@@ -36,7 +36,7 @@ pub(super) fn depends_on_speed(plan: &Plan, node: &Node) -> Option<String> {
         NodeKind::Aggregate(aggregate) => of_late(aggregate.window.has_late_rows()),
         // The order of rows counts as for running aggregates.
         NodeKind::Process(process) => of_key(&process.key_schema),
-        NodeKind::Join(join) if join.rule.matching.depends_on_order() => {
+        NodeKind::Join(join) if join.rule.matching.depends_on_arrival() => {
             Some("in which order rows come, and so which match, depends")
         }
         NodeKind::Join(join) => of_late(join.rule.matching.has_late_rows()),

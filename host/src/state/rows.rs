@@ -700,3 +700,64 @@ impl PaneEntries for KeyRows {
 fn extent(numbers: &[i64]) -> Option<(i64, i64)> {
     Some((*numbers.iter().min()?, *numbers.iter().max()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> KeyRows {
+        KeyRows {
+            hands_out: HandsOut::Unmarked,
+            entries: Vec::new(),
+            timers: Timers::new(1),
+            horizon_ms: 1,
+            rows: 0,
+        }
+    }
+
+    fn row(time_ms: i64, slot: u32, mark: u32) -> BufferedRow {
+        BufferedRow {
+            time_ms,
+            slot,
+            mark,
+        }
+    }
+
+    /// Bytes that a release has written stay readable for ever.
+    #[test]
+    fn entries_are_what_they_were() {
+        let mut written = entries();
+        written.begin(0);
+        written.add(0, row(3, 7, 0x0002_0001));
+        written.add(0, row(-2, 8, 0));
+        let mut bytes = Vec::new();
+        written.write(0, &[b"xy", b""], &mut bytes);
+        let mut expected = vec![0xfe];
+        expected.extend([0xff; 7]);
+        expected.extend([0, 0, 0, 0, 2, 0, 0, 0]);
+        expected.extend(b"xy");
+        expected.extend([3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes, expected);
+
+        let mut read = entries();
+        let mut states = Vec::new();
+        let entry = read.read(&bytes, &mut states).expect("it was written");
+        assert_eq!(states, [b"xy".as_slice(), b""]);
+        assert_eq!(read.due_ms(&entry), -2);
+        read.insert(1, entry, &mut [8, 7].into_iter());
+        let rows = [row(-2, 8, 0), row(3, 7, 0x0002_0001)];
+        assert_eq!(read.entries[1].rows, rows);
+        assert!(read.read(&bytes[..9], &mut states).is_err(), "it is cut");
+    }
+
+    #[test]
+    fn rows_of_one_time_stay_in_the_order_in_which_they_came() {
+        let mut keys = entries();
+        keys.begin(0);
+        for (slot, time_ms) in [(0, 5), (1, 3), (2, 5), (3, 3), (4, 4)] {
+            keys.add(0, row(time_ms, slot, 0));
+        }
+        let slots: Vec<u32> = keys.entries[0].rows.iter().map(|row| row.slot).collect();
+        assert_eq!(slots, [1, 3, 4, 0, 2]);
+    }
+}

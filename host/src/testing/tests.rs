@@ -468,8 +468,69 @@ fn running_windows_are_compared_in_the_given_order_alone() {
     assert_eq!(outcome.runs, 12);
     assert_eq!(
         outcome.notes[0],
-        "rows are not shuffled for out: running and count windows depend on their order"
+        "rows are not shuffled for out: running and count windows, processes and as-of joins \
+         depend on their order"
     );
+}
+
+#[test]
+fn joins_pass_all_runs() {
+    let source = |name: &str| {
+        format!(
+            r#"
+            [sources.{name}]
+            type = "file"
+            path = "nowhere.jsonl"
+            format = "json"
+            event_time = "ts"
+            watermark = {{ out_of_orderness = "2s" }}
+            fields = {{ user = "utf8", n = "int64", ts = "timestamp" }}
+            "#
+        )
+    };
+    let bench = Bench::new("").expect(
+        "out",
+        r#"{"user":"a","n":1,"m":null}
+{"user":"a","n":3,"m":100}
+{"user":"a","n":6,"m":null}
+{"user":"a","n":7,"m":null}
+{"user":"b","n":2,"m":null}
+{"user":"b","n":5,"m":null}
+{"user":"b","n":10,"m":null}
+{"user":"b","n":null,"m":300}
+{"user":"c","n":4,"m":200}
+{"user":"c","n":8,"m":null}
+{"user":"c","n":9,"m":null}
+"#,
+    );
+    let join = r#"
+        name = "bench"
+        [operators.result]
+        join = { kind = "full", before = "2s", after = "1s" }
+        input = { left = "rows", right = "more" }
+        key = "user"
+        select = { user = "key.user", n = "left.n", m = "right.n" }
+        [sinks.out]
+        type = "blackhole"
+        input = "result"
+        "#;
+    let text = [join.to_owned(), source("rows"), source("more")].concat();
+    bench.write("pipeline.toml", &text);
+    // Which rows are late depends on the other side: none is.
+    bench.write(
+        "tests/case/input/rows.jsonl",
+        &ROWS.replace("9000", "10500"),
+    );
+    bench.write(
+        "tests/case/input/more.jsonl",
+        r#"{"user":"a","n":100,"ts":2500}
+{"user":"c","n":200,"ts":1000}
+{"user":"b","n":300,"ts":20000}
+"#,
+    );
+    let outcome = bench.run();
+    assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+    assert_eq!((outcome.runs, outcome.rows), (21, 15));
 }
 
 #[test]
