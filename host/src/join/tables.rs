@@ -2,7 +2,7 @@
 //! [`rows`](crate::state::rows) says.
 //!
 //! Which pane a row is in is a part of the format, version 1: with an interval, its time
-//! over the length that [`interval`](super::interval) says; with a window, the number of
+//! over the length that `join::interval` says; with a window, the number of
 //! the window's pane; of left rows that wait for versions, its time over a minute. All
 //! versions are in pane 0.
 

@@ -431,7 +431,7 @@ mod tests {
     use std::slice;
 
     use super::*;
-    use crate::plan::{Alignment, TimeDomain};
+    use crate::plan::{Alignment, JoinKind, Matching, TimeDomain};
     use crate::state::spec::RowKind;
 
     fn minutes(minutes: i64) -> Window {
@@ -545,6 +545,42 @@ mod tests {
             now.tables[0].rows.kind = "running".to_owned();
         });
         assert!(running.starts_with("its window was tumbling"), "{running}");
+    }
+
+    #[test]
+    fn another_rule_of_a_join_is_incompatible_and_named() {
+        let interval = |kind, before_ms, after_ms| JoinRule {
+            kind,
+            matching: Matching::Interval {
+                before_ms,
+                after_ms,
+            },
+        };
+        let join = |rule| NodeDescription {
+            join: Some(rule),
+            class: NodeClass::Join,
+            operator: None,
+            window: None,
+            ..aggregate()
+        };
+        let then = join(interval(JoinKind::Inner, Some(300_000), Some(60_000)));
+        let state = |now: JoinRule| {
+            let changes = changes(slice::from_ref(&then), &[join(now)]);
+            changes[0].state.clone()
+        };
+        let same = interval(JoinKind::Inner, Some(300_000), Some(60_000));
+        assert_eq!(state(same), StateChange::Kept);
+        let longer = interval(JoinKind::Inner, None, Some(60_000));
+        let StateChange::Incompatible(why) = state(longer) else {
+            panic!("rows that it needs are gone");
+        };
+        assert_eq!(
+            why,
+            "its join was inner join, right rows from 5m before to 1m after the left one and is \
+             now inner join, right rows from any time before to 1m after the left one"
+        );
+        let outer = interval(JoinKind::Left, Some(300_000), Some(60_000));
+        assert!(matches!(state(outer), StateChange::Incompatible(_)));
     }
 
     fn sink(kind: &str, format: &str, place: Option<&str>) -> NodeDescription {
