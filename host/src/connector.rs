@@ -50,6 +50,9 @@ pub struct Planning<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputFiles {
     MustExist,
+    /// There is a checkpoint, which may have read them to their ends: what that means for
+    /// a pattern that matches none, the run decides.
+    MayBeGone,
     /// Rows come from elsewhere: files need not exist, and patterns match none.
     Replaced,
 }

@@ -1,11 +1,12 @@
 //! Checks that no file of a pipeline is written while something else reads or
-//! writes it, however the paths are spelt.
+//! writes it, however the paths are spelt, and by whichever of its names.
 
-use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
-use std::{fs, io};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
+use crate::paths::{PART, identity, name_matches, read_folder};
 use crate::suggest;
 
 /// The files of a pipeline and who uses them.
@@ -43,9 +44,6 @@ enum FileTarget {
         after: String,
     },
 }
-
-/// Ends the name of a file that is being written.
-pub const PART: &str = ".part";
 
 /// How messages and checkpoints name standard input.
 pub const STANDARD_INPUT: &str = "standard input";
@@ -133,17 +131,17 @@ impl Files {
             let others = others.filter(|(j, other)| *j != i && (*j < i || !other.is_alone));
             let others: Vec<&FileUse> = others.map(|(_, other)| other).collect();
             let written = user.paths().find_map(|path| {
-                let other = others.iter().find(|other| other.covers(path));
-                Some((other?, path))
+                let mut others = others.iter();
+                others.find_map(|other| Some((other, path, other.covers(path)?)))
             });
             let conflict = written.or_else(|| {
                 others.iter().find_map(|other| {
-                    let path = other.paths().find(|path| user.covers(path));
-                    Some((other, path?))
+                    let mut paths = other.paths();
+                    paths.find_map(|path| Some((other, path, user.covers(path)?)))
                 })
             });
-            if let Some((other, path)) = conflict {
-                mistakes.push(describe(&user.user, &other.user, path));
+            if let Some((other, path, name)) = conflict {
+                mistakes.push(describe(&user.user, &other.user, path, &name));
             }
         }
     }
@@ -157,9 +155,36 @@ impl FileUse {
         })
     }
 
-    fn covers(&self, path: &Path) -> bool {
-        self.targets.iter().any(|target| target.covers(path))
+    /// The name by which it uses the file with this path.
+    fn covers(&self, path: &Path) -> Option<PathBuf> {
+        let mut targets = self.targets.iter();
+        match targets.any(|target| target.covers(path)) {
+            true => Some(path.to_owned()),
+            false => self.link_to(path),
+        }
     }
+
+    /// Another name of the same file: a hard link.
+    fn link_to(&self, path: &Path) -> Option<PathBuf> {
+        let place = linked(path)?;
+        let is_it = |path: &PathBuf| linked(path) == Some(place);
+        self.targets.iter().find_map(|target| match target {
+            FileTarget::File(file) => Some(file.clone()).filter(is_it),
+            FileTarget::Folder(_) => None,
+            FileTarget::Pattern { folder, .. } | FileTarget::Numbered { folder, .. } => {
+                let entries = read_folder(folder).ok()?;
+                let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+                paths.find(|path| target.covers(path) && is_it(path))
+            }
+        })
+    }
+}
+
+/// Where a file is on the disk that has several names.
+fn linked(path: &Path) -> Option<(u64, u64)> {
+    let found = path.metadata().ok();
+    let found: Metadata = found.filter(|found| found.is_file() && found.nlink() > 1)?;
+    Some((found.dev(), found.ino()))
 }
 
 impl FileTarget {
@@ -191,9 +216,14 @@ impl FileTarget {
     }
 }
 
-fn describe(user: &FileUser, other: &FileUser, path: &Path) -> Mistake {
+/// `path` and `name` are names of the one file.
+fn describe(user: &FileUser, other: &FileUser, path: &Path, name: &Path) -> Mistake {
+    let link = match path == name {
+        true => String::new(),
+        false => format!(", hard-linked to {}", name.display()),
+    };
     let mut mistake = Mistake::new(format!(
-        "one file is used twice: {}, and {} ({})",
+        "one file is used twice: {}, and {} ({}{link})",
         user.what,
         other.what,
         path.display()
@@ -222,126 +252,4 @@ pub fn nearest_file(path: &Path) -> Option<String> {
     let written = path.file_name()?.to_str()?;
     let nearest = suggest::nearest(written, names.iter().map(String::as_str));
     nearest.map(str::to_owned)
-}
-
-/// One path for one file: absolute, without `.` and `..`, with links followed in
-/// the part of the path that exists.
-pub fn identity(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(here_if_empty(path)).unwrap_or_else(|_| path.to_owned());
-    let mut rest: Vec<OsString> = Vec::new();
-    let mut existing = absolute.as_path();
-    loop {
-        if let Ok(found) = existing.canonicalize() {
-            let mut identity = found;
-            for part in rest.iter().rev() {
-                if part == ".." {
-                    identity.pop();
-                } else {
-                    identity.push(part);
-                }
-            }
-            return identity;
-        }
-        let last = match existing.components().next_back() {
-            Some(Component::Normal(name)) => name.to_owned(),
-            Some(Component::ParentDir) => "..".into(),
-            _ => return absolute,
-        };
-        rest.push(last);
-        match existing.parent() {
-            Some(parent) => existing = parent,
-            None => return absolute,
-        }
-    }
-}
-
-/// The name of a file that stays the same however its path is spelled: relative
-/// to the pipeline's folder if it is in there, so that the folder can be moved.
-/// `folder` is the [`identity`] of that folder.
-pub fn name_in(folder: &Path, path: &Path) -> String {
-    let file = identity(path);
-    let name = file.strip_prefix(folder).unwrap_or(&file);
-    match name.to_str() {
-        Some(name) => name.to_owned(),
-        None => name
-            .as_os_str()
-            .as_encoded_bytes()
-            .escape_ascii()
-            .to_string(),
-    }
-}
-
-/// The entries of a folder. The empty path is the current folder: the parent of a
-/// `pipeline.toml` that was given without a folder.
-pub fn read_folder(folder: &Path) -> io::Result<fs::ReadDir> {
-    fs::read_dir(here_if_empty(folder))
-}
-
-/// The folder, or `.` where its path is empty.
-pub fn here_if_empty(folder: &Path) -> &Path {
-    match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    }
-}
-
-/// Whether a file's name matches `pattern`; `*` stands for any characters. As in
-/// a shell, it does not stand for a dot at the beginning.
-pub fn name_matches(pattern: &str, name: &str) -> bool {
-    if name.starts_with('.') && !pattern.starts_with('.') {
-        return false;
-    }
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else {
-        return false;
-    };
-    let Some(last) = parts.next_back() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-/// Removes a file, which may be gone already.
-pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the folder of a file that is to be written.
-pub fn create_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => {
-            fs::create_dir_all(folder).map_err(|cause| {
-                let message = format!("cannot make the folder {}: {cause}", folder.display());
-                io::Error::new(cause.kind(), message)
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_empty_path_is_where_we_are() {
-        let here = std::env::current_dir().expect("tests run somewhere");
-        let here = here.canonicalize().expect("it is there");
-        assert_eq!(identity(Path::new("")), here);
-        let listed = |folder: &str| {
-            let entries = read_folder(Path::new(folder)).expect("it can be read");
-            entries.count()
-        };
-        assert_eq!(listed(""), listed("."));
-    }
 }

@@ -16,6 +16,8 @@ pub(crate) mod quantity;
 pub(crate) mod suggest;
 // Checks that no file of a pipeline is used twice.
 pub mod files;
+// Paths of files, and what is done with files and folders.
+mod paths;
 // Types and names of columns.
 pub mod schema;
 // The traits by which the host calls operators, Wasm or native.

@@ -44,8 +44,8 @@ pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
-use crate::files::{identity, name_in};
 use crate::logic::{Kind, Port};
+use crate::paths::{identity, name_in};
 use crate::schema::Schema;
 
 pub struct Plan {

@@ -51,6 +51,7 @@ use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::reading::Reading;
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
+use crate::checkpoint::storage::folder::archive::Archive;
 use crate::config::{
     Config, Diagnostics, Mistake, OperatorConfig, Runs, SinkConfig, SourceConfig, Spanned,
 };
@@ -59,8 +60,8 @@ use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
 use crate::plan::{
-    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StatePlan,
-    TransformPlan,
+    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StateBackend,
+    StatePlan, TransformPlan,
 };
 use crate::sink::SinkTransaction;
 
@@ -98,6 +99,15 @@ pub fn build_state(config: &Config, folder: &Path) -> Result<Option<StatePlan>, 
     }
 }
 
+/// Whether an earlier run has left one.
+fn has_checkpoint(state: &StatePlan) -> bool {
+    let StateBackend::RocksDb { folder, .. } = &state.backend else {
+        return false;
+    };
+    let mut found = std::fs::read_dir(Archive::of(folder).folder());
+    found.as_mut().is_ok_and(|found| found.next().is_some())
+}
+
 impl<'a> Builder<'a> {
     fn build(mut self, loader: &dyn Loader) -> Result<Plan, Diagnostics> {
         let config = self.config;
@@ -109,6 +119,9 @@ impl<'a> Builder<'a> {
 
         let state = self.plan_state();
         let restart = self.plan_restart(state.is_some());
+        if self.inputs == InputFiles::MustExist && state.as_ref().is_some_and(has_checkpoint) {
+            self.inputs = InputFiles::MayBeGone;
+        }
 
         if state
             .as_ref()

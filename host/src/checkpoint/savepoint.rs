@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::requests::Requests;
-use crate::files;
+use crate::paths;
 
 /// How often the host looks for requests.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl SavepointFolder {
 
     /// Answers or withdraws a request.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        files::remove(&self.folder.join(name))
+        paths::remove(&self.folder.join(name))
     }
 
     /// Passes on the requests of other processes, for as long as it is polled.

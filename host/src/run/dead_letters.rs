@@ -8,7 +8,7 @@ use crate::checkpoint::barrier::DeadLetterMessage;
 use crate::checkpoint::manifest::LettersAfter;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
-use crate::files::identity;
+use crate::paths::identity;
 use crate::plan::Plan;
 use crate::sink::SinkError;
 use crate::sink::dead_letter::{DeadLetters, Writer};

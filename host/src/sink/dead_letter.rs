@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
-use crate::files::{create_folder_of, remove};
+use crate::paths::{create_folder_of, remove};
 
 /// Only the owner may read rows that others may not see elsewhere.
 fn open_private(path: &Path) -> io::Result<File> {

@@ -233,6 +233,7 @@ impl SourceInput for FileInput {
             };
             if chunk.is_none() {
                 partition.close();
+                partition.lines.file.release();
             }
             Ok(Arrival::of(index, chunk))
         })
@@ -307,7 +308,7 @@ impl FilePartition {
         let mark = FileMark {
             read: digest.unwrap_or_else(|_| REPLACED.to_owned()),
             head: self.lines.head.clone(),
-            file: Some(self.lines.file.id),
+            file: Some(self.lines.file.id()),
         };
         let mark = mark.to_string();
         if is_there {
@@ -390,7 +391,7 @@ impl RawBlock {
 impl BlockReader {
     fn new(file: OpenedFile, format: &Format) -> Self {
         BlockReader {
-            name: file.path.display().to_string().into(),
+            name: file.path().display().to_string().into(),
             file,
             head: Head::default(),
             framing: RowEnds::of(format),
@@ -566,7 +567,7 @@ impl BlockReader {
         // From the last byte that was read.
         let from = to.offset.saturating_sub(1);
         let is_long = self.file.seek(from);
-        let is_long = is_long.map_err(|cause| cannot_read(&self.file.path, &cause, context))?;
+        let is_long = is_long.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
         self.buffer.clear();
         self.offset = from;
         self.fill(3, context)?;
@@ -613,7 +614,7 @@ impl BlockReader {
         let read = self
             .file
             .read(missing, &mut self.buffer)
-            .map_err(|cause| cannot_read(&self.file.path, &cause, context))?;
+            .map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
         self.at_end = read < missing;
         Ok(())
     }

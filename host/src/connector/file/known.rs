@@ -17,7 +17,7 @@ use super::mark::{FileId, FileMark, Head};
 use super::opened::{Compression, OpenedFile};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState};
-use crate::files::{identity, name_in};
+use crate::paths::{identity, name_in};
 use crate::source::{SourceContext, SourceError};
 
 /// How many files a message names.
@@ -61,7 +61,7 @@ impl SourceFile {
     pub fn open(&self, context: &SourceContext) -> Result<OpenedFile, SourceError> {
         let opened = OpenedFile::open(&self.path, self.compression);
         let opened = opened.map_err(|cause| cannot_read(&self.path, &cause, context))?;
-        if self.id.is_some_and(|id| !id.is(opened.id)) {
+        if self.id.is_some_and(|id| !id.is(opened.id())) {
             let what = format!("cannot read {}", self.path.display());
             let cause = "another file has got its name just now";
             return Err(context.failed(what, cause, Fault::OUTSIDE));
@@ -79,7 +79,7 @@ impl SourceFile {
             return Ok(true);
         };
         let same = OpenedFile::open(&self.path, self.compression)
-            .and_then(|file| file.is_same(&mark.read, known.snapshot.position.offset));
+            .and_then(|mut file| file.is_same(&mark.read, known.snapshot.position.offset));
         same.map_err(|cause| cannot_read(&self.path, &cause, context))
     }
 

@@ -80,6 +80,15 @@ impl FileId {
         }
     }
 
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':').map(|number| number.parse().ok());
+        Some(FileId {
+            device: numbers.next()??,
+            inode: numbers.next()??,
+            born_ns: numbers.next().flatten(),
+        })
+    }
+
     pub fn is(self, other: FileId) -> bool {
         let is_as_old = match (self.born_ns, other.born_ns) {
             (Some(one), Some(other)) => one == other,
@@ -102,12 +111,19 @@ impl fmt::Display for FileMark {
             write!(f, " head={}@{}", head.digest, head.length)?;
         }
         if let Some(file) = file {
-            write!(f, " file={}:{}", file.device, file.inode)?;
-            if let Some(born) = file.born_ns {
-                write!(f, ":{born}")?;
-            }
+            write!(f, " file={file}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)?;
+        match self.born_ns {
+            Some(born) => write!(f, ":{born}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -122,7 +138,7 @@ impl FileMark {
         for word in words {
             match word.split_once('=') {
                 Some(("head", value)) => mark.head = parse_head(value).unwrap_or_default(),
-                Some(("file", value)) => mark.file = parse_file(value),
+                Some(("file", value)) => mark.file = FileId::parse(value),
                 _ => {}
             }
         }
@@ -135,15 +151,6 @@ fn parse_head(text: &str) -> Option<Head> {
     Some(Head {
         length: length.parse().ok()?,
         digest: digest.to_owned(),
-    })
-}
-
-fn parse_file(text: &str) -> Option<FileId> {
-    let mut numbers = text.split(':').map(|number| number.parse().ok());
-    Some(FileId {
-        device: numbers.next()??,
-        inode: numbers.next()??,
-        born_ns: numbers.next().flatten(),
     })
 }
 
@@ -194,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_inode_that_is_used_again_is_another_file() {
-        let id = |text| parse_file(text).expect("it is one");
+        let id = |text| FileId::parse(text).expect("it is one");
         assert!(id("8:17:5").is(id("8:17:5")));
         assert!(!id("8:17:5").is(id("8:17:6")));
         assert!(!id("8:17:5").is(id("9:17:5")));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::opened::Compression;
-use crate::files::{PART, read_folder};
+use crate::paths::{PART, read_folder};
 
 /// How the files of a sink are called, as its path says.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,10 @@
 //! A file that is being read: decompressed if it has to be, and closed while
-//! others are read, since a process may have only so many files open.
+//! others are read, since a process may have only so many files open. What decompresses it
+//! stays, so that nothing is decompressed twice.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -64,25 +66,39 @@ impl Compression {
 /// A file at some place in its text. Offsets are bytes of the text, which is what
 /// the file has once it is decompressed.
 pub(super) struct OpenedFile {
-    pub path: PathBuf,
+    place: Place,
     compression: Compression,
-    pub id: FileId,
-    /// A digest of a compressed file's first bytes, and how many they are.
-    first: Option<String>,
     /// Bytes on the disk.
     pub size: u64,
     /// Where the next read begins.
     offset: u64,
     /// Bytes on the disk that were read.
     pub taken: u64,
-    text: Option<Text>,
+    text: Option<Text<DiskFile>>,
+}
+
+/// Where a file is, and how it began when it was opened.
+#[derive(Clone)]
+struct Place {
+    path: PathBuf,
+    id: FileId,
+    /// A digest of its first bytes on the disk, and how many they are.
+    first: (String, u64),
+}
+
+/// The bytes of a file on the disk. It is opened when it is read.
+pub(super) struct DiskFile {
+    place: Place,
+    file: Option<File>,
+    /// Where the next read begins.
+    at: u64,
 }
 
 /// The text of a file or pipe, decompressed.
-pub(super) enum Text {
-    Plain(File),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
-    Zstd(Box<zstd::Decoder<'static, BufReader<File>>>),
+pub(super) enum Text<R: Read> {
+    Plain(R),
+    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
+    Zstd(Box<zstd::Decoder<'static, BufReader<R>>>),
 }
 
 impl OpenedFile {
@@ -94,27 +110,44 @@ impl OpenedFile {
                 "it is a folder; name the files in it, as in `*.jsonl`",
             ));
         }
-        let first = match compression {
-            Compression::None => None,
-            _ => {
-                let first = metadata.len().min(digest::BYTES);
-                Some(format!("{}@{first}", digest(&file, first)?))
-            }
+        let first = metadata.len().min(digest::BYTES);
+        let place = Place {
+            path: path.to_owned(),
+            id: FileId::of(&metadata),
+            first: (digest(&file, first)?, first),
+        };
+        let disk = DiskFile {
+            place: place.clone(),
+            file: Some(file),
+            at: 0,
         };
         Ok(OpenedFile {
-            path: path.to_owned(),
+            place,
             compression,
-            id: FileId::of(&metadata),
-            first,
             size: metadata.len(),
             offset: 0,
             taken: 0,
-            text: Some(Text::of(file, compression)?),
+            text: Some(Text::of(disk, compression)?),
         })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    pub fn id(&self) -> FileId {
+        self.place.id
     }
 
     /// Frees its descriptor until it is read again.
     pub fn close(&mut self) {
+        if let Some(text) = &mut self.text {
+            text.source_mut().file = None;
+        }
+    }
+
+    /// Frees its memory, too: nothing more is expected.
+    pub fn release(&mut self) {
         self.text = None;
     }
 
@@ -122,44 +155,43 @@ impl OpenedFile {
     /// them to the buffer.
     pub fn read(&mut self, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<usize> {
         if self.text.is_none() {
-            self.reopen()?;
+            self.restart()?;
         }
         let Some(text) = &mut self.text else {
             return Ok(0);
         };
         let read = text.read(bytes as u64, buffer);
+        if read.as_ref().map_or(true, |read| *read < bytes) {
+            // What looks like an end, or damage, may come of a change.
+            text.source_mut().check()?;
+        }
         let read = read.map_err(|cause| damaged(cause, self.compression, self.offset))?;
         self.offset += read as u64;
-        self.taken = match text {
-            Text::Plain(_) => self.offset,
-            Text::Gzip(text) => text.get_ref().get_ref().stream_position()?,
-            Text::Zstd(text) => text.get_ref().get_ref().stream_position()?,
-        };
+        self.taken = text.source_mut().at;
         Ok(read)
     }
 
     /// Goes to a place that was read before. Returns whether the text is that long.
     pub fn seek(&mut self, offset: u64) -> io::Result<bool> {
-        if self.compression == Compression::None {
-            if offset > self.size {
-                return Ok(false);
-            }
-        } else if offset < self.offset {
-            self.close();
-            self.offset = 0;
-            self.reopen()?;
+        if self.compression == Compression::None && offset > self.size {
+            return Ok(false);
         }
-        self.place(offset)?;
+        if self.compression != Compression::None && offset < self.offset {
+            self.text = None;
+            self.offset = 0;
+            self.restart()?;
+        }
+        self.go_to(offset)?;
         Ok(self.offset == offset)
     }
 
     /// Goes to a place; in compressed text only forward, and at most to its end.
-    fn place(&mut self, offset: u64) -> io::Result<()> {
+    fn go_to(&mut self, offset: u64) -> io::Result<()> {
         if self.compression != Compression::None {
             return self.skip(offset - self.offset);
         }
         if let Some(Text::Plain(file)) = &mut self.text {
-            file.seek(SeekFrom::Start(offset))?;
+            file.at = offset;
         }
         self.offset = offset;
         Ok(())
@@ -167,39 +199,46 @@ impl OpenedFile {
 
     /// A digest by which a later run can tell whether the file is still the one
     /// that was read up to here: of the last bytes before the place, or of a
-    /// compressed file's first bytes and how many they are.
-    pub fn digest(&self, offset: u64) -> io::Result<String> {
-        if let Some(first) = &self.first {
-            return Ok(first.clone());
+    /// compressed file's first bytes and how many they are. An error if it is not the
+    /// file any more that was opened.
+    pub fn digest(&mut self, offset: u64) -> io::Result<String> {
+        if self.compression != Compression::None {
+            let (first, bytes) = &self.place.first;
+            return Ok(format!("{first}@{bytes}"));
         }
-        if let Some(Text::Plain(file)) = &self.text {
-            return digest(file, offset);
+        match &mut self.text {
+            Some(Text::Plain(disk)) => {
+                let was_open = disk.file.is_some();
+                let digest = disk.check().and_then(|file| digest(file, offset));
+                if !was_open {
+                    disk.file = None;
+                }
+                digest
+            }
+            _ => digest(&self.place.open(offset)?, offset),
         }
-        let file = File::open(&self.path)?;
-        if !self.is_it(&file)? {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        digest(&file, offset)
     }
 
     /// Whether it is still the file of which this digest was taken.
-    pub fn is_same(&self, then: &str, offset: u64) -> io::Result<bool> {
+    pub fn is_same(&mut self, then: &str, offset: u64) -> io::Result<bool> {
+        let is_compressed = self.compression != Compression::None;
         let Some((of_first, first)) = then.split_once('@') else {
-            let is_long = self.first.is_none() && offset <= self.size;
+            let is_long = !is_compressed && offset <= self.size;
             return Ok(is_long && self.digest(offset)? == then);
         };
         let first = first.parse().unwrap_or(u64::MAX);
-        let is_long = self.first.is_some() && first <= self.size;
-        Ok(is_long && digest(&File::open(&self.path)?, first)? == of_first)
+        let is_long = is_compressed && first <= self.size;
+        Ok(is_long && digest(&File::open(self.path())?, first)? == of_first)
     }
 
     /// Whether it seems to have the text of which this digest was taken, perhaps
     /// compressed in another way.
     pub fn has_text_of(&mut self, then: &str, offset: u64) -> io::Result<bool> {
-        if then.contains('@') == self.first.is_some() {
+        let is_compressed = self.compression != Compression::None;
+        if then.contains('@') == is_compressed {
             return self.is_same(then, offset);
         }
-        if self.first.is_none() {
+        if !is_compressed {
             // There is no digest of the end of a compressed text.
             return Ok(self.size == offset);
         }
@@ -211,23 +250,16 @@ impl OpenedFile {
         Ok(last.len() as u64 == length && digest_of(&last) == then)
     }
 
-    /// Opens it again where it was left.
-    fn reopen(&mut self) -> io::Result<()> {
-        let file = File::open(&self.path)?;
-        if !self.is_it(&file)? {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it was replaced by another file while it was being read",
-            ));
-        }
-        self.text = Some(Text::of(file, self.compression)?);
+    /// Reads it again from its beginning to where it was left.
+    fn restart(&mut self) -> io::Result<()> {
+        let disk = DiskFile {
+            place: self.place.clone(),
+            file: None,
+            at: 0,
+        };
+        self.text = Some(Text::of(disk, self.compression)?);
         let offset = std::mem::take(&mut self.offset);
-        self.place(offset)
-    }
-
-    /// Whether a file with this path is the one that was opened.
-    fn is_it(&self, file: &File) -> io::Result<bool> {
-        Ok(FileId::of(&file.metadata()?).is(self.id))
+        self.go_to(offset)
     }
 
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
@@ -244,18 +276,97 @@ impl OpenedFile {
     }
 }
 
+impl Place {
+    /// Opens the file, of which this much was read.
+    fn open(&self, read: u64) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        if !FileId::of(&file.metadata()?).is(self.id) {
+            return Err(changed(
+                "it was replaced by another file while it was being read",
+            ));
+        }
+        self.check(&file, read)?;
+        Ok(file)
+    }
+
+    /// Refuses a file that does not have any more what was read of it, as when logrotate
+    /// copies and truncates it.
+    fn check(&self, file: &File, read: u64) -> io::Result<()> {
+        // Some that the system makes have no length.
+        if self.first.1 == 0 {
+            return Ok(());
+        }
+        if file.metadata()?.len() < read {
+            return Err(changed(&format!(
+                "it is shorter than the {read} bytes that were read of it"
+            )));
+        }
+        let (first, bytes) = &self.first;
+        match digest(file, *bytes) {
+            Ok(now) if now == *first => Ok(()),
+            Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => Err(cause),
+            _ => Err(changed("it begins otherwise than when it was opened")),
+        }
+    }
+}
+
+/// Why a file cannot be read on.
+fn changed(what: &str) -> io::Error {
+    let message = format!(
+        "{what}: put back the one that was read, have `path` name it where it is now, or let the \
+         source start anew (`sluicebox run --drop` with its name)"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+impl DiskFile {
+    fn opened(&mut self) -> io::Result<&File> {
+        Ok(match &mut self.file {
+            Some(file) => file,
+            none => none.insert(self.place.open(self.at)?),
+        })
+    }
+
+    /// The file, if it still has what was read of it.
+    fn check(&mut self) -> io::Result<&File> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(self.place.open(self.at)?),
+        };
+        self.place.check(file, self.at)?;
+        Ok(file)
+    }
+}
+
+impl Read for DiskFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let at = self.at;
+        let read = self.opened()?.read_at(buffer, at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
 /// How much is decompressed at a time on the way to a place.
 const SKIP_BYTES: u64 = 1 << 20;
 
-impl Text {
-    pub fn of(file: File, compression: Compression) -> io::Result<Self> {
+impl<R: Read> Text<R> {
+    pub fn of(source: R, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
-            Compression::None => Text::Plain(file),
-            Compression::Gzip => Text::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(file)))),
-            Compression::Zstd => {
-                Text::Zstd(Box::new(zstd::Decoder::with_buffer(BufReader::new(file))?))
-            }
+            Compression::None => Text::Plain(source),
+            Compression::Gzip => Text::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(source)))),
+            Compression::Zstd => Text::Zstd(Box::new(zstd::Decoder::with_buffer(BufReader::new(
+                source,
+            ))?)),
         })
+    }
+
+    fn source_mut(&mut self) -> &mut R {
+        match self {
+            Text::Plain(source) => source,
+            Text::Gzip(text) => text.get_mut().get_mut(),
+            Text::Zstd(text) => text.get_mut().get_mut(),
+        }
     }
 
     fn read(&mut self, bytes: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {

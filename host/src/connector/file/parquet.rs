@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::files::{create_folder_of, read_folder, remove};
+use crate::paths::{create_folder_of, read_folder, remove};
 use crate::schema::Schema;
 use crate::sink::{Ending, Sink, SinkError};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::digest;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::files::{PART, create_folder_of, identity, remove};
+use crate::paths::{PART, create_folder_of, identity, remove};
 use crate::sink::{Ending, SinkError};
 
 /// What happens to a file that is there when a run starts without a checkpoint

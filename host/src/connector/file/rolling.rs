@@ -2,7 +2,7 @@
 //! complete once it has its size or its age, and then gets its name: with
 //! checkpoints, as soon as the one that has its last row is committed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
-use crate::files::{create_folder_of, here_if_empty, remove};
+use crate::paths::{create_folder_of, remove, sync_folder};
 use crate::sink::{Ending, Sink, SinkError};
 
 /// When a file is complete.
@@ -406,22 +406,6 @@ fn rename(node: &str, from: &Path, to: &Path) -> Result<(), SinkError> {
             Err(SinkError::io(node, to.display(), &cause))
         }
         _ => Ok(()),
-    }
-}
-
-/// Makes new names durable: the next checkpoint does not know of them any more.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(here_if_empty(folder))?.sync_all() {
-        // Some file systems have no such thing.
-        Err(cause)
-            if matches!(
-                cause.kind(),
-                ErrorKind::InvalidInput | ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        synced => synced,
     }
 }
 

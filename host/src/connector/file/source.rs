@@ -13,6 +13,7 @@ use super::input::{FileInput, first_line};
 use super::known::{SourceFile, recognize};
 use super::opened::Compression;
 use super::pipe::{Pipe, PipeSource};
+use crate::blame::Fault;
 use crate::checkpoint::snapshot::SourceSnapshot;
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
@@ -20,8 +21,9 @@ use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows}
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::Decoder;
-use crate::files::{FileUser, here_if_empty, identity, name_matches, nearest_file, read_folder};
+use crate::files::{FileUser, nearest_file};
 use crate::format::{Format, RowFormat};
+use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files};
 use crate::schema::Schema;
 use crate::source::{
     Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind, SourceSettings,
@@ -76,9 +78,10 @@ impl FileSource {
     }
 
     fn files(&self, context: &SourceContext) -> Result<Arc<[SourceFile]>, SourceError> {
-        let mut files = SourceFile::all(&self.paths, &self.folder, self.compression);
+        self.check_patterns(context)?;
+        let all = || SourceFile::all(&self.paths, &self.folder, self.compression);
         if context.restored.is_empty() {
-            return Ok(files.into());
+            return Ok(all().into());
         }
         let mut recognized = self
             .recognized
@@ -89,6 +92,7 @@ impl FileSource {
         {
             return Ok(known.files.clone());
         }
+        let mut files = all();
         recognize(&mut files, || self.listed(), context)?;
         let files: Arc<[SourceFile]> = files.into();
         *recognized = Some(Recognized {
@@ -96,6 +100,32 @@ impl FileSource {
             files: files.clone(),
         });
         Ok(files)
+    }
+
+    /// Refuses a pattern that matches no file, and none of the checkpoint.
+    fn check_patterns(&self, context: &SourceContext) -> Result<(), SourceError> {
+        let root = identity(&self.folder);
+        let known = context.restored.iter().flat_map(|task| &task.partitions);
+        let known: Vec<PathBuf> = known.map(|known| root.join(&known.name)).collect();
+        for (folder, pattern) in &self.patterns {
+            let matches = |folder: &Path, path: &PathBuf| {
+                let name = path.file_name().and_then(|name| name.to_str());
+                path.parent() == Some(folder)
+                    && name.is_some_and(|name| name_matches(pattern, name))
+            };
+            let is_found = self.paths.iter().any(|path| matches(folder, path))
+                || known.iter().any(|path| matches(&identity(folder), path))
+                || list(folder, pattern).is_ok_and(|paths| !paths.is_empty());
+            if !is_found {
+                let message = format!(
+                    "no file in {} matches `{pattern}`, and the checkpoint has read none that \
+                     does: correct `path`, or put the files there",
+                    here_if_empty(folder).display()
+                );
+                return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
+            }
+        }
+        Ok(())
     }
 
     /// The files that the patterns match by now.
@@ -171,8 +201,8 @@ impl FileSourceSettings {
         for path in &self.paths {
             let matched = matches(planning, path).and_then(|paths| {
                 let unfit = match planning.input_files {
-                    InputFiles::MustExist => paths.iter().find_map(|path| self.unfit(path)),
                     InputFiles::Replaced => None,
+                    _ => paths.iter().find_map(|path| self.unfit(path)),
                 };
                 match unfit {
                     Some(error) => Err(Mistake::new(format!("{}: {error}", planning.title))
@@ -355,7 +385,7 @@ fn matches(
         ))
         .help("paths are relative to the pipeline's file")
     })?;
-    if paths.is_empty() {
+    if paths.is_empty() && planning.input_files == InputFiles::MustExist {
         return Err(mistake(format!(
             "{title} reads `{text}`, which no file in {shown} matches"
         ))
@@ -383,19 +413,4 @@ fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
-}
-
-/// The first few files, and how many more there are.
-fn show_files(paths: &[PathBuf]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<String> = paths
-        .iter()
-        .take(SHOWN)
-        .map(|path| path.display().to_string())
-        .collect();
-    match paths.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{} and {more} more", shown.join(", ")),
-        _ if paths.is_empty() => "no files".to_owned(),
-        _ => shown.join(", "),
-    }
 }

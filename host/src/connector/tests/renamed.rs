@@ -244,6 +244,43 @@ async fn a_file_that_was_copied_and_cut_is_refused() {
     }
 }
 
+/// The run that reads it stops as the next one would, whether it has the file open or not.
+#[tokio::test]
+async fn a_file_that_is_cut_while_it_is_read_is_refused() {
+    let ids = |prefix: &str, rows: usize| -> Vec<String> {
+        (0..rows).map(|row| format!("{prefix}{row}")).collect()
+    };
+    for others in [0, 80] {
+        for (rows, what) in [(3, "is shorter than the"), (9_000, "begins otherwise")] {
+            let mut folder = Folder::new();
+            for other in 0..others {
+                folder.append(&format!("log-{other}"), &["other"]);
+            }
+            let first = ids("first-", 3_000);
+            folder.append("log.z", &Vec::from_iter(first.iter().map(String::as_str)));
+            let mut readers = folder.open().await.unwrap();
+            folder.read_with(&mut readers, 1).await;
+            folder.copy("log.z", "copied");
+            let second = ids("second-", rows);
+            let second = text(&Vec::from_iter(second.iter().map(String::as_str)));
+            fs::write(folder.path("log.z"), second).unwrap();
+            let said = loop {
+                match readers[0].next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("the file is not what it was"),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert!(said.contains(what), "{others} {said}");
+            assert!(said.contains("put back the one that was read"), "{said}");
+            // Nor does a checkpoint take it for the one that was read.
+            folder.checkpoint(&mut readers);
+            folder.remove("copied");
+            folder.refuse(&["log.z"]).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_copy_is_new_as_long_as_the_file_is_there() {
     let mut folder = Folder::new();

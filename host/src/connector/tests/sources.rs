@@ -942,6 +942,82 @@ async fn order_depends_on_neither_batches_nor_workers() {
     }
 }
 
+/// A run that goes on from a checkpoint reads in the same order, and takes the same rows
+/// for late, as one that was not interrupted.
+#[tokio::test]
+async fn event_times_go_on_where_they_were() {
+    let folder = TempDir::new().unwrap();
+    let [a, b] = two_files(&folder);
+    let plan = files(&[&a, &b], Format::Json);
+    let whole = read(&plan, context(500)).await;
+    for cut in [1, 4_000, 4_096, 9_000, 20_000, 39_000] {
+        let mut parts = Read::default();
+        let mut reader = SourceReader::open(&plan, context(500)).await.unwrap();
+        while parts.ids.len() < cut {
+            parts.add(reader.next().await.unwrap().unwrap());
+        }
+        let context = SourceContext {
+            restored: Arc::new([reader.snapshot()]),
+            ..context(500)
+        };
+        // It is told again.
+        parts.watermark = None;
+        let mut reader = SourceReader::open(&plan, context).await.unwrap();
+        while let Some(pulled) = reader.next().await.unwrap() {
+            parts.add(pulled);
+        }
+        assert!(parts.ids == whole.ids, "cut at {cut}");
+        assert_eq!(parts.watermark, whole.watermark);
+    }
+}
+
+/// Each file is decompressed once, although not all can be open: what was read of it is
+/// spoiled here when others are read.
+#[tokio::test]
+async fn many_compressed_files_are_decompressed_once() {
+    const FILES: usize = 70;
+    const ROWS: usize = TURN_ROWS as usize + 1_000;
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let folder = TempDir::new().unwrap();
+        let mut random = fastrand::Rng::with_seed(7);
+        let paths: Vec<PathBuf> = (0..FILES)
+            .map(|file| {
+                let row = |row| {
+                    let id: String = (0..16).map(|_| random.alphanumeric()).collect();
+                    format!("{{\"id\":\"{id}\",\"ts\":{row}}}\n")
+                };
+                let text: String = (0..ROWS).map(row).collect();
+                let extension = if compression == Compression::Gzip {
+                    "gz"
+                } else {
+                    "zst"
+                };
+                let name = format!("{file:02}.{extension}");
+                write(&folder, &name, compressed(&text, compression))
+            })
+            .collect();
+        let plan = files(
+            &Vec::from_iter(paths.iter().map(PathBuf::as_path)),
+            Format::Json,
+        );
+        let mut reader = SourceReader::open(&plan, context(4_096)).await.unwrap();
+        let mut read = Read::default();
+        while read.ids.len() < FILES * TURN_ROWS as usize {
+            read.add(reader.next().await.unwrap().unwrap());
+        }
+        for path in &paths {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4_096], 8_192).unwrap();
+        }
+        while let Some(pulled) = reader.next().await.unwrap() {
+            read.add(pulled);
+        }
+        read.ids.sort();
+        read.ids.dedup();
+        assert_eq!(read.ids.len(), FILES * ROWS);
+    }
+}
+
 #[tokio::test]
 async fn tasks_share_the_partitions() {
     let folder = TempDir::new().unwrap();

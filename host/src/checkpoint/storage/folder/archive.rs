@@ -19,6 +19,7 @@ use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::manifest::{FileManifest, Manifest};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError};
 use crate::element::CheckpointId;
+use crate::paths;
 
 /// The manifest's file, beside those that it names.
 const MANIFEST: &str = "sluicebox.manifest";
@@ -415,9 +416,7 @@ fn read_through(path: &Path) -> io::Result<(u64, String)> {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), StorageError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|cause| io("make durable the folder", folder, cause))
+    paths::sync_folder(folder).map_err(|cause| io("make durable the folder", folder, cause))
 }
 
 fn info(manifest: &Manifest, damage_found: Option<StorageError>) -> CheckpointInfo {
