@@ -144,6 +144,8 @@ pub trait Sink: Send {
 
 /// What a sink needs to know about the run.
 pub struct SinkContext {
+    /// The pipeline's name.
+    pub pipeline: String,
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
     /// The run makes a checkpoint before its first row. Until that is committed,
@@ -166,6 +168,7 @@ impl Default for SinkContext {
     /// Of a run without checkpoints, by the machine's clock.
     fn default() -> Self {
         SinkContext {
+            pipeline: String::new(),
             is_checkpointed: false,
             waits_for_commit: false,
             participants: Participants::default(),

@@ -674,7 +674,7 @@ fn parquet_files(shop: &Shop) -> Vec<String> {
     let entries = fs::read_dir(&shop.folder).expect("it is there");
     let names = entries.map(|entry| entry.expect("it is there").file_name());
     let names = names.filter_map(|name| name.into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.contains(".parquet")).collect();
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("out-")).collect();
     names.sort_unstable();
     names
 }

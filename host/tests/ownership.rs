@@ -305,6 +305,133 @@ fn rows_are_appended_below_a_line_without_an_end() {
     assert_eq!(copying.read("out.jsonl"), format!("{{\"n\":0}}\n{ROWS}"));
 }
 
+/// Its rows would be cut, or read again as they are written.
+#[test]
+fn a_file_is_not_written_under_another_name_than_it_is_read() {
+    for (source, link) in [
+        ("rows.jsonl", "out.jsonl"),
+        ("rows.jsonl", "out.jsonl.part"),
+        ("ro*.jsonl", "out.jsonl"),
+        ("rows.jsonl", "copying.dead.jsonl"),
+    ] {
+        let copying = Copying::new("");
+        copying.plan(
+            "[checkpoints]",
+            "path = \"out.jsonl\"\nif_exists = \"append\"",
+        );
+        let text = copying.read("copying.toml");
+        copying.write("copying.toml", &text.replace("rows.jsonl", source));
+        fs::hard_link(copying.path("rows.jsonl"), copying.path(link)).expect("a link");
+        copying.refuse("one file is used twice");
+        copying.refuse("hard-linked to");
+        assert_eq!(copying.read("rows.jsonl"), ROWS);
+        fs::remove_file(copying.path(link)).expect("it is there");
+        fs::hard_link(copying.path("rows.jsonl"), copying.path("elsewhere")).expect("a link");
+        copying.run().expect("nobody uses the other name");
+    }
+}
+
+/// Killed anywhere, also while it is copied.
+#[test]
+fn a_file_to_which_rows_are_appended_is_there_until_it_is_replaced() {
+    for place in [
+        "barrier_after",
+        "write_before",
+        "manifest_after",
+        "deliver_before",
+    ] {
+        for time in 1..4 {
+            let copying = Copying::new("");
+            copying.plan(
+                "[checkpoints]",
+                "path = \"out.jsonl\"\nif_exists = \"append\"",
+            );
+            copying.write("out.jsonl", "precious\n");
+            let killed = copying
+                .command()
+                .env("SLUICEBOX_CRASH_AT", format!("{place}:{time}"))
+                .status()
+                .expect("it starts");
+            let there = copying.read("out.jsonl");
+            let whole = format!("precious\n{ROWS}");
+            assert!(there == "precious\n" || there == whole, "{there}");
+            assert!(!killed.success() || there == whole);
+            copying.run().expect("it goes on");
+            assert_eq!(copying.read("out.jsonl"), whole, "{place}:{time}");
+            assert!(!copying.path("out.jsonl.part").exists());
+        }
+    }
+}
+
+#[test]
+fn it_is_said_which_of_two_files_is_finished() {
+    for checkpoints in ["", "[checkpoints]"] {
+        let copying = Copying::new("");
+        copying.plan(checkpoints, "path = \"out.jsonl\"\nif_exists = \"append\"");
+        copying.write("out.jsonl", "finished\n");
+        copying.write("out.jsonl.part", "other\n");
+        copying.refuse("out.jsonl is finished, and ");
+        copying.refuse("delete ");
+        assert_eq!(copying.read("out.jsonl"), "finished\n");
+        assert_eq!(copying.read("out.jsonl.part"), "other\n");
+    }
+}
+
+/// As when an archive takes files that were read.
+#[test]
+fn files_that_were_read_to_their_ends_may_be_gone() {
+    let copying = Copying::new("");
+    copying.plan("[checkpoints]", "path = \"out.jsonl\"");
+    let text = copying.read("copying.toml");
+    copying.write("copying.toml", &text.replace("rows.jsonl", "rows*.jsonl"));
+    copying.run().expect("it runs");
+    fs::remove_file(copying.path("rows.jsonl")).expect("it is there");
+    let output = copying.command().output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("rows.jsonl, which was read to its end, is not"),
+        "{said}"
+    );
+    assert_eq!(copying.read("out.jsonl"), ROWS);
+    copying.write("rows-2.jsonl", "{\"n\":3}\n");
+    copying.run().expect("it reads what is new");
+    assert_eq!(copying.read("out.jsonl"), format!("{ROWS}{{\"n\":3}}\n"));
+
+    // A pattern that never matched is a mistake still.
+    let text = copying.read("copying.toml");
+    copying.write("copying.toml", &text.replace("rows*.jsonl", "typo*.jsonl"));
+    copying.refuse("matches `typo*.jsonl`");
+    copying.write("copying.toml", &text);
+    for file in ["rows-2.jsonl", "out.jsonl"] {
+        fs::remove_file(copying.path(file)).expect("it is there");
+    }
+    let fresh = copying
+        .command()
+        .arg("--fresh")
+        .output()
+        .expect("it starts");
+    assert_eq!(fresh.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&fresh.stderr);
+    assert!(said.contains("matches `rows*.jsonl`"), "{said}");
+}
+
+#[test]
+fn a_file_that_was_not_read_to_its_end_may_not_be_gone() {
+    let copying = Copying::new("");
+    copying.plan("[checkpoints]", "path = \"out.jsonl\"");
+    let text = copying.read("copying.toml");
+    copying.write("copying.toml", &text.replace("rows.jsonl", "rows*.jsonl"));
+    // After the checkpoint before the first row.
+    let killed = copying
+        .command()
+        .env("SLUICEBOX_CRASH_AT", "deliver_after:1")
+        .status();
+    assert!(!killed.expect("it starts").success());
+    fs::remove_file(copying.path("rows.jsonl")).expect("it is there");
+    copying.refuse("the checkpoint had read rows.jsonl up to byte 0");
+}
+
 /// Whatever happens between runs and to them, lines that the user wrote stay, and so do
 /// the rows of every run that has ended well.
 #[test]

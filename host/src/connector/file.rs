@@ -34,3 +34,5 @@ pub mod sink;
 pub mod source;
 /// A text file being written.
 mod text_file;
+/// The list of the numbered files that were written.
+mod written;

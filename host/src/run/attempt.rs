@@ -346,6 +346,7 @@ impl Attempt<'_> {
             }
             NodeKind::Sink(plan) => {
                 let context = SinkContext {
+                    pipeline: self.revision.plan.name.clone(),
                     is_checkpointed: self.pipeline.durable.is_some(),
                     waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),

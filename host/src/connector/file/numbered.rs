@@ -1,4 +1,5 @@
-//! The names of numbered files: `out-000001.jsonl.gz`, `out-000002.jsonl.gz`, ….
+//! The names of numbered files: `out-000001.jsonl.gz`, `out-000002.jsonl.gz`, …, and of
+//! a checkpoint's: `out-1.parquet`, `out-2.parquet`, ….
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,10 @@ pub(super) struct Numbered {
     /// What is before the number, and behind it.
     pub before: String,
     pub after: String,
+    /// How many digits a number has at least.
+    digits: usize,
+    /// The list of those that were written.
+    pub list: PathBuf,
 }
 
 /// A numbered file that is there.
@@ -24,46 +29,52 @@ pub(super) struct NumberedFile {
     pub path: PathBuf,
 }
 
-/// How many files a message names.
-const SHOWN: usize = 5;
-
-/// Tells which files a sink deletes because it is to replace what is there: others may
-/// be called like its own.
-pub(super) fn tell_of_replaced(node: &str, files: &[PathBuf]) {
-    if files.is_empty() {
-        return;
-    }
-    let shown = files.iter().take(SHOWN);
-    let shown: Vec<String> = shown.map(|path| path.display().to_string()).collect();
-    let more = match files.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    tracing::warn!(
-        "sink `{node}`: `if_exists = \"replace\"` deletes {}{more}",
-        shown.join(", ")
-    );
-}
-
 impl Numbered {
     pub fn of(path: &Path) -> Self {
         let text = path.file_name().unwrap_or_default().to_string_lossy();
-        let rest = Compression::uncompressed(&text);
-        // The dot of a hidden file does not begin an extension.
-        let stem = match rest.rsplit_once('.') {
-            Some((stem, _)) if !stem.is_empty() => stem,
-            _ => rest,
-        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let stem = stem_of(&text);
         Numbered {
-            folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+            folder: folder.to_owned(),
             before: format!("{stem}-"),
             after: text[stem.len()..].to_owned(),
+            digits: 6,
+            list: folder.join(format!(".{text}.written")),
         }
     }
 
+    /// A Parquet file for each checkpoint, with its number.
+    pub fn by_checkpoint(path: &Path) -> Self {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Numbered {
+            before: format!("{stem}-"),
+            after: ".parquet".to_owned(),
+            digits: 1,
+            ..Numbered::of(path)
+        }
+    }
+
+    /// The names that a path may be one of, and its number.
+    pub fn around(path: &Path) -> Option<(Self, u64)> {
+        let text = path.file_name()?.to_str()?;
+        let stem = stem_of(text);
+        let (before, _) = stem.rsplit_once('-')?;
+        let path = path.with_file_name(format!("{before}{}", &text[stem.len()..]));
+        let both = [Numbered::of(&path), Numbered::by_checkpoint(&path)];
+        both.into_iter().find_map(|names| {
+            let (number, _) = names.read(text)?;
+            Some((names, number))
+        })
+    }
+
     pub fn path(&self, number: u64) -> PathBuf {
-        let name = format!("{}{number:06}{}", self.before, self.after);
-        self.folder.join(name)
+        let number = self.written(number);
+        self.folder
+            .join(format!("{}{number}{}", self.before, self.after))
+    }
+
+    fn written(&self, number: u64) -> String {
+        format!("{number:0width$}", width = self.digits)
     }
 
     /// Stands for all of them.
@@ -75,18 +86,21 @@ impl Numbered {
     pub fn find(&self) -> io::Result<Vec<NumberedFile>> {
         let mut found = Vec::new();
         for entry in read_folder(&self.folder)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if let Some((number, is_part)) = name.and_then(|name| self.read(name)) {
-                found.push(NumberedFile {
-                    number,
-                    is_part,
-                    path,
-                });
-            }
+            found.extend(self.file(entry?.path()));
         }
         found.sort_by_key(|file| (file.number, file.is_part));
         Ok(found)
+    }
+
+    /// The file with this path, if it is called like one of them.
+    pub fn file(&self, path: PathBuf) -> Option<NumberedFile> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (number, is_part) = self.read(name?)?;
+        Some(NumberedFile {
+            number,
+            is_part,
+            path,
+        })
     }
 
     /// The number in a name, and whether the name is temporary.
@@ -98,7 +112,17 @@ impl Numbered {
         };
         let digits = rest.strip_suffix(&*self.after)?;
         let number = digits.parse().ok()?;
-        (format!("{number:06}") == digits).then_some((number, is_part))
+        (self.written(number) == digits).then_some((number, is_part))
+    }
+}
+
+/// A file's name without its extensions.
+fn stem_of(name: &str) -> &str {
+    let rest = Compression::uncompressed(name);
+    match rest.rsplit_once('.') {
+        // The dot of a hidden file does not begin an extension.
+        Some((stem, _)) if !stem.is_empty() => stem,
+        _ => rest,
     }
 }
 
@@ -123,7 +147,19 @@ mod tests {
             let name = name.unwrap_or_default();
             assert_eq!(numbered.read(name), Some((7, false)), "{path}");
             assert_eq!(numbered.read(&format!("{name}.part")), Some((7, true)));
+            let around = Numbered::around(&numbered.path(7));
+            assert_eq!(around, Some((numbered, 7)), "{path}");
         }
+    }
+
+    #[test]
+    fn a_parquet_file_has_the_number_of_its_checkpoint() {
+        let numbered = Numbered::by_checkpoint(Path::new("a/sales.parquet"));
+        assert_eq!(numbered.path(17), Path::new("a/sales-17.parquet"));
+        assert_eq!(numbered.read("sales-17.parquet"), Some((17, false)));
+        assert_eq!(numbered.read("sales-017.parquet"), None);
+        let around = Numbered::around(&numbered.path(17));
+        assert_eq!(around, Some((numbered, 17)));
     }
 
     #[test]

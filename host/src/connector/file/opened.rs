@@ -13,8 +13,9 @@ use super::digest::{self, digest, digest_of};
 use super::mark::FileId;
 
 /// How a file is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
+    #[default]
     None,
     Gzip,
     Zstd,
@@ -344,6 +345,33 @@ impl Read for DiskFile {
         let read = self.opened()?.read_at(buffer, at)?;
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+/// Reads a compressed file to its end: what is behind a piece that was cut off cannot be
+/// read.
+pub(super) fn check_whole(path: &Path, compression: Compression) -> io::Result<()> {
+    if compression == Compression::None {
+        return Ok(());
+    }
+    let mut text = Text::of(File::open(path)?, compression)?;
+    let mut buffer = vec![0; SKIP_BYTES as usize];
+    let mut offset = 0;
+    loop {
+        match text.read_some(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => offset += read as u64,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => {
+                let cause = damaged(cause, compression, offset);
+                let message = format!(
+                    "rows cannot be appended to {}, since nobody could read them: {cause}; repair \
+                     it, or move it away",
+                    path.display()
+                );
+                return Err(io::Error::new(cause.kind(), message));
+            }
+        }
     }
 }
 

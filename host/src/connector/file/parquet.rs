@@ -11,13 +11,14 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::numbered::tell_of_replaced;
+use super::numbered::{Numbered, NumberedFile};
 use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
+use super::written::{Written, tell_of_replaced};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::paths::{create_folder_of, read_folder, remove};
+use crate::paths::create_folder_of;
 use crate::schema::Schema;
 use crate::sink::{Ending, Sink, SinkError};
 
@@ -38,7 +39,8 @@ impl ParquetFile {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let file = part.file().map_err(|cause| part.error(cause))?;
+        let file = part.file().try_clone();
+        let file = file.map_err(|cause| part.error(cause))?;
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
         Ok(ParquetFile {
             writer: Some(writer.map_err(|cause| error(&part, cause))?),
@@ -102,7 +104,10 @@ pub(super) struct CheckpointedParquet {
     staged: Vec<(PathBuf, PathBuf)>,
     /// Files to be deleted: readers would take them together with those of this
     /// run.
-    obsolete: Vec<PathBuf>,
+    obsolete: Vec<NumberedFile>,
+    names: Numbered,
+    /// Which files are this pipeline's. Keeps other runs from writing any meanwhile.
+    written: Written,
     /// Whether files may be renamed and deleted: not before the commit that the start
     /// may have to wait for. No row comes before it.
     may_settle: bool,
@@ -116,13 +121,19 @@ impl CheckpointedParquet {
         schema: &Arc<Schema>,
         options: PartOptions,
     ) -> Result<Self, SinkError> {
+        let names = Numbered::by_checkpoint(path);
+        let refused = |cause: io::Error| SinkError::io(node, path.display(), &cause);
+        let written =
+            create_folder_of(path).and_then(|()| Written::open(&names, &options.pipeline));
         let mut files = CheckpointedParquet {
             node: node.to_owned(),
             path: path.to_owned(),
+            written: written.map_err(refused)?,
             schema: schema.clone(),
             open: None,
             staged: Vec::new(),
             obsolete: Vec::new(),
+            names,
             may_settle: !options.waits_for_commit,
             has_settled: false,
         };
@@ -133,13 +144,13 @@ impl CheckpointedParquet {
                 // After a later checkpoint they are gone, and others may have their
                 // names.
                 if !options.waits_for_commit {
-                    files.obsolete = restored.obsolete.into_iter().map(PathBuf::from).collect();
+                    let obsolete = restored.obsolete.into_iter().map(PathBuf::from);
+                    files.obsolete = obsolete.filter_map(|it| files.names.file(it)).collect();
                 }
             }
             None => {
-                let others = create_folder_of(path).and_then(|()| files.others(options.if_exists));
-                files.obsolete =
-                    others.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+                let others = files.others(options.if_exists);
+                files.obsolete = others.map_err(refused)?;
                 tell_of_replaced(node, &files.obsolete);
             }
         }
@@ -147,41 +158,25 @@ impl CheckpointedParquet {
     }
 
     /// The files of an earlier run that go when this one has its first checkpoint.
-    fn others(&self, if_exists: IfExists) -> io::Result<Vec<PathBuf>> {
-        let mut others = Vec::new();
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        for entry in read_folder(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let number = name
-                .strip_prefix(&*stem)
-                .and_then(|rest| rest.strip_prefix('-'))
-                .and_then(|rest| rest.strip_suffix(".parquet"));
-            let is_ours = number.is_some_and(|number| {
-                let id = number.parse::<CheckpointId>();
-                id.is_ok_and(|id| id.to_string() == number)
-            });
-            if !is_ours {
-                continue;
+    fn others(&self, if_exists: IfExists) -> io::Result<Vec<NumberedFile>> {
+        let mut others = self.names.find()?;
+        others.retain(|file| !file.is_part);
+        self.written.check(&others)?;
+        match others.first() {
+            Some(first) if if_exists != IfExists::Replace => {
+                Err(not_gone_on_from(&first.path, IfExists::Append))
             }
-            match if_exists {
-                IfExists::Replace => others.push(path),
-                IfExists::Append => {}
-                IfExists::Fail => {
-                    return Err(not_gone_on_from(&path, IfExists::Append));
-                }
-            }
+            _ => Ok(others),
         }
-        Ok(others)
     }
 
     /// Deletes obsolete files, and gives finished ones their names. What has been
     /// done already is skipped.
     fn settle(&mut self) -> Result<(), SinkError> {
         self.has_settled = true;
-        for path in self.obsolete.drain(..) {
-            remove(&path).map_err(|cause| SinkError::io(&self.node, path.display(), &cause))?;
+        for file in self.obsolete.drain(..) {
+            let deleted = self.written.delete(&file);
+            deleted.map_err(|cause| SinkError::io(&self.node, file.path.display(), &cause))?;
         }
         for (from, to) in self.staged.drain(..) {
             let renamed = match fs::rename(&from, &to) {
@@ -193,11 +188,24 @@ impl CheckpointedParquet {
         Ok(())
     }
 
-    /// The names of a checkpoint's file: before it is durable, and after.
-    fn names(&self, id: CheckpointId) -> (PathBuf, PathBuf) {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let named = self.path.with_file_name(format!("{stem}-{id}.parquet"));
-        (part_of(&named), named)
+    /// Gives a complete file its name until its checkpoint is durable.
+    fn stage(&mut self, id: CheckpointId, mut open: ParquetFile) -> Result<(), SinkError> {
+        open.close()?;
+        let named = self.names.path(id);
+        let staged = part_of(&named);
+        let there = [&named, &staged].map(|path| NumberedFile {
+            number: id,
+            is_part: *path == staged,
+            path: path.clone(),
+        });
+        let there = there.into_iter().filter(|file| file.path.exists());
+        // A run that failed may have left them.
+        let listed = self.written.check(&there.collect::<Vec<_>>());
+        let listed = listed.and_then(|()| self.written.completed(id, open.part.file()));
+        listed.map_err(|cause| SinkError::io(&self.node, named.display(), &cause))?;
+        open.part.finish_as(&staged)?;
+        self.staged.push((staged, named));
+        Ok(())
     }
 }
 
@@ -228,17 +236,14 @@ impl Sink for CheckpointedParquet {
     }
 
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        if let Some(mut open) = self.open.take() {
-            let (staged, named) = self.names(id);
-            open.close()?;
-            open.part.finish_as(&staged)?;
-            self.staged.push((staged, named));
+        if let Some(open) = self.open.take() {
+            self.stage(id, open)?;
         }
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let staged = self.staged.iter();
         Ok(SinkSnapshot {
             staged: staged.map(|(from, to)| (text(from), text(to))).collect(),
-            obsolete: self.obsolete.iter().map(text).collect(),
+            obsolete: self.obsolete.iter().map(|it| text(&it.path)).collect(),
             ..SinkSnapshot::default()
         })
     }

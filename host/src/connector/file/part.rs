@@ -5,8 +5,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::digest::digest;
+use super::mark::FileId;
+use super::opened::{Compression, check_whole};
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::paths::{PART, create_folder_of, identity, remove};
 use crate::sink::{Ending, SinkError};
@@ -27,6 +30,8 @@ pub enum IfExists {
 /// How a file is opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PartOptions {
+    /// The pipeline's name.
+    pub pipeline: String,
     pub if_exists: IfExists,
     /// What the restored checkpoint has of the file.
     pub restored: Option<SinkSnapshot>,
@@ -42,7 +47,7 @@ pub(super) struct PartOptions {
     /// What a file begins with that rows can be appended to: the mark of its
     /// compression, or the line above all rows, or nothing.
     pub head: Vec<u8>,
-    pub is_compressed: bool,
+    pub compression: Compression,
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -56,8 +61,10 @@ pub(super) struct PartFile {
     /// Length so far, with what is still buffered.
     bytes: u64,
     is_checkpointed: bool,
-    /// Whether the file takes the place of another one.
+    /// Whether the file takes the place of whatever is there.
     replaces: bool,
+    /// What has the name while this file grows, and is in it.
+    base: Option<FileState>,
     has_begun: bool,
 }
 
@@ -76,6 +83,17 @@ enum Beginning {
     Cut(u64),
     /// The finished file, cut to this length, becomes the part again.
     Unfinish(u64),
+    /// The finished file, which has this length, is copied to the part, and stays as it is
+    /// until the part takes its place.
+    Copy(u64),
+}
+
+/// A file as it is now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct FileState {
+    id: FileId,
+    bytes: u64,
+    changed: Option<SystemTime>,
 }
 
 impl PartFile {
@@ -85,18 +103,16 @@ impl PartFile {
         let opened = create_folder_of(path).and_then(|()| open(path, options));
         let (path, part, file, bytes) =
             opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+        let base = (options.if_exists == IfExists::Append).then(|| FileState::of(&path));
         Ok(PartFile {
             node: node.to_owned(),
+            base: base.flatten(),
             path,
             part,
-            file: BufWriter::with_capacity(256 << 10, file),
+            file: buffered(file),
             bytes,
             is_checkpointed: options.is_checkpointed,
-            replaces: match options.if_exists {
-                IfExists::Replace => true,
-                IfExists::Append => !options.is_checkpointed,
-                IfExists::Fail => false,
-            },
+            replaces: options.if_exists == IfExists::Replace,
             has_begun: false,
         })
     }
@@ -107,23 +123,36 @@ impl PartFile {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(false);
         }
-        let begun = self.part.as_mut().map_or(Ok(()), |part| {
-            let mut file = self.file.get_ref();
-            let bytes = match part.beginning.take() {
-                None => return Ok(()),
-                Some(Beginning::Cut(bytes)) => bytes,
-                Some(Beginning::Unfinish(bytes)) => {
-                    fs::rename(&self.path, &part.path)?;
-                    bytes
-                }
-            };
-            if file.metadata()?.len() != bytes {
-                file.set_len(bytes)?;
-            }
-            file.seek(SeekFrom::End(0)).map(drop)
-        });
+        let beginning = self.part.as_mut().and_then(|part| part.beginning.take());
+        let begun = beginning.map_or(Ok(()), |beginning| self.begin_with(beginning));
         begun.map_err(|cause| self.error(cause))?;
         Ok(true)
+    }
+
+    fn begin_with(&mut self, beginning: Beginning) -> io::Result<()> {
+        let Some(part) = &self.part else {
+            return Ok(());
+        };
+        let bytes = match beginning {
+            Beginning::Cut(bytes) => bytes,
+            Beginning::Unfinish(bytes) => {
+                fs::rename(&self.path, &part.path)?;
+                bytes
+            }
+            Beginning::Copy(bytes) => {
+                let mut copy = part.lock.try_clone()?;
+                copy.set_len(0)?;
+                copy.rewind()?;
+                io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
+                self.file = buffered(copy);
+                bytes
+            }
+        };
+        let mut file = self.file.get_ref();
+        if file.metadata()?.len() != bytes {
+            file.set_len(bytes)?;
+        }
+        file.seek(SeekFrom::End(0)).map(drop)
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
@@ -198,7 +227,8 @@ impl PartFile {
             return self.flush();
         }
         let path = self.path.clone();
-        if self.part.is_some() && !self.replaces && has_rows(&path) {
+        let is_base = self.base.is_some() && self.base == FileState::of(&path);
+        if self.part.is_some() && !self.replaces && !is_base && has_rows(&path) {
             return Err(SinkError::io(
                 &self.node,
                 path.display(),
@@ -237,15 +267,30 @@ impl PartFile {
         &self.path
     }
 
-    /// A handle to the file, for a writer that has its own buffer.
-    pub fn file(&self) -> io::Result<File> {
-        self.file.get_ref().try_clone()
+    pub fn file(&self) -> &File {
+        self.file.get_ref()
     }
 
     pub fn error(&self, cause: io::Error) -> SinkError {
         let part = self.part.as_ref().map(|part| &part.path);
         let path = part.unwrap_or(&self.path);
         SinkError::io(&self.node, path.display(), &cause)
+    }
+}
+
+/// Rows are small.
+fn buffered(file: File) -> BufWriter<File> {
+    BufWriter::with_capacity(256 << 10, file)
+}
+
+impl FileState {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(FileState {
+            id: FileId::of(&metadata),
+            bytes: metadata.len(),
+            changed: metadata.modified().ok(),
+        })
     }
 }
 
@@ -314,18 +359,18 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
     // A link stays a link.
     let path = identity(path);
     let mut part = Part::of(part_of(&path))?;
-    let finished_bytes = found.map_or(0, |found| found.len());
+    let there = There::find(&path, &part, options)?;
     let restored = options.restored.as_ref();
     let beginning = match restored.filter(|restored| restored.bytes.is_some()) {
         Some(restored) => {
             let is_new = restored.bytes == Some(0) && !options.waits_for_commit;
-            let is_foreign = (is_new || part.bytes()? > 0) && has_rows(&path);
+            let is_foreign = there.is_other || (is_new && has_rows(&path));
             if is_foreign && options.if_exists != IfExists::Replace {
                 return Err(not_gone_on_from(&path, options.if_exists));
             }
-            restored_beginning(&path, &part, restored, options.goes_back)?
+            restored_beginning(&there, restored, options)?
         }
-        None => new_beginning(&path, &part, finished_bytes, options)?,
+        None => new_beginning(&there, options)?,
     };
     let (file, bytes) = match beginning {
         Beginning::Cut(bytes) => (part.lock.try_clone()?, bytes),
@@ -334,12 +379,50 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
             lock_for_this_run(&file)?;
             (file, bytes)
         }
+        Beginning::Copy(bytes) => (File::open(&path)?, bytes),
     };
     part.beginning = Some(beginning);
     Ok((path, Some(part), file, bytes))
 }
 
-fn lock_for_this_run(file: &File) -> io::Result<()> {
+/// What there is of a file.
+struct There<'a> {
+    path: &'a Path,
+    part: &'a Path,
+    /// Length of the finished file; 0 if there is none.
+    finished: u64,
+    /// Length of the part, if it has anything that the finished file has not.
+    unfinished: u64,
+    /// The finished file has what the part has not.
+    is_other: bool,
+}
+
+impl<'a> There<'a> {
+    fn find(path: &'a Path, part: &'a Part, options: &PartOptions) -> io::Result<Self> {
+        let finished = fs::metadata(path).map_or(0, |found| found.len());
+        let mut there = There {
+            path,
+            part: &part.path,
+            finished,
+            unfinished: part.bytes()?,
+            is_other: false,
+        };
+        if finished == 0 || there.unfinished == 0 {
+            return Ok(there);
+        }
+        let both = finished.min(there.unfinished);
+        let is_alike = options.if_exists == IfExists::Append
+            && digest(&File::open(path)?, both)? == digest(&part.lock, both)?;
+        there.is_other = !is_alike;
+        if is_alike && (there.unfinished < finished || !options.is_checkpointed) {
+            // A copy, complete or not, whose rows come again.
+            there.unfinished = 0;
+        }
+        Ok(there)
+    }
+}
+
+pub(super) fn lock_for_this_run(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(io::Error::new(
@@ -351,118 +434,87 @@ fn lock_for_this_run(file: &File) -> io::Result<()> {
 }
 
 /// What a file begins with that no checkpoint knows. With checkpoints, a part has
-/// rows that one of them knew, be it of another sink.
-fn new_beginning(
-    path: &Path,
-    part: &Part,
-    finished_bytes: u64,
-    options: &PartOptions,
-) -> io::Result<Beginning> {
-    let part_bytes = match options.is_checkpointed {
-        true => part.bytes()?,
-        false => {
-            check_unfinished(path, part, finished_bytes, options.if_exists)?;
-            0
-        }
-    };
-    let there = match (finished_bytes, part_bytes) {
+/// rows that one of them knew, be it of another sink. Without, it may have all rows of
+/// runs with checkpoints.
+fn new_beginning(there: &There<'_>, options: &PartOptions) -> io::Result<Beginning> {
+    let has_other_part = there.unfinished > 0 && !options.is_checkpointed;
+    let found = match (there.finished, there.unfinished) {
         (0, 0) => return Ok(Beginning::Cut(0)),
-        (0, _) => &part.path,
-        _ => path,
+        (0, _) => there.part,
+        _ => there.path,
     };
     match options.if_exists {
         IfExists::Replace => Ok(Beginning::Cut(0)),
-        IfExists::Fail => Err(not_gone_on_from(there, IfExists::Fail)),
-        IfExists::Append if !begins_with(there, &options.head)? => Err(io::Error::new(
+        IfExists::Fail if there.finished == 0 && has_other_part => Err(unfinished(there)),
+        IfExists::Fail => Err(not_gone_on_from(found, IfExists::Fail)),
+        IfExists::Append if there.finished == 0 && has_other_part => Err(unfinished(there)),
+        IfExists::Append if there.is_other && there.unfinished > 0 => Err(two_files(there)),
+        IfExists::Append if !begins_with(found, &options.head)? => Err(io::Error::new(
             ErrorKind::InvalidData,
             format!(
                 "rows are to be appended to {}, which does not begin as they do: it has other \
                  columns, or another `compression`; move it away, or change that back",
-                there.display()
+                found.display()
             ),
         )),
-        IfExists::Append if finished_bytes == 0 || part_bytes == 0 => {
+        IfExists::Append => {
             // Behind what the checkpoint has are rows that come again, unless it is the
             // last one of a finished file.
-            let may_have_more = part_bytes > 0 || options.goes_back;
+            let may_have_more = there.unfinished > 0 || options.goes_back;
             let left = options.left_behind.as_ref().filter(|_| may_have_more);
             if let Some(left) = left.filter(|left| left.bytes.is_some()) {
-                return restored_beginning(path, part, left, options.goes_back);
+                return restored_beginning(there, left, options);
             }
-            new_end(path, part, finished_bytes, options)
+            new_end(there, options)
         }
-        IfExists::Append => Err(io::Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "there are this file and {}, and rows can be appended to one of them only: move \
-                 the other away",
-                part.path.display()
-            ),
-        )),
     }
 }
 
-/// Refuses to write over a part that a run without checkpoints has found, unless it is
-/// what such a run, when it failed, has left beside a finished file to which it was to
-/// append. It may have all rows of runs with checkpoints.
-fn check_unfinished(
-    path: &Path,
-    part: &Part,
-    finished_bytes: u64,
-    if_exists: IfExists,
-) -> io::Result<()> {
-    let part_bytes = part.bytes()?;
-    let is_finished = finished_bytes > 0;
-    if part_bytes == 0 || if_exists == IfExists::Replace {
-        return Ok(());
-    }
-    if is_finished {
-        let is_copy = part_bytes >= finished_bytes
-            && digest(&File::open(path)?, finished_bytes)? == digest(&part.lock, finished_bytes)?;
-        // With `fail`, the finished file is refused.
-        if is_copy || if_exists == IfExists::Fail {
-            return Ok(());
-        }
-    }
-    let (path, part) = (path.display(), part.path.display());
-    Err(io::Error::new(
+/// Why a part is not written over that may be all there is.
+fn unfinished(there: &There<'_>) -> io::Error {
+    let (path, part) = (there.path.display(), there.part.display());
+    io::Error::new(
         ErrorKind::AlreadyExists,
         format!(
             "{part} is there, with rows of a run that did not end: delete it, or keep its rows \
              by renaming it (to {path}, if they are to be there), or write \
              `if_exists = \"replace\"`"
         ),
-    ))
+    )
+}
+
+/// Why nothing is appended to a finished file that has a part beside it.
+fn two_files(there: &There<'_>) -> io::Error {
+    let (path, part) = (there.path.display(), there.part.display());
+    io::Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "rows can be appended to one of two files only: {path} is finished, and {part} has \
+             rows of a run that did not end, which are not in the other. To append to {path}, \
+             delete {part}, or keep it under another name; to go on behind the rows in {part}, \
+             give it the name {path} when that is moved away"
+        ),
+    )
 }
 
 /// What a file begins with to all of which rows are appended.
-fn new_end(
-    path: &Path,
-    part: &Part,
-    finished_bytes: u64,
-    options: &PartOptions,
-) -> io::Result<Beginning> {
-    if finished_bytes == 0 {
-        // What ends within its compressed data hides what follows.
-        if options.is_compressed {
-            return Err(io::Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "{} is there, and rows cannot be appended to compressed data that may not be \
-                     complete: move it away",
-                    part.path.display()
-                ),
-            ));
-        }
-        return Ok(Beginning::Cut(part.bytes()?));
+fn new_end(there: &There<'_>, options: &PartOptions) -> io::Result<Beginning> {
+    if there.unfinished == 0 {
+        check_whole(there.path, options.compression)?;
+        return Ok(Beginning::Copy(there.finished));
     }
-    if options.is_checkpointed {
-        return Ok(Beginning::Unfinish(finished_bytes));
+    // What ends within its compressed data hides what follows.
+    if options.compression != Compression::None {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is there, and rows cannot be appended to compressed data that may not be \
+                 complete: move it away",
+                there.part.display()
+            ),
+        ));
     }
-    // Should the run fail, the file is as it was.
-    part.lock.set_len(0)?;
-    let bytes = io::copy(&mut File::open(path)?, &mut &part.lock)?;
-    Ok(Beginning::Cut(bytes))
+    Ok(Beginning::Cut(there.unfinished))
 }
 
 /// Why a run stops at a file that is there.
@@ -496,17 +548,18 @@ fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {
 /// that checkpoint. A later run may have finished it. What is behind the
 /// last checkpoint in a finished file is not from this pipeline.
 fn restored_beginning(
-    path: &Path,
-    part: &Part,
+    there: &There<'_>,
     restored: &SinkSnapshot,
-    goes_back: bool,
+    options: &PartOptions,
 ) -> io::Result<Beginning> {
     let Some(bytes @ 1..) = restored.bytes else {
         return Ok(Beginning::Cut(0));
     };
-    let is_part = part.bytes()? > 0;
-    let is_finished = !is_part && path.exists();
-    let file = if is_part { &part.path } else { path };
+    // A finished file that has more than an older checkpoint would be taken for another
+    // one when the part has grown again.
+    let is_part = there.unfinished > 0 && (there.is_other || there.finished <= bytes);
+    let is_finished = !is_part && there.path.exists();
+    let file = if is_part { there.part } else { there.path };
     let refused = |what: String| {
         io::Error::new(
             ErrorKind::InvalidData,
@@ -528,13 +581,14 @@ fn restored_beginning(
     if digest_then.is_some_and(|then| *then != digest_now) {
         return Err(refused("is not the file of the checkpoint".to_owned()));
     }
-    let may_be_longer = goes_back || restored.uncut_bytes == Some(found);
+    let may_be_longer = options.goes_back || restored.uncut_bytes == Some(found);
     if is_finished && found > bytes && !may_be_longer {
         return Err(refused(format!(
             "has {found} bytes, and had {bytes} when this pipeline finished it"
         )));
     }
     Ok(match is_finished {
+        true if options.if_exists == IfExists::Append && found == bytes => Beginning::Copy(bytes),
         true => Beginning::Unfinish(bytes),
         false => Beginning::Cut(bytes),
     })

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lines::{TextFormat, TextRows};
-use super::numbered::{Numbered, NumberedFile, tell_of_replaced};
+use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
-use super::part::{IfExists, Part, PartFile, PartOptions, not_gone_on_from, part_of};
+use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
 use super::text_file::TextFile;
+use super::written::{Written, tell_of_replaced};
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
-use crate::paths::{create_folder_of, remove, sync_folder};
+use crate::paths::{create_folder_of, sync_folder};
 use crate::sink::{Ending, Sink, SinkError};
 
 /// When a file is complete.
@@ -57,13 +58,13 @@ pub(super) struct RollingSink<F> {
     staged: Vec<Staged>,
     /// Files that are deleted before the first row: of an earlier run, or from
     /// behind the restored checkpoint.
-    obsolete: Vec<PathBuf>,
+    obsolete: Vec<NumberedFile>,
     has_begun: bool,
     /// Whether files may be changed: not before the commit that the start may have to
     /// wait for. No row comes before it.
     may_begin: bool,
-    /// Keeps other runs from writing files with these numbers.
-    _lock: Part,
+    /// Which files are this pipeline's. Keeps other runs from writing any meanwhile.
+    written: Written,
 }
 
 struct Staged {
@@ -76,7 +77,7 @@ struct Staged {
 struct Start {
     number: u64,
     file: TextFile,
-    obsolete: Vec<PathBuf>,
+    obsolete: Vec<NumberedFile>,
 }
 
 impl<F: TextFormat> RollingSink<F> {
@@ -94,12 +95,14 @@ impl<F: TextFormat> RollingSink<F> {
         } = rolling;
         let names = Numbered::of(path);
         let refused = |cause: io::Error| SinkError::io(node, path.display(), &cause);
-        let lock = create_folder_of(path).and_then(|()| Part::of(part_of(path)));
-        let lock = lock.map_err(refused)?;
+        let written =
+            create_folder_of(path).and_then(|()| Written::open(&names, &options.pipeline));
+        let written = written.map_err(refused)?;
         let there = names.find().map_err(refused)?;
         let opening = Opening {
             node,
             names: &names,
+            written: &written,
             compression,
             options,
         };
@@ -131,7 +134,7 @@ impl<F: TextFormat> RollingSink<F> {
             obsolete: start.obsolete,
             has_begun: false,
             may_begin: !options.waits_for_commit,
-            _lock: lock,
+            written,
         };
         Ok(sink)
     }
@@ -141,13 +144,30 @@ impl<F: TextFormat> RollingSink<F> {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
         }
-        for path in self.obsolete.drain(..) {
-            remove(&path).map_err(|cause| SinkError::io(&self.node, path.display(), &cause))?;
+        for file in self.obsolete.drain(..) {
+            let deleted = self.written.delete(&file);
+            deleted.map_err(|cause| SinkError::io(&self.node, file.path.display(), &cause))?;
         }
         if !self.file.is_empty() {
-            self.file.part.begin()?;
+            self.begin_file()?;
         }
         self.name_staged(CheckpointId::MIN)
+    }
+
+    fn begin_file(&mut self) -> Result<(), SinkError> {
+        let part = &mut self.file.part;
+        let listed = self.written.begun(self.number, part.file());
+        listed.map_err(|cause| part.error(cause))?;
+        part.begin().map(drop)
+    }
+
+    /// Ends the file being written, which has this number.
+    fn end_file(&mut self) -> Result<(), SinkError> {
+        self.file.end()?;
+        let part = &mut self.file.part;
+        part.flush()?;
+        let listed = self.written.completed(self.number, part.file());
+        listed.map_err(|cause| part.error(cause))
     }
 
     /// When the file being written is complete because of its age.
@@ -170,11 +190,17 @@ impl<F: TextFormat> RollingSink<F> {
             let why = "it is there, and this run has not written it: move it away";
             return Err(refused(&self.node, &path, why));
         }
-        let next = open(&self.node, &path, self.compression)?;
+        let next = open(
+            &self.node,
+            &self.names,
+            &self.written,
+            number,
+            self.compression,
+        )?;
+        self.end_file()?;
         let mut file = std::mem::replace(&mut self.file, next);
         let full = std::mem::replace(&mut self.number, number);
         self.began_ms = None;
-        file.end()?;
         let path = file.part.path().to_owned();
         if self.is_checkpointed {
             self.full.push(full);
@@ -210,7 +236,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
         let (mut row, mut from) = (0, 0);
         while row < self.rows.ends.len() {
             if self.file.is_empty() {
-                self.file.part.begin()?;
+                self.begin_file()?;
                 self.file.write(&self.format.head())?;
                 self.began_ms = Some(self.clock.now_ms());
             }
@@ -270,7 +296,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
             number: Some(self.number),
             began_ms: self.began_ms,
             staged: staged.map(|it| (name(&it.from), name(&it.to))).collect(),
-            obsolete: self.obsolete.iter().map(|path| name(path)).collect(),
+            obsolete: self.obsolete.iter().map(|it| name(&it.path)).collect(),
             ..kept
         })
     }
@@ -293,7 +319,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
         if self.file.is_empty() {
             return self.file.part.discard();
         }
-        self.file.end()?;
+        self.end_file()?;
         let path = self.file.part.path().to_owned();
         self.file.part.finish_as(&path)
     }
@@ -303,6 +329,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
 struct Opening<'a> {
     node: &'a str,
     names: &'a Numbered,
+    written: &'a Written,
     compression: Compression,
     options: &'a PartOptions,
 }
@@ -323,24 +350,25 @@ impl Opening<'_> {
         let part = PartFile::open(self.node, &self.names.path(number), &options)?;
         // A later run may have completed it.
         let was_finished = part.was_finished();
-        let is_later = |it: &NumberedFile| {
-            it.number > number || (it.number == number && !it.is_part && !was_finished)
+        let is_new = restored.bytes == Some(0);
+        let is_later = |it: &NumberedFile| match it.number == number {
+            true if it.is_part => is_new,
+            true => !was_finished,
+            false => it.number > number,
         };
-        let mut obsolete = Vec::new();
-        for later in there.into_iter().filter(is_later) {
-            let is_known = later.is_part || restored.obsolete.contains(&name(&later.path));
+        let later: Vec<NumberedFile> = there.into_iter().filter(is_later).collect();
+        for file in &later {
+            let is_known = file.is_part || restored.obsolete.contains(&name(&file.path));
             if !is_known && !self.options.waits_for_commit {
-                return Err(self.refused(
-                    &later.path,
-                    "it is there, and the checkpoint does not know it: move it away",
-                ));
+                let why = "it is there, and the checkpoint does not know it: move it away";
+                return Err(refused(self.node, &file.path, why));
             }
-            obsolete.push(later.path);
         }
+        self.check_ours(&later)?;
         Ok(Start {
             number,
             file: TextFile::new(part, self.compression),
-            obsolete,
+            obsolete: self.without_part_of(number, later),
         })
     }
 
@@ -361,25 +389,44 @@ impl Opening<'_> {
             Some(last) if if_exists == IfExists::Append => last.number + 1,
             _ => 1,
         };
-        let is_obsolete = |it: &NumberedFile| match if_exists {
-            // The part of the first one is the file being written.
-            IfExists::Replace => !(it.is_part && it.number == number),
-            IfExists::Append | IfExists::Fail => it.is_part && it.number > number,
+        let goes = |it: &NumberedFile| match if_exists {
+            IfExists::Replace => true,
+            IfExists::Append | IfExists::Fail => it.is_part && it.number >= number,
         };
-        let obsolete = there.into_iter().filter(is_obsolete);
-        let obsolete: Vec<PathBuf> = obsolete.map(|it| it.path).collect();
+        let going: Vec<NumberedFile> = there.into_iter().filter(goes).collect();
+        self.check_ours(&going)?;
+        let file = open(
+            self.node,
+            self.names,
+            self.written,
+            number,
+            self.compression,
+        )?;
+        let obsolete = self.without_part_of(number, going);
         if if_exists == IfExists::Replace {
             tell_of_replaced(self.node, &obsolete);
         }
         Ok(Start {
             number,
+            file,
             obsolete,
-            file: open(self.node, &self.names.path(number), self.compression)?,
         })
     }
 
-    fn refused(&self, path: &Path, why: &str) -> SinkError {
-        refused(self.node, path, why)
+    /// Refuses to delete or write over files that others may have written.
+    fn check_ours(&self, files: &[NumberedFile]) -> Result<(), SinkError> {
+        self.written.check(files).map_err(|cause| {
+            let pattern = self.names.pattern();
+            SinkError::io(self.node, pattern.display(), &cause)
+        })
+    }
+
+    /// The files without the temporary one that is written over.
+    fn without_part_of(&self, number: u64, files: Vec<NumberedFile>) -> Vec<NumberedFile> {
+        let others = files.into_iter();
+        others
+            .filter(|it| !(it.is_part && it.number == number))
+            .collect()
     }
 }
 
@@ -388,13 +435,28 @@ fn refused(node: &str, path: &Path, why: &str) -> SinkError {
     SinkError::io(node, path.display(), &cause)
 }
 
-/// Opens a file for new rows. What is there under its name is on its way out.
-fn open(node: &str, path: &Path, compression: Compression) -> Result<TextFile, SinkError> {
+/// Opens a file for new rows. What is there under its name is on its way out; what has
+/// its temporary name is written over.
+fn open(
+    node: &str,
+    names: &Numbered,
+    written: &Written,
+    number: u64,
+    compression: Compression,
+) -> Result<TextFile, SinkError> {
+    let path = names.path(number);
     let options = PartOptions {
         if_exists: IfExists::Replace,
         ..PartOptions::default()
     };
-    let part = PartFile::open(node, path, &options)?;
+    let part = PartFile::open(node, &path, &options)?;
+    let there = NumberedFile {
+        number,
+        is_part: true,
+        path: part_of(&path),
+    };
+    let checked = written.check(&[there]);
+    checked.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
     Ok(TextFile::new(part, compression))
 }
 

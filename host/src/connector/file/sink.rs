@@ -9,6 +9,7 @@
 //! checkpoint. A Parquet file cannot be cut, so each checkpoint that has rows
 //! gets its own.
 
+use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::parquet::{CheckpointedParquet, ParquetFile};
 use super::part::{IfExists, PartFile, PartOptions, part_of};
 use super::rolling::{Roll, Rolling, RollingSink};
 use super::text_file::TextFile;
+use super::written::list_with;
 use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::{ConfigValue, Table};
@@ -247,8 +249,8 @@ impl SinkSettings for FileSinkSettings {
             None => planning.files.writes(user, &[&path, &part_of(&path)]),
             Some(_) => {
                 let names = Numbered::of(&path);
-                let (lock, first) = (part_of(&path), names.path(1));
-                let paths: [&Path; 3] = [&lock, &first, &part_of(&first)];
+                let first = names.path(1);
+                let paths: [&Path; 3] = [&names.list, &first, &part_of(&first)];
                 let around = [&*names.before, &*names.after];
                 let files = &mut planning.files;
                 files.writes_numbered(user, &paths, &names.folder, around);
@@ -303,6 +305,7 @@ impl SinkConnector for FileSink {
     ) -> Result<Box<dyn Sink>, SinkError> {
         let path = &self.path;
         let options = PartOptions {
+            pipeline: context.pipeline.clone(),
             if_exists: self.if_exists,
             restored: context.restored.clone(),
             goes_back: context.goes_back,
@@ -310,8 +313,14 @@ impl SinkConnector for FileSink {
             left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,
             head: self.compression.mark().to_vec(),
-            is_compressed: self.compression != Compression::None,
+            compression: self.compression,
         };
+        let is_numbered =
+            self.roll.is_some() || (self.format == SinkFormat::Parquet && context.is_checkpointed);
+        if !is_numbered {
+            check_not_numbered(path)
+                .map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+        }
         match self.format {
             SinkFormat::Json => self.open_text(node, context, options, JsonLines::new(schema)),
             SinkFormat::Csv => self.open_text(node, context, options, Csv::new(schema)),
@@ -336,7 +345,7 @@ impl FileSink {
         format: impl TextFormat + 'static,
     ) -> Result<Box<dyn Sink>, SinkError> {
         let Some(roll) = self.roll else {
-            if !options.is_compressed {
+            if options.compression == Compression::None {
                 options.head = format.head();
             }
             let part = PartFile::open(node, &self.path, &options)?;
@@ -350,5 +359,23 @@ impl FileSink {
             clock: context.clock.clone(),
         };
         Ok(Box::new(RollingSink::new(node, rolling, &options, format)?))
+    }
+}
+
+/// Refuses a file that a sink with numbered ones has under its temporary name, complete or
+/// not, and gives its name later.
+fn check_not_numbered(path: &Path) -> io::Result<()> {
+    let path = identity(path);
+    match list_with(&part_of(&path), &path) {
+        None => Ok(()),
+        Some(list) => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{} is one of the numbered files in {}, and not finished: give this sink another \
+                 `path`",
+                part_of(&path).display(),
+                list.display()
+            ),
+        )),
     }
 }

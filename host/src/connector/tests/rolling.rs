@@ -149,14 +149,15 @@ impl Folder {
         fs::write(self.folder.path().join(name), text).unwrap();
     }
 
-    /// The files that are not empty.
+    /// The files that are not empty, without the list of them.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let files = fs::read_dir(self.folder.path()).unwrap().map(|entry| {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             (name, fs::read(path).unwrap())
         });
-        files.filter(|(_, bytes)| !bytes.is_empty()).collect()
+        let files = files.filter(|(name, bytes)| !bytes.is_empty() && !name.starts_with('.'));
+        files.collect()
     }
 
     fn names(&self) -> Vec<String> {
@@ -230,7 +231,7 @@ fn a_file_is_complete_with_the_row_that_fills_it() {
             }
         }
         let entries = fs::read_dir(folder.folder.path()).unwrap().count();
-        assert_eq!(entries, files.len(), "nothing else is left");
+        assert_eq!(entries, files.len() + 1, "nothing is left but the list");
         let first = whole.get_or_insert_with(|| files.clone());
         assert_eq!(*first, files, "batches do not matter");
     }
@@ -396,21 +397,112 @@ fn files_that_are_there_are_treated_as_the_pipeline_says() {
         assert_eq!(text, ["old", "0-", "1-x", "2-xx"]);
 
         let folder = there().if_exists(IfExists::Replace);
-        let mut sink = open(&folder);
-        sink.write(&rows(0..1)).unwrap();
-        sink.finish(Ending::Complete).unwrap();
+        fs::remove_file(folder.folder.path().join("out-000002.txt")).unwrap();
+        for last in [9, 1] {
+            let mut sink = open(&folder);
+            sink.write(&rows(0..last)).unwrap();
+            sink.finish(Ending::Complete).unwrap();
+        }
         assert_eq!(folder.names(), ["out-000001.txt", "out-3.txt"]);
     }
 }
 
+/// Whoever has called a file like those of the sink, or has changed one of them.
+#[test]
+fn files_of_others_are_neither_deleted_nor_written_over() {
+    for is_checkpointed in [false, true] {
+        let context = |pipeline: &str| SinkContext {
+            pipeline: pipeline.to_owned(),
+            is_checkpointed,
+            ..SinkContext::default()
+        };
+        let folder = Folder::of_lines(20).if_exists(IfExists::Replace);
+        let run = |pipeline: &str| -> Result<(), SinkError> {
+            let mut sink = folder.try_open(&context(pipeline))?;
+            sink.write(&rows(0..5))?;
+            sink.finish(Ending::Complete)
+        };
+        run("one").unwrap();
+        let refuse = |pipeline: &str, expected: &str| {
+            let before = folder.files();
+            let said = folder.refusal(&context(pipeline));
+            assert!(said.contains(expected), "{said}");
+            assert!(said.contains("not known to be this pipeline's"), "{said}");
+            assert_eq!(folder.files(), before);
+        };
+        refuse("other", "/out-000001.txt, /out-000002.txt");
+
+        let path = |name: &str| folder.folder.path().join(name);
+        for name in ["out-002023.txt", "out-000001.txt.part"] {
+            folder.write(name, "{\"n\":\"precious\"}\n");
+            refuse("one", name);
+            fs::remove_file(path(name)).unwrap();
+        }
+        let second = fs::read(path("out-000002.txt")).unwrap();
+        let added = [second.as_slice(), b"precious\n"].concat();
+        fs::write(path("out-000002.txt"), added).unwrap();
+        refuse("one", "/out-000002.txt:");
+        // A copy is another file.
+        fs::remove_file(path("out-000002.txt")).unwrap();
+        fs::write(path("out-000002.txt"), second).unwrap();
+        refuse("one", "/out-000002.txt:");
+        fs::remove_file(path("out-000002.txt")).unwrap();
+        run("one").unwrap();
+
+        // While a run goes on, too.
+        let mut sink = folder.try_open(&context("one")).unwrap();
+        sink.write(&rows(0..1)).unwrap();
+        folder.write("out-000002.txt.part", "precious");
+        let failed = sink.write(&rows(1..9)).unwrap_err().to_string();
+        assert!(failed.contains("/out-000002.txt.part: called"), "{failed}");
+        assert_eq!(fs::read(path("out-000002.txt.part")).unwrap(), b"precious");
+    }
+}
+
+/// A file without a number may be called like one with.
+#[test]
+fn a_numbered_file_that_has_no_name_yet_is_no_other_sinks() {
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    sink.barrier(2).unwrap();
+    let before = folder.files();
+    for if_exists in [IfExists::Append, IfExists::Replace] {
+        for number in [1, 2] {
+            let plain = FileSink {
+                path: folder.folder.path().join(format!("out-00000{number}.txt")),
+                roll: None,
+                if_exists,
+                ..folder.sink.clone()
+            };
+            let refused = plain.open("plain", &schema(), &folder.context(None)).err();
+            let refused = refused.unwrap().to_string();
+            assert!(
+                refused.contains("is one of the numbered files"),
+                "{refused}"
+            );
+        }
+    }
+    assert_eq!(folder.files(), before);
+    sink.committed(2).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(folder.rows(), ["0-", "1-x", "2-xx"]);
+}
+
 #[test]
 fn files_are_replaced_when_there_is_a_checkpoint() {
-    let folder = Folder::of_lines(20).if_exists(IfExists::Replace);
     for crashes in [false, true] {
-        folder.write("out-000001.txt", "old");
-        folder.write("out-000009.txt", "old");
-        folder.write("out-000009.txt.part", "old");
+        let folder = Folder::of_lines(20).if_exists(IfExists::Replace);
+        let mut killed = folder.begun();
+        killed.write(&rows(0..9)).unwrap();
+        killed.barrier(2).unwrap();
+        killed.committed(2).unwrap();
+        killed.write(&rows(9..13)).unwrap();
+        killed.flush().unwrap();
+        drop(killed);
         let before = folder.files();
+        let parts = before.keys().filter(|name| name.ends_with(".part"));
+        assert!(parts.count() > 1 && before.len() > 4, "{:?}", before.keys());
         let mut sink = folder.waiting(None).unwrap();
         sink.flush().unwrap();
         let kept = sink.barrier(1).unwrap();
@@ -437,10 +529,21 @@ fn rows_that_some_checkpoint_may_know_are_not_overwritten() {
     sink.write(&rows(0..1)).unwrap();
     sink.finish(Ending::Complete).unwrap();
     assert_eq!(folder.names(), ["out-000004.txt.part", "out-000005.txt"]);
-    // Without checkpoints, it is what a run has left that failed.
-    let folder = Folder::of_lines(20);
+    // Without checkpoints, one that a run has left that failed is written over.
+    let folder = Folder::of_lines(20).if_exists(IfExists::Append);
+    let mut failed = folder.alone();
+    failed.write(&rows(0..1)).unwrap();
+    failed.flush().unwrap();
+    drop(failed);
+    assert_eq!(folder.names(), ["out-000001.txt.part"]);
+    let mut sink = folder.alone();
+    sink.write(&rows(5..6)).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(folder.rows(), ["5-xxxxx"]);
+    drop(sink);
     part(&folder);
-    folder.alone();
+    let said = folder.refusal(&SinkContext::default());
+    assert!(said.contains("/out-000004.txt.part: called like"), "{said}");
 }
 
 #[test]

@@ -412,6 +412,8 @@ fn parquet_is_a_file_a_checkpoint() {
         let entries = fs::read_dir(folder.path()).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            // The list of them.
+            .filter(|name| !name.starts_with('.'))
             .collect();
         names.sort();
         names
@@ -434,50 +436,185 @@ fn parquet_is_a_file_a_checkpoint() {
     let mut second = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
     assert!(names().contains(&"out-5.parquet".to_owned()));
     second.finish(Ending::Complete).unwrap();
+    drop(second);
     // Doing it again changes nothing.
     reopened(&path, SinkFormat::Parquet, Some(snapshot)).unwrap();
 }
 
 #[test]
 fn parquet_files_of_an_earlier_run_go_when_there_is_a_checkpoint() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("out.parquet");
-    let old = folder.path().join("out-7.parquet");
-    let connector = FileSink {
-        path: path.clone(),
-        folder: PathBuf::new(),
-        format: SinkFormat::Parquet,
-        compression: Compression::None,
-        if_exists: IfExists::Replace,
-        roll: None,
-    };
-    let waiting = |restored| {
-        let context = SinkContext {
-            is_checkpointed: true,
-            waits_for_commit: true,
-            restored,
-            ..SinkContext::default()
-        };
-        connector.open("out", &schema(), &context).unwrap()
-    };
     for crashes in [false, true] {
-        fs::write(&old, "of an earlier run").unwrap();
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.parquet");
+        let old = folder.path().join("out-7.parquet");
+        let waiting = |restored| {
+            let context = SinkContext {
+                is_checkpointed: true,
+                waits_for_commit: true,
+                restored,
+                ..SinkContext::default()
+            };
+            let connector = FileSink {
+                format: SinkFormat::Parquet,
+                ..compressing(&path, Compression::None, IfExists::Replace)
+            };
+            connector.open("out", &schema(), &context).unwrap()
+        };
+        let mut earlier = reopened(&path, SinkFormat::Parquet, None).unwrap();
+        earlier.write(&batch()).unwrap();
+        earlier.barrier(7).unwrap();
+        earlier.committed(7).unwrap();
+        drop(earlier);
         let mut sink = waiting(None);
         sink.flush().unwrap();
         let snapshot = sink.barrier(8).unwrap();
         assert!(old.exists(), "the run may be withdrawn");
         if crashes {
-            reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
+            drop(sink);
+            sink = reopened(&path, SinkFormat::Parquet, Some(snapshot.clone())).unwrap();
         } else {
             sink.committed(8).unwrap();
         }
         assert!(!old.exists());
+        drop(sink);
         // From that checkpoint again, when its name is that of another file.
         fs::write(&old, "of this run").unwrap();
         let mut sink = waiting(Some(snapshot));
         sink.barrier(9).unwrap();
         sink.committed(9).unwrap();
         assert!(old.exists());
+    }
+}
+
+/// As a file for a year beside one for all years.
+#[test]
+fn parquet_files_of_others_are_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("sales.parquet");
+    let other = folder.path().join("sales-2023.parquet");
+    fs::write(&other, "precious").unwrap();
+    let refused = reopened(&path, SinkFormat::Parquet, None).err().unwrap();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("/sales-2023.parquet: called like"),
+        "{refused}"
+    );
+    fs::remove_file(&other).unwrap();
+    let mut sink = reopened(&path, SinkFormat::Parquet, None).unwrap();
+    let second = reopened(&path, SinkFormat::Parquet, None).err().unwrap();
+    assert!(second.to_string().contains("another run is writing it"));
+    sink.write(&batch()).unwrap();
+    fs::write(&other, "precious").unwrap();
+    let failed = sink.barrier(2023).unwrap_err().to_string();
+    assert!(
+        failed.contains("/sales-2023.parquet: called like"),
+        "{failed}"
+    );
+    assert_eq!(fs::read(&other).unwrap(), b"precious");
+}
+
+/// While rows are appended, what is there can be read under its name, and a kill at any
+/// time changes nothing about that.
+#[test]
+fn a_file_stays_as_it_is_while_rows_are_appended() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.csv");
+    let part = folder.path().join("out.csv.part");
+    let text = String::from_utf8(written(SinkFormat::Csv)).unwrap();
+    let (_, rows) = text.split_once('\n').unwrap();
+    let old = format!("{text}{rows}");
+    let open = |restored: Option<SinkSnapshot>, goes_back| {
+        let context = SinkContext {
+            is_checkpointed: true,
+            goes_back,
+            restored,
+            ..SinkContext::default()
+        };
+        compressing(&path, Compression::None, IfExists::Append).open("out", &schema(), &context)
+    };
+    let there = || fs::read_to_string(&path).unwrap();
+    fs::write(&path, &old).unwrap();
+    let mut sink = open(None, false).unwrap();
+    let zeroth = sink.barrier(1).unwrap();
+    sink.committed(1).unwrap();
+    sink.write(&batch()).unwrap();
+    let first = sink.barrier(2).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.flush().unwrap();
+    drop(sink);
+    assert_eq!(there(), old);
+    // A kill while it was copied: what is there is copied again.
+    let copied = fs::read(&part).unwrap();
+    fs::write(&part, &old[..20]).unwrap();
+    drop(open(Some(zeroth.clone()), false).unwrap());
+    fs::write(&part, copied).unwrap();
+    // Somebody has added to it meanwhile, before a start or during a run.
+    fs::write(&path, format!("{old}precious\n")).unwrap();
+    let refused = open(Some(first.clone()), false).err().unwrap().to_string();
+    assert!(refused.contains("does not go on from it"), "{refused}");
+    fs::write(&path, &old).unwrap();
+    let mut sink = open(Some(first.clone()), false).unwrap();
+    sink.write(&batch()).unwrap();
+    fs::write(&path, format!("{old}precious\n")).unwrap();
+    let refused = sink.finish(Ending::Complete).unwrap_err().to_string();
+    assert!(refused.contains("does not go on from it"), "{refused}");
+    drop(sink);
+    assert_eq!(there(), format!("{old}precious\n"));
+
+    fs::write(&path, &old).unwrap();
+    let mut sink = open(Some(first.clone()), false).unwrap();
+    sink.write(&batch()).unwrap();
+    let last = sink.barrier(3).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    drop(sink);
+    assert_eq!(there(), format!("{old}{rows}{rows}"));
+    assert!(!part.exists());
+    // The next run goes on with it, or an older checkpoint takes rows back.
+    let mut sink = open(Some(last), false).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.flush().unwrap();
+    drop(sink);
+    assert_eq!(there(), format!("{old}{rows}{rows}"));
+    for _ in 0..2 {
+        let mut sink = open(Some(first.clone()), true).unwrap();
+        sink.write(&batch()).unwrap();
+        sink.flush().unwrap();
+        drop(sink);
+        assert!(!path.exists(), "it has rows that are taken back");
+    }
+    let mut sink = open(Some(first), true).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    assert_eq!(there(), format!("{old}{rows}"));
+}
+
+#[test]
+fn nothing_is_appended_to_compressed_data_that_is_cut_off() {
+    for (compression, extension) in COMPRESSED {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.csv").with_extension(extension);
+        let connector = compressing(&path, compression, IfExists::Append);
+        for _ in 0..2 {
+            let mut sink = open_alone(connector.clone()).unwrap();
+            sink.write(&batch()).unwrap();
+            sink.finish(Ending::Complete).unwrap();
+        }
+        let whole = fs::read(&path).unwrap();
+        for cut in [1, 10, whole.len() / 2 - 5] {
+            let cut = &whole[..whole.len() - cut];
+            fs::write(&path, cut).unwrap();
+            for is_checkpointed in [false, true] {
+                let context = SinkContext {
+                    is_checkpointed,
+                    ..SinkContext::default()
+                };
+                let refused = connector.open("out", &schema(), &context).err().unwrap();
+                let refused = refused.to_string();
+                assert!(refused.contains("nobody could read them"), "{refused}");
+                assert_eq!(fs::read(&path).unwrap(), cut);
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+        open_alone(connector).unwrap();
     }
 }
 

@@ -1,0 +1,241 @@
+//! The list of the numbered files that a pipeline has written. Files of others may be
+//! called alike: only those in the list are replaced or deleted.
+//!
+//! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
+//! locked. A line has the pipeline, the number of a file, its place on the disk, and its
+//! length and a digest of its last bytes if it is complete. The last line of a number
+//! counts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::digest::digest;
+use super::mark::FileId;
+use super::numbered::{Numbered, NumberedFile};
+use super::part::{lock_for_this_run, part_of};
+use crate::paths::{remove, show_files};
+
+pub(super) struct Written {
+    names: Numbered,
+    pipeline: String,
+    file: File,
+    /// By pipeline and number.
+    known: BTreeMap<(String, u64), Known>,
+    /// How many lines the list may have before those of files that are gone are removed.
+    lines_max: usize,
+    lines: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Known {
+    file: FileId,
+    /// The length of a complete file, and a digest of its end.
+    complete: Option<(u64, String)>,
+}
+
+/// So many lines are not worth the work to remove any.
+const LINES_FEW: usize = 1_000;
+
+impl Written {
+    /// Locks the list, and creates it if needed.
+    pub fn open(names: &Numbered, pipeline: &str) -> io::Result<Self> {
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&names.list)?;
+        lock_for_this_run(&file)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(whole.map_or(0, |last| last + 1));
+        file.seek(SeekFrom::Start(bytes.len() as u64))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut written = Written {
+            names: names.clone(),
+            pipeline: pipeline.to_owned(),
+            file,
+            known: text.lines().filter_map(parse).collect(),
+            lines_max: LINES_FEW,
+            lines: text.lines().count(),
+        };
+        written.shorten()?;
+        Ok(written)
+    }
+
+    /// A file is about to get its first bytes, or more of them.
+    pub fn begun(&mut self, number: u64, file: &File) -> io::Result<()> {
+        let known = Known {
+            file: FileId::of(&file.metadata()?),
+            complete: None,
+        };
+        self.add(number, known)
+    }
+
+    /// A file has all its bytes, and may get its name.
+    pub fn completed(&mut self, number: u64, file: &File) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        let bytes = metadata.len();
+        let known = Known {
+            file: FileId::of(&metadata),
+            complete: Some((bytes, digest(file, bytes)?)),
+        };
+        self.add(number, known)
+    }
+
+    fn add(&mut self, number: u64, known: Known) -> io::Result<()> {
+        let key = (self.pipeline.clone(), number);
+        if self.known.get(&key) == Some(&known) {
+            return Ok(());
+        }
+        self.file.write_all(show(&key, &known).as_bytes())?;
+        self.known.insert(key, known);
+        self.lines += 1;
+        self.shorten()
+    }
+
+    /// Whether this pipeline has written the file, and nobody has changed it since.
+    fn has(&self, file: &NumberedFile) -> io::Result<bool> {
+        match self.known.get(&(self.pipeline.clone(), file.number)) {
+            Some(known) => known.is(&file.path),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether nothing is lost that is not this pipeline's when the file goes. An empty
+    /// temporary file was locked, and not more.
+    fn may_go(&self, file: &NumberedFile) -> io::Result<bool> {
+        let is_empty = || match fs::metadata(&file.path) {
+            Ok(found) => Ok(found.is_file() && found.len() == 0),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(true),
+            Err(cause) => Err(cause),
+        };
+        Ok(self.has(file)? || (file.is_part && is_empty()?))
+    }
+
+    /// Refuses files that are not known to be this pipeline's.
+    pub fn check(&self, files: &[NumberedFile]) -> io::Result<()> {
+        let mut others: Vec<&Path> = Vec::new();
+        for file in files {
+            if !self.may_go(file)? {
+                others.push(&file.path);
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "{}: called like the numbered files of this sink, and not known to be this \
+                 pipeline's, or changed since it wrote them: move them away, delete them \
+                 yourself, or give the sink another `path`",
+                show_files(&others)
+            ),
+        ))
+    }
+
+    /// Deletes a file of this pipeline, which may be gone already.
+    pub fn delete(&self, file: &NumberedFile) -> io::Result<()> {
+        if file.path.exists() {
+            self.check(std::slice::from_ref(file))?;
+        }
+        remove(&file.path)
+    }
+
+    /// Removes the lines of files that are gone, if there may be many.
+    fn shorten(&mut self) -> io::Result<()> {
+        if self.lines < self.lines_max {
+            return Ok(());
+        }
+        let names = &self.names;
+        self.known.retain(|(_, number), _| {
+            let path = names.path(*number);
+            path.exists() || part_of(&path).exists()
+        });
+        let lines = self.known.iter().map(|(key, known)| show(key, known));
+        let text: String = lines.collect();
+        // If this is interrupted, there are lines twice.
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)?;
+        self.file.seek(SeekFrom::End(0))?;
+        self.lines = self.known.len();
+        self.lines_max = 2 * self.lines + LINES_FEW;
+        Ok(())
+    }
+}
+
+impl Drop for Written {
+    /// Where nothing was written, the list has served as the lock only.
+    fn drop(&mut self) {
+        if self.lines == 0 {
+            let _ = fs::remove_file(&self.names.list);
+        }
+        let _ = self.file.unlock();
+    }
+}
+
+impl Known {
+    fn is(&self, path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(cause) => return Err(cause),
+        };
+        let metadata = file.metadata()?;
+        if !FileId::of(&metadata).is(self.file) {
+            return Ok(false);
+        }
+        match &self.complete {
+            Some((bytes, _)) if *bytes != metadata.len() => Ok(false),
+            Some((bytes, then)) => Ok(digest(&file, *bytes)? == *then),
+            None => Ok(true),
+        }
+    }
+}
+
+/// The list that has this temporary file as a numbered one, which gets its name later.
+pub(super) fn list_with(part: &Path, path: &Path) -> Option<PathBuf> {
+    let (names, number) = Numbered::around(path)?;
+    let text = fs::read(&names.list).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().filter_map(parse);
+    let is_known = lines.any(|((_, known), it)| known == number && it.is(part).unwrap_or_default());
+    is_known.then_some(names.list)
+}
+
+/// Tells which files a sink deletes because it is to replace what is there.
+pub(super) fn tell_of_replaced(node: &str, files: &[NumberedFile]) {
+    if files.is_empty() {
+        return;
+    }
+    let paths: Vec<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    let shown = show_files(&paths);
+    tracing::warn!("sink `{node}`: `if_exists = \"replace\"` deletes {shown}");
+}
+
+fn show((pipeline, number): &(String, u64), known: &Known) -> String {
+    let mut line = format!("{pipeline} {number} {}", known.file);
+    if let Some((bytes, digest)) = &known.complete {
+        let _ = write!(line, " {bytes} {digest}");
+    }
+    line.push('\n');
+    line
+}
+
+fn parse(line: &str) -> Option<((String, u64), Known)> {
+    let mut words = line.split(' ');
+    let pipeline = words.next()?.to_owned();
+    let number = words.next()?.parse().ok()?;
+    let file = FileId::parse(words.next()?)?;
+    let complete = match (words.next(), words.next()) {
+        (Some(bytes), Some(digest)) => Some((bytes.parse().ok()?, digest.to_owned())),
+        _ => None,
+    };
+    Some(((pipeline, number), Known { file, complete }))
+}
