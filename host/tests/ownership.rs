@@ -377,6 +377,28 @@ fn it_is_said_which_of_two_files_is_finished() {
     }
 }
 
+/// Only the part has the rows of the checkpoint.
+#[test]
+fn a_run_without_checkpoints_does_not_write_over_what_one_with_has_appended() {
+    let copying = Copying::new("");
+    let append = "path = \"out.jsonl\"\nif_exists = \"append\"";
+    copying.plan("[checkpoints]", append);
+    copying.write("out.jsonl", "precious\n");
+    let killed = copying
+        .command()
+        .env("SLUICEBOX_CRASH_AT", "deliver_before:2")
+        .status();
+    assert!(!killed.expect("it starts").success());
+    let whole = format!("precious\n{ROWS}");
+    assert_eq!(copying.read("out.jsonl.part"), whole);
+    copying.plan("", append);
+    copying.refuse("which are not in the other");
+    assert_eq!(copying.read("out.jsonl.part"), whole);
+    copying.plan("[checkpoints]", append);
+    copying.run().expect("it goes on");
+    assert_eq!(copying.read("out.jsonl"), whole);
+}
+
 /// As when an archive takes files that were read.
 #[test]
 fn files_that_were_read_to_their_ends_may_be_gone() {

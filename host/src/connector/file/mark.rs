@@ -97,6 +97,15 @@ impl FileId {
         self.place() == other.place() && is_as_old
     }
 
+    /// As [`FileId::is`], where the disk may have been mounted again since, as another
+    /// device.
+    pub fn is_of_some_mount(self, other: FileId) -> bool {
+        match (self.born_ns, other.born_ns) {
+            (Some(one), Some(other_ns)) => one == other_ns && self.inode == other.inode,
+            _ => self.place() == other.place(),
+        }
+    }
+
     /// Files at the same place are the same, unless they came one after the other.
     pub fn place(self) -> (u64, u64) {
         (self.device, self.inode)

@@ -414,8 +414,8 @@ impl<'a> There<'a> {
         let is_alike = options.if_exists == IfExists::Append
             && digest(&File::open(path)?, both)? == digest(&part.lock, both)?;
         there.is_other = !is_alike;
-        if is_alike && (there.unfinished < finished || !options.is_checkpointed) {
-            // A copy, complete or not, whose rows come again.
+        if is_alike && there.unfinished <= finished {
+            // A copy, complete or not.
             there.unfinished = 0;
         }
         Ok(there)
@@ -448,7 +448,7 @@ fn new_beginning(there: &There<'_>, options: &PartOptions) -> io::Result<Beginni
         IfExists::Fail if there.finished == 0 && has_other_part => Err(unfinished(there)),
         IfExists::Fail => Err(not_gone_on_from(found, IfExists::Fail)),
         IfExists::Append if there.finished == 0 && has_other_part => Err(unfinished(there)),
-        IfExists::Append if there.is_other && there.unfinished > 0 => Err(two_files(there)),
+        IfExists::Append if there.is_other || has_other_part => Err(two_files(there)),
         IfExists::Append if !begins_with(found, &options.head)? => Err(io::Error::new(
             ErrorKind::InvalidData,
             format!(

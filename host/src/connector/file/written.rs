@@ -4,7 +4,8 @@
 //! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
 //! locked. A line has the pipeline, the number of a file, its place on the disk, and its
 //! length and a digest of its last bytes if it is complete. The last line of a number
-//! counts.
+//! counts. A file that is complete is known by what is in it, so that it may be moved and
+//! copied; another one by its place.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub(super) struct Written {
     lines: usize,
 }
 
+/// What the list has of a file.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     file: FileId,
@@ -188,13 +190,10 @@ impl Known {
             Err(cause) => return Err(cause),
         };
         let metadata = file.metadata()?;
-        if !FileId::of(&metadata).is(self.file) {
-            return Ok(false);
-        }
         match &self.complete {
             Some((bytes, _)) if *bytes != metadata.len() => Ok(false),
             Some((bytes, then)) => Ok(digest(&file, *bytes)? == *then),
-            None => Ok(true),
+            None => Ok(FileId::of(&metadata).is_of_some_mount(self.file)),
         }
     }
 }
@@ -238,4 +237,64 @@ fn parse(line: &str) -> Option<((String, u64), Known)> {
         _ => None,
     };
     Some(((pipeline, number), Known { file, complete }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of numbered files in a folder.
+    fn open(folder: &Path, pipeline: &str) -> Written {
+        let names = Numbered::of(&folder.join("out.txt"));
+        Written::open(&names, pipeline).expect("nobody has it")
+    }
+
+    /// Writes a complete file.
+    fn write(written: &mut Written, number: u64) -> NumberedFile {
+        let path = written.names.path(number);
+        fs::write(&path, format!("rows of {number}")).expect("it is writable");
+        let file = File::open(&path).expect("it is there");
+        written.begun(number, &file).expect("it is writable");
+        written.completed(number, &file).expect("it is writable");
+        written.names.file(path).expect("it has a number")
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_says_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut written = open(folder.path(), "one");
+        let files = [1, 2].map(|number| write(&mut written, number));
+        drop(written);
+        let list = folder.path().join(".out.txt.written");
+        let text = fs::read(&list).expect("a list");
+        for cut in 0..text.len() {
+            fs::write(&list, &text[..cut]).expect("it is writable");
+            let written = open(folder.path(), "one");
+            let whole = text[..cut].iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(written.has(&files[0]).expect("a list"), whole > 0, "{cut}");
+            assert_eq!(written.has(&files[1]).expect("a list"), whole > 2, "{cut}");
+        }
+        fs::write(&list, &text).expect("it is writable");
+        let written = open(folder.path(), "one");
+        assert!(files.iter().all(|file| written.has(file).expect("a list")));
+        drop(written);
+        assert!(!open(folder.path(), "other").has(&files[0]).expect("a list"));
+    }
+
+    #[test]
+    fn files_that_are_gone_leave_the_list() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut written = open(folder.path(), "one");
+        let first = write(&mut written, 1);
+        for number in 2..2_000 {
+            let file = write(&mut written, number);
+            fs::remove_file(&file.path).expect("it is there");
+        }
+        assert!(written.lines < 2 * LINES_FEW, "{}", written.lines);
+        drop(written);
+        let text = fs::read_to_string(folder.path().join(".out.txt.written")).expect("a list");
+        assert!(text.lines().count() < 2 * LINES_FEW);
+        let written = open(folder.path(), "one");
+        assert!(written.has(&first).expect("a list"));
+    }
 }
