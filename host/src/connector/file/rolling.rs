@@ -372,13 +372,11 @@ impl Opening<'_> {
         })
     }
 
-    /// Begins without a checkpoint. With checkpoints, a file with its temporary name
-    /// has rows that one of them knew; without, it is what a failed run has left.
+    /// Begins without a checkpoint. A file with its temporary name has rows that a
+    /// checkpoint knew, or that a failed run has left: it is not written over either.
     fn new_files(&self, there: Vec<NumberedFile>) -> Result<Start, SinkError> {
         let has_rows = |it: &NumberedFile| {
-            !it.is_part
-                || (self.options.is_checkpointed
-                    && fs::metadata(&it.path).is_ok_and(|found| found.len() > 0))
+            !it.is_part || fs::metadata(&it.path).is_ok_and(|found| found.len() > 0)
         };
         let if_exists = self.options.if_exists;
         let number = match there.iter().rfind(|it| has_rows(it)) {
@@ -389,11 +387,10 @@ impl Opening<'_> {
             Some(last) if if_exists == IfExists::Append => last.number + 1,
             _ => 1,
         };
-        let goes = |it: &NumberedFile| match if_exists {
-            IfExists::Replace => true,
-            IfExists::Append | IfExists::Fail => it.is_part && it.number >= number,
+        let going = match if_exists {
+            IfExists::Replace => there,
+            IfExists::Append | IfExists::Fail => Vec::new(),
         };
-        let going: Vec<NumberedFile> = there.into_iter().filter(goes).collect();
         self.check_ours(&going)?;
         let file = open(
             self.node,
@@ -403,9 +400,7 @@ impl Opening<'_> {
             self.compression,
         )?;
         let obsolete = self.without_part_of(number, going);
-        if if_exists == IfExists::Replace {
-            tell_of_replaced(self.node, &obsolete);
-        }
+        tell_of_replaced(self.node, &obsolete);
         Ok(Start {
             number,
             file,

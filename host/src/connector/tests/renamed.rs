@@ -356,21 +356,27 @@ async fn a_renamed_file_beside_its_copy_is_refused() {
 #[tokio::test]
 async fn other_content_at_the_same_place_is_another_file() {
     for (rows, other, expected) in [
-        (0, ["v", "w", "x", "y", "z"], None),
-        (1, ["v", "w", "x", "y", "z"], None),
+        (0, ["v", "w", "x", "y", "z", "f"], None),
+        (1, ["v", "w", "x", "y", "z", "f"], None),
         (
             usize::MAX,
-            ["v", "w", "x", "y", "z"],
-            Some("a b c d v w x y z"),
+            ["v", "w", "x", "y", "z", "f"],
+            Some("a b c d e f v w x y z"),
         ),
         (
             usize::MAX,
-            ["a", "b", "c", "x", "e"],
-            Some("a a b b c c d e x"),
+            ["a", "b", "x", "d", "e", "f"],
+            Some("a a b b c d d e e f x"),
+        ),
+        // Of the beginning, 64 bytes are known, which is all but the end of the fourth row.
+        (
+            usize::MAX,
+            ["a", "b", "c", "d", "x", "f"],
+            Some("a a b b c c d d e f x"),
         ),
     ] {
         let mut folder = Folder::new();
-        folder.append("a", &["a", "b", "c", "d"]);
+        folder.append("a", &["a", "b", "c", "d", "e"]);
         folder.read(rows).await.unwrap();
         folder.rename("a", "b");
         fs::write(folder.path("b"), text(&other)).unwrap();
