@@ -69,7 +69,7 @@ pub(super) struct PartFile {
 }
 
 /// The temporary file, locked for this run alone.
-pub(super) struct Part {
+struct Part {
     path: PathBuf,
     lock: File,
     /// What is still to be done before the first row is written.
@@ -303,7 +303,7 @@ impl Drop for PartFile {
 
 impl Part {
     /// Locks the temporary file, and creates it if needed.
-    pub fn of(path: PathBuf) -> io::Result<Self> {
+    fn of(path: PathBuf) -> io::Result<Self> {
         let lock = File::options()
             .create(true)
             .truncate(false)

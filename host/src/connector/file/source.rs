@@ -78,9 +78,9 @@ impl FileSource {
     }
 
     fn files(&self, context: &SourceContext) -> Result<Arc<[SourceFile]>, SourceError> {
-        self.check_patterns(context)?;
         let all = || SourceFile::all(&self.paths, &self.folder, self.compression);
         if context.restored.is_empty() {
+            self.check_patterns(context)?;
             return Ok(all().into());
         }
         let mut recognized = self
@@ -92,6 +92,7 @@ impl FileSource {
         {
             return Ok(known.files.clone());
         }
+        self.check_patterns(context)?;
         let mut files = all();
         recognize(&mut files, || self.listed(), context)?;
         let files: Arc<[SourceFile]> = files.into();
@@ -102,28 +103,29 @@ impl FileSource {
         Ok(files)
     }
 
-    /// Refuses a pattern that matches no file, and none of the checkpoint.
+    /// Refuses a pattern that matches no file, unless the source has read files before:
+    /// they may be gone, and the checkpoint forgets those that are.
     fn check_patterns(&self, context: &SourceContext) -> Result<(), SourceError> {
-        let root = identity(&self.folder);
-        let known = context.restored.iter().flat_map(|task| &task.partitions);
-        let known: Vec<PathBuf> = known.map(|known| root.join(&known.name)).collect();
         for (folder, pattern) in &self.patterns {
-            let matches = |folder: &Path, path: &PathBuf| {
+            let is_found = |path: &PathBuf| {
                 let name = path.file_name().and_then(|name| name.to_str());
                 path.parent() == Some(folder)
                     && name.is_some_and(|name| name_matches(pattern, name))
             };
-            let is_found = self.paths.iter().any(|path| matches(folder, path))
-                || known.iter().any(|path| matches(&identity(folder), path))
-                || list(folder, pattern).is_ok_and(|paths| !paths.is_empty());
-            if !is_found {
-                let message = format!(
-                    "no file in {} matches `{pattern}`, and the checkpoint has read none that \
-                     does: correct `path`, or put the files there",
-                    here_if_empty(folder).display()
-                );
+            if self.paths.iter().any(is_found)
+                || list(folder, pattern).is_ok_and(|paths| !paths.is_empty())
+            {
+                continue;
+            }
+            let message = format!(
+                "no file in {} matches `{pattern}`",
+                here_if_empty(folder).display()
+            );
+            if context.restored.is_empty() {
+                let message = format!("{message}: correct `path`, or put the files there");
                 return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
             }
+            tracing::warn!("source `{}`: {message} (any more)", context.node);
         }
         Ok(())
     }
