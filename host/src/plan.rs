@@ -36,7 +36,7 @@ pub use join::{
 };
 pub use operator::{
     AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, PortPlan,
-    ProcessPlan, TimeDomain, Timing, TransformPlan, Window,
+    ProcessPlan, RowOrder, TimeDomain, Timing, TransformPlan, Window,
 };
 pub use sink::SinkPlan;
 pub use source::SourcePlan;
@@ -214,6 +214,7 @@ impl Node {
     pub fn has_timed_windows(&self) -> bool {
         match &self.kind {
             NodeKind::Aggregate(aggregate) => aggregate.window.has_late_rows(),
+            NodeKind::Process(process) => process.order == RowOrder::EventTime,
             NodeKind::Join(join) => join.rule.matching.has_late_rows(),
             _ => false,
         }

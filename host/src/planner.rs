@@ -60,18 +60,10 @@ use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
 use crate::plan::{
-    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, SinkPlan, StateBackend,
-    StatePlan, TransformPlan,
+    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, RowOrder, SinkPlan,
+    StateBackend, StatePlan, TransformPlan,
 };
 use crate::sink::SinkTransaction;
-
-/// Which outputs with late rows are read: that of an aggregate, or those of a join's
-/// sides.
-#[derive(Clone, Copy)]
-struct LateWanted {
-    all: bool,
-    sides: [bool; 2],
-}
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's
 /// folder, which paths are relative to.
@@ -163,10 +155,7 @@ impl<'a> Builder<'a> {
                     self.plan_source(source, timing)
                 }
                 Section::Operator(operator) => {
-                    let late_wanted = LateWanted {
-                        all: graph.is_read(at, LATE),
-                        sides: LATE_SIDES.map(|late| graph.is_read(at, late)),
-                    };
+                    let is_read = |output: &str| graph.is_read(at, output);
                     let timed = timing.iter().position(|timing| *timing == Some(at));
                     let timed = timed.and_then(|at| match graph.sections[at] {
                         Section::Source(source) => Some(source),
@@ -177,7 +166,7 @@ impl<'a> Builder<'a> {
                         resolved[at].as_ref(),
                         &upstreams,
                         &ids,
-                        late_wanted,
+                        &is_read,
                         timed,
                     )
                 }
@@ -201,9 +190,10 @@ impl<'a> Builder<'a> {
             );
             return Err(self.mistakes);
         }
-        let fires_between_rows = nodes
-            .iter()
-            .any(|node| matches!(node.kind, NodeKind::Process(_)));
+        let fires_between_rows = nodes.iter().any(|node| match &node.kind {
+            NodeKind::Process(process) => process.order == RowOrder::Arrival,
+            _ => false,
+        });
         for node in &mut nodes {
             if let NodeKind::Source(source) = &mut node.kind {
                 source.tells_each_watermark = fires_between_rows;
@@ -269,7 +259,7 @@ impl<'a> Builder<'a> {
         resolved: Option<&Resolved>,
         upstreams: &[Option<Upstream>],
         ids: &[usize],
-        late_wanted: LateWanted,
+        is_read: &dyn Fn(&str) -> bool,
         timed: Option<&SourceConfig>,
     ) -> Planned {
         let Some(resolved) = resolved else {
@@ -279,18 +269,21 @@ impl<'a> Builder<'a> {
         let Some(ports) = self.ports(operator, &title, &resolved.info.inputs) else {
             return UNPLANNED;
         };
+        self.refuse_order(operator, &title, resolved.info.kind);
         let reading = Reading {
             upstreams,
             ids,
             ports,
         };
         match (&operator.runs, resolved.info.kind) {
-            (Runs::Join(join), _) => self.plan_join(operator, join, &reading, late_wanted.sides),
+            (Runs::Join(join), _) => {
+                self.plan_join(operator, join, &reading, LATE_SIDES.map(is_read))
+            }
             (Runs::Deduplicate(_), _) => self.plan_deduplicate(operator, resolved, &reading),
             (_, Kind::Aggregate) => {
-                self.plan_aggregate(operator, resolved, &reading, late_wanted.all)
+                self.plan_aggregate(operator, resolved, &reading, is_read(LATE))
             }
-            (_, Kind::Process) => self.plan_process(operator, resolved, &reading),
+            (_, Kind::Process) => self.plan_process(operator, resolved, &reading, is_read),
             // Kinds that cannot run were refused when resolved.
             _ => self.plan_transform(operator, resolved, &reading, timed),
         }

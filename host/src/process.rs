@@ -6,20 +6,26 @@
 //! timers of keys, it has the plugin take these. The plugin fires the timers of a key in
 //! order of time; those that it sets behind time fire at once.
 //!
+//! Where rows are to be taken in order of event time, they wait in a
+//! [`RowBuffer`](crate::state::rows::RowBuffer) until the watermark has passed them. Those
+//! behind it are late. A timer comes before a row of its time.
+//!
 //! A row that the plugin rejects or fails on changes nothing, and nor does such a timer,
 //! which is gone.
 
 /// What is kept for each key.
 mod entries;
-/// The table of state, and the layout of its rows.
+/// The tables of state, and the layout of their rows.
 pub mod tables;
+/// Rows that wait to be taken in order of event time.
+mod waiting;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray, new_empty_array};
 
-use crate::batch::{Batch, bytes, pick, timestamps};
+use crate::batch::{Batch, bytes, gather, pick, timestamps};
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
@@ -28,7 +34,7 @@ use crate::json::render_row;
 use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX};
 use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
 use crate::operator::{Operator, OperatorError, Outbox};
-use crate::plan::{PortPlan, ProcessPlan};
+use crate::plan::{PortPlan, ProcessPlan, RowOrder};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::error::StateError;
 use crate::state::groups::NO_SLOT;
@@ -39,6 +45,7 @@ use crate::state::table::StateTable;
 use crate::state::upkeep::Upkeep;
 use crate::stop::Stop;
 use entries::{KeyTimer, KeyTimers, ProcessEntries};
+use waiting::{DueRows, Waiting};
 
 /// How far ahead timers are usually set, where nothing tells.
 const HORIZON_MS: i64 = 60 * 60 * 1_000;
@@ -61,6 +68,8 @@ pub struct ProcessOperator {
     /// The keys of the current batch.
     keys: BatchKeys,
     groups: Groups,
+    /// Absent where rows are taken as they come.
+    waiting: Option<Waiting>,
     watermark_ms: i64,
     clock: Arc<dyn Clock>,
     upkeep: Upkeep,
@@ -97,10 +106,53 @@ fn before_row(batch: &Batch, row: usize, now: Reached) -> Reached {
 }
 
 struct Rows<'a> {
-    port: usize,
     batch: &'a Batch,
     /// The columns that the operator reads.
     columns: Vec<ArrayRef>,
+    ports: RowPorts<'a>,
+}
+
+/// By which input rows came.
+enum RowPorts<'a> {
+    /// All by this one, and `columns` are what it reads.
+    One(usize),
+    /// Each by one of its own, and `columns` are those of all inputs, which have these
+    /// ranges.
+    Each(&'a [u32], &'a [Range<usize>]),
+}
+
+impl Rows<'_> {
+    fn port(&self, row: usize) -> usize {
+        match self.ports {
+            RowPorts::One(port) => port,
+            RowPorts::Each(ports, _) => ports[row] as usize,
+        }
+    }
+
+    /// What an input has of a part of the rows, and how many these are.
+    fn input(&self, port: usize, part: &Range<usize>) -> (usize, Vec<ArrayRef>) {
+        match self.ports {
+            RowPorts::One(only) if only == port => (part.len(), slice(&self.columns, part)),
+            RowPorts::One(_) => (0, Vec::new()),
+            RowPorts::Each(ports, ranges) => {
+                let rows = part.clone().filter(|&row| ports[row] as usize == port);
+                let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+                let columns = &self.columns[ranges[port].clone()];
+                (rows.len(), gather(columns, &rows))
+            }
+        }
+    }
+}
+
+/// What a call takes of its part of the work.
+#[derive(Clone, Copy)]
+enum Take {
+    /// Rows, with the timers before and after them; or timers.
+    Whole,
+    /// The first timer that is due.
+    FirstTimer,
+    /// Rows without timers.
+    RowsAlone,
 }
 
 /// The groups of a call.
@@ -165,7 +217,8 @@ impl ProcessOperator {
     ) -> Result<Self, OperatorError> {
         let info = plan.operator.factory.info();
         let layout = KeyLayout::new(&plan.key_schema);
-        let stored = stored.into_iter().next();
+        let mut tables = stored.into_iter();
+        let stored = tables.next();
         let upkeep = Upkeep::new(stored.as_ref());
         let table = Arc::new(KeyedTable {
             layout: layout.clone(),
@@ -192,8 +245,12 @@ impl ProcessOperator {
             keyed: KeyedStates::new(table.clone(), 0, horizon_ms, entries),
             table,
             states: StateTable::new(&info.state),
-            keys: BatchKeys::new(layout),
+            keys: BatchKeys::new(layout.clone()),
             groups: Groups::default(),
+            waiting: match plan.order {
+                RowOrder::Arrival => None,
+                RowOrder::EventTime => Some(Waiting::new(&info.inputs, layout, tables.next())),
+            },
             watermark_ms: i64::MIN,
             clock,
             upkeep,
@@ -219,7 +276,11 @@ impl ProcessOperator {
         };
         self.watermark_ms = time_ms.unwrap_or(i64::MIN);
         self.upkeep
-            .restore(stored, &mut self.states, &mut self.keyed)
+            .restore(stored, &mut self.states, &mut self.keyed)?;
+        match &mut self.waiting {
+            Some(waiting) => waiting.buffer.restore(),
+            None => Ok(()),
+        }
     }
 
     fn failed(&self, error: &StateError) -> OperatorError {
@@ -248,29 +309,103 @@ impl ProcessOperator {
         (CALL_BYTES_MAX / bytes.max(1)).max(1)
     }
 
-    fn take_batch(
+    /// Has rows taken as they come.
+    fn take_arrived(
         &mut self,
         inlet: Inlet,
         batch: &Batch,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let ids = self
-            .read_keys(inlet, batch)
-            .map_err(|error| self.failed(&error))?;
-        let columns = pick(batch, &self.ports[inlet.port].columns[inlet.edge]);
+        let port = &self.ports[inlet.port];
+        let key = pick(batch, &port.key[inlet.edge]);
+        let columns = pick(batch, &port.columns[inlet.edge]);
+        let ports = RowPorts::One(inlet.port);
         let now = self.now();
+        self.take_rows(batch, key, columns, ports, now, out)
+    }
+
+    /// Puts rows into the buffer, in order of event time; late ones are put out.
+    fn wait(&mut self, inlet: Inlet, batch: &Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+        let port = &self.ports[inlet.port];
+        let rows = 0..batch.rows() as u32;
+        let is_late = |row: &u32| batch.times[*row as usize] < self.watermark_ms;
+        let (late, in_time): (Vec<u32>, Vec<u32>) = rows.partition(is_late);
+        if !late.is_empty() {
+            out.counts.late += late.len() as u64;
+            if let Some(output) = port.late_output {
+                out.put_late(output, batch.take(&late));
+            }
+        }
+        let Some(waiting) = self.waiting.as_mut().filter(|_| !in_time.is_empty()) else {
+            return Ok(());
+        };
+        let batch = batch.take(&in_time);
+        let key = pick(&batch, &port.key[inlet.edge]);
+        let read = &port.columns[inlet.edge];
+        let inserted = waiting.insert(&mut self.keys, key, &batch, inlet.port, read);
+        inserted.map_err(|error| self.failed(&error))
+    }
+
+    /// Has the rows taken that the watermark has passed.
+    fn take_waiting(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        let Some(mut waiting) = self.waiting.take() else {
+            return Ok(());
+        };
+        let columns = waiting.columns.clone();
+        let table = self.table.clone();
+        let now = Reached {
+            time_ms: i64::MIN,
+            ..self.now()
+        };
+        let rows = self.batch_rows;
+        let passed = waiting.pass(
+            &table.layout,
+            self.watermark_ms,
+            rows,
+            CALL_BYTES_MAX,
+            |due| {
+                let DueRows { batch, key, ports } = due;
+                let read = batch.columns.clone();
+                let ports = RowPorts::Each(&ports, &columns);
+                self.take_rows(&batch, key, read, ports, now, out)?;
+                Ok(())
+            },
+        );
+        self.waiting = Some(waiting);
+        passed.map_err(|error: TakeError| match error {
+            TakeError::Operator(error) => error,
+            TakeError::State(error) => self.failed(&error),
+        })
+    }
+
+    /// Has rows taken; `key` is the columns of their keys.
+    fn take_rows(
+        &mut self,
+        batch: &Batch,
+        key: Vec<ArrayRef>,
+        columns: Vec<ArrayRef>,
+        ports: RowPorts<'_>,
+        now: Reached,
+        out: &mut Outbox,
+    ) -> Result<(), OperatorError> {
+        let ids = self
+            .read_keys(key, batch.rows())
+            .map_err(|error| self.failed(&error))?;
         let mut first = 0;
         while first < batch.rows() {
-            self.expire(ids[first], batch, first, out)?;
-            let rows = self.before_expiry(&ids, batch, first);
+            self.expire(ids[first], batch, first, now, out)?;
+            let rows = self.before_expiry(&ids, batch, first, now);
             let part = first..first + rows;
             let rows_of_part = batch.slice(first, rows);
             let work = Work {
                 ids: &ids[part.clone()],
                 rows: Some(Rows {
-                    port: inlet.port,
                     batch: &rows_of_part,
                     columns: slice(&columns, &part),
+                    ports: match ports {
+                        RowPorts::One(port) => RowPorts::One(port),
+                        RowPorts::Each(each, ranges) => RowPorts::Each(&each[part.clone()], ranges),
+                    },
                 }),
                 least_ms: None,
                 now,
@@ -282,12 +417,11 @@ impl ProcessOperator {
     }
 
     /// The key of each row; their entries are in memory then.
-    fn read_keys(&mut self, inlet: Inlet, batch: &Batch) -> Result<Vec<u32>, StateError> {
-        let columns = pick(batch, &self.ports[inlet.port].key[inlet.edge]);
-        self.keys.read(columns, batch.rows(), |_| false)?;
+    fn read_keys(&mut self, key: Vec<ArrayRef>, rows: usize) -> Result<Vec<u32>, StateError> {
+        self.keys.read(key, rows, |_| false)?;
         self.keyed
             .read_back(&mut self.states, &self.keys, |_| true)?;
-        let mut ids = Vec::with_capacity(batch.rows());
+        let mut ids = Vec::with_capacity(rows);
         for run in 0..self.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&self.keys, run);
             // Every key of a batch has an entry.
@@ -302,8 +436,7 @@ impl ProcessOperator {
     ///
     /// Whether it has expired depends on the row's time, or the watermark if that is
     /// later; not on where batches are cut.
-    fn before_expiry(&mut self, ids: &[u32], batch: &Batch, first: usize) -> usize {
-        let now = self.now();
+    fn before_expiry(&mut self, ids: &[u32], batch: &Batch, first: usize, now: Reached) -> usize {
         for (row, &id) in ids.iter().enumerate().skip(first) {
             let time_ms = batch.times[row];
             if row > first && self.has_expired(id, time_ms, before_row(batch, row, now)) {
@@ -326,9 +459,10 @@ impl ProcessOperator {
         id: u32,
         batch: &Batch,
         row: usize,
+        now: Reached,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let now = before_row(batch, row, self.now());
+        let now = before_row(batch, row, now);
         if !self.has_expired(id, batch.times[row], now) {
             return Ok(());
         }
@@ -427,19 +561,15 @@ impl ProcessOperator {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         let part = at..at + 1;
-        let (whole, alone) = match &work.rows {
-            Some(rows) => (Step::Row(rows.port), Some(Step::RowAlone(rows.port))),
-            None => (Step::Due, None),
-        };
-        let Err(failure) = self.call_last(work, &part, whole, out)? else {
+        let Err(failure) = self.call_last(work, &part, Take::Whole, out)? else {
             return Ok(());
         };
         let now = work.now_at(at);
         self.take_timers_singly(work, at, now, i64::MIN, &failure, out)?;
-        let (Some(rows), Some(alone)) = (&work.rows, alone) else {
+        let Some(rows) = &work.rows else {
             return Ok(());
         };
-        if let Err(failure) = self.call_last(work, &part, alone, out)? {
+        if let Err(failure) = self.call_last(work, &part, Take::RowsAlone, out)? {
             return self.guard.fail_on_row(rows.batch, at, &failure, out);
         }
         let row_ms = rows.batch.times[at];
@@ -475,7 +605,7 @@ impl ProcessOperator {
                 least_ms = least_ms.max(timer.time_ms);
             }
             let called = match fired.len() < TIMERS_MAX {
-                true => self.call_last(&single, &part, Step::First, out)?,
+                true => self.call_last(&single, &part, Take::FirstTimer, out)?,
                 // They are set again and again.
                 false => Err(failure.clone()),
             };
@@ -536,11 +666,7 @@ impl ProcessOperator {
         part: &Range<usize>,
         out: &mut Outbox,
     ) -> Result<bool, OperatorError> {
-        let step = match &work.rows {
-            Some(rows) => Step::Row(rows.port),
-            None => Step::Due,
-        };
-        let called = self.call_plugin(work, part, step, false)?;
+        let called = self.call_plugin(work, part, Take::Whole, false)?;
         match called {
             Ok(processed) => {
                 self.apply(work, part, processed, out)?;
@@ -555,10 +681,10 @@ impl ProcessOperator {
         &mut self,
         work: &Work<'_>,
         part: &Range<usize>,
-        step: Step,
+        take: Take,
         out: &mut Outbox,
     ) -> Result<Result<(), Failure>, OperatorError> {
-        match self.call_plugin(work, part, step, true)? {
+        match self.call_plugin(work, part, take, true)? {
             Ok(processed) => self.apply(work, part, processed, out).map(Ok),
             Err(failure) => Ok(Err(failure)),
         }
@@ -568,16 +694,25 @@ impl ProcessOperator {
         &mut self,
         work: &Work<'_>,
         part: &Range<usize>,
-        step: Step,
+        take: Take,
         is_last: bool,
     ) -> Result<Result<Processed, Failure>, OperatorError> {
         let ids = &work.ids[part.clone()];
         let entries = &self.keyed.entries;
         self.groups.number(ids, |id| entries.slot(id) != NO_SLOT);
         let groups = &self.groups;
+        let code = |at| {
+            let step = match (take, &work.rows) {
+                (Take::Whole, Some(rows)) => Step::Row(rows.port(at)),
+                (Take::RowsAlone, Some(rows)) => Step::RowAlone(rows.port(at)),
+                (Take::FirstTimer, _) => Step::First,
+                (Take::Whole | Take::RowsAlone, None) => Step::Due,
+            };
+            step.code(self.ports.len())
+        };
         let time = |at| work.least_ms.unwrap_or_else(|| self.step_time(work, at));
         let steps = Steps {
-            inputs: vec![step.code(self.ports.len()); part.len()],
+            inputs: part.clone().map(code).collect(),
             groups: groups.of_step.clone(),
             times: part.clone().map(time).collect(),
             watermarks: part.clone().map(|at| work.now_at(at).time_ms).collect(),
@@ -590,23 +725,19 @@ impl ProcessOperator {
         let states = states.map_err(|error| self.failed(&error.into()))?;
         let keys = self.keys_of(&groups.ids);
         let keys = keys.map_err(|error| self.failed(&error))?;
-        let columns = work
-            .rows
-            .as_ref()
-            .map(|rows| (rows.port, slice(&rows.columns, part)));
-        let mut inputs: Vec<Columns<'_>> = Vec::with_capacity(self.ports.len());
-        for (port, no_rows) in self.no_rows.iter().enumerate() {
-            inputs.push(match &columns {
-                Some((of, columns)) if *of == port => Columns {
-                    rows: part.len(),
-                    columns,
-                },
-                _ => Columns {
-                    rows: 0,
-                    columns: no_rows,
-                },
-            });
-        }
+        let of_ports: Vec<(usize, Vec<ArrayRef>)> = (0..self.ports.len())
+            .map(|port| match &work.rows {
+                Some(rows) => rows.input(port, part),
+                None => (0, Vec::new()),
+            })
+            .collect();
+        let ports = of_ports.iter().zip(&self.no_rows);
+        let inputs: Vec<Columns<'_>> = ports
+            .map(|((rows, columns), no_rows)| Columns {
+                rows: *rows,
+                columns: if *rows == 0 { no_rows } else { columns },
+            })
+            .collect();
         let keyed = Keyed {
             groups: groups.ids.len(),
             keys: Columns {
@@ -796,6 +927,24 @@ impl ProcessOperator {
     }
 }
 
+/// Why rows that waited could not be taken.
+enum TakeError {
+    Operator(OperatorError),
+    State(StateError),
+}
+
+impl From<OperatorError> for TakeError {
+    fn from(error: OperatorError) -> Self {
+        TakeError::Operator(error)
+    }
+}
+
+impl From<StateError> for TakeError {
+    fn from(error: StateError) -> Self {
+        TakeError::State(error)
+    }
+}
+
 /// Removes a key's state.
 fn release(entries: &mut ProcessEntries, states: &mut StateTable, id: u32) {
     let slot = std::mem::replace(&mut entries.entry(id).slot, NO_SLOT);
@@ -826,7 +975,11 @@ impl Operator for ProcessOperator {
         let mut first = 0;
         while first < batch.rows() {
             let rows = self.room().min(batch.rows() - first);
-            self.take_batch(inlet, &batch.slice(first, rows), out)?;
+            let part = batch.slice(first, rows);
+            match self.waiting {
+                Some(_) => self.wait(inlet, &part, out)?,
+                None => self.take_arrived(inlet, &part, out)?,
+            }
             first += rows;
         }
         Ok(())
@@ -835,6 +988,7 @@ impl Operator for ProcessOperator {
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
         if watermark_ms > self.watermark_ms {
             self.watermark_ms = watermark_ms;
+            self.take_waiting(out)?;
             self.fire(out)?;
         }
         Ok(())
@@ -845,6 +999,10 @@ impl Operator for ProcessOperator {
         self.keyed
             .snapshot(&self.states, &mut changes)
             .map_err(|error| self.failed(&error))?;
+        if let Some(waiting) = &mut self.waiting {
+            let kept = waiting.buffer.snapshot(&mut changes);
+            kept.map_err(|error| self.failed(&error))?;
+        }
         self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.watermark_ms).filter(|&time_ms| time_ms > i64::MIN),
@@ -853,7 +1011,8 @@ impl Operator for ProcessOperator {
     }
 
     fn is_full(&self) -> bool {
-        self.upkeep.is_full()
+        let waiting = self.waiting.as_ref();
+        self.upkeep.is_full() || waiting.is_some_and(|waiting| waiting.buffer.upkeep().is_full())
     }
 
     fn wake_at(&self) -> Option<i64> {

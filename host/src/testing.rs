@@ -58,7 +58,7 @@ use crate::config::Config;
 use crate::connector::memory::sink::MemorySink;
 use crate::json::render_row;
 use crate::logic::{LoadError, Loader, Module};
-use crate::plan::{NodeKind, Plan};
+use crate::plan::{NodeKind, Plan, RowOrder};
 use crate::planner;
 use crate::run::{Durable, Job, RunError};
 use crate::topic::MemoryTopic;
@@ -533,7 +533,7 @@ fn depends_on_order(plan: &Plan) -> Vec<bool> {
     for node in &plan.nodes {
         let itself = match &node.kind {
             NodeKind::Aggregate(aggregate) => aggregate.depends_on_order(),
-            NodeKind::Process(_) => true,
+            NodeKind::Process(process) => process.order == RowOrder::Arrival,
             NodeKind::Join(join) => join.rule.matching.depends_on_order(),
             NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
         };

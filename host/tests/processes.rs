@@ -104,6 +104,8 @@ struct Model {
     keys: BTreeMap<String, Key>,
     said: Vec<Value>,
     noted: Vec<Value>,
+    /// `n` of late rows.
+    late: Vec<Value>,
     lost: usize,
     ttl_ms: Option<i64>,
 }
@@ -133,6 +135,33 @@ impl Model {
         }
         model.advance(newest_ms.saturating_sub(BOUND_MS), None);
         model.advance(i64::MAX, None);
+        for rows in [&mut model.said, &mut model.noted] {
+            rows.sort_by_cached_key(ToString::to_string);
+        }
+        model
+    }
+
+    /// Rows in order of event time, without late ones.
+    fn run_in_order(rows: &[Row]) -> Model {
+        let mut model = Model::default();
+        let mut newest_ms = i64::MIN;
+        let mut in_time: Vec<&Row> = Vec::new();
+        for row in rows {
+            if row.ts < newest_ms.saturating_sub(BOUND_MS) {
+                model.late.push(json!(row.n));
+                continue;
+            }
+            newest_ms = newest_ms.max(row.ts);
+            in_time.push(row);
+        }
+        in_time.sort_by_key(|row| row.ts);
+        for row in in_time {
+            model.advance(row.ts, Some(&row.key));
+            model.row(row, row.ts);
+        }
+        model.advance(newest_ms.saturating_sub(BOUND_MS), None);
+        model.advance(i64::MAX, None);
+        model.late.sort_by_cached_key(ToString::to_string);
         for rows in [&mut model.said, &mut model.noted] {
             rows.sort_by_cached_key(ToString::to_string);
         }
@@ -293,6 +322,58 @@ fn timers_fire_as_in_the_model() {
         pipeline::assert_same(&model.noted, &noted, &format!("noted, seed {seed}"));
         assert!(model.lost > 0, "some rows are lost");
     }
+}
+
+#[test]
+fn rows_are_taken_in_order_of_event_time() {
+    let mut late_rows = 0;
+    for seed in 0..6 {
+        let mut rng = Rng::with_seed(seed);
+        let rows = random_rows(&mut rng, 300);
+        let model = Model::run_in_order(&rows);
+        let folder = folder(&[("rows.jsonl", &rows)]);
+        let operator = "plugin = \"basics.script\"\ninput = \"rows\"\norder = \"event_time\"";
+        let sinks = [
+            ("said", "script"),
+            ("noted", "script.noted"),
+            ("late", "script.late"),
+        ];
+        let text = pipeline_of(&["rows"], operator, &sinks);
+        let [said, noted, late] =
+            collect_all_everywhere(&text, folder.path(), ["said", "noted", "late"]);
+        pipeline::assert_same(&model.said, &said, &format!("said, seed {seed}"));
+        pipeline::assert_same(&model.noted, &noted, &format!("noted, seed {seed}"));
+        let mut late: Vec<Value> = late.iter().map(|row| row["n"].clone()).collect();
+        late.sort_by_cached_key(ToString::to_string);
+        assert_eq!(late, model.late, "late, seed {seed}");
+        late_rows += late.len();
+    }
+    assert!(late_rows > 0, "some rows are late");
+}
+
+/// Rows of two inputs that come in any order are taken in order of their times.
+#[test]
+fn inputs_are_merged_in_order_of_event_time() {
+    let key = |i: i64| format!("k{}", i % 5);
+    let amounts: Vec<Row> = (0..400).map(|i| row(&key(i), i, "", 2 * i)).collect();
+    let questions: Vec<Row> = (0..200).map(|i| row(&key(i), 0, "", 4 * i + 1)).collect();
+    let folder = folder(&[("questions.jsonl", &questions), ("amounts.jsonl", &amounts)]);
+    let operator = "plugin = \"basics.tally\"\nparameters = { after_ms = 3 }\n\
+        input = { questions = \"questions\", amounts = \"amounts\" }\norder = \"event_time\"";
+    let sinks = [("answers", "script")];
+    let text = pipeline_of(&["questions", "amounts"], operator, &sinks);
+    let mut expected: Vec<Value> = questions
+        .iter()
+        .map(|question| {
+            // A timer comes before a row of its time.
+            let before = |row: &&Row| row.key == question.key && row.ts < question.ts + 3;
+            let sum: i64 = amounts.iter().filter(before).map(|row| row.n).sum();
+            json!({"key": question.key, "sum": sum})
+        })
+        .collect();
+    expected.sort_by_cached_key(ToString::to_string);
+    let answers = collect_everywhere(&text, folder.path(), "answers");
+    pipeline::assert_same(&expected, &answers, "answers");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::runs::{self, Runs};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Alignment, Bounds, Emit, TimeDomain, Window};
+use crate::plan::{Alignment, Bounds, Emit, RowOrder, TimeDomain, Window};
 use crate::timestamp::zone::Zone;
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
@@ -37,6 +37,7 @@ pub struct OperatorConfig {
     pub ttl_ms: Option<Setting<i64>>,
     pub bounds: Option<Setting<BoundsChoice>>,
     pub timing: Option<Setting<String>>,
+    pub order: Option<Setting<RowOrder>>,
 }
 
 /// A value and the place of its key.
@@ -66,6 +67,11 @@ pub enum BoundsChoice {
     Absent,
     Named(Bounds),
 }
+
+const ORDERS: &[(&str, RowOrder)] = &[
+    ("arrival", RowOrder::Arrival),
+    ("event_time", RowOrder::EventTime),
+];
 
 const EMIT: &[(&str, Emit)] = &[("change", Emit::Change), ("final", Emit::Final)];
 
@@ -130,6 +136,12 @@ pub(super) fn read(
             value: value.name("the name of a column", mistakes)?.into_inner(),
         })
     });
+    let order = table.optional("order").and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: value.choice(ORDERS, mistakes)?.into_inner(),
+        })
+    });
     table.finish(mistakes);
     Some(OperatorConfig {
         name,
@@ -148,6 +160,7 @@ pub(super) fn read(
         ttl_ms,
         bounds,
         timing,
+        order,
     })
 }
 

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::order::depends_on_speed;
 use super::{
     AggregatePlan, Delivery, Emit, EventTime, InputPort, JoinPlan, LEFT, MAIN_OUTPUT, Matching,
-    Node, NodeKind, OperatorPlan, Plan, ProcessPlan, RIGHT, RestartPlan, SIDES, SourcePlan,
-    StateBackend, StatePlan,
+    Node, NodeKind, OperatorPlan, Plan, ProcessPlan, RIGHT, RestartPlan, RowOrder, SIDES,
+    SourcePlan, StateBackend, StatePlan,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -362,6 +362,9 @@ fn key_details(key: &Schema) -> String {
 
 fn process_details(process: &ProcessPlan) -> String {
     let mut details = key_details(&process.key_schema);
+    if process.order == RowOrder::EventTime {
+        details.push_str(" · rows in order of event time");
+    }
     if let Some(ms) = process.ttl_ms {
         let ttl = format!(" · expires {} after a key's last row", show_ms(ms));
         details.push_str(&ttl);

@@ -213,6 +213,7 @@ fn process_json(node: &Node, process: &ProcessPlan) -> Json {
     let settings = json!({
         "key": keys.map(|field| field.name.as_str()).collect::<Vec<_>>(),
         "ttl_ms": process.ttl_ms,
+        "order": process.order.name(),
         "outputs": outputs.collect::<Vec<_>>(),
     });
     merge(&mut json, settings);

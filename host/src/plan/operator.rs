@@ -84,6 +84,27 @@ pub struct ProcessPlan {
     /// How long a key's state is kept after its last row, in event time, if the key has
     /// no timers.
     pub ttl_ms: Option<i64>,
+    pub order: RowOrder,
+}
+
+/// In which order a process takes the rows of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As they come.
+    #[default]
+    Arrival,
+    /// In order of event time: they wait for the watermark.
+    EventTime,
+}
+
+impl RowOrder {
+    /// Its name in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            RowOrder::Arrival => "arrival",
+            RowOrder::EventTime => "event_time",
+        }
+    }
 }
 
 /// What comes into an input port of a keyed operator.
@@ -93,6 +114,8 @@ pub struct PortPlan {
     pub columns: Vec<Vec<usize>>,
     /// As in [`AggregatePlan`].
     pub key: Vec<Vec<usize>>,
+    /// The output for its late rows, if something reads it.
+    pub late_output: Option<usize>,
 }
 
 impl AggregatePlan {

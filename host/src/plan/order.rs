@@ -1,7 +1,7 @@
 //! Finds where results depend on the speed of tasks: rows come to an aggregate by
 //! several ways, each of which is in order, but not all of them together.
 
-use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan};
+use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan, RowOrder};
 use crate::schema::Schema;
 
 /// By how many ways rows come.
@@ -34,8 +34,10 @@ pub(super) fn depends_on_speed(plan: &Plan, node: &Node) -> Option<String> {
             of_key(&aggregate.key_schema)
         }
         NodeKind::Aggregate(aggregate) => of_late(aggregate.window.has_late_rows()),
-        // The order of rows counts as for running aggregates.
-        NodeKind::Process(process) => of_key(&process.key_schema),
+        NodeKind::Process(process) => match process.order {
+            RowOrder::Arrival => of_key(&process.key_schema),
+            RowOrder::EventTime => of_late(true),
+        },
         NodeKind::Join(join) if join.rule.matching.depends_on_arrival() => {
             Some("in which order rows come, and so which match, depends")
         }

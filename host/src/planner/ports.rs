@@ -94,8 +94,18 @@ impl Builder<'_> {
                 Mistake::new(format!("{} has no late output: {reason}", from.title())).help(
                     match kind {
                         Some(Kind::Join) => "its sides have one each: `late_left`, `late_right`",
+                        Some(Kind::Process) => {
+                            "with `order = \"event_time\"`, each input has one: `late_` and its \
+                             name, or `late` for an only input"
+                        }
                         _ => "aggregates with an event-time window have one",
                     },
+                )
+            }
+            output if kind == Some(Kind::Process) && output.starts_with("late_") => {
+                Mistake::new(format!("{} has no output `{output}`", from.title())).help(
+                    "with `order = \"event_time\"`, each of its inputs has an output for late \
+                     rows: `late_` and the input's name, or `late` for an only input",
                 )
             }
             output if LATE_SIDES.contains(&output) && kind == Some(Kind::Join) => {
@@ -128,6 +138,7 @@ fn why_not_late(resolved: Option<&Resolved>) -> Option<String> {
         (Kind::Aggregate, None) => None,
         (Kind::Aggregate, Some(timing)) if timing.window.has_late_rows() => None,
         (Kind::Aggregate, Some(_)) => Some("no row is ever late for its window".to_owned()),
+        (Kind::Process, _) => Some("it takes rows as they come, or has several inputs".to_owned()),
         (kind, _) => Some(format!("it is a {}", kind.name())),
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::columns::Relation;
+use super::columns::{Relation, Upstream};
 use super::keys::Keys;
 use super::reading::Reading;
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
 use crate::config::{Mistake, OperatorConfig};
-use crate::plan::{Exchange, NodeKind, PortPlan, ProcessPlan};
+use crate::logic::{Kind, Port};
+use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder};
 use crate::schema::Schema;
 use crate::suggest;
 
@@ -18,6 +19,7 @@ impl Builder<'_> {
         operator: &OperatorConfig,
         resolved: &Resolved,
         reading: &Reading,
+        is_read: &dyn Fn(&str) -> bool,
     ) -> Planned {
         let title = format!("operator `{}`", operator.name.get_ref());
         let ports = &resolved.info.inputs;
@@ -26,7 +28,7 @@ impl Builder<'_> {
         let key_read = keys
             .as_ref()
             .and_then(|keys| self.key_read(operator, &title, &resolved.info.key, keys));
-        let outputs: Vec<PlannedOutput> = resolved
+        let mut outputs: Vec<PlannedOutput> = resolved
             .info
             .outputs
             .iter()
@@ -35,22 +37,62 @@ impl Builder<'_> {
                 PlannedOutput::new(&port.name, relation)
             })
             .collect();
+        let order = operator
+            .order
+            .as_ref()
+            .map_or(RowOrder::default(), |s| s.value);
+        let mut late_outputs = vec![None; ports.len()];
+        if order == RowOrder::EventTime {
+            for (port, late_output) in late_outputs.iter_mut().enumerate() {
+                let name = late_name(ports, port);
+                if !is_read(&name) {
+                    continue;
+                }
+                *late_output = Some(outputs.len());
+                let late = reading.known().and_then(|upstreams| {
+                    let edges = upstreams.into_iter().zip(&reading.ports);
+                    let of_port = edges.filter(|(_, of)| **of == port);
+                    let of_port: Vec<&Upstream> = of_port.map(|(upstream, _)| upstream).collect();
+                    self.merged(&format!("the output `{name}` of {title}"), &of_port)
+                });
+                outputs.push(PlannedOutput::new(&name, late));
+            }
+        }
         let inputs = keys.as_ref().and_then(|keys| {
             reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
         });
         let kind = keys.zip(columns).and_then(|(keys, columns)| {
             let columns = reading.by_port(ports.len(), columns).into_iter();
             let key = reading.by_port(ports.len(), keys.columns);
-            let port = |(columns, key)| PortPlan { columns, key };
+            let port = |((columns, key), late_output)| PortPlan {
+                columns,
+                key,
+                late_output,
+            };
             Some(NodeKind::Process(ProcessPlan {
                 operator: operator_plan(operator, resolved)?,
-                ports: columns.zip(key).map(port).collect(),
+                ports: columns.zip(key).zip(late_outputs).map(port).collect(),
                 key_schema: Arc::new(keys.relation.schema),
                 key_read: key_read?,
                 ttl_ms: operator.ttl_ms.as_ref().map(|setting| setting.value),
+                order,
             }))
         });
         planned(&operator.name, kind, inputs, outputs)
+    }
+
+    /// Refuses an order of rows for operators that are no processes.
+    pub(super) fn refuse_order(&mut self, operator: &OperatorConfig, title: &str, kind: Kind) {
+        if let Some(order) = &operator.order
+            && kind != Kind::Process
+        {
+            self.mistakes.push(
+                Mistake::new(format!("{title}: `order` is for processes"))
+                    .at(order.key.clone(), "")
+                    .at(operator.runs.place(), format!("this is a {}", kind.name()))
+                    .help("remove it"),
+            );
+        }
     }
 
     /// The columns of the key that the operator reads.
@@ -101,5 +143,13 @@ impl Builder<'_> {
             }
         }
         good.then_some(columns)
+    }
+}
+
+/// The name of the output for the late rows of an input.
+pub(super) fn late_name(ports: &[Port], port: usize) -> String {
+    match ports {
+        [_] => LATE.to_owned(),
+        ports => format!("{LATE}_{}", ports[port].name),
     }
 }

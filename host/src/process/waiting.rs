@@ -1,0 +1,143 @@
+//! Rows of a process that wait for the watermark, to be taken in order of event time.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, new_null_array};
+
+use super::tables::waiting_rows;
+use crate::batch::Batch;
+use crate::logic::Port;
+use crate::schema::Schema;
+use crate::state::error::StateError;
+use crate::state::key::{BatchKeys, KeyLayout, Selection};
+use crate::state::rows::{HandedOut, HandsOut, NewRows, RowBuffer};
+use crate::state::stored::StoredTable;
+
+/// How long a pane of the buffer is; a part of the format.
+const PANE_MS: i64 = 60_000;
+
+pub(super) struct Waiting {
+    pub buffer: RowBuffer,
+    pub schema: Arc<Schema>,
+    /// The columns of each input.
+    pub columns: Vec<Range<usize>>,
+}
+
+/// Rows whose time has come: those of a key follow one another, in order of time.
+pub(super) struct DueRows {
+    pub batch: Batch,
+    pub key: Vec<ArrayRef>,
+    /// The input of each row.
+    pub ports: Vec<u32>,
+}
+
+impl Waiting {
+    pub fn new(inputs: &[Port], layout: KeyLayout, stored: Option<StoredTable>) -> Self {
+        let schema = waiting_rows(inputs);
+        let mut start = 0;
+        let range = |port: &Port| {
+            let first = start;
+            start += port.schema.fields.len();
+            first..start
+        };
+        Waiting {
+            buffer: RowBuffer::new(&schema, layout, stored, HandsOut::All, PANE_MS),
+            columns: inputs.iter().map(range).collect(),
+            schema: Arc::new(schema),
+        }
+    }
+
+    /// Adds the rows of a batch that came by an input. `read` are the columns that the
+    /// operator reads of it.
+    pub fn insert(
+        &mut self,
+        keys: &mut BatchKeys,
+        key: Vec<ArrayRef>,
+        batch: &Batch,
+        port: usize,
+        read: &[usize],
+    ) -> Result<(), StateError> {
+        let rows = batch.rows();
+        let own = &self.columns[port];
+        let fields = self.schema.fields.iter().enumerate();
+        let columns = fields.map(|(at, field)| match own.contains(&at) {
+            true => batch.columns[read[at - own.start]].clone(),
+            false => new_null_array(&field.data_type.to_arrow(), rows),
+        });
+        let columns: Vec<ArrayRef> = columns.collect();
+        let panes: Vec<i64> = batch
+            .times
+            .iter()
+            .map(|&time_ms| pane_of(time_ms))
+            .collect();
+        keys.read(key, rows, |row| row > 0 && panes[row] != panes[row - 1])?;
+        let new = NewRows {
+            panes: &panes,
+            times: &batch.times,
+            marks: &vec![port as u32; rows],
+            columns: &columns,
+        };
+        self.buffer.insert(keys, new)?;
+        self.buffer.evict_excess();
+        Ok(())
+    }
+
+    /// Hands out the rows before the watermark in pieces of at most `batch_rows`, and
+    /// forgets them.
+    pub fn pass<E: From<StateError>>(
+        &mut self,
+        layout: &KeyLayout,
+        watermark_ms: i64,
+        batch_rows: usize,
+        bytes_max: usize,
+        mut take: impl FnMut(DueRows) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(up_to_ms) = watermark_ms.checked_sub(1) else {
+            return Ok(());
+        };
+        let last_pane = pane_of(up_to_ms);
+        let schema = self.schema.clone();
+        let is_over = |pane| pane < pane_of(watermark_ms);
+        self.buffer.pass(up_to_ms, last_pane, is_over, |handed| {
+            let mut first = 0;
+            while first < handed.rows.len() {
+                let last = (first + batch_rows).min(handed.rows.len());
+                let rows = handed.rows[first..last].iter();
+                let slots: Vec<u32> = rows.map(|row| row.slot).collect();
+                let last = first + handed.columns.fit(&slots, bytes_max);
+                take(due_rows(&schema, layout, &handed, first..last)?)?;
+                first = last;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn due_rows(
+    schema: &Arc<Schema>,
+    layout: &KeyLayout,
+    handed: &HandedOut<'_>,
+    part: Range<usize>,
+) -> Result<DueRows, StateError> {
+    let rows = &handed.rows[part.clone()];
+    let slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
+    let times: Vec<i64> = rows.iter().map(|row| row.time_ms).collect();
+    let key = Selection::Each(&handed.ids[part]);
+    Ok(DueRows {
+        batch: Batch {
+            schema: schema.clone(),
+            columns: handed.columns.gather(&slots)?,
+            // A timer comes before a row of its time.
+            watermarks: Some(times.clone().into()),
+            times: times.into(),
+            origin: None,
+        },
+        key: handed.keys.columns(layout, key)?,
+        ports: rows.iter().map(|row| row.mark).collect(),
+    })
+}
+
+fn pane_of(time_ms: i64) -> i64 {
+    time_ms.div_euclid(PANE_MS)
+}
