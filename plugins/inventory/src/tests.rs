@@ -134,6 +134,10 @@ fn a_checkout_sells_what_the_user_has_reserved() {
     );
     assert_eq!(advance(&mut tea, 10), ["ann releases 1: Abandoned at 10"]);
     assert_eq!(left(&tea), 8);
+    assert_eq!(
+        act(&mut tea, 10, "ann", Action::Checkout, 1),
+        ["ann cannot Checkout 1 of 8: NotReserved at 10"]
+    );
 }
 
 #[test]
