@@ -335,3 +335,35 @@ fn a_plugin_can_be_inspected() {
         ]"#]]
     .assert_eq(&json);
 }
+
+#[test]
+fn a_process_is_inspected_with_its_ports_and_what_it_reads_of_its_key() {
+    let mut inspection = common::LOADER
+        .plugin(&common::plugin_file("basics"))
+        .unwrap_or_else(|error| panic!("{error}"))
+        .inspect();
+    inspection
+        .operators
+        .retain(|operator| operator.name == "tally");
+    let text = inspection.to_text();
+    let tally = text.split("\n\n").find(|part| part.starts_with("tally"));
+    expect![[r#"
+        tally (process)
+          Sums amounts, and says the sum some time after a question.
+          input questions
+            n: int64
+            letter: utf8
+              What to do, separated by `;`.
+          input amounts
+            n: int64
+          key
+            key: utf8
+          state
+            sum: int64
+          output
+            key: utf8
+            sum: int64
+          parameters
+            after_ms: integer = 1000"#]]
+    .assert_eq(tally.expect("it is an operator"));
+}

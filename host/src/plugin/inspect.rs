@@ -32,6 +32,8 @@ pub struct InspectedOperator {
     pub doc: String,
     pub inputs: Vec<InspectedPort>,
     pub outputs: Vec<InspectedPort>,
+    /// What it reads of its key, which the pipeline must have among its key's fields.
+    pub key: Vec<InspectedField>,
     pub state: Vec<InspectedField>,
     pub parameters: Vec<InspectedParameter>,
 }
@@ -98,6 +100,7 @@ impl InspectedOperator {
         push(text, format_args!("\n\n{} ({})", self.name, self.kind));
         doc(text, "  ", &self.doc);
         ports(text, "input", &self.inputs);
+        fields(text, "key", &self.key);
         fields(text, "state", &self.state);
         ports(text, "output", &self.outputs);
         if self.kind == "filter" {
@@ -174,6 +177,7 @@ fn operator(info: &OperatorInfo) -> InspectedOperator {
         doc: info.doc.clone(),
         inputs: info.inputs.iter().map(port).collect(),
         outputs: info.outputs.iter().map(port).collect(),
+        key: schema(&info.key),
         state: schema(&info.state),
         parameters: info
             .parameters

@@ -503,20 +503,20 @@ input = "versions"
         │       │   right from buys
         │       │   key user_id · right rows from 5m before to any time after the left one
         │       │   left rows without a match come out when the input ends
-        │       │   2 tasks read its sources: which rows are late depends on their speed
+        │       │   its rows come by 3 ways (tasks and inputs): which rows are late depends on their speed
         │       │ : user: utf8, item: utf8, amount: int64?, note: utf8?
         │       ├─▶ together   full join · 2 tasks
         │       │   │   left from near
         │       │   │   right from near.late_right
         │       │   │   key user · tumbling window of 1h, event time
-        │       │   │   2 tasks read its sources: which rows are late depends on their speed
+        │       │   │   its rows come by 4 ways (tasks and inputs): which rows are late depends on their speed
         │       │   │ : user: utf8, amount: int64?, ts: timestamp?
         │       │   ▼
         │       │   versions   inner join · 2 tasks
         │       │   │   left from together
         │       │   │   right from buys
         │       │   │   key user · the last right row as of the left one's event time
-        │       │   │   2 tasks read its sources: which rows are late depends on their speed
+        │       │   │   its rows come by 3 ways (tasks and inputs): which rows are late depends on their speed
         │       │   │ : amount: int64
         │       │   ▼
         │       │   joined   sink, console · 1 task
