@@ -1,7 +1,7 @@
 # All tasks of this repository, set-up included:
 #
 #   make demo    runs the cart example on generated shop events, for 20 s
-#   make test    runs every test, then compares the example's results with the expected rows
+#   make test    runs every test, then compares the examples' results with the expected rows
 #   make test-kill  kills a host that copies between Kafka topics N=1000 times
 #   make check   checks what CI checks: format, lints, tests, docs, dependencies
 #   make bench   runs the benchmarks; results go to target/bench/results.json
@@ -18,6 +18,8 @@ cargo := cargo
 flags := --release --workspace --locked
 built := $(or $(CARGO_TARGET_DIR),target)
 sluicebox := $(built)/release/sluicebox
+plugins := cart inventory monitoring words
+examples := cart inventory monitoring sums words
 
 # A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -37,7 +39,8 @@ host: setup
 # The tests load these as Wasm.
 plugins: setup
 	@echo "building the plugins for wasm32-wasip2"
-	@$(cargo) build --release --locked --target wasm32-wasip2 -p cart -p basics -p hostile -p lawless
+	@$(cargo) build --release --locked --target wasm32-wasip2 \
+	  $(addprefix -p ,$(plugins) basics hostile lawless)
 
 demo: host
 	@$(sluicebox) build plugins/cart
@@ -61,8 +64,8 @@ unit: plugins
 	@$(cargo) test $(flags)
 
 example: host plugins
-	@$(sluicebox) build plugins/cart
-	@$(sluicebox) test examples/cart
+	@for plugin in $(plugins); do $(sluicebox) build plugins/$$plugin; done
+	@for example in $(examples); do $(sluicebox) test examples/$$example; done
 
 check: setup format lint test docs deny
 	@echo "all checks passed"
