@@ -1,13 +1,15 @@
 //! Shopping carts: cleans, counts and ranks what users do with items.
 //!
 //! The operators in the order in which a pipeline uses them: [`clean`], then
-//! [`changes`] and [`RunningCart`], [`adds`] with [`Added`] or with
+//! [`changes`] and [`RunningCart`] or [`LeftCarts`], [`adds`] with [`Added`] or with
 //! [`ItemCounts`] and [`Top`], and [`Session`].
 
 /// Counts by user and by item.
 mod counts;
 /// Events: cleaning, and changes of carts.
 mod events;
+/// Carts that were filled and left.
+mod left;
 /// The content of each user's cart.
 mod running;
 /// Visits of users.
@@ -19,6 +21,7 @@ use sluicebox_sdk::prelude::*;
 
 pub use counts::{Added, ItemCounts};
 pub use events::{Action, adds, changes, clean};
+pub use left::LeftCarts;
 pub use running::RunningCart;
 pub use session::Session;
 pub use top::Top;
@@ -27,6 +30,7 @@ export!(
     clean,
     changes,
     RunningCart,
+    LeftCarts,
     adds,
     Added,
     ItemCounts,

@@ -1,4 +1,4 @@
-//! The four jobs as one hand-written loop each: for one input, one thread, and
+//! The jobs as one hand-written loop each: for one input, one thread, and
 //! no stopping, restarting or reconfiguring.
 
 use std::collections::BTreeMap;
@@ -64,12 +64,13 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
     rows
 }
 
-/// One of the four jobs, running.
+/// One of the jobs, running.
 enum Job {
     Stateless(Changes),
     Tumbling(Tumbling),
     SlidingTop10(Sliding),
     Sessions(Sessions),
+    Process(LeftCarts),
 }
 
 impl Job {
@@ -79,6 +80,7 @@ impl Job {
             Case::Tumbling => Job::Tumbling(Tumbling::default()),
             Case::SlidingTop10 => Job::SlidingTop10(Sliding::default()),
             Case::Sessions => Job::Sessions(Sessions::default()),
+            Case::Process => Job::Process(LeftCarts::default()),
         }
     }
 
@@ -88,6 +90,7 @@ impl Job {
             Job::Tumbling(job) => job.row(event),
             Job::SlidingTop10(job) => job.row(event),
             Job::Sessions(job) => job.row(event),
+            Job::Process(job) => job.row(event),
         }
     }
 
@@ -97,6 +100,7 @@ impl Job {
             Job::Tumbling(mut job) => job.advance(i64::MAX),
             Job::SlidingTop10(mut job) => job.advance(i64::MAX),
             Job::Sessions(mut job) => job.advance(i64::MAX),
+            Job::Process(mut job) => job.advance(i64::MAX),
         }
     }
 }
@@ -320,6 +324,74 @@ impl Sessions {
                     }
                     !over
                 });
+            }
+        }
+    }
+}
+
+/// Carts that nothing happens to for a minute: a timer for each user, which is moved.
+#[derive(Default)]
+struct LeftCarts {
+    users: Map<Box<str>, u32>,
+    carts: Vec<Cart>,
+    /// The users whose cart may be left at each time.
+    timers: BTreeMap<i64, Vec<u32>>,
+    newest: i64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cart {
+    items: i64,
+    since: i64,
+    left_at: i64,
+}
+
+impl LeftCarts {
+    const AFTER_MS: i64 = 60_000;
+
+    fn row(&mut self, event: Event<'_>) {
+        let delta = match event.action {
+            "add" => event.quantity,
+            "remove" => -event.quantity,
+            _ => 0,
+        };
+        if delta != 0 {
+            let user = match self.users.get(event.user_id) {
+                Some(&user) => user,
+                None => {
+                    let user = self.carts.len() as u32;
+                    self.users.insert(event.user_id.into(), user);
+                    self.carts.push(Cart::default());
+                    user
+                }
+            };
+            let cart = &mut self.carts[user as usize];
+            if cart.items == 0 {
+                cart.since = event.ts;
+            }
+            cart.items = (cart.items + delta).max(0);
+            cart.left_at = event.ts + Self::AFTER_MS;
+            if cart.items > 0 {
+                self.timers.entry(cart.left_at).or_default().push(user);
+            }
+        }
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        while let Some(due) = self.timers.first_entry()
+            && *due.key() <= watermark
+        {
+            let time = *due.key();
+            for user in due.remove() {
+                let cart = &mut self.carts[user as usize];
+                if cart.items > 0 && cart.left_at == time {
+                    black_box(&*cart);
+                    cart.items = 0;
+                }
             }
         }
     }
