@@ -50,7 +50,7 @@ pub fn collect_all_everywhere<const N: usize>(
     sinks: [&str; N],
 ) -> [Vec<Value>; N] {
     let mut first: Option<[Vec<Value>; N]> = None;
-    let mut compare = |when: &str, mut all_rows: [Vec<Value>; N]| {
+    run_everywhere(text, folder, sinks, |when, mut all_rows| {
         for rows in &mut all_rows {
             rows.sort_by_cached_key(ToString::to_string);
         }
@@ -58,39 +58,48 @@ pub fn collect_all_everywhere<const N: usize>(
         for ((first, rows), sink) in first.iter().zip(&all_rows).zip(sinks) {
             assert_same(first, rows, &format!("{sink}, {when}"));
         }
-    };
+    });
+    first.unwrap_or([const { Vec::new() }; N])
+}
+
+/// Runs a pipeline at every batch size and parallelism, and shows which run it was with
+/// the rows of its sinks, in no particular order.
+pub fn run_everywhere<const N: usize>(
+    text: &str,
+    folder: &Path,
+    sinks: [&str; N],
+    mut show: impl FnMut(&str, [Vec<Value>; N]),
+) {
     for (batch_rows, parallelism) in VARIANTS {
         let mut plan = plan_of(text, folder);
         plan.batch_rows = batch_rows;
         plan.parallelism = parallelism;
         let when = format!("batch_rows {batch_rows}, parallelism {parallelism}");
-        compare(&when, collect_all(plan, sinks).0);
+        show(&when, collect_all(plan, sinks).0);
     }
     for (batch_rows, parallelisms) in [(4096, [1, 4, 2]), (7, [2, 1, 4])] {
         let when = format!("batch_rows {batch_rows}, killed, parallelism {parallelisms:?}");
-        let rows = collect_interrupted(text, folder, sinks, batch_rows, parallelisms);
-        compare(&when, rows);
+        let rows = collect_interrupted(text, folder, sinks, batch_rows, &parallelisms);
+        show(&when, rows);
     }
-    first.unwrap_or([const { Vec::new() }; N])
 }
 
 /// The rows of a run that is killed after some checkpoints and restored at another
 /// parallelism, again and again. Its state is in RocksDB, and memory has room for a
 /// part of it.
-fn collect_interrupted<const N: usize>(
+pub fn collect_interrupted<const N: usize>(
     text: &str,
     folder: &Path,
     sinks: [&str; N],
     batch_rows: usize,
-    parallelisms: [usize; 3],
+    parallelisms: &[usize],
 ) -> [Vec<Value>; N] {
     let data = tempfile::tempdir().expect("a temporary folder");
     let storage = FolderStorage::open(data.path(), 16 << 20).expect("a data folder");
     let storage: Arc<dyn Storage> = Arc::new(storage);
     let topics = sinks.map(|_| Arc::new(MemoryTopic::default()));
     let transaction = Arc::new(MemoryTransaction::new(topics.to_vec()));
-    let rounds = parallelisms.into_iter().enumerate();
-    for (round, parallelism) in rounds {
+    for (round, &parallelism) in parallelisms.iter().enumerate() {
         let mut plan = plan_of(text, folder);
         plan.batch_rows = batch_rows;
         plan.parallelism = parallelism;

@@ -6,6 +6,16 @@ use std::sync::LazyLock;
 
 use sluicebox::plugin::PluginLoader;
 
+const PLUGINS: [&str; 7] = [
+    "cart",
+    "inventory",
+    "monitoring",
+    "words",
+    "basics",
+    "hostile",
+    "lawless",
+];
+
 /// Compiles each plugin once in a test program.
 pub static LOADER: LazyLock<PluginLoader> =
     LazyLock::new(|| PluginLoader::new().expect("an engine for this machine"));
@@ -25,9 +35,7 @@ fn build() -> Result<PathBuf, String> {
     let target = test.ancestors().nth(3).ok_or("no target folder")?;
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--target", "wasm32-wasip2"])
-        .args([
-            "-p", "cart", "-p", "basics", "-p", "hostile", "-p", "lawless",
-        ])
+        .args(PLUGINS.iter().flat_map(|plugin| ["-p", plugin]))
         .arg("--target-dir")
         .arg(target)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
