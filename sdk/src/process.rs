@@ -127,6 +127,10 @@ pub trait Process: Parameters {
     ) -> Result<(), Reject>;
 
     /// Takes a timer whose time has come. It is not set any more.
+    ///
+    /// When all inputs have ended, the watermark is `i64::MAX`, and each name of the key
+    /// fires once: timers that are set then are gone. So a process that has one timer for
+    /// the next of several things takes all that are left then.
     fn timer<'a>(
         &self,
         state: &mut Option<Self::State>,

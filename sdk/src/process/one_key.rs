@@ -70,8 +70,8 @@ impl<P: Process> OneKey<P> {
         }
     }
 
-    /// Takes a row of this event time, and returns what it puts out, or why it is
-    /// rejected.
+    /// Takes a row of this event time, and returns what it puts out, by output, or why it
+    /// is rejected.
     pub fn row(
         &mut self,
         time: Timestamp,
