@@ -16,7 +16,11 @@ impl Offload {
             Offload::Inline => call(),
             Offload::Threads => match tokio::task::spawn_blocking(call).await {
                 Ok(answer) => answer,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down, and drops the caller.
+                    Err(_cancelled) => std::future::pending().await,
+                },
             },
         }
     }

@@ -183,6 +183,11 @@ impl<'a, P: Process> Context<'a, P> {
         Timestamp(self.watermark_ms)
     }
 
+    /// Whether all inputs have ended: then timers fire for the last time.
+    pub fn has_ended(&self) -> bool {
+        self.watermark_ms == i64::MAX
+    }
+
     /// The time of the host's clock. Results that depend on it differ from run to run.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.now_ms)

@@ -240,6 +240,54 @@ fn at_the_end_of_time_a_name_fires_once() {
     assert_eq!(names(key.advance(Timestamp(i64::MAX))), "");
 }
 
+/// Says at each timer whether time has ended.
+#[operator(process)]
+struct Ends {}
+
+#[derive(Record, Debug, PartialEq)]
+struct End {
+    has_ended: bool,
+}
+
+impl Process for Ends {
+    type Input<'a> = Add;
+    type Key<'a> = ();
+    type State = ();
+    type Output<'a> = End;
+
+    fn row<'a>(
+        &self,
+        _: &mut Option<()>,
+        row: Add,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        context.set("end", Timestamp(row.n));
+        Ok(())
+    }
+
+    fn timer<'a>(
+        &self,
+        _: &mut Option<()>,
+        _: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let has_ended = context.has_ended();
+        context.emit(End { has_ended });
+        Ok(())
+    }
+}
+
+#[test]
+fn a_process_knows_when_all_inputs_have_ended() {
+    let mut key = OneKey::new(Ends {}, ());
+    for (watermark, has_ended) in [(10, false), (i64::MAX, true)] {
+        key.row(Timestamp(0), Add { n: 10 }).expect("a timer");
+        let fired = key.advance(Timestamp(watermark));
+        assert_eq!(fired, Ok(vec![End { has_ended }]));
+        key.watermark_ms = 0;
+    }
+}
+
 #[test]
 fn timers_in_processing_time_follow_the_clock() {
     let mut key = sums();
