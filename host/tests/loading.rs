@@ -170,7 +170,7 @@ fn components_that_are_no_plugins_of_this_host() {
             "sluicebox:puddle/operators@0.2.0",
         ),
         expect![
-            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:plugin/aggregate@0.2.0`, `sluicebox:plugin/transform@0.2.0`, `sluicebox:puddle/operators@0.2.0`, and a plugin exports `sluicebox:plugin/operators@0.2.0`"
+            "plugin it.wasm is a component but no Sluicebox plugin: it exports `sluicebox:plugin/aggregate@0.2.0`, `sluicebox:plugin/process@0.2.0`, `sluicebox:plugin/transform@0.2.0`, `sluicebox:puddle/operators@0.2.0`, and a plugin exports `sluicebox:plugin/operators@0.2.0`"
         ],
     );
     check(
