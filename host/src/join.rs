@@ -34,12 +34,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray};
 use arrow_buffer::NullBuffer;
 
-use crate::batch::{Batch, gather};
+use crate::batch::{Batch, gather, pick};
 use crate::blame::Fault;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
+use crate::operator::error::KeyedError;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{JoinPlan, JoinSide, Matching, TimeDomain, Window};
 use crate::schema::Schema;
@@ -152,11 +153,7 @@ impl JoinOperator {
     }
 
     fn failed(&self, error: StateError) -> OperatorError {
-        OperatorError {
-            node: self.node.to_string(),
-            message: error.to_string(),
-            fault: error.fault(),
-        }
+        KeyedError::from(error).of(&self.node)
     }
 
     /// Advances time to `now_ms`; it never goes back.
@@ -230,11 +227,6 @@ impl SideColumns {
             late_output: side.late_output,
         }
     }
-}
-
-fn pick(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
-    let columns = columns.iter().map(|&column| batch.columns[column].clone());
-    columns.collect()
 }
 
 /// Which of these rows delete the one before.

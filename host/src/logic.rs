@@ -32,6 +32,22 @@ pub struct OperatorInfo {
     pub parameters: Vec<Parameter>,
 }
 
+impl OperatorInfo {
+    /// One without documentation, key, state and parameters.
+    pub fn new(name: &str, kind: Kind, inputs: Vec<Port>, outputs: Vec<Port>) -> Self {
+        OperatorInfo {
+            name: name.to_owned(),
+            doc: String::new(),
+            kind,
+            inputs,
+            outputs,
+            key: Arc::default(),
+            state: Arc::default(),
+            parameters: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Filter,
@@ -147,7 +163,9 @@ impl Default for Limits {
 pub trait Factory: Send + Sync {
     fn info(&self) -> &OperatorInfo;
     /// Digest of the plugin's bytes (`sha256:…`), or `native`.
-    fn digest(&self) -> &str;
+    fn digest(&self) -> &str {
+        "native"
+    }
     fn instance(&self) -> Result<Instance, Failure>;
 }
 
@@ -191,11 +209,10 @@ impl Instance {
             Instance::Aggregate(_) => "an aggregate",
             Instance::Process(_) => "a process",
         };
-        Failure {
-            kind: FailureKind::Open,
-            message: format!("{is} was opened as {wanted}, which is a bug in Sluicebox"),
-            panic: None,
-        }
+        Failure::new(
+            FailureKind::Open,
+            format!("{is} was opened as {wanted}, which is a bug in Sluicebox"),
+        )
     }
 }
 
@@ -449,6 +466,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// One without a panic.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Failure {
+            kind,
+            message: message.into(),
+            panic: None,
+        }
+    }
+
     /// Who is to blame, and whether the same call may succeed another time.
     pub fn fault(&self) -> Fault {
         match self.kind {

@@ -1,5 +1,7 @@
 //! What an operator is: it takes elements, and puts its output in an [`Outbox`].
 
+/// Why keyed operators fail.
+pub mod error;
 /// Calls plugins, and isolates the rows that they fail on.
 pub mod guard;
 /// Filters and transforms.
@@ -74,6 +76,18 @@ impl<'a> Outbox<'a> {
     pub fn put(&mut self, port: usize, batch: Batch) {
         self.counts.out += batch.rows() as u64;
         self.put_late(port, batch);
+    }
+
+    /// Adds output rows as batches of at most `rows_max`, which is not 0.
+    pub fn put_in_parts(&mut self, port: usize, batch: Batch, rows_max: usize) {
+        if batch.rows() <= rows_max {
+            self.put(port, batch);
+            return;
+        }
+        for start in (0..batch.rows()).step_by(rows_max) {
+            let rows = rows_max.min(batch.rows() - start);
+            self.put(port, batch.slice(start, rows));
+        }
     }
 
     /// Adds input rows that are too late for all their windows. They count as

@@ -279,7 +279,6 @@ impl<'a> Builder<'a> {
             (Runs::Join(join), _) => {
                 self.plan_join(operator, join, &reading, LATE_SIDES.map(is_read))
             }
-            (Runs::Deduplicate(_), _) => self.plan_deduplicate(operator, resolved, &reading),
             (_, Kind::Aggregate) => {
                 self.plan_aggregate(operator, resolved, &reading, is_read(LATE))
             }

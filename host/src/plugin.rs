@@ -222,11 +222,12 @@ impl Module for Plugin {
         limits: Limits,
         label: &str,
     ) -> Result<Arc<dyn Factory>, Failure> {
+        let refused = |message: String| Failure::new(FailureKind::Open, message);
         let Some(info) = self.0.operators.iter().find(|info| info.name == operator) else {
-            return Err(cannot_open(format!("there is no operator `{operator}`")));
+            return Err(refused(format!("there is no operator `{operator}`")));
         };
         if !info.kind.is_runnable() {
-            return Err(cannot_open(format!(
+            return Err(refused(format!(
                 "`{operator}` is a {} operator, which this version of Sluicebox does not run yet",
                 info.kind.name()
             )));
@@ -290,14 +291,6 @@ impl Factory for InstanceFactory {
             Some(first) => Ok(first),
             None => self.open(),
         }
-    }
-}
-
-fn cannot_open(message: String) -> Failure {
-    Failure {
-        kind: FailureKind::Open,
-        message,
-        panic: None,
     }
 }
 

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
 use crate::json::render_row;
 use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX};
+use crate::operator::error::KeyedError;
 use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{PortPlan, ProcessPlan, RowOrder};
@@ -255,9 +256,7 @@ impl ProcessOperator {
             clock,
             upkeep,
         };
-        operator
-            .restore()
-            .map_err(|error| operator.failed(&error))?;
+        operator.restore().map_err(|error| operator.failed(error))?;
         Ok(operator)
     }
 
@@ -283,12 +282,8 @@ impl ProcessOperator {
         }
     }
 
-    fn failed(&self, error: &StateError) -> OperatorError {
-        OperatorError {
-            node: self.node.to_string(),
-            message: error.to_string(),
-            fault: error.fault(),
-        }
+    fn failed(&self, error: impl Into<KeyedError>) -> OperatorError {
+        error.into().of(&self.node)
     }
 
     /// How far time has come; at the end of event time, all timers are due.
@@ -300,13 +295,6 @@ impl ProcessOperator {
                 _ => self.clock.now_ms(),
             },
         }
-    }
-
-    /// How many rows a call has room for with the states of their keys, if those are as
-    /// large as all are on average.
-    fn room(&self) -> usize {
-        let bytes = self.states.bytes_on_average();
-        (CALL_BYTES_MAX / bytes.max(1)).max(1)
     }
 
     /// Has rows taken as they come.
@@ -343,7 +331,7 @@ impl ProcessOperator {
         let key = pick(&batch, &port.key[inlet.edge]);
         let read = &port.columns[inlet.edge];
         let inserted = waiting.insert(&mut self.keys, key, &batch, inlet.port, read);
-        inserted.map_err(|error| self.failed(&error))
+        inserted.map_err(|error| self.failed(error))
     }
 
     /// Has the rows taken that the watermark has passed.
@@ -372,10 +360,7 @@ impl ProcessOperator {
             },
         );
         self.waiting = Some(waiting);
-        passed.map_err(|error: TakeError| match error {
-            TakeError::Operator(error) => error,
-            TakeError::State(error) => self.failed(&error),
-        })
+        passed.map_err(|error: KeyedError| self.failed(error))
     }
 
     /// Has rows taken; `key` is the columns of their keys.
@@ -390,7 +375,7 @@ impl ProcessOperator {
     ) -> Result<(), OperatorError> {
         let ids = self
             .read_keys(key, batch.rows())
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| self.failed(error))?;
         let mut first = 0;
         while first < batch.rows() {
             self.expire(ids[first], batch, first, now, out)?;
@@ -413,7 +398,7 @@ impl ProcessOperator {
             self.take(&work, 0..rows, out)?;
             first += rows;
         }
-        self.settle(ids).map_err(|error| self.failed(&error))
+        self.settle(ids).map_err(|error| self.failed(error))
     }
 
     /// The key of each row; their entries are in memory then.
@@ -504,7 +489,8 @@ impl ProcessOperator {
             .collect();
         let mut rest = with_timers.as_slice();
         while !rest.is_empty() {
-            let (ids, others) = rest.split_at(self.batch_rows.min(self.room()).min(rest.len()));
+            let room = self.states.room(CALL_BYTES_MAX).min(self.batch_rows);
+            let (ids, others) = rest.split_at(room.min(rest.len()));
             rest = others;
             let work = Work {
                 ids,
@@ -514,7 +500,7 @@ impl ProcessOperator {
             };
             self.take(&work, 0..ids.len(), out)?;
         }
-        self.settle(ids).map_err(|error| self.failed(&error))
+        self.settle(ids).map_err(|error| self.failed(error))
     }
 
     /// Has a part of the work taken: in halves where it is too large for a call, or where
@@ -722,9 +708,9 @@ impl ProcessOperator {
         let slots: Vec<u32> = slots.map(|&id| entries.slot(id)).collect();
         let (event_timers, processing_timers) = timers_of(&groups.ids, entries);
         let states = self.states.gather(&slots);
-        let states = states.map_err(|error| self.failed(&error.into()))?;
+        let states = states.map_err(|error| self.failed(error))?;
         let keys = self.keys_of(&groups.ids);
-        let keys = keys.map_err(|error| self.failed(&error))?;
+        let keys = keys.map_err(|error| self.failed(error))?;
         let of_ports: Vec<(usize, Vec<ArrayRef>)> = (0..self.ports.len())
             .map(|port| match &work.rows {
                 Some(rows) => rows.input(port, part),
@@ -773,8 +759,7 @@ impl ProcessOperator {
         processed: Processed,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        self.store(&processed)
-            .map_err(|error| self.failed(&error))?;
+        self.store(&processed).map_err(|error| self.failed(error))?;
         let ids = &work.ids[part.clone()];
         for timer in &processed.rejected_timers {
             let subject = self.subject(ids[timer.step as usize], &timer.name, timer.time_ms);
@@ -801,10 +786,7 @@ impl ProcessOperator {
                 origin,
                 watermarks: None,
             };
-            for start in (0..batch.rows()).step_by(self.batch_rows) {
-                let rows = self.batch_rows.min(batch.rows() - start);
-                out.put(port, batch.slice(start, rows));
-            }
+            out.put_in_parts(port, batch, self.batch_rows);
         }
         Ok(())
     }
@@ -904,7 +886,7 @@ impl ProcessOperator {
         };
         while let Some(ids) = self
             .next_evicted(&mut sweep, now)
-            .map_err(|error| self.failed(&error))?
+            .map_err(|error| self.failed(error))?
         {
             self.take_timers(ids, now, out)?;
         }
@@ -924,24 +906,6 @@ impl ProcessOperator {
         Ok(Some(
             self.keyed.entries.take_due(now.time_ms, now.processing_ms),
         ))
-    }
-}
-
-/// Why rows that waited could not be taken.
-enum TakeError {
-    Operator(OperatorError),
-    State(StateError),
-}
-
-impl From<OperatorError> for TakeError {
-    fn from(error: OperatorError) -> Self {
-        TakeError::Operator(error)
-    }
-}
-
-impl From<StateError> for TakeError {
-    fn from(error: StateError) -> Self {
-        TakeError::State(error)
     }
 }
 
@@ -974,7 +938,8 @@ impl Operator for ProcessOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let mut first = 0;
         while first < batch.rows() {
-            let rows = self.room().min(batch.rows() - first);
+            let room = self.states.room(CALL_BYTES_MAX);
+            let rows = room.min(batch.rows() - first);
             let part = batch.slice(first, rows);
             match self.waiting {
                 Some(_) => self.wait(inlet, &part, out)?,
@@ -998,10 +963,10 @@ impl Operator for ProcessOperator {
         let mut changes = Changes::default();
         self.keyed
             .snapshot(&self.states, &mut changes)
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| self.failed(error))?;
         if let Some(waiting) = &mut self.waiting {
             let kept = waiting.buffer.snapshot(&mut changes);
-            kept.map_err(|error| self.failed(&error))?;
+            kept.map_err(|error| self.failed(error))?;
         }
         self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {

@@ -32,8 +32,6 @@ pub(crate) mod cut;
 mod early;
 /// When sessions ended that are over.
 mod ended;
-/// Why a window failed.
-mod error;
 /// What a kind of window is.
 mod kind;
 /// The panes that have a key.
@@ -67,6 +65,7 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
+use crate::operator::error::KeyedError;
 use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, Emit, TimeDomain, Window};
@@ -76,7 +75,6 @@ use crate::stop::Stop;
 use accumulators::{Accumulators, Arrived};
 use count::Counts;
 use cut::Cut;
-use error::WindowError;
 use kind::WindowKind;
 use running::Running;
 use session::{Periods, Sessions};
@@ -177,7 +175,7 @@ impl AggregateOperator {
                     lateness_ms,
                 };
                 let sessions = Sessions::new(&accumulators, periods, stored.next(), plan);
-                let sessions = sessions.map_err(|error| WindowError::from(error).of(node))?;
+                let sessions = sessions.map_err(|error| KeyedError::from(error).of(node))?;
                 (Box::new(sessions), time)
             }
             Window::Count { size: 0 } => {
@@ -220,7 +218,7 @@ impl AggregateOperator {
     }
 
     /// Restores the checkpoint, if there is one.
-    fn restore(&mut self) -> Result<(), WindowError> {
+    fn restore(&mut self) -> Result<(), KeyedError> {
         let table = self.accumulators.table.clone();
         let Some(stored) = &table.stored else {
             return Ok(());
@@ -241,13 +239,6 @@ impl AggregateOperator {
         self.upkeep.restore(stored, states, self.windows.keyed())?;
         self.arm_early();
         Ok(())
-    }
-
-    /// How many rows a call has room for with their states, if those are as large as
-    /// all are on average.
-    fn room(&self) -> usize {
-        let bytes = self.accumulators.states.bytes_on_average();
-        (CALL_BYTES_MAX / bytes.max(1)).max(1)
     }
 
     /// How many of these rows there are before the next late one, the first not
@@ -305,7 +296,8 @@ impl Operator for AggregateOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let mut first = 0;
         while first < batch.rows() {
-            let rows = self.room().min(batch.rows() - first);
+            let room = self.accumulators.states.room(CALL_BYTES_MAX);
+            let rows = room.min(batch.rows() - first);
             let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;
             first += rows;
@@ -321,7 +313,7 @@ impl Operator for AggregateOperator {
         self.windows
             .keyed()
             .snapshot(&self.accumulators.states, &mut changes)
-            .map_err(|error| WindowError::from(error).of(&self.node))?;
+            .map_err(|error| KeyedError::from(error).of(&self.node))?;
         self.upkeep.count(&mut changes);
         Ok(Some(OperatorSnapshot {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),

@@ -95,16 +95,12 @@ impl Functions {
         let output = Schema::new(columns.iter().map(result).collect());
         let place = |column: &Column| calls.iter().position(|call| **call == column.call);
         let places = columns.iter().filter_map(place).collect();
+        let inputs = vec![Port::main(Arc::new(input))];
+        let outputs = vec![Port::main(Arc::new(output))];
         Functions {
             info: OperatorInfo {
-                name: "aggregate".to_owned(),
-                doc: String::new(),
-                kind: Kind::Aggregate,
-                key: Arc::default(),
-                inputs: vec![Port::main(Arc::new(input))],
-                outputs: vec![Port::main(Arc::new(output))],
                 state: Arc::new(state),
-                parameters: Vec::new(),
+                ..OperatorInfo::new("aggregate", Kind::Aggregate, inputs, outputs)
             },
             functions: functions.into(),
             columns: places,
@@ -115,10 +111,6 @@ impl Functions {
 impl Factory for Functions {
     fn info(&self) -> &OperatorInfo {
         &self.info
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, Failure> {
@@ -214,7 +206,7 @@ impl FunctionsInstance {
         let rows_kept = UInt32Array::from(kept.clone());
         let columns = input.columns.iter().map(|column| {
             take(column, &rows_kept, None)
-                .map_err(|error| failure(FailureKind::Memory, error.to_string()))
+                .map_err(|error| Failure::new(FailureKind::Memory, error.to_string()))
         });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let folded = self.fold(&columns, &kept_groups, states, each);
@@ -277,8 +269,8 @@ impl FunctionsInstance {
     fn failure(&self, at: usize, problem: Problem) -> Failure {
         let call = &self.functions[at].call;
         match problem {
-            Problem::Overflow => failure(FailureKind::Overflow, too_large(call)),
-            Problem::Arrow(error) => failure(FailureKind::Memory, format!("{call}: {error}")),
+            Problem::Overflow => Failure::new(FailureKind::Overflow, too_large(call)),
+            Problem::Arrow(error) => Failure::new(FailureKind::Memory, format!("{call}: {error}")),
         }
     }
 }
@@ -354,14 +346,6 @@ impl Aggregate for FunctionsInstance {
 
 fn too_large(call: &Call) -> String {
     format!("`{call}` is too large for its type of 64 bits")
-}
-
-fn failure(kind: FailureKind, message: String) -> Failure {
-    Failure {
-        kind,
-        message,
-        panic: None,
-    }
 }
 
 #[cfg(test)]

@@ -30,16 +30,11 @@ impl Deduplicate {
             DataType::Timestamp,
             false,
         );
+        let rows = vec![Port::main(Arc::default())];
         Deduplicate {
             info: OperatorInfo {
-                name: "deduplicate".to_owned(),
-                doc: String::new(),
-                kind: Kind::Aggregate,
-                key: Arc::default(),
-                inputs: vec![Port::main(Arc::default())],
-                outputs: vec![Port::main(Arc::default())],
                 state: Arc::new(Schema::new(vec![passed])),
-                parameters: Vec::new(),
+                ..OperatorInfo::new("deduplicate", Kind::Aggregate, rows.clone(), rows)
             },
             within_ms,
         }
@@ -49,10 +44,6 @@ impl Deduplicate {
 impl Factory for Deduplicate {
     fn info(&self) -> &OperatorInfo {
         &self.info
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, Failure> {

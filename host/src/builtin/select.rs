@@ -33,17 +33,10 @@ impl Select {
     pub fn new(input: Schema, columns: Vec<Selected>) -> Self {
         let output = columns.iter().map(|column| column.field.clone());
         let output = Schema::new(output.collect());
+        let inputs = vec![Port::main(Arc::new(input))];
+        let outputs = vec![Port::main(Arc::new(output))];
         Select {
-            info: OperatorInfo {
-                name: "select".to_owned(),
-                doc: String::new(),
-                kind: Kind::Transform,
-                key: Arc::default(),
-                inputs: vec![Port::main(Arc::new(input))],
-                outputs: vec![Port::main(Arc::new(output))],
-                state: Arc::default(),
-                parameters: Vec::new(),
-            },
+            info: OperatorInfo::new("select", Kind::Transform, inputs, outputs),
             columns: columns.into(),
         }
     }
@@ -58,10 +51,6 @@ impl Select {
 impl Factory for Select {
     fn info(&self) -> &OperatorInfo {
         &self.info
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, Failure> {
@@ -100,10 +89,11 @@ impl Selected {
                 Some(nulls) => {
                     let nulls = NullBuffer::union(Some(nulls), value.nulls());
                     let value = value.to_data().into_builder().nulls(nulls).build();
-                    make_array(value.map_err(|error| Failure {
-                        kind: FailureKind::Contract,
-                        message: format!("`{}`: {error}", self.field.name),
-                        panic: None,
+                    make_array(value.map_err(|error| {
+                        Failure::new(
+                            FailureKind::Contract,
+                            format!("`{}`: {error}", self.field.name),
+                        )
                     })?)
                 }
                 None => value.clone(),

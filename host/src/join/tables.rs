@@ -17,11 +17,7 @@ const VERSIONS: &str = "versions";
 pub fn tables(plan: &JoinPlan) -> Vec<TableSpec> {
     let table = |role, side: usize| {
         let state = &plan.sides[side].schema;
-        let rows = RowKind {
-            kind: "rows".to_owned(),
-            version: 1,
-        };
-        TableSpec::new(role, &plan.key_schema, state, rows)
+        TableSpec::new(role, &plan.key_schema, state, RowKind::buffered())
     };
     match plan.rule.matching {
         Matching::Interval { .. } | Matching::Window(_) => {

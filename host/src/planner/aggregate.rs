@@ -17,6 +17,7 @@ use crate::plan::{
 use crate::schema::{DataType, Field, Schema};
 
 impl Builder<'_> {
+    /// Deduplication is an aggregate whose results are some of its rows.
     pub(super) fn plan_aggregate(
         &mut self,
         operator: &OperatorConfig,
@@ -32,12 +33,17 @@ impl Builder<'_> {
         let late_wanted = late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
         let known = reading.known();
         let late = known
+            .as_ref()
             .filter(|_| late_wanted && timing.is_some())
-            .and_then(|upstreams| self.merged(&format!("the late output of {title}"), &upstreams));
-        let main = keys.as_ref().zip(timing).and_then(|(keys, timing)| {
-            let output = &resolved.output().schema;
-            self.aggregate_output(operator, &title, output, keys, timing)
-        });
+            .and_then(|upstreams| self.merged(&format!("the late output of {title}"), upstreams));
+        let passes_rows = matches!(operator.runs, Runs::Deduplicate(_));
+        let main = match passes_rows {
+            true => known.and_then(|upstreams| self.merged(&title, &upstreams)),
+            false => keys.as_ref().zip(timing).and_then(|(keys, timing)| {
+                let output = &resolved.output().schema;
+                self.aggregate_output(operator, &title, output, keys, timing)
+            }),
+        };
         let inputs = keys.as_ref().and_then(|keys| {
             reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
         });
@@ -55,7 +61,7 @@ impl Builder<'_> {
                 bounds: timing.bounds.clone(),
                 timing: timing.column.as_ref().map(|(name, _)| name.clone()),
                 late_wanted,
-                passes_rows: false,
+                passes_rows,
                 follows_order: follows_order(operator),
             }))
         });
@@ -265,6 +271,7 @@ fn follows_order(operator: &OperatorConfig) -> bool {
             let mut calls = aggregate.columns.iter().map(|(_, call)| call.get_ref());
             calls.any(Call::follows_order)
         }
+        Runs::Deduplicate(_) => true,
         _ => false,
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::columns::{Upstream, find};
-use super::reading::Reading;
-use super::section::{Planned, PlannedOutput, Resolved, Timing, operator_plan, planned};
+use super::section::{Resolved, Timing};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
 use crate::builtin::select::{Select, Selected};
@@ -14,11 +13,10 @@ use crate::config::{
     AggregateConfig, DeduplicateConfig, DropConfig, Mistake, OperatorConfig, Runs, SelectConfig,
     Span,
 };
-use crate::logic::{Factory, Kind, MAIN, Value};
-use crate::plan::{AggregatePlan, Arguments, Emit, Exchange, NodeKind, Window};
+use crate::logic::{Factory, Kind, Value};
+use crate::plan::{Arguments, Emit, Window};
 use crate::quantity::show_ms;
 use crate::schema::{Field, Schema};
-use crate::suggest;
 
 /// A field of all upstreams, or a member of one.
 struct ReadField {
@@ -220,17 +218,8 @@ impl Builder<'_> {
             let fields = &up.relation.schema.fields;
             let Some(found) = find(fields, name) else {
                 good = false;
-                let nouns = format!("fields of {}", up.title);
-                let names = fields.iter().map(|field| field.name.as_str());
-                self.mistakes.push(
-                    Mistake::new(format!(
-                        "{reads} reads `{name}`; {} has no such field",
-                        up.title
-                    ))
-                    .at(at.clone(), "")
-                    .at(up.place.clone(), "rows come from here")
-                    .help(suggest::help(name, &nouns, names)),
-                );
+                let reads = format!("{reads} reads");
+                self.mistakes.push(up.lacks(&reads, name, at, ""));
                 continue;
             };
             let nullable = found.fields.iter().any(|field| field.nullable);
@@ -257,45 +246,6 @@ impl Builder<'_> {
             }
         }
         read.filter(|_| good)
-    }
-
-    pub(super) fn plan_deduplicate(
-        &mut self,
-        operator: &OperatorConfig,
-        resolved: &Resolved,
-        reading: &Reading,
-    ) -> Planned {
-        let title = format!("operator `{}`", operator.name.get_ref());
-        let ports = &resolved.info.inputs;
-        let keys = self.keys(operator, &title, ports, reading);
-        let rows = reading
-            .known()
-            .and_then(|upstreams| self.merged(&title, &upstreams));
-        let inputs = keys.as_ref().and_then(|keys| {
-            reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
-        });
-        let kind = keys
-            .zip(resolved.timing.as_ref())
-            .and_then(|(keys, timing)| {
-                Some(NodeKind::Aggregate(AggregatePlan {
-                    operator: operator_plan(operator, resolved)?,
-                    columns: vec![Vec::new(); reading.ports.len()],
-                    key: keys.columns,
-                    key_schema: Arc::new(keys.relation.schema),
-                    window: timing.window,
-                    allowed_lateness_ms: timing.allowed_lateness_ms,
-                    emit: timing.emit,
-                    early_every_ms: timing.early_every_ms,
-                    ttl_ms: timing.ttl_ms,
-                    bounds: None,
-                    timing: None,
-                    late_wanted: false,
-                    passes_rows: true,
-                    follows_order: true,
-                }))
-            });
-        let outputs = vec![PlannedOutput::new(MAIN, rows)];
-        planned(&operator.name, kind, inputs, outputs)
     }
 }
 

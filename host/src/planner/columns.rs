@@ -54,6 +54,21 @@ impl Upstream<'_> {
         self.relation.place(column)
     }
 
+    /// Says that there is no field of this name. `reads` says who reads it, `place` and
+    /// `label` where.
+    pub fn lacks(&self, reads: &str, name: &str, place: &Span, label: &str) -> Mistake {
+        let fields = self.relation.schema.fields.iter();
+        let names = fields.map(|field| field.name.as_str());
+        let nouns = format!("fields of {}", self.title);
+        Mistake::new(format!(
+            "{reads} `{name}`; {} has no such field",
+            self.title
+        ))
+        .at(place.clone(), label)
+        .at(self.place.clone(), "rows come from here")
+        .help(suggest::help(name, &nouns, names))
+    }
+
     pub fn has(&self) -> String {
         let fields = &self.relation.schema.fields;
         let names: Vec<String> = fields.iter().map(Field::to_string).collect();

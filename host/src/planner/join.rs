@@ -31,16 +31,12 @@ pub(super) fn resolved(operator: &OperatorConfig) -> Resolved {
     let outputs = [MAIN, LATE_SIDES[LEFT], LATE_SIDES[RIGHT]];
     Resolved {
         name: "join".to_owned(),
-        info: OperatorInfo {
-            name: operator.name.get_ref().clone(),
-            doc: String::new(),
-            kind: Kind::Join,
-            inputs: SIDES.map(port).to_vec(),
-            outputs: outputs.map(port).to_vec(),
-            state: Arc::default(),
-            key: Arc::default(),
-            parameters: Vec::new(),
-        },
+        info: OperatorInfo::new(
+            operator.name.get_ref(),
+            Kind::Join,
+            SIDES.map(port).to_vec(),
+            outputs.map(port).to_vec(),
+        ),
         arguments: Vec::new(),
         factory: None,
         timing: None,
@@ -150,7 +146,7 @@ impl Builder<'_> {
             let name = LATE_SIDES[side];
             let late = self.merged(
                 &format!("the output `{name}` of {title}"),
-                &of_side(reading, &upstreams, side),
+                &reading.of_port(&upstreams, side),
             );
             late_outputs[side] = Some(outputs.len());
             outputs.push(PlannedOutput::new(name, late));
@@ -303,7 +299,7 @@ impl Builder<'_> {
             let name = name.get_ref();
             match from {
                 JoinedFrom::Side(side, field) => {
-                    let edges = of_side(reading, upstreams, *side);
+                    let edges = reading.of_port(upstreams, *side);
                     match self.field_of_side(title, "selects", &edges, field, place) {
                         Some(field) => {
                             selection.push(name, *side, &field, kind, place.clone());
@@ -348,7 +344,7 @@ impl Builder<'_> {
     ) -> Option<Selection> {
         let mut selection = Selection::default();
         let relations = [LEFT, RIGHT].map(|side| {
-            let edges = of_side(reading, upstreams, side);
+            let edges = reading.of_port(upstreams, side);
             self.merged(&format!("the {} side of {title}", SIDES[side]), &edges)
         });
         let [Some(left), Some(right)] = relations else {
@@ -411,18 +407,8 @@ impl Builder<'_> {
         let mut found: Option<Field> = None;
         for up in edges {
             let Ok(column) = up.find(name) else {
-                let fields = &up.relation.schema.fields;
-                let names = fields.iter().map(|field| field.name.as_str());
-                let nouns = format!("fields of {}", up.title);
-                self.mistakes.push(
-                    Mistake::new(format!(
-                        "{title} {verb} `{name}`; {} has no such field",
-                        up.title
-                    ))
-                    .at(place.clone(), "")
-                    .at(up.place.clone(), "rows come from here")
-                    .help(suggest::help(name, &nouns, names)),
-                );
+                let reads = format!("{title} {verb}");
+                self.mistakes.push(up.lacks(&reads, name, place, ""));
                 return None;
             };
             let field = up.field(column);
@@ -443,7 +429,7 @@ impl Builder<'_> {
         reading: &Reading,
         upstreams: &[&Upstream],
     ) -> Option<Vec<usize>> {
-        let edges = of_side(reading, upstreams, RIGHT);
+        let edges = reading.of_port(upstreams, RIGHT);
         let place = tombstone.span();
         let verb = "has the tombstone";
         self.field_of_side(title, verb, &edges, tombstone.get_ref(), &place)?;
@@ -464,17 +450,6 @@ impl Builder<'_> {
         }
         Some(columns)
     }
-}
-
-/// The upstreams of a side.
-fn of_side<'u, 'p>(
-    reading: &Reading,
-    upstreams: &[&'u Upstream<'p>],
-    side: usize,
-) -> Vec<&'u Upstream<'p>> {
-    let edges = upstreams.iter().zip(&reading.ports);
-    let edges = edges.filter(|(_, port)| **port == side);
-    edges.map(|(up, _)| *up).collect()
 }
 
 /// A field of the key as each side has it.
@@ -516,7 +491,7 @@ fn fields_read(
         let of_side = if side == LEFT { left } else { right };
         of_side.into_iter().for_each(&mut add);
     }
-    let edges = of_side(reading, upstreams, side);
+    let edges = reading.of_port(upstreams, side);
     if let (RIGHT, Some(columns)) = (side, tombstone) {
         let fields = edges
             .iter()

@@ -146,18 +146,8 @@ impl Builder<'_> {
         up: &Upstream,
     ) -> Option<usize> {
         let Ok(column) = up.find(name) else {
-            let fields = &up.relation.schema.fields;
-            let names = fields.iter().map(|field| field.name.as_str());
-            let nouns = format!("fields of {}", up.title);
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} has the key `{name}`; {} has no such field",
-                    up.title
-                ))
-                .at(place.clone(), "the key")
-                .at(up.place.clone(), "rows come from here")
-                .help(suggest::help(name, &nouns, names)),
-            );
+            let reads = format!("{title} has the key");
+            self.mistakes.push(up.lacks(&reads, name, place, "the key"));
             return None;
         };
         let field = up.field(column);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::columns::{Relation, Upstream};
+use super::columns::Relation;
 use super::keys::Keys;
 use super::reading::Reading;
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
@@ -50,9 +50,7 @@ impl Builder<'_> {
                 }
                 *late_output = Some(outputs.len());
                 let late = reading.known().and_then(|upstreams| {
-                    let edges = upstreams.into_iter().zip(&reading.ports);
-                    let of_port = edges.filter(|(_, of)| **of == port);
-                    let of_port: Vec<&Upstream> = of_port.map(|(upstream, _)| upstream).collect();
+                    let of_port = reading.of_port(&upstreams, port);
                     self.merged(&format!("the output `{name}` of {title}"), &of_port)
                 });
                 outputs.push(PlannedOutput::new(&name, late));

@@ -21,6 +21,13 @@ impl<'p> Reading<'_, 'p> {
         self.upstreams.iter().map(Option::as_ref).collect()
     }
 
+    /// Those of the known upstreams that feed a port.
+    pub fn of_port<'u>(&self, known: &[&'u Upstream<'p>], port: usize) -> Vec<&'u Upstream<'p>> {
+        let edges = known.iter().zip(&self.ports);
+        let edges = edges.filter(|(_, of)| **of == port);
+        edges.map(|(up, _)| *up).collect()
+    }
+
     /// The node's input ports, if all upstreams are known. `exchange` is asked for each
     /// edge.
     pub fn inputs(

@@ -67,11 +67,7 @@ impl Broken {
             };
             (FailureKind::Contract, what)
         };
-        Failure {
-            kind,
-            message: what,
-            panic: None,
-        }
+        Failure::new(kind, what)
     }
 }
 

@@ -147,16 +147,13 @@ impl Compiled {
             .collect();
         let opened = running.call(open, (operator.name.as_str(), arguments));
         let (opened,) = opened.inspect_err(|_| running.log_failed())?;
-        opened.map_err(|refusal| Failure {
-            kind: FailureKind::Open,
-            message: refusal,
-            panic: None,
-        })?;
+        opened.map_err(|refusal| Failure::new(FailureKind::Open, refusal))?;
         // Loading refuses a plugin that does not export what it describes.
-        let not_exported = || Failure {
-            kind: FailureKind::Open,
-            message: format!("the plugin cannot be called as a {}", operator.kind.name()),
-            panic: None,
+        let not_exported = || {
+            Failure::new(
+                FailureKind::Open,
+                format!("the plugin cannot be called as a {}", operator.kind.name()),
+            )
         };
         match operator.kind {
             Kind::Filter | Kind::Transform => {
@@ -196,10 +193,11 @@ impl StartedInstance {
     {
         self.instance
             .get_typed_func(&mut self.store, index)
-            .map_err(|error| Failure {
-                kind: FailureKind::Contract,
-                message: format!("a function has another type than the contract says: {error:#}"),
-                panic: None,
+            .map_err(|error| {
+                Failure::new(
+                    FailureKind::Contract,
+                    format!("a function has another type than the contract says: {error:#}"),
+                )
             })
     }
 

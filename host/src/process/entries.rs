@@ -164,21 +164,15 @@ impl ProcessEntries {
 
     /// Takes the keys in memory that are due at these times, each once.
     pub fn take_due(&mut self, event_ms: i64, processing_ms: i64) -> Vec<u32> {
-        let mut seen = Vec::new();
-        self.event.take(event_ms, &mut seen);
-        let events = seen.len();
-        self.processing.take(processing_ms, &mut seen);
+        let entries = &mut self.entries;
+        let by_event = self
+            .event
+            .take_noted(event_ms, entries, |entry| &mut entry.event_at_ms);
+        let by_processing = self
+            .processing
+            .take_noted(processing_ms, entries, |entry| &mut entry.processing_at_ms);
         let mut due = Vec::new();
-        for (at, (at_ms, id)) in seen.into_iter().enumerate() {
-            let entry = &mut self.entries[id as usize];
-            let noted = match at < events {
-                true => &mut entry.event_at_ms,
-                false => &mut entry.processing_at_ms,
-            };
-            if *noted != at_ms {
-                continue;
-            }
-            *noted = NEVER;
+        for id in by_event.into_iter().chain(by_processing) {
             match self.due_of(id) <= event_ms || self.processing_due_of(id) <= processing_ms {
                 true => due.push(id),
                 false => self.arm(id),

@@ -26,16 +26,13 @@ const WAITING: &str = "waiting rows";
 
 /// The tables of a process.
 pub fn tables(plan: &ProcessPlan) -> Vec<TableSpec> {
-    let kind = |kind: &str| RowKind {
-        kind: kind.to_owned(),
-        version: 1,
-    };
+    let process = RowKind::new("process", 1);
     let state = &plan.operator.factory.info().state;
     let key = &plan.key_schema;
-    let mut tables = vec![TableSpec::new(KEYS, key, state, kind("process"))];
+    let mut tables = vec![TableSpec::new(KEYS, key, state, process)];
     if plan.order == RowOrder::EventTime {
         let rows = waiting_rows(&plan.operator.factory.info().inputs);
-        tables.push(TableSpec::new(WAITING, key, &rows, kind("rows")));
+        tables.push(TableSpec::new(WAITING, key, &rows, RowKind::buffered()));
     }
     tables
 }

@@ -590,17 +590,8 @@ impl KeyRows {
 
     /// Takes the keys whose timers are due.
     fn take_due(&mut self, up_to_ms: i64) -> Vec<u32> {
-        let mut due = Vec::new();
-        self.timers.take(up_to_ms, &mut due);
-        let mut ids = Vec::with_capacity(due.len());
-        for (due_ms, id) in due {
-            let entry = &mut self.entries[id as usize];
-            if entry.due_ms == due_ms {
-                entry.due_ms = NEVER;
-                ids.push(id);
-            }
-        }
-        ids
+        self.timers
+            .take_noted(up_to_ms, &mut self.entries, |entry| &mut entry.due_ms)
     }
 }
 

@@ -26,6 +26,20 @@ pub struct RowKind {
     pub version: u32,
 }
 
+impl RowKind {
+    pub fn new(kind: &str, version: u32) -> Self {
+        RowKind {
+            kind: kind.to_owned(),
+            version,
+        }
+    }
+
+    /// That of buffered rows, as `state::rows` says.
+    pub fn buffered() -> Self {
+        RowKind::new("rows", 1)
+    }
+}
+
 impl TableSpec {
     pub fn new(role: &str, key: &Schema, state: &Schema, rows: RowKind) -> Self {
         TableSpec {

@@ -170,6 +170,12 @@ impl StateTable {
         self.bytes() / self.slots_in_use().max(1)
     }
 
+    /// How many states have room in this many bytes, at least one, if those are as large
+    /// as all are on average.
+    pub fn room(&self, bytes_max: usize) -> usize {
+        (bytes_max / self.bytes_on_average().max(1)).max(1)
+    }
+
     fn fixed_bytes(&self) -> usize {
         self.columns.iter().flatten().map(FixedColumn::width).sum()
     }

@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::calendar::NEVER;
+
 /// Timers by the numbers of their keys, in one domain of time.
 #[derive(Clone, Debug)]
 pub struct Timers {
@@ -72,6 +74,27 @@ impl Timers {
             due.push(timer);
             self.near.pop();
         }
+    }
+
+    /// Takes the keys whose timers are due, where timers can be out of date: only one at
+    /// the time that the key's entry has noted counts, which is cleared then.
+    pub fn take_noted<E>(
+        &mut self,
+        now_ms: i64,
+        entries: &mut [E],
+        noted_ms: impl Fn(&mut E) -> &mut i64,
+    ) -> Vec<u32> {
+        let mut due = Vec::new();
+        self.take(now_ms, &mut due);
+        let mut ids = Vec::with_capacity(due.len());
+        for (due_ms, id) in due {
+            let noted_ms = noted_ms(&mut entries[id as usize]);
+            if *noted_ms == due_ms {
+                *noted_ms = NEVER;
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     /// When the first timer is due.

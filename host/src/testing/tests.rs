@@ -46,15 +46,10 @@ impl Operator {
             Operator::Together => ("together", Kind::Transform, Arc::default()),
             Operator::Small => ("small", Kind::Filter, Arc::default()),
         };
+        let ports = vec![Port::main(schema())];
         OperatorInfo {
-            name: name.to_owned(),
-            doc: String::new(),
-            kind,
-            inputs: vec![Port::main(schema())],
-            outputs: vec![Port::main(schema())],
-            key: Arc::default(),
             state,
-            parameters: Vec::new(),
+            ..OperatorInfo::new(name, kind, ports.clone(), ports)
         }
     }
 }
@@ -115,10 +110,6 @@ struct NativeFactory(Operator, OperatorInfo);
 impl Factory for NativeFactory {
     fn info(&self) -> &OperatorInfo {
         &self.1
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, LogicFailure> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 
-use super::error::WindowError;
 use super::results::{ResultLayout, Results};
 use super::time::Span;
 use crate::batch::{Batch, pick, timestamps};
 use crate::logic::{Columns, Rows, States};
+use crate::operator::error::KeyedError;
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::{AggregatePlan, MAIN_OUTPUT, Timing};
@@ -151,7 +151,7 @@ impl Accumulators {
         arrived: &Arrived,
         split: impl FnMut(usize) -> bool,
         read_back: impl FnOnce(&mut StateTable, &BatchKeys) -> Result<(), StateError>,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let columns = self.key_columns(arrived);
         self.keys.read(columns, arrived.rows(), split)?;
         read_back(&mut self.states, &self.keys)?;
@@ -165,7 +165,7 @@ impl Accumulators {
         keyed: &mut KeyedStates<E>,
         arrived: &Arrived,
         split: impl FnMut(usize) -> bool,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         self.begin(arrived, split, |states, keys| {
             keyed.read_back(states, keys, |_| true)
         })
@@ -184,7 +184,7 @@ impl Accumulators {
 
     /// Folds rows into the states of their groups. Stores nothing before
     /// [`Accumulators::store`].
-    pub fn fold(&mut self, arrived: &Arrived, out: &mut Outbox) -> Result<Folded, WindowError> {
+    pub fn fold(&mut self, arrived: &Arrived, out: &mut Outbox) -> Result<Folded, KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
@@ -196,7 +196,7 @@ impl Accumulators {
         &mut self,
         arrived: &Arrived,
         out: &mut Outbox,
-    ) -> Result<(Folded, Rows), WindowError> {
+    ) -> Result<(Folded, Rows), KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
@@ -204,7 +204,7 @@ impl Accumulators {
     }
 
     /// The columns that the logic reads, and the existing states.
-    fn fold_input(&self, arrived: &Arrived) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), WindowError> {
+    fn fold_input(&self, arrived: &Arrived) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>), KeyedError> {
         let input = match self.output.passes_rows {
             true => vec![timestamps(arrived.batch.times.to_vec())],
             false => pick(&arrived.batch, &self.output.input_columns[arrived.edge]),
@@ -214,7 +214,7 @@ impl Accumulators {
     }
 
     /// Stores the states that a fold has returned.
-    pub fn store(&mut self, folded: &Folded) -> Result<(), WindowError> {
+    pub fn store(&mut self, folded: &Folded) -> Result<(), KeyedError> {
         let slots = &self.groups.slots;
         match &folded.groups {
             None => self.states.scatter(slots, &folded.states)?,
@@ -239,7 +239,7 @@ impl Accumulators {
         merges: &Merges,
         keys: &KeyTable,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let mut first = 0;
         while first < merges.targets.len() {
             let start = if first == 0 {
@@ -282,7 +282,7 @@ impl Accumulators {
     }
 
     /// Emits the results of states.
-    pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), WindowError> {
+    pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), KeyedError> {
         let mut first = 0;
         while first < results.slots.len() {
             let last = first + self.fit(&results.slots[first..]);
@@ -307,7 +307,7 @@ impl Accumulators {
                 let batch =
                     self.output
                         .batch(&self.table.layout, results, first, rows, starts, ends)?;
-                self.put_out(batch, out);
+                out.put_in_parts(MAIN_OUTPUT, batch, self.output.batch_rows);
             }
             first = last;
         }
@@ -320,7 +320,11 @@ impl Accumulators {
             return;
         }
         if self.output.passes_rows {
-            self.put_out(arrived.batch.take(&rows.parents), out);
+            out.put_in_parts(
+                MAIN_OUTPUT,
+                arrived.batch.take(&rows.parents),
+                self.output.batch_rows,
+            );
             return;
         }
         let mut columns = match self.key_columns(arrived) {
@@ -339,19 +343,7 @@ impl Accumulators {
         columns.extend(rows.columns);
         let schema = self.output.schema.clone();
         let batch = arrived.batch.derive(schema, columns, &rows.parents);
-        self.put_out(batch, out);
-    }
-
-    fn put_out(&self, batch: Batch, out: &mut Outbox) {
-        let most = self.output.batch_rows;
-        if batch.rows() <= most {
-            out.put(MAIN_OUTPUT, batch);
-            return;
-        }
-        for start in (0..batch.rows()).step_by(most) {
-            let part = batch.slice(start, most.min(batch.rows() - start));
-            out.put(MAIN_OUTPUT, part);
-        }
+        out.put_in_parts(MAIN_OUTPUT, batch, self.output.batch_rows);
     }
 }
 

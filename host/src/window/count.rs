@@ -3,13 +3,13 @@
 
 use super::accumulators::{Accumulators, Arrived};
 use super::early::EarlyKeys;
-use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
 use super::tables::EARLY;
 use super::time::Span;
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::plan::Timing;
 use crate::state::entry_row::{EntryReader, write_i64};
 use crate::state::groups::NO_SLOT;
@@ -62,11 +62,7 @@ impl Counts {
     }
 
     /// Emits the open windows when the input ends.
-    fn end(
-        &mut self,
-        accumulators: &mut Accumulators,
-        out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    fn end(&mut self, accumulators: &mut Accumulators, out: &mut Outbox) -> Result<(), KeyedError> {
         self.close_open(accumulators, out)?;
         let Some(mut scan) = self.keyed.scan() else {
             return Ok(());
@@ -84,7 +80,7 @@ impl Counts {
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let windows = (0..).zip(&mut self.keyed.entries.windows);
         let open: Vec<_> = windows
             .filter_map(|(id, window)| Some((id, window.take()?)))
@@ -96,7 +92,7 @@ impl Counts {
         &mut self,
         accumulators: &mut Accumulators,
         arrived: &Arrived,
-    ) -> Result<Assigned, WindowError> {
+    ) -> Result<Assigned, KeyedError> {
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut assigned = Assigned::default();
         for run in 0..accumulators.keys.runs() {
@@ -144,7 +140,7 @@ impl Counts {
         &mut self,
         accumulators: &mut Accumulators,
         assigned: Assigned,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         for (id, window) in assigned.before.into_iter().rev() {
             *self.keyed.entries.window(id) = window;
         }
@@ -160,7 +156,7 @@ impl Counts {
         accumulators: &mut Accumulators,
         windows: &[(u32, CountWindow)],
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         self.emit(accumulators, windows, out)?;
         let mut over = Vec::new();
         for &(id, window) in windows {
@@ -177,7 +173,7 @@ impl Counts {
         accumulators: &mut Accumulators,
         windows: &[(u32, CountWindow)],
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let ids: Vec<u32> = windows.iter().map(|(id, _)| *id).collect();
         let slots: Vec<u32> = windows.iter().map(|(_, window)| window.slot).collect();
         let spans: Vec<Span> = windows
@@ -197,7 +193,7 @@ impl Counts {
         accumulators.emit(results, out)
     }
 
-    fn forget(&mut self, ids: &[u32]) -> Result<(), WindowError> {
+    fn forget(&mut self, ids: &[u32]) -> Result<(), KeyedError> {
         self.keyed.remove(ids)?;
         for &id in ids {
             self.keyed.entries.early.forget(id);
@@ -217,7 +213,7 @@ impl WindowKind for Counts {
         mut arrived: Arrived,
         _now_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         // Which rows share a window depends on all rows. If the plugin loses some, undo
         // the batch and assign the other rows again, as if those had never come.
         while arrived.rows() > 0 {
@@ -238,7 +234,7 @@ impl WindowKind for Counts {
         accumulators: &mut Accumulators,
         now_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         match now_ms {
             END_OF_TIME => self.end(accumulators, out),
             _ => Ok(()),
@@ -253,7 +249,7 @@ impl WindowKind for Counts {
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let CountEntries { windows, early } = &mut self.keyed.entries;
         let shown = early.take().into_iter();
         let open: Vec<(u32, CountWindow)> = shown

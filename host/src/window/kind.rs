@@ -1,8 +1,8 @@
 //! What a kind of window is: it assigns rows, fires, and has keyed state.
 
 use super::accumulators::{Accumulators, Arrived};
-use super::error::WindowError;
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::state::keyed::KeyedPart;
 
 pub(super) trait WindowKind: Send {
@@ -23,7 +23,7 @@ pub(super) trait WindowKind: Send {
         arrived: Arrived,
         now_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError>;
+    ) -> Result<(), KeyedError>;
 
     /// Advances time to `now_ms`; it never goes back.
     fn advance(
@@ -31,7 +31,7 @@ pub(super) trait WindowKind: Send {
         accumulators: &mut Accumulators,
         now_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError>;
+    ) -> Result<(), KeyedError>;
 
     /// When the next window ends; `None` where windows do not end by time.
     fn next_end(&self) -> Option<i64> {
@@ -48,7 +48,7 @@ pub(super) trait WindowKind: Send {
         &mut self,
         _accumulators: &mut Accumulators,
         _out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         Ok(())
     }
 }

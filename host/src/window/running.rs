@@ -5,10 +5,10 @@
 //! that is later; not on when states are swept, nor on where batches are cut.
 
 use super::accumulators::{Accumulators, Arrived};
-use super::error::WindowError;
 use super::kind::WindowKind;
 use super::time::{SIZE_MAX_MS, TIME_MAX_MS};
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64};
 use crate::state::groups::NO_SLOT;
@@ -73,7 +73,7 @@ impl Running {
         group
     }
 
-    fn forget(&mut self, states: &mut StateTable, ids: &[u32]) -> Result<(), WindowError> {
+    fn forget(&mut self, states: &mut StateTable, ids: &[u32]) -> Result<(), KeyedError> {
         self.keyed.remove(ids)?;
         for &id in ids {
             self.keyed.entries.evict(id, states);
@@ -93,7 +93,7 @@ impl WindowKind for Running {
         arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let arrived = &arrived;
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut created = Vec::new();
@@ -155,7 +155,7 @@ impl WindowKind for Running {
         accumulators: &mut Accumulators,
         now_ms: i64,
         _out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         if self.keyed.entries.ttl_ms.is_none() {
             return Ok(());
         }
@@ -190,15 +190,11 @@ impl RunningEntries {
 
     /// Takes the keys whose states have expired, and sets new timers for the others.
     fn take_expired(&mut self, now_ms: i64) -> Vec<u32> {
-        let mut due = Vec::new();
-        self.timers.take(now_ms, &mut due);
+        let due = self
+            .timers
+            .take_noted(now_ms, &mut self.entries, |entry| &mut entry.due_ms);
         let mut gone = Vec::new();
-        for (due_ms, id) in due {
-            let entry = &mut self.entries[id as usize];
-            if entry.due_ms != due_ms {
-                continue;
-            }
-            entry.due_ms = NEVER;
+        for id in due {
             if self.due_of(id) <= now_ms {
                 gone.push(id);
             } else {

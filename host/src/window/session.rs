@@ -21,13 +21,13 @@
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::early::EarlyKeys;
 use super::ended::{EndedSessions, Over};
-use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
 use super::tables::{EARLY, FIRED, FRESH, SHOWN};
 use super::time::Span;
 use crate::checkpoint::changes::Changes;
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::plan::{AggregatePlan, LATE_OUTPUT, Timing};
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_length, write_state};
@@ -170,7 +170,7 @@ impl Sessions {
         accumulators: &mut Accumulators,
         arrived: &Arrived,
         watermark_ms: i64,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         for run in 0..accumulators.keys.runs() {
             let (id, is_new) = self.keyed.upsert_run(&accumulators.keys, run);
@@ -198,7 +198,7 @@ impl Sessions {
         row: usize,
         time: i64,
         watermark_ms: i64,
-    ) -> Result<Option<u32>, WindowError> {
+    ) -> Result<Option<u32>, KeyedError> {
         let Periods {
             gap_ms,
             hold_ms,
@@ -293,7 +293,7 @@ impl Sessions {
 
     /// Undoes what [`Sessions::assign`] has done. Timers stay: they are ignored, or
     /// find nothing due.
-    fn undo(&mut self, accumulators: &mut Accumulators) -> Result<(), WindowError> {
+    fn undo(&mut self, accumulators: &mut Accumulators) -> Result<(), KeyedError> {
         for change in self.journal.changes.drain(..).rev() {
             match change {
                 SessionChange::NewKey(id) => {
@@ -332,7 +332,7 @@ impl Sessions {
         arrived: &Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let late = std::mem::take(&mut self.journal.late);
         if !late.is_empty() {
             out.counts.late += late.len() as u64;
@@ -375,7 +375,7 @@ impl Sessions {
         accumulators: &mut Accumulators,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let ids = self.keyed.entries.take_due(watermark_ms);
         self.fire(accumulators, &ids, watermark_ms, Timing::OnTime, out)
     }
@@ -389,7 +389,7 @@ impl Sessions {
         watermark_ms: i64,
         timing: Timing,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let mut due = Due::default();
         let mut unused = Vec::new();
         let mut over = Over::default();
@@ -472,7 +472,7 @@ impl WindowKind for Sessions {
         mut arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         // Which rows share a session depends on all rows. If the plugin loses some, undo
         // the batch and assign the other rows again, as if those had never come.
         while arrived.rows() > 0 {
@@ -499,7 +499,7 @@ impl WindowKind for Sessions {
         accumulators: &mut Accumulators,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         if let Some(mut sweep) = self.keyed.sweep(watermark_ms) {
             while let Some(due) = self.keyed.next_due(&mut sweep, watermark_ms)? {
                 self.keyed.insert(&mut accumulators.states, &due)?;
@@ -527,7 +527,7 @@ impl WindowKind for Sessions {
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let mut due = Due::default();
         let mut merged = Vec::new();
         let (entries, keys) = self.keyed.parts();
@@ -615,17 +615,8 @@ impl SessionEntries {
 
     /// Takes the keys whose timers are due.
     fn take_due(&mut self, now_ms: i64) -> Vec<u32> {
-        let mut due = Vec::new();
-        self.timers.take(now_ms, &mut due);
-        let mut ids = Vec::with_capacity(due.len());
-        for (due_ms, id) in due {
-            let entry = &mut self.entries[id as usize];
-            if entry.due_ms == due_ms {
-                entry.due_ms = NEVER;
-                ids.push(id);
-            }
-        }
-        ids
+        self.timers
+            .take_noted(now_ms, &mut self.entries, |entry| &mut entry.due_ms)
     }
 }
 
@@ -728,7 +719,7 @@ impl Due {
         keys: &KeyTable,
         timing: Timing,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         accumulators.merge(&self.merges, keys, out)?;
         self.gone.emit(accumulators, keys, Timing::Gone, out)?;
         self.results.emit(accumulators, keys, timing, out)
@@ -748,7 +739,7 @@ impl SessionResults {
         keys: &KeyTable,
         timing: Timing,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let results = Results {
             slots: &self.slots,
             keys,

@@ -12,7 +12,6 @@ use std::ops::Range;
 
 use super::accumulators::{Accumulators, Arrived, Merges};
 use super::cut::Cut;
-use super::error::WindowError;
 use super::kind::WindowKind;
 use super::leaves::{Leaf, Leaves};
 use super::results::{Ids, Results, Spans};
@@ -20,6 +19,7 @@ use super::tables::EARLY;
 use super::time::Span;
 use super::tree::Tree;
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::plan::Timing;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64, write_state};
@@ -116,7 +116,7 @@ impl Sliding {
         window: i64,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let Some(mut sweep) = self.keyed.sweep(NEVER) else {
             return Ok(());
         };
@@ -157,7 +157,7 @@ impl Sliding {
 
     /// Leaves out keys that no open or future window covers and that no row can
     /// correct any more, and has their rows deleted.
-    fn drop_past(&mut self, rows: &mut StoredRows, watermark_ms: i64) -> Result<(), WindowError> {
+    fn drop_past(&mut self, rows: &mut StoredRows, watermark_ms: i64) -> Result<(), KeyedError> {
         let (cut, closed) = (self.cut, self.entries().closed);
         let mut past = Vec::with_capacity(rows.len());
         for (_, _, row) in rows.rows() {
@@ -215,7 +215,7 @@ impl Sliding {
         accumulators: &mut Accumulators,
         mut created: Vec<(i64, u32)>,
         lost: &[u32],
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         for (at, slot) in accumulators.groups.left_empty(lost).into_iter().rev() {
             let (pane, id) = created.remove(at);
             let leaves = &mut self.entries().entry(id).leaves;
@@ -259,7 +259,7 @@ impl Sliding {
         touched: &[(i64, u32)],
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let mut wanted = Vec::new();
         let cut = self.cut;
         let entries = self.entries();
@@ -286,7 +286,7 @@ impl Sliding {
         window: i64,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         self.entries().begin();
         let leaving = self.cut.first_pane(window) - 1;
         if self
@@ -328,7 +328,7 @@ impl Sliding {
         accumulators: &mut Accumulators,
         pane: i64,
         window: Option<i64>,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let cut = self.cut;
         let entries = self.entries();
         let Some(mut ids) = entries.panes.remove(&pane) else {
@@ -370,7 +370,7 @@ impl Sliding {
         mut wanted: Vec<(i64, u32)>,
         timing: Timing,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         wanted.sort_unstable();
         wanted.dedup();
         let mut merges = Merges::default();
@@ -430,7 +430,7 @@ impl WindowKind for Sliding {
         arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let in_time = self
             .cut
             .in_time(arrived, watermark_ms, self.late_wanted, out);
@@ -500,7 +500,7 @@ impl WindowKind for Sliding {
         accumulators: &mut Accumulators,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let last = self.cut.last_closed(watermark_ms);
         while let Some(window) = self.next_window()
             && window <= last
@@ -536,7 +536,7 @@ impl WindowKind for Sliding {
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let mut wanted = Vec::new();
         let cut = self.cut;
         let entries = self.entries();
@@ -647,7 +647,7 @@ impl SlidingEntries {
         span: Span,
         keys: &KeyTable,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let SlidingEntries {
             entries,
             merges,

@@ -40,11 +40,7 @@ pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
         Window::Running => "running",
     };
     let table = |role, state, kind: &str| {
-        let rows = RowKind {
-            kind: kind.to_owned(),
-            version: 1,
-        };
-        TableSpec::new(role, &plan.key_schema, state, rows)
+        TableSpec::new(role, &plan.key_schema, state, RowKind::new(kind, 1))
     };
     let state = &plan.operator.factory.info().state;
     let mut tables = vec![table(WINDOWS, state, kind)];

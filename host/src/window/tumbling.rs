@@ -4,12 +4,12 @@
 use super::accumulators::{Accumulators, Arrived};
 use super::cut::Cut;
 use super::early::EarlyKeys;
-use super::error::WindowError;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
 use super::tables::EARLY;
 use super::time::Span;
 use crate::operator::Outbox;
+use crate::operator::error::KeyedError;
 use crate::plan::Timing;
 use crate::state::entry_row::EntryReader;
 use crate::state::groups::NO_SLOT;
@@ -80,7 +80,7 @@ impl Tumbling {
         accumulators: &mut Accumulators,
         mut touched: Vec<Member>,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         touched.retain(|&(place, _)| {
             self.cut.first_window(self.panes.at(place).pane()) <= self.closed
         });
@@ -120,7 +120,7 @@ impl WindowKind for Tumbling {
         arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let in_time = self
             .cut
             .in_time(arrived, watermark_ms, self.late_wanted, out);
@@ -191,7 +191,7 @@ impl WindowKind for Tumbling {
         accumulators: &mut Accumulators,
         watermark_ms: i64,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let last = self.cut.last_closed(watermark_ms);
         if last > self.closed {
             for (index, place) in self.panes.range(self.closed..last) {
@@ -222,7 +222,7 @@ impl WindowKind for Tumbling {
         &mut self,
         accumulators: &mut Accumulators,
         out: &mut Outbox,
-    ) -> Result<(), WindowError> {
+    ) -> Result<(), KeyedError> {
         let panes: Vec<(i64, u32)> = self.panes.range(..).collect();
         for (index, place) in panes {
             let pane = self.panes.at_mut(place);
@@ -243,7 +243,7 @@ fn emit(
     accumulators: &mut Accumulators,
     span: Span,
     out: &mut Outbox,
-) -> Result<(), WindowError> {
+) -> Result<(), KeyedError> {
     let Members { slots, vacant, .. } = &pane.entries;
     if *vacant > 0 {
         let members = 0..slots.len() as u32;
@@ -265,7 +265,7 @@ fn emit_some(
     members: impl Iterator<Item = u32>,
     (span, timing): (Span, Timing),
     out: &mut Outbox,
-) -> Result<(), WindowError> {
+) -> Result<(), KeyedError> {
     let (ids, slots): (Vec<u32>, Vec<u32>) = members
         .map(|member| (member, pane.entries.slots[member as usize]))
         .filter(|&(_, slot)| slot != NO_SLOT)
@@ -286,7 +286,7 @@ fn emit_evicted(
     accumulators: &mut Accumulators,
     span: Span,
     out: &mut Outbox,
-) -> Result<(), WindowError> {
+) -> Result<(), KeyedError> {
     let Some(mut scan) = pane.scan() else {
         return Ok(());
     };

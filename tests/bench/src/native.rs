@@ -68,10 +68,6 @@ impl Factory for NativeFactory {
         &self.info
     }
 
-    fn digest(&self) -> &str {
-        "native"
-    }
-
     fn instance(&self) -> Result<Instance, Failure> {
         Ok(match self.operator {
             Operator::Rows(rowwise) => Instance::Transform(Box::new(rowwise)),
@@ -180,15 +176,11 @@ impl Operator {
                 vec![text("blob")],
             ),
         };
+        let inputs = vec![Port::main(Arc::new(Schema::new(input)))];
+        let outputs = vec![Port::main(Arc::new(Schema::new(output)))];
         OperatorInfo {
-            name: name.to_owned(),
-            doc: String::new(),
-            kind,
-            inputs: vec![Port::main(Arc::new(Schema::new(input)))],
-            outputs: vec![Port::main(Arc::new(Schema::new(output)))],
-            key: Arc::default(),
             state: Arc::new(Schema::new(state)),
-            parameters: Vec::new(),
+            ..OperatorInfo::new(name, kind, inputs, outputs)
         }
     }
 }

@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::logic::{Kind, Module, OperatorInfo};
-use crate::schema::Schema;
 
 /// Refuses every plugin.
 struct Strict;
@@ -100,14 +99,8 @@ fn an_invalid_plugin_is_not_put_in_place() {
 #[test]
 fn a_built_plugin_is_shown_with_a_line_for_each_operator() {
     let operator = |name: &str, kind, doc: &str| OperatorInfo {
-        name: name.to_owned(),
         doc: doc.to_owned(),
-        kind,
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        key: Arc::default(),
-        state: Arc::new(Schema::default()),
-        parameters: Vec::new(),
+        ..OperatorInfo::new(name, kind, Vec::new(), Vec::new())
     };
     let built = Built {
         plugin: ModuleInfo {

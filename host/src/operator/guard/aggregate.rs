@@ -315,10 +315,11 @@ impl NewestStates {
             .map(|column| {
                 let returned = self.returned.iter();
                 let returned: Vec<&dyn Array> = returned.map(|of| of[column].as_ref()).collect();
-                interleave(&returned, places).map_err(|error| Failure {
-                    kind: FailureKind::Memory,
-                    message: format!("its states are too large for one call: {error}"),
-                    panic: None,
+                interleave(&returned, places).map_err(|error| {
+                    Failure::new(
+                        FailureKind::Memory,
+                        format!("its states are too large for one call: {error}"),
+                    )
                 })
             })
             .collect()

@@ -141,11 +141,10 @@ impl Aggregate for FaultyInstance {
         self.check(&rows)?;
         if states.groups > self.states_max {
             self.used_up = true;
-            return Err(Failure {
-                kind: FailureKind::Memory,
-                message: "needed 2 states of memory, limit 1".to_owned(),
-                panic: None,
-            });
+            return Err(Failure::new(
+                FailureKind::Memory,
+                "needed 2 states of memory, limit 1",
+            ));
         }
         let mut sums = values(states.existing);
         sums.resize(states.groups, 0);
@@ -202,16 +201,11 @@ impl Aggregate for FaultyInstance {
 
 fn faulty(kind: Kind, panics_on: &[i64], failures: usize) -> Arc<Faulty> {
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let ports = vec![Port::main(schema.clone())];
     Arc::new(Faulty {
         info: OperatorInfo {
-            name: "faulty".to_owned(),
-            doc: String::new(),
-            kind,
-            inputs: vec![Port::main(schema.clone())],
-            outputs: vec![Port::main(schema.clone())],
-            key: Arc::default(),
             state: schema,
-            parameters: Vec::new(),
+            ..OperatorInfo::new("faulty", kind, ports.clone(), ports)
         },
         panics_on: panics_on.to_vec(),
         states_max: usize::MAX,

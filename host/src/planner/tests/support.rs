@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
-use crate::logic::Limits;
 use crate::logic::{
-    Factory, Failure, FailureKind, Instance, Kind, LoadError, Loader, Module, ModuleInfo,
-    OperatorInfo, Parameter, Port, Value, ValueType,
+    Factory, Failure, FailureKind, Instance, Kind, Limits, LoadError, Loader, MAIN, Module,
+    ModuleInfo, OperatorInfo, Parameter, Port, Value, ValueType,
 };
 use crate::plan::Plan;
 use crate::planner;
@@ -126,11 +125,10 @@ impl Module for FakeModule {
     ) -> Result<Arc<dyn Factory>, Failure> {
         let negative = |value: &Value| matches!(value, Value::Integer(number) if *number < 0);
         if arguments.iter().any(|(_, value)| negative(value)) {
-            return Err(Failure {
-                kind: FailureKind::Open,
-                message: "max_quantity must not be negative".into(),
-                panic: None,
-            });
+            return Err(Failure::new(
+                FailureKind::Open,
+                "max_quantity must not be negative",
+            ));
         }
         let info = self.0.operators.iter().find(|info| info.name == operator);
         let info = info.expect("an operator that was described").clone();
@@ -143,10 +141,6 @@ struct FakeFactory(OperatorInfo);
 impl Factory for FakeFactory {
     fn info(&self) -> &OperatorInfo {
         &self.0
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, Failure> {
@@ -240,16 +234,12 @@ fn port(name: &str, fields: &[Field]) -> Port {
 }
 
 fn operator(name: &str, kind: Kind, input: &[Field], output: &[Field]) -> OperatorInfo {
-    OperatorInfo {
-        name: name.into(),
-        doc: String::new(),
+    OperatorInfo::new(
+        name,
         kind,
-        inputs: vec![Port::main(Arc::new(Schema::new(input.to_vec())))],
-        outputs: vec![Port::main(Arc::new(Schema::new(output.to_vec())))],
-        key: Arc::default(),
-        state: Arc::default(),
-        parameters: Vec::new(),
-    }
+        vec![port(MAIN, input)],
+        vec![port(MAIN, output)],
+    )
 }
 
 fn parameter(name: &str, value_type: ValueType, default: Option<Value>) -> Parameter {

@@ -275,9 +275,8 @@ fn realigned(bits: &BooleanBuffer) -> BooleanBuffer {
 
 /// A bug in the host: it passes columns that the operator does not read.
 fn mismatch(what: String) -> Failure {
-    Failure {
-        kind: FailureKind::Contract,
-        message: format!("the host gave it {what}, which is a bug in Sluicebox"),
-        panic: None,
-    }
+    Failure::new(
+        FailureKind::Contract,
+        format!("the host gave it {what}, which is a bug in Sluicebox"),
+    )
 }

@@ -43,23 +43,19 @@ impl Default for Ledger {
         let maybe = |name: &str| Field::new(name, DataType::Int64, true);
         let text = |name: &str| Field::new(name, DataType::Utf8, false);
         let amounts = DataType::List(Arc::new(integer("item")));
+        let inputs = vec![Port::main(Arc::new(Schema::new(vec![
+            integer("amount"),
+            text("word"),
+        ])))];
+        let outputs = vec![Port::main(Arc::new(Schema::new(vec![
+            integer("count"),
+            integer("sum"),
+            maybe("least"),
+            maybe("most"),
+            text("words"),
+        ])))];
         Ledger {
             info: OperatorInfo {
-                name: "ledger".to_owned(),
-                doc: String::new(),
-                kind: Kind::Aggregate,
-                inputs: vec![Port::main(Arc::new(Schema::new(vec![
-                    integer("amount"),
-                    text("word"),
-                ])))],
-                outputs: vec![Port::main(Arc::new(Schema::new(vec![
-                    integer("count"),
-                    integer("sum"),
-                    maybe("least"),
-                    maybe("most"),
-                    text("words"),
-                ])))],
-                key: Arc::default(),
                 state: Arc::new(Schema::new(vec![
                     integer("count"),
                     Field::new("amounts", amounts, false),
@@ -68,7 +64,7 @@ impl Default for Ledger {
                     maybe("most"),
                     text("words"),
                 ])),
-                parameters: Vec::new(),
+                ..OperatorInfo::new("ledger", Kind::Aggregate, inputs, outputs)
             },
             calls: Arc::default(),
         }
@@ -78,10 +74,6 @@ impl Default for Ledger {
 impl Factory for Ledger {
     fn info(&self) -> &OperatorInfo {
         &self.info
-    }
-
-    fn digest(&self) -> &str {
-        "native"
     }
 
     fn instance(&self) -> Result<Instance, Failure> {

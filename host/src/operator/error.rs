@@ -1,21 +1,21 @@
-//! Why a window failed: the plugin, or state that cannot be read or kept.
+//! Why a keyed operator failed: the plugin, or state that cannot be read or kept.
 
+use super::OperatorError;
 use crate::checkpoint::storage::StorageError;
-use crate::operator::OperatorError;
 use crate::state::error::StateError;
 use crate::state::row::RowError;
 
-pub(super) enum WindowError {
+pub enum KeyedError {
     Operator(OperatorError),
     State(StateError),
 }
 
-impl WindowError {
+impl KeyedError {
     /// The error as one of this node.
     pub fn of(self, node: &str) -> OperatorError {
         match self {
-            WindowError::Operator(error) => error,
-            WindowError::State(error) => OperatorError {
+            KeyedError::Operator(error) => error,
+            KeyedError::State(error) => OperatorError {
                 node: node.to_owned(),
                 message: error.to_string(),
                 fault: error.fault(),
@@ -24,26 +24,26 @@ impl WindowError {
     }
 }
 
-impl From<OperatorError> for WindowError {
+impl From<OperatorError> for KeyedError {
     fn from(error: OperatorError) -> Self {
-        WindowError::Operator(error)
+        KeyedError::Operator(error)
     }
 }
 
-impl From<StateError> for WindowError {
+impl From<StateError> for KeyedError {
     fn from(error: StateError) -> Self {
-        WindowError::State(error)
+        KeyedError::State(error)
     }
 }
 
-impl From<RowError> for WindowError {
+impl From<RowError> for KeyedError {
     fn from(error: RowError) -> Self {
-        WindowError::State(error.into())
+        KeyedError::State(error.into())
     }
 }
 
-impl From<StorageError> for WindowError {
+impl From<StorageError> for KeyedError {
     fn from(error: StorageError) -> Self {
-        WindowError::State(error.into())
+        KeyedError::State(error.into())
     }
 }
