@@ -315,6 +315,7 @@ fn a_plugin_can_be_inspected() {
         exports
           sluicebox:plugin/aggregate@0.2.0
           sluicebox:plugin/operators@0.2.0
+          sluicebox:plugin/process@0.2.0
           sluicebox:plugin/transform@0.2.0
 
         imports
