@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow_array::{
     Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMillisecondArray, UInt32Array,
 };
-use arrow_buffer::{Buffer, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use arrow_select::take::take;
 
@@ -30,6 +30,9 @@ pub struct Batch {
     /// The watermark before each row, in ms, in pipelines where timers fire between rows:
     /// within a batch, it is ahead of the one that came before the batch.
     pub watermarks: Option<ScalarBuffer<i64>>,
+    /// Of changes of a table: which rows take back one that came before. Absent if none
+    /// does.
+    pub taken_back: Option<BooleanBuffer>,
 }
 
 /// Which rows of a source each row of a batch comes from.
@@ -102,6 +105,7 @@ impl Batch {
             times: times_of(&self.times, rows),
             origin: self.origin_of(rows),
             watermarks: self.watermarks_of(rows),
+            taken_back: self.taken_back_of(rows),
         }
     }
 
@@ -116,11 +120,12 @@ impl Batch {
                 .watermarks
                 .as_ref()
                 .map(|times| times.slice(start, len)),
+            taken_back: self.taken_back.as_ref().map(|rows| rows.slice(start, len)),
         }
     }
 
     /// A batch of new columns. Row `i` gets the event time and origin of row
-    /// `parents[i]` of this batch.
+    /// `parents[i]` of this batch, and takes back what that takes back.
     pub fn derive(&self, schema: Arc<Schema>, columns: Vec<ArrayRef>, parents: &[u32]) -> Batch {
         if is_identity(parents, self.rows()) {
             return Batch {
@@ -135,6 +140,7 @@ impl Batch {
             times: times_of(&self.times, parents),
             origin: self.origin_of(parents),
             watermarks: self.watermarks_of(parents),
+            taken_back: self.taken_back_of(parents),
         }
     }
 
@@ -153,6 +159,12 @@ impl Batch {
     fn watermarks_of(&self, rows: &[u32]) -> Option<ScalarBuffer<i64>> {
         let watermarks = self.watermarks.as_ref();
         watermarks.map(|watermarks| times_of(watermarks, rows))
+    }
+
+    fn taken_back_of(&self, rows: &[u32]) -> Option<BooleanBuffer> {
+        let taken_back = self.taken_back.as_ref()?;
+        let is_taken_back = |row: &u32| taken_back.value(*row as usize);
+        Some(rows.iter().map(is_taken_back).collect())
     }
 
     /// The origin of these rows.

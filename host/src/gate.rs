@@ -326,6 +326,7 @@ mod tests {
             times: vec![0].into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         };
         for sender in [right, left] {
             for element in [Element::Batch(batch.clone()), Element::End] {

@@ -29,6 +29,8 @@ pub struct OperatorInfo {
     pub key: Arc<Schema>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
+    /// Whether it is an aggregate that can take rows back.
+    pub retracts: bool,
     pub parameters: Vec<Parameter>,
 }
 
@@ -43,6 +45,7 @@ impl OperatorInfo {
             outputs,
             key: Arc::default(),
             state: Arc::default(),
+            retracts: false,
             parameters: Vec::new(),
         }
     }
@@ -232,19 +235,14 @@ pub trait Transform: Callee {
 
 /// Rows of a key (and window) folded into a state.
 pub trait Aggregate: Callee {
-    /// Folds each row into the state of its group (`groups`: one entry a row).
-    fn accumulate(
-        &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
-        states: States<'_>,
-    ) -> Result<Accumulated, Failure>;
+    /// Folds each row into the state of its group.
+    fn accumulate(&mut self, rows: Grouped<'_>, states: States<'_>)
+    -> Result<Accumulated, Failure>;
 
     /// Like `accumulate`, and returns the result after each row, too.
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure>;
 
@@ -408,6 +406,28 @@ pub struct RejectedTimer {
 pub struct Columns<'a> {
     pub rows: usize,
     pub columns: &'a [ArrayRef],
+}
+
+/// Rows for an aggregate.
+#[derive(Clone, Copy, Debug)]
+pub struct Grouped<'a> {
+    pub input: Columns<'a>,
+    /// The group of each row.
+    pub groups: &'a [u32],
+    /// The rows that take back an equal one that was folded before, ascending. Only an
+    /// aggregate that retracts gets any.
+    pub taken_back: &'a [u32],
+}
+
+impl<'a> Grouped<'a> {
+    /// Rows none of which takes another one back.
+    pub fn added(input: Columns<'a>, groups: &'a [u32]) -> Self {
+        Grouped {
+            input,
+            groups,
+            taken_back: &[],
+        }
+    }
 }
 
 /// States of groups `0..groups`: the first ones exist and are in `existing`;

@@ -35,10 +35,10 @@ pub use join::{
     Version,
 };
 pub use operator::{
-    AggregatePlan, Alignment, Arguments, Bounds, Emit, LATE, LATE_OUTPUT, OperatorPlan, PortPlan,
-    ProcessPlan, RowOrder, TimeDomain, Timing, TransformPlan, Window,
+    AggregatePlan, Alignment, Arguments, Bounds, CHANGES, Emit, LATE, LATE_OUTPUT, OperatorPlan,
+    PortPlan, ProcessPlan, RowOrder, TimeDomain, Timing, TransformPlan, Window,
 };
-pub use sink::SinkPlan;
+pub use sink::{ADDED, SinkPlan, TAKEN_BACK, change_field};
 pub use source::SourcePlan;
 pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 

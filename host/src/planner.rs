@@ -24,6 +24,8 @@ mod event_time;
 mod columns;
 /// Refuses aggregates over results that change.
 mod corrections;
+/// Plans what tells changes of results, and what reads them.
+mod changes;
 /// What a node reads.
 mod reading;
 /// Finds the port of each input.
@@ -60,7 +62,7 @@ use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
 use crate::plan::{
-    Delivery, Exchange, LATE, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, RowOrder, SinkPlan,
+    Delivery, Exchange, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, RowOrder, SinkPlan,
     StateBackend, StatePlan, TransformPlan,
 };
 use crate::sink::SinkTransaction;
@@ -275,13 +277,14 @@ impl<'a> Builder<'a> {
             ids,
             ports,
         };
+        if !self.check_changes(operator, resolved, &reading) {
+            return UNPLANNED;
+        }
         match (&operator.runs, resolved.info.kind) {
             (Runs::Join(join), _) => {
                 self.plan_join(operator, join, &reading, LATE_SIDES.map(is_read))
             }
-            (_, Kind::Aggregate) => {
-                self.plan_aggregate(operator, resolved, &reading, is_read(LATE))
-            }
+            (_, Kind::Aggregate) => self.plan_aggregate(operator, resolved, &reading, is_read),
             (_, Kind::Process) => self.plan_process(operator, resolved, &reading, is_read),
             // Kinds that cannot run were refused when resolved.
             _ => self.plan_transform(operator, resolved, &reading, timed),
@@ -305,7 +308,7 @@ impl<'a> Builder<'a> {
                 .known()
                 .and_then(|upstreams| self.merged(&title, &upstreams))
                 .filter(|_| columns.is_some()),
-            _ => self.transform_output(operator, &title, &output.schema),
+            _ => self.transform_output(operator, &title, &output.schema, reading.changes()),
         };
         let event_time = self.operator_time(operator, timed, &title, main.as_ref());
         let kind = columns.and_then(|columns| {
@@ -329,9 +332,16 @@ impl<'a> Builder<'a> {
         let title = format!("sink `{}`", sink.name.get_ref());
         let known: Option<Vec<&Upstream>> = upstreams.iter().map(Option::as_ref).collect();
         let taken = known.and_then(|upstreams| self.merged(&title, &upstreams));
+        let taken = taken.and_then(|taken| self.with_change_column(sink, &title, taken));
         let columns = taken.as_ref().map(|taken| &taken.schema);
         let connector = sink.settings.plan(columns, &mut self.planning(&title));
-        let kind = connector.map(|connector| NodeKind::Sink(SinkPlan { connector }));
+        let tells_changes = sink.changes.is_some();
+        let kind = connector.map(|connector| {
+            NodeKind::Sink(SinkPlan {
+                connector,
+                tells_changes,
+            })
+        });
         let reading = Reading {
             upstreams,
             ids,

@@ -785,6 +785,7 @@ impl ProcessOperator {
                 times: output.times.into(),
                 origin,
                 watermarks: None,
+                taken_back: None,
             };
             out.put_in_parts(port, batch, self.batch_rows);
         }
@@ -872,6 +873,7 @@ impl ProcessOperator {
             times: vec![time_ms].into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         };
         render_row(&batch, 0)
     }

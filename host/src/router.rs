@@ -88,6 +88,7 @@ mod tests {
             times: vec![0, 1, 2, 3].into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         }
     }
 

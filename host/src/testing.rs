@@ -50,7 +50,7 @@ use self::case::{DEAD_LETTERS, Expectations};
 use self::compare::{ComparableRows, one_line};
 use self::input::Inputs;
 use self::simulation::{Ended, Simulation};
-use self::table::ResultTable;
+use self::table::{ResultTable, standing};
 use crate::checkpoint::storage::memory::MemoryStorage;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
@@ -144,6 +144,9 @@ struct SinkUnderTest {
     /// If later rows replace earlier ones: those that are left in the end are
     /// compared.
     table: Option<ResultTable>,
+    /// The column that says which rows are taken back: those that stand in the end are
+    /// compared, without it.
+    change: Option<String>,
 }
 
 /// Runs a case at every batch size and parallelism, in the given order and
@@ -256,12 +259,22 @@ impl<'a> Trial<'a> {
         let nodes = || plan.nodes.iter().zip(&is_ordered);
         let mut trial = Trial {
             sinks: nodes()
-                .filter(|(node, _)| matches!(node.kind, NodeKind::Sink(_)))
-                .map(|(node, &is_ordered)| SinkUnderTest {
-                    name: node.name.clone(),
-                    schema: node.schema().clone(),
-                    is_ordered,
-                    table: plan.table_read_by(node).map(ResultTable),
+                .filter_map(|(node, &is_ordered)| {
+                    let NodeKind::Sink(sink) = &node.kind else {
+                        return None;
+                    };
+                    let mut schema = node.schema().clone();
+                    let change = match sink.tells_changes {
+                        true => Arc::make_mut(&mut schema).fields.pop(),
+                        false => None,
+                    };
+                    Some(SinkUnderTest {
+                        name: node.name.clone(),
+                        schema,
+                        is_ordered,
+                        table: plan.table_read_by(node).map(ResultTable),
+                        change: change.map(|field| field.name),
+                    })
                 })
                 .collect(),
             ordered: nodes()
@@ -380,9 +393,10 @@ impl<'a> Trial<'a> {
         }
         let rows = topics.iter().zip(&self.sinks).map(|(topic, sink)| {
             let rows = rendered(topic)?;
-            Ok::<_, TestError>(match &sink.table {
-                Some(table) => table.left_of(rows),
-                None => rows,
+            Ok::<_, TestError>(match (&sink.table, &sink.change) {
+                (Some(table), _) => table.left_of(rows),
+                (None, Some(change)) => standing(rows, change),
+                (None, None) => rows,
             })
         });
         let dead_letters = case::json_lines(&folder.path().join(DEAD_LETTERS_FILE))?;

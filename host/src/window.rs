@@ -32,6 +32,8 @@ pub(crate) mod cut;
 mod early;
 /// When sessions ended that are over.
 mod ended;
+/// What becomes of results.
+mod changes;
 /// What a kind of window is.
 mod kind;
 /// The panes that have a key.

@@ -13,8 +13,8 @@ use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
 use sluicebox::logic::Limits;
 use sluicebox::logic::{
-    Aggregate, Columns, Factory, Failure, FailureKind, GroupTimers, Keyed, Kind, Module, Output,
-    States, Steps, Transform, Transformed, Value,
+    Aggregate, Columns, Factory, Failure, FailureKind, GroupTimers, Grouped, Keyed, Kind, Module,
+    Output, States, Steps, Transform, Transformed, Value,
 };
 use sluicebox::plugin::Plugin;
 
@@ -300,7 +300,7 @@ impl Miscount {
         };
         let accumulated = self
             .instance()
-            .accumulate(of(&rows(ids)), &groups, states)?;
+            .accumulate(Grouped::added(of(&rows(ids)), &groups), states)?;
         Ok(accumulated.states)
     }
 
@@ -478,9 +478,11 @@ fn aggregate_failures(factory: &dyn Factory) -> Vec<Option<Failure>> {
     let instance = || factory.instance().unwrap().aggregate().unwrap();
     let groups = [0, 1, 2];
     vec![
-        instance().accumulate(of(&input), &groups, states).err(),
         instance()
-            .accumulate_each(of(&input), &groups, states)
+            .accumulate(Grouped::added(of(&input), &groups), states)
+            .err(),
+        instance()
+            .accumulate_each(Grouped::added(of(&input), &groups), states)
             .err(),
         instance().merge(of(&some), &groups).err(),
         instance().finish(of(&some), &[0; 3], &[1; 3]).err(),

@@ -11,8 +11,8 @@ use arrow_array::{Array, ArrayRef, Int64Array, StringArray};
 use expect_test::{Expect, expect};
 use sluicebox::logic::Limits;
 use sluicebox::logic::{
-    Aggregate, Columns, Instance, Module, Output, Reject, Rows, States, Transform, Transformed,
-    Value,
+    Aggregate, Columns, Grouped, Instance, Module, Output, Reject, Rows, States, Transform,
+    Transformed, Value,
 };
 use sluicebox::plugin::Plugin;
 
@@ -152,7 +152,7 @@ fn an_aggregate_gives_its_states_back() {
         groups: 2,
     };
     let first = added
-        .accumulate(of(&input), &[0, 1, 0, 0], new)
+        .accumulate(Grouped::added(of(&input), &[0, 1, 0, 0]), new)
         .unwrap()
         .states;
     expect!["3 8 | 1 2"].assert_eq(&shown(&first));
@@ -162,7 +162,7 @@ fn an_aggregate_gives_its_states_back() {
         groups: 3,
     };
     let second = added
-        .accumulate(of(&input), &[1, 2, 2, 1], grown)
+        .accumulate(Grouped::added(of(&input), &[1, 2, 2, 1]), grown)
         .unwrap()
         .states;
     expect!["3 8 | 3 7 | 2 5"].assert_eq(&shown(&second));
@@ -186,7 +186,7 @@ fn an_aggregate_answers_after_each_row() {
         groups: 2,
     };
     let (accumulated, rows) = cart
-        .accumulate_each(of(&input), &[0, 1, 0, 0], states)
+        .accumulate_each(Grouped::added(of(&input), &[0, 1, 0, 0]), states)
         .unwrap();
     check_rows(&rows, expect!["[0, 1, 3]: 13 | 5 | 11"]);
     expect!["11 | 5"].assert_eq(&shown(&accumulated.states));
@@ -219,7 +219,7 @@ fn a_state_may_have_lists_and_a_result_many_rows() {
         groups: 2,
     };
     let states = top
-        .accumulate(of(&input), &[0, 0, 0, 1], states)
+        .accumulate(Grouped::added(of(&input), &[0, 0, 0, 1]), states)
         .unwrap()
         .states;
     let results = top.finish(of(&states), &[0, 0], &[10, 10]).unwrap();

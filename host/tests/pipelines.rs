@@ -1,5 +1,8 @@
 //! Tests whole pipelines with Wasm operators, at every batch size and parallelism.
 
+/// What reads the changes of results.
+#[path = "pipelines/changes.rs"]
+mod changes;
 /// Plugins, built once.
 mod common;
 /// Runs at every batch size and parallelism.

@@ -3,7 +3,7 @@
 //! type.
 
 use crate::bindings::exports::sluicebox::plugin::aggregate::{
-    Accumulated, AccumulatedEach, Guest, States, Windows,
+    Accumulated, AccumulatedEach, Grouped, Guest, States, Windows,
 };
 use crate::bindings::sluicebox::plugin::answers;
 use crate::bindings::sluicebox::plugin::columns::Batch;
@@ -114,6 +114,83 @@ pub trait Aggregate: Parameters {
     fn finish<'a>(&'a self, state: &'a Self::State, window: Window) -> Self::Output<'a>;
 }
 
+/// Takes rows back, for an aggregate that may read the changes of a table
+/// (`input = "totals.changes"`): each row that is replaced or gone comes once more, and
+/// has to leave the state as if it had never come.
+///
+/// The struct carries `#[operator(retracts)]`.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// #[derive(Record)]
+/// struct Basket {
+///     cents: i64,
+/// }
+///
+/// #[derive(Record, Clone, Default)]
+/// struct Baskets {
+///     count: i64,
+///     cents: i64,
+/// }
+///
+/// #[operator(retracts)]
+/// struct OpenBaskets {}
+///
+/// impl Aggregate for OpenBaskets {
+///     type Input<'a> = Basket;
+///     type State = Baskets;
+///     // Without baskets there is no result.
+///     type Output<'a> = Option<Baskets>;
+///
+///     fn accumulate(&self, open: &mut Baskets, basket: Basket) -> Result<(), Reject> {
+///         open.count += 1;
+///         open.cents += basket.cents;
+///         Ok(())
+///     }
+///
+///     fn merge(&self, open: &mut Baskets, later: Baskets) {
+///         open.count += later.count;
+///         open.cents += later.cents;
+///     }
+///
+///     fn finish(&self, open: &Baskets, _window: Window) -> Option<Baskets> {
+///         (open.count > 0).then(|| open.clone())
+///     }
+/// }
+///
+/// impl Retract for OpenBaskets {
+///     fn retract(&self, open: &mut Baskets, basket: Basket) -> Result<(), Reject> {
+///         open.count -= 1;
+///         open.cents -= basket.cents;
+///         Ok(())
+///     }
+/// }
+///
+/// export!(OpenBaskets);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot take rows back",
+    label = "has `#[operator(retracts)]`, but no `impl Retract`",
+    note = "without `retracts` it is an aggregate of rows that stay"
+)]
+pub trait Retract: Aggregate {
+    /// Takes back one row, equal to one that was folded before, from this state or from
+    /// one that will be merged with it. So counts are best signed numbers.
+    ///
+    /// It has to reject the rows that `accumulate` rejects, which have left the state as
+    /// it was.
+    fn retract(&self, state: &mut Self::State, row: Self::Input<'_>) -> Result<(), Reject>;
+}
+
+/// [`Retract::retract`], if there is one.
+type TakeBack<A> =
+    for<'r> fn(&A, &mut <A as Aggregate>::State, <A as Aggregate>::Input<'r>) -> Result<(), Reject>;
+
+fn never<A: Aggregate>(_: &A, _: &mut A::State, _: A::Input<'_>) -> Result<(), Reject> {
+    panic!("the host takes a row back from an aggregate that cannot do that");
+}
+
 type OutputRow<'a, A> = <<A as Aggregate>::Output<'a> as Outputs<'a>>::Row;
 
 #[doc(hidden)]
@@ -124,17 +201,25 @@ pub fn shape<A: Aggregate>() -> Shape {
         outputs: OutputRow::<A>::describe_ports(),
         key: Vec::new(),
         state: schema_of::<A::State>(),
+        retracts: false,
+    }
+}
+
+#[doc(hidden)]
+pub fn shape_retracting<A: Retract>() -> Shape {
+    Shape {
+        retracts: true,
+        ..shape::<A>()
     }
 }
 
 fn accumulate<A: Aggregate>(
-    aggregate: &A,
-    input: &Batch,
-    groups: &[u32],
+    logic: &ColumnarAggregate<A>,
+    rows: &Grouped,
     states: &States,
 ) -> Accumulated {
-    let table = Table::new(input);
-    let fold = Fold::new(aggregate, &table, groups, states);
+    let table = Table::new(&rows.columns);
+    let fold = Fold::new(logic, &table, rows, states);
     match fold.without_rejects(|_, _| ()) {
         Some(states) => accumulated(&states, Vec::new()),
         None => {
@@ -145,18 +230,18 @@ fn accumulate<A: Aggregate>(
 }
 
 fn accumulate_each<A: Aggregate>(
-    aggregate: &A,
-    input: &Batch,
-    groups: &[u32],
+    logic: &ColumnarAggregate<A>,
+    rows: &Grouped,
     states: &States,
 ) -> AccumulatedEach {
-    let table = Table::new(input);
-    let fold = Fold::new(aggregate, &table, groups, states);
-    let mut results = ResultRows::new(aggregate, input.rows as usize);
+    let table = Table::new(&rows.columns);
+    let fold = Fold::new(logic, &table, rows, states);
+    let aggregate = &logic.aggregate;
+    let mut results = ResultRows::new(aggregate, table.rows());
     let (states, rejects) = match fold.without_rejects(|row, state| results.add(row, state)) {
         Some(states) => (states, Vec::new()),
         None => {
-            results = ResultRows::new(aggregate, input.rows as usize);
+            results = ResultRows::new(aggregate, table.rows());
             fold.with_rejects(|row, state| results.add(row, state))
         }
     };
@@ -203,29 +288,43 @@ fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> ans
     results.finish(&[])
 }
 
-struct ColumnarAggregate<A: Aggregate>(A);
+struct ColumnarAggregate<A: Aggregate> {
+    aggregate: A,
+    take_back: TakeBack<A>,
+}
 
 impl<A: Aggregate> AggregateInstance for ColumnarAggregate<A> {
-    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated {
-        accumulate(&self.0, input, groups, states)
+    fn accumulate(&self, rows: &Grouped, states: &States) -> Accumulated {
+        accumulate(self, rows, states)
     }
 
-    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach {
-        accumulate_each(&self.0, input, groups, states)
+    fn accumulate_each(&self, rows: &Grouped, states: &States) -> AccumulatedEach {
+        accumulate_each(self, rows, states)
     }
 
     fn merge(&self, states: &Batch, groups: &[u32]) -> Batch {
-        merge(&self.0, states, groups)
+        merge(&self.aggregate, states, groups)
     }
 
     fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows {
-        finish(&self.0, states, windows)
+        finish(&self.aggregate, states, windows)
     }
 }
 
 #[doc(hidden)]
 pub fn open<A: Aggregate + 'static>(aggregate: A) -> Instance {
-    Instance::Aggregate(Box::new(ColumnarAggregate(aggregate)))
+    Instance::Aggregate(Box::new(ColumnarAggregate {
+        aggregate,
+        take_back: never,
+    }))
+}
+
+#[doc(hidden)]
+pub fn open_retracting<A: Retract + 'static>(aggregate: A) -> Instance {
+    Instance::Aggregate(Box::new(ColumnarAggregate {
+        aggregate,
+        take_back: A::retract,
+    }))
 }
 
 impl Opened {
@@ -238,12 +337,12 @@ impl Opened {
 }
 
 impl Guest for Opened {
-    fn accumulate(input: Batch, groups: Vec<u32>, states: States) -> Accumulated {
-        Opened::aggregate(|aggregate| aggregate.accumulate(&input, &groups, &states))
+    fn accumulate(rows: Grouped, states: States) -> Accumulated {
+        Opened::aggregate(|aggregate| aggregate.accumulate(&rows, &states))
     }
 
-    fn accumulate_each(input: Batch, groups: Vec<u32>, states: States) -> AccumulatedEach {
-        Opened::aggregate(|aggregate| aggregate.accumulate_each(&input, &groups, &states))
+    fn accumulate_each(rows: Grouped, states: States) -> AccumulatedEach {
+        Opened::aggregate(|aggregate| aggregate.accumulate_each(&rows, &states))
     }
 
     fn merge(states: Batch, groups: Vec<u32>) -> Batch {
@@ -257,24 +356,67 @@ impl Guest for Opened {
 
 /// Folds the rows of a batch into states.
 struct Fold<'a, A: Aggregate> {
-    aggregate: &'a A,
+    logic: &'a ColumnarAggregate<A>,
     input: &'a Table<'a>,
-    groups: &'a [u32],
+    rows: &'a Grouped,
     given: &'a States,
 }
 
+/// The rows that take others back: each is asked for in its turn.
+struct TakenBack<'a> {
+    next: u32,
+    rest: std::slice::Iter<'a, u32>,
+}
+
+impl<'a> TakenBack<'a> {
+    fn new(rows: &'a [u32]) -> Self {
+        let mut rest = rows.iter();
+        TakenBack {
+            next: rest.next().copied().unwrap_or(u32::MAX),
+            rest,
+        }
+    }
+
+    #[inline(always)]
+    fn has(&mut self, row: usize) -> bool {
+        let has = row as u32 == self.next;
+        if has {
+            self.next = self.rest.next().copied().unwrap_or(u32::MAX);
+        }
+        has
+    }
+}
+
 impl<'a, A: Aggregate> Fold<'a, A> {
-    fn new(aggregate: &'a A, input: &'a Table<'a>, groups: &'a [u32], given: &'a States) -> Self {
+    fn new(
+        logic: &'a ColumnarAggregate<A>,
+        input: &'a Table<'a>,
+        rows: &'a Grouped,
+        given: &'a States,
+    ) -> Self {
         assert_eq!(
-            groups.len(),
+            rows.groups.len(),
             input.rows(),
             "the host sent another number of groups than of rows"
         );
         Fold {
-            aggregate,
+            logic,
             input,
-            groups,
+            rows,
             given,
+        }
+    }
+
+    #[inline(always)]
+    fn change(
+        &self,
+        is_taken_back: bool,
+        state: &mut A::State,
+        row: A::Input<'a>,
+    ) -> Result<(), Reject> {
+        match is_taken_back {
+            false => self.logic.aggregate.accumulate(state, row),
+            true => (self.logic.take_back)(&self.logic.aggregate, state, row),
         }
     }
 
@@ -284,11 +426,12 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     fn without_rejects(&self, mut folded: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
         let mut states = starting_states::<A>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
-        for (row, &group) in self.groups.iter().enumerate() {
+        let mut taken_back = TakenBack::new(&self.rows.taken_back);
+        for (row, &group) in self.rows.groups.iter().enumerate() {
             let state = &mut states[group as usize];
             // SAFETY: the table has this row.
             let input = unsafe { A::Input::read(&reader, row) }.ok()?;
-            self.aggregate.accumulate(state, input).ok()?;
+            self.change(taken_back.has(row), state, input).ok()?;
             folded(row as u32, state);
         }
         Some(states)
@@ -303,14 +446,16 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     ) -> (Vec<A::State>, Vec<answers::Reject>) {
         let mut states = starting_states::<A>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
+        let mut taken_back = TakenBack::new(&self.rows.taken_back);
         let mut rejects = Vec::new();
-        for (row, &group) in self.groups.iter().enumerate() {
+        for (row, &group) in self.rows.groups.iter().enumerate() {
+            let is_taken_back = taken_back.has(row);
             let mut state = states[group as usize].clone();
             // SAFETY: the table has this row.
             let input = unsafe { A::Input::read(&reader, row) };
             let outcome = input
                 .map_err(Reject::from)
-                .and_then(|input| self.aggregate.accumulate(&mut state, input));
+                .and_then(|input| self.change(is_taken_back, &mut state, input));
             match outcome {
                 Ok(()) => {
                     folded(row as u32, &state);

@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 
 use crate::bindings::exports::sluicebox::plugin::aggregate::{
-    Accumulated, AccumulatedEach, States, Windows,
+    Accumulated, AccumulatedEach, Grouped, States, Windows,
 };
 use crate::bindings::exports::sluicebox::plugin::process::{Keyed, Processed, Steps};
 use crate::bindings::exports::sluicebox::plugin::transform::Transformed;
@@ -20,6 +20,8 @@ pub struct Shape {
     pub outputs: Vec<Port>,
     pub key: Vec<schemas::Field>,
     pub state: Vec<schemas::Field>,
+    /// Whether it is an aggregate that can take rows back.
+    pub retracts: bool,
 }
 
 /// An operator with its parameters, by the interface that calls it.
@@ -39,8 +41,8 @@ pub trait TransformInstance {
 /// An aggregate with its parameters.
 #[doc(hidden)]
 pub trait AggregateInstance {
-    fn accumulate(&self, input: &Batch, groups: &[u32], states: &States) -> Accumulated;
-    fn accumulate_each(&self, input: &Batch, groups: &[u32], states: &States) -> AccumulatedEach;
+    fn accumulate(&self, rows: &Grouped, states: &States) -> Accumulated;
+    fn accumulate_each(&self, rows: &Grouped, states: &States) -> AccumulatedEach;
     fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
     fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
 }

@@ -113,7 +113,7 @@ mod time;
 /// Calls functions for the rows of a batch.
 mod transform;
 
-pub use aggregate::Aggregate;
+pub use aggregate::{Aggregate, Retract};
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
@@ -128,8 +128,8 @@ pub use transform::Answer;
 /// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Context, Parameters, Ports, Process, Record, Reject, Symbol, Timer, Timestamp,
-        Window, export, log, operator, reject,
+        Aggregate, Context, Parameters, Ports, Process, Record, Reject, Retract, Symbol, Timer,
+        Timestamp, Window, export, log, operator, reject,
     };
 }
 
@@ -160,7 +160,7 @@ pub mod private {
     pub use crate::text::{same, word};
 
     pub mod aggregate {
-        pub use crate::aggregate::{open, shape};
+        pub use crate::aggregate::{open, open_retracting, shape, shape_retracting};
     }
 
     pub mod ports {

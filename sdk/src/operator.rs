@@ -94,6 +94,7 @@ fn describe<O: Operator>() -> description::Operator {
         outputs,
         key,
         state,
+        retracts,
     } = O::shape();
     description::Operator {
         name: O::NAME.to_owned(),
@@ -103,6 +104,7 @@ fn describe<O: Operator>() -> description::Operator {
         outputs,
         key,
         state,
+        retracts,
         parameters: O::Parameters::describe(),
     }
 }

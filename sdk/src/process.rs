@@ -238,6 +238,7 @@ pub fn shape<P: Process>() -> Shape {
         outputs: P::Output::describe_ports(),
         key: schema_of::<P::Key<'_>>(),
         state: schema_of::<P::State>(),
+        retracts: false,
     }
 }
 

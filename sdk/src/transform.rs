@@ -228,6 +228,7 @@ where
         outputs: vec![output],
         key: Vec::new(),
         state: Vec::new(),
+        retracts: false,
     }
 }
 

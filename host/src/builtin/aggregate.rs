@@ -22,6 +22,8 @@ mod lists;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, UInt32Array};
 use arrow_select::take::take;
 
@@ -30,11 +32,12 @@ use self::chosen::{ByArrival, Extreme};
 use self::fold::{Fold, Input, Problem, Sums};
 use self::function::Numbers;
 use self::lists::{CountDistinct, Top};
-use self::numbers::{Count, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
+use self::numbers::{Count, CountedSum, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
 use self::order::for_ordered;
+use crate::batch::gather;
 use crate::logic::{
-    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Instance, Kind,
-    OperatorInfo, Port, Reject, Rows, States,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Grouped, Instance,
+    Kind, OperatorInfo, Port, Reject, Rows, States,
 };
 use crate::schema::{Field, Schema};
 
@@ -51,6 +54,8 @@ pub struct Functions {
     functions: Arc<[Typed]>,
     /// The function of each column of the results.
     columns: Arc<[usize]>,
+    /// The function that counts rows, where rows are taken back.
+    rows: Option<usize>,
 }
 
 /// A function of a field with a type.
@@ -64,11 +69,15 @@ struct Typed {
 }
 
 impl Functions {
-    /// `input` has the fields that the functions read, of types that they take.
-    pub fn new(columns: Vec<Column>, input: Schema) -> Self {
+    /// `input` has the fields that the functions read, of types that they take. With
+    /// `retracts`, rows may take others back, which all functions have to be able to.
+    pub fn new(columns: Vec<Column>, input: Schema, retracts: bool) -> Self {
         // A function that is called twice is computed once. The order of columns plays no
         // part in the state, so that it can change.
         let mut calls: Vec<&Call> = columns.iter().map(|column| &column.call).collect();
+        if retracts {
+            calls.push(&Call::ROWS);
+        }
         calls.sort_by_key(|call| call.to_string());
         calls.dedup();
         let mut state = Schema::default();
@@ -76,9 +85,9 @@ impl Functions {
         for call in &calls {
             let at = call.field.as_deref().and_then(|name| input.index_of(name));
             let field = at.map(|at| &input.fields[at]);
-            let kept = call.state(field);
+            let kept = call.state(field, retracts);
             let first = state.fields.len();
-            let fold = fold_of(call, field, &kept);
+            let fold = fold_of(call, field, &kept, retracts);
             state.fields.extend(kept);
             functions.push(Typed {
                 call: (*call).clone(),
@@ -95,15 +104,18 @@ impl Functions {
         let output = Schema::new(columns.iter().map(result).collect());
         let place = |column: &Column| calls.iter().position(|call| **call == column.call);
         let places = columns.iter().filter_map(place).collect();
+        let rows = retracts.then(|| calls.iter().position(|call| **call == Call::ROWS));
         let inputs = vec![Port::main(Arc::new(input))];
         let outputs = vec![Port::main(Arc::new(output))];
         Functions {
             info: OperatorInfo {
                 state: Arc::new(state),
+                retracts,
                 ..OperatorInfo::new("aggregate", Kind::Aggregate, inputs, outputs)
             },
             functions: functions.into(),
             columns: places,
+            rows: rows.flatten(),
         }
     }
 }
@@ -117,11 +129,12 @@ impl Factory for Functions {
         Ok(Instance::Aggregate(Box::new(FunctionsInstance {
             functions: self.functions.clone(),
             columns: self.columns.clone(),
+            rows: self.rows,
         })))
     }
 }
 
-fn fold_of(call: &Call, field: Option<&Field>, state: &[Field]) -> Box<dyn Fold> {
+fn fold_of(call: &Call, field: Option<&Field>, state: &[Field], retracts: bool) -> Box<dyn Fold> {
     let Some(field) = field else {
         return Tallied::<Count>::boxed();
     };
@@ -129,6 +142,11 @@ fn fold_of(call: &Call, field: Option<&Field>, state: &[Field]) -> Box<dyn Fold>
     let list = &state[0].data_type;
     match call.function {
         Function::CountRows | Function::Count => Tallied::<Count>::boxed(),
+        Function::Sum if retracts => match Numbers::of(data_type) {
+            Some(Numbers::Floats) => Tallied::<CountedSum<f64>>::boxed(),
+            Some(Numbers::Unsigned) => Tallied::<CountedSum<u64>>::boxed(),
+            Some(Numbers::Signed) | None => Tallied::<CountedSum<i64>>::boxed(),
+        },
         Function::Sum => match Numbers::of(data_type) {
             Some(Numbers::Floats) => Tallied::<Sum<f64>>::boxed(),
             Some(Numbers::Unsigned) => Tallied::<Sum<u64>>::boxed(),
@@ -161,6 +179,7 @@ fn not_compared() -> Box<dyn Fold> {
 struct FunctionsInstance {
     functions: Arc<[Typed]>,
     columns: Arc<[usize]>,
+    rows: Option<usize>,
 }
 
 /// The states of groups, and the results after each row if wanted.
@@ -172,53 +191,97 @@ struct Folded {
 impl FunctionsInstance {
     fn accumulate(
         &self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
         each: bool,
     ) -> Result<(Accumulated, Rows), Failure> {
-        let rows = |folded: Folded, parents: Vec<u32>, rejects: Vec<Reject>| {
-            let accumulated = Accumulated {
-                states: folded.states,
-                rejects,
-            };
-            let columns = folded.after;
-            (accumulated, Rows { parents, columns })
-        };
-        let all = |count: usize| {
-            if each {
-                (0..count as u32).collect()
-            } else {
-                Vec::new()
+        match self.fold(rows, states, each) {
+            Ok(folded) => {
+                let all = (0..rows.input.rows as u32).collect();
+                return Ok(self.folded(folded, all, Vec::new(), each));
             }
-        };
-        match self.fold(input.columns, groups, states, each) {
-            Ok(folded) => return Ok(rows(folded, all(input.rows), Vec::new())),
             Err((_, Problem::Overflow)) => {}
             Err((at, problem)) => return Err(self.failure(at, problem)),
         }
-        let rejects = self.overflows(input.columns, groups, states);
+        let rejects = self.overflows(rows, states);
         let mut rejected = rejects.iter().map(|reject| reject.row).peekable();
-        let kept: Vec<u32> = (0..input.rows as u32)
+        let kept: Vec<u32> = (0..rows.input.rows as u32)
             .filter(|&row| rejected.next_if_eq(&row).is_none())
             .collect();
-        let kept_groups: Vec<u32> = kept.iter().map(|&row| groups[row as usize]).collect();
+        let groups: Vec<u32> = kept.iter().map(|&row| rows.groups[row as usize]).collect();
+        let is_taken_back = |row: &u32| rows.taken_back.binary_search(row).is_ok();
+        let taken_back = (0..).zip(&kept).filter(|(_, row)| is_taken_back(row));
+        let taken_back: Vec<u32> = taken_back.map(|(at, _)| at).collect();
         let rows_kept = UInt32Array::from(kept.clone());
-        let columns = input.columns.iter().map(|column| {
+        let columns = rows.input.columns.iter().map(|column| {
             take(column, &rows_kept, None)
                 .map_err(|error| Failure::new(FailureKind::Memory, error.to_string()))
         });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let folded = self.fold(&columns, &kept_groups, states, each);
+        let rows = Grouped {
+            input: Columns {
+                rows: kept.len(),
+                columns: &columns,
+            },
+            groups: &groups,
+            taken_back: &taken_back,
+        };
+        let folded = self.fold(rows, states, each);
         let folded = folded.map_err(|(at, problem)| self.failure(at, problem))?;
-        Ok(rows(folded, if each { kept } else { Vec::new() }, rejects))
+        Ok(self.folded(folded, kept, rejects, each))
+    }
+
+    /// The answer. `kept` are the rows that were folded.
+    fn folded(
+        &self,
+        folded: Folded,
+        kept: Vec<u32>,
+        rejects: Vec<Reject>,
+        each: bool,
+    ) -> (Accumulated, Rows) {
+        let results = match each {
+            true => self.of_groups_with_rows(kept, &folded.after),
+            false => Rows {
+                parents: Vec::new(),
+                columns: Vec::new(),
+            },
+        };
+        let accumulated = Accumulated {
+            states: folded.states,
+            rejects,
+        };
+        (accumulated, results)
+    }
+
+    /// The columns of the results, given those of all functions. A group all of whose rows
+    /// were taken back has no result.
+    fn of_groups_with_rows(&self, parents: Vec<u32>, functions: &[ArrayRef]) -> Rows {
+        let columns: Vec<ArrayRef> = self
+            .columns
+            .iter()
+            .map(|&at| functions[at].clone())
+            .collect();
+        let Some(rows) = self
+            .rows
+            .map(|at| functions[at].as_primitive::<Int64Type>())
+        else {
+            return Rows { parents, columns };
+        };
+        let known: Vec<u32> = (0..)
+            .zip(rows.values())
+            .filter(|(_, rows)| **rows != 0)
+            .map(|(at, _)| at)
+            .collect();
+        Rows {
+            parents: known.iter().map(|&at| parents[at as usize]).collect(),
+            columns: gather(&columns, &known),
+        }
     }
 
     /// All functions, one after another; else the function with a problem.
     fn fold(
         &self,
-        input: &[ArrayRef],
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
         each: bool,
     ) -> Result<Folded, (usize, Problem)> {
@@ -226,31 +289,25 @@ impl FunctionsInstance {
             states: Vec::with_capacity(states.existing.columns.len()),
             after: Vec::new(),
         };
-        let mut after = Vec::with_capacity(self.functions.len());
         for (at, function) in self.functions.iter().enumerate() {
-            let input = function.input(input, groups, states, each);
+            let input = function.input(rows, states, each);
             let output = function.fold.fold(input).map_err(|problem| (at, problem))?;
             folded.states.extend(output.states);
-            after.extend(output.after);
-        }
-        if each {
-            folded.after = self.columns.iter().map(|&at| after[at].clone()).collect();
+            folded.after.extend(output.after);
         }
         Ok(folded)
     }
 
     /// The rows with which a sum would be too large. They change nothing, so whether a
     /// row is one depends on those before.
-    fn overflows(&self, input: &[ArrayRef], groups: &[u32], states: States<'_>) -> Vec<Reject> {
+    fn overflows(&self, rows: Grouped<'_>, states: States<'_>) -> Vec<Reject> {
         let sums = self.functions.iter().filter_map(|function| {
-            let sums = function
-                .fold
-                .sums(function.input(input, groups, states, false))?;
+            let sums = function.fold.sums(function.input(rows, states, false))?;
             Some((function, sums))
         });
         let mut sums: Vec<(&Typed, Sums)> = sums.collect();
         let mut rejects = Vec::new();
-        for (row, &group) in groups.iter().enumerate() {
+        for (row, &group) in rows.groups.iter().enumerate() {
             let group = group as usize;
             if let Some((function, _)) = sums.iter().find(|(_, sums)| !sums.fits(row, group)) {
                 rejects.push(Reject {
@@ -276,16 +333,11 @@ impl FunctionsInstance {
 }
 
 impl Typed {
-    fn input<'a>(
-        &self,
-        columns: &'a [ArrayRef],
-        groups: &'a [u32],
-        states: States<'a>,
-        each: bool,
-    ) -> Input<'a> {
+    fn input<'a>(&self, rows: Grouped<'a>, states: States<'a>, each: bool) -> Input<'a> {
         Input {
-            column: self.input.map(|at| &columns[at]),
-            groups,
+            column: self.input.map(|at| &rows.input.columns[at]),
+            groups: rows.groups,
+            taken_back: rows.taken_back,
             existing: &states.existing.columns[self.state.clone()],
             group_count: states.groups,
             each,
@@ -298,21 +350,19 @@ impl Callee for FunctionsInstance {}
 impl Aggregate for FunctionsInstance {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let (accumulated, _) = FunctionsInstance::accumulate(self, input, groups, states, false)?;
+        let (accumulated, _) = FunctionsInstance::accumulate(self, rows, states, false)?;
         Ok(accumulated)
     }
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
-        FunctionsInstance::accumulate(self, input, groups, states, true)
+        FunctionsInstance::accumulate(self, rows, states, true)
     }
 
     fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
@@ -337,10 +387,7 @@ impl Aggregate for FunctionsInstance {
             results.map_err(|problem| self.failure(at, problem))
         });
         let results = results.collect::<Result<Vec<_>, _>>()?;
-        Ok(Rows {
-            parents: (0..states.rows as u32).collect(),
-            columns: self.columns.iter().map(|&at| results[at].clone()).collect(),
-        })
+        Ok(self.of_groups_with_rows((0..states.rows as u32).collect(), &results))
     }
 }
 

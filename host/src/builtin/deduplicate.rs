@@ -10,8 +10,8 @@ use arrow_array::types::TimestampMillisecondType;
 use arrow_array::{ArrayRef, TimestampMillisecondArray};
 
 use crate::logic::{
-    Accumulated, Aggregate, Callee, Columns, Factory, Failure, Instance, Kind, OperatorInfo, Port,
-    Rows, States,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, Grouped, Instance, Kind,
+    OperatorInfo, Port, Rows, States,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -62,20 +62,19 @@ impl Callee for DeduplicateInstance {}
 impl Aggregate for DeduplicateInstance {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let (accumulated, _) = self.accumulate_each(input, groups, states)?;
+        let (accumulated, _) = self.accumulate_each(rows, states)?;
         Ok(accumulated)
     }
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
+        let Grouped { input, groups, .. } = rows;
         let known = times_of(&states.existing.columns[0]);
         let mut passed: Vec<Option<i64>> = known.iter().copied().map(Some).collect();
         passed.resize(states.groups, None);
@@ -155,7 +154,8 @@ mod tests {
                 },
                 groups: 1,
             };
-            let folded = instance.accumulate_each(input, &vec![0; batch.len()], known);
+            let folded =
+                instance.accumulate_each(Grouped::added(input, &vec![0; batch.len()]), known);
             let (accumulated, rows) = folded.unwrap_or_else(|e| panic!("{e}"));
             let rows = rows.parents.into_iter();
             passed.extend(rows.map(|row| at * batch_rows + row as usize));

@@ -13,6 +13,8 @@ use crate::suggest;
 pub struct SinkConfig {
     pub name: Spanned<String>,
     pub input: Vec<Spanned<InputName>>,
+    /// The name of the column that says whether a row is added or taken back.
+    pub changes: Option<Spanned<String>>,
     pub settings: Box<dyn SinkSettings>,
 }
 
@@ -28,11 +30,15 @@ pub(super) fn read(
     let kind = table
         .required("type", &suggest::one_of(&names), mistakes)?
         .choice(&kinds, mistakes)?;
+    let changes = table
+        .optional("changes")
+        .and_then(|value| value.name("the name of a column", mistakes));
     let settings = (kind.get_ref().read)(&mut table, mistakes);
     table.finish(mistakes);
     Some(SinkConfig {
         name,
         input: input?,
+        changes,
         settings: settings?,
     })
 }

@@ -63,6 +63,7 @@ fn render(decoded: Decoded, schema: &Schema) -> String {
         times: vec![0; decoded.rows].into(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     };
     // The types are exactly those of the schema.
     batch.to_arrow().unwrap();

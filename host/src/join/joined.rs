@@ -88,6 +88,7 @@ impl Joined {
             times: std::mem::take(&mut pairs.times).into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         };
         for places in &mut pairs.places {
             places.clear();

@@ -350,5 +350,6 @@ fn batch(rows: &[Row]) -> Batch {
         times: rows.iter().map(|row| row.time).collect(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     }
 }

@@ -227,7 +227,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     }
 
     /// Joins the outputs of parts, each with its first row.
-    fn join_rows(&self, mut parts: Vec<(usize, Rows)>) -> Result<Rows, OperatorError> {
+    pub fn join_rows(&self, mut parts: Vec<(usize, Rows)>) -> Result<Rows, OperatorError> {
         if parts.is_empty() {
             let output = &self.factory.info().outputs[0].schema.fields;
             let empty = output

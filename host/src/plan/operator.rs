@@ -67,6 +67,8 @@ pub struct AggregatePlan {
     pub timing: Option<String>,
     /// Whether something reads the late output, so that the node has it.
     pub late_wanted: bool,
+    /// The output for changes of its results, if something reads it.
+    pub changes_output: Option<usize>,
     /// Whether it passes on some of its rows as they are, instead of results. Its logic
     /// then reads their event times, and nothing else.
     pub passes_rows: bool,
@@ -202,7 +204,11 @@ impl Timing {
 /// unchanged.
 pub const LATE: &str = "late";
 
-/// The index of that output.
+/// The name of an aggregate's output for changes of its results: a result that is replaced
+/// or gone comes once more, as a row that is taken back, before the one in its place.
+pub const CHANGES: &str = "changes";
+
+/// The index of the output for late rows.
 pub const LATE_OUTPUT: usize = 1;
 
 /// Names of the two timestamp columns with a result's window.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::builder::Builder;
+use super::changes::told;
 use super::columns::Relation;
 use super::keys::Keys;
 use super::reading::Reading;
@@ -12,7 +13,7 @@ use crate::builtin::aggregate::call::Call;
 use crate::config::{BoundsChoice, Mistake, OperatorConfig, Runs, Span};
 use crate::logic::{Kind, MAIN};
 use crate::plan::{
-    AggregatePlan, Bounds, Emit, Exchange, LATE, NodeKind, Timing as PlanTiming, Window,
+    AggregatePlan, Bounds, CHANGES, Emit, Exchange, LATE, NodeKind, Timing as PlanTiming, Window,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -23,14 +24,15 @@ impl Builder<'_> {
         operator: &OperatorConfig,
         resolved: &Resolved,
         reading: &Reading,
-        late_wanted: bool,
+        is_read: &dyn Fn(&str) -> bool,
     ) -> Planned {
         let title = format!("operator `{}`", operator.name.get_ref());
         let ports = &resolved.info.inputs;
         let columns = self.columns_of_edges(&title, ports, reading);
         let timing = resolved.timing.as_ref();
         let keys = self.keys(operator, &title, ports, reading);
-        let late_wanted = late_wanted && timing.is_none_or(|timing| timing.window.has_late_rows());
+        let late_wanted =
+            is_read(LATE) && timing.is_none_or(|timing| timing.window.has_late_rows());
         let known = reading.known();
         let late = known
             .as_ref()
@@ -44,6 +46,9 @@ impl Builder<'_> {
                 self.aggregate_output(operator, &title, output, keys, timing)
             }),
         };
+        let changes = timing.filter(|_| is_read(CHANGES));
+        let changes = changes.and_then(|timing| told(operator, timing).ok());
+        let changes_output = changes.map(|_| 1 + usize::from(late_wanted));
         let inputs = keys.as_ref().and_then(|keys| {
             reading.inputs(ports, |edge| Exchange::Hash(keys.columns[edge].clone()))
         });
@@ -61,13 +66,24 @@ impl Builder<'_> {
                 bounds: timing.bounds.clone(),
                 timing: timing.column.as_ref().map(|(name, _)| name.clone()),
                 late_wanted,
+                changes_output,
                 passes_rows,
                 follows_order: follows_order(operator),
             }))
         });
+        let change_rows = main.clone().zip(changes).map(|(mut main, changes)| {
+            if let Some((name, _)) = timing.and_then(|timing| timing.column.as_ref()) {
+                main.remove(name);
+            }
+            main.changes = Some(changes);
+            main
+        });
         let mut outputs = vec![PlannedOutput::new(MAIN, main)];
         if late_wanted {
             outputs.push(PlannedOutput::new(LATE, late));
+        }
+        if changes.is_some() {
+            outputs.push(PlannedOutput::new(CHANGES, change_rows));
         }
         planned(&operator.name, kind, inputs, outputs)
     }

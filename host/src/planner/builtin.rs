@@ -70,6 +70,7 @@ impl Builder<'_> {
     ) -> Option<(Arc<dyn Factory>, Arguments)> {
         let mut input = Schema::default();
         let mut good = true;
+        let retracts = upstreams.iter().any(|up| up.relation.changes.is_some());
         for (_, call) in &aggregate.columns {
             let place = call.span();
             let call = call.get_ref();
@@ -95,6 +96,18 @@ impl Builder<'_> {
                     mistake = mistake.help("make a field of it by an operator with `select`");
                 }
                 self.mistakes.push(mistake);
+            } else if let Some(reason) = call.retracts().err().filter(|_| retracts) {
+                good = false;
+                let takes_back = upstreams.iter().find(|up| up.relation.changes.is_some());
+                let mut mistake = Mistake::new(format!(
+                    "{reads} cannot take rows back, as changes of results do: {reason}"
+                ))
+                .at(place, "")
+                .help("use other functions here, or read results that are final");
+                if let Some(up) = takes_back {
+                    mistake = mistake.at(up.place.clone(), "rows come from here");
+                }
+                self.mistakes.push(mistake);
             } else if input.index_of(name).is_none() {
                 input.fields.push(found.column);
             }
@@ -111,7 +124,10 @@ impl Builder<'_> {
             .iter()
             .map(|column| (column.name.clone(), Value::Text(column.call.to_string())));
         let arguments = arguments.collect();
-        Some((Arc::new(Functions::new(columns, input)), arguments))
+        Some((
+            Arc::new(Functions::new(columns, input, retracts)),
+            arguments,
+        ))
     }
 
     fn select(

@@ -11,6 +11,17 @@ use crate::suggest;
 pub(super) struct Relation {
     pub schema: Schema,
     pub places: Vec<Span>,
+    /// Whether rows may take others back.
+    pub changes: Option<Changes>,
+}
+
+/// Rows that take others back, by the times that they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Changes {
+    /// The time of the row that is taken back: that of its window.
+    OfWindows,
+    /// The time at which it is taken back.
+    OfRows,
 }
 
 /// An output that feeds an input.
@@ -29,6 +40,13 @@ impl Relation {
     pub fn push(&mut self, field: Field, place: Span) {
         self.schema.fields.push(field);
         self.places.push(place);
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        if let Some(column) = self.schema.index_of(name) {
+            self.schema.fields.remove(column);
+            self.places.remove(column);
+        }
     }
 
     fn place(&self, column: usize) -> Span {
@@ -132,7 +150,11 @@ impl Builder<'_> {
                  types and order; a transform before one of them can adapt it",
             ));
         }
-        good.then(|| first.relation.clone())
+        let changes = upstreams.iter().filter_map(|up| up.relation.changes).max();
+        good.then(|| Relation {
+            changes,
+            ..first.relation.clone()
+        })
     }
 
     pub(super) fn transform_output(
@@ -140,8 +162,12 @@ impl Builder<'_> {
         operator: &OperatorConfig,
         title: &str,
         output: &Schema,
+        changes: Option<Changes>,
     ) -> Option<Relation> {
-        let mut relation = Relation::default();
+        let mut relation = Relation {
+            changes,
+            ..Relation::default()
+        };
         for field in &output.fields {
             relation.push(field.clone(), operator.runs.column_place(&field.name));
         }

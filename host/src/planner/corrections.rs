@@ -2,10 +2,17 @@
 //! would count once more.
 
 use crate::config::{Config, Mistake};
-use crate::plan::{AggregatePlan, MAIN_OUTPUT, Node, NodeKind};
+use crate::plan::{AggregatePlan, MAIN_OUTPUT, Node, NodeKind, Window};
 
-/// The operator and its key by which rows are emitted again when they change.
-type Correction<'a> = (&'a str, &'static str);
+/// The operator by which rows are emitted again when they change.
+#[derive(Clone, Copy)]
+struct Correction<'a> {
+    name: &'a str,
+    /// The key that says so.
+    key: &'static str,
+    /// Whether it can tell changes instead.
+    tells_changes: bool,
+}
 
 /// One mistake for each aggregate or join that reads such rows. Nodes come after those
 /// that they read.
@@ -18,7 +25,12 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
         corrections.push(match &node.kind {
             NodeKind::Aggregate(aggregate) => {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
-                correcting_key(aggregate).map(|key| (node.name.as_str(), key))
+                correcting_key(aggregate).map(|key| Correction {
+                    name: &node.name,
+                    key,
+                    tells_changes: aggregate.early_every_ms.is_none()
+                        && !matches!(aggregate.window, Window::Session { .. }),
+                })
             }
             NodeKind::Process(_) => {
                 mistakes.extend(of_input.map(|of_input| mistake(config, &node.name, of_input)));
@@ -43,16 +55,24 @@ fn correcting_key(aggregate: &AggregatePlan) -> Option<&'static str> {
     }
 }
 
+/// What aggregates and processes do with rows.
+const COUNTS: (&str, &str) = ("count", "counts");
+
 fn mistake(config: &Config, reader: &str, correction: Correction<'_>) -> Mistake {
-    mistake_of(config, reader, ("count", "counts"), correction)
+    mistake_of(config, reader, COUNTS, correction)
 }
 
 fn mistake_of(
     config: &Config,
     reader: &str,
     (verb, verbs): (&str, &str),
-    (name, key): Correction<'_>,
+    correction: Correction<'_>,
 ) -> Mistake {
+    let Correction { name, key, .. } = correction;
+    let changes = match correction.tells_changes && verb == COUNTS.0 {
+        true => format!("; or read `{name}.changes`, which tells what becomes of results"),
+        false => String::new(),
+    };
     let mut mistake = Mistake::new(format!(
         "operator `{reader}` would {verb} results of operator `{name}` more than once: `{key}` \
          emits them again when they change"
@@ -60,7 +80,7 @@ fn mistake_of(
     .help(match key {
         "allowed_lateness" => format!(
             "write `emit = \"final\"` for `{name}`, which then emits each result once, when no \
-             row can change it any more; or have only sinks read its results"
+             row can change it any more{changes}; or have only sinks read its results"
         ),
         key => format!("remove `{key}` of `{name}`, or have only sinks read its results"),
     });

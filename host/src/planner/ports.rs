@@ -2,11 +2,12 @@
 //! may read.
 
 use super::builder::Builder;
+use super::changes::told;
 use super::graph::Section;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, Span, Spanned};
 use crate::logic::{Kind, Port};
-use crate::plan::{LATE, LATE_SIDES};
+use crate::plan::{CHANGES, LATE, LATE_SIDES};
 use crate::suggest;
 
 impl Builder<'_> {
@@ -102,6 +103,16 @@ impl Builder<'_> {
                     },
                 )
             }
+            CHANGES => match why_no_changes(from, resolved) {
+                Some(reason) => {
+                    Mistake::new(format!("{} tells no changes: {reason}", from.title())).help(
+                        "running aggregates do, and those with a tumbling or sliding window in \
+                         event time that have `allowed_lateness`",
+                    )
+                }
+                // Its own mistake is reported.
+                None => return,
+            },
             output if kind == Some(Kind::Process) && output.starts_with("late_") => {
                 Mistake::new(format!("{} has no output `{output}`", from.title())).help(
                     "with `order = \"event_time\"`, each of its inputs has an output for late \
@@ -127,6 +138,18 @@ impl Builder<'_> {
             }
         };
         self.mistakes.push(mistake.at(place.clone(), ""));
+    }
+}
+
+/// Why a section has no output for changes; `None` after a mistake.
+fn why_no_changes(from: &Section, resolved: Option<&Resolved>) -> Option<&'static str> {
+    let (Section::Operator(operator), Some(resolved)) = (from, resolved) else {
+        return Some("only results of aggregates change");
+    };
+    match (resolved.info.kind, &resolved.timing) {
+        (Kind::Aggregate, None) => None,
+        (Kind::Aggregate, Some(timing)) => told(operator, timing).err(),
+        _ => Some("only results of aggregates change"),
     }
 }
 

@@ -33,7 +33,7 @@ impl Builder<'_> {
             .outputs
             .iter()
             .map(|port| {
-                let relation = self.transform_output(operator, &title, &port.schema);
+                let relation = self.transform_output(operator, &title, &port.schema, None);
                 PlannedOutput::new(&port.name, relation)
             })
             .collect();
@@ -101,7 +101,7 @@ impl Builder<'_> {
         wanted: &Schema,
         keys: &Keys,
     ) -> Option<Vec<usize>> {
-        let Relation { schema, places } = &keys.relation;
+        let Relation { schema, places, .. } = &keys.relation;
         let mut good = true;
         let mut columns = Vec::with_capacity(wanted.fields.len());
         for field in &wanted.fields {

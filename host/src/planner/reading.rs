@@ -1,7 +1,7 @@
 //! What a node reads, edge by edge, and the input ports that this makes.
 
 use super::builder::Builder;
-use super::columns::Upstream;
+use super::columns::{Changes, Upstream};
 use crate::logic::Port;
 use crate::plan::{Edge, Exchange, InputPort};
 
@@ -19,6 +19,12 @@ impl<'p> Reading<'_, 'p> {
     /// The upstreams, if all are known.
     pub fn known(&self) -> Option<Vec<&Upstream<'p>>> {
         self.upstreams.iter().map(Option::as_ref).collect()
+    }
+
+    /// Whether rows that it reads may take others back.
+    pub fn changes(&self) -> Option<Changes> {
+        let known = self.upstreams.iter().flatten();
+        known.filter_map(|up| up.relation.changes).max()
     }
 
     /// Those of the known upstreams that feed a port.

@@ -78,6 +78,15 @@ pub enum ValuesRef<'a> {
 
 #[derive(Clone, Debug, ComponentType, Lower)]
 #[component(record)]
+pub struct GroupedRef<'a> {
+    pub columns: BatchRef<'a>,
+    pub groups: &'a [u32],
+    #[component(name = "taken-back")]
+    pub taken_back: &'a [u32],
+}
+
+#[derive(Clone, Debug, ComponentType, Lower)]
+#[component(record)]
 pub struct StatesRef<'a> {
     pub columns: BatchRef<'a>,
     pub groups: u32,
@@ -305,6 +314,7 @@ pub struct Operator {
     pub outputs: Vec<Port>,
     pub key: Vec<Field>,
     pub state: Vec<Field>,
+    pub retracts: bool,
     pub parameters: Vec<Parameter>,
 }
 

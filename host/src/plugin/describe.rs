@@ -57,6 +57,10 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         ));
     }
 
+    if described.retracts && kind != Kind::Aggregate {
+        return Err(format!("a {} cannot take rows back", kind.name()));
+    }
+
     let mut names = HashSet::new();
     let mut parameters = Vec::with_capacity(described.parameters.len());
     for described in described.parameters {
@@ -74,6 +78,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         outputs,
         key,
         state,
+        retracts: described.retracts,
         parameters,
     })
 }
@@ -348,6 +353,7 @@ mod tests {
             outputs: vec![port("main", vec![field("n", FieldType::Int64)])],
             key: Vec::new(),
             state: Vec::new(),
+            retracts: false,
             parameters: Vec::new(),
         }
     }

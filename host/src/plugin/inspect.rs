@@ -35,6 +35,8 @@ pub struct InspectedOperator {
     /// What it reads of its key, which the pipeline must have among its key's fields.
     pub key: Vec<InspectedField>,
     pub state: Vec<InspectedField>,
+    /// Whether it is an aggregate that can take rows back.
+    pub retracts: bool,
     pub parameters: Vec<InspectedParameter>,
 }
 
@@ -179,6 +181,7 @@ fn operator(info: &OperatorInfo) -> InspectedOperator {
         outputs: info.outputs.iter().map(port).collect(),
         key: schema(&info.key),
         state: schema(&info.state),
+        retracts: info.retracts,
         parameters: info
             .parameters
             .iter()

@@ -11,8 +11,8 @@ use wasmtime::component::{
 use super::boundary::lower::{self, CallInput};
 use super::boundary::{Broken, lift};
 use super::contract::{
-    self as wire, ArgumentRef, BatchRef, KeyedRef, PackedRef, StatesRef, StepsRef, TimersRef,
-    ValueRef, WindowsRef,
+    self as wire, ArgumentRef, BatchRef, GroupedRef, KeyedRef, PackedRef, StatesRef, StepsRef,
+    TimersRef, ValueRef, WindowsRef,
 };
 use super::engine::Deadlines;
 use super::limits::{MemoryLimit, failure};
@@ -20,16 +20,15 @@ use super::printed::Printed;
 use super::wasi::World;
 use crate::logic::Limits;
 use crate::logic::{
-    self, Accumulated, Callee, Columns, Failure, FailureKind, GroupTimers, Instance, Keyed, Kind,
-    OperatorInfo, Output, Processed, Rows, States, Steps, Transformed, Value,
+    self, Accumulated, Callee, Columns, Failure, FailureKind, GroupTimers, Grouped, Instance,
+    Keyed, Kind, OperatorInfo, Output, Processed, Rows, States, Steps, Transformed, Value,
 };
 use crate::stop::Stop;
 
 type Transform = TypedFunc<(BatchRef<'static>,), (wire::Transformed,)>;
-type Accumulate =
-    TypedFunc<(BatchRef<'static>, &'static [u32], StatesRef<'static>), (wire::Accumulated,)>;
+type Accumulate = TypedFunc<(GroupedRef<'static>, StatesRef<'static>), (wire::Accumulated,)>;
 type AccumulateEach =
-    TypedFunc<(BatchRef<'static>, &'static [u32], StatesRef<'static>), (wire::AccumulatedEach,)>;
+    TypedFunc<(GroupedRef<'static>, StatesRef<'static>), (wire::AccumulatedEach,)>;
 type Merge = TypedFunc<(BatchRef<'static>, &'static [u32]), (wire::Batch,)>;
 type Finish = TypedFunc<(BatchRef<'static>, WindowsRef<'static>), (wire::Rows,)>;
 type Process =
@@ -334,17 +333,17 @@ impl Callee for AggregateInstance {
 impl logic::Aggregate for AggregateInstance {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
+        let input = rows.input;
         let lowered = CallInput::new(&self.operator.inputs[0].schema, input)?;
         let existing = CallInput::new(&self.operator.state, states.existing)?;
         let states_given = StatesRef {
             columns: existing.batch()?,
             groups: lower::count(states.groups)?,
         };
-        let arguments = (lowered.batch()?, groups, states_given);
+        let arguments = (grouped(&lowered, rows)?, states_given);
         let (answer,) = self.running.call(self.functions.accumulate, arguments)?;
 
         let lifted = || {
@@ -358,10 +357,10 @@ impl logic::Aggregate for AggregateInstance {
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
+        let input = rows.input;
         let schema = &self.operator.inputs[0].schema;
         let lowered = CallInput::new(schema, input)?;
         let existing = CallInput::new(&self.operator.state, states.existing)?;
@@ -369,7 +368,7 @@ impl logic::Aggregate for AggregateInstance {
             columns: existing.batch()?,
             groups: lower::count(states.groups)?,
         };
-        let arguments = (lowered.batch()?, groups, states_given);
+        let arguments = (grouped(&lowered, rows)?, states_given);
         let (answer,) = self
             .running
             .call(self.functions.accumulate_each, arguments)?;
@@ -427,6 +426,14 @@ impl logic::Aggregate for AggregateInstance {
         )
         .map_err(|broken| self.running.broken(broken))
     }
+}
+
+fn grouped<'a>(input: &'a CallInput<'_>, rows: Grouped<'a>) -> Result<GroupedRef<'a>, Failure> {
+    Ok(GroupedRef {
+        columns: input.batch()?,
+        groups: rows.groups,
+        taken_back: rows.taken_back,
+    })
 }
 
 /// A process's instance.

@@ -130,6 +130,7 @@ fn due_rows(
             columns: handed.columns.gather(&slots)?,
             // A timer comes before a row of its time.
             watermarks: Some(times.clone().into()),
+            taken_back: None,
             times: times.into(),
             origin: None,
         },

@@ -359,12 +359,17 @@ impl Attempt<'_> {
                 Work::Sink(sink.map_err(TaskError::Sink)?)
             }
         };
+        let changes = match &node.kind {
+            NodeKind::Sink(sink) if sink.tells_changes => Some(node.schema().clone()),
+            _ => None,
+        };
         Ok(Link {
             node: id,
             work,
             progress: self.revision.nodes[id].clone(),
             task: index,
             outputs: wiring.routers(id, index),
+            changes,
             flush_at_ms: None,
         })
     }

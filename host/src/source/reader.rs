@@ -388,6 +388,7 @@ impl SourceReader {
                 times,
                 origin: Some(Origin { block, rows: kept }),
                 watermarks: None,
+                taken_back: None,
             };
             let mut watermarks = self.watermarks.lock();
             match self.times {

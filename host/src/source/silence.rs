@@ -152,6 +152,7 @@ mod tests {
             times: vec![time_ms].into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         };
         let mut watermarks = watermarks.lock();
         watermarks.observe(partition, batch, now_ms, &mut Vec::new());

@@ -354,6 +354,7 @@ mod tests {
             times: times.to_vec().into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         }
     }
 

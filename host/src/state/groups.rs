@@ -88,6 +88,12 @@ impl Groups {
         self.slots.append(&mut self.new);
     }
 
+    /// The number of a slot's group, once the batch has ended.
+    pub fn number(&self, slot: u32) -> Option<u32> {
+        let at = self.slots.iter().position(|&other| other == slot)?;
+        Some(at as u32)
+    }
+
     /// The new groups that have only `lost` rows: index among the new groups, and
     /// slot.
     pub fn left_empty(&self, lost: &[u32]) -> Vec<(usize, u32)> {

@@ -3,16 +3,20 @@
 
 use std::sync::Arc;
 
+use arrow_array::StringArray;
+
 use super::courier::Courier;
 use super::error::TaskError;
+use crate::batch::Batch;
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Element, Inlet, NodeId};
 use crate::operator::{Operator, OperatorError, Outbox};
-use crate::plan::MAIN_OUTPUT;
+use crate::plan::{ADDED, MAIN_OUTPUT, TAKEN_BACK};
 use crate::progress::NodeProgress;
 use crate::router::Router;
+use crate::schema::Schema;
 use crate::sink::{Ending, Sink};
 
 /// A node in a chain.
@@ -24,6 +28,8 @@ pub struct Link {
     pub task: usize,
     /// One for each of the node's outputs. The main output goes to the next link, too.
     pub outputs: Vec<Arc<Router>>,
+    /// The columns of a sink that tells changes.
+    pub changes: Option<Arc<Schema>>,
     /// When a sink is flushed at the latest, in ms of the clock, if it has new rows.
     pub flush_at_ms: Option<i64>,
 }
@@ -107,7 +113,10 @@ impl Flow<'_> {
                 match element {
                     Element::Batch(batch) => {
                         link.progress.add_in(batch.rows());
-                        sink.write(&batch)?;
+                        sink.write(&match &link.changes {
+                            None => batch,
+                            Some(schema) => with_change_column(batch, schema),
+                        })?;
                         let clock = rest.clock;
                         link.flush_at_ms
                             .get_or_insert_with(|| clock.now_ms().saturating_add(FLUSH_AFTER_MS));
@@ -242,6 +251,20 @@ impl Flow<'_> {
     }
 }
 
+/// The rows with a last column that says which of them are taken back.
+fn with_change_column(mut batch: Batch, schema: &Arc<Schema>) -> Batch {
+    let taken_back = batch.taken_back.take();
+    let is_taken_back = |row| taken_back.as_ref().is_some_and(|rows| rows.value(row));
+    let changes = (0..batch.rows()).map(|row| match is_taken_back(row) {
+        true => TAKEN_BACK,
+        false => ADDED,
+    });
+    let changes = StringArray::from_iter_values(changes);
+    batch.columns.push(Arc::new(changes));
+    batch.schema = schema.clone();
+    batch
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -312,6 +335,7 @@ mod tests {
             times: (0..rows).collect(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         })
     }
 
@@ -330,6 +354,7 @@ mod tests {
             progress: Arc::new(NodeProgress::new("crossing", Role::Operator, 1)),
             task: 0,
             outputs: vec![router(), router()],
+            changes: None,
             flush_at_ms: None,
         };
         (link, readers)

@@ -1,4 +1,4 @@
-//! Results of windows that replace others: which are left in the end.
+//! Results that others replace, and those that are taken back: which are left in the end.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,8 +6,25 @@ use serde_json::{Map, Value};
 
 use crate::batch::Batch;
 use crate::json::render_row;
-use crate::plan::{TableKey, Timing};
+use crate::plan::{TAKEN_BACK, TableKey, Timing};
 use crate::schema::Schema;
+
+/// The rows that were added and not taken back, as the column `change` says, which is left
+/// out.
+pub(super) fn standing(rows: Vec<Map<String, Value>>, change: &str) -> Vec<Map<String, Value>> {
+    let mut standing: BTreeMap<String, (i64, Map<String, Value>)> = BTreeMap::new();
+    for mut row in rows {
+        let is_taken_back = row
+            .remove(change)
+            .is_some_and(|change| change == TAKEN_BACK);
+        let text = Value::from_iter(row.clone()).to_string();
+        let (times, _) = standing.entry(text).or_insert((0, row));
+        *times += if is_taken_back { -1 } else { 1 };
+    }
+    let rows = standing.into_values();
+    let rows = rows.flat_map(|(times, row)| (0..times).map(move |_| row.clone()));
+    rows.collect()
+}
 
 /// A table of results by key, each a row.
 #[derive(Debug)]

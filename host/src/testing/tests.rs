@@ -10,8 +10,8 @@ use arrow_array::{ArrayRef, Int64Array};
 use super::*;
 use crate::logic::Limits;
 use crate::logic::{
-    Accumulated, Aggregate, Callee, Columns, Factory, Failure as LogicFailure, Instance, Kind,
-    ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure as LogicFailure, Grouped, Instance,
+    Kind, ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed,
     Value as Argument,
 };
 use crate::schema::{DataType, Field, Schema};
@@ -164,10 +164,10 @@ impl Callee for Fold {}
 impl Aggregate for Fold {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, LogicFailure> {
+        let Grouped { input, groups, .. } = rows;
         let mut folded = match states.existing.rows {
             0 => Vec::new(),
             _ => numbers(states.existing),
@@ -184,10 +184,10 @@ impl Aggregate for Fold {
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), LogicFailure> {
+        let Grouped { input, groups, .. } = rows;
         let mut folded = match states.existing.rows {
             0 => Vec::new(),
             _ => numbers(states.existing),

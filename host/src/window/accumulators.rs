@@ -6,20 +6,22 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 
+use super::changes::{Before, Change, ChangesLayout, Replaced, replaced};
 use super::results::{ResultLayout, Results};
 use super::time::Span;
-use crate::batch::{Batch, pick, timestamps};
+use crate::batch::{Batch, gather, pick, timestamps};
 use crate::logic::{Columns, Rows, States};
 use crate::operator::error::KeyedError;
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
-use crate::plan::{AggregatePlan, MAIN_OUTPUT, Timing};
+use crate::plan::{AggregatePlan, MAIN_OUTPUT, Timing, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::error::StateError;
 use crate::state::groups::Groups;
 use crate::state::key::{BatchKeys, KeyLayout, KeyTable};
 use crate::state::keyed::{Entries, KeyedStates, KeyedTable};
-use crate::state::stored::StoredTable;
+use crate::state::row::RowError;
+use crate::state::stored::{StoredRows, StoredTable};
 use crate::state::table::StateTable;
 use crate::stop::Stop;
 
@@ -119,6 +121,19 @@ impl Accumulators {
         let timing = plan.timing.as_deref().map(Timing::field);
         let columns = info.outputs[0].schema.fields.iter().cloned();
         let layout = KeyLayout::new(&plan.key_schema);
+        let fields = |timing: Option<Field>| {
+            let before = key.clone().chain(wanted.clone());
+            Arc::new(Schema::new(
+                before.chain(timing).chain(columns.clone()).collect(),
+            ))
+        };
+        let changes = plan.changes_output.map(|port| ChangesLayout {
+            port,
+            schema: fields(None),
+            timing: timing
+                .is_some()
+                .then(|| key.clone().count() + wanted.clone().count()),
+        });
         Ok(Accumulators {
             guard: AggregateGuard::new(node, &plan.operator, stop)?,
             states: StateTable::new(&info.state),
@@ -128,13 +143,9 @@ impl Accumulators {
             output: ResultLayout {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
-                schema: Arc::new(Schema::new(
-                    key.clone()
-                        .chain(wanted)
-                        .chain(timing)
-                        .chain(columns)
-                        .collect(),
-                )),
+                schema: fields(timing),
+                changes,
+                is_running: plan.window == Window::Running,
                 subject_schema: Arc::new(Schema::new(key.chain(bounds).collect())),
                 bounds: plan.bounds.is_some(),
                 timing: plan.timing.is_some(),
@@ -283,6 +294,21 @@ impl Accumulators {
 
     /// Emits the results of states.
     pub fn emit(&mut self, results: Results<'_>, out: &mut Outbox) -> Result<(), KeyedError> {
+        self.tell(results, Change::Told, out)
+    }
+
+    /// Whether something reads what becomes of results.
+    pub fn tells_changes(&self) -> bool {
+        self.output.changes.is_some()
+    }
+
+    /// Emits the results of states, or takes them back before these change or go.
+    pub fn tell(
+        &mut self,
+        results: Results<'_>,
+        change: Change,
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
         let mut first = 0;
         while first < results.slots.len() {
             let last = first + self.fit(&results.slots[first..]);
@@ -302,16 +328,85 @@ impl Accumulators {
                 rows: last - first,
                 columns: &states,
             };
-            let rows = self.guard.finish(columns, &starts, &ends, &subject, out)?;
+            // Failures were told when the results were.
+            let mut told = Outbox::default();
+            let failures = match change {
+                Change::Told => &mut *out,
+                Change::TakenBack => &mut told,
+            };
+            let (of_starts, of_ends) = self.output.windows(&starts, &ends);
+            let guard = &mut self.guard;
+            let rows = guard.finish(columns, &of_starts, &of_ends, &subject, failures)?;
             if !rows.parents.is_empty() {
                 let batch =
                     self.output
                         .batch(&self.table.layout, results, first, rows, starts, ends)?;
-                out.put_in_parts(MAIN_OUTPUT, batch, self.output.batch_rows);
+                self.put(batch, change, out);
             }
             first = last;
         }
         Ok(())
+    }
+
+    /// What states of a running aggregate have told last, by their places here.
+    pub fn told(&mut self, slots: &[u32]) -> Result<Rows, KeyedError> {
+        let mut parts = Vec::new();
+        let mut first = 0;
+        while first < slots.len() {
+            let last = first + self.fit(&slots[first..]);
+            let states = self.states.gather(&slots[first..last])?;
+            let states = Columns {
+                rows: last - first,
+                columns: &states,
+            };
+            let windows = vec![0; states.rows];
+            let (starts, ends) = self.output.windows(&windows, &windows);
+            let (subject, mut failures) = (|_| String::new(), Outbox::default());
+            let guard = &mut self.guard;
+            let rows = guard.finish(states, &starts, &ends, &subject, &mut failures)?;
+            parts.push((first, rows));
+            first = last;
+        }
+        Ok(self.guard.join_rows(parts)?)
+    }
+
+    /// [`Accumulators::told`] of the existing states of the batch.
+    pub fn told_before(&mut self) -> Result<Rows, KeyedError> {
+        let existing = self.groups.slots[..self.groups.existing].to_vec();
+        self.told(&existing)
+    }
+
+    /// Has these stored states for as long as they are told; `tell` gets their keys, slots
+    /// and entries.
+    pub fn with_evicted<E: Entries>(
+        &mut self,
+        rows: &StoredRows,
+        entries: &E,
+        tell: impl FnOnce(&mut Self, &KeyTable, &[u32], &[E::Entry]) -> Result<(), KeyedError>,
+    ) -> Result<(), KeyedError> {
+        let mut keys = KeyTable::default();
+        let mut states = Vec::with_capacity(rows.len());
+        let mut read = Vec::with_capacity(rows.len());
+        for (_, key, row) in rows.rows() {
+            keys.upsert_row(&self.table.layout, key)?;
+            read.push(entries.read(row, &mut states)?);
+        }
+        let slots = self.states.decode(states.into_iter())?;
+        tell(self, &keys, &slots, &read)?;
+        for slot in slots {
+            self.states.release(slot);
+        }
+        Ok(())
+    }
+
+    fn put(&self, batch: Batch, change: Change, out: &mut Outbox) {
+        let rows_max = self.output.batch_rows;
+        if let Some(changes) = &self.output.changes {
+            out.put_in_parts(changes.port, changes.of(batch.clone(), change), rows_max);
+        }
+        if change == Change::Told {
+            out.put_in_parts(MAIN_OUTPUT, batch, rows_max);
+        }
     }
 
     /// Emits result rows whose parents are rows of the batch, or these rows.
@@ -329,21 +424,45 @@ impl Accumulators {
         }
         let mut columns = match self.key_columns(arrived) {
             none if none.is_empty() => none,
-            keys => crate::batch::gather(&keys, &rows.parents),
+            keys => gather(&keys, &rows.parents),
         };
-        if self.output.bounds {
-            let times = rows
-                .parents
-                .iter()
-                .map(|&row| arrived.batch.times[row as usize]);
-            let starts: Vec<i64> = times.collect();
-            let ends = starts.iter().map(|start| start.saturating_add(1)).collect();
-            columns.extend([timestamps(starts), timestamps(ends)]);
-        }
         columns.extend(rows.columns);
         let schema = self.output.schema.clone();
-        let batch = arrived.batch.derive(schema, columns, &rows.parents);
+        let mut batch = arrived.batch.derive(schema, columns, &rows.parents);
+        batch.taken_back = None;
         out.put_in_parts(MAIN_OUTPUT, batch, self.output.batch_rows);
+    }
+
+    /// Tells which results rows of the batch take back, and which come in their place.
+    /// `each` are the results after each row that is not `lost`.
+    pub fn emit_changes(
+        &self,
+        arrived: &Arrived,
+        each: &Rows,
+        before: &Before<'_>,
+        lost: &[u32],
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
+        let Some(changes) = &self.output.changes else {
+            return Ok(());
+        };
+        let is_lost = |row: u32| lost.binary_search(&row).is_ok();
+        let changed = replaced(&self.groups.of_row, each, before, is_lost);
+        let Replaced {
+            columns: results,
+            rows,
+            taken_back,
+        } = changed.map_err(|error| RowError::new(error.to_string()))?;
+        let keys = self.key_columns(arrived);
+        let mut columns = match keys.is_empty() {
+            true => keys,
+            false => gather(&keys, &rows),
+        };
+        columns.extend(results);
+        let mut batch = arrived.batch.derive(changes.schema.clone(), columns, &rows);
+        batch.taken_back = Some(taken_back);
+        out.put_in_parts(changes.port, batch, self.output.batch_rows);
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Makes batches of results: key columns, the window's bounds if the pipeline wants
 //! them, and the plugin's columns.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::StringArray;
 
+use super::changes::ChangesLayout;
 use super::time::Span;
 use crate::batch::{Batch, timestamps};
 use crate::json::render_row;
@@ -21,6 +23,10 @@ pub(super) struct ResultLayout {
     pub key_columns: Vec<Vec<usize>>,
     /// Key columns, bounds and timing if wanted, the plugin's columns.
     pub schema: Arc<Schema>,
+    /// Where changes of results go, if something reads them.
+    pub changes: Option<ChangesLayout>,
+    /// Whether results have no window.
+    pub is_running: bool,
     /// Key columns and the window, for messages.
     pub subject_schema: Arc<Schema>,
     pub bounds: bool,
@@ -107,7 +113,23 @@ impl ResultLayout {
             times,
             origin: None,
             watermarks: None,
+            taken_back: None,
         })
+    }
+
+    /// The windows of states as the plugin gets them: for a running aggregate, all of time.
+    pub fn windows<'a>(
+        &self,
+        starts: &'a [i64],
+        ends: &'a [i64],
+    ) -> (Cow<'a, [i64]>, Cow<'a, [i64]>) {
+        match self.is_running {
+            false => (starts.into(), ends.into()),
+            true => (
+                vec![i64::MIN; starts.len()].into(),
+                vec![i64::MAX; ends.len()].into(),
+            ),
+        }
     }
 
     /// A key and its window as JSON.
@@ -121,6 +143,7 @@ impl ResultLayout {
                     times: vec![span.end.saturating_sub(1)].into(),
                     origin: None,
                     watermarks: None,
+                    taken_back: None,
                 };
                 render_row(&batch, 0)
             }

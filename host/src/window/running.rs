@@ -5,13 +5,18 @@
 //! that is later; not on when states are swept, nor on where batches are cut.
 
 use super::accumulators::{Accumulators, Arrived};
+use super::changes::{Before, Change};
 use super::kind::WindowKind;
-use super::time::{SIZE_MAX_MS, TIME_MAX_MS};
+use super::results::{Ids, Results, Spans};
+use super::time::{SIZE_MAX_MS, Span, TIME_MAX_MS};
+use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
 use crate::operator::error::KeyedError;
+use crate::plan::Timing;
 use crate::state::calendar::NEVER;
 use crate::state::entry_row::{EntryReader, write_i64};
 use crate::state::groups::NO_SLOT;
+use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::row::RowError;
 use crate::state::table::StateTable;
@@ -97,7 +102,8 @@ impl WindowKind for Running {
         let arrived = &arrived;
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut created = Vec::new();
-        let mut over = Vec::new();
+        // States that have expired, and those in their place.
+        let mut over: Vec<(u32, u32)> = Vec::new();
         for run in 0..accumulators.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
             let rows = accumulators.keys.rows(run);
@@ -112,16 +118,19 @@ impl WindowKind for Running {
                 }
                 Some(ttl_ms) => {
                     for row in rows {
+                        let mut gone = None;
                         let time_ms = arrived.times[row];
                         let entry = self.keyed.entries.entry(id);
                         if entry.slot != NO_SLOT
                             && entry.newest_ms + ttl_ms < time_ms.max(watermark_ms)
                         {
-                            over.push(std::mem::replace(&mut entry.slot, NO_SLOT));
+                            gone = Some(std::mem::replace(&mut entry.slot, NO_SLOT));
                             entry.newest_ms = time_ms;
                         }
                         entry.newest_ms = entry.newest_ms.max(time_ms);
                         let group = self.group(accumulators, id, &mut created);
+                        let slot = self.keyed.entries.entry(id).slot;
+                        over.extend(gone.map(|gone| (gone, slot)));
                         accumulators.groups.push(&(row..row + 1), group);
                     }
                     self.keyed.entries.set_timer(id);
@@ -130,19 +139,41 @@ impl WindowKind for Running {
         }
         accumulators.groups.end();
 
+        let told = match accumulators.tells_changes() {
+            true => Some(accumulators.told_before()?),
+            false => None,
+        };
         let (folded, results) = accumulators.fold_each(arrived, out)?;
         accumulators.store(&folded)?;
-        if !folded.lost.is_empty() {
-            for (at, slot) in accumulators.groups.left_empty(&folded.lost) {
-                let id = created[at];
-                if self.keyed.entries.entry(id).slot == slot {
-                    self.forget(&mut accumulators.states, &[id])?;
-                } else if !over.contains(&slot) {
-                    accumulators.states.release(slot);
-                }
+        let empty = match folded.lost.is_empty() {
+            true => Vec::new(),
+            false => accumulators.groups.left_empty(&folded.lost),
+        };
+        if let Some(told) = told {
+            let is_empty = |gone: u32| empty.iter().any(|&(_, slot)| slot == gone);
+            let known = over.iter().filter(|(gone, _)| !is_empty(*gone));
+            let (gone, in_place): (Vec<u32>, Vec<u32>) = known.copied().unzip();
+            let mut after: Vec<(u32, u32)> = (0..)
+                .zip(in_place)
+                .filter_map(|(place, slot)| Some((accumulators.groups.number(slot)?, place)))
+                .collect();
+            after.sort_unstable();
+            let before = Before {
+                told,
+                after: &after,
+                gone: accumulators.told(&gone)?,
+            };
+            accumulators.emit_changes(arrived, &results, &before, &folded.lost, out)?;
+        }
+        for (at, slot) in empty {
+            let id = created[at];
+            if self.keyed.entries.entry(id).slot == slot {
+                self.forget(&mut accumulators.states, &[id])?;
+            } else if !over.iter().any(|&(gone, _)| gone == slot) {
+                accumulators.states.release(slot);
             }
         }
-        for slot in over {
+        for (slot, _) in over {
             accumulators.states.release(slot);
         }
         accumulators.emit_each(arrived, results, out);
@@ -154,20 +185,71 @@ impl WindowKind for Running {
         &mut self,
         accumulators: &mut Accumulators,
         now_ms: i64,
-        _out: &mut Outbox,
+        out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        if self.keyed.entries.ttl_ms.is_none() {
+        let Some(ttl_ms) = self.keyed.entries.ttl_ms else {
+            return Ok(());
+        };
+        // The end of the input is not the time when states expire.
+        if now_ms == END_OF_TIME {
             return Ok(());
         }
+        let tells = accumulators.tells_changes();
         let gone = self.keyed.entries.take_expired(now_ms);
+        if tells {
+            let (entries, keys) = self.keyed.parts();
+            let known = gone.iter().copied();
+            let known = known.filter(|&id| entries.entries[id as usize].slot != NO_SLOT);
+            let ids: Vec<u32> = known.collect();
+            let entries = ids.iter().map(|&id| entries.entries[id as usize]);
+            let (slots, newest): (Vec<u32>, Vec<i64>) =
+                entries.map(|entry| (entry.slot, entry.newest_ms)).unzip();
+            let ids = Ids::Each(&ids);
+            take_back_expired(accumulators, keys, ids, &slots, (&newest, ttl_ms), out)?;
+        }
         self.forget(&mut accumulators.states, &gone)?;
         if let Some(mut sweep) = self.keyed.sweep(now_ms) {
             while let Some(over) = self.keyed.next_due(&mut sweep, now_ms)? {
+                if tells {
+                    let entries = &self.keyed.entries;
+                    accumulators.with_evicted(
+                        &over,
+                        entries,
+                        |accumulators, keys, slots, newest| {
+                            let expired = (newest, ttl_ms);
+                            take_back_expired(accumulators, keys, Ids::InOrder, slots, expired, out)
+                        },
+                    )?;
+                }
                 self.keyed.delete(&over);
             }
         }
         Ok(())
     }
+}
+
+/// Takes back the results of states that have expired, this long after their newest rows.
+fn take_back_expired(
+    accumulators: &mut Accumulators,
+    keys: &KeyTable,
+    ids: Ids<'_>,
+    slots: &[u32],
+    (newest_ms, ttl_ms): (&[i64], i64),
+    out: &mut Outbox,
+) -> Result<(), KeyedError> {
+    let spans = newest_ms.iter().map(|newest_ms| Span {
+        start: newest_ms + ttl_ms,
+        end: newest_ms + ttl_ms + 1,
+    });
+    let spans: Vec<Span> = spans.collect();
+    let results = Results {
+        slots,
+        keys,
+        ids,
+        spans: Spans::Each(&spans),
+        timing: Timing::Gone,
+    };
+    accumulators.tell(results, Change::TakenBack, out)
 }
 
 impl RunningEntries {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::accumulators::{Accumulators, Arrived, Merges};
+use super::changes::Change;
 use super::cut::Cut;
 use super::kind::WindowKind;
 use super::leaves::{Leaf, Leaves};
@@ -251,32 +252,30 @@ impl Sliding {
         }
     }
 
-    /// Handles rows in panes of windows that have fired: their keys have to be updated
-    /// for the next window, and may correct results.
-    fn correct(
-        &mut self,
-        accumulators: &mut Accumulators,
-        touched: &[(i64, u32)],
-        watermark_ms: i64,
-        out: &mut Outbox,
-    ) -> Result<(), KeyedError> {
-        let mut wanted = Vec::new();
+    /// Has keys updated for the next window that have rows in panes of windows that have
+    /// fired.
+    fn note_changed(&mut self, accumulators: &mut Accumulators, touched: &[(i64, u32)]) {
         let cut = self.cut;
         let entries = self.entries();
         for &(pane, id) in touched {
-            let (first, last) = (cut.first_window(pane), cut.last_window(pane));
-            if first > entries.closed {
-                continue;
-            }
-            if last > entries.closed {
+            let has_fired = cut.first_window(pane) <= entries.closed;
+            if has_fired && cut.last_window(pane) > entries.closed {
                 entries.entry(id).drop_tree(&mut accumulators.states);
                 entries.changed.push(id);
             }
-            let fired = first..=last.min(entries.closed);
-            let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
-            wanted.extend(corrected.map(|window| (window, id)));
         }
-        self.emit_windows(accumulators, wanted, Timing::Late, out)
+    }
+
+    /// The windows that have fired and have these panes of keys, and that rows may correct.
+    fn closed_windows(&self, touched: &[(i64, u32)], watermark_ms: i64) -> Vec<(i64, u32)> {
+        let (cut, closed) = (self.cut, self.keyed.entries.closed);
+        let mut windows = Vec::new();
+        for &(pane, id) in touched {
+            let fired = cut.first_window(pane)..=cut.last_window(pane).min(closed);
+            let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
+            windows.extend(corrected.map(|window| (window, id)));
+        }
+        windows
     }
 
     /// Fires the next window.
@@ -363,12 +362,14 @@ impl Sliding {
     }
 
     /// Emits the results of these windows for these keys, merged directly from the
-    /// panes.
-    fn emit_windows(
+    /// panes; or takes them back. The panes of keys that have just been `created` have told
+    /// nothing yet.
+    fn tell_windows(
         &mut self,
         accumulators: &mut Accumulators,
         mut wanted: Vec<(i64, u32)>,
-        timing: Timing,
+        (timing, change): (Timing, Change),
+        created: &[(i64, u32)],
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         wanted.sort_unstable();
@@ -377,22 +378,28 @@ impl Sliding {
         for of_window in wanted.chunk_by(|a, b| a.0 == b.0) {
             let window = of_window[0].0;
             let span = self.cut.window_span(window);
-            let ids: Vec<u32> = of_window.iter().map(|&(_, id)| id).collect();
-            let mut slots = Vec::with_capacity(ids.len());
+            let mut ids = Vec::with_capacity(of_window.len());
+            let mut slots = Vec::with_capacity(of_window.len());
             let mut merged = Vec::new();
             merges.clear();
-            for &id in &ids {
+            for &(_, id) in of_window {
                 let entry = self.keyed.entries.entry(id);
                 let leaves = &entry.leaves.as_slice()[entry.leaves_of(self.cut, window)];
-                slots.push(if let [only] = leaves {
-                    only.slot
-                } else {
-                    let slot = accumulators.states.allocate();
-                    let inputs: Vec<u32> = leaves.iter().map(|leaf| leaf.slot).collect();
-                    merges.add(&inputs, slot, id, span);
-                    merged.push(slot);
-                    slot
+                let told = leaves
+                    .iter()
+                    .filter(|leaf| !created.contains(&(leaf.pane, id)));
+                let inputs: Vec<u32> = told.map(|leaf| leaf.slot).collect();
+                slots.push(match inputs[..] {
+                    [] => continue,
+                    [only] => only,
+                    _ => {
+                        let slot = accumulators.states.allocate();
+                        merges.add(&inputs, slot, id, span);
+                        merged.push(slot);
+                        slot
+                    }
                 });
+                ids.push(id);
             }
             accumulators.merge(&merges, self.keyed.keys(), out)?;
             let results = Results {
@@ -402,7 +409,7 @@ impl Sliding {
                 spans: Spans::Same(span),
                 timing,
             };
-            accumulators.emit(results, out)?;
+            accumulators.tell(results, change, out)?;
             for slot in merged {
                 accumulators.states.release(slot);
             }
@@ -476,6 +483,11 @@ impl WindowKind for Sliding {
         }
         accumulators.groups.end();
 
+        if behind && accumulators.tells_changes() {
+            let closed = self.closed_windows(&touched, watermark_ms);
+            let told = (Timing::Late, Change::TakenBack);
+            self.tell_windows(accumulators, closed, told, &created, out)?;
+        }
         let folded = accumulators.fold(&arrived, out)?;
         accumulators.store(&folded)?;
         if folded.lost.is_empty() {
@@ -488,7 +500,9 @@ impl WindowKind for Sliding {
             self.note_early(&touched);
         }
         if behind {
-            self.correct(accumulators, &touched, watermark_ms, out)?;
+            self.note_changed(accumulators, &touched);
+            let closed = self.closed_windows(&touched, watermark_ms);
+            self.tell_windows(accumulators, closed, (Timing::Late, Change::Told), &[], out)?;
         }
         Ok(())
     }
@@ -550,7 +564,13 @@ impl WindowKind for Sliding {
                 wanted.extend(windows.map(|window| (window, id)));
             }
         }
-        self.emit_windows(accumulators, wanted, Timing::Early, out)
+        self.tell_windows(
+            accumulators,
+            wanted,
+            (Timing::Early, Change::Told),
+            &[],
+            out,
+        )
     }
 }
 

@@ -51,6 +51,9 @@ pub(super) fn row(user: &str, time: i64, word: &str) -> Row {
     }
 }
 
+/// The output for changes of results, behind that for late rows.
+const CHANGES_OUTPUT: usize = 2;
+
 /// An operator and all its output so far.
 pub(super) struct Bench {
     operator: AggregateOperator,
@@ -60,6 +63,8 @@ pub(super) struct Bench {
     /// Results as text: `key [start, end) count sum least most words`.
     lines: Vec<String>,
     late: Vec<String>,
+    /// How often each result stands, by what was told of changes.
+    told: BTreeMap<String, i64>,
     dead_letters: Vec<DeadLetter>,
     counts: Counts,
 }
@@ -137,6 +142,17 @@ impl Setup {
         Setup { on_error, ..self }
     }
 
+    /// A running aggregate has no window.
+    fn has_bounds(&self) -> bool {
+        self.bounds && self.window != Window::Running
+    }
+
+    /// Whether the planner lets something read the changes of results.
+    pub fn tells_changes(&self) -> bool {
+        let is_session = matches!(self.window, Window::Session { .. });
+        !is_session && self.early_every_ms.is_none()
+    }
+
     pub fn bench(&self) -> Bench {
         self.try_bench().expect("the test's plan is right")
     }
@@ -165,12 +181,13 @@ impl Setup {
             emit: self.emit,
             early_every_ms: self.early_every_ms,
             ttl_ms: None,
-            bounds: self.bounds.then(|| Bounds {
+            bounds: self.has_bounds().then(|| Bounds {
                 start: "start".to_owned(),
                 end: "end".to_owned(),
             }),
             timing: self.timing.then(|| "timing".to_owned()),
             late_wanted: true,
+            changes_output: self.tells_changes().then_some(CHANGES_OUTPUT),
             passes_rows: false,
             follows_order: false,
         };
@@ -188,6 +205,7 @@ impl Setup {
             calls,
             lines: Vec::new(),
             late: Vec::new(),
+            told: BTreeMap::new(),
             dead_letters: Vec::new(),
             counts: Counts::default(),
         })
@@ -296,7 +314,12 @@ impl Bench {
         self.counts.failed += out.counts.failed;
         for (port, batch) in out.into_batches() {
             if port == MAIN_OUTPUT {
-                self.take_rows(&batch);
+                let lines = self.lines_of(&batch);
+                self.lines.extend(lines);
+                continue;
+            }
+            if port == CHANGES_OUTPUT {
+                self.take_changes(&batch);
                 continue;
             }
             assert_eq!(port, LATE_OUTPUT);
@@ -307,7 +330,27 @@ impl Bench {
         }
     }
 
-    fn take_rows(&mut self, batch: &Batch) {
+    fn take_changes(&mut self, batch: &Batch) {
+        for (row, line) in self.lines_of(batch).into_iter().enumerate() {
+            let taken_back = batch.taken_back.as_ref();
+            let is_taken_back = taken_back.is_some_and(|rows| rows.value(row));
+            let stands = self.told.entry(line.clone()).or_default();
+            *stands += if is_taken_back { -1 } else { 1 };
+            assert!(*stands >= 0, "{line} does not stand, and is taken back");
+        }
+    }
+
+    /// The results that stand, by what was told of changes.
+    pub fn standing(&self) -> Vec<String> {
+        let standing = self.told.iter().filter(|(_, times)| **times > 0);
+        let lines = standing.inspect(|(line, times)| {
+            assert_eq!(**times, 1, "{line} stands several times");
+        });
+        lines.map(|(line, _)| line.clone()).collect()
+    }
+
+    fn lines_of(&self, batch: &Batch) -> Vec<String> {
+        let mut lines = Vec::with_capacity(batch.rows());
         batch.to_arrow().expect("columns are as the schema says");
         let keys = self.key.columns().len();
         for row in 0..batch.rows() {
@@ -329,8 +372,9 @@ impl Bench {
                 }
             }
             line.extend(columns.iter().map(|column| text(column, row)));
-            self.lines.push(line.join(" "));
+            lines.push(line.join(" "));
         }
+        lines
     }
 }
 
@@ -388,6 +432,7 @@ fn batch(rows: &[Row]) -> Batch {
         times: rows.iter().map(|row| row.time).collect(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! and dropped as a whole.
 
 use super::accumulators::{Accumulators, Arrived};
+use super::changes::Change;
 use super::cut::Cut;
 use super::early::EarlyKeys;
 use super::kind::WindowKind;
@@ -13,7 +14,6 @@ use crate::operator::error::KeyedError;
 use crate::plan::Timing;
 use crate::state::entry_row::EntryReader;
 use crate::state::groups::NO_SLOT;
-use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
 use crate::state::paned::{PaneEntries, PanedStates};
 use crate::state::row::RowError;
@@ -74,11 +74,13 @@ impl Tumbling {
         }
     }
 
-    /// Emits again the results that rows have corrected.
-    fn correct(
+    /// Emits again the results of windows that have fired, which rows have corrected; or
+    /// takes them back before that: members that have just been `created` have told nothing.
+    fn tell_closed(
         &mut self,
         accumulators: &mut Accumulators,
         mut touched: Vec<Member>,
+        (created, change): (&[Member], Change),
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         touched.retain(|&(place, _)| {
@@ -86,16 +88,12 @@ impl Tumbling {
         });
         touched.sort_unstable();
         touched.dedup();
+        touched.retain(|member| !created.contains(member));
         for of_pane in touched.chunk_by(|a, b| a.0 == b.0) {
             let pane = self.panes.at(of_pane[0].0);
             let members = of_pane.iter().map(|&(_, member)| member);
-            emit_some(
-                pane,
-                accumulators,
-                members,
-                (self.cut.pane_span(pane.pane()), Timing::Late),
-                out,
-            )?;
+            let window = (self.cut.pane_span(pane.pane()), Timing::Late);
+            tell_some(pane, accumulators, members, window, change, out)?;
         }
         Ok(())
     }
@@ -168,6 +166,10 @@ impl WindowKind for Tumbling {
         }
         accumulators.groups.end();
 
+        if behind && accumulators.tells_changes() {
+            let told = touched.clone();
+            self.tell_closed(accumulators, told, (&created, Change::TakenBack), out)?;
+        }
         let folded = accumulators.fold(&arrived, out)?;
         accumulators.store(&folded)?;
         if !folded.lost.is_empty() {
@@ -179,7 +181,7 @@ impl WindowKind for Tumbling {
             }
         }
         if behind {
-            self.correct(accumulators, touched, out)?;
+            self.tell_closed(accumulators, touched, (&[], Change::Told), out)?;
         }
         Ok(())
     }
@@ -230,7 +232,7 @@ impl WindowKind for Tumbling {
             if self.cut.first_window(index) > self.closed {
                 let members = members.into_iter();
                 let window = (self.cut.pane_span(index), Timing::Early);
-                emit_some(pane, accumulators, members, window, out)?;
+                tell_some(pane, accumulators, members, window, Change::Told, out)?;
             }
         }
         Ok(())
@@ -247,7 +249,8 @@ fn emit(
     let Members { slots, vacant, .. } = &pane.entries;
     if *vacant > 0 {
         let members = 0..slots.len() as u32;
-        return emit_some(pane, accumulators, members, (span, Timing::OnTime), out);
+        let window = (span, Timing::OnTime);
+        return tell_some(pane, accumulators, members, window, Change::Told, out);
     }
     let results = Results {
         slots,
@@ -259,11 +262,12 @@ fn emit(
     accumulators.emit(results, out)
 }
 
-fn emit_some(
+fn tell_some(
     pane: &KeyedStates<Members>,
     accumulators: &mut Accumulators,
     members: impl Iterator<Item = u32>,
     (span, timing): (Span, Timing),
+    change: Change,
     out: &mut Outbox,
 ) -> Result<(), KeyedError> {
     let (ids, slots): (Vec<u32>, Vec<u32>) = members
@@ -277,7 +281,7 @@ fn emit_some(
         spans: Spans::Same(span),
         timing,
     };
-    accumulators.emit(results, out)
+    accumulators.tell(results, change, out)
 }
 
 /// Emits the evicted keys of a pane.
@@ -291,24 +295,16 @@ fn emit_evicted(
         return Ok(());
     };
     while let Some(rows) = pane.next(&mut scan)? {
-        let mut keys = KeyTable::default();
-        let mut states = Vec::with_capacity(rows.len());
-        for (_, key, row) in rows.rows() {
-            keys.upsert_row(&accumulators.table.layout, key)?;
-            pane.entries.read(row, &mut states)?;
-        }
-        let slots = accumulators.states.decode(states.into_iter())?;
-        let results = Results {
-            slots: &slots,
-            keys: &keys,
-            ids: Ids::InOrder,
-            spans: Spans::Same(span),
-            timing: Timing::OnTime,
-        };
-        accumulators.emit(results, out)?;
-        for slot in slots {
-            accumulators.states.release(slot);
-        }
+        accumulators.with_evicted(&rows, &pane.entries, |accumulators, keys, slots, _| {
+            let results = Results {
+                slots,
+                keys,
+                ids: Ids::InOrder,
+                spans: Spans::Same(span),
+                timing: Timing::OnTime,
+            };
+            accumulators.emit(results, out)
+        })?;
     }
     Ok(())
 }

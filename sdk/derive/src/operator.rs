@@ -18,19 +18,26 @@ pub struct Arguments {
     name: Option<String>,
     /// Whether it is a process, where a struct is meant.
     is_process: bool,
+    /// Whether it is an aggregate that takes rows back.
+    retracts: bool,
 }
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let mut name = None;
         let mut is_process = false;
+        let mut retracts = false;
         let parser = syn::meta::parser(|meta| {
             if meta.path.is_ident("process") {
                 is_process = true;
                 return Ok(());
             }
+            if meta.path.is_ident("retracts") {
+                retracts = true;
+                return Ok(());
+            }
             if !meta.path.is_ident("name") {
-                return Err(meta.error("expected `process` or `name = \"…\"`"));
+                return Err(meta.error("expected `process`, `retracts` or `name = \"…\"`"));
             }
             let text: LitStr = meta.value()?.parse()?;
             name = Some(checked_name(&text)?);
@@ -38,7 +45,11 @@ impl Parse for Arguments {
         });
         let tokens: TokenStream = input.parse()?;
         parser.parse2(tokens)?;
-        Ok(Arguments { name, is_process })
+        Ok(Arguments {
+            name,
+            is_process,
+            retracts,
+        })
     }
 }
 
@@ -48,6 +59,16 @@ pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
             function.sig.ident.span(),
             "a process is a struct that implements `Process`",
         )),
+        Item::Fn(function) if arguments.retracts => Err(syn::Error::new(
+            function.sig.ident.span(),
+            "what takes rows back is a struct that implements `Aggregate` and `Retract`",
+        )),
+        Item::Struct(stateful) if arguments.is_process && arguments.retracts => {
+            Err(syn::Error::new(
+                stateful.ident.span(),
+                "a process cannot take rows back: only an aggregate does",
+            ))
+        }
         Item::Fn(function) => transform(arguments, function),
         Item::Struct(stateful) => self::stateful(arguments, stateful),
         Item::Impl(other) => Err(syn::Error::new(
@@ -161,9 +182,13 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
         true => (quote!(Process), quote!(process)),
         false => (quote!(Aggregate), quote!(aggregate)),
     };
+    let (shape, open) = match arguments.retracts {
+        true => (quote!(shape_retracting), quote!(open_retracting)),
+        false => (quote!(shape), quote!(open)),
+    };
     // An error about a missing implementation should point at the struct.
-    let shape = quote_spanned!(ident.span()=> private::#module::shape::<#ident>);
-    let open = quote_spanned!(ident.span()=> private::#module::open::<#ident>);
+    let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#ident>);
+    let open = quote_spanned!(ident.span()=> private::#module::#open::<#ident>);
 
     Ok(quote! {
         #stateful

@@ -64,7 +64,18 @@ impl Aggregate for LongestWord {
     }
 }
 
-const LONGEST: LongestWord = LongestWord { max_letters: 5 };
+const LONGEST: ColumnarAggregate<LongestWord> = ColumnarAggregate {
+    aggregate: LongestWord { max_letters: 5 },
+    take_back: never::<LongestWord>,
+};
+
+fn grouped(columns: Batch, groups: &[u32]) -> Grouped {
+    Grouped {
+        columns,
+        groups: groups.to_vec(),
+        taken_back: Vec::new(),
+    }
+}
 
 fn input(words: &[&str]) -> Batch {
     let rows: Vec<Word<'_>> = words
@@ -111,7 +122,11 @@ fn texts(rows: &answers::Rows) -> Vec<String> {
 #[test]
 fn rows_go_to_their_groups_and_new_groups_start_empty() {
     let given = states(&[words(&["old"])], 3);
-    let answer = accumulate(&LONGEST, &input(&["a", "b", "c"]), &[2, 0, 2], &given);
+    let answer = accumulate(
+        &LONGEST,
+        &grouped(input(&["a", "b", "c"]), &[2, 0, 2]),
+        &given,
+    );
     assert_eq!(
         read(&answer.states),
         [words(&["old", "b"]), words(&[]), words(&["a", "c"])]
@@ -124,7 +139,7 @@ fn rejected_rows_do_not_change_states() {
     let rows = ["a", "too long", "b", "much too long", "c", "d"];
     let groups = [0, 0, 0, 1, 1, 0];
     let given = states(&[words(&["old"])], 2);
-    let answer = accumulate(&LONGEST, &input(&rows), &groups, &given);
+    let answer = accumulate(&LONGEST, &grouped(input(&rows), &groups), &given);
     assert_eq!(
         read(&answer.states),
         [words(&["old", "a", "b", "d"]), words(&["c"])]
@@ -144,19 +159,22 @@ fn rejected_rows_do_not_change_states() {
 fn cuts_do_not_matter_even_around_rejects() {
     let rows = ["a", "too long", "bb", "much too long", "ccc", "dddd", "e"];
     let groups = [0, 1, 1, 0, 1, 0, 0];
-    let whole = accumulate(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    let whole = accumulate(&LONGEST, &grouped(input(&rows), &groups), &states(&[], 2));
     for cut in 0..=rows.len() {
         let first = accumulate(
             &LONGEST,
-            &input(&rows[..cut]),
-            &groups[..cut],
+            &grouped(input(&rows[..cut]), &groups[..cut]),
             &states(&[], 2),
         );
         let given = States {
             columns: first.states,
             groups: 2,
         };
-        let second = accumulate(&LONGEST, &input(&rows[cut..]), &groups[cut..], &given);
+        let second = accumulate(
+            &LONGEST,
+            &grouped(input(&rows[cut..]), &groups[cut..]),
+            &given,
+        );
         assert_eq!(read(&second.states), read(&whole.states), "cut at {cut}");
         assert_eq!(first.rejects.len() + second.rejects.len(), 2);
     }
@@ -167,11 +185,15 @@ fn results_after_each_row_are_of_that_moment() {
     // The results borrow from states that the next row changes.
     let rows = ["a", "bbb", "cc", "too long", "dddd"];
     let groups = [0, 0, 1, 1, 0];
-    let answer = accumulate_each(&LONGEST, &input(&rows), &groups, &states(&[], 2));
+    let answer = accumulate_each(&LONGEST, &grouped(input(&rows), &groups), &states(&[], 2));
     assert_eq!(answer.results.parents, [0, 1, 2, 4]);
     assert_eq!(texts(&answer.results), ["a", "bbb", "cc", "dddd"]);
     assert_eq!(answer.rejects.len(), 1);
-    let good = accumulate_each(&LONGEST, &input(&rows[..3]), &groups[..3], &states(&[], 2));
+    let good = accumulate_each(
+        &LONGEST,
+        &grouped(input(&rows[..3]), &groups[..3]),
+        &states(&[], 2),
+    );
     assert_eq!(texts(&good.results), ["a", "bbb", "cc"]);
     let Values::Uint64(letters) = &good.results.columns.columns[1].values else {
         panic!("not numbers");
@@ -188,7 +210,7 @@ fn merge_folds_the_states_of_each_group_in_order() {
         words(&[]),
         words(&["e"]),
     ];
-    let merged = merge(&LONGEST, &columns(&given), &[0, 0, 1, 2, 2]);
+    let merged = merge(&LONGEST.aggregate, &columns(&given), &[0, 0, 1, 2, 2]);
     assert_eq!(
         read(&merged),
         [words(&["a", "b", "c"]), words(&["d"]), words(&["e"])]
@@ -202,7 +224,7 @@ fn finish_gives_results_to_their_states() {
         starts: vec![1, 2, 3],
         ends: vec![10, 20, 30],
     };
-    let results = finish(&LONGEST, &columns(&given), &windows);
+    let results = finish(&LONGEST.aggregate, &columns(&given), &windows);
     assert_eq!(results.parents, [0, 2]);
     assert_eq!(texts(&results), ["bb", "ccc"]);
     let Values::Int64(starts) = &results.columns.columns[2].values else {
@@ -219,11 +241,82 @@ fn a_row_that_cannot_be_read_is_rejected() {
         kind: &'a str,
     }
     let raw = ["noun", "adverb", "verb"].map(|kind| Raw { word: "a", kind });
-    let answer = accumulate(&LONGEST, &columns(&raw), &[0, 0, 0], &states(&[], 1));
+    let answer = accumulate(
+        &LONGEST,
+        &grouped(columns(&raw), &[0, 0, 0]),
+        &states(&[], 1),
+    );
     assert_eq!(read(&answer.states), [words(&["a", "a"])]);
     assert_eq!(answer.rejects[0].row, 1);
     assert_eq!(
         answer.rejects[0].reason,
         "field `kind`: expected `noun` or `verb`, found `adverb`"
     );
+}
+
+#[operator(retracts)]
+struct Letters {}
+
+impl Aggregate for Letters {
+    type Input<'a> = Word<'a>;
+    type State = Words;
+    type Output<'a> = Option<Longest<'a>>;
+
+    fn accumulate(&self, words: &mut Words, row: Word<'_>) -> Result<(), Reject> {
+        if row.word.is_empty() {
+            reject!("no word");
+        }
+        words.words.push(row.word.to_owned());
+        words.letters += row.word.len() as u64;
+        Ok(())
+    }
+
+    fn merge(&self, words: &mut Words, later: Words) {
+        words.words.extend(later.words);
+        words.letters += later.letters;
+    }
+
+    fn finish<'a>(&'a self, words: &'a Words, window: Window) -> Option<Longest<'a>> {
+        Some(Longest {
+            longest: words.words.last()?,
+            letters: words.letters,
+            start: window.start,
+        })
+    }
+}
+
+impl Retract for Letters {
+    fn retract(&self, words: &mut Words, row: Word<'_>) -> Result<(), Reject> {
+        let Some(at) = words.words.iter().position(|word| word == row.word) else {
+            reject!("`{}` is not there", row.word);
+        };
+        words.words.remove(at);
+        words.letters -= row.word.len() as u64;
+        Ok(())
+    }
+}
+
+#[test]
+fn rows_are_taken_back_in_their_turn() {
+    assert!(shape_retracting::<Letters>().retracts);
+    assert!(!shape::<LongestWord>().retracts);
+    let letters = ColumnarAggregate {
+        aggregate: Letters {},
+        take_back: Letters::retract,
+    };
+    let rows = ["a", "bb", "a", "ccc", "bb", "d"];
+    let taken_back = |rows: &[u32], from: &[&str]| Grouped {
+        taken_back: rows.to_vec(),
+        ..grouped(input(from), &vec![0; from.len()])
+    };
+    let answer = accumulate_each(&letters, &taken_back(&[2, 4], &rows), &states(&[], 1));
+    assert_eq!(read(&answer.states), [words(&["ccc", "d"])]);
+    assert_eq!(answer.results.parents, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(texts(&answer.results), ["a", "bb", "bb", "ccc", "ccc", "d"]);
+    // Around a rejected row, and one whose row was never there.
+    let rows = ["a", "", "a", "bb"];
+    let answer = accumulate(&letters, &taken_back(&[2, 3], &rows), &states(&[], 1));
+    assert_eq!(read(&answer.states), [words(&[])]);
+    let rejected: Vec<u32> = answer.rejects.iter().map(|reject| reject.row).collect();
+    assert_eq!(rejected, [1, 3]);
 }

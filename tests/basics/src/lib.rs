@@ -81,6 +81,51 @@ impl Aggregate for Stats {
     }
 }
 
+#[derive(Record, Clone, Default)]
+struct Total {
+    values: i64,
+    total: i64,
+}
+
+/// How many values of `n` there are, and their sum. Takes no negative numbers.
+#[operator(retracts)]
+struct Balance {}
+
+impl Aggregate for Balance {
+    type Input<'a> = Value;
+    type State = Total;
+    type Output<'a> = Option<Total>;
+
+    fn accumulate(&self, state: &mut Total, row: Value) -> Result<(), Reject> {
+        if row.n < 0 {
+            reject!("n is {}, below 0", row.n);
+        }
+        state.values += 1;
+        state.total += row.n;
+        Ok(())
+    }
+
+    fn merge(&self, state: &mut Total, later: Total) {
+        state.values += later.values;
+        state.total += later.total;
+    }
+
+    fn finish(&self, state: &Total, _window: Window) -> Option<Total> {
+        (state.values > 0).then(|| state.clone())
+    }
+}
+
+impl Retract for Balance {
+    fn retract(&self, state: &mut Total, row: Value) -> Result<(), Reject> {
+        if row.n < 0 {
+            reject!("n is {}, below 0", row.n);
+        }
+        state.values -= 1;
+        state.total -= row.n;
+        Ok(())
+    }
+}
+
 #[derive(Record)]
 struct Letter<'a> {
     letter: &'a str,
@@ -363,5 +408,5 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Spell, Script, Tally, user_of, even, parse, repeat
+    Count, Stats, Balance, Spell, Script, Tally, user_of, even, parse, repeat
 );

@@ -11,8 +11,9 @@ use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use sluicebox::batch::gather;
 use sluicebox::logic::Limits;
 use sluicebox::logic::{
-    Accumulated, Aggregate, Callee, Columns, Factory, Failure, Instance, Kind, LoadError, Loader,
-    Module, ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed, Value,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, Grouped, Instance, Kind, LoadError,
+    Loader, Module, ModuleInfo, OperatorInfo, Output, Port, Rows, States, Transform, Transformed,
+    Value,
 };
 use sluicebox::schema::{DataType, Field, Schema};
 
@@ -212,10 +213,10 @@ impl Callee for Fold {}
 impl Aggregate for Fold {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
+        let Grouped { input, groups, .. } = rows;
         let states = match self {
             Fold::Added => {
                 let mut counts = counters(states, 0);
@@ -283,8 +284,7 @@ impl Aggregate for Fold {
 
     fn accumulate_each(
         &mut self,
-        _input: Columns<'_>,
-        _groups: &[u32],
+        _rows: Grouped<'_>,
         _states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         unreachable!("no benchmark has a running aggregate")

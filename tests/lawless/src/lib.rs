@@ -5,7 +5,7 @@
 
 use sluicebox_sdk::bindings;
 use sluicebox_sdk::bindings::exports::sluicebox::plugin::aggregate::{
-    self, Accumulated, AccumulatedEach, States, Windows,
+    self, Accumulated, AccumulatedEach, Grouped, States, Windows,
 };
 use sluicebox_sdk::bindings::exports::sluicebox::plugin::operators::{self, Argument};
 use sluicebox_sdk::bindings::exports::sluicebox::plugin::process::{
@@ -254,17 +254,17 @@ impl transform::Guest for Lawless {
 }
 
 impl aggregate::Guest for Lawless {
-    fn accumulate(_input: Batch, _groups: Vec<u32>, states: States) -> Accumulated {
+    fn accumulate(_rows: Grouped, states: States) -> Accumulated {
         Accumulated {
             states: new_states(states.groups),
             rejects: Vec::new(),
         }
     }
 
-    fn accumulate_each(input: Batch, _groups: Vec<u32>, states: States) -> AccumulatedEach {
+    fn accumulate_each(rows: Grouped, states: States) -> AccumulatedEach {
         AccumulatedEach {
             states: new_states(states.groups),
-            results: results(input.rows),
+            results: results(rows.columns.rows),
             rejects: Vec::new(),
         }
     }
@@ -359,6 +359,7 @@ fn operator(name: &str, kind: Kind) -> Operator {
             _ => Vec::new(),
         },
         key: Vec::new(),
+        retracts: false,
         parameters: Vec::new(),
     }
 }

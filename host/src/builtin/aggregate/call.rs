@@ -12,6 +12,14 @@ pub struct Call {
     pub field: Option<String>,
 }
 
+impl Call {
+    /// `count()`.
+    pub const ROWS: Call = Call {
+        function: Function::CountRows,
+        field: None,
+    };
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Function {
     /// `count()`, of rows.
@@ -104,10 +112,7 @@ impl Call {
             field: Some(field.to_owned()),
         };
         match (name, arguments.as_slice()) {
-            ("count", []) => Ok(Call {
-                function: Function::CountRows,
-                field: None,
-            }),
+            ("count", []) => Ok(Call::ROWS),
             (TOP, [number, field]) => match number.parse() {
                 Ok(number) if (1..=TOP_MAX).contains(&number) => {
                     Ok(call(Function::Top(number), field))

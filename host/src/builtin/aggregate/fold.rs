@@ -11,6 +11,8 @@ pub(super) struct Input<'a> {
     pub column: Option<&'a ArrayRef>,
     /// The group of each row.
     pub groups: &'a [u32],
+    /// The rows that take others back, ascending; none unless the function can.
+    pub taken_back: &'a [u32],
     /// The function's state columns: of the first groups. The others are new.
     pub existing: &'a [ArrayRef],
     pub group_count: usize,
@@ -59,7 +61,7 @@ pub(super) trait Fold: Send + Sync {
 
 /// The sums of groups, row by row.
 pub(super) struct Sums {
-    /// The value of each row; 0 where it is missing.
+    /// By how much each row changes the sum; 0 where its value is missing.
     pub values: Vec<i128>,
     /// By group.
     pub sums: Vec<i128>,

@@ -34,6 +34,24 @@ impl Call {
         }
     }
 
+    /// Whether it can take rows back; else why not.
+    pub fn retracts(&self) -> Result<(), &'static str> {
+        match self.function {
+            Function::CountRows
+            | Function::Count
+            | Function::Sum
+            | Function::Mean
+            | Function::Variance
+            | Function::Stddev => Ok(()),
+            Function::Min
+            | Function::Max
+            | Function::Top(_)
+            | Function::CountDistinct
+            | Function::First
+            | Function::Last => Err("it keeps some values only, and not what comes after them"),
+        }
+    }
+
     /// Whether its results depend on the order in which rows come.
     pub fn follows_order(&self) -> bool {
         matches!(self.function, Function::First | Function::Last)
@@ -63,7 +81,7 @@ impl Call {
 
     /// What it keeps of a group. The names say so in messages, and tell whether a state
     /// of a checkpoint fits.
-    pub(super) fn state(&self, field: Option<&Field>) -> Vec<Field> {
+    pub(super) fn state(&self, field: Option<&Field>, retracts: bool) -> Vec<Field> {
         let column = |part: &str, data_type| Field::new(format!("{self}{part}"), data_type, false);
         let nullable = |data_type| {
             let nullable = field.is_some_and(|field| field.nullable);
@@ -72,6 +90,10 @@ impl Call {
         let data_type = field.map_or(DataType::Int64, |field| field.data_type.clone());
         match self.function {
             Function::CountRows | Function::Count => vec![column("", DataType::Int64)],
+            Function::Sum if retracts => vec![
+                column(" values", DataType::Int64),
+                column("", sum_type(&data_type)),
+            ],
             Function::Sum => nullable(sum_type(&data_type)),
             Function::Mean => match Numbers::of(&data_type) {
                 Some(Numbers::Floats) | None => vec![

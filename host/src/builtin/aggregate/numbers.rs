@@ -24,7 +24,10 @@ pub(super) trait Tally: Send + Sync + 'static {
 
     /// The values of a column, also where one is missing.
     fn values(input: Input<'_>) -> Cow<'_, [Self::Value]>;
+    /// `None` if it is too large for its type.
     fn add(cell: Self::Cell, value: Self::Value) -> Option<Self::Cell>;
+    /// Takes a value back.
+    fn take_back(cell: Self::Cell, value: Self::Value) -> Option<Self::Cell>;
     fn merge(cell: Self::Cell, later: Self::Cell) -> Option<Self::Cell>;
     fn load(states: &[ArrayRef]) -> Vec<Self::Cell>;
     fn store(cells: &[Self::Cell]) -> Vec<ArrayRef>;
@@ -48,6 +51,28 @@ impl<T: Tally> Fold for Tallied<T> {
         cells.resize(input.group_count, T::START);
         let values = T::values(input);
         let rows = input.groups.iter().zip(values.iter());
+        if input.each || !input.taken_back.is_empty() {
+            let nulls = input.nulls();
+            let mut taken_back = input.taken_back.iter().peekable();
+            let mut after = Vec::with_capacity(if input.each { input.groups.len() } else { 0 });
+            for (row, (&group, &value)) in rows.enumerate() {
+                let change = match taken_back.next_if(|&&back| back as usize == row) {
+                    None => T::add,
+                    Some(_) => T::take_back,
+                };
+                let cell = &mut cells[group as usize];
+                if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
+                    *cell = change(*cell, value).ok_or(Problem::Overflow)?;
+                }
+                if input.each {
+                    after.push(*cell);
+                }
+            }
+            return Ok(Output {
+                states: T::store(&cells),
+                after: input.each.then(|| T::results(&after)),
+            });
+        }
         let mut add = |group: u32, value| {
             let cell = &mut cells[group as usize];
             let added = T::add(*cell, value);
@@ -55,21 +80,6 @@ impl<T: Tally> Fold for Tallied<T> {
             added.is_some()
         };
         let mut fits = true;
-        if input.each {
-            let nulls = input.nulls();
-            let mut after = Vec::with_capacity(input.groups.len());
-            for (row, (&group, &value)) in rows.enumerate() {
-                if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
-                    let cell = &mut cells[group as usize];
-                    *cell = T::add(*cell, value).ok_or(Problem::Overflow)?;
-                }
-                after.push(cells[group as usize]);
-            }
-            return Ok(Output {
-                states: T::store(&cells),
-                after: Some(T::results(&after)),
-            });
-        }
         match input.nulls() {
             None => {
                 for (&group, &value) in rows {
@@ -127,6 +137,10 @@ impl Tally for Count {
         Some(count + 1)
     }
 
+    fn take_back(count: i64, (): ()) -> Option<i64> {
+        Some(count - 1)
+    }
+
     fn merge(count: i64, later: i64) -> Option<i64> {
         Some(count + later)
     }
@@ -154,6 +168,7 @@ pub(super) trait Number: Copy + Send + Sync + 'static {
     /// A column of a type that is added in this one.
     fn read(column: &ArrayRef) -> Cow<'_, [Self]>;
     fn plus(self, other: Self) -> Option<Self>;
+    fn minus(self, other: Self) -> Option<Self>;
     /// Missing where not `known`.
     fn write(values: impl Iterator<Item = Self>, known: Option<NullBuffer>) -> ArrayRef;
     /// As an exact integer with its bounds, unless it is a float.
@@ -187,6 +202,11 @@ impl<N: Number> Tally for Sum<N> {
         })
     }
 
+    /// Whether there is another value, [`CountedSum`] knows.
+    fn take_back(_: SumCell<N>, _: N) -> Option<SumCell<N>> {
+        None
+    }
+
     fn merge(cell: SumCell<N>, later: SumCell<N>) -> Option<SumCell<N>> {
         Some(SumCell {
             sum: cell.sum.plus(later.sum)?,
@@ -214,25 +234,101 @@ impl<N: Number> Tally for Sum<N> {
     }
 
     fn sums(input: Input<'_>) -> Option<Sums> {
-        let (_, least, most) = N::ZERO.exact()?;
-        let exact = |number: N| number.exact().map_or(0, |(number, _, _)| number);
-        let nulls = input.nulls();
-        let values = Self::values(input);
-        let values = values.iter().enumerate().map(|(row, &value)| {
-            let known = nulls.is_none_or(|nulls| nulls.is_valid(row));
-            if known { exact(value) } else { 0 }
-        });
-        let mut sums: Vec<i128> = Self::load(input.existing)
-            .iter()
-            .map(|cell| exact(cell.sum))
-            .collect();
-        sums.resize(input.group_count, 0);
-        Some(Sums {
-            values: values.collect(),
-            sums,
-            least,
-            most,
+        sums_of(input, N::read(&input.existing[0]))
+    }
+}
+
+/// By how much rows change sums, unless these are of floats.
+fn sums_of<N: Number>(input: Input<'_>, existing: Cow<'_, [N]>) -> Option<Sums> {
+    let (_, least, most) = N::ZERO.exact()?;
+    let exact = |number: N| number.exact().map_or(0, |(number, _, _)| number);
+    let nulls = input.nulls();
+    let values = read(input);
+    let values = values.iter().enumerate().map(|(row, &value)| {
+        let known = nulls.is_none_or(|nulls| nulls.is_valid(row));
+        if known { exact(value) } else { 0 }
+    });
+    let mut values: Vec<i128> = values.collect();
+    for &row in input.taken_back {
+        values[row as usize] *= -1;
+    }
+    let mut sums: Vec<i128> = existing.iter().map(|&sum| exact(sum)).collect();
+    sums.resize(input.group_count, 0);
+    Some(Sums {
+        values,
+        sums,
+        least,
+        most,
+    })
+}
+
+/// `sum(field)` where rows are taken back.
+pub(super) struct CountedSum<N>(PhantomData<N>);
+
+/// A sum, and of how many values.
+#[derive(Clone, Copy)]
+pub(super) struct CountedSumCell<N> {
+    count: i64,
+    sum: N,
+}
+
+impl<N: Number> Tally for CountedSum<N> {
+    type Value = N;
+    type Cell = CountedSumCell<N>;
+    const START: CountedSumCell<N> = CountedSumCell {
+        count: 0,
+        sum: N::ZERO,
+    };
+
+    fn values(input: Input<'_>) -> Cow<'_, [N]> {
+        read(input)
+    }
+
+    #[inline]
+    fn add(cell: CountedSumCell<N>, value: N) -> Option<CountedSumCell<N>> {
+        Some(CountedSumCell {
+            count: cell.count + 1,
+            sum: cell.sum.plus(value)?,
         })
+    }
+
+    fn take_back(cell: CountedSumCell<N>, value: N) -> Option<CountedSumCell<N>> {
+        Some(CountedSumCell {
+            count: cell.count - 1,
+            sum: cell.sum.minus(value)?,
+        })
+    }
+
+    fn merge(cell: CountedSumCell<N>, later: CountedSumCell<N>) -> Option<CountedSumCell<N>> {
+        Some(CountedSumCell {
+            count: cell.count + later.count,
+            sum: cell.sum.plus(later.sum)?,
+        })
+    }
+
+    fn load(states: &[ArrayRef]) -> Vec<CountedSumCell<N>> {
+        let (counts, sums) = (integers(&states[0]), N::read(&states[1]));
+        let cells = counts.iter().zip(sums.iter());
+        cells
+            .map(|(&count, &sum)| CountedSumCell { count, sum })
+            .collect()
+    }
+
+    fn store(cells: &[CountedSumCell<N>]) -> Vec<ArrayRef> {
+        let counts = cells.iter().map(|cell| cell.count);
+        vec![
+            Arc::new(Int64Array::from_iter_values(counts)),
+            N::write(cells.iter().map(|cell| cell.sum), None),
+        ]
+    }
+
+    fn results(cells: &[CountedSumCell<N>]) -> ArrayRef {
+        let known = known(cells.iter().map(|cell| cell.count != 0));
+        N::write(cells.iter().map(|cell| cell.sum), known)
+    }
+
+    fn sums(input: Input<'_>) -> Option<Sums> {
+        sums_of(input, N::read(&input.existing[1]))
     }
 }
 
@@ -248,6 +344,11 @@ macro_rules! integer_number {
             #[inline]
             fn plus(self, other: Self) -> Option<Self> {
                 self.checked_add(other)
+            }
+
+            #[inline]
+            fn minus(self, other: Self) -> Option<Self> {
+                self.checked_sub(other)
             }
 
             fn write(values: impl Iterator<Item = Self>, known: Option<NullBuffer>) -> ArrayRef {
@@ -274,6 +375,11 @@ impl Number for f64 {
     #[inline]
     fn plus(self, other: Self) -> Option<Self> {
         Some(self + other)
+    }
+
+    #[inline]
+    fn minus(self, other: Self) -> Option<Self> {
+        Some(self - other)
     }
 
     fn write(values: impl Iterator<Item = Self>, known: Option<NullBuffer>) -> ArrayRef {
@@ -308,6 +414,13 @@ impl<N: Number + Into<i128>> Tally for ExactMean<N> {
         Some(ExactMeanCell {
             count: cell.count + 1,
             sum: cell.sum + value.into(),
+        })
+    }
+
+    fn take_back(cell: ExactMeanCell, value: N) -> Option<ExactMeanCell> {
+        Some(ExactMeanCell {
+            count: cell.count - 1,
+            sum: cell.sum - value.into(),
         })
     }
 
@@ -372,6 +485,13 @@ impl Tally for Mean {
         Some(MeanCell {
             count: cell.count + 1,
             sum: cell.sum + value,
+        })
+    }
+
+    fn take_back(cell: MeanCell, value: f64) -> Option<MeanCell> {
+        Some(MeanCell {
+            count: cell.count - 1,
+            sum: cell.sum - value,
         })
     }
 
@@ -460,6 +580,20 @@ impl<R: Shown> Tally for Variance<R> {
             count,
             mean,
             squares: cell.squares + distance * (value - mean),
+        })
+    }
+
+    fn take_back(cell: VarianceCell, value: f64) -> Option<VarianceCell> {
+        let count = cell.count - 1;
+        if count == 0 {
+            return Some(Self::START);
+        }
+        let distance = value - cell.mean;
+        let mean = cell.mean - distance / count as f64;
+        Some(VarianceCell {
+            count,
+            mean,
+            squares: (cell.squares - distance * (value - mean)).max(0.0),
         })
     }
 

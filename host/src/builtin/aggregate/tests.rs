@@ -239,7 +239,7 @@ impl Bench {
             name: call.to_string(),
             call: call.clone(),
         });
-        let functions = Functions::new(columns.collect(), Schema::new(vec![field.clone()]));
+        let functions = Functions::new(columns.collect(), Schema::new(vec![field.clone()]), false);
         let instance = functions.instance().and_then(Instance::aggregate);
         Bench {
             instance: instance.unwrap_or_else(|e| panic!("{e}")),
@@ -273,6 +273,7 @@ impl Bench {
             rows: groups.len(),
             columns: std::slice::from_ref(column),
         };
+        let rows = Grouped::added(input, &of_row);
         let states = States {
             existing: Columns {
                 rows: existing.len(),
@@ -281,14 +282,14 @@ impl Bench {
             groups: members.len(),
         };
         let (accumulated, rows) = if each {
-            let both = self.instance.accumulate_each(input, &of_row, states);
+            let both = self.instance.accumulate_each(rows, states);
             both.unwrap_or_else(|e| panic!("{e}"))
         } else {
             let none = Rows {
                 parents: Vec::new(),
                 columns: Vec::new(),
             };
-            let accumulated = self.instance.accumulate(input, &of_row, states);
+            let accumulated = self.instance.accumulate(rows, states);
             (accumulated.unwrap_or_else(|e| panic!("{e}")), none)
         };
         let slots: Vec<u32> = members
@@ -580,7 +581,7 @@ fn a_state_is_named_by_its_functions() {
             Field::new("amount", DataType::Int32, true),
             Field::new("user", DataType::Utf8, false),
         ]);
-        let functions = Functions::new(columns.collect(), input);
+        let functions = Functions::new(columns.collect(), input, false);
         let info = functions.info();
         (info.state.to_string(), info.outputs[0].schema.to_string())
     };
@@ -599,4 +600,132 @@ fn a_state_is_named_by_its_functions() {
     others.reverse();
     others[0].0 = "sum";
     assert_eq!(state(&others).0, kept);
+}
+
+/// Rows that are taken back leave what they would have left if they had never come.
+#[test]
+fn rows_that_are_taken_back_leave_nothing() {
+    let calls = [
+        "count()",
+        "count(n)",
+        "sum(n)",
+        "mean(n)",
+        "variance(n)",
+        "stddev(n)",
+    ];
+    let columns = calls.map(|text| Column {
+        name: text.to_owned(),
+        call: call(text),
+    });
+    for (data_type, seed) in [
+        (DataType::Int64, 1),
+        (DataType::UInt8, 2),
+        (DataType::Float64, 3),
+    ] {
+        let field = Field::new("n", data_type, true);
+        let schema = Schema::new(vec![field.clone()]);
+        let of = |retracts| Functions::new(columns.to_vec(), schema.clone(), retracts);
+        let instance = |functions: &Functions| {
+            let instance = functions.instance().and_then(Instance::aggregate);
+            instance.unwrap_or_else(|e| panic!("{e}"))
+        };
+        let (retracting, plain) = (of(true), of(false));
+        assert!(retracting.info().retracts && !plain.info().retracts);
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            // The rows that stand of each of two groups, and all in the order in which
+            // they come.
+            let mut standing: [Vec<Option<i64>>; 2] = Default::default();
+            let (mut rows, mut groups, mut taken_back) = (Vec::new(), Vec::new(), Vec::new());
+            for row in 0..random.u32(1..40) {
+                let group = random.usize(0..2);
+                let of_group = &mut standing[group];
+                groups.push(group as u32);
+                rows.push(if !of_group.is_empty() && random.bool() {
+                    taken_back.push(row);
+                    of_group.swap_remove(random.usize(0..of_group.len()))
+                } else {
+                    let value = (random.u32(0..4) > 0).then(|| random.i64(0..50));
+                    of_group.push(value);
+                    value
+                });
+            }
+            let column = |values: &[Option<i64>]| -> ArrayRef {
+                let values = values.iter().copied();
+                match field.data_type {
+                    DataType::UInt8 => {
+                        Arc::new(UInt8Array::from_iter(values.map(|n| Some(n? as u8))))
+                    }
+                    DataType::Float64 => {
+                        Arc::new(Float64Array::from_iter(values.map(|n| Some(n? as f64))))
+                    }
+                    _ => Arc::new(Int64Array::from_iter(values)),
+                }
+            };
+            let fold =
+                |functions: &Functions, rows: &[Option<i64>], groups: &[u32], back: &[u32]| {
+                    let mut instance = instance(functions);
+                    let none: Vec<ArrayRef> = StateTable::new(&functions.info().state)
+                        .gather(&[])
+                        .unwrap_or_else(|e| panic!("{e}"));
+                    let columns = [column(rows)];
+                    let input = Columns {
+                        rows: rows.len(),
+                        columns: &columns,
+                    };
+                    let states = States {
+                        existing: Columns {
+                            rows: 0,
+                            columns: &none,
+                        },
+                        groups: 2,
+                    };
+                    let rows = Grouped {
+                        taken_back: back,
+                        ..Grouped::added(input, groups)
+                    };
+                    let folded = instance.accumulate(rows, states);
+                    let folded = folded.unwrap_or_else(|e| panic!("{e}"));
+                    assert!(folded.rejects.is_empty());
+                    let states = Columns {
+                        rows: 2,
+                        columns: &folded.states,
+                    };
+                    let results = instance.finish(states, &[0, 0], &[1, 1]);
+                    results.unwrap_or_else(|e| panic!("{e}"))
+                };
+            let results = fold(&retracting, &rows, &groups, &taken_back);
+            let all: Vec<Option<i64>> = standing.concat();
+            let groups_left = [vec![0; standing[0].len()], vec![1; standing[1].len()]].concat();
+            let expected = fold(&plain, &all, &groups_left, &[]);
+            let with_rows: Vec<u32> = (0..2)
+                .filter(|&group| !standing[group as usize].is_empty())
+                .collect();
+            assert_eq!(
+                results.parents, with_rows,
+                "groups without rows have no result"
+            );
+            for (given, all) in results.columns.iter().zip(&expected.columns) {
+                let expected = gather(std::slice::from_ref(all), &with_rows).remove(0);
+                assert_close(given, &expected);
+            }
+        }
+    }
+}
+
+/// Equal, but for the rounding of floats.
+fn assert_close(given: &ArrayRef, expected: &ArrayRef) {
+    let (Some(floats), Some(others)) = (
+        given.as_primitive_opt::<Float64Type>(),
+        expected.as_primitive_opt::<Float64Type>(),
+    ) else {
+        assert_eq!(given, expected);
+        return;
+    };
+    for (one, other) in floats.iter().zip(others) {
+        match (one, other) {
+            (Some(one), Some(other)) => assert!((one - other).abs() < 1e-6, "{one} and {other}"),
+            (one, other) => assert_eq!(one, other),
+        }
+    }
 }

@@ -34,6 +34,7 @@ fn rows(numbers: std::ops::Range<usize>) -> Batch {
         times: vec![0; numbers.len()].into(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     }
 }
 

@@ -197,6 +197,7 @@ proptest! {
             times: vec![0; ROWS].into(),
             origin: None,
             watermarks: None,
+            taken_back: None,
         };
         let csv = Format::Csv(CsvFormat { header: true, delimiter: b',' });
         let runtime = tokio::runtime::Builder::new_current_thread().build();

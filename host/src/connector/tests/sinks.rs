@@ -82,6 +82,7 @@ fn batch() -> Batch {
         times: vec![0, 1, 2].into(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     }
 }
 

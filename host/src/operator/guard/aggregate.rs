@@ -6,7 +6,9 @@ use arrow_select::interleave::interleave;
 use super::{AggregateGuard, Guard, Parts, Subject, halves, slice};
 use crate::batch::Batch;
 use crate::blame::Fault;
-use crate::logic::{Accumulated, Aggregate, Columns, Failure, FailureKind, Instance, Rows, States};
+use crate::logic::{
+    Accumulated, Aggregate, Columns, Failure, FailureKind, Grouped, Instance, Rows, States,
+};
 use crate::operator::{OperatorError, Outbox};
 use crate::plan::OperatorPlan;
 use crate::stop::Stop;
@@ -37,8 +39,8 @@ impl AggregateGuard {
         states: States<'_>,
         out: &mut Outbox,
     ) -> Result<Folded, OperatorError> {
-        let (folded, _) = self.fold(batch, input, groups, states, out, |logic, i, g, s| {
-            logic.accumulate(i, g, s).map(|done| (done, None))
+        let (folded, _) = self.fold(batch, input, groups, states, out, |logic, rows, states| {
+            logic.accumulate(rows, states).map(|done| (done, None))
         })?;
         Ok(folded)
     }
@@ -53,9 +55,9 @@ impl AggregateGuard {
         out: &mut Outbox,
     ) -> Result<(Folded, Rows), OperatorError> {
         let (folded, results) =
-            self.fold(batch, input, groups, states, out, |logic, i, g, s| {
+            self.fold(batch, input, groups, states, out, |logic, rows, states| {
                 logic
-                    .accumulate_each(i, g, s)
+                    .accumulate_each(rows, states)
                     .map(|(done, rows)| (done, Some(rows)))
             })?;
         Ok((folded, self.join_rows(results)?))
@@ -146,8 +148,7 @@ impl AggregateGuard {
         out: &mut Outbox,
         accumulate: impl Fn(
             &mut dyn Aggregate,
-            Columns<'_>,
-            &[u32],
+            Grouped<'_>,
             States<'_>,
         ) -> Result<(Accumulated, Option<Rows>), Failure>,
     ) -> Result<(Folded, Vec<(usize, Rows)>), OperatorError> {
@@ -158,11 +159,16 @@ impl AggregateGuard {
         if let [_] = rest.0.as_slice()
             && batch.rows() > 1
         {
-            let rows = Columns {
-                rows: batch.rows(),
-                columns: input,
+            let taken_back = taken_back(batch, &(0..batch.rows()));
+            let rows = Grouped {
+                input: Columns {
+                    rows: batch.rows(),
+                    columns: input,
+                },
+                groups,
+                taken_back: &taken_back,
             };
-            match self.call(false, |logic| accumulate(logic, rows, groups, states))? {
+            match self.call(false, |logic| accumulate(logic, rows, states))? {
                 Ok((done, rows)) => {
                     self.handle_rejects(batch, 0, &done.rejects, out)?;
                     let folded = Folded {
@@ -179,12 +185,16 @@ impl AggregateGuard {
         loop {
             let part = self.next_part(&mut rest, |logic, part| {
                 let columns = slice(input, part);
-                let rows = Columns {
-                    rows: part.len(),
-                    columns: &columns,
-                };
                 let of_part = newest.of(&groups[part.clone()])?;
-                let (done, rows) = accumulate(logic, rows, &of_part.of_row, of_part.states())?;
+                let rows = Grouped {
+                    input: Columns {
+                        rows: part.len(),
+                        columns: &columns,
+                    },
+                    groups: &of_part.of_row,
+                    taken_back: &taken_back(batch, part),
+                };
+                let (done, rows) = accumulate(logic, rows, of_part.states())?;
                 Ok((done, rows, of_part.members))
             })?;
             match part {
@@ -212,6 +222,15 @@ impl AggregateGuard {
         };
         Ok((folded, results))
     }
+}
+
+/// Which of these rows take others back, counted from the first.
+fn taken_back(batch: &Batch, part: &Range<usize>) -> Vec<u32> {
+    let Some(taken_back) = &batch.taken_back else {
+        return Vec::new();
+    };
+    let of_part = taken_back.slice(part.start, part.len());
+    of_part.set_indices().map(|row| row as u32).collect()
 }
 
 /// The states of a batch's groups, as the calls so far have left them.

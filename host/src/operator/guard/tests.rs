@@ -8,7 +8,8 @@ use arrow_array::{Int64Array, StringArray};
 
 use super::*;
 use crate::logic::{
-    Accumulated, Callee, Columns, Kind, Limits, OperatorInfo, Output, Port, States, Transformed,
+    Accumulated, Callee, Columns, Grouped, Kind, Limits, OperatorInfo, Output, Port, States,
+    Transformed,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -132,10 +133,10 @@ impl Transform for FaultyInstance {
 impl Aggregate for FaultyInstance {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
+        let Grouped { input, groups, .. } = rows;
         let rows = values(input);
         assert!(!rows.is_empty(), "nothing asks for a call without rows");
         self.check(&rows)?;
@@ -159,14 +160,13 @@ impl Aggregate for FaultyInstance {
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
-        let parents = (0..input.rows as u32).collect();
-        let results = vec![column(values(input))];
+        let parents = (0..rows.input.rows as u32).collect();
+        let results = vec![column(values(rows.input))];
         Ok((
-            self.accumulate(input, groups, states)?,
+            self.accumulate(rows, states)?,
             Rows {
                 parents,
                 columns: results,
@@ -240,6 +240,7 @@ fn batch(rows: &[i64]) -> Batch {
         times: rows.to_vec().into(),
         origin: None,
         watermarks: None,
+        taken_back: None,
     }
 }
 

@@ -9,8 +9,8 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StringArray};
 
 use crate::logic::{
-    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Instance, Kind,
-    OperatorInfo, Port, Reject, Rows, States,
+    Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Grouped, Instance,
+    Kind, OperatorInfo, Port, Reject, Rows, States,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -90,21 +90,19 @@ impl Callee for LedgerInstance {}
 impl Aggregate for LedgerInstance {
     fn accumulate(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let (accumulated, _) = fold(input, groups, states)?;
+        let (accumulated, _) = fold(rows, states)?;
         Ok(accumulated)
     }
 
     fn accumulate_each(
         &mut self,
-        input: Columns<'_>,
-        groups: &[u32],
+        rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
-        let (accumulated, results) = fold(input, groups, states)?;
+        let (accumulated, results) = fold(rows, states)?;
         let (parents, states): (Vec<u32>, Vec<State>) = results.into_iter().unzip();
         let rows = Rows {
             parents,
@@ -163,10 +161,10 @@ impl State {
 }
 
 fn fold(
-    input: Columns<'_>,
-    groups: &[u32],
+    rows: Grouped<'_>,
     states: States<'_>,
 ) -> Result<(Accumulated, Vec<(u32, State)>), Failure> {
+    let Grouped { input, groups, .. } = rows;
     let mut folded = read(states.existing);
     folded.resize(states.groups, State::default());
     let amounts = input.columns[0].as_primitive::<Int64Type>();

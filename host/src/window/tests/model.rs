@@ -62,12 +62,31 @@ fn check(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row], seed: u64) {
             "late, seed {seed}, batches of {batch_rows}"
         );
         assert_eq!(given.late_for_all, expected.late_for_all, "seed {seed}");
+        if setup.tells_changes() {
+            let standing: BTreeSet<String> = bench.standing().into_iter().collect();
+            assert_eq!(standing, last(setup, &bench), "seed {seed}, by changes");
+        }
         let missing: Vec<_> = expected.lines.difference(&given.lines).take(5).collect();
         let surplus: Vec<_> = given.lines.difference(&expected.lines).take(5).collect();
         assert!(
             missing.is_empty() && surplus.is_empty(),
             "{setup:?}, seed {seed}, batches of {batch_rows}:\nmissing {missing:#?}\nsurplus {surplus:#?}"
         );
+    }
+}
+
+/// The results that stand in the end.
+fn last(setup: &Setup, bench: &Bench) -> BTreeSet<String> {
+    match setup.window {
+        Window::Running => {
+            let keys = setup.key.columns().len();
+            let mut last: BTreeMap<Vec<&str>, &String> = BTreeMap::new();
+            for line in &bench.lines {
+                last.insert(line.split(' ').take(keys).collect(), line);
+            }
+            last.into_values().cloned().collect()
+        }
+        _ => finals(setup, bench),
     }
 }
 
@@ -141,7 +160,9 @@ fn expect_panes(
     // again.
     for ((key, end), panes) in windows {
         let rows: Vec<&Row> = panes.into_values().flatten().collect();
-        expected.lines.insert(line(&key, end - size_ms, end, &rows));
+        expected
+            .lines
+            .insert(line_of(&key, end - size_ms, end, &rows));
     }
     expected
 }
@@ -224,7 +245,9 @@ fn fire(
         if watermark > end && !session.fired {
             session.fired = true;
             let rows: Vec<&Row> = session.parts.iter().flatten().copied().collect();
-            expected.lines.insert(line(key, session.first, end, &rows));
+            expected
+                .lines
+                .insert(line_of(key, session.first, end, &rows));
         }
     }
 }
@@ -239,7 +262,7 @@ fn expect_counts(key: Key, size: usize, rows: &[Row]) -> Expected {
                 .map(|row| row.time + 1)
                 .max()
                 .unwrap_or_default();
-            expected.lines.insert(line(&key, start, end, rows));
+            expected.lines.insert(line_of(&key, start, end, rows));
         }
     }
     expected
@@ -248,8 +271,8 @@ fn expect_counts(key: Key, size: usize, rows: &[Row]) -> Expected {
 fn expect_running(key: Key, rows: &[Row]) -> Expected {
     let mut expected = Expected::default();
     for (key, rows) in by_key(key, rows) {
-        for (last, row) in rows.iter().enumerate() {
-            let line = line(&key, row.time, row.time + 1, &rows[..=last]);
+        for last in 0..rows.len() {
+            let line = line(&key, "", &rows[..=last]);
             expected.lines.insert(line);
         }
     }
@@ -264,12 +287,16 @@ fn by_key(key: Key, rows: &[Row]) -> BTreeMap<String, Vec<&Row>> {
     keys
 }
 
-fn line(key: &str, start: i64, end: i64, rows: &[&Row]) -> String {
+fn line_of(key: &str, start: i64, end: i64, rows: &[&Row]) -> String {
+    line(key, &format!("[{start}, {end}) "), rows)
+}
+
+fn line(key: &str, span: &str, rows: &[&Row]) -> String {
     let amounts = || rows.iter().map(|row| row.amount);
     let words: String = rows.iter().map(|row| row.word.as_str()).collect();
     let space = if key.is_empty() { "" } else { " " };
     format!(
-        "{key}{space}[{start}, {end}) {} {} {} {} {words}",
+        "{key}{space}{span}{} {} {} {} {words}",
         rows.len(),
         amounts().sum::<i64>(),
         amounts().min().unwrap_or_default(),

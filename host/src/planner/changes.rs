@@ -1,0 +1,144 @@
+//! Plans the output of an aggregate that tells what becomes of its results, and refuses
+//! what cannot read it.
+
+use super::builder::Builder;
+use super::columns::{Changes, Relation};
+use super::reading::Reading;
+use super::section::{Resolved, Timing};
+use crate::config::{Mistake, OperatorConfig, Runs, SinkConfig};
+use crate::logic::Kind;
+use crate::plan::{CHANGES, Emit, TimeDomain, Window, change_field};
+
+/// Which changes an aggregate can tell; else why it has none to tell.
+pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes, &'static str> {
+    const FINAL: &str = "its results are never taken back: read its main output";
+    if matches!(operator.runs, Runs::Deduplicate(_)) {
+        return Err(FINAL);
+    }
+    if timing.early_every_ms.is_some() {
+        return Err("with `early_every`, results come by the clock, and are not kept: remove it");
+    }
+    match timing.window {
+        Window::Running => Ok(Changes::OfRows),
+        Window::Session { .. } if timing.allowed_lateness_ms > 0 => {
+            Err("a session that late rows correct may become another one")
+        }
+        Window::Count { .. } | Window::Session { .. } => Err(FINAL),
+        Window::Tumbling { .. } | Window::Sliding { .. } => {
+            match timing.allowed_lateness_ms > 0 && timing.emit == Emit::Change {
+                true => Ok(Changes::OfWindows),
+                false => Err(FINAL),
+            }
+        }
+    }
+}
+
+impl Builder<'_> {
+    /// Refuses an operator whose rows may take others back, and which cannot do that.
+    pub(super) fn check_changes(
+        &mut self,
+        operator: &OperatorConfig,
+        resolved: &Resolved,
+        reading: &Reading,
+    ) -> bool {
+        let Some(changes) = reading.changes() else {
+            return true;
+        };
+        let title = format!("operator `{}`", operator.name.get_ref());
+        let (problem, help) = match (&operator.runs, resolved.info.kind) {
+            (_, Kind::Filter | Kind::Transform) => return true,
+            (Runs::Deduplicate(_), _) => ("it keeps no rows".to_owned(), MAIN.to_owned()),
+            (_, Kind::Aggregate) => match why_not(resolved, changes) {
+                None => return true,
+                Some(reason) => reason,
+            },
+            (_, kind) => (format!("a {} cannot do that", kind.name()), MAIN.to_owned()),
+        };
+        let mut mistake = Mistake::new(format!(
+            "{title} reads rows that are taken back later: {problem}"
+        ))
+        .help(help);
+        for up in reading.upstreams.iter().flatten() {
+            if up.relation.changes.is_some() {
+                mistake = mistake.at(up.place.clone(), "they come from here");
+            }
+        }
+        self.mistakes
+            .push(mistake.at(operator.runs.place(), "and are read by this"));
+        false
+    }
+
+    /// What a sink writes: with a column for what becomes of rows, if it names one. It has
+    /// to where rows are taken back.
+    pub(super) fn with_change_column(
+        &mut self,
+        sink: &SinkConfig,
+        title: &str,
+        mut taken: Relation,
+    ) -> Option<Relation> {
+        let Some(name) = &sink.changes else {
+            if taken.changes.is_none() {
+                return Some(taken);
+            }
+            let mistake = Mistake::new(format!(
+                "{title} would write rows that are taken back later, and not say so"
+            ))
+            .help(
+                "name a column that says so, such as `changes = \"change\"`: `+` in a row that is \
+                 added, `-` in an equal one that is taken back",
+            );
+            let mut inputs = sink.input.iter();
+            let place = inputs.find(|input| input.get_ref().output.as_deref() == Some(CHANGES));
+            let place = place.map_or(sink.name.span(), |input| input.span());
+            self.mistakes.push(mistake.at(place, ""));
+            return None;
+        };
+        if taken.changes.is_none() {
+            self.mistakes.push(
+                Mistake::new(format!("{title}: none of its rows is ever taken back"))
+                    .at(name.span(), "")
+                    .help(
+                        "remove `changes`; or read the changes of an aggregate, as in \
+                         `input = \"totals.changes\"`",
+                    ),
+            );
+            return None;
+        }
+        taken.push(change_field(name.get_ref()), name.span());
+        self.refuse_duplicates(title, taken, |_, _| {
+            "give another name to the column for `changes`".to_owned()
+        })
+    }
+}
+
+/// What to do instead.
+const MAIN: &str = "have an aggregate read them, or a sink that has `changes`";
+
+/// Why an aggregate cannot read such rows, and what to do.
+fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
+    if !resolved.info.retracts {
+        let problem = format!("`{}` cannot take rows back", resolved.name);
+        let help = "implement `Retract` for it and write `#[operator(retracts)]`, or read results \
+                    that are final: `emit = \"final\"`";
+        return Some((problem, help.to_owned()));
+    }
+    let timing = resolved.timing.as_ref()?;
+    let event_windows = match timing.window {
+        Window::Running => return None,
+        Window::Tumbling { time, .. } | Window::Sliding { time, .. } => time == TimeDomain::Event,
+        Window::Session { .. } | Window::Count { .. } => false,
+    };
+    if !event_windows {
+        let problem = "of such a window, no row can be taken back".to_owned();
+        let help = "choose a tumbling or sliding window in event time, or `window = \"running\"`";
+        return Some((problem, help.to_owned()));
+    }
+    (changes == Changes::OfRows).then(|| {
+        (
+            "they are taken back at another time than that at which they came, which belongs to \
+             another window"
+                .to_owned(),
+            "give it `window = \"running\"`".to_owned(),
+        )
+    })
+}

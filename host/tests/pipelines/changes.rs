@@ -1,0 +1,274 @@
+//! What reads the changes of results: against a naive computation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common;
+use crate::everywhere::run_everywhere;
+
+/// How far rows are out of order at most, in ms, without being late.
+const BOUND_MS: i64 = 20;
+
+struct Row {
+    user: String,
+    n: i64,
+    ts: i64,
+}
+
+/// Rows of few users, out of order, and some of them late.
+fn rows(seed: u64, count: usize) -> Vec<Row> {
+    let mut random = Rng::with_seed(seed);
+    let mut now = 0;
+    let row = |_| {
+        now += random.i64(0..4);
+        let back = match random.u32(0..12) {
+            0 => random.i64(0..400),
+            _ => random.i64(0..BOUND_MS),
+        };
+        Row {
+            user: format!("u{}", random.u32(0..25)),
+            n: random.i64(-2..40),
+            ts: now - back,
+        }
+    };
+    (0..count).map(row).collect()
+}
+
+fn folder(rows: &[Row]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let line = |row: &Row| {
+        let Row { user, n, ts } = row;
+        format!("{}\n", json!({"user": user, "n": n, "ts": ts}))
+    };
+    let text: String = rows.iter().map(line).collect();
+    std::fs::write(folder.path().join("rows.jsonl"), text).expect("it is writable");
+    folder
+}
+
+fn pipeline_of(operators: &str, sink_input: &str) -> String {
+    format!(
+        r#"
+        name = "test"
+        plugins.basics.path = {:?}
+        dead_letters = "dead.jsonl"
+
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "{BOUND_MS}ms" }}
+        fields = {{ user = "utf8", n = "int64", ts = "timestamp(ms)" }}
+
+        {operators}
+
+        [sinks.out]
+        type = "file"
+        path = "out.jsonl"
+        input = {sink_input:?}
+        changes = "change"
+        "#,
+        common::plugin_file("basics"),
+    )
+}
+
+/// The rows that stand in the end, sorted: those that are added and not taken back.
+/// Nothing is taken back that does not stand.
+fn standing(rows: Vec<Value>) -> Vec<Value> {
+    let mut standing: BTreeMap<String, i64> = BTreeMap::new();
+    for mut row in rows {
+        let row = row.as_object_mut().expect("a row");
+        let change = row.remove("change").expect("the column is there");
+        let times = standing.entry(json!(row).to_string()).or_default();
+        *times += if change == "-" { -1 } else { 1 };
+        assert!(*times >= 0, "{row:?} is taken back, and does not stand");
+    }
+    let rows = standing.into_iter().flat_map(|(text, times)| {
+        let row: Value = serde_json::from_str(&text).expect("it was one");
+        (0..times).map(move |_| row.clone())
+    });
+    rows.collect()
+}
+
+fn check(text: &str, folder: &Path, mut expected: Vec<Value>) {
+    expected.sort_by_cached_key(ToString::to_string);
+    assert!(expected.len() > 3, "too few rows to tell anything");
+    run_everywhere(text, folder, ["out"], |when, [rows]| {
+        let taken_back = rows.iter().filter(|row| row["change"] == "-").count();
+        assert!(taken_back > 3, "{when}: nothing is taken back");
+        assert_eq!(standing(rows), expected, "{when}");
+    });
+}
+
+#[test]
+fn counts_are_counted() {
+    let operators = r#"
+        [operators.rows_of]
+        aggregate = { rows = "count()" }
+        input = "rows"
+        key = "user"
+        window = "running"
+
+        [operators.histogram]
+        aggregate = { users = "count()" }
+        input = "rows_of.changes"
+        key = "rows"
+        window = "running"
+    "#;
+    let text = pipeline_of(operators, "histogram.changes");
+    for seed in 0..3 {
+        let rows = rows(seed, 400);
+        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+        for row in &rows {
+            *counts.entry(&row.user).or_default() += 1;
+        }
+        let mut users: BTreeMap<i64, i64> = BTreeMap::new();
+        for count in counts.into_values() {
+            *users.entry(count).or_default() += 1;
+        }
+        let row = |(rows, users)| json!({"rows": rows, "users": users});
+        check(
+            &text,
+            folder(&rows).path(),
+            users.into_iter().map(row).collect(),
+        );
+    }
+}
+
+/// Windows that late rows correct, combined in longer ones: by functions, and by a plugin
+/// behind a filter.
+#[test]
+fn corrected_windows_are_combined() {
+    let windows = |window: &str| {
+        format!(
+            r#"
+            [operators.tens]
+            aggregate = {{ n = "sum(n)" }}
+            input = "rows"
+            key = "user"
+            window = {window}
+            allowed_lateness = "1h"
+
+            [operators.large]
+            plugin = "basics.even"
+            input = "tens.changes"
+
+            [operators.hundreds]
+            plugin = "basics.balance"
+            input = "large"
+            window = {{ tumbling = "100ms" }}
+            allowed_lateness = "1h"
+
+            [operators.sums]
+            aggregate = {{ windows = "count()", n = "sum(n)" }}
+            input = "tens.changes"
+            key = "user"
+            window = "running"
+            "#
+        )
+    };
+    for (window, size_ms, slide_ms) in [
+        ("{ tumbling = \"10ms\" }", 10, 10),
+        ("{ sliding = \"20ms\", every = \"5ms\" }", 20, 5),
+    ] {
+        let rows = rows(7, 400);
+        let folder = folder(&rows);
+        let mut tens: BTreeMap<(&str, i64), i64> = BTreeMap::new();
+        for row in &rows {
+            let first = row.ts.div_euclid(slide_ms) * slide_ms + slide_ms;
+            for end in (first..first + size_ms).step_by(slide_ms as usize) {
+                *tens.entry((&row.user, end)).or_default() += row.n;
+            }
+        }
+        // Sums of windows, by user.
+        let mut sums: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+        // Those that are even and not negative, by window.
+        let mut hundreds: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+        for (&(user, end), &n) in &tens {
+            let sum = sums.entry(user).or_default();
+            *sum = (sum.0 + 1, sum.1 + n);
+            if n % 2 == 0 && n >= 0 {
+                let hundred = (end - 1).div_euclid(100) * 100;
+                let sum = hundreds.entry(hundred).or_default();
+                *sum = (sum.0 + 1, sum.1 + n);
+            }
+        }
+        let of_user = |(user, (windows, n))| json!({"user": user, "windows": windows, "n": n});
+        let text = pipeline_of(&windows(window), "sums.changes");
+        check(
+            &text,
+            folder.path(),
+            sums.into_iter().map(of_user).collect(),
+        );
+        let of_window = |(start, (values, total))| {
+            json!({
+                "window_start": time(start),
+                "window_end": time(start + 100),
+                "values": values,
+                "total": total,
+            })
+        };
+        let text = pipeline_of(&windows(window), "hundreds.changes");
+        check(
+            &text,
+            folder.path(),
+            hundreds.into_iter().map(of_window).collect(),
+        );
+    }
+}
+
+/// A result whose state expires is taken back: only users who came lately are counted.
+#[test]
+fn what_expires_is_taken_back() {
+    let operators = r#"
+        [operators.rows_of]
+        aggregate = { rows = "count()" }
+        input = "rows"
+        key = "user"
+        window = "running"
+        ttl = "50ms"
+
+        [operators.users]
+        aggregate = { users = "count()", rows = "sum(rows)" }
+        input = "rows_of.changes"
+        window = "running"
+    "#;
+    let text = pipeline_of(operators, "rows_of.changes");
+    let rows = rows(3, 600);
+    // Whether a state has expired decides the row's time, or the watermark if that is
+    // later.
+    let mut states: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    let mut newest_ms = i64::MIN;
+    for row in &rows {
+        let now_ms = row.ts.max(newest_ms.saturating_sub(BOUND_MS));
+        newest_ms = newest_ms.max(row.ts);
+        let state = states.entry(&row.user).or_insert((0, row.ts));
+        if state.1 + 50 < now_ms {
+            *state = (0, row.ts);
+        }
+        *state = (state.0 + 1, state.1.max(row.ts));
+    }
+    let end_ms = newest_ms - BOUND_MS;
+    states.retain(|_, (_, newest_ms)| *newest_ms + 50 >= end_ms);
+    let of_user = |(user, (rows, _)): (&&str, &(i64, i64))| json!({"user": user, "rows": rows});
+    let folder = folder(&rows);
+    check(&text, folder.path(), states.iter().map(of_user).collect());
+    let text = pipeline_of(operators, "users.changes");
+    let rows: i64 = states.values().map(|(rows, _)| rows).sum();
+    let all = vec![json!({"users": states.len(), "rows": rows})];
+    run_everywhere(&text, folder.path(), ["out"], |when, [rows]| {
+        assert_eq!(standing(rows), all, "{when}");
+    });
+}
+
+/// As in results.
+fn time(ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(ms).expect("a small number");
+    match ms.rem_euclid(1_000) {
+        0 => time.to_string(),
+        _ => format!("{time:.3}"),
+    }
+}
