@@ -45,6 +45,11 @@ fn names() {
 }
 
 #[test]
+fn changes() {
+    check(expect_file!["mistakes/changes.md"]);
+}
+
+#[test]
 fn cycles() {
     check(expect_file!["mistakes/cycles.md"]);
 }
