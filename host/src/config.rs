@@ -42,7 +42,7 @@ pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
 pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig};
 pub use key::{KeyColumns, KeyConfig};
-pub use operator::{BoundsChoice, InputConfig, InputName, OperatorConfig, Setting};
+pub use operator::{BoundsChoice, EmitChoice, InputConfig, InputName, OperatorConfig, Setting};
 pub use runs::{AggregateConfig, DeduplicateConfig, DropConfig, OperatorName, Runs, SelectConfig};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;

@@ -58,7 +58,7 @@ use crate::config::Config;
 use crate::connector::memory::sink::MemorySink;
 use crate::json::render_row;
 use crate::logic::{LoadError, Loader, Module};
-use crate::plan::{NodeKind, Plan, RowOrder};
+use crate::plan::{NodeKind, Plan, RowOrder, Window};
 use crate::planner;
 use crate::run::{Durable, Job, RunError};
 use crate::topic::MemoryTopic;
@@ -475,9 +475,13 @@ impl<'a> Trial<'a> {
                         sink.connector = Box::new(MemorySink::new(topic.clone()));
                     }
                 }
-                NodeKind::Aggregate(aggregate) => aggregate.early_every_ms = None,
+                // No time passes. A running aggregate emits its results at the end.
+                NodeKind::Aggregate(aggregate) if aggregate.window != Window::Running => {
+                    aggregate.early_every_ms = None;
+                }
                 NodeKind::Source(_)
                 | NodeKind::Transform(_)
+                | NodeKind::Aggregate(_)
                 | NodeKind::Process(_)
                 | NodeKind::Join(_) => {}
             }

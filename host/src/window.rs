@@ -188,7 +188,7 @@ impl AggregateOperator {
                 (Box::new(counts), TimeDomain::Event)
             }
             Window::Running => (
-                Box::new(Running::new(&accumulators, plan.ttl_ms)),
+                Box::new(Running::new(&accumulators, plan.ttl_ms, early)),
                 TimeDomain::Event,
             ),
         };

@@ -13,7 +13,7 @@ use super::runs::{self, Runs};
 use crate::dead_letter::OnError;
 use crate::logic;
 use crate::logic::Limits;
-use crate::plan::{Alignment, Bounds, Emit, RowOrder, TimeDomain, Window};
+use crate::plan::{Alignment, Bounds, RowOrder, TimeDomain, Window};
 use crate::timestamp::zone::Zone;
 
 /// An operator's section. Settings for aggregates are accepted on any operator:
@@ -32,12 +32,20 @@ pub struct OperatorConfig {
     pub key: Option<KeyConfig>,
     pub window: Option<Spanned<Window>>,
     pub allowed_lateness_ms: Option<Setting<i64>>,
-    pub emit: Option<Setting<Emit>>,
-    pub early_every_ms: Option<Setting<i64>>,
+    pub emit: Option<Setting<EmitChoice>>,
     pub ttl_ms: Option<Setting<i64>>,
     pub bounds: Option<Setting<BoundsChoice>>,
     pub timing: Option<Setting<String>>,
     pub order: Option<Setting<RowOrder>>,
+}
+
+/// When results come out.
+#[derive(Clone, Copy, Debug)]
+pub enum EmitChoice {
+    Change,
+    Final,
+    /// Also this often, in ms of processing time.
+    Every(i64),
 }
 
 /// A value and the place of its key.
@@ -73,7 +81,7 @@ const ORDERS: &[(&str, RowOrder)] = &[
     ("event_time", RowOrder::EventTime),
 ];
 
-const EMIT: &[(&str, Emit)] = &[("change", Emit::Change), ("final", Emit::Final)];
+const EMIT: &[(&str, EmitChoice)] = &[("change", EmitChoice::Change), ("final", EmitChoice::Final)];
 
 pub(super) fn read(
     name: Spanned<String>,
@@ -116,7 +124,6 @@ pub(super) fn read(
         })
     };
     let allowed_lateness_ms = duration("allowed_lateness", 0, mistakes);
-    let early_every_ms = duration("early_every", 1, mistakes);
     let ttl_ms = duration("ttl", 1, mistakes);
     let bounds = table.optional("bounds").and_then(|value| {
         Some(Setting {
@@ -127,7 +134,7 @@ pub(super) fn read(
     let emit = table.optional("emit").and_then(|value| {
         Some(Setting {
             key: value.key_span(),
-            value: value.choice(EMIT, mistakes)?.into_inner(),
+            value: read_emit(&value, mistakes)?,
         })
     });
     let timing = table.optional("timing").and_then(|value| {
@@ -156,12 +163,29 @@ pub(super) fn read(
         window,
         allowed_lateness_ms,
         emit,
-        early_every_ms,
         ttl_ms,
         bounds,
         timing,
         order,
     })
+}
+
+fn read_emit(value: &ConfigValue<'_>, mistakes: &mut Diagnostics) -> Option<EmitChoice> {
+    match value.raw() {
+        DeValue::Table(_) => {
+            let mut table = value.table(mistakes)?;
+            let every = table.required("every", "how often results come", mistakes);
+            let every_ms = every.and_then(|value| value.duration(1, mistakes));
+            table.finish(mistakes);
+            Some(EmitChoice::Every(every_ms?.into_inner()))
+        }
+        DeValue::String(_) => Some(value.choice(EMIT, mistakes)?.into_inner()),
+        _ => {
+            let wanted = "\"change\", \"final\", or how often, as in `{ every = \"5s\" }`";
+            value.refuse(wanted, mistakes);
+            None
+        }
+    }
 }
 
 const INPUT_MEANING: &str = "the source or operator whose rows it takes, or a list of them";

@@ -7,7 +7,7 @@ use super::order::depends_on_speed;
 use super::{
     AggregatePlan, Delivery, Emit, EventTime, InputPort, JoinPlan, LEFT, MAIN_OUTPUT, Matching,
     Node, NodeKind, OperatorPlan, Plan, ProcessPlan, RIGHT, RestartPlan, RowOrder, SIDES,
-    SourcePlan, StateBackend, StatePlan,
+    SourcePlan, StateBackend, StatePlan, Window,
 };
 use crate::dead_letter::OnError;
 use crate::element::NodeId;
@@ -392,7 +392,11 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
         when.push(format!("expires {} after a key's last row", show_ms(ms)));
     }
     if let Some(ms) = aggregate.early_every_ms {
-        when.push(format!("early results every {}", show_ms(ms as i64)));
+        let what = match aggregate.window {
+            Window::Running => "results",
+            _ => "early results",
+        };
+        when.push(format!("{what} every {}", show_ms(ms as i64)));
     }
     let mut details = vec![when.join(" · ")];
     if aggregate.corrects() {

@@ -54,7 +54,8 @@ pub struct AggregatePlan {
     pub allowed_lateness_ms: i64,
     /// Whether results come out before they are final.
     pub emit: Emit,
-    /// How often open windows emit early results, in processing time.
+    /// How often open windows emit early results, in ms of processing time. A running
+    /// aggregate emits no others.
     pub early_every_ms: Option<u64>,
     /// How long a running aggregate keeps a key's state after its last row, in
     /// event time.
@@ -136,9 +137,15 @@ impl AggregatePlan {
     /// The columns by which a later result replaces an earlier one, if it does, and if
     /// they tell it.
     pub fn result_key(&self) -> Option<Vec<String>> {
-        let bounds = self.bounds.as_ref().filter(|_| self.corrects())?;
+        if !self.corrects() {
+            return None;
+        }
         let key = self.key_schema.fields.iter().map(|field| &field.name);
-        Some(key.chain([&bounds.start, &bounds.end]).cloned().collect())
+        match (&self.bounds, self.window) {
+            (_, Window::Running) => Some(key.cloned().collect()),
+            (Some(bounds), _) => Some(key.chain([&bounds.start, &bounds.end]).cloned().collect()),
+            (None, _) => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::reading::Reading;
 use super::section::{Planned, PlannedOutput, Resolved, Timing, operator_plan, planned};
 use crate::builtin::aggregate::call::Call;
-use crate::config::{BoundsChoice, Mistake, OperatorConfig, Runs, Span};
+use crate::config::{BoundsChoice, EmitChoice, Mistake, OperatorConfig, Runs, Span};
 use crate::logic::{Kind, MAIN};
 use crate::plan::{
     AggregatePlan, Bounds, CHANGES, Emit, Exchange, LATE, NodeKind, Timing as PlanTiming, Window,
@@ -114,8 +114,8 @@ impl Builder<'_> {
         let mut timing = Timing {
             window: *window.get_ref(),
             allowed_lateness_ms: operator.allowed_lateness_ms.as_ref().map_or(0, |s| s.value),
-            emit: operator.emit.as_ref().map_or(Emit::default(), |s| s.value),
-            early_every_ms: operator.early_every_ms.as_ref().map(|s| s.value as u64),
+            emit: Emit::Change,
+            early_every_ms: None,
             ttl_ms: operator.ttl_ms.as_ref().map(|s| s.value),
             bounds: None,
             column: None,
@@ -136,17 +136,21 @@ impl Builder<'_> {
                 "no row is ever late for it",
             ));
         }
-        let early = operator.early_every_ms.as_ref();
-        if let Some(setting) = early.filter(|_| !has_results_before_its_end) {
-            refused.push((
-                &setting.key,
-                "early_every",
-                "its results do not depend on time",
-            ));
-        }
-        let emit = operator.emit.as_ref();
-        if let Some(setting) = emit.filter(|_| !timing.window.has_late_rows()) {
-            refused.push((&setting.key, "emit", "no late row changes its results"));
+        if let Some(setting) = &operator.emit {
+            match setting.value {
+                EmitChoice::Every(every_ms) => {
+                    timing.early_every_ms = Some(every_ms.unsigned_abs());
+                    if matches!(timing.window, Window::Count { .. }) {
+                        refused.push((&setting.key, "emit", "its results do not depend on time"));
+                    }
+                }
+                EmitChoice::Final => timing.emit = Emit::Final,
+                EmitChoice::Change => {}
+            }
+            let is_of_late_rows = !matches!(setting.value, EmitChoice::Every(_));
+            if is_of_late_rows && !timing.window.has_late_rows() {
+                refused.push((&setting.key, "emit", "no late row changes its results"));
+            }
         }
         let column = operator.timing.as_ref();
         if let Some(setting) = column.filter(|_| !has_results_before_its_end) {
@@ -163,18 +167,7 @@ impl Builder<'_> {
                 "its states live as long as its windows",
             ));
         }
-        let mut good = refused.is_empty();
-        if let (Some(early), Some(emit), Emit::Final) = (early, emit, timing.emit) {
-            good = false;
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title} has early results, and is to emit final ones only"
-                ))
-                .at(early.key.clone(), "")
-                .at(emit.key.clone(), "")
-                .help("remove `early_every`, or `emit = \"final\"`"),
-            );
-        }
+        let good = refused.is_empty();
         timing.column = column.map(|setting| (setting.value.clone(), setting.key.clone()));
         for (key, setting, reason) in refused {
             self.mistakes.push(
@@ -299,10 +292,6 @@ pub(super) fn settings_of_results(operator: &OperatorConfig) -> Vec<(&'static st
         (
             "allowed_lateness",
             operator.allowed_lateness_ms.as_ref().map(|s| s.key.clone()),
-        ),
-        (
-            "early_every",
-            operator.early_every_ms.as_ref().map(|s| s.key.clone()),
         ),
         ("ttl", operator.ttl_ms.as_ref().map(|s| s.key.clone())),
         ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),

@@ -16,7 +16,7 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
         return Err(FINAL);
     }
     if timing.early_every_ms.is_some() {
-        return Err("with `early_every`, results come by the clock, and are not kept: remove it");
+        return Err("results that come by the clock are not kept: remove `emit`");
     }
     match timing.window {
         Window::Running => Ok(Changes::OfRows),

@@ -50,7 +50,7 @@ pub(super) fn counted_again(config: &Config, nodes: &[Node]) -> Vec<Mistake> {
 fn correcting_key(aggregate: &AggregatePlan) -> Option<&'static str> {
     match aggregate.corrects() {
         false => None,
-        true if aggregate.early_every_ms.is_some() => Some("early_every"),
+        true if aggregate.early_every_ms.is_some() => Some("emit"),
         true => Some("allowed_lateness"),
     }
 }

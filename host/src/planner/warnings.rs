@@ -93,13 +93,17 @@ fn warn_of_lost_corrections(config: &Config, plan: &Plan, node: &Node, warnings:
                  (`emit = \"final\"`)",
             )
         }
-        NodeKind::Aggregate(aggregate) if aggregate.corrects() && aggregate.bounds.is_none() => (
-            format!(
-                "operator `{name}` corrects its results, and has no bounds that tell which one a \
+        NodeKind::Aggregate(aggregate)
+            if aggregate.corrects() && aggregate.result_key().is_none() =>
+        {
+            (
+                format!(
+                    "operator `{name}` corrects its results, and has no bounds that tell which one a \
                  later result replaces"
-            ),
-            "remove `bounds = false`, or write `emit = \"final\"`",
-        ),
+                ),
+                "remove `bounds = false`, or write `emit = \"final\"`",
+            )
+        }
         _ => return,
     };
     let mut warning = Mistake::warning(what).help(help);

@@ -52,6 +52,12 @@ impl EarlyKeys {
         }
     }
 
+    /// All waiting keys.
+    pub fn ids(&self) -> Vec<u32> {
+        let ids = self.ids.iter().copied();
+        ids.filter(|&id| self.has(id)).collect()
+    }
+
     /// Takes all waiting keys, for early results.
     pub fn take(&mut self) -> Vec<u32> {
         let mut ids = std::mem::take(&mut self.ids);

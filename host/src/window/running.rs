@@ -1,4 +1,5 @@
-//! No windows: one state for each key, and a result after each row.
+//! No windows: one state for each key, and a result after each row, or every so often the
+//! results of the keys with new rows.
 //!
 //! A state is kept for ever, or expires some time after its key's last row. Whether
 //! it has expired when a row comes depends on the row's time, or the watermark if
@@ -6,8 +7,10 @@
 
 use super::accumulators::{Accumulators, Arrived};
 use super::changes::{Before, Change};
+use super::early::EarlyKeys;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
+use super::tables::EARLY;
 use super::time::{SIZE_MAX_MS, Span, TIME_MAX_MS};
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
@@ -23,6 +26,8 @@ use crate::state::table::StateTable;
 use crate::state::timer::Timers;
 
 pub(super) struct Running {
+    /// Whether results come every so often only.
+    waits: bool,
     keyed: KeyedStates<RunningEntries>,
 }
 
@@ -32,6 +37,8 @@ struct RunningEntries {
     ttl_ms: Option<i64>,
     /// By key.
     entries: Vec<RunningEntry>,
+    /// Keys whose results wait.
+    early: EarlyKeys,
     /// When to check whether a key's state has expired.
     timers: Timers,
 }
@@ -53,15 +60,17 @@ const NOTHING: RunningEntry = RunningEntry {
 };
 
 impl Running {
-    pub fn new(accumulators: &Accumulators, ttl_ms: Option<i64>) -> Self {
+    pub fn new(accumulators: &Accumulators, ttl_ms: Option<i64>, waits: bool) -> Self {
         let ttl_ms = ttl_ms.map(|ttl_ms| ttl_ms.min(SIZE_MAX_MS));
         let horizon_ms = ttl_ms.unwrap_or(SIZE_MAX_MS);
         let entries = RunningEntries {
             ttl_ms,
             entries: Vec::new(),
+            early: EarlyKeys::new(waits),
             timers: Timers::new(horizon_ms),
         };
         Running {
+            waits,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, horizon_ms, entries),
         }
     }
@@ -81,7 +90,41 @@ impl Running {
     fn forget(&mut self, states: &mut StateTable, ids: &[u32]) -> Result<(), KeyedError> {
         self.keyed.remove(ids)?;
         for &id in ids {
+            self.keyed.entries.early.forget(id);
             self.keyed.entries.evict(id, states);
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Emits the results of these keys that wait.
+    fn emit_waiting(
+        &mut self,
+        accumulators: &mut Accumulators,
+        ids: &[u32],
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
+        let (entries, keys) = self.keyed.parts();
+        let mut waiting = ids.to_vec();
+        waiting.retain(|&id| entries.early.has(id) && entries.entry(id).slot != NO_SLOT);
+        for &id in &waiting {
+            entries.early.forget(id);
+        }
+        let of = waiting.iter().map(|&id| entries.entries[id as usize]);
+        let (slots, spans): (Vec<u32>, Vec<Span>) =
+            of.map(|entry| (entry.slot, at(entry.newest_ms))).unzip();
+        let results = Results {
+            slots: &slots,
+            keys,
+            ids: Ids::Each(&waiting),
+            spans: Spans::Each(&spans),
+            timing: Timing::Early,
+        };
+        accumulators.emit(results, out)?;
+        for id in waiting {
+            // The next checkpoint notes that it does not wait any more.
+            self.keyed.touch(id);
         }
         Ok(())
     }
@@ -106,6 +149,7 @@ impl WindowKind for Running {
         let mut over: Vec<(u32, u32)> = Vec::new();
         for run in 0..accumulators.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
+            self.keyed.entries.early.note(id);
             let rows = accumulators.keys.rows(run);
             match self.keyed.entries.ttl_ms {
                 None => {
@@ -143,13 +187,19 @@ impl WindowKind for Running {
             true => Some(accumulators.told_before()?),
             false => None,
         };
-        let (folded, results) = accumulators.fold_each(arrived, out)?;
+        let (folded, results) = match self.waits {
+            true => (accumulators.fold(arrived, out)?, None),
+            false => {
+                let (folded, results) = accumulators.fold_each(arrived, out)?;
+                (folded, Some(results))
+            }
+        };
         accumulators.store(&folded)?;
         let empty = match folded.lost.is_empty() {
             true => Vec::new(),
             false => accumulators.groups.left_empty(&folded.lost),
         };
-        if let Some(told) = told {
+        if let Some((told, results)) = told.zip(results.as_ref()) {
             let is_empty = |gone: u32| empty.iter().any(|&(_, slot)| slot == gone);
             let known = over.iter().filter(|(gone, _)| !is_empty(*gone));
             let (gone, in_place): (Vec<u32>, Vec<u32>) = known.copied().unzip();
@@ -163,7 +213,7 @@ impl WindowKind for Running {
                 after: &after,
                 gone: accumulators.told(&gone)?,
             };
-            accumulators.emit_changes(arrived, &results, &before, &folded.lost, out)?;
+            accumulators.emit_changes(arrived, results, &before, &folded.lost, out)?;
         }
         for (at, slot) in empty {
             let id = created[at];
@@ -176,7 +226,24 @@ impl WindowKind for Running {
         for (slot, _) in over {
             accumulators.states.release(slot);
         }
-        accumulators.emit_each(arrived, results, out);
+        if let Some(results) = results {
+            accumulators.emit_each(arrived, results, out);
+        }
+        Ok(())
+    }
+
+    fn has_early(&self) -> bool {
+        !self.keyed.entries.early.is_empty()
+    }
+
+    fn early(
+        &mut self,
+        accumulators: &mut Accumulators,
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
+        let waiting = self.keyed.entries.early.ids();
+        self.emit_waiting(accumulators, &waiting, out)?;
+        self.keyed.entries.early.clear();
         Ok(())
     }
 
@@ -187,15 +254,16 @@ impl WindowKind for Running {
         now_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
+        // The end of the input is not the time when states expire.
+        if now_ms == END_OF_TIME {
+            return self.early(accumulators, out);
+        }
         let Some(ttl_ms) = self.keyed.entries.ttl_ms else {
             return Ok(());
         };
-        // The end of the input is not the time when states expire.
-        if now_ms == END_OF_TIME {
-            return Ok(());
-        }
         let tells = accumulators.tells_changes();
         let gone = self.keyed.entries.take_expired(now_ms);
+        self.emit_waiting(accumulators, &gone, out)?;
         if tells {
             let (entries, keys) = self.keyed.parts();
             let known = gone.iter().copied();
@@ -216,7 +284,8 @@ impl WindowKind for Running {
                         &over,
                         entries,
                         |accumulators, keys, slots, newest| {
-                            let expired = (newest, ttl_ms);
+                            let newest: Vec<i64> = newest.iter().map(|&(ms, _)| ms).collect();
+                            let expired = (&newest[..], ttl_ms);
                             take_back_expired(accumulators, keys, Ids::InOrder, slots, expired, out)
                         },
                     )?;
@@ -225,6 +294,14 @@ impl WindowKind for Running {
             }
         }
         Ok(())
+    }
+}
+
+/// Where in time a result is that has no window.
+fn at(time_ms: i64) -> Span {
+    Span {
+        start: time_ms,
+        end: time_ms + 1,
     }
 }
 
@@ -237,10 +314,7 @@ fn take_back_expired(
     (newest_ms, ttl_ms): (&[i64], i64),
     out: &mut Outbox,
 ) -> Result<(), KeyedError> {
-    let spans = newest_ms.iter().map(|newest_ms| Span {
-        start: newest_ms + ttl_ms,
-        end: newest_ms + ttl_ms + 1,
-    });
+    let spans = newest_ms.iter().map(|newest_ms| at(newest_ms + ttl_ms));
     let spans: Vec<Span> = spans.collect();
     let results = Results {
         slots,
@@ -288,19 +362,21 @@ impl RunningEntries {
 }
 
 impl Entries for RunningEntries {
-    /// Event time of the key's newest row.
-    type Entry = i64;
+    /// Event time of the key's newest row, and whether its result waits.
+    type Entry = (i64, bool);
 
     const BYTES: usize = size_of::<RunningEntry>() + 1;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
         let mut reader = EntryReader(row);
+        let waits = reader.flags()? & EARLY != 0;
         let newest_ms = reader.i64()?;
         states.push(reader.last_state());
-        Ok(newest_ms)
+        Ok((newest_ms, waits))
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
+        row.push(self.early.flag(id));
         write_i64(self.entries[id as usize].newest_ms, row);
         row.extend(states.iter().copied().flatten());
     }
@@ -310,7 +386,15 @@ impl Entries for RunningEntries {
         slots.extend(slot.filter(|&slot| slot != NO_SLOT));
     }
 
-    fn insert(&mut self, id: u32, newest_ms: i64, slots: &mut dyn Iterator<Item = u32>) {
+    fn insert(
+        &mut self,
+        id: u32,
+        (newest_ms, waits): (i64, bool),
+        slots: &mut dyn Iterator<Item = u32>,
+    ) {
+        if waits {
+            self.early.note(id);
+        }
         let entry = self.entry(id);
         entry.slot = slots.next().unwrap_or(NO_SLOT);
         entry.newest_ms = newest_ms;
@@ -324,15 +408,15 @@ impl Entries for RunningEntries {
         }
     }
 
-    fn is_pinned(&self, _id: u32) -> bool {
-        false
+    fn is_pinned(&self, id: u32) -> bool {
+        self.early.has(id)
     }
 
-    fn due_ms(&self, &newest_ms: &i64) -> i64 {
+    fn due_ms(&self, &(newest_ms, _): &(i64, bool)) -> i64 {
         self.ttl_ms.map_or(NEVER, |ttl_ms| newest_ms + ttl_ms + 1)
     }
 
     fn due_of(&self, id: u32) -> i64 {
-        self.due_ms(&self.entries[id as usize].newest_ms)
+        self.due_ms(&(self.entries[id as usize].newest_ms, false))
     }
 }

@@ -8,7 +8,7 @@
 //! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
 //! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh, 4: shown), number of states, states, if shown: number of spans, and of each start i64, end i64 |
 //! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
-//! | running | event time of the newest row i64, state |
+//! | running, version 2 | flags u8 (1: a result waits), event time of the newest row i64, state |
 //!
 //! Panes and sessions follow one another to the row's end.
 //!
@@ -39,8 +39,12 @@ pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
         Window::Count { .. } => "count",
         Window::Running => "running",
     };
+    let version = match plan.window {
+        Window::Running => 2,
+        _ => 1,
+    };
     let table = |role, state, kind: &str| {
-        TableSpec::new(role, &plan.key_schema, state, RowKind::new(kind, 1))
+        TableSpec::new(role, &plan.key_schema, state, RowKind::new(kind, version))
     };
     let state = &plan.operator.factory.info().state;
     let mut tables = vec![table(WINDOWS, state, kind)];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common;
-use crate::everywhere::run_everywhere;
+use crate::everywhere::{collect_everywhere, run_everywhere};
 
 /// How far rows are out of order at most, in ms, without being late.
 const BOUND_MS: i64 = 20;
@@ -261,6 +261,34 @@ fn what_expires_is_taken_back() {
     let all = vec![json!({"users": states.len(), "rows": rows})];
     run_everywhere(&text, folder.path(), ["out"], |when, [rows]| {
         assert_eq!(standing(rows), all, "{when}");
+    });
+}
+
+/// Results that wait for the clock come at the end at the latest, each once, through kills.
+#[test]
+fn results_that_wait_come_at_the_end() {
+    let operators = r#"
+        [operators.rows_of]
+        aggregate = { rows = "count()", n = "sum(n)" }
+        input = "rows"
+        key = "user"
+        window = "running"
+        emit = { every = "1h" }
+    "#;
+    let text = pipeline_of(operators, "rows_of").replace("changes = \"change\"", "");
+    let rows = rows(11, 600);
+    let mut sums: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for row in &rows {
+        let sum = sums.entry(&row.user).or_default();
+        *sum = (sum.0 + 1, sum.1 + row.n);
+    }
+    let of_user = |(user, (rows, n))| json!({"user": user, "rows": rows, "n": n});
+    let expected: Vec<Value> = sums.into_iter().map(of_user).collect();
+    let folder = folder(&rows);
+    assert_eq!(collect_everywhere(&text, folder.path(), "out"), {
+        let mut expected = expected;
+        expected.sort_by_cached_key(ToString::to_string);
+        expected
     });
 }
 

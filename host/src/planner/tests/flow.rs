@@ -113,7 +113,7 @@ plugin = "cart.added"
 input = ["made", "lines"]
 key = "item_id"
 window = { sliding = "60s", every = "5s" }
-early_every = "1s"
+emit = { every = "1s" }
 bounds = { start = "from", end = "to" }
 
 [operators.visits]

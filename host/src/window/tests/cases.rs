@@ -680,3 +680,30 @@ fn windows_start_where_their_offset_says() {
     let after = format!("a [{monday}, {}) 1 0 0 0 m\n", monday + week_ms);
     assert_eq!(bench.end().lines(), after);
 }
+
+#[test]
+fn a_running_aggregate_may_emit_every_so_often() {
+    let mut bench = Setup::new(Window::Running).early(100).bench();
+    bench.rows(&[row("a", 1, "a"), row("b", 2, "b"), row("a", 3, "A")]);
+    assert_eq!(bench.lines(), "", "results wait");
+    bench.clock(99);
+    assert_eq!(bench.lines(), "");
+    bench.clock(100);
+    assert_eq!(bench.lines(), "a 2 4 1 3 aA\nb 1 2 2 2 b\n");
+    bench.clock(1_000);
+    assert_eq!(bench.lines(), "", "no key has a new row");
+    // A period begins with the first row that its results show; a rejected row shows
+    // nothing new.
+    bench
+        .rows(&[row("b", 5, "B"), row("c", 5, "no")])
+        .clock(1_099);
+    assert_eq!(bench.lines(), "");
+    bench.clock(1_100);
+    assert_eq!(bench.lines(), "b 2 7 2 5 bB\n");
+    bench.rows(&[row("a", 9, "!")]).end();
+    assert_eq!(
+        bench.lines(),
+        "a 3 13 1 9 aA!\n",
+        "the last ones come at the end"
+    );
+}
