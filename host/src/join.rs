@@ -196,12 +196,22 @@ impl JoinOperator {
         let columns = pick(batch, &side.columns[inlet.edge]);
         let tombstone = side.tombstone.as_ref();
         let tombstone = tombstone.map(|columns| &batch.columns[columns[inlet.edge]]);
+        let is_taken_back = |row: &u32| {
+            let taken_back = batch.taken_back.as_ref();
+            taken_back.is_some_and(|taken_back| taken_back.value(*row as usize))
+        };
         let arrived = |rows: &[u32]| Arrived {
             side: inlet.port,
             times: rows.iter().map(|&row| batch.times[row as usize]).collect(),
             key: gather(&key, rows),
             columns: gather(&columns, rows),
-            deletes: tombstone.map(|column| deletes(column, rows)),
+            deletes: match tombstone {
+                Some(column) => Some(deletes(column, rows)),
+                None => batch
+                    .taken_back
+                    .is_some()
+                    .then(|| rows.iter().map(is_taken_back).collect()),
+            },
         };
         if !keyless.is_empty() {
             self.rule

@@ -5,9 +5,9 @@ use super::builder::Builder;
 use super::columns::{Changes, Relation};
 use super::reading::Reading;
 use super::section::{Resolved, Timing};
-use crate::config::{Mistake, OperatorConfig, Runs, SinkConfig};
+use crate::config::{JoinConfig, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig};
 use crate::logic::Kind;
-use crate::plan::{CHANGES, Emit, TimeDomain, Window, change_field};
+use crate::plan::{CHANGES, Emit, RIGHT, TimeDomain, Window, change_field};
 
 /// Which changes an aggregate can tell; else why it has none to tell.
 pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes, &'static str> {
@@ -47,6 +47,13 @@ impl Builder<'_> {
         let title = format!("operator `{}`", operator.name.get_ref());
         let (problem, help) = match (&operator.runs, resolved.info.kind) {
             (_, Kind::Filter | Kind::Transform) => return true,
+            (Runs::Join(join), _) => match table_side(join, reading) {
+                true => return true,
+                false => (
+                    "only the right side of an as-of join without `tombstone` can".to_owned(),
+                    MAIN.to_owned(),
+                ),
+            },
             (Runs::Deduplicate(_), _) => ("it keeps no rows".to_owned(), MAIN.to_owned()),
             (_, Kind::Aggregate) => match why_not(resolved, changes) {
                 None => return true,
@@ -112,7 +119,22 @@ impl Builder<'_> {
 }
 
 /// What to do instead.
-const MAIN: &str = "have an aggregate read them, or a sink that has `changes`";
+const MAIN: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join as \
+                    its right side";
+
+/// Whether such rows come only to the side of a join that is a table.
+fn table_side(join: &JoinConfig, reading: &Reading) -> bool {
+    let is_as_of = matches!(
+        join.matching,
+        Some(MatchingConfig::AsOf {
+            tombstone: None,
+            ..
+        })
+    );
+    let edges = reading.upstreams.iter().flatten().zip(&reading.ports);
+    let mut changing = edges.filter(|(up, _)| up.relation.changes.is_some());
+    is_as_of && changing.all(|(_, port)| *port == RIGHT)
+}
 
 /// Why an aggregate cannot read such rows, and what to do.
 fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {

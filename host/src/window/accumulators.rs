@@ -447,10 +447,16 @@ impl Accumulators {
             return Ok(());
         };
         let is_lost = |row: u32| lost.binary_search(&row).is_ok();
-        let changed = replaced(&self.groups.of_row, each, before, is_lost);
+        let changed = replaced(
+            (&self.groups.of_row, &arrived.batch.times),
+            each,
+            before,
+            is_lost,
+        );
         let Replaced {
             columns: results,
             rows,
+            times,
             taken_back,
         } = changed.map_err(|error| RowError::new(error.to_string()))?;
         let keys = self.key_columns(arrived);
@@ -460,6 +466,7 @@ impl Accumulators {
         };
         columns.extend(results);
         let mut batch = arrived.batch.derive(changes.schema.clone(), columns, &rows);
+        batch.times = times.into();
         batch.taken_back = Some(taken_back);
         out.put_in_parts(changes.port, batch, self.output.batch_rows);
         Ok(())

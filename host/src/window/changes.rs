@@ -52,8 +52,10 @@ impl ChangesLayout {
 pub(super) struct Replaced {
     /// The columns of results.
     pub columns: Vec<ArrayRef>,
-    /// The row of the batch that each is because of.
+    /// The row of the batch that each is because of, and its time: that of the row, or when
+    /// a state expired.
     pub rows: Vec<u32>,
+    pub times: Vec<i64>,
     pub taken_back: BooleanBuffer,
 }
 
@@ -64,14 +66,15 @@ pub(super) struct Before<'a> {
     /// Groups that begin in the batch, each with the place in `gone` of the state that it
     /// takes the place of, in order of groups.
     pub after: &'a [(u32, u32)],
-    /// Results of states that expired, by their places.
+    /// Results of states that expired, by their places, and when they did.
     pub gone: Rows,
+    pub gone_ms: &'a [i64],
 }
 
-/// Finds what is taken back. `groups` has the group of each row, `each` the results after
-/// each row that was not lost, which `is_lost` tells.
+/// Finds what is taken back. `groups` has the group of each row, `times` its time, `each`
+/// the results after each row that was not lost, which `is_lost` tells.
 pub(super) fn replaced(
-    groups: &[u32],
+    (groups, times): (&[u32], &[i64]),
     each: &Rows,
     before: &Before<'_>,
     is_lost: impl Fn(u32) -> bool,
@@ -88,26 +91,32 @@ pub(super) fn replaced(
     for &(group, place) in before.after {
         last[group as usize] = (GONE, of_parent(&before.gone.parents, place));
     }
-    let begins_after = |group: u32| {
+    // When the state expired that a group takes the place of.
+    let expired_ms = |group: u32| {
         let found = before
             .after
             .binary_search_by_key(&group, |(group, _)| *group);
-        found.is_ok()
+        let (_, place) = before.after[found.ok()?];
+        Some(before.gone_ms[place as usize])
     };
     let mut picks: Vec<(usize, usize)> = Vec::new();
     let mut rows = Vec::new();
+    let mut changed_ms = Vec::new();
     let mut taken_back = Vec::new();
     for (row, &group) in (0..).zip(groups) {
         let (of, told) = last[group as usize].clone();
-        let is_expired = of == GONE && begins_after(group);
-        if is_lost(row) && !is_expired {
+        let expired_ms = expired_ms(group).filter(|_| of == GONE);
+        if is_lost(row) && expired_ms.is_none() {
             continue;
         }
         picks.extend(told.map(|at| (of, at)));
         taken_back.resize(picks.len(), true);
+        let row_ms = times[row as usize];
+        changed_ms.resize(picks.len(), expired_ms.unwrap_or(row_ms));
         let now = of_parent(&each.parents, row);
         picks.extend(now.clone().map(|at| (EACH, at)));
         taken_back.resize(picks.len(), false);
+        changed_ms.resize(picks.len(), row_ms);
         rows.resize(picks.len(), row);
         last[group as usize] = (EACH, now);
     }
@@ -119,6 +128,7 @@ pub(super) fn replaced(
     Ok(Replaced {
         columns: columns.collect::<Result<_, _>>()?,
         rows,
+        times: changed_ms,
         taken_back: taken_back.into(),
     })
 }

@@ -146,7 +146,7 @@ impl WindowKind for Running {
         accumulators.begin_keyed(&mut self.keyed, arrived, |_| false)?;
         let mut created = Vec::new();
         // States that have expired, and those in their place.
-        let mut over: Vec<(u32, u32)> = Vec::new();
+        let mut over: Vec<Expired> = Vec::new();
         for run in 0..accumulators.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
             self.keyed.entries.early.note(id);
@@ -168,13 +168,18 @@ impl WindowKind for Running {
                         if entry.slot != NO_SLOT
                             && entry.newest_ms + ttl_ms < time_ms.max(watermark_ms)
                         {
-                            gone = Some(std::mem::replace(&mut entry.slot, NO_SLOT));
+                            let slot = std::mem::replace(&mut entry.slot, NO_SLOT);
+                            gone = Some((slot, expires_ms(entry.newest_ms, ttl_ms)));
                             entry.newest_ms = time_ms;
                         }
                         entry.newest_ms = entry.newest_ms.max(time_ms);
                         let group = self.group(accumulators, id, &mut created);
                         let slot = self.keyed.entries.entry(id).slot;
-                        over.extend(gone.map(|gone| (gone, slot)));
+                        over.extend(gone.map(|(gone, at_ms)| Expired {
+                            slot: gone,
+                            at_ms,
+                            in_place: slot,
+                        }));
                         accumulators.groups.push(&(row..row + 1), group);
                     }
                     self.keyed.entries.set_timer(id);
@@ -201,17 +206,19 @@ impl WindowKind for Running {
         };
         if let Some((told, results)) = told.zip(results.as_ref()) {
             let is_empty = |gone: u32| empty.iter().any(|&(_, slot)| slot == gone);
-            let known = over.iter().filter(|(gone, _)| !is_empty(*gone));
-            let (gone, in_place): (Vec<u32>, Vec<u32>) = known.copied().unzip();
-            let mut after: Vec<(u32, u32)> = (0..)
-                .zip(in_place)
-                .filter_map(|(place, slot)| Some((accumulators.groups.number(slot)?, place)))
-                .collect();
+            let known: Vec<&Expired> = over.iter().filter(|it| !is_empty(it.slot)).collect();
+            let gone: Vec<u32> = known.iter().map(|it| it.slot).collect();
+            let gone_ms: Vec<i64> = known.iter().map(|it| it.at_ms).collect();
+            let groups = &accumulators.groups;
+            let after = (0..).zip(&known);
+            let after = after.filter_map(|(place, it)| Some((groups.number(it.in_place)?, place)));
+            let mut after: Vec<(u32, u32)> = after.collect();
             after.sort_unstable();
             let before = Before {
                 told,
                 after: &after,
                 gone: accumulators.told(&gone)?,
+                gone_ms: &gone_ms,
             };
             accumulators.emit_changes(arrived, results, &before, &folded.lost, out)?;
         }
@@ -219,12 +226,12 @@ impl WindowKind for Running {
             let id = created[at];
             if self.keyed.entries.entry(id).slot == slot {
                 self.forget(&mut accumulators.states, &[id])?;
-            } else if !over.iter().any(|&(gone, _)| gone == slot) {
+            } else if !over.iter().any(|it| it.slot == slot) {
                 accumulators.states.release(slot);
             }
         }
-        for (slot, _) in over {
-            accumulators.states.release(slot);
+        for expired in over {
+            accumulators.states.release(expired.slot);
         }
         if let Some(results) = results {
             accumulators.emit_each(arrived, results, out);
@@ -297,6 +304,19 @@ impl WindowKind for Running {
     }
 }
 
+/// A state that has expired when a row came.
+struct Expired {
+    slot: u32,
+    at_ms: i64,
+    /// The state in its place.
+    in_place: u32,
+}
+
+/// When a state expires: it is still there this long after its newest row.
+fn expires_ms(newest_ms: i64, ttl_ms: i64) -> i64 {
+    newest_ms + ttl_ms + 1
+}
+
 /// Where in time a result is that has no window.
 fn at(time_ms: i64) -> Span {
     Span {
@@ -314,7 +334,9 @@ fn take_back_expired(
     (newest_ms, ttl_ms): (&[i64], i64),
     out: &mut Outbox,
 ) -> Result<(), KeyedError> {
-    let spans = newest_ms.iter().map(|newest_ms| at(newest_ms + ttl_ms));
+    let spans = newest_ms
+        .iter()
+        .map(|newest_ms| at(expires_ms(*newest_ms, ttl_ms)));
     let spans: Vec<Span> = spans.collect();
     let results = Results {
         slots,
@@ -339,7 +361,7 @@ impl RunningEntries {
         let Some(ttl_ms) = self.ttl_ms else { return };
         let entry = &mut self.entries[id as usize];
         if entry.due_ms == NEVER {
-            entry.due_ms = entry.newest_ms + ttl_ms + 1;
+            entry.due_ms = expires_ms(entry.newest_ms, ttl_ms);
             self.timers.set(entry.due_ms, id);
         }
     }
@@ -413,7 +435,8 @@ impl Entries for RunningEntries {
     }
 
     fn due_ms(&self, &(newest_ms, _): &(i64, bool)) -> i64 {
-        self.ttl_ms.map_or(NEVER, |ttl_ms| newest_ms + ttl_ms + 1)
+        self.ttl_ms
+            .map_or(NEVER, |ttl_ms| expires_ms(newest_ms, ttl_ms))
     }
 
     fn due_of(&self, id: u32) -> i64 {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::common;
 use crate::everywhere::{collect_everywhere, run_everywhere};
+use crate::pipeline::assert_same;
 
 /// How far rows are out of order at most, in ms, without being late.
 const BOUND_MS: i64 = 20;
@@ -40,13 +41,17 @@ fn rows(seed: u64, count: usize) -> Vec<Row> {
 
 fn folder(rows: &[Row]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    write(folder.path(), "rows.jsonl", rows);
+    folder
+}
+
+fn write(folder: &Path, name: &str, rows: &[Row]) {
     let line = |row: &Row| {
         let Row { user, n, ts } = row;
         format!("{}\n", json!({"user": user, "n": n, "ts": ts}))
     };
     let text: String = rows.iter().map(line).collect();
-    std::fs::write(folder.path().join("rows.jsonl"), text).expect("it is writable");
-    folder
+    std::fs::write(folder.join(name), text).expect("it is writable");
 }
 
 fn pipeline_of(operators: &str, sink_input: &str) -> String {
@@ -99,7 +104,7 @@ fn check(text: &str, folder: &Path, mut expected: Vec<Value>) {
     run_everywhere(text, folder, ["out"], |when, [rows]| {
         let taken_back = rows.iter().filter(|row| row["change"] == "-").count();
         assert!(taken_back > 3, "{when}: nothing is taken back");
-        assert_eq!(standing(rows), expected, "{when}");
+        assert_same(&expected, &standing(rows), when);
     });
 }
 
@@ -289,6 +294,60 @@ fn results_that_wait_come_at_the_end() {
         let mut expected = expected;
         expected.sort_by_cached_key(ToString::to_string);
         expected
+    });
+}
+
+/// A table of results, as of a time: what expires is gone from then on.
+#[test]
+fn results_are_joined_as_of_a_time() {
+    let operators = r#"
+        [operators.rows_of]
+        aggregate = { rows = "count()" }
+        input = "rows"
+        key = "user"
+        window = "running"
+        ttl = "50ms"
+
+        [operators.joined]
+        join = { kind = "left", as_of = "event_time" }
+        input = { left = "questions", right = "rows_of.changes" }
+        key = "user"
+        select = { n = "left.n", rows = "right.rows" }
+
+        [sources.questions]
+        type = "file"
+        path = "questions.jsonl"
+        event_time = "ts"
+        watermark = { out_of_orderness = "20ms" }
+        fields = { user = "utf8", n = "int64", ts = "timestamp(ms)" }
+    "#;
+    let text = pipeline_of(operators, "joined").replace("changes = \"change\"", "");
+    // Versions have the times of their rows, which come in order here.
+    let mut rows = rows(5, 400);
+    for (ts, row) in (0..).step_by(3).zip(&mut rows) {
+        row.ts = ts;
+    }
+    // None is late, by whichever side's watermark.
+    let mut questions = self::rows(6, 300);
+    questions.sort_by_key(|row| row.ts);
+    let folder = folder(&rows);
+    write(folder.path(), "questions.jsonl", &questions);
+    let mut expected = Vec::new();
+    for Row { user, n, ts } in &questions {
+        let mut known: Option<(i64, i64)> = None;
+        for row in rows.iter().filter(|row| row.user == *user && row.ts <= *ts) {
+            let before = known.filter(|(_, newest_ms)| newest_ms + 50 >= row.ts);
+            known = Some((before.map_or(1, |(count, _)| count + 1), row.ts));
+        }
+        let known = known.filter(|(_, newest_ms)| newest_ms + 50 >= *ts);
+        expected.push(json!({"n": n, "rows": known.map(|(count, _)| count)}));
+    }
+    expected.sort_by_cached_key(ToString::to_string);
+    let matched = expected.iter().filter(|row| !row["rows"].is_null()).count();
+    assert!(matched > 30 && expected.len() - matched > 30, "{matched}");
+    run_everywhere(&text, folder.path(), ["out"], |when, [mut rows]| {
+        rows.sort_by_cached_key(ToString::to_string);
+        assert_same(&expected, &rows, when);
     });
 }
 
