@@ -17,7 +17,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::{Participant, Participants};
 use crate::clock::{Clock, SystemClock};
-use crate::config::diagnostics::Diagnostics;
+use crate::config::diagnostics::{Diagnostics, Span};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
@@ -43,6 +43,12 @@ pub trait SinkSettings: fmt::Debug + Send + Sync {
         columns: Option<&Schema>,
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>>;
+
+    /// Where the settings say that a row which is taken back deletes what its key has in the
+    /// sink's system; then none of its columns says so.
+    fn deletes(&self) -> Option<Span> {
+        None
+    }
 
     /// The transaction that its rows can be committed in, if any.
     fn transaction(&self) -> Option<SinkTransaction> {

@@ -66,6 +66,7 @@ tests![
     a_broker_that_wants_tls_and_a_password_is_served,
     tools_see_how_far_checkpoints_have_come,
     rows_are_written_with_keys_and_headers,
+    results_that_are_gone_delete_their_keys,
     many_rows_come_whole_and_in_order,
     rows_that_cannot_be_written_fail_the_run,
     rows_are_seen_when_their_checkpoint_is_committed,
@@ -811,6 +812,54 @@ fn rows_are_written_with_keys_and_headers() -> Outcome {
         None {"id":2,"name":null,"at":"2023-11-14T22:13:20Z"} [("number", Some("2")), ("who", None)]
         Some("1") {"id":1,"name":"a b","at":"2023-11-14T22:13:20Z"} []
         Some("2") {"id":2,"name":null,"at":"2023-11-14T22:13:20Z"} []
+    "#]].assert_eq(&shown);
+    Ok(())
+}
+
+fn results_that_are_gone_delete_their_keys() -> Outcome {
+    let broker = broker()?;
+    let (from, to) = (topic(broker, "rows", 1), topic(broker, "current", 1));
+    let row = |(id, at): (i64, i64)| format!("{{\"id\":{id},\"at\":{at}}}");
+    let rows = [(1, 0), (2, 500), (1, 900), (2, 5_000)];
+    broker.write_payloads(&from, 0, rows.map(row));
+    let text = format!(
+        r#"
+        name = "current"
+        [sources.in]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{from}"
+        until = "end"
+        event_time = "at"
+        fields = {{ id = "int64", at = "timestamp(ms)" }}
+        [operators.rows_of]
+        aggregate = {{ rows = "count()" }}
+        input = "in"
+        key = "id"
+        window = "running"
+        ttl = "1s"
+        [sinks.out]
+        type = "kafka"
+        input = "rows_of.changes"
+        brokers = "{address}"
+        topic = "{to}"
+        key = "id"
+        tombstones = true
+        "#,
+        address = broker.address
+    );
+    run(plan_of(&text, Path::new("."))).unwrap_or_else(|error| panic!("{error}"));
+    let shown: String = broker
+        .read(&to, true)
+        .iter()
+        .map(|record| format!("{:?} {}\n", record.key, record.payload))
+        .collect();
+    expect![[r#"
+        Some("1") {"id":1,"rows":1}
+        Some("2") {"id":2,"rows":1}
+        Some("1") {"id":1,"rows":2}
+        Some("2") {"id":2,"rows":1}
+        Some("1") 
     "#]].assert_eq(&shown);
     Ok(())
 }

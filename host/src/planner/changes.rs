@@ -83,8 +83,35 @@ impl Builder<'_> {
         title: &str,
         mut taken: Relation,
     ) -> Option<Relation> {
+        let deletes = sink.settings.deletes();
+        let wanted = match (&sink.changes, &deletes) {
+            (Some(name), Some(deletes)) => {
+                self.mistakes.push(
+                    Mistake::new(format!(
+                        "{title} deletes rows that are taken back, and is to write them as well"
+                    ))
+                    .at(name.span(), "")
+                    .at(deletes.clone(), "")
+                    .help("keep one of the two"),
+                );
+                return None;
+            }
+            (Some(name), None) => Some(name.span()),
+            (None, deletes) => deletes.clone(),
+        };
+        if let (Some(place), None) = (&wanted, taken.changes) {
+            self.mistakes.push(
+                Mistake::new(format!("{title}: none of its rows is ever taken back"))
+                    .at(place.clone(), "")
+                    .help(
+                        "remove this; or read the changes of an aggregate, as in \
+                         `input = \"totals.changes\"`",
+                    ),
+            );
+            return None;
+        }
         let Some(name) = &sink.changes else {
-            if taken.changes.is_none() {
+            if taken.changes.is_none() || deletes.is_some() {
                 return Some(taken);
             }
             let mistake = Mistake::new(format!(
@@ -100,17 +127,6 @@ impl Builder<'_> {
             self.mistakes.push(mistake.at(place, ""));
             return None;
         };
-        if taken.changes.is_none() {
-            self.mistakes.push(
-                Mistake::new(format!("{title}: none of its rows is ever taken back"))
-                    .at(name.span(), "")
-                    .help(
-                        "remove `changes`; or read the changes of an aggregate, as in \
-                         `input = \"totals.changes\"`",
-                    ),
-            );
-            return None;
-        }
         taken.push(change_field(name.get_ref()), name.span());
         self.refuse_duplicates(title, taken, |_, _| {
             "give another name to the column for `changes`".to_owned()

@@ -88,15 +88,17 @@ impl Producer {
         })
     }
 
-    /// Queues a message; waits while the queue is full.
+    /// Queues a message; waits while the queue is full. Without a payload, it deletes its key
+    /// from a compacted topic.
     pub fn send(
         &self,
         topic: &str,
         key: Option<&[u8]>,
-        payload: &[u8],
+        payload: Option<&[u8]>,
         headers: Option<OwnedHeaders>,
     ) -> Result<(), SendFailure> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(payload);
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+        record.payload = payload;
         record.key = key;
         record.headers = headers;
         loop {

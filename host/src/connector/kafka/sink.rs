@@ -26,7 +26,7 @@ use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participant;
-use crate::config::diagnostics::{Diagnostics, Mistake};
+use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
@@ -64,6 +64,8 @@ struct KafkaSinkSettings {
     connection: KafkaConnection,
     topic: String,
     key: Option<Spanned<String>>,
+    /// The place of `tombstones = true`.
+    tombstones: Option<Span>,
     /// Names of headers, and the fields that their values are taken from.
     headers: Vec<(String, Spanned<String>)>,
 }
@@ -75,6 +77,8 @@ pub struct KafkaSink {
     pub topic: String,
     /// The column whose value is the message's key.
     pub key: Option<usize>,
+    /// Whether a row that is taken back deletes its key.
+    pub has_tombstones: bool,
     /// Names of headers, and the columns that their values are taken from.
     pub headers: Vec<(String, usize)>,
 }
@@ -102,6 +106,20 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
     let key = table
         .optional("key")
         .and_then(|value| value.text(field, mistakes));
+    let tombstones = table.optional("tombstones").and_then(|value| {
+        let is_wanted = value.boolean(mistakes)?;
+        is_wanted.then(|| value.span())
+    });
+    if let (Some(place), None) = (&tombstones, &key) {
+        mistakes.push(
+            Mistake::new(format!(
+                "{} has `tombstones`, and no key that they could delete",
+                table.owner()
+            ))
+            .at(place.clone(), "")
+            .help("add `key = \"…\"`: the field by which results replace each other"),
+        );
+    }
     let headers = table
         .optional("headers")
         .and_then(|value| value.table(mistakes))
@@ -115,6 +133,7 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
         connection: connection?,
         topic: topic?,
         key,
+        tombstones,
         headers: headers.unwrap_or_default(),
     }))
 }
@@ -157,8 +176,13 @@ impl SinkSettings for KafkaSinkSettings {
                 Some(key) => Some(key?),
                 None => None,
             },
+            has_tombstones: self.tombstones.is_some(),
             headers: headers.into_iter().collect::<Option<_>>()?,
         }))
+    }
+
+    fn deletes(&self) -> Option<Span> {
+        self.tombstones.clone()
     }
 
     /// A transaction belongs to one producer, and so to one cluster.
@@ -268,8 +292,15 @@ impl KafkaWriter {
         let rows = JsonColumns::new(names.zip(&batch.columns));
         let key = self.plan.key.map(|column| &batch.columns[column]);
         for row in 0..batch.rows() {
+            let is_taken_back = is_taken_back(batch, row);
+            let deletes = |key: &ArrayRef| key.is_valid(row) && !is_replaced(batch, key, row);
+            if is_taken_back && !key.is_some_and(deletes) {
+                continue;
+            }
             self.payload.clear();
-            rows.write(&mut self.payload, row);
+            if !is_taken_back {
+                rows.write(&mut self.payload, row);
+            }
             let key = key.filter(|column| column.is_valid(row));
             if let Some(column) = key {
                 self.key.clear();
@@ -280,7 +311,7 @@ impl KafkaWriter {
                 .send(
                     &self.plan.topic,
                     key.map(|_| self.key.as_slice()),
-                    &self.payload,
+                    (!is_taken_back).then_some(self.payload.as_slice()),
                     headers,
                 )
                 .map_err(|failure| self.failed(failure))?;
@@ -392,6 +423,19 @@ impl Sink for KafkaWriter {
             Route::Transaction(_) => Ok(()),
         }
     }
+}
+
+fn is_taken_back(batch: &Batch, row: usize) -> bool {
+    let taken_back = batch.taken_back.as_ref();
+    taken_back.is_some_and(|taken_back| taken_back.value(row))
+}
+
+/// Whether another row takes the place of one that is taken back: the next one of its key,
+/// with which it came.
+fn is_replaced(batch: &Batch, key: &ArrayRef, row: usize) -> bool {
+    let of_key = |other: &usize| key.slice(*other, 1).to_data() == key.slice(row, 1).to_data();
+    let mut next = (row + 1..batch.rows()).take_while(of_key);
+    next.any(|next| !is_taken_back(batch, next))
 }
 
 fn error_of(node: &str, plan: &KafkaSink, cause: String, fault: Fault) -> SinkError {

@@ -418,7 +418,7 @@ impl Participant for KafkaTransaction {
             .send(
                 PROGRESS_TOPIC,
                 Some(self.pipeline.as_bytes()),
-                &progress,
+                Some(&progress),
                 None,
             )
             .and_then(|()| producer.flush(STEP_MAX))
