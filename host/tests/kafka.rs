@@ -860,7 +860,8 @@ fn results_that_are_gone_delete_their_keys() -> Outcome {
         Some("1") {"id":1,"rows":2}
         Some("2") {"id":2,"rows":1}
         Some("1") 
-    "#]].assert_eq(&shown);
+    "#]]
+    .assert_eq(&shown);
     Ok(())
 }
 

@@ -18,6 +18,8 @@ mod order;
 mod chosen;
 /// The largest or distinct values.
 mod lists;
+/// All values, which rows can take back.
+mod values;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use self::function::Numbers;
 use self::lists::{CountDistinct, Top};
 use self::numbers::{Count, CountedSum, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
 use self::order::for_ordered;
+use self::values::{Shown, Values};
 use crate::batch::gather;
 use crate::logic::{
     Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Grouped, Instance,
@@ -159,6 +162,15 @@ fn fold_of(call: &Call, field: Option<&Field>, state: &[Field], retracts: bool) 
         },
         Function::Variance => Tallied::<Variance<Itself>>::boxed(),
         Function::Stddev => Tallied::<Variance<Root>>::boxed(),
+        Function::Min | Function::Max | Function::Top(_) | Function::CountDistinct if retracts => {
+            let shown = match call.function {
+                Function::Min => Shown::Least,
+                Function::Max => Shown::Largest,
+                Function::Top(count) => Shown::Top(count),
+                _ => Shown::Distinct,
+            };
+            for_ordered!(data_type, C => Values::<C>::boxed(shown, list), not_compared())
+        }
         Function::First => Box::new(ByArrival { last: false }),
         Function::Last => Box::new(ByArrival { last: true }),
         Function::Min => for_ordered!(data_type, C => Extreme::<C>::least(), not_compared()),

@@ -161,6 +161,10 @@ fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
         return Some((problem, help.to_owned()));
     }
     let timing = resolved.timing.as_ref()?;
+    if timing.ttl_ms.is_some() {
+        let problem = "its `ttl` lets go of states that they were added to".to_owned();
+        return Some((problem, "remove `ttl`".to_owned()));
+    }
     let event_windows = match timing.window {
         Window::Running => return None,
         Window::Tumbling { time, .. } | Window::Sliding { time, .. } => time == TimeDomain::Event,

@@ -14,7 +14,7 @@ use super::fold::{Fold, Input, Output, Problem, count_of};
 use super::order::Ordered;
 
 /// The place of a group without a value.
-const NOWHERE: u32 = u32::MAX;
+pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// `first(field)` and `last(field)`, in the order in which rows come.
 pub(super) struct ByArrival {
@@ -193,7 +193,7 @@ fn no_column() -> Output {
 }
 
 /// The values at places that count through the columns.
-fn pick(columns: &[&ArrayRef], places: &[u32]) -> Result<ArrayRef, Problem> {
+pub(super) fn pick(columns: &[&ArrayRef], places: &[u32]) -> Result<ArrayRef, Problem> {
     let missing = new_null_array(columns[0].data_type(), 1);
     let first = columns[0].len() as u32;
     let place = |&place: &u32| match place {

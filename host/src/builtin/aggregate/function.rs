@@ -42,13 +42,14 @@ impl Call {
             | Function::Sum
             | Function::Mean
             | Function::Variance
-            | Function::Stddev => Ok(()),
-            Function::Min
+            | Function::Stddev
+            | Function::Min
             | Function::Max
             | Function::Top(_)
-            | Function::CountDistinct
-            | Function::First
-            | Function::Last => Err("it keeps some values only, and not what comes after them"),
+            | Function::CountDistinct => Ok(()),
+            Function::First | Function::Last => {
+                Err("which row is the next one then, it does not know")
+            }
         }
     }
 
@@ -90,6 +91,11 @@ impl Call {
         let data_type = field.map_or(DataType::Int64, |field| field.data_type.clone());
         match self.function {
             Function::CountRows | Function::Count => vec![column("", DataType::Int64)],
+            Function::Min | Function::Max | Function::Top(_) | Function::CountDistinct
+                if retracts =>
+            {
+                vec![column(" values", list_of(&data_type))]
+            }
             Function::Sum if retracts => vec![
                 column(" values", DataType::Int64),
                 column("", sum_type(&data_type)),

@@ -16,10 +16,10 @@ use super::order::Ordered;
 use crate::schema::DataType;
 
 /// A value of a column with an order.
-struct Value<'a, C: Ordered>(C::Value<'a>);
+pub(super) struct Value<'a, C: Ordered>(pub C::Value<'a>);
 
 /// Where a value is: 0 and its place in the lists of states, or 1 and its row.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 /// Values by their order, each once.
 type Distinct<'a, C> = BTreeMap<Value<'a, C>, Place>;
@@ -168,14 +168,14 @@ impl<C: Ordered> Fold for CountDistinct<C> {
 }
 
 /// The lists of states.
-struct Known<'a, C> {
+pub(super) struct Known<'a, C> {
     lists: &'a ListArray,
-    values: &'a ArrayRef,
+    pub values: &'a ArrayRef,
     column: &'a C,
 }
 
 impl<'a, C: Ordered> Known<'a, C> {
-    fn new(states: &'a ArrayRef) -> Self {
+    pub fn new(states: &'a ArrayRef) -> Self {
         let lists = states.as_list::<i32>();
         Known {
             lists,
@@ -185,7 +185,7 @@ impl<'a, C: Ordered> Known<'a, C> {
     }
 
     /// The values of each state.
-    fn groups(&self) -> impl Iterator<Item = impl Iterator<Item = (Value<'a, C>, Place)>> {
+    pub fn groups(&self) -> impl Iterator<Item = impl Iterator<Item = (Value<'a, C>, Place)>> {
         let column = self.column;
         self.lists.offsets().windows(2).map(move |ends| {
             let places = ends[0] as usize..ends[1] as usize;
@@ -196,13 +196,13 @@ impl<'a, C: Ordered> Known<'a, C> {
 
 /// Lists of values by their places.
 #[derive(Default)]
-struct Places {
+pub(super) struct Places {
     places: Vec<Place>,
     lengths: Vec<usize>,
 }
 
 impl Places {
-    fn of(lists: impl Iterator<Item = impl Iterator<Item = Place>>) -> Self {
+    pub fn of(lists: impl Iterator<Item = impl Iterator<Item = Place>>) -> Self {
         let mut places = Places::default();
         for list in lists {
             places.push(list);
@@ -210,7 +210,7 @@ impl Places {
         places
     }
 
-    fn push(&mut self, list: impl Iterator<Item = Place>) {
+    pub fn push(&mut self, list: impl Iterator<Item = Place>) {
         let before = self.places.len();
         self.places.extend(list);
         self.lengths.push(self.places.len() - before);
@@ -218,13 +218,13 @@ impl Places {
 }
 
 /// Writes columns of lists.
-struct Lists<C> {
+pub(super) struct Lists<C> {
     element: FieldRef,
     column: std::marker::PhantomData<C>,
 }
 
 impl<C> Lists<C> {
-    fn new(list: &DataType) -> Self {
+    pub fn new(list: &DataType) -> Self {
         let element = match list {
             DataType::List(element) => element.to_arrow(),
             other => arrow_schema::Field::new("item", other.to_arrow(), false),
@@ -235,7 +235,7 @@ impl<C> Lists<C> {
         }
     }
 
-    fn write(
+    pub fn write(
         &self,
         known: &ArrayRef,
         rows: Option<&ArrayRef>,

@@ -612,6 +612,10 @@ fn rows_that_are_taken_back_leave_nothing() {
         "mean(n)",
         "variance(n)",
         "stddev(n)",
+        "min(n)",
+        "max(n)",
+        "top(3, n)",
+        "count_distinct(n)",
     ];
     let columns = calls.map(|text| Column {
         name: text.to_owned(),
