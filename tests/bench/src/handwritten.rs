@@ -71,6 +71,8 @@ enum Job {
     SlidingTop10(Sliding),
     Sessions(Sessions),
     Process(LeftCarts),
+    IntervalJoin(IntervalJoin),
+    AsOfJoin(AsOfJoin),
 }
 
 impl Job {
@@ -81,6 +83,8 @@ impl Job {
             Case::SlidingTop10 => Job::SlidingTop10(Sliding::default()),
             Case::Sessions => Job::Sessions(Sessions::default()),
             Case::Process => Job::Process(LeftCarts::default()),
+            Case::IntervalJoin => Job::IntervalJoin(IntervalJoin::default()),
+            Case::AsOfJoin => Job::AsOfJoin(AsOfJoin::default()),
         }
     }
 
@@ -91,6 +95,8 @@ impl Job {
             Job::SlidingTop10(job) => job.row(event),
             Job::Sessions(job) => job.row(event),
             Job::Process(job) => job.row(event),
+            Job::IntervalJoin(job) => job.row(event),
+            Job::AsOfJoin(job) => job.row(event),
         }
     }
 
@@ -101,6 +107,8 @@ impl Job {
             Job::SlidingTop10(mut job) => job.advance(i64::MAX),
             Job::Sessions(mut job) => job.advance(i64::MAX),
             Job::Process(mut job) => job.advance(i64::MAX),
+            Job::IntervalJoin(mut job) => job.advance(i64::MAX),
+            Job::AsOfJoin(mut job) => job.advance(i64::MAX),
         }
     }
 }
@@ -392,6 +400,125 @@ impl LeftCarts {
                     black_box(&*cart);
                     cart.items = 0;
                 }
+            }
+        }
+    }
+}
+
+/// Adds of a user, each with what the user does in the ten seconds after it.
+#[derive(Default)]
+struct IntervalJoin {
+    users: Map<Box<str>, u32>,
+    sides: Vec<Sides>,
+    /// The users with rows of each second, to drop these.
+    seconds: BTreeMap<i64, Vec<u32>>,
+    newest: i64,
+}
+
+/// The rows of a user that others may match, by time.
+#[derive(Default)]
+struct Sides {
+    adds: BTreeMap<(i64, u64), Box<str>>,
+    events: BTreeMap<(i64, u64), Box<str>>,
+}
+
+impl IntervalJoin {
+    const AFTER_MS: i64 = 10_000;
+
+    fn row(&mut self, event: Event<'_>) {
+        let user = match self.users.get(event.user_id) {
+            Some(&user) => user,
+            None => {
+                let user = self.sides.len() as u32;
+                self.users.insert(event.user_id.into(), user);
+                self.sides.push(Sides::default());
+                user
+            }
+        };
+        let sides = &mut self.sides[user as usize];
+        let number = (sides.adds.len() + sides.events.len()) as u64;
+        if event.action == "add" {
+            let after = (event.ts, 0)..=(event.ts + Self::AFTER_MS, u64::MAX);
+            for then in sides.events.range(after) {
+                black_box((event.user_id, event.item_id, then));
+            }
+            sides.adds.insert((event.ts, number), event.item_id.into());
+        }
+        let before = (event.ts - Self::AFTER_MS, 0)..=(event.ts, u64::MAX);
+        for added in sides.adds.range(before) {
+            black_box((event.user_id, added, event.item_id));
+        }
+        sides
+            .events
+            .insert((event.ts, number), event.item_id.into());
+        let second = event.ts.div_euclid(1_000);
+        self.seconds.entry(second).or_default().push(user);
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        let over = watermark.saturating_sub(Self::AFTER_MS);
+        while let Some(second) = self.seconds.first_entry()
+            && (second.key() + 1) * 1_000 <= over
+        {
+            for user in second.remove() {
+                let sides = &mut self.sides[user as usize];
+                for rows in [&mut sides.adds, &mut sides.events] {
+                    while let Some(row) = rows.first_entry()
+                        && row.key().0 < over
+                    {
+                        row.remove();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Events with what their user has added last, as of their time.
+#[derive(Default)]
+struct AsOfJoin {
+    added: Map<Box<str>, Box<str>>,
+    /// Rows that wait for the watermark.
+    waiting: BTreeMap<i64, Vec<Waiting>>,
+    newest: i64,
+}
+
+struct Waiting {
+    user: Box<str>,
+    action: Box<str>,
+    /// Of an add.
+    item: Option<Box<str>>,
+}
+
+impl AsOfJoin {
+    fn row(&mut self, event: Event<'_>) {
+        self.waiting.entry(event.ts).or_default().push(Waiting {
+            user: event.user_id.into(),
+            action: event.action.into(),
+            item: (event.action == "add").then(|| event.item_id.into()),
+        });
+        if event.ts > self.newest {
+            self.newest = event.ts;
+            self.advance(self.newest - OUT_OF_ORDERNESS_MS);
+        }
+    }
+
+    fn advance(&mut self, watermark: i64) {
+        while let Some(due) = self.waiting.first_entry()
+            && *due.key() < watermark
+        {
+            let mut rows = due.remove();
+            for row in &mut rows {
+                if let Some(item) = row.item.take() {
+                    self.added.insert(row.user.clone(), item);
+                }
+            }
+            for row in rows {
+                black_box((self.added.get(&row.user), &row.user, &row.action));
             }
         }
     }

@@ -88,6 +88,8 @@ impl ValueEnum for AnyCase {
             AnyCase::Host(Case::SlidingTop10),
             AnyCase::Host(Case::Sessions),
             AnyCase::Host(Case::Process),
+            AnyCase::Host(Case::IntervalJoin),
+            AnyCase::Host(Case::AsOfJoin),
             AnyCase::State(state::Case::CheckpointCost),
             AnyCase::State(state::Case::Recovery),
             AnyCase::State(state::Case::LargerThanMemory),
@@ -116,6 +118,9 @@ pub enum Case {
     SlidingTop10,
     Sessions,
     Process,
+    /// A join needs no plugin; a filter of its input is one.
+    IntervalJoin,
+    AsOfJoin,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -464,6 +469,30 @@ fn pipeline(
             key = "user_id"
             "#
         }
+        Case::IntervalJoin => {
+            r#"
+            [operators.adds]
+            plugin = "cart.adds"
+            input = "events"
+            [operators.joined]
+            join = { kind = "inner", before = "0s", after = "10s" }
+            input = { left = "adds", right = "events" }
+            key = "user_id"
+            select = { user_id = "key.user_id", added = "left.item_id", then = "right.item_id" }
+            "#
+        }
+        Case::AsOfJoin => {
+            r#"
+            [operators.adds]
+            plugin = "cart.adds"
+            input = "events"
+            [operators.joined]
+            join = { kind = "left", as_of = "event_time" }
+            input = { left = "events", right = "adds" }
+            key = "user_id"
+            select = { user_id = "left.user_id", action = "left.action", added = "right.item_id" }
+            "#
+        }
         Case::Sessions => {
             r#"
             [operators.session]
@@ -480,6 +509,7 @@ fn pipeline(
         Case::SlidingTop10 => "top",
         Case::Sessions => "session",
         Case::Process => "left",
+        Case::IntervalJoin | Case::AsOfJoin => "joined",
     };
     let mut text = format!(
         r#"
