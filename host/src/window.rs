@@ -148,7 +148,10 @@ impl AggregateOperator {
                 let size_ms = size("size", size_ms)?;
                 let cut = Cut::new(size_ms, size_ms, alignment);
                 let cut = cut.correctable_for(lateness_ms).held_for(hold_ms);
-                let tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
+                let mut tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
+                if plan.discards {
+                    tumbling = tumbling.discarding();
+                }
                 (Box::new(tumbling), time)
             }
             Window::Sliding {

@@ -36,6 +36,8 @@ pub struct OperatorConfig {
     pub ttl_ms: Option<Setting<i64>>,
     pub bounds: Option<Setting<BoundsChoice>>,
     pub timing: Option<Setting<String>>,
+    /// Whether each result has only the rows since the one before.
+    pub discard: Option<Setting<bool>>,
     pub order: Option<Setting<RowOrder>>,
 }
 
@@ -143,6 +145,12 @@ pub(super) fn read(
             value: value.name("the name of a column", mistakes)?.into_inner(),
         })
     });
+    let discard = table.optional("discard").and_then(|value| {
+        Some(Setting {
+            key: value.key_span(),
+            value: value.boolean(mistakes)?,
+        })
+    });
     let order = table.optional("order").and_then(|value| {
         Some(Setting {
             key: value.key_span(),
@@ -166,6 +174,7 @@ pub(super) fn read(
         ttl_ms,
         bounds,
         timing,
+        discard,
         order,
     })
 }

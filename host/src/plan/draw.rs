@@ -398,6 +398,9 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
         };
         when.push(format!("{what} every {}", show_ms(ms as i64)));
     }
+    if aggregate.discards {
+        when.push("each result has the rows since the one before".to_owned());
+    }
     let mut details = vec![when.join(" · ")];
     if aggregate.corrects() {
         let key = aggregate.result_key();

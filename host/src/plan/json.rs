@@ -196,6 +196,7 @@ fn aggregate_json(aggregate: &AggregatePlan) -> Json {
         "ttl_ms": aggregate.ttl_ms,
         "emit": aggregate.emit.name(),
         "early_every_ms": aggregate.early_every_ms,
+        "discards": aggregate.discards,
         "timing": aggregate.timing,
         "bounds": bounds.map(|bounds| json!({ "start": bounds.start, "end": bounds.end })),
     });

@@ -57,6 +57,8 @@ pub struct AggregatePlan {
     /// How often open windows emit early results, in ms of processing time. A running
     /// aggregate emits no others.
     pub early_every_ms: Option<u64>,
+    /// Whether each result has only the rows since the one before it.
+    pub discards: bool,
     /// How long a running aggregate keeps a key's state after its last row, in
     /// event time.
     pub ttl_ms: Option<i64>,
@@ -125,7 +127,7 @@ impl AggregatePlan {
     /// Whether a later result replaces an earlier one of the same key and window.
     pub fn corrects(&self) -> bool {
         let by_late_rows = self.allowed_lateness_ms > 0 && self.emit == Emit::Change;
-        by_late_rows || self.early_every_ms.is_some()
+        !self.discards && (by_late_rows || self.early_every_ms.is_some())
     }
 
     /// Whether its results are known to depend on the order of rows within the watermark's

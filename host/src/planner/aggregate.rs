@@ -62,6 +62,7 @@ impl Builder<'_> {
                 allowed_lateness_ms: timing.allowed_lateness_ms,
                 emit: timing.emit,
                 early_every_ms: timing.early_every_ms,
+                discards: timing.discards,
                 ttl_ms: timing.ttl_ms,
                 bounds: timing.bounds.clone(),
                 timing: timing.column.as_ref().map(|(name, _)| name.clone()),
@@ -116,6 +117,7 @@ impl Builder<'_> {
             allowed_lateness_ms: operator.allowed_lateness_ms.as_ref().map_or(0, |s| s.value),
             emit: Emit::Change,
             early_every_ms: None,
+            discards: operator.discard.as_ref().is_some_and(|s| s.value),
             ttl_ms: operator.ttl_ms.as_ref().map(|s| s.value),
             bounds: None,
             column: None,
@@ -152,6 +154,15 @@ impl Builder<'_> {
                 refused.push((&setting.key, "emit", "no late row changes its results"));
             }
         }
+        if let Some(setting) = operator.discard.as_ref().filter(|s| s.value) {
+            let corrects = timing.allowed_lateness_ms > 0 && timing.emit == Emit::Change;
+            if !matches!(timing.window, Window::Tumbling { .. }) {
+                let reason = "its rows may be in several windows";
+                refused.push((&setting.key, "discard", reason));
+            } else if !corrects && timing.early_every_ms.is_none() {
+                refused.push((&setting.key, "discard", "each window has one result"));
+            }
+        }
         let column = operator.timing.as_ref();
         if let Some(setting) = column.filter(|_| !has_results_before_its_end) {
             refused.push((&setting.key, "timing", "no result of it replaces another"));
@@ -176,7 +187,13 @@ impl Builder<'_> {
                 ))
                 .at(key.clone(), "")
                 .at(place.clone(), "its window")
-                .help("remove it, or choose an event-time window"),
+                .help(match setting {
+                    "discard" => {
+                        "remove it, or choose a tumbling window with `allowed_lateness` or \
+                         `emit = { every = \"…\" }`"
+                    }
+                    _ => "remove it, or choose an event-time window",
+                }),
             );
         }
         if has_bounds {
@@ -297,6 +314,7 @@ pub(super) fn settings_of_results(operator: &OperatorConfig) -> Vec<(&'static st
         ("bounds", operator.bounds.as_ref().map(|s| s.key.clone())),
         ("emit", operator.emit.as_ref().map(|s| s.key.clone())),
         ("timing", operator.timing.as_ref().map(|s| s.key.clone())),
+        ("discard", operator.discard.as_ref().map(|s| s.key.clone())),
     ])
 }
 

@@ -271,6 +271,7 @@ fn deduplicate_timing(deduplicate: &DeduplicateConfig) -> Timing {
         allowed_lateness_ms: 0,
         emit: Emit::default(),
         early_every_ms: None,
+        discards: false,
         ttl_ms: Some(deduplicate.within_ms),
         bounds: None,
         column: None,

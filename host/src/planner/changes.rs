@@ -15,6 +15,9 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
     if matches!(operator.runs, Runs::Deduplicate(_)) {
         return Err(FINAL);
     }
+    if timing.discards {
+        return Err(FINAL);
+    }
     if timing.early_every_ms.is_some() {
         return Err("results that come by the clock are not kept: remove `emit`");
     }

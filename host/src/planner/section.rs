@@ -32,6 +32,7 @@ pub(super) struct Timing {
     pub allowed_lateness_ms: i64,
     pub emit: Emit,
     pub early_every_ms: Option<u64>,
+    pub discards: bool,
     pub ttl_ms: Option<i64>,
     pub bounds: Option<Bounds>,
     /// The name of the column for the timing of results, and its place.

@@ -85,6 +85,7 @@ pub(super) struct Setup {
     pub allowed_lateness_ms: i64,
     pub emit: Emit,
     pub early_every_ms: Option<u64>,
+    pub discards: bool,
     pub timing: bool,
     pub on_error: OnError,
     pub bounds: bool,
@@ -99,6 +100,7 @@ impl Setup {
             allowed_lateness_ms: 0,
             emit: Emit::Change,
             early_every_ms: None,
+            discards: false,
             timing: false,
             on_error: OnError::DeadLetter,
             bounds: true,
@@ -138,6 +140,13 @@ impl Setup {
         }
     }
 
+    pub fn discarding(self) -> Self {
+        Setup {
+            discards: true,
+            ..self
+        }
+    }
+
     pub fn on_error(self, on_error: OnError) -> Self {
         Setup { on_error, ..self }
     }
@@ -150,7 +159,7 @@ impl Setup {
     /// Whether the planner lets something read the changes of results.
     pub fn tells_changes(&self) -> bool {
         let is_session = matches!(self.window, Window::Session { .. });
-        !is_session && self.early_every_ms.is_none()
+        !is_session && self.early_every_ms.is_none() && !self.discards
     }
 
     pub fn bench(&self) -> Bench {
@@ -180,6 +189,7 @@ impl Setup {
             allowed_lateness_ms: self.allowed_lateness_ms,
             emit: self.emit,
             early_every_ms: self.early_every_ms,
+            discards: self.discards,
             ttl_ms: None,
             bounds: self.has_bounds().then(|| Bounds {
                 start: "start".to_owned(),

@@ -24,6 +24,8 @@ pub(super) struct Tumbling {
     cut: Cut,
     late_wanted: bool,
     early_wanted: bool,
+    /// Whether states go with their results.
+    discards: bool,
     panes: PanedStates<Members>,
     /// Windows up to this one have fired.
     closed: i64,
@@ -58,9 +60,33 @@ impl Tumbling {
             cut,
             late_wanted,
             early_wanted,
+            discards: false,
             panes: PanedStates::new(accumulators.table.clone(), 1, empty),
             closed: i64::MIN,
         }
+    }
+
+    /// Has each result have only the rows since the one before.
+    pub fn discarding(self) -> Self {
+        Tumbling {
+            discards: true,
+            ..self
+        }
+    }
+
+    /// Lets go of the states of members of a pane whose results have been told.
+    fn discard(
+        &mut self,
+        accumulators: &mut Accumulators,
+        place: u32,
+        members: &[u32],
+    ) -> Result<(), KeyedError> {
+        let pane = self.panes.at_mut(place);
+        for &member in members {
+            pane.entries.early.forget(member);
+            pane.entries.evict(member, &mut accumulators.states);
+        }
+        Ok(pane.remove(members)?)
     }
 
     /// Releases the states of new members that have only lost rows.
@@ -94,6 +120,10 @@ impl Tumbling {
             let members = of_pane.iter().map(|&(_, member)| member);
             let window = (self.cut.pane_span(pane.pane()), Timing::Late);
             tell_some(pane, accumulators, members, window, change, out)?;
+            if self.discards && change == Change::Told {
+                let members: Vec<u32> = of_pane.iter().map(|&(_, member)| member).collect();
+                self.discard(accumulators, of_pane[0].0, &members)?;
+            }
         }
         Ok(())
     }
@@ -196,11 +226,16 @@ impl WindowKind for Tumbling {
     ) -> Result<(), KeyedError> {
         let last = self.cut.last_closed(watermark_ms);
         if last > self.closed {
-            for (index, place) in self.panes.range(self.closed..last) {
-                let pane = self.panes.at(place);
+            let ended: Vec<(i64, u32)> = self.panes.range(self.closed..last).collect();
+            for (index, place) in ended {
+                let pane = self.panes.at_mut(place);
                 let span = self.cut.pane_span(index);
                 emit(pane, accumulators, span, out)?;
-                emit_evicted(pane, accumulators, span, out)?;
+                emit_evicted(pane, accumulators, (span, self.discards), out)?;
+                if self.discards {
+                    let members: Vec<u32> = pane.entries.present().collect();
+                    self.discard(accumulators, place, &members)?;
+                }
             }
             self.closed = last;
         }
@@ -230,9 +265,12 @@ impl WindowKind for Tumbling {
             let pane = self.panes.at_mut(place);
             let members = pane.entries.early.take();
             if self.cut.first_window(index) > self.closed {
-                let members = members.into_iter();
+                let shown = members.iter().copied();
                 let window = (self.cut.pane_span(index), Timing::Early);
-                tell_some(pane, accumulators, members, window, Change::Told, out)?;
+                tell_some(pane, accumulators, shown, window, Change::Told, out)?;
+                if self.discards {
+                    self.discard(accumulators, place, &members)?;
+                }
             }
         }
         Ok(())
@@ -284,11 +322,11 @@ fn tell_some(
     accumulators.tell(results, change, out)
 }
 
-/// Emits the evicted keys of a pane.
+/// Emits the evicted keys of a pane, and has their rows deleted if it `discards`.
 fn emit_evicted(
-    pane: &KeyedStates<Members>,
+    pane: &mut KeyedStates<Members>,
     accumulators: &mut Accumulators,
-    span: Span,
+    (span, discards): (Span, bool),
     out: &mut Outbox,
 ) -> Result<(), KeyedError> {
     let Some(mut scan) = pane.scan() else {
@@ -305,11 +343,20 @@ fn emit_evicted(
             };
             accumulators.emit(results, out)
         })?;
+        if discards {
+            pane.delete(&rows);
+        }
     }
     Ok(())
 }
 
 impl Members {
+    /// Members with a slot.
+    fn present(&self) -> impl Iterator<Item = u32> {
+        let members = (0..).zip(&self.slots);
+        members.filter_map(|(member, &slot)| (slot != NO_SLOT).then_some(member))
+    }
+
     /// The slot of a member, which is added if it is new.
     fn slot(&mut self, member: u32) -> &mut u32 {
         let index = member as usize;

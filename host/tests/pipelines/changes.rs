@@ -269,6 +269,32 @@ fn what_expires_is_taken_back() {
     });
 }
 
+/// Results that have only what is new add up to all, whoever reads them.
+#[test]
+fn discarded_results_are_summed() {
+    let operators = r#"
+        [operators.tens]
+        aggregate = { rows = "count()", n = "sum(n)" }
+        input = "rows"
+        key = "user"
+        window = { tumbling = "10ms" }
+        allowed_lateness = "1h"
+        discard = true
+
+        [operators.all]
+        aggregate = { rows = "sum(rows)", n = "sum(n)" }
+        input = "tens"
+        key = "user"
+        window = "running"
+        emit = { every = "1h" }
+    "#;
+    let text = pipeline_of(operators, "all").replace("changes = \"change\"", "");
+    let rows = rows(12, 600);
+    let folder = folder(&rows);
+    let given = collect_everywhere(&text, folder.path(), "out");
+    assert_same(&sums_by_user(&rows), &given, "in the end");
+}
+
 /// Results that wait for the clock come at the end at the latest, each once, through kills.
 #[test]
 fn results_that_wait_come_at_the_end() {
@@ -282,19 +308,22 @@ fn results_that_wait_come_at_the_end() {
     "#;
     let text = pipeline_of(operators, "rows_of").replace("changes = \"change\"", "");
     let rows = rows(11, 600);
+    let folder = folder(&rows);
+    let given = collect_everywhere(&text, folder.path(), "out");
+    assert_same(&sums_by_user(&rows), &given, "in the end");
+}
+
+/// How many rows of each user there are, and the sum of their `n`; sorted by their text.
+fn sums_by_user(rows: &[Row]) -> Vec<Value> {
     let mut sums: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
-    for row in &rows {
+    for row in rows {
         let sum = sums.entry(&row.user).or_default();
         *sum = (sum.0 + 1, sum.1 + row.n);
     }
     let of_user = |(user, (rows, n))| json!({"user": user, "rows": rows, "n": n});
-    let expected: Vec<Value> = sums.into_iter().map(of_user).collect();
-    let folder = folder(&rows);
-    assert_eq!(collect_everywhere(&text, folder.path(), "out"), {
-        let mut expected = expected;
-        expected.sort_by_cached_key(ToString::to_string);
-        expected
-    });
+    let mut sums: Vec<Value> = sums.into_iter().map(of_user).collect();
+    sums.sort_by_cached_key(ToString::to_string);
+    sums
 }
 
 /// A table of results, as of a time: what expires is gone from then on.

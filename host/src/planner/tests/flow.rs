@@ -264,6 +264,7 @@ fn the_plan_for_programs() {
             "start": "window_start"
           },
           "digest": "native",
+          "discards": false,
           "early_every_ms": null,
           "emit": "change",
           "inputs": [

@@ -707,3 +707,30 @@ fn a_running_aggregate_may_emit_every_so_often() {
         "the last ones come at the end"
     );
 }
+
+#[test]
+fn discarded_results_add_up() {
+    let setup = tumbling(100)
+        .early(50)
+        .lateness(1_000)
+        .timing()
+        .discarding();
+    let mut bench = setup.bench();
+    bench.rows(&[row("a", 1, "a"), row("b", 2, "b")]).clock(50);
+    assert_eq!(
+        bench.lines(),
+        "a [0, 100) early 1 1 1 1 a\nb [0, 100) early 1 2 2 2 b\n"
+    );
+    bench.rows(&[row("a", 3, "A")]).watermark(100);
+    assert_eq!(
+        bench.lines(),
+        "a [0, 100) on_time 1 3 3 3 A\n",
+        "only what is new"
+    );
+    bench.rows(&[row("b", 4, "B")]);
+    assert_eq!(bench.lines(), "b [0, 100) late 1 4 4 4 B\n");
+    bench.rows(&[row("b", 5, "c")]).clock(1_000);
+    assert_eq!(bench.lines(), "b [0, 100) late 1 5 5 5 c\n");
+    bench.rows(&[row("a", 101, "x")]).end();
+    assert_eq!(bench.lines(), "a [100, 200) on_time 1 1 1 1 x\n");
+}
