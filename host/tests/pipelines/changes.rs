@@ -54,7 +54,21 @@ fn write(folder: &Path, name: &str, rows: &[Row]) {
     std::fs::write(folder.join(name), text).expect("it is writable");
 }
 
+/// The number of rows of each user, while there have been some lately.
+const RECENT_ROWS_OF: &str = r#"
+        [operators.rows_of]
+        aggregate = { rows = "count()" }
+        input = "rows"
+        key = "user"
+        window = "running"
+        ttl = "50ms"
+"#;
+
 fn pipeline_of(operators: &str, sink_input: &str) -> String {
+    let changes = match sink_input.ends_with(".changes") {
+        true => "changes = \"change\"",
+        false => "",
+    };
     format!(
         r#"
         name = "test"
@@ -74,7 +88,7 @@ fn pipeline_of(operators: &str, sink_input: &str) -> String {
         type = "file"
         path = "out.jsonl"
         input = {sink_input:?}
-        changes = "change"
+        {changes}
         "#,
         common::plugin_file("basics"),
     )
@@ -228,19 +242,16 @@ fn corrected_windows_are_combined() {
 /// A result whose state expires is taken back: only users who came lately are counted.
 #[test]
 fn what_expires_is_taken_back() {
-    let operators = r#"
-        [operators.rows_of]
-        aggregate = { rows = "count()" }
-        input = "rows"
-        key = "user"
-        window = "running"
-        ttl = "50ms"
-
+    let operators = &[
+        RECENT_ROWS_OF,
+        r#"
         [operators.users]
         aggregate = { users = "count()", rows = "sum(rows)" }
         input = "rows_of.changes"
         window = "running"
-    "#;
+    "#,
+    ]
+    .concat();
     let text = pipeline_of(operators, "rows_of.changes");
     let rows = rows(3, 600);
     // Whether a state has expired decides the row's time, or the watermark if that is
@@ -288,7 +299,7 @@ fn discarded_results_are_summed() {
         window = "running"
         emit = { every = "1h" }
     "#;
-    let text = pipeline_of(operators, "all").replace("changes = \"change\"", "");
+    let text = pipeline_of(operators, "all");
     let rows = rows(12, 600);
     let folder = folder(&rows);
     let given = collect_everywhere(&text, folder.path(), "out");
@@ -306,7 +317,7 @@ fn results_that_wait_come_at_the_end() {
         window = "running"
         emit = { every = "1h" }
     "#;
-    let text = pipeline_of(operators, "rows_of").replace("changes = \"change\"", "");
+    let text = pipeline_of(operators, "rows_of");
     let rows = rows(11, 600);
     let folder = folder(&rows);
     let given = collect_everywhere(&text, folder.path(), "out");
@@ -329,14 +340,9 @@ fn sums_by_user(rows: &[Row]) -> Vec<Value> {
 /// A table of results, as of a time: what expires is gone from then on.
 #[test]
 fn results_are_joined_as_of_a_time() {
-    let operators = r#"
-        [operators.rows_of]
-        aggregate = { rows = "count()" }
-        input = "rows"
-        key = "user"
-        window = "running"
-        ttl = "50ms"
-
+    let operators = &[
+        RECENT_ROWS_OF,
+        r#"
         [operators.joined]
         join = { kind = "left", as_of = "event_time" }
         input = { left = "questions", right = "rows_of.changes" }
@@ -349,8 +355,10 @@ fn results_are_joined_as_of_a_time() {
         event_time = "ts"
         watermark = { out_of_orderness = "20ms" }
         fields = { user = "utf8", n = "int64", ts = "timestamp(ms)" }
-    "#;
-    let text = pipeline_of(operators, "joined").replace("changes = \"change\"", "");
+    "#,
+    ]
+    .concat();
+    let text = pipeline_of(operators, "joined");
     // Versions have the times of their rows, which come in order here.
     let mut rows = rows(5, 400);
     for (ts, row) in (0..).step_by(3).zip(&mut rows) {

@@ -337,6 +337,24 @@ impl Sessions {
     }
 }
 
+/// The number of a user, and what is kept of them.
+fn of_user<'a, T: Default>(
+    users: &mut Map<Box<str>, u32>,
+    all: &'a mut Vec<T>,
+    name: &str,
+) -> (u32, &'a mut T) {
+    let user = match users.get(name) {
+        Some(&user) => user,
+        None => {
+            let user = all.len() as u32;
+            users.insert(name.into(), user);
+            all.push(T::default());
+            user
+        }
+    };
+    (user, &mut all[user as usize])
+}
+
 /// Carts that nothing happens to for a minute: a timer for each user, which is moved.
 #[derive(Default)]
 struct LeftCarts {
@@ -364,16 +382,7 @@ impl LeftCarts {
             _ => 0,
         };
         if delta != 0 {
-            let user = match self.users.get(event.user_id) {
-                Some(&user) => user,
-                None => {
-                    let user = self.carts.len() as u32;
-                    self.users.insert(event.user_id.into(), user);
-                    self.carts.push(Cart::default());
-                    user
-                }
-            };
-            let cart = &mut self.carts[user as usize];
+            let (user, cart) = of_user(&mut self.users, &mut self.carts, event.user_id);
             if cart.items == 0 {
                 cart.since = event.ts;
             }
@@ -426,16 +435,7 @@ impl IntervalJoin {
     const AFTER_MS: i64 = 10_000;
 
     fn row(&mut self, event: Event<'_>) {
-        let user = match self.users.get(event.user_id) {
-            Some(&user) => user,
-            None => {
-                let user = self.sides.len() as u32;
-                self.users.insert(event.user_id.into(), user);
-                self.sides.push(Sides::default());
-                user
-            }
-        };
-        let sides = &mut self.sides[user as usize];
+        let (user, sides) = of_user(&mut self.users, &mut self.sides, event.user_id);
         let number = (sides.adds.len() + sides.events.len()) as u64;
         if event.action == "add" {
             let after = (event.ts, 0)..=(event.ts + Self::AFTER_MS, u64::MAX);
