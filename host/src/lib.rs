@@ -42,6 +42,8 @@ pub mod placement;
 pub mod progress;
 // Processing time.
 pub mod clock;
+// How many files may be open.
+mod descriptors;
 // Batches of rows.
 pub mod batch;
 // Everything that travels between tasks.

@@ -10,6 +10,8 @@
 pub mod chunk;
 /// Finds the event time of each row.
 pub mod event_time;
+/// Says what looks like no text.
+pub mod looks;
 /// Rows of a text that comes in pieces.
 pub mod pieces;
 /// Reads one task's part of a source.
@@ -198,6 +200,8 @@ pub struct SourceContext {
     /// Whether the source's offsets are committed in the pipeline's
     /// transaction.
     pub is_transactional: bool,
+    /// Whether the run makes checkpoints.
+    pub is_checkpointed: bool,
     /// Snapshots of all tasks of this source in the restored checkpoint.
     pub restored: Arc<[SourceSnapshot]>,
 }

@@ -150,7 +150,7 @@ fn states_that_are_large_together_stay_within_their_memory() {
     assert!(ran.peak < 400 << 20, "{} MiB", ran.peak >> 20);
 }
 
-/// More files than a process may open.
+/// More files than a process may open, and tasks that share what it may.
 #[test]
 fn many_files_need_few_descriptors() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -162,7 +162,8 @@ fn many_files_need_few_descriptors() {
     }
     let pipeline = r#"
         name = "many"
-        parallelism = 2
+        parallelism = 8
+        [checkpoints]
         [sources.rows]
         type = "file"
         path = "in/*.jsonl"

@@ -166,6 +166,7 @@ async fn try_open(
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,
+        is_checkpointed: true,
         restored: restored.into(),
     };
     SourceReader::open(source, context).await

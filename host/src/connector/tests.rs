@@ -1,5 +1,7 @@
 //! Connectors from end to end: what they read and write outside.
 
+/// Files that are edited between runs.
+mod edited;
 /// Connectors that fail.
 mod faults;
 /// A connector that only this test has.

@@ -282,6 +282,7 @@ impl Attempt<'_> {
             },
             clock: self.pipeline.clock.clone(),
             is_transactional: !self.participants().is_empty(),
+            is_checkpointed: self.pipeline.durable.is_some(),
             restored: start.sources[first].clone(),
         };
         let reader = SourceReader::open(plan, context).await;

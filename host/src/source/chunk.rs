@@ -9,6 +9,7 @@ use arrow_select::filter::filter;
 use crate::batch::{Block, Envelope, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
+use crate::source::looks::other_format;
 
 /// Decoded rows of one partition.
 pub struct Chunk {
@@ -53,14 +54,19 @@ pub fn decode(
             let index = row.row as usize;
             is_bad[index] = true;
             let (start, end) = spans[index];
+            let payload = data[start as usize..end as usize].to_vec();
+            let error = match other_format(&payload) {
+                Some(look) => format!("{}; it looks like {}", row.error, look.format),
+                None => row.error,
+            };
             bad.push(BadRow {
                 offset: match &offsets {
                     Offsets::From(first) => first + u64::from(row.row),
                     Offsets::Bytes(first) => first + u64::from(start),
                     Offsets::Each(offsets) => offsets[index],
                 },
-                error: row.error,
-                payload: data[start as usize..end as usize].to_vec(),
+                error,
+                payload,
                 envelope: None,
             });
         }

@@ -582,6 +582,7 @@ mod tests {
             decode_workers: 1,
             clock: clock.clone(),
             is_transactional: false,
+            is_checkpointed: false,
             restored: Arc::new([]),
         };
         SourceReader::open(&plan, context).await.expect("it opens")

@@ -198,6 +198,7 @@ async fn starts(
         decode_workers: 1,
         clock: clock.clone(),
         is_transactional: false,
+        is_checkpointed: false,
         restored: Arc::new([]),
     };
     let mut reader = SourceReader::open(&of_file, context).await?;

@@ -5,22 +5,26 @@
 //! in order.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
+use super::digest::{ReadText, RunningDigest};
 use super::known::{SourceFile, cannot_read, dropping};
-use super::mark::{FileMark, Head};
+use super::mark::{FileMark, Head, Seen};
 use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
+use crate::descriptors;
 use crate::format::{Format, RowFormat};
 use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
+use crate::source::looks::{Look, other_format};
 use crate::source::pieces::RowCutter;
 use crate::source::row_ends::{RowEnd, RowEnds, RowRest, Skipped, too_long_before};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
@@ -39,29 +43,11 @@ pub(super) fn drop_byte_order_mark(text: &mut Vec<u8>) {
     }
 }
 
-/// What a file is that begins like this, if it is no text as it is read here.
-fn other_format(start: &[u8]) -> Option<&'static str> {
-    match start {
-        _ if start.starts_with(Compression::Gzip.mark()) => {
-            Some("gzip: name it `.gz`, or write `compression = \"gzip\"`")
-        }
-        _ if start.starts_with(Compression::Zstd.mark()) => {
-            Some("zstd: name it `.zst`, or write `compression = \"zstd\"`")
-        }
-        [b'P', b'A', b'R', b'1', ..] => Some("Parquet, which no source reads yet"),
-        // A byte order mark, and a character that is ASCII.
-        [0xFF, 0xFE, _, 0, ..] | [0xFE, 0xFF, 0, ..] => {
-            Some("UTF-16, where UTF-8 is expected: convert it")
-        }
-        _ => None,
-    }
-}
-
 /// What is wrong with a file that begins like this, if it seems to be no text.
 pub(super) fn looks_wrong(name: &str, start: &[u8]) -> Option<String> {
-    let what = other_format(start)?;
+    let Look { format, advice } = other_format(start)?;
     Some(format!(
-        "{name} looks like {what}; `compression = \"none\"` reads it as it is"
+        "{name} looks like {format}: {advice}; `compression = \"none\"` reads it as it is"
     ))
 }
 
@@ -87,14 +73,16 @@ pub(super) fn first_line(
 /// A longer header is read only by the run.
 const HEADER_BYTES: usize = 64 << 10;
 
-/// How many files a task has open at a time. The descriptors of a process are
-/// limited, often to 1,024 for all its tasks.
+/// How many files a task has open at a time, fewer where the process may not have as many
+/// for all its tasks.
 const OPEN_MAX: usize = 64;
 
 pub struct FileInput {
     partitions: Vec<FilePartition>,
     /// Those that may be open, the one that was read last at the end.
     opened: VecDeque<usize>,
+    /// How many may.
+    open_max: usize,
     /// How many blocks of a partition are decoded ahead; 0 decodes in this
     /// task.
     ahead: usize,
@@ -113,11 +101,15 @@ struct FilePartition {
     decoders: Vec<Decoder>,
     decoder: Decoder,
     /// Blocks being decoded, in the order of the file.
-    ahead: VecDeque<JoinHandle<(Decoder, Chunk)>>,
+    ahead: VecDeque<JoinHandle<(Decoder, Chunk, Option<ReadText>)>>,
     /// How far the file had been read when the block taken last was cut.
     taken_bytes: u64,
     /// Where that block ended in the text.
     taken_offset: u64,
+    /// All of the text up to there.
+    taken_text: Option<ReadText>,
+    /// As the file was when it was opened, if no change since then looks the same.
+    seen: Option<Seen>,
 }
 
 /// Cuts a file into blocks of rows.
@@ -132,6 +124,8 @@ struct BlockReader {
     buffer: Vec<u8>,
     /// The buffer's offset in the file.
     offset: u64,
+    /// Of the text before the buffer, if the run makes checkpoints.
+    digest: Option<RunningDigest>,
     at_end: bool,
     /// A row was too long, and its rest, which begins here, is still to be
     /// skipped.
@@ -154,6 +148,8 @@ struct RawBlock {
     too_long: Vec<BadRow>,
     /// The position after its rows.
     end: Position,
+    /// All of the text up to there.
+    text: Option<ReadText>,
 }
 
 impl FileInput {
@@ -171,16 +167,18 @@ impl FileInput {
             .iter()
             .enumerate()
             .filter(|(index, _)| context.placement.has_partition(*index));
+        let open_max = descriptors::share(OPEN_MAX, context.placement.tasks);
         let mut partitions = Vec::new();
         for (_, file) in ours {
             let opened = file.open(context)?;
             let mut lines = BlockReader::new(opened, &format.format);
+            lines.digest = context.is_checkpointed.then(RunningDigest::default);
             lines.ends_with_turn = !is_alone;
             // Whoever says that it is not compressed means what is there.
             lines.must_be_text = compression != Some(Compression::None);
             let decoder = decoder.clone();
             let mut partition = FilePartition::open(lines, file, &format.format, decoder, context)?;
-            if partitions.len() >= OPEN_MAX {
+            if partitions.len() >= open_max {
                 partition.close();
             }
             partitions.push(partition);
@@ -190,7 +188,8 @@ impl FileInput {
             workers => workers.div_ceil(partitions.len().max(1)),
         };
         Ok(FileInput {
-            opened: (0..partitions.len().min(OPEN_MAX)).collect(),
+            opened: (0..partitions.len().min(open_max)).collect(),
+            open_max,
             partitions,
             ahead,
             context: context.clone(),
@@ -251,7 +250,7 @@ impl FileInput {
     /// another.
     fn make_room(&mut self, index: usize) {
         self.opened.retain(|&opened| opened != index);
-        if self.opened.len() >= OPEN_MAX
+        if self.opened.len() >= self.open_max
             && let Some(oldest) = self.opened.pop_front()
         {
             self.partitions[oldest].close();
@@ -274,21 +273,24 @@ impl FilePartition {
     ) -> Result<Self, SourceError> {
         lines.start(format, &mut decoder, context)?;
         lines.has_empty_rows = lines.framing.has_empty_rows(format, &context.schema);
-        let mut taken_offset = lines.offset;
         if let Some(restored) = &file.restored {
             let position = restored.position;
-            taken_offset = position.offset;
             // Perhaps not even a header was there yet.
             if position.rows != Some(0) || position.is_in_row {
-                lines.seek(position, context)?;
+                let mark = restored.digest.as_deref().map(FileMark::parse);
+                lines.seek(position, mark.as_ref(), context)?;
             }
         }
+        let now_ms = context.clock.now_ms();
+        let seen = Some(lines.file.seen()).filter(|seen| seen.is_before(now_ms));
         Ok(FilePartition {
             mark: None,
             name: file.name.clone(),
             restored: file.restored.clone(),
             taken_bytes: lines.file.taken,
-            taken_offset,
+            taken_offset: lines.offset,
+            taken_text: lines.text(),
+            seen,
             lines,
             decoders: Vec::new(),
             decoder,
@@ -309,6 +311,8 @@ impl FilePartition {
             read: digest.unwrap_or_else(|_| REPLACED.to_owned()),
             head: self.lines.head.clone(),
             file: Some(self.lines.file.id()),
+            all: self.taken_text.filter(|text| text.length == offset),
+            seen: self.seen,
         };
         let mark = mark.to_string();
         if is_there {
@@ -330,6 +334,7 @@ impl FilePartition {
         };
         self.taken_bytes = self.lines.file.taken;
         self.taken_offset = block.end.offset;
+        self.taken_text = block.text;
         let name = self.lines.name.clone();
         Ok(Some(block.decode(
             &mut self.decoder,
@@ -352,8 +357,9 @@ impl FilePartition {
             let mut decoder = self.decoders.pop().unwrap_or_else(|| self.decoder.clone());
             let (node, name) = (context.node.clone(), self.lines.name.clone());
             self.ahead.push_back(tokio::task::spawn_blocking(move || {
+                let text = block.text;
                 let chunk = block.decode(&mut decoder, node, name);
-                (decoder, chunk)
+                (decoder, chunk, text)
             }));
         }
         let Some(first) = self.ahead.front_mut() else {
@@ -362,7 +368,8 @@ impl FilePartition {
         let decoded = first.await;
         self.ahead.pop_front();
         match decoded {
-            Ok((decoder, chunk)) => {
+            Ok((decoder, chunk, text)) => {
+                self.taken_text = text;
                 self.decoders.push(decoder);
                 self.taken_bytes = self.lines.file.taken;
                 self.taken_offset = chunk.end.offset;
@@ -397,6 +404,7 @@ impl BlockReader {
             framing: RowEnds::of(format),
             buffer: Vec::new(),
             offset: 0,
+            digest: None,
             at_end: false,
             skipping: None,
             rows: 0,
@@ -533,6 +541,9 @@ impl BlockReader {
         self.rows += given as u64;
         self.row_bytes = at.div_ceil(given);
         let offset = self.offset;
+        if let Some(digest) = &mut self.digest {
+            digest.add(&self.buffer[..at]);
+        }
         // The unread rest moves to a new buffer; the rows keep the old one.
         let mut rest = Vec::with_capacity(block_bytes);
         rest.extend_from_slice(&self.buffer[at..]);
@@ -544,7 +555,13 @@ impl BlockReader {
             offset,
             too_long,
             end: self.position(),
+            text: self.text(),
         }))
+    }
+
+    /// All of the text before the buffer.
+    fn text(&self) -> Option<ReadText> {
+        self.digest.as_ref().map(RunningDigest::text)
     }
 
     fn position(&self) -> Position {
@@ -557,8 +574,13 @@ impl BlockReader {
         }
     }
 
-    /// Goes on reading at a restored position.
-    fn seek(&mut self, to: Position, context: &SourceContext) -> Result<(), SourceError> {
+    /// Goes on reading at a restored position, of which the checkpoint has this mark.
+    fn seek(
+        &mut self,
+        to: Position,
+        mark: Option<&FileMark>,
+        context: &SourceContext,
+    ) -> Result<(), SourceError> {
         let refused = |name: &str, what: String| {
             let dropping = dropping(context);
             let message = format!("{name} {what}: put the file back that it was, or {dropping}");
@@ -566,7 +588,18 @@ impl BlockReader {
         };
         // From the last byte that was read.
         let from = to.offset.saturating_sub(1);
-        let is_long = self.file.seek(from);
+        let then = mark.and_then(|mark| mark.all);
+        let then = then.filter(|text| text.length == to.offset);
+        if let Some(digest) = &mut self.digest {
+            *digest = match then.filter(|_| mark.is_some_and(|mark| self.file.is_as(mark))) {
+                Some(text) => RunningDigest::of_last_block(text),
+                None => RunningDigest::default(),
+            };
+        }
+        let is_long = match &mut self.digest {
+            Some(digest) => digest_to(&mut self.file, digest, from, &context.node),
+            None => self.file.seek(from),
+        };
         let is_long = is_long.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
         self.buffer.clear();
         self.offset = from;
@@ -581,6 +614,20 @@ impl BlockReader {
             );
         }
         if to.offset > from {
+            if let (Some(digest), Some(then)) = (&self.digest, then) {
+                let mut digest = digest.clone();
+                digest.add(&self.buffer[..1]);
+                if digest.text() != then {
+                    return refused(
+                        &self.name,
+                        format!(
+                            "has been changed within the {} bytes that were read of it before the \
+                         checkpoint",
+                            to.offset
+                        ),
+                    );
+                }
+            }
             let next = match to.is_in_row {
                 true => Some(1),
                 false => next_row(&self.buffer),
@@ -621,10 +668,49 @@ impl BlockReader {
 
     /// Drops the buffer's first bytes.
     fn advance(&mut self, bytes: usize) {
+        if let Some(digest) = &mut self.digest {
+            digest.add(&self.buffer[..bytes]);
+        }
         self.buffer.drain(..bytes);
         self.offset += bytes as u64;
     }
 }
+
+/// Adds the text up to this place to the digest of what is before it. Returns whether the
+/// text is that long.
+fn digest_to(
+    file: &mut OpenedFile,
+    digest: &mut RunningDigest,
+    to: u64,
+    node: &str,
+) -> io::Result<bool> {
+    if !file.seek(digest.length())? {
+        return Ok(false);
+    }
+    if to - digest.length() > DIGESTED_BYTES_MUCH {
+        tracing::info!(
+            "source `{node}`: {} was changed since the checkpoint, perhaps by new rows; the {to} \
+             bytes that were read of it are compared",
+            file.path().display()
+        );
+    }
+    let mut text = Vec::new();
+    while digest.length() < to {
+        text.clear();
+        let bytes = (to - digest.length()).min(DIGESTED_BYTES);
+        if file.read(bytes as usize, &mut text)? == 0 {
+            return Ok(false);
+        }
+        digest.add(&text);
+    }
+    Ok(true)
+}
+
+/// How much of a text is read at a time to be compared.
+const DIGESTED_BYTES: u64 = 1 << 20;
+
+/// So much takes a moment, which the log explains.
+const DIGESTED_BYTES_MUCH: u64 = 1 << 30;
 
 /// Where the next row begins in a text whose first byte is the last of a row. That may
 /// have been the last byte of the file, so that the row's line end comes only now.

@@ -6,10 +6,10 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;
 
-use super::digest::{self, digest_of};
+use super::digest::{self, ReadText, digest_of};
 
-/// Its text in checkpoints is `READ head=DIGEST@LENGTH file=DEVICE:INODE[:BORN]`. Those
-/// of earlier versions have only the first part.
+/// Its text in checkpoints is `READ head=DIGEST@LENGTH file=DEVICE:INODE[:BORN] all=TEXT
+/// seen=SIZE:CHANGED`. Those of earlier versions have only the first part, or three.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileMark {
     /// A digest of what was read of it last, or of a compressed file's first bytes and
@@ -17,6 +17,19 @@ pub(super) struct FileMark {
     pub read: String,
     pub head: Head,
     pub file: Option<FileId>,
+    /// All that was read of its text.
+    pub all: Option<ReadText>,
+    /// As the file was before anything of that was read. Absent if a change just then
+    /// would look the same.
+    pub seen: Option<Seen>,
+}
+
+/// When a file was changed last, as far as the disk tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    size: u64,
+    /// Of its content or its names, in ns since 1970. No program can set it.
+    changed_ns: i128,
 }
 
 /// The beginning of a file's text, which is there before anything of it is read.
@@ -69,6 +82,33 @@ impl Head {
     }
 }
 
+impl Seen {
+    pub fn of(metadata: &Metadata) -> Self {
+        let seconds = i128::from(metadata.ctime());
+        Seen {
+            size: metadata.len(),
+            changed_ns: seconds * 1_000_000_000 + i128::from(metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether a change at this time, or later, cannot have the same time: clocks of
+    /// disks are coarse.
+    pub fn is_before(self, now_ms: i64) -> bool {
+        self.changed_ns + CLOCK_NS < i128::from(now_ms) * 1_000_000
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (size, changed) = text.split_once(':')?;
+        Some(Seen {
+            size: size.parse().ok()?,
+            changed_ns: changed.parse().ok()?,
+        })
+    }
+}
+
+/// How coarse the clock of a disk may be: FAT has two seconds.
+const CLOCK_NS: i128 = 2_000_000_000;
+
 impl FileId {
     pub fn of(metadata: &Metadata) -> Self {
         let born = metadata.created().ok();
@@ -114,13 +154,25 @@ impl FileId {
 
 impl fmt::Display for FileMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FileMark { read, head, file } = self;
+        let FileMark {
+            read,
+            head,
+            file,
+            all,
+            seen,
+        } = self;
         write!(f, "{read}")?;
         if head.length > 0 {
             write!(f, " head={}@{}", head.digest, head.length)?;
         }
         if let Some(file) = file {
             write!(f, " file={file}")?;
+        }
+        if let Some(all) = all {
+            write!(f, " all={all}")?;
+        }
+        if let Some(Seen { size, changed_ns }) = seen {
+            write!(f, " seen={size}:{changed_ns}")?;
         }
         Ok(())
     }
@@ -143,11 +195,15 @@ impl FileMark {
             read: words.next().unwrap_or_default().to_owned(),
             head: Head::default(),
             file: None,
+            all: None,
+            seen: None,
         };
         for word in words {
             match word.split_once('=') {
                 Some(("head", value)) => mark.head = parse_head(value).unwrap_or_default(),
                 Some(("file", value)) => mark.file = FileId::parse(value),
+                Some(("all", value)) => mark.all = ReadText::parse(value),
+                Some(("seen", value)) => mark.seen = Seen::parse(value),
                 _ => {}
             }
         }
@@ -168,6 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::connector::file::digest::RunningDigest;
 
     proptest! {
         #[test]
@@ -175,9 +232,15 @@ mod tests {
             read in "[0-9a-f]{16}(@[0-9]{1,4})?",
             text in proptest::collection::vec(any::<u8>(), 0..6_000),
             file in proptest::option::of(any::<(u64, u64, Option<u64>)>()),
+            all in any::<bool>(),
+            seen in proptest::option::of(any::<(u64, i64)>()),
         ) {
             let file = file.map(|(device, inode, born_ns)| FileId { device, inode, born_ns });
-            let mark = FileMark { read, head: Head::of(&text), file };
+            let seen = seen.map(|(size, changed)| Seen { size, changed_ns: changed.into() });
+            let mut digest = RunningDigest::default();
+            digest.add(&text);
+            let all = all.then(|| digest.text());
+            let mark = FileMark { read, head: Head::of(&text), file, all, seen };
             prop_assert_eq!(FileMark::parse(&mark.to_string()), mark);
         }
 
@@ -206,6 +269,10 @@ mod tests {
         let mark = FileMark::parse("00c0ffee00c0ffee@17");
         assert_eq!(mark.read, "00c0ffee00c0ffee@17");
         assert_eq!((mark.head.length, mark.file), (0, None));
+        let mark = FileMark::parse("00c0ffee00c0ffee head=00c0ffee00c0ffee@16 file=8:17:5");
+        assert_eq!(mark.head.length, 16);
+        assert_eq!(mark.file, FileId::parse("8:17:5"));
+        assert_eq!((mark.all, mark.seen), (None, None));
     }
 
     #[test]

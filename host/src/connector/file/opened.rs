@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::digest::{self, digest, digest_of};
-use super::mark::FileId;
+use super::mark::{FileId, FileMark, Seen};
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +83,7 @@ pub(super) struct OpenedFile {
 struct Place {
     path: PathBuf,
     id: FileId,
+    seen: Seen,
     /// A digest of its first bytes on the disk, and how many they are.
     first: (String, u64),
 }
@@ -115,6 +116,7 @@ impl OpenedFile {
         let place = Place {
             path: path.to_owned(),
             id: FileId::of(&metadata),
+            seen: Seen::of(&metadata),
             first: (digest(&file, first)?, first),
         };
         let disk = DiskFile {
@@ -138,6 +140,11 @@ impl OpenedFile {
 
     pub fn id(&self) -> FileId {
         self.place.id
+    }
+
+    /// How it was when it was opened.
+    pub fn seen(&self) -> Seen {
+        self.place.seen
     }
 
     /// Frees its descriptor until it is read again.
@@ -218,6 +225,12 @@ impl OpenedFile {
             }
             _ => digest(&self.place.open(offset)?, offset),
         }
+    }
+
+    /// Whether nothing has changed in it since a checkpoint with this mark was made.
+    pub fn is_as(&self, mark: &FileMark) -> bool {
+        let is_it = mark.file.is_some_and(|file| file.is(self.id()));
+        is_it && mark.seen == Some(self.seen())
     }
 
     /// Whether it is still the file of which this digest was taken.

@@ -19,6 +19,7 @@ use super::frames::{Frames, Framing};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
+use crate::descriptors;
 use crate::format::{Format, RowFormat};
 use crate::source::chunk::Chunk;
 use crate::source::pieces::{Piece, PieceChunks, RowCutter};
@@ -31,7 +32,8 @@ const READ_BYTES: usize = 64 << 10;
 /// so do the clients.
 const PIECES_MAX: usize = 64;
 
-/// How many connections are open at a time; others wait to be taken.
+/// How many connections are open at a time, fewer where the process may not have as many;
+/// others wait to be taken.
 const CONNECTIONS_MAX: usize = 1_024;
 
 /// How many bytes of rows that have come may wait for the reader.
@@ -148,11 +150,12 @@ impl SourceInput for TcpInput {
 /// Accepts connections, up to the configured number, and waits until they are
 /// closed.
 async fn accept(listener: TcpListener, connections: Option<u64>, shared: Shared) {
+    let open_max = descriptors::share(CONNECTIONS_MAX, 1);
     let mut open = JoinSet::new();
     let mut taken = 0;
     while connections.is_none_or(|connections| taken < connections) {
         tokio::select! {
-            accepted = listener.accept(), if open.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept(), if open.len() < open_max => match accepted {
                 Ok((stream, _)) => {
                     taken += 1;
                     open.spawn(read(stream, shared.clone()));

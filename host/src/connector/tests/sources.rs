@@ -88,6 +88,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,
+        is_checkpointed: true,
         restored: Arc::new([]),
     }
 }
@@ -349,16 +350,20 @@ async fn a_field_that_is_too_long_may_begin_before_a_checkpoint() {
 /// Compressed in two pieces, as appending does.
 pub(super) fn compressed(text: &str, compression: Compression) -> Vec<u8> {
     let (first, second) = text.split_at(text.len() / 3);
-    let pieces = [first, second].map(|piece| match compression {
+    let pieces = [first, second].map(|piece| compressed_once(piece.as_bytes(), compression));
+    pieces.concat()
+}
+
+pub(super) fn compressed_once(text: &[u8], compression: Compression) -> Vec<u8> {
+    match compression {
         Compression::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(piece.as_bytes()).unwrap();
+            encoder.write_all(text).unwrap();
             encoder.finish().unwrap()
         }
-        Compression::Zstd => zstd::encode_all(piece.as_bytes(), 1).unwrap(),
-        Compression::None => piece.as_bytes().to_vec(),
-    });
-    pieces.concat()
+        Compression::Zstd => zstd::encode_all(text, 1).unwrap(),
+        Compression::None => text.to_vec(),
+    }
 }
 
 pub(super) const COMPRESSIONS: [(Compression, &str); 3] = [
@@ -560,6 +565,18 @@ async fn damaged_compression_and_other_formats_are_told() {
         );
         assert!(said.starts_with(&looks), "{said}");
     }
+    for (start, format) in [
+        (&b"\xFD7zXZ\0\0\x04\xE6"[..], "xz"),
+        (b"BZh91AY&SY\x8A", "bzip2"),
+        (b"PK\x03\x04\x14\0\0\0", "zip"),
+        (b"\x04\x22\x4D\x18\x64\x40", "lz4"),
+        (b"i\0d\0,\0t\0s\0\n\0", "UTF-16"),
+        (b"\0i\0d\0,\0t\0s\0\n", "UTF-16"),
+    ] {
+        let said = failure(&write(&folder, "other.csv", start)).await;
+        let looks = format!("source `events`: FOLDER/other.csv looks like {format}: ");
+        assert!(said.starts_with(&looks), "{said}");
+    }
     let utf16: Vec<u8> = "\u{FEFF}id,ts\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -567,7 +584,7 @@ async fn damaged_compression_and_other_formats_are_told() {
     let said = failure(&write(&folder, "wide.csv", utf16)).await;
     assert_eq!(
         said,
-        "source `events`: FOLDER/wide.csv looks like UTF-16, where UTF-8 is expected: convert it; \
+        "source `events`: FOLDER/wide.csv looks like UTF-16: UTF-8 is expected, convert it; \
          `compression = \"none\"` reads it as it is"
     );
 }
