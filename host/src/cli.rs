@@ -1,6 +1,6 @@
 //! The command line: which commands there are, and what each one does. Exit
 //! codes: 0 success, 1 a run or test failed, 2 wrong usage or config, 3 a run ended
-//! well but every row that it read was bad.
+//! well but every row that it read was bad, 141 nobody reads what a run prints any more.
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Config, Diagnostics, Look};
+use crate::descriptors;
 use crate::plan::Plan;
 use crate::plan::draw::draw;
 use crate::plan::json::to_json;
@@ -118,9 +119,13 @@ pub enum CliError {
     AllBad { rows: u64 },
 }
 
+/// The exit code of tools that the signal SIGPIPE ends, as shells show it.
+const READER_IS_GONE: u8 = 141;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = CommandLine::parse();
+    descriptors::raise_limit();
     let live_lines = MultiProgress::new();
     start_logging(&live_lines);
     let done = match arguments.command {
@@ -142,6 +147,10 @@ pub fn main() -> ExitCode {
         Err(CliError::Failed(error)) => {
             print::error(format_args!("{error:#}"));
             ExitCode::from(1)
+        }
+        Err(CliError::Run(error)) if error.reader_is_gone() => {
+            tracing::info!("{error}: the run ends");
+            ExitCode::from(READER_IS_GONE)
         }
         Err(CliError::Run(error)) => {
             let advice = error.fault().advice();

@@ -74,8 +74,8 @@ impl Files {
     }
 
     pub fn writes(&mut self, user: FileUser, paths: &[&Path]) {
-        let targets = paths.iter().map(|path| FileTarget::File(identity(path)));
-        self.push(user, targets.collect(), true);
+        let targets = paths.iter().flat_map(|path| names_of(path));
+        self.push(user, targets.map(FileTarget::File).collect(), true);
     }
 
     /// What is read of a pipe, nobody else can read.
@@ -101,7 +101,8 @@ impl Files {
             before: before.to_owned(),
             after: after.to_owned(),
         };
-        let targets = paths.iter().map(|path| FileTarget::File(identity(path)));
+        let targets = paths.iter().flat_map(|path| names_of(path));
+        let targets = targets.map(FileTarget::File);
         self.push(user, targets.chain([numbered]).collect(), true);
     }
 
@@ -164,10 +165,13 @@ impl FileUse {
         }
     }
 
-    /// Another name of the same file: a hard link.
+    /// Another name of the same file: a link in a folder, or a hard link.
     fn link_to(&self, path: &Path) -> Option<PathBuf> {
-        let place = linked(path)?;
-        let is_it = |path: &PathBuf| linked(path) == Some(place);
+        let place = linked(path);
+        let is_it = |name: &PathBuf| {
+            (place.is_some() && linked(name) == place)
+                || (name.is_symlink() && identity(name) == path)
+        };
         self.targets.iter().find_map(|target| match target {
             FileTarget::File(file) => Some(file.clone()).filter(is_it),
             FileTarget::Folder(_) => None,
@@ -178,6 +182,16 @@ impl FileUse {
             }
         })
     }
+}
+
+/// A file that is written, and its name as it is given: that may be a link, which others
+/// find when the file is there.
+fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let file = identity(path);
+    let named = path.parent().zip(path.file_name());
+    let named = named.map(|(folder, name)| identity(folder).join(name));
+    let link = named.filter(|named| *named != file);
+    std::iter::once(file).chain(link)
 }
 
 /// Where a file is on the disk that has several names.
@@ -220,7 +234,7 @@ impl FileTarget {
 fn describe(user: &FileUser, other: &FileUser, path: &Path, name: &Path) -> Mistake {
     let link = match path == name {
         true => String::new(),
-        false => format!(", hard-linked to {}", name.display()),
+        false => format!(", linked to {}", name.display()),
     };
     let mut mistake = Mistake::new(format!(
         "one file is used twice: {}, and {} ({}{link})",

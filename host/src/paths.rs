@@ -4,40 +4,123 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Ends the name of a file that is being written.
 pub const PART: &str = ".part";
 
-/// One path for one file: absolute, without `.` and `..`, with links followed in
-/// the part of the path that exists.
+/// The path of what the process prints to.
+pub const STANDARD_OUTPUT: &str = "/dev/stdout";
+
+/// More links than this, one leading to the next, are taken for a circle, as the
+/// operating system does.
+const LINKS_MAX: usize = 40;
+
+/// One path for one file: absolute, without `.` and `..`, with links followed, also where
+/// they lead to what is not there yet. Where they lead in a circle, it is as it is written.
 pub fn identity(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(here_if_empty(path)).unwrap_or_else(|_| path.to_owned());
-    let mut rest: Vec<OsString> = Vec::new();
-    let mut existing = absolute.as_path();
-    loop {
-        if let Ok(found) = existing.canonicalize() {
-            let mut identity = found;
-            for part in rest.iter().rev() {
-                if part == ".." {
-                    identity.pop();
-                } else {
-                    identity.push(part);
-                }
-            }
-            return identity;
-        }
-        let last = match existing.components().next_back() {
-            Some(Component::Normal(name)) => name.to_owned(),
-            Some(Component::ParentDir) => "..".into(),
-            _ => return absolute,
-        };
-        rest.push(last);
-        match existing.parent() {
-            Some(parent) => existing = parent,
-            None => return absolute,
-        }
+    match follow(path) {
+        Ok(followed) => followed.path,
+        Err(_) => absolute(path),
     }
+}
+
+/// As [`identity`], for a file that is to be written: links that lead in a circle are an
+/// error.
+pub fn target(path: &Path) -> io::Result<PathBuf> {
+    follow(path).map(|followed| followed.path)
+}
+
+/// Whether a path, or a link on its way, leads to devices or to what the process has
+/// opened. What is there is never made, nor given another name.
+pub fn is_device(path: &Path) -> bool {
+    follow(path).is_ok_and(|followed| followed.is_device)
+}
+
+/// Whether a path leads to what the process prints to.
+pub fn is_standard_output(path: &Path) -> bool {
+    let own = PathBuf::from(format!("/proc/{}/fd/1", std::process::id()));
+    let path = identity(path);
+    path == own
+        || [STANDARD_OUTPUT, "/dev/fd/1"]
+            .map(Path::new)
+            .contains(&&*path)
+}
+
+/// Whether something has this name, be it a link to what is not there.
+pub fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Where a path leads.
+struct Followed {
+    path: PathBuf,
+    is_device: bool,
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(here_if_empty(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+fn follow(path: &Path) -> io::Result<Followed> {
+    let mut followed = Followed {
+        path: PathBuf::new(),
+        is_device: false,
+    };
+    let mut links = 0;
+    // What is still to be followed, the next part at the end.
+    let mut rest: Vec<OsString> = Vec::new();
+    let push_parts = |rest: &mut Vec<OsString>, path: &Path| {
+        let parts = path.components().rev();
+        rest.extend(parts.map(|part| part.as_os_str().to_owned()));
+    };
+    push_parts(&mut rest, &absolute(path));
+    while let Some(part) = rest.pop() {
+        match part.to_str() {
+            Some(".") => continue,
+            Some("..") => {
+                followed.path.pop();
+                continue;
+            }
+            _ => {}
+        }
+        // The root, which a link may begin with, replaces what was there.
+        let here = followed.path.join(&part);
+        // Links among them lead to another place in each process.
+        followed.is_device = is_of_devices(&here);
+        let to = match followed.is_device {
+            true => None,
+            false => here.read_link().ok(),
+        };
+        let Some(to) = to else {
+            followed.path = here;
+            continue;
+        };
+        links += 1;
+        if links > LINKS_MAX {
+            let message = format!(
+                "links lead in a circle at {}: make them lead to a file, or give another `path`",
+                here.display()
+            );
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+        push_parts(&mut rest, &to);
+    }
+    Ok(followed)
+}
+
+/// Whether a path without links is one of devices, or of what a process has opened.
+fn is_of_devices(path: &Path) -> bool {
+    let is_below = |folder: &str| {
+        path.strip_prefix(folder)
+            .is_ok_and(|it| it != Path::new(""))
+    };
+    // A disk in memory has files.
+    let is_device = is_below("/dev") && !path.starts_with("/dev/shm");
+    let mut parts = path.components().skip(1);
+    let is_of_process = parts.next().is_some_and(|part| part.as_os_str() == "proc")
+        && parts.nth(1).is_some_and(|part| part.as_os_str() == "fd");
+    is_device || is_of_process
 }
 
 /// The name of a file that stays the same however its path is spelled: relative
@@ -147,7 +230,74 @@ pub fn show_files<T: AsRef<Path>>(files: &[T]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    #[test]
+    fn links_are_followed_to_what_is_not_there_yet() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().canonicalize().expect("it is there");
+        let at = |name: &str| folder.join(name);
+        for (to, link) in [
+            ("missing/real.jsonl", "one"),
+            ("one", "two"),
+            ("missing/sub/../deep", "folder"),
+            (at("else.jsonl").to_str().expect("text"), "absolute"),
+        ] {
+            symlink(to, at(link)).expect("a link");
+        }
+        for (path, real) in [
+            ("one", "missing/real.jsonl"),
+            ("two", "missing/real.jsonl"),
+            ("folder/x/../y", "missing/deep/y"),
+            ("absolute", "else.jsonl"),
+            ("no/such/../file", "no/file"),
+        ] {
+            assert_eq!(identity(&at(path)), at(real), "{path}");
+            assert_eq!(target(&at(path)).expect("no circle"), at(real), "{path}");
+            assert!(!is_device(&at(path)), "{path}");
+        }
+        fs::create_dir(at("missing")).expect("it is writable");
+        fs::write(at("missing/real.jsonl"), "").expect("it is writable");
+        let found = at("two").canonicalize().expect("it is there");
+        assert_eq!(identity(&at("two")), found);
+    }
+
+    #[test]
+    fn links_in_a_circle_lead_nowhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().canonicalize().expect("it is there");
+        symlink("two", folder.join("one")).expect("a link");
+        symlink("one", folder.join("two")).expect("a link");
+        for path in ["one", "two/below"] {
+            let path = folder.join(path);
+            let error = target(&path).expect_err("a circle").to_string();
+            assert!(error.contains("lead in a circle"), "{error}");
+            assert_eq!(identity(&path), path);
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_device_is_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("link");
+        symlink("./../../../../../../dev/stdout", &link).expect("a link");
+        let devices = ["/dev/null", "/dev/fd/1", "/proc/self/fd/1"].map(Path::new);
+        for path in devices.into_iter().chain([&*link]) {
+            assert!(is_device(path), "{}", path.display());
+            let is_printed_to = path != Path::new("/dev/null");
+            assert_eq!(
+                is_standard_output(path),
+                is_printed_to,
+                "{}",
+                path.display()
+            );
+        }
+        for path in ["/dev/shm/file", "/development/file", "/proc/self/cwd/file"] {
+            assert!(!is_device(Path::new(path)), "{path}");
+        }
+    }
 
     #[test]
     fn the_empty_path_is_where_we_are() {

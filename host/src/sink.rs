@@ -10,6 +10,7 @@ pub mod dead_letter;
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::Batch;
@@ -21,6 +22,7 @@ use crate::config::diagnostics::{Diagnostics, Span};
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
 use crate::element::CheckpointId;
+use crate::paths::is_device;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::source::SourceConnector;
@@ -203,6 +205,9 @@ pub struct SinkError {
     pub what: String,
     pub cause: String,
     pub fault: Fault,
+    /// What was written was for a process that does not read any more, as behind
+    /// `| head`.
+    pub reader_is_gone: bool,
 }
 
 impl SinkError {
@@ -217,6 +222,25 @@ impl SinkError {
             what: what.to_string(),
             cause: cause.to_string(),
             fault,
+            reader_is_gone: false,
+        }
+    }
+
+    /// A pipe that the process was started with has no reader any more, and never gets
+    /// another one.
+    pub fn reader_is_gone(node: &str, what: impl fmt::Display) -> Self {
+        SinkError {
+            reader_is_gone: true,
+            ..SinkError::new(node, what, "its reader is gone", Fault::OUTSIDE_LASTING)
+        }
+    }
+
+    /// An error of the file, device or pipe with this path.
+    pub fn of_file(node: &str, path: &Path, cause: &io::Error) -> Self {
+        // A named pipe may get another reader.
+        match cause.kind() == io::ErrorKind::BrokenPipe && is_device(path) {
+            true => SinkError::reader_is_gone(node, path.display()),
+            false => SinkError::io(node, path.display(), cause),
         }
     }
 

@@ -255,6 +255,9 @@ fn end_by(number: i32) {
         .expect("it listens");
     std::thread::sleep(Duration::from_millis(500));
     signal::send(&host, number);
+    if number == libc::SIGHUP {
+        signal::send(&host, number);
+    }
     let output = host.wait_with_output().expect("it is our child");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
@@ -271,6 +274,52 @@ fn ctrl_c_keeps_the_rows_that_came() {
 #[test]
 fn service_managers_stop_a_run_as_ctrl_c_does() {
     end_by(libc::SIGTERM);
+}
+
+/// The terminal and the shell tell it both.
+#[test]
+fn a_closed_terminal_stops_a_run_as_ctrl_c_does() {
+    end_by(libc::SIGHUP);
+}
+
+#[test]
+fn nohup_keeps_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (pipeline, mut server) = (folder.path().join("pipeline.toml"), Command::new("nohup"));
+    let endless = "[sources.rows]\ntype = \"generator\"\nrate = 200\n";
+    fs::write(&pipeline, format!("{RESTART}{endless}{OUT}")).expect("it is writable");
+    let mut host = server
+        .arg(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["run", "--quiet"])
+        .arg(&pipeline)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nohup is there");
+    std::thread::sleep(Duration::from_millis(1_000));
+    signal::send(&host, libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(1_000));
+    assert!(host.try_wait().expect("a state").is_none(), "it goes on");
+    signal::send(&host, libc::SIGTERM);
+    let output = host.wait_with_output().expect("it is our child");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn bad_rows_say_what_they_look_like() {
+    let (folder, host, mut client) = listen("connections = 1\nfields = { id = \"utf8\" }");
+    let wide: Vec<u8> = "{\"id\":\"a\"}\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    client.write_all(&wide).expect("it listens");
+    drop(client);
+    let output = host.wait_with_output().expect("it is our child");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let dead = fs::read_to_string(folder.path().join("failing.dead.jsonl"));
+    let dead = dead.expect("it was written");
+    assert!(dead.contains("it looks like UTF-16"), "{dead}");
 }
 
 #[test]
@@ -523,11 +572,67 @@ fn a_console_that_is_closed_ends_the_run_at_once() {
     drop(host.stdout.take());
     let output = host.wait_with_output().expect("it is our child");
     let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(141), "{stderr}");
+    assert!(stderr.contains("its reader is gone"), "{stderr}");
+    assert!(!stderr.contains("error:"), "{stderr}");
+    assert!(!stderr.contains(", and restarts in"), "{stderr}");
+}
+
+/// The rows that nobody has read come again.
+#[test]
+fn a_file_of_standard_output_that_is_closed_ends_the_run_at_once() {
+    for path in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sink = OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
+        let pipeline = format!("{EVENTS}{sink}");
+        let mut host = run(&pipeline, &["--quiet"], folder.path())
+            .spawn()
+            .expect("it starts");
+        let mut first = [0];
+        let stdout = host.stdout.take();
+        let read = stdout.expect("a pipe").read(&mut first);
+        assert_eq!(read.expect("rows"), 1, "{path}");
+        let output = host.wait_with_output().expect("it is our child");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(141), "{path}: {stderr}");
+        assert!(!stderr.contains(", and restarts in"), "{path}: {stderr}");
+        let output = run(&pipeline, &["--quiet"], folder.path())
+            .output()
+            .expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{path}: {stderr}");
+        let rows = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(rows.lines().count(), 30_000, "{path}");
+    }
+}
+
+#[test]
+fn dead_letters_that_nobody_reads_end_the_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = ROWS.replace("on_error = \"fail\"", "");
+    fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
+    let pipeline = format!("dead_letters = \"/dev/stdout\"\n{RESTART}{rows}{OUT}");
+    let mut host = run_file(&pipeline, &["--quiet"], folder.path())
+        .spawn()
+        .expect("it starts");
+    drop(host.stdout.take());
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(141), "{stderr}");
+    assert!(!stderr.contains(", and restarts in"), "{stderr}");
+}
+
+#[test]
+fn parquet_for_each_checkpoint_is_not_for_standard_output() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), GOOD).expect("it is writable");
+    let sink = OUT.replace("\"out.jsonl\"", "\"-\"\nformat = \"parquet\"");
+    let output = run(&format!("{ROWS}{sink}"), &["--quiet"], folder.path())
+        .output()
+        .expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("cannot write to standard output"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("a Parquet file of its own"), "{stderr}");
     assert!(!stderr.contains(", and restarts in"), "{stderr}");
 }
 
@@ -763,14 +868,15 @@ fn stop_at_any_time(seed: u64, file: &str, rest: &str, checkpoints: &str) {
     while stopped < 3 {
         let mut host = run_in(folder.path()).spawn().expect("it starts");
         std::thread::sleep(Duration::from_millis(random.u64(100..800)));
-        let number = [libc::SIGINT, libc::SIGTERM, libc::SIGKILL][random.usize(0..3)];
+        let numbers = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGKILL];
+        let number = numbers[random.usize(0..4)];
         let has_ended = host.try_wait().expect("a state").is_some();
         if !has_ended {
             signal::send(&host, number);
         }
         let output = host.wait_with_output().expect("it is our child");
         let said = String::from_utf8_lossy(&output.stderr);
-        let asked = [libc::SIGINT, libc::SIGTERM].contains(&number);
+        let asked = number != libc::SIGKILL;
         if asked && output.status.code() != Some(0) {
             // It is not ready to be asked in the first moments.
             assert_eq!(output.status.code(), None, "{what}: {said}");

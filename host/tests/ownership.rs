@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -131,6 +133,161 @@ fn a_link_stays_a_link() {
     copying.run().expect("it runs");
     assert!(copying.path("link.jsonl").is_symlink());
     assert_eq!(copying.read("target.jsonl"), ROWS);
+}
+
+/// What the folder has under these names, links as links.
+fn links(copying: &Copying, names: &[&str]) -> Vec<bool> {
+    let names = names.iter();
+    names.map(|name| copying.path(name).is_symlink()).collect()
+}
+
+#[test]
+fn a_link_to_what_is_not_there_yet_is_followed() {
+    for tables in ["", "[checkpoints]"] {
+        for name in ["out.jsonl", "folder/out.jsonl"] {
+            let copying = Copying::new("");
+            copying.plan(tables, &format!("path = \"{name}\""));
+            symlink("deep/er/real.jsonl", copying.path("one"));
+            symlink("one", copying.path("out.jsonl"));
+            symlink("deep", copying.path("folder"));
+            copying.run().expect("it runs");
+            let kept = links(&copying, &["one", "out.jsonl", "folder"]);
+            assert_eq!(kept, [true; 3], "{name}");
+            let real = match name {
+                "out.jsonl" => "deep/er/real.jsonl",
+                _ => "deep/out.jsonl",
+            };
+            assert_eq!(copying.read(real), ROWS);
+            if !tables.is_empty() {
+                copying.run().expect("it goes on");
+                assert_eq!(copying.read(real), ROWS);
+            }
+        }
+    }
+}
+
+#[test]
+fn links_in_a_circle_are_refused_and_kept() {
+    for (tables, sink) in [
+        ("", "path = \"out.jsonl\""),
+        (
+            "[checkpoints]",
+            "path = \"out.jsonl\"\nif_exists = \"replace\"",
+        ),
+        ("", "path = \"out.jsonl\"\nformat = \"parquet\""),
+    ] {
+        let copying = Copying::new("");
+        copying.plan(tables, sink);
+        symlink("two", copying.path("out.jsonl"));
+        symlink("out.jsonl", copying.path("two"));
+        copying.refuse("lead in a circle");
+        assert_eq!(links(&copying, &["out.jsonl", "two"]), [true; 2], "{sink}");
+    }
+}
+
+#[test]
+fn dead_letters_go_through_a_link_to_what_is_not_there_yet() {
+    let copying = Copying::new("path = \"out.jsonl\"");
+    copying.write("rows.jsonl", "{\"n\":1}\nbroken\n");
+    symlink("deep/dead.jsonl", copying.path("copying.dead.jsonl"));
+    copying.run().expect("it runs");
+    assert_eq!(links(&copying, &["copying.dead.jsonl"]), [true]);
+    assert_eq!(copying.read("deep/dead.jsonl").lines().count(), 1);
+
+    fs::remove_file(copying.path("copying.dead.jsonl")).expect("it is there");
+    symlink("copying.dead.jsonl", copying.path("copying.dead.jsonl"));
+    fs::remove_file(copying.path("out.jsonl")).expect("it is there");
+    copying.refuse("lead in a circle");
+}
+
+/// Nor one that a pattern finds once it is there.
+#[test]
+fn two_do_not_use_one_file_that_links_lead_to() {
+    let other = |path: &str| {
+        format!("path = \"out.jsonl\"\n[sinks.other]\ntype = \"file\"\ninput = \"rows\"\n{path}")
+    };
+    let dead = "dead_letters = \"other.jsonl\"";
+    for (head, sink) in [
+        ("", other("path = \"other.jsonl\"")),
+        ("", other("path = \"deep/real.jsonl\"")),
+        (
+            "",
+            other("path = \"deep/real.jsonl.part\"\nformat = \"json\""),
+        ),
+        (dead, other("path = \"else.jsonl\"")),
+    ] {
+        let copying = Copying::new("");
+        copying.plan("", &sink);
+        let text = copying.read("copying.toml");
+        copying.write("copying.toml", &format!("{head}\n{text}"));
+        symlink("deep/real.jsonl", copying.path("out.jsonl"));
+        symlink("deep/real.jsonl", copying.path("other.jsonl"));
+        copying.refuse("one file is used twice");
+    }
+    for (link, file, sink) in [
+        ("rows-2.jsonl", "else.jsonl", "rows-2.jsonl"),
+        ("rows-2.jsonl", "else.jsonl", "else.jsonl"),
+    ] {
+        let copying = Copying::new(&format!("path = \"{sink}\"\nif_exists = \"append\""));
+        let text = copying.read("copying.toml");
+        copying.write("copying.toml", &text.replace("rows.jsonl", "rows*.jsonl"));
+        symlink(file, copying.path(link));
+        copying.refuse("one file is used twice");
+        assert!(!copying.path(file).exists());
+    }
+}
+
+/// A link with a numbered file's name is not replaced.
+#[test]
+fn numbered_files_do_not_take_the_place_of_links() {
+    let copying = Copying::new("");
+    copying.plan(
+        "",
+        "path = \"out.jsonl\"\nif_exists = \"append\"\nroll = { size = \"1KiB\" }",
+    );
+    symlink("deep/real.jsonl", copying.path("out-000001.jsonl"));
+    copying.run().expect("it goes on behind the link");
+    assert_eq!(links(&copying, &["out-000001.jsonl"]), [true]);
+    assert_eq!(copying.read("out-000002.jsonl"), ROWS);
+
+    let copying = Copying::new("");
+    copying.plan("[checkpoints]", "path = \"out.parquet\"");
+    for number in 1..4 {
+        let link = copying.path(&format!("out-{number}.parquet"));
+        symlink("deep/real.parquet", link);
+    }
+    copying.refuse("called like the numbered files");
+    assert_eq!(links(&copying, &["out-2.parquet"]), [true]);
+    assert!(!copying.path("deep").exists());
+}
+
+#[test]
+fn a_link_to_standard_output_is_written_through() {
+    let copying = Copying::new("path = \"out.jsonl\"");
+    symlink("/dev/stdout", copying.path("out.jsonl"));
+    assert_eq!(copying.run().expect("it runs"), ROWS);
+    let printed = copying.path("printed");
+    let file = File::create(&printed).expect("it is writable");
+    let ran = copying.command().stdout(file).status().expect("it starts");
+    assert!(ran.success());
+    assert_eq!(copying.read("printed"), ROWS);
+    assert_eq!(links(&copying, &["out.jsonl"]), [true]);
+    let (ours, theirs) = UnixStream::pair().expect("a socket");
+    let host = copying.command().stdout(OwnedFd::from(theirs)).spawn();
+    let mut text = String::new();
+    let mut ours = ours;
+    ours.read_to_string(&mut text).expect("text");
+    assert!(
+        host.expect("it starts")
+            .wait()
+            .expect("our child")
+            .success()
+    );
+    assert_eq!(text, ROWS);
+}
+
+fn symlink(to: &str, link: PathBuf) {
+    std::os::unix::fs::symlink(to, link).expect("a link");
 }
 
 #[test]
@@ -323,7 +480,7 @@ fn a_file_is_not_written_under_another_name_than_it_is_read() {
         copying.write("copying.toml", &text.replace("rows.jsonl", source));
         fs::hard_link(copying.path("rows.jsonl"), copying.path(link)).expect("a link");
         copying.refuse("one file is used twice");
-        copying.refuse("hard-linked to");
+        copying.refuse(", linked to");
         assert_eq!(copying.read("rows.jsonl"), ROWS);
         fs::remove_file(copying.path(link)).expect("it is there");
         fs::hard_link(copying.path("rows.jsonl"), copying.path("elsewhere")).expect("a link");

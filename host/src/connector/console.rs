@@ -3,7 +3,7 @@
 //! The header is printed once, and again when another sink has printed in
 //! between or a column has become wider. Wide values are cut.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, ColumnConstraint, Width, presets};
@@ -176,9 +176,12 @@ impl Console {
     }
 
     fn error(&self, cause: io::Error) -> SinkError {
-        // A terminal or a pipe that is gone does not come back.
         let what = "to standard output";
-        SinkError::new(&self.node, what, cause, Fault::OUTSIDE_LASTING)
+        match cause.kind() {
+            ErrorKind::BrokenPipe => SinkError::reader_is_gone(&self.node, what),
+            // A terminal that is gone does not come back.
+            _ => SinkError::new(&self.node, what, cause, Fault::OUTSIDE_LASTING),
+        }
     }
 }
 

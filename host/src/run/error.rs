@@ -56,6 +56,17 @@ impl RunError {
         }
     }
 
+    /// Whether a process that read what the run printed does not read any more: as other
+    /// tools, the run ends without a complaint.
+    pub fn reader_is_gone(&self) -> bool {
+        match self {
+            RunError::Task(TaskError::Sink(error)) | RunError::DeadLetters(error) => {
+                error.reader_is_gone
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the error only says that something else has failed.
     pub(crate) fn is_echo(&self) -> bool {
         matches!(

@@ -15,13 +15,22 @@ use serde::Serialize;
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
-use crate::paths::{create_folder_of, remove};
+use crate::paths::{create_folder_of, remove, target};
 
-/// Only the owner may read rows that others may not see elsewhere.
+/// Only the owner may read rows that others may not see elsewhere. Of pipes, only their
+/// readers read.
 fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let options = options.create(true).read(true).append(true);
-    options.mode(0o600).open(path)
+    options.append(true);
+    match is_special(path) {
+        true => options.open(path),
+        false => options.create(true).read(true).mode(0o600).open(path),
+    }
+}
+
+/// Whether it is a pipe or a device, which has nothing to take back or to make durable.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// A pipeline's file of dead letters.
@@ -58,18 +67,19 @@ struct Line<'a> {
 }
 
 impl DeadLetters {
-    /// Opens or creates the file, and its folder.
+    /// Opens or creates the file, and its folder. Pipelines that share it through links
+    /// put lines aside in one place, so the links are followed first.
     pub fn open(path: &Path, writer: Writer) -> Result<Self, SinkError> {
-        let opened = create_folder_of(path)
-            .and_then(|()| open_private(path))
-            .and_then(|file| {
-                while_locked(&file, path, end_line)?;
-                Ok(file)
-            });
+        let opened = target(path).and_then(|path| {
+            create_folder_of(&path)?;
+            let file = open_private(&path)?;
+            while_locked(&file, &path, end_line)?;
+            Ok((path, file))
+        });
         match opened {
-            Ok(file) => Ok(DeadLetters {
+            Ok((path, file)) => Ok(DeadLetters {
                 writer,
-                path: path.to_owned(),
+                path,
                 file,
                 lines: Vec::new(),
                 is_new: true,
@@ -81,13 +91,13 @@ impl DeadLetters {
     /// Takes back the writer's lines that come after a checkpoint, or after a later
     /// one, and returns whether there were any.
     pub fn take_back(path: &Path, writer: &Writer, after: CheckpointId) -> Result<bool, SinkError> {
-        if !path.exists() {
+        if !path.exists() || is_special(path) {
             return Ok(false);
         }
         let mut taken_back = false;
-        let done = open_private(path).and_then(|file| {
-            while_locked(&file, path, |file| {
-                taken_back = take_back(file, path, writer, after)?;
+        let done = target(path).and_then(|path| {
+            while_locked(&open_private(&path)?, &path, |file| {
+                taken_back = take_back(file, &path, writer, after)?;
                 Ok(())
             })
         });
@@ -100,8 +110,8 @@ impl DeadLetters {
     /// Makes the file durable and returns its length.
     pub fn sync(&mut self) -> Result<u64, SinkError> {
         let synced = match std::mem::take(&mut self.is_new) {
-            true => self.file.sync_data(),
-            false => Ok(()),
+            true if !is_special(&self.path) => self.file.sync_data(),
+            _ => Ok(()),
         };
         let synced = synced.and_then(|()| self.file.metadata());
         synced
@@ -331,5 +341,5 @@ fn end_line(mut file: &File) -> io::Result<()> {
 }
 
 fn failed(path: &Path, cause: &io::Error) -> SinkError {
-    SinkError::io("dead_letters", path.display(), cause)
+    SinkError::of_file("dead_letters", path, cause)
 }

@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
-use crate::paths::create_folder_of;
+use crate::paths::{create_folder_of, is_device, is_taken};
 use crate::schema::Schema;
 use crate::sink::{Ending, Sink, SinkError};
 
@@ -123,6 +123,11 @@ impl CheckpointedParquet {
     ) -> Result<Self, SinkError> {
         let names = Numbered::by_checkpoint(path);
         let refused = |cause: io::Error| SinkError::io(node, path.display(), &cause);
+        if is_device(path) {
+            let why = "with `[checkpoints]`, each of them has a Parquet file of its own: give the \
+                       `path` of a file, or write json or csv";
+            return Err(refused(io::Error::new(ErrorKind::InvalidInput, why)));
+        }
         let written =
             create_folder_of(path).and_then(|()| Written::open(&names, &options.pipeline));
         let mut files = CheckpointedParquet {
@@ -198,7 +203,7 @@ impl CheckpointedParquet {
             is_part: *path == staged,
             path: path.clone(),
         });
-        let there = there.into_iter().filter(|file| file.path.exists());
+        let there = there.into_iter().filter(|file| is_taken(&file.path));
         // A run that failed may have left them.
         let listed = self.written.check(&there.collect::<Vec<_>>());
         let listed = listed.and_then(|()| self.written.completed(id, open.part.file()));
@@ -219,6 +224,7 @@ impl Sink for CheckpointedParquet {
             none => {
                 let options = PartOptions {
                     if_exists: IfExists::Replace,
+                    is_numbered: true,
                     ..PartOptions::default()
                 };
                 let part = PartFile::open(&self.node, &self.path, &options)?;
@@ -261,12 +267,12 @@ impl Sink for CheckpointedParquet {
 
 fn error(part: &PartFile, cause: ParquetError) -> SinkError {
     let what = format!("{} as Parquet", part.path().display());
-    let fault = match &cause {
-        ParquetError::External(cause) => match cause.downcast_ref::<io::Error>() {
-            Some(cause) => Fault::of_io(cause),
-            None => Fault::BUG,
-        },
-        _ => Fault::BUG,
+    let of_system = match &cause {
+        ParquetError::External(cause) => cause.downcast_ref::<io::Error>(),
+        _ => None,
     };
-    SinkError::new(part.node(), what, cause, fault)
+    match of_system {
+        Some(cause) => SinkError::of_file(part.node(), part.path(), cause),
+        None => SinkError::new(part.node(), what, cause, Fault::BUG),
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,7 +12,7 @@ use super::digest::digest;
 use super::mark::FileId;
 use super::opened::{Compression, check_whole};
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::paths::{PART, create_folder_of, identity, remove};
+use crate::paths::{PART, STANDARD_OUTPUT, create_folder_of, is_device, remove, target};
 use crate::sink::{Ending, SinkError};
 
 /// What happens to a file that is there when a run starts without a checkpoint
@@ -48,6 +49,8 @@ pub(super) struct PartOptions {
     /// compression, or the line above all rows, or nothing.
     pub head: Vec<u8>,
     pub compression: Compression,
+    /// It is one of several, whose names the sink makes from its path.
+    pub is_numbered: bool,
 }
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -100,7 +103,7 @@ impl PartFile {
     /// Finds what the file begins with, and makes its folder if needed. Nothing
     /// that is there is changed before [`PartFile::begin`].
     pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
-        let opened = create_folder_of(path).and_then(|()| open(path, options));
+        let opened = open(path, options);
         let (path, part, file, bytes) =
             opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
         let base = (options.if_exists == IfExists::Append).then(|| FileState::of(&path));
@@ -273,8 +276,7 @@ impl PartFile {
 
     pub fn error(&self, cause: io::Error) -> SinkError {
         let part = self.part.as_ref().map(|part| &part.path);
-        let path = part.unwrap_or(&self.path);
-        SinkError::io(&self.node, path.display(), &cause)
+        SinkError::of_file(&self.node, part.unwrap_or(&self.path), &cause)
     }
 }
 
@@ -350,14 +352,23 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
             "a folder has this name",
         ));
     }
+    if path == Path::new(STANDARD_OUTPUT) {
+        // It may be a socket, which has no path to open.
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        return Ok((path.to_owned(), None, file, 0));
+    }
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
-    // A redirected `/dev/stdout` is a regular file, which the shell has opened.
-    if is_special || path.starts_with("/dev") {
+    // What was redirected is a regular file, which the shell has opened.
+    if is_special || is_device(path) {
         let file = File::options().append(true).open(path)?;
         return Ok((path.to_owned(), None, file, 0));
     }
-    // A link stays a link.
-    let path = identity(path);
+    // A link stays a link. A numbered file's name is one of many that the sink makes.
+    let path = match options.is_numbered {
+        true => path.to_owned(),
+        false => target(path)?,
+    };
+    create_folder_of(&path)?;
     let mut part = Part::of(part_of(&path))?;
     let there = There::find(&path, &part, options)?;
     let restored = options.restored.as_ref();

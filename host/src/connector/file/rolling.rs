@@ -17,7 +17,7 @@ use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
 use crate::element::CheckpointId;
-use crate::paths::{create_folder_of, sync_folder};
+use crate::paths::{create_folder_of, is_taken, sync_folder};
 use crate::sink::{Ending, Sink, SinkError};
 
 /// When a file is complete.
@@ -186,7 +186,7 @@ impl<F: TextFormat> RollingSink<F> {
     fn roll(&mut self) -> Result<(), SinkError> {
         let number = self.number + 1;
         let path = self.names.path(number);
-        if path.exists() {
+        if is_taken(&path) {
             let why = "it is there, and this run has not written it: move it away";
             return Err(refused(&self.node, &path, why));
         }
@@ -345,6 +345,7 @@ impl Opening<'_> {
         // What else is there is looked at below.
         let options = PartOptions {
             if_exists: IfExists::Replace,
+            is_numbered: true,
             ..self.options.clone()
         };
         let part = PartFile::open(self.node, &self.names.path(number), &options)?;
@@ -442,6 +443,7 @@ fn open(
     let path = names.path(number);
     let options = PartOptions {
         if_exists: IfExists::Replace,
+        is_numbered: true,
         ..PartOptions::default()
     };
     let part = PartFile::open(node, &path, &options)?;

@@ -32,7 +32,7 @@ use crate::config::format::extension;
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::files::FileUser;
-use crate::paths::{identity, name_in};
+use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_standard_output, name_in};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -227,11 +227,16 @@ impl SinkSettings for FileSinkSettings {
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>> {
         let path = match self.path.get_ref().as_str() {
-            "-" => PathBuf::from("/dev/stdout"),
+            "-" => PathBuf::from(STANDARD_OUTPUT),
             path => planning.folder.join(path),
         };
+        // By one name, which checkpoints keep.
+        let path = match is_standard_output(&path) {
+            true => PathBuf::from(STANDARD_OUTPUT),
+            false => path,
+        };
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
-        let is_device = path.starts_with("/dev");
+        let is_device = is_device(&path);
         if let (true, Some(roll)) = (is_device, &self.roll) {
             planning.mistakes.push(
                 Mistake::new(format!(
@@ -246,7 +251,9 @@ impl SinkSettings for FileSinkSettings {
         }
         match &self.roll {
             _ if is_device => {}
-            None => planning.files.writes(user, &[&path, &part_of(&path)]),
+            None => planning
+                .files
+                .writes(user, &[&path, &part_of(&identity(&path))]),
             Some(_) => {
                 let names = Numbered::of(&path);
                 let first = names.path(1);
@@ -269,9 +276,7 @@ impl SinkSettings for FileSinkSettings {
 
 impl SinkConnector for FileSink {
     fn writes_stdout(&self) -> bool {
-        ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
-            .iter()
-            .any(|name| self.path == Path::new(name))
+        self.path == Path::new(STANDARD_OUTPUT)
     }
 
     fn describe(&self) -> Description {
@@ -314,6 +319,7 @@ impl SinkConnector for FileSink {
             waits_for_commit: context.waits_for_commit,
             head: self.compression.mark().to_vec(),
             compression: self.compression,
+            is_numbered: false,
         };
         let is_numbered =
             self.roll.is_some() || (self.format == SinkFormat::Parquet && context.is_checkpointed);

@@ -18,7 +18,7 @@ use super::digest::digest;
 use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{lock_for_this_run, part_of};
-use crate::paths::{remove, show_files};
+use crate::paths::{is_taken, remove, show_files};
 
 pub(super) struct Written {
     names: Numbered,
@@ -112,7 +112,7 @@ impl Written {
     /// Whether nothing is lost that is not this pipeline's when the file goes. An empty
     /// temporary file was locked, and not more.
     fn may_go(&self, file: &NumberedFile) -> io::Result<bool> {
-        let is_empty = || match fs::metadata(&file.path) {
+        let is_empty = || match fs::symlink_metadata(&file.path) {
             Ok(found) => Ok(found.is_file() && found.len() == 0),
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(true),
             Err(cause) => Err(cause),
@@ -144,7 +144,7 @@ impl Written {
 
     /// Deletes a file of this pipeline, which may be gone already.
     pub fn delete(&self, file: &NumberedFile) -> io::Result<()> {
-        if file.path.exists() {
+        if is_taken(&file.path) {
             self.check(std::slice::from_ref(file))?;
         }
         remove(&file.path)
