@@ -150,8 +150,8 @@ impl Job {
     }
 
     /// Starts from the checkpoint of this name or number, not from the last one.
-    /// Output files are cut to their length at the checkpoint; topics and folders
-    /// get the rows after it again.
+    /// Output files are cut to their length at the checkpoint, and later numbered ones are
+    /// deleted; topics get the rows after it again.
     pub fn starting_from(self, checkpoint: &str) -> Self {
         self.pipeline.wanted_start().from = Some(checkpoint.to_owned());
         self

@@ -164,8 +164,8 @@ pub struct SinkContext {
     pub participants: Participants,
     /// The sink's snapshot in the restored checkpoint.
     pub restored: Option<SinkSnapshot>,
-    /// That checkpoint is not the last one: what is outside may be newer.
-    pub goes_back: bool,
+    /// That checkpoint, if it is not the last one: what is outside may be newer.
+    pub goes_back_to: Option<CheckpointId>,
     /// That of a sink which wrote to the same place in the same way, and was dropped.
     pub left_behind: Option<SinkSnapshot>,
     /// Processing time.
@@ -181,7 +181,7 @@ impl Default for SinkContext {
             waits_for_commit: false,
             participants: Participants::default(),
             restored: None,
-            goes_back: false,
+            goes_back_to: None,
             left_behind: None,
             clock: Arc::new(SystemClock),
         }

@@ -915,6 +915,60 @@ fn what_is_stopped_at_any_time_is_whole_and_goes_on() {
     });
 }
 
+/// The newest checkpoint cannot be restored, and the one before it is older than what was
+/// written: no row comes twice.
+#[test]
+fn a_damaged_checkpoint_doubles_no_row() {
+    for (file, rest) in FILES {
+        let pipeline = events_to(file, rest, "[checkpoints]\ninterval = \"30ms\"");
+        let what = format!("{file} {rest}");
+        let run_in = |folder: &Path, arguments: &[&str]| run_file(&pipeline, arguments, folder);
+        let reference = tempfile::tempdir().expect("a temporary folder");
+        let ended = run_in(reference.path(), &["-q"]).status();
+        assert!(ended.expect("it starts").success(), "{what}");
+        let expected = finished_rows(reference.path());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let checkpoints = folder.path().join("stopped.state/checkpoints");
+        let numbers = || -> Vec<u64> {
+            let entries = fs::read_dir(&checkpoints).into_iter().flatten();
+            let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            let mut numbers: Vec<u64> = names.filter_map(|name| name.parse().ok()).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        for from in [&["-q"][..], &["-q", "--from"]] {
+            let mut host = run_in(folder.path(), &["-q"]).spawn().expect("it starts");
+            std::thread::sleep(Duration::from_millis(500));
+            host.kill().expect("it is our child");
+            host.wait().expect("it is our child");
+            let known = numbers();
+            let [.., before, last] = known[..] else {
+                panic!("{what}: {known:?}");
+            };
+            let before = before.to_string();
+            let mut arguments = from.to_vec();
+            if from.len() == 1 {
+                let manifest = checkpoints.join(format!("{last}/sluicebox.manifest"));
+                fs::write(manifest, "damaged").expect("it is writable");
+            } else {
+                arguments.push(&before);
+            }
+            let output = run_in(folder.path(), &arguments).output();
+            let output = output.expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{what}: {said}");
+            assert_eq!(finished_rows(folder.path()), expected, "{what} {from:?}");
+            for entry in fs::read_dir(folder.path()).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                match path.is_dir() {
+                    true => fs::remove_dir_all(path).expect("it is ours"),
+                    false => fs::remove_file(path).expect("it is ours"),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn no_text_of_rows_reaches_the_terminal_raw() {
     let pieces = [

@@ -19,7 +19,7 @@ pub struct RunArguments {
     /// The pipeline's TOML file
     pipeline: PathBuf,
     /// Go on from this checkpoint (name or number) instead of the last one;
-    /// rows that topics and Parquet folders received since are written again
+    /// rows that topics received since are written again
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<String>,
     /// Start this source, operator or sink without what the checkpoint has of it,

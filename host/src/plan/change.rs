@@ -279,7 +279,7 @@ fn change_kind(then: &NodeDescription, now: &NodeDescription) -> ChangeKind {
             now.class.name().to_owned(),
         ),
         (
-            "inputs",
+            "input",
             listed(&then.named_inputs()),
             listed(&now.named_inputs()),
         ),

@@ -352,7 +352,7 @@ impl Attempt<'_> {
                     waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),
-                    goes_back: start.goes_back,
+                    goes_back_to: start.goes_back_to,
                     left_behind: start.left_behind[id].clone(),
                     clock: self.pipeline.clock.clone(),
                 };

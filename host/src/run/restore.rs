@@ -31,8 +31,8 @@ pub struct Start {
     pub sources: Vec<Arc<[SourceSnapshot]>>,
     pub operators: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
-    /// Whether there are later checkpoints than the restored one.
-    pub goes_back: bool,
+    /// The restored checkpoint, if there are, or were, later ones.
+    pub goes_back_to: Option<CheckpointId>,
     /// What sinks that were dropped have left at the places of these.
     pub left_behind: Vec<Option<SinkSnapshot>>,
     /// When the pipeline started without a checkpoint, if it did not do so now.
@@ -67,7 +67,9 @@ impl Start {
             sources: Vec::new(),
             operators: Vec::new(),
             sinks: Vec::new(),
-            goes_back: manifest.is_some_and(|manifest| manifest.id + 1 < next),
+            goes_back_to: manifest
+                .map(|manifest| manifest.id)
+                .filter(|id| id + 1 < next),
             left_behind: Vec::new(),
             started_ms: manifest
                 .and_then(|manifest| Some(manifest.dead_letters.as_ref()?.started_ms)),
@@ -327,7 +329,7 @@ async fn restore_chosen(
     match durable.restore(found.id, offload).await {
         Ok(manifest) => {
             tracing::warn!(
-                "starting from checkpoint {}: topics and folders get the rows after it again",
+                "starting from checkpoint {}: topics get the rows after it again",
                 found.id
             );
             Ok(manifest)
@@ -455,15 +457,12 @@ fn check_plan(
             StateChange::Incompatible(why) => why,
             StateChange::Gone => format!("the pipeline has no such {class} any more"),
             StateChange::Kept => {
-                let is_keyed = matches!(
-                    change.class,
-                    NodeClass::Aggregate | NodeClass::Process | NodeClass::Join
-                );
-                if let (true, ChangeKind::Changed(fields)) = (is_keyed, change.kind) {
+                let has_outcome = !matches!(change.class, NodeClass::Source | NodeClass::Transform);
+                if let (true, ChangeKind::Changed(fields)) = (has_outcome, change.kind) {
                     let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
                     let fields = fields.join("; ");
                     tracing::info!(
-                        "{class} `{name}` keeps its state from checkpoint {id}: {fields}"
+                        "{class} `{name}` keeps its {what} from checkpoint {id}: {fields}"
                     );
                 }
                 continue;

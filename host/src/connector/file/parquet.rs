@@ -152,6 +152,10 @@ impl CheckpointedParquet {
                     let obsolete = restored.obsolete.into_iter().map(PathBuf::from);
                     files.obsolete = obsolete.filter_map(|it| files.names.file(it)).collect();
                 }
+                if let Some(id) = options.goes_back_to {
+                    let later = files.later(id).map_err(refused)?;
+                    files.obsolete.extend(later);
+                }
             }
             None => {
                 let others = files.others(options.if_exists);
@@ -173,6 +177,14 @@ impl CheckpointedParquet {
             }
             _ => Ok(others),
         }
+    }
+
+    /// The files of checkpoints after this one, whose rows come again.
+    fn later(&self, id: CheckpointId) -> io::Result<Vec<NumberedFile>> {
+        let mut later = self.names.find()?;
+        later.retain(|file| file.number > id && !file.is_part);
+        self.written.check(&later)?;
+        Ok(later)
     }
 
     /// Deletes obsolete files, and gives finished ones their names. What has been

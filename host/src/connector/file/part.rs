@@ -12,6 +12,7 @@ use super::digest::digest;
 use super::mark::FileId;
 use super::opened::{Compression, check_whole};
 use crate::checkpoint::snapshot::SinkSnapshot;
+use crate::element::CheckpointId;
 use crate::paths::{PART, STANDARD_OUTPUT, create_folder_of, is_device, remove, target};
 use crate::sink::{Ending, SinkError};
 
@@ -36,8 +37,8 @@ pub(super) struct PartOptions {
     pub if_exists: IfExists,
     /// What the restored checkpoint has of the file.
     pub restored: Option<SinkSnapshot>,
-    /// That checkpoint is not the last one.
-    pub goes_back: bool,
+    /// That checkpoint, if it is not the last one.
+    pub goes_back_to: Option<CheckpointId>,
     /// The next run goes on where this one is stopped.
     pub is_checkpointed: bool,
     /// What the checkpoint has of the file as that of a sink that was dropped.
@@ -352,15 +353,16 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
             "a folder has this name",
         ));
     }
-    if path == Path::new(STANDARD_OUTPUT) {
-        // It may be a socket, which has no path to open.
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        return Ok((path.to_owned(), None, file, 0));
-    }
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
     // What was redirected is a regular file, which the shell has opened.
     if is_special || is_device(path) {
-        let file = File::options().append(true).open(path)?;
+        let file = match File::options().append(true).open(path) {
+            // It may be a socket, which cannot be opened.
+            Err(_) if path == Path::new(STANDARD_OUTPUT) => {
+                File::from(io::stdout().as_fd().try_clone_to_owned()?)
+            }
+            opened => opened?,
+        };
         return Ok((path.to_owned(), None, file, 0));
     }
     // A link stays a link. A numbered file's name is one of many that the sink makes.
@@ -471,7 +473,7 @@ fn new_beginning(there: &There<'_>, options: &PartOptions) -> io::Result<Beginni
         IfExists::Append => {
             // Behind what the checkpoint has are rows that come again, unless it is the
             // last one of a finished file.
-            let may_have_more = there.unfinished > 0 || options.goes_back;
+            let may_have_more = there.unfinished > 0 || options.goes_back_to.is_some();
             let left = options.left_behind.as_ref().filter(|_| may_have_more);
             if let Some(left) = left.filter(|left| left.bytes.is_some()) {
                 return restored_beginning(there, left, options);
@@ -592,7 +594,7 @@ fn restored_beginning(
     if digest_then.is_some_and(|then| *then != digest_now) {
         return Err(refused("is not the file of the checkpoint".to_owned()));
     }
-    let may_be_longer = options.goes_back || restored.uncut_bytes == Some(found);
+    let may_be_longer = options.goes_back_to.is_some() || restored.uncut_bytes == Some(found);
     if is_finished && found > bytes && !may_be_longer {
         return Err(refused(format!(
             "has {found} bytes, and had {bytes} when this pipeline finished it"

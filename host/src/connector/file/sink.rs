@@ -313,7 +313,7 @@ impl SinkConnector for FileSink {
             pipeline: context.pipeline.clone(),
             if_exists: self.if_exists,
             restored: context.restored.clone(),
-            goes_back: context.goes_back,
+            goes_back_to: context.goes_back_to,
             is_checkpointed: context.is_checkpointed,
             left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,

@@ -114,7 +114,7 @@ impl Folder {
     /// As [`Folder::restored`], from a checkpoint that is not the last one.
     fn restored_older(&self, restored: &SinkSnapshot) -> Box<dyn Sink> {
         let context = SinkContext {
-            goes_back: true,
+            goes_back_to: Some(1),
             ..self.context(Some(restored))
         };
         let mut sink = self.try_open(&context).unwrap();
@@ -127,7 +127,7 @@ impl Folder {
     fn waiting(&self, restored: Option<&SinkSnapshot>) -> Result<Box<dyn Sink>, SinkError> {
         self.try_open(&SinkContext {
             waits_for_commit: true,
-            goes_back: restored.is_some(),
+            goes_back_to: restored.map(|_| 1),
             ..self.context(restored)
         })
     }

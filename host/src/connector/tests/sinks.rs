@@ -28,6 +28,7 @@ use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::memory::sink::MemorySink;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
+use crate::element::CheckpointId;
 use crate::format::{CsvFormat, Format};
 use crate::schema::{DataType, Field, Schema};
 use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, dead_letter};
@@ -338,7 +339,7 @@ fn reopened(
 ) -> Result<Box<dyn Sink>, SinkError> {
     let context = SinkContext {
         is_checkpointed: true,
-        goes_back: restored.is_some(),
+        goes_back_to: restored.as_ref().map(|_| CheckpointId::MAX),
         restored,
         ..SinkContext::default()
     };
@@ -524,10 +525,10 @@ fn a_file_stays_as_it_is_while_rows_are_appended() {
     let text = String::from_utf8(written(SinkFormat::Csv)).unwrap();
     let (_, rows) = text.split_once('\n').unwrap();
     let old = format!("{text}{rows}");
-    let open = |restored: Option<SinkSnapshot>, goes_back| {
+    let open = |restored: Option<SinkSnapshot>, goes_back: bool| {
         let context = SinkContext {
             is_checkpointed: true,
-            goes_back,
+            goes_back_to: goes_back.then_some(1),
             restored,
             ..SinkContext::default()
         };
@@ -833,7 +834,7 @@ fn a_compressed_file_goes_on_in_a_new_piece_behind_a_checkpoint() {
         let open = |restored: Option<SinkSnapshot>| {
             let context = SinkContext {
                 is_checkpointed: true,
-                goes_back: restored.is_some(),
+                goes_back_to: restored.as_ref().map(|_| CheckpointId::MAX),
                 restored,
                 ..SinkContext::default()
             };
