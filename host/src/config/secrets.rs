@@ -16,6 +16,9 @@ use super::reader::ConfigValue;
 /// theirs may be misspelt, so every text in them counts as secret.
 const SECRET_TABLES: &[&str] = &["properties", "options"];
 
+/// Tables of the names of fields, which may be called as they like.
+const PLAIN_TABLES: &[&str] = &["fields", "names"];
+
 /// The keys of a table that says where a secret is.
 const PLACES: &[&str] = &["env", "file"];
 
@@ -135,21 +138,36 @@ pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     String::from_utf8_lossy(&masked).into_owned()
 }
 
-/// Finds the texts in secret tables; `is_secret` says whether this is within one.
+/// Finds the texts that may be secret. One that belongs into a secret table may be
+/// elsewhere by mistake: its key tells.
 fn find(table: &DeTable<'_>, is_secret: bool, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
+        let name: &str = key.get_ref();
+        if PLAIN_TABLES.contains(&name) {
+            continue;
+        }
         match value.get_ref() {
             DeValue::Table(table) => {
-                let is_named_so = SECRET_TABLES.contains(&key.get_ref().as_ref());
-                // Where a secret is may be shown.
                 if !(is_secret && is_place(table)) {
-                    find(table, is_secret || is_named_so, secrets);
+                    find(table, is_secret || SECRET_TABLES.contains(&name), secrets);
                 }
             }
+            _ if looks_secret(name) => secrets.push(value.span()),
             DeValue::String(_) if is_secret => secrets.push(value.span()),
+            DeValue::Array(values) if is_secret => {
+                let texts = values.iter().filter(|value| value.get_ref().is_str());
+                secrets.extend(texts.map(Spanned::span));
+            }
             _ => {}
         }
     }
+}
+
+/// Whether a key is that of a secret, be it misspelt. Many keys are called `key`.
+fn looks_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let mut words = SECRET_WORDS.iter().filter(|word| **word != "key");
+    words.any(|word| key.contains(word))
 }
 
 fn is_place(table: &DeTable<'_>) -> bool {
@@ -193,6 +211,21 @@ mod tests {
             "[sources.a]\ntopic = \"t\"\nproperties = { \"sasl.pasword\" = \"********\", \"linger.ms\" = 5 }\n"
         );
         assert!(!mask("[checkpoints.upload.options]\nkey_id = 'AKIA'\n").contains("AKIA"));
+    }
+
+    #[test]
+    fn a_secret_that_is_elsewhere_by_mistake_is_hidden() {
+        for text in [
+            "[sources.a]\nsasl.password = \"hunter2\"\n",
+            "[sources.a]\n\"ssl.key.pasword\" = 'hunter2'\n",
+            "[sources.a]\nproprties = { \"sasl.password\" = \"hunter2\" }\n",
+            "[sources.a]\nproperties = [\"hunter2\"]\n",
+            "[checkpoints]\nupload = { aws_secret_access_key = [\"hunter2\"] }\n",
+        ] {
+            assert!(!mask(text).contains("hunter2"), "{text}");
+        }
+        let text = "[operators.passed]\nkey = \"id\"\nfields = { password = \"utf8\" }\n";
+        assert_eq!(mask(text), text);
     }
 
     #[test]

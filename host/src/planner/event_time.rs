@@ -104,7 +104,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Refuses aggregates and joins to which rows of the source come without an event time.
+    /// Refuses aggregates, joins and processes to which rows of the source come without an event time.
     fn refuse_other_readers(
         &mut self,
         graph: &Graph,
@@ -123,6 +123,7 @@ impl Builder<'_> {
             let what = match kinds[at] {
                 Some(Kind::Aggregate) => "an aggregate",
                 Some(Kind::Join) => "a join",
+                Some(Kind::Process) => "a process",
                 _ => {
                     untimed[at] = at != operator;
                     continue;

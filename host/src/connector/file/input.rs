@@ -124,8 +124,7 @@ struct BlockReader {
     buffer: Vec<u8>,
     /// The buffer's offset in the file.
     offset: u64,
-    /// Of the text before the buffer, if the run makes checkpoints.
-    digest: Option<RunningDigest>,
+    digest: TextDigest,
     at_end: bool,
     /// A row was too long, and its rest, which begins here, is still to be
     /// skipped.
@@ -139,6 +138,16 @@ struct BlockReader {
     has_empty_rows: bool,
     /// Whether a file that looks like another format is refused.
     must_be_text: bool,
+}
+
+/// A digest of the text before the buffer.
+enum TextDigest {
+    /// The run makes no checkpoints.
+    Absent,
+    /// The file is as it was when the restored checkpoint was made, and nothing more of it
+    /// was read yet.
+    AtRest(ReadText),
+    Running(RunningDigest),
 }
 
 struct RawBlock {
@@ -172,7 +181,9 @@ impl FileInput {
         for (_, file) in ours {
             let opened = file.open(context)?;
             let mut lines = BlockReader::new(opened, &format.format);
-            lines.digest = context.is_checkpointed.then(RunningDigest::default);
+            if context.is_checkpointed {
+                lines.digest = TextDigest::Running(RunningDigest::default());
+            }
             lines.ends_with_turn = !is_alone;
             // Whoever says that it is not compressed means what is there.
             lines.must_be_text = compression != Some(Compression::None);
@@ -404,7 +415,7 @@ impl BlockReader {
             framing: RowEnds::of(format),
             buffer: Vec::new(),
             offset: 0,
-            digest: None,
+            digest: TextDigest::Absent,
             at_end: false,
             skipping: None,
             rows: 0,
@@ -541,9 +552,7 @@ impl BlockReader {
         self.rows += given as u64;
         self.row_bytes = at.div_ceil(given);
         let offset = self.offset;
-        if let Some(digest) = &mut self.digest {
-            digest.add(&self.buffer[..at]);
-        }
+        self.digest(at);
         // The unread rest moves to a new buffer; the rows keep the old one.
         let mut rest = Vec::with_capacity(block_bytes);
         rest.extend_from_slice(&self.buffer[at..]);
@@ -561,7 +570,18 @@ impl BlockReader {
 
     /// All of the text before the buffer.
     fn text(&self) -> Option<ReadText> {
-        self.digest.as_ref().map(RunningDigest::text)
+        match &self.digest {
+            TextDigest::Absent => None,
+            TextDigest::AtRest(text) => Some(*text),
+            TextDigest::Running(digest) => Some(digest.text()),
+        }
+    }
+
+    /// Adds the buffer's first bytes to the digest.
+    fn digest(&mut self, bytes: usize) {
+        if let TextDigest::Running(digest) = &mut self.digest {
+            digest.add(&self.buffer[..bytes]);
+        }
     }
 
     fn position(&self) -> Position {
@@ -581,68 +601,53 @@ impl BlockReader {
         mark: Option<&FileMark>,
         context: &SourceContext,
     ) -> Result<(), SourceError> {
-        let refused = |name: &str, what: String| {
-            let dropping = dropping(context);
-            let message = format!("{name} {what}: put the file back that it was, or {dropping}");
-            Err(context.refuse(message, Fault::OUTSIDE_LASTING))
-        };
         // From the last byte that was read.
         let from = to.offset.saturating_sub(1);
         let then = mark.and_then(|mark| mark.all);
-        let then = then.filter(|text| text.length == to.offset);
-        if let Some(digest) = &mut self.digest {
-            *digest = match then.filter(|_| mark.is_some_and(|mark| self.file.is_as(mark))) {
-                Some(text) => RunningDigest::of_last_block(text),
-                None => RunningDigest::default(),
-            };
-        }
+        let then = then.filter(|text| text.length == to.offset && to.offset > 0);
+        let unchanged = then.filter(|_| mark.is_some_and(|mark| self.file.is_as(mark)));
+        // Compressed text is read up to there anyway.
+        let at_rest = unchanged.filter(|_| !self.file.is_compressed());
         let is_long = match &mut self.digest {
-            Some(digest) => digest_to(&mut self.file, digest, from, &context.node),
-            None => self.file.seek(from),
+            TextDigest::Running(digest) if at_rest.is_none() => {
+                *digest = match unchanged {
+                    Some(text) => RunningDigest::of_last_block(text),
+                    None => RunningDigest::default(),
+                };
+                digest_to(&mut self.file, digest, from, &context.node)
+            }
+            _ => self.file.seek(from),
         };
         let is_long = is_long.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
         self.buffer.clear();
         self.offset = from;
         self.fill(3, context)?;
         if !is_long || self.offset + (self.buffer.len() as u64) < to.offset {
-            return refused(
-                &self.name,
-                format!(
-                    "is shorter than the {} bytes that were read of it before the checkpoint",
-                    to.offset
-                ),
-            );
+            let what = "is shorter than what was read of it before the checkpoint";
+            return Err(self.is_another(what, to.offset, context));
         }
         if to.offset > from {
-            if let (Some(digest), Some(then)) = (&self.digest, then) {
-                let mut digest = digest.clone();
-                digest.add(&self.buffer[..1]);
-                if digest.text() != then {
-                    return refused(
-                        &self.name,
-                        format!(
-                            "has been changed within the {} bytes that were read of it before the \
-                         checkpoint",
-                            to.offset
-                        ),
-                    );
-                }
-            }
             let next = match to.is_in_row {
                 true => Some(1),
                 false => next_row(&self.buffer),
             };
+            if let Some(text) = at_rest {
+                self.digest = TextDigest::Absent;
+                self.advance(1);
+                self.digest = TextDigest::AtRest(text);
+                if !self.buffer.is_empty() {
+                    self.wake_digest(text, context)?;
+                }
+            } else {
+                self.advance(1);
+                self.check(then, context)?;
+            }
             let Some(next) = next else {
-                return refused(
-                    &self.name,
-                    format!(
-                        "goes on within its last row, which had no line end when it was read \
-                         before the checkpoint (up to byte {})",
-                        to.offset
-                    ),
-                );
+                let what = "goes on within its last row, which had no line end when it was read \
+                            before the checkpoint";
+                return Err(self.is_another(what, to.offset, context));
             };
-            self.advance(next);
+            self.advance(next - 1);
         }
         self.rows = to.rows.unwrap_or_default();
         self.skipping = match (to.is_in_row, to.is_in_quotes) {
@@ -654,6 +659,36 @@ impl BlockReader {
         Ok(())
     }
 
+    /// Refuses a file that does not have any more what was read of it.
+    fn check(&self, then: Option<ReadText>, context: &SourceContext) -> Result<(), SourceError> {
+        match (then, self.text()) {
+            (Some(then), Some(now)) if then != now => {
+                let what = "has been changed in what was read of it before the checkpoint";
+                Err(self.is_another(what, then.length, context))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_another(&self, what: &str, offset: u64, context: &SourceContext) -> SourceError {
+        let (name, dropping) = (&self.name, dropping(context));
+        let message = format!(
+            "{name} {what} (up to byte {offset}): put the file back that it was, or {dropping}"
+        );
+        context.refuse(message, Fault::OUTSIDE_LASTING)
+    }
+
+    /// Goes on with the digest of a text that is as it was, since more of it is read.
+    fn wake_digest(&mut self, text: ReadText, context: &SourceContext) -> Result<(), SourceError> {
+        let mut digest = RunningDigest::of_last_block(text);
+        let next = self.offset + self.buffer.len() as u64;
+        let digested = digest_to(&mut self.file, &mut digest, text.length, &context.node)
+            .and_then(|_| self.file.go_to(next));
+        digested.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
+        self.digest = TextDigest::Running(digest);
+        self.check(Some(text), context)
+    }
+
     /// Reads until the buffer has `wanted` bytes or the file is at its end.
     fn fill(&mut self, wanted: usize, context: &SourceContext) -> Result<(), SourceError> {
         let missing = wanted.saturating_sub(self.buffer.len());
@@ -663,14 +698,15 @@ impl BlockReader {
             .read(missing, &mut self.buffer)
             .map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
         self.at_end = read < missing;
-        Ok(())
+        match self.digest {
+            TextDigest::AtRest(text) if read > 0 => self.wake_digest(text, context),
+            _ => Ok(()),
+        }
     }
 
     /// Drops the buffer's first bytes.
     fn advance(&mut self, bytes: usize) {
-        if let Some(digest) = &mut self.digest {
-            digest.add(&self.buffer[..bytes]);
-        }
+        self.digest(bytes);
         self.buffer.drain(..bytes);
         self.offset += bytes as u64;
     }

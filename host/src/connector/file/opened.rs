@@ -142,6 +142,10 @@ impl OpenedFile {
         self.place.id
     }
 
+    pub fn is_compressed(&self) -> bool {
+        self.compression != Compression::None
+    }
+
     /// How it was when it was opened.
     pub fn seen(&self) -> Seen {
         self.place.seen
@@ -194,7 +198,7 @@ impl OpenedFile {
     }
 
     /// Goes to a place; in compressed text only forward, and at most to its end.
-    fn go_to(&mut self, offset: u64) -> io::Result<()> {
+    pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
         if self.compression != Compression::None {
             return self.skip(offset - self.offset);
         }

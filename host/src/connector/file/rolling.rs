@@ -359,7 +359,10 @@ impl Opening<'_> {
         };
         let later: Vec<NumberedFile> = there.into_iter().filter(is_later).collect();
         for file in &later {
-            let is_known = file.is_part || restored.obsolete.contains(&name(&file.path));
+            // Later checkpoints knew it, if there were any.
+            let is_known = file.is_part
+                || self.options.goes_back_to.is_some()
+                || restored.obsolete.contains(&name(&file.path));
             if !is_known && !self.options.waits_for_commit {
                 let why = "it is there, and the checkpoint does not know it: move it away";
                 return Err(refused(self.node, &file.path, why));

@@ -143,7 +143,7 @@ async fn any_edit_of_what_was_read_is_seen() {
         // Or it begins otherwise, without a header.
         let is_in_header = at < "id,ts\n".len();
         let expected = [
-            "has been changed within the",
+            "has been changed in what was read",
             "is another file than",
             "looks like",
         ];
@@ -173,7 +173,7 @@ async fn an_edit_long_before_the_place_to_go_on_from_is_refused() {
     rows.write(Some(("id,ts\n".len(), 1)));
     let said = all().of(&rows.path(), &mut restored).await.unwrap_err();
     assert!(
-        said.contains("rows.csv has been changed within the"),
+        said.contains("rows.csv has been changed in what was read"),
         "{said}"
     );
     assert!(said.contains("`sluicebox run --drop events`"), "{said}");
@@ -215,6 +215,47 @@ async fn files_that_are_as_they_were_go_on_from_their_last_block() {
         run.of(&rows.path(), &mut at_once).await.unwrap();
         assert_eq!(mark(&at_once), mark(&restored));
     }
+}
+
+/// It is as it was when it is opened, and rows are added before it is read.
+#[tokio::test]
+async fn a_file_at_rest_that_grows_goes_on() {
+    let mut rows = Rows::new(Compression::None, 4);
+    rows.append(500);
+    let clock = ManualClock::default();
+    clock.set(i64::MAX / 1_000_000);
+    let clock: Arc<dyn Clock> = Arc::new(clock);
+    let run = || Run {
+        batch_rows: 7,
+        decode_workers: 1,
+        clock: clock.clone(),
+        rows: usize::MAX,
+    };
+    let mut restored = Arc::default();
+    run().of(&rows.path(), &mut restored).await.unwrap();
+    let context = SourceContext {
+        clock: clock.clone(),
+        restored: restored.clone(),
+        ..context(7)
+    };
+    let path = rows.path();
+    let plan = files(&[&path], CSV);
+    let mut reader = SourceReader::open(&plan, context).await.unwrap();
+    let before = rows.ids.len();
+    rows.append(100);
+    let mut read = Read::default();
+    while let Some(pulled) = reader.next().await.unwrap() {
+        read.add(pulled);
+    }
+    assert_eq!(read.ids, rows.ids[before..]);
+    let mut at_once = Arc::default();
+    run().of(&rows.path(), &mut at_once).await.unwrap();
+    let all = |mark: &str| {
+        mark.split(' ')
+            .find(|word| word.starts_with("all="))
+            .map(str::to_owned)
+    };
+    assert_eq!(all(mark(&[reader.snapshot()])), all(mark(&at_once)));
 }
 
 /// They have no digest of all that was read; the next ones do.
