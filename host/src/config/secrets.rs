@@ -147,10 +147,10 @@ fn find(table: &DeTable<'_>, is_secret: bool, secrets: &mut Vec<Range<usize>>) {
             continue;
         }
         match value.get_ref() {
+            // Where a secret is may be shown.
+            DeValue::Table(table) if is_secret && is_place(table) => {}
             DeValue::Table(table) => {
-                if !(is_secret && is_place(table)) {
-                    find(table, is_secret || SECRET_TABLES.contains(&name), secrets);
-                }
+                find(table, is_secret || SECRET_TABLES.contains(&name), secrets);
             }
             _ if looks_secret(name) => secrets.push(value.span()),
             DeValue::String(_) if is_secret => secrets.push(value.span()),

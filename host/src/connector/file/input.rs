@@ -147,7 +147,7 @@ enum TextDigest {
     /// The file is as it was when the restored checkpoint was made, and nothing more of it
     /// was read yet.
     AtRest(ReadText),
-    Running(RunningDigest),
+    Running(Box<RunningDigest>),
 }
 
 struct RawBlock {
@@ -182,7 +182,7 @@ impl FileInput {
             let opened = file.open(context)?;
             let mut lines = BlockReader::new(opened, &format.format);
             if context.is_checkpointed {
-                lines.digest = TextDigest::Running(RunningDigest::default());
+                lines.digest = TextDigest::Running(Box::default());
             }
             lines.ends_with_turn = !is_alone;
             // Whoever says that it is not compressed means what is there.
@@ -610,7 +610,7 @@ impl BlockReader {
         let at_rest = unchanged.filter(|_| !self.file.is_compressed());
         let is_long = match &mut self.digest {
             TextDigest::Running(digest) if at_rest.is_none() => {
-                *digest = match unchanged {
+                **digest = match unchanged {
                     Some(text) => RunningDigest::of_last_block(text),
                     None => RunningDigest::default(),
                 };
@@ -685,7 +685,7 @@ impl BlockReader {
         let digested = digest_to(&mut self.file, &mut digest, text.length, &context.node)
             .and_then(|_| self.file.go_to(next));
         digested.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
-        self.digest = TextDigest::Running(digest);
+        self.digest = TextDigest::Running(Box::new(digest));
         self.check(Some(text), context)
     }
 
