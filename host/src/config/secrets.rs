@@ -122,7 +122,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 /// `is_toml` tells whether the document is the whole text.
 pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     let mut secrets = Vec::new();
-    find(document, false, &mut secrets);
+    find(document, Within::Others, &mut secrets);
     if !is_toml {
         secrets.extend(secret_lines(text));
     }
@@ -138,21 +138,34 @@ pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     String::from_utf8_lossy(&masked).into_owned()
 }
 
+/// What a table has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// Settings of another system.
+    Secrets,
+    /// Fields, by their names.
+    Fields,
+    Others,
+}
+
 /// Finds the texts that may be secret. One that belongs into a secret table may be
 /// elsewhere by mistake: its key tells.
-fn find(table: &DeTable<'_>, is_secret: bool, secrets: &mut Vec<Range<usize>>) {
+fn find(table: &DeTable<'_>, within: Within, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let name: &str = key.get_ref();
-        if PLAIN_TABLES.contains(&name) {
-            continue;
-        }
+        let is_secret = within == Within::Secrets || SECRET_TABLES.contains(&name);
         match value.get_ref() {
             // Where a secret is may be shown.
-            DeValue::Table(table) if is_secret && is_place(table) => {}
+            DeValue::Table(table) if within == Within::Secrets && is_place(table) => {}
+            DeValue::Table(table) if is_secret => find(table, Within::Secrets, secrets),
             DeValue::Table(table) => {
-                find(table, is_secret || SECRET_TABLES.contains(&name), secrets);
+                let within = match PLAIN_TABLES.contains(&name) {
+                    true => Within::Fields,
+                    false => Within::Others,
+                };
+                find(table, within, secrets);
             }
-            _ if looks_secret(name) => secrets.push(value.span()),
+            _ if within != Within::Fields && looks_secret(name) => secrets.push(value.span()),
             DeValue::String(_) if is_secret => secrets.push(value.span()),
             DeValue::Array(values) if is_secret => {
                 let texts = values.iter().filter(|value| value.get_ref().is_str());
@@ -220,6 +233,7 @@ mod tests {
             "[sources.a]\n\"ssl.key.pasword\" = 'hunter2'\n",
             "[sources.a]\nproprties = { \"sasl.password\" = \"hunter2\" }\n",
             "[sources.a]\nproperties = [\"hunter2\"]\n",
+            "[sinks.names]\nproperties = { a = \"hunter2\" }\n",
             "[checkpoints]\nupload = { aws_secret_access_key = [\"hunter2\"] }\n",
         ] {
             assert!(!mask(text).contains("hunter2"), "{text}");
