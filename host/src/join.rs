@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
 use crate::operator::error::KeyedError;
 use crate::operator::{Operator, OperatorError, Outbox};
-use crate::plan::{JoinPlan, JoinSide, Matching, TimeDomain, Window};
+use crate::plan::{JoinPlan, JoinSide, Matching, TimeDomain};
 use crate::schema::Schema;
 use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout};
@@ -107,11 +107,10 @@ impl JoinOperator {
             }
             Matching::Window(window) => {
                 let windows = Windows::new(plan, layout, window, stored).map_err(refuse)?;
-                let time = match window {
-                    Window::Tumbling { time, .. } | Window::Sliding { time, .. } => time,
-                    _ => TimeDomain::Event,
-                };
-                (Box::new(windows), time)
+                (
+                    Box::new(windows),
+                    window.time().unwrap_or(TimeDomain::Event),
+                )
             }
             Matching::AsOf(version) => {
                 let as_of = AsOf::new(plan, layout, version, stored);

@@ -24,7 +24,7 @@
 
 /// Calls the plugin: folds rows, merges states, emits results.
 mod accumulators;
-/// Windows of a fixed number of rows.
+/// Windows of a fixed number of rows, or of all rows.
 mod count;
 /// The panes and windows of a fixed size that a time belongs to.
 pub(crate) mod cut;
@@ -123,57 +123,40 @@ impl AggregateOperator {
             message,
             fault: Fault::CONFIG,
         };
-        let size = |what: &str, size_ms: i64| {
-            if (1..=SIZE_MAX_MS).contains(&size_ms) {
-                Ok(size_ms)
-            } else {
-                Err(refuse(format!(
-                    "a window's {what} is {size_ms} ms; it must be at least 1 ms and at most {SIZE_MAX_MS}"
-                )))
-            }
-        };
         let lateness_ms = plan.allowed_lateness_ms.clamp(0, SIZE_MAX_MS);
-        let hold_ms = match plan.emit {
-            Emit::Change => 0,
-            Emit::Final => lateness_ms,
+        let hold_ms = match (plan.window, plan.emit) {
+            // Its results have times before the watermark, when the input ends.
+            (Window::Global, _) => i64::MAX,
+            (_, Emit::Change) => 0,
+            (_, Emit::Final) => lateness_ms,
+        };
+        let cut_of = |window: Window| {
+            let cut = Cut::of(window)
+                .map_err(|problem| refuse(format!("there is no {window}: {problem}")))?;
+            Ok(cut.correctable_for(lateness_ms).held_for(hold_ms))
         };
         let early = plan.early_every_ms.is_some();
         let late_wanted = plan.late_wanted;
         let (windows, time): (Box<dyn WindowKind>, _) = match plan.window {
-            Window::Tumbling {
-                size_ms,
-                time,
-                alignment,
-            } => {
-                let size_ms = size("size", size_ms)?;
-                let cut = Cut::new(size_ms, size_ms, alignment);
-                let cut = cut.correctable_for(lateness_ms).held_for(hold_ms);
+            window @ Window::Tumbling { time, .. } => {
+                let cut = cut_of(window)?;
                 let mut tumbling = Tumbling::new(&accumulators, cut, late_wanted, early);
                 if plan.discards {
                     tumbling = tumbling.discarding();
                 }
                 (Box::new(tumbling), time)
             }
-            Window::Sliding {
-                size_ms,
-                slide_ms,
-                time,
-                alignment,
-            } => {
-                let size_ms = size("size", size_ms)?;
-                let slide_ms = size("slide", slide_ms)?;
-                if size_ms % slide_ms != 0 {
-                    return Err(refuse(format!(
-                        "a window of {size_ms} ms cannot slide by {slide_ms} ms; the size must be a multiple of the slide"
-                    )));
-                }
-                let cut = Cut::new(size_ms, slide_ms, alignment);
-                let cut = cut.correctable_for(lateness_ms).held_for(hold_ms);
-                let sliding = Sliding::new(&accumulators, cut, late_wanted, early);
+            window @ (Window::Sliding { time, .. } | Window::Cumulate { time, .. }) => {
+                let sliding = Sliding::new(&accumulators, cut_of(window)?, late_wanted, early);
                 (Box::new(sliding), time)
             }
             Window::Session { gap_ms, time } => {
-                let gap_ms = size("gap", gap_ms)?;
+                if !(1..=SIZE_MAX_MS).contains(&gap_ms) {
+                    return Err(refuse(format!(
+                        "a session's gap is {gap_ms} ms; it must be at least 1 ms and at most \
+                         {SIZE_MAX_MS}"
+                    )));
+                }
                 let periods = Periods {
                     gap_ms,
                     hold_ms,
@@ -188,6 +171,10 @@ impl AggregateOperator {
             }
             Window::Count { size } => {
                 let counts = Counts::new(&accumulators, size, early);
+                (Box::new(counts), TimeDomain::Event)
+            }
+            Window::Global => {
+                let counts = Counts::until_the_end(&accumulators, early, late_wanted);
                 (Box::new(counts), TimeDomain::Event)
             }
             Window::Running => (

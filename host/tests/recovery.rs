@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 15] = [
+const PIPELINES: [Pipeline; 18] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -132,6 +132,41 @@ const PIPELINES: [Pipeline; 15] = [
             key = "key"
             window = { sliding = "6s", every = "2s" }
             allowed_lateness = "3s"
+            "#,
+    },
+    Pipeline {
+        name: "sliding by what does not divide the size",
+        corrects: true,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { sliding = "10s", every = "3s", offset = "1s" }
+            allowed_lateness = "2s"
+            "#,
+    },
+    Pipeline {
+        name: "cumulating",
+        corrects: true,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = "key"
+            window = { cumulate = "20s", every = "1s" }
+            allowed_lateness = "2s"
+            "#,
+    },
+    Pipeline {
+        name: "the global window",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.stats"
+            input = "events"
+            key = ["key", "letter"]
+            window = "global"
             "#,
     },
     Pipeline {

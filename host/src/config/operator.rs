@@ -371,13 +371,15 @@ fn read_limits(mut table: Table, mistakes: &mut Diagnostics) -> Limits {
 const WINDOWS_OF_A_ROW_MAX: i64 = 100_000;
 
 const WINDOW_WANTED: &str = "{ tumbling = \"1m\" }, { sliding = \"60s\", every = \"5s\" }, \
-    { session = \"30s\" }, { count = 100 } or \"running\"";
+    { cumulate = \"1h\", every = \"10m\" }, { session = \"30s\" }, { count = 100 }, \"running\" or \
+    \"global\"";
 
 fn read_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<Window>> {
     let window = match value.raw() {
         DeValue::String(word) if word == "running" => Window::Running,
+        DeValue::String(word) if word == "global" => Window::Global,
         DeValue::String(word) => {
-            let meant = match crate::suggest::nearest(word, ["running"]) {
+            let meant = match crate::suggest::nearest(word, ["running", "global"]) {
                 Some(word) => format!("did you mean \"{word}\"? Else "),
                 None => String::new(),
             };
@@ -399,7 +401,8 @@ fn read_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanne
 
 fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Window> {
     let mut table = value.table(mistakes)?;
-    let kinds = ["tumbling", "sliding", "session", "count"].map(|kind| table.optional(kind));
+    let kinds = ["tumbling", "sliding", "cumulate", "session", "count"];
+    let kinds = kinds.map(|kind| table.optional(kind));
     let every = table.optional("every");
     let time = table.optional("time");
     let offset = table.optional("offset");
@@ -422,18 +425,19 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
         );
         return None;
     }
-    let [tumbling, sliding, session, count] = kinds;
-    if let (Some(every), None) = (&every, &sliding) {
-        refuse_extra(every, "only sliding windows have `every`", mistakes);
+    let [tumbling, sliding, cumulate, session, count] = kinds;
+    if let (Some(every), None, None) = (&every, &sliding, &cumulate) {
+        let reason = "only sliding and cumulating windows have `every`";
+        refuse_extra(every, reason, mistakes);
         return None;
     }
     if let (Some(time), Some(_)) = (&time, &count) {
         refuse_extra(time, "count windows count rows, not time", mistakes);
         return None;
     }
-    if let ([None, None], Some(extra)) = ([&tumbling, &sliding], offset.as_ref().or(zone.as_ref()))
-    {
-        let reason = "only tumbling and sliding windows start at given times";
+    let starts_at_given_times = tumbling.is_some() || sliding.is_some() || cumulate.is_some();
+    if let (false, Some(extra)) = (starts_at_given_times, offset.as_ref().or(zone.as_ref())) {
+        let reason = "only tumbling, sliding and cumulating windows start at given times";
         refuse_extra(extra, reason, mistakes);
         return None;
     }
@@ -447,7 +451,8 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
     };
     if let Some(size) = tumbling {
         let size_ms = size.duration(1, mistakes)?.into_inner();
-        let alignment = read_alignment(&size, size_ms, offset.as_ref(), zone.as_ref(), mistakes)?;
+        let starts = Starts::of(&size, size_ms, offset.as_ref(), zone.as_ref());
+        let alignment = starts.read(&[(&size, size_ms)], mistakes)?;
         return Some(Window::Tumbling {
             size_ms,
             time,
@@ -455,12 +460,23 @@ fn read_timed_window(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<
         });
     }
     if let Some(size) = sliding {
-        let (size_ms, slide_ms) = read_sliding(&size, every.as_ref(), mistakes)?;
-        let every = every.as_ref().unwrap_or(&size);
-        let alignment = read_alignment(every, slide_ms, offset.as_ref(), zone.as_ref(), mistakes)?;
+        let (every, size_ms, slide_ms) = read_every(&size, every.as_ref(), false, mistakes)?;
+        let starts = Starts::of(every, slide_ms, offset.as_ref(), zone.as_ref());
+        let alignment = starts.read(&[(every, slide_ms), (&size, size_ms)], mistakes)?;
         return Some(Window::Sliding {
             size_ms,
             slide_ms,
+            time,
+            alignment,
+        });
+    }
+    if let Some(size) = cumulate {
+        let (every, size_ms, step_ms) = read_every(&size, every.as_ref(), true, mistakes)?;
+        let starts = Starts::of(&size, size_ms, offset.as_ref(), zone.as_ref());
+        let alignment = starts.read(&[(every, step_ms)], mistakes)?;
+        return Some(Window::Cumulate {
+            size_ms,
+            step_ms,
             time,
             alignment,
         });
@@ -483,94 +499,134 @@ fn refuse_extra(value: &ConfigValue, reason: &str, mistakes: &mut Diagnostics) {
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// `every` is how often a window starts.
-fn read_alignment(
-    every: &ConfigValue,
+/// Where windows start.
+struct Starts<'a> {
+    /// How often they do.
+    every: &'a ConfigValue<'a>,
     every_ms: i64,
-    offset: Option<&ConfigValue>,
-    zone: Option<&ConfigValue>,
-    mistakes: &mut Diagnostics,
-) -> Option<Alignment> {
-    let mut alignment = Alignment::default();
-    if let Some(offset) = offset {
-        alignment.offset_ms = offset.duration(0, mistakes)?.into_inner();
-        if alignment.offset_ms >= every_ms {
-            mistakes.push(
-                Mistake::new(format!(
-                    "{} is not shorter than what it shifts",
-                    offset.what()
-                ))
-                .at(offset.span(), "")
-                .at(every.span(), "a window starts this often")
-                .help("write the part of it that is left over: windows start at the same times"),
-            );
-            return None;
+    offset: Option<&'a ConfigValue<'a>>,
+    zone: Option<&'a ConfigValue<'a>>,
+}
+
+impl<'a> Starts<'a> {
+    fn of(
+        every: &'a ConfigValue<'a>,
+        every_ms: i64,
+        offset: Option<&'a ConfigValue<'a>>,
+        zone: Option<&'a ConfigValue<'a>>,
+    ) -> Self {
+        Starts {
+            every,
+            every_ms,
+            offset,
+            zone,
         }
     }
-    if let Some(zone) = zone {
-        let name = zone.text(
-            "the name of a time zone, such as \"Europe/Berlin\"",
-            mistakes,
-        )?;
-        match Zone::named(name.get_ref()) {
-            Ok(zone) => alignment.zone = Some(zone),
-            Err(unknown) => {
-                let mistake = Mistake::new(format!("{}: {}", zone.what(), unknown.message));
-                mistakes.push(mistake.at(zone.span(), "").help(unknown.help));
+
+    /// `lengths` are those that must be whole days in a time zone.
+    fn read(
+        &self,
+        lengths: &[(&ConfigValue<'_>, i64)],
+        mistakes: &mut Diagnostics,
+    ) -> Option<Alignment> {
+        let mut alignment = Alignment::default();
+        if let Some(offset) = self.offset {
+            alignment.offset_ms = offset.duration(0, mistakes)?.into_inner();
+            if alignment.offset_ms >= self.every_ms {
+                mistakes.push(
+                    Mistake::new(format!(
+                        "{} is not shorter than what it shifts",
+                        offset.what()
+                    ))
+                    .at(offset.span(), "")
+                    .at(self.every.span(), "a window starts this often")
+                    .help(
+                        "write the part of it that is left over: windows start at the same times",
+                    ),
+                );
                 return None;
             }
         }
-        if every_ms % DAY_MS != 0 {
-            mistakes.push(
-                Mistake::new(format!("{} is for windows of whole days", zone.what()))
-                    .at(zone.span(), "")
-                    .at(every.span(), "a window starts this often")
-                    .help(
-                        "remove it: shorter windows start at the same times in every zone, but \
-                         for parts of an hour, which `offset` can shift",
-                    ),
-            );
-            return None;
+        if let Some(zone) = self.zone {
+            let name = zone.text(
+                "the name of a time zone, such as \"Europe/Berlin\"",
+                mistakes,
+            )?;
+            match Zone::named(name.get_ref()) {
+                Ok(zone) => alignment.zone = Some(zone),
+                Err(unknown) => {
+                    let mistake = Mistake::new(format!("{}: {}", zone.what(), unknown.message));
+                    mistakes.push(mistake.at(zone.span(), "").help(unknown.help));
+                    return None;
+                }
+            }
+            let mut lengths = lengths.iter();
+            if let Some((length, _)) = lengths.find(|(_, length_ms)| length_ms % DAY_MS != 0) {
+                mistakes.push(
+                    Mistake::new(format!("{} is for windows of whole days", zone.what()))
+                        .at(zone.span(), "")
+                        .at(length.span(), "not whole days")
+                        .help(
+                            "remove it: shorter windows start at the same times in every zone, \
+                             but for parts of an hour, which `offset` can shift",
+                        ),
+                );
+                return None;
+            }
         }
+        Some(alignment)
     }
-    Some(alignment)
 }
 
-/// The window's size, and how often one starts, in ms.
-fn read_sliding(
-    size: &ConfigValue,
-    every: Option<&ConfigValue>,
+/// Reads a window's size, in ms, and how often one starts, or ends if they cumulate.
+fn read_every<'a>(
+    size: &ConfigValue<'_>,
+    every: Option<&'a ConfigValue<'a>>,
+    cumulates: bool,
     mistakes: &mut Diagnostics,
-) -> Option<(i64, i64)> {
+) -> Option<(&'a ConfigValue<'a>, i64, i64)> {
+    let (what, example) = match cumulates {
+        false => ("starts", "{ sliding = \"60s\", every = \"5s\" }"),
+        true => ("ends", "{ cumulate = \"1h\", every = \"10m\" }"),
+    };
     let Some(every) = every else {
         mistakes.push(
             Mistake::new(format!(
-                "{} does not say how often a window starts",
+                "{} does not say how often a window {what}",
                 size.what()
             ))
             .at(size.span(), "`every` is missing")
-            .help("add it: { sliding = \"60s\", every = \"5s\" }"),
+            .help(format!("add it: {example}")),
         );
         return None;
     };
     let size_span = size.span();
     let size_ms = size.duration(1, mistakes).map(Spanned::into_inner);
-    let slide_ms = every.duration(1, mistakes)?.into_inner();
+    let every_ms = every.duration(1, mistakes)?.into_inner();
     let size_ms = size_ms?;
-    let problem = if slide_ms > size_ms {
-        "is longer than the window: rows between two windows would be lost"
-    } else if size_ms % slide_ms != 0 {
-        "does not divide the window's length"
-    } else if size_ms / slide_ms > WINDOWS_OF_A_ROW_MAX {
-        "puts each row into more than 100,000 windows"
+    let (problem, help) = if every_ms > size_ms {
+        (
+            "is longer than the window: rows between two windows would be lost",
+            "choose a shorter `every`",
+        )
+    } else if cumulates && size_ms % every_ms != 0 {
+        (
+            "does not divide the window's length",
+            "choose an `every` that divides the length, such as \"10m\" for \"1h\"",
+        )
+    } else if size_ms / every_ms > WINDOWS_OF_A_ROW_MAX {
+        (
+            "puts each row into more than 100,000 windows",
+            "choose a longer `every`",
+        )
     } else {
-        return Some((size_ms, slide_ms));
+        return Some((every, size_ms, every_ms));
     };
     mistakes.push(
         Mistake::new(format!("{} {problem}", every.what()))
-            .at(every.span(), "a window starts this often")
+            .at(every.span(), format!("a window {what} this often"))
             .at(size_span, "and is this long")
-            .help("choose an `every` that divides the length, such as \"5s\" for \"60s\""),
+            .help(help),
     );
     None
 }

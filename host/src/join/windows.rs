@@ -1,13 +1,12 @@
-//! Matches rows in the same window, tumbling or sliding.
+//! Matches rows in the same window: tumbling, sliding or cumulating.
 //!
 //! A pair comes out once for each window that has both rows, with the time just before
 //! the window's end. A row of an outer side comes out when a window ends in which
 //! nothing has matched it, with the same time.
 //!
-//! Panes are those of [`Cut`]. A row's window is its pane plus 1 to n, where n is the
-//! number of panes of a window. Rows of earlier panes are in its first windows, rows of
-//! later panes in its last ones: a row's mark has how many of its first windows have a
-//! match in the lower 16 bits, and how many of its last ones in the upper 16 bits.
+//! Panes are those of [`Cut`]. Rows of earlier panes are in the first windows of a row,
+//! rows of later panes in its last ones: a row's mark has how many of its first windows
+//! have a match in the lower 16 bits, and how many of its last ones in the upper 16 bits.
 
 use super::joined::{SideRows, in_order};
 use super::rule::{Arrived, Joining, Lateness, Rule};
@@ -19,12 +18,10 @@ use crate::state::key::KeyLayout;
 use crate::state::rows::{BufferedRow, HandedOut, HandsOut, NewRows, Reach, RowBuffer};
 use crate::state::stored::StoredTable;
 use crate::window::cut::Cut;
-use crate::window::time::{SIZE_MAX_MS, TIME_MAX_MS};
+use crate::window::time::TIME_MAX_MS;
 
 pub(super) struct Windows {
     cut: Cut,
-    /// How many windows a row is in.
-    windows: i64,
     /// By side: whether rows that match none come out.
     is_outer: [bool; 2],
     buffers: [RowBuffer; 2],
@@ -40,31 +37,21 @@ impl Windows {
         window: Window,
         mut stored: impl Iterator<Item = StoredTable>,
     ) -> Result<Self, String> {
-        let (size_ms, slide_ms, alignment) = match window {
-            Window::Tumbling {
-                size_ms, alignment, ..
-            } => (size_ms, size_ms, alignment),
-            Window::Sliding {
-                size_ms,
-                slide_ms,
-                alignment,
-                ..
-            } => (size_ms, slide_ms, alignment),
-            other => return Err(format!("rows cannot be joined by a {other}")),
-        };
-        if !(1..=SIZE_MAX_MS).contains(&size_ms) || slide_ms < 1 || size_ms % slide_ms != 0 {
-            return Err(format!(
-                "rows cannot be joined by a window of {size_ms} ms every {slide_ms} ms"
-            ));
-        }
+        let cut = Cut::of(window)
+            .map_err(|problem| format!("rows cannot be joined by a {window}: {problem}"))?;
         let mut buffer = |side: usize| {
             let schema = &plan.sides[side].schema;
             let hands_out = HandsOut::Nothing;
-            RowBuffer::new(schema, layout.clone(), stored.next(), hands_out, slide_ms)
+            RowBuffer::new(
+                schema,
+                layout.clone(),
+                stored.next(),
+                hands_out,
+                cut.slide_ms(),
+            )
         };
         Ok(Windows {
-            cut: Cut::new(size_ms, slide_ms, alignment),
-            windows: size_ms / slide_ms,
+            cut,
             is_outer: [LEFT, RIGHT].map(|side| plan.rule.kind.keeps(side)),
             buffers: [buffer(LEFT), buffer(RIGHT)],
             closed: i64::MIN,
@@ -81,9 +68,10 @@ fn time_of(cut: Cut, window: i64) -> i64 {
     cut.window_span(window).end.saturating_sub(1)
 }
 
-/// Notes in the mark of a row which of its windows have a match in another pane.
-fn mark_match(mark: &mut u32, own: i64, other: i64, windows: i64) {
-    let shared = (windows - (own - other).abs()) as u32;
+/// Notes in the mark of a row which of its windows have a match in another pane, which
+/// shares some of them.
+fn mark_match(mark: &mut u32, own: i64, other: i64, cut: Cut) {
+    let shared = cut.windows_shared(own, other) as u32;
     let (mut first, mut last) = (*mark & 0xffff, *mark >> 16);
     if other <= own {
         first = first.max(shared);
@@ -149,28 +137,29 @@ impl Rule for Windows {
         keys.read(key, times.len(), |row| {
             row > 0 && panes[row] != panes[row - 1]
         })?;
-        let windows = self.windows;
-        let reach = |pane: &i64| Reach {
-            panes: pane - (windows - 1)..=pane + (windows - 1),
+        let cut = self.cut;
+        let reach = |&pane: &i64| Reach {
+            panes: cut.first_pane(cut.first_window(pane))..=cut.last_window(pane) - 1,
             times: i64::MIN..=i64::MAX,
         };
         let reaches: Vec<Reach> = panes.iter().map(reach).collect();
         let mut marks = vec![0; times.len()];
         let own = SideRows::Batch(&columns);
         let [is_outer, other_is_outer] = [self.is_outer[side], self.is_outer[1 - side]];
-        let (cut, first_open) = (self.cut, self.closed.saturating_add(1));
+        let first_open = cut.next_window(self.closed);
         let buffer = &mut self.buffers[1 - side];
         let mut pairs = joined.pairs(in_order(side, own, SideRows::Buffer(buffer.columns())));
         buffer.visit(keys, &reaches, |row, pane, found, states| {
             let own_pane = panes[row];
             if is_outer {
-                mark_match(&mut marks[row], own_pane, pane, windows);
+                mark_match(&mut marks[row], own_pane, pane, cut);
             }
             if other_is_outer {
-                mark_match(&mut found.mark, pane, own_pane, windows);
+                mark_match(&mut found.mark, pane, own_pane, cut);
             }
-            let first = cut.first_window(own_pane.max(pane)).max(first_open);
-            for window in first..=cut.last_window(own_pane.min(pane)) {
+            let last_shared = cut.last_window(own_pane.min(pane));
+            let shared = cut.windows(own_pane.max(pane), first_open);
+            for window in shared.take_while(|&window| window <= last_shared) {
                 pairs.push(side, row as u32, found.slot, time_of(cut, window));
                 if pairs.is_full() {
                     let sides = in_order(side, own, SideRows::Buffer(states));
@@ -199,12 +188,10 @@ impl Rule for Windows {
         if !self.is_outer[arrived.side] {
             return Ok(());
         }
-        let first_open = self.closed.saturating_add(1);
         let this = &*self;
+        let first_open = this.cut.next_window(this.closed);
         let rows = (0..).zip(&arrived.times).flat_map(|(row, &time_ms)| {
-            let pane = this.pane(time_ms);
-            let first = this.cut.first_window(pane).max(first_open);
-            let windows = first..=this.cut.last_window(pane);
+            let windows = this.cut.windows(this.pane(time_ms), first_open);
             windows.map(move |window| (row, time_of(this.cut, window)))
         });
         let own = SideRows::Batch(&arrived.columns);
@@ -227,24 +214,25 @@ impl Rule for Windows {
         if last <= closed {
             return Ok(());
         }
-        let windows = self.windows;
-        let first_pane = closed.saturating_add(1).saturating_sub(windows);
+        let cut = self.cut;
+        let (first_open, windows_max) = (cut.next_window(closed), cut.windows_max());
         for side in [LEFT, RIGHT] {
             if !self.is_outer[side] {
                 continue;
             }
-            let cut = self.cut;
             let is_wanted = |row: &BufferedRow| {
-                i64::from(row.mark & 0xffff) + i64::from(row.mark >> 16) < windows
+                i64::from(row.mark & 0xffff) + i64::from(row.mark >> 16) < windows_max
             };
-            let panes = first_pane..=last.saturating_sub(1);
+            let panes = cut.first_pane(first_open)..=last.saturating_sub(1);
             self.buffers[side].look_through(panes, is_wanted, |handed: HandedOut<'_>| {
-                // The first and the last window that ends now.
-                let first = closed.saturating_sub(handed.pane).saturating_add(1).max(1);
-                let last = last.saturating_sub(handed.pane).min(windows);
+                let windows = cut.windows_shared(handed.pane, handed.pane);
+                let ended = cut.windows(handed.pane, first_open);
+                let ended = ended.take_while(|&window| window <= last);
                 let rows = handed.rows.iter().flat_map(|row| {
-                    let alone = (first..=last).filter(|&nth| is_alone(row, nth, windows));
-                    alone.map(|nth| (row.slot, time_of(cut, handed.pane + nth)))
+                    let is_alone =
+                        |&window: &i64| is_alone(row, cut.nth(handed.pane, window), windows);
+                    let alone = ended.clone().filter(is_alone);
+                    alone.map(|window| (row.slot, time_of(cut, window)))
                 });
                 let own = SideRows::Buffer(handed.columns);
                 joining.joined.emit_alone(side, own, rows, out)
@@ -252,16 +240,18 @@ impl Rule for Windows {
         }
         self.closed = last;
         for buffer in &mut self.buffers {
-            buffer.forget(|pane| pane.saturating_add(windows) <= last);
+            buffer.forget(|pane| cut.last_window(pane) <= last);
         }
         Ok(())
     }
 
     fn next_end(&self) -> Option<i64> {
-        let from = self.closed.saturating_sub(self.windows).saturating_add(1);
+        let next = self.cut.next_window(self.closed);
         let panes = self.buffers.iter();
-        let first = panes.filter_map(|buffer| buffer.first_pane(from)).min()?;
-        let window = self.cut.first_window(first).max(self.closed + 1);
+        let first = panes
+            .filter_map(|buffer| buffer.first_pane(self.cut.first_pane(next)))
+            .min()?;
+        let window = self.cut.first_window(first).max(next);
         Some(self.cut.window_span(window).end)
     }
 }

@@ -405,9 +405,12 @@ fn aggregate_details(aggregate: &AggregatePlan) -> Vec<String> {
     if aggregate.corrects() {
         let key = aggregate.result_key();
         let key = key.map_or("window".to_owned(), |columns| columns.join(", "));
-        details.push(format!(
-            "a result replaces the one before of the same {key}"
-        ));
+        let of = match key.as_str() {
+            // All rows are one group, and have no window.
+            "" => String::new(),
+            key => format!(" of the same {key}"),
+        };
+        details.push(format!("a result replaces the one before{of}"));
     }
     details
 }

@@ -138,9 +138,7 @@ impl Matching {
     pub fn depends_on_arrival(self) -> bool {
         match self {
             Matching::AsOf(Version::Latest) => true,
-            Matching::Window(Window::Tumbling { time, .. } | Window::Sliding { time, .. }) => {
-                time == TimeDomain::Processing
-            }
+            Matching::Window(window) => window.time() == Some(TimeDomain::Processing),
             _ => false,
         }
     }

@@ -259,11 +259,22 @@ fn window_json(window: Window) -> Json {
             merge(&mut json, json!(alignment));
             json!({ "sliding": json })
         }
+        Window::Cumulate {
+            size_ms,
+            step_ms,
+            time,
+            alignment,
+        } => {
+            let mut json = json!({ "size_ms": size_ms, "step_ms": step_ms, "time": time.name() });
+            merge(&mut json, json!(alignment));
+            json!({ "cumulate": json })
+        }
         Window::Session { gap_ms, time } => {
             json!({ "session": { "gap_ms": gap_ms, "time": time.name() } })
         }
         Window::Count { size } => json!({ "count": { "size": size } }),
         Window::Running => json!("running"),
+        Window::Global => json!("global"),
     }
 }
 

@@ -144,7 +144,7 @@ impl AggregatePlan {
         }
         let key = self.key_schema.fields.iter().map(|field| &field.name);
         match (&self.bounds, self.window) {
-            (_, Window::Running) => Some(key.cloned().collect()),
+            (_, Window::Running | Window::Global) => Some(key.cloned().collect()),
             (Some(bounds), _) => Some(key.chain([&bounds.start, &bounds.end]).cloned().collect()),
             (None, _) => None,
         }
@@ -245,10 +245,18 @@ pub enum Window {
         #[serde(default, flatten)]
         alignment: Alignment,
     },
-    /// `slide_ms` divides `size_ms`.
     Sliding {
         size_ms: i64,
         slide_ms: i64,
+        time: TimeDomain,
+        #[serde(default, flatten)]
+        alignment: Alignment,
+    },
+    /// Windows of one step, two steps and so on up to the size start together, and the
+    /// next ones when the longest ends. `step_ms` divides `size_ms`.
+    Cumulate {
+        size_ms: i64,
+        step_ms: i64,
         time: TimeDomain,
         #[serde(default, flatten)]
         alignment: Alignment,
@@ -263,6 +271,8 @@ pub enum Window {
     },
     /// No window: a result after each row.
     Running,
+    /// One window of all rows, until the input ends.
+    Global,
 }
 
 /// Where windows of a fixed size start: at multiples of their size, or of their slide,
@@ -294,14 +304,26 @@ impl fmt::Display for Alignment {
 }
 
 impl Window {
-    /// Whether rows can be late: only for event-time windows.
-    pub fn has_late_rows(self) -> bool {
+    /// The time that it goes by; `None` where windows do not end by time.
+    pub fn time(self) -> Option<TimeDomain> {
         match self {
             Window::Tumbling { time, .. }
             | Window::Sliding { time, .. }
-            | Window::Session { time, .. } => time == TimeDomain::Event,
-            Window::Count { .. } | Window::Running => false,
+            | Window::Cumulate { time, .. }
+            | Window::Session { time, .. } => Some(time),
+            Window::Count { .. } | Window::Running | Window::Global => None,
         }
+    }
+
+    /// Whether rows can be late while the input lasts: only for event-time windows.
+    pub fn has_late_rows(self) -> bool {
+        self.time() == Some(TimeDomain::Event)
+    }
+
+    /// Whether rows can be late at all: for the global window, those of a run that goes on
+    /// after its input had ended.
+    pub fn has_late_output(self) -> bool {
+        self.has_late_rows() || self == Window::Global
     }
 }
 
@@ -331,6 +353,18 @@ impl fmt::Display for Window {
                 show_ms(slide_ms),
                 time.name()
             ),
+            Window::Cumulate {
+                size_ms,
+                step_ms,
+                time,
+                alignment,
+            } => write!(
+                f,
+                "cumulating window of up to {} in steps of {}{alignment}, {} time",
+                show_ms(size_ms),
+                show_ms(step_ms),
+                time.name()
+            ),
             Window::Session { gap_ms, time } => write!(
                 f,
                 "session window with a gap of {}, {} time",
@@ -339,6 +373,7 @@ impl fmt::Display for Window {
             ),
             Window::Count { size } => write!(f, "count window of {size} rows"),
             Window::Running => f.write_str("running: a result after each row"),
+            Window::Global => f.write_str("global window of all rows"),
         }
     }
 }

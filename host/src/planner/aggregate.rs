@@ -32,7 +32,7 @@ impl Builder<'_> {
         let timing = resolved.timing.as_ref();
         let keys = self.keys(operator, &title, ports, reading);
         let late_wanted =
-            is_read(LATE) && timing.is_none_or(|timing| timing.window.has_late_rows());
+            is_read(LATE) && timing.is_none_or(|timing| timing.window.has_late_output());
         let known = reading.known();
         let late = known
             .as_ref()
@@ -125,6 +125,7 @@ impl Builder<'_> {
         };
         let (name, has_results_before_its_end, has_bounds) = match timing.window {
             Window::Running => ("a running aggregate", false, false),
+            Window::Global => ("the global window", true, false),
             Window::Count { .. } => ("a count window", false, true),
             _ if !timing.window.has_late_rows() => ("a processing-time window", true, true),
             _ => ("an event-time window", true, true),
@@ -168,7 +169,7 @@ impl Builder<'_> {
             refused.push((&setting.key, "timing", "no result of it replaces another"));
         }
         if let Some(setting) = operator.bounds.as_ref().filter(|_| !has_bounds) {
-            refused.push((&setting.key, "bounds", "it has no window"));
+            refused.push((&setting.key, "bounds", "it has none"));
         }
         let ttl = operator.ttl_ms.as_ref();
         if let Some(setting) = ttl.filter(|_| timing.window != Window::Running) {

@@ -26,8 +26,8 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
         Window::Session { .. } if timing.allowed_lateness_ms > 0 => {
             Err("a session that late rows correct may become another one")
         }
-        Window::Count { .. } | Window::Session { .. } => Err(FINAL),
-        Window::Tumbling { .. } | Window::Sliding { .. } => {
+        Window::Count { .. } | Window::Global | Window::Session { .. } => Err(FINAL),
+        Window::Tumbling { .. } | Window::Sliding { .. } | Window::Cumulate { .. } => {
             match timing.allowed_lateness_ms > 0 && timing.emit == Emit::Change {
                 true => Ok(Changes::OfWindows),
                 false => Err(FINAL),
@@ -170,8 +170,10 @@ fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
     }
     let event_windows = match timing.window {
         Window::Running => return None,
-        Window::Tumbling { time, .. } | Window::Sliding { time, .. } => time == TimeDomain::Event,
-        Window::Session { .. } | Window::Count { .. } => false,
+        Window::Tumbling { time, .. }
+        | Window::Sliding { time, .. }
+        | Window::Cumulate { time, .. } => time == TimeDomain::Event,
+        Window::Session { .. } | Window::Count { .. } | Window::Global => false,
     };
     if !event_windows {
         let problem = "of such a window, no row can be taken back".to_owned();

@@ -225,19 +225,28 @@ impl Builder<'_> {
     ) -> Option<Matching> {
         let (problem, help) = match *window.get_ref() {
             Window::Sliding {
-                size_ms, slide_ms, ..
-            } if kind != JoinKind::Inner && size_ms / slide_ms > WINDOWS_OF_A_ROW_MAX => (
+                size_ms,
+                slide_ms: every_ms,
+                ..
+            }
+            | Window::Cumulate {
+                size_ms,
+                step_ms: every_ms,
+                ..
+            } if kind != JoinKind::Inner && (size_ms - 1) / every_ms >= WINDOWS_OF_A_ROW_MAX => (
                 format!("puts each row into more than {WINDOWS_OF_A_ROW_MAX} windows"),
                 "choose a longer `every`, or an inner join",
             ),
-            window @ (Window::Tumbling { .. } | Window::Sliding { .. }) => {
+            window @ (Window::Tumbling { .. }
+            | Window::Sliding { .. }
+            | Window::Cumulate { .. }) => {
                 return Some(Matching::Window(window));
             }
             Window::Session { .. } => (
                 "is a session, whose end depends on the rows of both sides".to_owned(),
                 "choose a tumbling or sliding window, or `before` and `after` in `join`",
             ),
-            Window::Count { .. } | Window::Running => (
+            Window::Count { .. } | Window::Running | Window::Global => (
                 "does not end by time".to_owned(),
                 "choose a tumbling or sliding window, or `before` and `after` in `join`",
             ),

@@ -159,7 +159,7 @@ fn why_not_late(resolved: Option<&Resolved>) -> Option<String> {
     };
     match (resolved.info.kind, &resolved.timing) {
         (Kind::Aggregate, None) => None,
-        (Kind::Aggregate, Some(timing)) if timing.window.has_late_rows() => None,
+        (Kind::Aggregate, Some(timing)) if timing.window.has_late_output() => None,
         (Kind::Aggregate, Some(_)) => Some("no row is ever late for its window".to_owned()),
         (Kind::Process, _) => Some("it takes rows as they come, or has several inputs".to_owned()),
         (kind, _) => Some(format!("it is a {}", kind.name())),

@@ -1,5 +1,8 @@
 //! Count windows: a fixed number of rows of a key, in order of arrival. They do not
 //! depend on time, so no row is late. A window's span is that of its rows' times.
+//!
+//! The global window is one that is never full: it has all rows, until the input ends. A
+//! row that a later run reads is late, since the window has ended.
 
 use super::accumulators::{Accumulators, Arrived};
 use super::early::EarlyKeys;
@@ -10,7 +13,7 @@ use super::time::Span;
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
 use crate::operator::error::KeyedError;
-use crate::plan::Timing;
+use crate::plan::{LATE_OUTPUT, Timing};
 use crate::state::entry_row::{EntryReader, write_i64};
 use crate::state::groups::NO_SLOT;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
@@ -18,7 +21,9 @@ use crate::state::row::RowError;
 use crate::state::table::StateTable;
 
 pub(super) struct Counts {
-    size: u64,
+    /// How many rows a window has; `None` for the global one.
+    size: Option<u64>,
+    late_wanted: bool,
     keyed: KeyedStates<CountEntries>,
 }
 
@@ -51,12 +56,25 @@ struct Assigned {
 
 impl Counts {
     pub fn new(accumulators: &Accumulators, size: u64, early_wanted: bool) -> Self {
+        Counts {
+            size: Some(size),
+            ..Counts::until_the_end(accumulators, early_wanted, false)
+        }
+    }
+
+    /// The global window.
+    pub fn until_the_end(
+        accumulators: &Accumulators,
+        early_wanted: bool,
+        late_wanted: bool,
+    ) -> Self {
         let entries = CountEntries {
             windows: Vec::new(),
             early: EarlyKeys::new(early_wanted),
         };
         Counts {
-            size,
+            size: None,
+            late_wanted,
             keyed: KeyedStates::new(accumulators.table.clone(), 0, 1, entries),
         }
     }
@@ -125,7 +143,7 @@ impl Counts {
                 window.rows += 1;
                 window.first_ms = window.first_ms.min(time);
                 window.last_ms = window.last_ms.max(time);
-                if window.rows == self.size {
+                if Some(window.rows) == self.size {
                     assigned.full.push((id, *window));
                     *open = None;
                 }
@@ -157,7 +175,7 @@ impl Counts {
         windows: &[(u32, CountWindow)],
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        self.emit(accumulators, windows, out)?;
+        self.emit(accumulators, windows, Timing::OnTime, out)?;
         let mut over = Vec::new();
         for &(id, window) in windows {
             accumulators.states.release(window.slot);
@@ -172,6 +190,7 @@ impl Counts {
         &self,
         accumulators: &mut Accumulators,
         windows: &[(u32, CountWindow)],
+        timing: Timing,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         let ids: Vec<u32> = windows.iter().map(|(id, _)| *id).collect();
@@ -188,7 +207,7 @@ impl Counts {
             keys: self.keyed.keys(),
             ids: Ids::Each(&ids),
             spans: Spans::Each(&spans),
-            timing: Timing::OnTime,
+            timing,
         };
         accumulators.emit(results, out)
     }
@@ -207,13 +226,27 @@ impl WindowKind for Counts {
         &mut self.keyed
     }
 
+    fn over_at(&self, row_ms: i64) -> i64 {
+        match self.size {
+            Some(_) => row_ms,
+            None => END_OF_TIME,
+        }
+    }
+
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,
         mut arrived: Arrived,
-        _now_ms: i64,
+        now_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
+        if self.size.is_none() && now_ms == END_OF_TIME {
+            out.counts.late += arrived.rows() as u64;
+            if self.late_wanted {
+                out.put_late(LATE_OUTPUT, arrived.batch);
+            }
+            return Ok(());
+        }
         // Which rows share a window depends on all rows. If the plugin loses some, undo
         // the batch and assign the other rows again, as if those had never come.
         while arrived.rows() > 0 {
@@ -255,7 +288,7 @@ impl WindowKind for Counts {
         let open: Vec<(u32, CountWindow)> = shown
             .filter_map(|id| Some((id, windows[id as usize]?)))
             .collect();
-        self.emit(accumulators, &open, out)
+        self.emit(accumulators, &open, Timing::Early, out)
     }
 }
 

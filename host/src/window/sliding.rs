@@ -1,5 +1,5 @@
-//! Sliding windows: rows are folded into one state for each key and pane, and a window
-//! is the merge of the panes that it covers.
+//! Windows that overlap, sliding and cumulating ones: rows are folded into one state for
+//! each key and pane, and a window is the merge of the panes that it covers.
 //!
 //! Only the states of panes are persisted; everything else is derived from them. The
 //! window's state of each key is updated as panes enter and leave the window, so that
@@ -185,7 +185,7 @@ impl Sliding {
     /// the first window of the next pane.
     fn next_window(&self) -> Option<i64> {
         let entries = &self.keyed.entries;
-        let next = entries.closed.saturating_add(1);
+        let next = self.cut.next_window(entries.closed);
         let is_in_next = |pane: i64| pane >= self.cut.first_pane(next);
         let has_evicted =
             entries.closed > i64::MIN && self.keyed.last_due_ms().is_some_and(is_in_next);
@@ -271,7 +271,8 @@ impl Sliding {
         let (cut, closed) = (self.cut, self.keyed.entries.closed);
         let mut windows = Vec::new();
         for &(pane, id) in touched {
-            let fired = cut.first_window(pane)..=cut.last_window(pane).min(closed);
+            let fired = cut.windows(pane, cut.first_window(pane));
+            let fired = fired.take_while(|&window| window <= closed);
             let corrected = fired.filter(|&window| !cut.is_late(window, watermark_ms));
             windows.extend(corrected.map(|window| (window, id)));
         }
@@ -287,22 +288,20 @@ impl Sliding {
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         self.entries().begin();
-        let leaving = self.cut.first_pane(window) - 1;
-        if self
-            .cut
-            .is_late(self.cut.last_window(leaving), watermark_ms)
-        {
-            self.forget(accumulators, leaving, Some(window))?;
-        }
         let cut = self.cut;
+        let leaving = cut.leaving_panes(window);
+        let is_past = |&pane: &i64| cut.is_late(cut.last_window(pane), watermark_ms);
+        let panes = self.entries().panes.range(leaving.clone());
+        let past: Vec<i64> = panes.map(|(&pane, _)| pane).filter(is_past).collect();
+        self.forget(accumulators, &past, Some(window))?;
         let (entries, keys) = self.keyed.parts();
         // Taken out, since each of them changes the entries.
         let panes = std::mem::take(&mut entries.panes);
         let changed = std::mem::take(&mut entries.changed);
-        let leaving = panes.get(&leaving).into_iter();
+        let leaving = panes.range(leaving);
         let entering = panes.range(entries.closed..window);
-        let entering = entering.map(|(_, ids)| ids).chain([&changed]);
-        for &id in leaving.chain(entering).flatten() {
+        let of_panes = leaving.chain(entering).map(|(_, ids)| ids);
+        for &id in of_panes.chain([&changed]).flatten() {
             entries.update(&mut accumulators.states, cut, window, id);
         }
         entries.panes = panes;
@@ -321,44 +320,53 @@ impl Sliding {
         self.slide_evicted(accumulators, window, watermark_ms, out)
     }
 
-    /// Removes the first pane, and updates its keys for a window.
+    /// Removes the first panes, and updates their keys for a window.
     fn forget(
         &mut self,
         accumulators: &mut Accumulators,
-        pane: i64,
+        panes: &[i64],
         window: Option<i64>,
     ) -> Result<(), KeyedError> {
         let cut = self.cut;
-        let entries = self.entries();
-        let Some(mut ids) = entries.panes.remove(&pane) else {
-            return Ok(());
-        };
-        let mut gone = Vec::new();
-        for id in ids.drain(..) {
-            let entry = entries.entry(id);
-            // Missing if the key was evicted since.
-            let Ok(at) = entry.leaves.find(pane) else {
+        let states = &mut accumulators.states;
+        let mut changed = Vec::new();
+        for &pane in panes {
+            let entries = self.entries();
+            let Some(mut ids) = entries.panes.remove(&pane) else {
                 continue;
             };
-            accumulators
-                .states
-                .release(entry.leaves.as_slice()[at].slot);
-            entry.leaves.remove(at);
-            if let Some(tree) = &mut entry.tree {
-                tree.forget_leaf();
+            for id in ids.drain(..) {
+                let entry = entries.entry(id);
+                // Missing if the key was evicted since.
+                let Ok(at) = entry.leaves.find(pane) else {
+                    continue;
+                };
+                states.release(entry.leaves.as_slice()[at].slot);
+                entry.leaves.remove(at);
+                if let Some(tree) = &mut entry.tree {
+                    tree.forget_leaf();
+                }
+                changed.push(id);
             }
-            let is_last = entry.leaves.as_slice().is_empty();
+            self.spare.push(ids);
+        }
+        if panes.len() > 1 {
+            changed.sort_unstable();
+            changed.dedup();
+        }
+        let entries = self.entries();
+        let mut gone = Vec::new();
+        for id in changed {
             if let Some(window) = window {
-                entries.update(&mut accumulators.states, cut, window, id);
+                entries.update(states, cut, window, id);
             }
-            if is_last {
-                entries.entry(id).leaves = Leaves::default();
+            let leaves = &mut entries.entry(id).leaves;
+            if leaves.as_slice().is_empty() {
+                *leaves = Leaves::default();
                 gone.push(id);
             }
         }
-        self.keyed.remove(&gone)?;
-        self.spare.push(ids);
-        Ok(())
+        self.keyed.remove(&gone).map_err(KeyedError::from)
     }
 
     /// Emits the results of these windows for these keys, merged directly from the
@@ -532,7 +540,7 @@ impl WindowKind for Sliding {
             && pane < kept
             && self.cut.is_late(self.cut.last_window(pane), watermark_ms)
         {
-            self.forget(accumulators, pane, None)?;
+            self.forget(accumulators, &[pane], None)?;
         }
         self.note_changed_trees();
         Ok(())
@@ -559,9 +567,8 @@ impl WindowKind for Sliding {
             if let Some(leaf) = entries.leaf(pane, id)
                 && std::mem::replace(&mut leaf.early, false)
             {
-                let open = cut.first_window(pane).max(entries.closed.saturating_add(1));
-                let windows = open..=cut.last_window(pane);
-                wanted.extend(windows.map(|window| (window, id)));
+                let open = cut.windows(pane, cut.next_window(entries.closed));
+                wanted.extend(open.map(|window| (window, id)));
             }
         }
         self.tell_windows(

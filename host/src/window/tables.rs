@@ -5,9 +5,9 @@
 //! | window | row |
 //! |---|---|
 //! | tumbling | flags u8 (1: early results wait), state |
-//! | sliding | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
+//! | sliding, cumulate | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
 //! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh, 4: shown), number of states, states, if shown: number of spans, and of each start i64, end i64 |
-//! | count | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
+//! | count, global | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
 //! | running, version 2 | flags u8 (1: a result waits), event time of the newest row i64, state |
 //!
 //! Panes and sessions follow one another to the row's end.
@@ -35,9 +35,11 @@ pub fn tables(plan: &AggregatePlan) -> Vec<TableSpec> {
     let kind = match plan.window {
         Window::Tumbling { .. } => "tumbling",
         Window::Sliding { .. } => "sliding",
+        Window::Cumulate { .. } => "cumulate",
         Window::Session { .. } => "session",
         Window::Count { .. } => "count",
         Window::Running => "running",
+        Window::Global => "global",
     };
     let version = match plan.window {
         Window::Running => 2,

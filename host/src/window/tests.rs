@@ -129,6 +129,15 @@ impl Setup {
         }
     }
 
+    pub fn offset(mut self, by_ms: i64) -> Self {
+        if let Window::Sliding { alignment, .. } | Window::Cumulate { alignment, .. } =
+            &mut self.window
+        {
+            alignment.offset_ms = by_ms;
+        }
+        self
+    }
+
     pub fn key(self, key: Key) -> Self {
         Setup { key, ..self }
     }
@@ -458,6 +467,15 @@ pub(super) fn sliding(size_ms: i64, slide_ms: i64) -> Setup {
     Setup::new(Window::Sliding {
         size_ms,
         slide_ms,
+        time: TimeDomain::Event,
+        alignment: Alignment::default(),
+    })
+}
+
+pub(super) fn cumulate(size_ms: i64, step_ms: i64) -> Setup {
+    Setup::new(Window::Cumulate {
+        size_ms,
+        step_ms,
         time: TimeDomain::Event,
         alignment: Alignment::default(),
     })

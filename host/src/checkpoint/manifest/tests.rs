@@ -298,6 +298,13 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
 fn descriptions() -> impl Strategy<Value = NodeDescription> {
     let window = prop_oneof![
         Just(Window::Running),
+        Just(Window::Global),
+        any::<(i64, i64)>().prop_map(|(size_ms, step_ms)| Window::Cumulate {
+            size_ms,
+            step_ms,
+            time: TimeDomain::Event,
+            alignment: Alignment::default(),
+        }),
         any::<u64>().prop_map(|size| Window::Count { size }),
         any::<(i64, i64, i64, bool)>().prop_map(|(size_ms, slide_ms, offset_ms, is_zoned)| {
             let zone = is_zoned.then(|| Zone::named("Europe/Berlin").expect("it is known"));

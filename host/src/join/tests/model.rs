@@ -173,20 +173,31 @@ fn expect_pairs(
     }
 }
 
+/// The ends of the windows that have a time.
+fn sliding_ends(time: i64, size_ms: i64, slide_ms: i64) -> Vec<i64> {
+    let last = time.div_euclid(slide_ms) * slide_ms;
+    let starts = (0..).map(|nth| last - nth * slide_ms);
+    let starts = starts.take_while(|start| time < start + size_ms);
+    starts.map(|start| start + size_ms).collect()
+}
+
 fn expect_windows(rule: JoinRule, window: Window, rows: &[(i64, Row)], expected: &mut Expected) {
-    let (size_ms, slide_ms) = match window {
-        Window::Tumbling { size_ms, .. } => (size_ms, size_ms),
-        Window::Sliding {
-            size_ms, slide_ms, ..
-        } => (size_ms, slide_ms),
-        other => panic!("{other}"),
-    };
     let mut windows: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
     for (watermark, row) in rows {
-        let pane = row.time.div_euclid(slide_ms) * slide_ms;
-        let ends: Vec<i64> = (1..=size_ms / slide_ms)
-            .map(|nth| pane + nth * slide_ms)
-            .collect();
+        let ends: Vec<i64> = match window {
+            Window::Tumbling { size_ms, .. } => sliding_ends(row.time, size_ms, size_ms),
+            Window::Sliding {
+                size_ms, slide_ms, ..
+            } => sliding_ends(row.time, size_ms, slide_ms),
+            Window::Cumulate {
+                size_ms, step_ms, ..
+            } => {
+                let start = row.time.div_euclid(size_ms) * size_ms;
+                let ends = (1..=size_ms / step_ms).map(|nth| start + nth * step_ms);
+                ends.filter(|&end| row.time < end).collect()
+            }
+            other => panic!("{other}"),
+        };
         let taken: Vec<i64> = ends
             .iter()
             .copied()
@@ -385,15 +396,27 @@ fn windows_hold_what_their_definition_says() {
     let matching = |random: &mut fastrand::Rng, _| {
         let slide_ms = random.i64(1..8) * STEP_MS / 2;
         let (time, alignment) = (TimeDomain::Event, Alignment::default());
-        Matching::Window(match random.bool() {
-            true => Window::Tumbling {
+        Matching::Window(match random.u32(0..4) {
+            0 => Window::Tumbling {
                 size_ms: slide_ms,
                 time,
                 alignment,
             },
-            false => Window::Sliding {
+            1 => Window::Sliding {
                 size_ms: slide_ms * random.i64(1..6),
                 slide_ms,
+                time,
+                alignment,
+            },
+            2 => Window::Sliding {
+                size_ms: slide_ms + random.i64(0..4 * slide_ms),
+                slide_ms,
+                time,
+                alignment,
+            },
+            _ => Window::Cumulate {
+                size_ms: slide_ms * random.i64(1..6),
+                step_ms: slide_ms,
                 time,
                 alignment,
             },

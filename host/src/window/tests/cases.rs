@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{Key, Row, Setup, row, session, sliding, tumbling};
+use super::{Key, Row, Setup, cumulate, row, session, sliding, tumbling};
 use crate::dead_letter::OnError;
 use crate::element::END_OF_TIME;
 use crate::operator::{Counts, Operator, Outbox};
@@ -42,6 +42,81 @@ fn a_row_may_be_late_for_one_window_and_in_time_for_another() {
         (bench.counts.late, bench.late.join(",")),
         (1, String::new())
     );
+}
+
+/// Those of Flink's CUMULATE.
+#[test]
+fn cumulating_windows_grow_step_by_step_and_start_anew() {
+    let mut bench = cumulate(60, 20).bench();
+    bench.rows(&[row("a", 0, "a"), row("b", 30, "b")]);
+    assert_eq!(bench.watermark(19).lines(), "");
+    assert_eq!(bench.watermark(20).lines(), "a [0, 20) 1 0 0 0 a\n");
+    // Late for the first window, and in time for the two others.
+    bench.rows(&[row("a", 10, "A")]);
+    assert_eq!((bench.counts.late, bench.late.len()), (1, 0));
+    expect![[r#"
+        a [0, 40) 2 0 0 0 aA
+        a [0, 60) 2 0 0 0 aA
+        b [0, 40) 1 0 0 0 b
+        b [0, 60) 1 0 0 0 b
+    "#]]
+    .assert_eq(&bench.watermark(79).lines());
+    bench.rows(&[row("a", 61, "c"), row("a", 59, "L")]);
+    assert_eq!(bench.late, ["59:L"]);
+    assert_eq!(bench.watermark(80).lines(), "a [60, 80) 1 1 1 1 c\n");
+    expect![[r#"
+        a [60, 100) 1 1 1 1 c
+        a [60, 120) 1 1 1 1 c
+    "#]]
+    .assert_eq(&bench.end().lines());
+}
+
+#[test]
+fn a_slide_need_not_divide_the_size() {
+    let mut bench = sliding(10, 4).bench();
+    bench.rows(&[row("a", 1, "a"), row("a", 3, "b"), row("a", 9, "c")]);
+    assert_eq!(bench.watermark(1).lines(), "");
+    // 1 is in one window more than 3.
+    expect![[r#"
+        a [-4, 6) 2 4 1 3 ab
+        a [-8, 2) 1 1 1 1 a
+    "#]]
+    .assert_eq(&bench.watermark(9).lines());
+    expect![[r#"
+        a [0, 10) 3 13 1 9 abc
+        a [4, 14) 1 9 9 9 c
+        a [8, 18) 1 9 9 9 c
+    "#]]
+    .assert_eq(&bench.end().lines());
+}
+
+#[test]
+fn the_global_window_shows_early_results() {
+    let mut bench = Setup::new(Window::Global).early(50).timing().bench();
+    bench.rows(&[row("a", 7, "a"), row("b", 5, "b")]).clock(50);
+    expect![[r#"
+        a [7, 8) early 1 7 7 7 a
+        b [5, 6) early 1 5 5 5 b
+    "#]]
+    .assert_eq(&bench.lines());
+    bench.rows(&[row("a", 1, "A")]).watermark(1_000).clock(100);
+    assert_eq!(bench.lines(), "a [1, 8) early 2 8 1 7 aA\n");
+    expect![[r#"
+        a [1, 8) on_time 2 8 1 7 aA
+        b [5, 6) on_time 1 5 5 5 b
+    "#]]
+    .assert_eq(&bench.end().lines());
+}
+
+/// What comes after the end of an input is of a later run.
+#[test]
+fn rows_after_the_end_are_late_for_the_global_window() {
+    let mut bench = Setup::new(Window::Global).bench();
+    bench.rows(&[row("a", 7, "a")]).end();
+    assert_eq!(bench.lines(), "a [7, 8) 1 7 7 7 a\n");
+    bench.rows(&[row("a", 9, "L")]).end();
+    assert_eq!((bench.lines(), bench.counts.late), (String::new(), 1));
+    assert_eq!(bench.late, ["9:L"]);
 }
 
 #[test]
@@ -99,10 +174,15 @@ fn absurd_times_end_nothing() {
         tumbling(1 << 60),
         sliding(60_000, 1),
         sliding(1 << 60, 1 << 59),
+        sliding(1 << 60, (1 << 59) + 1),
+        sliding(3, 2),
+        cumulate(2, 1),
+        cumulate(1 << 60, 1 << 58),
         session(1),
         session(1 << 60),
         Setup::new(Window::Count { size: 4 }),
         Setup::new(Window::Running),
+        Setup::new(Window::Global),
     ];
     for setup in windows {
         for lateness in [0, i64::MAX] {
@@ -530,23 +610,32 @@ fn plans_that_cannot_be_are_refused() {
                 time: event,
                 alignment: Alignment::default(),
             },
-            "a window's size is 0 ms",
+            "its size is 0 ms",
         ),
         (
             Window::Sliding {
                 size_ms: 10,
-                slide_ms: 3,
+                slide_ms: 30,
                 time: event,
                 alignment: Alignment::default(),
             },
-            "a window of 10 ms cannot slide by 3 ms",
+            "there is one every 30 ms",
+        ),
+        (
+            Window::Cumulate {
+                size_ms: 10,
+                step_ms: 3,
+                time: event,
+                alignment: Alignment::default(),
+            },
+            "steps of 3 ms do not add up to 10 ms",
         ),
         (
             Window::Session {
                 gap_ms: -1,
                 time: event,
             },
-            "a window's gap is -1 ms",
+            "a session's gap is -1 ms",
         ),
         (
             Window::Count { size: 0 },

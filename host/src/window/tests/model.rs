@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bench, Key, Row, Setup, last_of_each, session, sliding, tumbling};
+use super::{Bench, Key, Row, Setup, cumulate, last_of_each, session, sliding, tumbling};
 use crate::plan::{Alignment, TimeDomain, Window};
 
 const BATCH_ROWS: [usize; 4] = [1, 7, 64, 4096];
@@ -105,16 +105,54 @@ fn expect(setup: &Setup, out_of_orderness_ms: i64, rows: &[Row]) -> Expected {
     let lateness = setup.allowed_lateness_ms;
     let timed = with_watermarks(rows, out_of_orderness_ms);
     match setup.window {
-        Window::Tumbling { size_ms, .. } => {
-            expect_panes(setup.key, size_ms, size_ms, lateness, &timed)
+        Window::Tumbling {
+            size_ms, alignment, ..
+        } => {
+            let windows = |time| sliding_windows(time, size_ms, size_ms, alignment.offset_ms);
+            expect_panes(setup.key, windows, lateness, &timed)
         }
         Window::Sliding {
-            size_ms, slide_ms, ..
-        } => expect_panes(setup.key, size_ms, slide_ms, lateness, &timed),
+            size_ms,
+            slide_ms,
+            alignment,
+            ..
+        } => {
+            let windows = |time| sliding_windows(time, size_ms, slide_ms, alignment.offset_ms);
+            expect_panes(setup.key, windows, lateness, &timed)
+        }
+        Window::Cumulate {
+            size_ms,
+            step_ms,
+            alignment,
+            ..
+        } => {
+            let windows = |time| cumulating_windows(time, size_ms, step_ms, alignment.offset_ms);
+            expect_panes(setup.key, windows, lateness, &timed)
+        }
         Window::Session { gap_ms, .. } => expect_sessions(setup.key, gap_ms, lateness, &timed),
         Window::Count { size } => expect_counts(setup.key, size as usize, rows),
         Window::Running => expect_running(setup.key, rows),
+        Window::Global => expect_counts(setup.key, usize::MAX, rows),
     }
+}
+
+/// The start and end of each window that has a time, in order.
+type Spans = Vec<(i64, i64)>;
+
+fn sliding_windows(time: i64, size_ms: i64, slide_ms: i64, offset_ms: i64) -> Spans {
+    let last = (time - offset_ms).div_euclid(slide_ms) * slide_ms + offset_ms;
+    let starts = (0..).map(|nth| last - nth * slide_ms);
+    let starts = starts.take_while(|start| time < start + size_ms);
+    let mut windows: Spans = starts.map(|start| (start, start + size_ms)).collect();
+    windows.reverse();
+    windows
+}
+
+fn cumulating_windows(time: i64, size_ms: i64, step_ms: i64, offset_ms: i64) -> Spans {
+    let start = (time - offset_ms).div_euclid(size_ms) * size_ms + offset_ms;
+    let ends = (1..=size_ms / step_ms).map(|nth| start + nth * step_ms);
+    let ends = ends.filter(|&end| time < end);
+    ends.map(|end| (start, end)).collect()
 }
 
 /// Each row with the watermark that it meets.
@@ -131,38 +169,31 @@ fn with_watermarks(rows: &[Row], out_of_orderness_ms: i64) -> Vec<(i64, &Row)> {
 
 fn expect_panes(
     key: Key,
-    size_ms: i64,
-    slide_ms: i64,
+    windows_of: impl Fn(i64) -> Spans,
     lateness_ms: i64,
     rows: &[(i64, &Row)],
 ) -> Expected {
     let mut expected = Expected::default();
-    // Panes of a window in order, rows of a pane as they came.
-    let mut windows: BTreeMap<(String, i64), BTreeMap<i64, Vec<&Row>>> = BTreeMap::new();
+    // Rows with the same windows are of one pane. Panes of a window in order, rows of a
+    // pane as they came.
+    type Panes<'a> = BTreeMap<Spans, Vec<&'a Row>>;
+    let mut windows: BTreeMap<(String, (i64, i64)), Panes<'_>> = BTreeMap::new();
     for &(watermark, row) in rows {
-        let pane = row.time.div_euclid(slide_ms) * slide_ms;
-        let ends: Vec<i64> = (0..size_ms / slide_ms)
-            .map(|i| pane + slide_ms + i * slide_ms)
-            .collect();
-        let taken: Vec<i64> = ends
-            .iter()
-            .copied()
-            .filter(|end| watermark.saturating_sub(lateness_ms) < *end)
-            .collect();
-        expected.late += u64::from(taken.len() < ends.len());
+        let pane = windows_of(row.time);
+        let is_taken = |&(_, end): &(i64, i64)| watermark.saturating_sub(lateness_ms) < end;
+        let taken: Spans = pane.iter().copied().filter(is_taken).collect();
+        expected.late += u64::from(taken.len() < pane.len());
         expected.late_for_all += usize::from(taken.is_empty());
-        for end in taken {
-            let panes = windows.entry((key.of(row), end)).or_default();
-            panes.entry(pane).or_default().push(row);
+        for window in taken {
+            let panes = windows.entry((key.of(row), window)).or_default();
+            panes.entry(pane.clone()).or_default().push(row);
         }
     }
     // A window has only the rows that were in time for it, also when it is emitted
     // again.
-    for ((key, end), panes) in windows {
+    for ((key, (start, end)), panes) in windows {
         let rows: Vec<&Row> = panes.into_values().flatten().collect();
-        expected
-            .lines
-            .insert(line_of(&key, end - size_ms, end, &rows));
+        expected.lines.insert(line_of(&key, start, end, &rows));
     }
     expected
 }
@@ -337,6 +368,67 @@ fn sliding_windows_hold_what_their_definition_says() {
 }
 
 #[test]
+fn slides_that_do_not_divide_the_size_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 2_000, 100, 1_000);
+        check(&sliding(10_000, 3_000), 1_000, &rows, seed);
+        check(&sliding(10_000, 7_000).key(Key::Shop), 300, &rows, seed);
+        check(&sliding(10_000, 301).key(Key::None), 0, &rows, seed);
+        check(&sliding(3, 2).key(Key::None), 1_000, &rows, seed);
+        check(
+            &sliding(5_000, 900).key(Key::UserAndShop).lateness(2_000),
+            500,
+            &rows,
+            seed,
+        );
+        check(
+            &sliding(7_000, 2_000).offset(1_300).lateness(700),
+            500,
+            &rows,
+            seed,
+        );
+    }
+}
+
+#[test]
+fn cumulating_windows_hold_what_their_definition_says() {
+    for seed in 0..4 {
+        let rows = rows(seed, 2_000, 100, 1_000);
+        check(&cumulate(6_000, 1_000), 1_000, &rows, seed);
+        check(&cumulate(5_000, 5_000).key(Key::Shop), 300, &rows, seed);
+        // Many panes, so that keys have trees.
+        check(&cumulate(30_000, 300).key(Key::None), 0, &rows, seed);
+        check(
+            &cumulate(20_000, 1_000)
+                .key(Key::UserAndShop)
+                .lateness(3_000),
+            500,
+            &rows,
+            seed,
+        );
+        check(&cumulate(9_000, 3_000).offset(7_100), 500, &rows, seed);
+    }
+}
+
+#[test]
+fn the_global_window_has_all_rows() {
+    let setup = Setup::new(Window::Global).key(Key::UserAndShop);
+    for seed in 0..4 {
+        let rows = rows(seed, 1_000, 100, 1_000);
+        let expected = expect(&setup, 1_000, &rows);
+        for batch_rows in BATCH_ROWS {
+            let mut bench = setup.bench();
+            bench.source(&rows, 1_000, batch_rows);
+            assert_eq!(finals(&setup, &bench), expected.lines, "{batch_rows}");
+            assert_eq!((bench.counts.late, bench.late.len()), (0, 0));
+        }
+        let mut bench = setup.bench();
+        bench.rows(&rows).watermark(i64::MAX - 1);
+        assert_eq!(bench.lines(), "", "the input has not ended");
+    }
+}
+
+#[test]
 fn sessions_hold_what_their_definition_says() {
     for seed in 0..4 {
         let rows = rows(seed, 2_000, 100, 1_000);
@@ -391,6 +483,18 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
             time,
             alignment: Alignment::default(),
         },
+        Window::Sliding {
+            size_ms: 1_000,
+            slide_ms: 300,
+            time,
+            alignment: Alignment::default(),
+        },
+        Window::Cumulate {
+            size_ms: 1_000,
+            step_ms: 100,
+            time,
+            alignment: Alignment::default(),
+        },
         Window::Session { gap_ms: 40, time },
     ] {
         let rows = rows(7, 500, 100, 1_000);
@@ -411,6 +515,9 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
             Window::Sliding {
                 size_ms, slide_ms, ..
             } => sliding(size_ms, slide_ms).window,
+            Window::Cumulate {
+                size_ms, step_ms, ..
+            } => cumulate(size_ms, step_ms).window,
             _ => session(40).window,
         });
         assert_eq!(
@@ -425,7 +532,13 @@ fn windows_in_processing_time_hold_the_rows_of_their_time() {
 /// on where a batch is cut.
 #[test]
 fn corrections_do_not_depend_on_batches() {
-    for setup in [tumbling(10_000), sliding(20_000, 10_000), session(5_000)] {
+    for setup in [
+        tumbling(10_000),
+        sliding(20_000, 10_000),
+        sliding(20_000, 12_000),
+        cumulate(20_000, 5_000),
+        session(5_000),
+    ] {
         let setup = setup.lateness(10_000_000);
         for seed in 0..20 {
             let (on_time, late) = (rows(seed, 200, 500, 0), rows(seed + 100, 60, 500, 30_000));
@@ -456,7 +569,13 @@ fn corrections_do_not_depend_on_batches() {
 /// otherwise.
 #[test]
 fn final_results_are_the_last_ones() {
-    for setup in [tumbling(5_000), sliding(6_000, 500), session(200)] {
+    for setup in [
+        tumbling(5_000),
+        sliding(6_000, 500),
+        sliding(6_000, 800),
+        cumulate(6_000, 500),
+        session(200),
+    ] {
         let setup = setup.lateness(2_000);
         for seed in 0..4 {
             let rows = rows(seed, 2_000, 100, 1_000);
