@@ -6,3 +6,5 @@ pub mod aggregate;
 pub mod deduplicate;
 /// Some of the fields of rows.
 pub mod select;
+/// Numbers of columns.
+mod values;

@@ -729,6 +729,8 @@ fn functions_give_what_a_plugin_does() {
     for settings in [
         "window = { tumbling = \"5s\" }\nallowed_lateness = \"4s\"\ntiming = \"timing\"",
         "window = { sliding = \"10s\", every = \"2s\" }\nallowed_lateness = \"4s\"\nemit = \"final\"",
+        "window = { sliding = \"10s\", every = \"3s\" }\nallowed_lateness = \"4s\"\nemit = \"final\"",
+        "window = { cumulate = \"20s\", every = \"5s\" }\nallowed_lateness = \"4s\"\ntiming = \"timing\"",
         "window = { session = \"1s\" }",
         "window = { count = 7 }",
         "window = \"running\"\nttl = \"5s\"",
@@ -749,6 +751,150 @@ fn functions_give_what_a_plugin_does() {
         let expected = rows("plugin = \"basics.stats\"", keyed);
         assert!(expected.len() > 20, "{settings}: {}", expected.len());
         assert_same(&expected, &rows(STATS, keyed), settings);
+    }
+}
+
+/// Windows of each row, by their starts and ends in seconds.
+type WindowsOf = fn(i64) -> Vec<(i64, i64)>;
+
+/// Rows of keys enough to be evicted, in windows whose panes are none of the usual ones.
+#[test]
+fn windows_of_other_shapes_hold_what_their_definition_says() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut rows = Vec::new();
+    for at in 0..6_000 {
+        let key = format!("k{}", random.u16(0..2_000));
+        rows.push(event(
+            &key,
+            random.i64(0..100),
+            at / 100 + 3 - random.i64(0..4),
+        ));
+    }
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let sliding = |second: i64| {
+        let last = (second - 2).div_euclid(7) * 7 + 2;
+        let starts = (0..3)
+            .map(|nth| last - 7 * nth)
+            .filter(|start| second < start + 20);
+        starts.map(|start| (start, start + 20)).collect()
+    };
+    let cumulating = |second: i64| {
+        let start = second.div_euclid(12) * 12;
+        let ends = (1..=4)
+            .map(|nth| start + 3 * nth)
+            .filter(|&end| second < end);
+        ends.map(|end| (start, end)).collect()
+    };
+    let shapes: [(&str, WindowsOf); 3] = [
+        (
+            r#"{ sliding = "20s", every = "7s", offset = "2s" }"#,
+            sliding,
+        ),
+        (r#"{ cumulate = "12s", every = "3s" }"#, cumulating),
+        (r#""global""#, |_| vec![(0, 0)]),
+    ];
+    for (window, windows_of) in shapes {
+        let operator = format!(
+            "[operators.result]\naggregate = {{ count = \"count()\", sum = \"sum(n)\" }}\n\
+             input = \"events\"\nkey = \"key\"\nwindow = {window}\n"
+        );
+        let text = text_of(&[
+            &events("events", "in.jsonl", "3s"),
+            &operator,
+            &sink("out", "result"),
+        ]);
+        let results = collect_everywhere(&text, folder.path(), "out");
+        let mut expected: BTreeMap<(String, i64, i64), (i64, i64)> = BTreeMap::new();
+        for row in &rows {
+            let number = |name: &str| row[name].as_i64().unwrap_or_default();
+            for (start, end) in windows_of(number("ts") / 1_000) {
+                let key = row["key"].as_str().unwrap_or_default().to_owned();
+                let (count, sum) = expected.entry((key, start, end)).or_default();
+                *count += 1;
+                *sum += number("n");
+            }
+        }
+        let mut expected: Vec<Value> = expected
+            .into_iter()
+            .map(|((key, start, end), (count, sum))| match window {
+                r#""global""# => json!({"key": key, "count": count, "sum": sum}),
+                _ => json!({
+                    "key": key,
+                    "window_start": second(start),
+                    "window_end": second(end),
+                    "count": count,
+                    "sum": sum,
+                }),
+            })
+            .collect();
+        expected.sort_by_cached_key(ToString::to_string);
+        assert_same(&expected, &results, window);
+    }
+}
+
+/// What reads the global window has its results on time, and goes on when the inputs end.
+#[test]
+fn results_of_the_global_window_are_late_for_nothing() {
+    let rows = [event("a", 1, 0), event("b", 2, 70), event("a", 3, 5)];
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operators = r#"
+        [operators.all]
+        aggregate = { sum = "sum(n)" }
+        input = "events"
+        key = "key"
+        window = "global"
+        [operators.result]
+        aggregate = { keys = "count()", sum = "sum(sum)" }
+        input = "all"
+        window = { tumbling = "1m" }
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "2m"),
+        operators,
+        &sink("out", "result"),
+    ]);
+    let results = collect_everywhere(&text, folder.path(), "out");
+    let window = |start, sum| {
+        json!({
+            "window_start": second(start),
+            "window_end": second(start + 60),
+            "keys": 1,
+            "sum": sum,
+        })
+    };
+    assert_same(&[window(60, 2), window(0, 4)], &results, "results");
+}
+
+/// Sketches are the same at every batch size and parallelism, and through kills.
+#[test]
+fn sketches_give_the_same_everywhere() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut rows = Vec::new();
+    for at in 0..4_000 {
+        let key = format!("k{}", random.u8(0..3));
+        rows.push(event(&key, random.i64(0..3_000), at / 200));
+    }
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operator = r#"
+        [operators.result]
+        aggregate = { about = "approx_count_distinct(n)", exact = "count_distinct(n)", median = "median(n)", most = "quantile(n, 0.99)" }
+        input = "events"
+        key = "key"
+        window = { sliding = "15s", every = "5s" }
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "1s"),
+        operator,
+        &sink("out", "result"),
+    ]);
+    let results = collect_everywhere(&text, folder.path(), "out");
+    assert!(results.len() > 15, "{} results", results.len());
+    for result in results {
+        let of = |name: &str| result[name].as_f64().unwrap_or_default();
+        let apart = (of("about") - of("exact")).abs();
+        assert!(apart <= 0.05 * of("exact"), "{result}");
+        assert!((of("median") - 1_500.0).abs() < 300.0, "{result}");
+        assert!((of("most") - 2_970.0).abs() < 150.0, "{result}");
     }
 }
 

@@ -20,6 +20,8 @@ mod chosen;
 mod lists;
 /// All values, which rows can take back.
 mod values;
+/// Distinct values and quantiles, about.
+mod sketches;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use self::function::Numbers;
 use self::lists::{CountDistinct, Top};
 use self::numbers::{Count, CountedSum, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
 use self::order::for_ordered;
+use self::sketches::{DistinctValues, Quantile, Sketched};
 use self::values::{Shown, Values};
 use crate::batch::gather;
 use crate::logic::{
@@ -68,6 +71,8 @@ struct Typed {
     input: Option<usize>,
     /// Its columns of the state.
     state: Range<usize>,
+    /// Whether another function keeps the same, and this one only reads it.
+    reads_others: bool,
     fold: Box<dyn Fold>,
 }
 
@@ -81,21 +86,28 @@ impl Functions {
         if retracts {
             calls.push(&Call::ROWS);
         }
-        calls.sort_by_key(|call| call.to_string());
+        calls.sort_by_key(|call| (call.kept(), call.to_string()));
         calls.dedup();
         let mut state = Schema::default();
-        let mut functions = Vec::with_capacity(calls.len());
+        let mut functions: Vec<Typed> = Vec::with_capacity(calls.len());
         for call in &calls {
             let at = call.field.as_deref().and_then(|name| input.index_of(name));
             let field = at.map(|at| &input.fields[at]);
             let kept = call.state(field, retracts);
-            let first = state.fields.len();
             let fold = fold_of(call, field, &kept, retracts);
-            state.fields.extend(kept);
+            let before = functions.last().filter(|it| it.call.kept() == call.kept());
+            let shared = before.map(|before| before.state.clone());
+            let reads_others = shared.is_some();
+            let state = shared.unwrap_or_else(|| {
+                let first = state.fields.len();
+                state.fields.extend(kept);
+                first..state.fields.len()
+            });
             functions.push(Typed {
                 call: (*call).clone(),
                 input: at,
-                state: first..state.fields.len(),
+                state,
+                reads_others,
                 fold,
             });
         }
@@ -181,6 +193,9 @@ fn fold_of(call: &Call, field: Option<&Field>, state: &[Field], retracts: bool) 
         Function::CountDistinct => {
             for_ordered!(data_type, C => CountDistinct::<C>::boxed(list), not_compared())
         }
+        Function::ApproxCountDistinct => Sketched::boxed(DistinctValues),
+        Function::Median => Sketched::boxed(Quantile { share: 0.5 }),
+        Function::Quantile(share) => Sketched::boxed(Quantile { share }),
     }
 }
 
@@ -302,9 +317,14 @@ impl FunctionsInstance {
             after: Vec::new(),
         };
         for (at, function) in self.functions.iter().enumerate() {
+            if function.reads_others && !each {
+                continue;
+            }
             let input = function.input(rows, states, each);
             let output = function.fold.fold(input).map_err(|problem| (at, problem))?;
-            folded.states.extend(output.states);
+            if !function.reads_others {
+                folded.states.extend(output.states);
+            }
             folded.after.extend(output.after);
         }
         Ok(folded)
@@ -340,6 +360,9 @@ impl FunctionsInstance {
         match problem {
             Problem::Overflow => Failure::new(FailureKind::Overflow, too_large(call)),
             Problem::Arrow(error) => Failure::new(FailureKind::Memory, format!("{call}: {error}")),
+            Problem::Sketch(error) => {
+                Failure::new(FailureKind::Contract, format!("{call}: {error}"))
+            }
         }
     }
 }
@@ -379,7 +402,8 @@ impl Aggregate for FunctionsInstance {
 
     fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure> {
         let mut merged = Vec::with_capacity(states.columns.len());
-        for (at, function) in self.functions.iter().enumerate() {
+        let functions = self.functions.iter().enumerate();
+        for (at, function) in functions.filter(|(_, function)| !function.reads_others) {
             let states = &states.columns[function.state.clone()];
             let columns = function.fold.merge(states, groups);
             merged.extend(columns.map_err(|problem| self.failure(at, problem))?);

@@ -27,6 +27,8 @@ pub enum Function {
     /// `count(field)`, of values.
     Count,
     CountDistinct,
+    /// By a sketch.
+    ApproxCountDistinct,
     Sum,
     Mean,
     Variance,
@@ -37,6 +39,9 @@ pub enum Function {
     Last,
     /// The largest values, this many at most.
     Top(usize),
+    Median,
+    /// What this share of the values is not larger than, by a sketch.
+    Quantile(f64),
 }
 
 /// Why a text is not a call, and what helps.
@@ -51,6 +56,7 @@ pub struct CallError {
 const OF_FIELD: &[(&str, Function)] = &[
     ("count", Function::Count),
     ("count_distinct", Function::CountDistinct),
+    ("approx_count_distinct", Function::ApproxCountDistinct),
     ("sum", Function::Sum),
     ("mean", Function::Mean),
     ("variance", Function::Variance),
@@ -59,8 +65,10 @@ const OF_FIELD: &[(&str, Function)] = &[
     ("max", Function::Max),
     ("first", Function::First),
     ("last", Function::Last),
+    ("median", Function::Median),
 ];
 
+const QUANTILE: &str = "quantile";
 const TOP: &str = "top";
 /// A result with more values is a mistake.
 pub const TOP_MAX: usize = 1_000;
@@ -74,6 +82,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("largest", TOP),
     ("unique", "count_distinct"),
     ("distinct", "count_distinct"),
+    ("approx_distinct", "approx_count_distinct"),
+    ("percentile", QUANTILE),
+    ("approx_quantile", QUANTILE),
+    ("approx_percentile", QUANTILE),
 ];
 
 impl Call {
@@ -126,6 +138,18 @@ impl Call {
                 }),
             },
             (TOP, _) => Err(wrong_arguments("a number and a field")),
+            (QUANTILE, [field, share]) => match share.parse() {
+                Ok(share) if (0.0..=1.0).contains(&share) => {
+                    Ok(call(Function::Quantile(share), field))
+                }
+                _ => Err(CallError {
+                    problem: format!("asks `{QUANTILE}` for the share `{share}`"),
+                    help: format!(
+                        "write a number from 0 to 1 behind the field, as in \"{example}\""
+                    ),
+                }),
+            },
+            (QUANTILE, _) => Err(wrong_arguments("a field and a number from 0 to 1")),
             (name, arguments) => match OF_FIELD.iter().find(|(known, _)| *known == name) {
                 Some((_, function)) => match arguments {
                     [field] => Ok(call(*function, field)),
@@ -152,13 +176,17 @@ fn counted(arguments: usize) -> String {
 fn example(name: &str) -> String {
     match name {
         TOP => "top(3, amount)".to_owned(),
+        QUANTILE => "quantile(amount, 0.95)".to_owned(),
         name if OF_FIELD.iter().any(|(known, _)| *known == name) => format!("{name}(amount)"),
         _ => "sum(amount)".to_owned(),
     }
 }
 
 fn unknown(name: &str) -> CallError {
-    let names = OF_FIELD.iter().map(|(name, _)| *name).chain([TOP]);
+    let names = OF_FIELD
+        .iter()
+        .map(|(name, _)| *name)
+        .chain([TOP, QUANTILE]);
     let meant = ALIASES.iter().find(|(alias, _)| *alias == name);
     let help = match meant {
         Some((_, meant)) => format!("did you mean `{meant}`?"),
@@ -177,6 +205,7 @@ impl fmt::Display for Call {
         match self.function {
             Function::CountRows => f.write_str("count()"),
             Function::Top(number) => write!(f, "{TOP}({number}, {field})"),
+            Function::Quantile(share) => write!(f, "{QUANTILE}({field}, {share})"),
             function => {
                 let known = OF_FIELD.iter().find(|(_, known)| *known == function);
                 write!(f, "{}({field})", known.map_or("", |(name, _)| name))
@@ -197,6 +226,7 @@ mod tests {
             ("count(amount)", "count(amount)"),
             ("top( 3 ,amount )", "top(3, amount)"),
             ("stddev(x y-z)", "stddev(x y-z)"),
+            ("quantile(x, .950)", "quantile(x, 0.95)"),
         ];
         for (text, shown) in texts {
             let call = Call::parse(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
@@ -225,6 +255,9 @@ mod tests {
             "top(amount)",
             "top(0, amount)",
             "top(amount, 3)",
+            "quantile(amount)",
+            "quantile(amount, 95)",
+            "quantile(amount, NaN)",
             "summ(amount)",
             "avg(amount)",
         ];
@@ -239,7 +272,10 @@ mod tests {
             gives `top` one argument; it takes a number and a field, as in "top(3, amount)"
             asks `top` for `0` values; write a whole number from 1 to 1000 before the field, as in "top(3, amount)"
             asks `top` for `amount` values; write a whole number from 1 to 1000 before the field, as in "top(3, amount)"
-            calls `summ`, which is not a function; did you mean `sum`? The functions are: count, count_distinct, sum, mean, variance, stddev, min, max, first, last, top
+            gives `quantile` one argument; it takes a field and a number from 0 to 1, as in "quantile(amount, 0.95)"
+            asks `quantile` for the share `95`; write a number from 0 to 1 behind the field, as in "quantile(amount, 0.95)"
+            asks `quantile` for the share `NaN`; write a number from 0 to 1 behind the field, as in "quantile(amount, 0.95)"
+            calls `summ`, which is not a function; did you mean `sum`? The functions are: count, count_distinct, approx_count_distinct, sum, mean, variance, stddev, min, max, first, last, median, top, quantile
             calls `avg`, which is not a function; did you mean `mean`?"#]].assert_eq(&said.join("\n"));
     }
 }

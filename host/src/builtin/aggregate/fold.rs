@@ -33,6 +33,8 @@ pub(super) enum Problem {
     /// It is larger than its type.
     Overflow,
     Arrow(ArrowError),
+    /// A sketch cannot be read, or not be merged.
+    Sketch(String),
 }
 
 impl From<ArrowError> for Problem {

@@ -10,19 +10,22 @@ impl Call {
     pub fn takes(&self, data_type: &DataType) -> Result<(), &'static str> {
         match self.function {
             Function::CountRows | Function::Count | Function::First | Function::Last => Ok(()),
-            Function::Sum | Function::Mean | Function::Variance | Function::Stddev => {
-                match Numbers::of(data_type) {
-                    Some(_) => Ok(()),
-                    None => Err("it takes numbers"),
-                }
-            }
+            Function::Sum
+            | Function::Mean
+            | Function::Variance
+            | Function::Stddev
+            | Function::Median
+            | Function::Quantile(_) => match Numbers::of(data_type) {
+                Some(_) => Ok(()),
+                None => Err("it takes numbers"),
+            },
             Function::Min | Function::Max | Function::Top(_) => match data_type {
                 DataType::List(_) | DataType::Record(_) => {
                     Err("lists and records are not compared")
                 }
                 _ => Ok(()),
             },
-            Function::CountDistinct => match data_type {
+            Function::CountDistinct | Function::ApproxCountDistinct => match data_type {
                 DataType::List(_) | DataType::Record(_) => {
                     Err("lists and records are not compared")
                 }
@@ -50,6 +53,9 @@ impl Call {
             Function::First | Function::Last => {
                 Err("which row is the next one then, it does not know")
             }
+            Function::ApproxCountDistinct | Function::Median | Function::Quantile(_) => {
+                Err("it keeps a sketch, which only grows")
+            }
         }
     }
 
@@ -65,11 +71,17 @@ impl Call {
             return Field::new(name, DataType::Int64, false);
         };
         let (data_type, nullable) = match self.function {
-            Function::CountRows | Function::Count | Function::CountDistinct => {
-                (DataType::Int64, false)
-            }
+            Function::CountRows
+            | Function::Count
+            | Function::CountDistinct
+            | Function::ApproxCountDistinct => (DataType::Int64, false),
             Function::Sum => (sum_type(&field.data_type), field.nullable),
             Function::Mean => (DataType::Float64, field.nullable),
+            // NaN and infinities are not among its values.
+            Function::Median | Function::Quantile(_) => {
+                let can_be_none = Numbers::of(&field.data_type) == Some(Numbers::Floats);
+                (DataType::Float64, field.nullable || can_be_none)
+            }
             // Of one value there is none.
             Function::Variance | Function::Stddev => (DataType::Float64, true),
             Function::Min | Function::Max | Function::First | Function::Last => {
@@ -80,10 +92,21 @@ impl Call {
         Field::new(name, data_type, nullable)
     }
 
+    /// The name of what it keeps, by which functions that keep the same are known.
+    pub(super) fn kept(&self) -> String {
+        match (self.function, &self.field) {
+            (Function::Median | Function::Quantile(_), Some(field)) => {
+                format!("quantiles({field})")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// What it keeps of a group. The names say so in messages, and tell whether a state
     /// of a checkpoint fits.
     pub(super) fn state(&self, field: Option<&Field>, retracts: bool) -> Vec<Field> {
-        let column = |part: &str, data_type| Field::new(format!("{self}{part}"), data_type, false);
+        let kept = self.kept();
+        let column = |part: &str, data_type| Field::new(format!("{kept}{part}"), data_type, false);
         let nullable = |data_type| {
             let nullable = field.is_some_and(|field| field.nullable);
             vec![Field::new(self.to_string(), data_type, nullable)]
@@ -119,6 +142,9 @@ impl Call {
             ],
             Function::Min | Function::Max | Function::First | Function::Last => nullable(data_type),
             Function::Top(_) | Function::CountDistinct => vec![column("", list_of(&data_type))],
+            Function::ApproxCountDistinct | Function::Median | Function::Quantile(_) => {
+                vec![column("", DataType::Bytes)]
+            }
         }
     }
 }

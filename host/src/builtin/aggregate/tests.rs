@@ -57,6 +57,10 @@ fn calls() -> Vec<Call> {
         "last(x)",
         "top(1, x)",
         "top(3, x)",
+        "approx_count_distinct(x)",
+        "median(x)",
+        "quantile(x, 0)",
+        "quantile(x, 0.9)",
     ];
     let parse = |text: &str| Call::parse(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
     texts.into_iter().map(parse).collect()
@@ -147,7 +151,7 @@ fn expected(call: &Call, data_type: &DataType, groups: &[Vec<Option<i64>>]) -> A
     match call.function {
         Function::CountRows => counts(&|group| group.len()),
         Function::Count => counts(&|group| numbers(group).len()),
-        Function::CountDistinct => counts(&|group| {
+        Function::CountDistinct | Function::ApproxCountDistinct => counts(&|group| {
             let distinct: BTreeSet<i64> = ordered(group).into_iter().collect();
             distinct.len()
         }),
@@ -174,6 +178,8 @@ fn expected(call: &Call, data_type: &DataType, groups: &[Vec<Option<i64>>]) -> A
         Function::Mean => of_floats(&|values| {
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         }),
+        Function::Median => of_floats(&|values| quantile(values, 0.5)),
+        Function::Quantile(share) => of_floats(&|values| quantile(values, share)),
         Function::Variance => of_floats(&variance),
         Function::Stddev => of_floats(&|values| variance(values).map(f64::sqrt)),
         Function::Sum => {
@@ -194,6 +200,14 @@ fn expected(call: &Call, data_type: &DataType, groups: &[Vec<Option<i64>>]) -> A
     }
 }
 
+/// The value that this share of the others comes before.
+fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let rank = share * values.len().saturating_sub(1) as f64;
+    values.get(rank as usize).copied()
+}
+
 fn float_at(values: &ArrayRef, row: usize) -> f64 {
     let value = take(values, &UInt32Array::from(vec![row as u32]), None);
     let value = value.unwrap_or_else(|e| panic!("{e}"));
@@ -209,8 +223,24 @@ fn float_at(values: &ArrayRef, row: usize) -> f64 {
     panic!("{value:?} is not a number")
 }
 
-/// Fails if results differ, but for the last digits of variances.
+/// Fails if results differ, but for the last digits of variances, and for the error of
+/// quantiles. Sketches count few distinct values exactly.
 fn compare(what: &str, given: &ArrayRef, expected: &ArrayRef) {
+    if what.starts_with("median") || what.starts_with("quantile") {
+        let (given, expected) = (given.as_primitive(), expected.as_primitive::<Float64Type>());
+        let given: &Float64Array = given;
+        assert_eq!(given.len(), expected.len());
+        for (given, expected) in given.iter().zip(expected) {
+            assert_eq!(given.is_some(), expected.is_some(), "{what}");
+            let (given, expected) = (given.unwrap_or_default(), expected.unwrap_or_default());
+            let apart = (given - expected).abs();
+            assert!(
+                apart <= 0.0101 * expected.abs(),
+                "{what}: {given} is not {expected}"
+            );
+        }
+        return;
+    }
     if what.starts_with("variance") || what.starts_with("stddev") {
         let (given, expected) = (given.as_primitive(), expected.as_primitive::<Float64Type>());
         let given: &Float64Array = given;
@@ -324,6 +354,24 @@ impl Bench {
             self.slots[group] = Some(slot);
         }
         self.states = states;
+    }
+
+    /// The results of all groups together.
+    fn merged(&mut self) -> Vec<ArrayRef> {
+        let columns = self.states();
+        let rows = columns.first().map_or(0, |column| column.len());
+        let states = Columns {
+            rows,
+            columns: &columns,
+        };
+        let merged = self.instance.merge(states, &vec![0; rows]);
+        let merged = merged.unwrap_or_else(|e| panic!("{e}"));
+        let states = Columns {
+            rows: 1,
+            columns: &merged,
+        };
+        let results = self.instance.finish(states, &[0], &[0]);
+        results.unwrap_or_else(|e| panic!("{e}")).columns
     }
 
     /// The results of all groups, which must have a state.
@@ -732,4 +780,131 @@ fn assert_close(given: &ArrayRef, expected: &ArrayRef) {
             (one, other) => assert_eq!(one, other),
         }
     }
+}
+
+/// Sketches of many values, of all magnitudes, are the same wherever batches are cut, in
+/// whatever order rows come, and whichever parts are merged.
+#[test]
+fn sketches_depend_on_nothing_but_the_values() {
+    let calls = [
+        "approx_count_distinct(x)",
+        "median(x)",
+        "quantile(x, 0.99)",
+        "quantile(x, 0.001)",
+    ];
+    let calls = calls.map(|text| Call::parse(text).unwrap_or_else(|e| panic!("{text}: {e:?}")));
+    let integers = Field::new("x", DataType::Int64, false);
+    let floats = Field::new("x", DataType::Float64, false);
+    for seed in 0..6 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = [10, 500, 5_000, 100_000][seed as usize % 4];
+        let numbers: Vec<i64> = (0..count).map(|_| random.i64(0..count) - 3).collect();
+        // Across more magnitudes than there are bins.
+        let magnitudes: Vec<f64> = (0..count)
+            .map(|_| {
+                random.f64() * 10f64.powi(random.i32(-12..300)) * [1.0, -1.0][random.usize(0..2)]
+            })
+            .collect();
+        let mut first: Option<[Vec<ArrayRef>; 2]> = None;
+        for _ in 0..4 {
+            let mut order: Vec<usize> = (0..numbers.len()).collect();
+            random.shuffle(&mut order);
+            let of_integers = order.iter().map(|&at| numbers[at]);
+            let of_floats = order.iter().map(|&at| magnitudes[at]);
+            let columns: [ArrayRef; 2] = [
+                Arc::new(Int64Array::from_iter_values(of_integers)),
+                Arc::new(Float64Array::from_iter_values(of_floats)),
+            ];
+            let results = [(&calls[..], &integers), (&calls[1..], &floats)];
+            let mut results = results
+                .into_iter()
+                .zip(&columns)
+                .map(|((calls, field), column)| {
+                    let mut bench = Bench::new(calls, field);
+                    // Parts, which are merged in the end.
+                    let parts = random.u32(1..5);
+                    let mut at = 0;
+                    while at < column.len() {
+                        let rows = random
+                            .usize(1..=column.len().div_ceil(5))
+                            .min(column.len() - at);
+                        let part = random.u32(0..parts);
+                        bench.rows(&column.slice(at, rows), &vec![part; rows], false);
+                        if random.bool() {
+                            bench.restore();
+                        }
+                        at += rows;
+                    }
+                    bench.merged()
+                });
+            let results = [(); 2].map(|()| results.next().unwrap_or_default());
+            let first = first.get_or_insert_with(|| results.clone());
+            assert_eq!(&results, first, "seed {seed}, {count} rows");
+        }
+        let Some([of_integers, _]) = first else {
+            panic!("it ran")
+        };
+        let distinct = numbers.iter().collect::<BTreeSet<_>>().len() as f64;
+        let given = of_integers[0].as_primitive::<Int64Type>().value(0);
+        assert!(
+            (given as f64 - distinct).abs() <= 0.05 * distinct,
+            "{given} of {distinct}"
+        );
+    }
+}
+
+/// What is no finite number is not counted; what is nearly 0 counts as 0, but not beyond
+/// the values.
+#[test]
+fn quantiles_of_odd_numbers() {
+    let field = Field::new("x", DataType::Float64, false);
+    let median = [Call::parse("median(x)").unwrap_or_else(|e| panic!("{e:?}"))];
+    let of = |values: &[f64]| {
+        let mut bench = Bench::new(&median, &field);
+        let column: ArrayRef = Arc::new(Float64Array::from(values.to_vec()));
+        bench.rows(&column, &vec![0; values.len()], false);
+        let results = bench.results();
+        let result = results[0].as_primitive::<Float64Type>();
+        result.is_valid(0).then(|| result.value(0))
+    };
+    assert_eq!(of(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]), None);
+    assert_eq!(of(&[f64::NAN, 7.0, f64::INFINITY]), Some(7.0));
+    assert_eq!(of(&[1e-10, 1e-10]), Some(1e-10));
+    assert_eq!(of(&[-0.0]), Some(0.0));
+    assert_eq!(of(&[f64::MAX]), Some(f64::MAX));
+    assert_eq!(of(&[f64::MIN]), Some(f64::MIN));
+}
+
+/// Functions that keep the same keep it once, and may change.
+#[test]
+fn quantiles_of_a_field_share_their_sketch() {
+    let field = Field::new("x", DataType::Int64, false);
+    let state = |texts: &[&str]| {
+        let calls: Vec<Call> = texts.iter().flat_map(|text| Call::parse(text)).collect();
+        assert_eq!(calls.len(), texts.len());
+        Bench::new(&calls, &field).functions.info().state.clone()
+    };
+    let one = state(&["count()", "median(x)", "sum(x)"]);
+    assert_eq!(one.fields.len(), 3);
+    let many = state(&["count()", "quantile(x, 0.9)", "sum(x)", "quantile(x, 0.5)"]);
+    assert_eq!(one, many);
+}
+
+/// A state that this version has written must be read by all later ones.
+#[test]
+fn sketches_are_kept_in_the_formats_of_others() {
+    let field = Field::new("x", DataType::Int64, false);
+    let calls = ["approx_count_distinct(x)", "median(x)"];
+    let calls: Vec<Call> = calls.iter().flat_map(|text| Call::parse(text)).collect();
+    let mut bench = Bench::new(&calls, &field);
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 2, -3, 0]));
+    bench.rows(&column, &[0; 5], false);
+    let hex = |state: &ArrayRef| {
+        let bytes = state.as_binary::<i32>().value(0).iter();
+        bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let states: Vec<String> = bench.states().iter().map(hex).collect();
+    expect_test::expect![[r#"
+        0201070c030804082bf2fb06862ff90dcdbf440acbd7c204
+        a0058800000000000008c08c000000000000004084000000000000004002fd4a815abf52f03f0000000000000000040205020002440307016c02"#]].assert_eq(&states.join("\n"));
 }
