@@ -4,6 +4,8 @@
 pub mod aggregate;
 /// The first row of each key.
 pub mod deduplicate;
+/// The rows for which an expression is true.
+pub mod filter;
 /// Some of the fields of rows.
 pub mod select;
 /// Numbers of columns.

@@ -43,7 +43,9 @@ pub use event_time::{EventTimeConfig, WatermarkConfig};
 pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig};
 pub use key::{KeyColumns, KeyConfig};
 pub use operator::{BoundsChoice, EmitChoice, InputConfig, InputName, OperatorConfig, Setting};
-pub use runs::{AggregateConfig, DeduplicateConfig, DropConfig, OperatorName, Runs, SelectConfig};
+pub use runs::{
+    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OperatorName, Runs, SelectConfig,
+};
 pub use sink::SinkConfig;
 pub use source::SourceConfig;
 pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};

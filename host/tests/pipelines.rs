@@ -12,7 +12,7 @@ mod everywhere;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -896,6 +896,40 @@ fn sketches_give_the_same_everywhere() {
         assert!((of("median") - 1_500.0).abs() < 300.0, "{result}");
         assert!((of("most") - 2_970.0).abs() < 150.0, "{result}");
     }
+}
+
+#[test]
+fn a_filter_keeps_rows_and_makes_dead_letters_of_others() {
+    let mut rows: Vec<Value> = (0..200).map(|n| event("a", n, n)).collect();
+    rows.extend([event("b", i64::MAX, 200), event("c", 7, 201)]);
+    let folder = folder(&[("in.jsonl", &rows)]);
+    let operator = r#"
+        [operators.big]
+        filter = "n * 2 > 100 && key in ['a', 'b'] && ts < timestamp('1970-01-01T00:03:00Z')"
+        input = "events"
+    "#;
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        operator,
+        &sink("out", "big"),
+    ]);
+    let kept = collect_everywhere(&text, folder.path(), "out");
+    let numbers: BTreeSet<i64> = kept.iter().filter_map(|row| row["n"].as_i64()).collect();
+    assert_eq!(numbers, (51..180).collect());
+    assert!(kept.iter().all(|row| row["letter"] == "a"));
+
+    let operator = operator.replace(" && ts < timestamp('1970-01-01T00:03:00Z')", "");
+    let text = text_of(&[
+        &events("events", "in.jsonl", "0s"),
+        &operator,
+        &sink("out", "big"),
+    ]);
+    let (kept, summary) = collect(plan_of(&text, folder.path()), "out");
+    assert_eq!((kept.len(), summary.nodes[1].rejected), (149, 1));
+    let letters = read_json_lines(&folder.path().join("dead.jsonl"));
+    let last = letters.last().expect("one at least");
+    assert_eq!(last["payload"], rows[200].to_string());
+    assert_eq!(last["error"], "a number is too large for its type");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Transform for SelectInstance {
 }
 
 impl Selected {
-    fn of(&self, columns: &[ArrayRef]) -> Result<ArrayRef, Failure> {
+    pub(super) fn of(&self, columns: &[ArrayRef]) -> Result<ArrayRef, Failure> {
         let mut column = columns[self.column].clone();
         for &member in &self.members {
             let record = column.as_struct();

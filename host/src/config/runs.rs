@@ -19,6 +19,7 @@ pub enum Runs {
     Select(SelectConfig),
     Drop(DropConfig),
     Deduplicate(DeduplicateConfig),
+    Filter(FilterConfig),
     Join(JoinConfig),
 }
 
@@ -61,6 +62,13 @@ pub struct DeduplicateConfig {
     pub within_ms: i64,
 }
 
+/// What is true of the rows that are kept.
+#[derive(Debug)]
+pub struct FilterConfig {
+    pub place: Span,
+    pub expression: Spanned<String>,
+}
+
 impl Runs {
     /// Where messages point.
     pub fn place(&self) -> Span {
@@ -70,6 +78,7 @@ impl Runs {
             Runs::Select(select) => select.place.clone(),
             Runs::Drop(drop) => drop.place.clone(),
             Runs::Deduplicate(deduplicate) => deduplicate.place.clone(),
+            Runs::Filter(filter) => filter.place.clone(),
             Runs::Join(join) => join.place.clone(),
         }
     }
@@ -80,6 +89,7 @@ impl Runs {
             Runs::Plugin(_) => None,
             Runs::Aggregate(_) | Runs::Deduplicate(_) => Some(Kind::Aggregate),
             Runs::Select(_) | Runs::Drop(_) => Some(Kind::Transform),
+            Runs::Filter(_) => Some(Kind::Filter),
             Runs::Join(_) => Some(Kind::Join),
         }
     }
@@ -89,7 +99,11 @@ impl Runs {
         let names: Vec<&Spanned<String>> = match self {
             Runs::Aggregate(aggregate) => aggregate.columns.iter().map(|(name, _)| name).collect(),
             Runs::Select(select) => select.columns.iter().map(|(name, _)| name).collect(),
-            Runs::Plugin(_) | Runs::Drop(_) | Runs::Deduplicate(_) | Runs::Join(_) => Vec::new(),
+            Runs::Plugin(_)
+            | Runs::Drop(_)
+            | Runs::Deduplicate(_)
+            | Runs::Filter(_)
+            | Runs::Join(_) => Vec::new(),
         };
         let named = names.into_iter().find(|column| column.get_ref() == name);
         named.map_or_else(|| self.place(), Spanned::span)
@@ -105,14 +119,21 @@ impl Runs {
 }
 
 /// The keys that say what an operator runs.
-const KEYS: [&str; 5] = ["plugin", "aggregate", "select", "drop", "deduplicate"];
+const KEYS: [&str; 6] = [
+    "plugin",
+    "aggregate",
+    "filter",
+    "select",
+    "drop",
+    "deduplicate",
+];
 
 const PLUGIN_WANTED: &str = "a plugin's name and its operator's, such as \"cart.clean\"";
 
 pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs> {
     let meaning = format!(
         "{PLUGIN_WANTED}; or, without a plugin, `aggregate = {{ orders = \"count()\" }}`, \
-         `select`, `drop`, `deduplicate` or `join`"
+         `filter`, `select`, `drop`, `deduplicate` or `join`"
     );
     if let Some(join) = table.optional("join") {
         return read_join(&join, table, mistakes).map(Runs::Join);
@@ -120,6 +141,7 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs
     let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
     match KEYS[key] {
         "aggregate" => read_aggregate(&value, mistakes).map(Runs::Aggregate),
+        "filter" => read_filter(&value, mistakes).map(Runs::Filter),
         "select" => read_select(&value, mistakes).map(Runs::Select),
         "drop" => read_drop(&value, mistakes).map(Runs::Drop),
         "deduplicate" => read_deduplicate(&value, mistakes).map(Runs::Deduplicate),
@@ -264,6 +286,14 @@ fn read_drop(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<DropConf
     Some(DropConfig {
         place: value.key_span(),
         fields: read_some_fields(value, mistakes)?,
+    })
+}
+
+fn read_filter(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<FilterConfig> {
+    let wanted = "what is true of the rows to keep, such as \"amount > 100\"";
+    Some(FilterConfig {
+        place: value.key_span(),
+        expression: value.text(wanted, mistakes)?,
     })
 }
 

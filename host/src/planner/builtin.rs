@@ -8,10 +8,11 @@ use super::columns::{Upstream, find};
 use super::section::{Resolved, Timing};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
+use crate::builtin::filter::{CheckError, Fields, Filter, check};
 use crate::builtin::select::{Select, Selected};
 use crate::config::{
-    AggregateConfig, DeduplicateConfig, DropConfig, Mistake, OperatorConfig, Runs, SelectConfig,
-    Span,
+    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, Mistake, OperatorConfig, Runs,
+    SelectConfig, Span,
 };
 use crate::logic::{Factory, Kind, Value};
 use crate::plan::{Arguments, Emit, Window};
@@ -52,6 +53,7 @@ impl Builder<'_> {
             Runs::Select(select) => self.select(select, &title, &known)?,
             Runs::Drop(drop) => self.drop(drop, &title, &known)?,
             Runs::Deduplicate(deduplicate) => resolve_deduplicate(deduplicate),
+            Runs::Filter(filter) => self.filter(filter, &title, &known)?,
         };
         Some(Resolved {
             name: factory.info().name.clone(),
@@ -146,16 +148,12 @@ impl Builder<'_> {
             let Some(found) = self.read_field(&reads, path, &place, upstreams) else {
                 continue;
             };
-            let column = input.index_of(&found.column.name).unwrap_or_else(|| {
-                input.fields.push(found.column);
-                input.fields.len() - 1
-            });
             columns.push(Selected {
                 field: Field {
                     name: name.clone(),
                     ..found.value
                 },
-                column,
+                column: index_of(&mut input, found.column),
                 members: found.members,
             });
             arguments.push((name.clone(), Value::Text(path.clone())));
@@ -163,6 +161,42 @@ impl Builder<'_> {
         let good = columns.len() == select.columns.len();
         let factory = || Arc::new(Select::new(input, columns)) as Arc<dyn Factory>;
         good.then(|| (factory(), arguments))
+    }
+
+    fn filter(
+        &mut self,
+        filter: &FilterConfig,
+        title: &str,
+        upstreams: &[&Upstream],
+    ) -> Option<(Arc<dyn Factory>, Arguments)> {
+        let (text, place) = (filter.expression.get_ref(), filter.expression.span());
+        let mut fields = FilterFields {
+            builder: self,
+            reads: format!("{title}: `filter`"),
+            place: place.clone(),
+            upstreams,
+            input: Schema::default(),
+            read: Vec::new(),
+        };
+        let checked = check(text, &mut fields);
+        let FilterFields { input, read, .. } = fields;
+        match checked {
+            Ok(expression) => {
+                let arguments = vec![("filter".to_owned(), Value::Text(text.clone()))];
+                let factory = Filter::new(input, read, expression);
+                Some((Arc::new(factory) as Arc<dyn Factory>, arguments))
+            }
+            Err(CheckError::Said) => None,
+            Err(CheckError::Wrong {
+                part,
+                problem,
+                help,
+            }) => {
+                let mistake = Mistake::new(format!("{title}: in `filter`, `{part}` {problem}"));
+                self.mistakes.push(mistake.at(place, "").help(help));
+                None
+            }
+        }
     }
 
     fn drop(
@@ -263,6 +297,49 @@ impl Builder<'_> {
         }
         read.filter(|_| good)
     }
+}
+
+/// Finds the fields of a filter's expression in its input.
+struct FilterFields<'a, 'b, 'p> {
+    builder: &'a mut Builder<'b>,
+    /// Who reads them, and where it says so.
+    reads: String,
+    place: Span,
+    upstreams: &'a [&'a Upstream<'p>],
+    /// The columns that are read.
+    input: Schema,
+    /// The fields, and the columns or members that they are.
+    read: Vec<Selected>,
+}
+
+impl Fields for FilterFields<'_, '_, '_> {
+    fn number(&mut self, path: &str) -> Option<usize> {
+        let known = self.read.iter().position(|read| read.field.name == path);
+        if known.is_some() {
+            return known;
+        }
+        let found = self
+            .builder
+            .read_field(&self.reads, path, &self.place, self.upstreams)?;
+        self.read.push(Selected {
+            column: index_of(&mut self.input, found.column),
+            field: found.value,
+            members: found.members,
+        });
+        Some(self.read.len() - 1)
+    }
+
+    fn field(&self, number: usize) -> &Field {
+        &self.read[number].field
+    }
+}
+
+/// The place of a column, which is added if it is new.
+fn index_of(input: &mut Schema, column: Field) -> usize {
+    input.index_of(&column.name).unwrap_or_else(|| {
+        input.fields.push(column);
+        input.fields.len() - 1
+    })
 }
 
 fn deduplicate_timing(deduplicate: &DeduplicateConfig) -> Timing {
