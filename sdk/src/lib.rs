@@ -88,6 +88,8 @@ mod aggregate;
 /// The contract, generated from the WIT file.
 #[doc(hidden)]
 pub mod bindings;
+/// Dates and times of day.
+mod calendar;
 /// The operator that an instance serves.
 mod instance;
 /// Writes to the host's log.
@@ -114,6 +116,7 @@ mod time;
 mod transform;
 
 pub use aggregate::{Aggregate, Retract};
+pub use calendar::{CalendarTime, Weekday};
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
