@@ -5,6 +5,8 @@
 //! that nothing is checked. So reading and writing is `unsafe`, and only the
 //! loops in [`crate::transform`] and [`crate::aggregate`] do it.
 
+/// Sets and maps.
+mod collection;
 /// Checks the columns of a batch.
 mod columns;
 /// Booleans.

@@ -1,6 +1,8 @@
 //! Lists: where each row's elements end, then the elements of all rows.
 //! `Vec<u8>` is not a list but bytes.
 
+use std::ops::Range;
+
 use super::columns::Columns;
 use super::mapping::{Field, schema_field};
 use super::slots::{Slots, push_reserved};
@@ -28,11 +30,45 @@ pub struct ListWriter<W> {
     capacity: usize,
 }
 
+impl<'a, R> ListReader<'a, R> {
+    /// `elements` makes the reader of so many elements.
+    pub(super) fn new(
+        columns: &mut Columns<'a>,
+        rows: usize,
+        elements: impl FnOnce(&mut Columns<'a>, usize) -> R,
+    ) -> Self {
+        let offsets = columns.lists(rows);
+        ListReader {
+            offsets,
+            elements: elements(columns, offsets[rows] as usize),
+        }
+    }
+
+    pub(super) fn elements(&self) -> &R {
+        &self.elements
+    }
+
+    /// Where a row's elements are: rows of the elements' reader.
+    ///
+    /// # Safety
+    /// As [`Record::read`](crate::Record::read).
+    #[inline]
+    pub(super) unsafe fn elements_of(&self, row: usize) -> Range<usize> {
+        // SAFETY: there is one more offset than rows; they ascend up to the
+        // number of elements that their reader was made for.
+        unsafe {
+            let start = *self.offsets.get_unchecked(row);
+            let end = *self.offsets.get_unchecked(row + 1);
+            start as usize..end as usize
+        }
+    }
+}
+
 impl<W> ListWriter<W> {
     /// # Safety
     /// The row must be reserved.
     #[inline(always)]
-    unsafe fn end(&mut self, row: usize) {
+    pub(super) unsafe fn end(&mut self, row: usize) {
         // SAFETY: as the caller says.
         unsafe { self.ends.put(row, self.count as u32) }
     }
@@ -49,6 +85,29 @@ impl<'a, W: Writer<'a>> ListWriter<W> {
         // SAFETY: the elements so far were written.
         unsafe { self.elements.reserve(self.count, capacity) };
         self.capacity = capacity;
+    }
+
+    /// Writes a row's elements: `write` writes one of them into a row of its own.
+    ///
+    /// # Safety
+    /// As [`Record::write`](crate::Record::write).
+    #[inline]
+    pub(super) unsafe fn put<T>(
+        &mut self,
+        row: usize,
+        elements: impl ExactSizeIterator<Item = T>,
+        write: impl Fn(&mut W, T, usize),
+    ) {
+        let count = self.count + elements.len();
+        if count > self.capacity {
+            self.grow(count);
+        }
+        for (element, at) in elements.zip(self.count..) {
+            write(&mut self.elements, element, at);
+        }
+        self.count = count;
+        // SAFETY: the caller answers for the row.
+        unsafe { self.end(row) }
     }
 }
 
@@ -86,23 +145,17 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
     }
 
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
-        let offsets = columns.lists(rows);
-        ListReader {
-            offsets,
-            elements: T::reader(columns, offsets[rows] as usize),
-        }
+        ListReader::new(columns, rows, T::reader)
     }
 
     #[inline]
     unsafe fn read(reader: &Self::Reader, row: usize) -> Result<Self, Unreadable> {
-        // SAFETY: there is one more offset than rows; they ascend up to the
-        // number of elements that their reader was made for.
+        // SAFETY: the caller answers for the row, and the reader has its elements.
         unsafe {
-            let start = *reader.offsets.get_unchecked(row);
-            let end = *reader.offsets.get_unchecked(row + 1);
-            let mut elements = Vec::with_capacity((end - start) as usize);
-            for element in start..end {
-                push_reserved(&mut elements, T::read(&reader.elements, element as usize)?);
+            let of_row = reader.elements_of(row);
+            let mut elements = Vec::with_capacity(of_row.len());
+            for element in of_row {
+                push_reserved(&mut elements, T::read(&reader.elements, element)?);
             }
             Ok(elements)
         }
@@ -117,18 +170,11 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         _origin: Origin<'_, S>,
         _passed: bool,
     ) {
-        let count = writer.count + self.len();
-        if count > writer.capacity {
-            writer.grow(count);
-        }
-        // SAFETY: there is space for the elements; the caller answers for the
-        // row.
+        // SAFETY: the writer has space for the elements; the caller answers for the row.
         unsafe {
-            for (element, at) in self.iter().zip(writer.count..) {
-                element.write(&mut writer.elements, at, name, Origin::NOWHERE, false);
-            }
-            writer.count = count;
-            writer.end(row);
+            writer.put(row, self.iter(), |writer, element, at| {
+                element.write(writer, at, name, Origin::NOWHERE, false);
+            });
         }
     }
 

@@ -13,7 +13,8 @@ use crate::bindings::sluicebox::plugin::schemas;
 /// A field may be any integer or float, `bool`, `&'a str` or `String`,
 /// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
 /// with `#[derive(Symbol)]`, another record, an `Option` of these (may be
-/// missing) or a `Vec` of these (a list). Borrowed fields are read without a
+/// missing), a `Vec` or `BTreeSet` of these (a list), or a `BTreeMap` (a list of records
+/// with a `key` and a `value`). Borrowed fields are read without a
 /// copy. Doc comments of fields are shown to authors of pipelines. A column has the
 /// field's name; `#[record(name = "InvoiceNo")]` on the field gives it another.
 ///
@@ -92,7 +93,7 @@ pub trait Record<'a>: Sized {
     label = "not a type that columns have",
     note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `&'a [u8]`, \
             `Vec<u8>`, `Timestamp`, enums with `#[derive(Symbol)]`, structs with \
-            `#[derive(Record)]`, and `Option` or `Vec` of these"
+            `#[derive(Record)]`, and `Option`, `Vec`, `BTreeSet` or `BTreeMap` of these"
 )]
 pub trait Field<'a>: Sized {
     #[doc(hidden)]

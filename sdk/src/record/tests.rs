@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use expect_test::expect;
@@ -5,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bindings::sluicebox::plugin::columns::{Batch, Column, Packed, Values};
+use crate::bindings::sluicebox::plugin::schemas;
 use crate::prelude::*;
 use crate::{Field, Record};
 
@@ -33,6 +35,9 @@ struct Everything {
     numbers: Option<Vec<i64>>,
     flags: Vec<Option<bool>>,
     lists: Vec<Vec<String>>,
+    set: BTreeSet<String>,
+    map: BTreeMap<String, Option<i64>>,
+    nested: BTreeMap<i64, BTreeMap<u32, Vec<bool>>>,
     part: Part,
     maybe_part: Option<Part>,
     r#type: Option<Colour>,
@@ -109,6 +114,17 @@ prop_compose! {
         integers in prop::option::of(prop::collection::vec(any::<i64>(), 0..5)),
         flags in prop::collection::vec(prop::option::of(any::<bool>()), 0..12),
         lists in prop::collection::vec(prop::collection::vec(".{0,5}", 0..3), 0..3),
+        set in prop::collection::btree_set(".{0,5}", 0..4),
+        map in prop::collection::btree_map(".{0,5}", prop::option::of(any::<i64>()), 0..4),
+        nested in prop::collection::btree_map(
+            any::<i64>(),
+            prop::collection::btree_map(
+                any::<u32>(),
+                prop::collection::vec(any::<bool>(), 0..3),
+                0..3,
+            ),
+            0..3,
+        ),
         part_and in (part(), prop::option::of(part())),
     ) -> Everything {
         let (flag, tiny, small, medium, large, p8, p16, p32, p64) = numbers;
@@ -131,6 +147,9 @@ prop_compose! {
             numbers: integers,
             flags,
             lists,
+            set,
+            map,
+            nested,
             part: part_and.0,
             maybe_part: part_and.1,
             r#type: colours.1,
@@ -222,6 +241,48 @@ fn a_schema_is_depth_first() {
         element: FieldType::Utf8 "#]]
     .assert_eq(&lines.join("\n"));
     assert_eq!(fields.len(), <Part as Field>::COLUMNS);
+}
+
+/// Sets and maps are lists in other languages, and of older plugins.
+#[test]
+fn sets_and_maps_are_lists() {
+    #[derive(Record, Debug, PartialEq)]
+    struct Sets {
+        set: BTreeSet<u32>,
+        map: BTreeMap<String, u32>,
+    }
+
+    #[derive(Record)]
+    struct Lists {
+        set: Vec<u32>,
+        map: Vec<Entry>,
+    }
+
+    #[derive(Record)]
+    struct Entry {
+        key: String,
+        value: u32,
+    }
+
+    let shown = |fields: Vec<schemas::Field>| {
+        let field = |field: &schemas::Field| format!("{}: {:?}", field.name, field.type_);
+        fields.iter().map(field).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(schema_of::<Sets>()), shown(schema_of::<Lists>()));
+    let entry = |key: &str, value| Entry {
+        key: key.to_owned(),
+        value,
+    };
+    let lists = Lists {
+        set: vec![3, 1, 3],
+        map: vec![entry("b", 1), entry("a", 2), entry("b", 3)],
+    };
+    let batch = columns(std::slice::from_ref(&lists));
+    let sets = Sets {
+        set: BTreeSet::from([1, 3]),
+        map: BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 3)]),
+    };
+    assert_eq!(read_all::<Sets>(&Table::new(&batch)), [Ok(sets)]);
 }
 
 #[derive(Record, Debug, PartialEq)]
