@@ -376,6 +376,30 @@ fn inputs_are_merged_in_order_of_event_time() {
     pipeline::assert_same(&expected, &answers, "answers");
 }
 
+/// Of rows with the same time, those of the input that the process names first come first.
+#[test]
+fn inputs_do_not_race_at_the_same_time() {
+    let key = |i: i64| format!("k{}", i % 5);
+    let amounts: Vec<Row> = (0..400).map(|i| row(&key(i), i, "", i)).collect();
+    let questions: Vec<Row> = (0..400).map(|i| row(&key(i), 0, "", i)).collect();
+    let folder = folder(&[("questions.jsonl", &questions), ("amounts.jsonl", &amounts)]);
+    let operator = "plugin = \"basics.tally\"\nparameters = { after_ms = 0 }\n\
+        input = { amounts = \"amounts\", questions = \"questions\" }\norder = \"event_time\"";
+    let sinks = [("answers", "script")];
+    let text = pipeline_of(&["amounts", "questions"], operator, &sinks);
+    let mut expected: Vec<Value> = questions
+        .iter()
+        .map(|question| {
+            let before = |row: &&Row| row.key == question.key && row.ts < question.ts;
+            let sum: i64 = amounts.iter().filter(before).map(|row| row.n).sum();
+            json!({"key": question.key, "sum": sum})
+        })
+        .collect();
+    expected.sort_by_cached_key(ToString::to_string);
+    let answers = collect_everywhere(&text, folder.path(), "answers");
+    pipeline::assert_same(&expected, &answers, "answers");
+}
+
 #[test]
 fn rows_of_all_inputs_change_the_state() {
     let key = |i: i64| format!("k{}", i % 7);

@@ -11,7 +11,7 @@ use crate::logic::Port;
 use crate::schema::Schema;
 use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout, Selection};
-use crate::state::rows::{HandedOut, HandsOut, NewRows, RowBuffer};
+use crate::state::rows::{BufferedRow, HandedOut, HandsOut, NewRows, RowBuffer};
 use crate::state::stored::StoredTable;
 
 /// How long a pane of the buffer is; a part of the format.
@@ -98,8 +98,14 @@ impl Waiting {
         };
         let last_pane = pane_of(up_to_ms);
         let schema = self.schema.clone();
+        let has_several_inputs = self.columns.len() > 1;
         let is_over = |pane| pane < pane_of(watermark_ms);
         self.buffer.pass(up_to_ms, last_pane, is_over, |handed| {
+            let sorted = has_several_inputs.then(|| by_input(handed.ids, handed.rows));
+            let handed = HandedOut {
+                rows: sorted.as_deref().unwrap_or(handed.rows),
+                ..handed
+            };
             let mut first = 0;
             while first < handed.rows.len() {
                 let last = (first + batch_rows).min(handed.rows.len());
@@ -112,6 +118,19 @@ impl Waiting {
             Ok(())
         })
     }
+}
+
+/// The rows of each key by time, and by input where that is the same: which input is
+/// faster must not matter. Those of one input stay as they came.
+fn by_input(ids: &[u32], rows: &[BufferedRow]) -> Vec<BufferedRow> {
+    let mut sorted = rows.to_vec();
+    let mut rest = &mut sorted[..];
+    for of_key in ids.chunk_by(|id, next| id == next) {
+        let (rows, others) = rest.split_at_mut(of_key.len());
+        rows.sort_by_key(|row| (row.time_ms, row.mark));
+        rest = others;
+    }
+    sorted
 }
 
 fn due_rows(
