@@ -18,8 +18,8 @@ cargo := cargo
 flags := --release --workspace --locked
 built := $(or $(CARGO_TARGET_DIR),target)
 sluicebox := $(built)/release/sluicebox
-plugins := cart inventory monitoring words
-examples := cart inventory monitoring sums words
+plugins := behaviour cart inventory monitoring words
+examples := behaviour cart inventory monitoring sums words
 
 # A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin

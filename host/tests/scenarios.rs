@@ -17,6 +17,9 @@ mod pipeline;
 /// Rows of a day.
 #[path = "scenarios/day.rs"]
 mod day;
+/// What users do next, and what is unusual.
+#[path = "scenarios/behaviour.rs"]
+mod behaviour;
 /// Stock that is never oversold.
 #[path = "scenarios/inventory.rs"]
 mod inventory;

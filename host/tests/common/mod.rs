@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use sluicebox::plugin::PluginLoader;
 
-const PLUGINS: [&str; 7] = [
+const PLUGINS: [&str; 8] = [
+    "behaviour",
     "cart",
     "inventory",
     "monitoring",

@@ -29,6 +29,21 @@ pub fn example(file: &str) -> toml::Table {
     pipeline
 }
 
+/// Has a pipeline read a file of `fields` in place of the events that it generates.
+pub fn read_file(pipeline: &mut toml::Table, source: &str, fields: &str) {
+    let fields: toml::Table = fields.parse().unwrap_or_else(|error| panic!("{error}"));
+    let source_table = pipeline["sources"][source].as_table_mut();
+    let generated = source_table.expect("it is a table");
+    let mut file = toml::Table::new();
+    let path = format!("tests/small/input/{source}.jsonl");
+    file.insert("type".to_owned(), "file".into());
+    file.insert("path".to_owned(), path.into());
+    file.insert("event_time".to_owned(), "ts".into());
+    file.insert("watermark".to_owned(), generated["watermark"].clone());
+    file.insert("fields".to_owned(), fields.into());
+    *generated = file;
+}
+
 /// A folder with files, as the examples' sources name them.
 pub fn folder_of(files: &[(&str, &[String])]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -104,6 +119,23 @@ pub fn decoded(lines: &[String]) -> Vec<Value> {
         row["ts"].is_i64().then_some(row)
     });
     rows.collect()
+}
+
+/// Rows of one partition in order of their times, as what waits for the watermark takes
+/// them, and how many come behind it.
+pub fn in_order(rows: &[Value], bound_ms: i64) -> (Vec<&Value>, usize) {
+    let mut newest_ms = i64::MIN;
+    let mut in_time: Vec<&Value> = Vec::new();
+    for row in rows {
+        let ts = number(row, "ts");
+        if ts >= newest_ms.saturating_sub(bound_ms) {
+            in_time.push(row);
+        }
+        newest_ms = newest_ms.max(ts);
+    }
+    let late = rows.len() - in_time.len();
+    in_time.sort_by_key(|row| number(row, "ts"));
+    (in_time, late)
 }
 
 /// A time as sinks write it.
