@@ -47,7 +47,7 @@ pub use runs::{
     AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OperatorName, Runs, SelectConfig,
 };
 pub use sink::SinkConfig;
-pub use source::SourceConfig;
+pub use source::{ChecksumConfig, SourceConfig};
 pub use state::{Backend, CheckpointsConfig, RESTART, RestartConfig, StateConfig, UploadConfig};
 pub use toml::Spanned;
 

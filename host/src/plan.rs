@@ -39,7 +39,7 @@ pub use operator::{
     PortPlan, ProcessPlan, RowOrder, TimeDomain, Timing, TransformPlan, Window,
 };
 pub use sink::{ADDED, SinkPlan, TAKEN_BACK, change_field};
-pub use source::SourcePlan;
+pub use source::{Algorithm, ChecksumPlan, SourcePlan};
 pub use state::{Delivery, RemotePlan, RestartPlan, StateBackend, StatePlan};
 
 use crate::dead_letter::OnError;

@@ -6,6 +6,8 @@
 //! [`reader`] finds their event times, emits watermarks and handles bad rows. A
 //! source itself never decides when event time advances, and never drops a row.
 
+/// Compares checksums.
+mod checksum;
 /// Decoded rows of one partition.
 pub mod chunk;
 /// Finds the event time of each row.

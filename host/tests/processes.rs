@@ -351,6 +351,34 @@ fn rows_are_taken_in_order_of_event_time() {
     assert!(late_rows > 0, "some rows are late");
 }
 
+/// Without a plugin, rows come out in order as well, and late ones are put aside.
+#[test]
+fn rows_are_put_in_order_without_a_plugin() {
+    let rows = random_rows(&mut Rng::with_seed(3), 300);
+    let model = Model::run_in_order(&rows);
+    let folder = folder(&[("rows.jsonl", &rows)]);
+    let running = "\n[operators.running]\ninput = \"script\"\nkey = \"key\"\nwindow = \"running\"\n\
+        aggregate = { newest = \"max(ts)\", time = \"last(ts)\" }\n";
+    let sinks = [
+        ("ordered", "script"),
+        ("late", "script.late"),
+        ("times", "running"),
+    ];
+    let operator = "order = \"event_time\"\ninput = \"rows\"";
+    let text = pipeline_of(&["rows"], operator, &sinks) + running;
+    let [ordered, late, times] =
+        collect_all_everywhere(&text, folder.path(), ["ordered", "late", "times"]);
+    let mut late: Vec<Value> = late.iter().map(|row| row["n"].clone()).collect();
+    late.sort_by_cached_key(ToString::to_string);
+    assert_eq!(late, model.late);
+    assert!(!late.is_empty(), "no row is late");
+    assert_eq!(ordered.len() + late.len(), rows.len());
+    assert_eq!(times.len(), ordered.len());
+    for row in times {
+        assert_eq!(row["newest"], row["time"], "{row} is out of order");
+    }
+}
+
 /// Rows of two inputs that come in any order are taken in order of their times.
 #[test]
 fn inputs_are_merged_in_order_of_event_time() {

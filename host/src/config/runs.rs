@@ -20,6 +20,8 @@ pub enum Runs {
     Drop(DropConfig),
     Deduplicate(DeduplicateConfig),
     Filter(FilterConfig),
+    /// Rows come in order, and nothing else happens to them.
+    Order(Span),
     Join(JoinConfig),
 }
 
@@ -79,6 +81,7 @@ impl Runs {
             Runs::Drop(drop) => drop.place.clone(),
             Runs::Deduplicate(deduplicate) => deduplicate.place.clone(),
             Runs::Filter(filter) => filter.place.clone(),
+            Runs::Order(place) => place.clone(),
             Runs::Join(join) => join.place.clone(),
         }
     }
@@ -90,6 +93,7 @@ impl Runs {
             Runs::Aggregate(_) | Runs::Deduplicate(_) => Some(Kind::Aggregate),
             Runs::Select(_) | Runs::Drop(_) => Some(Kind::Transform),
             Runs::Filter(_) => Some(Kind::Filter),
+            Runs::Order(_) => Some(Kind::Process),
             Runs::Join(_) => Some(Kind::Join),
         }
     }
@@ -103,6 +107,7 @@ impl Runs {
             | Runs::Drop(_)
             | Runs::Deduplicate(_)
             | Runs::Filter(_)
+            | Runs::Order(_)
             | Runs::Join(_) => Vec::new(),
         };
         let named = names.into_iter().find(|column| column.get_ref() == name);
@@ -118,7 +123,8 @@ impl Runs {
     }
 }
 
-/// The keys that say what an operator runs.
+/// The keys that say what an operator runs. So does `order`, where none of them is given:
+/// a plugin's process has it as well.
 const KEYS: [&str; 6] = [
     "plugin",
     "aggregate",
@@ -133,10 +139,15 @@ const PLUGIN_WANTED: &str = "a plugin's name and its operator's, such as \"cart.
 pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs> {
     let meaning = format!(
         "{PLUGIN_WANTED}; or, without a plugin, `aggregate = {{ orders = \"count()\" }}`, \
-         `filter`, `select`, `drop`, `deduplicate` or `join`"
+         `filter`, `select`, `drop`, `deduplicate`, `order` or `join`"
     );
     if let Some(join) = table.optional("join") {
         return read_join(&join, table, mistakes).map(Runs::Join);
+    }
+    if let Some(order) = table.optional("order")
+        && KEYS.iter().all(|key| table.optional(key).is_none())
+    {
+        return Some(Runs::Order(order.key_span()));
     }
     let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
     match KEYS[key] {

@@ -348,6 +348,12 @@ fn source_details(plan: &Plan, node: &Node, source: &SourcePlan) -> Vec<String> 
         let _ = write!(time, ", idle after {}", show_ms(ms as i64));
     }
     details.push(time);
+    if let Some(checksum) = &source.checksum {
+        let name = |at: &usize| node.schema().fields[*at].name.as_str();
+        let of: Vec<&str> = checksum.of.iter().map(name).collect();
+        let (algorithm, field) = (checksum.algorithm.name(), name(&checksum.field));
+        details.push(format!("{field} has the {algorithm} of {}", of.join(", ")));
+    }
     details.push(format!("bad rows: {}", policy_name(source.on_error)));
     details
 }

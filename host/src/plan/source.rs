@@ -23,4 +23,31 @@ pub struct SourcePlan {
     /// rows.
     pub tells_each_watermark: bool,
     pub on_error: OnError,
+    pub checksum: Option<ChecksumPlan>,
+}
+
+/// Rows carry a checksum of other fields; those with another one are bad.
+#[derive(Clone, Debug)]
+pub struct ChecksumPlan {
+    pub algorithm: Algorithm,
+    /// The column of the checksum, a text.
+    pub field: usize,
+    /// The columns that it is of.
+    pub of: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    #[default]
+    Crc32,
+    Sha256,
+}
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Crc32 => "crc32",
+            Algorithm::Sha256 => "sha256",
+        }
+    }
 }

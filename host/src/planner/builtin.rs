@@ -9,13 +9,14 @@ use super::section::{Resolved, Timing};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
 use crate::builtin::filter::{CheckError, Fields, Filter, check};
+use crate::builtin::order::Order;
 use crate::builtin::select::{Select, Selected};
 use crate::config::{
     AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, Mistake, OperatorConfig, Runs,
     SelectConfig, Span,
 };
 use crate::logic::{Factory, Kind, Value};
-use crate::plan::{Arguments, Emit, Window};
+use crate::plan::{Arguments, Emit, RowOrder, Window};
 use crate::quantity::show_ms;
 use crate::schema::{Field, Schema};
 
@@ -54,6 +55,7 @@ impl Builder<'_> {
             Runs::Drop(drop) => self.drop(drop, &title, &known)?,
             Runs::Deduplicate(deduplicate) => resolve_deduplicate(deduplicate),
             Runs::Filter(filter) => self.filter(filter, &title, &known)?,
+            Runs::Order(place) => self.order(operator, place, &title, &known)?,
         };
         Some(Resolved {
             name: factory.info().name.clone(),
@@ -62,6 +64,28 @@ impl Builder<'_> {
             factory: Some(factory),
             timing,
         })
+    }
+
+    fn order(
+        &mut self,
+        operator: &OperatorConfig,
+        place: &Span,
+        title: &str,
+        upstreams: &[&Upstream],
+    ) -> Option<(Arc<dyn Factory>, Arguments)> {
+        if operator.order.as_ref()?.value == RowOrder::Arrival {
+            self.mistakes.push(
+                Mistake::new(format!("{title} changes nothing"))
+                    .at(
+                        place.clone(),
+                        "rows come in order of arrival without it, too",
+                    )
+                    .help("write `order = \"event_time\"`"),
+            );
+            return None;
+        }
+        let rows = self.merged(title, upstreams)?;
+        Some((Arc::new(Order::new(rows.schema)), Arguments::new()))
     }
 
     fn functions(

@@ -4,10 +4,12 @@ use super::builder::Builder;
 use super::columns::Relation;
 use super::event_time::Owner;
 use super::section::{Planned, PlannedOutput, planned};
-use crate::config::{OperatorConfig, SourceConfig};
+use crate::config::{ChecksumConfig, Mistake, OperatorConfig, SourceConfig, Spanned};
 use crate::element::NodeId;
 use crate::logic::MAIN;
-use crate::plan::{EventTime, FieldPath, NodeKind, SourcePlan};
+use crate::plan::{ChecksumPlan, EventTime, FieldPath, NodeKind, SourcePlan};
+use crate::schema::DataType;
+use crate::suggest;
 
 impl Builder<'_> {
     /// `timing` is the operator that finds the event time of the rows, if one does.
@@ -27,7 +29,12 @@ impl Builder<'_> {
             None => (self.event_time(source, &title, &relation), &source.time),
         };
         let watermark = time.watermark.as_ref();
-        let kind = connector.zip(event_time).map(|(connector, event_time)| {
+        let checksum = match &source.checksum {
+            Some(checksum) => self.checksum(checksum, &title, &relation).map(Some),
+            None => Some(None),
+        };
+        let found = connector.zip(event_time).zip(checksum);
+        let kind = found.map(|((connector, event_time), checksum)| {
             NodeKind::Source(SourcePlan {
                 connector,
                 event_time,
@@ -43,10 +50,72 @@ impl Builder<'_> {
                     .and_then(|watermark| watermark.idle_after_ms)
                     .and_then(|ms| u64::try_from(ms).ok()),
                 on_error: source.on_error.unwrap_or_default(),
+                checksum,
             })
         });
         let outputs = vec![PlannedOutput::new(MAIN, Some(relation))];
         planned(&source.name, kind, Some(Vec::new()), outputs)
+    }
+
+    fn checksum(
+        &mut self,
+        checksum: &ChecksumConfig,
+        title: &str,
+        relation: &Relation,
+    ) -> Option<ChecksumPlan> {
+        let field = self.checksum_column(&checksum.field, title, relation, |data_type| {
+            let is_text = *data_type == DataType::Utf8;
+            (!is_text).then_some("a checksum is a text of hexadecimal digits, of the type `utf8`")
+        });
+        let of = checksum.of.iter().map(|name| {
+            self.checksum_column(name, title, relation, |data_type| match data_type {
+                DataType::Float32 | DataType::Float64 => {
+                    Some("numbers with a fraction have several texts")
+                }
+                DataType::List(_) | DataType::Record(_) => Some("lists and records have no text"),
+                _ => None,
+            })
+        });
+        let of: Vec<Option<usize>> = of.collect();
+        Some(ChecksumPlan {
+            algorithm: checksum.algorithm,
+            field: field?,
+            of: of.into_iter().collect::<Option<_>>()?,
+        })
+    }
+
+    fn checksum_column(
+        &mut self,
+        name: &Spanned<String>,
+        title: &str,
+        relation: &Relation,
+        refused: impl Fn(&DataType) -> Option<&'static str>,
+    ) -> Option<usize> {
+        let schema = &relation.schema;
+        let Some(column) = schema.index_of(name.get_ref()) else {
+            let names = schema.fields.iter().map(|field| field.name.as_str());
+            let name_text = name.get_ref();
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "the checksum of {title} names `{name_text}`, which is not one of its fields"
+                ))
+                .at(name.span(), "")
+                .help(suggest::help(name_text, "fields", names)),
+            );
+            return None;
+        };
+        let field = &schema.fields[column];
+        if let Some(reason) = refused(&field.data_type) {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "the checksum of {title} cannot use `{field}`: {reason}"
+                ))
+                .at(name.span(), "")
+                .at(relation.places[column].clone(), "this is its type"),
+            );
+            return None;
+        }
+        Some(column)
     }
 
     fn event_time(

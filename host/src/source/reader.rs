@@ -12,12 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checksum::Checksums;
 use super::chunk::{BadRow, Chunk};
 use super::event_time::{EventTimes, TimeReader};
 use super::silence::{SilenceWatch, WatchedReader};
 use super::watermark::{SharedWatermarks, Watermarks};
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
-use crate::batch::{Batch, NO_TIME, Origin, gather};
+use crate::batch::{Batch, Block, NO_TIME, Origin, gather};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, SourceSnapshot};
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
@@ -47,6 +48,7 @@ pub struct SourceReader {
     /// An overdue partition that has had rows, and when the last row with an event time
     /// had come before.
     doubted: Option<(usize, i64)>,
+    checksums: Option<Checksums>,
     times: Times,
     /// Each with this reader's number in it.
     watches: Vec<(Arc<SilenceWatch>, usize)>,
@@ -135,6 +137,10 @@ impl SourceReader {
             turn,
             ended,
             doubted: None,
+            checksums: plan
+                .checksum
+                .clone()
+                .map(|checksum| Checksums::new(checksum, &context.schema)),
             times,
             watches: Vec::new(),
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
@@ -351,28 +357,37 @@ impl SourceReader {
         let mut bad = chunk.bad;
         let block = Arc::new(chunk.block);
         let mut columns = chunk.columns;
-        let mut kept = None;
+        let mut rows = chunk.rows;
+        let mut kept: Option<Vec<u32>> = None;
+        let wrong = self.checksums.as_ref().map(|it| it.wrong(&columns, rows));
+        if let Some(wrong) = wrong.filter(|wrong| !wrong.is_empty()) {
+            let mut wrong_rows = wrong.iter().map(|(row, _)| *row).peekable();
+            let is_right = |row: &u32| wrong_rows.next_if_eq(row).is_none();
+            let right: Vec<u32> = (0..rows as u32).filter(is_right).collect();
+            bad.extend(bad_rows(&block, wrong));
+            columns = gather(&columns, &right);
+            rows = right.len();
+            kept = Some(right);
+        }
         let times = match &mut self.times {
             Times::Clock => {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
-                vec![self.ingested_ms; chunk.rows].into()
+                vec![self.ingested_ms; rows].into()
             }
-            Times::Operator => vec![NO_TIME; chunk.rows].into(),
+            Times::Operator => vec![NO_TIME; rows].into(),
             Times::Field(reader) => match reader.read(&columns) {
                 EventTimes::All(times) => times,
                 EventTimes::Some {
-                    rows,
+                    rows: timed,
                     times,
                     bad: untimed,
                 } => {
-                    bad.extend(untimed.into_iter().map(|(row, error)| BadRow {
-                        offset: block.offset(row),
-                        error,
-                        payload: payload(&block, row),
-                        envelope: block.envelopes.get(row as usize).cloned(),
-                    }));
-                    columns = gather(&columns, &rows);
-                    kept = Some(rows.into());
+                    columns = gather(&columns, &timed);
+                    let place = |row: u32| kept.as_ref().map_or(row, |kept| kept[row as usize]);
+                    let untimed = untimed.into_iter();
+                    let untimed = untimed.map(|(row, error)| (place(row), error));
+                    bad.extend(bad_rows(&block, untimed));
+                    kept = Some(timed.into_iter().map(place).collect());
                     times
                 }
             },
@@ -386,7 +401,10 @@ impl SourceReader {
                 schema: self.context.schema.clone(),
                 columns,
                 times,
-                origin: Some(Origin { block, rows: kept }),
+                origin: Some(Origin {
+                    block,
+                    rows: kept.map(Into::into),
+                }),
                 watermarks: None,
                 taken_back: None,
             };
@@ -484,6 +502,19 @@ impl SourceReader {
     }
 }
 
+/// Decoded rows that are bad all the same, each with what is wrong.
+fn bad_rows(
+    block: &Block,
+    rows: impl IntoIterator<Item = (u32, String)>,
+) -> impl Iterator<Item = BadRow> {
+    rows.into_iter().map(|(row, error)| BadRow {
+        offset: block.offset(row),
+        error,
+        payload: payload(block, row),
+        envelope: block.envelopes.get(row as usize).cloned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use arrow_array::cast::AsArray;
@@ -572,6 +603,7 @@ mod tests {
             idle_after_ms: Some(1_000),
             tells_each_watermark: false,
             on_error: OnError::DeadLetter,
+            checksum: None,
         };
         let context = SourceContext {
             node: "restless".into(),

@@ -187,6 +187,7 @@ async fn starts(
         idle_after_ms: None,
         tells_each_watermark: false,
         on_error: OnError::DeadLetter,
+        checksum: None,
     };
     let clock = Arc::new(ManualClock::default());
     let context = SourceContext {

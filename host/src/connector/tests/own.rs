@@ -270,7 +270,7 @@ fn its_keys_and_name_are_suggested() {
            : ^^|^
            :   `-- unknown key
            `----
-          help: did you mean `from`? The keys here are: type, event_time, watermark, on_error, from
+          help: did you mean `from`? The keys here are: type, event_time, watermark, on_error, checksum, from
           x `type` of sink `total` cannot be `file`
            ,-[own.toml:6:8]
          6 | type = "file"

@@ -66,6 +66,7 @@ pub(super) fn plan(connector: impl SourceConnector) -> SourcePlan {
         idle_after_ms: None,
         tells_each_watermark: false,
         on_error: OnError::DeadLetter,
+        checksum: None,
     }
 }
 

@@ -68,6 +68,7 @@ nothing = 1
 type = "file"
 nothing = 1
 watermark = { nothing = 1 }
+checksum = { field = "x", of = "y", nothing = 1 }
 csv = { nothing = 1 }
 [sources.tcp]
 type = "tcp"
@@ -107,7 +108,7 @@ fn every_key_is_named() {
         .lines()
         .filter_map(|line| line.split("keys here are: ").nth(1))
         .collect();
-    assert_eq!(lists.len(), 24, "a table is missing here:\n{said}");
+    assert_eq!(lists.len(), 25, "a table is missing here:\n{said}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     for key in keys {
         let quoted = PAGE.contains(&format!("`{key}`"));

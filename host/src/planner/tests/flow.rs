@@ -363,9 +363,13 @@ fn operators_without_a_plugin_are_drawn_with_what_they_do() {
 [operators.once]
 deduplicate = { by = \"user_id\", within = \"1h\" }
 input = \"actions\"
+[operators.in_order]
+order = \"event_time\"
+input = \"once\"
+key = \"user_id\"
 [operators.few]
 select = { user = \"user_id\", at = \"ts\" }
-input = \"once\"
+input = \"in_order\"
 [operators.fewer]
 drop = \"user\"
 input = \"few\"
@@ -406,6 +410,13 @@ input = \"fewer\"
         │           note: utf8?, tags: list<utf8>, ts: timestamp
         └─▶ once   deduplicate, built in · 2 tasks
             │   by = ["user_id"], within = "1h"
+            │   on error: dead letter
+            │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
+            │   note: utf8?, tags: list<utf8>, ts: timestamp
+            ▼
+            in_order   order, built in · 2 tasks
+            │   key user_id · rows in order of event time
+            │   its rows come by 2 ways (tasks and inputs): which rows are late depends on their speed
             │   on error: dead letter
             │ : user_id: utf8, item_id: utf8, action: add|remove|view, quantity: int64, price: float64,
             │   note: utf8?, tags: list<utf8>, ts: timestamp
