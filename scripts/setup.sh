@@ -10,9 +10,10 @@ packages=(
   build-essential pkg-config cmake libclang-dev
   libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev
 )
-# Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat
-# reads independently what Sluicebox writes.
-test_packages=(default-jre-headless maven kcat)
+# Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat and
+# DuckDB, which Python installs, read independently what Sluicebox writes.
+test_packages=(default-jre-headless maven kcat python3-venv)
+duckdb=1.5.6
 target=wasm32-wasip2
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -83,6 +84,15 @@ add_target() {
   rustup target add "$target"
 }
 
+# In a folder of its own, which outlives the target folder.
+install_duckdb() {
+  local folder="${XDG_CACHE_HOME:-$HOME/.cache}/sluicebox/tools/duckdb"
+  [[ -x "$folder/bin/duckdb" ]] && return 0
+  say "installing duckdb $duckdb into $folder"
+  { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet "duckdb-cli==$duckdb"; } ||
+    say "duckdb cannot be installed, so the test that needs it will be ignored"
+}
+
 # The shell may be older than the installation of rustup.
 if ! command -v cargo >/dev/null && [[ -f "${CARGO_HOME:-$HOME/.cargo}/env" ]]; then
   # shellcheck source=/dev/null
@@ -92,4 +102,5 @@ fi
 if command -v dpkg-query >/dev/null; then install_packages; else check_tools; fi
 check_rust
 add_target
+install_duckdb
 say "ready ($(rustc --version | cut -d ' ' -f 1,2), $target)"

@@ -20,12 +20,18 @@ mod day;
 /// What users do next, and what is unusual.
 #[path = "scenarios/behaviour.rs"]
 mod behaviour;
+/// What campaigns bring.
+#[path = "scenarios/campaign.rs"]
+mod campaign;
 /// Stock that is never oversold.
 #[path = "scenarios/inventory.rs"]
 mod inventory;
 /// Rates, alarms and abandoned carts.
 #[path = "scenarios/monitoring.rs"]
 mod monitoring;
+/// Notifications of what others do.
+#[path = "scenarios/notify.rs"]
+mod notify;
 /// Sums and words.
 #[path = "scenarios/classics.rs"]
 mod classics;

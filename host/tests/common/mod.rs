@@ -6,11 +6,13 @@ use std::sync::LazyLock;
 
 use sluicebox::plugin::PluginLoader;
 
-const PLUGINS: [&str; 8] = [
+const PLUGINS: [&str; 10] = [
     "behaviour",
+    "campaign",
     "cart",
     "inventory",
     "monitoring",
+    "notify",
     "words",
     "basics",
     "hostile",

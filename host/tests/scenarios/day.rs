@@ -21,8 +21,10 @@ pub const BURST: i64 = 10;
 pub fn example(file: &str) -> toml::Table {
     let text = page(&format!("examples/{file}"));
     let mut pipeline: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let plugins = pipeline["plugins"].as_table_mut().expect("it has plugins");
-    for (name, plugin) in plugins {
+    let plugins = pipeline
+        .get_mut("plugins")
+        .and_then(toml::Value::as_table_mut);
+    for (name, plugin) in plugins.into_iter().flatten() {
         let path = plugin_file(name).display().to_string();
         plugin["path"] = path.into();
     }

@@ -7,8 +7,8 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::day::{
-    DAY_MS, Day, MINUTE_MS, START_MS, decoded, example, folder_of, json_time, number, sorted, text,
-    time_of,
+    DAY_MS, Day, MINUTE_MS, START_MS, decoded, example, folder_of, in_order, json_time, number,
+    sorted, text, time_of,
 };
 use crate::everywhere::{collect_all, collect_all_everywhere, collect_interrupted, run_everywhere};
 use crate::pipeline::{assert_same, plan_of};
@@ -59,100 +59,127 @@ fn actions(rng: &mut Rng, count: i64, returns: bool) -> Vec<String> {
 struct Shelf {
     left: i64,
     is_low: bool,
-    /// Quantity and end of what each user has reserved.
-    reserved: BTreeMap<String, (i64, i64)>,
+    /// In the order in which users came.
+    reserved: Vec<Reservation>,
 }
 
-/// What comes to each sink if nothing is abandoned before the input ends.
-fn expected(rows: &[Value]) -> [Vec<Value>; 5] {
-    let hold_ms = 2 * DAY_MS;
-    let mut shelves: BTreeMap<String, Shelf> = BTreeMap::new();
+struct Reservation {
+    user: String,
+    quantity: i64,
+    ends_ms: i64,
+}
+
+impl Shelf {
+    fn of(&self, user: &str) -> Option<usize> {
+        self.reserved.iter().position(|it| it.user == user)
+    }
+}
+
+fn release(item: &str, reservation: &Reservation, quantity: i64, why: &str, at_ms: i64) -> Value {
+    json!({
+        "item_id": item, "user_id": reservation.user, "quantity": quantity,
+        "why": why, "at": json_time(at_ms),
+    })
+}
+
+/// What comes to each sink if actions and changes of the stock come in this order.
+fn expected(rows: &[&Value], hold_ms: i64) -> [Vec<Value>; 5] {
+    let mut shelves: BTreeMap<&str, Shelf> = BTreeMap::new();
     let [mut reserved, mut refused, mut released, mut sold, mut low] = [const { Vec::new() }; 5];
-    for row in rows.iter().filter(|row| is_valid(row)) {
-        let (user, item) = (text(row, "user_id"), text(row, "item_id"));
-        let (action, quantity) = (text(row, "action"), number(row, "quantity"));
-        let ts = number(row, "ts");
+    for row in rows {
+        let (item, ts) = (text(row, "item_id"), number(row, "ts"));
         let at = json_time(ts);
-        let is_known = shelves.contains_key(item);
-        if action == "view" || !is_known && ["remove", "failed"].contains(&action) {
+        let change = row["change"].as_i64();
+        let action = row["action"].as_str().unwrap_or("change");
+        if change.is_none() && (!is_valid(row) || action == "view") {
             continue;
         }
+        let brings_stock = change.is_some() || action == "return";
         let mut unknown = Shelf::default();
-        let shelf = match is_known || action == "return" {
-            true => shelves.entry(item.to_owned()).or_default(),
+        let is_known = shelves.contains_key(item) || brings_stock;
+        let shelf = match is_known {
+            true => shelves.entry(item).or_default(),
             false => &mut unknown,
         };
-        let has = shelf.reserved.get(user).map_or(0, |(has, _)| *has);
-        let mut refuse = |left, reason| {
-            refused.push(json!({
-                "item_id": item, "user_id": user, "action": action, "quantity": quantity,
-                "left": left, "reason": reason, "at": at,
-            }));
-        };
-        let taken = match action {
-            "add" if quantity > shelf.left => {
-                refuse(shelf.left, "sold_out");
-                0
+        let is_due = |it: &mut Reservation| it.ends_ms <= ts;
+        for due in shelf.reserved.extract_if(.., is_due) {
+            shelf.left += due.quantity;
+            released.push(release(item, &due, due.quantity, "abandoned", due.ends_ms));
+        }
+        if shelf.left > LOW {
+            shelf.is_low = false;
+        }
+        if let Some(change) = change {
+            shelf.left += change;
+            while shelf.left < 0
+                && let Some(newest) = shelf.reserved.pop()
+            {
+                shelf.left += newest.quantity;
+                released.push(release(item, &newest, newest.quantity, "written_off", ts));
             }
-            "add" => {
-                shelf.left -= quantity;
-                let ends = shelf.reserved.get(user).map_or(0, |(_, ends)| *ends);
-                let ends = ends.max(ts + hold_ms);
-                shelf
-                    .reserved
-                    .insert(user.to_owned(), (has + quantity, ends));
-                reserved.push(json!({
-                    "item_id": item, "user_id": user, "quantity": quantity,
-                    "left": shelf.left, "expires": json_time(ends),
+        } else {
+            let (user, quantity) = (text(row, "user_id"), number(row, "quantity"));
+            let place = shelf.of(user);
+            let has = place.map_or(0, |place| shelf.reserved[place].quantity);
+            let mut refuse = |left, reason| {
+                refused.push(json!({
+                    "item_id": item, "user_id": user, "action": action, "quantity": quantity,
+                    "left": left, "reason": reason, "at": at,
                 }));
-                0
-            }
-            "checkout" if quantity > has => {
-                refuse(shelf.left, "not_reserved");
-                0
-            }
-            "checkout" => {
-                sold.push(json!({
-                    "item_id": item, "user_id": user, "quantity": quantity, "at": at,
-                }));
-                quantity
-            }
-            "return" => {
-                shelf.left += quantity;
-                0
-            }
-            given_up => {
-                let quantity = quantity.min(has);
-                let why = if given_up == "remove" {
-                    "removed"
-                } else {
-                    "failed"
-                };
-                shelf.left += quantity;
-                if quantity > 0 {
-                    released.push(json!({
+            };
+            match action {
+                "add" if quantity > shelf.left => refuse(shelf.left, "sold_out"),
+                "add" => {
+                    shelf.left -= quantity;
+                    let place = place.unwrap_or_else(|| {
+                        let (user, ends_ms) = (user.to_owned(), i64::MIN);
+                        shelf.reserved.push(Reservation {
+                            user,
+                            quantity: 0,
+                            ends_ms,
+                        });
+                        shelf.reserved.len() - 1
+                    });
+                    let reservation = &mut shelf.reserved[place];
+                    reservation.quantity += quantity;
+                    reservation.ends_ms = reservation.ends_ms.max(ts + hold_ms);
+                    reserved.push(json!({
                         "item_id": item, "user_id": user, "quantity": quantity,
-                        "why": why, "at": at,
+                        "left": shelf.left, "expires": json_time(reservation.ends_ms),
                     }));
                 }
-                quantity
+                "checkout" if quantity > has => refuse(shelf.left, "not_reserved"),
+                "checkout" => {
+                    sold.push(json!({
+                        "item_id": item, "user_id": user, "quantity": quantity, "at": at,
+                    }));
+                    shelf.reserved[place.expect("it has some")].quantity -= quantity;
+                }
+                "return" => shelf.left += quantity,
+                given_up => {
+                    if let Some(place) = place {
+                        let quantity = quantity.min(has);
+                        shelf.left += quantity;
+                        let reservation = &mut shelf.reserved[place];
+                        reservation.quantity -= quantity;
+                        let why = match given_up {
+                            "remove" => "removed",
+                            _ => "failed",
+                        };
+                        released.push(release(item, reservation, quantity, why, ts));
+                    }
+                }
             }
-        };
-        if let Some((has, _)) = shelf.reserved.get_mut(user) {
-            *has -= taken;
         }
-        shelf.reserved.retain(|_, (has, _)| *has > 0);
+        shelf.reserved.retain(|it| it.quantity > 0);
         let was_low = std::mem::replace(&mut shelf.is_low, shelf.left <= LOW);
-        if is_known | (action == "return") && shelf.is_low && !was_low {
+        if is_known && shelf.is_low && !was_low {
             low.push(json!({"item_id": item, "left": shelf.left, "at": at}));
         }
     }
     for (item, shelf) in &shelves {
-        for (user, (quantity, ends)) in &shelf.reserved {
-            released.push(json!({
-                "item_id": item, "user_id": user, "quantity": quantity,
-                "why": "abandoned", "at": json_time(*ends),
-            }));
+        for it in &shelf.reserved {
+            released.push(release(item, it, it.quantity, "abandoned", it.ends_ms));
         }
     }
     [reserved, refused, released, sold, low].map(sorted)
@@ -168,7 +195,7 @@ fn one_input_decides_all_as_in_the_naive_computation() {
 
     let rows = decoded(&lines);
     let found = collect_all_everywhere(&pipeline, folder.path(), SINKS);
-    let expected = expected(&rows);
+    let expected = expected(&rows.iter().collect::<Vec<_>>(), 2 * DAY_MS);
     for ((found, expected), sink) in found.iter().zip(&expected).zip(SINKS) {
         assert!(expected.len() > 10, "{sink} has only {}", expected.len());
         assert_same(expected, found, sink);
@@ -199,6 +226,57 @@ fn stock(rng: &mut Rng, count: i64) -> Vec<String> {
         day.add(rng, &row);
     }
     day.in_order_of_arrival()
+}
+
+/// With both inputs in order of event time, they do not race.
+#[test]
+fn two_inputs_in_order_are_as_in_the_naive_computation() {
+    let mut rng = Rng::with_seed(12);
+    let lines = actions(&mut rng, 6_000, true);
+    let stock_lines = stock(&mut rng, 400);
+    let files = [
+        ("actions.jsonl", &lines[..]),
+        ("stock.jsonl", &stock_lines[..]),
+    ];
+    let folder = folder_of(&files);
+    let mut pipeline = example("inventory/pipeline.toml");
+    let in_order_of = |input: &str| {
+        toml::Table::from_iter([
+            ("order".to_owned(), "event_time".into()),
+            ("input".to_owned(), input.into()),
+            ("key".to_owned(), "item_id".into()),
+        ])
+    };
+    let operators = &mut pipeline["operators"];
+    operators["reserve"]["input"]["requests"] = "requests".into();
+    operators["reserve"]["input"]["stock"] = "changes".into();
+    let operators = operators.as_table_mut().expect("a table");
+    operators.insert("requests".to_owned(), in_order_of("actions").into());
+    operators.insert("changes".to_owned(), in_order_of("stock").into());
+    let reserve = operators["reserve"].as_table_mut().expect("a table");
+    reserve.insert("order".to_owned(), "event_time".into());
+    let pipeline = pipeline.to_string();
+
+    let (rows, changes) = (decoded(&lines), decoded(&stock_lines));
+    let (requests, late) = in_order(&rows, BOUND_MS);
+    let (changes, _) = in_order(&changes, BOUND_MS);
+    // Of rows of the same time, requests come first, as in the plugin.
+    let mut both = [requests, changes].concat();
+    both.sort_by_key(|row| number(row, "ts"));
+    let expected = expected(&both, HOLD_MS);
+    let found = collect_all_everywhere(&pipeline, folder.path(), SINKS);
+    for ((found, expected), sink) in found.iter().zip(&expected).zip(SINKS) {
+        assert!(expected.len() > 10, "{sink} has only {}", expected.len());
+        assert_same(expected, found, sink);
+    }
+    for why in ["removed", "failed", "abandoned", "written_off"] {
+        let is_why = |row: &&Value| text(row, "why") == why;
+        assert!(
+            expected[2].iter().any(|row| is_why(&row)),
+            "nothing is {why}"
+        );
+    }
+    assert!(late > 10, "few rows are late: {late}");
 }
 
 type Quantities<'a> = BTreeMap<(&'a str, &'a str, i64), usize>;
