@@ -84,10 +84,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum New {
-    /// Create a crate with a filter, a map and an aggregate, their tests and a
-    /// pipeline
+    /// Create a crate with operators to start from, their tests and a pipeline
     Plugin {
         name: String,
+        /// Which operators it starts with
+        #[arg(long, value_enum, default_value_t)]
+        kind: new::PluginKind,
         /// Folder to create; by default named after the plugin
         #[arg(long)]
         path: Option<PathBuf>,
@@ -134,9 +136,12 @@ pub fn main() -> ExitCode {
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),
         Command::Test(arguments) => test::test(&arguments),
-        Command::New(New::Plugin { name, path, sdk }) => {
-            created(new::plugin(&name, path.as_deref(), sdk.as_deref()))
-        }
+        Command::New(New::Plugin {
+            name,
+            kind,
+            path,
+            sdk,
+        }) => created(new::plugin(&name, kind, path.as_deref(), sdk.as_deref())),
         Command::New(New::Pipeline { name, path }) => {
             created(new::pipeline(&name, path.as_deref()))
         }

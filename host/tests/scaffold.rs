@@ -95,6 +95,29 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
 }
 
 #[test]
+fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    for (kind, tests, operator) in [
+        ("transform", 2, "measured"),
+        ("aggregate", 2, "average"),
+        ("process", 2, "silence"),
+    ] {
+        sluicebox(&["new", "plugin", kind, "--kind", kind], scratch.path());
+        let folder = scratch.path().join(kind);
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+        std::fs::copy(lock, folder.join("Cargo.lock")).expect("this workspace has a lock file");
+        let tested = succeed(env!("CARGO"), &["test"], &folder);
+        assert_contains(&tested, &[&format!("test result: ok. {tests} passed")]);
+        let built = sluicebox(&["build"], &folder);
+        assert_contains(&built, &[operator]);
+        let tested = sluicebox(&["test"], &folder);
+        assert_contains(&tested, &["ok     first", "1 passed, 0 failed"]);
+        let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
+        assert_contains(&shown, &["cellar", "roof"]);
+    }
+}
+
+#[test]
 fn a_new_pipeline_passes_its_test_and_runs() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     sluicebox(&["new", "pipeline", "orders"], scratch.path());

@@ -6,6 +6,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 /// The sources of the SDK.
 mod sdk;
 
@@ -18,17 +20,68 @@ macro_rules! templates {
     };
 }
 
+/// What a new plugin starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PluginKind {
+    /// A filter, a map and an aggregate
+    #[default]
+    Mixed,
+    /// A filter and a map: functions of a row
+    Transform,
+    /// An aggregate of the rows of a key and window
+    Aggregate,
+    /// A keyed process with a state and a timer
+    Process,
+}
+
+impl PluginKind {
+    /// The files that other kinds have otherwise.
+    fn templates(self) -> &'static [Template] {
+        match self {
+            PluginKind::Mixed => templates!("plugin/mixed":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/expected/averages.jsonl" <- "averages.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
+            PluginKind::Transform => templates!("plugin/transform":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/expected/converted.jsonl" <- "converted.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
+            PluginKind::Aggregate => templates!("plugin/aggregate":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/expected/averages.jsonl" <- "averages.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
+            PluginKind::Process => templates!("plugin/process":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/expected/silent.jsonl" <- "silent.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
+        }
+    }
+
+    /// The sink of its pipeline.
+    fn sink(self) -> &'static str {
+        match self {
+            PluginKind::Mixed | PluginKind::Aggregate => "averages",
+            PluginKind::Transform => "converted",
+            PluginKind::Process => "silent",
+        }
+    }
+}
+
 /// Templates of `Cargo.toml` and `.gitignore` have other names, so that cargo
 /// and git do not read them here.
 const PLUGIN: &[Template] = templates!("plugin":
     "Cargo.toml" <- "Cargo.toml.in",
     ".gitignore" <- "gitignore.in",
     "README.md" <- "README.md.in",
-    "src/lib.rs" <- "lib.rs.in",
-    "pipeline.toml" <- "pipeline.toml.in",
     "tests/first/input/readings.jsonl" <- "readings.jsonl",
-    "tests/first/expected/averages.jsonl" <- "averages.jsonl",
-    "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
 );
 
 const PIPELINE: &[Template] = templates!("pipeline":
@@ -142,7 +195,12 @@ pub enum NewError {
 
 /// Creates a plugin's crate in `folder` (by default named after it in the
 /// current folder). It depends on the SDK at `sdk`, or else brings its own.
-pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<Created, NewError> {
+pub fn plugin(
+    name: &str,
+    kind: PluginKind,
+    folder: Option<&Path>,
+    sdk: Option<&Path>,
+) -> Result<Created, NewError> {
     check_name(name)?;
     let dependency = match sdk {
         Some(path) => sdk_path(path)?,
@@ -152,6 +210,7 @@ pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<C
     let values = [
         ("name", name),
         ("crate_name", &crate_name),
+        ("sink", kind.sink()),
         ("sdk_folder", sdk::FOLDER),
         ("sdk", &toml::Value::from(dependency).to_string()),
     ];
@@ -161,7 +220,7 @@ pub fn plugin(name: &str, folder: Option<&Path>, sdk: Option<&Path>) -> Result<C
         sdk::files()
     };
     write(
-        filled(PLUGIN, &values),
+        filled(&[PLUGIN, kind.templates()].concat(), &values),
         own_sdk,
         PLUGIN_COMMANDS,
         folder.unwrap_or(Path::new(name)),

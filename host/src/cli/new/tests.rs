@@ -64,13 +64,20 @@ fn a_name_serves_crate_file_and_table() {
 #[test]
 fn a_plugin_is_filled_in_and_stands_alone() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
-    let folder = scratch.path().join("made/here");
-    let created = plugin("shop-floor", Some(&folder), None).expect("nothing is in the way");
-    assert_eq!(created.files.len(), PLUGIN.len() + 1);
-    for (path, _) in PLUGIN {
-        let text = read(&folder, path);
-        assert!(!text.contains("{{"), "{path} has a gap: {text}");
+    for kind in PluginKind::value_variants() {
+        let folder = scratch.path().join(format!("{kind:?}"));
+        let created = plugin("shop-floor", *kind, Some(&folder), None);
+        let created = created.expect("nothing is in the way");
+        let own = kind.templates();
+        assert_eq!(created.files.len(), PLUGIN.len() + own.len() + 1);
+        for (path, _) in PLUGIN.iter().chain(own) {
+            let text = read(&folder, path);
+            assert!(!text.contains("{{"), "{path} has a gap: {text}");
+        }
+        let expected = format!("tests/first/expected/{}.jsonl", kind.sink());
+        assert!(folder.join(expected).exists(), "{kind:?}");
     }
+    let folder = scratch.path().join("Mixed");
     let manifest: toml::Table = read(&folder, "Cargo.toml").parse().expect("it is TOML");
     assert_eq!(manifest["package"]["name"].as_str(), Some("shop-floor"));
     assert!(manifest.contains_key("workspace"));
@@ -91,7 +98,8 @@ fn an_own_sdk_may_be_named() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let folder = scratch.path().join("shop");
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
-    plugin("shop", Some(&folder), Some(&checkout)).expect("nothing is in the way");
+    plugin("shop", PluginKind::Mixed, Some(&folder), Some(&checkout))
+        .expect("nothing is in the way");
     let manifest: toml::Table = read(&folder, "Cargo.toml").parse().expect("it is TOML");
     let path = manifest["dependencies"]["sluicebox-sdk"]["path"].as_str();
     let path = Path::new(path.expect("a path"));
@@ -167,7 +175,8 @@ fn an_existing_file_is_left_alone() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let folder = scratch.path();
     fs::write(folder.join("README.md"), "mine").expect("writable");
-    let error = plugin("shop", Some(folder), None).expect_err("README.md is in the way");
+    let error =
+        plugin("shop", PluginKind::Mixed, Some(folder), None).expect_err("README.md is in the way");
     assert!(matches!(&error, NewError::Exists(path) if path.ends_with("README.md")));
     assert_eq!(read(folder, "README.md"), "mine");
     assert_eq!(fs::read_dir(folder).expect("readable").count(), 1);
@@ -178,9 +187,14 @@ fn a_folder_without_the_sdk_is_refused() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let refused = |expected: &str| {
         let folder = scratch.path().join("plugin");
-        let error = plugin("shop", Some(&folder), Some(scratch.path()))
-            .expect_err("there is no SDK here")
-            .to_string();
+        let error = plugin(
+            "shop",
+            PluginKind::Mixed,
+            Some(&folder),
+            Some(scratch.path()),
+        )
+        .expect_err("there is no SDK here")
+        .to_string();
         assert!(error.contains(expected), "{error}");
         assert!(!folder.exists());
     };
