@@ -9,7 +9,7 @@ use crate::day::{
     DAY_MS, Day, MINUTE_MS, decoded, example, folder_of, in_order, json_time, number, read_file,
     sorted, text, time_of,
 };
-use crate::everywhere::{collect_all, collect_all_everywhere};
+use crate::everywhere::{collect_all, run_everywhere};
 use crate::pipeline::{assert_same, plan_of};
 
 /// As in the example's pipeline.
@@ -239,6 +239,15 @@ fn attribution(rows: &[&Value], offers: &Offers<'_>) -> [Vec<Value>; 2] {
     [credited, sums]
 }
 
+/// The last result of each campaign and window, which replaces those before it.
+fn without_early_results(rows: &[Value]) -> Vec<Value> {
+    let mut last: BTreeMap<(&str, &str), &Value> = BTreeMap::new();
+    for row in rows {
+        last.insert((text(row, "campaign"), text(row, "window_end")), row);
+    }
+    last.into_values().cloned().collect()
+}
+
 #[test]
 fn campaigns_of_a_day_bring_what_the_naive_computation_says() {
     let mut rng = Rng::with_seed(9);
@@ -258,11 +267,14 @@ fn campaigns_of_a_day_bring_what_the_naive_computation_says() {
     let [by_campaign, by_variant] = results(&once, &offers);
     let [credited, sums] = attribution(&once, &offers);
     let expected = [by_campaign, by_variant, credited, sums].map(sorted);
-    let found = collect_all_everywhere(&pipeline, folder.path(), SINKS);
-    for ((found, expected), sink) in found.iter().zip(&expected).zip(SINKS) {
-        assert!(expected.len() >= 3, "{sink} has only {}", expected.len());
-        assert_same(expected, found, sink);
-    }
+    run_everywhere(&pipeline, folder.path(), SINKS, |when, mut found| {
+        found[0] = without_early_results(&found[0]);
+        let found = found.map(sorted);
+        for ((found, expected), sink) in found.iter().zip(&expected).zip(SINKS) {
+            assert!(expected.len() >= 3, "{sink} has only {}", expected.len());
+            assert_same(expected, found, &format!("{sink}, {when}"));
+        }
+    });
     assert!(expected[2].len() > 100, "few purchases are due to a click");
 
     let (_, summary) = collect_all(plan_of(&pipeline, folder.path()), SINKS);

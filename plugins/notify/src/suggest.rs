@@ -2,7 +2,7 @@
 
 use sluicebox_sdk::prelude::*;
 
-use crate::{News, UserKey};
+use crate::News;
 
 /// The inputs of [`Suggest`]. Of rows of the same time, those of `own` come first.
 #[derive(Ports)]
