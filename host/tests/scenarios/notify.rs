@@ -70,6 +70,9 @@ fn actions(rng: &mut Rng, count: i64) -> Vec<String> {
 /// and post, and who did it.
 type News<'a> = BTreeMap<(&'a str, i64, &'a str, &'a str, &'a str), BTreeSet<&'a str>>;
 
+/// What a user may be told, by time, with the score.
+type Suggestions = BTreeMap<i64, Vec<(i64, Value)>>;
+
 /// What users hear of.
 fn news<'a>(rows: &[&'a Value]) -> News<'a> {
     let mut follows: HashSet<(&str, &str)> = HashSet::new();
@@ -117,7 +120,7 @@ fn notifications(rows: &[&Value]) -> Vec<Value> {
             of_both.or_default().push((number(row, "ts"), weight));
         }
     }
-    let mut of_users: BTreeMap<&str, BTreeMap<i64, Vec<(i64, Value)>>> = BTreeMap::new();
+    let mut of_users: BTreeMap<&str, Suggestions> = BTreeMap::new();
     for ((user, end_ms, kind, author, post), actors) in news(rows) {
         let at_ms = end_ms - 1;
         let own = own.get(&(user, author)).into_iter().flatten();
