@@ -74,12 +74,57 @@ impl Kind {
         }
     }
 
-    /// Whether this version runs operators of this kind. Plugins may describe
-    /// others.
+    /// Whether this version calls operators of this kind. Plugins may describe
+    /// others; a recommender is run as its [stages](Stage).
     pub fn is_runnable(self) -> bool {
         !matches!(self, Kind::Join | Kind::Recommend)
     }
 }
+
+/// The processes that a recommender is run as. Its plugin describes each, under the
+/// recommender's name and its own: `items.counts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// By item: adds to interactions how popular their item is.
+    Counts,
+    /// By user: keeps profiles; has models learn, and asks them for requests.
+    Profiles,
+    /// The same, where each interaction is a request.
+    ProfilesAsking,
+    /// By item: keeps models.
+    Models,
+    /// By user: gathers what models answer, and ranks it.
+    Answers,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 5] = [
+        Stage::Counts,
+        Stage::Profiles,
+        Stage::ProfilesAsking,
+        Stage::Models,
+        Stage::Answers,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Counts => "counts",
+            Stage::Profiles => "profiles",
+            Stage::ProfilesAsking => "profiles_asking",
+            Stage::Models => "models",
+            Stage::Answers => "answers",
+        }
+    }
+
+    /// The name of the stage of a recommender.
+    pub fn of(self, recommender: &str) -> String {
+        format!("{recommender}.{}", self.name())
+    }
+}
+
+/// The inputs of a recommender.
+pub const INTERACTIONS: &str = "interactions";
+pub const REQUESTS: &str = "requests";
 
 /// An input or output of an operator, with its own schema. No two inputs of an
 /// operator have the same name, and no two outputs.

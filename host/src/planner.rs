@@ -36,6 +36,8 @@ mod keys;
 mod aggregate;
 /// Plans processes.
 mod process;
+/// Makes processes of recommenders.
+mod recommend;
 /// Plans joins.
 mod join;
 /// Plans state, checkpoints and restarts.
@@ -52,6 +54,7 @@ use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::reading::Reading;
+use self::recommend::{StageSection, title_of};
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
 use crate::checkpoint::storage::folder::archive::Archive;
 use crate::config::{
@@ -124,8 +127,9 @@ impl<'a> Builder<'a> {
             self.check_one_transaction();
         }
 
-        let graph = Graph::new(config, &mut self.mistakes);
         let plugins = self.load_plugins(loader);
+        let stages = self.stages(&plugins);
+        let graph = Graph::new(config, &stages, &mut self.mistakes);
         let mut resolved: Vec<Option<Resolved>> = graph
             .sections
             .iter()
@@ -169,7 +173,10 @@ impl<'a> Builder<'a> {
                         &upstreams,
                         &ids,
                         &is_read,
-                        timed,
+                        &Part {
+                            timed,
+                            stage: stages.find(operator),
+                        },
                     )
                 }
                 Section::Sink(sink) => self.plan_sink(sink, &upstreams, &ids),
@@ -254,7 +261,6 @@ impl<'a> Builder<'a> {
         found
     }
 
-    /// `timed` is the source whose rows get their event time from the operator, if one's do.
     fn plan_operator(
         &mut self,
         operator: &OperatorConfig,
@@ -262,12 +268,12 @@ impl<'a> Builder<'a> {
         upstreams: &[Option<Upstream>],
         ids: &[usize],
         is_read: &dyn Fn(&str) -> bool,
-        timed: Option<&SourceConfig>,
+        part: &Part<'_>,
     ) -> Planned {
         let Some(resolved) = resolved else {
             return UNPLANNED;
         };
-        let title = format!("operator `{}`", operator.name.get_ref());
+        let title = title_of(operator);
         let Some(ports) = self.ports(operator, &title, &resolved.info.inputs) else {
             return UNPLANNED;
         };
@@ -285,9 +291,11 @@ impl<'a> Builder<'a> {
                 self.plan_join(operator, join, &reading, LATE_SIDES.map(is_read))
             }
             (_, Kind::Aggregate) => self.plan_aggregate(operator, resolved, &reading, is_read),
-            (_, Kind::Process) => self.plan_process(operator, resolved, &reading, is_read),
+            (_, Kind::Process) => {
+                self.plan_process(operator, resolved, &reading, is_read, part.stage)
+            }
             // Kinds that cannot run were refused when resolved.
-            _ => self.plan_transform(operator, resolved, &reading, timed),
+            _ => self.plan_transform(operator, resolved, &reading, part.timed),
         }
     }
 
@@ -412,6 +420,14 @@ impl<'a> Builder<'a> {
         self.files.writes(user, &[&path]);
         Some(path)
     }
+}
+
+/// What else an operator has a part in.
+struct Part<'s> {
+    /// The source whose rows get their event time from it.
+    timed: Option<&'s SourceConfig>,
+    /// The stage of a recommender that it is.
+    stage: Option<&'s StageSection>,
 }
 
 /// What each section that is an operator is, if that is known.

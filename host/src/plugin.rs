@@ -455,9 +455,10 @@ fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
         let (interface, is_there) = match operator.kind {
             Kind::Filter | Kind::Transform => (contract::TRANSFORM, exports.transform.is_some()),
             Kind::Aggregate => (contract::AGGREGATE, exports.aggregate.is_some()),
-            Kind::Process => (contract::PROCESS, exports.process.is_some()),
-            // These kinds can be described, but not run yet.
-            Kind::Join | Kind::Recommend => continue,
+            // A recommender is run as processes.
+            Kind::Process | Kind::Recommend => (contract::PROCESS, exports.process.is_some()),
+            // It can be described, but not run yet.
+            Kind::Join => continue,
         };
         if !is_there {
             return Err(format!(

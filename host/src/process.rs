@@ -250,7 +250,9 @@ impl ProcessOperator {
             groups: Groups::default(),
             waiting: match plan.order {
                 RowOrder::Arrival => None,
-                RowOrder::EventTime => Some(Waiting::new(&info.inputs, layout, tables.next())),
+                RowOrder::EventTime => {
+                    Some(Waiting::new(&info.inputs, layout, tables.next(), plan.ties))
+                }
             },
             watermark_ms: i64::MIN,
             clock,

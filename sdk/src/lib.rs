@@ -104,6 +104,8 @@ mod parameters;
 mod ports;
 /// Takes the rows and timers of keys.
 mod process;
+/// Recommends items to users.
+mod recommend;
 /// Maps structs to rows.
 mod record;
 /// Rejected rows.
@@ -122,6 +124,10 @@ pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
 pub use process::one_key::OneKey;
 pub use process::{Context, Process, TIMERS_MAX, Timer};
+pub use recommend::rehearsal::Rehearsal;
+pub use recommend::{
+    Answered, Ask, Asking, Candidate, Event, Lesson, Owned, Question, Recommender, decayed,
+};
 pub use record::{Element, Field, Record, Symbol};
 pub use reject::Reject;
 pub use sluicebox_sdk_derive::{Parameters, Ports, Record, Symbol, operator};
@@ -131,8 +137,9 @@ pub use transform::Answer;
 /// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Context, Parameters, Ports, Process, Record, Reject, Retract, Symbol, Timer,
-        Timestamp, Window, export, log, operator, reject,
+        Aggregate, Answered, Ask, Asking, Candidate, Context, Event, Lesson, Parameters, Ports,
+        Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer, Timestamp, Window,
+        decayed, export, log, operator, reject,
     };
 }
 
@@ -152,7 +159,9 @@ pub mod private {
     };
     pub use crate::bindings::sluicebox::plugin::schemas::{Field as SchemaField, FieldType};
     pub use crate::instance::{Instance, Opened, Shape};
-    pub use crate::operator::{ListedOperator, Operator, assert_distinct, open, plugin};
+    pub use crate::operator::{
+        ListedOperator, OpenResult, Operator, assert_distinct, open, plugin,
+    };
     pub use crate::parameters::{
         Arguments, describe as describe_parameter, symbol as symbol_parameter,
     };
@@ -174,6 +183,10 @@ pub mod private {
 
     pub mod process {
         pub use crate::process::{open, shape};
+    }
+
+    pub mod recommend {
+        pub use crate::recommend::{listed, shape};
     }
 
     pub mod transform {
@@ -216,8 +229,8 @@ macro_rules! export {
             const NAMES: &[&str] = &[$(<$operator as $crate::private::Operator>::NAME),+];
             const _: () = $crate::private::assert_distinct(NAMES);
 
-            const OPERATORS: &[$crate::private::ListedOperator] =
-                &[$($crate::private::ListedOperator::of::<$operator>()),+];
+            const OPERATORS: &[&[$crate::private::ListedOperator]] =
+                &[$(<$operator as $crate::private::Operator>::LISTED),+];
 
             impl $crate::private::Guest for Plugin {
                 fn describe() -> $crate::private::Plugin {

@@ -14,36 +14,70 @@ use crate::parameters::Arguments;
     label = "has no `#[operator]`",
     note = "`export!` takes functions and structs that have `#[operator]`"
 )]
-pub trait Operator: 'static {
+pub trait Operator: Sized + 'static {
     const NAME: &'static str;
     const DOC: &'static str;
     /// The interface that the host calls it through.
     const INTERFACE: Interface;
     type Parameters: Parameters;
+    /// What the plugin lists for it.
+    const LISTED: &'static [ListedOperator] = &[ListedOperator::of::<Self>()];
 
     fn shape() -> Shape;
-    fn open(parameters: Self::Parameters) -> Instance;
+    fn open(parameters: Self::Parameters) -> OpenResult;
 }
 
 /// An operator in a plugin's list.
 #[doc(hidden)]
 pub struct ListedOperator {
     name: &'static str,
+    /// Which part of the operator it is, if it is not all of it.
+    stage: Option<&'static str>,
     describe: fn() -> description::Operator,
     open: fn(Vec<Argument>) -> OpenResult,
 }
 
-type OpenResult = Result<Instance, String>;
+#[doc(hidden)]
+pub type OpenResult = Result<Instance, String>;
 
 impl ListedOperator {
     pub const fn of<O: Operator>() -> Self {
         ListedOperator {
             name: O::NAME,
-            describe: describe::<O>,
+            stage: None,
+            describe: || described::<O>(O::shape()),
             open: |arguments| {
                 let parameters = Arguments::read::<O::Parameters>(arguments)?;
-                Ok(O::open(parameters))
+                O::open(parameters)
             },
+        }
+    }
+
+    /// A stage that the operator is run as.
+    pub const fn stage<O: Operator>(
+        stage: &'static str,
+        describe: fn() -> description::Operator,
+        open: fn(Vec<Argument>) -> OpenResult,
+    ) -> Self {
+        ListedOperator {
+            name: O::NAME,
+            stage: Some(stage),
+            describe,
+            open,
+        }
+    }
+
+    fn full_name(&self) -> String {
+        match self.stage {
+            Some(stage) => format!("{}.{stage}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+
+    fn describe(&self) -> description::Operator {
+        description::Operator {
+            name: self.full_name(),
+            ..(self.describe)()
         }
     }
 }
@@ -75,19 +109,23 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[doc(hidden)]
-pub fn plugin(name: &str, version: &str, doc: &str, operators: &[ListedOperator]) -> Plugin {
+pub fn plugin(name: &str, version: &str, doc: &str, operators: &[&[ListedOperator]]) -> Plugin {
     Plugin {
         name: name.to_owned(),
         version: version.to_owned(),
         doc: doc.to_owned(),
         operators: operators
             .iter()
-            .map(|operator| (operator.describe)())
+            .copied()
+            .flatten()
+            .map(ListedOperator::describe)
             .collect(),
     }
 }
 
-fn describe<O: Operator>() -> description::Operator {
+/// The description of an operator, or of a stage of it, with this shape.
+#[doc(hidden)]
+pub fn described<O: Operator>(shape: Shape) -> description::Operator {
     let Shape {
         kind,
         inputs,
@@ -95,7 +133,7 @@ fn describe<O: Operator>() -> description::Operator {
         key,
         state,
         retracts,
-    } = O::shape();
+    } = shape;
     description::Operator {
         name: O::NAME.to_owned(),
         doc: O::DOC.to_owned(),
@@ -111,12 +149,15 @@ fn describe<O: Operator>() -> description::Operator {
 
 #[doc(hidden)]
 pub fn open(
-    operators: &[ListedOperator],
+    operators: &[&[ListedOperator]],
     name: &str,
     arguments: Vec<Argument>,
 ) -> Result<(), String> {
-    let Some(operator) = operators.iter().find(|operator| operator.name == name) else {
-        let names: Vec<String> = operators.iter().map(|o| format!("`{}`", o.name)).collect();
+    let mut listed = operators.iter().copied().flatten();
+    let Some(operator) = listed.find(|operator| operator.full_name() == name) else {
+        let whole = operators.iter().copied().flatten();
+        let whole = whole.filter(|operator| operator.stage.is_none());
+        let names: Vec<String> = whole.map(|o| format!("`{}`", o.name)).collect();
         return Err(format!(
             "the plugin has no operator `{name}`; it has {}",
             names.join(", ")

@@ -11,6 +11,8 @@ mod collection;
 mod columns;
 /// Booleans.
 mod flag;
+/// Records that are made of others.
+mod joined;
 /// Lists.
 mod list;
 /// The traits of records and fields.
@@ -39,6 +41,7 @@ mod unreadable;
 mod writer;
 
 pub use columns::Columns;
+pub use joined::{And, FieldName, Named};
 pub use list::Element;
 pub use mapping::{Field, Record, schema_field};
 pub use rows::{columns, read_all, read_table, schema_of};

@@ -7,14 +7,14 @@ use super::reader::Table;
 
 /// Which field has the event time, and when it advances. Absent where the file does not
 /// say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EventTimeConfig {
     /// The name of a field, or of a member of a record: `meta.ts`.
     pub field: Option<Spanned<String>>,
     pub watermark: Option<WatermarkConfig>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WatermarkConfig {
     /// The place of its key.
     pub place: Span,

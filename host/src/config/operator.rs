@@ -51,7 +51,7 @@ pub enum EmitChoice {
 }
 
 /// A value and the place of its key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setting<T> {
     pub key: Span,
     pub value: T,

@@ -90,6 +90,19 @@ pub struct ProcessPlan {
     /// no timers.
     pub ttl_ms: Option<i64>,
     pub order: RowOrder,
+    pub ties: Ties,
+}
+
+/// In which order a process takes rows of a key that have the same event time, if it takes
+/// them in order of event time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// As they come.
+    #[default]
+    Arrival,
+    /// By input, then by their columns, from the first on: their order depends on the rows
+    /// alone.
+    Content,
 }
 
 /// In which order a process takes the rows of a key.

@@ -219,7 +219,7 @@ impl Builder<'_> {
         title: &str,
         kind: Kind,
     ) {
-        let is_keyed = kind == Kind::Process;
+        let is_keyed = matches!(kind, Kind::Process | Kind::Recommend);
         let key = operator.key.as_ref().map(|key| key.place.clone());
         let mut given = given([
             ("key", key.filter(|_| !is_keyed)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::recommend::Stages;
 use crate::config::{
     Config, Diagnostics, InputName, Mistake, OperatorConfig, SinkConfig, SourceConfig, Span,
     Spanned,
@@ -62,15 +63,22 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Graph<'a> {
-    pub fn new(config: &'a Config, mistakes: &mut Diagnostics) -> Self {
+    /// `stages` run in place of the operators that have some.
+    pub fn new(config: &'a Config, stages: &'a Stages, mistakes: &mut Diagnostics) -> Self {
         let sources = config.sources.iter().map(Section::Source);
-        let operators = config.operators.iter().map(Section::Operator);
+        let operators = config.operators.iter().enumerate();
+        let operators = operators.flat_map(|(at, operator)| {
+            let stages = stages.of(at);
+            let itself = stages.is_empty().then_some(operator);
+            let stages = stages.iter().map(|stage| &stage.config);
+            itself.into_iter().chain(stages).map(Section::Operator)
+        });
         let sinks = config.sinks.iter().map(Section::Sink);
         let sections: Vec<Section> = sources.chain(operators).chain(sinks).collect();
         let by_name = index(&sections, mistakes);
         let inputs = sections
             .iter()
-            .map(|section| resolve_inputs(section, &sections, &by_name, mistakes))
+            .map(|section| resolve_inputs(section, &sections, stages, &by_name, mistakes))
             .collect();
         let mut graph = Graph {
             sections,
@@ -176,12 +184,14 @@ fn index<'a>(sections: &[Section<'a>], mistakes: &mut Diagnostics) -> HashMap<&'
 fn resolve_inputs<'a>(
     section: &Section<'a>,
     sections: &[Section],
+    stages: &'a Stages,
     by_name: &HashMap<&str, usize>,
     mistakes: &mut Diagnostics,
 ) -> Vec<Option<ResolvedInput<'a>>> {
     let resolve = |input: &'a Spanned<InputName>| {
         let name = input.get_ref();
-        let found = by_name.get(name.node.as_str()).copied();
+        let (node, output) = stages.origin(name);
+        let found = by_name.get(node).copied();
         let problem = match found.map(|at| &sections[at]) {
             None => format!("{} reads `{name}`, which does not exist", section.title()),
             Some(Section::Sink(_)) => {
@@ -193,7 +203,7 @@ fn resolve_inputs<'a>(
             Some(_) => {
                 return found.map(|from| ResolvedInput {
                     from,
-                    output: name.output.as_deref(),
+                    output,
                     place: input.span(),
                 });
             }

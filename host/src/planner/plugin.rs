@@ -103,6 +103,10 @@ impl<'a> Builder<'a> {
             );
             return None;
         };
+        if info.kind == Kind::Recommend {
+            // It has no stages because of a mistake, which is reported.
+            return None;
+        }
         if !info.kind.is_runnable() {
             let kind = info.kind.name();
             self.mistakes.push(
@@ -110,7 +114,10 @@ impl<'a> Builder<'a> {
                     "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
                 ))
                 .at(place, "")
-                .help("this version runs filters, transforms, aggregates and processes"),
+                .help(
+                    "this version runs filters, transforms, aggregates, processes and \
+                     recommenders",
+                ),
             );
             return None;
         }
@@ -147,7 +154,7 @@ impl<'a> Builder<'a> {
 
     /// Opens the operator: the plugin itself may refuse parameters of the right
     /// types.
-    fn open(
+    pub(super) fn open(
         &mut self,
         operator: &OperatorConfig,
         wanted: &OperatorName,
@@ -178,7 +185,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The given parameters, checked, and the defaults of the others.
-    fn arguments(
+    pub(super) fn arguments(
         &mut self,
         operator: &OperatorConfig,
         wanted: &OperatorName,

@@ -6,10 +6,11 @@ use super::builder::Builder;
 use super::columns::Relation;
 use super::keys::Keys;
 use super::reading::Reading;
+use super::recommend::{StageSection, title_of};
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
 use crate::config::{Mistake, OperatorConfig};
-use crate::logic::{Kind, Port};
-use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder};
+use crate::logic::{Kind, Port, Stage};
+use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder, Ties};
 use crate::schema::Schema;
 use crate::suggest;
 
@@ -20,14 +21,24 @@ impl Builder<'_> {
         resolved: &Resolved,
         reading: &Reading,
         is_read: &dyn Fn(&str) -> bool,
+        stage: Option<&StageSection>,
     ) -> Planned {
-        let title = format!("operator `{}`", operator.name.get_ref());
+        let title = title_of(operator);
         let ports = &resolved.info.inputs;
-        let columns = self.columns_of_edges(&title, ports, reading);
+        let columns = match stage {
+            Some(stage) if stage.stage == Stage::Counts => {
+                self.columns_of_interactions(&title, stage, &ports[0], reading)
+            }
+            _ => self.columns_of_edges(&title, ports, reading),
+        };
         let keys = self.keys(operator, &title, ports, reading);
-        let key_read = keys
-            .as_ref()
-            .and_then(|keys| self.key_read(operator, &title, &resolved.info.key, keys));
+        let key_read = keys.as_ref().and_then(|keys| {
+            let wanted = &resolved.info.key;
+            match stage {
+                Some(_) => self.stage_key_read(&title, wanted, keys),
+                None => self.key_read(operator, &title, wanted, keys),
+            }
+        });
         let mut outputs: Vec<PlannedOutput> = resolved
             .info
             .outputs
@@ -37,10 +48,13 @@ impl Builder<'_> {
                 PlannedOutput::new(&port.name, relation)
             })
             .collect();
-        let order = operator
-            .order
-            .as_ref()
-            .map_or(RowOrder::default(), |s| s.value);
+        let (order, ties) = match stage {
+            Some(_) => (RowOrder::EventTime, Ties::Content),
+            None => {
+                let order = operator.order.as_ref().map(|order| order.value);
+                (order.unwrap_or_default(), Ties::Arrival)
+            }
+        };
         let mut late_outputs = vec![None; ports.len()];
         if order == RowOrder::EventTime {
             for (port, late_output) in late_outputs.iter_mut().enumerate() {
@@ -74,6 +88,7 @@ impl Builder<'_> {
                 key_read: key_read?,
                 ttl_ms: operator.ttl_ms.as_ref().map(|setting| setting.value),
                 order,
+                ties,
             }))
         });
         planned(&operator.name, kind, inputs, outputs)

@@ -7,7 +7,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::contract as wire;
-use crate::logic::{Kind, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port, Value, ValueType};
+use crate::logic::{
+    INTERACTIONS, Kind, MAIN, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port, REQUESTS,
+    Stage, Value, ValueType,
+};
 use crate::schema::{DataType, Field, Schema};
 
 /// How deep records and lists may nest.
@@ -22,11 +25,15 @@ pub fn module(plugin: wire::Plugin) -> Result<ModuleInfo, String> {
     let mut operators = Vec::with_capacity(plugin.operators.len());
     for described in plugin.operators {
         let name = described.name.clone();
-        check_name(&name).map_err(|wrong| format!("operator {wrong}"))?;
+        check_operator_name(&name).map_err(|wrong| format!("operator {wrong}"))?;
         if !names.insert(name.clone()) {
             return Err(format!("two operators are called `{name}`"));
         }
         operators.push(operator(described).map_err(|wrong| format!("operator `{name}`: {wrong}"))?);
+    }
+    for operator in &operators {
+        check_stages(operator, &operators)
+            .map_err(|wrong| format!("operator `{}`: {wrong}", operator.name))?;
     }
     Ok(ModuleInfo {
         name: plain(&plugin.name),
@@ -114,7 +121,8 @@ fn check_shape(
         Kind::Transform => (false, true, "a transform"),
         Kind::Aggregate => (true, true, "an aggregate"),
         Kind::Process => return check_process(inputs, outputs),
-        Kind::Join | Kind::Recommend => return Ok(()),
+        Kind::Recommend => return check_recommender(inputs, outputs),
+        Kind::Join => return Ok(()),
     };
     for (what, ports) in [("input", inputs), ("output", outputs)] {
         if ports.len() != 1 {
@@ -155,6 +163,61 @@ fn check_process(inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
         Some(port) => Err(format!("output `{}` has no field", port.name)),
         None => Ok(()),
     }
+}
+
+fn check_recommender(inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
+    let names: Vec<&str> = inputs.iter().map(|port| port.name.as_str()).collect();
+    if names != [INTERACTIONS, REQUESTS] || outputs.len() != 1 {
+        return Err(format!(
+            "a recommender has the inputs `{INTERACTIONS}` and `{REQUESTS}`, and one output"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that a recommender has its stages, with the parameters and the inputs and outputs
+/// that the planner connects, and that a stage has a recommender.
+fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), String> {
+    let find = |name: &str| all.iter().find(|operator| operator.name == name);
+    if let Some((recommender, stage)) = operator.name.split_once('.') {
+        let is_stage = Stage::ALL.iter().any(|known| known.name() == stage);
+        let recommender = find(recommender).filter(|found| found.kind == Kind::Recommend);
+        return match (recommender, is_stage) {
+            (Some(_), true) => Ok(()),
+            _ => Err("only the stages of a recommender have a `.` in their name".into()),
+        };
+    }
+    if operator.kind != Kind::Recommend {
+        return Ok(());
+    }
+    for stage in Stage::ALL {
+        let name = stage.of(&operator.name);
+        let found = find(&name).ok_or_else(|| format!("its stage `{name}` is missing"))?;
+        let (inputs, outputs): (&[&str], &[&str]) = match stage {
+            Stage::Counts | Stage::Models | Stage::Answers => (&[MAIN], &[MAIN]),
+            Stage::Profiles => (&[REQUESTS, INTERACTIONS], &["models", "answers"]),
+            Stage::ProfilesAsking => (&[MAIN], &["models", "answers"]),
+        };
+        let has = |ports: &[Port], names: &[&str]| {
+            let found = ports.iter().map(|port| port.name.as_str());
+            found.eq(names.iter().copied())
+        };
+        let same_parameters = |a: &Parameter, b: &Parameter| {
+            (&a.name, a.value_type, a.optional) == (&b.name, b.value_type, b.optional)
+        };
+        let parameters = found.parameters.iter().zip(&operator.parameters);
+        let good = found.kind == Kind::Process
+            && has(&found.inputs, inputs)
+            && has(&found.outputs, outputs)
+            && found.parameters.len() == operator.parameters.len()
+            && { parameters }.all(|(one, other)| same_parameters(one, other))
+            // Models are told their item with each row.
+            && found.key.fields.len() == usize::from(stage != Stage::Models);
+        if !good {
+            return Err(format!("its stage `{name}` is not as the contract says"));
+        }
+    }
+    Ok(())
 }
 
 fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
@@ -292,6 +355,14 @@ fn check_distinct(fields: &[Field]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks an operator's name; that of a stage has a `.` after its recommender's.
+fn check_operator_name(name: &str) -> Result<(), String> {
+    match name.split_once('.') {
+        Some((recommender, stage)) => check_name(recommender).and_then(|()| check_name(stage)),
+        None => check_name(name),
+    }
 }
 
 /// Checks an operator's or parameter's name. Pipeline files separate the names

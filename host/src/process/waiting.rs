@@ -1,18 +1,24 @@
 //! Rows of a process that wait for the watermark, to be taken in order of event time.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, new_null_array};
+use arrow_cmp::{DynComparator, make_comparator};
+use arrow_schema::SortOptions;
 
 use super::tables::waiting_rows;
 use crate::batch::Batch;
 use crate::logic::Port;
+use crate::plan::Ties;
 use crate::schema::Schema;
 use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout, Selection};
+use crate::state::row::RowError;
 use crate::state::rows::{BufferedRow, HandedOut, HandsOut, NewRows, RowBuffer};
 use crate::state::stored::StoredTable;
+use crate::state::table::StateTable;
 
 /// How long a pane of the buffer is; a part of the format.
 const PANE_MS: i64 = 60_000;
@@ -22,6 +28,7 @@ pub(super) struct Waiting {
     pub schema: Arc<Schema>,
     /// The columns of each input.
     pub columns: Vec<Range<usize>>,
+    ties: Ties,
 }
 
 /// Rows whose time has come: those of a key follow one another, in order of time.
@@ -33,7 +40,12 @@ pub(super) struct DueRows {
 }
 
 impl Waiting {
-    pub fn new(inputs: &[Port], layout: KeyLayout, stored: Option<StoredTable>) -> Self {
+    pub fn new(
+        inputs: &[Port],
+        layout: KeyLayout,
+        stored: Option<StoredTable>,
+        ties: Ties,
+    ) -> Self {
         let schema = waiting_rows(inputs);
         let mut start = 0;
         let range = |port: &Port| {
@@ -44,6 +56,7 @@ impl Waiting {
         Waiting {
             buffer: RowBuffer::new(&schema, layout, stored, HandsOut::All, PANE_MS),
             columns: inputs.iter().map(range).collect(),
+            ties,
             schema: Arc::new(schema),
         }
     }
@@ -98,10 +111,14 @@ impl Waiting {
         };
         let last_pane = pane_of(up_to_ms);
         let schema = self.schema.clone();
+        let ties = self.ties;
         let has_several_inputs = self.columns.len() > 1;
         let is_over = |pane| pane < pane_of(watermark_ms);
         self.buffer.pass(up_to_ms, last_pane, is_over, |handed| {
-            let sorted = has_several_inputs.then(|| by_input(handed.ids, handed.rows));
+            let sorted = match ties {
+                Ties::Arrival => has_several_inputs.then(|| by_input(handed.ids, handed.rows)),
+                Ties::Content => sorted_by_content(&handed).map_err(StateError::from)?,
+            };
             let handed = HandedOut {
                 rows: sorted.as_deref().unwrap_or(handed.rows),
                 ..handed
@@ -155,6 +172,69 @@ fn due_rows(
         },
         key: handed.keys.columns(layout, key)?,
         ports: rows.iter().map(|row| row.mark).collect(),
+    })
+}
+
+/// The rows with those of the same key and time in order of their input and columns; `None`
+/// if no two have the same.
+fn sorted_by_content(handed: &HandedOut<'_>) -> Result<Option<Vec<BufferedRow>>, RowError> {
+    let is_tie = |one: usize, two: usize| {
+        handed.ids[one] == handed.ids[two] && handed.rows[one].time_ms == handed.rows[two].time_ms
+    };
+    let mut ties: Vec<Range<usize>> = Vec::new();
+    let mut first = 0;
+    while first < handed.rows.len() {
+        let rest = first + 1..handed.rows.len();
+        let end = rest.clone().find(|&row| !is_tie(first, row));
+        let end = end.unwrap_or(rest.end);
+        if end - first > 1 {
+            ties.push(first..end);
+        }
+        first = end;
+    }
+    if ties.is_empty() {
+        return Ok(None);
+    }
+    let tied: Vec<BufferedRow> = ties
+        .iter()
+        .flat_map(|tie| &handed.rows[tie.clone()])
+        .copied()
+        .collect();
+    let order = content_order(handed.columns, &tied)?;
+    let mut sorted = handed.rows.to_vec();
+    let mut at = 0;
+    for tie in ties {
+        let mut places: Vec<usize> = (at..at + tie.len()).collect();
+        at += tie.len();
+        places.sort_by(|&one, &two| order(one, two));
+        for (row, place) in sorted[tie].iter_mut().zip(places) {
+            *row = tied[place];
+        }
+    }
+    Ok(Some(sorted))
+}
+
+/// Compares rows by their input, then by their columns, given their places.
+fn content_order<'r>(
+    columns: &StateTable,
+    rows: &'r [BufferedRow],
+) -> Result<impl Fn(usize, usize) -> Ordering + 'r, RowError> {
+    let slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
+    let columns = columns.gather(&slots)?;
+    let comparator = |column: &ArrayRef| {
+        let comparator = make_comparator(column, column, SortOptions::default());
+        comparator.map_err(|error| RowError::new(format!("a column has no order: {error}")))
+    };
+    let comparators = columns.iter().map(comparator);
+    let comparators: Vec<DynComparator> = comparators.collect::<Result<_, _>>()?;
+    Ok(move |one: usize, two: usize| {
+        let by_columns = || {
+            let mut orders = comparators.iter().map(|compare| compare(one, two));
+            orders
+                .find(|order| order.is_ne())
+                .unwrap_or(Ordering::Equal)
+        };
+        rows[one].mark.cmp(&rows[two].mark).then_with(by_columns)
     })
 }
 

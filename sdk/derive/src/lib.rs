@@ -58,7 +58,7 @@ pub fn derive_ports(input: TokenStream) -> TokenStream {
 }
 
 /// Makes an operator of a function, or of a struct that implements `Aggregate`, or
-/// `Process` with `#[operator(process)]`.
+/// `Process` with `#[operator(process)]`, or `Recommender` with `#[operator(recommend)]`.
 ///
 /// A function takes a record and, optionally, a reference to its parameters.
 /// Its return type decides whether it filters, maps or does both. The function

@@ -16,28 +16,45 @@ use crate::{parameters, syntax};
 /// The arguments of `#[operator(…)]`.
 pub struct Arguments {
     name: Option<String>,
-    /// Whether it is a process, where a struct is meant.
-    is_process: bool,
-    /// Whether it is an aggregate that takes rows back.
-    retracts: bool,
+    /// What a struct is.
+    role: Role,
+}
+
+/// What a struct is, which the traits that it implements cannot tell the macro.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Aggregate,
+    /// An aggregate that takes rows back.
+    Retracting,
+    Process,
+    Recommender,
 }
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let mut name = None;
-        let mut is_process = false;
-        let mut retracts = false;
+        let mut role = Role::Aggregate;
         let parser = syn::meta::parser(|meta| {
-            if meta.path.is_ident("process") {
-                is_process = true;
-                return Ok(());
-            }
-            if meta.path.is_ident("retracts") {
-                retracts = true;
+            let named = match meta.path.get_ident() {
+                Some(ident) if ident == "process" => Some(Role::Process),
+                Some(ident) if ident == "recommend" => Some(Role::Recommender),
+                Some(ident) if ident == "retracts" => Some(Role::Retracting),
+                _ => None,
+            };
+            if let Some(named) = named {
+                if role != Role::Aggregate {
+                    return Err(meta.error(
+                        "an operator is one thing: a process, a recommender, or an aggregate, \
+                         which alone takes rows back",
+                    ));
+                }
+                role = named;
                 return Ok(());
             }
             if !meta.path.is_ident("name") {
-                return Err(meta.error("expected `process`, `retracts` or `name = \"…\"`"));
+                return Err(
+                    meta.error("expected `process`, `recommend`, `retracts` or `name = \"…\"`")
+                );
             }
             let text: LitStr = meta.value()?.parse()?;
             name = Some(checked_name(&text)?);
@@ -45,39 +62,37 @@ impl Parse for Arguments {
         });
         let tokens: TokenStream = input.parse()?;
         parser.parse2(tokens)?;
-        Ok(Arguments {
-            name,
-            is_process,
-            retracts,
-        })
+        Ok(Arguments { name, role })
     }
 }
 
 pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
     match item {
-        Item::Fn(function) if arguments.is_process => Err(syn::Error::new(
-            function.sig.ident.span(),
-            "a process is a struct that implements `Process`",
-        )),
-        Item::Fn(function) if arguments.retracts => Err(syn::Error::new(
-            function.sig.ident.span(),
-            "what takes rows back is a struct that implements `Aggregate` and `Retract`",
-        )),
-        Item::Struct(stateful) if arguments.is_process && arguments.retracts => {
-            Err(syn::Error::new(
-                stateful.ident.span(),
-                "a process cannot take rows back: only an aggregate does",
-            ))
-        }
-        Item::Fn(function) => transform(arguments, function),
+        Item::Fn(function) => match arguments.role {
+            Role::Aggregate => transform(arguments, function),
+            Role::Retracting => Err(syn::Error::new(
+                function.sig.ident.span(),
+                "what takes rows back is a struct that implements `Aggregate` and `Retract`",
+            )),
+            Role::Process => Err(syn::Error::new(
+                function.sig.ident.span(),
+                "a process is a struct that implements `Process`",
+            )),
+            Role::Recommender => Err(syn::Error::new(
+                function.sig.ident.span(),
+                "a recommender is a struct that implements `Recommender`",
+            )),
+        },
         Item::Struct(stateful) => self::stateful(arguments, stateful),
         Item::Impl(other) => Err(syn::Error::new(
             other.span(),
-            "`#[operator]` belongs to the struct that implements `Aggregate` or `Process`",
+            "`#[operator]` belongs to the struct that implements `Aggregate`, `Process` or \
+             `Recommender`",
         )),
         other => Err(syn::Error::new(
             other.span(),
-            "an operator is a function, or a struct that implements `Aggregate` or `Process`",
+            "an operator is a function, or a struct that implements `Aggregate`, `Process` or \
+             `Recommender`",
         )),
     }
 }
@@ -147,8 +162,10 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
                 #shape
             }
 
-            fn open(parameters: Self::Parameters) -> ::sluicebox_sdk::private::Instance {
-                ::sluicebox_sdk::private::transform::open::<Self>(parameters)
+            fn open(parameters: Self::Parameters) -> ::sluicebox_sdk::private::OpenResult {
+                ::core::result::Result::Ok(
+                    ::sluicebox_sdk::private::transform::open::<Self>(parameters),
+                )
             }
         }
 
@@ -164,7 +181,7 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
     })
 }
 
-/// An aggregate or a process.
+/// An aggregate, a process or a recommender.
 fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<TokenStream> {
     let parameters = parameters::expand(&DeriveInput::from(stateful.clone()))?;
     for field in &mut stateful.fields {
@@ -178,17 +195,36 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
         Some(name) => name.clone(),
         None => syntax::snake_case(ident),
     };
-    let (interface, module) = match arguments.is_process {
-        true => (quote!(Process), quote!(process)),
-        false => (quote!(Aggregate), quote!(aggregate)),
+    let (interface, module) = match arguments.role {
+        Role::Aggregate | Role::Retracting => (quote!(Aggregate), quote!(aggregate)),
+        Role::Process => (quote!(Process), quote!(process)),
+        // It is run as processes.
+        Role::Recommender => (quote!(Process), quote!(recommend)),
     };
-    let (shape, open) = match arguments.retracts {
-        true => (quote!(shape_retracting), quote!(open_retracting)),
-        false => (quote!(shape), quote!(open)),
+    let (shape, open) = match arguments.role {
+        Role::Retracting => (quote!(shape_retracting), quote!(open_retracting)),
+        _ => (quote!(shape), quote!(open)),
     };
     // An error about a missing implementation should point at the struct.
     let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#ident>);
-    let open = quote_spanned!(ident.span()=> private::#module::#open::<#ident>);
+    let open = match arguments.role {
+        Role::Recommender => quote!({
+            let _ = stateful;
+            ::core::result::Result::Err(::std::string::String::from(
+                "a recommender is run as its stages: one of these is opened",
+            ))
+        }),
+        _ => {
+            let open = quote_spanned!(ident.span()=> private::#module::#open::<#ident>);
+            quote!(::core::result::Result::Ok(#open(stateful)))
+        }
+    };
+    let listed = (arguments.role == Role::Recommender).then(|| {
+        let listed = quote_spanned!(ident.span()=> private::recommend::listed::<#ident>);
+        quote! {
+            const LISTED: &'static [private::ListedOperator] = &#listed();
+        }
+    });
 
     Ok(quote! {
         #stateful
@@ -205,13 +241,14 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
                 const DOC: &'static str = #doc;
                 const INTERFACE: private::Interface = private::Interface::#interface;
                 type Parameters = Self;
+                #listed
 
                 fn shape() -> private::Shape {
                     #shape()
                 }
 
-                fn open(stateful: Self) -> private::Instance {
-                    #open(stateful)
+                fn open(stateful: Self) -> private::OpenResult {
+                    #open
                 }
             }
         };

@@ -45,7 +45,7 @@ fn all(_row: Row) -> bool {
     true
 }
 
-const OPERATORS: &[ListedOperator] = &[ListedOperator::of::<large>(), ListedOperator::of::<all>()];
+const OPERATORS: &[&[ListedOperator]] = &[large::LISTED, all::LISTED];
 
 fn argument(name: &str, value: Value) -> Argument {
     Argument {

@@ -1,0 +1,351 @@
+//! The stages of a recommender, each a process that takes its rows in order of event time:
+//!
+//! ```text
+//! interactions ─▶ counts ─▶ profiles ─▶ models ─▶ answers
+//!                 by item    by user  ╲  by item ╱  by user
+//! requests ────────────────▶           ╲───────▶
+//! ```
+
+use super::rows::{
+    Address, Came, Counted, Counting, Expected, ItemKey, Next, Numbered, Part, Pending, Popularity,
+    Profiled, Rows, ToAnswer, ToModel, Two, UserKey,
+};
+use super::{Answered, Ask, Asking, Event, Lesson, Question, Recommender, decayed};
+use crate::bindings::exports::sluicebox::plugin::operators::Argument;
+use crate::operator::{ListedOperator, Operator, described};
+use crate::parameters::Arguments;
+use crate::process::{Context, Process, Timer, open, shape};
+use crate::record::{And, Named};
+use crate::{Parameters, Reject, Timestamp};
+
+/// Lists a stage of the operator.
+pub const fn listed<P, S>(name: &'static str) -> ListedOperator
+where
+    P: Recommender + Operator<Parameters = P>,
+    S: Process + 'static,
+{
+    ListedOperator::stage::<P>(
+        name,
+        || described::<P>(shape::<S>()),
+        |arguments: Vec<Argument>| Arguments::read::<S>(arguments).map(open),
+    )
+}
+
+macro_rules! stages {
+    ($($(#[$doc:meta])* $stage:ident;)*) => {$(
+        $(#[$doc])*
+        pub struct $stage<P>(pub P);
+
+        /// Those of the recommender.
+        impl<P: Parameters> Parameters for $stage<P> {
+            fn describe() -> Vec<crate::bindings::sluicebox::plugin::description::Parameter> {
+                P::describe()
+            }
+
+            fn from_arguments(arguments: &mut Arguments) -> Result<Self, String> {
+                P::from_arguments(arguments).map($stage)
+            }
+        }
+    )*};
+}
+
+stages! {
+    /// By item: adds to an interaction how popular its item is.
+    Counts;
+    /// By user: learns from interactions, and has models of items learn; makes questions of
+    /// requests.
+    Profiles;
+    /// As [`Profiles`], where each interaction is a request.
+    ProfilesAsking;
+    /// By item: learns, and gives candidates.
+    Models;
+    /// By user: gathers the answers to a request, and ranks them.
+    Answers;
+}
+
+impl<P: Recommender> Process for Counts<P> {
+    type Input<'a> = Came<'a, P>;
+    type Key<'a> = ItemKey<'a>;
+    type State = Popularity;
+    type Output<'a> = Counted<'a, P>;
+
+    fn row<'a>(
+        &self,
+        popularity: &mut Option<Popularity>,
+        And(of, interaction): Came<'a, P>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let time = context.time();
+        let popularity = popularity.get_or_insert_default();
+        let elapsed_ms = time.0.saturating_sub(popularity.time.0);
+        let before = decayed(popularity.weight, elapsed_ms, self.0.half_life_ms());
+        *popularity = Popularity {
+            time,
+            weight: before + self.0.weight(&interaction),
+        };
+        let counting = Counting {
+            user: of.recommend_user,
+            item: context.key().item,
+            popularity: popularity.weight,
+        };
+        context.emit(And(counting, Named::new(interaction)));
+        Ok(())
+    }
+}
+
+/// What a stage by user makes.
+type ToNext<P> = Two<Next, ToModel<P>, ToAnswer<P>>;
+
+/// Fires when a user of whom nothing is known has asked.
+const UNKNOWN: &str = "unknown";
+
+impl<P: Recommender> Process for Profiles<P> {
+    type Input<'a> = Two<Rows, P::Request<'a>, Counted<'a, P>>;
+    type Key<'a> = UserKey<'a>;
+    type State = Profiled<P>;
+    type Output<'a> = ToNext<P>;
+
+    fn row<'a>(
+        &self,
+        state: &mut Option<Profiled<P>>,
+        row: Self::Input<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let (user, time) = (context.key().user, context.time());
+        match row {
+            Two::First(request) => {
+                let And(numbered, profile) = state.get_or_insert_default();
+                let question = self.0.ask(&profile.value, &request, &Asking { user, time });
+                let number = next(numbered);
+                if !numbered.is_known {
+                    context.set(UNKNOWN, Timestamp(time.0.saturating_add(1)));
+                }
+                put::<P>(user, number, Some(question), Vec::new(), |row| {
+                    context.emit(row);
+                });
+            }
+            Two::Second(interaction) => {
+                let And(numbered, profile) = state.get_or_insert_default();
+                let And(counting, interaction) = interaction;
+                let event = event(&counting, time);
+                let lessons = self
+                    .0
+                    .interact(&mut profile.value, &interaction.value, &event)?;
+                numbered.is_known = true;
+                let number = next(numbered);
+                put::<P>(user, number, None, lessons, |row| context.emit(row));
+            }
+            Two::Never(_, never) => match never {},
+        }
+        Ok(())
+    }
+
+    /// Nothing is kept of a user who has only asked, once no other request of the same time
+    /// can come, which a number tells apart.
+    fn timer<'a>(
+        &self,
+        state: &mut Option<Profiled<P>>,
+        _timer: Timer<'_>,
+        _context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        if state
+            .as_ref()
+            .is_some_and(|And(numbered, _)| !numbered.is_known)
+        {
+            *state = None;
+        }
+        Ok(())
+    }
+}
+
+impl<P: Recommender> Process for ProfilesAsking<P> {
+    type Input<'a> = Counted<'a, P>;
+    type Key<'a> = UserKey<'a>;
+    type State = Profiled<P>;
+    type Output<'a> = ToNext<P>;
+
+    fn row<'a>(
+        &self,
+        state: &mut Option<Profiled<P>>,
+        And(counting, interaction): Self::Input<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let (user, time) = (context.key().user, context.time());
+        let And(numbered, profile) = state.get_or_insert_default();
+        let event = event(&counting, time);
+        let request = self.0.request_of(&interaction.value, &event);
+        let question = self.0.ask(&profile.value, &request, &Asking { user, time });
+        let lessons = self
+            .0
+            .interact(&mut profile.value, &interaction.value, &event)?;
+        numbered.is_known = true;
+        let number = next(numbered);
+        put::<P>(user, number, Some(question), lessons, |row| {
+            context.emit(row);
+        });
+        Ok(())
+    }
+}
+
+fn event<'a>(counting: &Counting<'a>, time: Timestamp) -> Event<'a> {
+    Event {
+        user: counting.user,
+        item: counting.item,
+        time,
+        popularity: counting.popularity,
+    }
+}
+
+/// The number of a user's row.
+fn next(numbered: &mut Numbered) -> u64 {
+    let number = numbered.rows;
+    numbered.rows += 1;
+    number
+}
+
+/// Puts out what a user's row asks, and then what it teaches. Of the same item, what asks
+/// and what teaches are one row.
+fn put<P: Recommender>(
+    user: &str,
+    row: u64,
+    question: Option<Question<P::Query>>,
+    lessons: Vec<Lesson<P::Pair>>,
+    mut emit: impl FnMut(ToNext<P>),
+) {
+    let mut parts = 1..;
+    let mut to_model = |item: String, ask: Option<f64>, pair: Option<P::Pair>| {
+        let address = Address {
+            item,
+            user: user.to_owned(),
+            row,
+            part: parts.next().unwrap_or(u32::MAX),
+            asks: ask.is_some(),
+            weight: ask.unwrap_or_default(),
+        };
+        Two::First(And(address, Named::new(pair)))
+    };
+    let mut lessons: Vec<Option<Lesson<P::Pair>>> = lessons.into_iter().map(Some).collect();
+    if let Some(Question { asks, query }) = question {
+        let request = Part {
+            user: user.to_owned(),
+            row,
+            part: 0,
+            answers: asks.len() as u32,
+        };
+        let rest = And(Named::new(Some(query)), Named::new(None));
+        emit(Two::Second(And(request, rest)));
+        for Ask { item, weight } in asks {
+            let mut of_item = lessons.iter_mut();
+            let of_item = of_item.find(|lesson| matches!(lesson, Some(of) if of.item == item));
+            let pair = of_item.and_then(Option::take).map(|lesson| lesson.pair);
+            emit(to_model(item, Some(weight), pair));
+        }
+    }
+    for Lesson { item, pair } in lessons.into_iter().flatten() {
+        emit(to_model(item, None, Some(pair)));
+    }
+}
+
+impl<P: Recommender> Process for Models<P> {
+    type Input<'a> = ToModel<P>;
+    type Key<'a> = ();
+    type State = P::Model;
+    type Output<'a> = ToAnswer<P>;
+
+    fn row<'a>(
+        &self,
+        model: &mut Option<P::Model>,
+        And(address, pair): ToModel<P>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let time = context.time();
+        if address.asks {
+            let candidates = match model {
+                Some(model) => self.0.candidates(model, time),
+                None => Vec::new(),
+            };
+            let answered = Answered {
+                item: address.item,
+                weight: address.weight,
+                candidates,
+            };
+            let part = Part {
+                user: address.user,
+                row: address.row,
+                part: address.part,
+                answers: 0,
+            };
+            let rest = And(Named::new(None), Named::new(Some(answered)));
+            context.emit(And(part, rest));
+        }
+        if let Some(pair) = pair.value {
+            self.0.learn(model.get_or_insert_default(), pair, time);
+        }
+        Ok(())
+    }
+}
+
+/// Fires when answers to a request can come no more.
+const UNANSWERED: &str = "unanswered";
+
+impl<P: Recommender> Process for Answers<P> {
+    type Input<'a> = ToAnswer<P>;
+    type Key<'a> = UserKey<'a>;
+    type State = Pending<P>;
+    type Output<'a> = P::Answer;
+
+    fn row<'a>(
+        &self,
+        pending: &mut Option<Pending<P>>,
+        And(part, And(query, answered)): ToAnswer<P>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        if let Some(query) = query.value {
+            self.finish(pending, context);
+            let expected = Expected {
+                time: context.time(),
+                row: part.row,
+                answers: part.answers,
+            };
+            let rest = And(Named::new(query), Named::new(Vec::new()));
+            *pending = Some(And(expected, rest));
+            context.set(UNANSWERED, Timestamp(context.time().0.saturating_add(1)));
+        }
+        if let Some(And(expected, And(_, answers))) = pending {
+            // An answer to another request comes only if that has failed here.
+            let is_due = expected.row == part.row;
+            answers.value.extend(answered.value.filter(|_| is_due));
+            if answers.value.len() >= expected.answers as usize {
+                context.cancel(UNANSWERED);
+                self.finish(pending, context);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some model has failed to answer.
+    fn timer<'a>(
+        &self,
+        pending: &mut Option<Pending<P>>,
+        _timer: Timer<'_>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        self.finish(pending, context);
+        Ok(())
+    }
+}
+
+impl<P: Recommender> Answers<P> {
+    /// Answers a request with what has come.
+    fn finish<'a>(&self, pending: &mut Option<Pending<P>>, context: &mut Context<'a, Self>) {
+        let Some(And(expected, And(query, answers))) = pending.take() else {
+            return;
+        };
+        let asking = Asking {
+            user: context.key().user,
+            time: expected.time,
+        };
+        let answer = self.0.rank(query.value, &answers.value, &asking);
+        context.emit(answer);
+    }
+}
