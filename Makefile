@@ -18,8 +18,8 @@ cargo := cargo
 flags := --release --workspace --locked
 built := $(or $(CARGO_TARGET_DIR),target)
 sluicebox := $(built)/release/sluicebox
-plugins := behaviour campaign cart inventory monitoring notify words
-examples := behaviour campaign cart inventory monitoring notify sums warehouse words
+plugins := behaviour campaign cart inventory monitoring notify recommend words
+examples := behaviour campaign cart inventory monitoring notify recommend sums warehouse words
 
 # A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin

@@ -32,6 +32,9 @@ mod monitoring;
 /// Notifications of what others do.
 #[path = "scenarios/notify.rs"]
 mod notify;
+/// What goes with what.
+#[path = "scenarios/recommend.rs"]
+mod recommend;
 /// Sums and words.
 #[path = "scenarios/classics.rs"]
 mod classics;

@@ -6,13 +6,14 @@ use std::sync::LazyLock;
 
 use sluicebox::plugin::PluginLoader;
 
-const PLUGINS: [&str; 10] = [
+const PLUGINS: [&str; 11] = [
     "behaviour",
     "campaign",
     "cart",
     "inventory",
     "monitoring",
     "notify",
+    "recommend",
     "words",
     "basics",
     "hostile",

@@ -25,9 +25,11 @@ pub struct Request<'a> {
 #[derive(Record, Clone, Debug, PartialEq)]
 pub struct Recommendations {
     pub user: String,
-    /// The request's.
+    /// When it was asked.
+    pub time: Timestamp,
+    /// The request's, or the item of the interaction that asked.
     pub request: Option<String>,
-    /// The request's item, or that of the interaction that asked.
+    /// The request's.
     pub item: Option<String>,
     /// The best first.
     pub recommended: Vec<Recommended>,

@@ -298,8 +298,9 @@ impl Recommender for Items {
         }
     }
 
-    fn request_of<'a>(&self, interaction: &Interaction<'a>, _event: &Event<'a>) -> Request<'a> {
+    fn request_of<'a>(&self, interaction: &Interaction<'a>, event: &Event<'a>) -> Request<'a> {
         Request {
+            request: Some(event.item),
             category: interaction.category,
             ..Request::default()
         }

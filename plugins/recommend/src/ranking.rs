@@ -51,6 +51,7 @@ pub fn rank(
     }
     Recommendations {
         user: asking.user.to_owned(),
+        time: asking.time,
         request: query.request,
         item: query.item,
         recommended,

@@ -105,7 +105,8 @@ pub type Pending<P> =
 pub struct Expected {
     pub time: Timestamp,
     pub row: u64,
-    pub answers: u32,
+    /// How many answers will have come.
+    pub expected: u32,
 }
 
 macro_rules! names {

@@ -305,7 +305,7 @@ impl<P: Recommender> Process for Answers<P> {
             let expected = Expected {
                 time: context.time(),
                 row: part.row,
-                answers: part.answers,
+                expected: part.answers,
             };
             let rest = And(Named::new(query), Named::new(Vec::new()));
             *pending = Some(And(expected, rest));
@@ -315,7 +315,7 @@ impl<P: Recommender> Process for Answers<P> {
             // An answer to another request comes only if that has failed here.
             let is_due = expected.row == part.row;
             answers.value.extend(answered.value.filter(|_| is_due));
-            if answers.value.len() >= expected.answers as usize {
+            if answers.value.len() >= expected.expected as usize {
                 context.cancel(UNANSWERED);
                 self.finish(pending, context);
             }
