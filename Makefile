@@ -5,6 +5,7 @@
 #   make test-kill  kills a host that copies between Kafka topics N=1000 times
 #   make check   checks what CI checks: format, lints, tests, docs, dependencies
 #   make bench   runs the benchmarks; results go to target/bench/results.json
+#   make movielens RATINGS=u.data   measures recommendations on your copy of MovieLens 100k
 #   make clean   deletes what was built
 #
 # Cargo always builds the whole workspace with one profile: another selection
@@ -24,7 +25,7 @@ examples := behaviour campaign cart inventory monitoring notify recommend sums w
 # A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help setup host plugins demo test test-kill check format lint unit example docs deny bench clean
+.PHONY: help setup host plugins demo test test-kill check format lint unit example docs deny bench movielens clean
 
 help:
 	@sed -n 's/^#   make/make/p' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +87,12 @@ bench: host plugins
 	@$(sluicebox) build plugins/cart
 	@$(cargo) build $(flags) --example bench
 	@$(built)/release/examples/bench --plugin plugins/cart/cart.wasm
+
+movielens: host
+	@$(sluicebox) build plugins/recommend
+	@python3 examples/recommend/movielens/movielens.py prepare $(RATINGS)
+	@$(sluicebox) run --quiet examples/recommend/movielens/pipeline.toml
+	@python3 examples/recommend/movielens/movielens.py evaluate
 
 clean:
 	@$(cargo) clean

@@ -70,7 +70,7 @@ impl Kind {
             Kind::Aggregate => "aggregate",
             Kind::Process => "process",
             Kind::Join => "join",
-            Kind::Recommend => "recommend",
+            Kind::Recommend => "recommender",
         }
     }
 
@@ -87,6 +87,8 @@ impl Kind {
 pub enum Stage {
     /// By item: adds to interactions how popular their item is.
     Counts,
+    /// By user: passes requests on that are not late.
+    Requests,
     /// By user: keeps profiles; has models learn, and asks them for requests.
     Profiles,
     /// The same, where each interaction is a request.
@@ -98,8 +100,9 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Stage; 5] = [
+    pub const ALL: [Stage; 6] = [
         Stage::Counts,
+        Stage::Requests,
         Stage::Profiles,
         Stage::ProfilesAsking,
         Stage::Models,
@@ -109,6 +112,7 @@ impl Stage {
     pub fn name(self) -> &'static str {
         match self {
             Stage::Counts => "counts",
+            Stage::Requests => "requests",
             Stage::Profiles => "profiles",
             Stage::ProfilesAsking => "profiles_asking",
             Stage::Models => "models",

@@ -2,8 +2,10 @@
 //!
 //! Rows are structs with [`#[derive(Record)]`](Record). A transform is a
 //! function that takes a row, and an [`Aggregate`] folds the rows of a key and
-//! window. Both carry [`#[operator]`](operator) and are listed in one
-//! [`export!`]. This is a whole plugin:
+//! window. A [`Process`] takes the rows and timers of a key one by one; a
+//! [`Recommender`] learns what goes with what. All carry
+//! [`#[operator]`](operator) and are listed in one [`export!`]. This is a whole
+//! plugin:
 //!
 //! ```
 //! use sluicebox_sdk::prelude::*;

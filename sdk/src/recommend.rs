@@ -21,7 +21,7 @@ use crate::operator::{ListedOperator, Operator};
 use crate::ports::port;
 use crate::{Field, Parameters, Record, Reject, Timestamp};
 pub use decay::decayed;
-use stages::{Answers, Counts, Models, Profiles, ProfilesAsking};
+use stages::{Answers, Counts, Models, Profiles, ProfilesAsking, Requests};
 
 /// Recommends items to users, of what they have done before.
 ///
@@ -181,7 +181,7 @@ pub trait Recommender: Parameters {
     /// What a row tells of an interaction besides its user and its item.
     type Interaction<'a>: Record<'a> + Field<'a>;
     /// What a row tells of a request besides its user.
-    type Request<'a>: Record<'a>;
+    type Request<'a>: Record<'a> + Field<'a>;
     /// What is kept of a user.
     type Profile: Owned + Default;
     /// What is kept of an item.
@@ -325,10 +325,11 @@ pub struct Candidate {
 
 /// The operators that a recommender is described as: itself, and its stages.
 #[doc(hidden)]
-pub const fn listed<P: Recommender + Operator<Parameters = P>>() -> [ListedOperator; 6] {
+pub const fn listed<P: Recommender + Operator<Parameters = P>>() -> [ListedOperator; 7] {
     [
         ListedOperator::of::<P>(),
         stages::listed::<P, Counts<P>>("counts"),
+        stages::listed::<P, Requests<P>>("requests"),
         stages::listed::<P, Profiles<P>>("profiles"),
         stages::listed::<P, ProfilesAsking<P>>("profiles_asking"),
         stages::listed::<P, Models<P>>("models"),

@@ -14,6 +14,11 @@ import json
 import sys
 from datetime import datetime, timezone
 from math import sqrt
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+RATINGS = FOLDER / "ratings.jsonl"
+RECOMMENDED = FOLDER / "recommended.jsonl"
 
 # As in pipeline.toml.
 COUNT = 10
@@ -33,7 +38,7 @@ def prepare(path):
         if rating.replace(".", "").isdigit() and float(rating) == 5:
             ratings.append((int(float(time)) * 1000, user, item))
     ratings.sort()
-    with open("ratings.jsonl", "w", encoding="utf-8") as out:
+    with RATINGS.open("w", encoding="utf-8") as out:
         for time, user, item in ratings:
             row = {"user_id": user, "item_id": item, "action": "rate", "ts": time}
             print(json.dumps(row), file=out)
@@ -107,10 +112,10 @@ def recommendations(rows):
 
 
 def evaluate():
-    rows = [json.loads(line) for line in open("ratings.jsonl", encoding="utf-8")]
+    rows = [json.loads(line) for line in RATINGS.open(encoding="utf-8")]
     rows = sorted((row["ts"], row["user_id"], row["item_id"]) for row in rows)
     answers = {}
-    for line in open("recommended.jsonl", encoding="utf-8"):
+    for line in RECOMMENDED.open(encoding="utf-8"):
         answer = json.loads(line)
         found = [(one["item"], one["score"]) for one in answer["recommended"]]
         answers[answer["time"], answer["user"], answer["request"]] = found

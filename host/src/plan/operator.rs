@@ -93,6 +93,14 @@ pub struct ProcessPlan {
     pub ties: Ties,
 }
 
+impl ProcessPlan {
+    /// Whether an output has the late rows of an input.
+    pub fn is_late_output(&self, output: usize) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| port.late_output == Some(output))
+    }
+}
+
 /// In which order a process takes rows of a key that have the same event time, if it takes
 /// them in order of event time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use crate::schema::Schema;
 struct Ways {
     /// Of rows that may be late.
     rows: usize,
-    /// Of results of windows, which come before the watermark that makes them final.
+    /// Of results of windows, and of processes in order of event time, which come before the
+    /// watermark that makes them final.
     results: usize,
 }
 
@@ -64,6 +65,14 @@ fn ways_of(plan: &Plan, tasks: &[usize], edge: &Edge) -> Ways {
     match &from.kind {
         NodeKind::Aggregate(aggregate)
             if edge.output != LATE_OUTPUT && aggregate.window.has_late_rows() =>
+        {
+            Ways {
+                rows: 0,
+                results: tasks_from,
+            }
+        }
+        NodeKind::Process(process)
+            if process.order == RowOrder::EventTime && !process.is_late_output(edge.output) =>
         {
             Ways {
                 rows: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::recommend::Stages;
+use super::recommend::{Stages, title_of};
 use crate::config::{
     Config, Diagnostics, InputName, Mistake, OperatorConfig, SinkConfig, SourceConfig, Span,
     Spanned,
@@ -45,7 +45,7 @@ impl<'a> Section<'a> {
     pub fn title(&self) -> String {
         let role = match self {
             Section::Source(_) => "source",
-            Section::Operator(_) => "operator",
+            Section::Operator(operator) => return title_of(operator),
             Section::Sink(_) => "sink",
         };
         format!("{role} `{}`", self.name().get_ref())

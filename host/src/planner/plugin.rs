@@ -91,7 +91,9 @@ impl<'a> Builder<'a> {
         let module = module.as_ref()?;
         let operators = &module.info().operators;
         let Some(info) = operators.iter().find(|info| info.name == wanted.operator) else {
+            // Those with a `.` are stages of others.
             let names = operators.iter().map(|info| info.name.as_str());
+            let names = names.filter(|name| !name.contains('.'));
             let nouns = format!("operators of `{}`", wanted.plugin);
             self.mistakes.push(
                 Mistake::new(format!(

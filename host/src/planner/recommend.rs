@@ -62,18 +62,19 @@ impl Stages {
         let mut all = self.of_operators.iter();
         let is_meant = |stage: &StageSection| *stage.config.name.get_ref() == name.node;
         let stages = all.find(|stages| stages.last().is_some_and(is_meant));
-        let (Some(output), Some([counts, profiles, ..])) = (given.1, stages.map(Vec::as_slice))
+        let (Some(output), Some([counts, second, ..])) = (given.1, stages.map(Vec::as_slice))
         else {
             return given;
         };
-        let takes_requests = profiles.stage == Stage::Profiles;
-        match (output.strip_prefix(LATE), takes_requests) {
-            (Some(""), false) | (Some("_interactions"), true) => {
-                (counts.config.name.get_ref(), Some(LATE))
-            }
-            (Some(_), _) => (profiles.config.name.get_ref(), given.1),
-            (None, _) => given,
-        }
+        let takes_requests = second.stage == Stage::Requests;
+        let (from, output) = match (output, takes_requests) {
+            ("late", false) | ("late_interactions", true) => (counts, LATE),
+            ("late_requests", true) => (second, LATE),
+            // No stage has another one.
+            (late, _) if late.starts_with(LATE) => (counts, late),
+            _ => return given,
+        };
+        (from.config.name.get_ref(), Some(output))
     }
 }
 
@@ -337,10 +338,6 @@ fn sections(
 ) -> Vec<StageSection> {
     let name = operator.name.get_ref();
     let place = operator.name.span();
-    let profiles = match takes_requests {
-        true => Stage::Profiles,
-        false => Stage::ProfilesAsking,
-    };
     let named = |text: &str| Spanned::new(place.clone(), text.to_owned());
     let from = |port: Option<&str>, stage: Stage, output: Option<&str>| InputConfig {
         port: port.map(named),
@@ -352,15 +349,17 @@ fn sections(
             },
         ),
     };
+    // A stage that takes an input of the recommender has no other.
     let of_port = |wanted: &str| {
         let inputs = operator.inputs.iter().filter(|input| {
-            let port = input
-                .port
-                .as_ref()
-                .map_or(INTERACTIONS, |port| port.get_ref());
-            port == wanted
+            let port = input.port.as_ref();
+            port.map_or(INTERACTIONS, |port| port.get_ref()) == wanted
         });
-        inputs.cloned().collect::<Vec<InputConfig>>()
+        let input = |input: &InputConfig| InputConfig {
+            port: None,
+            from: input.from.clone(),
+        };
+        inputs.map(input).collect::<Vec<InputConfig>>()
     };
     let same = |field: &Spanned<String>| KeyColumns::Same(vec![field.clone()]);
     let section = |stage: Stage, inputs: Vec<InputConfig>, columns: KeyColumns| {
@@ -406,39 +405,31 @@ fn sections(
             user: subjects.user.clone(),
         }
     };
-    let mut interactions = of_port(INTERACTIONS);
-    for input in &mut interactions {
-        input.port = None;
-    }
-    let counts = section(Stage::Counts, interactions, same(subjects.item));
-    let profiles = match profiles {
-        Stage::Profiles => {
-            let mut inputs = of_port(REQUESTS);
-            inputs.push(from(Some(INTERACTIONS), Stage::Counts, None));
-            let key = KeyColumns::ByPort(vec![
-                (named(REQUESTS), vec![subjects.user.clone()]),
-                (named(INTERACTIONS), vec![named(USER)]),
-            ]);
-            section(profiles, inputs, key)
-        }
-        _ => {
-            let inputs = vec![from(None, Stage::Counts, None)];
-            section(profiles, inputs, same(&named(USER)))
-        }
+    let interactions = of_port(INTERACTIONS);
+    let mut sections = vec![section(Stage::Counts, interactions, same(subjects.item))];
+    let by_user = || same(&named(USER));
+    let of_profiles = match takes_requests {
+        true => Stage::Profiles,
+        false => Stage::ProfilesAsking,
     };
-    let of_profiles = profiles.stage;
-    let models = section(
-        Stage::Models,
-        vec![from(None, of_profiles, None)],
-        same(&named(ITEM)),
-    );
-    let answers = section(
-        Stage::Answers,
-        vec![
-            from(None, of_profiles, Some("answers")),
-            from(None, Stage::Models, None),
-        ],
-        same(&named(USER)),
-    );
-    vec![counts, profiles, models, answers]
+    if takes_requests {
+        let requests = of_port(REQUESTS);
+        sections.push(section(Stage::Requests, requests, same(subjects.user)));
+        let both = vec![
+            from(Some(REQUESTS), Stage::Requests, None),
+            from(Some(INTERACTIONS), Stage::Counts, None),
+        ];
+        sections.push(section(of_profiles, both, by_user()));
+    } else {
+        let counted = vec![from(None, Stage::Counts, None)];
+        sections.push(section(of_profiles, counted, by_user()));
+    }
+    let asked = vec![from(None, of_profiles, None)];
+    sections.push(section(Stage::Models, asked, same(&named(ITEM))));
+    let answered = vec![
+        from(None, of_profiles, Some("answers")),
+        from(None, Stage::Models, None),
+    ];
+    sections.push(section(Stage::Answers, answered, by_user()));
+    sections
 }

@@ -194,7 +194,7 @@ fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), Str
         let name = stage.of(&operator.name);
         let found = find(&name).ok_or_else(|| format!("its stage `{name}` is missing"))?;
         let (inputs, outputs): (&[&str], &[&str]) = match stage {
-            Stage::Counts | Stage::Models | Stage::Answers => (&[MAIN], &[MAIN]),
+            Stage::Counts | Stage::Requests | Stage::Models | Stage::Answers => (&[MAIN], &[MAIN]),
             Stage::Profiles => (&[REQUESTS, INTERACTIONS], &["models", "answers"]),
             Stage::ProfilesAsking => (&[MAIN], &["models", "answers"]),
         };
@@ -560,7 +560,7 @@ mod tests {
         );
         check(
             vec![named("a.b")],
-            expect!["operator `a.b`: a name is made of letters, digits, `_` and `-`"],
+            expect!["operator `a.b`: only the stages of a recommender have a `.` in their name"],
         );
 
         let of_kind = |kind| wire::Operator {

@@ -305,9 +305,14 @@ impl Algorithm for ItemKnn {
 struct SessionKnn {
     /// Of each user, when the session began, when its last row was, and its items.
     current: BTreeMap<String, (i64, i64, Vec<String>)>,
-    /// Of each item, the latest sessions with it: their user and when they began, and their
-    /// items.
-    sessions: BTreeMap<String, Vec<((String, i64), Vec<String>)>>,
+    /// Of each item, the latest sessions with it.
+    sessions: BTreeMap<String, Vec<Session>>,
+}
+
+struct Session {
+    /// Its user, and when it began.
+    id: (String, i64),
+    items: Vec<String>,
 }
 
 impl Algorithm for SessionKnn {
@@ -331,15 +336,19 @@ impl Algorithm for SessionKnn {
             };
             let sessions = self.sessions.entry(of.clone()).or_default();
             let id = (user.to_owned(), began);
-            let known = sessions.iter().position(|session| session.0 == id);
-            let mut session = known.map_or((id, Vec::new()), |at| sessions.remove(at));
+            let known = sessions.iter().position(|session| session.id == id);
+            let fresh = Session {
+                id,
+                items: Vec::new(),
+            };
+            let mut session = known.map_or(fresh, |at| sessions.remove(at));
             for item in new {
-                if !session.1.contains(item) {
-                    session.1.push(item.clone());
+                if !session.items.contains(item) {
+                    session.items.push(item.clone());
                 }
             }
-            let excess = session.1.len().saturating_sub(SESSION_ITEMS);
-            session.1.drain(..excess);
+            let excess = session.items.len().saturating_sub(SESSION_ITEMS);
+            session.items.drain(..excess);
             sessions.push(session);
             let excess = sessions.len().saturating_sub(SESSIONS);
             sessions.drain(..excess);
@@ -352,7 +361,7 @@ impl Algorithm for SessionKnn {
 
     fn related(&self, item: &str) -> BTreeMap<String, f64> {
         let mut scores = BTreeMap::new();
-        for (_, items) in self.sessions.get(item).into_iter().flatten() {
+        for Session { items, .. } in self.sessions.get(item).into_iter().flatten() {
             for item in items {
                 *scores.entry(item.clone()).or_default() += 1.0 / (items.len() as f64).sqrt();
             }

@@ -3,6 +3,8 @@
 //! The host orders rows of a key and event time by their content, from the first column
 //! on. So what says where a row belongs in the order of all comes first.
 
+use std::marker::PhantomData;
+
 use super::{Answered, Recommender};
 use crate::bindings::exports::sluicebox::plugin::process::Output;
 use crate::bindings::sluicebox::plugin::description::Port;
@@ -10,7 +12,7 @@ use crate::ports::{PortRows, Ports, port};
 use crate::record::{And, FieldName, Named, Table, Unreadable};
 use crate::{Record, Timestamp};
 
-/// The key of stages by user.
+/// The key of stages by user, and what tells it to the next one.
 #[derive(Record)]
 pub struct UserKey<'a> {
     pub user: &'a str,
@@ -51,6 +53,9 @@ pub struct Counting<'a> {
 /// An interaction with the popularity of its item.
 pub type Counted<'a, P> =
     And<Counting<'a>, Named<OfInteraction, <P as Recommender>::Interaction<'a>>>;
+
+/// A request with its user.
+pub type Asked<'a, P> = And<UserKey<'a>, Named<OfRequest, <P as Recommender>::Request<'a>>>;
 
 /// A user's profile.
 pub type Profiled<P> = And<Numbered, Named<OfProfile, <P as Recommender>::Profile>>;
@@ -122,6 +127,7 @@ macro_rules! names {
 
 names! {
     OfInteraction: "interaction",
+    OfRequest: "request",
     OfProfile: "profile",
     OfPair: "pair",
     OfQuery: "query",
@@ -129,12 +135,22 @@ names! {
     OfAnswers: "answers",
 }
 
-/// Rows of two inputs or outputs, which `N` names.
-pub enum Two<N, A, B> {
+/// A row of one of two inputs or outputs, which `N` names.
+pub struct Two<N, A, B>(pub OneOf<A, B>, PhantomData<N>);
+
+pub enum OneOf<A, B> {
     First(A),
     Second(B),
-    #[expect(dead_code, reason = "it only has the names")]
-    Never(N, std::convert::Infallible),
+}
+
+impl<N, A, B> Two<N, A, B> {
+    pub fn first(row: A) -> Self {
+        Two(OneOf::First(row), PhantomData)
+    }
+
+    pub fn second(row: B) -> Self {
+        Two(OneOf::Second(row), PhantomData)
+    }
 }
 
 pub trait PortNames {
@@ -178,18 +194,17 @@ impl<'a, N: PortNames, A: Record<'a>, B: Record<'a>> Ports<'a> for Two<N, A, B> 
         // SAFETY: as the caller says.
         unsafe {
             match port {
-                0 => A::read(&readers.0, row).map(Two::First),
-                _ => B::read(&readers.1, row).map(Two::Second),
+                0 => A::read(&readers.0, row).map(Two::first),
+                _ => B::read(&readers.1, row).map(Two::second),
             }
         }
     }
 
     #[inline(always)]
     fn write_port(self, writers: &mut Self::Writers, step: u32, time_ms: i64) {
-        match self {
-            Two::First(row) => writers.0.put(&row, step, time_ms),
-            Two::Second(row) => writers.1.put(&row, step, time_ms),
-            Two::Never(_, never) => match never {},
+        match self.0 {
+            OneOf::First(row) => writers.0.put(&row, step, time_ms),
+            OneOf::Second(row) => writers.1.put(&row, step, time_ms),
         }
     }
 

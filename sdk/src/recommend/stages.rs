@@ -1,14 +1,15 @@
 //! The stages of a recommender, each a process that takes its rows in order of event time:
 //!
 //! ```text
-//! interactions ─▶ counts ─▶ profiles ─▶ models ─▶ answers
-//!                 by item    by user  ╲  by item ╱  by user
-//! requests ────────────────▶           ╲───────▶
+//! interactions ─▶ counts ───▶ profiles ─▶ models ─▶ answers
+//!                 by item   ╱ by user  ╲  by item ╱ by user
+//! requests ─────▶ requests ╱            ╲────────╱
+//!                 by user
 //! ```
 
 use super::rows::{
-    Address, Came, Counted, Counting, Expected, ItemKey, Next, Numbered, Part, Pending, Popularity,
-    Profiled, Rows, ToAnswer, ToModel, Two, UserKey,
+    Address, Asked, Came, Counted, Counting, Expected, ItemKey, Next, Numbered, OneOf, Part,
+    Pending, Popularity, Profiled, Rows, ToAnswer, ToModel, Two, UserKey,
 };
 use super::{Answered, Ask, Asking, Event, Lesson, Question, Recommender, decayed};
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
@@ -52,6 +53,9 @@ macro_rules! stages {
 stages! {
     /// By item: adds to an interaction how popular its item is.
     Counts;
+    /// By user: passes requests on. Which are late is decided here, as for interactions in
+    /// [`Counts`]: where both meet, the watermark depends on the speed of either.
+    Requests;
     /// By user: learns from interactions, and has models of items learn; makes questions of
     /// requests.
     Profiles;
@@ -93,6 +97,24 @@ impl<P: Recommender> Process for Counts<P> {
     }
 }
 
+impl<P: Recommender> Process for Requests<P> {
+    type Input<'a> = P::Request<'a>;
+    type Key<'a> = UserKey<'a>;
+    type State = ();
+    type Output<'a> = Asked<'a, P>;
+
+    fn row<'a>(
+        &self,
+        _state: &mut Option<()>,
+        request: P::Request<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        let user = context.key().user;
+        context.emit(And(UserKey { user }, Named::new(request)));
+        Ok(())
+    }
+}
+
 /// What a stage by user makes.
 type ToNext<P> = Two<Next, ToModel<P>, ToAnswer<P>>;
 
@@ -100,7 +122,7 @@ type ToNext<P> = Two<Next, ToModel<P>, ToAnswer<P>>;
 const UNKNOWN: &str = "unknown";
 
 impl<P: Recommender> Process for Profiles<P> {
-    type Input<'a> = Two<Rows, P::Request<'a>, Counted<'a, P>>;
+    type Input<'a> = Two<Rows, Asked<'a, P>, Counted<'a, P>>;
     type Key<'a> = UserKey<'a>;
     type State = Profiled<P>;
     type Output<'a> = ToNext<P>;
@@ -112,10 +134,11 @@ impl<P: Recommender> Process for Profiles<P> {
         context: &mut Context<'a, Self>,
     ) -> Result<(), Reject> {
         let (user, time) = (context.key().user, context.time());
-        match row {
-            Two::First(request) => {
+        match row.0 {
+            OneOf::First(And(_, request)) => {
                 let And(numbered, profile) = state.get_or_insert_default();
-                let question = self.0.ask(&profile.value, &request, &Asking { user, time });
+                let asking = Asking { user, time };
+                let question = self.0.ask(&profile.value, &request.value, &asking);
                 let number = next(numbered);
                 if !numbered.is_known {
                     context.set(UNKNOWN, Timestamp(time.0.saturating_add(1)));
@@ -124,7 +147,7 @@ impl<P: Recommender> Process for Profiles<P> {
                     context.emit(row);
                 });
             }
-            Two::Second(interaction) => {
+            OneOf::Second(interaction) => {
                 let And(numbered, profile) = state.get_or_insert_default();
                 let And(counting, interaction) = interaction;
                 let event = event(&counting, time);
@@ -135,7 +158,6 @@ impl<P: Recommender> Process for Profiles<P> {
                 let number = next(numbered);
                 put::<P>(user, number, None, lessons, |row| context.emit(row));
             }
-            Two::Never(_, never) => match never {},
         }
         Ok(())
     }
@@ -222,7 +244,7 @@ fn put<P: Recommender>(
             asks: ask.is_some(),
             weight: ask.unwrap_or_default(),
         };
-        Two::First(And(address, Named::new(pair)))
+        Two::first(And(address, Named::new(pair)))
     };
     let mut lessons: Vec<Option<Lesson<P::Pair>>> = lessons.into_iter().map(Some).collect();
     if let Some(Question { asks, query }) = question {
@@ -233,7 +255,7 @@ fn put<P: Recommender>(
             answers: asks.len() as u32,
         };
         let rest = And(Named::new(Some(query)), Named::new(None));
-        emit(Two::Second(And(request, rest)));
+        emit(Two::second(And(request, rest)));
         for Ask { item, weight } in asks {
             let mut of_item = lessons.iter_mut();
             let of_item = of_item.find(|lesson| matches!(lesson, Some(of) if of.item == item));

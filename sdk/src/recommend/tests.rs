@@ -1,4 +1,6 @@
-use super::rows::{Address, OfAnswer, OfPair, OfQuery, Part, ToAnswer, ToModel, Two, UserKey};
+use super::rows::{
+    Address, OfAnswer, OfPair, OfQuery, OneOf, Part, ToAnswer, ToModel, Two, UserKey,
+};
 use super::stages::{Answers, Models, Profiles};
 use crate::prelude::*;
 use crate::record::{And, Named};
@@ -120,6 +122,7 @@ fn a_recommender_lists_itself_and_its_stages() {
     let expected = [
         "viewed_next",
         "viewed_next.counts",
+        "viewed_next.requests",
         "viewed_next.profiles",
         "viewed_next.profiles_asking",
         "viewed_next.models",
@@ -161,8 +164,9 @@ fn nothing_is_kept_of_a_user_who_only_asks() {
     let key = UserKey { user: "eve" };
     let mut profile = OneKey::new(Profiles(ViewedNext {}), key);
     for row in 0..2 {
+        let wish = Named::new(Wish { count: 1 });
         let put = profile
-            .row(Timestamp(7), Two::First(Wish { count: 1 }))
+            .row(Timestamp(7), Two::first(And(UserKey { user: "eve" }, wish)))
             .unwrap();
         let numbers: Vec<u64> = put.iter().map(number).collect();
         assert_eq!(numbers, [row], "requests of one time are told apart");
@@ -174,10 +178,9 @@ fn nothing_is_kept_of_a_user_who_only_asks() {
 
 /// The number of the row that something comes from.
 fn number<N>(put: &Two<N, ToModel<ViewedNext>, ToAnswer<ViewedNext>>) -> u64 {
-    match put {
-        Two::First(And(address, _)) => address.row,
-        Two::Second(And(part, _)) => part.row,
-        Two::Never(_, never) => match *never {},
+    match &put.0 {
+        OneOf::First(And(address, _)) => address.row,
+        OneOf::Second(And(part, _)) => part.row,
     }
 }
 

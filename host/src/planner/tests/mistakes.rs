@@ -65,6 +65,11 @@ fn ports() {
 }
 
 #[test]
+fn recommenders() {
+    check(expect_file!["mistakes/recommenders.md"]);
+}
+
+#[test]
 fn parameters() {
     check(expect_file!["mistakes/parameters.md"]);
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::logic::{
-    Factory, Failure, FailureKind, Instance, Kind, Limits, LoadError, Loader, MAIN, Module,
-    ModuleInfo, OperatorInfo, Parameter, Port, Value, ValueType,
+    Factory, Failure, FailureKind, INTERACTIONS, Instance, Kind, Limits, LoadError, Loader, MAIN,
+    Module, ModuleInfo, OperatorInfo, Parameter, Port, REQUESTS, Stage, Value, ValueType,
 };
 use crate::plan::Plan;
 use crate::planner;
@@ -198,7 +198,7 @@ fn cart() -> ModuleInfo {
             &[number("items")],
         ),
         operator("spans", Kind::Aggregate, &added, &[time("window_start")]),
-        operator("alert", Kind::Recommend, &added, &[]),
+        operator("alert", Kind::Join, &added, &[]),
         OperatorInfo {
             inputs: vec![
                 port("requests", &[text("item_id"), number("quantity")]),
@@ -218,12 +218,43 @@ fn cart() -> ModuleInfo {
     ];
     let mut operators = vec![clean];
     operators.extend(lines);
+    operators.extend(suggest());
     ModuleInfo {
         name: "cart".into(),
         version: "0.1.0".into(),
         doc: String::new(),
         operators,
     }
+}
+
+/// A recommender and its stages.
+fn suggest() -> Vec<OperatorInfo> {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let interaction = [text("action")];
+    let request = [Field::new("note", DataType::Utf8, true)];
+    let (user, item) = ([text("user")], [text("item")]);
+    let stage = |stage: Stage, key: &[Field], inputs: Vec<Port>, outputs: Vec<Port>| OperatorInfo {
+        key: Arc::new(Schema::new(key.to_vec())),
+        ..OperatorInfo::new(&stage.of("suggest"), Kind::Process, inputs, outputs)
+    };
+    let main = |fields: &[Field]| vec![port(MAIN, fields)];
+    let answer = [text("user"), text("items")];
+    let counted = [text("user"), text("item"), text("action")];
+    let asked = [text("user"), text("note")];
+    let to_all = || vec![port("models", &item), port("answers", &user)];
+    let both = vec![port(REQUESTS, &asked), port(INTERACTIONS, &counted)];
+    let mut came = vec![text("recommend_user")];
+    came.extend(interaction.clone());
+    let inputs = vec![port(INTERACTIONS, &interaction), port(REQUESTS, &request)];
+    vec![
+        OperatorInfo::new("suggest", Kind::Recommend, inputs, main(&answer)),
+        stage(Stage::Counts, &item, main(&came), main(&counted)),
+        stage(Stage::Requests, &user, main(&request), main(&asked)),
+        stage(Stage::Profiles, &user, both, to_all()),
+        stage(Stage::ProfilesAsking, &user, main(&counted), to_all()),
+        stage(Stage::Models, &[], main(&item), main(&user)),
+        stage(Stage::Answers, &user, main(&user), main(&answer)),
+    ]
 }
 
 fn port(name: &str, fields: &[Field]) -> Port {
