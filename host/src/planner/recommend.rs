@@ -392,7 +392,6 @@ fn sections(
             window: None,
             allowed_lateness_ms: None,
             emit: None,
-            early_every_ms: None,
             // What waits for answers goes by itself.
             ttl_ms: operator.ttl_ms.clone().filter(|_| stage != Stage::Answers),
             bounds: None,
