@@ -24,7 +24,7 @@ const SINKS: [&str; 3] = ["suggestions", "similar_items", "together"];
 fn events(rng: &mut Rng, count: i64) -> Vec<String> {
     let mut day = Day::new(BOUND_MS);
     for i in 0..count {
-        let user = (i / BURST / 3 + rng.i64(0..5)) % 60;
+        let user = (i / BURST / 3 + rng.i64(0..5)) % 15;
         let category = match rng.u8(0..10) {
             0..7 => user % 4,
             _ => rng.i64(0..4),
@@ -382,7 +382,7 @@ fn sorted(rows: &[Value]) -> Vec<Value> {
 
 #[test]
 fn a_day_is_recommended_as_in_the_naive_computation() {
-    let lines = events(&mut Rng::with_seed(11), 6_000);
+    let lines = events(&mut Rng::with_seed(11), 1_000);
     let folder = folder_of(&[("events.jsonl", &lines)]);
     let mut pipeline = example("recommend/pipeline.toml");
     // So few that some have to go.
@@ -418,7 +418,7 @@ fn a_day_is_recommended_as_in_the_naive_computation() {
     ];
     let found = collect_all_everywhere(&pipeline, folder.path(), SINKS);
     for ((found, expected), sink) in found.iter().zip(&expected).zip(SINKS) {
-        assert!(expected.len() > 500, "{sink} has only {}", expected.len());
+        assert!(expected.len() > 100, "{sink} has only {}", expected.len());
         assert_same(&sorted(expected), &sorted(found), sink);
     }
 
