@@ -396,6 +396,7 @@ fn sections(
             ttl_ms: operator.ttl_ms.clone().filter(|_| stage != Stage::Answers),
             bounds: None,
             timing: None,
+            discard: None,
             order: None,
         };
         StageSection {
