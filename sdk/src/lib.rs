@@ -188,7 +188,7 @@ pub mod private {
     }
 
     pub mod recommend {
-        pub use crate::recommend::{listed, shape};
+        pub use crate::recommend::stages::{listed, shape};
     }
 
     pub mod transform {

@@ -11,17 +11,12 @@ pub mod rehearsal;
 /// The rows between stages.
 mod rows;
 /// The processes that a recommender is run as.
-mod stages;
+pub mod stages;
 #[cfg(test)]
 mod tests;
 
-use crate::bindings::sluicebox::plugin::description::{Kind, Port};
-use crate::instance::Shape;
-use crate::operator::{ListedOperator, Operator};
-use crate::ports::port;
 use crate::{Field, Parameters, Record, Reject, Timestamp};
 pub use decay::decayed;
-use stages::{Answers, Counts, Models, Profiles, ProfilesAsking, Requests};
 
 /// Recommends items to users, of what they have done before.
 ///
@@ -321,34 +316,4 @@ pub struct Candidate {
     pub item: String,
     /// How well it goes with the other.
     pub score: f64,
-}
-
-/// The operators that a recommender is described as: itself, and its stages.
-#[doc(hidden)]
-pub const fn listed<P: Recommender + Operator<Parameters = P>>() -> [ListedOperator; 7] {
-    [
-        ListedOperator::of::<P>(),
-        stages::listed::<P, Counts<P>>("counts"),
-        stages::listed::<P, Requests<P>>("requests"),
-        stages::listed::<P, Profiles<P>>("profiles"),
-        stages::listed::<P, ProfilesAsking<P>>("profiles_asking"),
-        stages::listed::<P, Models<P>>("models"),
-        stages::listed::<P, Answers<P>>("answers"),
-    ]
-}
-
-#[doc(hidden)]
-pub fn shape<P: Recommender>() -> Shape {
-    let ports: Vec<Port> = vec![
-        port::<P::Interaction<'_>>("interactions"),
-        port::<P::Request<'_>>("requests"),
-    ];
-    Shape {
-        kind: Kind::Recommend,
-        inputs: ports,
-        outputs: vec![port::<P::Answer>("main")],
-        key: Vec::new(),
-        state: Vec::new(),
-        retracts: false,
-    }
 }

@@ -13,21 +13,54 @@ use super::rows::{
 };
 use super::{Answered, Ask, Asking, Event, Lesson, Question, Recommender, decayed};
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
+use crate::bindings::sluicebox::plugin::description::{Kind, Port};
+use crate::instance::Shape;
 use crate::operator::{ListedOperator, Operator, described};
 use crate::parameters::Arguments;
-use crate::process::{Context, Process, Timer, open, shape};
+use crate::ports::port;
+use crate::process::{self, Context, Process, Timer, open};
 use crate::record::{And, Named};
 use crate::{Parameters, Reject, Timestamp};
 
+/// The operators that a recommender is described as: itself, and its stages.
+#[doc(hidden)]
+pub const fn listed<P: Recommender + Operator<Parameters = P>>() -> [ListedOperator; 7] {
+    [
+        ListedOperator::of::<P>(),
+        stage::<P, Counts<P>>("counts"),
+        stage::<P, Requests<P>>("requests"),
+        stage::<P, Profiles<P>>("profiles"),
+        stage::<P, ProfilesAsking<P>>("profiles_asking"),
+        stage::<P, Models<P>>("models"),
+        stage::<P, Answers<P>>("answers"),
+    ]
+}
+
+#[doc(hidden)]
+pub fn shape<P: Recommender>() -> Shape {
+    let ports: Vec<Port> = vec![
+        port::<P::Interaction<'_>>("interactions"),
+        port::<P::Request<'_>>("requests"),
+    ];
+    Shape {
+        kind: Kind::Recommend,
+        inputs: ports,
+        outputs: vec![port::<P::Answer>("main")],
+        key: Vec::new(),
+        state: Vec::new(),
+        retracts: false,
+    }
+}
+
 /// Lists a stage of the operator.
-pub const fn listed<P, S>(name: &'static str) -> ListedOperator
+const fn stage<P, S>(name: &'static str) -> ListedOperator
 where
     P: Recommender + Operator<Parameters = P>,
     S: Process + 'static,
 {
     ListedOperator::stage::<P>(
         name,
-        || described::<P>(shape::<S>()),
+        || described::<P>(process::shape::<S>()),
         |arguments: Vec<Argument>| Arguments::read::<S>(arguments).map(open),
     )
 }
