@@ -121,12 +121,11 @@ pub use decay::decayed;
 ///     }
 ///
 ///     fn learn(&self, model: &mut Followers, pair: Followed, _time: Timestamp) {
+///         let has_room = model.items.len() < self.followers_max as usize;
 ///         let known = model.items.iter_mut().find(|follower| follower.item == pair.by);
 ///         match known {
 ///             Some(follower) => follower.times += 1,
-///             None if model.items.len() < self.followers_max as usize => {
-///                 model.items.push(Follower { item: pair.by, times: 1 });
-///             }
+///             None if has_room => model.items.push(Follower { item: pair.by, times: 1 }),
 ///             None => {}
 ///         }
 ///     }
