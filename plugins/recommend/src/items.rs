@@ -3,7 +3,7 @@ use std::time::Duration;
 use sluicebox_sdk::prelude::*;
 
 use crate::event::{Interaction, Recommendations, Request};
-use crate::model::{Model, Neighbour, Pair, Session};
+use crate::model::{Damping, Model, Neighbour, Pair, Session};
 use crate::profile::{Profile, Recent};
 use crate::ranking::{POPULAR, Query, rank};
 
@@ -74,31 +74,6 @@ pub enum Algorithm {
     ItemKnn,
     SessionKnn,
     Popular,
-}
-
-/// How much less popular items count.
-#[derive(Symbol, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damping {
-    /// By the root of the popularity of both items.
-    Full,
-    /// By the root of that of the user's item, and the fourth root of the other's.
-    Half,
-    /// By the root of that of the user's item.
-    None,
-}
-
-impl Damping {
-    pub fn own(self, popularity: f64) -> f64 {
-        popularity.sqrt()
-    }
-
-    pub fn of_other(self, popularity: f64) -> f64 {
-        match self {
-            Damping::Full => popularity.sqrt(),
-            Damping::Half => popularity.sqrt().sqrt(),
-            Damping::None => 1.0,
-        }
-    }
 }
 
 impl Items {

@@ -21,8 +21,8 @@ mod tests;
 use sluicebox_sdk::prelude::*;
 
 pub use event::{Interaction, Reason, Recommendations, Recommended, Request};
-pub use items::{Algorithm, Damping, Items};
-pub use model::{Model, Neighbour, Pair, Session};
+pub use items::{Algorithm, Items};
+pub use model::{Damping, Model, Neighbour, Pair, Session};
 pub use profile::{Profile, Recent};
 pub use ranking::Query;
 pub use requests::{item_requests, user_requests};

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use sluicebox_sdk::prelude::*;
 
-use crate::items::Damping;
 use crate::profile::push_bounded;
 
 /// What is kept of an item, or a list of popular items, which are its neighbours.
@@ -16,6 +15,31 @@ pub struct Model {
     pub neighbours: Vec<Neighbour>,
     /// The latest sessions with the item, oldest first.
     pub sessions: Vec<Session>,
+}
+
+/// How much less popular items count.
+#[derive(Symbol, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damping {
+    /// By the root of the popularity of both items.
+    Full,
+    /// By the root of that of the user's item, and the fourth root of the other's.
+    Half,
+    /// By the root of that of the user's item.
+    None,
+}
+
+impl Damping {
+    pub fn own(self, popularity: f64) -> f64 {
+        popularity.sqrt()
+    }
+
+    pub fn of_other(self, popularity: f64) -> f64 {
+        match self {
+            Damping::Full => popularity.sqrt(),
+            Damping::Half => popularity.sqrt().sqrt(),
+            Damping::None => 1.0,
+        }
+    }
 }
 
 /// An item that goes with another.
