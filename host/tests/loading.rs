@@ -197,7 +197,7 @@ fn components_that_are_no_plugins_of_this_host() {
     check(
         &cart_with("running_cart", "running.cart"),
         expect![
-            "plugin it.wasm has an invalid description: operator `running.cart`: a name is made of letters, digits, `_` and `-`"
+            "plugin it.wasm has an invalid description: operator `running.cart`: only the stages of a recommender have a `.` in their name"
         ],
     );
 }
