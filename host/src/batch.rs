@@ -149,6 +149,12 @@ impl Batch {
         bytes(&self.columns, &(0..self.rows()))
     }
 
+    /// Whether a row takes back one that came before.
+    pub fn is_taken_back(&self, row: usize) -> bool {
+        let taken_back = self.taken_back.as_ref();
+        taken_back.is_some_and(|rows| rows.value(row))
+    }
+
     /// The columns as Arrow's `RecordBatch`, without times and origin.
     pub fn to_arrow(&self) -> Result<RecordBatch, ArrowError> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows()));

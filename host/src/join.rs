@@ -195,10 +195,7 @@ impl JoinOperator {
         let columns = pick(batch, &side.columns[inlet.edge]);
         let tombstone = side.tombstone.as_ref();
         let tombstone = tombstone.map(|columns| &batch.columns[columns[inlet.edge]]);
-        let is_taken_back = |row: &u32| {
-            let taken_back = batch.taken_back.as_ref();
-            taken_back.is_some_and(|taken_back| taken_back.value(*row as usize))
-        };
+        let is_taken_back = |row: &u32| batch.is_taken_back(*row as usize);
         let arrived = |rows: &[u32]| Arrived {
             side: inlet.port,
             times: rows.iter().map(|&row| batch.times[row as usize]).collect(),

@@ -379,6 +379,20 @@ fn rows_are_put_in_order_without_a_plugin() {
     }
 }
 
+/// For each question the sum of its key's amounts before the time that `until` gives.
+fn tallied(questions: &[Row], amounts: &[Row], until: impl Fn(&Row) -> i64) -> Vec<Value> {
+    let mut tallied: Vec<Value> = questions
+        .iter()
+        .map(|question| {
+            let before = |row: &&Row| row.key == question.key && row.ts < until(question);
+            let sum: i64 = amounts.iter().filter(before).map(|row| row.n).sum();
+            json!({"key": question.key, "sum": sum})
+        })
+        .collect();
+    tallied.sort_by_cached_key(ToString::to_string);
+    tallied
+}
+
 /// Rows of two inputs that come in any order are taken in order of their times.
 #[test]
 fn inputs_are_merged_in_order_of_event_time() {
@@ -390,16 +404,8 @@ fn inputs_are_merged_in_order_of_event_time() {
         input = { questions = \"questions\", amounts = \"amounts\" }\norder = \"event_time\"";
     let sinks = [("answers", "script")];
     let text = pipeline_of(&["questions", "amounts"], operator, &sinks);
-    let mut expected: Vec<Value> = questions
-        .iter()
-        .map(|question| {
-            // A timer comes before a row of its time.
-            let before = |row: &&Row| row.key == question.key && row.ts < question.ts + 3;
-            let sum: i64 = amounts.iter().filter(before).map(|row| row.n).sum();
-            json!({"key": question.key, "sum": sum})
-        })
-        .collect();
-    expected.sort_by_cached_key(ToString::to_string);
+    // A timer comes before a row of its time.
+    let expected = tallied(&questions, &amounts, |question| question.ts + 3);
     let answers = collect_everywhere(&text, folder.path(), "answers");
     pipeline::assert_same(&expected, &answers, "answers");
 }
@@ -415,15 +421,7 @@ fn inputs_do_not_race_at_the_same_time() {
         input = { amounts = \"amounts\", questions = \"questions\" }\norder = \"event_time\"";
     let sinks = [("answers", "script")];
     let text = pipeline_of(&["amounts", "questions"], operator, &sinks);
-    let mut expected: Vec<Value> = questions
-        .iter()
-        .map(|question| {
-            let before = |row: &&Row| row.key == question.key && row.ts < question.ts;
-            let sum: i64 = amounts.iter().filter(before).map(|row| row.n).sum();
-            json!({"key": question.key, "sum": sum})
-        })
-        .collect();
-    expected.sort_by_cached_key(ToString::to_string);
+    let expected = tallied(&questions, &amounts, |question| question.ts);
     let answers = collect_everywhere(&text, folder.path(), "answers");
     pipeline::assert_same(&expected, &answers, "answers");
 }

@@ -118,44 +118,20 @@ pub(super) fn read(
     let window = table
         .optional("window")
         .and_then(|value| read_window(&value, mistakes));
-    let mut duration = |key, least_ms, mistakes: &mut Diagnostics| {
-        let value = table.optional(key)?;
-        Some(Setting {
-            key: value.key_span(),
-            value: value.duration(least_ms, mistakes)?.into_inner(),
-        })
-    };
-    let allowed_lateness_ms = duration("allowed_lateness", 0, mistakes);
-    let ttl_ms = duration("ttl", 1, mistakes);
-    let bounds = table.optional("bounds").and_then(|value| {
-        Some(Setting {
-            key: value.key_span(),
-            value: read_bounds(&value, mistakes)?,
-        })
+    let allowed_lateness_ms = setting(&mut table, "allowed_lateness", |value| {
+        Some(value.duration(0, mistakes)?.into_inner())
     });
-    let emit = table.optional("emit").and_then(|value| {
-        Some(Setting {
-            key: value.key_span(),
-            value: read_emit(&value, mistakes)?,
-        })
+    let ttl_ms = setting(&mut table, "ttl", |value| {
+        Some(value.duration(1, mistakes)?.into_inner())
     });
-    let timing = table.optional("timing").and_then(|value| {
-        Some(Setting {
-            key: value.key_span(),
-            value: value.name("the name of a column", mistakes)?.into_inner(),
-        })
+    let bounds = setting(&mut table, "bounds", |value| read_bounds(value, mistakes));
+    let emit = setting(&mut table, "emit", |value| read_emit(value, mistakes));
+    let timing = setting(&mut table, "timing", |value| {
+        Some(value.name("the name of a column", mistakes)?.into_inner())
     });
-    let discard = table.optional("discard").and_then(|value| {
-        Some(Setting {
-            key: value.key_span(),
-            value: value.boolean(mistakes)?,
-        })
-    });
-    let order = table.optional("order").and_then(|value| {
-        Some(Setting {
-            key: value.key_span(),
-            value: value.choice(ORDERS, mistakes)?.into_inner(),
-        })
+    let discard = setting(&mut table, "discard", |value| value.boolean(mistakes));
+    let order = setting(&mut table, "order", |value| {
+        Some(value.choice(ORDERS, mistakes)?.into_inner())
     });
     table.finish(mistakes);
     Some(OperatorConfig {
@@ -176,6 +152,19 @@ pub(super) fn read(
         timing,
         discard,
         order,
+    })
+}
+
+/// Reads a value, if there is one, and notes the place of its key.
+fn setting<T>(
+    table: &mut Table,
+    key: &'static str,
+    read: impl FnOnce(&ConfigValue<'_>) -> Option<T>,
+) -> Option<Setting<T>> {
+    let value = table.optional(key)?;
+    Some(Setting {
+        key: value.key_span(),
+        value: read(&value)?,
     })
 }
 

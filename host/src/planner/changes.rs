@@ -7,7 +7,7 @@ use super::reading::Reading;
 use super::section::{Resolved, Timing};
 use crate::config::{JoinConfig, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig};
 use crate::logic::Kind;
-use crate::plan::{CHANGES, Emit, RIGHT, TimeDomain, Window, change_field};
+use crate::plan::{CHANGES, Emit, RIGHT, Window, change_field};
 
 /// Which changes an aggregate can tell; else why it has none to tell.
 pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes, &'static str> {
@@ -54,15 +54,18 @@ impl Builder<'_> {
                 true => return true,
                 false => (
                     "only the right side of an as-of join without `tombstone` can".to_owned(),
-                    MAIN.to_owned(),
+                    INSTEAD.to_owned(),
                 ),
             },
-            (Runs::Deduplicate(_), _) => ("it keeps no rows".to_owned(), MAIN.to_owned()),
+            (Runs::Deduplicate(_), _) => ("it keeps no rows".to_owned(), INSTEAD.to_owned()),
             (_, Kind::Aggregate) => match why_not(resolved, changes) {
                 None => return true,
                 Some(reason) => reason,
             },
-            (_, kind) => (format!("a {} cannot do that", kind.name()), MAIN.to_owned()),
+            (_, kind) => (
+                format!("a {} cannot do that", kind.name()),
+                INSTEAD.to_owned(),
+            ),
         };
         let mut mistake = Mistake::new(format!(
             "{title} reads rows that are taken back later: {problem}"
@@ -138,8 +141,8 @@ impl Builder<'_> {
 }
 
 /// What to do instead.
-const MAIN: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join as \
-                    its right side";
+const INSTEAD: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join \
+                       as its right side";
 
 /// Whether such rows come only to the side of a join that is a table.
 fn table_side(join: &JoinConfig, reading: &Reading) -> bool {
@@ -170,9 +173,9 @@ fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
     }
     let event_windows = match timing.window {
         Window::Running => return None,
-        Window::Tumbling { time, .. }
-        | Window::Sliding { time, .. }
-        | Window::Cumulate { time, .. } => time == TimeDomain::Event,
+        Window::Tumbling { .. } | Window::Sliding { .. } | Window::Cumulate { .. } => {
+            timing.window.has_late_rows()
+        }
         Window::Session { .. } | Window::Count { .. } | Window::Global => false,
     };
     if !event_windows {

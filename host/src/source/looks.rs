@@ -12,15 +12,21 @@ const DECOMPRESS: &str = "decompress it, or compress it with gzip or zstd, which
 const NOT_READ: &str = "no source reads it yet";
 const CONVERT: &str = "UTF-8 is expected, convert it";
 
+/// What gzip begins with.
+pub const GZIP: &[u8] = b"\x1F\x8B";
+
+/// What zstd begins with.
+pub const ZSTD: &[u8] = b"\x28\xB5\x2F\xFD";
+
 /// What some formats begin with.
 const BEGINNINGS: [(&[u8], &str, &str); 15] = [
     (
-        b"\x1F\x8B",
+        GZIP,
         "gzip",
         "name it `.gz`, or write `compression = \"gzip\"`",
     ),
     (
-        b"\x28\xB5\x2F\xFD",
+        ZSTD,
         "zstd",
         "name it `.zst`, or write `compression = \"zstd\"`",
     ),

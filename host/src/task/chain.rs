@@ -253,13 +253,12 @@ impl Flow<'_> {
 
 /// The rows with a last column that says which of them are taken back.
 fn with_change_column(mut batch: Batch, schema: &Arc<Schema>) -> Batch {
-    let taken_back = batch.taken_back.take();
-    let is_taken_back = |row| taken_back.as_ref().is_some_and(|rows| rows.value(row));
-    let changes = (0..batch.rows()).map(|row| match is_taken_back(row) {
+    let changes = (0..batch.rows()).map(|row| match batch.is_taken_back(row) {
         true => TAKEN_BACK,
         false => ADDED,
     });
     let changes = StringArray::from_iter_values(changes);
+    batch.taken_back = None;
     batch.columns.push(Arc::new(changes));
     batch.schema = schema.clone();
     batch

@@ -117,11 +117,11 @@ impl Tumbling {
         touched.retain(|member| !created.contains(member));
         for of_pane in touched.chunk_by(|a, b| a.0 == b.0) {
             let pane = self.panes.at(of_pane[0].0);
-            let members = of_pane.iter().map(|&(_, member)| member);
+            let members: Vec<u32> = of_pane.iter().map(|&(_, member)| member).collect();
             let window = (self.cut.pane_span(pane.pane()), Timing::Late);
-            tell_some(pane, accumulators, members, window, change, out)?;
+            let told = members.iter().copied();
+            tell_some(pane, accumulators, told, window, change, out)?;
             if self.discards && change == Change::Told {
-                let members: Vec<u32> = of_pane.iter().map(|&(_, member)| member).collect();
                 self.discard(accumulators, of_pane[0].0, &members)?;
             }
         }

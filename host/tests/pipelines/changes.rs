@@ -299,11 +299,7 @@ fn discarded_results_are_summed() {
         window = "running"
         emit = { every = "1h" }
     "#;
-    let text = pipeline_of(operators, "all");
-    let rows = rows(12, 600);
-    let folder = folder(&rows);
-    let given = collect_everywhere(&text, folder.path(), "out");
-    assert_same(&sums_by_user(&rows), &given, "in the end");
+    check_sums_by_user(&pipeline_of(operators, "all"), &rows(12, 600));
 }
 
 /// Results that wait for the clock come at the end at the latest, each once, through kills.
@@ -317,15 +313,11 @@ fn results_that_wait_come_at_the_end() {
         window = "running"
         emit = { every = "1h" }
     "#;
-    let text = pipeline_of(operators, "rows_of");
-    let rows = rows(11, 600);
-    let folder = folder(&rows);
-    let given = collect_everywhere(&text, folder.path(), "out");
-    assert_same(&sums_by_user(&rows), &given, "in the end");
+    check_sums_by_user(&pipeline_of(operators, "rows_of"), &rows(11, 600));
 }
 
-/// How many rows of each user there are, and the sum of their `n`; sorted by their text.
-fn sums_by_user(rows: &[Row]) -> Vec<Value> {
+/// The pipeline gives how many rows of each user there are, and the sum of their `n`.
+fn check_sums_by_user(text: &str, rows: &[Row]) {
     let mut sums: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
     for row in rows {
         let sum = sums.entry(&row.user).or_default();
@@ -334,7 +326,8 @@ fn sums_by_user(rows: &[Row]) -> Vec<Value> {
     let of_user = |(user, (rows, n))| json!({"user": user, "rows": rows, "n": n});
     let mut sums: Vec<Value> = sums.into_iter().map(of_user).collect();
     sums.sort_by_cached_key(ToString::to_string);
-    sums
+    let given = collect_everywhere(text, folder(rows).path(), "out");
+    assert_same(&sums, &given, "in the end");
 }
 
 /// A table of results, as of a time: what expires is gone from then on.

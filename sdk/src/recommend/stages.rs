@@ -180,15 +180,10 @@ impl<P: Recommender> Process for Profiles<P> {
                     context.emit(row);
                 });
             }
-            OneOf::Second(interaction) => {
-                let And(numbered, profile) = state.get_or_insert_default();
-                let And(counting, interaction) = interaction;
+            OneOf::Second(And(counting, interaction)) => {
                 let event = event(&counting, time);
-                let lessons = self
-                    .0
-                    .interact(&mut profile.value, &interaction.value, &event)?;
-                numbered.is_known = true;
-                let number = next(numbered);
+                let profiled = state.get_or_insert_default();
+                let (number, lessons) = learn(&self.0, profiled, &interaction.value, &event)?;
                 put::<P>(user, number, None, lessons, |row| context.emit(row));
             }
         }
@@ -226,15 +221,12 @@ impl<P: Recommender> Process for ProfilesAsking<P> {
         context: &mut Context<'a, Self>,
     ) -> Result<(), Reject> {
         let (user, time) = (context.key().user, context.time());
-        let And(numbered, profile) = state.get_or_insert_default();
+        let profiled = state.get_or_insert_default();
         let event = event(&counting, time);
         let request = self.0.request_of(&interaction.value, &event);
-        let question = self.0.ask(&profile.value, &request, &Asking { user, time });
-        let lessons = self
-            .0
-            .interact(&mut profile.value, &interaction.value, &event)?;
-        numbered.is_known = true;
-        let number = next(numbered);
+        let asking = Asking { user, time };
+        let question = self.0.ask(&profiled.1.value, &request, &asking);
+        let (number, lessons) = learn(&self.0, profiled, &interaction.value, &event)?;
         put::<P>(user, number, Some(question), lessons, |row| {
             context.emit(row);
         });
@@ -249,6 +241,21 @@ fn event<'a>(counting: &Counting<'a>, time: Timestamp) -> Event<'a> {
         time,
         popularity: counting.popularity,
     }
+}
+
+/// The number of a user's row, and what models learn from it.
+type Taught<P> = (u64, Vec<Lesson<<P as Recommender>::Pair>>);
+
+/// Has a profile learn from an interaction.
+fn learn<P: Recommender>(
+    recommender: &P,
+    And(numbered, profile): &mut Profiled<P>,
+    interaction: &P::Interaction<'_>,
+    event: &Event<'_>,
+) -> Result<Taught<P>, Reject> {
+    let lessons = recommender.interact(&mut profile.value, interaction, event)?;
+    numbered.is_known = true;
+    Ok((next(numbered), lessons))
 }
 
 /// The number of a user's row.

@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::columns::Columns;
 use super::list::{Element, ListReader, ListWriter};
 use super::mapping::{Field, schema_field};
-use super::source::{Lineage, Origin, Source};
+use super::source::{Origin, Source};
 use super::unreadable::Unreadable;
-use super::writer::{RecordWriter, Writer};
-use crate::bindings::sluicebox::plugin::columns::Column;
+use super::writer::RecordWriter;
 use crate::bindings::sluicebox::plugin::schemas;
 
 impl<'a, T: Element<'a> + Ord> Field<'a> for BTreeSet<T> {
@@ -42,13 +41,8 @@ impl<'a, T: Element<'a> + Ord> Field<'a> for BTreeSet<T> {
         _origin: Origin<'_, S>,
         _passed: bool,
     ) {
-        // SAFETY: the list's writer has space for the elements; the caller answers for the
-        // row.
-        unsafe {
-            writer.put(row, self.iter(), |writer, element, at| {
-                element.write(writer, at, name, Origin::NOWHERE, false);
-            });
-        }
+        // SAFETY: as the caller says.
+        unsafe { writer.put_fields(row, self.iter(), name) }
     }
 
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {
@@ -59,52 +53,12 @@ impl<'a, T: Element<'a> + Ord> Field<'a> for BTreeSet<T> {
 
 impl<'a, T: Element<'a> + Ord> Element<'a> for BTreeSet<T> {}
 
-/// The members of a map's entries.
-#[doc(hidden)]
-pub struct EntryReader<K, V> {
-    keys: K,
-    values: V,
-}
-
-#[doc(hidden)]
-#[derive(Default)]
-pub struct EntryWriter<K, V> {
-    keys: K,
-    values: V,
-}
-
-impl<'a, K: Writer<'a>, V: Writer<'a>> Writer<'a> for EntryWriter<K, V> {
-    unsafe fn reserve(&mut self, used: usize, total: usize) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.keys.reserve(used, total);
-            self.values.reserve(used, total);
-        }
-    }
-
-    unsafe fn settle(&mut self, rows: usize) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.keys.settle(rows);
-            self.values.settle(rows);
-        }
-    }
-
-    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.keys.finish(rows, Lineage::NONE, columns);
-            self.values.finish(rows, Lineage::NONE, columns);
-        }
-    }
-}
-
 const KEY: &str = "key";
 const VALUE: &str = "value";
 
 impl<'a, K: Field<'a> + Ord, V: Field<'a>> Field<'a> for BTreeMap<K, V> {
-    type Reader = ListReader<'a, EntryReader<K::Reader, V::Reader>>;
-    type Writer = ListWriter<RecordWriter<EntryWriter<K::Writer, V::Writer>>>;
+    type Reader = ListReader<'a, (K::Reader, V::Reader)>;
+    type Writer = ListWriter<RecordWriter<(K::Writer, V::Writer)>>;
     const COLUMNS: usize = 2 + K::COLUMNS + V::COLUMNS;
 
     fn describe(name: &str, doc: &str, fields: &mut Vec<schemas::Field>) {
@@ -118,10 +72,7 @@ impl<'a, K: Field<'a> + Ord, V: Field<'a>> Field<'a> for BTreeMap<K, V> {
     fn reader(columns: &mut Columns<'a>, rows: usize) -> Self::Reader {
         ListReader::new(columns, rows, |columns, entries| {
             columns.record(entries);
-            EntryReader {
-                keys: K::reader(columns, entries),
-                values: V::reader(columns, entries),
-            }
+            (K::reader(columns, entries), V::reader(columns, entries))
         })
     }
 
@@ -132,9 +83,9 @@ impl<'a, K: Field<'a> + Ord, V: Field<'a>> Field<'a> for BTreeMap<K, V> {
         unsafe {
             let entries = reader.elements_of(row);
             for entry in entries {
-                let members = reader.elements();
-                let key = K::read(&members.keys, entry).map_err(|cause| cause.within(KEY))?;
-                let value = V::read(&members.values, entry);
+                let (keys, values) = reader.elements();
+                let key = K::read(keys, entry).map_err(|cause| cause.within(KEY))?;
+                let value = V::read(values, entry);
                 map.insert(key, value.map_err(|cause| cause.within(VALUE))?);
             }
         }
@@ -156,9 +107,9 @@ impl<'a, K: Field<'a> + Ord, V: Field<'a>> Field<'a> for BTreeMap<K, V> {
             writer.put(
                 row,
                 self.iter(),
-                |RecordWriter(members), (key, value), at| {
-                    key.write(&mut members.keys, at, KEY, Origin::NOWHERE, false);
-                    value.write(&mut members.values, at, VALUE, Origin::NOWHERE, false);
+                |RecordWriter((keys, values)), (key, value), at| {
+                    key.write(keys, at, KEY, Origin::NOWHERE, false);
+                    value.write(values, at, VALUE, Origin::NOWHERE, false);
                 },
             );
         }

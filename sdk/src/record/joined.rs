@@ -5,10 +5,8 @@ use std::marker::PhantomData;
 
 use super::columns::Columns;
 use super::mapping::{Field, Record};
-use super::source::{InputColumn, Lineage, Origin, Source};
+use super::source::{InputColumn, Origin, Source};
 use super::unreadable::Unreadable;
-use super::writer::Writer;
-use crate::bindings::sluicebox::plugin::columns::Column;
 use crate::bindings::sluicebox::plugin::schemas;
 
 /// The fields of one record, followed by those of another.
@@ -17,10 +15,6 @@ pub struct And<A, B>(pub A, pub B);
 
 #[doc(hidden)]
 pub struct AndReader<A, B>(A, B);
-
-#[doc(hidden)]
-#[derive(Default)]
-pub struct AndWriter<A, B>(A, B);
 
 impl<'a, A: Source<'a>, B: Source<'a>> Source<'a> for AndReader<A, B> {
     fn input(&self, _name: &str) -> Option<InputColumn<'a>> {
@@ -32,35 +26,9 @@ impl<'a, A: Source<'a>, B: Source<'a>> Source<'a> for AndReader<A, B> {
     }
 }
 
-impl<'a, A: Writer<'a>, B: Writer<'a>> Writer<'a> for AndWriter<A, B> {
-    unsafe fn reserve(&mut self, used: usize, total: usize) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.0.reserve(used, total);
-            self.1.reserve(used, total);
-        }
-    }
-
-    unsafe fn settle(&mut self, rows: usize) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.0.settle(rows);
-            self.1.settle(rows);
-        }
-    }
-
-    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
-        // SAFETY: as the caller says.
-        unsafe {
-            self.0.finish(rows, Lineage::NONE, columns);
-            self.1.finish(rows, Lineage::NONE, columns);
-        }
-    }
-}
-
 impl<'a, A: Record<'a>, B: Record<'a>> Record<'a> for And<A, B> {
     type Reader = AndReader<A::Reader, B::Reader>;
-    type Writer = AndWriter<A::Writer, B::Writer>;
+    type Writer = (A::Writer, B::Writer);
     const COLUMNS: usize = A::COLUMNS + B::COLUMNS;
 
     fn describe(fields: &mut Vec<schemas::Field>) {

@@ -111,6 +111,27 @@ impl<'a, W: Writer<'a>> ListWriter<W> {
     }
 }
 
+impl<'a, W: Writer<'a>> ListWriter<W> {
+    /// Writes a row's elements, each of which is a field.
+    ///
+    /// # Safety
+    /// As [`Record::write`](crate::Record::write).
+    #[inline]
+    pub(super) unsafe fn put_fields<'e, T: Field<'a, Writer = W> + 'e>(
+        &mut self,
+        row: usize,
+        elements: impl ExactSizeIterator<Item = &'e T>,
+        name: &'static str,
+    ) {
+        // SAFETY: the writer has space for the elements; the caller answers for the row.
+        unsafe {
+            self.put(row, elements, |writer, element, at| {
+                element.write(writer, at, name, Origin::NOWHERE, false);
+            });
+        }
+    }
+}
+
 impl<'a, W: Writer<'a>> Writer<'a> for ListWriter<W> {
     unsafe fn reserve(&mut self, used: usize, total: usize) {
         self.ends.reserve(used, total);
@@ -170,12 +191,8 @@ impl<'a, T: Element<'a>> Field<'a> for Vec<T> {
         _origin: Origin<'_, S>,
         _passed: bool,
     ) {
-        // SAFETY: the writer has space for the elements; the caller answers for the row.
-        unsafe {
-            writer.put(row, self.iter(), |writer, element, at| {
-                element.write(writer, at, name, Origin::NOWHERE, false);
-            });
-        }
+        // SAFETY: as the caller says.
+        unsafe { writer.put_fields(row, self.iter(), name) }
     }
 
     unsafe fn write_missing(writer: &mut Self::Writer, row: usize) {

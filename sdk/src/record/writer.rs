@@ -30,6 +30,33 @@ pub trait Writer<'a>: Default {
     unsafe fn finish(self, rows: usize, lineage: Lineage<'a, '_>, columns: &mut Vec<Column>);
 }
 
+/// The columns of one writer, followed by those of another.
+impl<'a, A: Writer<'a>, B: Writer<'a>> Writer<'a> for (A, B) {
+    unsafe fn reserve(&mut self, used: usize, total: usize) {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.0.reserve(used, total);
+            self.1.reserve(used, total);
+        }
+    }
+
+    unsafe fn settle(&mut self, rows: usize) {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.0.settle(rows);
+            self.1.settle(rows);
+        }
+    }
+
+    unsafe fn finish(self, rows: usize, _lineage: Lineage<'a, '_>, columns: &mut Vec<Column>) {
+        // SAFETY: as the caller says.
+        unsafe {
+            self.0.finish(rows, Lineage::NONE, columns);
+            self.1.finish(rows, Lineage::NONE, columns);
+        }
+    }
+}
+
 /// The columns of a nested record: its own, then its members'.
 #[doc(hidden)]
 #[derive(Default)]

@@ -408,19 +408,28 @@ fn pipeline(
     variant: Variant,
     cores: usize,
 ) -> anyhow::Result<String> {
-    let operators = match case {
-        Case::Stateless => {
+    // What a plugin does with each row.
+    let first = match case {
+        Case::Stateless | Case::Process => {
             r#"
             [operators.changes]
             plugin = "cart.changes"
             input = "events"
             "#
         }
-        Case::Tumbling if variant == Variant::Functions => {
+        Case::Tumbling | Case::SlidingTop10 | Case::IntervalJoin | Case::AsOfJoin => {
             r#"
             [operators.adds]
             plugin = "cart.adds"
             input = "events"
+            "#
+        }
+        Case::Sessions => "",
+    };
+    let operators = match case {
+        Case::Stateless => "",
+        Case::Tumbling if variant == Variant::Functions => {
+            r#"
             [operators.added]
             aggregate = { count = "count()", sum = "sum(quantity)" }
             input = "adds"
@@ -430,9 +439,6 @@ fn pipeline(
         }
         Case::Tumbling => {
             r#"
-            [operators.adds]
-            plugin = "cart.adds"
-            input = "events"
             [operators.added]
             plugin = "cart.added"
             input = "adds"
@@ -442,9 +448,6 @@ fn pipeline(
         }
         Case::SlidingTop10 => {
             r#"
-            [operators.adds]
-            plugin = "cart.adds"
-            input = "events"
             [operators.item_counts]
             plugin = "cart.item_counts"
             input = "adds"
@@ -460,9 +463,6 @@ fn pipeline(
         }
         Case::Process => {
             r#"
-            [operators.changes]
-            plugin = "cart.changes"
-            input = "events"
             [operators.left]
             plugin = "cart.left_carts"
             input = "changes"
@@ -471,9 +471,6 @@ fn pipeline(
         }
         Case::IntervalJoin => {
             r#"
-            [operators.adds]
-            plugin = "cart.adds"
-            input = "events"
             [operators.joined]
             join = { kind = "inner", before = "0s", after = "10s" }
             input = { left = "adds", right = "events" }
@@ -483,9 +480,6 @@ fn pipeline(
         }
         Case::AsOfJoin => {
             r#"
-            [operators.adds]
-            plugin = "cart.adds"
-            input = "events"
             [operators.joined]
             join = { kind = "left", as_of = "event_time" }
             input = { left = "events", right = "adds" }
@@ -530,7 +524,7 @@ fn pipeline(
     );
     writeln!(
         text,
-        "{operators}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"{last}\""
+        "{first}{operators}\n[sinks.out]\ntype = \"blackhole\"\ninput = \"{last}\""
     )?;
     Ok(text)
 }

@@ -11,6 +11,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::digest::{self, digest, digest_of};
 use super::mark::{FileId, FileMark, Seen};
+use crate::source::looks;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +42,8 @@ impl Compression {
     pub fn mark(self) -> &'static [u8] {
         match self {
             Compression::None => b"",
-            Compression::Gzip => b"\x1F\x8B",
-            Compression::Zstd => b"\x28\xB5\x2F\xFD",
+            Compression::Gzip => looks::GZIP,
+            Compression::Zstd => looks::ZSTD,
         }
     }
 

@@ -292,7 +292,7 @@ impl KafkaWriter {
         let rows = JsonColumns::new(names.zip(&batch.columns));
         let key = self.plan.key.map(|column| &batch.columns[column]);
         for row in 0..batch.rows() {
-            let is_taken_back = is_taken_back(batch, row);
+            let is_taken_back = batch.is_taken_back(row);
             let deletes = |key: &ArrayRef| key.is_valid(row) && !is_replaced(batch, key, row);
             if is_taken_back && !key.is_some_and(deletes) {
                 continue;
@@ -425,17 +425,12 @@ impl Sink for KafkaWriter {
     }
 }
 
-fn is_taken_back(batch: &Batch, row: usize) -> bool {
-    let taken_back = batch.taken_back.as_ref();
-    taken_back.is_some_and(|taken_back| taken_back.value(row))
-}
-
 /// Whether another row takes the place of one that is taken back: the next one of its key,
 /// with which it came.
 fn is_replaced(batch: &Batch, key: &ArrayRef, row: usize) -> bool {
     let of_key = |other: &usize| key.slice(*other, 1).to_data() == key.slice(row, 1).to_data();
     let mut next = (row + 1..batch.rows()).take_while(of_key);
-    next.any(|next| !is_taken_back(batch, next))
+    next.any(|next| !batch.is_taken_back(next))
 }
 
 fn error_of(node: &str, plan: &KafkaSink, cause: String, fault: Fault) -> SinkError {
