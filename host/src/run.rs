@@ -9,6 +9,8 @@ mod durable;
 mod pipeline;
 /// One revision of a plan.
 mod revision;
+/// What a run starts without.
+mod dropped;
 /// Which checkpoint a run starts from.
 mod restore;
 /// Channels between tasks.

@@ -107,6 +107,12 @@ pub trait SourceConnector: Any + Send + Sync {
 
     /// Opens one task's part. Must be called within a tokio runtime.
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>>;
+
+    /// Which of its partitions in a checkpoint it does not read any more, if another
+    /// source can.
+    fn not_read(&self, _known: &[SourceSnapshot]) -> Vec<PartitionSnapshot> {
+        Vec::new()
+    }
 }
 
 /// One task's partitions of a source, being read.
@@ -127,6 +133,13 @@ pub trait SourceInput: Send {
         context: &'a SourceContext,
     ) -> Option<&'a PartitionSnapshot> {
         context.restored(&self.partition(partition).0)
+    }
+
+    /// What the restored checkpoint has of partitions that have ended and are gone. One
+    /// task of the source has them, and hands them on to the next checkpoint: they may
+    /// come back.
+    fn absent(&self) -> &[PartitionSnapshot] {
+        &[]
     }
 
     /// A digest of what precedes this position of a partition, by which a later
@@ -206,6 +219,15 @@ pub struct SourceContext {
     pub is_checkpointed: bool,
     /// Snapshots of all tasks of this source in the restored checkpoint.
     pub restored: Arc<[SourceSnapshot]>,
+    /// What that has of partitions that other sources do not read any more.
+    pub left_by_others: Arc<[LeftPartition]>,
+}
+
+/// A partition of a checkpoint that the source of this name does not read any more.
+#[derive(Clone, Debug)]
+pub struct LeftPartition {
+    pub source: Arc<str>,
+    pub snapshot: PartitionSnapshot,
 }
 
 impl SourceContext {

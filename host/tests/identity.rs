@@ -297,6 +297,166 @@ fn a_file_that_is_gone_may_be_gone_when_it_was_read_to_its_end() {
     assert_eq!(shop.counts(), [1, 2, 3, 4]);
 }
 
+/// Rows of `rows.jsonl` and of a file that stays, all of them read.
+fn with_a_file_that_stays() -> Shop {
+    let shop = Shop::new();
+    shop.edit("\"rows.jsonl\"", "\"rows*\"\nformat = \"json\"");
+    shop.write("rows-stay.jsonl", "{\"id\":\"s\",\"n\":1}\n");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop
+}
+
+impl Shop {
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.folder.join(from), self.folder.join(to)).expect("it is there");
+    }
+
+    /// Runs while a file is away, which changes nothing, and puts it back under another
+    /// name, or the same.
+    fn goes_and_comes(&self, name: &str, back: &str) {
+        let counts = self.counts();
+        self.rename(name, "aside");
+        for _ in 0..2 {
+            self.run(&[]).expect("all of it was read");
+        }
+        assert_eq!(self.counts(), counts);
+        self.rename("aside", back);
+    }
+}
+
+#[test]
+fn a_file_that_was_gone_and_comes_back_is_read_on() {
+    let shop = with_a_file_that_stays();
+    shop.goes_and_comes("rows.jsonl", "rows.jsonl");
+    shop.run(&[]).expect("it is known");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    // Under another name, and longer.
+    shop.goes_and_comes("rows.jsonl", "rows.old");
+    let more = shop.read("rows.old") + "{\"id\":\"d\",\"n\":1}\n";
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(shop.folder.join("rows.old"));
+    std::io::Write::write_all(&mut file.expect("it is there"), more.as_bytes()).expect("grows");
+    let said = shop.run(&[]).expect("it is known");
+    assert!(
+        said.contains("rows.old is rows.jsonl of the checkpoint"),
+        "{said}"
+    );
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5]);
+    // As a copy of the same name.
+    let text = shop.read("rows.old");
+    shop.goes_and_comes("rows.old", "aside-too");
+    shop.write("rows.old", &text);
+    shop.run(&[]).expect("it is known");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_file_that_was_gone_and_comes_back_as_another_is_refused_until_it_is_dropped() {
+    let shop = with_a_file_that_stays();
+    shop.goes_and_comes("rows.jsonl", "aside-too");
+    shop.write("rows.jsonl", "{\"id\":\"other\",\"n\":1}\n");
+    shop.refuse(&[
+        "rows.jsonl is shorter than the 51 bytes",
+        "--drop rows/rows.jsonl",
+    ]);
+    // A copy of another name, perhaps compressed.
+    fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gz, shop.read("aside-too").as_bytes()).expect("in memory");
+    let gz = gz.finish().expect("in memory");
+    fs::write(shop.folder.join("rows.jsonl.gz"), gz).expect("it is writable");
+    shop.refuse(&["rows.jsonl.gz is perhaps a copy", "--drop rows/rows.jsonl"]);
+    shop.run(&["--drop", "rows/rows.jsonl"])
+        .expect("it is let go");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6, 7]);
+    shop.run(&[]).expect("it is known");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn files_that_patterns_left_out_for_a_while_are_read_on() {
+    let shop = with_a_file_that_stays();
+    for narrow in ["\"rows-*\"", "\"rows-stay.jsonl\"", "\"rows-st*y.jsonl\""] {
+        shop.edit("\"rows*\"", narrow);
+        shop.run(&[]).expect("all of it was read");
+        assert_eq!(shop.counts(), [1, 2, 3, 4], "{narrow}");
+        shop.edit(narrow, "\"rows*\"");
+        shop.run(&[]).expect("they are known");
+        assert_eq!(shop.counts(), [1, 2, 3, 4], "{narrow}");
+    }
+}
+
+#[test]
+fn sources_that_swap_their_files_are_refused_until_the_files_are_dropped() {
+    let shop = Shop::new();
+    let other = "[sources.others]\ntype = \"file\"\npath = \"others.jsonl\"\n\
+                 fields = { id = \"utf8\", n = \"int64\" }\n[operators.counted]";
+    shop.edit("[operators.counted]", other);
+    shop.edit(
+        "input = \"rows\"\nwindow",
+        "input = [\"rows\", \"others\"]\nwindow",
+    );
+    shop.write("others.jsonl", "{\"id\":\"o\",\"n\":1}\n");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    // By their paths.
+    let straight = shop.read("shop.toml");
+    shop.edit("\"rows.jsonl\"", "\"a file\"");
+    shop.edit("\"others.jsonl\"", "\"rows.jsonl\"");
+    shop.edit("\"a file\"", "\"others.jsonl\"");
+    let had_read = "had read 17 bytes of it before the checkpoint";
+    shop.refuse(&[
+        "source `rows`",
+        "source `others`",
+        had_read,
+        "--drop others/others.jsonl",
+    ]);
+    // By their names.
+    shop.write("shop.toml", &straight);
+    shop.edit("sources.rows", "sources.a");
+    shop.edit("sources.others", "sources.rows");
+    shop.edit("sources.a", "sources.others");
+    shop.refuse(&["which does not read", "before the checkpoint"]);
+    // One takes a file over.
+    shop.write("shop.toml", &straight);
+    shop.edit(
+        "path = \"rows.jsonl\"",
+        "path = [\"rows.jsonl\", \"others.jsonl\"]",
+    );
+    shop.edit("path = \"others.jsonl\"", "path = \"other*.jsonl\"");
+    shop.run(&[]).expect("it is read by both");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5], "both read it");
+    shop.write("shop.toml", &straight);
+    shop.edit("\"rows.jsonl\"", "[\"rows.jsonl\", \"more.jsonl\"]");
+    shop.edit("\"others.jsonl\"", "\"fewer.jsonl\"");
+    shop.write("fewer.jsonl", "");
+    shop.rename("others.jsonl", "more.jsonl");
+    shop.run(&["--drop", "rows/others.jsonl"])
+        .expect_err("others has read it, too");
+    shop.run(&["--drop", "rows/others.jsonl", "--drop", "others/*"])
+        .expect("they are let go");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_a_checkpoint_does_not_have_cannot_be_dropped() {
+    let shop = Shop::ended();
+    for (dropped, expected) in [
+        ("rows/row.jsonl", "did you mean `rows.jsonl`?"),
+        ("counted/rows.jsonl", "has no source `counted`"),
+        ("rows/other-*", "has nothing of `other-*` of source `rows`"),
+    ] {
+        let said = shop.run(&["--drop", dropped]).expect_err("it is refused");
+        assert!(said.contains(expected), "{dropped}: {said}");
+    }
+    let said = shop.run(&["--drop", "rows/rows.*"]).expect("it is let go");
+    let twice = "states and files that are kept get its rows twice (`counted`, `out`)";
+    assert!(said.contains(twice), "{said}");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6]);
+}
+
 #[test]
 fn a_file_that_was_renamed_is_read_on() {
     let shop = Shop::ended();

@@ -168,6 +168,7 @@ async fn try_open(
         is_transactional: false,
         is_checkpointed: true,
         restored: restored.into(),
+        left_by_others: Arc::default(),
     };
     SourceReader::open(source, context).await
 }

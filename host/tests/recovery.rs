@@ -635,8 +635,8 @@ fn rows_are_the_same_whatever_becomes_of_the_inputs() {
         return;
     }
     let expected = [
-        "added", "ended", "gone", "grown", "killed", "lost", "missing", "renamed", "replaced",
-        "rotated", "swapped", "too late",
+        "added", "back", "ended", "gone", "grown", "killed", "lost", "missing", "renamed",
+        "replaced", "rotated", "swapped", "too late",
     ];
     for what in expected {
         let times = happened.get(what).copied().unwrap_or_default();
@@ -660,8 +660,8 @@ fn changing(seed: u64, pipeline: &Pipeline, happened: &mut BTreeMap<&'static str
             for _ in 0..random.usize(0..4) {
                 count(inputs.change());
             }
-            if let Some(gone) = inputs.remove(&outside) {
-                count(gone);
+            for what in [inputs.return_one(), inputs.remove(&outside)] {
+                what.into_iter().for_each(&mut count);
             }
         }
         let plan = |inputs: &Inputs| plan_of(&text_of(pipeline, &FILES), inputs.folder.path());
@@ -708,7 +708,7 @@ fn changing(seed: u64, pipeline: &Pipeline, happened: &mut BTreeMap<&'static str
             }
         }
     }
-    inputs.bring_back();
+    while inputs.return_one().is_some() {}
     let mut expected = undisturbed(pipeline, &FILES, inputs.folder.path());
     assert!(!expected.rows.is_empty(), "{what}: no rows");
     let mut found = outcome(pipeline, &outside.topic, &outside.dead_letters());
@@ -733,6 +733,8 @@ struct Inputs {
     /// Counts names.
     named: usize,
     ts: i64,
+    /// Files that were taken away: the names that they had, and those that they have.
+    away: Vec<(String, String)>,
 }
 
 impl Inputs {
@@ -747,6 +749,7 @@ impl Inputs {
             names: Vec::new(),
             named: 0,
             ts: 0,
+            away: Vec::new(),
         };
         // A pattern has to match a file.
         for name in ["in/first", "more/first"] {
@@ -910,18 +913,22 @@ impl Inputs {
         }
         let name = self.names.swap_remove(at);
         self.named += 1;
-        self.move_file(&name, &format!("aside/{}", self.named));
+        let aside = format!("aside/{}", self.named);
+        self.move_file(&name, &aside);
+        self.away.push((name, aside));
         Some("gone")
     }
 
-    /// Puts back what was taken away.
-    fn bring_back(&mut self) {
-        let entries = std::fs::read_dir(self.path("aside")).expect("it is there");
-        for entry in entries {
-            let aside = entry.expect("it is there").file_name();
-            let aside = aside.to_str().expect("a number");
-            self.move_file(&format!("aside/{aside}"), &format!("in/aside-{aside}"));
-        }
+    /// Puts a file back that was taken away, under its old name or another.
+    fn return_one(&mut self) -> Option<&'static str> {
+        let (old, aside) = self.away.pop()?;
+        let name = match self.random.bool() && !self.path(&old).exists() {
+            true => old,
+            false => self.new_name(),
+        };
+        self.move_file(&aside, &name);
+        self.names.push(name);
+        Some("back")
     }
 
     /// Takes a file away that was not read to its end, or replaces one that was begun,

@@ -23,7 +23,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<String>,
     /// Start this source, operator or sink without what the checkpoint has of it,
-    /// or forget it if the pipeline does not have it any more; may be repeated
+    /// or forget it if the pipeline does not have it any more; SOURCE/FILE is one file
+    /// of a source, or those that a pattern with `*` matches; may be repeated
     #[arg(long, value_name = "NAME")]
     drop: Vec<String>,
     /// Start anew: delete the pipeline's checkpoints and savepoints, with their

@@ -329,7 +329,26 @@ fn state(then: Option<&NodeDescription>, now: Option<&NodeDescription>) -> State
     }
 }
 
+impl NodeClass {
+    /// What a node is in the pipeline's file.
+    pub fn role(self) -> &'static str {
+        match self {
+            NodeClass::Source => "source",
+            NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
+                "operator"
+            }
+            NodeClass::Sink => "sink",
+        }
+    }
+}
+
 impl NodeDescription {
+    /// The nodes that it reads. Their outputs are named after them, and perhaps a dot.
+    pub fn upstream(&self) -> impl Iterator<Item = &str> {
+        let end = |output: &String| output.find('.').unwrap_or(output.len());
+        self.inputs.iter().map(move |input| &input[..end(input)])
+    }
+
     /// Its inputs for people: with the port, where there are several.
     fn named_inputs(&self) -> Vec<String> {
         let mut ports = self.ports.iter();

@@ -284,6 +284,7 @@ impl Attempt<'_> {
             is_transactional: !self.participants().is_empty(),
             is_checkpointed: self.pipeline.durable.is_some(),
             restored: start.sources[first].clone(),
+            left_by_others: start.left_by_others[first].clone(),
         };
         let reader = SourceReader::open(plan, context).await;
         let reader = reader.map_err(TaskError::Source)?;

@@ -1,9 +1,10 @@
 //! Decides which checkpoint a run starts from, whether the plan can restore it, and
 //! what each node gets of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::dropped::Dropped;
 use super::durable::Durable;
 use super::error::RunError;
 use super::pipeline::{Pipeline, WantedStart};
@@ -16,9 +17,10 @@ use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
+use crate::plan::NodeKind;
 use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
+use crate::source::LeftPartition;
 use crate::state::stored::{Restored, delete_table};
-use crate::suggest;
 
 /// What a run starts from, by node.
 pub struct Start {
@@ -29,6 +31,8 @@ pub struct Start {
     /// The numbers of the tables of each node's state.
     pub tables: Vec<Vec<u32>>,
     pub sources: Vec<Arc<[SourceSnapshot]>>,
+    /// For each source, what others do not read any more.
+    pub left_by_others: Vec<Arc<[LeftPartition]>>,
     pub operators: Vec<Option<Restored>>,
     pub sinks: Vec<Option<SinkSnapshot>>,
     /// The restored checkpoint, if there are, or were, later ones.
@@ -48,23 +52,23 @@ pub struct Start {
 impl Start {
     /// Without a checkpoint.
     pub fn fresh(revision: &Revision) -> Self {
-        Start::from_manifest(revision, None, &[], 1)
+        Start::from_manifest(revision, None, &Dropped::default(), 1)
     }
 
-    /// `dropped` are nodes that start without what the manifest has of them.
     fn from_manifest(
         revision: &Revision,
         manifest: Option<&Manifest>,
-        dropped: &[String],
+        dropped: &Dropped,
         next: CheckpointId,
     ) -> Self {
         let all = manifest.map_or(&[][..], |manifest| &manifest.nodes);
-        let is_dropped = |node: &&NodeManifest| dropped.iter().any(|name| name == node.name());
+        let is_dropped = |node: &&NodeManifest| dropped.has(node.name());
         let mut start = Start {
             next,
             checkpoints_first: manifest.is_none(),
             tables: Vec::new(),
             sources: Vec::new(),
+            left_by_others: Vec::new(),
             operators: Vec::new(),
             sinks: Vec::new(),
             goes_back_to: manifest
@@ -126,8 +130,35 @@ impl Start {
             start.left_behind.push(left.flatten());
             start.sinks.push(sink);
         }
+        start.left_by_others = left_by_others(revision, &start.sources);
         start
     }
+}
+
+/// For each source, the partitions of a checkpoint that the others do not read any
+/// more.
+fn left_by_others(
+    revision: &Revision,
+    sources: &[Arc<[SourceSnapshot]>],
+) -> Vec<Arc<[LeftPartition]>> {
+    let nodes = revision.plan.nodes.iter().zip(sources);
+    let left = nodes.enumerate().flat_map(|(id, (node, known))| {
+        let left = match &node.kind {
+            NodeKind::Source(source) if !known.is_empty() => source.connector.not_read(known),
+            _ => Vec::new(),
+        };
+        let name: Arc<str> = node.name.as_str().into();
+        left.into_iter().map(move |snapshot| {
+            let source = name.clone();
+            (id, LeftPartition { source, snapshot })
+        })
+    });
+    let left: Vec<_> = left.collect();
+    let by_others = |id: usize| {
+        let others = left.iter().filter(move |(other, _)| *other != id);
+        others.map(|(_, left)| left.clone()).collect()
+    };
+    (0..sources.len()).map(by_others).collect()
 }
 
 /// Whether two sinks write to one place in one way.
@@ -149,9 +180,8 @@ fn newest_times(nodes: &[NodeManifest]) -> HashMap<&str, Option<i64>> {
                 partitions.filter_map(|partition| partition.newest_ms).max()
             }
             _ => {
-                let inputs = node.description.inputs.iter();
-                let upstream = inputs.map(|input| node_of(input));
-                upstream.filter_map(|upstream| *newest.get(upstream)?).max()
+                let upstream = node.description.upstream();
+                upstream.filter_map(|node| *newest.get(node)?).max()
             }
         };
         newest.insert(node.name(), newest_ms);
@@ -200,32 +230,28 @@ pub async fn restore(
         dropped,
         fresh,
     } = pipeline.wanted_start().clone();
+    let dropped = Dropped::parse(&dropped);
     if fresh {
         // What participants have committed stays: later checkpoints have later
         // numbers.
         begin(participants, committed, None, offload).await?;
-        let mut start = Start::from_manifest(revision, None, &[], next);
+        let mut start = Start::from_manifest(revision, None, &dropped, next);
         start.forgotten = Some(known);
         return Ok(start);
     }
-    let manifest = match &from {
+    let mut manifest = match &from {
         Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
-    match &manifest {
+    match &mut manifest {
         Some(manifest) => {
             if from.is_none() {
                 check_name(pipeline.name(), manifest)?;
             }
-            check_dropped(&dropped, manifest)?;
+            dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
         }
-        None => {
-            if let Some(name) = dropped.first() {
-                let why = format!("there is no checkpoint, so nothing of `{name}` to drop");
-                return Err(RunError::Usage(why));
-            }
-        }
+        None => dropped.check_none()?,
     }
     // After a chosen checkpoint every row is written again, so participants need
     // not agree on it.
@@ -402,50 +428,22 @@ fn check_name(name: &str, manifest: &Manifest) -> Result<(), RunError> {
     )))
 }
 
-/// Checks that the checkpoint has the nodes that are to be dropped.
-fn check_dropped(dropped: &[String], manifest: &Manifest) -> Result<(), RunError> {
-    let names = || manifest.nodes.iter().map(NodeManifest::name);
-    for name in dropped {
-        if !names().any(|known| known == name) {
-            return Err(RunError::Usage(format!(
-                "checkpoint {} has no node `{name}` to drop: {}",
-                manifest.id,
-                suggest::help(name, "nodes", names())
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// Checks that the plan can restore the checkpoint: nothing that it has may get
 /// lost, or be given to another, unless the user says so.
 fn check_plan(
     now: &[NodeDescription],
     manifest: &Manifest,
-    dropped: &[String],
+    dropped: &Dropped,
 ) -> Result<(), RunError> {
     let id = manifest.id;
     let then = manifest.nodes.iter();
     let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
-    for node in then.iter().filter(|node| dropped.contains(&node.name)) {
-        let (class, name) = (role(node.class), &node.name);
-        tracing::warn!("dropping what checkpoint {id} has of {class} `{name}`");
-    }
-    let taken_twice = taken_twice(now, dropped);
-    if !taken_twice.is_empty() {
-        tracing::warn!(
-            "sources that start without what the checkpoint has of them are read from their \
-             beginning: states and files that are kept get their rows twice ({}); drop these, \
-             too, if that is wrong",
-            taken_twice.join(", ")
-        );
-    }
     for change in changes(&then, now) {
         let name = &change.name;
-        if dropped.contains(name) {
+        if dropped.has(name) {
             continue;
         }
-        let class = role(change.class);
+        let class = change.class.role();
         let what = match change.class {
             NodeClass::Source => "offsets",
             NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
@@ -475,42 +473,6 @@ fn check_plan(
         )));
     }
     Ok(())
-}
-
-/// What a node is in the pipeline's file.
-fn role(class: NodeClass) -> &'static str {
-    match class {
-        NodeClass::Source => "source",
-        NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
-            "operator"
-        }
-        NodeClass::Sink => "sink",
-    }
-}
-
-/// The operators and sinks that keep their states and rows although a source before
-/// them is dropped. Nodes come after those that they read.
-fn taken_twice(nodes: &[NodeDescription], dropped: &[String]) -> Vec<String> {
-    let mut fed: HashSet<&str> = HashSet::new();
-    let mut taken = Vec::new();
-    for node in nodes {
-        let inputs = node.inputs.iter().map(|input| node_of(input));
-        let is_dropped = dropped.contains(&node.name);
-        if inputs.into_iter().any(|input| fed.contains(input))
-            || (is_dropped && node.class == NodeClass::Source)
-        {
-            fed.insert(&node.name);
-            if node.is_stateful() && node.class != NodeClass::Source && !is_dropped {
-                taken.push(format!("`{}`", node.name));
-            }
-        }
-    }
-    taken
-}
-
-/// The node of an output, which is named after it, and perhaps a dot.
-fn node_of(output: &str) -> &str {
-    output.split('.').next().unwrap_or(output)
 }
 
 /// An error for which the storage or a participant is to blame.

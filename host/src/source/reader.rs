@@ -241,23 +241,24 @@ impl SourceReader {
             self.snapshot_positions.clone_from(&self.positions);
         }
         let partitions = self.positions.iter().enumerate();
+        let partitions = partitions.map(|(index, (name, position))| {
+            let (newest_ms, mut state) = self.watermarks.lock().snapshot(index);
+            if self.ended.contains(&index) {
+                state = PartitionState::Ended;
+            }
+            let digest = self.input.digest(index, *position);
+            PartitionSnapshot {
+                name: name.to_string(),
+                position: *position,
+                newest_ms,
+                state,
+                digest,
+            }
+        });
+        let mut partitions: Vec<PartitionSnapshot> = partitions.collect();
+        partitions.extend_from_slice(self.input.absent());
         SourceSnapshot {
-            partitions: partitions
-                .map(|(index, (name, position))| {
-                    let (newest_ms, mut state) = self.watermarks.lock().snapshot(index);
-                    if self.ended.contains(&index) {
-                        state = PartitionState::Ended;
-                    }
-                    let digest = self.input.digest(index, *position);
-                    PartitionSnapshot {
-                        name: name.to_string(),
-                        position: *position,
-                        newest_ms,
-                        state,
-                        digest,
-                    }
-                })
-                .collect(),
+            partitions,
             turn: self
                 .turn
                 .map(|(partition, rows)| (self.positions[partition].0.to_string(), rows)),
@@ -616,6 +617,7 @@ mod tests {
             is_transactional: false,
             is_checkpointed: false,
             restored: Arc::new([]),
+            left_by_others: Arc::new([]),
         };
         SourceReader::open(&plan, context).await.expect("it opens")
     }

@@ -201,6 +201,7 @@ async fn starts(
         is_transactional: false,
         is_checkpointed: false,
         restored: Arc::new([]),
+        left_by_others: Arc::new([]),
     };
     let mut reader = SourceReader::open(&of_file, context).await?;
     let mut operators = operators(plan, source, &reader.watermarks(), &clock)?;

@@ -86,6 +86,8 @@ pub struct FileInput {
     /// How many blocks of a partition are decoded ahead; 0 decodes in this
     /// task.
     ahead: usize,
+    /// What the restored checkpoint has of files that are gone.
+    pub(super) absent: Arc<[PartitionSnapshot]>,
     context: SourceContext,
 }
 
@@ -203,6 +205,7 @@ impl FileInput {
             open_max,
             partitions,
             ahead,
+            absent: Arc::default(),
             context: context.clone(),
         })
     }
@@ -224,6 +227,10 @@ impl SourceInput for FileInput {
         _: &'a SourceContext,
     ) -> Option<&'a PartitionSnapshot> {
         self.partitions[partition].restored.as_ref()
+    }
+
+    fn absent(&self) -> &[PartitionSnapshot] {
+        &self.absent
     }
 
     fn digest(&mut self, partition: usize, position: Position) -> Option<String> {

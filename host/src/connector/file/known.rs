@@ -4,7 +4,8 @@
 //! place on the disk (device and inode). So a file may have another name, and another
 //! file may have its name. A file that only has the same content is perhaps a copy of
 //! one that is gone: whether its rows are new, nobody can tell. Nothing of that is
-//! silent, and what would lose rows or read them twice is refused.
+//! silent, and what would lose rows or read them twice is refused. What was read of a
+//! file that is gone stays known, since it may come back.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -16,9 +17,9 @@ use super::digest;
 use super::mark::{FileId, FileMark, Head};
 use super::opened::{Compression, OpenedFile};
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState};
+use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SourceSnapshot};
 use crate::paths::{identity, name_in};
-use crate::source::{SourceContext, SourceError};
+use crate::source::{LeftPartition, SourceContext, SourceError};
 
 /// How many files a message names.
 const SHOWN: usize = 5;
@@ -103,7 +104,15 @@ impl SourceFile {
     }
 }
 
-impl KnownFile<'_> {
+impl<'a> KnownFile<'a> {
+    fn new(snapshot: &'a PartitionSnapshot) -> Self {
+        KnownFile {
+            snapshot,
+            mark: snapshot.digest.as_deref().map(FileMark::parse),
+            found: None,
+        }
+    }
+
     fn is_at_end(&self) -> bool {
         self.snapshot.state == PartitionState::Ended
     }
@@ -113,13 +122,34 @@ impl KnownFile<'_> {
     }
 }
 
+/// Those of the partitions that are none of these files, by their names and places.
+pub(super) fn not_among(files: &[SourceFile], known: &[SourceSnapshot]) -> Vec<PartitionSnapshot> {
+    let names: HashSet<&str> = files.iter().map(|file| &*file.name).collect();
+    let known = known.iter().flat_map(|task| &task.partitions);
+    let mut others: Vec<PartitionSnapshot> = known
+        .filter(|known| !names.contains(known.name.as_str()))
+        .cloned()
+        .collect();
+    if !others.is_empty() {
+        let ids = files.iter().filter_map(|file| file.path.metadata().ok());
+        let ids: Vec<FileId> = ids.map(|metadata| FileId::of(&metadata)).collect();
+        others.retain(|known| {
+            let place = known.digest.as_deref().map(FileMark::parse);
+            let place = place.and_then(|mark| mark.file);
+            !place.is_some_and(|place| ids.iter().any(|id| id.is(place)))
+        });
+    }
+    others
+}
+
 /// Finds the files of the restored checkpoint among those to read. `listed` are the
-/// files that the source's patterns match by now.
+/// files that the source's patterns match by now. Returns what the checkpoint has of
+/// files that were read to their ends and are gone.
 pub(super) fn recognize(
     files: &mut [SourceFile],
     listed: impl Fn() -> Vec<PathBuf>,
     context: &SourceContext,
-) -> Result<(), SourceError> {
+) -> Result<Vec<PartitionSnapshot>, SourceError> {
     for file in files.iter_mut() {
         let metadata = file.path.metadata();
         let metadata = metadata.map_err(|cause| match cause.kind() {
@@ -129,13 +159,8 @@ pub(super) fn recognize(
         file.id = Some(FileId::of(&metadata));
     }
     let known = context.restored.iter().flat_map(|task| &task.partitions);
-    let known = known.map(|snapshot| KnownFile {
-        snapshot,
-        mark: snapshot.digest.as_deref().map(FileMark::parse),
-        found: None,
-    });
     let mut matching = Matching {
-        known: known.collect(),
+        known: known.map(KnownFile::new).collect(),
         is_taken: vec![false; files.len()],
         by_name: (0..)
             .zip(&*files)
@@ -150,6 +175,9 @@ pub(super) fn recognize(
     matching.find_by_name(false)?;
     matching.check_renamed()?;
     matching.check_missing(listed)?;
+    matching.check_elsewhere()?;
+    let absent = matching.known.iter().filter(|known| known.found.is_none());
+    let absent = absent.map(|known| known.snapshot.clone()).collect();
     let found: Vec<(usize, PartitionSnapshot)> = matching
         .known
         .iter()
@@ -158,7 +186,7 @@ pub(super) fn recognize(
     for (file, snapshot) in found {
         files[file].restored = Some(snapshot);
     }
-    Ok(())
+    Ok(absent)
 }
 
 /// The files of the checkpoint, and those to read.
@@ -319,7 +347,7 @@ impl Matching<'_> {
         for &index in missing.iter().take(SHOWN) {
             tracing::info!(
                 "source `{node}`: {}, which was read to its end, is not among the files to read \
-                 any more",
+                 any more; if it comes back, it is read on from there",
                 self.known[index].snapshot.name
             );
         }
@@ -328,6 +356,34 @@ impl Matching<'_> {
                 "source `{node}`: {more} more files that were read to their ends are not among \
                  the files to read any more"
             );
+        }
+        Ok(())
+    }
+
+    /// Refuses new files that other sources had read, and do not read any more.
+    fn check_elsewhere(&self) -> Result<(), SourceError> {
+        for LeftPartition { source, snapshot } in self.context.left_by_others.iter() {
+            let known = KnownFile::new(snapshot);
+            let place = known.mark.as_ref().and_then(|mark| mark.file);
+            let is_named = |file: &SourceFile| *file.name == *snapshot.name;
+            let is_in_place =
+                |file: &SourceFile| place.zip(file.id).is_some_and(|(then, now)| then.is(now));
+            let new = (0..self.files.len()).filter(|at| !self.is_taken[*at]);
+            for file in new.map(|at| &self.files[at]) {
+                if known.has_rows()
+                    && (is_named(file) || is_in_place(file))
+                    && file.has_read_of(&known, self.context)?
+                {
+                    let offset = snapshot.position.offset;
+                    let letting_go = letting_go(source, &snapshot.name);
+                    return Err(self.refuse(format!(
+                        "source `{source}`, which does not read {} any more, had read {offset} \
+                         bytes of it before the checkpoint, so that its rows would be read twice: \
+                         have `{source}` read it again, or {letting_go}",
+                        file.name
+                    )));
+                }
+            }
         }
         Ok(())
     }
@@ -424,7 +480,8 @@ impl Matching<'_> {
             ),
             None => "put that one back, have `path` name it where it is now".to_owned(),
         };
-        self.refuse(format!("{what}: {put_back}, or {}", dropping(self.context)))
+        let letting_go = letting_go(&self.context.node, &known.snapshot.name);
+        self.refuse(format!("{what}: {put_back}, or {letting_go}"))
     }
 
     /// A file whose rows may have been read under another name.
@@ -434,9 +491,9 @@ impl Matching<'_> {
             "{copy} begins with the {} bytes that were read of {name} before the checkpoint, and \
              {name} is gone, so that {copy} is perhaps a copy whose rows would be read twice: if it \
              is, give it the name {name} again, compressed if and as that was, or put it elsewhere; \
-             if its rows are new, put {name} back beside it; or {}",
+             if its rows are new, put {name} back beside it, or {}",
             position.offset,
-            dropping(self.context)
+            letting_go(&self.context.node, name)
         ))
     }
 }
@@ -461,6 +518,16 @@ pub(super) fn is_missing(
         dropping(context)
     );
     context.refuse(message, Fault::OUTSIDE_LASTING)
+}
+
+/// What one can do about a file that is to be read as a new one.
+fn letting_go(source: &str, name: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char);
+    let quote = if name.chars().all(is_plain) { "" } else { "'" };
+    format!(
+        "drop what the checkpoint knows of {name} (`sluicebox run --drop {quote}{source}/{name}\
+         {quote}`) to read what has its name, or its content, from the beginning"
+    )
 }
 
 /// What one can do about files that are not those of the checkpoint.

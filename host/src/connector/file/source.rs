@@ -10,11 +10,11 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::input::{FileInput, first_line};
-use super::known::{SourceFile, recognize};
+use super::known::{SourceFile, not_among, recognize};
 use super::opened::Compression;
 use super::pipe::{Pipe, PipeSource};
 use crate::blame::Fault;
-use crate::checkpoint::snapshot::SourceSnapshot;
+use crate::checkpoint::snapshot::{PartitionSnapshot, SourceSnapshot};
 use crate::config::column::DeclaredColumn;
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
@@ -26,7 +26,8 @@ use crate::format::{Format, RowFormat};
 use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files};
 use crate::schema::Schema;
 use crate::source::{
-    Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind, SourceSettings,
+    LeftPartition, Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind,
+    SourceSettings,
 };
 
 pub const KIND: SourceKind = SourceKind { name: "file", read };
@@ -57,7 +58,15 @@ pub struct FileSource {
 /// the same, although files may be renamed meanwhile.
 struct Recognized {
     restored: Arc<[SourceSnapshot]>,
+    left_by_others: Arc<[LeftPartition]>,
+    found: Found,
+}
+
+#[derive(Clone)]
+struct Found {
     files: Arc<[SourceFile]>,
+    /// What the checkpoint has of files that are gone.
+    absent: Arc<[PartitionSnapshot]>,
 }
 
 impl FileSource {
@@ -77,11 +86,17 @@ impl FileSource {
         }
     }
 
-    fn files(&self, context: &SourceContext) -> Result<Arc<[SourceFile]>, SourceError> {
-        let all = || SourceFile::all(&self.paths, &self.folder, self.compression);
-        if context.restored.is_empty() {
+    fn all(&self) -> Vec<SourceFile> {
+        SourceFile::all(&self.paths, &self.folder, self.compression)
+    }
+
+    fn find(&self, context: &SourceContext) -> Result<Found, SourceError> {
+        if context.restored.is_empty() && context.left_by_others.is_empty() {
             self.check_patterns(context)?;
-            return Ok(all().into());
+            return Ok(Found {
+                files: self.all().into(),
+                absent: Arc::default(),
+            });
         }
         let mut recognized = self
             .recognized
@@ -89,22 +104,27 @@ impl FileSource {
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*recognized
             && Arc::ptr_eq(&known.restored, &context.restored)
+            && Arc::ptr_eq(&known.left_by_others, &context.left_by_others)
         {
-            return Ok(known.files.clone());
+            return Ok(known.found.clone());
         }
         self.check_patterns(context)?;
-        let mut files = all();
-        recognize(&mut files, || self.listed(), context)?;
-        let files: Arc<[SourceFile]> = files.into();
+        let mut files = self.all();
+        let absent = recognize(&mut files, || self.listed(), context)?;
+        let found = Found {
+            files: files.into(),
+            absent: absent.into(),
+        };
         *recognized = Some(Recognized {
             restored: context.restored.clone(),
-            files: files.clone(),
+            left_by_others: context.left_by_others.clone(),
+            found: found.clone(),
         });
-        Ok(files)
+        Ok(found)
     }
 
     /// Refuses a pattern that matches no file, unless the source has read files before:
-    /// they may be gone, and the checkpoint forgets those that are.
+    /// they may be gone.
     fn check_patterns(&self, context: &SourceContext) -> Result<(), SourceError> {
         for (folder, pattern) in &self.patterns {
             let is_found = |path: &PathBuf| {
@@ -311,10 +331,17 @@ impl SourceConnector for FileSource {
 
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
-            let files = self.files(context)?;
-            let input = FileInput::open(&files, &self.format, self.compression, context)?;
+            let Found { files, absent } = self.find(context)?;
+            let mut input = FileInput::open(&files, &self.format, self.compression, context)?;
+            if context.placement.task == 0 {
+                input.absent = absent;
+            }
             Ok(Box::new(input) as Box<dyn SourceInput>)
         })
+    }
+
+    fn not_read(&self, known: &[SourceSnapshot]) -> Vec<PartitionSnapshot> {
+        not_among(&self.all(), known)
     }
 }
 

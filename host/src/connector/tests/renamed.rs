@@ -122,7 +122,7 @@ impl Folder {
         for expected in expected {
             assert!(said.contains(expected), "{expected}\n{said}");
         }
-        assert!(said.contains("`sluicebox run --drop events`"), "{said}");
+        assert!(said.contains("`sluicebox run --drop events"), "{said}");
     }
 }
 

@@ -91,6 +91,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         is_transactional: false,
         is_checkpointed: true,
         restored: Arc::new([]),
+        left_by_others: Arc::new([]),
     }
 }
 
