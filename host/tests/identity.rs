@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "the host loads its own plugins")]
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -870,4 +871,138 @@ fn a_refused_start_deletes_no_parquet_file() {
     fs::remove_file(shop.folder.join("other.csv")).expect("it is there");
     shop.run(&[]).expect("it goes on");
     assert_eq!(parquet_files(&shop), written);
+}
+
+/// Sources and files whose rows all have a number of their own.
+struct Assigned {
+    shop: Shop,
+    random: fastrand::Rng,
+    /// The files that each source reads.
+    sources: [(&'static str, Vec<String>); 3],
+    /// The files that are there but not read, and the source that has read them.
+    left_out: Vec<(usize, String)>,
+    /// Counts names and rows.
+    named: usize,
+    rows: usize,
+}
+
+impl Assigned {
+    fn new(seed: u64) -> Self {
+        let mut assigned = Assigned {
+            shop: Shop::new(),
+            random: fastrand::Rng::with_seed(seed),
+            sources: ["one", "two", "three"].map(|name| (name, Vec::new())),
+            left_out: Vec::new(),
+            named: 0,
+            rows: 0,
+        };
+        for source in (0..3).cycle().take(6) {
+            let name = assigned.new_name();
+            assigned.grow(&name);
+            assigned.sources[source].1.push(name);
+        }
+        assigned
+    }
+
+    fn new_name(&mut self) -> String {
+        self.named += 1;
+        format!("file-{}.jsonl", self.named)
+    }
+
+    fn grow(&mut self, name: &str) {
+        let mut text = self.shop.read(name);
+        for _ in 0..self.random.u8(1..4) {
+            self.rows += 1;
+            text += &format!("{{\"id\":\"{}\"}}\n", self.rows);
+        }
+        self.shop.write(name, &text);
+    }
+
+    /// Changes which source reads which files, by which names. Tells what was changed,
+    /// and whether a source then finds what another has read.
+    fn change(&mut self) -> (&'static str, bool) {
+        let one = self.random.usize(0..3);
+        let other = (one + self.random.usize(1..3)) % 3;
+        let is_last = self.sources[one].1.len() == 1;
+        match self.random.u8(0..7) {
+            0 if !is_last => {
+                let file = self.sources[one].1.remove(0);
+                self.left_out.push((one, file));
+                ("left out", false)
+            }
+            1 | 2 if !self.left_out.is_empty() => {
+                let (reader, file) = self.left_out.remove(0);
+                let to = [other, reader][self.random.usize(0..2)];
+                self.sources[to].1.push(file);
+                ("back", to != reader)
+            }
+            3 if !is_last => {
+                let file = self.sources[one].1.remove(0);
+                self.sources[other].1.push(file);
+                ("moved", true)
+            }
+            4 => {
+                let files = std::mem::take(&mut self.sources[one].1);
+                self.sources[one].1 = std::mem::replace(&mut self.sources[other].1, files);
+                ("swapped", true)
+            }
+            5 => {
+                let new = self.new_name();
+                let old = std::mem::replace(&mut self.sources[one].1[0], new.clone());
+                self.shop.rename(&old, &new);
+                ("renamed", false)
+            }
+            _ => {
+                let name = self.sources[one].1[0].clone();
+                self.grow(&name);
+                ("grown", false)
+            }
+        }
+    }
+
+    /// Runs the pipeline, and gives the numbers of the rows in the sink.
+    fn run(&self) -> Result<Vec<usize>, String> {
+        let mut text = "name = \"shop\"\n[checkpoints]\n".to_owned();
+        for (name, files) in &self.sources {
+            text += &format!(
+                "[sources.{name}]\ntype = \"file\"\npath = {files:?}\n\
+                 fields = {{ id = \"utf8\" }}\n"
+            );
+        }
+        text += "[sinks.out]\ntype = \"file\"\npath = \"out.jsonl\"\n\
+                 input = [\"one\", \"two\", \"three\"]\n";
+        self.shop.write("shop.toml", &text);
+        let ran = self.shop.run(&[]);
+        let rows = self.shop.read("out.jsonl");
+        let mut numbers: Vec<_> = rows
+            .split('"')
+            .filter_map(|part| part.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        ran.map(|_| numbers)
+    }
+}
+
+#[test]
+fn no_row_is_read_twice_whichever_source_has_its_file() {
+    let mut happened = BTreeMap::new();
+    for seed in 0..12 {
+        let mut assigned = Assigned::new(seed);
+        let rows = (1..=assigned.rows).collect::<Vec<_>>();
+        assert_eq!(assigned.run().as_ref(), Ok(&rows), "seed {seed}");
+        for change in 0..8 {
+            let before = (assigned.sources.clone(), assigned.left_out.clone());
+            let (what, is_refused) = assigned.change();
+            *happened.entry((what, is_refused)).or_insert(0) += 1;
+            let what = format!("seed {seed}, change {change}: {what}");
+            if is_refused {
+                let said = assigned.run().expect_err(&what);
+                assert!(said.contains("--drop"), "{what}: {said}");
+                (assigned.sources, assigned.left_out) = before;
+            }
+            let rows = (1..=assigned.rows).collect::<Vec<_>>();
+            assert_eq!(assigned.run().as_ref(), Ok(&rows), "{what}");
+        }
+    }
+    assert_eq!(happened.len(), 7, "{happened:?}");
 }
