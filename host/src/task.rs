@@ -13,7 +13,7 @@ mod error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::chain::{Link, Work};
 pub use self::error::TaskError;
@@ -34,6 +34,8 @@ use crate::stop::Stop;
 
 /// One task of a running pipeline: a source or gate, and a chain of nodes.
 pub struct Task {
+    /// Among all tasks of the run.
+    pub number: usize,
     pub head: Head,
     /// Sends a source's elements to other tasks. Empty after a gate.
     pub entry: Arc<Router>,
@@ -79,10 +81,30 @@ impl Task {
             // Where no row was good, there are only dead letters.
             courier.send().await?;
             if ended {
-                return Ok(());
+                return self.finish().await;
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Finishes the sinks: their rows are complete only with the dead letters of the
+    /// others.
+    async fn finish(mut self) -> Result<(), TaskError> {
+        let ending = match self.context.stop.asked() {
+            true => Ending::Stopped,
+            false => Ending::Complete,
+        };
+        let (answer, answered) = oneshot::channel();
+        let ended = DeadLetterMessage::Ended(self.number, answer);
+        let dead_letters = &self.context.dead_letters;
+        dead_letters.send(ended).await.map_err(|_| Gone)?;
+        if self.sinks().next().is_some() {
+            answered.await.map_err(|_| Gone)?;
+        }
+        for sink in self.sinks() {
+            sink.finish(ending)?;
+        }
+        Ok(())
     }
 
     fn sinks(&mut self) -> impl Iterator<Item = &mut Box<dyn Sink>> {
@@ -197,10 +219,6 @@ impl Task {
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,
-            ending: match self.context.stop.asked() {
-                true => Ending::Stopped,
-                false => Ending::Complete,
-            },
             courier,
             snapshots: &mut nodes,
         };

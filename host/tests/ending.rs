@@ -11,7 +11,7 @@ mod signal;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -241,13 +241,17 @@ fn connect(address: SocketAddr) -> TcpStream {
     }
 }
 
+/// Where nobody listens.
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    free.local_addr().expect("it listens")
+}
+
 /// Runs a pipeline of rows over TCP in a folder, and connects to it. `source` is the
 /// rest of the source's table.
 fn listen(source: &str) -> (TempDir, Child, TcpStream) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = free.local_addr().expect("it listens");
-    drop(free);
+    let address = free_address();
     let pipeline =
         format!("[sources.rows]\ntype = \"tcp\"\nlisten = \"{address}\"\n{source}\n{OUT}");
     let host = run(&pipeline, &["--json"], folder.path())
@@ -629,6 +633,200 @@ fn dead_letters_that_nobody_reads_end_the_run() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(141), "{stderr}");
     assert!(!stderr.contains(", and restarts in"), "{stderr}");
+}
+
+/// The names in a folder and below, and how long files are.
+fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("it is a folder") {
+            let entry = entry.expect("it can be read");
+            let metadata = fs::symlink_metadata(entry.path()).expect("it is there");
+            match metadata.is_dir() {
+                true => {
+                    folders.push(entry.path());
+                    found.push((entry.path(), 0));
+                }
+                false => found.push((entry.path(), metadata.len())),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// No row is bad here: whether dead letters can be written is tried all the same.
+#[test]
+fn where_dead_letters_cannot_go_no_row_is_read() {
+    let long = "n".repeat(250);
+    let new_long = format!("new/{}/dead.jsonl", "n".repeat(256));
+    for path in [
+        "rows.jsonl/dead.jsonl",
+        "folder",
+        "/proc/nothing/dead.jsonl",
+        "/dev/nothing",
+        "circle",
+        // What is put aside could not have its name.
+        &long,
+        &format!("new/{long}"),
+        &new_long,
+    ] {
+        for checkpoints in ["", RESTART] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let rows = ROWS.replace("on_error = \"fail\"", "");
+            fs::write(folder.path().join("rows.jsonl"), GOOD).expect("it is writable");
+            fs::create_dir(folder.path().join("folder")).expect("it is writable");
+            symlink("circle", folder.path().join("circle")).expect("a link");
+            let head = checkpoints.replace("name = \"failing\"", "");
+            let pipeline =
+                format!("name = \"failing\"\ndead_letters = \"{path}\"\n{head}{rows}{OUT}");
+            let mut host = run_file(&pipeline, &["--json"], folder.path());
+            let before = tree(folder.path());
+            let output = host.output().expect("it starts");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{path}: {stderr}");
+            let expected = "error: the dead letters cannot be written to ";
+            assert!(stderr.contains(expected), "{path}: {stderr}");
+            assert!(!stderr.contains(", and restarts in"), "{path}: {stderr}");
+            let mut after = tree(folder.path());
+            let state = folder.path().join("failing.state");
+            after.retain(|(path, _)| !path.starts_with(&state));
+            assert_eq!(after, before, "{path}");
+        }
+    }
+}
+
+#[test]
+fn without_dead_letters_their_place_is_as_it_was() {
+    let rows = ROWS.replace("on_error = \"fail\"", "");
+    for path in ["dead.jsonl", "new/deep/dead.jsonl", "there.jsonl", "pipe"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("rows.jsonl"), GOOD).expect("it is writable");
+        fs::write(at("out.jsonl"), "").expect("it is writable");
+        // A line that has no end yet.
+        fs::write(at("there.jsonl"), "{\"n\":1").expect("it is writable");
+        let made = Command::new("mkfifo").arg(at("pipe")).status();
+        assert!(made.expect("it is there").success());
+        let changed = |name: &str| {
+            let found = fs::symlink_metadata(at(name)).expect("it is there");
+            (found.ino(), found.mtime_nsec())
+        };
+        let was = changed("there.jsonl");
+        let pipeline = format!("name = \"good\"\ndead_letters = \"{path}\"\n{rows}{OUT}");
+        let mut host = run_file(&pipeline, &["--quiet"], folder.path());
+        let before = tree(folder.path());
+        let output = host.output().expect("it starts");
+        assert!(output.status.success(), "{path}: {output:?}");
+        assert_eq!(
+            fs::read_to_string(at("out.jsonl")).ok(),
+            Some(format!("{GOOD}\n"))
+        );
+        fs::write(at("out.jsonl"), "").expect("it is writable");
+        assert_eq!(tree(folder.path()), before, "{path}");
+        assert_eq!(changed("there.jsonl"), was, "{path}");
+    }
+}
+
+/// A disk that is full may be so for a while only.
+#[test]
+fn no_output_is_complete_without_its_dead_letters() {
+    let source = ROWS.replace("on_error = \"fail\"", "");
+    let checked = r#"
+        [operators.checked]
+        filter = "n * 2 > 0"
+        input = "rows"
+        [sinks.kept]
+        type = "file"
+        input = "checked"
+        path = "kept.jsonl"
+        "#;
+    let good = format!("{GOOD}\n").repeat(5_000);
+    let overflowing = format!("{{\"id\":\"large\",\"n\":{}}}\n", i64::MAX);
+    for bad in ["broken\n", &overflowing] {
+        // It comes first, in the middle, and last.
+        let lines = [
+            format!("{bad}{good}"),
+            format!("{good}{bad}{good}"),
+            format!("{good}{bad}"),
+        ];
+        for (lines, checkpoints) in lines.iter().zip([false, true, false].iter().cycle()) {
+            for size in [1, 4096] {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                for part in ["rows-1.jsonl", "rows-2.jsonl"] {
+                    fs::write(folder.path().join(part), lines).expect("it is writable");
+                }
+                let head = match checkpoints {
+                    true => RESTART,
+                    false => "name = \"failing\"",
+                };
+                let pipeline = format!(
+                    "dead_letters = \"/dev/full\"\nparallelism = 2\nbatch_rows = {size}\n\
+                     {head}\n{source}{OUT}{checked}"
+                );
+                let pipeline = pipeline.replace("\"rows.jsonl\"", "\"rows-*.jsonl\"");
+                let output = run_file(&pipeline, &["--json"], folder.path())
+                    .output()
+                    .expect("it starts");
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{stderr}");
+                let expected = "the dead letters cannot be written to /dev/full: No space left";
+                assert!(stderr.contains(expected), "{stderr}");
+                assert!(stderr.contains("may pass"), "{stderr}");
+                let restarts = stderr.matches(", and restarts in").count();
+                assert_eq!(restarts, if *checkpoints { 2 } else { 0 }, "{stderr}");
+                for name in ["out.jsonl", "kept.jsonl"] {
+                    assert!(!folder.path().join(name).exists(), "{name}: {stderr}");
+                }
+            }
+        }
+    }
+}
+
+/// An output waits for the dead letters of what ends with its own sources, and for
+/// nothing else.
+#[test]
+fn an_output_is_complete_while_another_source_has_more() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(
+        folder.path().join("rows.jsonl"),
+        format!("{GOOD}\nbroken\n"),
+    )
+    .expect("a file");
+    let rows = ROWS.replace("on_error = \"fail\"", "");
+    let address = free_address();
+    let pipeline = format!(
+        r#"
+        name = "failing"
+        {rows}
+        {OUT}
+        [sources.endless]
+        type = "tcp"
+        listen = "{address}"
+        fields = {{ id = "utf8", n = "int64" }}
+        [operators.both]
+        filter = "n > 0"
+        input = ["rows", "endless"]
+        [sinks.more]
+        type = "file"
+        input = "both"
+        path = "more.jsonl"
+        "#
+    );
+    let host = run_file(&pipeline, &["--quiet"], folder.path()).spawn();
+    let mut host = host.expect("it starts");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !folder.path().join("out.jsonl").exists() {
+        let ended = host.try_wait().expect("a state");
+        assert!(ended.is_none() && Instant::now() < until, "{ended:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let dead = fs::read_to_string(folder.path().join("failing.dead.jsonl"));
+    assert_eq!(dead.expect("it was written").lines().count(), 1);
+    assert!(!folder.path().join("more.jsonl").exists());
+    signal::send(&host, libc::SIGTERM);
+    assert!(host.wait().expect("it is our child").success());
 }
 
 #[test]

@@ -22,6 +22,10 @@ pub enum DeadLetterMessage {
     /// All tasks have passed this barrier. The writer syncs the checkpoint's dead
     /// letters to the disk, and answers with the length of the file.
     Barrier(CheckpointId, oneshot::Sender<u64>),
+    /// The task with this number has no more dead letters. The writer answers when no
+    /// task that ends with the same sources has any, and all are on the disk: only then
+    /// may outputs be complete.
+    Ended(usize, oneshot::Sender<()>),
 }
 
 /// How a task takes part in checkpoints.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::dead_letters::{DeadLetterWriter, TakenBack};
+use super::dead_letters::{DeadLetterWriter, TakenBack, Tasks};
 use super::error::RunError;
 use super::pipeline::Pipeline;
 use super::restore::{self, Start};
@@ -30,7 +30,7 @@ use crate::plan::{MAIN_OUTPUT, NodeKind};
 use crate::process::ProcessOperator;
 use crate::router::Router;
 use crate::sink::SinkContext;
-use crate::sink::dead_letter::Writer;
+use crate::sink::dead_letter::{DeadLetters, Writer};
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
 use crate::source::silence::SilenceWatch;
@@ -89,6 +89,10 @@ impl Attempt<'_> {
     /// that the run starts from.
     pub async fn futures(&self) -> Result<Vec<AttemptFuture>, RunError> {
         let plan = &self.revision.plan;
+        if let Some(path) = &plan.dead_letters {
+            // Better now than at the first bad row, after hours of work.
+            DeadLetters::try_path(path).map_err(RunError::DeadLetters)?;
+        }
         let mut start = match &self.pipeline.durable {
             Some(durable) => {
                 restore::restore(self.pipeline, self.revision, durable, self.offload).await?
@@ -121,7 +125,13 @@ impl Attempt<'_> {
         let started_ms = start
             .started_ms
             .unwrap_or_else(|| self.pipeline.clock.now_ms());
+        let chains = chains(plan, &self.revision.task_counts);
+        let first_nodes = chains.iter().flat_map(|chain| {
+            let tasks = self.revision.task_counts[chain[0]];
+            std::iter::repeat_n(chain[0], tasks)
+        });
         let writer = DeadLetterWriter {
+            tasks: Tasks::of(plan, first_nodes),
             writer: Writer {
                 pipeline: plan.name.clone(),
                 started_ms: durable.map(|_| started_ms),
@@ -148,7 +158,7 @@ impl Attempt<'_> {
             dead_letters: dead_letters.clone(),
             stop: self.pipeline.requests.stop().clone(),
         };
-        let tasks = self.build(&start, context, checkpoints).await?;
+        let tasks = self.build(&chains, &start, context, checkpoints).await?;
         if let (Some(durable), Some(forgotten)) = (durable, &start.forgotten) {
             // Not before all outputs could be opened: a run that is refused loses
             // nothing.
@@ -218,15 +228,15 @@ impl Attempt<'_> {
     /// Makes every task, connected to the others.
     async fn build(
         &self,
+        chains: &[Vec<NodeId>],
         start: &Start,
         context: TaskContext,
         checkpoints: Option<TaskCheckpoints>,
     ) -> Result<Vec<Task>, RunError> {
-        let chains = chains(&self.revision.plan, &self.revision.task_counts);
-        let mut wiring = Wiring::new(&self.revision.plan, &self.revision.task_counts, &chains);
+        let mut wiring = Wiring::new(&self.revision.plan, &self.revision.task_counts, chains);
         let watches = SilenceWatch::of_plan(&self.revision.plan);
         let mut tasks = Vec::new();
-        for chain in &chains {
+        for chain in chains {
             for index in 0..self.revision.task_counts[chain[0]] {
                 let head = self.head(chain, index, start, &watches, &mut wiring);
                 let (head, entry, members) = head.await?;
@@ -239,6 +249,7 @@ impl Attempt<'_> {
                     .map(|&id| self.link(id, index, start, watermarks.as_ref(), &mut wiring))
                     .collect::<Result<Vec<_>, RunError>>()?;
                 tasks.push(Task {
+                    number: tasks.len(),
                     head,
                     entry,
                     chain: links,

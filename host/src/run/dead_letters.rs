@@ -1,15 +1,16 @@
 //! Writes the dead letters of all tasks to the one file of the pipeline.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint::barrier::DeadLetterMessage;
 use crate::checkpoint::manifest::LettersAfter;
 use crate::dead_letter::DeadLetter;
-use crate::element::CheckpointId;
+use crate::element::{CheckpointId, NodeId};
 use crate::paths::identity;
-use crate::plan::Plan;
+use crate::plan::{NodeKind, Plan};
 use crate::sink::SinkError;
 use crate::sink::dead_letter::{DeadLetters, Writer};
 
@@ -26,6 +27,57 @@ pub(super) struct DeadLetterWriter {
     /// committed. Until then the next run may start from another one, so nothing is
     /// taken back.
     pub first: Option<(CheckpointId, watch::Receiver<CheckpointId>)>,
+    /// Who may still have dead letters.
+    pub tasks: Tasks,
+}
+
+/// The tasks of a run, by number, and which of them have ended.
+#[derive(Default)]
+pub(super) struct Tasks {
+    /// The sources that a task's rows come from: it ends when these have ended.
+    sources: Vec<BTreeSet<NodeId>>,
+    has_ended: Vec<bool>,
+    waiting: Vec<(usize, oneshot::Sender<()>)>,
+}
+
+impl Tasks {
+    /// Each task by the first of its nodes.
+    pub fn of(plan: &Plan, first_nodes: impl Iterator<Item = NodeId>) -> Self {
+        let mut sources: Vec<BTreeSet<NodeId>> = Vec::with_capacity(plan.nodes.len());
+        for (id, node) in plan.nodes.iter().enumerate() {
+            sources.push(match node.kind {
+                NodeKind::Source(_) => BTreeSet::from([id]),
+                _ => {
+                    let upstream = node.edges().flat_map(|edge| &sources[edge.from]);
+                    upstream.copied().collect()
+                }
+            });
+        }
+        let sources: Vec<_> = first_nodes.map(|first| sources[first].clone()).collect();
+        Tasks {
+            has_ended: vec![false; sources.len()],
+            sources,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, task: usize, answer: oneshot::Sender<()>) {
+        self.has_ended[task] = true;
+        self.waiting.push((task, answer));
+    }
+
+    /// Those who wait no longer. A task with other sources may run for ever.
+    fn take_settled(&mut self) -> Vec<oneshot::Sender<()>> {
+        let running = self.sources.iter().zip(&self.has_ended);
+        let running = running.filter(|(_, has_ended)| !**has_ended);
+        let running: Vec<&BTreeSet<NodeId>> = running.map(|(sources, _)| sources).collect();
+        let is_settled = |(task, _): &mut (usize, _)| {
+            let own = &self.sources[*task];
+            !running.iter().any(|sources| sources.is_subset(own))
+        };
+        let settled = self.waiting.extract_if(.., is_settled);
+        settled.map(|(_, answer)| answer).collect()
+    }
 }
 
 /// The dead letters after a checkpoint, which come again.
@@ -87,6 +139,17 @@ impl DeadLetterWriter {
                         self.take_back()?;
                     }
                     self.write(&mut file, &std::mem::take(&mut ahead))?;
+                }
+                DeadLetterMessage::Ended(task, answer) => {
+                    self.tasks.end(task, answer);
+                    let settled = self.tasks.take_settled();
+                    if !settled.is_empty() {
+                        self.sync(&mut file)?;
+                    }
+                    for answer in settled {
+                        // Only tasks with sinks wait for it.
+                        let _ = answer.send(());
+                    }
                 }
             }
         }

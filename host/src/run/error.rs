@@ -13,7 +13,11 @@ use crate::task::TaskError;
 pub enum RunError {
     #[error(transparent)]
     Task(#[from] TaskError),
-    #[error(transparent)]
+    #[error(
+        "the dead letters cannot be written to {}: {}; the key `dead_letters` gives them another \
+         place",
+        .0.what, .0.cause
+    )]
     DeadLetters(SinkError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

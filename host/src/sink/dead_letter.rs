@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::SinkError;
 use crate::dead_letter::DeadLetter;
 use crate::element::CheckpointId;
-use crate::paths::{create_folder_of, remove, target};
+use crate::paths::{create_folder_of, is_device, remove, target};
 
 /// Only the owner may read rows that others may not see elsewhere. Of pipes, only their
 /// readers read.
@@ -25,6 +25,58 @@ fn open_private(path: &Path) -> io::Result<File> {
     match is_special(path) {
         true => options.open(path),
         false => options.create(true).read(true).mode(0o600).open(path),
+    }
+}
+
+/// Opens what is there as it is opened for the first dead letter, or tries to make a
+/// file where it would be.
+fn try_path(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        // A reader that waits for a writer would see the end of the pipe.
+        Ok(found) if found.file_type().is_fifo() && !is_device(path) => Ok(()),
+        Ok(found) => {
+            if found.is_file() {
+                try_name(&aside_of(path))?;
+            }
+            open_private(path).map(drop)
+        }
+        Err(cause) if cause.kind() == ErrorKind::NotFound && !is_device(path) => try_new(path),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Tries to make a file without a name, and looks at the names. Neither the file nor
+/// its folders are made: perhaps no row is bad.
+fn try_new(path: &Path) -> io::Result<()> {
+    for folder in path.ancestors().skip(1) {
+        match fs::metadata(folder) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            Err(cause) => return Err(cause),
+            Ok(_) => {
+                let aside = aside_of(path);
+                let missing = [path, &aside].map(|path| path.strip_prefix(folder));
+                for name in missing.iter().flatten().flat_map(|path| path.components()) {
+                    try_name(&folder.join(name))?;
+                }
+                return match tempfile::tempfile_in(folder) {
+                    Ok(_) => Ok(()),
+                    Err(cause) => {
+                        let (folder, kind) = (folder.display(), cause.kind());
+                        let message = format!("nothing can be made in the folder {folder}: {kind}");
+                        Err(io::Error::new(kind, message))
+                    }
+                };
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file system takes such a name.
+fn try_name(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
     }
 }
 
@@ -67,6 +119,12 @@ struct Line<'a> {
 }
 
 impl DeadLetters {
+    /// Tries whether dead letters can be written there, and changes nothing.
+    pub fn try_path(path: &Path) -> Result<(), SinkError> {
+        let tried = target(path).and_then(|path| try_path(&path));
+        tried.map_err(|cause| failed(path, &cause))
+    }
+
     /// Opens or creates the file, and its folder. Pipelines that share it through links
     /// put lines aside in one place, so the links are followed first.
     pub fn open(path: &Path, writer: Writer) -> Result<Self, SinkError> {

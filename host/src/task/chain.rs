@@ -17,7 +17,7 @@ use crate::plan::{ADDED, MAIN_OUTPUT, TAKEN_BACK};
 use crate::progress::NodeProgress;
 use crate::router::Router;
 use crate::schema::Schema;
-use crate::sink::{Ending, Sink};
+use crate::sink::Sink;
 
 /// A node in a chain.
 pub struct Link {
@@ -60,8 +60,6 @@ pub(super) struct Flow<'a> {
     /// The links that are still ahead.
     pub chain: &'a mut [Link],
     pub clock: &'a dyn Clock,
-    /// How the input ends, if it ends now.
-    pub ending: Ending,
     pub courier: &'a mut Courier,
     /// Snapshots of the nodes that a barrier has passed.
     pub snapshots: &'a mut Vec<(NodeId, NodeSnapshot)>,
@@ -126,7 +124,7 @@ impl Flow<'_> {
                         link.flush_at_ms = None;
                         sink.flush()?;
                     }
-                    Element::Idle => {
+                    Element::Idle | Element::End => {
                         link.flush_at_ms = None;
                         sink.flush()?;
                     }
@@ -136,10 +134,6 @@ impl Flow<'_> {
                         }
                         let snapshot = NodeSnapshot::Sink(sink.barrier(barrier.id)?);
                         rest.snapshots.push((link.node, snapshot));
-                    }
-                    Element::End => {
-                        link.flush_at_ms = None;
-                        sink.finish(rest.ending)?;
                     }
                 }
                 Ok(())
@@ -177,7 +171,6 @@ impl Flow<'_> {
         let rest = Flow {
             chain,
             clock: self.clock,
-            ending: self.ending,
             courier: self.courier,
             snapshots: self.snapshots,
         };
@@ -280,7 +273,7 @@ mod tests {
     use crate::element::CheckpointId;
     use crate::progress::Role;
     use crate::router::Consumer;
-    use crate::sink::SinkError;
+    use crate::sink::{Ending, SinkError};
 
     /// An operator that does this with rows, and nothing else.
     struct OfRows(fn(Inlet, Batch, &mut Outbox));
@@ -399,7 +392,6 @@ mod tests {
             let mut flow = Flow {
                 chain: std::slice::from_mut(link),
                 clock: &clock,
-                ending: Ending::Complete,
                 courier: &mut courier,
                 snapshots: &mut Vec::new(),
             };
@@ -418,7 +410,6 @@ mod tests {
         let mut flow = Flow {
             chain: std::slice::from_mut(link),
             clock: &ManualClock::default(),
-            ending: Ending::Complete,
             courier,
             snapshots: &mut Vec::new(),
         };
@@ -608,7 +599,6 @@ mod tests {
                     let mut flow = Flow {
                         chain: links,
                         clock: &*clock,
-                        ending: Ending::Complete,
                         courier,
                         snapshots,
                     };
