@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::paths::{PART, identity, name_matches, read_folder};
+use crate::paths::{PART, identity, name_matches, read_folder, shown};
 use crate::suggest;
 
 /// The files of a pipeline and who uses them.
@@ -234,13 +234,13 @@ impl FileTarget {
 fn describe(user: &FileUser, other: &FileUser, path: &Path, name: &Path) -> Mistake {
     let link = match path == name {
         true => String::new(),
-        false => format!(", linked to {}", name.display()),
+        false => format!(", linked to {}", shown(name)),
     };
     let mut mistake = Mistake::new(format!(
         "one file is used twice: {}, and {} ({}{link})",
         user.what,
         other.what,
-        path.display()
+        shown(path)
     ));
     let users = [user, other];
     for user in users {

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Ends the name of a file that is being written.
@@ -213,13 +214,24 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// A path as messages show it. Bytes that are no text are escaped, as in `\xE9`, so that
+/// each name is told from others.
+pub fn shown(path: &Path) -> String {
+    let mut shown = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        shown.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            shown += &format!("\\x{byte:02X}");
+        }
+    }
+    shown
+}
+
 /// The first few files, and how many more there are.
 pub fn show_files<T: AsRef<Path>>(files: &[T]) -> String {
     const SHOWN: usize = 3;
     let shown = files.iter().take(SHOWN);
-    let shown: Vec<String> = shown
-        .map(|path| path.as_ref().display().to_string())
-        .collect();
+    let shown: Vec<String> = shown.map(|path| self::shown(path.as_ref())).collect();
     let shown = shown.join(", ");
     match files.len().saturating_sub(SHOWN) {
         0 if files.is_empty() => "no files".to_owned(),
@@ -230,6 +242,7 @@ pub fn show_files<T: AsRef<Path>>(files: &[T]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -296,6 +309,18 @@ mod tests {
         }
         for path in ["/dev/shm/file", "/development/file", "/proc/self/cwd/file"] {
             assert!(!is_device(Path::new(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_name_is_shown_so_that_it_is_told_from_others() {
+        for (name, expected) in [
+            (&b"day.jsonl"[..], "day.jsonl"),
+            ("dayé.jsonl".as_bytes(), "dayé.jsonl"),
+            (b"day\xE9.jsonl", "day\\xE9.jsonl"),
+            (b"\xFF\xFE/[a]*", "\\xFF\\xFE/[a]*"),
+        ] {
+            assert_eq!(shown(Path::new(OsStr::from_bytes(name))), expected);
         }
     }
 

@@ -217,6 +217,8 @@ pub struct SourceContext {
     pub is_transactional: bool,
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
+    /// Whether they outlive the process, so that the next one goes on from them.
+    pub are_checkpoints_kept: bool,
     /// Snapshots of all tasks of this source in the restored checkpoint.
     pub restored: Arc<[SourceSnapshot]>,
     /// What that has of partitions that other sources do not read any more.
@@ -240,6 +242,18 @@ impl SourceContext {
     pub fn restored(&self, partition: &str) -> Option<&PartitionSnapshot> {
         let mut partitions = self.restored.iter().flat_map(|task| &task.partitions);
         partitions.find(|known| known.name == partition)
+    }
+
+    /// What lets the source begin anew, for messages about what it has read so far.
+    pub fn beginning_anew(&self) -> String {
+        match self.are_checkpoints_kept {
+            true => format!(
+                "drop what the checkpoint knows of this source (`sluicebox run --drop {}`)",
+                self.node
+            ),
+            // Every start does.
+            false => "start the pipeline again".to_owned(),
+        }
     }
 
     /// This task's own snapshot, if the number of tasks has not changed.

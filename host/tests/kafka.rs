@@ -167,6 +167,7 @@ async fn try_open(
         clock: Arc::new(SystemClock),
         is_transactional: false,
         is_checkpointed: true,
+        are_checkpoints_kept: true,
         restored: restored.into(),
         left_by_others: Arc::default(),
     };
@@ -522,7 +523,7 @@ async fn a_topic_that_was_created_again_is_not_read_on() -> Outcome {
             error.to_string()
         }
     };
-    expect!["source `in`: topic `TOPIC` was deleted and created again since it was read, so what is known of its offsets says nothing about its messages: drop that (`sluicebox run --drop in`) to read the new one as `start` says"]
+    expect!["source `in`: topic `TOPIC` was deleted and created again since it was read, so what is known of its offsets says nothing about its messages: drop what the checkpoint knows of this source (`sluicebox run --drop in`) to read the new one as `start` says"]
         .assert_eq(&said.replace(&topic, "TOPIC"));
 
     // Nor is it while it is being read.
@@ -566,7 +567,7 @@ async fn a_partition_is_not_let_go_silently() -> Outcome {
         .await
         .err()
         .expect("it is missing");
-    expect!["source `in`: the checkpoint had read TOPIC/1 up to offset 5, which the source does not read any more: name it again, or drop what the checkpoint knows of this source (`sluicebox run --drop in`; with `start = \"committed\"` it then goes on where its group has committed)"]
+    expect!["source `in`: the checkpoint had read TOPIC/1 up to offset 5, which the source does not read any more: name it again, or drop what the checkpoint knows of this source (`sluicebox run --drop in`); with `start = \"committed\"` it then goes on where its group has committed"]
         .assert_eq(&error.to_string().replace(&topic, "TOPIC"));
     Ok(())
 }
@@ -677,7 +678,7 @@ async fn what_cannot_be_read_says_why() -> Outcome {
     let mut snapshot = reader.snapshot();
     snapshot.partitions[0].position.offset = 77;
     let said = fails(&plan, &[snapshot]).await.replace(&topic, "TOPIC");
-    expect!["source `in`: TOPIC/0: offset 77 does not exist any more: the topic was truncated or created again since it was read; to go on without these rows, start without the checkpoint (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
+    expect!["source `in`: TOPIC/0: offset 77 does not exist any more: the topic was truncated or created again since it was read; to go on without these rows, drop what the checkpoint knows of this source (`sluicebox run --drop in`) (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ mod common;
 #[path = "common/pipeline.rs"]
 mod pipeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
@@ -22,9 +22,10 @@ use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
+use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::clock::{Clock, SystemClock};
-use sluicebox::plan::Plan;
 use sluicebox::plan::draw::draw;
+use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
 use sluicebox::plugin::Plugin;
 use sluicebox::run::{Durable, Job, Summary};
 use tempfile::TempDir;
@@ -624,6 +625,7 @@ fn name() -> impl Strategy<Value = OsString> {
         3 => likely.prop_map(|text| text.as_bytes().to_vec()),
         2 => "[a-z]{1,4}".prop_map(String::into_bytes),
         1 => prop::collection::vec(1..=255u8, 1..4),
+        1 => Just(vec![b'l'; 60]),
     ];
     prop::collection::vec(piece, 1..6)
         .prop_map(|pieces| OsString::from_vec(pieces.concat()))
@@ -631,6 +633,17 @@ fn name() -> impl Strategy<Value = OsString> {
             let bytes = name.as_bytes();
             !bytes.contains(&b'/') && bytes != b"." && bytes != b".." && !bytes.ends_with(b".part")
         })
+}
+
+/// Checkpoints that only the test keeps.
+fn in_memory() -> StatePlan {
+    StatePlan {
+        backend: StateBackend::Memory,
+        memory_bytes_max: usize::MAX,
+        interval_ms: 3_600_000,
+        keep: 2,
+        delivery: Delivery::ExactlyOnce,
+    }
 }
 
 /// A text as TOML has it.
@@ -653,7 +666,8 @@ proptest! {
         }
         let row = |number: usize| format!("{{\"n\":{number}}}\n");
         for (number, name) in names.iter().enumerate() {
-            fs::write(folder.path().join("in").join(name), row(number)).expect("it is writable");
+            let lines = row(number) + "#\n";
+            fs::write(folder.path().join("in").join(name), lines).expect("it is writable");
         }
         let spelled = |of: &str, name: &str| quoted(&match spelling {
             0 => format!("{of}/{name}"),
@@ -663,7 +677,8 @@ proptest! {
         });
         let read = |path: &str, sink: &str| {
             let text = format!(
-                "name = \"test\"\n[sources.rows]\ntype = \"file\"\nformat = \"json\"\n\
+                "name = \"test\"\ndead_letters = \"dead.jsonl\"\n\
+                 [sources.rows]\ntype = \"file\"\nformat = \"json\"\n\
                  compression = \"none\"\npath = {path}\nfields = {{ n = \"int64\" }}\n\
                  [sinks.out]\ninput = \"rows\"\n{sink}\n"
             );
@@ -681,7 +696,29 @@ proptest! {
         let hides = |name: &OsStr| name.as_bytes().starts_with(b".");
         let seen: Vec<usize> = (0..).zip(&names).filter(|(_, name)| !hides(name)).map(|(number, _)| number).collect();
         if !seen.is_empty() {
-            prop_assert_eq!(numbers(read(&spelled("in", "*"), "type = \"blackhole\"")), seen);
+            let all = || read(&spelled("in", "*"), "type = \"blackhole\"");
+            prop_assert_eq!(numbers(all()), seen.clone());
+            // Each is shown by a name of its own.
+            let letters = fs::read_to_string(folder.path().join("dead.jsonl")).expect("one a file");
+            let letters = letters.lines().map(|line| serde_json::from_str(line).expect("a letter"));
+            let partitions = letters.map(|letter: Value| letter["partition"].as_str().expect("a name").to_owned());
+            let partitions: BTreeSet<String> = partitions.collect();
+            prop_assert_eq!(partitions.len(), seen.len(), "{:?}", partitions);
+            for partition in partitions {
+                prop_assert!(!partition.contains(char::REPLACEMENT_CHARACTER), "{}", partition);
+            }
+            // Nor is one read twice by a run that goes on.
+            let durable = Durable::new(Arc::new(MemoryStorage::default()));
+            for expected in [&seen[..], &[]] {
+                let mut plan = all();
+                plan.state = Some(in_memory());
+                let topic = to_memory(&mut plan, "out");
+                let job = Job::new(plan, Arc::new(SystemClock)).keeping(durable.clone());
+                runtime().block_on(job.run()).unwrap_or_else(|error| panic!("{error}"));
+                let mut found: Vec<usize> = rows_of(&topic).iter().filter_map(|row| row["n"].as_u64()).map(|n| n as usize).collect();
+                found.sort_unstable();
+                prop_assert_eq!(found, expected);
+            }
         }
         for (number, name) in names.iter().enumerate() {
             let Some(name) = name.to_str() else { continue };

@@ -26,7 +26,7 @@ use crate::offload::Offload;
 use crate::operator::transform::TransformOperator;
 use crate::placement::Placement;
 use crate::plan::state::{INTERVAL_MS, KEEP};
-use crate::plan::{MAIN_OUTPUT, NodeKind};
+use crate::plan::{MAIN_OUTPUT, NodeKind, StateBackend};
 use crate::process::ProcessOperator;
 use crate::router::Router;
 use crate::sink::SinkContext;
@@ -294,6 +294,12 @@ impl Attempt<'_> {
             clock: self.pipeline.clock.clone(),
             is_transactional: !self.participants().is_empty(),
             is_checkpointed: self.pipeline.durable.is_some(),
+            are_checkpoints_kept: self
+                .revision
+                .plan
+                .state
+                .as_ref()
+                .is_some_and(|state| matches!(state.backend, StateBackend::RocksDb { .. })),
             restored: start.sources[first].clone(),
             left_by_others: start.left_by_others[first].clone(),
         };

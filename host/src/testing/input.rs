@@ -200,6 +200,7 @@ async fn starts(
         clock: clock.clone(),
         is_transactional: false,
         is_checkpointed: false,
+        are_checkpoints_kept: false,
         restored: Arc::new([]),
         left_by_others: Arc::new([]),
     };

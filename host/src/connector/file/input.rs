@@ -22,6 +22,7 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
 use crate::descriptors;
 use crate::format::{Format, RowFormat};
+use crate::paths::shown;
 use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
 use crate::source::looks::{Look, other_format};
@@ -43,12 +44,18 @@ pub(super) fn drop_byte_order_mark(text: &mut Vec<u8>) {
     }
 }
 
-/// What is wrong with a file that begins like this, if it seems to be no text.
-pub(super) fn looks_wrong(name: &str, start: &[u8]) -> Option<String> {
+/// What is wrong with a file whose text begins like this, if it seems to be no text.
+pub(super) fn looks_wrong(name: &str, start: &[u8], compression: Compression) -> Option<String> {
     let Look { format, advice } = other_format(start)?;
-    Some(format!(
-        "{name} looks like {format}: {advice}; `compression = \"none\"` reads it as it is"
-    ))
+    Some(match compression {
+        Compression::None => format!(
+            "{name} looks like {format}: {advice}; `compression = \"none\"` reads it as it is"
+        ),
+        compression => format!(
+            "what {name} has compressed with {} looks like {format}: text is expected there",
+            compression.name()
+        ),
+    })
 }
 
 /// The first line of a file that is not empty, if it is text and can be read. The run
@@ -416,7 +423,7 @@ impl RawBlock {
 impl BlockReader {
     fn new(file: OpenedFile, format: &Format) -> Self {
         BlockReader {
-            name: file.path().display().to_string().into(),
+            name: shown(file.path()).into(),
             file,
             head: Head::default(),
             framing: RowEnds::of(format),
@@ -443,7 +450,7 @@ impl BlockReader {
         self.fill(BLOCK_BYTES_MIN, context)?;
         self.head = Head::of(&self.buffer);
         if self.must_be_text
-            && let Some(message) = looks_wrong(&self.name, &self.buffer)
+            && let Some(message) = looks_wrong(&self.name, &self.buffer, self.file.compression)
         {
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }
@@ -734,7 +741,7 @@ fn digest_to(
         tracing::info!(
             "source `{node}`: {} was changed since the checkpoint, perhaps by new rows; the {to} \
              bytes that were read of it are compared",
-            file.path().display()
+            shown(file.path())
         );
     }
     let mut text = Vec::new();

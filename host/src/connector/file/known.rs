@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use super::digest;
 use super::mark::{FileId, FileMark, Head};
-use super::opened::{Compression, OpenedFile};
+use super::opened::{Changed, Compression, OpenedFile};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SourceSnapshot};
-use crate::paths::{identity, name_in};
+use crate::paths::{identity, name_in, shown};
 use crate::source::{LeftPartition, SourceContext, SourceError};
 
 /// How many files a message names.
@@ -63,7 +63,7 @@ impl SourceFile {
         let opened = OpenedFile::open(&self.path, self.compression);
         let opened = opened.map_err(|cause| cannot_read(&self.path, &cause, context))?;
         if self.id.is_some_and(|id| !id.is(opened.id())) {
-            let what = format!("cannot read {}", self.path.display());
+            let what = format!("cannot read {}", shown(&self.path));
             let cause = "another file has got its name just now";
             return Err(context.failed(what, cause, Fault::OUTSIDE));
         }
@@ -375,7 +375,7 @@ impl Matching<'_> {
                     && file.has_read_of(&known, self.context)?
                 {
                     let offset = snapshot.position.offset;
-                    let letting_go = letting_go(source, &snapshot.name);
+                    let letting_go = letting_go(source, &snapshot.name, self.context);
                     return Err(self.refuse(format!(
                         "source `{source}`, which does not read {} any more, had read {offset} \
                          bytes of it before the checkpoint, so that its rows would be read twice: \
@@ -415,7 +415,7 @@ impl Matching<'_> {
                 return Err(self.refuse(format!(
                     "{} got the name {} after this run had looked for its files: start it again",
                     self.known[known].snapshot.name,
-                    path.display()
+                    shown(&path)
                 )));
             }
         }
@@ -461,7 +461,7 @@ impl Matching<'_> {
         file: &SourceFile,
         copy: Option<&str>,
     ) -> SourceError {
-        let (path, offset) = (file.path.display(), known.snapshot.position.offset);
+        let (path, offset) = (shown(&file.path), known.snapshot.position.offset);
         let size = file.path.metadata().map_or(0, |metadata| metadata.len());
         let what = match file.compression {
             Compression::None if size < offset => format!(
@@ -480,7 +480,7 @@ impl Matching<'_> {
             ),
             None => "put that one back, have `path` name it where it is now".to_owned(),
         };
-        let letting_go = letting_go(&self.context.node, &known.snapshot.name);
+        let letting_go = letting_go(&self.context.node, &known.snapshot.name, self.context);
         self.refuse(format!("{what}: {put_back}, or {letting_go}"))
     }
 
@@ -493,7 +493,7 @@ impl Matching<'_> {
              is, give it the name {name} again, compressed if and as that was, or put it elsewhere; \
              if its rows are new, put {name} back beside it, or {}",
             position.offset,
-            letting_go(&self.context.node, name)
+            letting_go(&self.context.node, name, self.context)
         ))
     }
 }
@@ -520,8 +520,11 @@ pub(super) fn is_missing(
     context.refuse(message, Fault::OUTSIDE_LASTING)
 }
 
-/// What one can do about a file that is to be read as a new one.
-fn letting_go(source: &str, name: &str) -> String {
+/// What one can do about a file that is to be read as a new one. `source` knows it.
+fn letting_go(source: &str, name: &str, context: &SourceContext) -> String {
+    if !context.are_checkpoints_kept {
+        return format!("{} to read it from the beginning", context.beginning_anew());
+    }
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char);
     let quote = if name.chars().all(is_plain) { "" } else { "'" };
     format!(
@@ -532,22 +535,30 @@ fn letting_go(source: &str, name: &str) -> String {
 
 /// What one can do about files that are not those of the checkpoint.
 pub(super) fn dropping(context: &SourceContext) -> String {
-    format!(
-        "drop what the checkpoint knows of this source (`sluicebox run --drop {}`) to read all its \
-         files from their beginning",
-        context.node
-    )
+    let anew = context.beginning_anew();
+    format!("{anew} to read all its files from their beginning")
 }
 
 /// A file was there when the files were looked for.
 fn is_gone_now(path: &Path, context: &SourceContext) -> SourceError {
     let cause = "it is gone since this run looked for its files; if it has another name now, \
                  start the run again";
-    let what = format!("cannot read {}", path.display());
+    let what = format!("cannot read {}", shown(path));
     context.failed(what, cause, Fault::OUTSIDE_LASTING)
 }
 
 pub(super) fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
-    let what = format!("cannot read {}", path.display());
-    context.failed(what, cause, Fault::of_io(cause))
+    let what = format!("cannot read {}", shown(path));
+    let fault = Fault::of_io(cause);
+    match cause.get_ref().is_some_and(|cause| cause.is::<Changed>()) {
+        true => {
+            let anew = dropping(context);
+            let message = format!(
+                "{cause}: put back the one that was read, have `path` name it where it is now, or \
+                 {anew}"
+            );
+            context.failed(what, message, fault)
+        }
+        false => context.failed(what, cause, fault),
+    }
 }

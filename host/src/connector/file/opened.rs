@@ -3,11 +3,11 @@
 //! stays, so that nothing is decompressed twice.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::digest::{self, digest, digest_of};
 use super::mark::{FileId, FileMark, Seen};
@@ -69,7 +69,7 @@ impl Compression {
 /// the file has once it is decompressed.
 pub(super) struct OpenedFile {
     place: Place,
-    compression: Compression,
+    pub compression: Compression,
     /// Bytes on the disk.
     pub size: u64,
     /// Where the next read begins.
@@ -100,8 +100,20 @@ pub(super) struct DiskFile {
 /// The text of a file or pipe, decompressed.
 pub(super) enum Text<R: Read> {
     Plain(R),
-    Gzip(Box<MultiGzDecoder<BufReader<R>>>),
-    Zstd(Box<zstd::Decoder<'static, BufReader<R>>>),
+    Gzip(Members<R>),
+    Zstd(Box<zstd::Decoder<'static, BufReader<Counted<R>>>>),
+}
+
+/// Data of gzip, one member behind the other, and the text in it.
+pub(super) struct Members<R> {
+    /// Absent only while the next one takes its place.
+    member: Option<Box<GzDecoder<BufReader<Counted<R>>>>>,
+}
+
+/// Counts what was read.
+pub(super) struct Counted<R> {
+    source: R,
+    bytes: u64,
 }
 
 impl OpenedFile {
@@ -178,7 +190,7 @@ impl OpenedFile {
             // What looks like an end, or damage, may come of a change.
             text.source_mut().check()?;
         }
-        let read = read.map_err(|cause| damaged(cause, self.compression, self.offset))?;
+        let read = read.map_err(|cause| text.damaged(cause, self.offset))?;
         self.offset += read as u64;
         self.taken = text.source_mut().at;
         Ok(read)
@@ -300,9 +312,8 @@ impl Place {
     fn open(&self, read: u64) -> io::Result<File> {
         let file = File::open(&self.path)?;
         if !FileId::of(&file.metadata()?).is(self.id) {
-            return Err(changed(
-                "it was replaced by another file while it was being read",
-            ));
+            let what = "it was replaced by another file while it was being read";
+            return Err(changed(what.to_owned()));
         }
         self.check(&file, read)?;
         Ok(file)
@@ -316,7 +327,7 @@ impl Place {
             return Ok(());
         }
         if file.metadata()?.len() < read {
-            return Err(changed(&format!(
+            return Err(changed(format!(
                 "it is shorter than the {read} bytes that were read of it"
             )));
         }
@@ -324,18 +335,21 @@ impl Place {
         match digest(file, *bytes) {
             Ok(now) if now == *first => Ok(()),
             Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => Err(cause),
-            _ => Err(changed("it begins otherwise than when it was opened")),
+            _ => {
+                let what = "it begins otherwise than when it was opened";
+                Err(changed(what.to_owned()))
+            }
         }
     }
 }
 
-/// Why a file cannot be read on.
-fn changed(what: &str) -> io::Error {
-    let message = format!(
-        "{what}: put back the one that was read, have `path` name it where it is now, or let the \
-         source start anew (`sluicebox run --drop` with its name)"
-    );
-    io::Error::new(io::ErrorKind::InvalidData, message)
+/// Why a file cannot be read on: it is not the one any more that was opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Changed(String);
+
+fn changed(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Changed(what))
 }
 
 impl DiskFile {
@@ -372,46 +386,67 @@ pub(super) fn check_whole(path: &Path, compression: Compression) -> io::Result<(
     if compression == Compression::None {
         return Ok(());
     }
-    let mut text = Text::of(File::open(path)?, compression)?;
-    let mut buffer = vec![0; SKIP_BYTES as usize];
-    let mut offset = 0;
-    loop {
-        match text.read_some(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => offset += read as u64,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            Err(cause) => {
-                let cause = damaged(cause, compression, offset);
-                let message = format!(
-                    "rows cannot be appended to {}, since nobody could read them: {cause}; repair \
-                     it, or move it away",
-                    path.display()
-                );
-                return Err(io::Error::new(cause.kind(), message));
-            }
-        }
-    }
+    let file = File::open(path)?;
+    Text::of(file, compression)
+        .and_then(Text::read_whole)
+        .map_err(|cause| {
+            let message = format!(
+                "rows cannot be appended to {}, since nobody could read them: {cause}; repair it, \
+                 or move it away",
+                path.display()
+            );
+            io::Error::new(cause.kind(), message)
+        })
 }
 
 /// How much is decompressed at a time on the way to a place.
 const SKIP_BYTES: u64 = 1 << 20;
 
 impl<R: Read> Text<R> {
+    /// Refuses what does not begin as compressed data does.
     pub fn of(source: R, compression: Compression) -> io::Result<Self> {
+        if compression == Compression::None {
+            return Ok(Text::Plain(source));
+        }
+        let mut data = BufReader::new(Counted { source, bytes: 0 });
+        let start = data.fill_buf()?;
+        if !begins_as(start, compression) {
+            let (format, look) = (compression.name(), looks::name_of(start));
+            let advice = looks::other_format(start).map(|look| look.advice);
+            let advice = advice.unwrap_or("`compression = \"none\"` reads it as it is");
+            let message = format!(
+                "it is not {format}, as its name or `compression` says, and looks like {look}: \
+                 {advice}"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         Ok(match compression {
-            Compression::None => Text::Plain(source),
-            Compression::Gzip => Text::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(source)))),
-            Compression::Zstd => Text::Zstd(Box::new(zstd::Decoder::with_buffer(BufReader::new(
-                source,
-            ))?)),
+            Compression::Zstd => Text::Zstd(Box::new(zstd::Decoder::with_buffer(data)?)),
+            Compression::None | Compression::Gzip => Text::Gzip(Members {
+                member: Some(Box::new(GzDecoder::new(data))),
+            }),
         })
     }
 
     fn source_mut(&mut self) -> &mut R {
         match self {
             Text::Plain(source) => source,
-            Text::Gzip(text) => text.get_mut().get_mut(),
-            Text::Zstd(text) => text.get_mut().get_mut(),
+            Text::Gzip(text) => &mut text.data().get_mut().source,
+            Text::Zstd(text) => &mut text.get_mut().get_mut().source,
+        }
+    }
+
+    /// Reads to the end.
+    fn read_whole(mut self) -> io::Result<()> {
+        let mut buffer = vec![0; SKIP_BYTES as usize];
+        let mut offset = 0;
+        loop {
+            match self.read_some(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => offset += read as u64,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+                Err(cause) => return Err(self.damaged(cause, offset)),
+            }
         }
     }
 
@@ -421,6 +456,35 @@ impl<R: Read> Text<R> {
             Text::Gzip(text) => text.take(bytes).read_to_end(buffer),
             Text::Zstd(text) => text.take(bytes).read_to_end(buffer),
         }
+    }
+
+    /// What is wrong with compressed data, and where, if that is why it cannot be read.
+    /// `offset` is where the text ends that was read.
+    pub fn damaged(&self, cause: io::Error, offset: u64) -> io::Error {
+        let is_of_data = matches!(
+            cause.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::Other
+        );
+        let (format, place) = match self {
+            Text::Gzip(Members {
+                member: Some(member),
+            }) => ("gzip", place(member.get_ref())),
+            Text::Zstd(text) => ("zstd", place(text.get_ref())),
+            Text::Plain(_) | Text::Gzip(_) => return cause,
+        };
+        if !is_of_data {
+            return cause;
+        }
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "its {format} data is damaged, or ends too early, about byte {place}, which is \
+                 behind byte {offset} of the text: {cause}"
+            ),
+        )
     }
 
     /// Reads what there is, and waits only if there is nothing; 0 is the end.
@@ -433,24 +497,60 @@ impl<R: Read> Text<R> {
     }
 }
 
-/// What is wrong with compressed data, and where.
-pub(super) fn damaged(cause: io::Error, compression: Compression, offset: u64) -> io::Error {
-    let is_of_data = matches!(
-        cause.kind(),
-        io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::Other
-    );
-    if compression == Compression::None || !is_of_data {
-        return cause;
+impl<R: Read> Members<R> {
+    fn data(&mut self) -> &mut BufReader<Counted<R>> {
+        let member = self.member.as_mut();
+        member.expect("one is always there").get_mut()
     }
-    let format = compression.name();
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!(
-            "its {format} data is damaged, or ends too early, behind byte {offset} of the text: \
-             {cause}"
-        ),
-    )
+}
+
+impl<R: Read> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let data = member.get_mut();
+            let rest = data.fill_buf()?;
+            if rest.is_empty() {
+                return Ok(0);
+            }
+            if !begins_as(rest, Compression::Gzip) {
+                let look = looks::name_of(rest);
+                let at = place(data);
+                let message = format!(
+                    "behind its gzip data, from byte {at} on, is what looks like {look}: cut it \
+                     off, or give it a file of its own"
+                );
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            let ended = self.member.take();
+            self.member = ended.map(|ended| Box::new(GzDecoder::new(ended.into_inner())));
+        }
+        Ok(0)
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+/// How much of the data was taken out of the buffer.
+fn place<R>(data: &BufReader<Counted<R>>) -> u64 {
+    data.get_ref().bytes - data.buffer().len() as u64
+}
+
+/// Whether it may be compressed in this way, as far as it is there.
+fn begins_as(start: &[u8], compression: Compression) -> bool {
+    let mark = compression.mark();
+    let known = start.len().min(mark.len());
+    let is_skippable = |start: &[u8]| {
+        compression == Compression::Zstd && matches!(start, [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..])
+    };
+    start[..known] == mark[..known] || is_skippable(start)
 }

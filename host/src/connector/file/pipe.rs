@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::input::{drop_byte_order_mark, looks_wrong};
 use super::known::is_missing;
-use super::opened::{Compression, Text, damaged};
+use super::opened::{Compression, Text};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionState, Position};
 use crate::connector::Description;
@@ -77,6 +77,7 @@ struct PipeInput {
     name: String,
     format: Format,
     must_be_text: bool,
+    compression: Compression,
     /// Whether the header of CSV is still to come.
     needs_header: bool,
     stream: Option<Stream>,
@@ -136,7 +137,7 @@ impl Pipe {
                     Ok(buffer[..length].to_vec())
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
-                Err(cause) => Err(damaged(cause, compression, read)),
+                Err(cause) => Err(text.damaged(cause, read)),
             };
             let is_broken = block.is_err();
             if blocks.blocking_send(block).is_err() || is_broken {
@@ -173,15 +174,19 @@ impl PipeSource {
         }
     }
 
+    fn compression(&self) -> Compression {
+        self.compression.unwrap_or_else(|| match &self.pipe {
+            Pipe::StandardInput => Compression::None,
+            Pipe::Named(path) => Compression::of(path),
+        })
+    }
+
     fn stream(&self) -> io::Result<Stream> {
         let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = slot.take() {
             return Ok(stream);
         }
-        let compression = self.compression.unwrap_or_else(|| match &self.pipe {
-            Pipe::StandardInput => Compression::None,
-            Pipe::Named(path) => Compression::of(path),
-        });
+        let compression = self.compression();
         let (sender, blocks) = mpsc::channel(BLOCKS_MAX);
         let pipe = self.pipe.clone();
         // It may wait for ever, so nobody waits for it.
@@ -286,6 +291,7 @@ impl PipeInput {
             format: format.clone(),
             // Whoever says that it is not compressed means what is there.
             must_be_text: source.compression != Some(Compression::None),
+            compression: source.compression(),
             needs_header: matches!(format, Format::Csv(csv) if csv.header),
             stream: None,
             slot: source.stream.clone(),
@@ -331,7 +337,7 @@ impl PipeInput {
                 return Ok(false);
             }
             if self.must_be_text
-                && let Some(message) = looks_wrong(&self.name, text)
+                && let Some(message) = looks_wrong(&self.name, text, self.compression)
             {
                 return Err(self.refuse(&message));
             }

@@ -23,7 +23,7 @@ use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::Decoder;
 use crate::files::{FileUser, nearest_file};
 use crate::format::{Format, RowFormat};
-use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files};
+use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
 use crate::schema::Schema;
 use crate::source::{
     LeftPartition, Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind,
@@ -262,7 +262,7 @@ impl FileSourceSettings {
         let fields = self.rows.columns.iter().map(|column| column.field.clone());
         let mut decoder = Decoder::new(format, &Schema::new(fields.collect()));
         let error = decoder.read_header(&header).err()?;
-        Some(format!("{}: {error}", path.display()))
+        Some(format!("{}: {error}", shown(path)))
     }
 }
 
@@ -311,7 +311,7 @@ impl SourceSettings for FileSourceSettings {
 impl SourceConnector for FileSource {
     fn describe(&self) -> Description {
         // JSON has no names that are not UTF-8.
-        let paths = self.paths.iter().map(|path| path.display().to_string());
+        let paths = self.paths.iter().map(|path| shown(path));
         Description {
             connector: KIND.name,
             format: Some(self.format.format.name()),

@@ -252,10 +252,11 @@ impl KafkaInput {
         self.context.refuse(
             format!(
                 "the checkpoint had read {} up to offset {}, which the source does not read any \
-                 more: name it again, or drop what the checkpoint knows of this source \
-                 (`sluicebox run --drop {}`; with `start = \"committed\"` it then goes on where \
-                 its group has committed)",
-                restored.name, restored.position.offset, self.context.node
+                 more: name it again, or {}; with `start = \"committed\"` it then goes on where \
+                 its group has committed",
+                restored.name,
+                restored.position.offset,
+                self.context.beginning_anew()
             ),
             Fault::OUTSIDE_LASTING,
         )
@@ -272,9 +273,9 @@ impl KafkaInput {
                 return Err(self.context.refuse(
                     format!(
                         "topic `{topic}` was deleted and created again since it was read, so what \
-                         is known of its offsets says nothing about its messages: drop that \
-                         (`sluicebox run --drop {}`) to read the new one as `start` says",
-                        self.context.node
+                         is known of its offsets says nothing about its messages: {} to read the \
+                         new one as `start` says",
+                        self.context.beginning_anew()
                     ),
                     Fault::OUTSIDE_LASTING,
                 ));
@@ -405,9 +406,10 @@ impl KafkaInput {
         let cause = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
                 format!(
-                    "offset {} does not exist any more: the topic was truncated or created again since it was \
-                     read; to go on without these rows, start without the checkpoint ({})",
+                    "offset {} does not exist any more: the topic was truncated or created again \
+                     since it was read; to go on without these rows, {} ({})",
                     partition.next,
+                    self.context.beginning_anew(),
                     log.explain(error)
                 )
             }

@@ -90,6 +90,7 @@ pub(super) fn context(batch_rows: usize) -> SourceContext {
         clock: Arc::new(SystemClock),
         is_transactional: false,
         is_checkpointed: true,
+        are_checkpoints_kept: true,
         restored: Arc::new([]),
         left_by_others: Arc::new([]),
     }
@@ -556,7 +557,7 @@ async fn damaged_compression_and_other_formats_are_told() {
         let short = write(&folder, name, &whole[..whole.len() - 5]);
         let said = failure(&short).await;
         assert!(
-            said.contains("data is damaged, or ends too early, behind byte "),
+            said.contains("data is damaged, or ends too early, about byte "),
             "{said}"
         );
         let undeclared = write(&folder, "events.csv", &whole);
@@ -567,6 +568,55 @@ async fn damaged_compression_and_other_formats_are_told() {
         );
         assert!(said.starts_with(&looks), "{said}");
     }
+    for (name, start, expected) in [
+        (
+            "a.csv.gz",
+            b"id,ts\na,1\n".to_vec(),
+            "gzip, as its name or `compression` says, and looks like text: \
+             `compression = \"none\"` reads it as it is",
+        ),
+        (
+            "b.csv.zst",
+            b"id,ts\na,1\n".to_vec(),
+            "zstd, as its name or `compression` says, and looks like text: \
+             `compression = \"none\"` reads it as it is",
+        ),
+        (
+            "c.csv.gz",
+            compressed(&text, Compression::Zstd),
+            "gzip, as its name or `compression` says, and looks like zstd: name it `.zst`, or \
+             write `compression = \"zstd\"`",
+        ),
+    ] {
+        let said = failure(&write(&folder, name, start)).await;
+        let expected = format!("source `events`: cannot read FOLDER/{name}: it is not {expected}");
+        assert_eq!(said, expected);
+    }
+    let twice = compressed("id,ts\n", Compression::Gzip);
+    let mut twice = [twice.clone(), twice].concat();
+    let whole = twice.len();
+    for (rest, look) in [
+        (&b"junk that follows"[..], "text"),
+        (b"j", "text"),
+        (&[0; 1000], "zeros"),
+        (b"\x28\xB5\x2F\xFD", "zstd"),
+    ] {
+        twice.truncate(whole);
+        twice.extend(rest);
+        let said = failure(&write(&folder, "twice.csv.gz", &twice)).await;
+        let expected = format!(
+            "source `events`: cannot read FOLDER/twice.csv.gz: behind its gzip data, from byte \
+             {whole} on, is what looks like {look}: cut it off, or give it a file of its own"
+        );
+        assert_eq!(said, expected);
+    }
+    let inside = compressed_once(&compressed(&text, Compression::Zstd), Compression::Gzip);
+    let said = failure(&write(&folder, "inside.csv.gz", inside)).await;
+    assert_eq!(
+        said,
+        "source `events`: what FOLDER/inside.csv.gz has compressed with gzip looks like zstd: \
+         text is expected there"
+    );
     for (start, format) in [
         (&b"\xFD7zXZ\0\0\x04\xE6"[..], "xz"),
         (b"BZh91AY&SY\x8A", "bzip2"),
@@ -745,7 +795,10 @@ async fn what_is_wrong_with_a_pipe_is_told() {
     };
     let gzip = compressed("id,ts\na,1\n", Compression::Gzip);
     expect![[r#"source `events`: FOLDER/pipe looks like gzip: name it `.gz`, or write `compression = "gzip"`; `compression = "none"` reads it as it is"#]].assert_eq(&failure(&gzip, None).await);
-    expect!["source `events`: cannot read FOLDER/pipe: its gzip data is damaged, or ends too early, behind byte 10 of the text: unexpected end of file"].assert_eq(&failure(&gzip[..gzip.len() - 5], Some(Compression::Gzip)).await);
+    expect!["source `events`: cannot read FOLDER/pipe: its gzip data is damaged, or ends too early, about byte 45, which is behind byte 10 of the text: unexpected end of file"].assert_eq(&failure(&gzip[..gzip.len() - 5], Some(Compression::Gzip)).await);
+    let garbage = [&gzip[..], b"junk"].concat();
+    expect!["source `events`: cannot read FOLDER/pipe: behind its gzip data, from byte 50 on, is what looks like text: cut it off, or give it a file of its own"].assert_eq(&failure(&garbage, Some(Compression::Gzip)).await);
+    expect!["source `events`: cannot read FOLDER/pipe: it is not gzip, as its name or `compression` says, and looks like text: `compression = \"none\"` reads it as it is"].assert_eq(&failure(b"id,ts\na,1\n", Some(Compression::Gzip)).await);
     expect!["source `events`: FOLDER/pipe: the header has no column `id`, which the fields have; it names name, ts"].assert_eq(&failure(b"name,ts\na,1\n", None).await);
     let folder = TempDir::new().unwrap();
     let path = pipe(&folder);
