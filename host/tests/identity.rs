@@ -266,6 +266,32 @@ fn the_state_of_an_aggregate_can_be_dropped() {
 }
 
 #[test]
+fn an_output_that_was_read_and_is_gone_is_told() {
+    let shop = Shop::new();
+    shop.edit("fields = {", "event_time = \"n\"\nfields = {");
+    shop.edit("\"running\"", "{ tumbling = \"1m\" }");
+    let readers = "\n[sinks.late]\ntype = \"blackhole\"\ninput = \"counted.late\"\n\
+                   [sinks.both]\ntype = \"blackhole\"\ninput = [\"rows\", \"counted.late\"]\n";
+    let text = shop.read("shop.toml");
+    shop.write("shop.toml", &(text + readers));
+    shop.run(&[]).expect("it runs");
+    // One reader more or less is no loss.
+    shop.edit(", \"counted.late\"]", "]");
+    let said = shop.run(&[]).expect("it runs");
+    assert!(!said.contains("is gone"), "{said}");
+    shop.edit("[\"rows\"]", "[\"rows\", \"counted.late\"]");
+    shop.run(&[]).expect("it runs");
+
+    shop.edit(readers, "");
+    shop.edit("{ tumbling = \"1m\" }", "\"running\"");
+    let said = shop.run(&["--drop", "counted"]).expect("it is dropped");
+    let expected = "output `late` of `counted` is gone, which was read by `late`, `both` at ";
+    assert_eq!(said.matches(expected).count(), 1, "{said}");
+    let said = shop.run(&[]).expect("it runs");
+    assert!(!said.contains("is gone"), "{said}");
+}
+
+#[test]
 fn a_run_that_goes_on_after_its_end_reads_what_is_new() {
     let shop = Shop::ended();
     let more = shop.read("rows.jsonl") + "{\"id\":\"d\",\"n\":1}\n";

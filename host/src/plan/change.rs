@@ -231,6 +231,45 @@ fn operator(plan: &OperatorPlan) -> OperatorDescription {
     }
 }
 
+/// An output that an operator does not have any more.
+pub struct GoneOutput<'a> {
+    pub operator: &'a str,
+    pub output: &'a str,
+    /// The nodes that read it.
+    pub readers: Vec<&'a str>,
+}
+
+/// The outputs that were read then, of operators that are still there, without them.
+pub fn gone_outputs<'a>(then: &'a [NodeDescription], now: &Plan) -> Vec<GoneOutput<'a>> {
+    let mut gone: Vec<GoneOutput<'_>> = Vec::new();
+    for reader in then {
+        let named = reader
+            .inputs
+            .iter()
+            .filter_map(|input| input.split_once('.'));
+        for (operator, output) in named {
+            let Some(node) = now.nodes.iter().find(|node| node.name == operator) else {
+                continue;
+            };
+            if node.outputs.iter().any(|port| port.name == output) {
+                continue;
+            }
+            let known =
+                |gone: &&mut GoneOutput<'_>| (gone.operator, gone.output) == (operator, output);
+            match gone.iter_mut().find(known) {
+                Some(known) if known.readers.last() == Some(&&*reader.name) => {}
+                Some(known) => known.readers.push(&reader.name),
+                None => gone.push(GoneOutput {
+                    operator,
+                    output,
+                    readers: vec![&reader.name],
+                }),
+            }
+        }
+    }
+    gone
+}
+
 /// Compares plans: the nodes of `now` in its order, then those that only `then`
 /// has.
 pub fn changes(then: &[NodeDescription], now: &[NodeDescription]) -> Vec<NodeChange> {

@@ -17,8 +17,10 @@ use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
 use crate::element::CheckpointId;
 use crate::offload::Offload;
-use crate::plan::NodeKind;
-use crate::plan::change::{ChangeKind, NodeClass, NodeDescription, StateChange, changes};
+use crate::plan::change::{
+    ChangeKind, NodeClass, NodeDescription, StateChange, changes, gone_outputs,
+};
+use crate::plan::{NodeKind, Plan};
 use crate::source::LeftPartition;
 use crate::state::stored::{Restored, delete_table};
 
@@ -250,6 +252,7 @@ pub async fn restore(
             }
             dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
+            warn_of_gone_outputs(&revision.plan, manifest);
         }
         None => dropped.check_none()?,
     }
@@ -473,6 +476,21 @@ fn check_plan(
         )));
     }
     Ok(())
+}
+
+/// Rows that went there come no more, which may be a mistake of the plugin's author.
+fn warn_of_gone_outputs(now: &Plan, manifest: &Manifest) {
+    let then = manifest.nodes.iter();
+    let then: Vec<NodeDescription> = then.map(|node| node.description.clone()).collect();
+    for gone in gone_outputs(&then, now) {
+        tracing::warn!(
+            "output `{}` of `{}` is gone, which was read by `{}` at checkpoint {}",
+            gone.output,
+            gone.operator,
+            gone.readers.join("`, `"),
+            manifest.id
+        );
+    }
 }
 
 /// An error for which the storage or a participant is to blame.
