@@ -101,7 +101,7 @@ pub trait SinkConnector: Any + Send + Sync {
 pub enum Ending {
     /// All rows have come.
     Complete,
-    /// The run was asked to stop before that.
+    /// The run was asked to stop before that, or another revision of its plan goes on.
     Stopped,
 }
 

@@ -46,6 +46,8 @@ pub struct Task {
     pub context: TaskContext,
     /// Absent where the pipeline has no checkpoints.
     pub checkpoints: Option<TaskCheckpoints>,
+    /// A later run, or revision, goes on from the last barrier.
+    pub is_gone_on_from: bool,
 }
 
 #[derive(Clone)]
@@ -90,7 +92,7 @@ impl Task {
     /// Finishes the sinks: their rows are complete only with the dead letters of the
     /// others.
     async fn finish(mut self) -> Result<(), TaskError> {
-        let ending = match self.context.stop.asked() {
+        let ending = match self.is_gone_on_from || self.context.stop.asked() {
             true => Ending::Stopped,
             false => Ending::Complete,
         };
@@ -235,6 +237,7 @@ impl Task {
             Incoming::Barrier(barrier, of_head) => {
                 crash::point(Place::BarrierBefore);
                 checkpoint = Some(barrier.id);
+                self.is_gone_on_from = barrier.purpose.leaves_windows_open();
                 *flow.snapshots = of_head;
                 (Inlet::default(), Element::Barrier(barrier))
             }

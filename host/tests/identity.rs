@@ -690,7 +690,7 @@ fn rows_of_a_checkpoint_that_have_no_name_yet_are_not_overwritten() {
     assert_eq!(part.lines().count(), 4);
     shop.edit("sinks.out", "sinks.results");
     let said = shop.run(&["--drop", "out"]).expect_err("rows are there");
-    assert!(said.contains("out.jsonl.part is there"), "{said}");
+    assert!(said.contains("out.jsonl is there"), "{said}");
     assert_eq!(shop.read("out.jsonl.part"), part);
     shop.edit("sinks.results", "sinks.out");
     shop.run(&[]).expect("it goes on");

@@ -465,17 +465,18 @@ fn rows_are_appended_below_a_line_without_an_end() {
 /// Its rows would be cut, or read again as they are written.
 #[test]
 fn a_file_is_not_written_under_another_name_than_it_is_read() {
-    for (source, link) in [
-        ("rows.jsonl", "out.jsonl"),
-        ("rows.jsonl", "out.jsonl.part"),
-        ("ro*.jsonl", "out.jsonl"),
-        ("rows.jsonl", "copying.dead.jsonl"),
+    for (source, link, if_exists) in [
+        ("rows.jsonl", "out.jsonl", "append"),
+        ("rows.jsonl", "out.jsonl", "replace"),
+        ("rows.jsonl", "out.jsonl", "fail"),
+        ("rows.jsonl", "out.jsonl.part", "append"),
+        ("rows.jsonl", "out.jsonl.part", "replace"),
+        ("ro*.jsonl", "out.jsonl", "append"),
+        ("rows.jsonl", "copying.dead.jsonl", "append"),
     ] {
         let copying = Copying::new("");
-        copying.plan(
-            "[checkpoints]",
-            "path = \"out.jsonl\"\nif_exists = \"append\"",
-        );
+        let sink = format!("path = \"out.jsonl\"\nif_exists = \"{if_exists}\"");
+        copying.plan("[checkpoints]", &sink);
         let text = copying.read("copying.toml");
         copying.write("copying.toml", &text.replace("rows.jsonl", source));
         fs::hard_link(copying.path("rows.jsonl"), copying.path(link)).expect("a link");

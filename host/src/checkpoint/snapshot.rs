@@ -97,10 +97,13 @@ pub struct SinkSnapshot {
     /// The length of a finished file that is still to be cut to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncut_bytes: Option<u64>,
-    /// A digest of the last of these bytes, which shows whether a file is still
-    /// the one that was written.
+    /// A digest of these bytes, which shows whether a file is still the one that was
+    /// written. In those of earlier versions, of the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// A digest of the whole file that has the name until this one is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,

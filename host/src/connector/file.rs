@@ -1,5 +1,9 @@
 //! Reads rows from files and writes rows to files.
 
+/// Who may use a file that takes the place of another one.
+mod access;
+/// What a file that is written begins with.
+pub mod beginning;
 /// Whether a file is still the same.
 mod digest;
 /// Renders rows as comma-separated values.
@@ -25,7 +29,7 @@ mod parquet;
 /// Reads standard input and other pipes.
 pub mod pipe;
 /// A file under its temporary name.
-pub mod part;
+mod part;
 /// Writes text formats into numbered files.
 pub mod rolling;
 /// The sink `file`.

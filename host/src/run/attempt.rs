@@ -256,6 +256,7 @@ impl Attempt<'_> {
                     index,
                     context: context.clone(),
                     checkpoints: checkpoints.clone(),
+                    is_gone_on_from: false,
                 });
             }
         }

@@ -273,14 +273,15 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
         Option<String>,
         Vec<(String, String)>,
         Vec<String>,
-        (Option<u64>, Option<u64>, Option<i64>),
+        (Option<u64>, Option<u64>, Option<i64>, Option<String>),
     )>()
     .prop_map(|(bytes, digest, staged, obsolete, more)| {
-        let (uncut_bytes, number, began_ms) = more;
+        let (uncut_bytes, number, began_ms, replaces) = more;
         ProgressManifest::Sink(SinkSnapshot {
             bytes,
             uncut_bytes,
             digest,
+            replaces,
             staged,
             obsolete,
             number,

@@ -30,7 +30,10 @@ pub(super) fn digest_of(bytes: &[u8]) -> String {
 /// have such digests, so this never changes. Tests have short texts.
 const BLOCK_BYTES: u64 = if cfg!(test) { 100 } else { 1 << 20 };
 
-/// A digest of all that was read of a text so far.
+/// A file is read in pieces of so many bytes.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// A digest of all that was read, or written, of a text so far.
 #[derive(Clone)]
 pub(super) struct RunningDigest {
     length: u64,
@@ -94,6 +97,17 @@ impl RunningDigest {
         }
     }
 
+    /// Adds what a file has between what was added of it and this place.
+    pub fn add_file(&mut self, file: &File, until: u64) -> io::Result<()> {
+        let mut bytes = vec![0; PIECE_BYTES.min(until.saturating_sub(self.length)) as usize];
+        while self.length < until {
+            let piece = PIECE_BYTES.min(until - self.length) as usize;
+            file.read_exact_at(&mut bytes[..piece], self.length)?;
+            self.add(&bytes[..piece]);
+        }
+        Ok(())
+    }
+
     /// All that was added.
     pub fn text(&self) -> ReadText {
         ReadText {
@@ -120,6 +134,41 @@ impl ReadText {
 impl fmt::Display for ReadText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:016x}:{:016x}", self.length, self.chain, self.block)
+    }
+}
+
+/// What is known of a text that was written to a file. In checkpoints, and lists of
+/// files, it is either one's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WrittenText {
+    Whole(ReadText),
+    /// A digest of its last bytes: all that earlier versions knew.
+    End(String),
+}
+
+impl WrittenText {
+    pub fn parse(text: &str) -> Self {
+        match ReadText::parse(text) {
+            Some(whole) => WrittenText::Whole(whole),
+            None => WrittenText::End(text.to_owned()),
+        }
+    }
+
+    /// Whether it is what was read of a file.
+    pub fn is(&self, file: &File, read: &RunningDigest) -> io::Result<bool> {
+        match self {
+            WrittenText::Whole(whole) => Ok(read.text() == *whole),
+            WrittenText::End(end) => Ok(digest(file, read.length())? == *end),
+        }
+    }
+}
+
+impl fmt::Display for WrittenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WrittenText::Whole(whole) => whole.fmt(f),
+            WrittenText::End(end) => end.fmt(f),
+        }
     }
 }
 

@@ -57,6 +57,14 @@ impl<F: TextFormat> TextSink<F> {
         }
     }
 
+    /// Begins, unless that would only copy a finished file.
+    fn begin_without_rows(&mut self) -> Result<(), SinkError> {
+        match self.file.part.is_to_be_copied() {
+            true => Ok(()),
+            false => self.begin(),
+        }
+    }
+
     fn begin(&mut self) -> Result<(), SinkError> {
         if !self.file.part.begin()? {
             return Ok(());
@@ -78,7 +86,7 @@ impl<F: TextFormat> Sink for TextSink<F> {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         if self.may_begin {
-            self.begin()?;
+            self.begin_without_rows()?;
         }
         self.file.flush()
     }
@@ -89,11 +97,11 @@ impl<F: TextFormat> Sink for TextSink<F> {
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {
         self.may_begin = true;
-        self.begin()
+        self.begin_without_rows()
     }
 
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
-        self.begin()?;
+        self.begin_without_rows()?;
         self.file.finish(ending)
     }
 }

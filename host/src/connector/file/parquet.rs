@@ -1,6 +1,6 @@
 //! Writes rows as Parquet, compressed with zstd.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
+use super::access::Access;
+use super::beginning::{IfExists, PartOptions, not_gone_on_from};
 use super::numbered::{Numbered, NumberedFile};
-use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
+use super::part::{PartFile, part_of};
 use super::written::{Written, tell_of_replaced};
 use crate::batch::Batch;
 use crate::blame::Fault;
@@ -25,54 +27,72 @@ use crate::sink::{Ending, Sink, SinkError};
 /// A row group is written when its rows take this much memory.
 const GROUP_BYTES: usize = 64 << 20;
 
-pub(super) struct ParquetFile {
-    part: PartFile,
+/// One file, in a run without checkpoints.
+pub(super) struct ParquetSink {
+    /// `None` once it is finished.
+    file: Option<ParquetFile>,
+}
+
+/// A file being written.
+struct ParquetFile {
+    node: String,
+    path: PathBuf,
     schema: Arc<arrow_schema::Schema>,
-    /// `None` once the file is finished.
-    writer: Option<ArrowWriter<File>>,
+    writer: ArrowWriter<PartFile>,
+}
+
+impl ParquetSink {
+    pub fn new(part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+        Ok(ParquetSink {
+            file: Some(ParquetFile::new(part, schema)?),
+        })
+    }
 }
 
 impl ParquetFile {
-    pub fn new(mut part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
+    fn new(mut part: PartFile, schema: &Arc<Schema>) -> Result<Self, SinkError> {
         part.begin()?;
+        let (node, path) = (part.node().to_owned(), part.path().to_owned());
         let schema = Arc::new(schema.to_arrow());
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let file = part.file().try_clone();
-        let file = file.map_err(|cause| part.error(cause))?;
-        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+        let writer = ArrowWriter::try_new(part, schema.clone(), Some(properties));
         Ok(ParquetFile {
-            writer: Some(writer.map_err(|cause| error(&part, cause))?),
-            part,
+            writer: writer.map_err(|cause| error(&node, &path, cause))?,
+            node,
+            path,
             schema,
         })
     }
 
     /// Writes the index, which makes the file complete.
-    fn close(&mut self) -> Result<(), SinkError> {
-        if let Some(writer) = self.writer.take() {
-            writer.close().map_err(|cause| error(&self.part, cause))?;
-        }
-        Ok(())
+    fn close(self) -> Result<PartFile, SinkError> {
+        let closed = self.writer.into_inner();
+        closed.map_err(|cause| error(&self.node, &self.path, cause))
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let written = self.try_write(batch);
+        written.map_err(|cause| error(&self.node, &self.path, cause))
     }
 
     fn try_write(&mut self, batch: &Batch) -> Result<(), ParquetError> {
         let rows = RecordBatch::try_new(self.schema.clone(), batch.columns.clone())?;
-        if let Some(writer) = &mut self.writer {
-            writer.write(&rows)?;
-            if writer.in_progress_size() > GROUP_BYTES {
-                writer.flush()?;
-            }
+        self.writer.write(&rows)?;
+        match self.writer.in_progress_size() > GROUP_BYTES {
+            true => self.writer.flush(),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 
-impl Sink for ParquetFile {
+impl Sink for ParquetSink {
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let written = self.try_write(batch);
-        written.map_err(|cause| error(&self.part, cause))
+        match &mut self.file {
+            Some(file) => file.write(batch),
+            None => Ok(()),
+        }
     }
 
     /// Does nothing: a Parquet file cannot be read before it is finished, and
@@ -86,8 +106,14 @@ impl Sink for ParquetFile {
     }
 
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
-        self.close()?;
-        self.part.finish(ending)
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
+        let mut part = file.close()?;
+        match ending {
+            Ending::Complete => part.finish(),
+            Ending::Stopped => part.stop(),
+        }
     }
 }
 
@@ -106,6 +132,8 @@ pub(super) struct CheckpointedParquet {
     /// run.
     obsolete: Vec<NumberedFile>,
     names: Numbered,
+    /// Who may use the files.
+    access: Option<Access>,
     /// Which files are this pipeline's. Keeps other runs from writing any meanwhile.
     written: Written,
     /// Whether files may be renamed and deleted: not before the commit that the start
@@ -130,7 +158,10 @@ impl CheckpointedParquet {
         }
         let written =
             create_folder_of(path).and_then(|()| Written::open(&names, &options.pipeline));
+        let there = names.find().map_err(refused)?;
+        let last = there.last().and_then(|last| Access::of_path(&last.path));
         let mut files = CheckpointedParquet {
+            access: last.map(Access::of_next),
             node: node.to_owned(),
             path: path.to_owned(),
             written: written.map_err(refused)?,
@@ -206,8 +237,8 @@ impl CheckpointedParquet {
     }
 
     /// Gives a complete file its name until its checkpoint is durable.
-    fn stage(&mut self, id: CheckpointId, mut open: ParquetFile) -> Result<(), SinkError> {
-        open.close()?;
+    fn stage(&mut self, id: CheckpointId, open: ParquetFile) -> Result<(), SinkError> {
+        let mut part = open.close()?;
         let named = self.names.path(id);
         let staged = part_of(&named);
         let there = [&named, &staged].map(|path| NumberedFile {
@@ -218,9 +249,10 @@ impl CheckpointedParquet {
         let there = there.into_iter().filter(|file| is_taken(&file.path));
         // A run that failed may have left them.
         let listed = self.written.check(&there.collect::<Vec<_>>());
-        let listed = listed.and_then(|()| self.written.completed(id, open.part.file()));
+        let listed = listed.and_then(|()| self.written.completed(id, part.file(), part.text()));
         listed.map_err(|cause| SinkError::io(&self.node, named.display(), &cause))?;
-        open.part.finish_as(&staged)?;
+        part.finish_as(&staged)?;
+        self.access = Access::of_path(&staged).or(self.access);
         self.staged.push((staged, named));
         Ok(())
     }
@@ -237,6 +269,7 @@ impl Sink for CheckpointedParquet {
                 let options = PartOptions {
                     if_exists: IfExists::Replace,
                     is_numbered: true,
+                    access: self.access,
                     ..PartOptions::default()
                 };
                 let part = PartFile::open(&self.node, &self.path, &options)?;
@@ -277,14 +310,14 @@ impl Sink for CheckpointedParquet {
     }
 }
 
-fn error(part: &PartFile, cause: ParquetError) -> SinkError {
-    let what = format!("{} as Parquet", part.path().display());
+fn error(node: &str, path: &Path, cause: ParquetError) -> SinkError {
+    let what = format!("{} as Parquet", path.display());
     let of_system = match &cause {
         ParquetError::External(cause) => cause.downcast_ref::<io::Error>(),
         _ => None,
     };
     match of_system {
-        Some(cause) => SinkError::of_file(part.node(), part.path(), cause),
-        None => SinkError::new(part.node(), what, cause, Fault::BUG),
+        Some(cause) => SinkError::of_file(node, path, cause),
+        None => SinkError::new(node, what, cause, Fault::BUG),
     }
 }

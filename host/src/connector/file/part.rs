@@ -1,58 +1,19 @@
-//! A file that is written under a temporary name and renamed when it is
-//! complete. What is there already is never lost, unless the user says so.
+//! A file that is written under a temporary name and renamed when it is complete.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use super::digest::digest;
-use super::mark::FileId;
-use super::opened::{Compression, check_whole};
+use super::access::Access;
+use super::beginning::{
+    Base, Beginning, FileState, IfExists, PartOptions, There, not_gone_on_from,
+};
+use super::digest::{ReadText, RunningDigest};
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::element::CheckpointId;
 use crate::paths::{PART, STANDARD_OUTPUT, create_folder_of, is_device, remove, target};
-use crate::sink::{Ending, SinkError};
-
-/// What happens to a file that is there when a run starts without a checkpoint
-/// that knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IfExists {
-    /// The run stops.
-    #[default]
-    Fail,
-    /// The file of this run takes its place when it is complete.
-    Replace,
-    /// Rows are added to it.
-    Append,
-}
-
-/// How a file is opened.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PartOptions {
-    /// The pipeline's name.
-    pub pipeline: String,
-    pub if_exists: IfExists,
-    /// What the restored checkpoint has of the file.
-    pub restored: Option<SinkSnapshot>,
-    /// That checkpoint, if it is not the last one.
-    pub goes_back_to: Option<CheckpointId>,
-    /// The next run goes on where this one is stopped.
-    pub is_checkpointed: bool,
-    /// What the checkpoint has of the file as that of a sink that was dropped.
-    pub left_behind: Option<SinkSnapshot>,
-    /// Until the run's first checkpoint is committed, the next run may start
-    /// from another one, which knows the files as they are.
-    pub waits_for_commit: bool,
-    /// What a file begins with that rows can be appended to: the mark of its
-    /// compression, or the line above all rows, or nothing.
-    pub head: Vec<u8>,
-    pub compression: Compression,
-    /// It is one of several, whose names the sink makes from its path.
-    pub is_numbered: bool,
-}
+use crate::sink::SinkError;
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
 /// pipe is written directly.
@@ -62,13 +23,15 @@ pub(super) struct PartFile {
     /// Absent for a device or a pipe.
     part: Option<Part>,
     file: BufWriter<File>,
-    /// Length so far, with what is still buffered.
-    bytes: u64,
+    /// Of the file so far, with what is still buffered.
+    digest: RunningDigest,
     is_checkpointed: bool,
     /// Whether the file takes the place of whatever is there.
     replaces: bool,
-    /// What has the name while this file grows, and is in it.
-    base: Option<FileState>,
+    /// What has the name while this file grows.
+    base: Option<Base>,
+    /// Who may use it, where a file is there that says so.
+    access: Option<Access>,
     has_begun: bool,
 }
 
@@ -80,43 +43,22 @@ struct Part {
     beginning: Option<Beginning>,
 }
 
-/// Until then, the files that there are stay as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beginning {
-    /// The part is cut to this length.
-    Cut(u64),
-    /// The finished file, cut to this length, becomes the part again.
-    Unfinish(u64),
-    /// The finished file, which has this length, is copied to the part, and stays as it is
-    /// until the part takes its place.
-    Copy(u64),
-}
-
-/// A file as it is now.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct FileState {
-    id: FileId,
-    bytes: u64,
-    changed: Option<SystemTime>,
-}
-
 impl PartFile {
     /// Finds what the file begins with, and makes its folder if needed. Nothing
     /// that is there is changed before [`PartFile::begin`].
     pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
         let opened = open(path, options);
-        let (path, part, file, bytes) =
-            opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
-        let base = (options.if_exists == IfExists::Append).then(|| FileState::of(&path));
+        let opened = opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
         Ok(PartFile {
             node: node.to_owned(),
-            base: base.flatten(),
-            path,
-            part,
-            file: buffered(file),
-            bytes,
+            path: opened.path,
+            part: opened.part,
+            file: buffered(opened.file),
+            digest: opened.digest,
             is_checkpointed: options.is_checkpointed,
             replaces: options.if_exists == IfExists::Replace,
+            base: opened.base,
+            access: opened.access,
             has_begun: false,
         })
     }
@@ -137,6 +79,9 @@ impl PartFile {
         let Some(part) = &self.part else {
             return Ok(());
         };
+        if let Some(access) = self.access {
+            access.give(&part.lock)?;
+        }
         let bytes = match beginning {
             Beginning::Cut(bytes) => bytes,
             Beginning::Unfinish(bytes) => {
@@ -144,10 +89,12 @@ impl PartFile {
                 bytes
             }
             Beginning::Copy(bytes) => {
-                let mut copy = part.lock.try_clone()?;
-                copy.set_len(0)?;
-                copy.rewind()?;
-                io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
+                let copy = part.lock.try_clone()?;
+                if let Err(cause) = self.copy_base(&copy, bytes) {
+                    // Half a copy is of no use, and a full disk needs the room.
+                    copy.set_len(0)?;
+                    return Err(cause);
+                }
                 self.file = buffered(copy);
                 bytes
             }
@@ -159,23 +106,41 @@ impl PartFile {
         file.seek(SeekFrom::End(0)).map(drop)
     }
 
+    /// Copies the beginning of the finished file, which is to be as it was when it was
+    /// digested. Where the file system can, the two share their blocks.
+    fn copy_base(&self, mut copy: &File, bytes: u64) -> io::Result<()> {
+        let is_unchanged = || self.base_state() == FileState::of(&self.path);
+        copy.set_len(0)?;
+        copy.rewind()?;
+        let copied = io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
+        match copied == bytes && is_unchanged() {
+            true => Ok(()),
+            false => Err(not_gone_on_from(&self.path, IfExists::Append)),
+        }
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
-        self.bytes += bytes.len() as u64;
+        self.digest.add(bytes);
         let written = self.file.write_all(bytes);
         written.map_err(|cause| self.error(cause))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes() == 0
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.digest.length()
+    }
+
+    /// A digest of the file so far.
+    pub fn text(&self) -> ReadText {
+        self.digest.text()
     }
 
     /// The last byte of what the file has begun with.
     pub fn last_byte(&self) -> Result<Option<u8>, SinkError> {
-        let Some(last) = self.bytes.checked_sub(1).filter(|_| self.part.is_some()) else {
+        let Some(last) = self.bytes().checked_sub(1).filter(|_| self.part.is_some()) else {
             return Ok(None);
         };
         let mut byte = [0];
@@ -184,10 +149,25 @@ impl PartFile {
         Ok(Some(byte[0]))
     }
 
+    fn beginning(&self) -> Option<Beginning> {
+        self.part.as_ref()?.beginning
+    }
+
     /// Whether a finished file is to become the part again.
     pub fn was_finished(&self) -> bool {
-        let beginning = self.part.as_ref().and_then(|part| part.beginning);
-        matches!(beginning, Some(Beginning::Unfinish(_)))
+        matches!(self.beginning(), Some(Beginning::Unfinish(_)))
+    }
+
+    /// Whether a finished file is still to be copied, which is not worth the work while
+    /// there is no row.
+    pub fn is_to_be_copied(&self) -> bool {
+        matches!(self.beginning(), Some(Beginning::Copy(_)))
+    }
+
+    /// Whether the file that has the name is still all of this one.
+    fn is_finished(&self) -> bool {
+        let all = self.base.as_ref().map(|base| base.state.bytes);
+        self.is_to_be_copied() && all == Some(self.bytes())
     }
 
     /// Makes everything written so far durable, and returns what a run needs to
@@ -198,15 +178,14 @@ impl PartFile {
             return Ok(SinkSnapshot::default());
         }
         let file = self.file.get_ref();
-        let kept = file.sync_data().and_then(|()| {
-            let length = file.metadata()?.len();
-            Ok((digest(file, self.bytes)?, length))
-        });
-        let (digest, length) = kept.map_err(|cause| self.error(cause))?;
+        let kept = file.sync_data().and_then(|()| file.metadata());
+        let length = kept.map_err(|cause| self.error(cause))?.len();
+        let base = self.base.as_ref();
         Ok(SinkSnapshot {
-            bytes: Some(self.bytes),
+            bytes: Some(self.bytes()),
             uncut_bytes: Some(length).filter(|_| self.was_finished()),
-            digest: Some(digest),
+            digest: Some(self.text().to_string()),
+            replaces: base.map(|base| base.text.to_string()),
             ..SinkSnapshot::default()
         })
     }
@@ -216,30 +195,47 @@ impl PartFile {
         flushed.map_err(|cause| self.error(cause))
     }
 
-    /// Makes the file durable, then gives it its name. A file that is not
-    /// complete, and that no later run completes, keeps its temporary name.
-    pub fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
-        if let Some(part) = &self.part
-            && ending == Ending::Stopped
-            && !self.is_checkpointed
-        {
-            tracing::warn!(
-                "{}: the run was stopped; the rows so far are in {}",
-                self.path.display(),
-                part.path.display()
-            );
-            return self.flush();
+    /// Leaves the rows of a run that was stopped where they are: the file is not whole.
+    pub fn stop(&mut self) -> Result<(), SinkError> {
+        self.flush()?;
+        let Some(part) = &self.part else {
+            return Ok(());
+        };
+        let (path, part) = (self.path.display(), part.path.display());
+        match self.is_checkpointed {
+            _ if self.is_to_be_copied() => {}
+            true => tracing::info!(
+                "{path}: the run was stopped; the rows so far are in {part}, with which the next \
+                 run goes on"
+            ),
+            false => tracing::warn!("{path}: the run was stopped; the rows so far are in {part}"),
+        }
+        Ok(())
+    }
+
+    /// Makes the file durable, then gives it its name.
+    pub fn finish(&mut self) -> Result<(), SinkError> {
+        if self.is_finished() {
+            return self.discard();
+        }
+        self.begin()?;
+        let there = FileState::of(&self.path);
+        let is_other = there.is_some() && there != self.base_state();
+        if self.part.is_some() && !self.replaces && is_other {
+            let cause = not_gone_on_from(&self.path, IfExists::Append);
+            return Err(SinkError::io(&self.node, self.path.display(), &cause));
         }
         let path = self.path.clone();
-        let is_base = self.base.is_some() && self.base == FileState::of(&path);
-        if self.part.is_some() && !self.replaces && !is_base && has_rows(&path) {
-            return Err(SinkError::io(
-                &self.node,
-                path.display(),
-                &not_gone_on_from(&path, IfExists::Append),
-            ));
+        if let Some(access) = Access::of_path(&path).filter(|_| self.part.is_some()) {
+            let given = access.check_replaceable(&path);
+            let given = given.and_then(|()| access.give(self.file.get_ref()));
+            given.map_err(|cause| self.error(cause))?;
         }
         self.finish_as(&path)
+    }
+
+    fn base_state(&self) -> Option<FileState> {
+        self.base.as_ref().map(|base| base.state)
     }
 
     /// Makes the file durable, and renames it to `path`.
@@ -257,7 +253,7 @@ impl PartFile {
         finished.map_err(|cause| self.error(cause))
     }
 
-    /// Removes the temporary file, which has no row.
+    /// Removes the temporary file, which has no row of its own.
     pub fn discard(&mut self) -> Result<(), SinkError> {
         let removed = self.part.as_ref().map_or(Ok(()), |part| remove(&part.path));
         removed.map_err(|cause| self.error(cause))
@@ -281,20 +277,22 @@ impl PartFile {
     }
 }
 
+/// For formats that write themselves.
+impl Write for PartFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.add(bytes);
+        self.file.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Rows are small.
 fn buffered(file: File) -> BufWriter<File> {
     BufWriter::with_capacity(256 << 10, file)
-}
-
-impl FileState {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(FileState {
-            id: FileId::of(&metadata),
-            bytes: metadata.len(),
-            changed: metadata.modified().ok(),
-        })
-    }
 }
 
 impl Drop for PartFile {
@@ -306,13 +304,8 @@ impl Drop for PartFile {
 
 impl Part {
     /// Locks the temporary file, and creates it if needed.
-    fn of(path: PathBuf) -> io::Result<Self> {
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)?;
+    fn of(path: PathBuf, access: Option<Access>) -> io::Result<Self> {
+        let lock = open_own(&path, access)?;
         lock_for_this_run(&lock)?;
         Ok(Part {
             path,
@@ -343,8 +336,43 @@ pub(super) fn part_of(path: &Path) -> PathBuf {
     PathBuf::from(part)
 }
 
-/// The path and part of the file, the file, and the length that it begins with.
-fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>, File, u64)> {
+/// Opens a file of the pipeline's own, or creates it: for its owner alone, if it is to get
+/// the access of another one. A link is not written through, whatever it leads to.
+pub(super) fn open_own(path: &Path, access: Option<Access>) -> io::Result<File> {
+    let why = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => "is a link, and what it leads to would be changed",
+        Ok(found) if !found.is_file() => "is not a file",
+        Ok(found) if found.nlink() > 1 => {
+            "has another name (a hard link), and what is there would be changed, too"
+        }
+        _ => {
+            let mut options = File::options();
+            options.create(true).truncate(false).read(true).write(true);
+            options.custom_flags(libc::O_NOFOLLOW);
+            if access.is_some() {
+                options.mode(0o600);
+            }
+            return options.open(path);
+        }
+    };
+    Err(io::Error::new(
+        ErrorKind::InvalidInput,
+        format!("{} {why}: delete it, or move it away", path.display()),
+    ))
+}
+
+/// How a [`PartFile`] starts.
+struct Opened {
+    path: PathBuf,
+    part: Option<Part>,
+    file: File,
+    /// Of what the file begins with.
+    digest: RunningDigest,
+    base: Option<Base>,
+    access: Option<Access>,
+}
+
+fn open(path: &Path, options: &PartOptions) -> io::Result<Opened> {
     let found = fs::metadata(path).ok();
     // An error now is better than one after hours of work.
     if found.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -363,7 +391,14 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
             }
             opened => opened?,
         };
-        return Ok((path.to_owned(), None, file, 0));
+        return Ok(Opened {
+            path: path.to_owned(),
+            part: None,
+            file,
+            digest: RunningDigest::default(),
+            base: None,
+            access: None,
+        });
     }
     // A link stays a link. A numbered file's name is one of many that the sink makes.
     let path = match options.is_numbered {
@@ -371,68 +406,35 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<(PathBuf, Option<Part>
         false => target(path)?,
     };
     create_folder_of(&path)?;
-    let mut part = Part::of(part_of(&path))?;
-    let there = There::find(&path, &part, options)?;
-    let restored = options.restored.as_ref();
-    let beginning = match restored.filter(|restored| restored.bytes.is_some()) {
-        Some(restored) => {
-            let is_new = restored.bytes == Some(0) && !options.waits_for_commit;
-            let is_foreign = there.is_other || (is_new && has_rows(&path));
-            if is_foreign && options.if_exists != IfExists::Replace {
-                return Err(not_gone_on_from(&path, options.if_exists));
-            }
-            restored_beginning(&there, restored, options)?
-        }
-        None => new_beginning(&there, options)?,
-    };
-    let (file, bytes) = match beginning {
-        Beginning::Cut(bytes) => (part.lock.try_clone()?, bytes),
-        Beginning::Unfinish(bytes) => {
+    let replaced = Access::of_path(&path);
+    if let Some(replaced) = replaced.filter(|_| !options.is_numbered) {
+        replaced.check_replaceable(&path)?;
+    }
+    let mut access = replaced.or(options.access);
+    let mut part = Part::of(part_of(&path), access)?;
+    if replaced.is_none() && part.bytes()? > 0 {
+        // It goes on as it is.
+        access = None;
+    }
+    let start = There::find(&path, &part.path, &part.lock, options)?.start()?;
+    let file = match start.beginning {
+        Beginning::Cut(_) => part.lock.try_clone()?,
+        Beginning::Unfinish(_) => {
             let file = File::options().read(true).write(true).open(&path)?;
             lock_for_this_run(&file)?;
-            (file, bytes)
+            file
         }
-        Beginning::Copy(bytes) => (File::open(&path)?, bytes),
+        Beginning::Copy(_) => File::open(&path)?,
     };
-    part.beginning = Some(beginning);
-    Ok((path, Some(part), file, bytes))
-}
-
-/// What there is of a file.
-struct There<'a> {
-    path: &'a Path,
-    part: &'a Path,
-    /// Length of the finished file; 0 if there is none.
-    finished: u64,
-    /// Length of the part, if it has anything that the finished file has not.
-    unfinished: u64,
-    /// The finished file has what the part has not.
-    is_other: bool,
-}
-
-impl<'a> There<'a> {
-    fn find(path: &'a Path, part: &'a Part, options: &PartOptions) -> io::Result<Self> {
-        let finished = fs::metadata(path).map_or(0, |found| found.len());
-        let mut there = There {
-            path,
-            part: &part.path,
-            finished,
-            unfinished: part.bytes()?,
-            is_other: false,
-        };
-        if finished == 0 || there.unfinished == 0 {
-            return Ok(there);
-        }
-        let both = finished.min(there.unfinished);
-        let is_alike = options.if_exists == IfExists::Append
-            && digest(&File::open(path)?, both)? == digest(&part.lock, both)?;
-        there.is_other = !is_alike;
-        if is_alike && there.unfinished <= finished {
-            // A copy, complete or not.
-            there.unfinished = 0;
-        }
-        Ok(there)
-    }
+    part.beginning = Some(start.beginning);
+    Ok(Opened {
+        path,
+        part: Some(part),
+        file,
+        digest: start.digest,
+        base: start.base,
+        access,
+    })
 }
 
 pub(super) fn lock_for_this_run(file: &File) -> io::Result<()> {
@@ -444,165 +446,4 @@ pub(super) fn lock_for_this_run(file: &File) -> io::Result<()> {
         )),
         Err(TryLockError::Error(cause)) => Err(cause),
     }
-}
-
-/// What a file begins with that no checkpoint knows. With checkpoints, a part has
-/// rows that one of them knew, be it of another sink. Without, it may have all rows of
-/// runs with checkpoints.
-fn new_beginning(there: &There<'_>, options: &PartOptions) -> io::Result<Beginning> {
-    let has_other_part = there.unfinished > 0 && !options.is_checkpointed;
-    let found = match (there.finished, there.unfinished) {
-        (0, 0) => return Ok(Beginning::Cut(0)),
-        (0, _) => there.part,
-        _ => there.path,
-    };
-    match options.if_exists {
-        IfExists::Replace => Ok(Beginning::Cut(0)),
-        IfExists::Fail if there.finished == 0 && has_other_part => Err(unfinished(there)),
-        IfExists::Fail => Err(not_gone_on_from(found, IfExists::Fail)),
-        IfExists::Append if there.finished == 0 && has_other_part => Err(unfinished(there)),
-        IfExists::Append if there.is_other || has_other_part => Err(two_files(there)),
-        IfExists::Append if !begins_with(found, &options.head)? => Err(io::Error::new(
-            ErrorKind::InvalidData,
-            format!(
-                "rows are to be appended to {}, which does not begin as they do: it has other \
-                 columns, or another `compression`; move it away, or change that back",
-                found.display()
-            ),
-        )),
-        IfExists::Append => {
-            // Behind what the checkpoint has are rows that come again, unless it is the
-            // last one of a finished file.
-            let may_have_more = there.unfinished > 0 || options.goes_back_to.is_some();
-            let left = options.left_behind.as_ref().filter(|_| may_have_more);
-            if let Some(left) = left.filter(|left| left.bytes.is_some()) {
-                return restored_beginning(there, left, options);
-            }
-            new_end(there, options)
-        }
-    }
-}
-
-/// Why a part is not written over that may be all there is.
-fn unfinished(there: &There<'_>) -> io::Error {
-    let (path, part) = (there.path.display(), there.part.display());
-    io::Error::new(
-        ErrorKind::AlreadyExists,
-        format!(
-            "{part} is there, with rows of a run that did not end: delete it, or keep its rows \
-             by renaming it (to {path}, if they are to be there), or write \
-             `if_exists = \"replace\"`"
-        ),
-    )
-}
-
-/// Why nothing is appended to a finished file that has a part beside it.
-fn two_files(there: &There<'_>) -> io::Error {
-    let (path, part) = (there.path.display(), there.part.display());
-    io::Error::new(
-        ErrorKind::AlreadyExists,
-        format!(
-            "rows can be appended to one of two files only: {path} is finished, and {part} has \
-             rows of a run that did not end, which are not in the other. To append to {path}, \
-             delete {part}, or keep it under another name; to go on behind the rows in {part}, \
-             give it the name {path} when that is moved away"
-        ),
-    )
-}
-
-/// What a file begins with to all of which rows are appended.
-fn new_end(there: &There<'_>, options: &PartOptions) -> io::Result<Beginning> {
-    if there.unfinished == 0 {
-        check_whole(there.path, options.compression)?;
-        return Ok(Beginning::Copy(there.finished));
-    }
-    // What ends within its compressed data hides what follows.
-    if options.compression != Compression::None {
-        return Err(io::Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "{} is there, and rows cannot be appended to compressed data that may not be \
-                 complete: move it away",
-                there.part.display()
-            ),
-        ));
-    }
-    Ok(Beginning::Cut(there.unfinished))
-}
-
-/// Why a run stops at a file that is there.
-pub(super) fn not_gone_on_from(path: &Path, if_exists: IfExists) -> io::Error {
-    let choices = match if_exists {
-        IfExists::Fail => "`if_exists = \"replace\"` or `if_exists = \"append\"`",
-        _ => "`if_exists = \"replace\"`",
-    };
-    io::Error::new(
-        ErrorKind::AlreadyExists,
-        format!(
-            "{} is there, and this run does not go on from it: move it away, or write {choices}",
-            path.display()
-        ),
-    )
-}
-
-fn has_rows(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
-}
-
-fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {
-    let mut first = Vec::new();
-    File::open(path)?
-        .take(mark.len() as u64)
-        .read_to_end(&mut first)?;
-    Ok(first == mark)
-}
-
-/// What a file begins with of which a checkpoint has this, if it is still the file of
-/// that checkpoint. A later run may have finished it. What is behind the
-/// last checkpoint in a finished file is not from this pipeline.
-fn restored_beginning(
-    there: &There<'_>,
-    restored: &SinkSnapshot,
-    options: &PartOptions,
-) -> io::Result<Beginning> {
-    let Some(bytes @ 1..) = restored.bytes else {
-        return Ok(Beginning::Cut(0));
-    };
-    // A finished file that has more than an older checkpoint would be taken for another
-    // one when the part has grown again.
-    let is_part = there.unfinished > 0 && (there.is_other || there.finished <= bytes);
-    let is_finished = !is_part && there.path.exists();
-    let file = if is_part { there.part } else { there.path };
-    let refused = |what: String| {
-        io::Error::new(
-            ErrorKind::InvalidData,
-            format!(
-                "{} {what}: put back the file of the checkpoint, or start the sink without what \
-                 the checkpoint has of it (`sluicebox run --drop` with its name)",
-                file.display()
-            ),
-        )
-    };
-    let found = fs::metadata(file).map_or(0, |found| found.len());
-    if found < bytes {
-        return Err(refused(format!(
-            "has {found} bytes, and had {bytes} at the checkpoint"
-        )));
-    }
-    let digest_now = digest(&File::open(file)?, bytes)?;
-    let digest_then = restored.digest.as_ref();
-    if digest_then.is_some_and(|then| *then != digest_now) {
-        return Err(refused("is not the file of the checkpoint".to_owned()));
-    }
-    let may_be_longer = options.goes_back_to.is_some() || restored.uncut_bytes == Some(found);
-    if is_finished && found > bytes && !may_be_longer {
-        return Err(refused(format!(
-            "has {found} bytes, and had {bytes} when this pipeline finished it"
-        )));
-    }
-    Ok(match is_finished {
-        true if options.if_exists == IfExists::Append && found == bytes => Beginning::Copy(bytes),
-        true => Beginning::Unfinish(bytes),
-        false => Beginning::Cut(bytes),
-    })
 }

@@ -7,10 +7,12 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::access::Access;
+use super::beginning::{IfExists, PartOptions, not_gone_on_from};
 use super::lines::{TextFormat, TextRows};
 use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
-use super::part::{IfExists, PartFile, PartOptions, not_gone_on_from, part_of};
+use super::part::{PartFile, part_of};
 use super::text_file::TextFile;
 use super::written::{Written, tell_of_replaced};
 use crate::batch::Batch;
@@ -99,6 +101,11 @@ impl<F: TextFormat> RollingSink<F> {
             create_folder_of(path).and_then(|()| Written::open(&names, &options.pipeline));
         let written = written.map_err(refused)?;
         let there = names.find().map_err(refused)?;
+        let last = there.last().and_then(|last| Access::of_path(&last.path));
+        let options = &PartOptions {
+            access: last.map(Access::of_next),
+            ..options.clone()
+        };
         let opening = Opening {
             node,
             names: &names,
@@ -166,7 +173,9 @@ impl<F: TextFormat> RollingSink<F> {
         self.file.end()?;
         let part = &mut self.file.part;
         part.flush()?;
-        let listed = self.written.completed(self.number, part.file());
+        let listed = self
+            .written
+            .completed(self.number, part.file(), part.text());
         listed.map_err(|cause| part.error(cause))
     }
 
@@ -190,12 +199,16 @@ impl<F: TextFormat> RollingSink<F> {
             let why = "it is there, and this run has not written it: move it away";
             return Err(refused(&self.node, &path, why));
         }
+        let part = &self.file.part;
+        let metadata = part.file().metadata();
+        let metadata = metadata.map_err(|cause| part.error(cause))?;
         let next = open(
             &self.node,
             &self.names,
             &self.written,
             number,
             self.compression,
+            Some(Access::of(&metadata)),
         )?;
         self.end_file()?;
         let mut file = std::mem::replace(&mut self.file, next);
@@ -402,6 +415,7 @@ impl Opening<'_> {
             self.written,
             number,
             self.compression,
+            self.options.access,
         )?;
         let obsolete = self.without_part_of(number, going);
         tell_of_replaced(self.node, &obsolete);
@@ -442,11 +456,13 @@ fn open(
     written: &Written,
     number: u64,
     compression: Compression,
+    access: Option<Access>,
 ) -> Result<TextFile, SinkError> {
     let path = names.path(number);
     let options = PartOptions {
         if_exists: IfExists::Replace,
         is_numbered: true,
+        access,
         ..PartOptions::default()
     };
     let part = PartFile::open(node, &path, &options)?;

@@ -1,13 +1,13 @@
 //! The sink `file`: writes rows into one file; with `roll` into numbered ones; with
 //! Parquet and checkpoints into one a checkpoint.
 //!
-//! A file grows as `<file>.part` and is renamed to `<file>` when the run ends
-//! successfully. So `<file>` is always complete, be it from this run or the one
-//! before; a failed run leaves its `.part` behind. While the run goes on, the
+//! A file grows as `<file>.part` and is renamed to `<file>` when all rows have come.
+//! So `<file>` is always complete, be it from this run or the one before; a run that
+//! failed, or was stopped, leaves its `.part` behind. While the run goes on, the
 //! `.part` can be read up to the last flush (not with Parquet, whose index is
 //! written last). A run that is restored cuts the `.part` to its length at the
-//! checkpoint. A Parquet file cannot be cut, so each checkpoint that has rows
-//! gets its own.
+//! checkpoint, or begins with a copy of `<file>` where the run before has finished it.
+//! A Parquet file cannot be cut, so each checkpoint that has rows gets its own.
 
 use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
@@ -17,13 +17,14 @@ use std::sync::Arc;
 use serde_json::json;
 use toml::Spanned;
 
+use super::beginning::{IfExists, PartOptions};
 use super::csv::Csv;
 use super::json_lines::JsonLines;
 use super::lines::{TextFormat, TextSink};
 use super::numbered::Numbered;
 use super::opened::Compression;
-use super::parquet::{CheckpointedParquet, ParquetFile};
-use super::part::{IfExists, PartFile, PartOptions, part_of};
+use super::parquet::{CheckpointedParquet, ParquetSink};
+use super::part::{PartFile, part_of};
 use super::rolling::{Roll, Rolling, RollingSink};
 use super::text_file::TextFile;
 use super::written::list_with;
@@ -320,6 +321,7 @@ impl SinkConnector for FileSink {
             head: self.compression.mark().to_vec(),
             compression: self.compression,
             is_numbered: false,
+            access: None,
         };
         let is_numbered =
             self.roll.is_some() || (self.format == SinkFormat::Parquet && context.is_checkpointed);
@@ -336,7 +338,7 @@ impl SinkConnector for FileSink {
             }
             SinkFormat::Parquet => {
                 let part = PartFile::open(node, path, &options)?;
-                Ok(Box::new(ParquetFile::new(part, schema)?))
+                Ok(Box::new(ParquetSink::new(part, schema)?))
             }
         }
     }

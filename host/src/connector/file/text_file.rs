@@ -65,7 +65,10 @@ impl TextFile {
             begun.map_err(|cause| self.part.error(cause))?;
         }
         self.end()?;
-        self.part.finish(ending)
+        match ending {
+            Ending::Complete => self.part.finish(),
+            Ending::Stopped => self.part.stop(),
+        }
     }
 
     /// Ends the compressed piece, so that what follows begins another one.

@@ -3,8 +3,7 @@
 //!
 //! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
 //! locked. A line has the pipeline, the number of a file, its place on the disk, and its
-//! length and a digest of its last bytes if it is complete. The last line of a number
-//! counts. A file that is complete is known by what is in it, so that it may be moved and
+//! length and a digest if it is complete. The last line of a number counts. A file that is complete is known by what is in it, so that it may be moved and
 //! copied; another one by its place.
 
 use std::collections::BTreeMap;
@@ -14,10 +13,11 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::digest::digest;
+use super::access::Access;
+use super::digest::{ReadText, RunningDigest, WrittenText};
 use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
-use super::part::{lock_for_this_run, part_of};
+use super::part::{lock_for_this_run, open_own, part_of};
 use crate::paths::{is_taken, remove, show_files};
 
 pub(super) struct Written {
@@ -35,8 +35,8 @@ pub(super) struct Written {
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     file: FileId,
-    /// The length of a complete file, and a digest of its end.
-    complete: Option<(u64, String)>,
+    /// The length of a complete file, and what is in it.
+    complete: Option<(u64, WrittenText)>,
 }
 
 /// So many lines are not worth the work to remove any.
@@ -45,12 +45,7 @@ const LINES_FEW: usize = 1_000;
 impl Written {
     /// Locks the list, and creates it if needed.
     pub fn open(names: &Numbered, pipeline: &str) -> io::Result<Self> {
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&names.list)?;
+        let mut file = open_own(&names.list, None)?;
         lock_for_this_run(&file)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -79,13 +74,11 @@ impl Written {
         self.add(number, known)
     }
 
-    /// A file has all its bytes, and may get its name.
-    pub fn completed(&mut self, number: u64, file: &File) -> io::Result<()> {
-        let metadata = file.metadata()?;
-        let bytes = metadata.len();
+    /// A file has all its bytes, which are these, and may get its name.
+    pub fn completed(&mut self, number: u64, file: &File, text: ReadText) -> io::Result<()> {
         let known = Known {
-            file: FileId::of(&metadata),
-            complete: Some((bytes, digest(file, bytes)?)),
+            file: FileId::of(&file.metadata()?),
+            complete: Some((text.length, WrittenText::Whole(text))),
         };
         self.add(number, known)
     }
@@ -109,9 +102,12 @@ impl Written {
         }
     }
 
-    /// Whether nothing is lost that is not this pipeline's when the file goes. An empty
-    /// temporary file was locked, and not more.
+    /// Whether nothing is lost that is not this pipeline's, or protected, when the file
+    /// goes. An empty temporary file was locked, and not more.
     fn may_go(&self, file: &NumberedFile) -> io::Result<bool> {
+        if Access::of_path(&file.path).is_some_and(Access::is_read_only) {
+            return Ok(false);
+        }
         let is_empty = || match fs::symlink_metadata(&file.path) {
             Ok(found) => Ok(found.is_file() && found.len() == 0),
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(true),
@@ -135,8 +131,8 @@ impl Written {
             ErrorKind::AlreadyExists,
             format!(
                 "{}: called like the numbered files of this sink, and not known to be this \
-                 pipeline's, or changed since it wrote them: move them away, delete them \
-                 yourself, or give the sink another `path`",
+                 pipeline's, or changed since it wrote them, or read-only: move them away, delete \
+                 them yourself, or give the sink another `path`",
                 show_files(&others)
             ),
         ))
@@ -192,7 +188,11 @@ impl Known {
         let metadata = file.metadata()?;
         match &self.complete {
             Some((bytes, _)) if *bytes != metadata.len() => Ok(false),
-            Some((bytes, then)) => Ok(digest(&file, *bytes)? == *then),
+            Some((bytes, then)) => {
+                let mut read = RunningDigest::default();
+                read.add_file(&file, *bytes)?;
+                then.is(&file, &read)
+            }
             None => Ok(FileId::of(&metadata).is_of_some_mount(self.file)),
         }
     }
@@ -220,8 +220,8 @@ pub(super) fn tell_of_replaced(node: &str, files: &[NumberedFile]) {
 
 fn show((pipeline, number): &(String, u64), known: &Known) -> String {
     let mut line = format!("{pipeline} {number} {}", known.file);
-    if let Some((bytes, digest)) = &known.complete {
-        let _ = write!(line, " {bytes} {digest}");
+    if let Some((bytes, text)) = &known.complete {
+        let _ = write!(line, " {bytes} {text}");
     }
     line.push('\n');
     line
@@ -233,7 +233,7 @@ fn parse(line: &str) -> Option<((String, u64), Known)> {
     let number = words.next()?.parse().ok()?;
     let file = FileId::parse(words.next()?)?;
     let complete = match (words.next(), words.next()) {
-        (Some(bytes), Some(digest)) => Some((bytes.parse().ok()?, digest.to_owned())),
+        (Some(bytes), Some(text)) => Some((bytes.parse().ok()?, WrittenText::parse(text))),
         _ => None,
     };
     Some(((pipeline, number), Known { file, complete }))
@@ -252,10 +252,14 @@ mod tests {
     /// Writes a complete file.
     fn write(written: &mut Written, number: u64) -> NumberedFile {
         let path = written.names.path(number);
-        fs::write(&path, format!("rows of {number}")).expect("it is writable");
+        let text = format!("rows of {number}");
+        fs::write(&path, &text).expect("it is writable");
         let file = File::open(&path).expect("it is there");
         written.begun(number, &file).expect("it is writable");
-        written.completed(number, &file).expect("it is writable");
+        let mut digest = RunningDigest::default();
+        digest.add(text.as_bytes());
+        let completed = written.completed(number, &file, digest.text());
+        completed.expect("it is writable");
         written.names.file(path).expect("it has a number")
     }
 
@@ -279,6 +283,36 @@ mod tests {
         assert!(files.iter().all(|file| written.has(file).expect("a list")));
         drop(written);
         assert!(!open(folder.path(), "other").has(&files[0]).expect("a list"));
+    }
+
+    /// Not only in its last 4 KiB, which is all that earlier versions looked at.
+    #[test]
+    fn a_file_that_is_edited_anywhere_is_not_the_pipelines_any_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = Numbered::of(&folder.path().join("out.txt"));
+        let long = "rows\n".repeat(2_000);
+        let edited = format!("ROWS{}", &long[4..]);
+        let end = super::super::digest::digest_of(&long.as_bytes()[long.len() - 4096..]);
+        for is_of_earlier_version in [false, true] {
+            fs::write(names.path(1), &long).expect("it is writable");
+            let file = File::open(names.path(1)).expect("it is there");
+            let mut written = open(folder.path(), "one");
+            let mut digest = RunningDigest::default();
+            digest.add(long.as_bytes());
+            let completed = written.completed(1, &file, digest.text());
+            completed.expect("it is writable");
+            drop(written);
+            if is_of_earlier_version {
+                let file = FileId::of(&file.metadata().expect("it is there"));
+                let line = format!("one 1 {file} {} {end}\n", long.len());
+                fs::write(&names.list, line).expect("it is writable");
+            }
+            let written = open(folder.path(), "one");
+            let first = names.file(names.path(1)).expect("it has a number");
+            assert!(written.has(&first).expect("a list"));
+            fs::write(names.path(1), &edited).expect("it is writable");
+            assert_eq!(written.has(&first).expect("a list"), is_of_earlier_version);
+        }
     }
 
     #[test]

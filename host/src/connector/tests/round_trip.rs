@@ -14,8 +14,8 @@ use proptest::prelude::*;
 
 use super::sources::{context, plan};
 use crate::batch::Batch;
+use crate::connector::file::beginning::IfExists;
 use crate::connector::file::opened::Compression;
-use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;

@@ -22,8 +22,8 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::checkpoint::transaction::Participants;
 use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::connector::console::Console;
+use crate::connector::file::beginning::IfExists;
 use crate::connector::file::opened::Compression;
-use crate::connector::file::part::IfExists;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::memory::sink::MemorySink;
 use crate::dead_letter::DeadLetter;
@@ -227,18 +227,15 @@ fn what_cannot_be_written_says_where() {
     // A disk that is always full.
     let full = Path::new("/dev/full");
     if full.exists() {
-        let path = folder.path().join("full.jsonl");
-        std::os::unix::fs::symlink(full, folder.path().join("full.jsonl.part")).unwrap();
-        let mut sink = open_file(&path, SinkFormat::Json).unwrap();
+        let mut sink = open_file(full, SinkFormat::Json).unwrap();
         let result = sink
             .write(&batch())
             .and_then(|()| sink.finish(Ending::Complete));
         let error = result.unwrap_err().to_string();
         assert!(
-            error.ends_with("full.jsonl.part: No space left on device (os error 28)"),
+            error.ends_with("/dev/full: No space left on device (os error 28)"),
             "{error}"
         );
-        assert!(!path.exists());
     }
 }
 
@@ -379,8 +376,9 @@ fn a_run_that_goes_on_finds_the_file_as_it_was_at_the_checkpoint() {
 
         // The same from a file that has been finished.
         let mut third = reopened(&path, format, Some(snapshot.clone())).unwrap();
-        assert!(!path.exists(), "it has no name while it is written");
         third.write(&batch()).unwrap();
+        third.flush().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole, "it is whole");
         third.finish(Ending::Complete).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
 
@@ -582,11 +580,50 @@ fn a_file_stays_as_it_is_while_rows_are_appended() {
         sink.write(&batch()).unwrap();
         sink.flush().unwrap();
         drop(sink);
-        assert!(!path.exists(), "it has rows that are taken back");
+        assert_eq!(there(), format!("{old}{rows}{rows}"));
     }
     let mut sink = open(Some(first), true).unwrap();
     sink.finish(Ending::Complete).unwrap();
     assert_eq!(there(), format!("{old}{rows}"));
+}
+
+/// Their checkpoints have a digest of the last 4 KiB.
+#[test]
+fn a_file_of_an_earlier_version_is_gone_on_with() {
+    let text = String::from_utf8(written(SinkFormat::Csv)).unwrap();
+    let (_, rows) = text.split_once('\n').unwrap();
+    let old = format!("{text}{}", rows.repeat(100));
+    let end = &old.as_bytes()[old.len() - 4096..];
+    let restored = SinkSnapshot {
+        bytes: Some(old.len() as u64),
+        digest: Some(format!("{:016x}", twox_hash::XxHash3_64::oneshot(end))),
+        ..SinkSnapshot::default()
+    };
+    for if_exists in [IfExists::Fail, IfExists::Replace, IfExists::Append] {
+        for name in ["out.csv", "out.csv.part"] {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("out.csv");
+            let there = folder.path().join(name);
+            let open = || {
+                let context = SinkContext {
+                    is_checkpointed: true,
+                    restored: Some(restored.clone()),
+                    ..SinkContext::default()
+                };
+                compressing(&path, Compression::None, if_exists).open("out", &schema(), &context)
+            };
+            let edited = format!("{}edited\n", &old[..old.len() - 7]);
+            fs::write(&there, &edited).unwrap();
+            let refused = open().err().unwrap().to_string();
+            assert!(refused.contains("is not the file of"), "{refused}");
+            assert_eq!(fs::read_to_string(&there).unwrap(), edited);
+            fs::write(&there, &old).unwrap();
+            let mut sink = open().unwrap();
+            sink.write(&batch()).unwrap();
+            sink.finish(Ending::Complete).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{old}{rows}"));
+        }
+    }
 }
 
 #[test]
@@ -861,9 +898,14 @@ fn a_compressed_file_goes_on_in_a_new_piece_behind_a_checkpoint() {
         drop(first);
 
         // From the checkpoint on, twice: the second time the file has its name.
-        for _ in 0..2 {
+        for is_finished in [false, true] {
             let mut second = open(Some(kept.clone()));
-            assert_eq!(fs::metadata(&part).unwrap().len(), kept.bytes.unwrap());
+            let there = if is_finished { 0 } else { kept.bytes.unwrap() };
+            assert_eq!(
+                bytes(),
+                there,
+                "a finished one is copied when there is a row"
+            );
             second.write(&batch()).unwrap();
             second.write(&batch()).unwrap();
             second.finish(Ending::Complete).unwrap();

@@ -1,0 +1,91 @@
+//! Whose a file is and who may use it, which stays when another file takes its place.
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::Path;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    owner: u32,
+    group: u32,
+    /// The bits of `chmod`.
+    mode: u32,
+}
+
+const OF_OWNER: u32 = 0o700;
+const OF_GROUP: u32 = 0o070;
+const OF_OTHERS: u32 = 0o007;
+const OWNER_READS: u32 = 0o400;
+const OWNER_WRITES: u32 = 0o200;
+
+impl Access {
+    /// Of a file, if there is one.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        found.is_file().then(|| Access::of(&found))
+    }
+
+    pub fn of(metadata: &Metadata) -> Self {
+        Access {
+            owner: metadata.uid(),
+            group: metadata.gid(),
+            mode: metadata.mode() & (OF_OWNER | OF_GROUP | OF_OTHERS),
+        }
+    }
+
+    /// For another file, which is written, and does not take the place of this one.
+    pub fn of_next(self) -> Self {
+        Access {
+            mode: self.mode | OWNER_READS | OWNER_WRITES,
+            ..self
+        }
+    }
+
+    /// Its owner has said that it is not to be written.
+    pub fn is_read_only(self) -> bool {
+        self.mode & OWNER_WRITES == 0
+    }
+
+    /// Refuses a file that its owner has protected, also where the user may write
+    /// everything.
+    pub fn check_replaceable(self, path: &Path) -> io::Result<()> {
+        match self.is_read_only() {
+            false => Ok(()),
+            true => Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "{} is read-only, so nothing takes its place: let its owner write it \
+                     (`chmod u+w`), move it away, or give the sink another `path`",
+                    path.display()
+                ),
+            )),
+        }
+    }
+
+    /// Gives a file the same owner and group, where the user may, and the same
+    /// permissions. Nobody may read it in between who may not in the end.
+    pub fn give(self, file: &File) -> io::Result<()> {
+        let now = Access::of(&file.metadata()?);
+        if now == self {
+            return Ok(());
+        }
+        let mut mode = self.mode;
+        if (now.owner, now.group) != (self.owner, self.group) {
+            chmod(file, now.mode & mode & OF_OWNER | OWNER_WRITES)?;
+            // Few users may give a file away, and most may give it to their groups.
+            if fchown(file, Some(self.owner), Some(self.group)).is_err() {
+                let _ = fchown(file, None, Some(self.group));
+            }
+            if file.metadata()?.gid() != self.group {
+                // Its own group has the others' permissions.
+                mode &= !OF_GROUP | (mode & OF_OTHERS) << 3;
+            }
+        }
+        chmod(file, mode)
+    }
+}
+
+fn chmod(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(mode))
+}
