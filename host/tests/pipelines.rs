@@ -8,6 +8,9 @@ mod common;
 /// Runs at every batch size and parallelism.
 #[path = "common/everywhere.rs"]
 mod everywhere;
+/// Numbers that are too large for plugins.
+#[path = "pipelines/overflow.rs"]
+mod overflow;
 /// Runs a pipeline as a test.
 #[path = "common/pipeline.rs"]
 mod pipeline;

@@ -117,6 +117,96 @@ fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
     }
 }
 
+/// In a workspace that says nothing of overflows, and in another crate than the plugin's.
+#[test]
+fn a_row_whose_numbers_overflow_is_a_dead_letter_in_any_workspace() {
+    let scratch = tempfile::tempdir().expect("a folder for the test");
+    let folder = scratch.path();
+    sluicebox(&["new", "plugin", "shop"], folder);
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    std::fs::copy(lock, folder.join("Cargo.lock")).expect("this workspace has a lock file");
+    let manifest = std::fs::read_to_string(folder.join("shop/Cargo.toml")).expect("it was made");
+    let (crate_alone, _) = manifest
+        .split_once("# Small and fast")
+        .expect("the profile comes after the dependencies");
+    std::fs::create_dir_all(folder.join("sums/src")).expect("writable");
+    for (path, text) in [
+        (
+            "Cargo.toml",
+            r#"
+            [workspace]
+            resolver = "3"
+            members = ["shop", "sums"]
+            exclude = ["shop/sluicebox-sdk"]
+            "#,
+        ),
+        (
+            "sums/Cargo.toml",
+            r#"
+            [package]
+            name = "sums"
+            edition = "2024"
+            "#,
+        ),
+        ("sums/src/lib.rs", "pub fn next(n: i64) -> i64 { n + 1 }"),
+        (
+            "shop/Cargo.toml",
+            &format!("{crate_alone}sums = {{ path = \"../sums\" }}\n"),
+        ),
+        (
+            "shop/src/lib.rs",
+            r#"
+            use sluicebox_sdk::prelude::*;
+
+            #[derive(Record)]
+            pub struct Number {
+                pub n: i64,
+            }
+
+            #[operator]
+            pub fn next(number: Number) -> Number {
+                Number { n: sums::next(number.n) }
+            }
+
+            export!(next);
+            "#,
+        ),
+        (
+            "pipeline.toml",
+            r#"
+            name = "numbers"
+            dead_letters = "dead.jsonl"
+            plugins.shop.path = "shop/shop.wasm"
+            [sources.numbers]
+            type = "file"
+            path = "numbers.jsonl"
+            format = "json"
+            fields = { n = "int64" }
+            [operators.next]
+            plugin = "shop.next"
+            input = "numbers"
+            [sinks.out]
+            type = "file"
+            path = "-"
+            format = "json"
+            input = "next"
+            "#,
+        ),
+        (
+            "numbers.jsonl",
+            "{\"n\":9223372036854775806}\n{\"n\":9223372036854775807}\n",
+        ),
+    ] {
+        std::fs::write(folder.join(path), text).expect("writable");
+    }
+    sluicebox(&["build", "shop"], folder);
+    let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], folder);
+    assert_eq!(shown.trim(), "{\"n\":9223372036854775807}");
+    let dead = std::fs::read_to_string(folder.join("dead.jsonl")).expect("a dead letter");
+    assert_eq!(dead.lines().count(), 1);
+    assert_contains(&dead, &["sums/src/lib.rs", "attempt to add with overflow"]);
+}
+
 #[test]
 fn a_new_pipeline_passes_its_test_and_runs() {
     let scratch = tempfile::tempdir().expect("a folder for the test");

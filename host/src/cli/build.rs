@@ -86,8 +86,8 @@ struct Package {
     name: String,
     manifest: PathBuf,
     folder: PathBuf,
-    /// Whether its manifest says what becomes of numbers that overflow.
-    decides_overflow: bool,
+    /// Whether numbers that overflow are noticed, if its workspace says so.
+    overflow_checks: Option<bool>,
 }
 
 /// The parts of `cargo metadata` that are used.
@@ -146,23 +146,22 @@ fn find(path: &Path) -> Result<Package, BuildError> {
     let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Package {
         name: package.name.clone(),
-        decides_overflow: decides_overflow(&metadata.workspace_root, &package.name),
+        overflow_checks: overflow_checks(&metadata.workspace_root, &package.name),
         manifest,
         folder,
     })
 }
 
-/// Whether the release profile of a workspace has `overflow-checks`, for all
-/// packages or for this one.
-fn decides_overflow(workspace: &Path, package: &str) -> bool {
-    let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap_or_default();
-    let manifest: toml::Table = toml::from_str(&manifest).unwrap_or_default();
-    let Some(release) = manifest.get("profile").and_then(|all| all.get("release")) else {
-        return false;
-    };
+/// What the release profile of a workspace says about `overflow-checks`, for this package
+/// or for all.
+fn overflow_checks(workspace: &Path, package: &str) -> Option<bool> {
+    let manifest = fs::read_to_string(workspace.join("Cargo.toml")).ok()?;
+    let manifest: toml::Table = toml::from_str(&manifest).ok()?;
+    let release = manifest.get("profile")?.get("release")?;
     let of_package = release.get("package").and_then(|all| all.get(package));
-    let mut profiles = [Some(release), of_package].into_iter().flatten();
-    profiles.any(|profile| profile.get("overflow-checks").is_some())
+    let profiles = [of_package, Some(release)].into_iter().flatten();
+    let mut checks = profiles.filter_map(|profile| profile.get("overflow-checks"));
+    checks.next()?.as_bool()
 }
 
 impl MetadataPackage {
@@ -219,11 +218,10 @@ fn check_target(folder: &Path) -> Result<(), BuildError> {
 
 fn compile(package: &Package) -> Result<PathBuf, BuildError> {
     let mut cargo = cargo();
-    if !package.decides_overflow {
-        // A row whose numbers overflow is a dead letter, not a wrong result.
-        let name = &package.name;
-        let checks = format!("profile.release.package.\"{name}\".overflow-checks=true");
-        cargo.args(["--config", &checks]);
+    if package.overflow_checks.is_none() {
+        // A row whose numbers overflow is a dead letter, not a wrong result, also where a
+        // crate that the plugin uses computes with them.
+        cargo.args(["--config", "profile.release.overflow-checks=true"]);
     }
     let output = output(
         cargo

@@ -73,8 +73,8 @@ impl Process for Usual {
             counts: Vec::new(),
             until: window_start,
         });
-        let length_ms = (window_end.0 - window_start.0).max(1);
-        let missing = (window_start.0 - recent.until.0) / length_ms;
+        let length_ms = window_end.0.saturating_sub(window_start.0).max(1);
+        let missing = window_start.0.saturating_sub(recent.until.0) / length_ms;
         let missing = usize::try_from(missing).unwrap_or(0).min(self.windows);
         recent.counts.resize(recent.counts.len() + missing, 0);
         self.forget(recent);
@@ -108,7 +108,8 @@ impl Usual {
 
 fn mean_and_deviation(counts: &[i64]) -> (f64, f64) {
     let n = counts.len() as f64;
-    let mean = counts.iter().sum::<i64>() as f64 / n;
+    // A sum of integers may overflow, for each row that comes as long as they are kept.
+    let mean = counts.iter().map(|&count| count as f64).sum::<f64>() / n;
     let squares = counts.iter().map(|&count| (count as f64 - mean).powi(2));
     (mean, (squares.sum::<f64>() / n).sqrt())
 }

@@ -41,20 +41,34 @@ fn a_crate_is_found_from_inside_it() {
 fn a_crate_decides_about_overflow_or_it_is_checked() {
     let decides = |profile: &str| {
         let folder = crate_with(&format!("{PLUGIN}{profile}"));
-        find(folder.path())
-            .expect("there is a crate")
-            .decides_overflow
+        let package = find(folder.path()).expect("there is a crate");
+        package.overflow_checks
     };
-    assert!(!decides(""));
-    assert!(!decides("[profile.release]\nlto = true\n"));
-    assert!(!decides("[profile.dev]\noverflow-checks = true\n"));
-    assert!(decides("[profile.release]\noverflow-checks = false\n"));
-    assert!(decides(
-        "[profile.release.package.shop-floor]\noverflow-checks = true\n"
-    ));
-    assert!(!decides(
-        "[profile.release.package.other]\noverflow-checks = true\n"
-    ));
+    assert_eq!(decides(""), None);
+    assert_eq!(decides("[profile.release]\nlto = true\n"), None);
+    assert_eq!(decides("[profile.dev]\noverflow-checks = true\n"), None);
+    let all = "[profile.release]\noverflow-checks = false\n";
+    assert_eq!(decides(all), Some(false));
+    let own = "[profile.release.package.shop-floor]\noverflow-checks = true\n";
+    assert_eq!(decides(own), Some(true));
+    assert_eq!(decides(&format!("{all}{own}")), Some(true));
+    assert_eq!(decides(&own.replace("shop-floor", "other")), None);
+}
+
+/// However they are built: `make` builds them with cargo alone.
+#[test]
+fn overflow_is_checked_in_every_plugin_of_this_workspace() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let metadata = metadata(&workspace.join("Cargo.toml")).expect("there is a workspace");
+    let plugins = metadata.packages.iter().filter(|it| it.is_cdylib());
+    let unchecked: Vec<&str> = plugins
+        .map(|plugin| plugin.name.as_str())
+        .filter(|name| overflow_checks(&metadata.workspace_root, name) != Some(true))
+        .collect();
+    assert!(
+        unchecked.is_empty(),
+        "add them to [profile.release.package] in Cargo.toml: {unchecked:?}"
+    );
 }
 
 #[test]
