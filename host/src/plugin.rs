@@ -166,7 +166,8 @@ impl PluginLoader {
                 component
             }
         };
-        let export_names = export_names(&component);
+        let (export_names, import_names) = (export_names(&component), import_names(&component));
+        contract::check_version(&export_names, &import_names).map_err(wrong)?;
         let exports = exports(&component, &export_names).map_err(wrong)?;
         let linker = wasi::linker(&component)
             .map_err(|error| wrong(format!("cannot be linked: {error:#}")))?
@@ -197,7 +198,7 @@ impl PluginLoader {
             info,
             compiled,
             exports: export_names,
-            imports: import_names(&component),
+            imports: import_names,
             bytes: bytes.len(),
             digest,
         })
@@ -376,20 +377,12 @@ fn invalid(error: &wasmtime::Error) -> String {
 fn exports(component: &Component, names: &[String]) -> Result<Exports, String> {
     let wanted = contract::OPERATORS;
     let Some(operators) = Exported::find(component, names, wanted) else {
-        let (interface, _) = wanted.split_once('@').unwrap_or((wanted, ""));
-        let other = names
-            .iter()
-            .find(|name| name.split('@').next() == Some(interface));
-        return Err(match other {
-            Some(other) => format!(
-                "was built for another version of the contract: it exports `{other}`, and this \
-                 host expects `{wanted}`; build it with a matching sluicebox-sdk"
-            ),
-            None if names.is_empty() => format!(
+        return Err(match names.is_empty() {
+            true => format!(
                 "is a component that exports nothing, and a plugin exports `{wanted}`; use \
                  `sluicebox_sdk::export!`"
             ),
-            None => format!(
+            false => format!(
                 "is a component but no Sluicebox plugin: it exports {}, and a plugin exports \
                  `{wanted}`",
                 listed(names)
@@ -444,7 +437,8 @@ impl<'a> Exported<'a> {
             .get_export_index(Some(&self.index), function)
             .ok_or_else(|| {
                 let name = self.name;
-                format!("does not keep to the contract: `{name}` lacks `{function}`")
+                let again = contract::BUILD_AGAIN;
+                format!("does not keep to the contract: `{name}` lacks `{function}`; {again}")
             })
     }
 }

@@ -313,10 +313,10 @@ fn a_plugin_can_be_inspected() {
               How many items.
 
         exports
-          sluicebox:plugin/aggregate@0.2.0
-          sluicebox:plugin/operators@0.2.0
-          sluicebox:plugin/process@0.2.0
-          sluicebox:plugin/transform@0.2.0
+          sluicebox:plugin/aggregate@0.3.0
+          sluicebox:plugin/operators@0.3.0
+          sluicebox:plugin/process@0.3.0
+          sluicebox:plugin/transform@0.3.0
 
         imports
           in

@@ -92,6 +92,26 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
             assert!(!inspected.contains(&interface(other)), "{inspected}");
         }
     }
+
+    // With the SDK of another version.
+    for (file, version, older) in [
+        ("wit/plugin.wit", "@0.3.0;", "@0.2.0;"),
+        ("src/bindings.rs", "_0_3_0_", "_0_2_0_"),
+    ] {
+        let path = folder.join("sluicebox-sdk").join(file);
+        let text = std::fs::read_to_string(&path).expect("it was made");
+        assert!(text.contains(version), "{file}");
+        std::fs::write(&path, text.replace(version, older)).expect("writable");
+    }
+    let refused = run(env!("CARGO_BIN_EXE_sluicebox"), &["build"], &folder);
+    assert!(!refused.status.success());
+    assert_contains(
+        &String::from_utf8_lossy(&refused.stderr),
+        &[
+            "was built for version 0.2.0 of the contract",
+            "this host has version 0.3.0; build it again with the SDK of this version",
+        ],
+    );
 }
 
 #[test]

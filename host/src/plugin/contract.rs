@@ -6,16 +6,82 @@
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
+/// A host runs plugins of this version of the contract alone.
+macro_rules! version {
+    () => {
+        "0.3.0"
+    };
+}
+
+macro_rules! interface {
+    ($name:literal) => {
+        concat!("sluicebox:plugin/", $name, "@", version!())
+    };
+}
+
+pub const VERSION: &str = version!();
 /// The interface that every plugin exports.
-pub const OPERATORS: &str = "sluicebox:plugin/operators@0.2.0";
+pub const OPERATORS: &str = interface!("operators");
 /// The interface that a plugin with filters or transforms exports.
-pub const TRANSFORM: &str = "sluicebox:plugin/transform@0.2.0";
+pub const TRANSFORM: &str = interface!("transform");
 /// The interface that a plugin with aggregates exports.
-pub const AGGREGATE: &str = "sluicebox:plugin/aggregate@0.2.0";
+pub const AGGREGATE: &str = interface!("aggregate");
 /// The interface that a plugin with processes exports.
-pub const PROCESS: &str = "sluicebox:plugin/process@0.2.0";
+pub const PROCESS: &str = interface!("process");
 /// The interface that the host provides, besides parts of WASI.
-pub const LOGGING: &str = "sluicebox:plugin/logging@0.2.0";
+pub const LOGGING: &str = interface!("logging");
+
+/// What to do about a plugin that is not of this version.
+pub const BUILD_AGAIN: &str = "build it again with the SDK of this version: `sluicebox new plugin` \
+    makes a folder `sluicebox-sdk`, which takes the place of the plugin's";
+
+/// Refuses a plugin of another version of the contract, whose interfaces have other
+/// types, or mean something else. It may export those of several versions.
+pub fn check_version(exports: &[String], imports: &[String]) -> Result<(), String> {
+    let other = if exports.iter().any(|name| name == OPERATORS) {
+        [TRANSFORM, AGGREGATE, PROCESS]
+            .iter()
+            .find_map(|interface| other_version(exports, interface))
+            .or_else(|| other_version(imports, LOGGING))
+    } else {
+        let mut versions = exports.iter().filter_map(|name| version_of(name));
+        versions.find(|version| *version != VERSION)
+    };
+    let Some(other) = other else { return Ok(()) };
+    let newer = match numbers(other) > numbers(VERSION) {
+        true => ", or use a newer Sluicebox",
+        false => "",
+    };
+    Err(format!(
+        "was built for version {other} of the contract between plugins and their host, and this \
+         host has version {VERSION}; {BUILD_AGAIN}{newer}"
+    ))
+}
+
+/// The version of an interface that is not there in the host's.
+fn other_version<'n>(names: &'n [String], interface: &str) -> Option<&'n str> {
+    let (wanted, _) = interface.split_once('@')?;
+    let mut same = names.iter().filter_map(|name| {
+        let (name, version) = name.split_once('@')?;
+        (name == wanted).then_some(version)
+    });
+    let first = same.next()?;
+    (first != VERSION && same.all(|version| version != VERSION)).then_some(first)
+}
+
+/// The version of the contract that an interface is part of, if it is of a contract.
+fn version_of(interface: &str) -> Option<&str> {
+    let (_, version) = interface
+        .strip_prefix("sluicebox:plugin/")?
+        .split_once('@')?;
+    Some(version)
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    let (numbers, _) = version.split_once('-').unwrap_or((version, ""));
+    let numbers = numbers.split('.').map(|number| number.parse());
+    numbers.map(Result::unwrap_or_default).collect()
+}
 
 // Input columns.
 
@@ -451,4 +517,117 @@ pub enum Level {
     Warn,
     #[component(name = "error")]
     Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::digest::digest;
+
+    const WIT: &str = include_str!("../../../sdk/wit/plugin.wit");
+
+    /// What each version of the contract says.
+    struct Recorded {
+        version: &'static str,
+        /// The digest of its types and functions. It is never changed: plugins that were
+        /// built for this version are still there, and are told to be built again by its
+        /// number alone.
+        types: &'static str,
+        /// The digest of all of it, with what the types and functions mean.
+        words: &'static str,
+    }
+
+    /// The newest last.
+    const VERSIONS: [Recorded; 1] = [Recorded {
+        version: "0.3.0",
+        types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
+        words: "sha256:79a7b00f6c563e90a997f393651a0e6b7820c4eb177bb700d68bcc1cd038f8cb",
+    }];
+
+    #[test]
+    fn a_contract_that_changes_has_another_version() {
+        let newest = &VERSIONS[VERSIONS.len() - 1];
+        let types: Vec<&str> = WIT
+            .lines()
+            .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
+            .flat_map(str::split_whitespace)
+            .collect();
+        assert_eq!(
+            (newest.version, newest.types),
+            (VERSION, digest(types.join(" ").as_bytes()).as_str()),
+            "sdk/wit/plugin.wit has changed: raise its version, and that of this file, and add a \
+             line with the digest to `VERSIONS`"
+        );
+        assert!(WIT.contains(&format!("package sluicebox:plugin@{VERSION};")));
+        assert_eq!(
+            newest.words,
+            digest(WIT.as_bytes()),
+            "sdk/wit/plugin.wit says something else: if it means something else, raise its \
+             version, and that of this file, and add a line to `VERSIONS`; if it says the same \
+             better, record the digest of its words"
+        );
+        assert!(VERSIONS.is_sorted_by(|one, next| numbers(one.version) < numbers(next.version)));
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_plugin_may_have_several_versions_if_one_is_the_hosts() {
+        let old = "sluicebox:plugin/operators@0.2.0";
+        let imports = names(&[LOGGING, "wasi:cli/stderr@0.2.6"]);
+        let check = |exports: &[&str]| check_version(&names(exports), &imports);
+        assert_eq!(check(&[OPERATORS, PROCESS]), Ok(()));
+        assert_eq!(check(&[old, OPERATORS]), Ok(()));
+        assert!(check(&[old]).is_err());
+        // They are refused as no plugins at all.
+        assert_eq!(check(&["other:package/operators@0.2.0"]), Ok(()));
+        assert_eq!(check(&[PROCESS]), Ok(()));
+    }
+
+    #[test]
+    fn each_interface_is_of_the_hosts_version() {
+        let refused = |exports: &[&str], imports: &[&str]| {
+            check_version(&names(exports), &names(imports)).is_err()
+        };
+        for interface in [TRANSFORM, AGGREGATE, PROCESS] {
+            let old = interface.replace(VERSION, "0.2.0");
+            assert!(refused(&[OPERATORS, &old], &[LOGGING]), "{old}");
+            assert!(!refused(&[OPERATORS, &old, interface], &[LOGGING]), "{old}");
+        }
+        assert!(refused(&[OPERATORS], &["sluicebox:plugin/logging@0.2.0"]));
+        // What they are called may be another thing in another version.
+        assert!(refused(&["sluicebox:plugin/everything@7.0.0"], &[LOGGING]));
+    }
+
+    #[test]
+    fn every_other_version_is_refused_with_both() {
+        for version in [
+            "0.0.1",
+            "0.1.0",
+            "0.2.0",
+            "0.3.1",
+            "0.4.0",
+            "0.10.0",
+            "1.0.0-draft",
+        ] {
+            let exports = names(&[&OPERATORS.replace(VERSION, version)]);
+            let message = check_version(&exports, &[]).expect_err(version);
+            let both = format!(
+                "was built for version {version} of the contract between plugins and their host, \
+                 and this host has version {VERSION}; build it again with the SDK of this version"
+            );
+            assert!(message.starts_with(&both), "{message}");
+            let is_newer = numbers(version) > numbers(VERSION);
+            assert_eq!(message.ends_with(", or use a newer Sluicebox"), is_newer);
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(numbers("0.10.0") > numbers("0.9.7"));
+        assert!(numbers("1.0.0-draft") > numbers("0.9.0"));
+        assert!(numbers("0.0.9") < numbers(VERSION));
+    }
 }

@@ -195,7 +195,12 @@ impl StartedInstance {
             .map_err(|error| {
                 Failure::new(
                     FailureKind::Contract,
-                    format!("a function has another type than the contract says: {error:#}"),
+                    format!(
+                        "has a function of another type than version {} of the contract says \
+                         ({error:#}); {}",
+                        wire::VERSION,
+                        wire::BUILD_AGAIN
+                    ),
                 )
             })
     }
