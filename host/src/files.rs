@@ -13,6 +13,7 @@ use crate::suggest;
 #[derive(Default)]
 pub struct Files {
     uses: Vec<FileUse>,
+    missing: Vec<MissingFile>,
 }
 
 /// Who does what with a file: "sink `out` writes it".
@@ -27,6 +28,13 @@ struct FileUse {
     targets: Vec<FileTarget>,
     /// Nobody else may use them: it writes them, or takes what is in them.
     is_alone: bool,
+}
+
+struct MissingFile {
+    path: PathBuf,
+    mistake: Mistake,
+    /// The help if no file beside it has a similar name.
+    help: &'static str,
 }
 
 enum FileTarget {
@@ -117,6 +125,43 @@ impl Files {
             targets,
             is_alone,
         });
+    }
+
+    /// Notes that a file is missing. That is reported when it is known which files the
+    /// pipeline writes itself, since none of them is meant.
+    pub fn lacks(&mut self, path: &Path, mistake: Mistake, help: &'static str) {
+        self.missing.push(MissingFile {
+            path: path.to_owned(),
+            mistake,
+            help,
+        });
+    }
+
+    /// Reports the missing files. `dead_letters` is where dead letters go, if there are any.
+    pub fn report_missing(&mut self, dead_letters: &Path, mistakes: &mut Diagnostics) {
+        let dead_letters = identity(dead_letters);
+        for missing in std::mem::take(&mut self.missing) {
+            let is_input = |path: &Path| {
+                let path = identity(path);
+                path.exists() && !path.is_dir() && path != dead_letters && !self.is_own(&path)
+            };
+            let help = match nearest_file(&missing.path, is_input) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => missing.help.to_owned(),
+            };
+            mistakes.push(missing.mistake.help(help));
+        }
+    }
+
+    /// Whether the pipeline writes this file, or is written in it.
+    fn is_own(&self, path: &Path) -> bool {
+        let mut uses = self.uses.iter();
+        uses.any(|it| {
+            let has_all = |target: &FileTarget| matches!(target, FileTarget::Folder(_));
+            let is_itself = it.user.place.is_none();
+            (it.is_alone || is_itself || it.targets.iter().any(has_all))
+                && it.covers(path).is_some()
+        })
     }
 
     /// Reports each file that somebody writes or takes, and another one uses.
@@ -257,11 +302,25 @@ fn describe(user: &FileUser, other: &FileUser, path: &Path, name: &Path) -> Mist
     })
 }
 
-/// The file beside the missing `path` whose name is nearest to it.
-pub fn nearest_file(path: &Path) -> Option<String> {
+/// Says that there is no file at a path, or that a link there leads to none.
+pub fn what_is_missing(path: &Path) -> String {
+    match path.read_link() {
+        Ok(target) => format!(
+            "{} is a link to {}, which does not exist",
+            path.display(),
+            target.display()
+        ),
+        Err(_) => format!("there is no file {}", path.display()),
+    }
+}
+
+/// The file beside the missing `path` whose name is nearest to it, of those that it may be.
+fn nearest_file(path: &Path, may_be: impl Fn(&Path) -> bool) -> Option<String> {
     let folder = read_folder(path.parent()?).ok()?;
-    let names: Vec<String> = folder
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    let entries = folder.filter_map(|entry| entry.ok());
+    let names: Vec<String> = entries
+        .filter(|entry| may_be(&entry.path()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     let written = path.file_name()?.to_str()?;
     let nearest = suggest::nearest(written, names.iter().map(String::as_str));

@@ -45,7 +45,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use warnings::warnings;
@@ -183,6 +183,9 @@ impl<'a> Builder<'a> {
             };
         }
         let dead_letters = self.place_dead_letters(&planned);
+        let dead_letters_path = self.dead_letters_path();
+        self.files
+            .report_missing(&dead_letters_path, &mut self.mistakes);
         self.files.report_conflicts(&mut self.mistakes);
         if !self.mistakes.is_empty() {
             return Err(self.mistakes.sorted());
@@ -397,9 +400,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Where dead letters go: beside the pipeline's file unless the config says
-    /// otherwise, so that none is lost because a setting is missing.
-    fn place_dead_letters(&mut self, planned: &[Planned]) -> Option<std::path::PathBuf> {
+    /// The file of dead letters, if any node can write one.
+    fn place_dead_letters(&mut self, planned: &[Planned]) -> Option<PathBuf> {
         let config = self.config;
         let given = config.dead_letters.as_ref();
         let nodes = planned.iter().filter_map(|planned| planned.node.as_ref());
@@ -409,16 +411,23 @@ impl<'a> Builder<'a> {
         if given.is_none() && !wanted {
             return None;
         }
-        let path = match given {
-            Some(path) => self.folder.join(path.get_ref()),
-            None => self
-                .folder
-                .join(format!("{}.dead.jsonl", config.name.get_ref())),
-        };
+        let path = self.dead_letters_path();
         let place = given.unwrap_or(&config.name).span();
         let user = FileUser::new(DEAD_LETTERS, place);
         self.files.writes(user, &[&path]);
         Some(path)
+    }
+
+    /// Where dead letters go: beside the pipeline's file unless the config says
+    /// otherwise, so that none is lost because a setting is missing.
+    fn dead_letters_path(&self) -> PathBuf {
+        match &self.config.dead_letters {
+            Some(path) => self.folder.join(path.get_ref()),
+            None => {
+                let name = self.config.name.get_ref();
+                self.folder.join(format!("{name}.dead.jsonl"))
+            }
+        }
     }
 }
 

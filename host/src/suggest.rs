@@ -1,6 +1,7 @@
 //! Finds the valid name that somebody most likely meant by an unknown one.
 
-/// The candidate that `name` was most likely meant to be.
+/// The candidate that `name` was most likely meant to be: never that very name, which would
+/// help nobody.
 pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -10,6 +11,7 @@ pub(crate) fn nearest<'a>(
     let mut cells_left = CELLS_MAX;
     candidates
         .into_iter()
+        .filter(|candidate| *candidate != name)
         .take(CANDIDATES_MAX)
         .filter_map(|candidate| {
             let valid = folded(candidate);
@@ -41,7 +43,8 @@ pub(crate) fn help<'a>(
     nouns: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> String {
-    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let candidates = candidates.into_iter();
+    let candidates: Vec<&str> = candidates.filter(|candidate| *candidate != name).collect();
     let all = listed(&candidates);
     match (nearest(name, candidates.iter().copied()), candidates.len()) {
         (_, 0) => format!("there are no {nouns}"),
@@ -93,6 +96,25 @@ mod tests {
         assert_eq!(nearest("userId", names), Some("user_id"));
         assert_eq!(nearest("quantty", names), Some("quantity"));
         assert_eq!(nearest("price", names), None);
+    }
+
+    #[test]
+    fn the_name_that_was_written_is_never_suggested() {
+        let names = ["user_id", "item_id"];
+        assert_eq!(nearest("user_id", ["user_id"]), None);
+        assert_eq!(
+            nearest("user_id", ["user_id", "user_ids"]),
+            Some("user_ids")
+        );
+        assert_eq!(help("user_id", "fields", names), "the fields are: item_id");
+        assert_eq!(
+            help("user_id", "fields", ["user_id"]),
+            "there are no fields"
+        );
+        assert_eq!(
+            help("userid", "fields", names),
+            "did you mean `user_id`? The fields are: user_id, item_id"
+        );
     }
 
     #[test]

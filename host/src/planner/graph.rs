@@ -1,8 +1,8 @@
 //! Resolves the inputs of sections, and orders sections topologically.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::recommend::{Stages, title_of};
+use super::recommend::{Stages, title_of, whole_name};
 use crate::config::{
     Config, Diagnostics, InputName, Mistake, OperatorConfig, SinkConfig, SourceConfig, Span,
     Spanned,
@@ -39,6 +39,11 @@ impl<'a> Section<'a> {
             Section::Operator(operator) => &operator.name,
             Section::Sink(sink) => &sink.name,
         }
+    }
+
+    /// The name in the pipeline's file, also for a stage of a recommender.
+    fn whole_name(&self) -> &'a str {
+        whole_name(self.name().get_ref())
     }
 
     /// The section's name in messages.
@@ -172,8 +177,8 @@ fn index<'a>(sections: &[Section<'a>], mistakes: &mut Diagnostics) -> HashMap<&'
                     .at(first.name().span(), format!("{} here", first.title()))
                     .help(format!(
                         "sources, operators and sinks share their names: rename one, such as to \
-                         `{}_2`",
-                        name.get_ref()
+                         `{}`",
+                        free_name(name.get_ref(), sections)
                     )),
             );
         }
@@ -208,15 +213,44 @@ fn resolve_inputs<'a>(
                 });
             }
         };
-        let own = section.name().get_ref();
-        let feeding = sections
-            .iter()
-            .filter(|other| !matches!(other, Section::Sink(_)))
-            .map(|other| other.name().get_ref().as_str())
-            .filter(|other| other != own);
+        let feeding = sources_of(section, sections);
         let help = suggest::help(&name.node, "sources and operators", feeding);
         mistakes.push(Mistake::new(problem).at(input.span(), "").help(help));
         None
     };
     section.inputs().into_iter().map(resolve).collect()
+}
+
+/// The names of the sections that a section can read: neither its own, nor those of
+/// sections that read it, or that read what reads it.
+fn sources_of<'a>(section: &Section<'a>, sections: &[Section<'a>]) -> Vec<&'a str> {
+    let mut behind = HashSet::from([section.whole_name()]);
+    loop {
+        let before = behind.len();
+        for other in sections {
+            let mut inputs = other.inputs().into_iter();
+            if inputs.any(|input| behind.contains(whole_name(&input.get_ref().node))) {
+                behind.insert(other.whole_name());
+            }
+        }
+        if behind.len() == before {
+            break;
+        }
+    }
+    let mut seen = HashSet::new();
+    sections
+        .iter()
+        .filter(|other| !matches!(other, Section::Sink(_)))
+        .map(Section::whole_name)
+        .filter(|name| !behind.contains(name) && seen.insert(*name))
+        .collect()
+}
+
+/// The first name with a number behind it that no section has.
+fn free_name(name: &str, sections: &[Section]) -> String {
+    let is_taken = |free: &String| sections.iter().any(|it| it.name().get_ref() == free);
+    let mut numbered = (2..).map(|number| format!("{name}_{number}"));
+    numbered
+        .find(|free| !is_taken(free))
+        .expect("there are more numbers than sections")
 }

@@ -8,7 +8,7 @@ use super::builder::Builder;
 use super::join;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, OperatorName, Runs, Spanned};
-use crate::files::{FileUser, nearest_file};
+use crate::files::{FileUser, what_is_missing};
 use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::suggest;
@@ -27,24 +27,19 @@ impl<'a> Builder<'a> {
             self.files.reads(user, &path);
             let module = loader.load(&path);
             if let Err(error) = &module {
-                let mistake = if path.exists() {
-                    Mistake::new(format!("`{name}` cannot be loaded: {error}"))
-                        .at(plugin.path.span(), "")
+                let mistake = |message| Mistake::new(message).at(plugin.path.span(), "");
+                if path.exists() {
+                    let message = format!("`{name}` cannot be loaded: {error}");
+                    self.mistakes.push(mistake(message));
                 } else {
-                    let help = match nearest_file(&path) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "`sluicebox build` makes a plugin's .wasm file; \
-                                 paths are relative to the pipeline's file"
-                            .to_owned(),
-                    };
-                    Mistake::new(format!(
-                        "plugin `{name}` is missing: there is no file {}",
-                        path.display()
-                    ))
-                    .at(plugin.path.span(), "")
-                    .help(help)
-                };
-                self.mistakes.push(mistake);
+                    let message = format!("plugin `{name}` is missing: {}", what_is_missing(&path));
+                    self.files.lacks(
+                        &path,
+                        mistake(message),
+                        "`sluicebox build` makes a plugin's .wasm file; paths are relative to the \
+                         pipeline's file",
+                    );
+                }
             }
             plugins.insert(name, module.ok());
         }

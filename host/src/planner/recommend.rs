@@ -80,11 +80,12 @@ impl Stages {
 
 /// What messages call the operator that a section belongs to.
 pub(super) fn title_of(operator: &OperatorConfig) -> String {
-    let name = operator.name.get_ref();
-    let whole = name
-        .split_once('.')
-        .map_or(name.as_str(), |(whole, _)| whole);
-    format!("operator `{whole}`")
+    format!("operator `{}`", whole_name(operator.name.get_ref()))
+}
+
+/// The name of a recommender for that of one of its stages; other names have no `.`.
+pub(super) fn whole_name(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(whole, _)| whole)
 }
 
 impl Builder<'_> {

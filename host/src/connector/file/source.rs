@@ -21,7 +21,7 @@ use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows}
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::Decoder;
-use crate::files::{FileUser, nearest_file};
+use crate::files::FileUser;
 use crate::format::{Format, RowFormat};
 use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
 use crate::schema::Schema;
@@ -227,12 +227,14 @@ impl FileSourceSettings {
                     _ => paths.iter().find_map(|path| self.unfit(path)),
                 };
                 match unfit {
-                    Some(error) => Err(Mistake::new(format!("{}: {error}", planning.title))
-                        .at(path.span(), "")
-                        .help(
-                            "name the fields as the header does, or give the header's names in \
-                             `names`; a field that may be missing has a `?` behind its type",
-                        )),
+                    Some(error) => Err(Some(
+                        Mistake::new(format!("{}: {error}", planning.title))
+                            .at(path.span(), "")
+                            .help(
+                                "name the fields as the header does, or give the header's names \
+                                 in `names`; a field that may be missing has a `?` behind its type",
+                            ),
+                    )),
                     None => Ok(paths),
                 }
             });
@@ -240,7 +242,9 @@ impl FileSourceSettings {
                 Ok(paths) => found.extend(paths),
                 Err(mistake) => {
                     good = false;
-                    planning.mistakes.push(mistake);
+                    if let Some(mistake) = mistake {
+                        planning.mistakes.push(mistake);
+                    }
                 }
             }
         }
@@ -352,10 +356,11 @@ fn is_first_link(path: &Path, seen: &mut HashSet<(u64, u64)>) -> bool {
     linked.is_none_or(|found| seen.insert((found.dev(), found.ino())))
 }
 
+/// The files that a path names. The mistake is absent where it is reported later.
 fn matches(
     planning: &mut Planning<'_>,
     written: &Spanned<String>,
-) -> Result<Vec<PathBuf>, Mistake> {
+) -> Result<Vec<PathBuf>, Option<Mistake>> {
     let title = planning.title;
     let place = written.span();
     let text = written.get_ref();
@@ -368,7 +373,7 @@ fn matches(
             return Ok(vec![path]);
         }
         let shown = path.display();
-        return Err(match path.is_dir() {
+        return Err(Some(match path.is_dir() {
             true => mistake(format!("{title} reads {shown}, which is a folder")).help(format!(
                 "name its files: \"{}/*.jsonl\"",
                 text.trim_end_matches('/')
@@ -386,21 +391,20 @@ fn matches(
                 .help("make the link lead to a file")
             }
             false => {
-                let help = match nearest_file(&path) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "paths are relative to the pipeline's file".to_owned(),
-                };
-                mistake(format!("{title} reads {shown}, which does not exist")).help(help)
+                let missing = mistake(format!("{title} reads {shown}, which does not exist"));
+                let help = "paths are relative to the pipeline's file";
+                planning.files.lacks(&path, missing, help);
+                return Err(None);
             }
-        });
+        }));
     }
     let (folder, pattern) = split(planning.folder, text);
     let pattern = pattern.as_str();
     if text.len() > pattern.len() && text[..text.len() - pattern.len()].contains('*') {
-        return Err(
+        return Err(Some(
             mistake(format!("{title}: `{text}` has a `*` in a folder's name"))
                 .help("only the last part of a path can have one: \"events/*.jsonl\""),
-        );
+        ));
     }
     let user = FileUser::new(format!("{title} reads it"), place.clone());
     planning.files.reads_pattern(user, &folder, pattern);
@@ -415,10 +419,10 @@ fn matches(
         .help("paths are relative to the pipeline's file")
     })?;
     if paths.is_empty() && planning.input_files == InputFiles::MustExist {
-        return Err(mistake(format!(
-            "{title} reads `{text}`, which no file in {shown} matches"
-        ))
-        .help("`*` matches any characters of a file's name"));
+        let unmatched = format!("{title} reads `{text}`, which no file in {shown} matches");
+        return Err(Some(
+            mistake(unmatched).help("`*` matches any characters of a file's name"),
+        ));
     }
     Ok(paths)
 }

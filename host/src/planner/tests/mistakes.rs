@@ -7,7 +7,8 @@ use std::path::Path;
 
 use expect_test::{ExpectFile, expect_file};
 
-use super::support::{BASE, mistakes};
+use super::support::{BASE, folder, mistakes, plan_in};
+use crate::config::Look;
 
 #[test]
 fn syntax() {
@@ -137,6 +138,61 @@ fn warnings() {
 #[test]
 fn together() {
     check(expect_file!["mistakes/together.md"]);
+}
+
+/// A file that the pipeline writes is not what its source is meant to read, whatever it is
+/// called.
+#[test]
+fn a_missing_file_is_none_that_the_pipeline_writes() {
+    let folder = folder();
+    for name in ["out.jsonl", "out-000017.jsonl", "cart.dead.jsonl"] {
+        std::fs::write(folder.path().join(name), "").expect("writable");
+    }
+    std::fs::create_dir(folder.path().join("archive.jsonl")).expect("a folder");
+    let nowhere = folder.path().join("nowhere");
+    std::os::unix::fs::symlink(&nowhere, folder.path().join("linked.wasm")).expect("a link");
+    let suggested = |changes: &[(&str, &str)]| {
+        let text = changes
+            .iter()
+            .fold(BASE.to_owned(), |text, (from, to)| text.replace(from, to));
+        let mistakes = plan_in(folder.path(), &text).err();
+        let mistakes = mistakes.expect("a file is missing");
+        let said = mistakes.render(Look::Plain);
+        let (_, near) = said.split_once("did you mean `")?;
+        near.split_once('`').map(|(near, _)| near.to_owned())
+    };
+    let reads = |path: &'static str| ("\"events.jsonl\"", path);
+    let rolls = (
+        "path = \"out.jsonl\"",
+        "path = \"out.jsonl\"\nroll = { every = \"1h\" }",
+    );
+    let to_events = ("\"out.jsonl\"", "\"events-2.jsonl\"");
+    let dead = ("parallelism = 2", "dead_letters = \"events-2.jsonl\"");
+    let plugin = |path: &'static str| ("\"cart.wasm\"", path);
+
+    let meant = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        suggested(&[reads("\"event.jsonl\"")]),
+        meant("events.jsonl")
+    );
+    assert_eq!(
+        suggested(&[reads("\"event-2.jsonl\"")]),
+        meant("events-2.jsonl")
+    );
+    assert_eq!(
+        suggested(&[reads("\"event-2.jsonl\""), to_events]),
+        meant("events.jsonl")
+    );
+    assert_eq!(
+        suggested(&[reads("\"event-2.jsonl\""), dead]),
+        meant("events.jsonl")
+    );
+    assert_eq!(suggested(&[reads("\"out2.jsonl\"")]), None);
+    assert_eq!(suggested(&[reads("\"out-00001.jsonl\""), rolls]), None);
+    assert_eq!(suggested(&[reads("\"cart.jsonl\"")]), None);
+    assert_eq!(suggested(&[reads("\"archive2.jsonl\"")]), None);
+    assert_eq!(suggested(&[plugin("\"texts.wasm\"")]), meant("text.wasm"));
+    assert_eq!(suggested(&[plugin("\"linked.wasm\"")]), None);
 }
 
 /// Plans the base with each diff of a page, and compares the messages.
