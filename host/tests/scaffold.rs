@@ -117,10 +117,11 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
 #[test]
 fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
     let scratch = tempfile::tempdir().expect("a folder for the test");
-    for (kind, tests, operator) in [
-        ("transform", 2, "measured"),
-        ("aggregate", 2, "average"),
-        ("process", 2, "silence"),
+    for (kind, tests, operator, rows) in [
+        ("transform", 2, "measured", ["cellar", "roof"]),
+        ("aggregate", 2, "average", ["cellar", "roof"]),
+        ("process", 2, "silence", ["cellar", "roof"]),
+        ("recommend", 2, "bought_next", ["cem", "pot"]),
     ] {
         sluicebox(&["new", "plugin", kind, "--kind", kind], scratch.path());
         let folder = scratch.path().join(kind);
@@ -133,7 +134,7 @@ fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
         let tested = sluicebox(&["test"], &folder);
         assert_contains(&tested, &["ok     first", "1 passed, 0 failed"]);
         let shown = sluicebox(&["run", "pipeline.toml", "--quiet"], &folder);
-        assert_contains(&shown, &["cellar", "roof"]);
+        assert_contains(&shown, &rows);
     }
 }
 

@@ -32,6 +32,8 @@ pub enum PluginKind {
     Aggregate,
     /// A keyed process with a state and a timer
     Process,
+    /// A recommender with profiles of users and models of items
+    Recommend,
 }
 
 impl PluginKind {
@@ -41,27 +43,46 @@ impl PluginKind {
             PluginKind::Mixed => templates!("plugin/mixed":
                 "src/lib.rs" <- "lib.rs.in",
                 "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/readings.jsonl" <- "../readings.jsonl",
                 "tests/first/expected/averages.jsonl" <- "averages.jsonl",
                 "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
             ),
             PluginKind::Transform => templates!("plugin/transform":
                 "src/lib.rs" <- "lib.rs.in",
                 "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/readings.jsonl" <- "../readings.jsonl",
                 "tests/first/expected/converted.jsonl" <- "converted.jsonl",
                 "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
             ),
             PluginKind::Aggregate => templates!("plugin/aggregate":
                 "src/lib.rs" <- "lib.rs.in",
                 "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/readings.jsonl" <- "../readings.jsonl",
                 "tests/first/expected/averages.jsonl" <- "averages.jsonl",
                 "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
             ),
             PluginKind::Process => templates!("plugin/process":
                 "src/lib.rs" <- "lib.rs.in",
                 "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/readings.jsonl" <- "../readings.jsonl",
                 "tests/first/expected/silent.jsonl" <- "silent.jsonl",
                 "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
             ),
+            PluginKind::Recommend => templates!("plugin/recommend":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/purchases.jsonl" <- "purchases.jsonl",
+                "tests/first/expected/recommended.jsonl" <- "recommended.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
+        }
+    }
+
+    /// The source of its pipeline.
+    fn source(self) -> &'static str {
+        match self {
+            PluginKind::Recommend => "purchases",
+            _ => "readings",
         }
     }
 
@@ -71,6 +92,7 @@ impl PluginKind {
             PluginKind::Mixed | PluginKind::Aggregate => "averages",
             PluginKind::Transform => "converted",
             PluginKind::Process => "silent",
+            PluginKind::Recommend => "recommended",
         }
     }
 }
@@ -81,7 +103,6 @@ const PLUGIN: &[Template] = templates!("plugin":
     "Cargo.toml" <- "Cargo.toml.in",
     ".gitignore" <- "gitignore.in",
     "README.md" <- "README.md.in",
-    "tests/first/input/readings.jsonl" <- "readings.jsonl",
 );
 
 const PIPELINE: &[Template] = templates!("pipeline":
@@ -210,6 +231,7 @@ pub fn plugin(
     let values = [
         ("name", name),
         ("crate_name", &crate_name),
+        ("source", kind.source()),
         ("sink", kind.sink()),
         ("sdk_folder", sdk::FOLDER),
         ("sdk", &toml::Value::from(dependency).to_string()),

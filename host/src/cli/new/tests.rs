@@ -74,7 +74,9 @@ fn a_plugin_is_filled_in_and_stands_alone() {
             let text = read(&folder, path);
             assert!(!text.contains("{{"), "{path} has a gap: {text}");
         }
+        let input = format!("tests/first/input/{}.jsonl", kind.source());
         let expected = format!("tests/first/expected/{}.jsonl", kind.sink());
+        assert!(folder.join(input).exists(), "{kind:?}");
         assert!(folder.join(expected).exists(), "{kind:?}");
     }
     let folder = scratch.path().join("Mixed");
