@@ -523,8 +523,6 @@ struct Story {
     is_checkpointed: bool,
     /// The numbers that the user's file had, to which rows are appended.
     base: Vec<i64>,
-    /// A run has ended well, and later ones go on from it.
-    has_begun: bool,
     /// A run without checkpoints may have left a part.
     has_part: bool,
     told: Vec<String>,
@@ -551,7 +549,6 @@ impl Story {
             if_exists,
             is_checkpointed,
             base: Vec::new(),
-            has_begun: false,
             has_part: false,
             told: vec![format!("seed {seed}: {file} {if_exists} {tables}")],
             random,
@@ -585,6 +582,18 @@ impl Story {
     /// With checkpoints, each of them has a Parquet file of its own.
     fn is_numbered(&self) -> bool {
         self.is_checkpointed && self.copying.file == "out.parquet"
+    }
+
+    /// Whether the next run goes on from a checkpoint: a run that is ended in its first
+    /// moments makes none.
+    fn goes_on(&self) -> bool {
+        let checkpoints = self.copying.path("copying.state/checkpoints");
+        let mut entries = fs::read_dir(checkpoints).into_iter().flatten();
+        entries.any(|entry| {
+            let name = entry.expect("an entry").file_name();
+            name.to_str()
+                .is_some_and(|name| name.parse::<u64>().is_ok())
+        })
     }
 
     fn tell(&mut self, what: impl Into<String>) {
@@ -637,14 +646,13 @@ impl Story {
             let expected = self.expected();
             self.check(expected.starts_with(&self.numbers()), "rows are doubled");
         }
-        self.has_begun |= output.status.success();
         self.has_part = true;
     }
 
     /// A run that all rows come from, if nothing is in its way.
     fn finishes(&mut self) {
         let there = self.there();
-        let begins = !self.is_checkpointed || !self.has_begun;
+        let begins = !self.goes_on();
         if begins && self.if_exists == "append" && there.is_some() {
             // Where a run that was killed has begun already, this is what it began with.
             self.base = numbers(&self.copying.whole()).unwrap_or_else(|| self.fail("not whole"));
@@ -657,7 +665,6 @@ impl Story {
             self.check(!self.copying.part().exists(), "a part is left");
             let now = kept.map(|_| mode(&self.copying.whole()));
             self.check(now == kept, "other permissions");
-            self.has_begun = true;
             self.has_part = false;
             return;
         }
@@ -677,7 +684,7 @@ impl Story {
 
     /// The user changes the file, or makes one, and sees that nothing of that is lost.
     fn user_edits(&mut self) {
-        if self.is_numbered() || (self.is_checkpointed && !self.has_begun) {
+        if self.is_numbered() || (self.is_checkpointed && !self.goes_on()) {
             return;
         }
         let before = self.there();
