@@ -74,10 +74,38 @@ impl Fault {
             | ErrorKind::InvalidInput
             | ErrorKind::InvalidData
             | ErrorKind::AddrNotAvailable
+            | ErrorKind::TooManyLinks
+            | ErrorKind::CrossesDevices
+            | ErrorKind::NotSeekable
             | ErrorKind::Unsupported => Fault::OUTSIDE_LASTING,
+            kind if is_loop(kind) || cause.raw_os_error().is_some_and(is_lasting) => {
+                Fault::OUTSIDE_LASTING
+            }
             _ => Fault::OUTSIDE,
         }
     }
+}
+
+/// Links that lead in a circle: the kind has no name yet.
+fn is_loop(kind: ErrorKind) -> bool {
+    kind == io::Error::from_raw_os_error(libc::ELOOP).kind()
+}
+
+/// Of the errors whose kind says nothing: what is there is not such a thing, or the
+/// machine has no such thing.
+fn is_lasting(code: i32) -> bool {
+    [
+        libc::ENXIO,
+        libc::ENODEV,
+        libc::ENOTTY,
+        libc::EOVERFLOW,
+        libc::ENOTSOCK,
+        libc::EAFNOSUPPORT,
+        libc::EPROTONOSUPPORT,
+        libc::ESOCKTNOSUPPORT,
+        libc::EPFNOSUPPORT,
+    ]
+    .contains(&code)
 }
 
 impl Fault {
@@ -117,6 +145,87 @@ impl Blame {
             Blame::Config => "the pipeline's file",
             Blame::Outside => "what is outside the host",
             Blame::Bug => "a bug of the host",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What files and sockets give on Linux.
+    #[test]
+    fn errors_of_the_operating_system_that_can_pass_are_known() {
+        let can_pass = [
+            libc::ESRCH,
+            libc::EINTR,
+            libc::EIO,
+            libc::E2BIG,
+            libc::EBADF,
+            libc::ECHILD,
+            libc::EAGAIN,
+            libc::ENOMEM,
+            libc::EFAULT,
+            libc::EBUSY,
+            libc::ENFILE,
+            libc::EMFILE,
+            libc::ETXTBSY,
+            // A limit of the user's, or the file grows too large: it may be taken away.
+            libc::EFBIG,
+            libc::ENOSPC,
+            libc::EPIPE,
+            libc::ENETDOWN,
+            libc::ENETUNREACH,
+            libc::ENETRESET,
+            libc::ECONNABORTED,
+            libc::ECONNRESET,
+            libc::ENOBUFS,
+            libc::ENOTCONN,
+            libc::ETIMEDOUT,
+            libc::ECONNREFUSED,
+            libc::EHOSTDOWN,
+            libc::EHOSTUNREACH,
+            libc::EADDRINUSE,
+            libc::ESTALE,
+            libc::EDQUOT,
+            libc::EREMOTEIO,
+        ];
+        for code in can_pass {
+            let cause = io::Error::from_raw_os_error(code);
+            assert!(Fault::of_io(&cause).can_pass, "{code}: {cause}");
+        }
+        let lasting = [
+            libc::EPERM,
+            libc::ENOENT,
+            libc::EACCES,
+            libc::ENXIO,
+            libc::EEXIST,
+            libc::EXDEV,
+            libc::ENODEV,
+            libc::ENOTDIR,
+            libc::EISDIR,
+            libc::EINVAL,
+            libc::ENOTTY,
+            libc::ESPIPE,
+            libc::EROFS,
+            libc::EMLINK,
+            libc::ENAMETOOLONG,
+            libc::ENOSYS,
+            libc::ELOOP,
+            libc::EOVERFLOW,
+            libc::ENOTSOCK,
+            libc::EOPNOTSUPP,
+            libc::EAFNOSUPPORT,
+            libc::EPROTONOSUPPORT,
+            libc::EADDRNOTAVAIL,
+        ];
+        for code in lasting {
+            let cause = io::Error::from_raw_os_error(code);
+            assert!(!Fault::of_io(&cause).can_pass, "{code}: {cause}");
+            // Also if it says more than the operating system does.
+            let said = io::Error::new(cause.kind(), format!("cannot do it: {cause}"));
+            let has_kind = !format!("{:?}", cause.kind()).contains("Uncategorized");
+            assert!(!has_kind || !Fault::of_io(&said).can_pass, "{code}: {said}");
         }
     }
 }

@@ -145,21 +145,6 @@ fn a_row_that_must_not_fail_ends_the_run_at_once() {
 }
 
 #[test]
-fn a_row_that_a_plugin_rejects_ends_the_run_at_once() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let failure = fail(&misbehaving("reject"), BAD, folder.path());
-    assert_eq!(failure.blame, "row", "{}", failure.message);
-}
-
-#[test]
-fn a_plugin_that_panics_is_not_tried_again() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let failure = fail(&misbehaving("panic"), BAD, folder.path());
-    assert_eq!(failure.blame, "plugin", "{}", failure.message);
-    assert_eq!(failure.restarts, 0);
-}
-
-#[test]
 fn a_plugin_that_is_too_slow_is_tried_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let failure = fail(&misbehaving("loop"), BAD, folder.path());
@@ -185,16 +170,6 @@ fn a_port_that_another_has_is_tried_again() {
     let failure = fail(&pipeline, GOOD, folder.path());
     assert_eq!(failure.blame, "outside", "{}", failure.message);
     assert_eq!(failure.restarts, 2);
-}
-
-#[test]
-fn a_folder_that_is_no_folder_is_not_tried_again() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    fs::write(folder.path().join("file"), "").expect("it is writable");
-    let out = OUT.replace("out.jsonl", "file/out.jsonl");
-    let failure = fail(&format!("{ROWS}{out}"), GOOD, folder.path());
-    assert_eq!(failure.blame, "outside", "{}", failure.message);
-    assert_eq!(failure.restarts, 0);
 }
 
 #[test]
@@ -227,6 +202,166 @@ fn a_plan_that_its_checkpoint_does_not_fit_is_not_tried_again() {
     let failure = fail(&counted("{ count = 2 }"), GOOD, folder.path());
     assert_eq!(failure.blame, "config", "{}", failure.message);
     assert!(failure.message.contains("counted"), "{}", failure.message);
+}
+
+/// What fails, and what is said of it.
+struct Case {
+    what: &'static str,
+    prepare: fn(&Path),
+    pipeline: String,
+    row: &'static str,
+    blame: &'static str,
+    can_pass: bool,
+}
+
+impl Case {
+    fn new(what: &'static str, pipeline: String, blame: &'static str, can_pass: bool) -> Self {
+        Case {
+            what,
+            prepare: |_| {},
+            pipeline,
+            row: BAD,
+            blame,
+            can_pass,
+        }
+    }
+
+    fn after(self, prepare: fn(&Path)) -> Self {
+        Case { prepare, ..self }
+    }
+}
+
+fn to_file(path: &str) -> String {
+    let sink = OUT.replace("out.jsonl", path);
+    format!("{ROWS}{sink}format = \"json\"")
+}
+
+fn of_file(path: &str) -> String {
+    format!("{}{OUT}", ROWS.replace("rows.jsonl", path))
+}
+
+/// Runs the pipeline of rows to its end, so that the next run goes on.
+fn run_before(folder: &Path) {
+    fs::write(folder.join("rows.jsonl"), format!("{GOOD}\n{BAD}\n")).expect("it is writable");
+    let output = run(&format!("{ROWS}{OUT}"), &["--quiet"], folder).output();
+    assert!(output.expect("it starts").status.success());
+}
+
+/// Every kind of error that sources, sinks, plugins and checkpoints make without a broker:
+/// what lasts is never tried again, and what may pass is.
+#[test]
+fn each_failure_is_tried_again_if_that_can_help_and_only_then() {
+    // A machine that is busy takes its time.
+    let patiently = |mode: &str| misbehaving(mode).replace("100ms", "60s");
+    let large = patiently("output")
+        .replace("misjudge", "misbehave")
+        .replace("limits = {", "limits = { output = \"1KiB\",");
+    let foreign = ROWS
+        .replace("type = \"file\"", "type = \"tcp\"")
+        .replace("path = \"rows.jsonl\"", "listen = \"192.0.2.1:9999\"")
+        .replace("on_error = \"fail\"", "");
+    let no_folder = "[state]\npath = \"rows.jsonl/state\"\n";
+    let mut cases = vec![
+        Case::new("a reject", patiently("reject"), "row", false),
+        Case::new("a panic", patiently("panic"), "plugin", false),
+        Case::new("a trap", patiently("trap"), "plugin", false),
+        Case::new("no stack", patiently("recurse"), "plugin", false),
+        Case::new("no memory", patiently("allocate"), "plugin", false),
+        Case::new("a large answer", large, "plugin", false),
+        Case::new("a loop", misbehaving("loop"), "plugin", true),
+        Case::new("text as gzip", of_file("in.jsonl.gz"), "outside", false)
+            .after(|folder| fs::write(folder.join("in.jsonl.gz"), GOOD).expect("a file")),
+        Case::new("gzip as text", of_file("in.jsonl"), "outside", false)
+            .after(|folder| fs::write(folder.join("in.jsonl"), b"\x1F\x8B\x08").expect("a file")),
+        Case::new("a cut file", of_file("in.jsonl.gz"), "outside", false).after(|folder| {
+            fs::write(folder.join("in.jsonl.gz"), b"\x1F\x8B\x08").expect("a file");
+        }),
+        Case::new("UTF-16", of_file("in.jsonl"), "outside", false)
+            .after(|folder| fs::write(folder.join("in.jsonl"), b"\xFF\xFE{\0}\0").expect("a file")),
+        Case::new(
+            "a foreign address",
+            format!("{foreign}{OUT}"),
+            "outside",
+            false,
+        ),
+        Case::new(
+            "a file for a folder",
+            to_file("rows.jsonl/out"),
+            "outside",
+            false,
+        ),
+        Case::new("a folder for a file", to_file("folder"), "outside", false)
+            .after(|folder| fs::create_dir(folder.join("folder")).expect("a folder")),
+        Case::new("a long name", to_file(&"n".repeat(300)), "outside", false),
+        Case::new("links in a circle", to_file("circle"), "outside", false)
+            .after(|folder| symlink("circle", folder.join("circle")).expect("a link")),
+        Case::new("a file that is there", to_file("there"), "outside", false)
+            .after(|folder| fs::write(folder.join("there"), "1\n").expect("a file")),
+        Case::new("a full disk", to_file("/dev/full"), "outside", true),
+        Case::new(
+            "no place for state",
+            format!("{no_folder}{ROWS}{OUT}"),
+            "outside",
+            false,
+        ),
+        Case::new(
+            "an output that is gone",
+            format!("{ROWS}{OUT}"),
+            "outside",
+            false,
+        )
+        .after(|folder| {
+            run_before(folder);
+            fs::remove_file(folder.join("out.jsonl")).expect("it is there");
+        }),
+        Case::new(
+            "an output with more",
+            format!("{ROWS}{OUT}"),
+            "outside",
+            false,
+        )
+        .after(|folder| {
+            run_before(folder);
+            fs::write(folder.join("out.jsonl"), "1\n".repeat(100)).expect("it is writable");
+        }),
+        Case::new(
+            "another format",
+            to_file("out.jsonl").replace("\"json\"", "\"csv\""),
+            "config",
+            false,
+        )
+        .after(run_before),
+        Case::new(
+            "a damaged checkpoint",
+            format!("{ROWS}{OUT}"),
+            "outside",
+            false,
+        )
+        .after(|folder| {
+            run_before(folder);
+            let checkpoints = folder.join("failing.state/checkpoints");
+            for (path, _) in tree(&checkpoints) {
+                if path.is_file() {
+                    fs::write(path, "damage").expect("it is writable");
+                }
+            }
+        }),
+    ];
+    let mut broken = Case::new("a broken row", format!("{ROWS}{OUT}"), "row", false);
+    broken.row = "{\"id\":\"bad\",\"n\":\"two\"}";
+    cases.push(broken);
+    let mut another = Case::new("another input", format!("{ROWS}{OUT}"), "outside", false);
+    another = another.after(run_before);
+    another.row = GOOD;
+    cases.push(another);
+    for case in cases {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        (case.prepare)(folder.path());
+        let failure = fail(&case.pipeline, case.row, folder.path());
+        let said = format!("{}: {}", case.what, failure.message);
+        assert_eq!(failure.blame, case.blame, "{said}");
+        assert_eq!(failure.restarts > 0, case.can_pass, "{said}");
+    }
 }
 
 /// Connects as soon as somebody listens.
@@ -827,6 +962,46 @@ fn an_output_is_complete_while_another_source_has_more() {
     assert!(!folder.path().join("more.jsonl").exists());
     signal::send(&host, libc::SIGTERM);
     assert!(host.wait().expect("it is our child").success());
+}
+
+/// Where no checkpoint outlives the process, every start is without one.
+#[test]
+fn only_where_checkpoints_stay_it_is_advised_to_drop_them() {
+    let in_memory = format!("{RESTART}[state]\nbackend = \"memory\"\n");
+    for (head, expected) in [
+        (RESTART, "`sluicebox run --drop rows`) to read all"),
+        (&in_memory, "or start the pipeline again to read all"),
+        (
+            "name = \"failing\"",
+            "or start the pipeline again to read all",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = folder.path().join("rows.jsonl");
+        fs::write(&rows, format!("{GOOD}\n").repeat(100_000)).expect("it is writable");
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("it is there").success());
+        let sink = OUT.replace("out.jsonl\"", "pipe\"\nformat = \"json\"");
+        let pipeline = format!("batch_rows = 10\n{head}{ROWS}{sink}");
+        let host = run_file(&pipeline, &["--quiet"], folder.path()).spawn();
+        let host = host.expect("it starts");
+        // It waits for its reader, and so it has not read everything.
+        let mut reader = File::open(&pipe).expect("a pipe");
+        reader.read_exact(&mut [0]).expect("rows");
+        fs::write(&rows, "short\n").expect("it is writable");
+        reader.read_to_end(&mut Vec::new()).expect("rows");
+        let output = host.wait_with_output().expect("it is our child");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("put back the one that was read"),
+            "{stderr}"
+        );
+        assert!(stderr.contains(expected), "{stderr}");
+        let advised = stderr.contains("--drop");
+        assert_eq!(advised, expected.contains("--drop"), "{stderr}");
+    }
 }
 
 #[test]

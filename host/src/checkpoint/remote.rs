@@ -16,6 +16,7 @@ pub mod uploader;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::error::Error as _;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -418,7 +419,26 @@ impl RemoteStore {
                 "cannot {what} {location} in the object store {}: {cause}",
                 self.url
             ),
-            fault: Fault::OUTSIDE,
+            fault: fault_of(cause),
+        }
+    }
+}
+
+/// Whether somebody has to put the store, or what is known of it, right.
+fn fault_of(cause: &object_store::Error) -> Fault {
+    use object_store::Error;
+    match cause {
+        Error::NotFound { .. }
+        | Error::InvalidPath { .. }
+        | Error::NotSupported { .. }
+        | Error::NotImplemented { .. }
+        | Error::PermissionDenied { .. }
+        | Error::Unauthenticated { .. }
+        | Error::UnknownConfigurationKey { .. } => Fault::OUTSIDE_LASTING,
+        cause => {
+            let causes = std::iter::successors(cause.source(), |&cause| cause.source());
+            let of_io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+            of_io.last().map_or(Fault::OUTSIDE, Fault::of_io)
         }
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::MultiProgress;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::status::{Status, StatusStyle};
+use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
 use crate::plan::{Node, NodeKind, Plan};
@@ -55,7 +55,12 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         .build()
         .map_err(|error| CliError::Failed(error.into()))?;
     runtime.block_on(async {
-        let durable = Durable::open(&plan).map_err(CliError::Run)?;
+        let durable = Durable::open(&plan).map_err(|error| {
+            if arguments.json {
+                print_failure(&error);
+            }
+            CliError::Run(error)
+        })?;
         let mut job = Job::new(plan, Arc::new(SystemClock));
         let wants_checkpoint = arguments.from.is_some() || !arguments.drop.is_empty();
         match durable {

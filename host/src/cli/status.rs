@@ -141,18 +141,21 @@ impl Status {
                 }
             }
             (Ok(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
-            (Err(error), StatusStyle::Json) => {
-                let fault = error.fault();
-                print_json(&JsonLine::Failure {
-                    message: error.to_string(),
-                    blame: fault.blame,
-                    can_pass: fault.can_pass,
-                    advice: fault.advice(),
-                });
-            }
+            (Err(error), StatusStyle::Json) => print_failure(error),
             _ => {}
         }
     }
+}
+
+/// The last line of a run with `--json` that failed, perhaps before anything was shown.
+pub(super) fn print_failure(error: &RunError) {
+    let fault = error.fault();
+    print_json(&JsonLine::Failure {
+        message: error.to_string(),
+        blame: fault.blame,
+        can_pass: fault.can_pass,
+        advice: fault.advice(),
+    });
 }
 
 async fn draw(

@@ -179,6 +179,10 @@ impl Console {
         let what = "to standard output";
         match cause.kind() {
             ErrorKind::BrokenPipe => SinkError::reader_is_gone(&self.node, what),
+            // It was redirected to a file.
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                SinkError::io(&self.node, what, &cause)
+            }
             // A terminal that is gone does not come back.
             _ => SinkError::new(&self.node, what, cause, Fault::OUTSIDE_LASTING),
         }

@@ -294,7 +294,7 @@ impl KafkaTransaction {
                 self.error(
                     "cannot read the last committed checkpoint",
                     cause,
-                    Fault::OUTSIDE,
+                    Fault::OUTSIDE_LASTING,
                 )
             })
     }
