@@ -62,8 +62,11 @@ impl Task {
     pub async fn run(mut self) -> Result<(), TaskError> {
         let passed = self.checkpoints.as_ref().map_or(0, |own| own.last_passed);
         let mut courier = Courier::new(self.context.dead_letters.clone(), passed);
+        courier.is_patient = self.checkpoints.is_none();
         loop {
             let incoming = self.next(&mut courier.dead_letters).await?;
+            // Before the rows beside them, of which there may be none.
+            courier.send().await?;
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
@@ -80,8 +83,6 @@ impl Task {
                         .map_err(|_| Gone)?;
                 }
             }
-            // Where no row was good, there are only dead letters.
-            courier.send().await?;
             if ended {
                 return self.finish().await;
             }

@@ -919,6 +919,27 @@ fn no_output_is_complete_without_its_dead_letters() {
     }
 }
 
+/// Numbered files get their names while the run goes on.
+#[test]
+fn no_numbered_file_is_complete_behind_a_dead_letter_that_is_lost() {
+    let source = ROWS.replace("on_error = \"fail\"", "");
+    let sink = format!("{OUT}roll = {{ size = \"1KiB\" }}\n");
+    for size in [1, 4096] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let lines = format!("broken\n{}", format!("{GOOD}\n").repeat(50_000));
+        fs::write(folder.path().join("rows.jsonl"), lines).expect("it is writable");
+        let pipeline = format!(
+            "name = \"failing\"\ndead_letters = \"/dev/full\"\nbatch_rows = {size}\n{source}{sink}"
+        );
+        let output = run_file(&pipeline, &["--quiet"], folder.path())
+            .output()
+            .expect("it starts");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let named = |(path, _): &(PathBuf, u64)| path.ends_with("out-000001.jsonl");
+        assert!(!tree(folder.path()).iter().any(named), "of {size}");
+    }
+}
+
 /// An output waits for the dead letters of what ends with its own sources, and for
 /// nothing else.
 #[test]

@@ -17,8 +17,9 @@ pub enum Report {
 
 /// What the writer of dead letters receives.
 pub enum DeadLetterMessage {
-    /// A task's dead letters, and the last barrier before them.
-    Written(CheckpointId, Vec<DeadLetter>),
+    /// A task's dead letters, and the last barrier before them. The writer answers when
+    /// they are in the file; not where they wait until other tasks have passed it.
+    Written(CheckpointId, Vec<DeadLetter>, oneshot::Sender<()>),
     /// All tasks have passed this barrier. The writer syncs the checkpoint's dead
     /// letters to the disk, and answers with the length of the file.
     Barrier(CheckpointId, oneshot::Sender<u64>),

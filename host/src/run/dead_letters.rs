@@ -120,11 +120,13 @@ impl DeadLetterWriter {
         let mut ahead = Vec::new();
         while let Some(message) = messages.recv().await {
             match message {
-                DeadLetterMessage::Written(passed, dead_letters) if passed > self.passed => {
+                DeadLetterMessage::Written(passed, dead_letters, _) if passed > self.passed => {
                     ahead.extend(dead_letters);
                 }
-                DeadLetterMessage::Written(_, dead_letters) => {
+                DeadLetterMessage::Written(_, dead_letters, answer) => {
                     self.write(&mut file, &dead_letters)?;
+                    // With checkpoints, nobody waits for it.
+                    let _ = answer.send(());
                 }
                 DeadLetterMessage::Barrier(id, answer) => {
                     self.passed = id;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::barrier::DeadLetterMessage;
 use crate::dead_letter::DeadLetter;
@@ -17,6 +17,9 @@ pub(super) struct Courier {
     /// The last barrier that the task has passed.
     pub passed: CheckpointId,
     writer: mpsc::Sender<DeadLetterMessage>,
+    /// Whether it waits until its dead letters are written: without checkpoints, a file
+    /// may get its name with the rows that come next.
+    pub is_patient: bool,
 }
 
 impl Courier {
@@ -26,6 +29,7 @@ impl Courier {
             dead_letters: Vec::new(),
             passed,
             writer,
+            is_patient: false,
         }
     }
 
@@ -40,8 +44,12 @@ impl Courier {
     pub async fn send(&mut self) -> Result<(), Gone> {
         if !self.dead_letters.is_empty() {
             let written = std::mem::take(&mut self.dead_letters);
-            let message = DeadLetterMessage::Written(self.passed, written);
+            let (answer, answered) = oneshot::channel();
+            let message = DeadLetterMessage::Written(self.passed, written, answer);
             self.writer.send(message).await.map_err(|_| Gone)?;
+            if self.is_patient {
+                answered.await.map_err(|_| Gone)?;
+            }
         }
         for (router, element) in self.deliveries.drain(..) {
             router.send(element).await?;
