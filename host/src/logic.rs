@@ -25,7 +25,7 @@ pub struct OperatorInfo {
     /// Filters, transforms and aggregates have one; that of a filter has no
     /// fields, since it passes rows on unchanged. Processes have at least one.
     pub outputs: Vec<Port>,
-    /// What a process reads of its key; empty for other kinds.
+    /// What an aggregate or a process reads of its key; empty for other kinds.
     pub key: Arc<Schema>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
@@ -288,22 +288,25 @@ pub trait Aggregate: Callee {
     fn accumulate(&mut self, rows: Grouped<'_>, states: States<'_>)
     -> Result<Accumulated, Failure>;
 
-    /// Like `accumulate`, and returns the result after each row, too.
+    /// Like `accumulate`, and returns the result after each row, too. `keys` is what the
+    /// operator reads of the key of each group.
     fn accumulate_each(
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure>;
 
     /// Merges the states of each group, in order, into one row a group.
     /// `groups` has one entry a state, starts at 0, never decreases, skips none.
     fn merge(&mut self, states: Columns<'_>, groups: &[u32]) -> Result<Vec<ArrayRef>, Failure>;
 
-    /// The results of states; `starts` and `ends` are their windows, in ms.
-    /// Parents are rows of `states`.
+    /// The results of states; `keys` is what the operator reads of the key of each, `starts`
+    /// and `ends` are their windows, in ms. Parents are rows of `states`.
     fn finish(
         &mut self,
         states: Columns<'_>,
+        keys: Columns<'_>,
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure>;
@@ -455,6 +458,13 @@ pub struct RejectedTimer {
 pub struct Columns<'a> {
     pub rows: usize,
     pub columns: &'a [ArrayRef],
+}
+
+impl Columns<'_> {
+    /// So many rows without a column.
+    pub fn none(rows: usize) -> Self {
+        Columns { rows, columns: &[] }
+    }
 }
 
 /// Rows for an aggregate.

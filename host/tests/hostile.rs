@@ -309,8 +309,10 @@ impl Miscount {
     }
 
     fn finish(&self, states: &[ArrayRef]) -> Result<usize, Failure> {
-        let windows = vec![0; of(states).rows];
-        let results = self.instance().finish(of(states), &windows, &windows)?;
+        let states = of(states);
+        let windows = vec![0; states.rows];
+        let keys = Columns::none(states.rows);
+        let results = self.instance().finish(states, keys, &windows, &windows)?;
         Ok(results.parents.len())
     }
 }
@@ -482,9 +484,15 @@ fn aggregate_failures(factory: &dyn Factory) -> Vec<Option<Failure>> {
             .accumulate(Grouped::added(of(&input), &groups), states)
             .err(),
         instance()
-            .accumulate_each(Grouped::added(of(&input), &groups), states)
+            .accumulate_each(
+                Grouped::added(of(&input), &groups),
+                states,
+                Columns::none(3),
+            )
             .err(),
         instance().merge(of(&some), &groups).err(),
-        instance().finish(of(&some), &[0; 3], &[1; 3]).err(),
+        instance()
+            .finish(of(&some), Columns::none(3), &[0; 3], &[1; 3])
+            .err(),
     ]
 }

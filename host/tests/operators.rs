@@ -169,7 +169,9 @@ fn an_aggregate_gives_its_states_back() {
 
     let merged = added.merge(of(&second), &[0, 0, 1]).unwrap();
     expect!["6 15 | 2 5"].assert_eq(&shown(&merged));
-    let results = added.finish(of(&merged), &[0, 0], &[10, 10]).unwrap();
+    let results = added
+        .finish(of(&merged), Columns::none(2), &[0, 0], &[10, 10])
+        .unwrap();
     check_rows(&results, expect!["[0, 1]: 6 15 | 2 5"]);
 }
 
@@ -186,7 +188,11 @@ fn an_aggregate_answers_after_each_row() {
         groups: 2,
     };
     let (accumulated, rows) = cart
-        .accumulate_each(Grouped::added(of(&input), &[0, 1, 0, 0]), states)
+        .accumulate_each(
+            Grouped::added(of(&input), &[0, 1, 0, 0]),
+            states,
+            Columns::none(2),
+        )
         .unwrap();
     check_rows(&rows, expect!["[0, 1, 3]: 13 | 5 | 11"]);
     expect!["11 | 5"].assert_eq(&shown(&accumulated.states));
@@ -222,11 +228,15 @@ fn a_state_may_have_lists_and_a_result_many_rows() {
         .accumulate(Grouped::added(of(&input), &[0, 0, 0, 1]), states)
         .unwrap()
         .states;
-    let results = top.finish(of(&states), &[0, 0], &[10, 10]).unwrap();
+    let results = top
+        .finish(of(&states), Columns::none(2), &[0, 0], &[10, 10])
+        .unwrap();
     check_rows(&results, expect!["[0, 0, 1]: 1 pen 3 | 2 jam 2 | 1 tea 9"]);
     // A slice of a list starts in the middle of its elements.
     let second: Vec<ArrayRef> = states.iter().map(|column| column.slice(1, 1)).collect();
-    let results = top.finish(of(&second), &[0], &[10]).unwrap();
+    let results = top
+        .finish(of(&second), Columns::none(1), &[0], &[10])
+        .unwrap();
     check_rows(&results, expect!["[0]: 1 tea 9"]);
 }
 
@@ -313,10 +323,10 @@ fn a_plugin_can_be_inspected() {
               How many items.
 
         exports
-          sluicebox:plugin/aggregate@0.3.0
-          sluicebox:plugin/operators@0.3.0
-          sluicebox:plugin/process@0.3.0
-          sluicebox:plugin/transform@0.3.0
+          sluicebox:plugin/aggregate@0.4.0
+          sluicebox:plugin/operators@0.4.0
+          sluicebox:plugin/process@0.4.0
+          sluicebox:plugin/transform@0.4.0
 
         imports
           in
@@ -338,16 +348,31 @@ fn a_plugin_can_be_inspected() {
 }
 
 #[test]
-fn a_process_is_inspected_with_its_ports_and_what_it_reads_of_its_key() {
-    let mut inspection = common::LOADER
+fn operators_are_inspected_with_what_they_read_of_their_keys() {
+    let inspection = common::LOADER
         .plugin(&common::plugin_file("basics"))
         .unwrap_or_else(|error| panic!("{error}"))
         .inspect();
-    inspection
-        .operators
-        .retain(|operator| operator.name == "tally");
     let text = inspection.to_text();
-    let tally = text.split("\n\n").find(|part| part.starts_with("tally"));
+    let of = |name: &str| {
+        let mut parts = text.split("\n\n");
+        let part = parts.find(|part| part.starts_with(name));
+        part.expect("it is an operator")
+    };
+    expect![[r#"
+        own (aggregate)
+          How many values of `n` there are, and the key that it is told. Fails on negative numbers.
+          input
+            n: int64
+          key
+            key: utf8
+          state
+            values: int64
+            total: int64
+          output
+            told: utf8
+            values: int64"#]]
+    .assert_eq(of("own"));
     expect![[r#"
         tally (process)
           Sums amounts, and says the sum some time after a question.
@@ -366,5 +391,5 @@ fn a_process_is_inspected_with_its_ports_and_what_it_reads_of_its_key() {
             sum: int64
           parameters
             after_ms: integer = 1000"#]]
-    .assert_eq(tally.expect("it is an operator"));
+    .assert_eq(of("tally"));
 }

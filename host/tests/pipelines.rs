@@ -1465,3 +1465,75 @@ fn late_rows_of_a_join_have_an_output_a_side() {
     let expected = vec![pair(1, 1), pair(3, 1), pair(3, 3)];
     assert_same(&expected, &sorted(on_time), "on time");
 }
+
+/// Every kind of window tells an aggregate the key of each result: on time, corrected, early
+/// and taken back, also around rows that it fails on, and of states that were evicted.
+#[test]
+fn an_aggregate_reads_the_key_of_its_results() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut rows: Vec<Value> = Vec::new();
+    for second in 0..300 {
+        let key = format!("key {}", rng.u32(0..20));
+        let n = if rng.u32(0..40) == 0 { -1 } else { second };
+        let mut row = event(&key, n, second - rng.i64(0..4));
+        row["letter"] = ["a", "b"][rng.usize(0..2)].into();
+        rows.push(row);
+    }
+    let folder = folder(&[("in.jsonl", &rows)]);
+    // And whether what becomes of its results is told.
+    let windows = [
+        (
+            "window = { tumbling = \"5s\" }\nallowed_lateness = \"3s\"",
+            true,
+        ),
+        (
+            "window = { tumbling = \"50s\" }\nallowed_lateness = \"3s\"\n\
+             emit = { every = \"1ms\" }\ndiscard = true",
+            false,
+        ),
+        (
+            "window = { sliding = \"10s\", every = \"2s\" }\nemit = { every = \"1ms\" }",
+            false,
+        ),
+        (
+            "window = { cumulate = \"10s\", every = \"2s\" }\nallowed_lateness = \"3s\"",
+            true,
+        ),
+        ("window = { session = \"15s\" }", false),
+        ("window = { count = 3 }", false),
+        ("window = \"global\"", false),
+        ("window = \"running\"\nemit = { every = \"1ms\" }", false),
+        ("window = \"running\"\nttl = \"20s\"", true),
+    ];
+    for (window, changes) in windows {
+        let result = format!(
+            "[operators.result]\nplugin = \"basics.own\"\ninput = \"events\"\n\
+             key = [\"letter\", \"key\"]\non_error = \"skip\"\n{window}\n"
+        );
+        let changed = match changes {
+            true => "input = \"result.changes\"\nchanges = \"change\"\n",
+            false => "input = \"result\"\n",
+        };
+        let changed =
+            format!("[sinks.changed]\ntype = \"file\"\npath = \"changed.jsonl\"\n{changed}");
+        let text = text_of(&[
+            &events("events", "in.jsonl", "1s"),
+            &result,
+            &sink("out", "result"),
+            &changed,
+        ]);
+        everywhere::run_everywhere(
+            &text,
+            folder.path(),
+            ["out", "changed"],
+            |when, of_sinks| {
+                for rows in of_sinks {
+                    assert!(rows.len() > 20, "{window}, {when}: {} results", rows.len());
+                    for row in rows {
+                        assert_eq!(row["told"], row["key"], "{window}, {when}: {row}");
+                    }
+                }
+            },
+        );
+    }
+}

@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 18] = [
+const PIPELINES: [Pipeline; 20] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -221,6 +221,30 @@ const PIPELINES: [Pipeline; 18] = [
             plugin = "basics.stats"
             input = "events"
             key = ["key", "letter"]
+            window = "running"
+            ttl = "3s"
+            "#,
+    },
+    Pipeline {
+        name: "sliding, with a plugin that reads its key",
+        corrects: true,
+        text: r#"
+            [operators.result]
+            plugin = "basics.own"
+            input = "events"
+            key = "key"
+            window = { sliding = "6s", every = "2s" }
+            allowed_lateness = "3s"
+            "#,
+    },
+    Pipeline {
+        name: "running, with a plugin that reads its key",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            plugin = "basics.own"
+            input = "events"
+            key = ["letter", "key"]
             window = "running"
             ttl = "3s"
             "#,

@@ -19,6 +19,8 @@ use crate::{Parameters, Reject, Timestamp, Window};
 /// The type that implements it carries `#[operator]`, and its fields are the
 /// operator's [`Parameters`]. The operator is named after it, in snake case.
 ///
+/// A result that depends on the key needs [`Group`].
+///
 /// The host keeps the states, and may cut the rows of a group anywhere: into
 /// several calls, or into several states that are merged. So neither the order
 /// of rows from different keys nor the end of a batch may affect the result.
@@ -89,7 +91,7 @@ use crate::{Parameters, Reject, Timestamp, Window};
     label = "has `#[operator]`, but no `impl Aggregate`",
     note = "a struct with `#[operator]` must implement `sluicebox_sdk::Aggregate`"
 )]
-pub trait Aggregate: Parameters {
+pub trait Aggregate<G: Told = Window>: Parameters {
     /// The rows that are folded.
     type Input<'a>: Record<'a>;
     /// What is kept between rows. A new group starts with the default.
@@ -110,8 +112,127 @@ pub trait Aggregate: Parameters {
 
     /// Returns the result. It may be called several times for a state, as more
     /// rows come; for running aggregates it is called after each row, with
-    /// [`Window::ALL`].
-    fn finish<'a>(&'a self, state: &'a Self::State, window: Window) -> Self::Output<'a>;
+    /// [`Window::ALL`]. An `Aggregate<Group<Key>>` is told the key as well: see [`Group`].
+    fn finish<'a>(&'a self, state: &'a Self::State, group: G::Given<'a>) -> Self::Output<'a>;
+}
+
+/// A key and a window, for an aggregate whose results depend on their key:
+/// `Aggregate<Group<Key>>`.
+///
+/// The fields of `Key` are those of the pipeline's `key` that the aggregate reads, by name
+/// and type. `sluicebox check` refuses a pipeline whose key lacks one. Results have all fields of
+/// the key anyway, so there is no need to repeat them.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+///
+/// #[derive(Record)]
+/// struct Sale {
+///     cents: i64,
+/// }
+///
+/// #[derive(Record, Clone, Default)]
+/// struct Total {
+///     cents: i64,
+/// }
+///
+/// #[derive(Record)]
+/// struct Shop {
+///     country: String,
+/// }
+///
+/// #[derive(Record, Debug, PartialEq)]
+/// struct Taxed {
+///     cents: i64,
+///     tax_cents: i64,
+/// }
+///
+/// /// Sales of a shop, with the tax of its country.
+/// #[operator]
+/// struct Sales {}
+///
+/// impl Aggregate<Group<Shop>> for Sales {
+///     type Input<'a> = Sale;
+///     type State = Total;
+///     type Output<'a> = Taxed;
+///
+///     fn accumulate(&self, total: &mut Total, sale: Sale) -> Result<(), Reject> {
+///         total.cents += sale.cents;
+///         Ok(())
+///     }
+///
+///     fn merge(&self, total: &mut Total, later: Total) {
+///         total.cents += later.cents;
+///     }
+///
+///     fn finish(&self, total: &Total, shop: &Group<Shop>) -> Taxed {
+///         let percent = match shop.key.country.as_str() {
+///             "LU" => 17,
+///             _ => 20,
+///         };
+///         Taxed { cents: total.cents, tax_cents: total.cents * percent / 100 }
+///     }
+/// }
+///
+/// export!(Sales);
+///
+/// let key = Shop { country: "LU".to_owned() };
+/// let shop = Group { key, window: Window::ALL };
+/// let taxed = Taxed { cents: 200, tax_cents: 34 };
+/// assert_eq!(Sales {}.finish(&Total { cents: 200 }, &shop), taxed);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group<K> {
+    /// What the aggregate reads of the key.
+    pub key: K,
+    /// The window of the result.
+    pub window: Window,
+}
+
+/// What [`Aggregate::finish`] is told beside a state: its [`Window`], or a [`Group`], which
+/// has its key as well.
+#[diagnostic::on_unimplemented(
+    message = "an aggregate is not told a `{Self}`",
+    note = "write `Aggregate`, or `Aggregate<Group<Key>>` to read the fields of `Key`, a record \
+            that owns its fields"
+)]
+pub trait Told: Sized + 'static {
+    /// As `finish` gets it.
+    type Given<'a>;
+    #[doc(hidden)]
+    type Key: for<'a> Record<'a>;
+    #[doc(hidden)]
+    fn new(key: Self::Key, window: Window) -> Self;
+    #[doc(hidden)]
+    fn given(&self) -> Self::Given<'_>;
+}
+
+impl Told for Window {
+    type Given<'a> = Window;
+    type Key = ();
+
+    #[inline(always)]
+    fn new((): (), window: Window) -> Self {
+        window
+    }
+
+    #[inline(always)]
+    fn given(&self) -> Window {
+        *self
+    }
+}
+
+impl<K: for<'a> Record<'a> + 'static> Told for Group<K> {
+    type Given<'a> = &'a Group<K>;
+    type Key = K;
+
+    fn new(key: K, window: Window) -> Self {
+        Group { key, window }
+    }
+
+    fn given(&self) -> &Self {
+        self
+    }
 }
 
 /// Takes rows back, for an aggregate that may read the changes of a table
@@ -174,7 +295,7 @@ pub trait Aggregate: Parameters {
     label = "has `#[operator(retracts)]`, but no `impl Retract`",
     note = "without `retracts` it is an aggregate of rows that stay"
 )]
-pub trait Retract: Aggregate {
+pub trait Retract<G: Told = Window>: Aggregate<G> {
     /// Takes back one row, equal to one that was folded before, from this state or from
     /// one that will be merged with it. So counts are best signed numbers.
     ///
@@ -184,65 +305,71 @@ pub trait Retract: Aggregate {
 }
 
 /// [`Retract::retract`], if there is one.
-type TakeBack<A> =
-    for<'r> fn(&A, &mut <A as Aggregate>::State, <A as Aggregate>::Input<'r>) -> Result<(), Reject>;
+type TakeBack<A, G> = for<'r> fn(
+    &A,
+    &mut <A as Aggregate<G>>::State,
+    <A as Aggregate<G>>::Input<'r>,
+) -> Result<(), Reject>;
 
-fn never<A: Aggregate>(_: &A, _: &mut A::State, _: A::Input<'_>) -> Result<(), Reject> {
+fn never<A: Aggregate<G>, G: Told>(_: &A, _: &mut A::State, _: A::Input<'_>) -> Result<(), Reject> {
     panic!("the host takes a row back from an aggregate that cannot do that");
 }
 
-type OutputRow<'a, A> = <<A as Aggregate>::Output<'a> as Outputs<'a>>::Row;
+type OutputRow<'a, A, G> = <<A as Aggregate<G>>::Output<'a> as Outputs<'a>>::Row;
 
 #[doc(hidden)]
-pub fn shape<A: Aggregate>() -> Shape {
+pub fn shape<A: Aggregate<G>, G: Told>() -> Shape {
     Shape {
         kind: Kind::Aggregate,
         inputs: A::Input::describe_ports(),
-        outputs: OutputRow::<A>::describe_ports(),
-        key: Vec::new(),
+        outputs: OutputRow::<A, G>::describe_ports(),
+        key: schema_of::<G::Key>(),
         state: schema_of::<A::State>(),
         retracts: false,
     }
 }
 
 #[doc(hidden)]
-pub fn shape_retracting<A: Retract>() -> Shape {
+pub fn shape_retracting<A: Retract<G>, G: Told>() -> Shape {
     Shape {
         retracts: true,
-        ..shape::<A>()
+        ..shape::<A, G>()
     }
 }
 
-fn accumulate<A: Aggregate>(
-    logic: &ColumnarAggregate<A>,
+fn accumulate<A: Aggregate<G>, G: Told>(
+    logic: &ColumnarAggregate<A, G>,
     rows: &Grouped,
     states: &States,
 ) -> Accumulated {
     let table = Table::new(&rows.columns);
     let fold = Fold::new(logic, &table, rows, states);
-    match fold.without_rejects(|_, _| ()) {
+    match fold.without_rejects(|_, _, _| ()) {
         Some(states) => accumulated(&states, Vec::new()),
         None => {
-            let (states, rejects) = fold.with_rejects(|_, _| ());
+            let (states, rejects) = fold.with_rejects(|_, _, _| ());
             accumulated(&states, rejects)
         }
     }
 }
 
-fn accumulate_each<A: Aggregate>(
-    logic: &ColumnarAggregate<A>,
+fn accumulate_each<A: Aggregate<G>, G: Told>(
+    logic: &ColumnarAggregate<A, G>,
     rows: &Grouped,
     states: &States,
+    keys: &Batch,
 ) -> AccumulatedEach {
+    let groups: Vec<G> = told(keys, states.groups as usize, |_| Window::ALL);
     let table = Table::new(&rows.columns);
     let fold = Fold::new(logic, &table, rows, states);
     let aggregate = &logic.aggregate;
     let mut results = ResultRows::new(aggregate, table.rows());
-    let (states, rejects) = match fold.without_rejects(|row, state| results.add(row, state)) {
+    let folded = fold.without_rejects(|row, group, state| results.add(row, &groups[group], state));
+    let (states, rejects) = match folded {
         Some(states) => (states, Vec::new()),
         None => {
             results = ResultRows::new(aggregate, table.rows());
-            fold.with_rejects(|row, state| results.add(row, state))
+            fold.with_rejects(|row, group, state| results.add(row, &groups[group], state))
         }
     };
     AccumulatedEach {
@@ -252,7 +379,7 @@ fn accumulate_each<A: Aggregate>(
     }
 }
 
-fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
+fn merge<A: Aggregate<G>, G: Told>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
     assert_eq!(
         groups.len(),
         states.rows as usize,
@@ -270,49 +397,67 @@ fn merge<A: Aggregate>(aggregate: &A, states: &Batch, groups: &[u32]) -> Batch {
     columns(&merged)
 }
 
-fn finish<A: Aggregate>(aggregate: &A, states: &Batch, windows: &Windows) -> answers::Rows {
+fn finish<A: Aggregate<G>, G: Told>(
+    aggregate: &A,
+    states: &Batch,
+    keys: &Batch,
+    windows: &Windows,
+) -> answers::Rows {
     let rows = states.rows as usize;
     assert!(
         windows.starts.len() == rows && windows.ends.len() == rows,
         "the host sent another number of windows than of states"
     );
     let values = read_all::<A::State>(states, 0);
-    let mut results = OutputRows::<OutputRow<'_, A>>::with_capacity(rows, &Nowhere);
-    for (row, state) in values.iter().enumerate() {
-        let window = Window {
-            start: Timestamp(windows.starts[row]),
-            end: Timestamp(windows.ends[row]),
-        };
-        results.give(aggregate.finish(state, window), row as u32, &Nowhere);
+    let groups: Vec<G> = told(keys, rows, |row| Window {
+        start: Timestamp(windows.starts[row]),
+        end: Timestamp(windows.ends[row]),
+    });
+    let mut results = OutputRows::<OutputRow<'_, A, G>>::with_capacity(rows, &Nowhere);
+    for (row, (state, group)) in values.iter().zip(&groups).enumerate() {
+        let outputs = aggregate.finish(state, group.given());
+        results.give(outputs, row as u32, &Nowhere);
     }
     results.finish(&[])
 }
 
-struct ColumnarAggregate<A: Aggregate> {
-    aggregate: A,
-    take_back: TakeBack<A>,
+/// What each of so many groups or states is told of itself.
+fn told<G: Told>(keys: &Batch, count: usize, window: impl Fn(usize) -> Window) -> Vec<G> {
+    let keys = read_all::<G::Key>(keys, 0).into_iter();
+    assert_eq!(
+        keys.len(),
+        count,
+        "the host sent another number of keys than of groups"
+    );
+    let told = keys.enumerate();
+    told.map(|(at, key)| G::new(key, window(at))).collect()
 }
 
-impl<A: Aggregate> AggregateInstance for ColumnarAggregate<A> {
+struct ColumnarAggregate<A: Aggregate<G>, G: Told> {
+    aggregate: A,
+    take_back: TakeBack<A, G>,
+}
+
+impl<A: Aggregate<G>, G: Told> AggregateInstance for ColumnarAggregate<A, G> {
     fn accumulate(&self, rows: &Grouped, states: &States) -> Accumulated {
         accumulate(self, rows, states)
     }
 
-    fn accumulate_each(&self, rows: &Grouped, states: &States) -> AccumulatedEach {
-        accumulate_each(self, rows, states)
+    fn accumulate_each(&self, rows: &Grouped, states: &States, keys: &Batch) -> AccumulatedEach {
+        accumulate_each(self, rows, states, keys)
     }
 
     fn merge(&self, states: &Batch, groups: &[u32]) -> Batch {
         merge(&self.aggregate, states, groups)
     }
 
-    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows {
-        finish(&self.aggregate, states, windows)
+    fn finish(&self, states: &Batch, keys: &Batch, windows: &Windows) -> answers::Rows {
+        finish(&self.aggregate, states, keys, windows)
     }
 }
 
 #[doc(hidden)]
-pub fn open<A: Aggregate + 'static>(aggregate: A) -> Instance {
+pub fn open<A: Aggregate<G> + 'static, G: Told>(aggregate: A) -> Instance {
     Instance::Aggregate(Box::new(ColumnarAggregate {
         aggregate,
         take_back: never,
@@ -320,7 +465,7 @@ pub fn open<A: Aggregate + 'static>(aggregate: A) -> Instance {
 }
 
 #[doc(hidden)]
-pub fn open_retracting<A: Retract + 'static>(aggregate: A) -> Instance {
+pub fn open_retracting<A: Retract<G> + 'static, G: Told>(aggregate: A) -> Instance {
     Instance::Aggregate(Box::new(ColumnarAggregate {
         aggregate,
         take_back: A::retract,
@@ -341,22 +486,22 @@ impl Guest for Opened {
         Opened::aggregate(|aggregate| aggregate.accumulate(&rows, &states))
     }
 
-    fn accumulate_each(rows: Grouped, states: States) -> AccumulatedEach {
-        Opened::aggregate(|aggregate| aggregate.accumulate_each(&rows, &states))
+    fn accumulate_each(rows: Grouped, states: States, keys: Batch) -> AccumulatedEach {
+        Opened::aggregate(|aggregate| aggregate.accumulate_each(&rows, &states, &keys))
     }
 
     fn merge(states: Batch, groups: Vec<u32>) -> Batch {
         Opened::aggregate(|aggregate| aggregate.merge(&states, &groups))
     }
 
-    fn finish(states: Batch, windows: Windows) -> answers::Rows {
-        Opened::aggregate(|aggregate| aggregate.finish(&states, &windows))
+    fn finish(states: Batch, keys: Batch, windows: Windows) -> answers::Rows {
+        Opened::aggregate(|aggregate| aggregate.finish(&states, &keys, &windows))
     }
 }
 
 /// Folds the rows of a batch into states.
-struct Fold<'a, A: Aggregate> {
-    logic: &'a ColumnarAggregate<A>,
+struct Fold<'a, A: Aggregate<G>, G: Told> {
+    logic: &'a ColumnarAggregate<A, G>,
     input: &'a Table<'a>,
     rows: &'a Grouped,
     given: &'a States,
@@ -387,9 +532,9 @@ impl<'a> TakenBack<'a> {
     }
 }
 
-impl<'a, A: Aggregate> Fold<'a, A> {
+impl<'a, A: Aggregate<G>, G: Told> Fold<'a, A, G> {
     fn new(
-        logic: &'a ColumnarAggregate<A>,
+        logic: &'a ColumnarAggregate<A, G>,
         input: &'a Table<'a>,
         rows: &'a Grouped,
         given: &'a States,
@@ -421,10 +566,13 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     }
 
     /// The new states if no row is rejected, the usual case; else `None`.
-    /// `folded` sees the state after each row.
+    /// `folded` sees each row, its group, and the state after it.
     #[inline(always)]
-    fn without_rejects(&self, mut folded: impl FnMut(u32, &A::State)) -> Option<Vec<A::State>> {
-        let mut states = starting_states::<A>(self.given);
+    fn without_rejects(
+        &self,
+        mut folded: impl FnMut(u32, usize, &A::State),
+    ) -> Option<Vec<A::State>> {
+        let mut states = starting_states::<A, G>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
         let mut taken_back = TakenBack::new(&self.rows.taken_back);
         for (row, &group) in self.rows.groups.iter().enumerate() {
@@ -432,7 +580,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
             // SAFETY: the table has this row.
             let input = unsafe { A::Input::read(&reader, row) }.ok()?;
             self.change(taken_back.has(row), state, input).ok()?;
-            folded(row as u32, state);
+            folded(row as u32, group as usize, state);
         }
         Some(states)
     }
@@ -442,9 +590,9 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     #[cold]
     fn with_rejects(
         &self,
-        mut folded: impl FnMut(u32, &A::State),
+        mut folded: impl FnMut(u32, usize, &A::State),
     ) -> (Vec<A::State>, Vec<answers::Reject>) {
-        let mut states = starting_states::<A>(self.given);
+        let mut states = starting_states::<A, G>(self.given);
         let reader = self.input.reader::<A::Input<'a>>();
         let mut taken_back = TakenBack::new(&self.rows.taken_back);
         let mut rejects = Vec::new();
@@ -458,7 +606,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
                 .and_then(|input| self.change(is_taken_back, &mut state, input));
             match outcome {
                 Ok(()) => {
-                    folded(row as u32, &state);
+                    folded(row as u32, group as usize, &state);
                     states[group as usize] = state;
                 }
                 Err(reject) => rejects.push(answers::Reject {
@@ -479,12 +627,12 @@ fn accumulated<'a, S: Record<'a>>(states: &[S], rejects: Vec<answers::Reject>) -
 }
 
 /// The results after each row.
-struct ResultRows<'a, A: Aggregate> {
+struct ResultRows<'a, A: Aggregate<G>, G: Told> {
     aggregate: &'a A,
-    rows: OutputRows<'a, OutputRow<'a, A>>,
+    rows: OutputRows<'a, OutputRow<'a, A, G>>,
 }
 
-impl<'a, A: Aggregate> ResultRows<'a, A> {
+impl<'a, A: Aggregate<G>, G: Told> ResultRows<'a, A, G> {
     fn new(aggregate: &'a A, rows: usize) -> Self {
         ResultRows {
             aggregate,
@@ -493,19 +641,19 @@ impl<'a, A: Aggregate> ResultRows<'a, A> {
     }
 
     #[inline(always)]
-    fn add(&mut self, row: u32, state: &A::State) {
+    fn add(&mut self, row: u32, group: &'a G, state: &A::State) {
         // SAFETY: the result borrows from the state for longer than the state
         // stays unchanged, but is gone before it changes: `give` consumes the
         // result, and `settle` copies what its rows have borrowed.
         let state = unsafe { &*std::ptr::from_ref(state) };
         self.rows
-            .give(self.aggregate.finish(state, Window::ALL), row, &Nowhere);
+            .give(self.aggregate.finish(state, group.given()), row, &Nowhere);
         self.rows.settle();
     }
 }
 
 /// The given states, then default ones for the new groups.
-fn starting_states<A: Aggregate>(given: &States) -> Vec<A::State> {
+fn starting_states<A: Aggregate<G>, G: Told>(given: &States) -> Vec<A::State> {
     let groups = given.groups as usize;
     assert!(
         given.columns.rows as usize <= groups,

@@ -42,9 +42,9 @@ pub trait TransformInstance {
 #[doc(hidden)]
 pub trait AggregateInstance {
     fn accumulate(&self, rows: &Grouped, states: &States) -> Accumulated;
-    fn accumulate_each(&self, rows: &Grouped, states: &States) -> AccumulatedEach;
+    fn accumulate_each(&self, rows: &Grouped, states: &States, keys: &Batch) -> AccumulatedEach;
     fn merge(&self, states: &Batch, groups: &[u32]) -> Batch;
-    fn finish(&self, states: &Batch, windows: &Windows) -> answers::Rows;
+    fn finish(&self, states: &Batch, keys: &Batch, windows: &Windows) -> answers::Rows;
 }
 
 /// A process with its parameters.

@@ -119,7 +119,7 @@ mod time;
 /// Calls functions for the rows of a batch.
 mod transform;
 
-pub use aggregate::{Aggregate, Retract};
+pub use aggregate::{Aggregate, Group, Retract, Told};
 pub use calendar::{CalendarTime, Weekday};
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
@@ -139,9 +139,9 @@ pub use transform::Answer;
 /// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Answered, Ask, Asking, Candidate, Context, Event, Lesson, Parameters, Ports,
-        Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer, Timestamp, Window,
-        decayed, export, log, operator, reject,
+        Aggregate, Answered, Ask, Asking, Candidate, Context, Event, Group, Lesson, Parameters,
+        Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer, Timestamp,
+        Window, decayed, export, log, operator, reject,
     };
 }
 

@@ -396,6 +396,7 @@ impl Aggregate for FunctionsInstance {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         FunctionsInstance::accumulate(self, rows, states, true)
     }
@@ -414,6 +415,7 @@ impl Aggregate for FunctionsInstance {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        _keys: Columns<'_>,
         _starts: &[i64],
         _ends: &[i64],
     ) -> Result<Rows, Failure> {

@@ -65,7 +65,8 @@ impl Aggregate for DeduplicateInstance {
         rows: Grouped<'_>,
         states: States<'_>,
     ) -> Result<Accumulated, Failure> {
-        let (accumulated, _) = self.accumulate_each(rows, states)?;
+        let keys = Columns::none(states.groups);
+        let (accumulated, _) = self.accumulate_each(rows, states, keys)?;
         Ok(accumulated)
     }
 
@@ -73,6 +74,7 @@ impl Aggregate for DeduplicateInstance {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         let Grouped { input, groups, .. } = rows;
         let known = times_of(&states.existing.columns[0]);
@@ -110,7 +112,13 @@ impl Aggregate for DeduplicateInstance {
     }
 
     /// There are no results but the rows that pass.
-    fn finish(&mut self, _: Columns<'_>, _: &[i64], _: &[i64]) -> Result<Rows, Failure> {
+    fn finish(
+        &mut self,
+        _: Columns<'_>,
+        _: Columns<'_>,
+        _: &[i64],
+        _: &[i64],
+    ) -> Result<Rows, Failure> {
         Ok(Rows {
             parents: Vec::new(),
             columns: Vec::new(),
@@ -154,8 +162,11 @@ mod tests {
                 },
                 groups: 1,
             };
-            let folded =
-                instance.accumulate_each(Grouped::added(input, &vec![0; batch.len()]), known);
+            let folded = instance.accumulate_each(
+                Grouped::added(input, &vec![0; batch.len()]),
+                known,
+                Columns::none(1),
+            );
             let (accumulated, rows) = folded.unwrap_or_else(|e| panic!("{e}"));
             let rows = rows.parents.into_iter();
             passed.extend(rows.map(|row| at * batch_rows + row as usize));

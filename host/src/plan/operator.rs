@@ -48,6 +48,8 @@ pub struct AggregatePlan {
     /// edge.
     pub key: Vec<Vec<usize>>,
     pub key_schema: Arc<Schema>,
+    /// The columns of the key that the operator reads.
+    pub key_read: Vec<usize>,
     pub window: Window,
     /// How long after the watermark has passed a window's end a row still
     /// corrects it, in ms.

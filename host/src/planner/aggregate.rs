@@ -31,6 +31,9 @@ impl Builder<'_> {
         let columns = self.columns_of_edges(&title, ports, reading);
         let timing = resolved.timing.as_ref();
         let keys = self.keys(operator, &title, ports, reading);
+        let key_read = keys
+            .as_ref()
+            .and_then(|keys| self.key_read(operator, &title, &resolved.info.key, keys));
         let late_wanted =
             is_read(LATE) && timing.is_none_or(|timing| timing.window.has_late_output());
         let known = reading.known();
@@ -58,6 +61,7 @@ impl Builder<'_> {
                 columns: columns?,
                 key: keys.columns,
                 key_schema: Arc::new(keys.relation.schema),
+                key_read: key_read?,
                 window: timing.window,
                 allowed_lateness_ms: timing.allowed_lateness_ms,
                 emit: timing.emit,

@@ -5,7 +5,7 @@ use super::columns::{Relation, Upstream};
 use super::reading::Reading;
 use crate::config::{KeyColumns, Mistake, OperatorConfig, Runs, Span, Spanned};
 use crate::logic::Port;
-use crate::schema::{DataType, Field};
+use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 
 /// An operator's key: its columns on each edge, and their schema.
@@ -136,6 +136,56 @@ impl Builder<'_> {
             names.push(of_port);
         }
         good.then_some(names)
+    }
+
+    /// The columns of the key that the operator reads.
+    pub(super) fn key_read(
+        &mut self,
+        operator: &OperatorConfig,
+        title: &str,
+        wanted: &Schema,
+        keys: &Keys,
+    ) -> Option<Vec<usize>> {
+        let Relation { schema, places, .. } = &keys.relation;
+        let mut good = true;
+        let mut columns = Vec::with_capacity(wanted.fields.len());
+        for field in &wanted.fields {
+            match schema.index_of(&field.name) {
+                Some(column) if field.reads(&schema.fields[column]) => columns.push(column),
+                Some(column) => {
+                    good = false;
+                    let given = &schema.fields[column];
+                    self.mistakes.push(
+                        Mistake::new(format!(
+                            "{title} reads `{field}` of its key, which has `{given}`"
+                        ))
+                        .at(places[column].clone(), "the key")
+                        .at(operator.runs.place(), "this reads it")
+                        .help("both must have the same type"),
+                    );
+                }
+                None => {
+                    good = false;
+                    let names = schema.fields.iter().map(|field| field.name.as_str());
+                    let place = match &operator.key {
+                        Some(key) => key.place.clone(),
+                        None => operator.name.span(),
+                    };
+                    let help = match schema.fields.is_empty() {
+                        true => format!("add it: key = \"{}\"", field.name),
+                        false => suggest::help(&field.name, "fields of the key", names),
+                    };
+                    self.mistakes.push(
+                        Mistake::new(format!(
+                            "{title} reads `{field}` of its key, which has no such field"
+                        ))
+                        .at(place, "")
+                        .help(help),
+                    );
+                }
+            }
+        }
+        good.then_some(columns)
     }
 
     fn key_column(

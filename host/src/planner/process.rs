@@ -3,16 +3,12 @@
 use std::sync::Arc;
 
 use super::builder::Builder;
-use super::columns::Relation;
-use super::keys::Keys;
 use super::reading::Reading;
 use super::recommend::{StageSection, title_of};
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
 use crate::config::{Mistake, OperatorConfig};
 use crate::logic::{Kind, Port, Stage};
 use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder, Ties};
-use crate::schema::Schema;
-use crate::suggest;
 
 impl Builder<'_> {
     pub(super) fn plan_process(
@@ -106,56 +102,6 @@ impl Builder<'_> {
                     .help("remove it"),
             );
         }
-    }
-
-    /// The columns of the key that the operator reads.
-    fn key_read(
-        &mut self,
-        operator: &OperatorConfig,
-        title: &str,
-        wanted: &Schema,
-        keys: &Keys,
-    ) -> Option<Vec<usize>> {
-        let Relation { schema, places, .. } = &keys.relation;
-        let mut good = true;
-        let mut columns = Vec::with_capacity(wanted.fields.len());
-        for field in &wanted.fields {
-            match schema.index_of(&field.name) {
-                Some(column) if field.reads(&schema.fields[column]) => columns.push(column),
-                Some(column) => {
-                    good = false;
-                    let given = &schema.fields[column];
-                    self.mistakes.push(
-                        Mistake::new(format!(
-                            "{title} reads `{field}` of its key, which has `{given}`"
-                        ))
-                        .at(places[column].clone(), "the key")
-                        .at(operator.runs.place(), "this reads it")
-                        .help("both must have the same type"),
-                    );
-                }
-                None => {
-                    good = false;
-                    let names = schema.fields.iter().map(|field| field.name.as_str());
-                    let place = match &operator.key {
-                        Some(key) => key.place.clone(),
-                        None => operator.name.span(),
-                    };
-                    let help = match schema.fields.is_empty() {
-                        true => format!("add it: key = \"{}\"", field.name),
-                        false => suggest::help(&field.name, "fields of the key", names),
-                    };
-                    self.mistakes.push(
-                        Mistake::new(format!(
-                            "{title} reads `{field}` of its key, which has no such field"
-                        ))
-                        .at(place, "")
-                        .help(help),
-                    );
-                }
-            }
-        }
-        good.then_some(columns)
     }
 }
 

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 /// A host runs plugins of this version of the contract alone.
 macro_rules! version {
     () => {
-        "0.3.0"
+        "0.4.0"
     };
 }
 
@@ -538,11 +538,18 @@ mod tests {
     }
 
     /// The newest last.
-    const VERSIONS: [Recorded; 1] = [Recorded {
-        version: "0.3.0",
-        types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
-        words: "sha256:79a7b00f6c563e90a997f393651a0e6b7820c4eb177bb700d68bcc1cd038f8cb",
-    }];
+    const VERSIONS: [Recorded; 2] = [
+        Recorded {
+            version: "0.3.0",
+            types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
+            words: "sha256:79a7b00f6c563e90a997f393651a0e6b7820c4eb177bb700d68bcc1cd038f8cb",
+        },
+        Recorded {
+            version: "0.4.0",
+            types: "sha256:cd0cc5741f5b52493f9ec64131b73b497db723bb1836f7c1408bb653ef92f0a2",
+            words: "sha256:f6c66aa08b0c7c86bcc96cfa77d7ecafa4b1b0d79f151172eaa760a601a07276",
+        },
+    ];
 
     #[test]
     fn a_contract_that_changes_has_another_version() {
@@ -607,8 +614,9 @@ mod tests {
             "0.0.1",
             "0.1.0",
             "0.2.0",
-            "0.3.1",
-            "0.4.0",
+            "0.3.0",
+            "0.4.1",
+            "0.5.0",
             "0.10.0",
             "1.0.0-draft",
         ] {

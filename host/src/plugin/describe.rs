@@ -57,7 +57,8 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     let key = schema(described.key).map_err(|wrong| format!("key: {wrong}"))?;
     let state = schema(described.state).map_err(|wrong| format!("state: {wrong}"))?;
     check_shape(kind, &inputs, &outputs, &state)?;
-    if kind != Kind::Process && !key.fields.is_empty() {
+    let may_read_key = matches!(kind, Kind::Aggregate | Kind::Process);
+    if !may_read_key && !key.fields.is_empty() {
         let kind = kind.name();
         return Err(format!(
             "a {kind} reads nothing of its key, and this one describes it"
@@ -616,10 +617,28 @@ mod tests {
         let state = vec![field("n", FieldType::Int64)];
         check(
             vec![wire::Operator {
-                state,
+                state: state.clone(),
                 ..transform()
             }],
             expect!["operator `clean`: a transform has no state, and this one describes one"],
+        );
+        let key = vec![field("user", FieldType::Utf8)];
+        check(
+            vec![wire::Operator {
+                key: key.clone(),
+                ..transform()
+            }],
+            expect![
+                "operator `clean`: a transform reads nothing of its key, and this one describes it"
+            ],
+        );
+        check(
+            vec![wire::Operator {
+                key,
+                state,
+                ..of_kind(wire::Kind::Aggregate)
+            }],
+            expect!["n: int64"],
         );
     }
 

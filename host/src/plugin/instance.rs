@@ -27,10 +27,12 @@ use crate::stop::Stop;
 
 type Transform = TypedFunc<(BatchRef<'static>,), (wire::Transformed,)>;
 type Accumulate = TypedFunc<(GroupedRef<'static>, StatesRef<'static>), (wire::Accumulated,)>;
-type AccumulateEach =
-    TypedFunc<(GroupedRef<'static>, StatesRef<'static>), (wire::AccumulatedEach,)>;
+type AccumulateEach = TypedFunc<
+    (GroupedRef<'static>, StatesRef<'static>, BatchRef<'static>),
+    (wire::AccumulatedEach,),
+>;
 type Merge = TypedFunc<(BatchRef<'static>, &'static [u32]), (wire::Batch,)>;
-type Finish = TypedFunc<(BatchRef<'static>, WindowsRef<'static>), (wire::Rows,)>;
+type Finish = TypedFunc<(BatchRef<'static>, BatchRef<'static>, WindowsRef<'static>), (wire::Rows,)>;
 type Process =
     TypedFunc<(Vec<BatchRef<'static>>, StepsRef<'static>, KeyedRef<'static>), (wire::Processed,)>;
 type Open = TypedFunc<(&'static str, Vec<ArgumentRef<'static>>), (Result<(), String>,)>;
@@ -364,6 +366,7 @@ impl logic::Aggregate for AggregateInstance {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         let input = rows.input;
         let schema = &self.operator.inputs[0].schema;
@@ -373,7 +376,8 @@ impl logic::Aggregate for AggregateInstance {
             columns: existing.batch()?,
             groups: lower::count(states.groups)?,
         };
-        let arguments = (grouped(&lowered, rows)?, states_given);
+        let keys = CallInput::new(&self.operator.key, keys)?;
+        let arguments = (grouped(&lowered, rows)?, states_given, keys.batch()?);
         let (answer,) = self
             .running
             .call(self.functions.accumulate_each, arguments)?;
@@ -413,14 +417,15 @@ impl logic::Aggregate for AggregateInstance {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        keys: Columns<'_>,
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure> {
         let lowered = CallInput::new(&self.operator.state, states)?;
+        let keys = CallInput::new(&self.operator.key, keys)?;
         let windows = WindowsRef { starts, ends };
-        let (answer,) = self
-            .running
-            .call(self.functions.finish, (lowered.batch()?, windows))?;
+        let arguments = (lowered.batch()?, keys.batch()?, windows);
+        let (answer,) = self.running.call(self.functions.finish, arguments)?;
         let limit = self.running.limits.output_bytes_max;
         lift::rows(
             answer,

@@ -88,6 +88,15 @@ impl Groups {
         self.slots.append(&mut self.new);
     }
 
+    /// The last row of each group.
+    pub fn last_rows(&self) -> Vec<u32> {
+        let mut rows = vec![0; self.slots.len()];
+        for (row, &group) in (0..).zip(&self.of_row) {
+            rows[group as usize] = row;
+        }
+        rows
+    }
+
     /// The number of a slot's group, once the batch has ended.
     pub fn number(&self, slot: u32) -> Option<u32> {
         let at = self.slots.iter().position(|&other| other == slot)?;

@@ -186,6 +186,7 @@ impl Aggregate for Fold {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), LogicFailure> {
         let Grouped { input, groups, .. } = rows;
         let mut folded = match states.existing.rows {
@@ -226,6 +227,7 @@ impl Aggregate for Fold {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        _keys: Columns<'_>,
         starts: &[i64],
         _ends: &[i64],
     ) -> Result<Rows, LogicFailure> {

@@ -143,6 +143,7 @@ impl Accumulators {
             output: ResultLayout {
                 input_columns: plan.columns.clone(),
                 key_columns: plan.key.clone(),
+                key_read: plan.key_read.clone(),
                 schema: fields(timing),
                 changes,
                 is_running: plan.window == Window::Running,
@@ -202,16 +203,34 @@ impl Accumulators {
         Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
     }
 
-    /// [`Accumulators::fold`], with the result after each row.
+    /// What the plugin reads of the keys of these rows.
+    pub fn keys_read(&self, arrived: &Arrived, rows: &[u32]) -> Vec<ArrayRef> {
+        let columns = &self.output.key_columns[arrived.edge];
+        let read = self.output.key_read.iter();
+        let read: Vec<usize> = read.map(|&column| columns[column]).collect();
+        gather(&pick(&arrived.batch, &read), rows)
+    }
+
+    /// What the plugin reads of the key of each group.
+    pub fn keys_of_groups(&self, arrived: &Arrived) -> Vec<ArrayRef> {
+        if self.output.key_read.is_empty() {
+            return Vec::new();
+        }
+        self.keys_read(arrived, &self.groups.last_rows())
+    }
+
+    /// [`Accumulators::fold`], with the result after each row. `keys` is what the plugin
+    /// reads of the key of each group.
     pub fn fold_each(
         &mut self,
         arrived: &Arrived,
+        keys: &[ArrayRef],
         out: &mut Outbox,
     ) -> Result<(Folded, Rows), KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
-        Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, out)?)
+        Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, keys, out)?)
     }
 
     /// The columns that the logic reads, and the existing states.
@@ -334,9 +353,12 @@ impl Accumulators {
                 Change::Told => &mut *out,
                 Change::TakenBack => &mut told,
             };
+            let keys = self
+                .output
+                .keys_read(&self.table.layout, results, first..last)?;
             let (of_starts, of_ends) = self.output.windows(&starts, &ends);
             let guard = &mut self.guard;
-            let rows = guard.finish(columns, &of_starts, &of_ends, &subject, failures)?;
+            let rows = guard.finish(columns, &keys, &of_starts, &of_ends, &subject, failures)?;
             if !rows.parents.is_empty() {
                 let batch =
                     self.output
@@ -348,8 +370,9 @@ impl Accumulators {
         Ok(())
     }
 
-    /// What states of a running aggregate have told last, by their places here.
-    pub fn told(&mut self, slots: &[u32]) -> Result<Rows, KeyedError> {
+    /// What states of a running aggregate have told last, by their places here. `keys` is
+    /// what the plugin reads of the key of each.
+    pub fn told(&mut self, slots: &[u32], keys: &[ArrayRef]) -> Result<Rows, KeyedError> {
         let mut parts = Vec::new();
         let mut first = 0;
         while first < slots.len() {
@@ -363,17 +386,22 @@ impl Accumulators {
             let (starts, ends) = self.output.windows(&windows, &windows);
             let (subject, mut failures) = (|_| String::new(), Outbox::default());
             let guard = &mut self.guard;
-            let rows = guard.finish(states, &starts, &ends, &subject, &mut failures)?;
+            let keys: Vec<ArrayRef> = keys
+                .iter()
+                .map(|column| column.slice(first, last - first))
+                .collect();
+            let rows = guard.finish(states, &keys, &starts, &ends, &subject, &mut failures)?;
             parts.push((first, rows));
             first = last;
         }
         Ok(self.guard.join_rows(parts)?)
     }
 
-    /// [`Accumulators::told`] of the existing states of the batch.
-    pub fn told_before(&mut self) -> Result<Rows, KeyedError> {
+    /// [`Accumulators::told`] of the existing states of the batch. `keys` has those of all
+    /// its groups.
+    pub fn told_before(&mut self, keys: &[ArrayRef]) -> Result<Rows, KeyedError> {
         let existing = self.groups.slots[..self.groups.existing].to_vec();
-        self.told(&existing)
+        self.told(&existing, keys)
     }
 
     /// Has these stored states for as long as they are told; `tell` gets their keys, slots

@@ -2,9 +2,10 @@
 //! them, and the plugin's columns.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::StringArray;
+use arrow_array::{ArrayRef, StringArray};
 
 use super::changes::ChangesLayout;
 use super::time::Span;
@@ -21,6 +22,8 @@ pub(super) struct ResultLayout {
     /// Columns of each input edge that the plugin reads.
     pub input_columns: Vec<Vec<usize>>,
     pub key_columns: Vec<Vec<usize>>,
+    /// The columns of the key that the plugin reads.
+    pub key_read: Vec<usize>,
     /// Key columns, bounds and timing if wanted, the plugin's columns.
     pub schema: Arc<Schema>,
     /// Where changes of results go, if something reads them.
@@ -80,10 +83,7 @@ impl ResultLayout {
                 .all(|(i, &parent)| parent as usize == i);
         let picked: Vec<u32>;
         let selection = if each_once {
-            match results.ids {
-                Ids::InOrder => Selection::Range(first..first + starts.len()),
-                Ids::Each(ids) => Selection::Each(&ids[first..first + starts.len()]),
-            }
+            results.ids.select(first..first + starts.len())
         } else {
             starts = parents
                 .iter()
@@ -115,6 +115,21 @@ impl ResultLayout {
             watermarks: None,
             taken_back: None,
         })
+    }
+
+    /// What the plugin reads of the keys of these states.
+    pub fn keys_read(
+        &self,
+        layout: &KeyLayout,
+        results: Results<'_>,
+        states: Range<usize>,
+    ) -> Result<Vec<ArrayRef>, RowError> {
+        if self.key_read.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = results.keys.columns(layout, results.ids.select(states))?;
+        let read = self.key_read.iter().map(|&column| columns[column].clone());
+        Ok(read.collect())
     }
 
     /// The windows of states as the plugin gets them: for a running aggregate, all of time.
@@ -152,7 +167,15 @@ impl ResultLayout {
     }
 }
 
-impl Ids<'_> {
+impl<'a> Ids<'a> {
+    /// The keys of these states.
+    fn select(&self, states: Range<usize>) -> Selection<'a> {
+        match *self {
+            Ids::InOrder => Selection::Range(states),
+            Ids::Each(ids) => Selection::Each(&ids[states]),
+        }
+    }
+
     pub fn of(&self, state: usize) -> u32 {
         match self {
             Ids::InOrder => state as u32,
@@ -169,7 +192,7 @@ impl Spans<'_> {
         }
     }
 
-    pub fn of(&self, states: std::ops::Range<usize>) -> (Vec<i64>, Vec<i64>) {
+    pub fn of(&self, states: Range<usize>) -> (Vec<i64>, Vec<i64>) {
         match self {
             Spans::Same(span) => (vec![span.start; states.len()], vec![span.end; states.len()]),
             Spans::Each(spans) => {

@@ -179,6 +179,7 @@ impl WindowKind for Running {
                             slot: gone,
                             at_ms,
                             in_place: slot,
+                            row: row as u32,
                         }));
                         accumulators.groups.push(&(row..row + 1), group);
                     }
@@ -188,14 +189,15 @@ impl WindowKind for Running {
         }
         accumulators.groups.end();
 
+        let keys = accumulators.keys_of_groups(arrived);
         let told = match accumulators.tells_changes() {
-            true => Some(accumulators.told_before()?),
+            true => Some(accumulators.told_before(&keys)?),
             false => None,
         };
         let (folded, results) = match self.waits {
             true => (accumulators.fold(arrived, out)?, None),
             false => {
-                let (folded, results) = accumulators.fold_each(arrived, out)?;
+                let (folded, results) = accumulators.fold_each(arrived, &keys, out)?;
                 (folded, Some(results))
             }
         };
@@ -209,6 +211,8 @@ impl WindowKind for Running {
             let known: Vec<&Expired> = over.iter().filter(|it| !is_empty(it.slot)).collect();
             let gone: Vec<u32> = known.iter().map(|it| it.slot).collect();
             let gone_ms: Vec<i64> = known.iter().map(|it| it.at_ms).collect();
+            let gone_rows: Vec<u32> = known.iter().map(|it| it.row).collect();
+            let gone_keys = accumulators.keys_read(arrived, &gone_rows);
             let groups = &accumulators.groups;
             let after = (0..).zip(&known);
             let after = after.filter_map(|(place, it)| Some((groups.number(it.in_place)?, place)));
@@ -217,7 +221,7 @@ impl WindowKind for Running {
             let before = Before {
                 told,
                 after: &after,
-                gone: accumulators.told(&gone)?,
+                gone: accumulators.told(&gone, &gone_keys)?,
                 gone_ms: &gone_ms,
             };
             accumulators.emit_changes(arrived, results, &before, &folded.lost, out)?;
@@ -310,6 +314,8 @@ struct Expired {
     at_ms: i64,
     /// The state in its place.
     in_place: u32,
+    /// The row that came, of the same key.
+    row: u32,
 }
 
 /// When a state expires: it is still there this long after its newest row.

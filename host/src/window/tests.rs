@@ -194,6 +194,7 @@ impl Setup {
                 key.iter().map(|&i| fields[i].clone()).collect(),
             )),
             key: vec![key],
+            key_read: Vec::new(),
             window: self.window,
             allowed_lateness_ms: self.allowed_lateness_ms,
             emit: self.emit,

@@ -206,7 +206,12 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
         _ => (quote!(shape), quote!(open)),
     };
     // An error about a missing implementation should point at the struct.
-    let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#ident>);
+    let types = match arguments.role {
+        // Whether it reads its key is inferred.
+        Role::Aggregate | Role::Retracting => quote!(#ident, _),
+        Role::Process | Role::Recommender => quote!(#ident),
+    };
+    let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#types>);
     let open = match arguments.role {
         Role::Recommender => quote!({
             let _ = stateful;
@@ -215,7 +220,7 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
             ))
         }),
         _ => {
-            let open = quote_spanned!(ident.span()=> private::#module::#open::<#ident>);
+            let open = quote_spanned!(ident.span()=> private::#module::#open::<#types>);
             quote!(::core::result::Result::Ok(#open(stateful)))
         }
     };

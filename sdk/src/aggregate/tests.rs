@@ -64,9 +64,9 @@ impl Aggregate for LongestWord {
     }
 }
 
-const LONGEST: ColumnarAggregate<LongestWord> = ColumnarAggregate {
+const LONGEST: ColumnarAggregate<LongestWord, Window> = ColumnarAggregate {
     aggregate: LongestWord { max_letters: 5 },
-    take_back: never::<LongestWord>,
+    take_back: never::<LongestWord, Window>,
 };
 
 fn grouped(columns: Batch, groups: &[u32]) -> Grouped {
@@ -185,7 +185,9 @@ fn results_after_each_row_are_of_that_moment() {
     // The results borrow from states that the next row changes.
     let rows = ["a", "bbb", "cc", "too long", "dddd"];
     let groups = [0, 0, 1, 1, 0];
-    let answer = accumulate_each(&LONGEST, &grouped(input(&rows), &groups), &states(&[], 2));
+    let keys = columns(&[(); 2]);
+    let rows_given = grouped(input(&rows), &groups);
+    let answer = accumulate_each(&LONGEST, &rows_given, &states(&[], 2), &keys);
     assert_eq!(answer.results.parents, [0, 1, 2, 4]);
     assert_eq!(texts(&answer.results), ["a", "bbb", "cc", "dddd"]);
     assert_eq!(answer.rejects.len(), 1);
@@ -193,6 +195,7 @@ fn results_after_each_row_are_of_that_moment() {
         &LONGEST,
         &grouped(input(&rows[..3]), &groups[..3]),
         &states(&[], 2),
+        &keys,
     );
     assert_eq!(texts(&good.results), ["a", "bbb", "cc"]);
     let Values::Uint64(letters) = &good.results.columns.columns[1].values else {
@@ -224,7 +227,8 @@ fn finish_gives_results_to_their_states() {
         starts: vec![1, 2, 3],
         ends: vec![10, 20, 30],
     };
-    let results = finish(&LONGEST.aggregate, &columns(&given), &windows);
+    let keys = columns(&[(); 3]);
+    let results = finish(&LONGEST.aggregate, &columns(&given), &keys, &windows);
     assert_eq!(results.parents, [0, 2]);
     assert_eq!(texts(&results), ["bb", "ccc"]);
     let Values::Int64(starts) = &results.columns.columns[2].values else {
@@ -298,8 +302,8 @@ impl Retract for Letters {
 
 #[test]
 fn rows_are_taken_back_in_their_turn() {
-    assert!(shape_retracting::<Letters>().retracts);
-    assert!(!shape::<LongestWord>().retracts);
+    assert!(shape_retracting::<Letters, _>().retracts);
+    assert!(!shape::<LongestWord, _>().retracts);
     let letters = ColumnarAggregate {
         aggregate: Letters {},
         take_back: Letters::retract,
@@ -309,7 +313,13 @@ fn rows_are_taken_back_in_their_turn() {
         taken_back: rows.to_vec(),
         ..grouped(input(from), &vec![0; from.len()])
     };
-    let answer = accumulate_each(&letters, &taken_back(&[2, 4], &rows), &states(&[], 1));
+    let keys = columns(&[()]);
+    let answer = accumulate_each(
+        &letters,
+        &taken_back(&[2, 4], &rows),
+        &states(&[], 1),
+        &keys,
+    );
     assert_eq!(read(&answer.states), [words(&["ccc", "d"])]);
     assert_eq!(answer.results.parents, [0, 1, 2, 3, 4, 5]);
     assert_eq!(texts(&answer.results), ["a", "bb", "bb", "ccc", "ccc", "d"]);
@@ -319,4 +329,69 @@ fn rows_are_taken_back_in_their_turn() {
     assert_eq!(read(&answer.states), [words(&[])]);
     let rejected: Vec<u32> = answer.rejects.iter().map(|reject| reject.row).collect();
     assert_eq!(rejected, [1, 3]);
+}
+
+#[derive(Record)]
+struct Speaker {
+    name: String,
+}
+
+/// Tells the longest word, and who said it, by a name that results borrow.
+#[operator]
+struct Said {}
+
+impl Aggregate<Group<Speaker>> for Said {
+    type Input<'a> = Word<'a>;
+    type State = Words;
+    type Output<'a> = Longest<'a>;
+
+    fn accumulate(&self, words: &mut Words, row: Word<'_>) -> Result<(), Reject> {
+        LONGEST.aggregate.accumulate(words, row)
+    }
+
+    fn merge(&self, words: &mut Words, later: Words) {
+        LONGEST.aggregate.merge(words, later);
+    }
+
+    fn finish<'a>(&'a self, words: &'a Words, speaker: &'a Group<Speaker>) -> Longest<'a> {
+        Longest {
+            longest: &speaker.key.name,
+            letters: words.letters,
+            start: speaker.window.start,
+        }
+    }
+}
+
+#[test]
+fn results_know_the_key_of_their_group() {
+    let keys = shape::<Said, _>().key;
+    let names: Vec<&str> = keys.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["name"]);
+    assert!(shape::<LongestWord, _>().key.is_empty());
+
+    let said = ColumnarAggregate {
+        aggregate: Said {},
+        take_back: never::<Said, Group<Speaker>>,
+    };
+    let speakers = |names: &[&str]| {
+        let named = |name: &&str| Speaker {
+            name: (*name).to_owned(),
+        };
+        columns(&names.iter().map(named).collect::<Vec<_>>())
+    };
+    let keys = speakers(&["ann", "bob"]);
+    let windows = Windows {
+        starts: vec![1, 2],
+        ends: vec![10, 20],
+    };
+    let given = columns(&[words(&["a"]), words(&[])]);
+    let results = finish(&said.aggregate, &given, &keys, &windows);
+    assert_eq!(texts(&results), ["ann", "bob"]);
+
+    // Also around a rejected row, for which all rows are folded once more.
+    let rows = ["a", "bbb", "too long", "cc"];
+    let rows = grouped(input(&rows), &[1, 0, 0, 1]);
+    let answer = accumulate_each(&said, &rows, &states(&[], 2), &keys);
+    assert_eq!(answer.results.parents, [0, 1, 3]);
+    assert_eq!(texts(&answer.results), ["bob", "ann", "bob"]);
 }

@@ -126,6 +126,50 @@ impl Retract for Balance {
     }
 }
 
+#[derive(Record, Clone)]
+struct OwnKey {
+    key: String,
+}
+
+#[derive(Record)]
+struct Told<'a> {
+    told: &'a str,
+    values: i64,
+}
+
+/// How many values of `n` there are, and the key that it is told. Fails on negative numbers.
+#[operator(retracts)]
+struct Own {}
+
+impl Aggregate<Group<OwnKey>> for Own {
+    type Input<'a> = Value;
+    type State = Total;
+    type Output<'a> = Option<Told<'a>>;
+
+    fn accumulate(&self, state: &mut Total, row: Value) -> Result<(), Reject> {
+        assert!(row.n >= 0, "n is {}, below 0", row.n);
+        Balance {}.accumulate(state, row)
+    }
+
+    fn merge(&self, state: &mut Total, later: Total) {
+        Balance {}.merge(state, later);
+    }
+
+    fn finish<'a>(&'a self, state: &'a Total, group: &'a Group<OwnKey>) -> Option<Told<'a>> {
+        let told = Told {
+            told: &group.key.key,
+            values: state.values,
+        };
+        (state.values > 0).then_some(told)
+    }
+}
+
+impl Retract<Group<OwnKey>> for Own {
+    fn retract(&self, state: &mut Total, row: Value) -> Result<(), Reject> {
+        Balance {}.retract(state, row)
+    }
+}
+
 #[derive(Record)]
 struct Letter<'a> {
     letter: &'a str,
@@ -408,5 +452,5 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Balance, Spell, Script, Tally, user_of, even, parse, repeat
+    Count, Stats, Balance, Own, Spell, Script, Tally, user_of, even, parse, repeat
 );

@@ -286,6 +286,7 @@ impl Aggregate for Fold {
         &mut self,
         _rows: Grouped<'_>,
         _states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         unreachable!("no benchmark has a running aggregate")
     }
@@ -315,6 +316,7 @@ impl Aggregate for Fold {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        _keys: Columns<'_>,
         _starts: &[i64],
         _ends: &[i64],
     ) -> Result<Rows, Failure> {

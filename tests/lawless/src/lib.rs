@@ -261,7 +261,7 @@ impl aggregate::Guest for Lawless {
         }
     }
 
-    fn accumulate_each(rows: Grouped, states: States) -> AccumulatedEach {
+    fn accumulate_each(rows: Grouped, states: States, _keys: Batch) -> AccumulatedEach {
         AccumulatedEach {
             states: new_states(states.groups),
             results: results(rows.columns.rows),
@@ -273,7 +273,7 @@ impl aggregate::Guest for Lawless {
         new_states(groups.last().map_or(0, |last| last + 1))
     }
 
-    fn finish(states: Batch, _windows: Windows) -> Rows {
+    fn finish(states: Batch, _keys: Batch, _windows: Windows) -> Rows {
         results(states.rows)
     }
 }

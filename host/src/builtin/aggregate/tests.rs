@@ -312,7 +312,9 @@ impl Bench {
             groups: members.len(),
         };
         let (accumulated, rows) = if each {
-            let both = self.instance.accumulate_each(rows, states);
+            let both = self
+                .instance
+                .accumulate_each(rows, states, Columns::none(1));
             both.unwrap_or_else(|e| panic!("{e}"))
         } else {
             let none = Rows {
@@ -370,7 +372,7 @@ impl Bench {
             rows: 1,
             columns: &merged,
         };
-        let results = self.instance.finish(states, &[0], &[0]);
+        let results = self.instance.finish(states, Columns::none(1), &[0], &[0]);
         results.unwrap_or_else(|e| panic!("{e}")).columns
     }
 
@@ -383,7 +385,9 @@ impl Bench {
             rows,
             columns: &columns,
         };
-        let results = self.instance.finish(states, &times, &times);
+        let results = self
+            .instance
+            .finish(states, Columns::none(times.len()), &times, &times);
         let results = results.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(results.parents, (0..rows as u32).collect::<Vec<u32>>());
         results.columns
@@ -510,7 +514,9 @@ fn merged_states_are_those_of_all_rows() {
             rows: 2,
             columns: &merged,
         };
-        let results = bench.instance.finish(states, &[0, 0], &[0, 0]);
+        let results = bench
+            .instance
+            .finish(states, Columns::none(2), &[0, 0], &[0, 0]);
         let results = results.unwrap_or_else(|e| panic!("{e}")).columns;
         let parts = by_group(&rows);
         let joined = [[&parts[0], &parts[1]], [&parts[2], &parts[3]]];
@@ -743,7 +749,7 @@ fn rows_that_are_taken_back_leave_nothing() {
                         rows: 2,
                         columns: &folded.states,
                     };
-                    let results = instance.finish(states, &[0, 0], &[1, 1]);
+                    let results = instance.finish(states, Columns::none(2), &[0, 0], &[1, 1]);
                     results.unwrap_or_else(|e| panic!("{e}"))
                 };
             let results = fold(&retracting, &rows, &groups, &taken_back);

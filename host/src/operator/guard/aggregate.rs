@@ -4,7 +4,7 @@ use arrow_array::{Array, ArrayRef};
 use arrow_select::interleave::interleave;
 
 use super::{AggregateGuard, Guard, Parts, Subject, halves, slice};
-use crate::batch::Batch;
+use crate::batch::{Batch, gather};
 use crate::blame::Fault;
 use crate::logic::{
     Accumulated, Aggregate, Columns, Failure, FailureKind, Grouped, Instance, Rows, States,
@@ -39,27 +39,36 @@ impl AggregateGuard {
         states: States<'_>,
         out: &mut Outbox,
     ) -> Result<Folded, OperatorError> {
-        let (folded, _) = self.fold(batch, input, groups, states, out, |logic, rows, states| {
+        let fold = |logic: &mut dyn Aggregate, rows: Grouped<'_>, states: States<'_>, _: &[u32]| {
             logic.accumulate(rows, states).map(|done| (done, None))
-        })?;
+        };
+        let (folded, _) = self.fold(batch, input, groups, states, out, fold)?;
         Ok(folded)
     }
 
-    /// Like `accumulate`, with the result after each row; parents are rows.
+    /// Like `accumulate`, with the result after each row; parents are rows. `keys` is what
+    /// the plugin reads of the key of each group.
     pub fn accumulate_each(
         &mut self,
         batch: &Batch,
         input: &[ArrayRef],
         groups: &[u32],
         states: States<'_>,
+        keys: &[ArrayRef],
         out: &mut Outbox,
     ) -> Result<(Folded, Rows), OperatorError> {
-        let (folded, results) =
-            self.fold(batch, input, groups, states, out, |logic, rows, states| {
+        let fold =
+            |logic: &mut dyn Aggregate, rows: Grouped<'_>, states: States<'_>, of: &[u32]| {
+                let columns = gather(keys, of);
+                let keys = Columns {
+                    rows: of.len(),
+                    columns: &columns,
+                };
                 logic
-                    .accumulate_each(rows, states)
+                    .accumulate_each(rows, states, keys)
                     .map(|(done, rows)| (done, Some(rows)))
-            })?;
+            };
+        let (folded, results) = self.fold(batch, input, groups, states, out, fold)?;
         Ok((folded, self.join_rows(results)?))
     }
 
@@ -105,11 +114,13 @@ impl AggregateGuard {
         self.join_columns(parts)
     }
 
-    /// The results of states; a state whose `finish` fails has none. `subject` renders
-    /// a state's key and window as JSON for the dead letter.
+    /// The results of states; a state whose `finish` fails has none. `keys` is what the
+    /// plugin reads of the key of each. `subject` renders a state's key and window as JSON
+    /// for the dead letter.
     pub fn finish(
         &mut self,
         states: Columns<'_>,
+        keys: &[ArrayRef],
         starts: &[i64],
         ends: &[i64],
         subject: &dyn Fn(u32) -> String,
@@ -118,12 +129,16 @@ impl AggregateGuard {
         let mut parts = Vec::new();
         let mut rest = Parts::whole(states.rows);
         let finish = |logic: &mut (dyn Aggregate + 'static), part: &Range<usize>| {
-            let columns = slice(states.columns, part);
+            let (columns, keys) = (slice(states.columns, part), slice(keys, part));
             let states = Columns {
                 rows: part.len(),
                 columns: &columns,
             };
-            logic.finish(states, &starts[part.clone()], &ends[part.clone()])
+            let keys = Columns {
+                rows: part.len(),
+                columns: &keys,
+            };
+            logic.finish(states, keys, &starts[part.clone()], &ends[part.clone()])
         };
         while let Some((part, called)) = self.next_part(&mut rest, finish)? {
             match called {
@@ -138,7 +153,7 @@ impl AggregateGuard {
     }
 
     /// Folds the parts of a batch in order, each into the states after the previous
-    /// one. A call gets the states of its own rows only.
+    /// one. A call gets the states of its own rows only, and is told which groups these are.
     fn fold(
         &mut self,
         batch: &Batch,
@@ -150,6 +165,7 @@ impl AggregateGuard {
             &mut dyn Aggregate,
             Grouped<'_>,
             States<'_>,
+            &[u32],
         ) -> Result<(Accumulated, Option<Rows>), Failure>,
     ) -> Result<(Folded, Vec<(usize, Rows)>), OperatorError> {
         let mut lost = Vec::new();
@@ -168,7 +184,8 @@ impl AggregateGuard {
                 groups,
                 taken_back: &taken_back,
             };
-            match self.call(false, |logic| accumulate(logic, rows, states))? {
+            let all: Vec<u32> = (0..states.groups as u32).collect();
+            match self.call(false, |logic| accumulate(logic, rows, states, &all))? {
                 Ok((done, rows)) => {
                     self.handle_rejects(batch, 0, &done.rejects, out)?;
                     let folded = Folded {
@@ -194,7 +211,8 @@ impl AggregateGuard {
                     groups: &of_part.of_row,
                     taken_back: &taken_back(batch, part),
                 };
-                let (done, rows) = accumulate(logic, rows, of_part.states())?;
+                let members = of_part.members.as_slice();
+                let (done, rows) = accumulate(logic, rows, of_part.states(), members)?;
                 Ok((done, rows, of_part.members))
             })?;
             match part {

@@ -162,6 +162,7 @@ impl Aggregate for FaultyInstance {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         let parents = (0..rows.input.rows as u32).collect();
         let results = vec![column(values(rows.input))];
@@ -187,6 +188,7 @@ impl Aggregate for FaultyInstance {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        _keys: Columns<'_>,
         _starts: &[i64],
         _ends: &[i64],
     ) -> Result<Rows, Failure> {
@@ -370,7 +372,7 @@ fn states_carry_from_part_to_part() {
         groups: 2,
     };
     let (folded, results) = aggregating(&factory, OnError::DeadLetter)
-        .accumulate_each(&rows, &rows.columns, &groups, states, &mut out)
+        .accumulate_each(&rows, &rows.columns, &groups, states, &[], &mut out)
         .expect("the policy takes the row");
     assert_eq!(values_of(&folded), [101, 6]);
     assert_eq!(folded.lost, [2, 4]);
@@ -481,6 +483,7 @@ fn a_failing_finish_costs_its_own_result() {
                 rows: 3,
                 columns: &states,
             },
+            &[],
             &[0, 0, 0],
             &[9, 9, 9],
             &|state| state.to_string(),

@@ -197,6 +197,10 @@ fn cart() -> ModuleInfo {
             &[number("items")],
             &[number("items")],
         ),
+        OperatorInfo {
+            key: Arc::new(Schema::new(vec![text("user_id"), number("shop")])),
+            ..operator("taxed", Kind::Aggregate, &added, &[number("items")])
+        },
         operator("spans", Kind::Aggregate, &added, &[time("window_start")]),
         operator("alert", Kind::Join, &added, &[]),
         OperatorInfo {

@@ -101,6 +101,7 @@ impl Aggregate for LedgerInstance {
         &mut self,
         rows: Grouped<'_>,
         states: States<'_>,
+        _keys: Columns<'_>,
     ) -> Result<(Accumulated, Rows), Failure> {
         let (accumulated, results) = fold(rows, states)?;
         let (parents, states): (Vec<u32>, Vec<State>) = results.into_iter().unzip();
@@ -129,6 +130,7 @@ impl Aggregate for LedgerInstance {
     fn finish(
         &mut self,
         states: Columns<'_>,
+        _keys: Columns<'_>,
         starts: &[i64],
         ends: &[i64],
     ) -> Result<Rows, Failure> {
