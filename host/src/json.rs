@@ -4,8 +4,8 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType as ArrowType;
@@ -14,12 +14,20 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 
 use crate::batch::Batch;
-use crate::{non_finite, timestamp};
+use crate::{decimal, non_finite, timestamp};
 
 /// A row of a batch as JSON.
 pub fn render_row(batch: &Batch, row: usize) -> String {
     let names = batch.schema.fields.iter().map(|field| field.name.as_str());
     render(JsonColumns::new(names.zip(&batch.columns)), row)
+}
+
+/// The same with decimals in quotes, for readers that make floats of numbers.
+pub(crate) fn render_exact_row(batch: &Batch, row: usize) -> String {
+    let names = batch.schema.fields.iter().map(|field| field.name.as_str());
+    let mut columns = JsonColumns::new(names.zip(&batch.columns));
+    columns.quote_decimals();
+    render(columns, row)
 }
 
 /// A row of Arrow's own batches as JSON.
@@ -64,6 +72,12 @@ enum JsonValues<'a> {
     UInt64(&'a [u64]),
     Float32(&'a [f32]),
     Float64(&'a [f64]),
+    Decimal {
+        units: &'a [i128],
+        scale: u8,
+        /// What is before and behind each.
+        quote: &'static str,
+    },
     Timestamp(&'a [i64]),
     Utf8(&'a arrow_array::StringArray),
     Bytes(&'a arrow_array::BinaryArray),
@@ -90,6 +104,12 @@ impl<'a> JsonColumns<'a> {
         JsonColumns { fields }
     }
 
+    fn quote_decimals(&mut self) {
+        for (_, column) in &mut self.fields {
+            column.quote_decimals();
+        }
+    }
+
     pub fn write(&self, out: &mut Vec<u8>, row: usize) {
         out.push(b'{');
         for (front, column) in &self.fields {
@@ -114,6 +134,11 @@ impl<'a> JsonColumn<'a> {
             ArrowType::UInt64 => JsonValues::UInt64(array.as_primitive::<UInt64Type>().values()),
             ArrowType::Float32 => JsonValues::Float32(array.as_primitive::<Float32Type>().values()),
             ArrowType::Float64 => JsonValues::Float64(array.as_primitive::<Float64Type>().values()),
+            ArrowType::Decimal128(_, scale) => JsonValues::Decimal {
+                units: array.as_primitive::<Decimal128Type>().values(),
+                scale: scale.unsigned_abs(),
+                quote: "",
+            },
             ArrowType::Timestamp(_, _) => array
                 .as_primitive_opt::<TimestampMillisecondType>()
                 .map_or(JsonValues::Unknown, |array| {
@@ -135,6 +160,15 @@ impl<'a> JsonColumn<'a> {
             _ => JsonValues::Unknown,
         };
         JsonColumn { array, values }
+    }
+
+    fn quote_decimals(&mut self) {
+        match &mut self.values {
+            JsonValues::Decimal { quote, .. } => *quote = "\"",
+            JsonValues::List(_, elements) => elements.quote_decimals(),
+            JsonValues::Record(columns) => columns.quote_decimals(),
+            _ => {}
+        }
     }
 
     fn write(&self, out: &mut Vec<u8>, row: usize) {
@@ -160,6 +194,16 @@ impl<'a> JsonColumn<'a> {
                 Some(word) => write_json(out, word),
                 None => write_json(out, &values[row]),
             },
+            // All digits: who reads them as a number of another type decides about rounding.
+            JsonValues::Decimal {
+                units,
+                scale,
+                quote,
+            } => {
+                out.extend_from_slice(quote.as_bytes());
+                decimal::write(out, units[row], *scale);
+                out.extend_from_slice(quote.as_bytes());
+            }
             // Years that RFC 3339 cannot write are numbers, of ms.
             JsonValues::Timestamp(values) if !timestamp::is_plausible(values[row]) => {
                 write_json(out, &values[row]);

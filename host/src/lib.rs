@@ -56,6 +56,8 @@ pub mod connector;
 pub mod source;
 // Decodes bytes to columns.
 pub mod decode;
+// Reads and writes decimals.
+pub mod decimal;
 // Reads and writes timestamps.
 pub mod timestamp;
 // Words for numbers that text does not have.

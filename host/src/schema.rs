@@ -24,6 +24,12 @@ pub enum DataType {
     Float64,
     Utf8,
     Bytes,
+    /// A number with at most `precision` digits, of which `scale` are behind the point:
+    /// see [`decimal`](crate::decimal).
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     /// Milliseconds since 1970-01-01T00:00:00Z.
     Timestamp,
     /// A text that must be one of these values.
@@ -100,6 +106,9 @@ impl DataType {
             DataType::Float64 => ArrowType::Float64,
             DataType::Utf8 | DataType::Symbol(_) => ArrowType::Utf8,
             DataType::Bytes => ArrowType::Binary,
+            DataType::Decimal { precision, scale } => {
+                ArrowType::Decimal128(*precision, *scale as i8)
+            }
             DataType::Timestamp => ArrowType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
             DataType::List(element) => ArrowType::List(Arc::new(element.to_arrow())),
             DataType::Record(fields) => {
@@ -109,11 +118,19 @@ impl DataType {
     }
 
     /// As [`Field::reads`]. Symbols and utf8 read each other: a text that is not one
-    /// of the symbols makes a bad row, not a wrong pipeline.
+    /// of the symbols makes a bad row, not a wrong pipeline. A decimal reads those with as
+    /// many digits behind the point, and not more before it.
     pub fn reads(&self, given: &DataType) -> bool {
-        use DataType::{List, Record, Symbol, Utf8};
+        use DataType::{Decimal, List, Record, Symbol, Utf8};
         match (self, given) {
             (Utf8 | Symbol(_), Utf8 | Symbol(_)) => true,
+            (
+                Decimal { precision, scale },
+                Decimal {
+                    precision: given,
+                    scale: given_scale,
+                },
+            ) => scale == given_scale && precision >= given,
             (List(wanted), List(given)) => wanted.reads(given),
             (Record(wanted), Record(given)) => {
                 wanted.len() == given.len()
@@ -164,6 +181,7 @@ impl fmt::Display for DataType {
             DataType::Float64 => f.write_str("float64"),
             DataType::Utf8 => f.write_str("utf8"),
             DataType::Bytes => f.write_str("bytes"),
+            DataType::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
             DataType::Timestamp => f.write_str("timestamp"),
             DataType::Symbol(values) => f.write_str(&values.join("|")),
             DataType::List(element) => {

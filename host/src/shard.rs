@@ -3,8 +3,8 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMillisecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray};
 use arrow_schema::{DataType, TimeUnit};
@@ -52,6 +52,9 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) {
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             hash_integers::<TimestampMillisecondType>(column, hashes, |v| v as u64);
         }
+        DataType::Decimal128(..) => hash_integers::<Decimal128Type>(column, hashes, |units| {
+            (units as u64) ^ mix((units >> 64) as u64)
+        }),
         DataType::Utf8 => {
             let values = column.as_string::<i32>();
             hash_rows(column, hashes, |row| {
@@ -94,7 +97,7 @@ fn mix(bits: u64) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{Int64Array, StringArray};
+    use arrow_array::{Decimal128Array, Int64Array, StringArray};
 
     use super::*;
 
@@ -106,6 +109,9 @@ mod tests {
             Arc::new(Int64Array::from(vec![Some(1), Some(-2), None, Some(1)])),
         ];
         let shards = [&columns[..1], &columns[1..], &columns[..]].map(|key| shards(key.iter(), 4));
+        let decimals = Decimal128Array::from(vec![1230, -1230, 10_i128.pow(30), 0]);
+        let decimals: ArrayRef = Arc::new(decimals);
+        assert_eq!(super::shards([&decimals].into_iter(), 4), [81, 25, 129, 0]);
         assert_eq!(shards, [[99, 16, 30, 99], [9, 122, 0, 9], [22, 53, 41, 22]]);
     }
 }

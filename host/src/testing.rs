@@ -56,7 +56,7 @@ use crate::checkpoint::transaction::memory::MemoryTransaction;
 use crate::clock::ManualClock;
 use crate::config::Config;
 use crate::connector::memory::sink::MemorySink;
-use crate::json::render_row;
+use crate::json::render_exact_row;
 use crate::logic::{LoadError, Loader, Module};
 use crate::plan::{NodeKind, Plan, RowOrder, Window};
 use crate::planner;
@@ -537,7 +537,7 @@ fn rendered(topic: &MemoryTopic) -> Result<Vec<Map<String, Value>>, TestError> {
     let batches = topic.rows();
     let rows = batches
         .iter()
-        .flat_map(|batch| (0..batch.rows()).map(|row| render_row(batch, row)));
+        .flat_map(|batch| (0..batch.rows()).map(|row| render_exact_row(batch, row)));
     rows.map(|text| {
         serde_json::from_str(&text)
             .map_err(|cause| TestError::Internal(format!("a row is not JSON, {cause}: {text}")))

@@ -1537,3 +1537,124 @@ fn an_aggregate_reads_the_key_of_its_results() {
         );
     }
 }
+
+/// Decimals as fields, keys, states, in filters, functions and a plugin: exact everywhere,
+/// and out again as they came in.
+#[test]
+fn decimals_are_exact_everywhere() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let decimal = |units: i128| {
+        let sign = if units < 0 { "-" } else { "" };
+        let units = units.unsigned_abs();
+        format!("{sign}{}.{:02}", units / 100, units % 100)
+    };
+    let mut text = String::new();
+    // Prices and discounts by unit.
+    let mut of_units: BTreeMap<i64, (Vec<i128>, Vec<i128>)> = BTreeMap::new();
+    for at in 0..300 {
+        let unit = rng.i64(1..6) * 25;
+        // More digits than floats have.
+        let price = i128::from(rng.i64(..)) * 1_000 + i128::from(rng.u8(..));
+        let discount = (at % 3 == 0).then(|| i128::from(rng.i32(..)));
+        let (prices, discounts) = of_units.entry(unit).or_default();
+        prices.push(price);
+        discounts.extend(discount);
+        let quote = if at % 2 == 0 { "\"" } else { "" };
+        let discount = discount.map_or("null".to_owned(), decimal);
+        text.push_str(&format!(
+            "{{\"unit\":{},\"price\":{quote}{}{quote},\"discount\":{discount},\"ts\":{}}}\n",
+            decimal(unit.into()),
+            decimal(price),
+            at * 1_000,
+        ));
+    }
+    text.push_str("{\"unit\":1,\"price\":0.001,\"ts\":1}\n");
+    let folder = folder(&[]);
+    std::fs::write(folder.path().join("in.jsonl"), text).expect("it is writable");
+    let file = |name: &str| {
+        format!(
+            "[sinks.{name}_out]\ntype = \"file\"\npath = \"{name}.jsonl\"\n\
+             input = {name:?}\nif_exists = \"replace\"\n"
+        )
+    };
+    let pipeline = text_of(&[
+        r#"
+        [sources.prices]
+        type = "file"
+        path = "in.jsonl"
+        event_time = "ts"
+        watermark = { out_of_orderness = "1h" }
+        [sources.prices.fields]
+        unit = "decimal(9, 2)"
+        price = "decimal(30,2)"
+        discount = "decimal(18,2)?"
+        ts = "timestamp(ms)"
+
+        [operators.known]
+        filter = "unit < 1000.00 && (discount == null || discount + 0.5 != discount)"
+        input = "prices"
+
+        [operators.sums]
+        aggregate = { sum = "sum(price)", least = "min(price)", of = "count_distinct(discount)" }
+        input = "known"
+        key = "unit"
+        window = { tumbling = "2h" }
+        bounds = false
+
+        [operators.paid]
+        plugin = "basics.pay"
+        input = "known"
+        key = "unit"
+        window = "global"
+        "#,
+        &file("sums"),
+        &file("paid"),
+    ]);
+    let mut expected = [const { Vec::new() }; 2];
+    for (unit, (prices, discounts)) in &mut of_units {
+        let sum: i128 = prices.iter().sum();
+        let paid = sum - discounts.iter().sum::<i128>();
+        let (tenths, unit) = (paid * 10, i128::from(*unit));
+        let in_units = (tenths.abs() * 2 + unit) / (2 * unit) * tenths.signum();
+        let thousandths = decimal(in_units / 10).to_owned() + &(in_units.abs() % 10).to_string();
+        discounts.sort_unstable();
+        let shown: Vec<String> = discounts.iter().copied().map(decimal).collect();
+        discounts.dedup();
+        expected[0].push(format!(
+            "{{\"unit\":{},\"sum\":{},\"least\":{},\"of\":{}}}",
+            decimal(unit),
+            decimal(sum),
+            decimal(prices.iter().copied().min().unwrap_or(0)),
+            discounts.len(),
+        ));
+        expected[1].push(format!(
+            "{{\"unit\":{},\"paid\":{},\"in_units\":{thousandths},\"discounts\":[{}]}}",
+            decimal(unit),
+            decimal(paid),
+            shown.join(","),
+        ));
+    }
+    run(plan_of(&pipeline, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    for (name, expected) in ["sums", "paid"].iter().zip(&expected) {
+        let path = folder.path().join(format!("{name}.jsonl"));
+        let text = std::fs::read_to_string(path).expect("the pipeline writes it");
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(&lines, expected, "{name}");
+    }
+    let values = expected.map(|rows| {
+        let values = rows
+            .iter()
+            .map(|row| serde_json::from_str(row).expect("it is JSON"));
+        sorted(values.collect())
+    });
+    let outs = collect_all_everywhere(&pipeline, folder.path(), ["sums_out", "paid_out"]);
+    for (expected, rows) in values.iter().zip(&outs) {
+        assert_same(expected, rows, "everywhere");
+    }
+    let dead = std::fs::read_to_string(folder.path().join("dead.jsonl")).expect("a bad row");
+    assert!(
+        dead.contains("more than 2 digits after the point; it is not rounded"),
+        "{dead}"
+    );
+}

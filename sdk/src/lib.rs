@@ -92,6 +92,8 @@ mod aggregate;
 pub mod bindings;
 /// Dates and times of day.
 mod calendar;
+/// Exact numbers with digits behind the point.
+mod decimal;
 /// The operator that an instance serves.
 mod instance;
 /// Writes to the host's log.
@@ -121,6 +123,7 @@ mod transform;
 
 pub use aggregate::{Aggregate, Group, Retract, Told};
 pub use calendar::{CalendarTime, Weekday};
+pub use decimal::{Decimal, NotDecimal};
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
@@ -139,9 +142,9 @@ pub use transform::Answer;
 /// What most plugins need: `use sluicebox_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Aggregate, Answered, Ask, Asking, Candidate, Context, Event, Group, Lesson, Parameters,
-        Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer, Timestamp,
-        Window, decayed, export, log, operator, reject,
+        Aggregate, Answered, Ask, Asking, Candidate, Context, Decimal, Event, Group, Lesson,
+        Parameters, Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer,
+        Timestamp, Window, decayed, export, log, operator, reject,
     };
 }
 

@@ -9,6 +9,8 @@
 mod collection;
 /// Checks the columns of a batch.
 mod columns;
+/// Decimals.
+mod decimal;
 /// Booleans.
 mod flag;
 /// Records that are made of others.

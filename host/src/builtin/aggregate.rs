@@ -12,6 +12,8 @@ mod function;
 mod fold;
 /// Counts, sums, means and variances.
 mod numbers;
+/// Sums and means of decimals.
+mod decimals;
 /// Comparing values.
 mod order;
 /// The least, largest, first or last value.
@@ -33,10 +35,13 @@ use arrow_select::take::take;
 
 use self::call::{Call, Function};
 use self::chosen::{ByArrival, Extreme};
+use self::decimals::Decimals;
 use self::fold::{Fold, Input, Problem, Sums};
 use self::function::Numbers;
 use self::lists::{CountDistinct, Top};
-use self::numbers::{Count, CountedSum, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance};
+use self::numbers::{
+    Count, CountedSum, DecimalMean, ExactMean, Itself, Mean, Root, Sum, Tallied, Variance,
+};
 use self::order::for_ordered;
 use self::sketches::{DistinctValues, Quantile, Sketched};
 use self::values::{Shown, Values};
@@ -45,7 +50,7 @@ use crate::logic::{
     Accumulated, Aggregate, Callee, Columns, Factory, Failure, FailureKind, Grouped, Instance,
     Kind, OperatorInfo, Port, Reject, Rows, States,
 };
-use crate::schema::{Field, Schema};
+use crate::schema::{DataType, Field, Schema};
 
 /// A column of the results.
 #[derive(Clone, Debug)]
@@ -155,22 +160,33 @@ fn fold_of(call: &Call, field: Option<&Field>, state: &[Field], retracts: bool) 
     };
     let data_type = &field.data_type;
     let list = &state[0].data_type;
+    if let &DataType::Decimal { scale, .. } = data_type {
+        let of_units = match call.function {
+            Function::Sum if retracts => Some(Tallied::<CountedSum<i128>>::boxed()),
+            Function::Sum => Some(Tallied::<Sum<i128>>::boxed()),
+            Function::Mean => Some(Tallied::<DecimalMean>::boxed()),
+            _ => None,
+        };
+        if let Some(fold) = of_units {
+            return Decimals::boxed(fold, scale);
+        }
+    }
     match call.function {
         Function::CountRows | Function::Count => Tallied::<Count>::boxed(),
         Function::Sum if retracts => match Numbers::of(data_type) {
             Some(Numbers::Floats) => Tallied::<CountedSum<f64>>::boxed(),
             Some(Numbers::Unsigned) => Tallied::<CountedSum<u64>>::boxed(),
-            Some(Numbers::Signed) | None => Tallied::<CountedSum<i64>>::boxed(),
+            Some(_) | None => Tallied::<CountedSum<i64>>::boxed(),
         },
         Function::Sum => match Numbers::of(data_type) {
             Some(Numbers::Floats) => Tallied::<Sum<f64>>::boxed(),
             Some(Numbers::Unsigned) => Tallied::<Sum<u64>>::boxed(),
-            Some(Numbers::Signed) | None => Tallied::<Sum<i64>>::boxed(),
+            Some(_) | None => Tallied::<Sum<i64>>::boxed(),
         },
         Function::Mean => match Numbers::of(data_type) {
             Some(Numbers::Floats) | None => Tallied::<Mean>::boxed(),
             Some(Numbers::Unsigned) => Tallied::<ExactMean<u64>>::boxed(),
-            Some(Numbers::Signed) => Tallied::<ExactMean<i64>>::boxed(),
+            Some(_) => Tallied::<ExactMean<i64>>::boxed(),
         },
         Function::Variance => Tallied::<Variance<Itself>>::boxed(),
         Function::Stddev => Tallied::<Variance<Root>>::boxed(),

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, PrimitiveArray};
 use arrow_schema::DataType as ArrowType;
+
+use crate::decimal;
 
 /// A column of signed integers.
 pub fn integers(column: &ArrayRef) -> Cow<'_, [i64]> {
@@ -30,6 +32,11 @@ pub fn naturals(column: &ArrayRef) -> Cow<'_, [u64]> {
     }
 }
 
+/// A column of decimals, in units of their last digit.
+pub fn units(column: &ArrayRef) -> &[i128] {
+    column.as_primitive::<Decimal128Type>().values()
+}
+
 /// A column of numbers of any type.
 pub fn floats(column: &ArrayRef) -> Cow<'_, [f64]> {
     match column.data_type() {
@@ -37,6 +44,13 @@ pub fn floats(column: &ArrayRef) -> Cow<'_, [f64]> {
         ArrowType::Float32 => widened(column.as_primitive::<Float32Type>()),
         ArrowType::UInt8 | ArrowType::UInt16 | ArrowType::UInt32 | ArrowType::UInt64 => {
             naturals(column).iter().map(|&value| value as f64).collect()
+        }
+        ArrowType::Decimal128(_, scale) => {
+            let scale = scale.unsigned_abs();
+            let units = units(column).iter();
+            units
+                .map(|&units| decimal::to_float(units, scale))
+                .collect()
         }
         _ => integers(column).iter().map(|&value| value as f64).collect(),
     }

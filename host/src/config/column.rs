@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::reader::ConfigValue;
+use crate::decimal::PRECISION_MAX;
 use crate::schema::{DataType, Field};
 use crate::suggest;
 use crate::timestamp::{PatternProblem, TimePattern, TimeUnit, TimestampFormat};
@@ -175,6 +176,12 @@ fn parse_bare(
         formats.push(TimestampFormat::Pattern(parse_pattern(pattern)?));
         return Ok(DataType::Timestamp);
     }
+    let digits = text
+        .strip_prefix("decimal(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    if let Some(digits) = digits {
+        return parse_decimal(text, digits);
+    }
     let element = text
         .strip_prefix("list<")
         .and_then(|rest| rest.strip_suffix('>'));
@@ -194,6 +201,24 @@ fn parse_bare(
     }
     Err(unknown(text))
 }
+
+/// Reads `18, 2`, or `18` for whole numbers.
+fn parse_decimal(text: &str, digits: &str) -> Result<DataType, TypeProblem> {
+    let (precision, scale) = digits.split_once(',').unwrap_or((digits, "0"));
+    let numbers = precision.trim().parse().ok().zip(scale.trim().parse().ok());
+    let in_range = |&(precision, scale): &(u8, u8)| {
+        (1..=PRECISION_MAX).contains(&precision) && scale <= precision
+    };
+    match numbers.filter(in_range) {
+        Some((precision, scale)) => Ok(DataType::Decimal { precision, scale }),
+        None => Err(TypeProblem {
+            message: format!("`{text}` is not a decimal"),
+            help: format!("{DECIMAL_HELP}; it has at most {PRECISION_MAX} digits"),
+        }),
+    }
+}
+
+const DECIMAL_HELP: &str = "decimal(18,2) has 18 digits, and 2 of them behind the point";
 
 /// Reads `%d/%m/%Y %H:%M`, perhaps with a comma and the name of a time zone.
 fn parse_pattern(text: &str) -> Result<Arc<TimePattern>, TypeProblem> {
@@ -227,7 +252,7 @@ fn parse_symbols(text: &str) -> Result<DataType, TypeProblem> {
 fn unknown(text: &str) -> TypeProblem {
     let message = format!("`{text}` is not a type");
     let plain = PLAIN.iter().map(|(name, _)| *name);
-    let names = plain.chain(["timestamp", "list<…>"]);
+    let names = plain.chain(["timestamp", "decimal(18,2)", "list<…>"]);
     if let Some(format) = text.strip_prefix("timestamp") {
         return TypeProblem {
             message: format!(
@@ -241,6 +266,15 @@ fn unknown(text: &str) -> TypeProblem {
         };
     }
     let lower = text.to_ascii_lowercase();
+    if ["decimal", "numeric", "money"]
+        .iter()
+        .any(|name| lower.starts_with(name))
+    {
+        return TypeProblem {
+            message,
+            help: format!("say how many digits it has: {DECIMAL_HELP}"),
+        };
+    }
     let elsewhere = ELSEWHERE
         .iter()
         .find(|(names, _)| names.contains(&lower.as_str()));
@@ -300,7 +334,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["i32"], "int32"),
     (&["u64"], "uint64"),
     (&["u32"], "uint32"),
-    (&["double", "number", "f64", "decimal"], "float64"),
+    (&["double", "number", "f64"], "float64"),
     (&["float", "real", "f32"], "float32"),
     (&["boolean"], "bool"),
     (&["datetime", "date", "time"], "timestamp"),

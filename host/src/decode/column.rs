@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow_array::types::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, ListArray, PrimitiveArray, StringArray, StructArray,
@@ -13,6 +13,7 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{FieldRef, Fields};
 
+use crate::decimal::{self, NotDecimal};
 use crate::schema::{DataType, Field};
 use crate::timestamp::TimestampFormat;
 
@@ -41,11 +42,25 @@ pub(super) enum ValuesBuilder {
     Float32(Vec<f32>),
     Float64(Vec<f64>),
     Timestamp(Vec<i64>, TimestampFormat),
+    Decimal(Vec<i128>, DecimalDigits),
     Utf8(BytesBuilder),
     Symbol(BytesBuilder, Arc<[String]>),
     Bytes(BytesBuilder),
     List(Box<List>),
     Record(Box<RecordBuilder>),
+}
+
+/// How many digits a decimal has: all, and those behind the point.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DecimalDigits {
+    precision: u8,
+    scale: u8,
+}
+
+impl DecimalDigits {
+    pub fn parse(self, text: &[u8]) -> Result<i128, NotDecimal> {
+        decimal::parse(text, self.precision, self.scale)
+    }
 }
 
 /// Texts or byte strings, one after another.
@@ -98,6 +113,9 @@ impl ColumnBuilder {
             DataType::Float64 => ValuesBuilder::Float64(Vec::new()),
             DataType::Timestamp => {
                 ValuesBuilder::Timestamp(Vec::new(), formats.next().unwrap_or_default())
+            }
+            &DataType::Decimal { precision, scale } => {
+                ValuesBuilder::Decimal(Vec::new(), DecimalDigits { precision, scale })
             }
             DataType::Utf8 => ValuesBuilder::Utf8(BytesBuilder::new()),
             DataType::Symbol(symbols) => {
@@ -153,6 +171,7 @@ impl ColumnBuilder {
             ValuesBuilder::UInt64(values) => values.push(0),
             ValuesBuilder::Float32(values) => values.push(0.0),
             ValuesBuilder::Float64(values) => values.push(0.0),
+            ValuesBuilder::Decimal(values, _) => values.push(0),
             ValuesBuilder::Utf8(bytes)
             | ValuesBuilder::Symbol(bytes, _)
             | ValuesBuilder::Bytes(bytes) => bytes.end(),
@@ -191,6 +210,7 @@ impl ColumnBuilder {
             ValuesBuilder::UInt64(values) => values.truncate(rows),
             ValuesBuilder::Float32(values) => values.truncate(rows),
             ValuesBuilder::Float64(values) => values.truncate(rows),
+            ValuesBuilder::Decimal(values, _) => values.truncate(rows),
             ValuesBuilder::Utf8(bytes)
             | ValuesBuilder::Symbol(bytes, _)
             | ValuesBuilder::Bytes(bytes) => {
@@ -226,6 +246,11 @@ impl ColumnBuilder {
                 let values = ScalarBuffer::from(take(values));
                 let array = PrimitiveArray::<TimestampMillisecondType>::new(values, nulls);
                 Arc::new(array.with_data_type(DataType::Timestamp.to_arrow()))
+            }
+            ValuesBuilder::Decimal(values, _) => {
+                let values = ScalarBuffer::from(take(values));
+                let array = PrimitiveArray::<Decimal128Type>::new(values, nulls);
+                Arc::new(array.with_data_type(self.data_type.to_arrow()))
             }
             ValuesBuilder::Utf8(bytes) | ValuesBuilder::Symbol(bytes, _) => {
                 let (offsets, data) = bytes.take();

@@ -273,6 +273,10 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
             b"false" => values.push(false),
             _ => return Err(expected("true or false")),
         },
+        ValuesBuilder::Decimal(values, digits) => {
+            let read = digits.parse(trimmed);
+            values.push(read.map_err(|why| mismatch().because(&why))?);
+        }
         ValuesBuilder::Timestamp(values, format) => {
             let read = format
                 .read_number(trimmed)

@@ -25,6 +25,13 @@ impl RowFault {
         }))
     }
 
+    /// Adds to what is wrong.
+    #[cold]
+    pub fn because(mut self, why: &dyn fmt::Display) -> Self {
+        self.0.message.push_str(&why.to_string());
+        self
+    }
+
     #[cold]
     pub fn within(mut self, field: &str) -> Self {
         self.0.path.insert(0, PathStep::Field(field.to_owned()));

@@ -300,6 +300,17 @@ impl Parser<'_, '_> {
                 values.push(value);
                 behind
             }
+            ValuesBuilder::Decimal(values, digits) => {
+                let (behind, read) = if is_text {
+                    let (behind, text) = scanner.text(at, self.scratch)?;
+                    (behind, digits.parse(text))
+                } else {
+                    let number = scanner.number(at).ok_or_else(mismatch)?;
+                    (at + number.len(), digits.parse(number))
+                };
+                values.push(read.map_err(|why| mismatch().because(&why))?);
+                behind
+            }
             ValuesBuilder::Utf8(texts) => {
                 if !is_text {
                     return Err(mismatch());

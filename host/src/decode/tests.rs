@@ -290,6 +290,73 @@ fn floats_and_booleans() {
     );
 }
 
+fn decimal(precision: u8, scale: u8) -> DataType {
+    DataType::Decimal { precision, scale }
+}
+
+#[test]
+fn decimals_are_never_rounded() {
+    let fields = || {
+        vec![
+            nullable("price", decimal(5, 2)),
+            nullable("all", decimal(38, 0)),
+            nullable("list", list(field("", decimal(3, 1)))),
+        ]
+    };
+    let text = r#"
+{"price":1.5,"all":99999999999999999999999999999999999999,"list":[1,"2.50",-0.1]}
+{"price":"-999.990","all":"-1e37","list":[]}
+{"price":1e2,"all":null}
+{"price":1.005}
+{"price":"1.005"}
+{"price":1000}
+{"all":1e38}
+{"all":0.5}
+{"price":"many"}
+{"price":true}
+{"price":01}
+{"list":[1,22.25]}
+"#;
+    check(
+        fields(),
+        text,
+        expect![[r#"
+        {"price":1.50,"all":99999999999999999999999999999999999999,"list":[1.0,2.5,-0.1]}
+        {"price":-999.99,"all":-10000000000000000000000000000000000000,"list":[]}
+        {"price":100.00,"all":null,"list":null}
+        row 3: field `price`: expected decimal(5,2), found 1.005, which has more than 2 digits after the point; it is not rounded
+        row 4: field `price`: expected decimal(5,2), found "1.005", which has more than 2 digits after the point; it is not rounded
+        row 5: field `price`: expected decimal(5,2), found 1000, which has more than 3 digits before the point
+        row 6: field `all`: expected decimal(38,0), found 1e38, which has more than 38 digits before the point
+        row 7: field `all`: expected decimal(38,0), found 0.5, which has digits after the point; it is not rounded
+        row 8: field `price`: expected decimal(5,2), found "many"
+        row 9: field `price`: expected decimal(5,2), found true
+        row 10: field `price`: expected decimal(5,2), found `01}`
+        row 11: field `list[1]`: expected decimal(3,1), found 22.25, which has more than 1 digits after the point; it is not rounded
+    "#]],
+    );
+    let text = "\
+1.5,+7,\"[1.5]\"
+ -0.01 ,\"12\",
+,,
+1.005,1,
+1000,1,
+x,1,
+";
+    check_csv(
+        fields(),
+        text,
+        expect![[r#"
+        {"price":1.50,"all":7,"list":[1.5]}
+        {"price":-0.01,"all":12,"list":null}
+        {"price":null,"all":null,"list":null}
+        row 3: field `price`: expected decimal(5,2), found `1.005`, which has more than 2 digits after the point; it is not rounded
+        row 4: field `price`: expected decimal(5,2), found `1000`, which has more than 3 digits before the point
+        row 5: field `price`: expected decimal(5,2), found `x`
+    "#]],
+    );
+}
+
 #[test]
 fn timestamps_are_read_as_the_plan_says() {
     let fields = || {

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 /// A host runs plugins of this version of the contract alone.
 macro_rules! version {
     () => {
-        "0.4.0"
+        "0.5.0"
     };
 }
 
@@ -133,6 +133,8 @@ pub enum ValuesRef<'a> {
     Float32(&'a [f32]),
     #[component(name = "float64")]
     Float64(&'a [f64]),
+    #[component(name = "decimals")]
+    Decimals(&'a [u8]),
     #[component(name = "packed")]
     Packed(PackedRef<'a>),
     #[component(name = "ends")]
@@ -267,6 +269,8 @@ pub enum Values {
     Float32(Vec<f32>),
     #[component(name = "float64")]
     Float64(Vec<f64>),
+    #[component(name = "decimals")]
+    Decimals(Vec<u8>),
     #[component(name = "packed")]
     Packed(Packed),
     #[component(name = "ends")]
@@ -449,6 +453,8 @@ pub enum FieldType {
     Utf8,
     #[component(name = "bytes")]
     Bytes,
+    #[component(name = "decimal")]
+    Decimal(Digits),
     #[component(name = "timestamp")]
     Timestamp,
     #[component(name = "symbol")]
@@ -457,6 +463,13 @@ pub enum FieldType {
     List,
     #[component(name = "record")]
     Record(u32),
+}
+
+#[derive(Clone, Copy, Debug, ComponentType, Lift)]
+#[component(record)]
+pub struct Digits {
+    pub precision: u8,
+    pub scale: u8,
 }
 
 #[derive(Clone, Debug, ComponentType, Lift)]
@@ -538,7 +551,7 @@ mod tests {
     }
 
     /// The newest last.
-    const VERSIONS: [Recorded; 2] = [
+    const VERSIONS: [Recorded; 3] = [
         Recorded {
             version: "0.3.0",
             types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
@@ -548,6 +561,11 @@ mod tests {
             version: "0.4.0",
             types: "sha256:cd0cc5741f5b52493f9ec64131b73b497db723bb1836f7c1408bb653ef92f0a2",
             words: "sha256:f6c66aa08b0c7c86bcc96cfa77d7ecafa4b1b0d79f151172eaa760a601a07276",
+        },
+        Recorded {
+            version: "0.5.0",
+            types: "sha256:7fb7f9f6efe9314b830fead5f3a5caebec781d38f76f7b69ecb45fd4dde8a840",
+            words: "sha256:d3956bb9187b1fa58cc06cb47d5d86faa65b2141750e362c69b81533dd8b041d",
         },
     ];
 
@@ -614,9 +632,9 @@ mod tests {
             "0.0.1",
             "0.1.0",
             "0.2.0",
-            "0.3.0",
-            "0.4.1",
-            "0.5.0",
+            "0.4.0",
+            "0.5.1",
+            "0.6.0",
             "0.10.0",
             "1.0.0-draft",
         ] {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::contract as wire;
+use crate::decimal::PRECISION_MAX;
 use crate::logic::{
     INTERACTIONS, Kind, MAIN, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port, REQUESTS,
     Stage, Value, ValueType,
@@ -295,6 +296,15 @@ fn field(described: &mut std::vec::IntoIter<wire::Field>, depth: usize) -> Resul
         wire::FieldType::Float64 => DataType::Float64,
         wire::FieldType::Utf8 => DataType::Utf8,
         wire::FieldType::Bytes => DataType::Bytes,
+        wire::FieldType::Decimal(wire::Digits { precision, scale }) => {
+            if !(1..=PRECISION_MAX).contains(&precision) || scale > precision {
+                return Err(format!(
+                    "field `{name}` is a decimal of {precision} digits, {scale} of them behind \
+                     the point: it has 1 to {PRECISION_MAX}"
+                ));
+            }
+            DataType::Decimal { precision, scale }
+        }
         wire::FieldType::Timestamp => DataType::Timestamp,
         wire::FieldType::Symbol(values) => {
             let distinct: HashSet<&String> = values.iter().collect();
@@ -514,6 +524,23 @@ mod tests {
                 field("b", FieldType::Utf8),
             ],
             expect!["operator `clean`: output `main`: field `a`: two fields are called `b`"],
+        );
+        let digits = |precision, scale| FieldType::Decimal(wire::Digits { precision, scale });
+        check(
+            vec![field("a", digits(39, 2))],
+            expect![
+                "operator `clean`: output `main`: field `a` is a decimal of 39 digits, 2 of them behind the point: it has 1 to 38"
+            ],
+        );
+        check(
+            vec![field("a", digits(2, 3))],
+            expect![
+                "operator `clean`: output `main`: field `a` is a decimal of 2 digits, 3 of them behind the point: it has 1 to 38"
+            ],
+        );
+        check(
+            vec![field("a", digits(38, 38))],
+            expect!["a: decimal(38,38)"],
         );
         check(
             vec![field("", FieldType::Int8)],

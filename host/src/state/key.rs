@@ -632,6 +632,7 @@ fn mark_changes(data_type: &DataType, column: &ArrayRef, changes: &mut [bool]) {
         Some((1, values)) => mark_fixed_changes(values.as_slice(), changes),
         Some((2, values)) => mark_fixed_changes(values.typed_data::<u16>(), changes),
         Some((4, values)) => mark_fixed_changes(values.typed_data::<u32>(), changes),
+        Some((16, values)) => mark_fixed_changes(values.typed_data::<u128>(), changes),
         Some((_, values)) => mark_fixed_changes(values.typed_data::<u64>(), changes),
         None => changes.fill(true),
     }

@@ -4,7 +4,8 @@
 //! The format, version 1. Fields follow one another in the schema's order. A
 //! nullable field starts with a byte: 0 and nothing more when the value is
 //! missing, else 1. Then the value: bool as one byte 0 or 1; integers, floats
-//! and timestamps little-endian in their own width; texts and bytes as a length
+//! and timestamps little-endian in their own width; decimals as their units, little-endian
+//! in 16 bytes; texts and bytes as a length
 //! and the bytes; a list as a length and its elements, each like a field; a
 //! record as its members. A length is a LEB128 varint. A row has neither its types
 //! nor its version: whoever keeps rows keeps those once for all of them.
@@ -470,6 +471,7 @@ pub(super) fn fixed_width(data_type: &DataType) -> Option<usize> {
         DataType::Int16 | DataType::UInt16 => Some(2),
         DataType::Int32 | DataType::UInt32 | DataType::Float32 => Some(4),
         DataType::Int64 | DataType::UInt64 | DataType::Float64 | DataType::Timestamp => Some(8),
+        DataType::Decimal { .. } => Some(16),
         DataType::Bool
         | DataType::Utf8
         | DataType::Bytes

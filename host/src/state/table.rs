@@ -52,6 +52,7 @@ enum FixedValues {
     Fixed2(Vec<u16>),
     Fixed4(Vec<u32>),
     Fixed8(Vec<u64>),
+    Fixed16(Vec<u128>),
     Record(Vec<FixedColumn>),
 }
 
@@ -275,6 +276,7 @@ impl FixedColumn {
                 1 => FixedValues::Fixed1(Vec::new()),
                 2 => FixedValues::Fixed2(Vec::new()),
                 4 => FixedValues::Fixed4(Vec::new()),
+                16 => FixedValues::Fixed16(Vec::new()),
                 _ => FixedValues::Fixed8(Vec::new()),
             },
         };
@@ -292,6 +294,7 @@ impl FixedColumn {
             FixedValues::Fixed2(_) => 2,
             FixedValues::Fixed4(_) => 4,
             FixedValues::Fixed8(_) => 8,
+            FixedValues::Fixed16(_) => 16,
             FixedValues::Record(members) => members.iter().map(FixedColumn::width).sum(),
         };
         values + usize::from(self.field.nullable)
@@ -321,6 +324,7 @@ impl FixedColumn {
             FixedValues::Fixed2(values) => pick(values, slots),
             FixedValues::Fixed4(values) => pick(values, slots),
             FixedValues::Fixed8(values) => pick(values, slots),
+            FixedValues::Fixed16(values) => pick(values, slots),
         };
         fixed_array(&self.field.data_type, slots.len(), values, nulls)
     }
@@ -376,6 +380,7 @@ impl FixedColumn {
             FixedValues::Fixed2(values) => put(values, slots, fixed(2)?.typed_data(), slots_max),
             FixedValues::Fixed4(values) => put(values, slots, fixed(4)?.typed_data(), slots_max),
             FixedValues::Fixed8(values) => put(values, slots, fixed(8)?.typed_data(), slots_max),
+            FixedValues::Fixed16(values) => put(values, slots, fixed(16)?.typed_data(), slots_max),
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray, StructArray,
-    UInt8Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
+    StringArray, StructArray, UInt8Array,
 };
 use arrow_select::take::take;
 use proptest::prelude::*;
@@ -30,7 +30,13 @@ struct Value {
     record: Option<(i64, String)>,
     /// A record of numbers.
     pair: Option<(i64, Option<bool>)>,
+    decimal: Option<i128>,
 }
+
+const DECIMAL: DataType = DataType::Decimal {
+    precision: 38,
+    scale: 2,
+};
 
 fn schema() -> Schema {
     let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
@@ -52,6 +58,7 @@ fn schema() -> Schema {
         Field::new("list", list, true),
         Field::new("record", DataType::Record(Arc::new(record)), true),
         Field::new("pair", DataType::Record(Arc::new(pair)), true),
+        Field::new("decimal", DECIMAL, true),
     ])
 }
 
@@ -67,10 +74,10 @@ fn value() -> impl Strategy<Value = Value> {
         any::<Vec<u8>>(),
         list,
         record,
-        any::<Option<(i64, Option<bool>)>>(),
+        (any::<Option<(i64, Option<bool>)>>(), any::<Option<i128>>()),
     )
         .prop_map(
-            |(flag, byte, number, float, text, bytes, list, record, pair)| Value {
+            |(flag, byte, number, float, text, bytes, list, record, (pair, decimal))| Value {
                 flag,
                 byte,
                 number,
@@ -80,6 +87,7 @@ fn value() -> impl Strategy<Value = Value> {
                 list,
                 record,
                 pair,
+                decimal: decimal.map(|units| units / 10),
             },
         )
 }
@@ -129,6 +137,13 @@ fn columns(values: &[Value]) -> Vec<ArrayRef> {
             8,
             vec![Arc::new(pair_numbers), Arc::new(pair_flags)],
             pairs().map(|p| p.is_some()).collect(),
+        ),
+        Arc::new(
+            values
+                .iter()
+                .map(|v| v.decimal)
+                .collect::<Decimal128Array>()
+                .with_data_type(DECIMAL.to_arrow()),
         ),
     ]
 }
@@ -226,6 +241,7 @@ fn version_1_is_what_it_was() {
         list: Some(vec![Some(1), None]),
         record: None,
         pair: Some((3, None)),
+        decimal: Some(-2),
     };
     let codec = Codec::new(schema().fields);
     let row = encode(&codec, &columns(&[value])).remove(0);
@@ -236,6 +252,8 @@ fn version_1_is_what_it_was() {
     expected.extend([0; 130]);
     expected.extend([1, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     expected.extend([0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    expected.push(1);
+    expected.extend((-2i128).to_le_bytes());
     assert_eq!(row, expected);
     assert_eq!(super::row::VERSION, 1);
 }

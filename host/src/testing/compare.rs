@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::decimal;
 use crate::schema::{DataType, Field, Schema};
 use crate::suggest;
 use crate::timestamp;
@@ -35,6 +36,8 @@ enum Cell {
     Bool(bool),
     Integer(i128),
     Float(f64),
+    /// The units of a decimal, and its digits behind the point.
+    Decimal(i128, u8),
     Time(i64),
     Text(String),
     List(Vec<Cell>),
@@ -353,6 +356,25 @@ impl Cell {
             DataType::Float32 | DataType::Float64 => {
                 float(value).map_or_else(refuse, |value| Ok(Cell::Float(value)))
             }
+            &DataType::Decimal { precision, scale } => {
+                let text = match value {
+                    Value::Number(number) => match exact(number) {
+                        Some(text) => text,
+                        None => {
+                            return Err(format!(
+                                "{value} has more digits than numbers in tests can have: write it \
+                                 in quotes"
+                            ));
+                        }
+                    },
+                    Value::String(text) => text.clone(),
+                    _ => return refuse(),
+                };
+                match decimal::parse(text.as_bytes(), precision, scale) {
+                    Ok(units) => Ok(Cell::Decimal(units, scale)),
+                    Err(why) => Err(format!("expected {}, found {value}{why}", field.data_type)),
+                }
+            }
             DataType::Timestamp => time(value).map_or_else(refuse, |value| Ok(Cell::Time(value))),
             DataType::Utf8 | DataType::Symbol(_) | DataType::Bytes => value
                 .as_str()
@@ -407,6 +429,17 @@ fn integer(value: &Value) -> Option<i128> {
     }
 }
 
+/// How many digits of a number a float keeps.
+const FLOAT_DIGITS: i128 = 10_i128.pow(15);
+
+/// The text of a number, if it is the one that was written.
+fn exact(number: &serde_json::Number) -> Option<String> {
+    let text = number.to_string();
+    let mantissa = text.split('e').next().unwrap_or_default();
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    (!number.is_f64() || digits <= 15).then_some(text)
+}
+
 fn float(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -436,6 +469,13 @@ impl fmt::Display for Cell {
             Cell::Integer(value) => write!(f, "{value}"),
             Cell::Float(value) if value.is_finite() => write!(f, "{}", Value::from(*value)),
             Cell::Float(value) => write!(f, "\"{value}\""),
+            Cell::Decimal(units, scale) => {
+                let text = decimal::to_text(*units, *scale);
+                match units.unsigned_abs() < FLOAT_DIGITS.unsigned_abs() {
+                    true => f.write_str(&text),
+                    false => write!(f, "\"{text}\""),
+                }
+            }
             Cell::Time(ms) => write!(f, "\"{}\"", timestamp::to_text(*ms)),
             Cell::Text(text) => write!(f, "{}", Value::from(text.as_str())),
             Cell::List(cells) => {

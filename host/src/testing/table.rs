@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::batch::Batch;
-use crate::json::render_row;
+use crate::json::render_exact_row;
 use crate::plan::{TAKEN_BACK, TableKey, Timing};
 use crate::schema::Schema;
 
@@ -35,7 +35,7 @@ impl ResultTable {
     /// key.
     pub fn has_several(&self, batch: &Batch) -> bool {
         let mut seen = HashSet::new();
-        let rows = (0..batch.rows()).map(|row| render_row(batch, row));
+        let rows = (0..batch.rows()).map(|row| render_exact_row(batch, row));
         let mut rows = rows.filter_map(|text| serde_json::from_str(&text).ok());
         rows.any(|row| !seen.insert(self.key(&row)))
     }

@@ -11,7 +11,8 @@ use crate::bindings::sluicebox::plugin::schemas;
 /// Derive it; the trait's methods are for generated code.
 ///
 /// A field may be any integer or float, `bool`, `&'a str` or `String`,
-/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp), an enum
+/// `&'a [u8]` or `Vec<u8>` (bytes), [`Timestamp`](crate::Timestamp),
+/// [`Decimal`](crate::Decimal), an enum
 /// with `#[derive(Symbol)]`, another record, an `Option` of these (may be
 /// missing), a `Vec` or `BTreeSet` of these (a list), or a `BTreeMap` (a list of records
 /// with a `key` and a `value`). Borrowed fields are read without a
@@ -92,7 +93,7 @@ pub trait Record<'a>: Sized {
     message = "`{Self}` cannot be a field of a record",
     label = "not a type that columns have",
     note = "fields are integers up to 64 bits, floats, `bool`, `&'a str`, `String`, `&'a [u8]`, \
-            `Vec<u8>`, `Timestamp`, enums with `#[derive(Symbol)]`, structs with \
+            `Vec<u8>`, `Timestamp`, `Decimal`, enums with `#[derive(Symbol)]`, structs with \
             `#[derive(Record)]`, and `Option`, `Vec`, `BTreeSet` or `BTreeMap` of these"
 )]
 pub trait Field<'a>: Sized {

@@ -27,6 +27,8 @@ struct Everything {
     text: String,
     bytes: Vec<u8>,
     at: Timestamp,
+    price: Decimal<2>,
+    prices: Vec<Option<Decimal<38>>>,
     colour: Colour,
     shade: LongNamed,
     maybe: Option<String>,
@@ -102,7 +104,11 @@ prop_compose! {
         floats in (-1e3_f32..1e3, -1e6..1e6),
         text in ".{0,70}",
         bytes in prop::collection::vec(any::<u8>(), 0..70),
-        at in any::<i64>(),
+        (at, price, prices) in (
+            any::<i64>(),
+            any::<i128>(),
+            prop::collection::vec(prop::option::of(any::<i128>()), 0..4),
+        ),
         colours in (colour(), prop::option::of(colour())),
         shade in prop_oneof![
             Just(LongNamed::ALongNameForAShade),
@@ -139,6 +145,11 @@ prop_compose! {
             text,
             bytes,
             at: Timestamp(at),
+            price: Decimal::from_units(price / 10),
+            prices: prices
+                .into_iter()
+                .map(|units| units.map(|units| Decimal::from_units(units / 10)))
+                .collect(),
             colour: colours.0,
             shade,
             maybe: maybe.0,

@@ -171,6 +171,72 @@ impl Retract<Group<OwnKey>> for Own {
 }
 
 #[derive(Record)]
+struct Priced {
+    price: Decimal<2>,
+    discount: Option<Decimal<2>>,
+}
+
+#[derive(Record)]
+struct PriceKey {
+    unit: Decimal<2>,
+}
+
+#[derive(Record, Clone, Default)]
+struct Bill {
+    rows: i64,
+    paid: Decimal<2>,
+    discounts: Vec<Decimal<2>>,
+}
+
+#[derive(Record)]
+struct Paid {
+    paid: Decimal<2>,
+    in_units: Option<Decimal<3>>,
+    discounts: Vec<Decimal<2>>,
+}
+
+/// What is paid: prices without discounts, also in units of the key. The sum of prices has at
+/// most 38 digits.
+#[operator]
+struct Pay {}
+
+impl Aggregate<Group<PriceKey>> for Pay {
+    type Input<'a> = Priced;
+    type State = Bill;
+    type Output<'a> = Paid;
+
+    fn accumulate(&self, bill: &mut Bill, row: Priced) -> Result<(), Reject> {
+        let discount = row.discount.unwrap_or_default();
+        let paid = row.price.checked_sub(discount);
+        let Some(paid) = paid.and_then(|paid| bill.paid.checked_add(paid)) else {
+            reject!("{} is too much", row.price);
+        };
+        bill.rows += 1;
+        bill.paid = paid;
+        bill.discounts.extend(row.discount);
+        Ok(())
+    }
+
+    fn merge(&self, bill: &mut Bill, later: Bill) {
+        bill.rows += later.rows;
+        bill.paid += later.paid;
+        bill.discounts.extend(later.discounts);
+    }
+
+    fn finish(&self, bill: &Bill, group: &Group<PriceKey>) -> Paid {
+        let unit = i64::try_from(group.key.unit.units()).ok();
+        let quotient = unit.and_then(|unit| bill.paid.rescaled::<3>()?.checked_div(unit));
+        let mut discounts = bill.discounts.clone();
+        discounts.sort_unstable();
+        Paid {
+            paid: bill.paid,
+            in_units: quotient,
+            discounts,
+        }
+    }
+}
+
+#[derive(Record)]
 struct Letter<'a> {
     letter: &'a str,
 }
@@ -452,5 +518,5 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Balance, Own, Spell, Script, Tally, user_of, even, parse, repeat
+    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, user_of, even, parse, repeat
 );

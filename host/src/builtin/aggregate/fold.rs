@@ -73,7 +73,9 @@ pub(super) struct Sums {
 
 impl Sums {
     pub fn fits(&self, row: usize, group: usize) -> bool {
-        (self.least..=self.most).contains(&(self.sums[group] + self.values[row]))
+        // What does not fit into 128 bits stays out of bounds.
+        let sum = self.sums[group].saturating_add(self.values[row]);
+        (self.least..=self.most).contains(&sum)
     }
 
     pub fn add(&mut self, row: usize, group: usize) {

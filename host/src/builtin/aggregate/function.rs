@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::call::{Call, Function};
+use crate::decimal::PRECISION_MAX;
 use crate::schema::{DataType, Field};
 
 impl Call {
@@ -129,6 +130,10 @@ impl Call {
                     column(" values", DataType::Int64),
                     column(" sum", DataType::Float64),
                 ],
+                Some(Numbers::Decimals) => vec![
+                    column(" values", DataType::Int64),
+                    column(" sum", sum_type(&data_type)),
+                ],
                 Some(_) => vec![
                     column(" values", DataType::Int64),
                     column(" sum high", DataType::Int64),
@@ -155,28 +160,36 @@ pub(super) enum Numbers {
     Signed,
     Unsigned,
     Floats,
+    Decimals,
 }
 
 impl Numbers {
     /// `None` for a type that is not a number.
     pub fn of(data_type: &DataType) -> Option<Numbers> {
         use DataType::{
-            Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
+            Decimal, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
         };
         match data_type {
             Int8 | Int16 | Int32 | Int64 => Some(Numbers::Signed),
             UInt8 | UInt16 | UInt32 | UInt64 => Some(Numbers::Unsigned),
             Float32 | Float64 => Some(Numbers::Floats),
+            Decimal { .. } => Some(Numbers::Decimals),
             _ => None,
         }
     }
 }
 
 fn sum_type(data_type: &DataType) -> DataType {
+    if let &DataType::Decimal { scale, .. } = data_type {
+        return DataType::Decimal {
+            precision: PRECISION_MAX,
+            scale,
+        };
+    }
     match Numbers::of(data_type) {
         Some(Numbers::Unsigned) => DataType::UInt64,
         Some(Numbers::Floats) => DataType::Float64,
-        Some(Numbers::Signed) | None => DataType::Int64,
+        Some(Numbers::Signed | Numbers::Decimals) | None => DataType::Int64,
     }
 }
 

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, UInt64Array};
+use arrow_array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, UInt64Array};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
 
 use super::fold::{Fold, Input, Output, Problem, Sums, count_of};
-use crate::builtin::values::{floats, integers, naturals};
+use crate::builtin::values::{floats, integers, naturals, units};
+use crate::decimal::{self, PRECISION_MAX};
 
 /// What is kept of a group, and how a value changes it.
 pub(super) trait Tally: Send + Sync + 'static {
@@ -360,6 +361,35 @@ macro_rules! integer_number {
 integer_number!(i64, integers, Int64Array);
 integer_number!(u64, naturals, UInt64Array);
 
+/// Units of decimals.
+impl Number for i128 {
+    const ZERO: Self = 0;
+
+    fn read(column: &ArrayRef) -> Cow<'_, [Self]> {
+        units(column).into()
+    }
+
+    #[inline]
+    fn plus(self, other: Self) -> Option<Self> {
+        let sum = self.checked_add(other);
+        sum.filter(|&sum| decimal::fits(sum, PRECISION_MAX))
+    }
+
+    #[inline]
+    fn minus(self, other: Self) -> Option<Self> {
+        self.plus(-other)
+    }
+
+    fn write(values: impl Iterator<Item = Self>, known: Option<NullBuffer>) -> ArrayRef {
+        Arc::new(Decimal128Array::new(values.collect(), known))
+    }
+
+    fn exact(self) -> Option<(i128, i128, i128)> {
+        let most = decimal::limit(PRECISION_MAX) - 1;
+        Some((self, -most, most))
+    }
+}
+
 impl Number for f64 {
     const ZERO: Self = 0.0;
 
@@ -454,6 +484,54 @@ impl<N: Number + Into<i128>> Tally for ExactMean<N> {
             .iter()
             .map(|cell| cell.sum as f64 / cell.count.max(1) as f64);
         f64::write(means, known)
+    }
+}
+
+/// `mean(field)` of decimals, in units. Their sum is exact, too.
+pub(super) struct DecimalMean;
+
+impl Tally for DecimalMean {
+    type Value = i128;
+    type Cell = CountedSumCell<i128>;
+    const START: CountedSumCell<i128> = CountedSum::START;
+
+    fn values(input: Input<'_>) -> Cow<'_, [i128]> {
+        read(input)
+    }
+
+    fn add(cell: CountedSumCell<i128>, value: i128) -> Option<CountedSumCell<i128>> {
+        CountedSum::add(cell, value)
+    }
+
+    fn take_back(cell: CountedSumCell<i128>, value: i128) -> Option<CountedSumCell<i128>> {
+        CountedSum::take_back(cell, value)
+    }
+
+    fn merge(
+        cell: CountedSumCell<i128>,
+        later: CountedSumCell<i128>,
+    ) -> Option<CountedSumCell<i128>> {
+        CountedSum::merge(cell, later)
+    }
+
+    fn load(states: &[ArrayRef]) -> Vec<CountedSumCell<i128>> {
+        CountedSum::load(states)
+    }
+
+    fn store(cells: &[CountedSumCell<i128>]) -> Vec<ArrayRef> {
+        CountedSum::store(cells)
+    }
+
+    fn results(cells: &[CountedSumCell<i128>]) -> ArrayRef {
+        let known = known(cells.iter().map(|cell| cell.count > 0));
+        let means = cells
+            .iter()
+            .map(|cell| cell.sum as f64 / cell.count.max(1) as f64);
+        f64::write(means, known)
+    }
+
+    fn sums(input: Input<'_>) -> Option<Sums> {
+        CountedSum::<i128>::sums(input)
     }
 }
 

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, PrimitiveArray, StringArray};
 
@@ -35,7 +35,7 @@ macro_rules! ordered_by_value {
 }
 
 ordered_by_value!(Int8Type Int16Type Int32Type Int64Type TimestampMillisecondType);
-ordered_by_value!(UInt8Type UInt16Type UInt32Type UInt64Type);
+ordered_by_value!(UInt8Type UInt16Type UInt32Type UInt64Type Decimal128Type);
 
 macro_rules! ordered_floats {
     ($($numbers:ty)*) => {
@@ -124,8 +124,8 @@ impl Ordered for BinaryArray {
 macro_rules! for_ordered {
     ($data_type:expr, $column:ident => $then:expr, $other:expr) => {{
         use arrow_array::{
-            BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int16Array,
-            Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt8Array,
+            BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int8Array,
+            Int16Array, Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt8Array,
             UInt16Array, UInt32Array, UInt64Array,
         };
         use $crate::schema::DataType;
@@ -150,6 +150,7 @@ macro_rules! for_ordered {
             DataType::Utf8 | DataType::Symbol(_) => with!(StringArray),
             DataType::Bytes => with!(BinaryArray),
             DataType::Timestamp => with!(TimestampMillisecondArray),
+            DataType::Decimal { .. } => with!(Decimal128Array),
             DataType::List(_) | DataType::Record(_) => $other,
         }
     }};

@@ -20,7 +20,7 @@ use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
 use sketches_ddsketch::{Config, DDSketch};
 
 use super::fold::{Fold, Input, Output, Problem, count_of};
-use crate::builtin::values::{floats, integers, naturals};
+use crate::builtin::values::{floats, integers, naturals, units};
 
 /// A kind of sketch, and what is read off it.
 pub(super) trait Sketches: Send + Sync + 'static {
@@ -124,6 +124,7 @@ const REGISTERS_LOG: u8 = 12;
 /// Values that are counted.
 pub(super) enum Countable<'a> {
     Integers(Cow<'a, [i64]>),
+    Decimals(&'a [i128]),
     Naturals(Cow<'a, [u64]>),
     Texts(&'a StringArray),
     Bytes(&'a BinaryArray),
@@ -164,6 +165,7 @@ impl Sketches for DistinctValues {
             ArrowType::UInt8 | ArrowType::UInt16 | ArrowType::UInt32 | ArrowType::UInt64 => {
                 Countable::Naturals(naturals(column))
             }
+            ArrowType::Decimal128(_, _) => Countable::Decimals(units(column)),
             ArrowType::Timestamp(_, _) => {
                 let times = column.as_primitive::<TimestampMillisecondType>();
                 Countable::Integers(Cow::Borrowed(times.values()))
@@ -175,6 +177,7 @@ impl Sketches for DistinctValues {
     fn add(sketch: &mut HllSketch, values: &Countable<'_>, row: usize) {
         let coupon = match values {
             Countable::Integers(values) => Coupon::from_value(Raw(&values[row].to_le_bytes())),
+            Countable::Decimals(values) => Coupon::from_value(Raw(&values[row].to_le_bytes())),
             Countable::Naturals(values) => Coupon::from_value(Raw(&values[row].to_le_bytes())),
             Countable::Texts(values) => Coupon::from_value(Raw(values.value(row).as_bytes())),
             Countable::Bytes(values) => Coupon::from_value(Raw(values.value(row))),

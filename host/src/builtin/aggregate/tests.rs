@@ -7,17 +7,24 @@ use arrow_array::builder::{Int64Builder, ListBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{
-    Array, BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int16Array,
-    Int32Array, Int64Array, ListArray, StringArray, StructArray, TimestampMillisecondArray,
-    UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    Array, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int8Array,
+    Int16Array, Int32Array, Int64Array, ListArray, StringArray, StructArray,
+    TimestampMillisecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 
 use super::*;
+use crate::decimal;
 use crate::schema::DataType;
 use crate::state::table::StateTable;
 
 /// A row: its group, and the number that its value is made of.
 type Row = (u32, Option<i64>);
+
+/// As floats have them exactly.
+const EIGHTHS: DataType = DataType::Decimal {
+    precision: 9,
+    scale: 3,
+};
 
 fn types() -> Vec<DataType> {
     let number = Field::new("n", DataType::Int64, false);
@@ -37,6 +44,7 @@ fn types() -> Vec<DataType> {
         DataType::Symbol(vec!["t000".to_owned()].into()),
         DataType::Bytes,
         DataType::Timestamp,
+        EIGHTHS,
         DataType::List(Arc::new(Field::new("item", DataType::Int64, false))),
         DataType::Record(vec![number].into()),
     ]
@@ -87,6 +95,10 @@ fn values(data_type: &DataType, numbers: &[Option<i64>]) -> ArrayRef {
         DataType::Float64 => array!(Float64Array, |n| n as f64 / 4.0 - 10.0),
         DataType::Utf8 | DataType::Symbol(_) => array!(StringArray, |n| format!("t{n:03}")),
         DataType::Bytes => array!(BinaryArray, |n| vec![0, n as u8]),
+        DataType::Decimal { .. } => decimals(
+            data_type,
+            numbers.iter().map(|n| n.map(|n| 125 * i128::from(n))),
+        ),
         DataType::Timestamp => {
             let times = numbers
                 .iter()
@@ -111,6 +123,11 @@ fn values(data_type: &DataType, numbers: &[Option<i64>]) -> ArrayRef {
             ))
         }
     }
+}
+
+fn decimals(data_type: &DataType, units: impl Iterator<Item = Option<i128>>) -> ArrayRef {
+    let units = units.collect::<Decimal128Array>();
+    Arc::new(units.with_data_type(data_type.to_arrow()))
 }
 
 /// The result of a function of these rows, by definition.
@@ -191,6 +208,16 @@ fn expected(call: &Call, data_type: &DataType, groups: &[Vec<Option<i64>>]) -> A
                     Arc::new(sums.collect::<UInt64Array>())
                 }
                 Some(Numbers::Floats) => Arc::new(sums.clone()),
+                Some(Numbers::Decimals) => {
+                    let sums = sums
+                        .iter()
+                        .map(|sum| sum.map(|sum| (sum * 1_000.0) as i128));
+                    let digits = DataType::Decimal {
+                        precision: 38,
+                        scale: 3,
+                    };
+                    decimals(&digits, sums)
+                }
                 _ => {
                     let sums = sums.iter().map(|sum| sum.map(|sum| sum as i64));
                     Arc::new(sums.collect::<Int64Array>())
@@ -220,6 +247,9 @@ fn float_at(values: &ArrayRef, row: usize) -> f64 {
     }
     either!(Int8Array Int16Array Int32Array Int64Array UInt8Array UInt16Array UInt32Array);
     either!(UInt64Array Float32Array Float64Array);
+    if let Some(value) = value.as_any().downcast_ref::<Decimal128Array>() {
+        return value.value(0) as f64 / 1_000.0;
+    }
     panic!("{value:?} is not a number")
 }
 
@@ -241,7 +271,10 @@ fn compare(what: &str, given: &ArrayRef, expected: &ArrayRef) {
         }
         return;
     }
-    if what.starts_with("variance") || what.starts_with("stddev") {
+    let is_near = ["variance", "stddev"].iter().any(|name| what.starts_with(name))
+        // They are divided by the number of values, then by that of units.
+        || (what.starts_with("mean") && what.contains("decimal"));
+    if is_near {
         let (given, expected) = (given.as_primitive(), expected.as_primitive::<Float64Type>());
         let given: &Float64Array = given;
         assert_eq!(given.len(), expected.len());
@@ -576,6 +609,73 @@ fn a_row_with_which_a_sum_overflows_changes_nothing() {
     }
 }
 
+proptest::proptest! {
+    /// Sums of decimals are those of whole numbers of any size, which are rejected with the
+    /// row that makes them longer than 38 digits; wherever batches are cut.
+    #[test]
+    fn sums_of_decimals_are_exact(
+        units in proptest::collection::vec(-(decimal::limit(38) - 1)..decimal::limit(38), 1..20),
+        shift in 0..4_u32,
+        rows in 1..8_usize,
+    ) {
+        let data_type = DataType::Decimal { precision: 38, scale: 5 };
+        let field = Field::new("x", data_type.clone(), false);
+        let units: Vec<i128> = units.iter().map(|it| it / 10_i128.pow(shift)).collect();
+        let mut bench = Bench::new(&["sum(x)", "count()", "mean(x)"].map(call), &field);
+        let mut sum = Whole::default();
+        let mut expected = 0;
+        for batch in units.chunks(rows) {
+            let column = decimals(&data_type, batch.iter().copied().map(Some));
+            let (rejects, _) = bench.rows(&column, &vec![0; batch.len()], false);
+            let mut rejected = rejects.iter().map(|reject| reject.row as usize).peekable();
+            for (row, &units) in batch.iter().enumerate() {
+                let fits = sum.plus(units).fits();
+                assert_eq!(rejected.next_if_eq(&row).is_none(), fits, "{units}");
+                if fits {
+                    sum = sum.plus(units);
+                    expected += 1;
+                }
+            }
+        }
+        if expected > 0 {
+            let results = bench.results();
+            assert_eq!(&results[0], &decimals(&data_type, [Some(sum.units())].into_iter()));
+            let mean = results[2].as_primitive::<Float64Type>().value(0);
+            let exact = decimal::to_float(sum.units(), 5) / f64::from(expected);
+            assert!((mean - exact).abs() <= 1e-12 * exact.abs(), "{mean} is not {exact}");
+        }
+    }
+}
+
+/// A number of units in two parts, each far from the ends of its type.
+#[derive(Clone, Copy, Default)]
+struct Whole {
+    /// Of 10^20 units.
+    high: i128,
+    low: i128,
+}
+
+impl Whole {
+    const PART: i128 = 10_i128.pow(20);
+
+    fn plus(self, units: i128) -> Whole {
+        let low = self.low + units.rem_euclid(Self::PART);
+        Whole {
+            high: self.high + units.div_euclid(Self::PART) + low.div_euclid(Self::PART),
+            low: low.rem_euclid(Self::PART),
+        }
+    }
+
+    fn fits(self) -> bool {
+        let most = 10_i128.pow(18);
+        (-most..most).contains(&self.high) && (self.high, self.low) != (-most, 0)
+    }
+
+    fn units(self) -> i128 {
+        self.high * Self::PART + self.low
+    }
+}
+
 #[test]
 fn states_whose_sum_overflows_are_not_merged() {
     let field = Field::new("x", DataType::UInt64, false);
@@ -679,6 +779,7 @@ fn rows_that_are_taken_back_leave_nothing() {
         (DataType::Int64, 1),
         (DataType::UInt8, 2),
         (DataType::Float64, 3),
+        (EIGHTHS, 4),
     ] {
         let field = Field::new("n", data_type, true);
         let schema = Schema::new(vec![field.clone()]);
@@ -716,6 +817,9 @@ fn rows_that_are_taken_back_leave_nothing() {
                     }
                     DataType::Float64 => {
                         Arc::new(Float64Array::from_iter(values.map(|n| Some(n? as f64))))
+                    }
+                    DataType::Decimal { .. } => {
+                        decimals(&field.data_type, values.map(|n| Some(i128::from(n?))))
                     }
                     _ => Arc::new(Int64Array::from_iter(values)),
                 }

@@ -4,7 +4,7 @@ use cel::common::ast::operators;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 use cel::{ParseErrors, Program};
 
-use super::expression::{Calculation, Comparison, Expression, Literal, Number, TextTest};
+use super::expression::{Calculation, Comparison, Decimal, Expression, Literal, Number, TextTest};
 use crate::schema::{DataType, Field};
 use crate::suggest;
 use crate::timestamp;
@@ -41,7 +41,8 @@ enum Type {
     Time,
 }
 
-type Checked = Result<(Expression, Type), CheckError>;
+type Typed = (Expression, Type);
+type Checked = Result<Typed, CheckError>;
 
 /// What is longer or nested deeper is a mistake, and would take the parser long, or more
 /// stack than there is.
@@ -122,7 +123,7 @@ struct Checker<'a> {
     depth: usize,
 }
 
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
     "size",
     "startsWith",
     "endsWith",
@@ -131,6 +132,7 @@ const FUNCTIONS: [&str; 9] = [
     "int",
     "uint",
     "double",
+    "decimal",
     "timestamp",
 ];
 
@@ -291,12 +293,12 @@ impl Checker<'_> {
                 self.calculate(written, Calculation::Remainder, left, right)
             }
             (operators::NEGATE, [of]) => match self.expression(of)? {
-                (expression, found @ Type::Number(Number::Int | Number::Double)) => {
+                (expression, found @ Type::Number(number)) if number != Number::Uint => {
                     Ok((Expression::Negative(expression.into()), found))
                 }
                 (_, found) => {
                     let problem = format!("is {}, which has no negative", found.name());
-                    Err(self.wrong(of, problem, "only `int` and `double` have one"))
+                    Err(self.wrong(of, problem, "only `int`, `double` and `decimal` have one"))
                 }
             },
             ("size", [of]) => match self.expression(of)? {
@@ -315,6 +317,7 @@ impl Checker<'_> {
             ("int", [of]) => self.convert(Number::Int, of),
             ("uint", [of]) => self.convert(Number::Uint, of),
             ("double", [of]) => self.convert(Number::Double, of),
+            ("decimal", [of]) => self.convert(Number::Decimal, of),
             ("timestamp", [of]) => self.timestamp(of),
             (name, arguments) => {
                 let help = match FUNCTIONS.contains(&name) {
@@ -342,8 +345,8 @@ impl Checker<'_> {
     }
 
     fn equal(&mut self, written: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Checked {
-        let (left, one) = self.expression(left)?;
-        let (right, other) = self.expression(right)?;
+        let sides = [self.expression(left)?, self.expression(right)?];
+        let [(left, one), (right, other)] = alike(sides);
         if !one.may_equal(other) {
             return Err(self.never_equal(written, one, other));
         }
@@ -366,7 +369,7 @@ impl Checker<'_> {
         };
         let mut list = Vec::with_capacity(elements.elements.len());
         for element in &elements.elements {
-            let (expression, other) = self.expression(element)?;
+            let (expression, other) = as_decimal_beside(found, self.expression(element)?);
             if !found.may_equal(other) {
                 return Err(self.never_equal(element, found, other));
             }
@@ -382,8 +385,8 @@ impl Checker<'_> {
         left: &IdedExpr,
         right: &IdedExpr,
     ) -> Checked {
-        let (left, one) = self.expression(left)?;
-        let (right, other) = self.expression(right)?;
+        let sides = [self.expression(left)?, self.expression(right)?];
+        let [(left, one), (right, other)] = alike(sides);
         if !one.may_equal(other) || one == Type::Null || other == Type::Null {
             return Err(self.never_equal(written, one, other));
         }
@@ -398,9 +401,12 @@ impl Checker<'_> {
         left: &IdedExpr,
         right: &IdedExpr,
     ) -> Checked {
-        let (left, one) = self.expression(left)?;
-        let (right, other) = self.expression(right)?;
+        let sides = [self.expression(left)?, self.expression(right)?];
+        let [(left, one), (right, other)] = alike(sides);
         let has_result = match one {
+            Type::Number(Number::Decimal) => {
+                !matches!(calculation, Calculation::Divide | Calculation::Remainder)
+            }
             Type::Number(Number::Double) => calculation != Calculation::Remainder,
             Type::Number(_) => true,
             _ => false,
@@ -411,7 +417,8 @@ impl Checker<'_> {
                 written,
                 problem,
                 "both have the same type of number (`5` is an int, `5u` a uint, `5.0` a double); \
-                 `int()`, `uint()` and `double()` convert; `%` is of integers",
+                 `int()`, `uint()`, `double()` and `decimal()` convert; `%` is of integers, and \
+                 decimals are not divided",
             ));
         }
         Ok((Expression::Calculate(calculation, both(left, right)), one))
@@ -432,6 +439,11 @@ impl Checker<'_> {
 
     fn convert(&mut self, number: Number, of: &IdedExpr) -> Checked {
         match self.expression(of)? {
+            (_, Type::Number(Number::Double)) if number == Number::Decimal => Err(self.wrong(
+                of,
+                "is a double, which is no exact decimal",
+                "only whole numbers are made decimals; numbers beside decimals are decimals",
+            )),
             (expression, Type::Number(_)) => Ok((
                 Expression::Convert(number, expression.into()),
                 Type::Number(number),
@@ -458,6 +470,49 @@ impl Checker<'_> {
                 "write it with its zone, as in \"timestamp('2024-01-01T00:00:00Z')\"",
             )),
         }
+    }
+}
+
+/// Two sides of an operator: a number beside a decimal is one, too.
+fn alike([left, right]: [Typed; 2]) -> [Typed; 2] {
+    let (one, other) = (left.1, right.1);
+    [
+        as_decimal_beside(other, left),
+        as_decimal_beside(one, right),
+    ]
+}
+
+/// A number that is written beside a decimal means the decimal number that it shows, which
+/// a double can only be near to.
+fn as_decimal_beside(other: Type, side: Typed) -> Typed {
+    let decimal = match &side.0 {
+        _ if other != Type::Number(Number::Decimal) => None,
+        Expression::Literal(literal) => decimal_of(literal),
+        Expression::Negative(of) => match &**of {
+            Expression::Literal(literal) => decimal_of(literal).map(|decimal| Decimal {
+                units: -decimal.units,
+                ..decimal
+            }),
+            _ => None,
+        },
+        _ => None,
+    };
+    match decimal {
+        Some(decimal) => (
+            Expression::Literal(Literal::Decimal(decimal.into())),
+            Type::Number(Number::Decimal),
+        ),
+        None => side,
+    }
+}
+
+fn decimal_of(literal: &Literal) -> Option<Decimal> {
+    match literal {
+        Literal::Int(int) => Decimal::of_literal(&int.to_string()),
+        Literal::Uint(uint) => Decimal::of_literal(&uint.to_string()),
+        // The shortest text that reads as this double is what was written.
+        Literal::Double(double) => Decimal::of_literal(&double.to_string()),
+        _ => None,
     }
 }
 
@@ -498,6 +553,9 @@ fn help_to_compare(one: Type, other: Type) -> &'static str {
         (Type::Time, Type::Text) | (Type::Text, Type::Time) => {
             "write the time as in \"ts > timestamp('2024-01-01T00:00:00Z')\""
         }
+        (Type::Number(Number::Decimal), _) | (_, Type::Number(Number::Decimal)) => {
+            "decimals are compared with decimals and whole numbers; `double()` makes a double of one"
+        }
         (Type::Null, _) | (_, Type::Null) => "a missing value is only compared by `==` and `!=`",
         _ => "values of one type are compared, and numbers of all types",
     }
@@ -506,14 +564,15 @@ fn help_to_compare(one: Type, other: Type) -> &'static str {
 impl Type {
     fn of(data_type: &DataType) -> Option<Type> {
         use DataType::{
-            Bool, Bytes, Float32, Float64, Int8, Int16, Int32, Int64, List, Record, Symbol,
-            Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8,
+            Bool, Bytes, Decimal, Float32, Float64, Int8, Int16, Int32, Int64, List, Record,
+            Symbol, Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8,
         };
         Some(match data_type {
             Bool => Type::Bool,
             Int8 | Int16 | Int32 | Int64 => Type::Number(Number::Int),
             UInt8 | UInt16 | UInt32 | UInt64 => Type::Number(Number::Uint),
             Float32 | Float64 => Type::Number(Number::Double),
+            Decimal { .. } => Type::Number(Number::Decimal),
             Utf8 | Symbol(_) => Type::Text,
             Bytes => Type::Bytes,
             Timestamp => Type::Time,
@@ -522,7 +581,14 @@ impl Type {
     }
 
     fn may_equal(self, other: Type) -> bool {
-        let are_numbers = matches!((self, other), (Type::Number(_), Type::Number(_)));
+        let are_numbers = match (self, other) {
+            (Type::Number(one), Type::Number(other)) => {
+                // A decimal of many digits and a double can only be near to each other.
+                let [decimal, double] = [Number::Decimal, Number::Double];
+                (one, other) != (decimal, double) && (one, other) != (double, decimal)
+            }
+            _ => false,
+        };
         self == other || are_numbers || self == Type::Null || other == Type::Null
     }
 
@@ -534,6 +600,7 @@ impl Type {
             Type::Number(Number::Int) => "an int",
             Type::Number(Number::Uint) => "a uint",
             Type::Number(Number::Double) => "a double",
+            Type::Number(Number::Decimal) => "a decimal",
             Type::Text => "a text",
             Type::Bytes => "bytes",
             Type::Time => "a time",

@@ -14,7 +14,8 @@ use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, StringArray};
 use arrow_buffer::NullBuffer;
 use arrow_schema::DataType as ArrowType;
 
-use crate::builtin::values::{floats, integers, naturals};
+use crate::builtin::values::{floats, integers, naturals, units};
+use crate::decimal::{self, PRECISION_MAX};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expression {
@@ -44,6 +45,8 @@ pub enum Literal {
     Int(i64),
     Uint(u64),
     Double(f64),
+    /// In a box, since it is larger than all others.
+    Decimal(Box<Decimal>),
     Text(String),
     Bytes(Vec<u8>),
     /// In ms since 1970.
@@ -80,6 +83,14 @@ pub enum Number {
     Int,
     Uint,
     Double,
+    Decimal,
+}
+
+/// A decimal: its units, and how many digits are behind its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decimal {
+    pub units: i128,
+    pub scale: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,6 +100,7 @@ pub enum Value<'a> {
     Int(i64),
     Uint(u64),
     Double(f64),
+    Decimal(Decimal),
     Text(&'a str),
     Bytes(&'a [u8]),
     Time(i64),
@@ -127,6 +139,7 @@ pub enum View<'a> {
     Ints(Cow<'a, [i64]>, Option<&'a NullBuffer>),
     Uints(Cow<'a, [u64]>, Option<&'a NullBuffer>),
     Doubles(Cow<'a, [f64]>, Option<&'a NullBuffer>),
+    Decimals(&'a [i128], u8, Option<&'a NullBuffer>),
     Texts(&'a StringArray),
     Bytes(&'a BinaryArray),
     Times(&'a [i64], Option<&'a NullBuffer>),
@@ -144,6 +157,9 @@ impl<'a> View<'a> {
             ArrowType::UInt8 | ArrowType::UInt16 | ArrowType::UInt32 | ArrowType::UInt64 => {
                 View::Uints(naturals(column), nulls)
             }
+            ArrowType::Decimal128(_, scale) => {
+                View::Decimals(units(column), scale.unsigned_abs(), nulls)
+            }
             ArrowType::Timestamp(_, _) => {
                 let times = column.as_primitive::<TimestampMillisecondType>();
                 View::Times(times.values(), nulls)
@@ -160,6 +176,7 @@ impl<'a> View<'a> {
             View::Ints(_, nulls)
             | View::Uints(_, nulls)
             | View::Doubles(_, nulls)
+            | View::Decimals(_, _, nulls)
             | View::Times(_, nulls) => nulls.is_some_and(|nulls| nulls.is_null(row)),
         };
         if is_null {
@@ -170,6 +187,10 @@ impl<'a> View<'a> {
             View::Ints(values, _) => Value::Int(values[row]),
             View::Uints(values, _) => Value::Uint(values[row]),
             View::Doubles(values, _) => Value::Double(values[row]),
+            View::Decimals(values, scale, _) => Value::Decimal(Decimal {
+                units: values[row],
+                scale: *scale,
+            }),
             View::Texts(column) => Value::Text(column.value(row)),
             View::Bytes(column) => Value::Bytes(column.value(row)),
             View::Times(values, _) => Value::Time(values[row]),
@@ -189,6 +210,10 @@ impl Expression {
             Expression::Negative(of) => match of.known(fields, row)? {
                 Value::Int(int) => int.checked_neg().map(Value::Int).ok_or(NoValue::Overflow),
                 Value::Double(double) => Ok(Value::Double(-double)),
+                Value::Decimal(Decimal { units, scale }) => Ok(Value::Decimal(Decimal {
+                    units: -units,
+                    scale,
+                })),
                 _ => Err(NoValue::WrongType),
             },
             Expression::And(both) => decided(both, false, fields, row),
@@ -292,6 +317,7 @@ impl Literal {
             Literal::Int(int) => Value::Int(*int),
             Literal::Uint(uint) => Value::Uint(*uint),
             Literal::Double(double) => Value::Double(*double),
+            Literal::Decimal(decimal) => Value::Decimal(**decimal),
             Literal::Text(text) => Value::Text(text),
             Literal::Bytes(bytes) => Value::Bytes(bytes),
             Literal::Time(ms) => Value::Time(*ms),
@@ -310,8 +336,10 @@ impl Value<'_> {
 
     /// How two values compare; not at all if one is NaN.
     fn compare(self, other: Value<'_>) -> Result<Option<Ordering>, NoValue> {
-        use Value::{Bool, Bytes, Double, Int, Text, Time, Uint};
+        use Value::{Bool, Bytes, Decimal, Double, Int, Text, Time, Uint};
         Ok(match (self, other) {
+            (Decimal(left), right) => Some(left.cmp(&right.as_decimal()?)),
+            (left, Decimal(right)) => Some(left.as_decimal()?.cmp(&right)),
             (Bool(left), Bool(right)) => Some(left.cmp(&right)),
             (Text(left), Text(right)) => Some(left.cmp(right)),
             (Bytes(left), Bytes(right)) => Some(left.cmp(right)),
@@ -330,6 +358,64 @@ impl Value<'_> {
             }
             _ => return Err(NoValue::WrongType),
         })
+    }
+}
+
+impl Value<'_> {
+    /// A decimal, or a whole number as one.
+    fn as_decimal(self) -> Result<Decimal, NoValue> {
+        let units = match self {
+            Value::Decimal(decimal) => return Ok(decimal),
+            Value::Int(int) => int.into(),
+            Value::Uint(uint) => uint.into(),
+            _ => return Err(NoValue::WrongType),
+        };
+        Ok(Decimal { units, scale: 0 })
+    }
+}
+
+impl Decimal {
+    /// The number as a literal has it.
+    pub fn of_literal(text: &str) -> Option<Decimal> {
+        // A text has fewer digits behind its point than bytes.
+        let scales = 0..=PRECISION_MAX;
+        let mut found = scales.filter_map(|scale| {
+            let units = decimal::parse(text.as_bytes(), PRECISION_MAX, scale).ok()?;
+            Some(Decimal { units, scale })
+        });
+        found.next()
+    }
+
+    /// Its units at a scale that is not less, if they fit into 128 bits.
+    fn at_scale(self, scale: u8) -> Option<i128> {
+        self.units.checked_mul(decimal::limit(scale - self.scale))
+    }
+
+    fn cmp(&self, other: &Decimal) -> Ordering {
+        let scale = self.scale.max(other.scale);
+        match (self.at_scale(scale), other.at_scale(scale)) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            // What does not fit is further from 0 than any other number.
+            (None, _) => self.units.cmp(&0),
+            (_, None) => 0.cmp(&other.units),
+        }
+    }
+
+    fn calculate(self, calculation: Calculation, other: Decimal) -> Result<Decimal, NoValue> {
+        let scale = match calculation {
+            Calculation::Multiply => self.scale + other.scale,
+            _ => self.scale.max(other.scale),
+        };
+        let both = || self.at_scale(scale).zip(other.at_scale(scale));
+        let units = match calculation {
+            Calculation::Add => both().and_then(|(left, right)| left.checked_add(right)),
+            Calculation::Subtract => both().and_then(|(left, right)| left.checked_sub(right)),
+            Calculation::Multiply => self.units.checked_mul(other.units),
+            Calculation::Divide | Calculation::Remainder => return Err(NoValue::WrongType),
+        };
+        let fits = |units: &i128| scale <= PRECISION_MAX && decimal::fits(*units, PRECISION_MAX);
+        let units = units.filter(fits).ok_or(NoValue::Overflow)?;
+        Ok(Decimal { units, scale })
     }
 }
 
@@ -388,6 +474,9 @@ impl Calculation {
                 Calculation::Divide => Ok(Value::Double(left / right)),
                 Calculation::Remainder => Err(NoValue::WrongType),
             },
+            (Value::Decimal(left), Value::Decimal(right)) => {
+                left.calculate(self, right).map(Value::Decimal)
+            }
             _ => Err(NoValue::WrongType),
         }
     }
@@ -401,10 +490,15 @@ impl Number {
             // Towards 0. NaN is no integer, which is what `i128::MAX` says here.
             Value::Double(double) if double.is_nan() => i128::MAX,
             Value::Double(double) => double as i128,
+            Value::Decimal(decimal) => decimal.units / decimal::limit(decimal.scale),
             _ => return Err(NoValue::WrongType),
         };
         let converted = match (self, value) {
             (Number::Double, Value::Double(double)) => Some(Value::Double(double)),
+            (Number::Double, Value::Decimal(Decimal { units, scale })) => {
+                Some(Value::Double(decimal::to_float(units, scale)))
+            }
+            (Number::Decimal, value) => Some(Value::Decimal(value.as_decimal()?)),
             (Number::Double, _) => Some(Value::Double(exact as f64)),
             (Number::Int, _) => i64::try_from(exact).ok().map(Value::Int),
             (Number::Uint, _) => u64::try_from(exact).ok().map(Value::Uint),

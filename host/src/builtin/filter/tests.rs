@@ -1,7 +1,7 @@
 //! Checks expressions, and evaluates them.
 
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray,
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray,
     TimestampMillisecondArray, UInt8Array,
 };
 
@@ -70,6 +70,22 @@ fn rows() -> (Known, Vec<ArrayRef>) {
             Arc::new(StringArray::from(vec![Some("ann"), Some("bob"), None])),
         ),
         (
+            "price",
+            DataType::Decimal {
+                precision: 38,
+                scale: 2,
+            },
+            Arc::new(decimals(2, [Some(550), Some(10_i128.pow(38) - 1), None])),
+        ),
+        (
+            "rate",
+            DataType::Decimal {
+                precision: 38,
+                scale: 37,
+            },
+            Arc::new(decimals(37, [Some(5 * 10_i128.pow(36)), Some(1), None])),
+        ),
+        (
             "tags",
             DataType::List(Arc::new(Field::new("item", DataType::Utf8, false))),
             Arc::new(Int64Array::from(vec![0; 3])),
@@ -79,6 +95,12 @@ fn rows() -> (Known, Vec<ArrayRef>) {
     .map(|(name, data_type, column)| (Field::new(name, data_type, true), column))
     .unzip();
     (Known(fields), columns)
+}
+
+fn decimals(scale: i8, units: [Option<i128>; 3]) -> Decimal128Array {
+    let units = Decimal128Array::from(units.to_vec());
+    let digits = units.with_precision_and_scale(38, scale);
+    digits.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// What becomes of each row: `+` kept, `-` not, or why it is rejected.
@@ -170,6 +192,29 @@ fn rows_are_kept_for_which_the_expression_is_true() {
         ("meta.user == 'ann'", "+--"),
         ("yes ? n > 4 : u == 0", "++!"),
         ("text > 'E'", "-+!"),
+        ("price == 5.5", "+--"),
+        ("price == 5.50 && 5.5 == price", "+--"),
+        ("price > 5", "++!"),
+        ("price >= -0.01", "++!"),
+        ("price < n", "--!"),
+        ("n <= price", "++!"),
+        ("price in [1, 5.5]", "+--"),
+        ("price > rate", "++!"),
+        ("rate < price", "++!"),
+        ("price == rate", "--+"),
+        ("rate == 0.5", "+--"),
+        ("price + 0.05 == 5.55", "+!!"),
+        ("price - 5.5 == 0", "+-!"),
+        ("5 - price < 0", "++!"),
+        ("-price < 0.0", "++!"),
+        ("price * 2 == 11", "+!!"),
+        ("price * price == 30.25", "+!!"),
+        ("price + rate == 6", "+!!"),
+        ("price + decimal(n) == 10.5", "+!!"),
+        ("double(price) == 5.5", "+-!"),
+        ("int(price) == 5", "+!!"),
+        ("int(-price) == -5", "+!!"),
+        ("price == null", "--+"),
         ("true", "+++"),
     ];
     for (text, expected) in cases {
@@ -230,6 +275,11 @@ fn what_is_no_condition_is_explained() {
         ("x * 2 > 4.0", "calculates with a double and an int"),
         ("x % 2.0 == 0.0", "calculates with a double and a double"),
         ("text + 'a' == 'DEa'", "calculates with a text and a text"),
+        ("price > x", "compares a decimal with a double"),
+        ("price == 'DE'", "compares a decimal with a text"),
+        ("price + n > 5", "calculates with a decimal and an int"),
+        ("price / 2 > 5", "calculates with a decimal and a decimal"),
+        ("decimal(x) > 5", "is a double, which is no exact decimal"),
         ("-u < 0", "is a uint, which has no negative"),
         ("n && yes", "is an int, which is neither true nor false"),
         ("tags == null", "is a field of the type"),

@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Float32Array, Float64Array, Int8Array, Int64Array,
-    StringArray, TimestampMillisecondArray, UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array,
+    Int8Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
 };
+use arrow_schema::Fields;
 use proptest::prelude::*;
 
 use super::sources::{context, plan};
@@ -19,6 +21,7 @@ use crate::connector::file::opened::Compression;
 use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
+use crate::decimal;
 use crate::element::Element;
 use crate::format::{CsvFormat, Format};
 use crate::plan::{EventTime, SourcePlan};
@@ -34,7 +37,7 @@ fn column() -> impl Strategy<Value = (Field, ArrayRef)> {
     fn values<T>(
         data_type: DataType,
         value: impl Strategy<Value = T> + 'static,
-        array: fn(Vec<Option<T>>) -> ArrayRef,
+        array: impl Fn(Vec<Option<T>>) -> ArrayRef + 'static,
     ) -> BoxedStrategy<(Field, ArrayRef)>
     where
         T: std::fmt::Debug + Clone + 'static,
@@ -56,37 +59,49 @@ fn column() -> impl Strategy<Value = (Field, ArrayRef)> {
     ];
     let text = prop_oneof![any::<String>(), "[ ,\"\r\n\\\\a]{0,4}"];
     let element = Field::new("item", DataType::Utf8, true);
+    let digits = [(1, 0), (5, 5), (18, 2), (38, 0), (38, 9), (38, 38)];
+    let decimals = prop::sample::select(digits.to_vec()).prop_flat_map(|(precision, scale)| {
+        let data_type = DataType::Decimal { precision, scale };
+        let arrow = data_type.to_arrow();
+        let most = decimal::limit(precision) - 1;
+        let small = -most.min(9)..=most.min(9);
+        let units = prop_oneof![-most..=most, small, Just(most), Just(-most)];
+        values(data_type, units, move |rows| {
+            Arc::new(Decimal128Array::from(rows).with_data_type(arrow.clone()))
+        })
+    });
     prop_oneof![
-        values(DataType::Bool, any::<bool>(), |rows| Arc::new(
+        2 => decimals,
+        1 => values(DataType::Bool, any::<bool>(), |rows| Arc::new(
             BooleanArray::from(rows)
         )),
-        values(DataType::Int8, any::<i8>(), |rows| Arc::new(
+        1 => values(DataType::Int8, any::<i8>(), |rows| Arc::new(
             Int8Array::from(rows)
         )),
-        values(DataType::Int64, any::<i64>(), |rows| Arc::new(
+        1 => values(DataType::Int64, any::<i64>(), |rows| Arc::new(
             Int64Array::from(rows)
         )),
-        values(DataType::UInt64, any::<u64>(), |rows| Arc::new(
+        1 => values(DataType::UInt64, any::<u64>(), |rows| Arc::new(
             UInt64Array::from(rows)
         )),
-        values(DataType::Float32, float.clone(), |rows| {
+        1 => values(DataType::Float32, float.clone(), |rows| {
             let rows = rows.into_iter().map(|value| Some(value? as f32));
             Arc::new(rows.collect::<Float32Array>())
         }),
-        values(DataType::Float64, float, |rows| Arc::new(
+        1 => values(DataType::Float64, float, |rows| Arc::new(
             Float64Array::from(rows)
         )),
-        values(DataType::Timestamp, any::<i64>(), |rows| {
+        1 => values(DataType::Timestamp, any::<i64>(), |rows| {
             Arc::new(TimestampMillisecondArray::from(rows).with_timezone("UTC"))
         }),
-        values(DataType::Utf8, text.clone(), |rows| Arc::new(
+        1 => values(DataType::Utf8, text.clone(), |rows| Arc::new(
             StringArray::from(rows)
         )),
-        values(DataType::Bytes, any::<Vec<u8>>(), |rows| {
+        1 => values(DataType::Bytes, any::<Vec<u8>>(), |rows| {
             let rows = rows.iter().map(|value| value.as_deref()).collect();
             Arc::new(BinaryArray::from_opt_vec(rows))
         }),
-        values(
+        1 => values(
             DataType::List(Arc::new(element)),
             prop::collection::vec(prop::option::of(text), 0..3),
             |rows| {
@@ -182,6 +197,29 @@ async fn through_a_file(
     columns.collect()
 }
 
+/// Writes the rows to a Parquet file and reads them back with Arrow's own reader.
+fn through_parquet(batch: &Batch) -> (Vec<ArrayRef>, Fields) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("rows.parquet");
+    let file = FileSink {
+        path: path.clone(),
+        folder: PathBuf::new(),
+        format: SinkFormat::Parquet,
+        compression: Compression::None,
+        if_exists: IfExists::Fail,
+        roll: None,
+    };
+    let opened = file.open("out", &batch.schema, &SinkContext::default());
+    let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
+    sink.write(batch).expect("it is writable");
+    sink.finish(Ending::Complete).expect("it is writable");
+    let file = std::fs::File::open(&path).expect("a file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
+    let mut batches = reader.build().expect("a reader");
+    let read = batches.next().expect("a batch").expect("it is readable");
+    (read.columns().to_vec(), read.schema().fields().clone())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -212,5 +250,8 @@ proptest! {
                 }
             }
         }
+        let (read, fields) = through_parquet(&batch);
+        prop_assert_eq!(&read, &batch.columns, "Parquet");
+        prop_assert_eq!(fields, batch.schema.to_arrow().fields, "Parquet");
     }
 }

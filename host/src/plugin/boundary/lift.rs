@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, BinaryType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+    ArrowPrimitiveType, BinaryType, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Utf8Type,
 };
 use arrow_array::{
     Array, ArrayRef, BooleanArray, GenericByteArray, ListArray, PrimitiveArray, StringArray,
@@ -21,6 +22,7 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 
 use super::Broken;
 use super::gather::{Picks, TooLarge};
+use crate::decimal;
 use crate::logic::{
     self, Columns, GroupTimers, OperatorInfo, Processed, RejectedTimer, TIMERS_MAX, TimedRows,
 };
@@ -397,6 +399,10 @@ fn column(
         (DataType::Float64, Values::Float64(values)) => {
             primitive::<Float64Type>(values, rows, nulls)
         }
+        (&DataType::Decimal { precision, .. }, Values::Decimals(bytes)) => {
+            decimals(&bytes, rows, nulls, hidden, precision)
+                .map(|array| Arc::new(array.with_data_type(field.data_type.to_arrow())) as ArrayRef)
+        }
         (DataType::Timestamp, Values::Int64(values)) => same_length(values.len(), rows).map(|()| {
             let array = PrimitiveArray::<TimestampMillisecondType>::new(values.into(), nulls);
             Arc::new(array.with_timezone("UTC")) as ArrayRef
@@ -452,6 +458,38 @@ fn primitive<T: ArrowPrimitiveType>(
 ) -> Result<ArrayRef, Broken> {
     same_length(values.len(), rows)?;
     Ok(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls)))
+}
+
+/// Reads decimals, all of which have to fit into the digits of their type.
+fn decimals(
+    bytes: &[u8],
+    rows: usize,
+    nulls: Option<NullBuffer>,
+    hidden: Option<&NullBuffer>,
+    precision: u8,
+) -> Result<PrimitiveArray<Decimal128Type>, Broken> {
+    let (values, rest) = bytes.as_chunks::<16>();
+    same_length(values.len(), rows)?;
+    if !rest.is_empty() {
+        return Err(Broken::new("decimals that are not 16 bytes each"));
+    }
+    let units: Vec<i128> = values
+        .iter()
+        .map(|&bytes| i128::from_le_bytes(bytes))
+        .collect();
+    let array = PrimitiveArray::new(units.into(), nulls);
+    let is_too_large = |row: &usize| {
+        !decimal::fits(array.value(*row), precision)
+            && array.is_valid(*row)
+            && hidden.is_none_or(|hidden| hidden.is_valid(*row))
+    };
+    match (0..rows).find(is_too_large) {
+        Some(row) => Err(Broken::new(format!(
+            "a decimal of more than {precision} digits: {} units",
+            array.value(row)
+        ))),
+        None => Ok(array),
+    }
 }
 
 fn booleans(bits: Vec<u8>, rows: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef, Broken> {
@@ -713,6 +751,10 @@ fn as_declared(array: ArrayRef, declared: &DataType) -> ArrayRef {
                 )
             })
         }
+        DataType::Decimal { .. } => {
+            let units = array.as_primitive::<Decimal128Type>().clone();
+            Arc::new(units.with_data_type(declared.to_arrow()))
+        }
         _ => array,
     }
 }
@@ -731,6 +773,7 @@ fn name(values: &wire::Values) -> &'static str {
         wire::Values::UInt64(_) => "uint64",
         wire::Values::Float32(_) => "float32",
         wire::Values::Float64(_) => "float64",
+        wire::Values::Decimals(_) => "decimals",
         wire::Values::Packed(_) => "text or bytes",
         wire::Values::Ends(_) => "a list",
         wire::Values::Input(_) => "an input",

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, ByteArrayType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, ByteArrayType, Decimal128Type, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, BooleanArray, GenericByteArray, ListArray, StructArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
@@ -100,6 +101,9 @@ fn push<'a>(
         DataType::UInt64 => primitive::<UInt64Type>(array).map(ValuesRef::UInt64),
         DataType::Float32 => primitive::<Float32Type>(array).map(ValuesRef::Float32),
         DataType::Float64 => primitive::<Float64Type>(array).map(ValuesRef::Float64),
+        // As the contract says where the least significant byte is the first, as here.
+        DataType::Decimal { .. } => primitive::<Decimal128Type>(array)
+            .map(|units| ValuesRef::Decimals(bytemuck::cast_slice(units))),
         DataType::Timestamp => primitive::<TimestampMillisecondType>(array).map(ValuesRef::Int64),
         DataType::Utf8 | DataType::Symbol(_) => array
             .as_string_opt::<i32>()

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use arrow_array::builder::BooleanBufferBuilder;
-use arrow_array::types::{Float64Type, Int8Type, Int64Type, TimestampMillisecondType, UInt32Type};
+use arrow_array::types::{
+    Decimal128Type, Float64Type, Int8Type, Int64Type, TimestampMillisecondType, UInt32Type,
+};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Int64Array, ListArray, PrimitiveArray, StringArray,
     StructArray, UInt32Array,
@@ -28,6 +30,12 @@ fn action() -> DataType {
     DataType::Symbol(vec!["add".to_owned(), "considered".to_owned()].into())
 }
 
+/// Has room for all integers of 64 bits.
+const CENTS: DataType = DataType::Decimal {
+    precision: 20,
+    scale: 2,
+};
+
 /// A schema with everything that the boundary treats specially.
 fn schema() -> Schema {
     let line = DataType::Record(
@@ -41,6 +49,7 @@ fn schema() -> Schema {
         Field::new("id", DataType::Int64, false),
         Field::new("small", DataType::Int8, true),
         Field::new("price", DataType::Float64, true),
+        Field::new("cents", CENTS, true),
         Field::new("ts", DataType::Timestamp, false),
         Field::new("user", DataType::Utf8, false),
         Field::new("note", DataType::Utf8, true),
@@ -92,6 +101,11 @@ fn random_array(field: &Field, rows: usize, random: &mut fastrand::Rng) -> Array
         DataType::Float64 => {
             let values: Vec<f64> = (0..rows).map(|_| random.f64()).collect();
             Arc::new(PrimitiveArray::<Float64Type>::new(values.into(), nulls))
+        }
+        DataType::Decimal { .. } => {
+            let values: Vec<i128> = (0..rows).map(|_| random.i64(..).into()).collect();
+            let array = PrimitiveArray::<Decimal128Type>::new(values.into(), nulls);
+            Arc::new(array.with_data_type(CENTS.to_arrow()))
         }
         DataType::Timestamp => {
             let values: Vec<i64> = (0..rows).map(|_| random.i64(..)).collect();
@@ -161,6 +175,7 @@ fn echoed(batch: &BatchRef<'_>) -> wire::Batch {
             ValuesRef::Int8(values) => wire::Values::Int8(values.to_vec()),
             ValuesRef::Int64(values) => wire::Values::Int64(values.to_vec()),
             ValuesRef::Float64(values) => wire::Values::Float64(values.to_vec()),
+            ValuesRef::Decimals(bytes) => wire::Values::Decimals(bytes.to_vec()),
             ValuesRef::Packed(packed) => wire::Values::Packed(wire::Packed {
                 ends: packed.ends.to_vec(),
                 data: packed.data.to_vec(),
@@ -447,6 +462,42 @@ fn wrong_lengths_are_noticed() {
     check(
         answer(Timestamp, false, vec![int64(&[1, 2, 3])]),
         expect!["gave an invalid answer: column `out`: 3 values for 2 rows"],
+    );
+    let decimals = |units: &[i128]| {
+        let bytes = units.iter().flat_map(|units| units.to_le_bytes());
+        column(wire::Values::Decimals(bytes.collect()))
+    };
+    let tens = DataType::Decimal {
+        precision: 2,
+        scale: 1,
+    };
+    check(
+        answer(tens.clone(), false, vec![decimals(&[1])]),
+        expect!["gave an invalid answer: column `out`: 1 values for 2 rows"],
+    );
+    let cut = column(wire::Values::Decimals(vec![0; 33]));
+    check(
+        answer(tens.clone(), false, vec![cut]),
+        expect!["gave an invalid answer: column `out`: decimals that are not 16 bytes each"],
+    );
+    check(
+        answer(tens.clone(), false, vec![decimals(&[99, 100])]),
+        expect!["gave an invalid answer: column `out`: a decimal of more than 2 digits: 100 units"],
+    );
+    check(
+        answer(tens.clone(), false, vec![decimals(&[i128::MIN, 0])]),
+        expect![
+            "gave an invalid answer: column `out`: a decimal of more than 2 digits: -170141183460469231731687303715884105728 units"
+        ],
+    );
+    check(
+        answer(tens, false, vec![decimals(&[-99, 99])]),
+        expect![[r#"
+        [PrimitiveArray<Decimal128(2, 1)>
+        [
+          -99,
+          99,
+        ]]"#]],
     );
     check(
         answer(Bool, false, vec![column(wire::Values::Bits(vec![1, 1]))]),

@@ -184,3 +184,32 @@ fn dead_letters_are_compared_by_what_is_expected_of_them() {
         expect!["dead letters: 0 missing, 0 unexpected"],
     );
 }
+
+#[test]
+fn decimals_are_compared_by_all_their_digits() {
+    let digits = DataType::Decimal {
+        precision: 38,
+        scale: 2,
+    };
+    let schema = Schema::new(vec![Field::new("price", digits, false)]);
+    let parse = |price: Value| {
+        let row = rows(&[json!({"price": price})]);
+        ComparableRows::parse(&schema, &row).map_err(|(_, message)| message)
+    };
+    let table = |price: Value| parse(price).expect("a decimal");
+    let is_same = |one: Value, other: Value| table(one).compare(&table(other)).is_empty();
+    assert!(is_same(json!(12.3), json!("12.30")));
+    assert!(is_same(json!(7), json!("7.00")));
+    let long = "123456789012345678901234567890.12";
+    assert!(is_same(json!(long), json!(long)));
+    assert!(!is_same(json!(long), json!(long.replace(".12", ".13"))));
+    // As tests are written, they are read.
+    let shown = table(json!(long)).lines().remove(0);
+    expect![[r#"{"price":"123456789012345678901234567890.12"}"#]].assert_eq(&shown);
+    expect![[r#"{"price":12.30}"#]].assert_eq(&table(json!(12.3)).lines().remove(0));
+    let refused = |price: Value| parse(price).expect_err("it is not exact");
+    expect![[r#"`price`: 1234567890123456.8 has more digits than numbers in tests can have: write it in quotes"#]]
+        .assert_eq(&refused(json!(1_234_567_890_123_456.8)));
+    expect!["`price`: expected decimal(38,2), found 0.001, which has more than 2 digits after the point; it is not rounded"]
+        .assert_eq(&refused(json!(0.001)));
+}
