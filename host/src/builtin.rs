@@ -6,6 +6,8 @@ pub mod aggregate;
 pub mod deduplicate;
 /// The rows for which an expression is true.
 pub mod filter;
+/// Numbers of rows, and values of those before and behind.
+pub mod neighbours;
 /// Rows in order of event time.
 pub mod order;
 /// Some of the fields of rows.

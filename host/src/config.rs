@@ -44,7 +44,8 @@ pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig};
 pub use key::{KeyColumns, KeyConfig};
 pub use operator::{BoundsChoice, EmitChoice, InputConfig, InputName, OperatorConfig, Setting};
 pub use runs::{
-    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OperatorName, Runs, SelectConfig,
+    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OperatorName, OrderConfig, Runs,
+    SelectConfig,
 };
 pub use sink::SinkConfig;
 pub use source::{ChecksumConfig, SourceConfig};

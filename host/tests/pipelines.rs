@@ -1538,6 +1538,78 @@ fn an_aggregate_reads_the_key_of_its_results() {
     }
 }
 
+/// Numbers of rows and their neighbours, compared with a naive computation: with rows of the
+/// same time, missing values, and keys that are forgotten.
+#[test]
+fn rows_know_their_neighbours() {
+    const TTL_S: i64 = 12;
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut rows: Vec<(String, i64, i64)> = Vec::new();
+    for at in 0..400 {
+        let second = at / 2 - rng.i64(0..3);
+        rows.push((format!("key {}", rng.u32(0..12)), rng.i64(0..50), second));
+    }
+    let given: Vec<Value> = rows
+        .iter()
+        .map(|(key, n, second)| event(key, *n, *second))
+        .collect();
+    let folder = folder(&[("in.jsonl", &given)]);
+    let mut of_keys: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+    for (key, n, second) in &rows {
+        of_keys.entry(key).or_default().push((*second, *n));
+    }
+    let ends = |rows: &[(i64, i64)]| -> Vec<Vec<(i64, i64)>> {
+        let mut sorted = rows.to_vec();
+        sorted.sort_unstable();
+        let parts = sorted.chunk_by(|(one, _), (next, _)| next - one <= TTL_S);
+        parts.map(<[_]>::to_vec).collect()
+    };
+    let mut expected = [const { Vec::new() }; 2];
+    for (key, rows) in &of_keys {
+        for part in ends(rows) {
+            for (at, (second, n)) in part.iter().enumerate() {
+                let before = |rows: usize| at.checked_sub(rows).map(|at| part[at].1);
+                let behind = |rows: usize| part.get(at + rows).map(|row| row.1);
+                let mut row = json!({
+                    "key": key, "n": n, "letter": key, "ts": self::second(*second),
+                    "number": at + 1, "before": before(1), "third": before(3).unwrap_or(-1),
+                });
+                expected[0].push(row.clone());
+                row["next"] = behind(1).into();
+                row["second"] = behind(2).unwrap_or(-1).into();
+                expected[1].push(row);
+            }
+        }
+    }
+    let shared = "number = \"row_number()\", before = \"lag(n)\", third = \"lag(n, 3, -1)\"";
+    let operator = |name: &str, more: &str| {
+        format!(
+            "[operators.{name}]\norder = \"event_time\"\ninput = \"events\"\n\
+             key = \"key\"\nttl = \"{TTL_S}s\"\nadd = {{ {shared}{more} }}\n"
+        )
+    };
+    let more = ", next = \"lead(n)\", second = \"lead(n, 2, -1)\"";
+    let counted = "[operators.counted]\nplugin = \"basics.count\"\ninput = \"waits\"\n\
+                   key = \"key\"\nwindow = { tumbling = \"5s\" }\n";
+    let text = text_of(&[
+        &events("events", "in.jsonl", "3s"),
+        &operator("lags", ""),
+        &operator("waits", more),
+        counted,
+        &sink("lags_out", "lags"),
+        &sink("waits_out", "waits"),
+        &sink("counted_out", "counted"),
+    ]);
+    let sinks = ["lags_out", "waits_out", "counted_out"];
+    let [lags, waits, counted] = collect_all_everywhere(&text, folder.path(), sinks);
+    let [expected_lags, expected_waits] = expected.map(sorted);
+    assert_same(&expected_lags, &lags, "behind");
+    assert_same(&expected_waits, &waits, "around");
+    // Rows that have waited are late for nothing.
+    let count: i64 = counted.iter().filter_map(|row| row["count"].as_i64()).sum();
+    assert_eq!(count, 400);
+}
+
 /// Decimals as fields, keys, states, in filters, functions and a plugin: exact everywhere,
 /// and out again as they came in.
 #[test]

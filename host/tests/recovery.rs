@@ -98,7 +98,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 20] = [
+const PIPELINES: [Pipeline; 21] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -247,6 +247,18 @@ const PIPELINES: [Pipeline; 20] = [
             key = ["letter", "key"]
             window = "running"
             ttl = "3s"
+            "#,
+    },
+    Pipeline {
+        name: "neighbours of rows",
+        corrects: false,
+        text: r#"
+            [operators.result]
+            order = "event_time"
+            add = { number = "row_number()", before = "lag(n, 2)", behind = "lead(letter, 3, '')" }
+            input = "events"
+            key = "key"
+            ttl = "4s"
             "#,
     },
     Pipeline {

@@ -9,7 +9,8 @@ use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::join::{self, JoinConfig};
 use super::key::{FIELD_WANTED, read_fields};
 use super::reader::{ConfigValue, Table, check_name};
-use crate::builtin::aggregate::call::Call;
+use crate::builtin::aggregate::call::{Call, CallError};
+use crate::builtin::neighbours::call::Call as NeighbourCall;
 use crate::logic::Kind;
 
 #[derive(Debug)]
@@ -20,8 +21,7 @@ pub enum Runs {
     Drop(DropConfig),
     Deduplicate(DeduplicateConfig),
     Filter(FilterConfig),
-    /// Rows come in order, and nothing else happens to them.
-    Order(Span),
+    Order(OrderConfig),
     Join(JoinConfig),
 }
 
@@ -64,6 +64,14 @@ pub struct DeduplicateConfig {
     pub within_ms: i64,
 }
 
+/// What is added to rows that come in order.
+#[derive(Debug)]
+pub struct OrderConfig {
+    pub place: Span,
+    /// The columns, if there are any.
+    pub add: Vec<(Spanned<String>, Spanned<NeighbourCall>)>,
+}
+
 /// What is true of the rows that are kept.
 #[derive(Debug)]
 pub struct FilterConfig {
@@ -81,7 +89,7 @@ impl Runs {
             Runs::Drop(drop) => drop.place.clone(),
             Runs::Deduplicate(deduplicate) => deduplicate.place.clone(),
             Runs::Filter(filter) => filter.place.clone(),
-            Runs::Order(place) => place.clone(),
+            Runs::Order(order) => order.place.clone(),
             Runs::Join(join) => join.place.clone(),
         }
     }
@@ -103,11 +111,11 @@ impl Runs {
         let names: Vec<&Spanned<String>> = match self {
             Runs::Aggregate(aggregate) => aggregate.columns.iter().map(|(name, _)| name).collect(),
             Runs::Select(select) => select.columns.iter().map(|(name, _)| name).collect(),
+            Runs::Order(order) => order.add.iter().map(|(name, _)| name).collect(),
             Runs::Plugin(_)
             | Runs::Drop(_)
             | Runs::Deduplicate(_)
             | Runs::Filter(_)
-            | Runs::Order(_)
             | Runs::Join(_) => Vec::new(),
         };
         let named = names.into_iter().find(|column| column.get_ref() == name);
@@ -147,7 +155,12 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs
     if let Some(order) = table.optional("order")
         && KEYS.iter().all(|key| table.optional(key).is_none())
     {
-        return Some(Runs::Order(order.key_span()));
+        let add = match table.optional("add") {
+            Some(add) => read_calls(&add, mistakes, NeighbourCall::parse)?,
+            None => Vec::new(),
+        };
+        let place = order.key_span();
+        return Some(Runs::Order(OrderConfig { place, add }));
     }
     let (key, value) = table.required_one(&KEYS, &meaning, mistakes)?;
     match KEYS[key] {
@@ -207,12 +220,23 @@ fn read_operator_name(
 }
 
 fn read_aggregate(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<AggregateConfig> {
-    let place = value.key_span();
+    Some(AggregateConfig {
+        place: value.key_span(),
+        columns: read_calls(value, mistakes, Call::parse)?,
+    })
+}
+
+/// Reads columns, at least one, each with a call of a function.
+fn read_calls<C>(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+    parse: fn(&str) -> Result<C, CallError>,
+) -> Option<Vec<(Spanned<String>, Spanned<C>)>> {
     let entries = value.table(mistakes)?.into_entries();
     let columns: Vec<Option<_>> = entries
         .map(|(name, value)| {
             let good = check_name("the name of a column", &name, mistakes);
-            let call = read_call(&value, mistakes)?;
+            let call = read_call(&value, mistakes, parse)?;
             good.then_some((name, call))
         })
         .collect();
@@ -224,13 +248,16 @@ fn read_aggregate(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Agg
         );
         return None;
     }
-    let columns = columns.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(AggregateConfig { place, columns })
+    columns.into_iter().collect()
 }
 
-fn read_call(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<Spanned<Call>> {
+fn read_call<C>(
+    value: &ConfigValue,
+    mistakes: &mut Diagnostics,
+    parse: fn(&str) -> Result<C, CallError>,
+) -> Option<Spanned<C>> {
     let text = value.text("a call of a function, such as \"sum(amount)\"", mistakes)?;
-    match Call::parse(text.get_ref()) {
+    match parse(text.get_ref()) {
         Ok(call) => Some(Spanned::new(text.span(), call)),
         Err(error) => {
             mistakes.push(

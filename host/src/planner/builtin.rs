@@ -3,17 +3,21 @@
 
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
+
 use super::builder::Builder;
 use super::columns::{Upstream, find};
 use super::section::{Resolved, Timing};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
 use crate::builtin::filter::{CheckError, Fields, Filter, check};
+use crate::builtin::neighbours::call::{Call as NeighbourCall, Neighbour};
+use crate::builtin::neighbours::{Added, Neighbours};
 use crate::builtin::order::Order;
 use crate::builtin::select::{Select, Selected};
 use crate::config::{
-    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, Mistake, OperatorConfig, Runs,
-    SelectConfig, Span,
+    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, Mistake, OperatorConfig,
+    OrderConfig, Runs, SelectConfig, Span,
 };
 use crate::logic::{Factory, Kind, Value};
 use crate::plan::{Arguments, Emit, RowOrder, Window};
@@ -55,7 +59,7 @@ impl Builder<'_> {
             Runs::Drop(drop) => self.drop(drop, &title, &known)?,
             Runs::Deduplicate(deduplicate) => resolve_deduplicate(deduplicate),
             Runs::Filter(filter) => self.filter(filter, &title, &known)?,
-            Runs::Order(place) => self.order(operator, place, &title, &known)?,
+            Runs::Order(order) => self.order(operator, order, &title, &known)?,
         };
         Some(Resolved {
             name: factory.info().name.clone(),
@@ -69,7 +73,7 @@ impl Builder<'_> {
     fn order(
         &mut self,
         operator: &OperatorConfig,
-        place: &Span,
+        order: &OrderConfig,
         title: &str,
         upstreams: &[&Upstream],
     ) -> Option<(Arc<dyn Factory>, Arguments)> {
@@ -77,15 +81,98 @@ impl Builder<'_> {
             self.mistakes.push(
                 Mistake::new(format!("{title} changes nothing"))
                     .at(
-                        place.clone(),
+                        order.place.clone(),
                         "rows come in order of arrival without it, too",
                     )
                     .help("write `order = \"event_time\"`"),
             );
             return None;
         }
-        let rows = self.merged(title, upstreams)?;
-        Some((Arc::new(Order::new(rows.schema)), Arguments::new()))
+        let rows = self.merged(title, upstreams)?.schema;
+        if order.add.is_empty() {
+            return Some((Arc::new(Order::new(rows)), Arguments::new()));
+        }
+        let added = order.add.iter().map(|(name, call)| {
+            let (call, place) = (call.get_ref(), call.span());
+            let reads = format!("{title}: `{call}`");
+            let (column, default) = match call {
+                NeighbourCall::RowNumber => (0, None),
+                NeighbourCall::Neighbour(neighbour) => {
+                    self.neighbour(neighbour, &rows, &reads, &place, upstreams)?
+                }
+            };
+            Some(Added {
+                name: name.get_ref().clone(),
+                call: call.clone(),
+                column,
+                default,
+            })
+        });
+        let added: Vec<Option<Added>> = added.collect();
+        let waits = order
+            .add
+            .iter()
+            .find(|(_, call)| call.get_ref().reach().1 > 0);
+        let ttl_ms = operator.ttl_ms.as_ref().map(|setting| setting.value);
+        if let Some((_, call)) = waits.filter(|_| ttl_ms.is_none()) {
+            self.mistakes.push(
+                Mistake::new(format!("{title} has `{}` and no `ttl`", call.get_ref()))
+                    .at(call.span(), "the last rows of each key wait for others")
+                    .help(
+                        "say how long, in event time: `ttl = \"1h\"`; then they have the value \
+                         for no row",
+                    ),
+            );
+            return None;
+        }
+        let added = added.into_iter().collect::<Option<Vec<_>>>()?;
+        let arguments = added
+            .iter()
+            .map(|added| (added.name.clone(), Value::Text(added.call.to_string())));
+        let arguments = arguments.collect();
+        Some((Arc::new(Neighbours::new(rows, added, ttl_ms)), arguments))
+    }
+
+    /// The column of a neighbour's field, and the value instead of a neighbour.
+    fn neighbour(
+        &mut self,
+        neighbour: &Neighbour,
+        rows: &Schema,
+        reads: &str,
+        place: &Span,
+        upstreams: &[&Upstream],
+    ) -> Option<(usize, Option<ArrayRef>)> {
+        let found = self.read_field(reads, &neighbour.field, place, upstreams)?;
+        if !found.members.is_empty() {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{reads} cannot take `{}`: it is a member of a record",
+                    found.value
+                ))
+                .at(place.clone(), "")
+                .help("make a field of it by an operator with `select`"),
+            );
+            return None;
+        }
+        let column = rows.index_of(&neighbour.field)?;
+        let Some(default) = &neighbour.default else {
+            return Some((column, None));
+        };
+        match default.of_type(&rows.fields[column].data_type) {
+            Ok(value) => Some((column, Some(value))),
+            Err(problem) => {
+                self.mistakes.push(
+                    Mistake::new(format!("{reads} cannot have this value: {problem}"))
+                        .at(place.clone(), "")
+                        .at(found.place, format!("`{}` is from here", found.column))
+                        .help(
+                            "write a value of the field's type; texts and times have quotes: \
+                             `'none'`",
+                        ),
+                );
+                None
+            }
+        }
     }
 
     fn functions(

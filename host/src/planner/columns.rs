@@ -171,9 +171,11 @@ impl Builder<'_> {
         for field in &output.fields {
             relation.push(field.clone(), operator.runs.column_place(&field.name));
         }
-        self.refuse_duplicates(title, relation, |_, _| {
-            "this is a mistake in the plugin: rename one of its output fields".to_owned()
-        })
+        let help = match operator.runs.plugin() {
+            Some(_) => "this is a mistake in the plugin: rename one of its output fields",
+            None => "rows have a field of this name: give the column another one",
+        };
+        self.refuse_duplicates(title, relation, |_, _| help.to_owned())
     }
 
     /// Refuses two columns with the same name; `help` explains what the two

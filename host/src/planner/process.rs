@@ -6,7 +6,7 @@ use super::builder::Builder;
 use super::reading::Reading;
 use super::recommend::{StageSection, title_of};
 use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
-use crate::config::{Mistake, OperatorConfig};
+use crate::config::{Mistake, OperatorConfig, Runs};
 use crate::logic::{Kind, Port, Stage};
 use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder, Ties};
 
@@ -48,7 +48,12 @@ impl Builder<'_> {
             Some(_) => (RowOrder::EventTime, Ties::Content),
             None => {
                 let order = operator.order.as_ref().map(|order| order.value);
-                (order.unwrap_or_default(), Ties::Arrival)
+                // Which row is the next one must not depend on which comes first.
+                let ties = match &operator.runs {
+                    Runs::Order(order) if !order.add.is_empty() => Ties::Content,
+                    _ => Ties::Arrival,
+                };
+                (order.unwrap_or_default(), ties)
             }
         };
         let mut late_outputs = vec![None; ports.len()];
