@@ -1,6 +1,6 @@
 //! Tests that recovery never changes the rows. A seed decides the order in which tasks
-//! run, when checkpoints are made, when everything is killed and restored at another
-//! parallelism and batch size, which commits lose their answers, and what becomes of
+//! run, when checkpoints are made, when everything is stopped or killed, and restored at
+//! another parallelism and batch size, which commits lose their answers, and what becomes of
 //! the inputs between two runs.
 
 /// Plugins, built once.
@@ -45,7 +45,7 @@ const SEEDS: u64 = 240;
 /// `SEED=n` runs only this seed, and prints what happens.
 const VARIABLE: &str = "SEED";
 
-/// Kills and lost answers in a run, at most.
+/// Kills, stops and lost answers in a run, at most.
 const TROUBLES_MAX: usize = 6;
 
 /// The input that does not change.
@@ -65,11 +65,13 @@ fn rows_are_the_same_whatever_happens() {
     let only = wanted_seed();
     let seeds = only.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
     let mut kills = 0;
+    let mut stops = 0;
     let mut restored = 0;
     for seed in seeds {
         let at = (seed % PIPELINES.len() as u64) as usize;
         let happened = disturbed(seed, &PIPELINES[at], folder.path(), &expected[at]);
         kills += happened.kills;
+        stops += happened.stops;
         restored += happened.restored;
         if only.is_some() {
             println!("{happened:?}");
@@ -78,6 +80,7 @@ fn rows_are_the_same_whatever_happens() {
     if only.is_none() {
         // With fewer kills the test would test little.
         assert!(kills > SEEDS as usize, "{kills} kills");
+        assert!(stops > SEEDS as usize / 2, "{stops} stops");
         assert!(
             restored > SEEDS as usize,
             "{restored} went on from a checkpoint"
@@ -410,6 +413,7 @@ struct Outcome {
 #[derive(Debug, Default)]
 struct Happened {
     kills: usize,
+    stops: usize,
     lost: usize,
     restored: usize,
     checkpoints: u64,
@@ -579,10 +583,16 @@ fn disturbed(seed: u64, pipeline: &Pipeline, folder: &Path, expected: &Outcome) 
             happened.restored += 1;
         }
         let mut steps = None;
+        let mut is_stopped = false;
         if trouble < TROUBLES_MAX {
-            steps = outside.trouble(&mut random, 2..11);
+            is_stopped = random.u8(0..4) == 0;
+            match is_stopped {
+                true => simulation.stop_after((1 << random.u64(0..11)) - 1),
+                false => steps = outside.trouble(&mut random, 2..11),
+            }
         }
         match simulation.run(job, steps) {
+            Ended::Done if is_stopped => happened.stops += 1,
             Ended::Done => break,
             Ended::Killed => happened.kills += 1,
             Ended::Failed(error) => {

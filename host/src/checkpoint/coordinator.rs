@@ -107,12 +107,13 @@ impl Coordinator {
         let mut ended = 0;
         let mut began = Instant::now();
         loop {
-            let purpose = if self.requests.stop().asked() {
+            // Tasks have found the barrier of the first one when they were made.
+            let purpose = if std::mem::take(&mut self.checkpoints_first) {
+                Purpose::Start
+            } else if self.requests.stop().asked() {
                 Purpose::Stop
             } else if ended == self.source_tasks {
                 Purpose::End
-            } else if std::mem::take(&mut self.checkpoints_first) {
-                Purpose::Start
             } else {
                 tokio::select! {
                     biased;

@@ -1,6 +1,6 @@
 //! Runs a pipeline on one thread in an order that a seed decides: which task
-//! runs next, when a checkpoint is made, and when everything is killed. The
-//! same seed gives the same run, so a failure can be reproduced.
+//! runs next, when a checkpoint is made, and when everything is stopped or killed.
+//! The same seed gives the same run, so a failure can be reproduced.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,12 +14,14 @@ pub struct Simulation {
     random: fastrand::Rng,
     /// On average, one step of this many requests a checkpoint.
     checkpoint_one_in: u64,
+    /// After how many steps of the next run it is asked to stop.
+    stop_after: Option<u64>,
 }
 
 /// How a simulated run ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// The pipeline ended.
+    /// The pipeline ended, or was stopped.
     Done,
     Failed(RunError),
     /// It was killed after the given number of steps.
@@ -52,7 +54,13 @@ impl Simulation {
         Simulation {
             checkpoint_one_in: random.u64(5..200),
             random,
+            stop_after: None,
         }
+    }
+
+    /// Has the next run asked to stop after a number of steps.
+    pub fn stop_after(&mut self, steps: u64) {
+        self.stop_after = Some(steps);
     }
 
     /// Runs a job until it ends, or for a number of steps. A step polls one
@@ -73,6 +81,7 @@ impl Simulation {
             Err(error) => return Ended::Failed(error),
         };
         let requests = job.requests();
+        let stop_after = self.stop_after.take();
         let mut running: Vec<SimulatedPart> = Vec::new();
         let mut parts = Some(parts);
         let mut steps = 0;
@@ -96,6 +105,9 @@ impl Simulation {
             };
             if steps_max == Some(steps) {
                 return Poll::Ready(Ended::Killed);
+            }
+            if stop_after == Some(steps) {
+                requests.stop().ask();
             }
             steps += 1;
             if self.random.u64(0..self.checkpoint_one_in) == 0 {
