@@ -679,6 +679,33 @@ fn a_looping_plugin_holds_up_neither_others_nor_the_end() {
     );
 }
 
+#[test]
+fn a_plugin_that_fails_on_each_row_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = format!("{BAD}\n").repeat(400_000);
+    fs::write(folder.path().join("rows.jsonl"), rows).expect("it is writable");
+    let failing = misbehaving("recurse").replace("\"fail\"", "\"dead_letter\"");
+    let pipeline = format!(
+        "name = \"failing\"\nbatch_rows = 65536\nparallelism = 1\n\
+         dead_letters = \"letters/dead.jsonl\"\n{failing}"
+    );
+    let host = run_file(&pipeline, &["-q"], folder.path()).spawn();
+    let mut host = host.expect("it starts");
+    std::thread::sleep(Duration::from_secs(2));
+    let ended = host.try_wait().expect("it is our child");
+    assert_eq!(ended, None, "it takes long");
+    let asked = Instant::now();
+    signal::send(&host, libc::SIGTERM);
+    let output = host.wait_with_output().expect("it ends");
+    let (took, stderr) = (asked.elapsed(), String::from_utf8_lossy(&output.stderr));
+    assert!(took < Duration::from_secs(15), "{took:?}: {stderr}");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("its plugin fails on row after row"),
+        "{stderr}"
+    );
+}
+
 fn files_are_empty(folder: &Path) -> bool {
     let Ok(mut files) = fs::read_dir(folder) else {
         return true;

@@ -13,6 +13,7 @@ mod transform;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow_array::{Array, ArrayRef, new_empty_array};
 use arrow_select::concat::concat;
@@ -41,6 +42,10 @@ pub type ProcessGuard = Guard<dyn Process>;
 /// row: what a plugin may use is limited, and it has its input several times.
 pub const CALL_BYTES_MAX: usize = 4 << 20;
 
+/// How long a plugin may fail on rows after the run was asked to stop. The rows that are
+/// on their way are few, unless each of them fails slowly.
+const STOP_FAILING_MAX: Duration = Duration::from_secs(3);
+
 /// An instance of one kind of operator, with the node's `on_error`. Counts and dead
 /// letters go to the outbox. An `Err` ends the run: `on_error = "fail"`, or the plugin
 /// cannot be opened any more.
@@ -52,6 +57,8 @@ pub struct Guard<L: Callee + ?Sized> {
     on_error: OnError,
     as_kind: fn(Instance) -> Result<Box<L>, Failure>,
     stop: Stop,
+    /// When a call failed for the first time after the run was asked to stop.
+    failing_since: Option<Instant>,
     /// Absent before the first call and after a failure.
     instance: Option<Box<L>>,
 }
@@ -79,6 +86,7 @@ impl<L: Callee + ?Sized> Guard<L> {
             on_error: plan.on_error,
             as_kind,
             stop: stop.clone(),
+            failing_since: None,
             instance: None,
         };
         guard.instance()?;
@@ -119,9 +127,7 @@ impl<L: Callee + ?Sized> Guard<L> {
                 Ok(answer) => return Ok(Ok(answer)),
                 Err(failure) => {
                     let failed = self.instance.take();
-                    if self.stop.asked() && is_slow(failure.kind) {
-                        return Err(self.fatal(STOPPED.to_owned(), Fault::SLOW_PLUGIN));
-                    }
+                    self.check_stop(failure.kind)?;
                     if attempts_left == 0 {
                         // A call that is repeated in parts logs the same again.
                         if let Some(mut failed) = failed.filter(|_| last) {
@@ -133,6 +139,26 @@ impl<L: Callee + ?Sized> Guard<L> {
                 }
             }
         }
+    }
+
+    /// Gives up a run that was asked to stop, and that its plugin holds up: by a call that
+    /// does not end, or by failing on row after row, each of which takes calls of its own.
+    /// Its rows have no result, so that no checkpoint may follow.
+    fn check_stop(&mut self, failed: FailureKind) -> Result<(), OperatorError> {
+        if !self.stop.asked() {
+            return Ok(());
+        }
+        let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
+        let what = match failed {
+            FailureKind::Stopped | FailureKind::Deadline => "did not answer soon",
+            _ if failing_since.elapsed() > STOP_FAILING_MAX => "fails on row after row",
+            _ => return Ok(()),
+        };
+        let message = format!(
+            "the run was asked to stop, and its plugin {what}: what came after the last \
+             checkpoint is processed by the next run"
+        );
+        Err(self.fatal(message, Fault::SLOW_PLUGIN))
     }
 
     fn instance(&mut self) -> Result<&mut L, OperatorError> {
@@ -274,14 +300,6 @@ impl<L: Callee + ?Sized> Guard<L> {
             fault,
         }
     }
-}
-
-/// Its rows have no result, so that no checkpoint may follow.
-const STOPPED: &str = "the run was asked to stop, and its plugin did not answer soon: what came \
-                       after the last checkpoint is processed by the next run";
-
-fn is_slow(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Stopped | FailureKind::Deadline)
 }
 
 /// A part of a batch, and the answer or failure of its call.
