@@ -902,6 +902,20 @@ fn sketches_give_the_same_everywhere() {
 }
 
 #[test]
+fn a_pipeline_may_have_many_operators_behind_one_another() {
+    let folder = folder(&[("in.jsonl", &[event("a", 1, 1)])]);
+    let mut text = text_of(&[&events("o0", "in.jsonl", "1s"), &sink("out", "o1500")]);
+    for number in 1..=1500 {
+        text += &format!(
+            "[operators.o{number}]\nfilter = \"n > 0\"\ninput = \"o{}\"\n",
+            number - 1
+        );
+    }
+    let summary = run(plan_of(&text, folder.path())).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(summary.nodes.iter().map(|node| node.rows_in).min(), Some(1));
+}
+
+#[test]
 fn a_filter_keeps_rows_and_makes_dead_letters_of_others() {
     let mut rows: Vec<Value> = (0..200).map(|n| event("a", n, n)).collect();
     rows.extend([event("b", i64::MAX, 200), event("c", 7, 201)]);

@@ -14,13 +14,18 @@ use crate::router::{Consumer, Router};
 /// size this bounds the rows in flight.
 pub(super) const CHANNEL_ELEMENTS: usize = 8;
 
+/// A row passes the nodes of a chain by function calls inside one another, for which a
+/// thread's stack has room.
+const CHAIN_NODES_MAX: usize = 32;
+
 /// Nodes that run in one task, in flow order: each reads the main output of the one
-/// before and nothing else, gets its rows from the same task, and is the only reader, or
-/// else gives rows their event time or is on their way there.
+/// before and nothing else, gets its rows from the same task, and is the only reader and
+/// among the first [`CHAIN_NODES_MAX`], or else gives rows their event time or is on their
+/// way there.
 pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
     let timed = untimed_readers(plan);
     let mut chains: Vec<Vec<NodeId>> = Vec::new();
-    let mut chain_of = Vec::with_capacity(plan.nodes.len());
+    let mut chain_of: Vec<usize> = Vec::with_capacity(plan.nodes.len());
     for (id, node) in plan.nodes.iter().enumerate() {
         let edges: Vec<&Edge> = node.edges().collect();
         let previous = match edges[..] {
@@ -29,13 +34,15 @@ pub(super) fn chains(plan: &Plan, task_counts: &[usize]) -> Vec<Vec<NodeId>> {
                     Exchange::Forward => task_counts[edge.from] == task_counts[id],
                     Exchange::Hash(_) => task_counts[edge.from] == 1 && task_counts[id] == 1,
                 };
-                same_task && (readers(plan, edge.from) == 1 || timed[id])
+                let is_chained = readers(plan, edge.from) == 1
+                    && chains[chain_of[edge.from]].len() < CHAIN_NODES_MAX;
+                same_task && (is_chained || timed[id])
             }),
             _ => None,
         };
         match previous {
             Some(edge) => {
-                let chain: usize = chain_of[edge.from];
+                let chain = chain_of[edge.from];
                 chains[chain].push(id);
                 chain_of.push(chain);
             }
