@@ -296,7 +296,8 @@ fn a_run_that_goes_on_after_its_end_reads_what_is_new() {
     let shop = Shop::ended();
     let more = shop.read("rows.jsonl") + "{\"id\":\"d\",\"n\":1}\n";
     shop.write("rows.jsonl", &more);
-    shop.run(&[]).expect("it runs");
+    let said = shop.run(&[]).expect("it runs");
+    assert!(said.contains("reads what is new"), "{said}");
     assert_eq!(shop.counts(), [1, 2, 3, 4]);
     shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
     shop.write("rows2.jsonl", "{\"id\":\"e\",\"n\":1}\n");

@@ -15,7 +15,7 @@ use crate::checkpoint::manifest::{LettersAfter, Manifest, NodeManifest, Progress
 use crate::checkpoint::snapshot::{SinkSnapshot, SourceSnapshot};
 use crate::checkpoint::storage::{CheckpointInfo, StorageError, find, not_found};
 use crate::checkpoint::transaction::{Committed, Participants};
-use crate::element::CheckpointId;
+use crate::element::{CheckpointId, Purpose};
 use crate::offload::Offload;
 use crate::plan::change::{
     ChangeKind, NodeClass, NodeDescription, StateChange, changes, gone_outputs,
@@ -253,6 +253,12 @@ pub async fn restore(
             dropped.leave(manifest, &revision.description)?;
             check_plan(&revision.description, manifest, &dropped)?;
             warn_of_gone_outputs(&revision.plan, manifest);
+            if manifest.purpose == Purpose::End {
+                tracing::info!(
+                    "the run before had read its inputs to their ends: this one reads what is \
+                     new in them; windows that fired at the end stay closed"
+                );
+            }
         }
         None => dropped.check_none()?,
     }
