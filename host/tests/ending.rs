@@ -1017,11 +1017,11 @@ fn an_output_is_complete_while_another_source_has_more() {
 fn only_where_checkpoints_stay_it_is_advised_to_drop_them() {
     let in_memory = format!("{RESTART}[state]\nbackend = \"memory\"\n");
     for (head, expected) in [
-        (RESTART, "`sluicebox run --drop rows`) to read all"),
-        (&in_memory, "or start the pipeline again to read all"),
+        (RESTART, "`sluicebox run --drop rows/rows.jsonl`) to read"),
+        (&in_memory, "or start the pipeline again to read it"),
         (
             "name = \"failing\"",
-            "or start the pipeline again to read all",
+            "or start the pipeline again to read it",
         ),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -468,6 +468,70 @@ fn sources_that_swap_their_files_are_refused_until_the_files_are_dropped() {
     assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6]);
 }
 
+/// Rows of `rows.jsonl`, and of another source's `b1.jsonl`, all of them read.
+fn with_two_sources() -> Shop {
+    let shop = Shop::new();
+    shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+    let other = "[sources.others]\ntype = \"file\"\npath = \"b*\"\nformat = \"json\"\n\
+                 fields = { id = \"utf8\", n = \"int64\" }\n[operators.counted]";
+    shop.edit("[operators.counted]", other);
+    shop.edit(
+        "input = \"rows\"\nwindow",
+        "input = [\"rows\", \"others\"]\nwindow",
+    );
+    shop.write("b1.jsonl", "{\"id\":\"o\",\"n\":1}\n");
+    shop.run(&[]).expect("it runs");
+    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop
+}
+
+#[test]
+fn a_copy_of_a_file_that_another_source_has_read_is_refused_until_the_file_is_dropped() {
+    for is_compressed in [false, true] {
+        let shop = with_two_sources();
+        let rows = shop.read("rows.jsonl");
+        let copy = match is_compressed {
+            false => {
+                shop.write("b2.jsonl", &rows);
+                "b2.jsonl"
+            }
+            true => {
+                let mut gz = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+                std::io::Write::write_all(&mut gz, rows.as_bytes()).expect("in memory");
+                let gz = gz.finish().expect("in memory");
+                fs::write(shop.folder.join("b2.jsonl.gz"), gz).expect("it is writable");
+                "b2.jsonl.gz"
+            }
+        };
+        fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+        shop.refuse(&[
+            &format!("{copy} is perhaps a copy"),
+            "source `rows` had read of rows.jsonl",
+            "--drop rows/rows.jsonl",
+        ]);
+        // As the message says.
+        shop.rename(copy, "aside");
+        shop.run(&[]).expect("all of it was read");
+        assert_eq!(shop.counts(), [1, 2, 3, 4]);
+        shop.rename("aside", copy);
+        shop.write("rows.jsonl", &rows);
+        shop.run(&[])
+            .expect("a copy is new as long as the file is there");
+        assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6, 7]);
+    }
+}
+
+#[test]
+fn a_file_that_another_source_has_read_is_refused_if_it_is_edited_too() {
+    let shop = with_two_sources();
+    shop.rename("rows.jsonl", "b2.jsonl");
+    shop.write("b2.jsonl", &shop.read("b2.jsonl").replace("\"a\"", "\"x\""));
+    shop.refuse(&["had read 51 bytes of it", "--drop rows/rows.jsonl"]);
+    shop.run(&["--drop", "rows/rows.jsonl"])
+        .expect("it is let go");
+    assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6, 7]);
+}
+
 #[test]
 fn what_a_checkpoint_does_not_have_cannot_be_dropped() {
     let shop = Shop::ended();

@@ -96,6 +96,8 @@ impl FileState {
 
 /// What there is of a file.
 pub(super) struct There<'a> {
+    /// The sink.
+    node: &'a str,
     options: &'a PartOptions,
     path: &'a Path,
     /// The finished file, if it has rows.
@@ -134,6 +136,7 @@ struct Finished {
 
 impl<'a> There<'a> {
     pub fn find(
+        node: &'a str,
         path: &'a Path,
         part: &'a Path,
         part_file: &'a File,
@@ -141,6 +144,7 @@ impl<'a> There<'a> {
     ) -> io::Result<Self> {
         let state = FileState::of(path);
         Ok(There {
+            node,
             options,
             path,
             state,
@@ -333,7 +337,7 @@ impl<'a> There<'a> {
                 true => format!("has {found} bytes, and had {bytes} at the checkpoint"),
                 false => "is not the file of the checkpoint".to_owned(),
             };
-            return Err(refused(file, &why));
+            return Err(self.refused(file, &why));
         };
         if !self.may_be_lost() && !is_copy {
             return Err(self.two_files());
@@ -341,7 +345,7 @@ impl<'a> There<'a> {
         if !self.is_own(&finished, restored) {
             let found = self.finished;
             let why = format!("has {found} bytes, and had {bytes} when this pipeline finished it");
-            return Err(refused(self.path, &why));
+            return Err(self.refused(self.path, &why));
         }
         Ok(match self.options.is_numbered {
             true => Start {
@@ -389,6 +393,19 @@ impl<'a> There<'a> {
         )
     }
 
+    /// Why a run does not go on with a file.
+    fn refused(&self, file: &Path, why: &str) -> io::Error {
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!(
+                "{} {why}: put back the file of the checkpoint, or start the sink without what \
+                 the checkpoint has of it (`sluicebox run --drop {}`)",
+                file.display(),
+                self.node
+            ),
+        )
+    }
+
     /// Why nothing is appended to a finished file that has a part beside it.
     fn two_files(&self) -> io::Error {
         let (path, part) = (self.path.display(), self.part.display());
@@ -415,18 +432,6 @@ pub(super) fn not_gone_on_from(path: &Path, if_exists: IfExists) -> io::Error {
         format!(
             "{} is there, and this run does not go on from it: move it away, or write {choices}",
             path.display()
-        ),
-    )
-}
-
-/// Why a run does not go on with a file.
-fn refused(file: &Path, why: &str) -> io::Error {
-    io::Error::new(
-        ErrorKind::InvalidData,
-        format!(
-            "{} {why}: put back the file of the checkpoint, or start the sink without what the \
-             checkpoint has of it (`sluicebox run --drop` with its name)",
-            file.display()
         ),
     )
 }

@@ -13,7 +13,7 @@ use arrow_buffer::Buffer;
 use tokio::task::JoinHandle;
 
 use super::digest::{ReadText, RunningDigest};
-use super::known::{SourceFile, cannot_read, dropping};
+use super::known::{SourceFile, cannot_read, letting_go};
 use super::mark::{FileMark, Head, Seen};
 use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
@@ -124,6 +124,8 @@ struct FilePartition {
 /// Cuts a file into blocks of rows.
 struct BlockReader {
     name: Arc<str>,
+    /// Its name in the checkpoint that a failure goes back to.
+    known_as: Arc<str>,
     file: OpenedFile,
     /// The beginning of its text.
     head: Head,
@@ -189,7 +191,7 @@ impl FileInput {
         let mut partitions = Vec::new();
         for (_, file) in ours {
             let opened = file.open(context)?;
-            let mut lines = BlockReader::new(opened, &format.format);
+            let mut lines = BlockReader::new(opened, file.name.clone(), &format.format);
             if context.is_checkpointed {
                 lines.digest = TextDigest::Running(Box::default());
             }
@@ -303,7 +305,9 @@ impl FilePartition {
             // Perhaps not even a header was there yet.
             if position.rows != Some(0) || position.is_in_row {
                 let mark = restored.digest.as_deref().map(FileMark::parse);
+                lines.known_as = restored.name.as_str().into();
                 lines.seek(position, mark.as_ref(), context)?;
+                lines.known_as = file.name.clone();
             }
         }
         let now_ms = context.clock.now_ms();
@@ -421,9 +425,10 @@ impl RawBlock {
 }
 
 impl BlockReader {
-    fn new(file: OpenedFile, format: &Format) -> Self {
+    fn new(file: OpenedFile, known_as: Arc<str>, format: &Format) -> Self {
         BlockReader {
             name: shown(file.path()).into(),
+            known_as,
             file,
             head: Head::default(),
             framing: RowEnds::of(format),
@@ -632,7 +637,7 @@ impl BlockReader {
             }
             _ => self.file.seek(from),
         };
-        let is_long = is_long.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
+        let is_long = is_long.map_err(|cause| self.cannot_read(&cause, context))?;
         self.buffer.clear();
         self.offset = from;
         self.fill(3, context)?;
@@ -685,11 +690,16 @@ impl BlockReader {
     }
 
     fn is_another(&self, what: &str, offset: u64, context: &SourceContext) -> SourceError {
-        let (name, dropping) = (&self.name, dropping(context));
+        let name = &self.name;
+        let letting_go = letting_go(&context.node, &self.known_as, context);
         let message = format!(
-            "{name} {what} (up to byte {offset}): put the file back that it was, or {dropping}"
+            "{name} {what} (up to byte {offset}): put the file back that it was, or {letting_go}"
         );
         context.refuse(message, Fault::OUTSIDE_LASTING)
+    }
+
+    fn cannot_read(&self, cause: &io::Error, context: &SourceContext) -> SourceError {
+        cannot_read(self.file.path(), &self.known_as, cause, context)
     }
 
     /// Goes on with the digest of a text that is as it was, since more of it is read.
@@ -698,7 +708,7 @@ impl BlockReader {
         let next = self.offset + self.buffer.len() as u64;
         let digested = digest_to(&mut self.file, &mut digest, text.length, &context.node)
             .and_then(|_| self.file.go_to(next));
-        digested.map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
+        digested.map_err(|cause| self.cannot_read(&cause, context))?;
         self.digest = TextDigest::Running(Box::new(digest));
         self.check(Some(text), context)
     }
@@ -710,7 +720,7 @@ impl BlockReader {
         let read = self
             .file
             .read(missing, &mut self.buffer)
-            .map_err(|cause| cannot_read(self.file.path(), &cause, context))?;
+            .map_err(|cause| self.cannot_read(&cause, context))?;
         self.at_end = read < missing;
         match self.digest {
             TextDigest::AtRest(text) if read > 0 => self.wake_digest(text, context),

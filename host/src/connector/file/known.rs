@@ -3,7 +3,8 @@
 //! A file is the same if it still has what was read of it, and either its name or its
 //! place on the disk (device and inode). So a file may have another name, and another
 //! file may have its name. A file that only has the same content is perhaps a copy of
-//! one that is gone: whether its rows are new, nobody can tell. Nothing of that is
+//! one that is gone: whether its rows are new, nobody can tell. One that is only at the
+//! same place has been changed, if the disk tells when it was created. Nothing of that is
 //! silent, and what would lose rows or read them twice is refused. What was read of a
 //! file that is gone stays known, since it may come back.
 
@@ -61,7 +62,7 @@ impl SourceFile {
 
     pub fn open(&self, context: &SourceContext) -> Result<OpenedFile, SourceError> {
         let opened = OpenedFile::open(&self.path, self.compression);
-        let opened = opened.map_err(|cause| cannot_read(&self.path, &cause, context))?;
+        let opened = opened.map_err(|cause| self.cannot_read(&cause, context))?;
         if self.id.is_some_and(|id| !id.is(opened.id())) {
             let what = format!("cannot read {}", shown(&self.path));
             let cause = "another file has got its name just now";
@@ -81,7 +82,11 @@ impl SourceFile {
         };
         let same = OpenedFile::open(&self.path, self.compression)
             .and_then(|mut file| file.is_same(&mark.read, known.snapshot.position.offset));
-        same.map_err(|cause| cannot_read(&self.path, &cause, context))
+        same.map_err(|cause| self.cannot_read(&cause, context))
+    }
+
+    fn cannot_read(&self, cause: &io::Error, context: &SourceContext) -> SourceError {
+        cannot_read(&self.path, &self.name, cause, context)
     }
 
     /// The first bytes of its text. What is wrong with them, opening the file tells.
@@ -115,6 +120,24 @@ impl<'a> KnownFile<'a> {
 
     fn is_at_end(&self) -> bool {
         self.snapshot.state == PartitionState::Ended
+    }
+
+    fn place(&self) -> Option<FileId> {
+        self.mark.as_ref()?.file
+    }
+
+    /// Whether a file is at its place on the disk, as far as that tells.
+    fn is_in_place(&self, file: &SourceFile) -> bool {
+        self.place()
+            .zip(file.id)
+            .is_some_and(|(then, now)| then.is(now))
+    }
+
+    /// Whether a file is this one, whatever it has now.
+    fn is_surely(&self, file: &SourceFile) -> bool {
+        self.place()
+            .zip(file.id)
+            .is_some_and(|(then, now)| then.is_surely(now))
     }
 
     fn has_rows(&self) -> bool {
@@ -154,7 +177,7 @@ pub(super) fn recognize(
         let metadata = file.path.metadata();
         let metadata = metadata.map_err(|cause| match cause.kind() {
             io::ErrorKind::NotFound => is_gone_now(&file.path, context),
-            _ => cannot_read(&file.path, &cause, context),
+            _ => file.cannot_read(&cause, context),
         })?;
         file.id = Some(FileId::of(&metadata));
     }
@@ -222,9 +245,7 @@ impl Matching<'_> {
                 continue;
             };
             let file = &self.files[at];
-            let place = known.mark.as_ref().and_then(|mark| mark.file);
-            let is_in_place = place.zip(file.id).is_some_and(|(then, now)| then.is(now));
-            if (is_in_place || !in_place) && file.has_read_of(known, self.context)? {
+            if (known.is_in_place(file) || !in_place) && file.has_read_of(known, self.context)? {
                 let is_replaced = |mark: &FileMark| !mark.head.begins(&file.start());
                 if !known.has_rows() && known.mark.as_ref().is_some_and(is_replaced) {
                     tracing::warn!(
@@ -240,14 +261,20 @@ impl Matching<'_> {
         Ok(())
     }
 
-    /// Finds files at their places on the disk, under other names.
-    fn find_by_place(&mut self) -> Result<(), SourceError> {
+    /// The new files, by their places on the disk.
+    fn new_by_place(&self) -> HashMap<(u64, u64), Vec<usize>> {
         let mut by_place: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
         for (index, file) in self.files.iter().enumerate() {
             if let (false, Some(id)) = (self.is_taken[index], file.id) {
                 by_place.entry(id.place()).or_default().push(index);
             }
         }
+        by_place
+    }
+
+    /// Finds files at their places on the disk, under other names.
+    fn find_by_place(&mut self) -> Result<(), SourceError> {
+        let by_place = self.new_by_place();
         for index in 0..self.known.len() {
             let known = &self.known[index];
             let (None, Some(mark)) = (known.found, &known.mark) else {
@@ -259,9 +286,8 @@ impl Matching<'_> {
             let there = by_place.get(&then.place()).into_iter().flatten().copied();
             for at in there {
                 let file = &self.files[at];
-                let is_in_place = file.id.is_some_and(|now| then.is(now));
                 if !self.is_taken[at]
-                    && is_in_place
+                    && known.is_in_place(file)
                     && file.has_read_of(known, self.context)?
                     && mark.head.begins(&file.start())
                 {
@@ -293,7 +319,7 @@ impl Matching<'_> {
                             "{now} is the file of which {offset} bytes were read before the \
                              checkpoint as {name}, and the file that is {name} now begins with the \
                              same bytes, as a copy does: put one of the two elsewhere, or {}",
-                            dropping(self.context)
+                            letting_go(node, name, self.context)
                         )));
                     }
                     let _ = write!(line, ", and {name} is a new file");
@@ -320,10 +346,18 @@ impl Matching<'_> {
             return Ok(());
         }
         self.check_list(&missing, listed)?;
-        let copies = self.copies(&missing);
-        for &index in &missing {
+        let (by_place, copies) = (
+            self.new_by_place(),
+            self.copies(missing.iter().map(|&index| &self.known[index])),
+        );
+        for (&index, copy) in missing.iter().zip(copies) {
             let known = &self.known[index];
-            let copy = copies.get(&index).map(|file| &*self.files[*file].name);
+            let copy = copy.map(|file| &*self.files[file].name);
+            let there = known.place().and_then(|then| by_place.get(&then.place()));
+            let mut there = there.into_iter().flatten().map(|&at| &self.files[at]);
+            if let Some(changed) = there.find(|file| known.is_surely(file) && known.has_rows()) {
+                return Err(self.is_another(known, changed, copy));
+            }
             match self.namesake(index) {
                 Some(file) if !self.is_taken[file] => {
                     return Err(self.is_another(known, &self.files[file], copy));
@@ -360,22 +394,28 @@ impl Matching<'_> {
         Ok(())
     }
 
-    /// Refuses new files that other sources had read, and do not read any more.
+    /// Refuses new files that other sources had read, and do not read any more, and copies
+    /// of them.
     fn check_elsewhere(&self) -> Result<(), SourceError> {
-        for LeftPartition { source, snapshot } in self.context.left_by_others.iter() {
-            let known = KnownFile::new(snapshot);
-            let place = known.mark.as_ref().and_then(|mark| mark.file);
+        let left = &self.context.left_by_others;
+        let known: Vec<KnownFile<'_>> = left
+            .iter()
+            .map(|left| KnownFile::new(&left.snapshot))
+            .collect();
+        let copies = self.copies(&known);
+        for ((LeftPartition { source, snapshot }, known), copy) in
+            left.iter().zip(&known).zip(copies)
+        {
+            let offset = snapshot.position.offset;
+            let letting_go = letting_go(source, &snapshot.name, self.context);
             let is_named = |file: &SourceFile| *file.name == *snapshot.name;
-            let is_in_place =
-                |file: &SourceFile| place.zip(file.id).is_some_and(|(then, now)| then.is(now));
             let new = (0..self.files.len()).filter(|at| !self.is_taken[*at]);
             for file in new.map(|at| &self.files[at]) {
                 if known.has_rows()
-                    && (is_named(file) || is_in_place(file))
-                    && file.has_read_of(&known, self.context)?
+                    && (known.is_surely(file)
+                        || (is_named(file) || known.is_in_place(file))
+                            && file.has_read_of(known, self.context)?)
                 {
-                    let offset = snapshot.position.offset;
-                    let letting_go = letting_go(source, &snapshot.name, self.context);
                     return Err(self.refuse(format!(
                         "source `{source}`, which does not read {} any more, had read {offset} \
                          bytes of it before the checkpoint, so that its rows would be read twice: \
@@ -383,6 +423,15 @@ impl Matching<'_> {
                         file.name
                     )));
                 }
+            }
+            if let Some(copy) = copy {
+                let (name, copy) = (&snapshot.name, &self.files[copy].name);
+                return Err(self.refuse(format!(
+                    "{copy} begins with the {offset} bytes that source `{source}` had read of \
+                     {name} before the checkpoint, and does not read any more, so that {copy} is \
+                     perhaps a copy whose rows would be read twice: if it is, put it elsewhere, or \
+                     give `{source}` the file {name} again; if its rows are new, {letting_go}"
+                )));
             }
         }
         Ok(())
@@ -423,15 +472,18 @@ impl Matching<'_> {
     }
 
     /// For each missing file, one of the new files that has its content.
-    fn copies(&self, missing: &[usize]) -> HashMap<usize, usize> {
+    fn copies<'k>(
+        &self,
+        missing: impl IntoIterator<Item = &'k KnownFile<'k>>,
+    ) -> Vec<Option<usize>> {
+        let missing: Vec<&KnownFile<'_>> = missing.into_iter().collect();
         let mut by_head: HashMap<&Head, Vec<usize>> = HashMap::new();
-        for &index in missing {
-            let known = &self.known[index];
+        for (index, known) in missing.iter().enumerate() {
             if let (true, Some(mark)) = (known.has_rows(), &known.mark) {
                 by_head.entry(&mark.head).or_default().push(index);
             }
         }
-        let mut copies = HashMap::new();
+        let mut copies = vec![None; missing.len()];
         if by_head.is_empty() {
             return copies;
         }
@@ -441,8 +493,8 @@ impl Matching<'_> {
             }
             for head in Head::all(&file.start()) {
                 for &index in by_head.get(&head).into_iter().flatten() {
-                    if !copies.contains_key(&index) && file.has_text_of(&self.known[index]) {
-                        copies.insert(index, at);
+                    if copies[index].is_none() && file.has_text_of(missing[index]) {
+                        copies[index] = Some(at);
                     }
                 }
             }
@@ -454,18 +506,28 @@ impl Matching<'_> {
         self.context.refuse(message, Fault::OUTSIDE_LASTING)
     }
 
-    /// A file that has another one's name.
+    /// A file that has the name of another one, or its place on the disk.
     fn is_another(
         &self,
         known: &KnownFile<'_>,
         file: &SourceFile,
         copy: Option<&str>,
     ) -> SourceError {
-        let (path, offset) = (shown(&file.path), known.snapshot.position.offset);
+        let PartitionSnapshot { name, position, .. } = known.snapshot;
+        let (path, offset) = (shown(&file.path), position.offset);
+        let is_renamed = *file.name != **name;
+        let path = match is_renamed {
+            true => format!("{path}, which was {name},"),
+            false => path,
+        };
         let size = file.path.metadata().map_or(0, |metadata| metadata.len());
         let what = match file.compression {
             Compression::None if size < offset => format!(
                 "{path} is shorter than the {offset} bytes that were read of it before the \
+                 checkpoint"
+            ),
+            _ if is_renamed => format!(
+                "{path} has been changed in the {offset} bytes that were read of it before the \
                  checkpoint"
             ),
             _ => format!(
@@ -475,12 +537,13 @@ impl Matching<'_> {
         };
         let put_back = match copy {
             Some(copy) => format!(
-                "{copy} begins with them and is perhaps a copy: give it this name again, and what \
-                 has the name now another one"
+                "{copy} begins with them and is perhaps a copy: give it the name {name} again, and \
+                 what has the name now another one"
             ),
+            None if is_renamed => "put back what was there".to_owned(),
             None => "put that one back, have `path` name it where it is now".to_owned(),
         };
-        let letting_go = letting_go(&self.context.node, &known.snapshot.name, self.context);
+        let letting_go = letting_go(&self.context.node, name, self.context);
         self.refuse(format!("{what}: {put_back}, or {letting_go}"))
     }
 
@@ -515,13 +578,13 @@ pub(super) fn is_missing(
         "the checkpoint had read {name} up to {unit} {}, and it is not among the files to read any \
          more: {put_back}, or {}",
         position.offset,
-        dropping(context)
+        letting_go(&context.node, name, context)
     );
     context.refuse(message, Fault::OUTSIDE_LASTING)
 }
 
 /// What one can do about a file that is to be read as a new one. `source` knows it.
-fn letting_go(source: &str, name: &str, context: &SourceContext) -> String {
+pub(super) fn letting_go(source: &str, name: &str, context: &SourceContext) -> String {
     if !context.are_checkpoints_kept {
         return format!("{} to read it from the beginning", context.beginning_anew());
     }
@@ -533,12 +596,6 @@ fn letting_go(source: &str, name: &str, context: &SourceContext) -> String {
     )
 }
 
-/// What one can do about files that are not those of the checkpoint.
-pub(super) fn dropping(context: &SourceContext) -> String {
-    let anew = context.beginning_anew();
-    format!("{anew} to read all its files from their beginning")
-}
-
 /// A file was there when the files were looked for.
 fn is_gone_now(path: &Path, context: &SourceContext) -> SourceError {
     let cause = "it is gone since this run looked for its files; if it has another name now, \
@@ -547,12 +604,18 @@ fn is_gone_now(path: &Path, context: &SourceContext) -> SourceError {
     context.failed(what, cause, Fault::OUTSIDE_LASTING)
 }
 
-pub(super) fn cannot_read(path: &Path, cause: &io::Error, context: &SourceContext) -> SourceError {
+/// `name` is that in checkpoints.
+pub(super) fn cannot_read(
+    path: &Path,
+    name: &str,
+    cause: &io::Error,
+    context: &SourceContext,
+) -> SourceError {
     let what = format!("cannot read {}", shown(path));
     let fault = Fault::of_io(cause);
     match cause.get_ref().is_some_and(|cause| cause.is::<Changed>()) {
         true => {
-            let anew = dropping(context);
+            let anew = letting_go(&context.node, name, context);
             let message = format!(
                 "{cause}: put back the one that was read, have `path` name it where it is now, or \
                  {anew}"

@@ -137,6 +137,11 @@ impl FileId {
         self.place() == other.place() && is_as_old
     }
 
+    /// Whether it is the same even if its content is another: its inode was not used again.
+    pub fn is_surely(self, other: FileId) -> bool {
+        self.born_ns.is_some() && self == other
+    }
+
     /// As [`FileId::is`], where the disk may have been mounted again since, as another
     /// device.
     pub fn is_of_some_mount(self, other: FileId) -> bool {
@@ -282,5 +287,8 @@ mod tests {
         assert!(!id("8:17:5").is(id("8:17:6")));
         assert!(!id("8:17:5").is(id("9:17:5")));
         assert!(id("8:17").is(id("8:17:5")), "not every disk tells");
+        assert!(id("8:17:5").is_surely(id("8:17:5")));
+        assert!(!id("8:17:5").is_surely(id("8:17:6")));
+        assert!(!id("8:17").is_surely(id("8:17")), "it may be used again");
     }
 }

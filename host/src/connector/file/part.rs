@@ -47,7 +47,7 @@ impl PartFile {
     /// Finds what the file begins with, and makes its folder if needed. Nothing
     /// that is there is changed before [`PartFile::begin`].
     pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
-        let opened = open(path, options);
+        let opened = open(node, path, options);
         let opened = opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
         Ok(PartFile {
             node: node.to_owned(),
@@ -372,7 +372,7 @@ struct Opened {
     access: Option<Access>,
 }
 
-fn open(path: &Path, options: &PartOptions) -> io::Result<Opened> {
+fn open(node: &str, path: &Path, options: &PartOptions) -> io::Result<Opened> {
     let found = fs::metadata(path).ok();
     // An error now is better than one after hours of work.
     if found.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -416,7 +416,7 @@ fn open(path: &Path, options: &PartOptions) -> io::Result<Opened> {
         // It goes on as it is.
         access = None;
     }
-    let start = There::find(&path, &part.path, &part.lock, options)?.start()?;
+    let start = There::find(node, &path, &part.path, &part.lock, options)?.start()?;
     let file = match start.beginning {
         Beginning::Cut(_) => part.lock.try_clone()?,
         Beginning::Unfinish(_) => {

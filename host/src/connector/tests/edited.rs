@@ -176,7 +176,7 @@ async fn an_edit_long_before_the_place_to_go_on_from_is_refused() {
         said.contains("rows.csv has been changed in what was read"),
         "{said}"
     );
-    assert!(said.contains("`sluicebox run --drop events`"), "{said}");
+    assert!(said.contains("`sluicebox run --drop events/"), "{said}");
 }
 
 /// What has not changed since a checkpoint is known without reading it, and goes on as if
