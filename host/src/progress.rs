@@ -1,6 +1,6 @@
 //! Counters of a run: tasks add to them, and anyone may read them at any time.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
@@ -27,6 +27,7 @@ pub struct NodeProgress {
     watermarks: Vec<AtomicI64>,
     /// How much of a bounded input was read, in millionths.
     read: AtomicU64,
+    had_ended: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +53,10 @@ pub struct NodeStatus {
     pub watermark_ms: Option<i64>,
     /// How much of a bounded input was read, 0 to 1.
     pub read: Option<f64>,
+    /// Whether the run goes on after all its inputs had ended, with which all windows
+    /// fired.
+    #[serde(skip)]
+    pub had_ended: bool,
 }
 
 /// The state of a pipeline with checkpoints.
@@ -118,6 +123,7 @@ impl NodeProgress {
             first_dead_letter: OnceLock::new(),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             read: AtomicU64::new(UNKNOWN),
+            had_ended: AtomicBool::new(false),
         }
     }
 
@@ -166,6 +172,11 @@ impl NodeProgress {
         self.read.store((part * 1e6) as u64, Ordering::Relaxed);
     }
 
+    /// The run goes on after all the node's inputs had ended.
+    pub fn set_had_ended(&self) {
+        self.had_ended.store(true, Ordering::Relaxed);
+    }
+
     pub fn snapshot(&self) -> NodeStatus {
         let watermark = self
             .watermarks
@@ -183,6 +194,7 @@ impl NodeProgress {
             failed: self.failed.load(Ordering::Relaxed),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
+            had_ended: self.had_ended.load(Ordering::Relaxed),
         }
     }
 }

@@ -373,20 +373,31 @@ fn table(summary: &Summary) -> String {
     )
 }
 
-/// One line. Control characters are escaped, since it quotes a row or a plugin.
 /// Says that many rows of a node were late: probably they are further out of order than
-/// the author of the pipeline thinks.
+/// the author of the pipeline thinks. But no setting opens windows again that fired since
+/// the inputs had ended before.
 fn describe_late(node: &NodeStatus) -> Option<String> {
     let (late, rows) = (node.late, node.rows_in);
     (late > 0 && late.saturating_mul(LATE_ONE_IN) >= rows).then(|| {
+        let name = &node.name;
+        let advice = match node.had_ended {
+            true => format!(
+                "when the inputs had ended, before this run, all windows fired, and stay closed; \
+                 read `{name}.late`, and if rows of later windows are late, raise \
+                 `out_of_orderness` in the `watermark` of their source"
+            ),
+            false => format!(
+                "raise `out_of_orderness` in the `watermark` of their source, or read \
+                 `{name}.late`"
+            ),
+        };
         format!(
-            "{late} of {rows} rows of {name} were late, since their windows had fired: raise \
-             `out_of_orderness` in the `watermark` of their source, or read `{name}.late`",
-            name = node.name
+            "{late} of {rows} rows of {name} were late, since their windows had fired: {advice}"
         )
     })
 }
 
+/// One line. Control characters are escaped, since it quotes a row or a plugin.
 fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     let mut line = match dead_letters.rows {
         1 => "1 row became a dead letter".to_owned(),

@@ -383,10 +383,14 @@ impl Attempt<'_> {
             NodeKind::Sink(sink) if sink.tells_changes => Some(node.schema().clone()),
             _ => None,
         };
+        let progress = self.revision.nodes[id].clone();
+        if start.operators[id].is_some_and(|restored| restored.had_ended()) {
+            progress.set_had_ended();
+        }
         Ok(Link {
             node: id,
             work,
-            progress: self.revision.nodes[id].clone(),
+            progress,
             task: index,
             outputs: wiring.routers(id, index),
             changes,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
+use crate::element::END_OF_TIME;
 use crate::shard::SHARDS;
 
 /// One task's part of a table in the storage.
@@ -31,6 +32,13 @@ pub struct Restored {
     pub time_ms: Option<i64>,
     /// The newest event time of the sources that lead to the operator.
     pub newest_ms: Option<i64>,
+}
+
+impl Restored {
+    /// Whether all inputs had ended.
+    pub fn had_ended(&self) -> bool {
+        self.time_ms == Some(END_OF_TIME)
+    }
 }
 
 /// Bytes of table, kind, pane and shard.
