@@ -248,6 +248,146 @@ fn a_finished_file_to_which_no_row_comes_stays() {
     }
 }
 
+/// Of numbered files.
+const ROLL: &str = "roll = { size = \"1KiB\" }\n";
+
+#[test]
+fn what_has_the_temporary_name_of_a_finished_numbered_file_stays() {
+    for (file, roll) in [
+        ("out.jsonl", ROLL),
+        ("out.csv", ROLL),
+        ("out.jsonl.gz", ROLL),
+        ("out.parquet", ""),
+    ] {
+        for if_exists in ["fail", "replace", "append"] {
+            if roll.is_empty() && if_exists == "append" {
+                continue;
+            }
+            for more in [0, 3] {
+                let what = format!("{file} {if_exists} {more}");
+                let mut copying = Copying::new(file, if_exists, &format!("{roll}{CHECKPOINTS}"));
+                copying.add_rows(3);
+                copying.finish();
+                let finished = outputs(copying.folder.path());
+                let finished = finished.last().expect("it has rows");
+                let name = finished.file_name().and_then(OsStr::to_str);
+                name.expect("it is text").clone_into(&mut copying.file);
+                let before = fs::read(finished).expect("it is there");
+                fs::write(copying.part(), "precious").expect("it is writable");
+                copying.add_rows(more);
+                if more == 0 {
+                    // Whether the other one was to have its name cannot be told.
+                    fs::remove_file(finished).expect("it is there");
+                    copying.refuse("is not the file of the checkpoint");
+                    fs::write(finished, &before).expect("it is writable");
+                }
+                copying.finish();
+                assert_eq!(fs::read(finished).expect("it is there"), before, "{what}");
+                assert_eq!(read(&copying.part()), "precious", "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_that_is_removed_or_replaced_does_not_get_the_name() {
+    for (name, tables) in [
+        ("out.jsonl", String::new()),
+        ("out.jsonl", format!("{CHECKPOINTS}{RESTART}")),
+        ("out-000001.jsonl", ROLL.to_owned()),
+        ("out-000001.jsonl", format!("{ROLL}{CHECKPOINTS}{RESTART}")),
+    ] {
+        for if_exists in ["fail", "replace", "append"] {
+            for how in [End::Finished, End::CtrlC] {
+                for is_replaced in [false, true] {
+                    let what = format!("{tables} {if_exists} {how:?} {is_replaced}");
+                    let mut copying = Copying::new("out.jsonl", if_exists, &tables);
+                    name.clone_into(&mut copying.file);
+                    copying.add_rows(3);
+                    let host = copying.start();
+                    copying.wait_for_rows();
+                    fs::remove_file(copying.part()).expect("it is there");
+                    if is_replaced {
+                        fs::write(copying.part(), "mine\n").expect("it is writable");
+                    }
+                    let output = end(host, how);
+                    assert_eq!(output.status.code(), Some(1), "{what}: {}", said(&output));
+                    let expected = "was removed, or replaced by another file";
+                    assert!(
+                        said(&output).contains(expected),
+                        "{what}: {}",
+                        said(&output)
+                    );
+                    assert!(!copying.whole().exists(), "{what}");
+                    let part = fs::read_to_string(copying.part()).ok();
+                    assert_eq!(part.as_deref(), is_replaced.then_some("mine\n"), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_part_was_removed_does_not_give_its_name_to_that_of_another_run() {
+    for name in ["out.jsonl", "out.parquet"] {
+        let mut copying = Copying::new(name, "fail", "");
+        copying.add_rows(3);
+        let wait = || {
+            let until = Instant::now() + Duration::from_secs(60);
+            while !copying.part().exists() {
+                assert!(Instant::now() < until, "no part of {name}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let first = copying.start();
+        wait();
+        fs::remove_file(copying.part()).expect("it is there");
+        let second = copying.start();
+        wait();
+        let output = end(first, End::Finished);
+        assert_eq!(output.status.code(), Some(1), "{name}: {}", said(&output));
+        assert!(
+            copying.part().exists() && !copying.whole().exists(),
+            "{name}"
+        );
+        let output = end(second, End::Finished);
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        assert!(copying.whole().exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_behind_a_compressed_file_without_rows() {
+    for file in ["out.jsonl.gz", "out.jsonl.zst"] {
+        for if_exists in ["fail", "replace", "append"] {
+            for checkpoints in ["", CHECKPOINTS] {
+                let what = format!("{file} {if_exists} {checkpoints}");
+                let mut copying = Copying::new(file, if_exists, checkpoints);
+                copying.add_rows(0);
+                let read = || {
+                    let bytes = fs::read(copying.whole()).expect("it is there");
+                    assert!(!bytes.is_empty(), "{what}");
+                    match file.ends_with(".gz") {
+                        true => std::io::read_to_string(MultiGzDecoder::new(&*bytes)),
+                        false => std::io::read_to_string(
+                            zstd::Decoder::new(&*bytes).expect("it is compressed"),
+                        ),
+                    }
+                    .expect("it is whole")
+                };
+                for _ in 0..2 {
+                    copying.finish();
+                    assert_eq!(read(), "", "{what}");
+                }
+                let rows_2 = rows(1..=2);
+                fs::write(copying.path("rows.jsonl"), &rows_2).expect("it is writable");
+                copying.finish();
+                assert_eq!(read(), rows_2, "{what}");
+            }
+        }
+    }
+}
+
 /// Beside rows of a run that was stopped or killed, there is the file that they replace.
 #[test]
 fn what_somebody_else_has_made_of_a_finished_file_is_not_replaced() {

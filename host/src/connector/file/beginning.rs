@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::access::Access;
 use super::digest::{ReadText, RunningDigest, WrittenText};
 use super::mark::FileId;
-use super::opened::{Compression, check_whole};
+use super::opened::{Compression, Text, check_whole};
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 
@@ -83,10 +83,11 @@ pub(super) struct FileState {
 
 impl FileState {
     /// `None` where nothing is there that could be lost.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path, compression: Compression) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
-        let has_rows = metadata.is_file() && metadata.len() > 0;
-        has_rows.then(|| FileState {
+        let has_text =
+            metadata.is_file() && metadata.len() > 0 && !is_compressed_nothing(path, compression);
+        has_text.then(|| FileState {
             id: FileId::of(&metadata),
             bytes: metadata.len(),
             changed: metadata.modified().ok(),
@@ -142,7 +143,7 @@ impl<'a> There<'a> {
         part_file: &'a File,
         options: &'a PartOptions,
     ) -> io::Result<Self> {
-        let state = FileState::of(path);
+        let state = FileState::of(path, options.compression);
         Ok(There {
             node,
             options,
@@ -339,7 +340,8 @@ impl<'a> There<'a> {
             };
             return Err(self.refused(file, &why));
         };
-        if !self.may_be_lost() && !is_copy {
+        // A numbered file that is finished takes the place of its part.
+        if !is_copy && (self.options.is_numbered || !self.may_be_lost()) {
             return Err(self.two_files());
         }
         if !self.is_own(&finished, restored) {
@@ -434,6 +436,17 @@ pub(super) fn not_gone_on_from(path: &Path, if_exists: IfExists) -> io::Error {
             path.display()
         ),
     )
+}
+
+/// Whether this is what a sink without rows writes where empty files are no compressed
+/// ones.
+fn is_compressed_nothing(path: &Path, compression: Compression) -> bool {
+    if compression == Compression::None {
+        return false;
+    }
+    let text = File::open(path).and_then(|file| Text::of(file, compression));
+    let first = text.and_then(|mut text| text.read(1, &mut Vec::new()));
+    first.is_ok_and(|read| read == 0)
 }
 
 fn begins_with(path: &Path, mark: &[u8]) -> io::Result<bool> {

@@ -2,8 +2,10 @@
 //! the file again.
 
 use std::fmt;
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::digest::{self, ReadText, digest_of};
@@ -117,6 +119,15 @@ impl FileId {
             device: metadata.dev(),
             inode: metadata.ino(),
             born_ns: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
+        }
+    }
+
+    /// Of the file, or the link, that has this name. `None` if nothing has it.
+    pub fn of_path(path: &Path) -> io::Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(FileId::of(&metadata))),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(cause),
         }
     }
 

@@ -450,7 +450,7 @@ impl<R: Read> Text<R> {
         }
     }
 
-    fn read(&mut self, bytes: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    pub fn read(&mut self, bytes: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Text::Plain(file) => file.take(bytes).read_to_end(buffer),
             Text::Gzip(text) => text.take(bytes).read_to_end(buffer),

@@ -1,6 +1,5 @@
 //! Writes rows as Parquet, compressed with zstd.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::access::Access;
 use super::beginning::{IfExists, PartOptions, not_gone_on_from};
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{PartFile, part_of};
-use super::written::{Written, tell_of_replaced};
+use super::written::{Staged, Written, tell_of_replaced};
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -126,8 +125,8 @@ pub(super) struct CheckpointedParquet {
     schema: Arc<Schema>,
     /// The file being written, if there are rows for it.
     open: Option<ParquetFile>,
-    /// Files to be renamed, as (from, to).
-    staged: Vec<(PathBuf, PathBuf)>,
+    /// Complete files that wait for the commit of their checkpoint.
+    staged: Vec<Staged>,
     /// Files to be deleted: readers would take them together with those of this
     /// run.
     obsolete: Vec<NumberedFile>,
@@ -176,7 +175,13 @@ impl CheckpointedParquet {
         match options.restored {
             Some(restored) => {
                 let staged = restored.staged.into_iter();
-                files.staged = staged.map(|(from, to)| (from.into(), to.into())).collect();
+                let staged = staged.map(|(from, to)| Staged {
+                    checkpoint: CheckpointId::MIN,
+                    is_restored: true,
+                    from: from.into(),
+                    to: to.into(),
+                });
+                files.staged = staged.collect();
                 // After a later checkpoint they are gone, and others may have their
                 // names.
                 if !options.waits_for_commit {
@@ -226,12 +231,9 @@ impl CheckpointedParquet {
             let deleted = self.written.delete(&file);
             deleted.map_err(|cause| SinkError::io(&self.node, file.path.display(), &cause))?;
         }
-        for (from, to) in self.staged.drain(..) {
-            let renamed = match fs::rename(&from, &to) {
-                Err(cause) if cause.kind() == ErrorKind::NotFound && to.exists() => Ok(()),
-                renamed => renamed,
-            };
-            renamed.map_err(|cause| SinkError::io(&self.node, to.display(), &cause))?;
+        for staged in self.staged.drain(..) {
+            let named = self.written.give_name(&staged);
+            named.map_err(|cause| SinkError::io(&self.node, staged.to.display(), &cause))?;
         }
         Ok(())
     }
@@ -253,7 +255,12 @@ impl CheckpointedParquet {
         listed.map_err(|cause| SinkError::io(&self.node, named.display(), &cause))?;
         part.finish_as(&staged)?;
         self.access = Access::of_path(&staged).or(self.access);
-        self.staged.push((staged, named));
+        self.staged.push(Staged {
+            checkpoint: id,
+            is_restored: false,
+            from: staged,
+            to: named,
+        });
         Ok(())
     }
 }
@@ -293,7 +300,7 @@ impl Sink for CheckpointedParquet {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         let staged = self.staged.iter();
         Ok(SinkSnapshot {
-            staged: staged.map(|(from, to)| (text(from), text(to))).collect(),
+            staged: staged.map(|it| (text(&it.from), text(&it.to))).collect(),
             obsolete: self.obsolete.iter().map(|it| text(&it.path)).collect(),
             ..SinkSnapshot::default()
         })

@@ -11,6 +11,8 @@ use super::beginning::{
     Base, Beginning, FileState, IfExists, PartOptions, There, not_gone_on_from,
 };
 use super::digest::{ReadText, RunningDigest};
+use super::mark::FileId;
+use super::opened::Compression;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::paths::{PART, STANDARD_OUTPUT, create_folder_of, is_device, remove, target};
 use crate::sink::SinkError;
@@ -25,6 +27,7 @@ pub(super) struct PartFile {
     file: BufWriter<File>,
     /// Of the file so far, with what is still buffered.
     digest: RunningDigest,
+    compression: Compression,
     is_checkpointed: bool,
     /// Whether the file takes the place of whatever is there.
     replaces: bool,
@@ -55,6 +58,7 @@ impl PartFile {
             part: opened.part,
             file: buffered(opened.file),
             digest: opened.digest,
+            compression: options.compression,
             is_checkpointed: options.is_checkpointed,
             replaces: options.if_exists == IfExists::Replace,
             base: opened.base,
@@ -76,7 +80,7 @@ impl PartFile {
     }
 
     fn begin_with(&mut self, beginning: Beginning) -> io::Result<()> {
-        let Some(part) = &self.part else {
+        let Some(part) = &mut self.part else {
             return Ok(());
         };
         if let Some(access) = self.access {
@@ -85,7 +89,9 @@ impl PartFile {
         let bytes = match beginning {
             Beginning::Cut(bytes) => bytes,
             Beginning::Unfinish(bytes) => {
+                part.check()?;
                 fs::rename(&self.path, &part.path)?;
+                part.lock = self.file.get_ref().try_clone()?;
                 bytes
             }
             Beginning::Copy(bytes) => {
@@ -109,7 +115,7 @@ impl PartFile {
     /// Copies the beginning of the finished file, which is to be as it was when it was
     /// digested. Where the file system can, the two share their blocks.
     fn copy_base(&self, mut copy: &File, bytes: u64) -> io::Result<()> {
-        let is_unchanged = || self.base_state() == FileState::of(&self.path);
+        let is_unchanged = || self.base_state() == FileState::of(&self.path, self.compression);
         copy.set_len(0)?;
         copy.rewind()?;
         let copied = io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
@@ -177,6 +183,7 @@ impl PartFile {
         if self.part.is_none() {
             return Ok(SinkSnapshot::default());
         }
+        self.check_part()?;
         let file = self.file.get_ref();
         let kept = file.sync_data().and_then(|()| file.metadata());
         let length = kept.map_err(|cause| self.error(cause))?.len();
@@ -198,12 +205,15 @@ impl PartFile {
     /// Leaves the rows of a run that was stopped where they are: the file is not whole.
     pub fn stop(&mut self) -> Result<(), SinkError> {
         self.flush()?;
+        if self.is_to_be_copied() {
+            return Ok(());
+        }
+        self.check_part()?;
         let Some(part) = &self.part else {
             return Ok(());
         };
         let (path, part) = (self.path.display(), part.path.display());
         match self.is_checkpointed {
-            _ if self.is_to_be_copied() => {}
             true => tracing::info!(
                 "{path}: the run was stopped; the rows so far are in {part}, with which the next \
                  run goes on"
@@ -219,7 +229,7 @@ impl PartFile {
             return self.discard();
         }
         self.begin()?;
-        let there = FileState::of(&self.path);
+        let there = FileState::of(&self.path, self.compression);
         let is_other = there.is_some() && there != self.base_state();
         if self.part.is_some() && !self.replaces && is_other {
             let cause = not_gone_on_from(&self.path, IfExists::Append);
@@ -241,6 +251,7 @@ impl PartFile {
     /// Makes the file durable, and renames it to `path`.
     pub fn finish_as(&mut self, path: &Path) -> Result<(), SinkError> {
         self.flush()?;
+        self.check_part()?;
         let Some(part) = &self.part else {
             return Ok(());
         };
@@ -253,9 +264,15 @@ impl PartFile {
         finished.map_err(|cause| self.error(cause))
     }
 
+    /// Refuses to go on if the temporary file has lost its name, or another one has it.
+    fn check_part(&self) -> Result<(), SinkError> {
+        let checked = self.part.as_ref().map_or(Ok(()), Part::check);
+        checked.map_err(|cause| self.error(cause))
+    }
+
     /// Removes the temporary file, which has no row of its own.
     pub fn discard(&mut self) -> Result<(), SinkError> {
-        let removed = self.part.as_ref().map_or(Ok(()), |part| remove(&part.path));
+        let removed = self.part.as_ref().map_or(Ok(()), Part::remove);
         removed.map_err(|cause| self.error(cause))
     }
 
@@ -307,11 +324,37 @@ impl Part {
     fn of(path: PathBuf, access: Option<Access>) -> io::Result<Self> {
         let lock = open_own(&path, access)?;
         lock_for_this_run(&lock)?;
-        Ok(Part {
+        let part = Part {
             path,
             lock,
             beginning: Some(Beginning::Cut(0)),
-        })
+        };
+        match part.has_name()? {
+            true => Ok(part),
+            // It was finished, or removed, just before it was locked.
+            false => Err(is_being_written()),
+        }
+    }
+
+    /// Whether it still has its name.
+    fn has_name(&self) -> io::Result<bool> {
+        let own = FileId::of(&self.lock.metadata()?);
+        Ok(FileId::of_path(&self.path)? == Some(own))
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.has_name()? {
+            true => Ok(()),
+            false => Err(is_other_file(&self.path)),
+        }
+    }
+
+    /// Another file that has its name stays.
+    fn remove(&self) -> io::Result<()> {
+        match self.has_name()? {
+            true => remove(&self.path),
+            false => Ok(()),
+        }
     }
 
     fn bytes(&self) -> io::Result<u64> {
@@ -323,7 +366,7 @@ impl Drop for Part {
     /// If nothing was written to it, an empty file has served as the lock only.
     fn drop(&mut self) {
         if self.beginning.is_some() && self.bytes().is_ok_and(|bytes| bytes == 0) {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.remove();
         }
         let _ = self.lock.unlock();
     }
@@ -440,10 +483,22 @@ fn open(node: &str, path: &Path, options: &PartOptions) -> io::Result<Opened> {
 pub(super) fn lock_for_this_run(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            ErrorKind::ResourceBusy,
-            "another run is writing it",
-        )),
+        Err(TryLockError::WouldBlock) => Err(is_being_written()),
         Err(TryLockError::Error(cause)) => Err(cause),
     }
+}
+
+fn is_being_written() -> io::Error {
+    io::Error::new(ErrorKind::ResourceBusy, "another run is writing it")
+}
+
+/// Why a file does not get its name.
+pub(super) fn is_other_file(part: &Path) -> io::Error {
+    let message = format!(
+        "{} was removed, or replaced by another file, while this run wrote it, so nothing was \
+         renamed: put it back if it was moved; otherwise the rows in it are gone, and are to be \
+         written again",
+        part.display()
+    );
+    io::Error::new(ErrorKind::InvalidData, message)
 }

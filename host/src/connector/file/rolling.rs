@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::access::Access;
@@ -14,7 +14,7 @@ use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
 use super::part::{PartFile, part_of};
 use super::text_file::TextFile;
-use super::written::{Written, tell_of_replaced};
+use super::written::{Staged, Written, tell_of_replaced};
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;
@@ -69,12 +69,6 @@ pub(super) struct RollingSink<F> {
     written: Written,
 }
 
-struct Staged {
-    checkpoint: CheckpointId,
-    from: PathBuf,
-    to: PathBuf,
-}
-
 /// What a sink begins with.
 struct Start {
     number: u64,
@@ -121,6 +115,7 @@ impl<F: TextFormat> RollingSink<F> {
         let in_folder = |name: String| names.folder.join(name);
         let staged = restored.staged.into_iter().map(|(from, to)| Staged {
             checkpoint: CheckpointId::MIN,
+            is_restored: true,
             from: in_folder(from),
             to: in_folder(to),
         });
@@ -222,13 +217,27 @@ impl<F: TextFormat> RollingSink<F> {
         file.part.finish_as(&path)
     }
 
+    /// Has the complete files wait for the commit of this checkpoint.
+    fn stage_full(&mut self, checkpoint: CheckpointId) {
+        for number in self.full.drain(..) {
+            let to = self.names.path(number);
+            self.staged.push(Staged {
+                checkpoint,
+                is_restored: false,
+                from: part_of(&to),
+                to,
+            });
+        }
+    }
+
     /// Gives their names to the files that this checkpoint has. What has been done
     /// already is skipped.
     fn name_staged(&mut self, committed: CheckpointId) -> Result<(), SinkError> {
         let is_due = |staged: &mut Staged| staged.checkpoint <= committed;
         let mut renamed = false;
-        for Staged { from, to, .. } in self.staged.extract_if(.., is_due) {
-            rename(&self.node, &from, &to)?;
+        for staged in self.staged.extract_if(.., is_due) {
+            let named = self.written.give_name(&staged);
+            named.map_err(|cause| SinkError::io(&self.node, staged.to.display(), &cause))?;
             renamed = true;
         }
         if renamed {
@@ -296,14 +305,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
             self.roll_if_due()?;
         }
         let kept = self.file.keep()?;
-        for number in self.full.drain(..) {
-            let to = self.names.path(number);
-            self.staged.push(Staged {
-                checkpoint: id,
-                from: part_of(&to),
-                to,
-            });
-        }
+        self.stage_full(id);
         let staged = self.staged.iter();
         Ok(SinkSnapshot {
             number: Some(self.number),
@@ -324,11 +326,8 @@ impl<F: TextFormat> Sink for RollingSink<F> {
     /// another. With checkpoints, every row came before the last of them.
     fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         self.begin()?;
+        self.stage_full(CheckpointId::MAX);
         self.name_staged(CheckpointId::MAX)?;
-        for number in self.full.drain(..) {
-            let to = self.names.path(number);
-            rename(&self.node, &part_of(&to), &to)?;
-        }
         if self.file.is_empty() {
             return self.file.part.discard();
         }
@@ -474,17 +473,6 @@ fn open(
     let checked = written.check(&[there]);
     checked.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
     Ok(TextFile::new(part, compression))
-}
-
-/// Gives a complete file its name. If it has it already, somebody may have taken the
-/// file away since.
-fn rename(node: &str, from: &Path, to: &Path) -> Result<(), SinkError> {
-    match fs::rename(from, to) {
-        Err(cause) if cause.kind() != ErrorKind::NotFound => {
-            Err(SinkError::io(node, to.display(), &cause))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The name of a file, by which it is found if the folder is moved.

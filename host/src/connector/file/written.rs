@@ -3,8 +3,9 @@
 //!
 //! It is a hidden file beside them, `.out.jsonl.written`, which one run at a time has
 //! locked. A line has the pipeline, the number of a file, its place on the disk, and its
-//! length and a digest if it is complete. The last line of a number counts. A file that is complete is known by what is in it, so that it may be moved and
-//! copied; another one by its place.
+//! length and a digest if it is complete. The last line of a number counts. A file that is
+//! complete is known by what is in it, so that it may be moved and copied; another one by
+//! its place.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +18,8 @@ use super::access::Access;
 use super::digest::{ReadText, RunningDigest, WrittenText};
 use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
-use super::part::{lock_for_this_run, open_own, part_of};
+use super::part::{is_other_file, lock_for_this_run, open_own, part_of};
+use crate::element::CheckpointId;
 use crate::paths::{is_taken, remove, show_files};
 
 pub(super) struct Written {
@@ -37,6 +39,16 @@ struct Known {
     file: FileId,
     /// The length of a complete file, and what is in it.
     complete: Option<(u64, WrittenText)>,
+}
+
+/// A complete file that is to get its name.
+pub(super) struct Staged {
+    /// From which on the file is to have its name.
+    pub checkpoint: CheckpointId,
+    /// A run before has written it, and may have given it its name already.
+    pub is_restored: bool,
+    pub from: PathBuf,
+    pub to: PathBuf,
 }
 
 /// So many lines are not worth the work to remove any.
@@ -144,6 +156,48 @@ impl Written {
             self.check(std::slice::from_ref(file))?;
         }
         remove(&file.path)
+    }
+
+    /// Gives a complete file its name, and nothing else that is there meanwhile.
+    pub fn give_name(&self, staged: &Staged) -> io::Result<()> {
+        let Staged { from, to, .. } = staged;
+        let known = self.names.file(to.clone());
+        let known = known.and_then(|it| self.known.get(&(self.pipeline.clone(), it.number)));
+        match known {
+            _ if staged.is_restored => match self.has_name(staged, known)? {
+                true => Ok(()),
+                false => fs::rename(from, to),
+            },
+            Some(known) if FileId::of_path(from)? == Some(known.file) => fs::rename(from, to),
+            _ => Err(is_other_file(from)),
+        }
+    }
+
+    /// Whether the run before has given the file its name: somebody may have taken it away
+    /// since, or have written another one under its temporary name. The list may be lost:
+    /// then, only the names are known.
+    fn has_name(&self, staged: &Staged, known: Option<&Known>) -> io::Result<bool> {
+        let Staged { from, to, .. } = staged;
+        let is = |path: &Path| match known {
+            Some(_) if !path.is_file() => Ok(false),
+            Some(known) => known.is(path),
+            None => Ok(true),
+        };
+        let refused = |path: &Path, why: &str| {
+            let message = format!(
+                "{} {why}: move it away, and put back the file of the checkpoint if that is \
+                 elsewhere",
+                path.display()
+            );
+            io::Error::new(ErrorKind::AlreadyExists, message)
+        };
+        match (is_taken(from), is_taken(to)) {
+            (false, _) => Ok(true),
+            (true, true) if !is(from)? || is(to)? => Ok(true),
+            (true, true) => Err(refused(to, "is there, and the checkpoint does not know it")),
+            (true, false) if is(from)? => Ok(false),
+            (true, false) => Err(refused(from, "is not the file of the checkpoint")),
+        }
     }
 
     /// Removes the lines of files that are gone, if there may be many.

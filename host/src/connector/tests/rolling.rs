@@ -293,6 +293,48 @@ fn a_file_is_complete_at_its_age_although_no_row_comes() {
 }
 
 #[test]
+fn only_what_was_written_gets_its_name_when_it_is_committed() {
+    for is_replaced in [false, true] {
+        let folder = Folder::of_lines(20);
+        let mut sink = folder.begun();
+        sink.write(&rows(0..3)).unwrap();
+        sink.barrier(2).unwrap();
+        let path = |name: &str| folder.folder.path().join(name);
+        fs::remove_file(path("out-000001.txt.part")).unwrap();
+        if is_replaced {
+            fs::write(path("out-000001.txt.part"), "mine").unwrap();
+        }
+        let refused = sink.committed(2).expect_err("it is another file");
+        assert!(
+            refused.to_string().contains("was removed, or replaced"),
+            "{refused}"
+        );
+        assert!(!path("out-000001.txt").exists());
+    }
+}
+
+#[test]
+fn what_has_the_temporary_name_of_a_file_that_goes_on_is_not_written_over() {
+    let folder = Folder::of_lines(100);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..1)).unwrap();
+    let snapshot = sink.barrier(2).unwrap();
+    sink.finish(Ending::Complete).unwrap();
+    drop(sink);
+    assert_eq!(folder.names(), ["out-000001.txt"]);
+    folder.write("out-000001.txt.part", "precious");
+    let refused = folder.waiting(Some(&snapshot)).err().unwrap();
+    assert!(
+        refused.to_string().contains("out-000001.txt.part has rows"),
+        "{refused}"
+    );
+    let part = folder.folder.path().join("out-000001.txt.part");
+    fs::remove_file(part).unwrap();
+    drop(folder.restored_older(&snapshot));
+    assert_eq!(folder.names(), ["out-000001.txt.part"]);
+}
+
+#[test]
 fn no_rows_no_files() {
     let folder = Folder::of_lines(100);
     folder.alone().finish(Ending::Complete).unwrap();
