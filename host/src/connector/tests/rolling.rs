@@ -314,6 +314,34 @@ fn only_what_was_written_gets_its_name_when_it_is_committed() {
 }
 
 #[test]
+fn a_restored_file_gets_its_name_only_if_it_is_what_was_written() {
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    let second = sink.barrier(2).unwrap();
+    drop(sink);
+    let [part, named] = ["out-000001.txt.part", "out-000001.txt"];
+    let path = |name: &str| folder.folder.path().join(name);
+    let whole = fs::read(path(part)).unwrap();
+    let refusal = || {
+        let mut sink = folder.try_open(&folder.context(Some(&second))).unwrap();
+        sink.flush().expect_err("it is refused").to_string()
+    };
+    folder.write(part, "precious");
+    let said = refusal();
+    assert!(said.contains("is not the file of the checkpoint"), "{said}");
+    assert_eq!(fs::read(path(part)).unwrap(), b"precious");
+    fs::write(path(part), &whole).unwrap();
+    folder.write(named, "precious");
+    let said = refusal();
+    assert!(said.contains("the checkpoint does not know it"), "{said}");
+    assert_eq!(fs::read(path(named)).unwrap(), b"precious");
+    fs::remove_file(path(named)).unwrap();
+    drop(folder.restored(&second));
+    assert_eq!(fs::read(path(named)).unwrap(), whole);
+}
+
+#[test]
 fn what_has_the_temporary_name_of_a_file_that_goes_on_is_not_written_over() {
     let folder = Folder::of_lines(100);
     let mut sink = folder.begun();
