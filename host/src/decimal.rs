@@ -157,7 +157,7 @@ pub fn write(out: &mut Vec<u8>, units: i128, scale: u8) {
     out.extend_from_slice(to_text(units, scale).as_bytes());
 }
 
-/// As [`write`].
+/// As [`write()`].
 pub fn to_text(units: i128, scale: u8) -> String {
     let sign = if units < 0 { "-" } else { "" };
     let units = units.unsigned_abs();
