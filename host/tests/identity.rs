@@ -340,6 +340,22 @@ impl Shop {
         fs::rename(self.folder.join(from), self.folder.join(to)).expect("it is there");
     }
 
+    /// Has a second source read a row, of a file, by a path or pattern that names it.
+    fn read_others(&self, path: &str, file: &str) {
+        let others = format!(
+            "[sources.others]\ntype = \"file\"\npath = \"{path}\"\nformat = \"json\"\n\
+             fields = {{ id = \"utf8\", n = \"int64\" }}\n[operators.counted]"
+        );
+        self.edit("[operators.counted]", &others);
+        self.edit(
+            "input = \"rows\"\nwindow",
+            "input = [\"rows\", \"others\"]\nwindow",
+        );
+        self.write(file, "{\"id\":\"o\",\"n\":1}\n");
+        self.run(&[]).expect("it runs");
+        assert_eq!(self.counts(), [1, 2, 3, 4]);
+    }
+
     /// Runs while a file is away, which changes nothing, and puts it back under another
     /// name, or the same.
     fn goes_and_comes(&self, name: &str, back: &str) {
@@ -419,16 +435,7 @@ fn files_that_patterns_left_out_for_a_while_are_read_on() {
 #[test]
 fn sources_that_swap_their_files_are_refused_until_the_files_are_dropped() {
     let shop = Shop::new();
-    let other = "[sources.others]\ntype = \"file\"\npath = \"others.jsonl\"\n\
-                 fields = { id = \"utf8\", n = \"int64\" }\n[operators.counted]";
-    shop.edit("[operators.counted]", other);
-    shop.edit(
-        "input = \"rows\"\nwindow",
-        "input = [\"rows\", \"others\"]\nwindow",
-    );
-    shop.write("others.jsonl", "{\"id\":\"o\",\"n\":1}\n");
-    shop.run(&[]).expect("it runs");
-    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop.read_others("others.jsonl", "others.jsonl");
     // By their paths.
     let straight = shop.read("shop.toml");
     shop.edit("\"rows.jsonl\"", "\"a file\"");
@@ -472,16 +479,7 @@ fn sources_that_swap_their_files_are_refused_until_the_files_are_dropped() {
 fn with_two_sources() -> Shop {
     let shop = Shop::new();
     shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
-    let other = "[sources.others]\ntype = \"file\"\npath = \"b*\"\nformat = \"json\"\n\
-                 fields = { id = \"utf8\", n = \"int64\" }\n[operators.counted]";
-    shop.edit("[operators.counted]", other);
-    shop.edit(
-        "input = \"rows\"\nwindow",
-        "input = [\"rows\", \"others\"]\nwindow",
-    );
-    shop.write("b1.jsonl", "{\"id\":\"o\",\"n\":1}\n");
-    shop.run(&[]).expect("it runs");
-    assert_eq!(shop.counts(), [1, 2, 3, 4]);
+    shop.read_others("b*", "b1.jsonl");
     shop
 }
 
