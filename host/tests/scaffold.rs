@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outlives the test, so that the next one compiles less.
 fn target_folder() -> PathBuf {
@@ -18,6 +19,16 @@ fn run(program: &str, arguments: &[&str], folder: &Path) -> Output {
         .env("CARGO_NET_OFFLINE", "true")
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Lets one test at a time create a plugin and build it.
+///
+/// All build into one target folder, where cargo tells a crate of a workspace by its path
+/// in the workspace: the copies of the SDK are one crate there, and the copy that another
+/// test has built meanwhile counts as fresh for a test that has changed its own.
+fn alone_with_cargo() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a command that must succeed, and returns what it prints.
@@ -45,6 +56,7 @@ fn assert_contains(text: &str, expected: &[&str]) {
 
 #[test]
 fn a_new_plugin_builds_passes_its_tests_and_runs() {
+    let _alone = alone_with_cargo();
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let made = sluicebox(&["new", "plugin", "shop-floor"], scratch.path());
     assert_contains(&made, &["src/lib.rs", "sluicebox-sdk", "sluicebox build"]);
@@ -116,6 +128,7 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
 
 #[test]
 fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
+    let _alone = alone_with_cargo();
     let scratch = tempfile::tempdir().expect("a folder for the test");
     for (kind, tests, operator, rows) in [
         ("transform", 2, "measured", ["cellar", "roof"]),
@@ -141,6 +154,7 @@ fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
 /// In a workspace that says nothing of overflows, and in another crate than the plugin's.
 #[test]
 fn a_row_whose_numbers_overflow_is_a_dead_letter_in_any_workspace() {
+    let _alone = alone_with_cargo();
     let scratch = tempfile::tempdir().expect("a folder for the test");
     let folder = scratch.path();
     sluicebox(&["new", "plugin", "shop"], folder);
