@@ -1,4 +1,55 @@
-//! How many files and connections the process may have open at a time.
+//! How many files and connections the process may have open at a time, and which of the
+//! standard ones it was started with.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How messages name the standard descriptors, by their numbers.
+const STANDARD: [&str; 3] = ["standard input", "standard output", "standard error"];
+
+/// Which of these could be used when the process was started.
+static IS_USABLE: [AtomicBool; 3] = [const { AtomicBool::new(true) }; 3];
+
+/// Before `main`, Rust's runtime opens `/dev/null` in place of a standard descriptor that is
+/// closed, so that no file gets its number. From then on it looks as what daemons are given
+/// on purpose, and what is written there is lost without a word. So they are looked at when
+/// the program is loaded, before that.
+// SAFETY: the loader calls each function in this section, once, while there is one thread.
+#[unsafe(link_section = ".init_array")]
+#[used]
+static LOOK_AT_STANDARD: extern "C" fn() = look_at_standard;
+
+/// Nothing of Rust's runtime is there yet.
+extern "C" fn look_at_standard() {
+    for (is_usable, number) in IS_USABLE.iter().zip(0..) {
+        // SAFETY: it only looks at the descriptor, and fails where that is closed.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+        let missing = match number {
+            0 => libc::O_WRONLY,
+            _ => libc::O_RDONLY,
+        };
+        let is_open = flags != -1 && flags & libc::O_ACCMODE != missing;
+        is_usable.store(is_open, Ordering::Relaxed);
+    }
+}
+
+/// Refuses a standard descriptor that the process was started without, as by `>&-`, or that
+/// is only for the other direction. Others are as their users find them.
+pub fn check_standard(number: u32) -> io::Result<()> {
+    let at = number as usize;
+    let is_usable = IS_USABLE.get(at);
+    match is_usable.is_none_or(|is_usable| is_usable.load(Ordering::Relaxed)) {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{} is closed, or not open for this: start the run with it, or redirect it to a \
+                 file or to /dev/null",
+                STANDARD[at]
+            ),
+        )),
+    }
+}
 
 /// As many as a pipeline may use.
 const WANTED: libc::rlim_t = 1 << 16;

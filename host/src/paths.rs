@@ -40,12 +40,19 @@ pub fn is_device(path: &Path) -> bool {
 
 /// Whether a path leads to what the process prints to.
 pub fn is_standard_output(path: &Path) -> bool {
-    let own = PathBuf::from(format!("/proc/{}/fd/1", std::process::id()));
+    descriptor(path) == Some(1)
+}
+
+/// The number of the descriptor that a path leads to, where that is the process's own.
+pub fn descriptor(path: &Path) -> Option<u32> {
     let path = identity(path);
-    path == own
-        || [STANDARD_OUTPUT, "/dev/fd/1"]
-            .map(Path::new)
-            .contains(&&*path)
+    let standard = ["/dev/stdin", STANDARD_OUTPUT, "/dev/stderr"];
+    if let Some(number) = (0..).zip(standard).find(|(_, it)| path == Path::new(it)) {
+        return Some(number.0);
+    }
+    let own = format!("/proc/{}/fd", std::process::id());
+    let number = ["/dev/fd", &own].map(|folder| path.strip_prefix(folder).ok());
+    number.into_iter().flatten().next()?.to_str()?.parse().ok()
 }
 
 /// Whether something has this name, be it a link to what is not there.
@@ -309,6 +316,16 @@ mod tests {
         }
         for path in ["/dev/shm/file", "/development/file", "/proc/self/cwd/file"] {
             assert!(!is_device(Path::new(path)), "{path}");
+        }
+        for (path, number) in [
+            ("/dev/stdin", Some(0)),
+            ("/dev/stderr", Some(2)),
+            ("/dev/fd/17", Some(17)),
+            ("/proc/self/fd/0", Some(0)),
+            ("/proc/1/fd/1", None),
+            ("/dev/null", None),
+        ] {
+            assert_eq!(descriptor(Path::new(path)), number, "{path}");
         }
     }
 

@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use parquet::file::reader::SerializedFileReader;
@@ -730,27 +730,130 @@ fn a_run_goes_on_when_nobody_reads_its_progress() {
     assert_eq!(rows.lines().count(), 30_000);
 }
 
+/// Progress is told to whoever wants it: rows are not lost with it, but programs rely on
+/// the summary.
+#[test]
+fn a_summary_that_cannot_be_printed_is_a_failure() {
+    for (rest, code, said) in [
+        (
+            ">/dev/full",
+            1,
+            "summary cannot be printed to standard output: No space left",
+        ),
+        (">/dev/null", 0, ""),
+        // As a script in Python or a daemon has it.
+        ("1<>/dev/null", 0, ""),
+        (">&-", 1, "error: standard output is closed"),
+        ("1</dev/null", 1, "error: standard output is closed"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n"));
+        rows.expect("it is writable");
+        let output = redirected(&format!("{ROWS}{OUT}"), "--json", rest, folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{rest}: {stderr}");
+        assert!(stderr.contains(said), "{rest}: {stderr}");
+        // What cannot be told of is not begun.
+        let is_done = folder.path().join("out.jsonl").exists();
+        assert_eq!(is_done, !stderr.contains("is closed"), "{rest}: {stderr}");
+    }
+}
+
+/// Runs a pipeline from a shell, with its descriptors redirected.
+fn redirected(pipeline: &str, arguments: &str, rest: &str, folder: &Path) -> Output {
+    let direct = run(pipeline, &[arguments], folder);
+    let mut words = vec![direct.get_program()];
+    words.extend(direct.get_args());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("exec \"$@\" {rest}")).arg("sh");
+    let output = shell.args(words).current_dir(folder).output();
+    output.expect("there is a shell")
+}
+
+/// Rust's runtime opens `/dev/null` in place of what is closed.
+#[test]
+fn what_is_closed_loses_no_row() {
+    let to = |path: &str| {
+        let sink = OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
+        format!("{ROWS}{sink}")
+    };
+    let console = format!("{ROWS}[sinks.out]\ninput = \"rows\"\ntype = \"console\"\n");
+    let input = format!(
+        "{}format = \"json\"\n{OUT}",
+        ROWS.replace("rows.jsonl", "-")
+    );
+    for (pipeline, rest, named) in [
+        (&console, ">&-", "standard output"),
+        (&console, "1</dev/null", "standard output"),
+        (&to("-"), ">&-", "standard output"),
+        (&to("/dev/fd/1"), ">&- 2>log", "standard output"),
+        (&to("/dev/stderr"), "2>&-", "standard error"),
+        (&input, "<&-", "standard input"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n"));
+        rows.expect("it is writable");
+        let output = redirected(pipeline, "--quiet", rest, folder.path());
+        let log = fs::read(folder.path().join("log")).unwrap_or_default();
+        let stderr = [output.stderr, log].concat();
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert_eq!(output.status.code(), Some(1), "{pipeline} {rest}: {stderr}");
+        let is_told = rest == "2>&-" || stderr.contains(&format!("{named} is closed"));
+        assert!(is_told, "{rest}: {stderr}");
+        assert!(!stderr.contains(", and restarts in"), "{rest}: {stderr}");
+        assert!(!folder.path().join("out.jsonl").exists(), "{rest}");
+    }
+    for (pipeline, rest) in [
+        (&console, ">/dev/null"),
+        (&to("-"), ">/dev/null"),
+        (&to("-"), "1<>/dev/null"),
+        // Nothing of theirs is needed.
+        (&to("-"), "<&- 2>&-"),
+        (&to("out.jsonl"), "<&- >&- 2>&-"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n"));
+        rows.expect("it is writable");
+        let output = redirected(pipeline, "--quiet", rest, folder.path());
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{pipeline} {rest}: {output:?}"
+        );
+    }
+}
+
+/// Whoever has read the run's standard output is gone, be it after the first byte: the run
+/// ends at once, without a complaint.
+fn end_without_a_reader(pipeline: &str, reads_first: bool, folder: &Path) {
+    let mut host = run_file(pipeline, &["--quiet"], folder)
+        .spawn()
+        .expect("it starts");
+    let mut stdout = host.stdout.take().expect("a pipe");
+    if reads_first {
+        stdout.read_exact(&mut [0]).expect("rows");
+    }
+    drop(stdout);
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(141), "{pipeline}: {stderr}");
+    assert!(
+        stderr.contains("its reader is gone"),
+        "{pipeline}: {stderr}"
+    );
+    assert!(!stderr.contains("error:"), "{pipeline}: {stderr}");
+    assert!(
+        !stderr.contains(", and restarts in"),
+        "{pipeline}: {stderr}"
+    );
+}
+
 #[test]
 fn a_console_that_is_closed_ends_the_run_at_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let pipeline = format!(
-        r#"
-        {EVENTS}
-        [sinks.out]
-        type = "console"
-        input = "rows"
-        "#
-    );
-    let mut host = run(&pipeline, &["--quiet"], folder.path())
-        .spawn()
-        .expect("it starts");
-    drop(host.stdout.take());
-    let output = host.wait_with_output().expect("it is our child");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(141), "{stderr}");
-    assert!(stderr.contains("its reader is gone"), "{stderr}");
-    assert!(!stderr.contains("error:"), "{stderr}");
-    assert!(!stderr.contains(", and restarts in"), "{stderr}");
+    let console = "[sinks.out]\ntype = \"console\"\ninput = \"rows\"\n";
+    let pipeline = format!("{RESTART}{EVENTS}{console}");
+    end_without_a_reader(&pipeline, false, folder.path());
 }
 
 /// The rows that nobody has read come again.
@@ -760,17 +863,7 @@ fn a_file_of_standard_output_that_is_closed_ends_the_run_at_once() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let sink = OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
         let pipeline = format!("{EVENTS}{sink}");
-        let mut host = run(&pipeline, &["--quiet"], folder.path())
-            .spawn()
-            .expect("it starts");
-        let mut first = [0];
-        let stdout = host.stdout.take();
-        let read = stdout.expect("a pipe").read(&mut first);
-        assert_eq!(read.expect("rows"), 1, "{path}");
-        let output = host.wait_with_output().expect("it is our child");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(141), "{path}: {stderr}");
-        assert!(!stderr.contains(", and restarts in"), "{path}: {stderr}");
+        end_without_a_reader(&format!("{RESTART}{pipeline}"), true, folder.path());
         let output = run(&pipeline, &["--quiet"], folder.path())
             .output()
             .expect("it starts");
@@ -787,14 +880,7 @@ fn dead_letters_that_nobody_reads_end_the_run() {
     let rows = ROWS.replace("on_error = \"fail\"", "");
     fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
     let pipeline = format!("dead_letters = \"/dev/stdout\"\n{RESTART}{rows}{OUT}");
-    let mut host = run_file(&pipeline, &["--quiet"], folder.path())
-        .spawn()
-        .expect("it starts");
-    drop(host.stdout.take());
-    let output = host.wait_with_output().expect("it is our child");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(141), "{stderr}");
-    assert!(!stderr.contains(", and restarts in"), "{stderr}");
+    end_without_a_reader(&pipeline, false, folder.path());
 }
 
 /// The names in a folder and below, and how long files are.

@@ -4,10 +4,12 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use crate::descriptors::check_standard;
 use crate::text::push_printable;
 
 /// Prints to stdout.
 pub fn stdout(text: impl Display) -> io::Result<()> {
+    check_standard(1)?;
     print(&mut io::stdout().lock(), text)
 }
 

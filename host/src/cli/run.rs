@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
+use crate::descriptors::check_standard;
 use crate::plan::{Node, NodeKind, Plan};
 use crate::run::{Durable, Job, RunError};
 
@@ -35,7 +36,8 @@ pub struct RunArguments {
     /// Print no progress, only errors
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
-    /// Print progress every second and the summary as JSON lines on stdout
+    /// Print progress every second and the summary as JSON lines on stdout; the
+    /// run goes on if nobody reads them
     #[arg(long)]
     json: bool,
 }
@@ -91,10 +93,16 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
             std::process::exit(128 + signals.second().await);
         });
         let ended = job.run().await;
-        status.end(ended.as_ref());
+        let shown = status.end(ended.as_ref());
         let summary = ended.map_err(|error| match error {
             RunError::Usage(why) => CliError::Usage(anyhow::anyhow!(why)),
             error => CliError::Run(error),
+        })?;
+        shown.map_err(|cause| {
+            CliError::Failed(anyhow::anyhow!(
+                "the run has ended well, and its summary cannot be printed to standard output: \
+                 {cause}"
+            ))
         })?;
         match summary.rows_all_bad() {
             Some(rows) if !summary.stopped => Err(CliError::AllBad { rows }),
@@ -103,8 +111,10 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
     })
 }
 
-/// Refuses a sink that writes where `--json` prints: the lines would be mixed.
+/// Refuses what `--json` cannot be printed to, and a sink that writes there too: the lines
+/// would be mixed.
 fn check_stdout(plan: &Plan) -> Result<(), CliError> {
+    check_standard(1).map_err(|cause| CliError::Failed(cause.into()))?;
     let writes_there = |node: &&Node| match &node.kind {
         NodeKind::Sink(sink) => sink.connector.writes_stdout(),
         _ => false,

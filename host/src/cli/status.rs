@@ -119,8 +119,9 @@ impl Status {
     }
 
     /// Removes the live lines and shows how the run ended. People learn of a
-    /// failure from the command's last message.
-    pub fn end(self, ended: Result<&Summary, &RunError>) {
+    /// failure from the command's last message. Programs need the summary: it is an error
+    /// if it cannot be printed.
+    pub fn end(self, ended: Result<&Summary, &RunError>) -> io::Result<()> {
         if let Some(ticker) = self.ticker {
             ticker.abort();
         }
@@ -140,22 +141,26 @@ impl Status {
                     print::stderr(format_args!("{}\n", describe_dead_letters(dead_letters)));
                 }
             }
-            (Ok(summary), StatusStyle::Json) => print_json(&JsonLine::Summary(summary)),
+            (Ok(summary), StatusStyle::Json) => return print_json(&JsonLine::Summary(summary)),
             (Err(error), StatusStyle::Json) => print_failure(error),
             _ => {}
         }
+        Ok(())
     }
 }
 
 /// The last line of a run with `--json` that failed, perhaps before anything was shown.
 pub(super) fn print_failure(error: &RunError) {
     let fault = error.fault();
-    print_json(&JsonLine::Failure {
+    let printed = print_json(&JsonLine::Failure {
         message: error.to_string(),
         blame: fault.blame,
         can_pass: fault.can_pass,
         advice: fault.advice(),
     });
+    if let Err(cause) = printed {
+        tracing::error!("the failure cannot be printed to standard output: {cause}");
+    }
 }
 
 async fn draw(
@@ -211,25 +216,27 @@ async fn write_lines(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgr
 
 async fn write_json(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgress>>) {
     let started = Instant::now();
+    let mut has_failed = false;
     loop {
         tokio::time::sleep(JSON_EVERY).await;
         let snapshots: Vec<NodeStatus> = nodes.iter().map(|node| node.snapshot()).collect();
         let seconds = started.elapsed().as_secs_f64();
-        print_json(&JsonLine::Progress {
+        let printed = print_json(&JsonLine::Progress {
             seconds,
             nodes: &snapshots,
             state: state.as_ref().map(|state| state.snapshot()),
         });
+        // It is said once, not each second.
+        if let (Err(cause), false) = (&printed, has_failed) {
+            tracing::error!("progress cannot be printed to standard output: {cause}");
+        }
+        has_failed = printed.is_err();
     }
 }
 
-fn print_json(line: &JsonLine<'_>) {
-    let printed = serde_json::to_string(line)
-        .map_err(io::Error::from)
-        .and_then(|text| print::stdout(format_args!("{text}\n")));
-    if let Err(error) = printed {
-        tracing::error!("cannot print progress: {error}");
-    }
+fn print_json(line: &JsonLine<'_>) -> io::Result<()> {
+    let text = serde_json::to_string(line)?;
+    print::stdout(format_args!("{text}\n"))
 }
 
 /// Computes rows a second between two looks.

@@ -16,6 +16,7 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
+use crate::descriptors::check_standard;
 use crate::element::CheckpointId;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
@@ -73,7 +74,9 @@ impl SinkConnector for ConsoleSink {
         schema: &Arc<Schema>,
         _: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError> {
-        Ok(Box::new(Console::new(node, schema, self.rows_max)))
+        let console = Console::new(node, schema, self.rows_max);
+        check_standard(1).map_err(|cause| console.error(cause))?;
+        Ok(Box::new(console))
     }
 }
 

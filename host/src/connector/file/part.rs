@@ -14,7 +14,10 @@ use super::digest::{ReadText, RunningDigest};
 use super::mark::FileId;
 use super::opened::Compression;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::paths::{PART, STANDARD_OUTPUT, create_folder_of, is_device, remove, target};
+use crate::descriptors::check_standard;
+use crate::paths::{
+    PART, STANDARD_OUTPUT, create_folder_of, descriptor, is_device, remove, target,
+};
 use crate::sink::SinkError;
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -427,6 +430,7 @@ fn open(node: &str, path: &Path, options: &PartOptions) -> io::Result<Opened> {
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
     // What was redirected is a regular file, which the shell has opened.
     if is_special || is_device(path) {
+        descriptor(path).map_or(Ok(()), check_standard)?;
         let file = match File::options().append(true).open(path) {
             // It may be a socket, which cannot be opened.
             Err(_) if path == Path::new(STANDARD_OUTPUT) => {

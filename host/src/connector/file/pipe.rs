@@ -20,6 +20,7 @@ use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionState, Position};
 use crate::connector::Description;
 use crate::decode::Decoder;
+use crate::descriptors::check_standard;
 use crate::files::STANDARD_INPUT;
 use crate::format::{Format, RowFormat};
 use crate::paths::{identity, name_in};
@@ -112,7 +113,10 @@ impl Pipe {
     /// Waits until somebody writes to it.
     fn open(&self) -> io::Result<File> {
         match self {
-            Pipe::StandardInput => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
+            Pipe::StandardInput => {
+                check_standard(0)?;
+                Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+            }
             Pipe::Named(path) => File::open(path),
         }
     }
