@@ -135,8 +135,19 @@ fn is_of_devices(path: &Path) -> bool {
 /// to the pipeline's folder if it is in there, so that the folder can be moved.
 /// `folder` is the [`identity`] of that folder.
 pub fn name_in(folder: &Path, path: &Path) -> String {
-    let file = identity(path);
-    let name = file.strip_prefix(folder).unwrap_or(&file);
+    name_of(folder, &identity(path))
+}
+
+/// As [`name_in`], but where the path is that of a link, of the link itself.
+pub fn link_name_in(folder: &Path, path: &Path) -> String {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => name_of(folder, &identity(parent).join(name)),
+        _ => name_in(folder, path),
+    }
+}
+
+fn name_of(folder: &Path, file: &Path) -> String {
+    let name = file.strip_prefix(folder).unwrap_or(file);
     match name.to_str() {
         Some(name) => name.to_owned(),
         None => name

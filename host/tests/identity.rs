@@ -207,6 +207,85 @@ fn a_file_with_two_names_is_read_once() {
     assert_eq!(shop.counts(), [1, 2, 3]);
 }
 
+impl Shop {
+    /// Gives a name that a link has a file of its own, as `sed -i` does.
+    fn rewrite(&self, name: &str, text: &str) {
+        self.write("rewritten", text);
+        self.rename("rewritten", name);
+    }
+}
+
+#[test]
+fn a_link_that_has_become_a_file_is_refused_until_it_is_one_again() {
+    let is_edited = [false, true];
+    for (is_symbolic, rewritten, is_edited) in [false, true].into_iter().flat_map(|symbolic| {
+        let names = ["rows.jsonl", "rows2.jsonl"];
+        let names = names.into_iter().skip(usize::from(symbolic));
+        names.flat_map(move |name| is_edited.map(|edited| (symbolic, name, edited)))
+    }) {
+        let what = format!("{is_symbolic} {rewritten} {is_edited}");
+        let shop = Shop::new();
+        shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+        let (first, link) = (
+            shop.folder.join("rows.jsonl"),
+            shop.folder.join("rows2.jsonl"),
+        );
+        let other = shop
+            .folder
+            .join(["rows2.jsonl", "rows.jsonl"][usize::from(rewritten != "rows.jsonl")]);
+        match is_symbolic {
+            true => std::os::unix::fs::symlink("rows.jsonl", &link),
+            false => fs::hard_link(&first, &link),
+        }
+        .expect("it is writable");
+        shop.run(&[]).expect("it runs");
+        // The link is known although a run did not look for it.
+        shop.edit("\"rows*.jsonl\"", "\"rows.jsonl\"");
+        shop.run(&[]).expect("it goes on");
+        shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+        let text = shop.read(rewritten);
+        let edited = text.replace("\"a\"", "\"x\"");
+        shop.rewrite(rewritten, if is_edited { &edited } else { &text });
+        shop.refuse(&[
+            &format!("{rewritten} was another name of "),
+            "of which 51 bytes were read before",
+            "--drop rows/rows.jsonl",
+        ]);
+        // What is new has a new name.
+        if is_edited {
+            shop.rename(rewritten, "rows3.jsonl");
+            shop.run(&[]).expect("it is new");
+            assert_eq!(shop.counts(), [1, 2, 3, 4, 5, 6], "{what}");
+            continue;
+        }
+        fs::remove_file(shop.folder.join(rewritten)).expect("it is there");
+        fs::hard_link(other, shop.folder.join(rewritten)).expect("it is writable");
+        shop.run(&[]).expect("it is a link again");
+        assert_eq!(shop.counts(), [1, 2, 3], "{what}");
+    }
+}
+
+#[test]
+fn a_link_that_stays_when_its_file_goes_is_known() {
+    let shop = Shop::new();
+    shop.edit("\"rows.jsonl\"", "\"rows*.jsonl\"");
+    let link = shop.folder.join("rows2.jsonl");
+    fs::hard_link(shop.folder.join("rows.jsonl"), link).expect("it is writable");
+    shop.run(&[]).expect("it runs");
+    let text = shop.read("rows.jsonl");
+    fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+    for _ in 0..2 {
+        shop.run(&[]).expect("it is known");
+        assert_eq!(shop.counts(), [1, 2, 3]);
+    }
+    shop.write("rows.jsonl", &text);
+    shop.refuse(&["rows.jsonl was another name of rows2.jsonl"]);
+    fs::remove_file(shop.folder.join("rows.jsonl")).expect("it is there");
+    let edited = shop.read("rows2.jsonl").replace("\"a\"", "\"x\"");
+    shop.rewrite("rows2.jsonl", &edited);
+    shop.refuse(&["rows2.jsonl is another file"]);
+}
+
 #[test]
 fn a_renamed_source_is_refused_until_it_is_dropped() {
     let shop = Shop::ended();
@@ -973,6 +1052,8 @@ struct Assigned {
     sources: [(&'static str, Vec<String>); 3],
     /// The files that are there but not read, and the source that has read them.
     left_out: Vec<(usize, String)>,
+    /// What has the content of a file whose name another file has by now, and that name.
+    rewritten: Option<(String, String)>,
     /// Counts names and rows.
     named: usize,
     rows: usize,
@@ -985,6 +1066,7 @@ impl Assigned {
             random: fastrand::Rng::with_seed(seed),
             sources: ["one", "two", "three"].map(|name| (name, Vec::new())),
             left_out: Vec::new(),
+            rewritten: None,
             named: 0,
             rows: 0,
         };
@@ -1016,7 +1098,7 @@ impl Assigned {
         let one = self.random.usize(0..3);
         let other = (one + self.random.usize(1..3)) % 3;
         let is_last = self.sources[one].1.len() == 1;
-        match self.random.u8(0..7) {
+        match self.random.u8(0..8) {
             0 if !is_last => {
                 let file = self.sources[one].1.remove(0);
                 self.left_out.push((one, file));
@@ -1039,6 +1121,10 @@ impl Assigned {
                 ("swapped", true)
             }
             5 => {
+                self.link(one);
+                ("a link became a file", true)
+            }
+            6 => {
                 let new = self.new_name();
                 let old = std::mem::replace(&mut self.sources[one].1[0], new.clone());
                 self.shop.rename(&old, &new);
@@ -1049,6 +1135,39 @@ impl Assigned {
                 self.grow(&name);
                 ("grown", false)
             }
+        }
+    }
+
+    /// Has a source read a file by two names, and then gives one of them a file of its
+    /// own, perhaps with other rows.
+    fn link(&mut self, source: usize) {
+        let (name, link) = (self.sources[source].1[0].clone(), self.new_name());
+        let path = |name: &str| self.shop.folder.join(name);
+        fs::hard_link(path(&name), path(&link)).expect("it is writable");
+        self.sources[source].1.push(link.clone());
+        let rows = (1..=self.rows).collect::<Vec<_>>();
+        assert_eq!(self.run().as_ref(), Ok(&rows), "{name} and {link}");
+        let mut text = self.shop.read(&name);
+        if self.random.bool() {
+            text = text.replace("\":\"", "\":\"0");
+        }
+        if self.random.bool() {
+            self.shop.rewrite(&link, &text);
+        } else {
+            self.shop.rewrite(&name, &text);
+            self.rewritten = Some((link, name));
+        }
+    }
+
+    /// Puts back what was refused.
+    fn put_back(
+        &mut self,
+        sources: [(&'static str, Vec<String>); 3],
+        left_out: Vec<(usize, String)>,
+    ) {
+        (self.sources, self.left_out) = (sources, left_out);
+        if let Some((link, name)) = self.rewritten.take() {
+            self.shop.rename(&link, &name);
         }
     }
 
@@ -1090,11 +1209,11 @@ fn no_row_is_read_twice_whichever_source_has_its_file() {
             if is_refused {
                 let said = assigned.run().expect_err(&what);
                 assert!(said.contains("--drop"), "{what}: {said}");
-                (assigned.sources, assigned.left_out) = before;
+                assigned.put_back(before.0, before.1);
             }
             let rows = (1..=assigned.rows).collect::<Vec<_>>();
             assert_eq!(assigned.run().as_ref(), Ok(&rows), "{what}");
         }
     }
-    assert_eq!(happened.len(), 7, "{happened:?}");
+    assert_eq!(happened.len(), 8, "{happened:?}");
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::digest::{ReadText, RunningDigest};
 use super::known::{SourceFile, cannot_read, letting_go};
-use super::mark::{FileMark, Head, Seen};
+use super::mark::{FileMark, Head, LinkNames, Seen};
 use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
@@ -103,6 +103,7 @@ struct FilePartition {
     mark: Option<(u64, String)>,
     /// Identifies the file in checkpoints.
     name: Arc<str>,
+    links: LinkNames,
     /// What the restored checkpoint has of it, perhaps under another name.
     restored: Option<PartitionSnapshot>,
     lines: BlockReader,
@@ -315,6 +316,7 @@ impl FilePartition {
         Ok(FilePartition {
             mark: None,
             name: file.name.clone(),
+            links: file.links.clone(),
             restored: file.restored.clone(),
             taken_bytes: lines.file.taken,
             taken_offset: lines.offset,
@@ -342,6 +344,7 @@ impl FilePartition {
             file: Some(self.lines.file.id()),
             all: self.taken_text.filter(|text| text.length == offset),
             seen: self.seen,
+            links: self.links.clone(),
         };
         let mark = mark.to_string();
         if is_there {

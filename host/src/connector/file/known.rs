@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::digest;
-use super::mark::{FileId, FileMark, Head};
+use super::mark::{FileId, FileMark, Head, LinkNames};
 use super::opened::{Changed, Compression, OpenedFile};
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SourceSnapshot};
-use crate::paths::{identity, name_in, shown};
+use crate::paths::{identity, link_name_in, name_in, shown};
 use crate::source::{LeftPartition, SourceContext, SourceError};
 
 /// How many files a message names.
@@ -30,6 +30,8 @@ pub(super) struct SourceFile {
     path: PathBuf,
     /// Identifies it in checkpoints.
     pub name: Arc<str>,
+    /// Its other names, now and in the checkpoint.
+    pub links: LinkNames,
     compression: Compression,
     /// Which file it was when it was compared with the checkpoint.
     id: Option<FileId>,
@@ -46,16 +48,28 @@ struct KnownFile<'a> {
 }
 
 impl SourceFile {
-    /// The files at these paths. `folder` is the pipeline's, which the names of
-    /// partitions are relative to.
-    pub fn all(paths: &[PathBuf], folder: &Path, compression: Option<Compression>) -> Vec<Self> {
+    /// The files at these paths, with other paths of some. `folder` is the pipeline's,
+    /// which the names of partitions are relative to.
+    pub fn all(
+        paths: &[PathBuf],
+        links: &HashMap<PathBuf, Vec<PathBuf>>,
+        folder: &Path,
+        compression: Option<Compression>,
+    ) -> Vec<Self> {
         let folder = identity(folder);
-        let files = paths.iter().map(|path| SourceFile {
-            path: path.clone(),
-            name: name_in(&folder, path).into(),
-            compression: compression.unwrap_or_else(|| Compression::of(path)),
-            id: None,
-            restored: None,
+        let files = paths.iter().map(|path| {
+            let name = name_in(&folder, path);
+            let paths = links.get(path).into_iter().flatten().chain([path]);
+            let names: HashSet<String> = paths.map(|path| link_name_in(&folder, path)).collect();
+            let others = names.iter().filter(|other| **other != name);
+            SourceFile {
+                path: path.clone(),
+                links: LinkNames::of(others.map(String::as_str)),
+                name: name.into(),
+                compression: compression.unwrap_or_else(|| Compression::of(path)),
+                id: None,
+                restored: None,
+            }
         });
         files.collect()
     }
@@ -140,6 +154,11 @@ impl<'a> KnownFile<'a> {
             .is_some_and(|(then, now)| then.is_surely(now))
     }
 
+    fn links(&self) -> LinkNames {
+        let links = self.mark.as_ref().map(|mark| &mark.links);
+        links.cloned().unwrap_or_default()
+    }
+
     fn has_rows(&self) -> bool {
         self.snapshot.position.rows.is_none_or(|rows| rows > 0)
     }
@@ -196,6 +215,7 @@ pub(super) fn recognize(
     matching.find_by_name(true)?;
     matching.find_by_place()?;
     matching.find_by_name(false)?;
+    matching.check_links()?;
     matching.check_renamed()?;
     matching.check_missing(listed)?;
     matching.check_elsewhere()?;
@@ -207,7 +227,10 @@ pub(super) fn recognize(
         .filter_map(|known| Some((known.found?, known.snapshot.clone())))
         .collect();
     for (file, snapshot) in found {
-        files[file].restored = Some(snapshot);
+        let file = &mut files[file];
+        let links = KnownFile::new(&snapshot).links();
+        file.links.add(links, &snapshot.name, &file.name);
+        file.restored = Some(snapshot);
     }
     Ok(absent)
 }
@@ -295,6 +318,36 @@ impl Matching<'_> {
                     self.renamed.push(index);
                     break;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a name that was another one of a file, and has a file of its own by now, as
+    /// after `sed -i`: that file's rows were read under the other name.
+    fn check_links(&self) -> Result<(), SourceError> {
+        for known in &self.known {
+            let links = known.links();
+            if links.is_empty() || !known.has_rows() {
+                continue;
+            }
+            let PartitionSnapshot { name, position, .. } = known.snapshot;
+            let now = known.found.map_or(name.as_str(), |at| &self.files[at].name);
+            let is_first = |file: &SourceFile| *file.name == **name && links.has(now);
+            let mut new = (0..self.files.len()).filter(|at| !self.is_taken[*at]);
+            if let Some(at) = new.find(|at| {
+                let file = &self.files[*at];
+                links.has(&file.name) || is_first(file)
+            }) {
+                let link = &self.files[at].name;
+                return Err(self.refuse(format!(
+                    "{link} was another name of {now} (a link), of which {} bytes were read before \
+                     the checkpoint, and is a file of its own now, so that its rows would be read \
+                     twice: make it a link again (`ln -f`), or put it elsewhere; if its rows are \
+                     new, give it another name, or {}",
+                    position.offset,
+                    letting_go(&self.context.node, name, self.context)
+                )));
             }
         }
         Ok(())

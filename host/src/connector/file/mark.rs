@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use super::digest::{self, ReadText, digest_of};
 
 /// Its text in checkpoints is `READ head=DIGEST@LENGTH file=DEVICE:INODE[:BORN] all=TEXT
-/// seen=SIZE:CHANGED`. Those of earlier versions have only the first part, or three.
+/// seen=SIZE:CHANGED links=NAME[,NAME]`, without those that are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileMark {
     /// A digest of what was read of it last, or of a compressed file's first bytes and
@@ -24,7 +24,13 @@ pub(super) struct FileMark {
     /// As the file was before anything of that was read. Absent if a change just then
     /// would look the same.
     pub seen: Option<Seen>,
+    /// Its other names.
+    pub links: LinkNames,
 }
+
+/// Other names of a file by which its source found it, too, by their digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkNames(Vec<String>);
 
 /// When a file was changed last, as far as the disk tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +87,34 @@ impl Head {
     pub fn begins(&self, text: &[u8]) -> bool {
         let start = text.get(..self.length);
         start.is_some_and(|start| self.length == 0 || digest_of(start) == self.digest)
+    }
+}
+
+impl LinkNames {
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let digests = names.into_iter().map(|name| digest_of(name.as_bytes()));
+        LinkNames(digests.collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(&digest_of(name.as_bytes()))
+    }
+
+    /// Adds those that an earlier run found, which read the file by the name `then`: it
+    /// may not be read by that any more.
+    pub fn add(&mut self, earlier: LinkNames, then: &str, now: &str) {
+        let LinkNames(mut names) = earlier;
+        let now = digest_of(now.as_bytes());
+        if let Some(name) = names.iter_mut().find(|name| **name == now) {
+            *name = digest_of(then.as_bytes());
+        }
+        self.0.extend(names);
+        self.0.sort_unstable();
+        self.0.dedup();
     }
 }
 
@@ -176,6 +210,7 @@ impl fmt::Display for FileMark {
             file,
             all,
             seen,
+            links,
         } = self;
         write!(f, "{read}")?;
         if head.length > 0 {
@@ -189,6 +224,9 @@ impl fmt::Display for FileMark {
         }
         if let Some(Seen { size, changed_ns }) = seen {
             write!(f, " seen={size}:{changed_ns}")?;
+        }
+        if !links.0.is_empty() {
+            write!(f, " links={}", links.0.join(","))?;
         }
         Ok(())
     }
@@ -213,6 +251,7 @@ impl FileMark {
             file: None,
             all: None,
             seen: None,
+            links: LinkNames::default(),
         };
         for word in words {
             match word.split_once('=') {
@@ -220,6 +259,9 @@ impl FileMark {
                 Some(("file", value)) => mark.file = FileId::parse(value),
                 Some(("all", value)) => mark.all = ReadText::parse(value),
                 Some(("seen", value)) => mark.seen = Seen::parse(value),
+                Some(("links", value)) => {
+                    mark.links = LinkNames(value.split(',').map(str::to_owned).collect());
+                }
                 _ => {}
             }
         }
@@ -250,13 +292,15 @@ mod tests {
             file in proptest::option::of(any::<(u64, u64, Option<u64>)>()),
             all in any::<bool>(),
             seen in proptest::option::of(any::<(u64, i64)>()),
+            links in proptest::collection::vec(".{0,20}", 0..3),
         ) {
             let file = file.map(|(device, inode, born_ns)| FileId { device, inode, born_ns });
             let seen = seen.map(|(size, changed)| Seen { size, changed_ns: changed.into() });
             let mut digest = RunningDigest::default();
             digest.add(&text);
             let all = all.then(|| digest.text());
-            let mark = FileMark { read, head: Head::of(&text), file, all, seen };
+            let links = LinkNames::of(links.iter().map(String::as_str));
+            let mark = FileMark { read, head: Head::of(&text), file, all, seen, links };
             prop_assert_eq!(FileMark::parse(&mark.to_string()), mark);
         }
 
@@ -289,6 +333,7 @@ mod tests {
         assert_eq!(mark.head.length, 16);
         assert_eq!(mark.file, FileId::parse("8:17:5"));
         assert_eq!((mark.all, mark.seen), (None, None));
+        assert!(mark.links.is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The source `file`: existing files, a partition each, in the order of their
 //! names.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +44,8 @@ struct FileSourceSettings {
 pub struct FileSource {
     /// A partition each, in the order of their names.
     paths: Vec<PathBuf>,
+    /// The other paths of a file that were found, of links to it.
+    links: HashMap<PathBuf, Vec<PathBuf>>,
     /// Where they were found: folders, and patterns of names in them.
     patterns: Vec<(PathBuf, String)>,
     /// The pipeline's folder, which the names of partitions are relative to.
@@ -78,6 +80,7 @@ impl FileSource {
     ) -> Self {
         FileSource {
             paths,
+            links: HashMap::new(),
             patterns: Vec::new(),
             folder,
             format,
@@ -87,7 +90,7 @@ impl FileSource {
     }
 
     fn all(&self) -> Vec<SourceFile> {
-        SourceFile::all(&self.paths, &self.folder, self.compression)
+        SourceFile::all(&self.paths, &self.links, &self.folder, self.compression)
     }
 
     fn find(&self, context: &SourceContext) -> Result<Found, SourceError> {
@@ -216,8 +219,8 @@ impl FileSourceSettings {
         })
     }
 
-    /// The files in the order of their names, each once.
-    fn find_files(&self, planning: &mut Planning<'_>) -> Option<Vec<PathBuf>> {
+    /// The files in the order of their names, each once, and the other paths of a file.
+    fn find_files(&self, planning: &mut Planning<'_>) -> Option<FoundFiles> {
         let mut found = Vec::new();
         let mut good = true;
         for path in &self.paths {
@@ -249,9 +252,7 @@ impl FileSourceSettings {
             }
         }
         found.sort();
-        let (mut seen, mut linked) = (HashSet::new(), HashSet::new());
-        found.retain(|path| seen.insert(identity(path)) && is_first_link(path, &mut linked));
-        good.then_some(found)
+        good.then(|| FoundFiles::new(found))
     }
 
     /// Why the header of a file of CSV does not fit the fields, if that can be seen
@@ -300,10 +301,12 @@ impl SourceSettings for FileSourceSettings {
         }
         let patterns = self.paths.iter().map(Spanned::get_ref);
         let patterns = patterns.filter(|path| path.contains('*'));
+        let FoundFiles { paths, links } = self.find_files(planning)?;
         Some(Box::new(FileSource {
             patterns: patterns.map(|path| split(planning.folder, path)).collect(),
+            links,
             ..FileSource::new(
-                self.find_files(planning)?,
+                paths,
                 planning.folder.to_owned(),
                 self.rows.format.clone(),
                 self.compression,
@@ -349,11 +352,36 @@ impl SourceConnector for FileSource {
     }
 }
 
-/// Whether no other name of the same file was seen; `seen` has devices and inodes.
-fn is_first_link(path: &Path, seen: &mut HashSet<(u64, u64)>) -> bool {
-    let found = path.metadata().ok();
-    let linked = found.filter(|found| found.is_file() && found.nlink() > 1);
-    linked.is_none_or(|found| seen.insert((found.dev(), found.ino())))
+/// The files that paths lead to.
+struct FoundFiles {
+    /// The first path of each.
+    paths: Vec<PathBuf>,
+    /// The others of a file, of links to it.
+    links: HashMap<PathBuf, Vec<PathBuf>>,
+}
+
+impl FoundFiles {
+    fn new(all: Vec<PathBuf>) -> Self {
+        let mut found = FoundFiles {
+            paths: Vec::new(),
+            links: HashMap::new(),
+        };
+        let (mut seen, mut linked) = (HashMap::new(), HashMap::new());
+        for path in all {
+            let index = found.paths.len();
+            let first = *seen.entry(identity(&path)).or_insert(index);
+            let metadata = path.metadata().ok();
+            let has_links = metadata.filter(|found| found.is_file() && found.nlink() > 1);
+            let first = has_links.map_or(first, |file| {
+                *linked.entry((file.dev(), file.ino())).or_insert(first)
+            });
+            match found.paths.get(first) {
+                None => found.paths.push(path),
+                Some(first) => found.links.entry(first.clone()).or_default().push(path),
+            }
+        }
+        found
+    }
 }
 
 /// The files that a path names. The mistake is absent where it is reported later.
