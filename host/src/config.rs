@@ -64,6 +64,8 @@ pub struct Config {
     pub parallelism: Option<usize>,
     pub batch_rows: Option<usize>,
     pub dead_letters: Option<Spanned<String>>,
+    /// The files that secrets are read of.
+    pub secret_files: Vec<Spanned<String>>,
     pub state: Option<StateConfig>,
     pub checkpoints: Option<CheckpointsConfig>,
     pub restart: Option<RestartConfig>,
@@ -169,8 +171,9 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(mistakes.sorted());
         }
+        let secret_files = secrets::files(document.get_ref());
         let table = Table::new("the pipeline", 0..0, document.get_ref());
-        let config = read_pipeline(table, origin, connectors, &mut mistakes);
+        let config = read_pipeline(table, origin, secret_files, connectors, &mut mistakes);
         match config {
             Some(config) if mistakes.is_empty() => Ok(config),
             _ => Err(mistakes.sorted()),
@@ -201,6 +204,7 @@ fn before(end: usize) -> Span {
 fn read_pipeline(
     mut table: Table,
     origin: ConfigFile,
+    secret_files: Vec<Spanned<String>>,
     connectors: Registry<'_>,
     mistakes: &mut Diagnostics,
 ) -> Option<Config> {
@@ -258,6 +262,7 @@ fn read_pipeline(
         parallelism: parallelism.map(|n| *n.get_ref() as usize),
         batch_rows: batch_rows.map(|n| *n.get_ref() as usize),
         dead_letters,
+        secret_files,
         state,
         checkpoints,
         restart,

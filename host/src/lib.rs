@@ -42,8 +42,12 @@ pub mod placement;
 pub mod progress;
 // Processing time.
 pub mod clock;
-// How many files may be open.
+// How many files may be open, and which the process was started with.
 mod descriptors;
+// Opens devices and pipes.
+mod devices;
+// Whose a file is and who may use it.
+mod access;
 // Batches of rows.
 pub mod batch;
 // Everything that travels between tasks.

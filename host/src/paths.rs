@@ -38,6 +38,16 @@ pub fn is_device(path: &Path) -> bool {
     follow(path).is_ok_and(|followed| followed.is_device)
 }
 
+/// Where rows go that are written to a path of the pipeline's file: `-` is standard output,
+/// which has one name, as checkpoints keep it.
+pub fn written_at(folder: &Path, path: &str) -> PathBuf {
+    let written = folder.join(path);
+    match path == "-" || is_standard_output(&written) {
+        true => PathBuf::from(STANDARD_OUTPUT),
+        false => written,
+    }
+}
+
 /// Whether a path leads to what the process prints to.
 pub fn is_standard_output(path: &Path) -> bool {
     descriptor(path) == Some(1)

@@ -57,6 +57,7 @@ use self::reading::Reading;
 use self::recommend::{StageSection, title_of};
 use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
 use crate::checkpoint::storage::folder::archive::Archive;
+use crate::config::diagnostics::Span;
 use crate::config::{
     Config, Diagnostics, Mistake, OperatorConfig, Runs, SinkConfig, SourceConfig, Spanned,
 };
@@ -64,11 +65,13 @@ use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
+use crate::paths::{identity, is_device, is_standard_output, written_at};
 use crate::plan::{
     Delivery, Exchange, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, RowOrder, SinkPlan,
     StateBackend, StatePlan, TransformPlan,
 };
 use crate::sink::SinkTransaction;
+use crate::sink::dead_letter::aside_of;
 
 /// Checks the whole config and plans it. `folder` is the pipeline file's
 /// folder, which paths are relative to.
@@ -113,6 +116,10 @@ impl<'a> Builder<'a> {
             place: None,
         };
         self.files.reads(itself, Path::new(&config.origin.file));
+        for file in &config.secret_files {
+            let user = FileUser::new("a secret is read of it", file.span());
+            self.files.reads(user, &self.folder.join(file.get_ref()));
+        }
 
         let state = self.plan_state();
         let restart = self.plan_restart(state.is_some());
@@ -413,16 +420,43 @@ impl<'a> Builder<'a> {
         }
         let path = self.dead_letters_path();
         let place = given.unwrap_or(&config.name).span();
-        let user = FileUser::new(DEAD_LETTERS, place);
-        self.files.writes(user, &[&path]);
+        if is_standard_output(&path) {
+            self.keep_standard_output(planned, place);
+        } else if !is_device(&path) {
+            let user = FileUser::new(DEAD_LETTERS, place);
+            let aside = aside_of(&identity(&path));
+            self.files.writes(user, &[&path, &aside]);
+        }
         Some(path)
+    }
+
+    /// Refuses sinks that write where the dead letters go: their lines would be mixed.
+    fn keep_standard_output(&mut self, planned: &[Planned], place: Span) {
+        let nodes = planned.iter().filter_map(|planned| planned.node.as_ref());
+        let mut sinks = nodes.filter(|node| match &node.kind {
+            NodeKind::Sink(sink) => sink.connector.writes_stdout(),
+            _ => false,
+        });
+        if let Some(sink) = sinks.next() {
+            let name = &sink.name;
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "dead letters and the rows of sink `{name}` would be mixed on standard output"
+                ))
+                .at(place, "the dead letters go there")
+                .help(format!(
+                    "give the dead letters a file (`dead_letters = \"…\"`), or sink `{name}` \
+                     (`type = \"file\"` with a `path`)"
+                )),
+            );
+        }
     }
 
     /// Where dead letters go: beside the pipeline's file unless the config says
     /// otherwise, so that none is lost because a setting is missing.
     fn dead_letters_path(&self) -> PathBuf {
         match &self.config.dead_letters {
-            Some(path) => self.folder.join(path.get_ref()),
+            Some(path) => written_at(self.folder, path.get_ref()),
             None => {
                 let name = self.config.name.get_ref();
                 self.folder.join(format!("{name}.dead.jsonl"))

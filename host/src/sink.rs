@@ -81,6 +81,11 @@ pub trait SinkConnector: Any + Send + Sync {
         false
     }
 
+    /// The named pipe that it writes to, if it does. It is opened when somebody reads it.
+    fn pipe(&self) -> Option<&Path> {
+        None
+    }
+
     /// Commits the rows of all the pipeline's sinks of this kind with each
     /// checkpoint, if their system can.
     fn participant(&self, _: &CommitContext<'_>) -> Option<Arc<dyn Participant>> {

@@ -945,6 +945,219 @@ fn where_dead_letters_cannot_go_no_row_is_read() {
     }
 }
 
+/// No row is bad here: somebody's file is refused before one is read.
+#[test]
+fn dead_letters_are_added_to_dead_letters_alone() {
+    let rows = ROWS.replace("on_error = \"fail\"", "");
+    let letter = "{\"pipeline\":\"p\",\"node\":\"n\",\"kind\":\"k\",\"error\":\"e\",\
+                  \"panic\":null,\"payload\":null,\"row\":null}\n";
+    let mixed = format!("{letter}{GOOD}\n");
+    for (name, text, mode, said) in [
+        (
+            "dead.jsonl",
+            "id,n\na,1\n",
+            0o644,
+            "is no file of dead letters",
+        ),
+        ("dead.jsonl", "hunter2", 0o600, "is no file of dead letters"),
+        ("dead.jsonl", GOOD, 0o644, "is no file of dead letters"),
+        ("dead.jsonl", &mixed, 0o644, "is no file of dead letters"),
+        (
+            "dead.jsonl",
+            "\u{0}\u{1}\u{2}",
+            0o644,
+            "is no file of dead letters",
+        ),
+        (
+            "dead.jsonl.aside",
+            "mine",
+            0o644,
+            "is no file of dead letters",
+        ),
+        ("dead.jsonl", letter, 0o444, "it is read-only"),
+    ] {
+        for (head, given) in [
+            (RESTART, "dead.jsonl"),
+            (RESTART, "link.jsonl"),
+            ("name = \"failing\"", "dead.jsonl"),
+        ] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let at = |name: &str| folder.path().join(name);
+            fs::write(at("rows.jsonl"), GOOD).expect("it is writable");
+            fs::write(at(name), text).expect("it is writable");
+            symlink("dead.jsonl", at("link.jsonl")).expect("a link");
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(at(name), permissions).expect("it is ours");
+            let pipeline = format!("dead_letters = \"{given}\"\n{head}{rows}{OUT}");
+            let output = run_file(&pipeline, &["--quiet"], folder.path()).output();
+            let output = output.expect("it starts");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let what = format!("{name} {text:?} {given}: {stderr}");
+            assert_eq!(output.status.code(), Some(1), "{what}");
+            assert!(stderr.contains(said), "{what}");
+            assert!(
+                stderr.contains("`dead_letters` gives them another"),
+                "{what}"
+            );
+            assert!(!stderr.contains(", and restarts in"), "{what}");
+            let found = fs::read_to_string(at(name)).expect("it is there");
+            assert_eq!(found, text, "{what}");
+            assert!(
+                !at("out.jsonl").exists() && !at("out.jsonl.part").exists(),
+                "{what}"
+            );
+        }
+    }
+}
+
+/// What happens to the file while a run with checkpoints writes it.
+#[test]
+fn dead_letters_go_where_they_are_looked_for() {
+    let (folder, mut host, mut client) = listen("fields = { id = \"utf8\" }");
+    let at = |name: &str| folder.path().join(name);
+    let dead = at("failing.dead.jsonl");
+    let mut send = |bad: &str| {
+        let row = format!("{bad}\n");
+        client.write_all(row.as_bytes()).expect("it listens");
+    };
+    let wait_for = |bad: &str| {
+        let until = Instant::now() + Duration::from_secs(30);
+        let is_there = || fs::read_to_string(&dead).is_ok_and(|text| text.contains(bad));
+        while !is_there() {
+            assert!(Instant::now() < until, "{bad} is not there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    send("first");
+    wait_for("first");
+    fs::rename(&dead, at("rotated.jsonl")).expect("it is there");
+    send("second");
+    wait_for("second");
+    let rotated = fs::read_to_string(at("rotated.jsonl")).expect("it is there");
+    assert_eq!(rotated.lines().count(), 1, "{rotated}");
+    fs::remove_file(&dead).expect("it is there");
+    send("third");
+    wait_for("third");
+    let text = fs::read_to_string(&dead).expect("it is there");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    // Somebody's file.
+    fs::remove_file(&dead).expect("it is there");
+    fs::write(&dead, "id,n\na,1").expect("it is writable");
+    send("fourth");
+    let ended = host.wait().expect("it is our child");
+    let mut stderr = String::new();
+    let said = host
+        .stderr
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut stderr);
+    said.expect("it is text");
+    assert_eq!(ended.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is no file of dead letters"), "{stderr}");
+    assert!(!stderr.contains(", and restarts in"), "{stderr}");
+    let text = fs::read_to_string(&dead).expect("it is there");
+    assert_eq!(text, "id,n\na,1");
+}
+
+/// One signal ends a run that waits for the reader of a pipe, and says so once.
+#[test]
+fn a_pipe_without_a_reader_is_waited_for_until_a_signal() {
+    let bad = ROWS.replace("on_error = \"fail\"", "");
+    let to_pipe = to_file("pipe");
+    let letters = format!("{bad}{OUT}");
+    for (head, pipeline, text, code) in [
+        ("", &to_pipe, GOOD, 0),
+        ("[checkpoints]\n", &to_pipe, GOOD, 0),
+        // Without their dead letters, rows are not done with.
+        ("dead_letters = \"pipe\"\n", &letters, "broken", 1),
+        (
+            "dead_letters = \"pipe\"\n[checkpoints]\n",
+            &letters,
+            "broken",
+            1,
+        ),
+    ] {
+        for number in [Some(libc::SIGINT), Some(libc::SIGTERM), None] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let pipe = folder.path().join("pipe");
+            let made = Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.expect("it is there").success());
+            fs::write(folder.path().join("rows.jsonl"), format!("{text}\n")).expect("a file");
+            let pipeline = format!("name = \"waiting\"\n{head}{pipeline}");
+            let host = run_file(&pipeline, &["--quiet"], folder.path()).spawn();
+            let mut host = host.expect("it starts");
+            std::thread::sleep(Duration::from_millis(700));
+            assert_eq!(host.try_wait().expect("our child"), None, "{pipeline}");
+            let asked = Instant::now();
+            let mut read = String::new();
+            match number {
+                Some(number) => signal::send(&host, number),
+                None => {
+                    let mut reader = File::open(&pipe).expect("a pipe");
+                    reader.read_to_string(&mut read).expect("it is text");
+                }
+            }
+            let output = host.wait_with_output().expect("it ends");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let code = match number {
+                Some(_) => code,
+                // All rows were bad.
+                None => 3 * code,
+            };
+            assert_eq!(output.status.code(), Some(code), "{pipeline}: {stderr}");
+            assert!(asked.elapsed() < Duration::from_secs(5), "{stderr}");
+            assert_eq!(
+                stderr.matches("nobody reads the pipe").count(),
+                1,
+                "{stderr}"
+            );
+            assert_eq!(
+                read.lines().count(),
+                usize::from(number.is_none()),
+                "{read}"
+            );
+            assert_eq!(
+                folder.path().join("out.jsonl").exists(),
+                code == 3,
+                "{stderr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn dead_letters_go_to_standard_output_alone() {
+    let bad = ROWS.replace("on_error = \"fail\"", "");
+    let console = "[sinks.out]\ninput = \"rows\"\ntype = \"console\"\n";
+    let printed = OUT.replace("\"out.jsonl\"", "\"-\"\nformat = \"json\"");
+    for path in ["-", "/dev/stdout", "/dev/fd/1"] {
+        for (sink, arguments, code, said) in [
+            (
+                OUT,
+                "--quiet",
+                3,
+                "1 row became a dead letter in /dev/stdout",
+            ),
+            (OUT, "--json", 2, "the dead letters go there too"),
+            (console, "--quiet", 2, "would be mixed on standard output"),
+            (&printed, "--quiet", 2, "would be mixed on standard output"),
+        ] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
+            let pipeline = format!("name = \"failing\"\ndead_letters = \"{path}\"\n{bad}{sink}");
+            let output = run_file(&pipeline, &[arguments], folder.path()).output();
+            let output = output.expect("it starts");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{path} {sink}: {stderr}");
+            assert!(stderr.contains(said), "{path} {sink}: {stderr}");
+            let letters = String::from_utf8_lossy(&output.stdout);
+            let is_written = letters.contains("\"payload\":\"broken");
+            assert_eq!(is_written, code == 3, "{letters}");
+            assert!(!folder.path().join("-").exists());
+        }
+    }
+}
+
 #[test]
 fn without_dead_letters_their_place_is_as_it_was() {
     let rows = ROWS.replace("on_error = \"fail\"", "");
@@ -954,7 +1167,7 @@ fn without_dead_letters_their_place_is_as_it_was() {
         fs::write(at("rows.jsonl"), GOOD).expect("it is writable");
         fs::write(at("out.jsonl"), "").expect("it is writable");
         // A line that has no end yet.
-        fs::write(at("there.jsonl"), "{\"n\":1").expect("it is writable");
+        fs::write(at("there.jsonl"), "{\"pipeline\":\"good\",").expect("it is writable");
         let made = Command::new("mkfifo").arg(at("pipe")).status();
         assert!(made.expect("it is there").success());
         let changed = |name: &str| {

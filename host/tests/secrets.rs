@@ -100,6 +100,47 @@ fn what_is_missing_or_refused_is_named_without_its_text() {
 }
 
 #[test]
+fn files_of_secrets_are_not_written() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join("shop").join(name);
+    std::os::unix::fs::symlink("secrets/password", at("link")).expect("a link");
+    fs::hard_link(at("secrets/password"), at("other")).expect("a link");
+    let replacing = |path: &str| {
+        let file = format!(
+            "type = \"file\"\nif_exists = \"replace\"\nformat = \"json\"\npath = \"{path}\""
+        );
+        PIPELINE.replace("type = \"console\"", &file)
+    };
+    let letters = |path: &str| format!("dead_letters = \"{path}\"\n{PIPELINE}");
+    let variables = [
+        ("TEST_REGION", PASSWORD),
+        ("TEST_USER", PASSWORD),
+        ("TEST_LEVEL", "read_committed"),
+    ];
+    for path in [
+        "secrets/password",
+        "secrets/../secrets/password",
+        "link",
+        "other",
+    ] {
+        for pipeline in [replacing(path), letters(path)] {
+            fs::write(at("secretive.toml"), pipeline).expect("it is writable");
+            for command in ["check", "run"] {
+                let output =
+                    sluicebox(&[command, "shop/secretive.toml"], folder.path(), &variables);
+                let shown = printed(&output);
+                assert_eq!(output.status.code(), Some(2), "{path}: {shown}");
+                assert!(shown.contains("one file is used twice"), "{path}: {shown}");
+                assert!(shown.contains("a secret is read of it"), "{path}: {shown}");
+                assert!(!shown.contains(PASSWORD), "{shown}");
+            }
+        }
+    }
+    let text = fs::read_to_string(at("secrets/password")).expect("it is there");
+    assert_eq!(text, format!("{PASSWORD}\n"));
+}
+
+#[test]
 fn tests_need_no_secrets() {
     let folder = folder();
     fs::remove_file(folder.path().join("shop/secrets/password")).expect("it is there");

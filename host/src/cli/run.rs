@@ -12,6 +12,7 @@ use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
 use crate::descriptors::check_standard;
+use crate::paths::is_standard_output;
 use crate::plan::{Node, NodeKind, Plan};
 use crate::run::{Durable, Job, RunError};
 
@@ -111,22 +112,29 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
     })
 }
 
-/// Refuses what `--json` cannot be printed to, and a sink that writes there too: the lines
-/// would be mixed.
+/// Refuses what `--json` cannot be printed to, and a sink or dead letters that are written
+/// there too: the lines would be mixed.
 fn check_stdout(plan: &Plan) -> Result<(), CliError> {
     check_standard(1).map_err(|cause| CliError::Failed(cause.into()))?;
     let writes_there = |node: &&Node| match &node.kind {
         NodeKind::Sink(sink) => sink.connector.writes_stdout(),
         _ => false,
     };
-    match plan.nodes.iter().find(writes_there) {
-        None => Ok(()),
-        Some(sink) => Err(CliError::Usage(anyhow::anyhow!(
-            "`--json` prints progress to standard output, and sink `{}` writes its rows there too. \
-             Have it write to a file (`type = \"file\"` with a `path`), or run without `--json`",
-            sink.name
-        ))),
-    }
+    let letters = plan.dead_letters.as_deref();
+    let (what, advice) = match plan.nodes.iter().find(writes_there) {
+        None if letters.is_some_and(is_standard_output) => (
+            "the dead letters go there too".to_owned(),
+            "Give them a file (`dead_letters = \"…\"`)",
+        ),
+        None => return Ok(()),
+        Some(sink) => (
+            format!("sink `{}` writes its rows there too", sink.name),
+            "Have it write to a file (`type = \"file\"` with a `path`)",
+        ),
+    };
+    Err(CliError::Usage(anyhow::anyhow!(
+        "`--json` prints progress to standard output, and {what}. {advice}, or run without `--json`"
+    )))
 }
 
 /// The signals that ask a run to stop: Ctrl-C, what service managers send, and that the

@@ -148,6 +148,32 @@ enum Within {
     Others,
 }
 
+/// The files that secrets are read of.
+pub fn files(document: &DeTable<'_>) -> Vec<Spanned<String>> {
+    let mut files = Vec::new();
+    find_files(document, Within::Others, &mut files);
+    files
+}
+
+fn find_files(table: &DeTable<'_>, within: Within, files: &mut Vec<Spanned<String>>) {
+    for (key, value) in table {
+        let DeValue::Table(table) = value.get_ref() else {
+            continue;
+        };
+        if within == Within::Secrets && is_place(table) {
+            let file = table.get("file");
+            let path = file.and_then(|path| Some((path.span(), path.get_ref().as_str()?)));
+            files.extend(path.map(|(span, path)| Spanned::new(span, path.to_owned())));
+            continue;
+        }
+        let within = match SECRET_TABLES.contains(&key.get_ref().as_ref()) {
+            true => Within::Secrets,
+            false => within,
+        };
+        find_files(table, within, files);
+    }
+}
+
 /// Finds the texts that may be secret. One that belongs into a secret table may be
 /// elsewhere by mistake: its key tells.
 fn find(table: &DeTable<'_>, within: Within, secrets: &mut Vec<Range<usize>>) {
@@ -224,6 +250,16 @@ mod tests {
             "[sources.a]\ntopic = \"t\"\nproperties = { \"sasl.pasword\" = \"********\", \"linger.ms\" = 5 }\n"
         );
         assert!(!mask("[checkpoints.upload.options]\nkey_id = 'AKIA'\n").contains("AKIA"));
+    }
+
+    #[test]
+    fn files_of_secrets_are_found() {
+        let text = "[sinks.a]\nfile = { file = \"no\" }\nproperties = { \"file\" = \"no\", a = { file = \"one\" }, b = { env = \"no\" } }\n[checkpoints.upload.options]\nkey = { file = \"two\" }\n";
+        let (document, _) = DeTable::parse_recoverable(text);
+        let mut found = files(document.get_ref());
+        found.sort_by_key(|it| it.span().start);
+        let found: Vec<&str> = found.iter().map(|it| it.get_ref().as_str()).collect();
+        assert_eq!(found, ["one", "two"]);
     }
 
     #[test]

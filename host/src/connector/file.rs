@@ -1,7 +1,5 @@
 //! Reads rows from files and writes rows to files.
 
-/// Who may use a file that takes the place of another one.
-mod access;
 /// What a file that is written begins with.
 pub mod beginning;
 /// Whether a file is still the same.

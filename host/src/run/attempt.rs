@@ -1,6 +1,7 @@
 //! One attempt to run a revision: makes and connects its tasks, the coordinator of
 //! its checkpoints, and the writer of dead letters.
 
+use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::checkpoint::barrier::TaskCheckpoints;
 use crate::checkpoint::coordinator::Coordinator;
 use crate::checkpoint::manifest::LettersManifest;
 use crate::checkpoint::transaction::Participants;
+use crate::devices::open_with_reader;
 use crate::element::{Barrier, NodeId, Purpose};
 use crate::join::JoinOperator;
 use crate::offload::Offload;
@@ -29,8 +31,8 @@ use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{MAIN_OUTPUT, NodeKind, StateBackend};
 use crate::process::ProcessOperator;
 use crate::router::Router;
-use crate::sink::SinkContext;
 use crate::sink::dead_letter::{DeadLetters, Writer};
+use crate::sink::{SinkContext, SinkError};
 use crate::source::SourceContext;
 use crate::source::reader::SourceReader;
 use crate::source::silence::SilenceWatch;
@@ -137,6 +139,7 @@ impl Attempt<'_> {
                 started_ms: durable.map(|_| started_ms),
             },
             path: plan.dead_letters.clone(),
+            stop: self.pipeline.requests.stop().clone(),
             taken_back: start
                 .letters
                 .iter()
@@ -158,6 +161,7 @@ impl Attempt<'_> {
             dead_letters: dead_letters.clone(),
             stop: self.pipeline.requests.stop().clone(),
         };
+        let _readers = self.wait_for_readers().await?;
         let tasks = self.build(&chains, &start, context, checkpoints).await?;
         if let (Some(durable), Some(forgotten)) = (durable, &start.forgotten) {
             // Not before all outputs could be opened: a run that is refused loses
@@ -223,6 +227,23 @@ impl Attempt<'_> {
 
     fn placement(&self, node: NodeId, task: usize) -> Placement {
         Placement::on_one_host(task, self.revision.task_counts[node])
+    }
+
+    /// Waits until the named pipes that sinks write to have readers, who do not see their
+    /// end while the returned files are open.
+    async fn wait_for_readers(&self) -> Result<Vec<File>, RunError> {
+        let mut opened = Vec::new();
+        for node in &self.revision.plan.nodes {
+            if let NodeKind::Sink(sink) = &node.kind
+                && let Some(pipe) = sink.connector.pipe()
+            {
+                let what = format!("sink `{}`", node.name);
+                let file = open_with_reader(pipe, &what).await;
+                let file = file.map_err(|cause| SinkError::of_file(&node.name, pipe, &cause));
+                opened.push(file.map_err(TaskError::Sink)?);
+            }
+        }
+        Ok(opened)
     }
 
     /// Makes every task, connected to the others.

@@ -13,12 +13,15 @@ use crate::paths::identity;
 use crate::plan::{NodeKind, Plan};
 use crate::sink::SinkError;
 use crate::sink::dead_letter::{DeadLetters, Writer};
+use crate::stop::Stop;
 
 /// Makes the file when the first dead letter comes. Dead letters from after a
 /// barrier wait until all tasks have passed it.
 pub(super) struct DeadLetterWriter {
     pub writer: Writer,
     pub path: Option<PathBuf>,
+    /// A pipe that nobody reads is not waited for then.
+    pub stop: Stop,
     /// What is taken back at the start, if the run starts from a checkpoint.
     pub taken_back: Vec<TakenBack>,
     /// The last barrier that all tasks have passed.
@@ -124,7 +127,7 @@ impl DeadLetterWriter {
                     ahead.extend(dead_letters);
                 }
                 DeadLetterMessage::Written(_, dead_letters, answer) => {
-                    self.write(&mut file, &dead_letters)?;
+                    self.write(&mut file, &dead_letters).await?;
                     // With checkpoints, nobody waits for it.
                     let _ = answer.send(());
                 }
@@ -140,7 +143,7 @@ impl DeadLetterWriter {
                         }
                         self.take_back()?;
                     }
-                    self.write(&mut file, &std::mem::take(&mut ahead))?;
+                    self.write(&mut file, &std::mem::take(&mut ahead)).await?;
                 }
                 DeadLetterMessage::Ended(task, answer) => {
                     self.tasks.end(task, answer);
@@ -172,7 +175,7 @@ impl DeadLetterWriter {
         Ok(())
     }
 
-    fn write(
+    async fn write(
         &self,
         file: &mut Option<DeadLetters>,
         dead_letters: &[DeadLetter],
@@ -182,7 +185,14 @@ impl DeadLetterWriter {
         };
         let file = match file {
             Some(file) => file,
-            none => none.insert(DeadLetters::open(path, self.writer.clone())?),
+            none => {
+                let _reader = tokio::select! {
+                    biased;
+                    reader = DeadLetters::wait_for_reader(path) => reader?,
+                    () = self.stop.wait() => return Err(DeadLetters::unread(path)),
+                };
+                none.insert(DeadLetters::open(path, self.writer.clone())?)
+            }
         };
         file.write(self.passed, dead_letters)
     }

@@ -5,26 +5,57 @@
 //! restored run takes back its own lines that come after the restored checkpoint,
 //! wherever they are: pipelines that share a file move each other's lines.
 
+/// Tells files of dead letters from those of others.
+mod looks;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use self::looks::{is_letter, is_of_letters};
 use super::SinkError;
+use crate::access::Access;
 use crate::dead_letter::DeadLetter;
+use crate::devices;
 use crate::element::CheckpointId;
 use crate::paths::{create_folder_of, is_device, remove, target};
 
 /// Only the owner may read rows that others may not see elsewhere. Of pipes, only their
 /// readers read.
 fn open_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true);
     match is_special(path) {
-        true => options.open(path),
-        false => options.create(true).read(true).mode(0o600).open(path),
+        true => devices::open(path),
+        false => {
+            let mut options = OpenOptions::new();
+            options.append(true).create(true).read(true).mode(0o600);
+            options.open(path)
+        }
+    }
+}
+
+/// Opens the file, or creates it. One that has other things than dead letters is
+/// somebody's, who would find lines in it that do not belong there.
+fn open_own(path: &Path) -> io::Result<File> {
+    Access::of_path(path).map_or(Ok(()), Access::check_appendable)?;
+    let file = open_private(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    let mut is_own = false;
+    locked(&file, |file| {
+        is_own = is_of_letters(file)?;
+        Ok(())
+    })?;
+    match is_own {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "it is there, and is no file of dead letters, to which alone more are added: move it \
+             away",
+        )),
     }
 }
 
@@ -33,12 +64,12 @@ fn open_private(path: &Path) -> io::Result<File> {
 fn try_path(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         // A reader that waits for a writer would see the end of the pipe.
-        Ok(found) if found.file_type().is_fifo() && !is_device(path) => Ok(()),
+        Ok(_) if devices::is_named_pipe(path) => Ok(()),
         Ok(found) => {
             if found.is_file() {
-                try_name(&aside_of(path))?;
+                try_aside(path)?;
             }
-            open_private(path).map(drop)
+            open_own(path).map(drop)
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound && !is_device(path) => try_new(path),
         Err(cause) => Err(cause),
@@ -53,6 +84,7 @@ fn try_new(path: &Path) -> io::Result<()> {
             Err(cause) if cause.kind() == ErrorKind::NotFound => {}
             Err(cause) => return Err(cause),
             Ok(_) => {
+                try_aside(path)?;
                 let aside = aside_of(path);
                 let missing = [path, &aside].map(|path| path.strip_prefix(folder));
                 for name in missing.iter().flatten().flat_map(|path| path.components()) {
@@ -70,6 +102,17 @@ fn try_new(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether lines can be put aside.
+fn try_aside(path: &Path) -> io::Result<()> {
+    let aside = aside_of(path);
+    try_name(&aside)?;
+    match aside.symlink_metadata() {
+        Ok(found) if found.is_file() => check_aside(&aside, &File::open(&aside)?),
+        Ok(_) => Err(is_not_aside(&aside)),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Whether the file system takes such a name.
@@ -125,13 +168,21 @@ impl DeadLetters {
         tried.map_err(|cause| failed(path, &cause))
     }
 
+    /// Waits until somebody reads the dead letters, if they go to a named pipe: its reader
+    /// does not see its end while the returned file is open.
+    pub async fn wait_for_reader(path: &Path) -> Result<Option<File>, SinkError> {
+        if !devices::is_named_pipe(path) {
+            return Ok(None);
+        }
+        let opened = devices::open_with_reader(path, "dead letters").await;
+        opened.map(Some).map_err(|cause| failed(path, &cause))
+    }
+
     /// Opens or creates the file, and its folder. Pipelines that share it through links
     /// put lines aside in one place, so the links are followed first.
     pub fn open(path: &Path, writer: Writer) -> Result<Self, SinkError> {
         let opened = target(path).and_then(|path| {
-            create_folder_of(&path)?;
-            let file = open_private(&path)?;
-            while_locked(&file, &path, end_line)?;
+            let file = open_to_add(&path)?;
             Ok((path, file))
         });
         match opened {
@@ -154,7 +205,12 @@ impl DeadLetters {
         }
         let mut taken_back = false;
         let done = target(path).and_then(|path| {
-            while_locked(&open_private(&path)?, &path, |file| {
+            let file = match open_own(&path) {
+                // Somebody has another file there by now.
+                Err(cause) if cause.kind() == ErrorKind::AlreadyExists => return Ok(()),
+                opened => opened?,
+            };
+            while_locked(&file, &path, |file| {
                 taken_back = take_back(file, &path, writer, after)?;
                 Ok(())
             })
@@ -177,6 +233,24 @@ impl DeadLetters {
             .map_err(|cause| failed(&self.path, &cause))
     }
 
+    /// Goes on with a new file where this one was deleted, or renamed as logs are: what
+    /// comes now is looked for under the name.
+    fn keep_name(&mut self) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        let is_it = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+        if own.is_file() && !fs::metadata(&self.path).is_ok_and(is_it) {
+            self.file.sync_data()?;
+            self.file = open_to_add(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Why dead letters for a pipe were not written.
+    pub fn unread(path: &Path) -> SinkError {
+        let why = "nobody reads this pipe, and the run was asked to stop";
+        failed(path, &io::Error::new(ErrorKind::BrokenPipe, why))
+    }
+
     /// Writes dead letters that come after this checkpoint through to the file:
     /// whatever caused them may crash the process next.
     pub fn write(
@@ -185,6 +259,8 @@ impl DeadLetters {
         dead_letters: &[DeadLetter],
     ) -> Result<(), SinkError> {
         self.is_new = true;
+        self.keep_name()
+            .map_err(|cause| failed(&self.path, &cause))?;
         let written = dead_letters.iter().try_for_each(|dead_letter| {
             let Writer {
                 pipeline,
@@ -218,6 +294,14 @@ fn write_through(file: &File, path: &Path, lines: &mut Vec<u8>) -> io::Result<()
     written
 }
 
+/// Opens the file, and ends the line that a crash may have left without its end.
+fn open_to_add(path: &Path) -> io::Result<File> {
+    create_folder_of(path)?;
+    let file = open_own(path)?;
+    while_locked(&file, path, end_line)?;
+    Ok(file)
+}
+
 /// Another pipeline may write to the same file: its lines stay whole. Pipes and
 /// devices have nothing to lock.
 fn while_locked(
@@ -228,9 +312,16 @@ fn while_locked(
     if !file.metadata()?.is_file() {
         return work(file);
     }
+    locked(file, |file| {
+        repair(file, path)?;
+        work(file)
+    })
+}
+
+fn locked(file: &File, work: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     // Not every file system has locks.
     let is_locked = file.lock().is_ok();
-    let done = repair(file, path).and_then(|()| work(file));
+    let done = work(file);
     if is_locked {
         file.unlock()?;
     }
@@ -368,6 +459,7 @@ fn repair(file: &File, path: &Path) -> io::Result<()> {
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
         Err(cause) => return Err(cause),
     };
+    check_aside(&aside, &lines)?;
     if let Some((first, bytes)) = Aside::check(&lines)? {
         lines.seek(SeekFrom::Start(0))?;
         file.set_len(first.min(file.metadata()?.len()))?;
@@ -378,7 +470,26 @@ fn repair(file: &File, path: &Path) -> io::Result<()> {
     fs::remove_file(&aside)
 }
 
-fn aside_of(path: &Path) -> PathBuf {
+/// Refuses a file that has the name of lines that are put aside, and is somebody's.
+fn check_aside(aside: &Path, file: &File) -> io::Result<()> {
+    let is_own = Aside::check(file)?.is_some() || file.metadata()?.len() == 0;
+    match is_own || is_letter(file, 0)? {
+        true => Ok(()),
+        false => Err(is_not_aside(aside)),
+    }
+}
+
+fn is_not_aside(aside: &Path) -> io::Error {
+    let message = format!(
+        "{} is there, and is no file of dead letters, which are put aside there when some are \
+         taken back: move it away",
+        aside.display()
+    );
+    io::Error::new(ErrorKind::AlreadyExists, message)
+}
+
+/// Where lines are put aside.
+pub fn aside_of(path: &Path) -> PathBuf {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".aside");
     PathBuf::from(aside)

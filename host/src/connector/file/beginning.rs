@@ -7,10 +7,10 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::access::Access;
 use super::digest::{ReadText, RunningDigest, WrittenText};
 use super::mark::FileId;
 use super::opened::{Compression, Text, check_whole};
+use crate::access::Access;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 

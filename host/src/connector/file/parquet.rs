@@ -10,11 +10,11 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::access::Access;
 use super::beginning::{IfExists, PartOptions, not_gone_on_from};
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{PartFile, part_of};
 use super::written::{Staged, Written, tell_of_replaced};
+use crate::access::Access;
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::SinkSnapshot;

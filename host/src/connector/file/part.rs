@@ -2,22 +2,19 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::access::Access;
 use super::beginning::{
     Base, Beginning, FileState, IfExists, PartOptions, There, not_gone_on_from,
 };
 use super::digest::{ReadText, RunningDigest};
 use super::mark::FileId;
 use super::opened::Compression;
+use crate::access::Access;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::descriptors::check_standard;
-use crate::paths::{
-    PART, STANDARD_OUTPUT, create_folder_of, descriptor, is_device, remove, target,
-};
+use crate::devices;
+use crate::paths::{PART, create_folder_of, is_device, remove, target};
 use crate::sink::SinkError;
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
@@ -54,7 +51,7 @@ impl PartFile {
     /// that is there is changed before [`PartFile::begin`].
     pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
         let opened = open(node, path, options);
-        let opened = opened.map_err(|cause| SinkError::io(node, path.display(), &cause))?;
+        let opened = opened.map_err(|cause| SinkError::of_file(node, path, &cause))?;
         Ok(PartFile {
             node: node.to_owned(),
             path: opened.path,
@@ -430,18 +427,10 @@ fn open(node: &str, path: &Path, options: &PartOptions) -> io::Result<Opened> {
     let is_special = found.as_ref().is_some_and(|found| !found.is_file());
     // What was redirected is a regular file, which the shell has opened.
     if is_special || is_device(path) {
-        descriptor(path).map_or(Ok(()), check_standard)?;
-        let file = match File::options().append(true).open(path) {
-            // It may be a socket, which cannot be opened.
-            Err(_) if path == Path::new(STANDARD_OUTPUT) => {
-                File::from(io::stdout().as_fd().try_clone_to_owned()?)
-            }
-            opened => opened?,
-        };
         return Ok(Opened {
             path: path.to_owned(),
             part: None,
-            file,
+            file: devices::open(path)?,
             digest: RunningDigest::default(),
             base: None,
             access: None,

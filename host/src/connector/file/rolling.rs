@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::access::Access;
 use super::beginning::{IfExists, PartOptions, not_gone_on_from};
 use super::lines::{TextFormat, TextRows};
 use super::numbered::{Numbered, NumberedFile};
@@ -15,6 +14,7 @@ use super::opened::Compression;
 use super::part::{PartFile, part_of};
 use super::text_file::TextFile;
 use super::written::{Staged, Written, tell_of_replaced};
+use crate::access::Access;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::clock::Clock;

@@ -32,8 +32,9 @@ use crate::config::diagnostics::{Diagnostics, Mistake};
 use crate::config::format::extension;
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
+use crate::devices::is_named_pipe;
 use crate::files::FileUser;
-use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_standard_output, name_in};
+use crate::paths::{STANDARD_OUTPUT, identity, is_device, name_in, written_at};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -227,15 +228,7 @@ impl SinkSettings for FileSinkSettings {
         _: Option<&Schema>,
         planning: &mut Planning<'_>,
     ) -> Option<Box<dyn SinkConnector>> {
-        let path = match self.path.get_ref().as_str() {
-            "-" => PathBuf::from(STANDARD_OUTPUT),
-            path => planning.folder.join(path),
-        };
-        // By one name, which checkpoints keep.
-        let path = match is_standard_output(&path) {
-            true => PathBuf::from(STANDARD_OUTPUT),
-            false => path,
-        };
+        let path = written_at(planning.folder, self.path.get_ref());
         let user = FileUser::new(format!("{} writes it", planning.title), self.path.span());
         let is_device = is_device(&path);
         if let (true, Some(roll)) = (is_device, &self.roll) {
@@ -278,6 +271,10 @@ impl SinkSettings for FileSinkSettings {
 impl SinkConnector for FileSink {
     fn writes_stdout(&self) -> bool {
         self.path == Path::new(STANDARD_OUTPUT)
+    }
+
+    fn pipe(&self) -> Option<&Path> {
+        Some(&*self.path).filter(|path| is_named_pipe(path))
     }
 
     fn describe(&self) -> Description {

@@ -14,11 +14,11 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::access::Access;
 use super::digest::{ReadText, RunningDigest, WrittenText};
 use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{is_other_file, lock_for_this_run, open_own, part_of};
+use crate::access::Access;
 use crate::element::CheckpointId;
 use crate::paths::{is_taken, remove, show_files};
 

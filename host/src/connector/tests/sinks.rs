@@ -736,10 +736,10 @@ fn pipelines_that_share_a_file_keep_their_dead_letters() {
     assert!(!take_back("q", 6));
 
     let file = fs::OpenOptions::new().append(true).open(&path);
-    file.unwrap().write_all(b"{\"half").unwrap();
+    file.unwrap().write_all(b"{\"pipel").unwrap();
     letters_of(&path, "r").write(1, &[letter("r")]).unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(text.lines().rev().nth(1), Some("{\"half"));
+    assert_eq!(text.lines().rev().nth(1), Some("{\"pipel"));
 }
 
 /// A crash while lines are moved loses none, of whichever pipeline, and doubles none.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Access {
+pub struct Access {
     owner: u32,
     group: u32,
     /// The bits of `chmod`.
@@ -50,16 +50,28 @@ impl Access {
     /// Refuses a file that its owner has protected, also where the user may write
     /// everything.
     pub fn check_replaceable(self, path: &Path) -> io::Result<()> {
+        self.refuse_read_only(|| {
+            format!(
+                "{} is read-only, so nothing takes its place: let its owner write it \
+                 (`chmod u+w`), move it away, or give the sink another `path`",
+                path.display()
+            )
+        })
+    }
+
+    /// As [`Access::check_replaceable`], for a file that stays.
+    pub fn check_appendable(self) -> io::Result<()> {
+        self.refuse_read_only(|| {
+            "it is read-only, so nothing is added to it: let its owner write it (`chmod u+w`), or \
+             move it away"
+                .to_owned()
+        })
+    }
+
+    fn refuse_read_only(self, message: impl FnOnce() -> String) -> io::Result<()> {
         match self.is_read_only() {
             false => Ok(()),
-            true => Err(io::Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "{} is read-only, so nothing takes its place: let its owner write it \
-                     (`chmod u+w`), move it away, or give the sink another `path`",
-                    path.display()
-                ),
-            )),
+            true => Err(io::Error::new(ErrorKind::PermissionDenied, message())),
         }
     }
 

@@ -1,0 +1,113 @@
+//! Opens what is written as it comes: devices, pipes, and what the process was started
+//! with.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::descriptors::check_standard;
+use crate::paths::{descriptor, is_device, is_standard_output};
+
+/// How often a pipe is looked at that nobody reads.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Whether a path leads to a pipe in a folder, which may get a reader at any time.
+pub fn is_named_pipe(path: &Path) -> bool {
+    let found = fs::metadata(path);
+    found.is_ok_and(|found| found.file_type().is_fifo()) && !is_device(path)
+}
+
+/// Opens it, and waits for nobody: a pipe without a reader is an error of the kind
+/// [`ErrorKind::BrokenPipe`].
+pub fn open(path: &Path) -> io::Result<File> {
+    descriptor(path).map_or(Ok(()), check_standard)?;
+    let mut options = File::options();
+    options.append(true).custom_flags(libc::O_NONBLOCK);
+    match options.open(path) {
+        Ok(file) => wait_in_writes(&file).map(|()| file),
+        Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => Err(
+            io::Error::new(ErrorKind::BrokenPipe, "nobody reads this pipe"),
+        ),
+        // It may be a socket, which cannot be opened.
+        Err(_) if is_standard_output(path) => {
+            Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+        }
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Waits until somebody reads a pipe. Readers do not see its end while the returned file
+/// is open.
+pub async fn open_with_reader(path: &Path, what: &str) -> io::Result<File> {
+    let mut is_told = false;
+    loop {
+        match open(path) {
+            Err(cause) if cause.kind() == ErrorKind::BrokenPipe => {}
+            opened => return opened,
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            let path = path.display();
+            tracing::info!("{what}: nobody reads the pipe {path} yet, and the run waits for it");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// A write to a full pipe waits for its reader.
+fn wait_in_writes(file: &File) -> io::Result<()> {
+    let descriptor = file.as_raw_fd();
+    // SAFETY: the descriptor is open, and these only get and set its flags.
+    let set = unsafe {
+        match libc::fcntl(descriptor, libc::F_GETFL) {
+            -1 => -1,
+            flags => libc::fcntl(descriptor, libc::F_SETFL, flags & !libc::O_NONBLOCK),
+        }
+    };
+    match set {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipe_is_waited_for_and_then_written_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("it is there").success());
+        let cause = open(&path).expect_err("nobody reads it");
+        assert_eq!(cause.kind(), ErrorKind::BrokenPipe);
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                std::thread::sleep(3 * LOOK_EVERY);
+                let mut file = File::open(path).expect("a pipe");
+                std::thread::sleep(LOOK_EVERY);
+                let mut text = Vec::new();
+                file.read_to_end(&mut text).expect("it can be read");
+                text.len()
+            }
+        });
+        let mut file = open_with_reader(&path, "the test")
+            .await
+            .expect("it is read");
+        // More than a pipe takes at once.
+        file.write_all(&[b'x'; 1 << 20]).expect("it is read");
+        drop(file);
+        assert_eq!(reader.join().expect("it reads"), 1 << 20);
+    }
+}
