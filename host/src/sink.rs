@@ -161,6 +161,8 @@ pub struct SinkContext {
     pub pipeline: String,
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
+    /// Whether these are there after the process has ended.
+    pub are_checkpoints_kept: bool,
     /// The run makes a checkpoint before its first row. Until that is committed,
     /// the next run may start from another one: nothing outside may change before
     /// [`Sink::committed`]. No row comes before that.
@@ -183,6 +185,7 @@ impl Default for SinkContext {
         SinkContext {
             pipeline: String::new(),
             is_checkpointed: false,
+            are_checkpoints_kept: false,
             waits_for_commit: false,
             participants: Participants::default(),
             restored: None,

@@ -403,6 +403,58 @@ fn what_somebody_else_has_made_of_a_finished_file_is_not_replaced() {
     }
 }
 
+/// The other name would keep what is there, or the rows would be in two files.
+#[test]
+fn nothing_is_appended_to_a_file_with_two_names() {
+    for tables in ["", CHECKPOINTS] {
+        let mut copying = Copying::new("out.jsonl", "append", tables);
+        copying.add_rows(2);
+        let other = copying.path("other.jsonl");
+        fs::write(copying.whole(), row(7)).expect("it is writable");
+        fs::hard_link(copying.whole(), &other).expect("a link");
+        copying.refuse("has another name (a hard link)");
+        assert!(!copying.part().exists());
+        for path in [&copying.whole(), &other] {
+            assert_eq!(read(path), row(7));
+        }
+        fs::remove_file(&other).expect("it is there");
+        copying.finish();
+        assert_eq!(read(&copying.whole()), format!("{}{}", row(7), rows(1..=2)));
+    }
+}
+
+/// By whom is not known, so it is not advised to replace it.
+#[test]
+fn a_file_that_is_edited_while_rows_are_appended_stays() {
+    for tables in ["", CHECKPOINTS] {
+        let mut copying = Copying::new("out.jsonl", "append", tables);
+        copying.add_rows(2);
+        fs::write(copying.whole(), row(7)).expect("it is writable");
+        let host = copying.start();
+        copying.wait_for_rows();
+        let edited = format!("{}precious\n", row(7));
+        fs::write(copying.whole(), &edited).expect("it is writable");
+        let output = end(host, End::Finished);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("was written by somebody else while"),
+            "{said}"
+        );
+        assert!(!said.contains("if_exists"), "{said}");
+        assert_eq!(read(&copying.whole()), edited);
+        let all = format!("{}{}", row(7), rows(1..=2));
+        assert_eq!(read(&copying.part()), all);
+        // As it advises.
+        fs::rename(copying.whole(), copying.path("elsewhere")).expect("it is there");
+        match tables.is_empty() {
+            true => fs::rename(copying.part(), copying.whole()).expect("it is there"),
+            false => copying.finish(),
+        }
+        assert_eq!(read(&copying.whole()), all);
+    }
+}
+
 /// Also far from where the next run goes on.
 #[test]
 fn an_edit_anywhere_is_refused() {

@@ -107,6 +107,9 @@ pub struct SinkSnapshot {
     /// Complete files that are renamed once the checkpoint is committed: from, to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<(String, String)>,
+    /// Digests of these files, in the same order. Earlier versions did not note them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staged_digests: Vec<Option<String>>,
     /// Files of an earlier run that are deleted then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obsolete: Vec<String>,

@@ -225,6 +225,12 @@ impl Attempt<'_> {
         })
     }
 
+    /// Whether there are checkpoints after the process has ended.
+    fn are_checkpoints_kept(&self) -> bool {
+        let state = self.revision.plan.state.as_ref();
+        state.is_some_and(|state| matches!(state.backend, StateBackend::RocksDb { .. }))
+    }
+
     fn placement(&self, node: NodeId, task: usize) -> Placement {
         Placement::on_one_host(task, self.revision.task_counts[node])
     }
@@ -316,12 +322,7 @@ impl Attempt<'_> {
             clock: self.pipeline.clock.clone(),
             is_transactional: !self.participants().is_empty(),
             is_checkpointed: self.pipeline.durable.is_some(),
-            are_checkpoints_kept: self
-                .revision
-                .plan
-                .state
-                .as_ref()
-                .is_some_and(|state| matches!(state.backend, StateBackend::RocksDb { .. })),
+            are_checkpoints_kept: self.are_checkpoints_kept(),
             restored: start.sources[first].clone(),
             left_by_others: start.left_by_others[first].clone(),
         };
@@ -389,6 +390,7 @@ impl Attempt<'_> {
                 let context = SinkContext {
                     pipeline: self.revision.plan.name.clone(),
                     is_checkpointed: self.pipeline.durable.is_some(),
+                    are_checkpoints_kept: self.are_checkpoints_kept(),
                     waits_for_commit: self.pipeline.durable.is_some() && start.checkpoints_first,
                     participants: self.participants(),
                     restored: start.sinks[id].clone(),

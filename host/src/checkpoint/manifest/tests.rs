@@ -271,18 +271,23 @@ fn nodes() -> impl Strategy<Value = NodeManifest> {
     let sink = any::<(
         Option<u64>,
         Option<String>,
-        Vec<(String, String)>,
+        Vec<(String, String, Option<String>)>,
         Vec<String>,
         (Option<u64>, Option<u64>, Option<i64>, Option<String>),
     )>()
     .prop_map(|(bytes, digest, staged, obsolete, more)| {
         let (uncut_bytes, number, began_ms, replaces) = more;
+        let staged = staged
+            .into_iter()
+            .map(|(from, to, digest)| ((from, to), digest));
+        let (staged, staged_digests) = staged.unzip();
         ProgressManifest::Sink(SinkSnapshot {
             bytes,
             uncut_bytes,
             digest,
             replaces,
             staged,
+            staged_digests,
             obsolete,
             number,
             began_ms,

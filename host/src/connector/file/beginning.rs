@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use super::opened::{Compression, Text, check_whole};
 use crate::access::Access;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
+use crate::paths::is_taken;
 
 /// What happens to a file that is there when a run starts without a checkpoint
 /// that knows it.
@@ -39,6 +41,8 @@ pub(super) struct PartOptions {
     pub goes_back_to: Option<CheckpointId>,
     /// The next run goes on where this one is stopped.
     pub is_checkpointed: bool,
+    /// So it does in another process.
+    pub are_checkpoints_kept: bool,
     /// What the checkpoint has of the file as that of a sink that was dropped.
     pub left_behind: Option<SinkSnapshot>,
     /// Until the run's first checkpoint is committed, the next run may start
@@ -251,6 +255,7 @@ impl<'a> There<'a> {
     fn end(&self) -> io::Result<Start> {
         let compression = self.options.compression;
         if self.unfinished == 0 {
+            self.check_one_name()?;
             check_whole(self.path, compression)?;
         }
         let all = SinkSnapshot {
@@ -335,6 +340,10 @@ impl<'a> There<'a> {
                 false => (self.part, self.unfinished),
             };
             let why = match found < bytes {
+                // The part was made for the lock.
+                _ if is_copy && !is_taken(file) => {
+                    format!("is gone, and had {bytes} bytes at the checkpoint")
+                }
                 true => format!("has {found} bytes, and had {bytes} at the checkpoint"),
                 false => "is not the file of the checkpoint".to_owned(),
             };
@@ -397,15 +406,36 @@ impl<'a> There<'a> {
 
     /// Why a run does not go on with a file.
     fn refused(&self, file: &Path, why: &str) -> io::Error {
-        io::Error::new(
-            ErrorKind::InvalidData,
-            format!(
-                "{} {why}: put back the file of the checkpoint, or start the sink without what \
-                 the checkpoint has of it (`sluicebox run --drop {}`)",
-                file.display(),
+        let anew = match self.options.are_checkpoints_kept {
+            true => format!(
+                "start the sink without what the checkpoint has of it (`sluicebox run --drop {}`)",
                 self.node
             ),
+            // Every start does.
+            false => "start the pipeline again".to_owned(),
+        };
+        let file = file.display();
+        io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{file} {why}: put back the file of the checkpoint, or {anew}"),
         )
+    }
+
+    /// Refuses a file with several names: rows would be appended to what has this name.
+    fn check_one_name(&self) -> io::Result<()> {
+        let found = fs::metadata(self.path)?;
+        if found.nlink() == 1 {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "{} has another name (a hard link), which would keep what is there now, since a \
+                 longer file takes the place of this name alone: remove the other name, or have \
+                 this one lead to a copy",
+                self.path.display()
+            ),
+        ))
     }
 
     /// Why nothing is appended to a finished file that has a part beside it.
@@ -436,6 +466,21 @@ pub(super) fn not_gone_on_from(path: &Path, if_exists: IfExists) -> io::Error {
             path.display()
         ),
     )
+}
+
+/// Why a file does not take the place of another one, which is not what it was when this
+/// one was begun.
+pub(super) fn was_changed_meanwhile(path: &Path, part: &Path, is_checkpointed: bool) -> io::Error {
+    let (path, part) = (path.display(), part.display());
+    let then = match is_checkpointed {
+        true => "start the pipeline again".to_owned(),
+        false => format!("give {part} its name"),
+    };
+    let message = format!(
+        "{path} was written by somebody else while this run wrote {part}, which has all rows \
+         and does not take its place: move {path} away, then {then}"
+    );
+    io::Error::new(ErrorKind::AlreadyExists, message)
 }
 
 /// Whether this is what a sink without rows writes where empty files are no compressed

@@ -11,6 +11,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::beginning::{IfExists, PartOptions, not_gone_on_from};
+use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{PartFile, part_of};
 use super::written::{Staged, Written, tell_of_replaced};
@@ -174,14 +175,7 @@ impl CheckpointedParquet {
         };
         match options.restored {
             Some(restored) => {
-                let staged = restored.staged.into_iter();
-                let staged = staged.map(|(from, to)| Staged {
-                    checkpoint: CheckpointId::MIN,
-                    is_restored: true,
-                    from: from.into(),
-                    to: to.into(),
-                });
-                files.staged = staged.collect();
+                files.staged = Staged::restored(&restored, |name| name.into());
                 // After a later checkpoint they are gone, and others may have their
                 // names.
                 if !options.waits_for_commit {
@@ -251,15 +245,19 @@ impl CheckpointedParquet {
         let there = there.into_iter().filter(|file| is_taken(&file.path));
         // A run that failed may have left them.
         let listed = self.written.check(&there.collect::<Vec<_>>());
-        let listed = listed.and_then(|()| self.written.completed(id, part.file(), part.text()));
-        listed.map_err(|cause| SinkError::io(&self.node, named.display(), &cause))?;
+        let listed = listed
+            .and_then(|()| FileId::of_path(&named))
+            .and_then(|replaced| {
+                let completed = self.written.completed(id, part.file(), part.text());
+                completed.map(|()| replaced)
+            });
+        let replaced =
+            listed.map_err(|cause| SinkError::io(&self.node, named.display(), &cause))?;
         part.finish_as(&staged)?;
         self.access = Access::of_path(&staged).or(self.access);
         self.staged.push(Staged {
-            checkpoint: id,
-            is_restored: false,
-            from: staged,
-            to: named,
+            replaced,
+            ..self.written.staged(id, id)
         });
         Ok(())
     }
@@ -297,13 +295,14 @@ impl Sink for CheckpointedParquet {
         if let Some(open) = self.open.take() {
             self.stage(id, open)?;
         }
-        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let staged = self.staged.iter();
-        Ok(SinkSnapshot {
-            staged: staged.map(|it| (text(&it.from), text(&it.to))).collect(),
-            obsolete: self.obsolete.iter().map(|it| text(&it.path)).collect(),
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let obsolete = self.obsolete.iter().map(|it| text(&it.path));
+        let mut kept = SinkSnapshot {
+            obsolete: obsolete.collect(),
             ..SinkSnapshot::default()
-        })
+        };
+        Staged::keep(&self.staged, text, &mut kept);
+        Ok(kept)
     }
 
     fn committed(&mut self, _: CheckpointId) -> Result<(), SinkError> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::beginning::{
-    Base, Beginning, FileState, IfExists, PartOptions, There, not_gone_on_from,
+    Base, Beginning, FileState, IfExists, PartOptions, There, was_changed_meanwhile,
 };
 use super::digest::{ReadText, RunningDigest};
 use super::mark::FileId;
@@ -121,7 +121,14 @@ impl PartFile {
         let copied = io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
         match copied == bytes && is_unchanged() {
             true => Ok(()),
-            false => Err(not_gone_on_from(&self.path, IfExists::Append)),
+            false => Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "{} was changed by somebody else while this run began to go on from it, and \
+                     nothing was written: start the pipeline again when nobody else writes it",
+                    self.path.display()
+                ),
+            )),
         }
     }
 
@@ -231,8 +238,8 @@ impl PartFile {
         self.begin()?;
         let there = FileState::of(&self.path, self.compression);
         let is_other = there.is_some() && there != self.base_state();
-        if self.part.is_some() && !self.replaces && is_other {
-            let cause = not_gone_on_from(&self.path, IfExists::Append);
+        if let (Some(part), false, true) = (&self.part, self.replaces, is_other) {
+            let cause = was_changed_meanwhile(&self.path, &part.path, self.is_checkpointed);
             return Err(SinkError::io(&self.node, self.path.display(), &cause));
         }
         let path = self.path.clone();

@@ -13,7 +13,7 @@ use super::numbered::{Numbered, NumberedFile};
 use super::opened::Compression;
 use super::part::{PartFile, part_of};
 use super::text_file::TextFile;
-use super::written::{Staged, Written, tell_of_replaced};
+use super::written::{Staged, Written, is_not_ours, tell_of_replaced};
 use crate::access::Access;
 use crate::batch::Batch;
 use crate::checkpoint::snapshot::SinkSnapshot;
@@ -112,16 +112,10 @@ impl<F: TextFormat> RollingSink<F> {
             Some(number) => opening.restored(number, &restored, there)?,
             None => opening.new_files(there)?,
         };
-        let in_folder = |name: String| names.folder.join(name);
-        let staged = restored.staged.into_iter().map(|(from, to)| Staged {
-            checkpoint: CheckpointId::MIN,
-            is_restored: true,
-            from: in_folder(from),
-            to: in_folder(to),
-        });
+        let staged = Staged::restored(&restored, |name| names.folder.join(name));
         let sink = RollingSink {
             node: node.to_owned(),
-            staged: staged.collect(),
+            staged,
             names,
             roll,
             compression,
@@ -189,11 +183,7 @@ impl<F: TextFormat> RollingSink<F> {
     /// Completes the file being written, and opens the next one.
     fn roll(&mut self) -> Result<(), SinkError> {
         let number = self.number + 1;
-        let path = self.names.path(number);
-        if is_taken(&path) {
-            let why = "it is there, and this run has not written it: move it away";
-            return Err(refused(&self.node, &path, why));
-        }
+        self.check_free(&self.names.path(number))?;
         let part = &self.file.part;
         let metadata = part.file().metadata();
         let metadata = metadata.map_err(|cause| part.error(cause))?;
@@ -214,20 +204,28 @@ impl<F: TextFormat> RollingSink<F> {
             self.full.push(full);
             return file.part.finish_as(&part_of(&path));
         }
+        self.check_free(&path)?;
         file.part.finish_as(&path)
+    }
+
+    /// Refuses to write over a file that somebody has made since the run began: what the
+    /// sink replaces is deleted by then.
+    fn check_free(&self, path: &Path) -> Result<(), SinkError> {
+        match is_taken(path) {
+            false => Ok(()),
+            true => Err(SinkError::io(
+                &self.node,
+                path.display(),
+                &is_not_ours(path),
+            )),
+        }
     }
 
     /// Has the complete files wait for the commit of this checkpoint.
     fn stage_full(&mut self, checkpoint: CheckpointId) {
-        for number in self.full.drain(..) {
-            let to = self.names.path(number);
-            self.staged.push(Staged {
-                checkpoint,
-                is_restored: false,
-                from: part_of(&to),
-                to,
-            });
-        }
+        let full = self.full.drain(..);
+        let staged = full.map(|number| self.written.staged(checkpoint, number));
+        self.staged.extend(staged);
     }
 
     /// Gives their names to the files that this checkpoint has. What has been done
@@ -304,13 +302,12 @@ impl<F: TextFormat> Sink for RollingSink<F> {
             self.begin()?;
             self.roll_if_due()?;
         }
-        let kept = self.file.keep()?;
+        let mut kept = self.file.keep()?;
         self.stage_full(id);
-        let staged = self.staged.iter();
+        Staged::keep(&self.staged, name, &mut kept);
         Ok(SinkSnapshot {
             number: Some(self.number),
             began_ms: self.began_ms,
-            staged: staged.map(|it| (name(&it.from), name(&it.to))).collect(),
             obsolete: self.obsolete.iter().map(|it| name(&it.path)).collect(),
             ..kept
         })
@@ -333,6 +330,7 @@ impl<F: TextFormat> Sink for RollingSink<F> {
         }
         self.end_file()?;
         let path = self.file.part.path().to_owned();
+        self.check_free(&path)?;
         self.file.part.finish_as(&path)
     }
 }

@@ -313,6 +313,7 @@ impl SinkConnector for FileSink {
             restored: context.restored.clone(),
             goes_back_to: context.goes_back_to,
             is_checkpointed: context.is_checkpointed,
+            are_checkpoints_kept: context.are_checkpoints_kept,
             left_behind: context.left_behind.clone(),
             waits_for_commit: context.waits_for_commit,
             head: self.compression.mark().to_vec(),

@@ -19,6 +19,7 @@ use super::mark::FileId;
 use super::numbered::{Numbered, NumberedFile};
 use super::part::{is_other_file, lock_for_this_run, open_own, part_of};
 use crate::access::Access;
+use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 use crate::paths::{is_taken, remove, show_files};
 
@@ -49,6 +50,36 @@ pub(super) struct Staged {
     pub is_restored: bool,
     pub from: PathBuf,
     pub to: PathBuf,
+    /// What is in it. Checkpoints of earlier versions did not note it.
+    pub text: Option<WrittenText>,
+    /// What had its name when it was complete, and goes.
+    pub replaced: Option<FileId>,
+}
+
+impl Staged {
+    /// What a checkpoint has of them.
+    pub fn restored(snapshot: &SinkSnapshot, path: impl Fn(&str) -> PathBuf) -> Vec<Staged> {
+        let digests = snapshot.staged_digests.iter().map(Option::as_deref);
+        let digests = digests.chain(std::iter::repeat(None));
+        let staged = snapshot.staged.iter().zip(digests);
+        let staged = staged.map(|((from, to), digest)| Staged {
+            checkpoint: CheckpointId::MIN,
+            is_restored: true,
+            from: path(from),
+            to: path(to),
+            text: digest.map(WrittenText::parse),
+            replaced: None,
+        });
+        staged.collect()
+    }
+
+    /// Notes them in a checkpoint.
+    pub fn keep(staged: &[Staged], name: impl Fn(&Path) -> String, snapshot: &mut SinkSnapshot) {
+        let names = staged.iter().map(|it| (name(&it.from), name(&it.to)));
+        snapshot.staged = names.collect();
+        let digests = staged.iter().map(|it| Some(it.text.as_ref()?.to_string()));
+        snapshot.staged_digests = digests.collect();
+    }
 }
 
 /// So many lines are not worth the work to remove any.
@@ -93,6 +124,22 @@ impl Written {
             complete: Some((text.length, WrittenText::Whole(text))),
         };
         self.add(number, known)
+    }
+
+    /// A file that is complete, and has its temporary name until this checkpoint is
+    /// committed.
+    pub fn staged(&self, checkpoint: CheckpointId, number: u64) -> Staged {
+        let known = self.known.get(&(self.pipeline.clone(), number));
+        let complete = known.and_then(|known| known.complete.as_ref());
+        let to = self.names.path(number);
+        Staged {
+            checkpoint,
+            is_restored: false,
+            from: part_of(&to),
+            to,
+            text: complete.map(|(_, text)| text.clone()),
+            replaced: None,
+        }
     }
 
     fn add(&mut self, number: u64, known: Known) -> io::Result<()> {
@@ -168,20 +215,30 @@ impl Written {
                 true => Ok(()),
                 false => fs::rename(from, to),
             },
-            Some(known) if FileId::of_path(from)? == Some(known.file) => fs::rename(from, to),
+            Some(known) if FileId::of_path(from)? == Some(known.file) => {
+                match FileId::of_path(to)? {
+                    there @ Some(_) if there != staged.replaced => Err(is_not_ours(to)),
+                    _ => fs::rename(from, to),
+                }
+            }
             _ => Err(is_other_file(from)),
         }
     }
 
     /// Whether the run before has given the file its name: somebody may have taken it away
     /// since, or have written another one under its temporary name. The list may be lost:
-    /// then, only the names are known.
+    /// then, the checkpoint knows what is in it.
     fn has_name(&self, staged: &Staged, known: Option<&Known>) -> io::Result<bool> {
         let Staged { from, to, .. } = staged;
-        let is = |path: &Path| match known {
-            Some(_) if !path.is_file() => Ok(false),
-            Some(known) => known.is(path),
-            None => Ok(true),
+        let is = |path: &Path| match (known, &staged.text) {
+            (None, None) => Ok(true),
+            _ if !path.is_file() => Ok(false),
+            (Some(known), _) => known.is(path),
+            (None, Some(text)) => {
+                let file = File::open(path)?;
+                let length = file.metadata()?.len();
+                has_text(&file, length, text)
+            }
         };
         let refused = |path: &Path, why: &str| {
             let message = format!(
@@ -242,14 +299,24 @@ impl Known {
         let metadata = file.metadata()?;
         match &self.complete {
             Some((bytes, _)) if *bytes != metadata.len() => Ok(false),
-            Some((bytes, then)) => {
-                let mut read = RunningDigest::default();
-                read.add_file(&file, *bytes)?;
-                then.is(&file, &read)
-            }
+            Some((bytes, then)) => has_text(&file, *bytes, then),
             None => Ok(FileId::of(&metadata).is_of_some_mount(self.file)),
         }
     }
+}
+
+/// Whether all of a file, which has so many bytes, is this text.
+fn has_text(file: &File, bytes: u64, text: &WrittenText) -> io::Result<bool> {
+    let mut read = RunningDigest::default();
+    read.add_file(file, bytes)?;
+    text.is(file, &read)
+}
+
+/// Why a file is not written over that got the name of a numbered one.
+pub(super) fn is_not_ours(path: &Path) -> io::Error {
+    let path = path.display();
+    let message = format!("{path} is there, and this run has not written it: move it away");
+    io::Error::new(ErrorKind::AlreadyExists, message)
 }
 
 /// The list that has this temporary file as a numbered one, which gets its name later.

@@ -363,6 +363,83 @@ fn what_has_the_temporary_name_of_a_file_that_goes_on_is_not_written_over() {
 }
 
 #[test]
+fn what_somebody_makes_under_the_name_of_a_file_that_is_written_stays() {
+    let is_refused = |done: Result<(), SinkError>| {
+        let refused = done.unwrap_err().to_string();
+        assert!(refused.contains("has not written it: move it"), "{refused}");
+    };
+    // Between the row that fills a file and the commit.
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    folder.write("out-000001.txt", "precious");
+    let snapshot = sink.barrier(2).unwrap();
+    is_refused(sink.committed(2));
+    drop(sink);
+    assert_eq!(folder.files()["out-000001.txt"], b"precious");
+    // The next run says the same, and goes on when it was moved away.
+    let mut sink = folder.try_open(&folder.context(Some(&snapshot))).unwrap();
+    assert!(sink.flush().is_err());
+    drop(sink);
+    assert_eq!(folder.files()["out-000001.txt"], b"precious");
+    fs::remove_file(folder.folder.path().join("out-000001.txt")).unwrap();
+    let mut sink = folder.restored(&snapshot);
+    sink.finish(Ending::Complete).unwrap();
+    drop(sink);
+    assert_eq!(folder.rows(), (0..3).map(row).collect::<Vec<_>>());
+    // The last one, and those of a run without checkpoints.
+    for bytes in [20, 1_000] {
+        let folder = Folder::of_lines(bytes);
+        let mut sink = folder.alone();
+        sink.write(&rows(0..1)).unwrap();
+        folder.write("out-000001.txt", "precious");
+        let written = sink.write(&rows(1..3));
+        is_refused(written.and_then(|()| sink.finish(Ending::Complete)));
+        drop(sink);
+        assert_eq!(folder.files()["out-000001.txt"], b"precious");
+        assert!(folder.names().contains(&"out-000001.txt.part".to_owned()));
+    }
+}
+
+/// Then the checkpoint knows what is in the file.
+#[test]
+fn without_its_list_a_file_gets_its_name_only_if_it_is_the_one_of_the_checkpoint() {
+    let folder = Folder::of_lines(20);
+    let mut sink = folder.begun();
+    sink.write(&rows(0..3)).unwrap();
+    let snapshot = sink.barrier(2).unwrap();
+    drop(sink);
+    let part = folder.folder.path().join("out-000001.txt.part");
+    let list = folder.folder.path().join(".out.txt.written");
+    let whole = fs::read(&part).unwrap();
+    let mut edited = whole.clone();
+    edited[3] ^= 1;
+    for other in [&b"precious"[..], &edited] {
+        fs::remove_file(&list).unwrap();
+        fs::write(&part, other).unwrap();
+        let mut sink = folder.try_open(&folder.context(Some(&snapshot))).unwrap();
+        let refused = sink.flush().unwrap_err().to_string();
+        assert!(refused.contains("is not the file of"), "{refused}");
+        drop(sink);
+        assert_eq!(fs::read(&part).unwrap(), other);
+        fs::write(&list, "").unwrap();
+    }
+    fs::remove_file(&list).unwrap();
+    fs::write(&part, whole).unwrap();
+    drop(folder.restored(&snapshot));
+    assert_eq!(folder.names()[0], "out-000001.txt");
+    // Checkpoints of earlier versions have only the names.
+    fs::rename(folder.folder.path().join("out-000001.txt"), &part).unwrap();
+    fs::remove_file(&list).unwrap();
+    let earlier = SinkSnapshot {
+        staged_digests: Vec::new(),
+        ..snapshot
+    };
+    drop(folder.restored(&earlier));
+    assert_eq!(folder.names()[0], "out-000001.txt");
+}
+
+#[test]
 fn no_rows_no_files() {
     let folder = Folder::of_lines(100);
     folder.alone().finish(Ending::Complete).unwrap();

@@ -486,6 +486,63 @@ fn parquet_files_of_an_earlier_run_go_when_there_is_a_checkpoint() {
     }
 }
 
+/// Between the barrier and the commit.
+#[test]
+fn a_parquet_file_that_somebody_makes_meanwhile_stays() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let named = folder.path().join("out-7.parquet");
+    let mut sink = reopened(&path, SinkFormat::Parquet, None).unwrap();
+    sink.write(&batch()).unwrap();
+    sink.barrier(7).unwrap();
+    fs::write(&named, "precious").unwrap();
+    let refused = sink.committed(7).unwrap_err().to_string();
+    assert!(refused.contains("has not written it: move it"), "{refused}");
+    assert_eq!(fs::read(&named).unwrap(), b"precious");
+    assert!(folder.path().join("out-7.parquet.part").exists());
+}
+
+/// Only where the next process finds the checkpoint, there is something to drop.
+#[test]
+fn a_file_that_is_gone_or_emptied_is_told_as_that() {
+    for (are_checkpoints_kept, advice) in [
+        (true, "`sluicebox run --drop out`"),
+        (false, "or start the pipeline again"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("out.csv");
+        let open = |restored| {
+            let context = SinkContext {
+                is_checkpointed: true,
+                are_checkpoints_kept,
+                restored,
+                ..SinkContext::default()
+            };
+            compressing(&path, Compression::None, IfExists::Fail).open("out", &schema(), &context)
+        };
+        let mut sink = open(None).unwrap();
+        sink.write(&batch()).unwrap();
+        let snapshot = sink.barrier(2).unwrap();
+        sink.finish(Ending::Complete).unwrap();
+        drop(sink);
+        fs::remove_file(&path).unwrap();
+        let refused = open(Some(snapshot.clone())).err().unwrap().to_string();
+        assert!(refused.contains("out.csv is gone, and had"), "{refused}");
+        assert!(refused.contains(advice), "{refused}");
+        fs::write(&path, "").unwrap();
+        let refused = open(Some(snapshot)).err().unwrap().to_string();
+        assert!(
+            refused.contains("out.csv has 0 bytes, and had"),
+            "{refused}"
+        );
+        assert_eq!(
+            refused.contains("--drop"),
+            are_checkpoints_kept,
+            "{refused}"
+        );
+    }
+}
+
 /// As a file for a year beside one for all years.
 #[test]
 fn parquet_files_of_others_are_left_alone() {
@@ -557,7 +614,8 @@ fn a_file_stays_as_it_is_while_rows_are_appended() {
     sink.write(&batch()).unwrap();
     fs::write(&path, format!("{old}precious\n")).unwrap();
     let refused = sink.finish(Ending::Complete).unwrap_err().to_string();
-    assert!(refused.contains("does not go on from it"), "{refused}");
+    assert!(refused.contains("written by somebody else"), "{refused}");
+    assert!(!refused.contains("replace\""), "{refused}");
     drop(sink);
     assert_eq!(there(), format!("{old}precious\n"));
 
