@@ -63,7 +63,8 @@ pub struct DeadLetter {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_time: Option<String>,
-    /// The row as the node saw it, as JSON (absent for decode errors).
+    /// The row as the node saw it, as JSON (absent for decode errors). Of a state that
+    /// is in no result, the state.
     pub row: Option<String>,
 }
 
@@ -119,10 +120,12 @@ pub fn of_row(batch: &Batch, row: usize) -> DeadLetter {
     dead_letter
 }
 
-/// A dead letter of a state, where no single row failed: its key and window.
-pub fn of_state(rendered: &str) -> DeadLetter {
+/// A dead letter of a state, where no single row failed: its key and window, and where its
+/// rows are in no result, the state itself.
+pub fn of_state(rendered: &str, state: Option<&str>) -> DeadLetter {
     DeadLetter {
         payload: Some(rendered.to_owned()),
+        row: state.map(str::to_owned),
         ..DeadLetter::default()
     }
 }

@@ -14,12 +14,18 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 
 use crate::batch::Batch;
+use crate::schema::Schema;
 use crate::{decimal, non_finite, timestamp};
 
 /// A row of a batch as JSON.
 pub fn render_row(batch: &Batch, row: usize) -> String {
-    let names = batch.schema.fields.iter().map(|field| field.name.as_str());
-    render(JsonColumns::new(names.zip(&batch.columns)), row)
+    render_columns(&batch.schema, &batch.columns, row)
+}
+
+/// A row of columns with this schema as JSON.
+pub(crate) fn render_columns(schema: &Schema, columns: &[ArrayRef], row: usize) -> String {
+    let names = schema.fields.iter().map(|field| field.name.as_str());
+    render(JsonColumns::new(names.zip(columns)), row)
 }
 
 /// The same with decimals in quotes, for readers that make floats of numbers.

@@ -66,8 +66,8 @@ pub struct Guard<L: Callee + ?Sized> {
 /// What the plugin failed on, for the dead letter.
 enum Subject<'a> {
     Row(&'a Batch, u32),
-    /// A state: its key and window as JSON.
-    State(String),
+    /// A state: its key and window as JSON, and the state if its rows are in no result.
+    State(String, Option<String>),
 }
 
 impl<L: Callee + ?Sized> Guard<L> {
@@ -230,7 +230,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     ) -> Result<(), OperatorError> {
         let mut dead_letter = match subject {
             Subject::Row(batch, row) => dead_letter::of_row(batch, *row as usize),
-            Subject::State(rendered) => dead_letter::of_state(rendered),
+            Subject::State(rendered, state) => dead_letter::of_state(rendered, state.as_deref()),
         };
         dead_letter.node = self.node.to_string();
         dead_letter.plugin = self.plugin.as_deref().map(str::to_owned);

@@ -6,6 +6,7 @@ use arrow_select::interleave::interleave;
 use super::{AggregateGuard, Guard, Parts, Subject, halves, slice};
 use crate::batch::{Batch, gather};
 use crate::blame::Fault;
+use crate::json::render_columns;
 use crate::logic::{
     Accumulated, Aggregate, Columns, Failure, FailureKind, Grouped, Instance, Rows, States,
 };
@@ -73,8 +74,8 @@ impl AggregateGuard {
     }
 
     /// Merges the states of each group into one. A group whose merge fails keeps its
-    /// first state and counts as one failed row; `subject` renders a group (its key
-    /// and window as JSON) for the dead letter.
+    /// first state, and each of the others counts as a failed row, since it may be that of
+    /// many; `subject` renders a group (its key and window as JSON) for the dead letters.
     pub fn merge(
         &mut self,
         states: Columns<'_>,
@@ -83,6 +84,7 @@ impl AggregateGuard {
         out: &mut Outbox,
     ) -> Result<Vec<ArrayRef>, OperatorError> {
         let group_count = groups.last().map_or(0, |last| *last as usize + 1);
+        let schema = self.factory.info().state.clone();
         let mut parts = Vec::new();
         let mut rest = Parts::whole(group_count);
         let rows_of = |part: &Range<usize>| {
@@ -104,10 +106,14 @@ impl AggregateGuard {
             match called {
                 Ok(merged) => parts.push(merged),
                 Err(failure) => {
-                    let subject = Subject::State(subject(part.start as u32));
-                    self.handle_failure(&subject, &failure, out)?;
-                    let first = rows_of(&part).start;
-                    parts.push(slice(states.columns, &(first..first + part.len())));
+                    let place = subject(part.start as u32);
+                    let Range { start, end } = rows_of(&part);
+                    for lost in (start + 1).min(end - 1)..end {
+                        let state = render_columns(&schema, states.columns, lost);
+                        let subject = Subject::State(place.clone(), Some(state));
+                        self.handle_failure(&subject, &failure, out)?;
+                    }
+                    parts.push(slice(states.columns, &(start..start + part.len())));
                 }
             }
         }
@@ -126,6 +132,7 @@ impl AggregateGuard {
         subject: &dyn Fn(u32) -> String,
         out: &mut Outbox,
     ) -> Result<Rows, OperatorError> {
+        let schema = self.factory.info().state.clone();
         let mut parts = Vec::new();
         let mut rest = Parts::whole(states.rows);
         let finish = |logic: &mut (dyn Aggregate + 'static), part: &Range<usize>| {
@@ -144,7 +151,8 @@ impl AggregateGuard {
             match called {
                 Ok(rows) => parts.push((part.start, rows)),
                 Err(failure) => {
-                    let subject = Subject::State(subject(part.start as u32));
+                    let state = render_columns(&schema, states.columns, part.start);
+                    let subject = Subject::State(subject(part.start as u32), Some(state));
                     self.handle_failure(&subject, &failure, out)?;
                 }
             }

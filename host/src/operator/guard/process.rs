@@ -51,7 +51,7 @@ impl ProcessGuard {
         failure: &Failure,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        self.handle_failure(&Subject::State(subject), failure, out)
+        self.handle_failure(&Subject::State(subject, None), failure, out)
     }
 
     /// The same for a timer that the process rejects.
@@ -62,7 +62,7 @@ impl ProcessGuard {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         out.counts.rejected += 1;
-        let subject = Subject::State(subject);
+        let subject = Subject::State(subject, None);
         self.apply_on_error(&subject, "reject", reason, None, Fault::ROW, out)
     }
 }

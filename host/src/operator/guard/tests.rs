@@ -452,15 +452,15 @@ fn groups_without_any_good_row_have_no_state() {
 #[test]
 fn a_failing_merge_keeps_the_first_state() {
     let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
-    let states = [column(vec![1, 2, 10, 13, 5])];
+    let states = [column(vec![1, 2, 10, 13, 20, 5])];
     let mut out = Outbox::default();
     let merged = aggregating(&factory, OnError::DeadLetter)
         .merge(
             Columns {
-                rows: 5,
+                rows: 6,
                 columns: &states,
             },
-            &[0, 0, 1, 1, 2],
+            &[0, 0, 1, 1, 1, 2],
             &|group| format!("{{\"key\":{group}}}"),
             &mut out,
         )
@@ -469,7 +469,15 @@ fn a_failing_merge_keeps_the_first_state() {
         merged[0].as_primitive::<Int64Type>().values().to_vec(),
         [3, 10, 5]
     );
-    assert_eq!(out.dead_letters[0].payload.as_deref(), Some("{\"key\":1}"));
+    // What the others have is in no result.
+    let letters = out.dead_letters.iter();
+    let letters: Vec<_> = letters
+        .map(|letter| (letter.payload.as_deref(), letter.row.as_deref()))
+        .collect();
+    let of_key = Some("{\"key\":1}");
+    let lost = ["{\"n\":13}", "{\"n\":20}"].map(|state| (of_key, Some(state)));
+    assert_eq!(letters, lost);
+    assert_eq!(out.counts.failed, 2);
 }
 
 #[test]
