@@ -225,6 +225,9 @@ impl Job {
             let requests = self.requests();
             beside.spawn(async move { durable.serve(&requests).await });
         }
+        if let Some(durable) = &self.pipeline.durable {
+            durable.check_copies().await?;
+        }
         let mut failures = restart::Failures::new(self.revision.plan.restart);
         while let Err(error) = self.attempt().run().await {
             let Some(delay) = failures.add(&error).filter(|_| !stop.asked()) else {
@@ -241,7 +244,7 @@ impl Job {
             }
         }
         if let Some(durable) = &self.pipeline.durable {
-            durable.finish().await;
+            durable.finish().await?;
         }
         let last = self.pipeline.history().pop();
         Ok(Summary {

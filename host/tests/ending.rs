@@ -260,6 +260,8 @@ fn each_failure_is_tried_again_if_that_can_help_and_only_then() {
         .replace("type = \"file\"", "type = \"tcp\"")
         .replace("path = \"rows.jsonl\"", "listen = \"192.0.2.1:9999\"")
         .replace("on_error = \"fail\"", "");
+    let unknown = foreign.replace("192.0.2.1", "nohost.invalid");
+    let state = "[state]\npath = \"state\"\n";
     let no_folder = "[state]\npath = \"rows.jsonl/state\"\n";
     let mut cases = vec![
         Case::new("a reject", patiently("reject"), "row", false),
@@ -281,6 +283,19 @@ fn each_failure_is_tried_again_if_that_can_help_and_only_then() {
         Case::new(
             "a foreign address",
             format!("{foreign}{OUT}"),
+            "outside",
+            false,
+        ),
+        Case::new(
+            "an unknown host",
+            format!("{unknown}{OUT}"),
+            "config",
+            false,
+        ),
+        Case::new(
+            "no place for copies",
+            // Nobody can make a folder there.
+            format!("{state}[checkpoints.upload]\nurl = \"file:///proc/nothing\"\n{ROWS}{OUT}"),
             "outside",
             false,
         ),
@@ -393,6 +408,44 @@ fn listen(source: &str) -> (TempDir, Child, TcpStream) {
         .spawn()
         .expect("it starts");
     (folder, host, connect(address))
+}
+
+/// The last checkpoint of a run is in the data folder, and nowhere else.
+#[test]
+fn a_run_whose_checkpoint_could_not_be_copied_has_failed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (address, copies) = (free_address(), folder.path().join("copies"));
+    let pipeline = format!(
+        r#"
+        name = "copied"
+        state = {{ path = "state" }}
+        checkpoints = {{ interval = "1h", upload = {{ url = "file://{}" }} }}
+        [sources.rows]
+        type = "tcp"
+        listen = "{address}"
+        connections = 1
+        fields = {{ id = "utf8" }}
+        {OUT}
+        "#,
+        copies.display()
+    );
+    let host = run_file(&pipeline, &["-q"], folder.path()).spawn();
+    let host = host.expect("it starts");
+    let mut client = connect(address);
+    std::thread::sleep(Duration::from_millis(500));
+    fs::remove_dir_all(&copies).expect("it was made at the start");
+    fs::write(&copies, "").expect("it is writable");
+    client.write_all(b"{\"id\":\"a\"}\n").expect("it listens");
+    drop(client);
+    let ended = Instant::now();
+    let output = host.wait_with_output().expect("it is our child");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("it could not be copied"), "{stderr}");
+    let took = ended.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}: {stderr}");
+    let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
+    assert_eq!(rows.lines().count(), 1, "{rows}");
 }
 
 /// Nobody can send a row over TCP again.

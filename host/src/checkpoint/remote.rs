@@ -19,8 +19,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::error::Error as _;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
@@ -39,11 +40,16 @@ use crate::plan::RemotePlan;
 /// How much of a file is in memory at once.
 const PART_BYTES: usize = 8 << 20;
 
+/// How long the start of a run waits for the store.
+const START_WAIT: Duration = Duration::from_secs(10);
+
 /// The checkpoints of one pipeline in an object store.
 pub struct RemoteStore {
     store: Arc<dyn ObjectStore>,
     /// The pipeline's folder in it.
     root: Location,
+    /// Absent where requests are not signed.
+    credentials: Option<AwsCredentialProvider>,
     /// For messages.
     url: String,
     /// Names of the files in the store, once listed. Locked during an upload or
@@ -68,15 +74,63 @@ pub fn check(plan: &RemotePlan) -> Result<(), String> {
 impl RemoteStore {
     /// Sends nothing yet.
     pub fn new(plan: &RemotePlan, pipeline: &str) -> Result<RemoteStore, StorageError> {
-        let (store, path) = connect(plan).map_err(|problem| StorageError::Other {
+        let connected = connect(plan).map_err(|problem| StorageError::Other {
             message: format!("cannot use the object store {}: {problem}", plan.url),
             fault: Fault::CONFIG,
         })?;
         Ok(RemoteStore {
-            store,
-            root: path.join(pipeline),
+            store: connected.store,
+            root: connected.path.join(pipeline),
+            credentials: connected.credentials,
             url: plan.url.clone(),
             files: Mutex::new(None),
+        })
+    }
+
+    /// Checks that copies can be made, by an object that is removed again. Fails only with
+    /// what does not pass by itself: uploads are tried again.
+    pub async fn check_writable(&self) -> Result<(), StorageError> {
+        self.check_credentials().await?;
+        let location = self.root.clone().join("writable");
+        let probe = async {
+            let put = self.store.put(&location, PutPayload::default()).await;
+            put.map_err(|cause| self.trouble("write", &location, &cause))?;
+            self.remove(&location).await
+        };
+        match tokio::time::timeout(START_WAIT, probe).await {
+            Ok(Err(error)) if !error.fault().can_pass => Err(error),
+            Ok(Err(error)) => {
+                tracing::error!("checkpoints cannot be copied yet: {error}");
+                Ok(())
+            }
+            Ok(Ok(())) => Ok(()),
+            Err(_) => {
+                tracing::error!(
+                    "checkpoints cannot be copied yet: the object store {} has not answered within \
+                     {START_WAIT:?}",
+                    self.url
+                );
+                Ok(())
+            }
+        }
+    }
+
+    async fn check_credentials(&self) -> Result<(), StorageError> {
+        let Some(credentials) = &self.credentials else {
+            return Ok(());
+        };
+        let cause = match tokio::time::timeout(START_WAIT, credentials.get_credential()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(cause)) => cause.to_string(),
+            Err(_) => format!("nothing has given any within {START_WAIT:?}"),
+        };
+        Err(StorageError::Other {
+            message: format!(
+                "there are no credentials for the object store {}: set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or give them in the `options` of `upload` ({cause})",
+                self.url
+            ),
+            fault: Fault::OUTSIDE_LASTING,
         })
     }
 
@@ -464,7 +518,15 @@ async fn read_part(
     Ok(part)
 }
 
-fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String> {
+struct Connected {
+    store: Arc<dyn ObjectStore>,
+    /// That of the URL.
+    path: Location,
+    /// Absent where requests are not signed.
+    credentials: Option<AwsCredentialProvider>,
+}
+
+fn connect(plan: &RemotePlan) -> Result<Connected, String> {
     let url = parsed(&plan.url)?;
     let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| error.to_string())?;
     let path = Location::parse(path).map_err(|error| error.to_string())?;
@@ -474,7 +536,11 @@ fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String
                 return Err(format!("a folder takes no options: remove `{option}`"));
             }
             // As durable as the data folder.
-            Ok((Arc::new(LocalFileSystem::new().with_fsync(true)), path))
+            Ok(Connected {
+                store: Arc::new(LocalFileSystem::new().with_fsync(true)),
+                path,
+                credentials: None,
+            })
         }
         ObjectStoreScheme::AmazonS3 => {
             for (option, _) in &plan.options {
@@ -493,8 +559,14 @@ fn connect(plan: &RemotePlan) -> Result<(Arc<dyn ObjectStore>, Location), String
                     store = store.with_config(option, value);
                 }
             }
+            let is_signed = store.get_config_value(&AmazonS3ConfigKey::SkipSignature);
+            let is_signed = is_signed.as_deref() != Some("true");
             let store = store.build().map_err(|error| error.to_string())?;
-            Ok((Arc::new(store), path))
+            Ok(Connected {
+                credentials: is_signed.then(|| store.credentials().clone()),
+                store: Arc::new(store),
+                path,
+            })
         }
         _ => Err("only `file://` and `s3://` are known".to_owned()),
     }

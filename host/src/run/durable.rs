@@ -163,16 +163,21 @@ impl Durable {
         }
     }
 
-    /// Waits for the last copy.
-    pub(super) async fn finish(&self) {
-        if let Some(copies) = &self.copies
-            && !copies.uploader.finish(UPLOAD_WAIT).await
-        {
-            tracing::error!(
-                "the last checkpoint could not be copied within {UPLOAD_WAIT:?}; it is in the \
-                 data folder"
-            );
+    /// Checks that copies can be made, as far as this does not pass by itself.
+    pub(super) async fn check_copies(&self) -> Result<(), StorageError> {
+        match &self.copies {
+            Some(copies) => copies.remote.check_writable().await,
+            None => Ok(()),
         }
+    }
+
+    /// Waits for the last copy.
+    pub(super) async fn finish(&self) -> Result<(), RunError> {
+        let Some(copies) = &self.copies else {
+            return Ok(());
+        };
+        let finished = copies.uploader.finish(UPLOAD_WAIT).await;
+        finished.map_err(RunError::Copies)
     }
 }
 

@@ -25,6 +25,12 @@ pub enum RunError {
     Fence(#[from] TransactionError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The run itself has ended.
+    #[error(
+        "all rows are written and the last checkpoint is in the data folder, but it could not be \
+         copied: {0}"
+    )]
+    Copies(StorageError),
     /// Trying again would not help.
     #[error("the run cannot continue from its checkpoint: {why}")]
     Restore { why: String, blame: Blame },
@@ -50,7 +56,7 @@ impl RunError {
             RunError::DeadLetters(error) => error.fault,
             RunError::Checkpoint(error) => error.fault(),
             RunError::Fence(error) => error.fault,
-            RunError::Storage(error) => error.fault(),
+            RunError::Storage(error) | RunError::Copies(error) => error.fault(),
             RunError::Restore { blame, .. } => Fault {
                 blame: *blame,
                 can_pass: false,

@@ -292,11 +292,28 @@ async fn uploads_run_in_the_background_and_are_retried() {
         write(&storage, id, None, &[("a", &id.to_string())]);
         uploader.want(id, false);
     }
-    assert!(!uploader.finish(Duration::from_millis(100)).await);
+    let wait = Duration::from_secs(60);
+    let started = std::time::Instant::now();
+    let error = uploader.finish(wait).await.expect_err("it is in the way");
+    assert!(!error.fault().can_pass, "{error}");
+    assert!(started.elapsed() < wait / 2, "it does not pass by itself");
     fs::remove_file(&root).expect("a file to remove");
-    assert!(uploader.finish(Duration::from_secs(20)).await, "not there");
+    uploader.finish(wait).await.expect("it is tried again");
     let list = place.remote().list().await.expect("a list");
     assert_eq!(ids(&list), [1, 5], "the newest, and the savepoint");
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_written_is_said_at_the_start() {
+    let place = Place::new();
+    let remote = place.remote();
+    remote.check_writable().await.expect("a folder");
+    assert_eq!(place.objects(""), Vec::<PathBuf>::new(), "nothing stays");
+    let root = place.remote.path().join("shop");
+    fs::remove_dir_all(&root).expect("a folder to remove");
+    fs::write(&root, "").expect("a file");
+    let error = remote.check_writable().await.expect_err("it is in the way");
+    assert!(!error.fault().can_pass, "{error}");
 }
 
 #[test]

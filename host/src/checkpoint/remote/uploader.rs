@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::RemoteStore;
+use crate::blame::Fault;
 use crate::checkpoint::storage::StorageError;
 use crate::checkpoint::storage::folder::Archive;
 use crate::element::CheckpointId;
@@ -25,6 +26,8 @@ pub struct Uploader {
 struct Shared {
     wanted: std::sync::Mutex<Wanted>,
     changed: Notify,
+    /// Has a failed upload tried again without a delay.
+    hurried: Notify,
 }
 
 #[derive(Default)]
@@ -32,6 +35,8 @@ struct Wanted {
     newest: Option<CheckpointId>,
     savepoints: Vec<CheckpointId>,
     is_uploading: bool,
+    /// Why the last try failed.
+    failed: Option<StorageError>,
 }
 
 impl Uploader {
@@ -40,6 +45,7 @@ impl Uploader {
         let shared = Arc::new(Shared {
             wanted: std::sync::Mutex::default(),
             changed: Notify::new(),
+            hurried: Notify::new(),
         });
         let task = tokio::spawn(run(shared.clone(), remote, archive, keep));
         Uploader { shared, task }
@@ -55,19 +61,33 @@ impl Uploader {
         self.shared.changed.notify_waiters();
     }
 
-    /// Waits until all uploads are complete, but no longer than `at_most`. Returns
-    /// whether they are.
-    pub async fn finish(&self, at_most: Duration) -> bool {
+    /// Waits until all uploads are complete, but no longer than `at_most`, and not where
+    /// one fails for good. Returns why they are not.
+    pub async fn finish(&self, at_most: Duration) -> Result<(), StorageError> {
+        // What has failed may have been put right since.
+        self.shared.change(|wanted| {
+            if !wanted.is_done() {
+                wanted.failed = None;
+            }
+        });
+        self.shared.hurried.notify_one();
         let done = async {
             loop {
                 let changed = self.shared.changed.notified();
-                if self.shared.change(|wanted| wanted.is_done()) {
-                    return;
+                if let Some(ended) = self.shared.change(Wanted::ending) {
+                    return ended;
                 }
                 changed.await;
             }
         };
-        tokio::time::timeout(at_most, done).await.is_ok()
+        let waited = tokio::time::timeout(at_most, done).await;
+        waited.unwrap_or_else(|_| {
+            let failed = self.shared.change(|wanted| wanted.failed.take());
+            Err(failed.unwrap_or_else(|| StorageError::Other {
+                message: format!("the upload has not ended within {at_most:?}"),
+                fault: Fault::OUTSIDE,
+            }))
+        })
     }
 }
 
@@ -92,14 +112,25 @@ impl Wanted {
         next
     }
 
-    fn ended(&mut self, id: CheckpointId) {
+    fn ended(&mut self, id: CheckpointId, failed: Option<StorageError>) {
         self.is_uploading = false;
+        self.failed = failed;
         self.savepoints.retain(|savepoint| *savepoint != id);
         self.newest = self.newest.filter(|newest| *newest != id);
     }
 
-    fn is_done(&mut self) -> bool {
+    fn is_done(&self) -> bool {
         !self.is_uploading && self.newest.is_none() && self.savepoints.is_empty()
+    }
+
+    /// How the uploads have ended, if they have.
+    fn ending(&mut self) -> Option<Result<(), StorageError>> {
+        let is_done = self.is_done();
+        let is_final = |failed: &mut StorageError| is_done || !failed.fault().can_pass;
+        match self.failed.take_if(is_final) {
+            Some(failed) => Some(Err(failed)),
+            None => is_done.then_some(Ok(())),
+        }
     }
 }
 
@@ -111,6 +142,7 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
             changed.await;
             continue;
         };
+        let mut failed = None;
         match remote.upload(&archive, id).await {
             Ok(_) => {
                 if let Err(error) = remote.prune(keep).await {
@@ -122,19 +154,22 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
             // Trying again would not help.
             Err(error @ StorageError::Damaged { .. }) => {
                 tracing::error!("checkpoint {id} is not uploaded: {error}");
+                failed = Some(error);
             }
             Err(error) => {
                 let delay = retry;
                 tracing::error!(
                     "checkpoint {id} is not uploaded: {error}; trying again in {delay:.0?}"
                 );
-                tokio::time::sleep(delay).await;
+                shared.change(|wanted| wanted.failed = Some(error));
+                shared.changed.notify_waiters();
+                let _ = tokio::time::timeout(delay, shared.hurried.notified()).await;
                 retry = (retry * 2).min(RETRY_MAX);
                 continue;
             }
         }
         retry = RETRY_MIN;
-        shared.change(|wanted| wanted.ended(id));
+        shared.change(|wanted| wanted.ended(id, failed));
         shared.changed.notify_waiters();
     }
 }

@@ -87,7 +87,17 @@ impl TcpInput {
             let message = format!("cannot listen on {listen}: {cause}");
             context.refuse(message, Fault::of_io(&cause))
         };
-        let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
+        // A machine knows the names by which it listens: what is written there is wrong.
+        let found = tokio::net::lookup_host(listen).await.map_err(|cause| {
+            let message = format!(
+                "cannot listen on {listen}: no address of this machine is found by that name \
+                 ({cause})"
+            );
+            context.refuse(message, Fault::CONFIG)
+        });
+        let addresses: Vec<SocketAddr> = found?.collect();
+        let listener = TcpListener::bind(&addresses[..]).await;
+        let listener = listener.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         tracing::info!(source = %context.node, %address, "listening");
         let (sender, pieces) = mpsc::channel(PIECES_MAX);

@@ -871,7 +871,7 @@ async fn what_cannot_be_opened_says_why() {
     };
     expect!["source `events`: rows over TCP have no header: set `csv = { header = false }` and send the fields in order"]
         .assert_eq(&fails(tcp("127.0.0.1:0", CSV), &folder).await);
-    expect!["source `events`: cannot listen on nowhere: invalid socket address"]
+    expect!["source `events`: cannot listen on nowhere: no address of this machine is found by that name (invalid socket address)"]
         .assert_eq(&fails(tcp("nowhere", Format::Json), &folder).await);
     let batch =
         RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef)])
