@@ -145,7 +145,10 @@ impl Files {
                 let path = identity(path);
                 path.exists() && !path.is_dir() && path != dead_letters && !self.is_own(&path)
             };
-            let help = match nearest_file(&missing.path, is_input) {
+            let near = mistakes
+                .wants_help()
+                .then(|| nearest_file(&missing.path, is_input));
+            let help = match near.flatten() {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => missing.help.to_owned(),
             };

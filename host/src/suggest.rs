@@ -6,22 +6,23 @@ pub(crate) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let written = folded(name);
-    let written_length = written.chars().count();
+    let written: String = folded(name).collect();
+    let letters_written = Letters::of(name);
     let mut cells_left = CELLS_MAX;
     candidates
         .into_iter()
         .filter(|candidate| *candidate != name)
         .take(CANDIDATES_MAX)
         .filter_map(|candidate| {
-            let valid = folded(candidate);
-            let valid_length = valid.chars().count();
-            let length = written_length.max(valid_length);
-            // The distance is at least the difference in length.
-            if written_length.abs_diff(valid_length) * 3 > length {
+            let letters_valid = Letters::of(candidate);
+            let length = letters_written.length.max(letters_valid.length);
+            // The distance is at least how many letters one has that the other has not.
+            if letters_written.missing(&letters_valid) * 3 > length {
                 return None;
             }
-            cells_left = cells_left.checked_sub(written_length * valid_length)?;
+            let cells = letters_written.length * letters_valid.length;
+            cells_left = cells_left.checked_sub(cells)?;
+            let valid: String = folded(candidate).collect();
             let distance = strsim::damerau_levenshtein(&written, &valid);
             // Among equal distances, the one that shares more: `int46` is `int64`.
             let apart = 1.0 - strsim::jaro_winkler(&written, &valid);
@@ -35,7 +36,39 @@ pub(crate) fn nearest<'a>(
 /// first are compared: a file may have thousands of wrong names, and a suggestion
 /// for each.
 const CANDIDATES_MAX: usize = 500;
-const CELLS_MAX: usize = 20_000;
+const CELLS_MAX: usize = 5_000;
+
+/// How often each letter occurs in a name, where some letters share a place.
+struct Letters {
+    counts: [u8; 64],
+    length: usize,
+}
+
+impl Letters {
+    fn of(name: &str) -> Self {
+        let mut letters = Letters {
+            counts: [0; 64],
+            length: 0,
+        };
+        for letter in folded(name) {
+            // They are at most `LENGTH_MAX`.
+            letters.counts[letter as usize % 64] += 1;
+            letters.length += 1;
+        }
+        letters
+    }
+
+    /// How many letters one of two names has that the other has not: the larger number.
+    fn missing(&self, other: &Letters) -> usize {
+        let pairs = self.counts.iter().zip(&other.counts);
+        let (mut here, mut there) = (0, 0);
+        for (one, other) in pairs {
+            here += usize::from(one.saturating_sub(*other));
+            there += usize::from(other.saturating_sub(*one));
+        }
+        here.max(there)
+    }
+}
 
 /// The help for an unknown name: the nearest valid name, and all valid names.
 pub(crate) fn help<'a>(
@@ -77,14 +110,15 @@ pub(crate) fn one_of(names: &[&str]) -> String {
 
 /// The name without case and separators: `userId`, `user-id` and `user_id` are
 /// spellings of one name.
-fn folded(name: &str) -> String {
+fn folded(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-' | ' '))
         .flat_map(char::to_lowercase)
-        // No valid name is that long, and the distance takes quadratic time.
-        .take(100)
-        .collect()
+        .take(LENGTH_MAX)
 }
+
+/// No valid name is that long, and the distance takes quadratic time.
+const LENGTH_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {

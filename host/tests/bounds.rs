@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -185,4 +185,53 @@ fn many_files_need_few_descriptors() {
     assert!(status.expect("it starts").success());
     let rows = fs::read_to_string(folder.path().join("out.jsonl")).expect("it was written");
     assert_eq!(rows.lines().count(), 500);
+}
+
+/// Who looks for what is wrong with 10,000 names does not wait for it.
+#[test]
+fn many_wrong_names_take_no_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let numbered = |text: fn(usize) -> String| (0..10_000).map(text).collect::<String>();
+    let rows = "[sources.rows]\ntype = \"generator\"\n";
+    let out = "[sinks.out]\ntype = \"blackhole\"\ninput = \"rows\"\n";
+    let operators = |n| format!("[operators.op{n}]\nfilter = \"true\"\ninput = \"oq{n}\"\n");
+    let sinks = |n| format!("[sinks.out{n}]\ntype = \"blackhole\"\ninput = \"out_{n}\"\n");
+    let files = |n| {
+        format!(
+            "[sources.s{n}]\ntype = \"file\"\npath = \"s{n}.jsonl\"\nfields = {{ a = \"utf8\" }}\n"
+        )
+    };
+    let plugins = |n| format!("[plugins.p{n}]\npath = \"p{n}.wasm\"\n");
+    let keys = |n| format!("kez{n} = 1\n");
+    let fields = |n| format!("s{n} = \"user_idd{n}\", ");
+    let cases = [
+        ("operators", format!("{rows}{}{out}", numbered(operators))),
+        ("sinks", format!("{rows}{}", numbered(sinks))),
+        ("files", format!("{}{out}", numbered(files))),
+        ("plugins", format!("{}{rows}{out}", numbered(plugins))),
+        ("keys", format!("{rows}{}{out}", numbered(keys))),
+        (
+            "fields",
+            format!(
+                "{rows}[operators.s]\ninput = \"rows\"\nselect = {{ {} }}\n{out}",
+                numbered(fields).trim_end_matches(", ")
+            ),
+        ),
+    ];
+    for (what, pipeline) in cases {
+        let path = folder.path().join("pipeline.toml");
+        fs::write(&path, format!("name = \"wrong\"\n{pipeline}")).expect("it is writable");
+        let started = Instant::now();
+        let checked = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .arg("check")
+            .arg(&path)
+            .output()
+            .expect("it starts");
+        let took = started.elapsed();
+        let said = String::from_utf8_lossy(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(2), "{what}: {said}");
+        assert!(said.contains("and 99"), "{what}: {said}");
+        // The tests may run on a busy machine, and without optimisations.
+        assert!(took < Duration::from_secs(15), "{what}: {took:?}");
+    }
 }

@@ -153,6 +153,12 @@ impl Diagnostics {
         self.mistakes.len()
     }
 
+    /// Whether a help is still worth work that grows with the file: more mistakes than
+    /// are shown are only counted.
+    pub fn wants_help(&self) -> bool {
+        self.mistakes.len() < SHOWN_MAX
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
         self.mistakes.iter()
     }

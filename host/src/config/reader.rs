@@ -77,7 +77,9 @@ impl<'a> Table<'a> {
     }
 
     pub fn optional(&mut self, key: &'static str) -> Option<ConfigValue<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let entry = self
             .entries
             .iter_mut()

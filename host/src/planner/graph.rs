@@ -213,9 +213,12 @@ fn resolve_inputs<'a>(
                 });
             }
         };
-        let feeding = sources_of(section, sections);
-        let help = suggest::help(&name.node, "sources and operators", feeding);
-        mistakes.push(Mistake::new(problem).at(input.span(), "").help(help));
+        let mut mistake = Mistake::new(problem).at(input.span(), "");
+        if mistakes.wants_help() {
+            let feeding = sources_of(section, sections);
+            mistake = mistake.help(suggest::help(&name.node, "sources and operators", feeding));
+        }
+        mistakes.push(mistake);
         None
     };
     section.inputs().into_iter().map(resolve).collect()

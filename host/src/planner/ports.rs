@@ -99,7 +99,10 @@ impl Builder<'_> {
                             "with `order = \"event_time\"`, each input has one: `late_` and its \
                              name, or `late` for an only input"
                         }
-                        _ => "aggregates with an event-time window have one",
+                        _ => {
+                            "aggregates with an event-time window have one, operators with `order = \
+                             \"event_time\"` one for each input, and joins one for each side"
+                        }
                     },
                 )
             }
@@ -155,7 +158,7 @@ fn why_no_changes(from: &Section, resolved: Option<&Resolved>) -> Option<&'stati
 
 fn why_not_late(resolved: Option<&Resolved>) -> Option<String> {
     let Some(resolved) = resolved else {
-        return Some("only windows have late rows".to_owned());
+        return Some("only operators that wait for event time have late rows".to_owned());
     };
     match (resolved.info.kind, &resolved.timing) {
         (Kind::Aggregate, None) => None,
