@@ -1525,7 +1525,7 @@ fn bad_rows_are_told_of_at_the_end() {
 }
 
 #[test]
-fn seconds_that_are_read_as_ms_are_warned_of() {
+fn other_units_that_are_read_as_ms_are_told_of() {
     let pipeline = r#"
         [sources.rows]
         type = "file"
@@ -1543,6 +1543,32 @@ fn seconds_that_are_read_as_ms_are_warned_of() {
     assert!(text.contains("field `ts` are in 1970"), "{text}");
     let (code, text) = said(&pipeline.replace("TYPE", "timestamp(s)"), &rows, &["-q"]);
     assert_eq!((code, text.as_str()), (Some(0), ""));
+
+    // Smaller units are too far ahead, or no time at all.
+    for (type_name, digits, expected) in [
+        (
+            "timestamp(us)",
+            "000000",
+            "microseconds, as those of 2023-11-14T22:13:20Z",
+        ),
+        (
+            "timestamp(ns)",
+            "000000000",
+            "nanoseconds, as those of 2023-11-14T22:13:20Z",
+        ),
+        (
+            "timestamp(us)",
+            "00000",
+            "microseconds, as those of 1975-05-22T14:13:20Z",
+        ),
+    ] {
+        let rows = format!("{{\"ts\":1700000000{digits}}}\n");
+        let (_, text) = said(&pipeline.replace("TYPE", "timestamp"), &rows, &["-q"]);
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains(type_name), "{text}");
+        let (code, text) = said(&pipeline.replace("TYPE", type_name), &rows, &["-q"]);
+        assert_eq!((code, text.as_str()), (Some(0), ""));
+    }
 }
 
 #[test]

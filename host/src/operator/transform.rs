@@ -12,7 +12,7 @@ use crate::element::{Element, Inlet};
 use crate::logic::Output;
 use crate::plan::{MAIN_OUTPUT, OperatorTime, TransformPlan};
 use crate::schema::Schema;
-use crate::source::event_time::{EventTimes, TimeReader};
+use crate::source::event_time::{EventTimes, TimeReader, TimesMadeBy};
 use crate::source::watermark::SharedWatermarks;
 use crate::stop::Stop;
 
@@ -63,7 +63,7 @@ impl TransformOperator {
                 &self.output,
                 time.ahead_ms_max,
                 clock.clone(),
-                "Have the plugin multiply them by 1,000",
+                TimesMadeBy::Plugin,
             ),
             watermarks,
             clock,

@@ -25,8 +25,18 @@ pub struct TimeReader {
     /// How far ahead of the clock a time may be, in ms.
     ahead_ms_max: Option<i64>,
     clock: Arc<dyn Clock>,
-    /// What to do about times in seconds; `None` when it was said.
-    seconds_help: Option<&'static str>,
+    made_by: TimesMadeBy,
+    /// Whether times in seconds were told of.
+    seconds_are_told: bool,
+}
+
+/// Who can give event times another unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimesMadeBy {
+    /// A source, by the type of the field.
+    Source,
+    /// An operator's plugin.
+    Plugin,
 }
 
 pub enum EventTimes {
@@ -48,7 +58,7 @@ impl TimeReader {
         schema: &Schema,
         ahead_ms_max: Option<i64>,
         clock: Arc<dyn Clock>,
-        seconds_help: &'static str,
+        made_by: TimesMadeBy,
     ) -> Self {
         TimeReader {
             title,
@@ -56,7 +66,8 @@ impl TimeReader {
             field,
             ahead_ms_max,
             clock,
-            seconds_help: Some(seconds_help),
+            made_by,
+            seconds_are_told: false,
         }
     }
 
@@ -106,35 +117,72 @@ impl TimeReader {
         match time {
             Some(ms) if timestamp::is_plausible(ms) => format!(
                 "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
-                 (`watermark.max_ahead` allows more)",
+                 (`watermark.max_ahead` allows more){}",
                 humantime::format_duration(Duration::from_millis(
                     self.ahead_ms_max.map_or(0, i64::unsigned_abs)
                 )),
-                timestamp::to_text(ms)
+                timestamp::to_text(ms),
+                self.in_smaller_unit(ms)
             ),
-            Some(ms) => format!("{expected}, found {ms}"),
+            Some(ms) => format!("{expected}, found {ms}{}", self.in_smaller_unit(ms)),
             None => format!("{expected}, found null"),
         }
     }
 
+    /// What a number is if it was meant to be in a smaller unit, where that is a time of
+    /// today.
+    fn in_smaller_unit(&self, ms: i64) -> String {
+        let units = [
+            (
+                "microseconds",
+                1_000,
+                "divide them by 1,000",
+                "timestamp(us)",
+            ),
+            (
+                "nanoseconds",
+                1_000_000,
+                "divide them by 1,000,000",
+                "timestamp(ns)",
+            ),
+        ];
+        let units = units.into_iter();
+        let mut meant = units.filter(|(_, factor, ..)| OF_TODAY_MS.contains(&(ms / factor)));
+        let Some((unit, factor, divide, type_name)) = meant.next() else {
+            return String::new();
+        };
+        let help = match self.made_by {
+            TimesMadeBy::Source => format!("give the field the type `\"{type_name}\"`"),
+            TimesMadeBy::Plugin => format!("have the plugin {divide}"),
+        };
+        let meant = timestamp::to_text(ms / factor);
+        format!("; this looks like {unit}, as those of {meant}: {help} if it is")
+    }
+
     fn warn_of_seconds(&mut self, times_ms: &[i64]) {
-        if self.seconds_help.is_none() || !look_like_seconds(times_ms) {
+        if self.seconds_are_told || !look_like_seconds(times_ms) {
             return;
         }
-        if let Some(help) = self.seconds_help.take() {
-            let ms = times_ms[0];
-            tracing::warn!(
-                "{}: the event times in field `{}` are in 1970, such as {}: {ms} was read as ms, \
-                 and is probably in seconds. {help}",
-                self.title,
-                self.name,
-                timestamp::to_text(ms)
-            );
-        }
+        self.seconds_are_told = true;
+        let ms = times_ms[0];
+        let help = match self.made_by {
+            TimesMadeBy::Source => "Give the field the type `\"timestamp(s)\"`",
+            TimesMadeBy::Plugin => "Have the plugin multiply them by 1,000",
+        };
+        tracing::warn!(
+            "{}: the event times in field `{}` are in 1970, such as {}: {ms} was read as ms, and \
+             is probably in seconds. {help}",
+            self.title,
+            self.name,
+            timestamp::to_text(ms)
+        );
     }
 }
 
-/// Seconds from 1973 to 2286. In ms, they are the first months of 1970.
+/// From 1973 to 2286.
+const OF_TODAY_MS: std::ops::RangeInclusive<i64> = 100_000_000_000..=9_999_999_999_999;
+
+/// The same in seconds. In ms, they are the first months of 1970.
 const SECONDS: std::ops::RangeInclusive<i64> = 100_000_000..=9_999_999_999;
 
 /// Whether these event times in ms are probably seconds that were read as ms.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::checksum::Checksums;
 use super::chunk::{BadRow, Chunk};
-use super::event_time::{EventTimes, TimeReader};
+use super::event_time::{EventTimes, TimeReader, TimesMadeBy};
 use super::silence::{SilenceWatch, WatchedReader};
 use super::watermark::{SharedWatermarks, Watermarks};
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
@@ -123,7 +123,7 @@ impl SourceReader {
                 &context.schema,
                 plan.ahead_ms_max,
                 context.clock.clone(),
-                "Give the field the type `\"timestamp(s)\"`",
+                TimesMadeBy::Source,
             )),
             EventTime::Ingestion => Times::Clock,
             EventTime::Operator(_) => Times::Operator,

@@ -895,7 +895,7 @@ async fn rows_without_a_usable_event_time_are_bad() {
         assert_eq!(read.watermark, Some(2));
         expect![[r#"
             18 | field `ts`: expected an event time in the years 1 to 9999, in ms, found null | "{\"id\":\"b\"}"
-            29 | field `ts`: expected an event time in the years 1 to 9999, in ms, found 1700000000000000 | "{\"id\":\"c\",\"ts\":170000000000000"
+            29 | field `ts`: expected an event time in the years 1 to 9999, in ms, found 1700000000000000; this looks like microseconds, as those of 2023-11-14T22:13:20Z: give the field the type `"timestamp(us)"` if it is | "{\"id\":\"c\",\"ts\":170000000000000"
         "#]]
         .assert_eq(&read.errors());
         assert_origins_are_true(&read, text.as_bytes());
