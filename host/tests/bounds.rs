@@ -108,6 +108,30 @@ fn large_answers_do_not_add_up() {
     assert!(ran.peak < 1_200 << 20, "{} MiB of 2 GiB", ran.peak >> 20);
 }
 
+/// Of an aggregate they are made of states, at the end or after each row.
+#[test]
+fn large_results_do_not_add_up() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    rows(folder.path(), (0..1_000).map(|row| row.to_string()));
+    for window in ["\"global\"", "\"running\"", "{ count = 1 }"] {
+        let ran = run(
+            &hostile(&format!(
+                r#"
+                plugin = "hostile.miscount"
+                parameters = {{ mode = "output", stage = "finish", amount = 2000000 }}
+                key = "k"
+                window = {window}
+                "#
+            )),
+            folder.path(),
+        );
+        assert_eq!(ran.count("out", "rows_in"), 1_000, "{window}");
+        assert_eq!(ran.count("worked", "failed"), 0, "{window}");
+        let peak = ran.peak >> 20;
+        assert!(peak < 1_000, "{window}: {peak} MiB of 2 GB");
+    }
+}
+
 /// States of 64 KiB a key, which a call cannot have all at once.
 #[test]
 fn large_states_come_a_few_at_a_time() {

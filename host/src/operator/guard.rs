@@ -338,6 +338,33 @@ impl Parts {
     }
 }
 
+/// Rows that calls return, until they are a piece that is handed on, so that results do
+/// not add up.
+#[derive(Default)]
+struct Pieces {
+    /// Their parents count from these rows (or groups).
+    parts: Vec<(usize, Rows)>,
+    bytes: usize,
+}
+
+impl Pieces {
+    /// Adds rows, and returns the parts of a piece that is large enough.
+    fn add(&mut self, first: usize, rows: Rows) -> Option<Vec<(usize, Rows)>> {
+        self.bytes += bytes(&rows.columns, &(0..rows.parents.len()));
+        self.parts.push((first, rows));
+        if self.bytes <= CALL_BYTES_MAX {
+            return None;
+        }
+        self.bytes = 0;
+        Some(std::mem::take(&mut self.parts))
+    }
+
+    /// The parts of the last piece.
+    fn rest(self) -> Option<Vec<(usize, Rows)>> {
+        Some(self.parts).filter(|parts| !parts.is_empty())
+    }
+}
+
 /// Two halves in the order of a stack: the first half on top.
 fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
     let middle = range.start + range.len() / 2;

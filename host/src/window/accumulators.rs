@@ -14,7 +14,7 @@ use crate::logic::{Columns, Rows, States};
 use crate::operator::error::KeyedError;
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
-use crate::plan::{AggregatePlan, MAIN_OUTPUT, Timing, Window};
+use crate::plan::{AggregatePlan, Timing, Window};
 use crate::schema::{DataType, Field, Schema};
 use crate::state::error::StateError;
 use crate::state::groups::Groups;
@@ -164,7 +164,7 @@ impl Accumulators {
         split: impl FnMut(usize) -> bool,
         read_back: impl FnOnce(&mut StateTable, &BatchKeys) -> Result<(), StateError>,
     ) -> Result<(), KeyedError> {
-        let columns = self.key_columns(arrived);
+        let columns = self.output.key_columns_of(&arrived.batch, arrived.edge);
         self.keys.read(columns, arrived.rows(), split)?;
         read_back(&mut self.states, &self.keys)?;
         self.groups.begin(self.states.slots());
@@ -188,10 +188,6 @@ impl Accumulators {
     pub fn allocate_group(&mut self) -> (u32, u32) {
         let slot = self.states.allocate();
         (slot, self.groups.of_new(slot))
-    }
-
-    fn key_columns(&self, arrived: &Arrived) -> Vec<ArrayRef> {
-        pick(&arrived.batch, &self.output.key_columns[arrived.edge])
     }
 
     /// Folds rows into the states of their groups. Stores nothing before
@@ -219,8 +215,9 @@ impl Accumulators {
         self.keys_read(arrived, &self.groups.last_rows())
     }
 
-    /// [`Accumulators::fold`], with the result after each row. `keys` is what the plugin
-    /// reads of the key of each group.
+    /// [`Accumulators::fold`], with the result after each row, which is returned where
+    /// changes are told, and else emitted. `keys` is what the plugin reads of the key of
+    /// each group.
     pub fn fold_each(
         &mut self,
         arrived: &Arrived,
@@ -229,8 +226,17 @@ impl Accumulators {
     ) -> Result<(Folded, Rows), KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
-        let guard = &mut self.guard;
-        Ok(guard.accumulate_each(&arrived.batch, &input, rows, states, keys, out)?)
+        let (output, guard) = (&self.output, &mut self.guard);
+        let mut returned = Vec::new();
+        let put = |rows, out: &mut Outbox| {
+            match output.changes {
+                Some(_) => returned.push((0, rows)),
+                None => output.emit_each(&arrived.batch, arrived.edge, rows, out),
+            }
+            Ok::<_, KeyedError>(())
+        };
+        let folded = guard.accumulate_each(&arrived.batch, &input, rows, states, keys, out, put)?;
+        Ok((folded, guard.join_rows(returned)?))
     }
 
     /// The columns that the logic reads, and the existing states.
@@ -347,23 +353,29 @@ impl Accumulators {
                 rows: last - first,
                 columns: &states,
             };
-            // Failures were told when the results were.
-            let mut told = Outbox::default();
-            let failures = match change {
-                Change::Told => &mut *out,
-                Change::TakenBack => &mut told,
-            };
             let keys = self
                 .output
                 .keys_read(&self.table.layout, results, first..last)?;
             let (of_starts, of_ends) = self.output.windows(&starts, &ends);
-            let guard = &mut self.guard;
-            let rows = guard.finish(columns, &keys, &of_starts, &of_ends, &subject, failures)?;
-            if !rows.parents.is_empty() {
-                let batch =
-                    self.output
-                        .batch(&self.table.layout, results, first, rows, starts, ends)?;
-                self.put(batch, change, out);
+            let (output, layout, guard) = (&self.output, &self.table.layout, &mut self.guard);
+            let put = |rows: Rows, out: &mut Outbox| {
+                if !rows.parents.is_empty() {
+                    let (starts, ends) = (starts.clone(), ends.clone());
+                    let batch = output.batch(layout, results, first, rows, starts, ends)?;
+                    output.put(batch, change, out);
+                }
+                Ok::<_, KeyedError>(())
+            };
+            match change {
+                Change::Told => {
+                    guard.finish(columns, &keys, &of_starts, &of_ends, &subject, out, put)?;
+                }
+                Change::TakenBack => {
+                    // Failures were told when the results were.
+                    let told = &mut Outbox::default();
+                    let put = |rows, _: &mut Outbox| put(rows, out);
+                    guard.finish(columns, &keys, &of_starts, &of_ends, &subject, told, put)?;
+                }
             }
             first = last;
         }
@@ -390,8 +402,11 @@ impl Accumulators {
                 .iter()
                 .map(|column| column.slice(first, last - first))
                 .collect();
-            let rows = guard.finish(states, &keys, &starts, &ends, &subject, &mut failures)?;
-            parts.push((first, rows));
+            let put = |rows, _: &mut Outbox| {
+                parts.push((first, rows));
+                Ok::<_, KeyedError>(())
+            };
+            guard.finish(states, &keys, &starts, &ends, &subject, &mut failures, put)?;
             first = last;
         }
         Ok(self.guard.join_rows(parts)?)
@@ -427,38 +442,10 @@ impl Accumulators {
         Ok(())
     }
 
-    fn put(&self, batch: Batch, change: Change, out: &mut Outbox) {
-        let rows_max = self.output.batch_rows;
-        if let Some(changes) = &self.output.changes {
-            out.put_in_parts(changes.port, changes.of(batch.clone(), change), rows_max);
-        }
-        if change == Change::Told {
-            out.put_in_parts(MAIN_OUTPUT, batch, rows_max);
-        }
-    }
-
-    /// Emits result rows whose parents are rows of the batch, or these rows.
+    /// Emits the results of rows of the batch that [`Accumulators::fold_each`] returned.
     pub fn emit_each(&self, arrived: &Arrived, rows: Rows, out: &mut Outbox) {
-        if rows.parents.is_empty() {
-            return;
-        }
-        if self.output.passes_rows {
-            out.put_in_parts(
-                MAIN_OUTPUT,
-                arrived.batch.take(&rows.parents),
-                self.output.batch_rows,
-            );
-            return;
-        }
-        let mut columns = match self.key_columns(arrived) {
-            none if none.is_empty() => none,
-            keys => gather(&keys, &rows.parents),
-        };
-        columns.extend(rows.columns);
-        let schema = self.output.schema.clone();
-        let mut batch = arrived.batch.derive(schema, columns, &rows.parents);
-        batch.taken_back = None;
-        out.put_in_parts(MAIN_OUTPUT, batch, self.output.batch_rows);
+        let (batch, edge) = (&arrived.batch, arrived.edge);
+        self.output.emit_each(batch, edge, rows, out);
     }
 
     /// Tells which results rows of the batch take back, and which come in their place.
@@ -487,7 +474,7 @@ impl Accumulators {
             times,
             taken_back,
         } = changed.map_err(|error| RowError::new(error.to_string()))?;
-        let keys = self.key_columns(arrived);
+        let keys = self.output.key_columns_of(&arrived.batch, arrived.edge);
         let mut columns = match keys.is_empty() {
             true => keys,
             false => gather(&keys, &rows),

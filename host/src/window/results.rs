@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, StringArray};
 
-use super::changes::ChangesLayout;
+use super::changes::{Change, ChangesLayout};
 use super::time::Span;
-use crate::batch::{Batch, timestamps};
+use crate::batch::{Batch, gather, pick, timestamps};
 use crate::json::render_row;
 use crate::logic::Rows;
-use crate::plan::Timing;
+use crate::operator::Outbox;
+use crate::plan::{MAIN_OUTPUT, Timing};
 use crate::schema::Schema;
 use crate::state::key::{KeyLayout, KeyTable, Selection};
 use crate::state::row::RowError;
@@ -115,6 +116,43 @@ impl ResultLayout {
             watermarks: None,
             taken_back: None,
         })
+    }
+
+    /// Emits results of states, or their changes.
+    pub fn put(&self, batch: Batch, change: Change, out: &mut Outbox) {
+        let rows_max = self.batch_rows;
+        if let Some(changes) = &self.changes {
+            out.put_in_parts(changes.port, changes.of(batch.clone(), change), rows_max);
+        }
+        if change == Change::Told {
+            out.put_in_parts(MAIN_OUTPUT, batch, rows_max);
+        }
+    }
+
+    /// Emits result rows whose parents are rows of the batch, or these rows.
+    pub fn emit_each(&self, batch: &Batch, edge: usize, rows: Rows, out: &mut Outbox) {
+        if rows.parents.is_empty() {
+            return;
+        }
+        if self.passes_rows {
+            let passed = batch.take(&rows.parents);
+            out.put_in_parts(MAIN_OUTPUT, passed, self.batch_rows);
+            return;
+        }
+        let mut columns = match self.key_columns_of(batch, edge) {
+            none if none.is_empty() => none,
+            keys => gather(&keys, &rows.parents),
+        };
+        columns.extend(rows.columns);
+        let schema = self.schema.clone();
+        let mut batch = batch.derive(schema, columns, &rows.parents);
+        batch.taken_back = None;
+        out.put_in_parts(MAIN_OUTPUT, batch, self.batch_rows);
+    }
+
+    /// The columns of the key of a batch from this edge.
+    pub fn key_columns_of(&self, batch: &Batch, edge: usize) -> Vec<ArrayRef> {
+        pick(batch, &self.key_columns[edge])
     }
 
     /// What the plugin reads of the keys of these states.

@@ -3,7 +3,7 @@ use std::ops::Range;
 use arrow_array::{Array, ArrayRef};
 use arrow_select::interleave::interleave;
 
-use super::{AggregateGuard, Guard, Parts, Subject, halves, slice};
+use super::{AggregateGuard, Guard, Parts, Pieces, Subject, halves, slice};
 use crate::batch::{Batch, gather};
 use crate::blame::Fault;
 use crate::json::render_columns;
@@ -43,13 +43,15 @@ impl AggregateGuard {
         let fold = |logic: &mut dyn Aggregate, rows: Grouped<'_>, states: States<'_>, _: &[u32]| {
             logic.accumulate(rows, states).map(|done| (done, None))
         };
-        let (folded, _) = self.fold(batch, input, groups, states, out, fold)?;
-        Ok(folded)
+        let put = |_: &Self, _, _, _: &mut Outbox| Ok(());
+        self.fold(batch, input, groups, states, out, fold, put)
     }
 
     /// Like `accumulate`, with the result after each row; parents are rows. `keys` is what
-    /// the plugin reads of the key of each group.
-    pub fn accumulate_each(
+    /// the plugin reads of the key of each group. `put` gets the results, in pieces if they
+    /// are large.
+    #[expect(clippy::too_many_arguments, reason = "a call has as many parts")]
+    pub fn accumulate_each<E: From<OperatorError>>(
         &mut self,
         batch: &Batch,
         input: &[ArrayRef],
@@ -57,7 +59,8 @@ impl AggregateGuard {
         states: States<'_>,
         keys: &[ArrayRef],
         out: &mut Outbox,
-    ) -> Result<(Folded, Rows), OperatorError> {
+        mut put: impl FnMut(Rows, &mut Outbox) -> Result<(), E>,
+    ) -> Result<Folded, E> {
         let fold =
             |logic: &mut dyn Aggregate, rows: Grouped<'_>, states: States<'_>, of: &[u32]| {
                 let columns = gather(keys, of);
@@ -69,8 +72,18 @@ impl AggregateGuard {
                     .accumulate_each(rows, states, keys)
                     .map(|(done, rows)| (done, Some(rows)))
             };
-        let (folded, results) = self.fold(batch, input, groups, states, out, fold)?;
-        Ok((folded, self.join_rows(results)?))
+        let mut pieces = Pieces::default();
+        let add = |guard: &Self, first: usize, rows: Rows, out: &mut Outbox| match pieces
+            .add(first, rows)
+        {
+            Some(piece) => put(guard.join_rows(piece)?, out),
+            None => Ok(()),
+        };
+        let folded = self.fold(batch, input, groups, states, out, fold, add)?;
+        if let Some(piece) = pieces.rest() {
+            put(self.join_rows(piece)?, out)?;
+        }
+        Ok(folded)
     }
 
     /// Merges the states of each group into one. A group whose merge fails keeps its
@@ -120,10 +133,11 @@ impl AggregateGuard {
         self.join_columns(parts)
     }
 
-    /// The results of states; a state whose `finish` fails has none. `keys` is what the
-    /// plugin reads of the key of each. `subject` renders a state's key and window as JSON
-    /// for the dead letter.
-    pub fn finish(
+    /// The results of states, which `put` gets, in pieces if they are large; a state whose
+    /// `finish` fails has none. `keys` is what the plugin reads of the key of each.
+    /// `subject` renders a state's key and window as JSON for the dead letter.
+    #[expect(clippy::too_many_arguments, reason = "a call has as many parts")]
+    pub fn finish<E: From<OperatorError>>(
         &mut self,
         states: Columns<'_>,
         keys: &[ArrayRef],
@@ -131,9 +145,10 @@ impl AggregateGuard {
         ends: &[i64],
         subject: &dyn Fn(u32) -> String,
         out: &mut Outbox,
-    ) -> Result<Rows, OperatorError> {
+        mut put: impl FnMut(Rows, &mut Outbox) -> Result<(), E>,
+    ) -> Result<(), E> {
         let schema = self.factory.info().state.clone();
-        let mut parts = Vec::new();
+        let mut pieces = Pieces::default();
         let mut rest = Parts::whole(states.rows);
         let finish = |logic: &mut (dyn Aggregate + 'static), part: &Range<usize>| {
             let (columns, keys) = (slice(states.columns, part), slice(keys, part));
@@ -149,7 +164,11 @@ impl AggregateGuard {
         };
         while let Some((part, called)) = self.next_part(&mut rest, finish)? {
             match called {
-                Ok(rows) => parts.push((part.start, rows)),
+                Ok(rows) => {
+                    if let Some(piece) = pieces.add(part.start, rows) {
+                        put(self.join_rows(piece)?, out)?;
+                    }
+                }
                 Err(failure) => {
                     let state = render_columns(&schema, states.columns, part.start);
                     let subject = Subject::State(subject(part.start as u32), Some(state));
@@ -157,12 +176,17 @@ impl AggregateGuard {
                 }
             }
         }
-        self.join_rows(parts)
+        match pieces.rest() {
+            Some(piece) => put(self.join_rows(piece)?, out),
+            None => Ok(()),
+        }
     }
 
     /// Folds the parts of a batch in order, each into the states after the previous
     /// one. A call gets the states of its own rows only, and is told which groups these are.
-    fn fold(
+    /// `put` gets the results of a call, if it has some, and where its rows begin.
+    #[expect(clippy::too_many_arguments, reason = "a call has as many parts")]
+    fn fold<E: From<OperatorError>>(
         &mut self,
         batch: &Batch,
         input: &[ArrayRef],
@@ -175,9 +199,9 @@ impl AggregateGuard {
             States<'_>,
             &[u32],
         ) -> Result<(Accumulated, Option<Rows>), Failure>,
-    ) -> Result<(Folded, Vec<(usize, Rows)>), OperatorError> {
+        mut put: impl FnMut(&Self, usize, Rows, &mut Outbox) -> Result<(), E>,
+    ) -> Result<Folded, E> {
         let mut lost = Vec::new();
-        let mut results = Vec::new();
         let mut rest = Parts::of(input, batch.rows());
         // Most batches are one call.
         if let [_] = rest.0.as_slice()
@@ -201,7 +225,10 @@ impl AggregateGuard {
                         groups: None,
                         lost: done.rejects.iter().map(|reject| reject.row).collect(),
                     };
-                    return Ok((folded, rows.map(|rows| (0, rows)).into_iter().collect()));
+                    if let Some(rows) = rows {
+                        put(self, 0, rows, out)?;
+                    }
+                    return Ok(folded);
                 }
                 Err(_) => rest.0 = halves(&(0..batch.rows())).into(),
             }
@@ -228,7 +255,9 @@ impl AggregateGuard {
                 Some((part, Ok((done, rows, members)))) => {
                     self.handle_rejects(batch, part.start, &done.rejects, out)?;
                     lost.extend(done.rejects.iter().map(|r| r.row + part.start as u32));
-                    results.extend(rows.map(|rows| (part.start, rows)));
+                    if let Some(rows) = rows {
+                        put(self, part.start, rows, out)?;
+                    }
                     newest.put(&members, done.states);
                 }
                 Some((part, Err(failure))) => {
@@ -246,7 +275,7 @@ impl AggregateGuard {
             groups: Some(groups),
             lost,
         };
-        Ok((folded, results))
+        Ok(folded)
     }
 }
 

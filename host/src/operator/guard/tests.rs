@@ -371,9 +371,15 @@ fn states_carry_from_part_to_part() {
         },
         groups: 2,
     };
-    let (folded, results) = aggregating(&factory, OnError::DeadLetter)
-        .accumulate_each(&rows, &rows.columns, &groups, states, &[], &mut out)
+    let mut pieces = Vec::new();
+    let put = |rows, _: &mut Outbox| {
+        pieces.push(rows);
+        Ok::<_, OperatorError>(())
+    };
+    let folded = aggregating(&factory, OnError::DeadLetter)
+        .accumulate_each(&rows, &rows.columns, &groups, states, &[], &mut out, put)
         .expect("the policy takes the row");
+    let [results]: [Rows; 1] = pieces.try_into().expect("one piece");
     assert_eq!(values_of(&folded), [101, 6]);
     assert_eq!(folded.lost, [2, 4]);
     assert_eq!(results.parents, [0, 1, 3, 4]);
@@ -485,7 +491,12 @@ fn a_failing_finish_costs_its_own_result() {
     let factory = faulty(Kind::Aggregate, &[13], ALWAYS);
     let states = [column(vec![1, 13, 5])];
     let mut out = Outbox::default();
-    let rows = aggregating(&factory, OnError::Skip)
+    let mut pieces = Vec::new();
+    let put = |rows, _: &mut Outbox| {
+        pieces.push(rows);
+        Ok::<_, OperatorError>(())
+    };
+    aggregating(&factory, OnError::Skip)
         .finish(
             Columns {
                 rows: 3,
@@ -496,8 +507,10 @@ fn a_failing_finish_costs_its_own_result() {
             &[9, 9, 9],
             &|state| state.to_string(),
             &mut out,
+            put,
         )
         .expect("the policy takes the state");
+    let [rows]: [Rows; 1] = pieces.try_into().expect("one piece");
     assert_eq!(rows.parents, [0, 2]);
     assert_eq!(
         rows.columns[0]
