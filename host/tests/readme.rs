@@ -64,7 +64,7 @@ fn the_plugin_runs_in_the_pipeline() {
     let page = page("README.md");
     let [_, from_scaffold_to_test] = blocks(&page, "sh");
     let [plugin] = blocks(&page, "rust");
-    let [pipeline, _, _] = blocks(&page, "toml");
+    let [pipeline, _, state, kafka] = blocks(&page, "toml");
     let folder = tempfile::tempdir().expect("a folder for the test");
 
     let shown = shell(&format!("{LOCKED}{from_scaffold_to_test}"), folder.path());
@@ -90,37 +90,54 @@ fn the_plugin_runs_in_the_pipeline() {
     for (cents, is_kept) in [("250", true), ("431", true), ("777", false)] {
         assert_eq!(shown.contains(cents), is_kept, "{cents} in:\n{shown}");
     }
+
+    // It goes on where it ended.
+    write("pipeline.toml", &format!("{pipeline}{state}"));
+    for order in [None, Some(987)] {
+        let more =
+            order.map(|cents| format!("{{\"status\":\"paid\",\"cents\":{cents},\"ts\":4}}\n"));
+        write("orders-3.jsonl", &more.unwrap_or_default());
+        let shown = shell("sluicebox run pipeline.toml", &folder);
+        assert_eq!(shown.contains("250"), order.is_none(), "{shown}");
+        assert_eq!(shown.contains("987"), order.is_some(), "{shown}");
+    }
+
+    // Another source takes the place of its own.
+    let (before, rest) = pipeline.split_once("[sources.").expect("it has a source");
+    let (_, behind) = rest.split_once("[operators.").expect("it has an operator");
+    write("kafka.toml", &format!("{before}{kafka}[operators.{behind}"));
+    let shown = shell("sluicebox check kafka.toml", &folder);
+    assert!(shown.contains("kafka"), "{shown}");
 }
 
-/// A pipeline around a part of one: events of a shop, and a sink.
-fn around(part: &str, plugin: &Path, rest: &str) -> String {
-    format!(
-        r#"
-        name = "carts"
-        plugins.cart.path = {plugin:?}
-        {part}
-        {rest}
-        [sinks.out]
-        type = "blackhole"
-        "#
-    )
+fn parse(text: &str) -> toml::Table {
+    text.parse::<toml::Table>()
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
-const ADDS: &str = r#"
-    [sources.events]
-    type = "file"
-    path = "events.jsonl"
-    event_time = "ts"
-    fields = { user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp" }
-    [operators.adds]
-    plugin = "cart.adds"
-    input = "events"
-"#;
+/// The example's pipeline with these tables in the place of its own, or beside them.
+fn cart_with(tables: &[&str]) -> toml::Table {
+    let mut pipeline = parse(&page("examples/cart/pipeline.toml"));
+    let cart = common::plugin_file("cart").display().to_string();
+    let cart = format!("plugins.cart.path = {cart:?}");
+    for part in tables.iter().copied().chain([cart.as_str()]) {
+        for (kind, named) in parse(part) {
+            let own = pipeline
+                .entry(kind)
+                .or_insert_with(|| toml::Table::new().into());
+            let (Some(own), toml::Value::Table(named)) = (own.as_table_mut(), named) else {
+                panic!("{part}");
+            };
+            own.extend(named);
+        }
+    }
+    pipeline
+}
 
 #[test]
 fn the_aggregate_runs_in_every_window_that_it_names() {
-    let [_, aggregate, _] = blocks(&page("README.md"), "toml");
-    let plugin = common::plugin_file("cart");
+    let [_, aggregate, _, _] = blocks(&page("README.md"), "toml");
+    let [source] = blocks(&page("examples/cart/README.md"), "toml");
     let folder = tempfile::tempdir().expect("a folder for the test");
     let events = [
         ("ann", 2, "2026-01-31T12:00:05Z"),
@@ -131,10 +148,19 @@ fn the_aggregate_runs_in_every_window_that_it_names() {
         json!({"user_id": user, "item_id": "tea", "action": "add", "quantity": quantity, "ts": at})
             .to_string()
     });
-    std::fs::write(folder.path().join("events.jsonl"), lines.join("\n")).expect("writable");
+    std::fs::write(folder.path().join("events-1.jsonl"), lines.join("\n")).expect("writable");
+    let out = "[sinks.out]\ntype = \"blackhole\"\ninput = \"added\"\n";
+    // The sink of late rows has none where no row is late.
+    let with = |aggregate: &str, has_late_rows: bool| {
+        let mut pipeline = cart_with(&[&source, aggregate, out]);
+        if !has_late_rows {
+            let sinks = pipeline["sinks"].as_table_mut();
+            sinks.expect("it has sinks").remove("late");
+        }
+        plan_of(&pipeline.to_string(), folder.path())
+    };
 
-    let text = around(&aggregate, &plugin, ADDS) + "input = \"added\"\n";
-    let mut plan = plan_of(&text, folder.path());
+    let mut plan = with(&aggregate, true);
     let topic = to_memory(&mut plan, "out");
     run(plan).unwrap_or_else(|error| panic!("{error}"));
     let mut rows = rows_of(&topic);
@@ -152,12 +178,9 @@ fn the_aggregate_runs_in_every_window_that_it_names() {
     expected.sort_by_key(Value::to_string);
     assert_eq!(rows, expected);
 
-    // Its late rows are where the comment says.
+    // Its late rows are where the comment says, and the example has them.
     assert!(aggregate.contains("\"added.late\""), "{aggregate}");
-    plan_of(
-        &(around(&aggregate, &plugin, ADDS) + "input = \"added.late\"\n"),
-        folder.path(),
-    );
+    assert!(page("examples/cart/pipeline.toml").contains("input = \"added.late\""));
 
     // The other windows are in the comment behind the first.
     let line = aggregate.lines().find(|line| line.starts_with("window"));
@@ -175,39 +198,18 @@ fn the_aggregate_runs_in_every_window_that_it_names() {
             it => Some(it.to_owned()),
         });
         let changed = lines.collect::<Vec<_>>().join("\n");
-        let text = around(&changed, &plugin, ADDS) + "input = \"added\"\n";
-        let plan = plan_of(&text, folder.path());
+        let mut plan = with(&changed, has_late_rows);
+        to_memory(&mut plan, "out");
         run(plan).unwrap_or_else(|error| panic!("{other}: {error}"));
     }
 }
 
 #[test]
-fn state_and_checkpoints_are_planned() {
-    let [_, _, state] = blocks(&page("README.md"), "toml");
-    let text = around(&state, &common::plugin_file("cart"), "") + "input = \"actions\"\n";
-    let plan = plan_of(&text, Path::new("."));
-    let state = plan.state.expect("it has a state");
-    assert_eq!(state.interval_ms, 10_000);
-    assert_eq!(state.memory_bytes_max, 256 << 20);
-}
-
-#[test]
 fn rows_of_your_own_come_from_a_file() {
-    let parse = |text: &str| {
-        text.parse::<toml::Table>()
-            .unwrap_or_else(|error| panic!("{error}"))
-    };
     let [source] = blocks(&page("examples/cart/README.md"), "toml");
-    let mut pipeline = parse(&page("examples/cart/pipeline.toml"));
-    pipeline.extend(parse(&source));
-    let cart = common::plugin_file("cart").display().to_string();
-    pipeline.insert(
-        "plugins".into(),
-        parse(&format!("cart.path = {cart:?}")).into(),
-    );
     let folder = tempfile::tempdir().expect("a folder for the test");
     std::fs::write(folder.path().join("events-1.jsonl"), "").expect("writable");
-    let plan = plan_of(&pipeline.to_string(), folder.path());
+    let plan = plan_of(&cart_with(&[&source]).to_string(), folder.path());
     let source = plan.nodes.iter().find(|node| node.name == "actions");
     assert!(source.is_some(), "the pipeline has another source");
 }
