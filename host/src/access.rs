@@ -22,8 +22,12 @@ const OWNER_WRITES: u32 = 0o200;
 impl Access {
     /// Of a file, if there is one.
     pub fn of_path(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        found.is_file().then(|| Access::of(&found))
+        let found = fs::metadata(path).ok().filter(Metadata::is_file)?;
+        let mut access = Access::of(&found);
+        if let Some(group) = group_in_list(path) {
+            access.mode &= !OF_GROUP | group << 3;
+        }
+        Some(access)
     }
 
     pub fn of(metadata: &Metadata) -> Self {
@@ -96,6 +100,25 @@ impl Access {
         }
         chmod(file, mode)
     }
+}
+
+/// What the group of a file with an access control list may do, which is not kept: the bits
+/// of such a file say what any of those in the list may at most.
+fn group_in_list(path: &Path) -> Option<u32> {
+    /// A list is a version and entries: a tag and permissions, 16 bits each, and who it is.
+    const VERSION_BYTES: usize = 4;
+    const ENTRY_BYTES: usize = 8;
+    const GROUP: u16 = 4;
+    // Longer ones are not read, and their group may do nothing.
+    let mut list = [0; 4 << 10];
+    let list = match rustix::fs::getxattr(path, "system.posix_acl_access", &mut list) {
+        Ok(length) => list.get(VERSION_BYTES..length)?,
+        Err(rustix::io::Errno::RANGE) => return Some(0),
+        Err(_) => return None,
+    };
+    let mut entries = list.as_chunks::<ENTRY_BYTES>().0.iter();
+    let group = entries.find(|entry| u16::from_le_bytes([entry[0], entry[1]]) == GROUP);
+    group.map(|entry| u16::from_le_bytes([entry[2], entry[3]]).into())
 }
 
 fn chmod(file: &File, mode: u32) -> io::Result<()> {

@@ -582,6 +582,38 @@ fn a_file_has_the_permissions_of_the_one_that_it_replaces() {
     }
 }
 
+/// With such a list, the bits of the group are those of all who are in the list.
+#[test]
+fn a_group_may_not_do_what_an_access_control_list_let_others_do() {
+    let list: Vec<u8> = [
+        // The owner, somebody else, the group, the most that these may, others.
+        (1_u16, 6_u16, u32::MAX),
+        (2, 6, 12_345),
+        (4, 4, u32::MAX),
+        (16, 6, u32::MAX),
+        (32, 0, u32::MAX),
+    ]
+    .iter()
+    .flat_map(|(tag, may, who)| {
+        [
+            &tag.to_le_bytes()[..],
+            &may.to_le_bytes(),
+            &who.to_le_bytes(),
+        ]
+        .concat()
+    })
+    .collect();
+    let list = [&2_u32.to_le_bytes()[..], &list].concat();
+    let mut copying = Copying::new("out.jsonl", "replace", "");
+    copying.add_rows(2);
+    copying.finish();
+    let (whole, name) = (copying.whole(), "system.posix_acl_access");
+    rustix::fs::setxattr(&whole, name, &list, rustix::fs::XattrFlags::empty()).expect("it is ours");
+    assert_eq!(mode(&whole), 0o660, "as `chmod` sees it");
+    copying.finish();
+    assert_eq!(mode(&whole), 0o640);
+}
+
 #[test]
 fn numbered_files_have_the_permissions_of_those_before_them() {
     for (if_exists, tables, file, rest) in [
