@@ -1,6 +1,6 @@
 //! The command line: which commands there are, and what each one does. Exit
 //! codes: 0 success, 1 a run or test failed, 2 wrong usage or config, 3 a run ended
-//! well but every row that it read was bad, 141 nobody reads what a run prints any more.
+//! well but every row that it read was bad, 141 nobody reads the rows that a run prints.
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};

@@ -1211,6 +1211,34 @@ fn dead_letters_go_to_standard_output_alone() {
     }
 }
 
+/// What a shell has redirected is the user's, whatever is in it.
+#[test]
+fn dead_letters_go_behind_what_standard_output_has() {
+    let bad = ROWS.replace("on_error = \"fail\"", "");
+    for head in ["", "[checkpoints]\n"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("rows.jsonl"), "broken\nworse\n").expect("it is writable");
+        fs::write(at("log"), "as it was").expect("it is writable");
+        let log = File::options().append(true).open(at("log"));
+        let pipeline = format!("name = \"failing\"\ndead_letters = \"-\"\n{head}{bad}{OUT}");
+        let mut host = run_file(&pipeline, &["--quiet"], folder.path());
+        let host = host.stdout(log.expect("it is there")).spawn();
+        let output = host
+            .expect("it starts")
+            .wait_with_output()
+            .expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        let text = fs::read_to_string(at("log")).expect("it is there");
+        assert!(
+            text.starts_with("as it was{\"pipeline\":\"failing\""),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+}
+
 #[test]
 fn without_dead_letters_their_place_is_as_it_was() {
     let rows = ROWS.replace("on_error = \"fail\"", "");

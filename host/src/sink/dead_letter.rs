@@ -23,27 +23,21 @@ use crate::devices;
 use crate::element::CheckpointId;
 use crate::paths::{create_folder_of, is_device, remove, target};
 
-/// Only the owner may read rows that others may not see elsewhere. Of pipes, only their
-/// readers read.
+/// Only the owner may read rows that others may not see elsewhere.
 fn open_private(path: &Path) -> io::Result<File> {
-    match is_special(path) {
-        true => devices::open(path),
-        false => {
-            let mut options = OpenOptions::new();
-            options.append(true).create(true).read(true).mode(0o600);
-            options.open(path)
-        }
-    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).read(true).mode(0o600);
+    options.open(path)
 }
 
 /// Opens the file, or creates it. One that has other things than dead letters is
 /// somebody's, who would find lines in it that do not belong there.
 fn open_own(path: &Path) -> io::Result<File> {
+    if is_special(path) {
+        return devices::open(path);
+    }
     Access::of_path(path).map_or(Ok(()), Access::check_appendable)?;
     let file = open_private(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(file);
-    }
     let mut is_own = false;
     locked(&file, |file| {
         is_own = is_of_letters(file)?;
@@ -65,8 +59,8 @@ fn try_path(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         // A reader that waits for a writer would see the end of the pipe.
         Ok(_) if devices::is_named_pipe(path) => Ok(()),
-        Ok(found) => {
-            if found.is_file() {
+        Ok(_) => {
+            if !is_special(path) {
                 try_aside(path)?;
             }
             open_own(path).map(drop)
@@ -123,9 +117,10 @@ fn try_name(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether it is a pipe or a device, which has nothing to take back or to make durable.
+/// Whether it is a pipe, a device, or what the process was started with, which has nothing
+/// to take back or to make durable.
 fn is_special(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| !found.is_file())
+    is_device(path) || fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// A pipeline's file of dead letters.
@@ -238,7 +233,7 @@ impl DeadLetters {
     fn keep_name(&mut self) -> io::Result<()> {
         let own = self.file.metadata()?;
         let is_it = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
-        if own.is_file() && !fs::metadata(&self.path).is_ok_and(is_it) {
+        if !is_special(&self.path) && !fs::metadata(&self.path).is_ok_and(is_it) {
             self.file.sync_data()?;
             self.file = open_to_add(&self.path)?;
         }
@@ -298,7 +293,9 @@ fn write_through(file: &File, path: &Path, lines: &mut Vec<u8>) -> io::Result<()
 fn open_to_add(path: &Path) -> io::Result<File> {
     create_folder_of(path)?;
     let file = open_own(path)?;
-    while_locked(&file, path, end_line)?;
+    if !is_special(path) {
+        while_locked(&file, path, end_line)?;
+    }
     Ok(file)
 }
 
@@ -309,7 +306,7 @@ fn while_locked(
     path: &Path,
     work: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
-    if !file.metadata()?.is_file() {
+    if is_special(path) {
         return work(file);
     }
     locked(file, |file| {
@@ -498,7 +495,7 @@ pub fn aside_of(path: &Path) -> PathBuf {
 /// Ends the last line, which a crash may have left without its end.
 fn end_line(mut file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() == 0 {
+    if metadata.len() == 0 {
         return Ok(());
     }
     let mut last = [0];
