@@ -20,6 +20,10 @@ mod source;
 pub mod column;
 /// Names of fields, and keys.
 mod key;
+/// `input` of operators and sinks.
+mod input;
+/// Names of plugins' operators.
+mod name;
 /// What an operator runs, with a plugin or without.
 mod runs;
 /// `[operators.NAME]`.
@@ -40,12 +44,13 @@ use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
-pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig};
+pub use input::{InputConfig, InputName};
+pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig, TableConfig};
 pub use key::{KeyColumns, KeyConfig};
-pub use operator::{BoundsChoice, EmitChoice, InputConfig, InputName, OperatorConfig, Setting};
+pub use name::OperatorName;
+pub use operator::{BoundsChoice, EmitChoice, OperatorConfig, Setting};
 pub use runs::{
-    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OperatorName, OrderConfig, Runs,
-    SelectConfig,
+    AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OrderConfig, Runs, SelectConfig,
 };
 pub use sink::SinkConfig;
 pub use source::{ChecksumConfig, SourceConfig};

@@ -25,7 +25,8 @@ pub struct OperatorInfo {
     /// Filters, transforms and aggregates have one; that of a filter has no
     /// fields, since it passes rows on unchanged. Processes have at least one.
     pub outputs: Vec<Port>,
-    /// What an aggregate or a process reads of its key; empty for other kinds.
+    /// What an aggregate or a process reads of its key, and the key of a look-up's table;
+    /// empty for other kinds.
     pub key: Arc<Schema>,
     /// Empty where there is no state.
     pub state: Arc<Schema>,
@@ -58,6 +59,7 @@ pub enum Kind {
     Aggregate,
     Process,
     Join,
+    Lookup,
     Recommend,
 }
 
@@ -70,19 +72,29 @@ impl Kind {
             Kind::Aggregate => "aggregate",
             Kind::Process => "process",
             Kind::Join => "join",
+            Kind::Lookup => "look-up",
             Kind::Recommend => "recommender",
         }
     }
 
     /// Whether this version calls operators of this kind. Plugins may describe
-    /// others; a recommender is run as its [stages](Stage).
+    /// others; some are run as their [stages](Stage).
     pub fn is_runnable(self) -> bool {
-        !matches!(self, Kind::Join | Kind::Recommend)
+        !matches!(self, Kind::Join | Kind::Lookup | Kind::Recommend)
+    }
+
+    /// The stages that its plugin describes, for a kind that is run as some.
+    pub fn stages(self) -> &'static [Stage] {
+        match self {
+            Kind::Lookup => &[Stage::Wanted, Stage::Combined],
+            Kind::Recommend => &Stage::OF_RECOMMENDERS,
+            _ => &[],
+        }
     }
 }
 
-/// The processes that a recommender is run as. Its plugin describes each, under the
-/// recommender's name and its own: `items.counts`.
+/// What a recommender, a look-up, or a join with a plugin is run as. A plugin describes each
+/// process of these, under its operator's name and its own: `items.counts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// By item: adds to interactions how popular their item is.
@@ -97,10 +109,20 @@ pub enum Stage {
     Models,
     /// By user: gathers what models answer, and ranks it.
     Answers,
+    /// Of a look-up: says which keys rows want.
+    Wanted,
+    /// Of a look-up: the join with the table, which is the host's.
+    Found,
+    /// Of a look-up: gathers what was found for each row.
+    Combined,
+    /// Of a join whose rows a plugin makes: the join, which is the host's.
+    Joined,
+    /// Of such a join: makes rows of pairs. It is an operator of its own as well.
+    Made,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 6] = [
+    const OF_RECOMMENDERS: [Stage; 6] = [
         Stage::Counts,
         Stage::Requests,
         Stage::Profiles,
@@ -117,18 +139,27 @@ impl Stage {
             Stage::ProfilesAsking => "profiles_asking",
             Stage::Models => "models",
             Stage::Answers => "answers",
+            Stage::Wanted => "wanted",
+            Stage::Found => "found",
+            Stage::Combined => "combined",
+            Stage::Joined => "joined",
+            Stage::Made => "made",
         }
     }
 
-    /// The name of the stage of a recommender.
-    pub fn of(self, recommender: &str) -> String {
-        format!("{recommender}.{}", self.name())
+    /// The name of an operator's stage.
+    pub fn of(self, operator: &str) -> String {
+        format!("{operator}.{}", self.name())
     }
 }
 
 /// The inputs of a recommender.
 pub const INTERACTIONS: &str = "interactions";
 pub const REQUESTS: &str = "requests";
+
+/// The input of a look-up whose rows are looked up in, and what was found for a key.
+pub const TABLE: &str = "table";
+pub const FOUND: &str = "found";
 
 /// An input or output of an operator, with its own schema. No two inputs of an
 /// operator have the same name, and no two outputs.

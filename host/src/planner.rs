@@ -36,8 +36,14 @@ mod keys;
 mod aggregate;
 /// Plans processes.
 mod process;
+/// Operators that are run as several.
+mod stages;
 /// Makes processes of recommenders.
 mod recommend;
+/// Makes processes and a join of look-ups.
+mod lookup;
+/// Makes a join and a transform of joins whose rows a plugin makes.
+mod joined;
 /// Plans joins.
 mod join;
 /// Plans state, checkpoints and restarts.
@@ -54,8 +60,10 @@ use self::builder::Builder;
 use self::columns::Upstream;
 use self::graph::{Graph, Section};
 use self::reading::Reading;
-use self::recommend::{StageSection, title_of};
-use self::section::{Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned};
+use self::section::{
+    Planned, PlannedOutput, Resolved, UNPLANNED, operator_plan, planned, title_of,
+};
+use self::stages::StageSection;
 use crate::checkpoint::storage::folder::archive::Archive;
 use crate::config::diagnostics::Span;
 use crate::config::{
@@ -63,12 +71,13 @@ use crate::config::{
 };
 use crate::connector::InputFiles;
 use crate::dead_letter::OnError;
+use crate::element::NodeId;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
 use crate::paths::{identity, is_device, is_standard_output, written_at};
 use crate::plan::{
-    Delivery, Exchange, LATE_SIDES, MAIN_OUTPUT, Node, NodeKind, Plan, RowOrder, SinkPlan,
-    StateBackend, StatePlan, TransformPlan,
+    Delivery, Exchange, LATE_SIDES, MAIN_OUTPUT, Matching, Node, NodeKind, Plan, RIGHT, RowOrder,
+    SinkPlan, StateBackend, StatePlan, TransformPlan, Version,
 };
 use crate::sink::SinkTransaction;
 use crate::sink::dead_letter::aside_of;
@@ -218,6 +227,13 @@ impl<'a> Builder<'a> {
                 source.tells_each_watermark = fires_between_rows;
             }
         }
+        for id in 0..nodes.len() {
+            let waits = reads_bootstrapping(&nodes, id);
+            if let NodeKind::Join(join) = &mut nodes[id].kind {
+                join.waits_for_table =
+                    waits && join.rule.matching == Matching::AsOf(Version::Latest);
+            }
+        }
         for mistake in corrections::counted_again(config, &nodes) {
             self.mistakes.push(mistake);
         }
@@ -288,6 +304,7 @@ impl<'a> Builder<'a> {
             return UNPLANNED;
         };
         self.refuse_order(operator, &title, resolved.info.kind);
+        self.refuse_table(operator, &title, resolved.info.kind);
         let reading = Reading {
             upstreams,
             ids,
@@ -469,8 +486,29 @@ impl<'a> Builder<'a> {
 struct Part<'s> {
     /// The source whose rows get their event time from it.
     timed: Option<&'s SourceConfig>,
-    /// The stage of a recommender that it is.
+    /// The stage that it is, of an operator that is run as several.
     stage: Option<&'s StageSection>,
+}
+
+/// Whether the right side of a join comes from a source that bootstraps.
+fn reads_bootstrapping(nodes: &[Node], join: NodeId) -> bool {
+    let Some(right) = nodes[join].inputs.get(RIGHT) else {
+        return false;
+    };
+    let mut from: Vec<NodeId> = right.edges.iter().map(|edge| edge.from).collect();
+    let mut seen = vec![false; nodes.len()];
+    while let Some(id) = from.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        if let NodeKind::Source(source) = &nodes[id].kind
+            && source.bootstraps
+        {
+            return true;
+        }
+        from.extend(nodes[id].edges().map(|edge| edge.from));
+    }
+    false
 }
 
 /// What each section that is an operator is, if that is known.

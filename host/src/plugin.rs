@@ -449,8 +449,10 @@ fn check_exported(info: &ModuleInfo, exports: &Exports) -> Result<(), String> {
         let (interface, is_there) = match operator.kind {
             Kind::Filter | Kind::Transform => (contract::TRANSFORM, exports.transform.is_some()),
             Kind::Aggregate => (contract::AGGREGATE, exports.aggregate.is_some()),
-            // A recommender is run as processes.
-            Kind::Process | Kind::Recommend => (contract::PROCESS, exports.process.is_some()),
+            // Some are run as processes.
+            Kind::Process | Kind::Lookup | Kind::Recommend => {
+                (contract::PROCESS, exports.process.is_some())
+            }
             // It can be described, but not run yet.
             Kind::Join => continue,
         };

@@ -100,6 +100,11 @@ pub trait SourceConnector: Any + Send + Sync {
         true
     }
 
+    /// Whether something is there at the start that has an end.
+    fn can_bootstrap(&self) -> bool {
+        true
+    }
+
     /// How its rows are written in a file that replaces it in a test.
     fn row_format(&self) -> RowFormat {
         Format::Json.into()
@@ -178,6 +183,9 @@ pub enum Arrival {
     Rows(usize, Box<Chunk>),
     /// No partition had rows for the time after which partitions are idle.
     Silence,
+    /// All rows of a partition have been returned that were there at the start. Only live
+    /// inputs say so, if they are asked to: in others, these are all until the end.
+    Bootstrapped(usize),
     /// A partition has no more rows.
     End(usize),
     /// The partitions are known now, or some were added.
@@ -215,6 +223,8 @@ pub struct SourceContext {
     /// Whether the source's offsets are committed in the pipeline's
     /// transaction.
     pub is_transactional: bool,
+    /// Whether to say when all has been read that is there at the start.
+    pub bootstraps: bool,
     /// Whether the run makes checkpoints.
     pub is_checkpointed: bool,
     /// Whether they outlive the process, so that the next one goes on from them.

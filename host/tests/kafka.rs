@@ -61,6 +61,7 @@ tests![
     a_topic_that_was_created_again_is_not_read_on,
     a_partition_is_not_let_go_silently,
     a_silent_partition_keeps_no_other_waiting,
+    what_a_topic_has_is_read_before_there_is_time,
     partitions_that_are_added_are_read_from_their_beginning,
     what_cannot_be_read_says_why,
     a_broker_that_wants_tls_and_a_password_is_served,
@@ -166,6 +167,7 @@ async fn try_open(
         decode_workers: 1,
         clock: Arc::new(SystemClock),
         is_transactional: false,
+        bootstraps: source.bootstraps,
         is_checkpointed: true,
         are_checkpoints_kept: true,
         restored: restored.into(),
@@ -604,6 +606,38 @@ async fn a_silent_partition_keeps_no_other_waiting() -> Outcome {
         broker.write_payloads(&topic, 0, ids(behind..behind + 1));
         let count = read.rows.len() + 1;
         read_until(&mut reader, &mut read, |read| read.rows.len() == count).await;
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "multi_thread")]
+async fn what_a_topic_has_is_read_before_there_is_time() -> Outcome {
+    let broker = broker()?;
+    let times = "fields = { id = \"int64\" }\nevent_time = \"id\"\n\
+                 watermark = { bootstrap = true }";
+    let start = 1_700_000_000_000;
+    for count in [0, 1, 250] {
+        let topic = topic(broker, "table", 1);
+        // They are in no order.
+        let rows = (0..count).map(|n| start + n * 91 % 250);
+        broker.write_payloads(&topic, 0, rows.map(|id| format!("{{\"id\":{id}}}")));
+        let plan = reading(broker, &topic, times);
+        let mut reader = open(&plan, (0, 1), &[]).await;
+        let mut read = Read::default();
+        while read.rows.len() < count as usize {
+            assert_eq!(read.watermark, None, "after {} rows", read.rows.len());
+            let before = read.rows.len();
+            read_until(&mut reader, &mut read, |read| read.rows.len() > before).await;
+        }
+        if count > 0 {
+            read_until(&mut reader, &mut read, |read| read.watermark.is_some()).await;
+            let newest = read.ids().into_iter().max();
+            assert_eq!(read.watermark, newest, "of {count}");
+        }
+        // From then on, rows advance time as they come.
+        broker.write_payloads(&topic, 0, ids(start + 1_000..start + 1_001));
+        let later = |read: &Read| read.watermark == Some(start + 1_000);
+        read_until(&mut reader, &mut read, later).await;
     }
     Ok(())
 }

@@ -8,6 +8,12 @@ mod common;
 /// Runs at every batch size and parallelism.
 #[path = "common/everywhere.rs"]
 mod everywhere;
+/// Joins whose rows a plugin makes.
+#[path = "pipelines/joined.rs"]
+mod joined;
+/// Look-ups in tables.
+#[path = "pipelines/lookups.rs"]
+mod lookups;
 /// Numbers that are too large for plugins.
 #[path = "pipelines/overflow.rs"]
 mod overflow;

@@ -3,7 +3,8 @@
 //! Rows are structs with [`#[derive(Record)]`](Record). A transform is a
 //! function that takes a row, and an [`Aggregate`] folds the rows of a key and
 //! window. A [`Process`] takes the rows and timers of a key one by one; a
-//! [`Recommender`] learns what goes with what. All carry
+//! [`Lookup`] finds rows of a table; a [`Recommender`] learns what goes with
+//! what. All carry
 //! [`#[operator]`](operator) and are listed in one [`export!`]. This is a whole
 //! plugin:
 //!
@@ -98,6 +99,8 @@ mod decimal;
 mod instance;
 /// Writes to the host's log.
 pub mod log;
+/// Looks rows up in a table.
+mod lookup;
 /// Describes and opens operators.
 mod operator;
 /// Collects output rows.
@@ -124,6 +127,7 @@ mod transform;
 pub use aggregate::{Aggregate, Group, Retract, Told};
 pub use calendar::{CalendarTime, Weekday};
 pub use decimal::{Decimal, NotDecimal};
+pub use lookup::Lookup;
 pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
@@ -131,9 +135,9 @@ pub use process::one_key::OneKey;
 pub use process::{Context, Process, TIMERS_MAX, Timer};
 pub use recommend::rehearsal::Rehearsal;
 pub use recommend::{
-    Answered, Ask, Asking, Candidate, Event, Lesson, Owned, Question, Recommender, decayed,
+    Answered, Ask, Asking, Candidate, Event, Lesson, Question, Recommender, decayed,
 };
-pub use record::{Element, Field, Record, Symbol};
+pub use record::{Element, Field, Owned, Record, Symbol};
 pub use reject::Reject;
 pub use sluicebox_sdk_derive::{Parameters, Ports, Record, Symbol, operator};
 pub use time::{Timestamp, Window};
@@ -143,8 +147,8 @@ pub use transform::Answer;
 pub mod prelude {
     pub use crate::{
         Aggregate, Answered, Ask, Asking, Candidate, Context, Decimal, Event, Group, Lesson,
-        Parameters, Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol, Timer,
-        Timestamp, Window, decayed, export, log, operator, reject,
+        Lookup, Parameters, Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol,
+        Timer, Timestamp, Window, decayed, export, log, operator, reject,
     };
 }
 
@@ -178,6 +182,10 @@ pub mod private {
 
     pub mod aggregate {
         pub use crate::aggregate::{open, open_retracting, shape, shape_retracting};
+    }
+
+    pub mod lookup {
+        pub use crate::lookup::stages::{listed, shape};
     }
 
     pub mod ports {

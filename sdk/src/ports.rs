@@ -1,5 +1,8 @@
 //! The inputs and outputs of an operator: one record for each port.
 
+/// Two ports, of operators that the SDK makes.
+pub mod two;
+
 use crate::bindings::exports::sluicebox::plugin::process::Output;
 use crate::bindings::sluicebox::plugin::description::Port;
 use crate::outputs::OutputRows;

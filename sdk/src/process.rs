@@ -3,6 +3,8 @@
 
 /// A key in a unit test.
 pub mod one_key;
+/// Processes that other operators are run as.
+pub mod stages;
 #[cfg(test)]
 mod tests;
 /// The timers of a key.

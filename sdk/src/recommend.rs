@@ -15,7 +15,7 @@ pub mod stages;
 #[cfg(test)]
 mod tests;
 
-use crate::{Field, Parameters, Record, Reject, Timestamp};
+use crate::{Field, Owned, Parameters, Record, Reject, Timestamp};
 pub use decay::decayed;
 
 /// Recommends items to users, of what they have done before.
@@ -236,15 +236,6 @@ pub trait Recommender: Parameters {
         None
     }
 }
-
-/// A record that borrows nothing, so that the host can keep it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a record that can be kept",
-    note = "use a struct without lifetimes with `#[derive(Record, Clone)]`"
-)]
-pub trait Owned: for<'a> Record<'a> + for<'a> Field<'a> + Clone + 'static {}
-
-impl<T: for<'a> Record<'a> + for<'a> Field<'a> + Clone + 'static> Owned for T {}
 
 /// An interaction, as a [`Recommender`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]

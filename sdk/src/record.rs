@@ -43,9 +43,10 @@ mod unreadable;
 mod writer;
 
 pub use columns::Columns;
+pub(crate) use joined::field_names;
 pub use joined::{And, FieldName, Named};
 pub use list::Element;
-pub use mapping::{Field, Record, schema_field};
+pub use mapping::{Field, Owned, Record, schema_field};
 pub use rows::{columns, read_all, read_table, schema_of};
 pub use slots::Slots;
 pub use source::{InputColumn, Lineage, Nowhere, Origin, Source};

@@ -21,6 +21,8 @@ pub struct WatermarkConfig {
     pub out_of_orderness_ms: Option<i64>,
     pub idle_after_ms: Option<i64>,
     pub ahead_ms_max: Option<i64>,
+    /// Whether what is there at the start has to be read before there is any event time.
+    pub bootstrap: Option<Spanned<bool>>,
 }
 
 pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> EventTimeConfig {
@@ -35,6 +37,10 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> EventTimeCo
 }
 
 fn read_watermark(place: Span, mut table: Table, mistakes: &mut Diagnostics) -> WatermarkConfig {
+    let bootstrap = table.optional("bootstrap").and_then(|value| {
+        let place = value.key_span();
+        Some(Spanned::new(place, value.boolean(mistakes)?))
+    });
     let mut duration = |key, ms_min| {
         let value = table.optional(key)?.duration(ms_min, mistakes)?;
         Some(value.into_inner())
@@ -44,6 +50,7 @@ fn read_watermark(place: Span, mut table: Table, mistakes: &mut Diagnostics) -> 
         out_of_orderness_ms: duration("out_of_orderness", 0),
         idle_after_ms: duration("idle_after", 1),
         ahead_ms_max: duration("max_ahead", 0),
+        bootstrap,
     };
     table.finish(mistakes);
     watermark

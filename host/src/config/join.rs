@@ -5,8 +5,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
+use super::input::{InputName, read_names};
+use super::name::OperatorName;
 use super::reader::ConfigValue;
 use crate::plan::{JoinKind, LEFT, RIGHT, SIDES, Version};
+use crate::schema::Field;
 
 /// What an operator has instead of a plugin if it joins its inputs.
 #[derive(Debug)]
@@ -17,10 +20,12 @@ pub struct JoinConfig {
     /// `None` if a window says it.
     pub matching: Option<MatchingConfig>,
     pub select: Option<Vec<JoinedConfig>>,
+    /// Makes rows of pairs, in place of `select`.
+    pub plugin: Option<Spanned<OperatorName>>,
 }
 
 /// Which rows match, unless a window says it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum MatchingConfig {
     /// `None` is without a bound.
     Interval {
@@ -31,6 +36,16 @@ pub enum MatchingConfig {
         version: Version,
         tombstone: Option<Spanned<String>>,
     },
+}
+
+/// What a look-up finds rows in.
+#[derive(Debug)]
+pub struct TableConfig {
+    /// Of the key `table`.
+    pub place: Span,
+    pub inputs: Vec<Spanned<InputName>>,
+    pub version: Version,
+    pub tombstone: Option<Spanned<String>>,
 }
 
 /// A column of joined rows.
@@ -47,6 +62,8 @@ pub enum JoinedFrom {
     Side(usize, String),
     /// A field of the key, as the left side names it.
     Key(String),
+    /// A record of these fields of a side, which is missing where none matches.
+    Record(usize, Vec<Field>),
 }
 
 const KINDS: &[(&str, JoinKind)] = &[
@@ -64,10 +81,11 @@ const VERSIONS: &[(&str, Version)] = &[
 const JOIN_MEANING: &str = "such as `{ kind = \"inner\", before = \"5m\", after = \"1m\" }`, \
      `{ kind = \"left\", as_of = \"event_time\" }`, or `{ kind = \"full\" }` with a `window`";
 
-/// Reads a join with its `select`, if it has one.
+/// Reads a join with its `select` or `plugin`, if it has one.
 pub(super) fn read(
     join: &ConfigValue,
     select: Option<ConfigValue>,
+    plugin: Option<Spanned<OperatorName>>,
     mistakes: &mut Diagnostics,
 ) -> Option<JoinConfig> {
     let rule = read_rule(join, mistakes);
@@ -81,6 +99,43 @@ pub(super) fn read(
         kind,
         matching,
         select,
+        plugin,
+    })
+}
+
+/// Reads the table of a look-up: what it is read from, or that and how.
+pub(super) fn read_table(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<TableConfig> {
+    let place = value.key_span();
+    if !matches!(value.raw(), DeValue::Table(_)) {
+        return Some(TableConfig {
+            place,
+            inputs: read_names(value, mistakes)?,
+            version: Version::EventTime,
+            tombstone: None,
+        });
+    }
+    let mut table = value.table(mistakes)?;
+    let input = table.required(
+        "input",
+        "the source or operator whose rows it has",
+        mistakes,
+    );
+    let as_of = table.optional("as_of");
+    let tombstone = table.optional("tombstone");
+    table.finish(mistakes);
+    let version = match as_of {
+        Some(as_of) => as_of.choice(VERSIONS, mistakes)?.into_inner(),
+        None => Version::EventTime,
+    };
+    let tombstone = match tombstone {
+        Some(field) => Some(field.text("the name of a field of the table", mistakes)?),
+        None => None,
+    };
+    Some(TableConfig {
+        place,
+        inputs: read_names(&input?, mistakes)?,
+        version,
+        tombstone,
     })
 }
 

@@ -13,7 +13,7 @@ pub struct KeyConfig {
 }
 
 /// The names of the key's columns.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum KeyColumns {
     /// The same for all inputs.
     Same(Vec<Spanned<String>>),

@@ -1,13 +1,12 @@
 //! Reads what an operator runs: an operator of a plugin, or something that needs none.
 
-use std::fmt;
-
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::{Diagnostics, Mistake, Span};
 use super::join::{self, JoinConfig};
 use super::key::{FIELD_WANTED, read_fields};
+use super::name::OperatorName;
 use super::reader::{ConfigValue, Table, check_name};
 use crate::builtin::aggregate::call::{Call, CallError};
 use crate::builtin::neighbours::call::Call as NeighbourCall;
@@ -23,13 +22,6 @@ pub enum Runs {
     Filter(FilterConfig),
     Order(OrderConfig),
     Join(JoinConfig),
-}
-
-/// `plugin.operator`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorName {
-    pub plugin: String,
-    pub operator: String,
 }
 
 /// Functions that make up an aggregate.
@@ -126,6 +118,7 @@ impl Runs {
     pub fn plugin(&self) -> Option<&str> {
         match self {
             Runs::Plugin(operator) => Some(&operator.get_ref().plugin),
+            Runs::Join(join) => join.plugin.as_ref().map(|it| it.get_ref().plugin.as_str()),
             _ => None,
         }
     }
@@ -173,14 +166,32 @@ pub(super) fn read(table: &mut Table, mistakes: &mut Diagnostics) -> Option<Runs
     }
 }
 
-/// Reads a join, with the `select` that says which columns joined rows have.
+/// Reads a join, with the `select` that says which columns joined rows have, or the plugin
+/// that makes them.
 fn read_join(
     join: &ConfigValue,
     table: &mut Table,
     mistakes: &mut Diagnostics,
 ) -> Option<JoinConfig> {
     let select = table.optional("select");
-    for key in KEYS.into_iter().filter(|key| *key != "select") {
+    let plugin = table.optional("plugin");
+    if let (Some(select), Some(plugin)) = (&select, &plugin) {
+        mistakes.push(
+            Mistake::new(format!("{} has a `select` and a `plugin`", table.owner()))
+                .at(select.key_span(), "either this")
+                .at(plugin.key_span(), "or this")
+                .help("remove one of them: either makes the joined rows"),
+        );
+        return None;
+    }
+    let plugin = match plugin {
+        Some(plugin) => Some(read_operator_name(&plugin, mistakes)?),
+        None => None,
+    };
+    for key in KEYS
+        .into_iter()
+        .filter(|key| !["select", "plugin"].contains(key))
+    {
         if let Some(other) = table.optional(key) {
             mistakes.push(
                 Mistake::new(format!("{} has a `{key}` and a `join`", table.owner()))
@@ -191,7 +202,7 @@ fn read_join(
             return None;
         }
     }
-    join::read(join, select, mistakes)
+    join::read(join, select, plugin, mistakes)
 }
 
 fn read_operator_name(
@@ -350,10 +361,4 @@ fn read_deduplicate(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<D
         by: by?,
         within_ms: within_ms?.into_inner(),
     })
-}
-
-impl fmt::Display for OperatorName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.plugin, self.operator)
-    }
 }

@@ -4,7 +4,7 @@
 use toml::Spanned;
 
 use super::diagnostics::Diagnostics;
-use super::operator::{InputName, read_inputs};
+use super::input::{InputName, read_inputs};
 use super::reader::Table;
 use crate::sink::{SinkKind, SinkSettings};
 use crate::suggest;

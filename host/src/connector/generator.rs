@@ -166,6 +166,10 @@ impl SourceConnector for GeneratorSource {
         Some(1)
     }
 
+    fn can_bootstrap(&self) -> bool {
+        self.events.count.is_some()
+    }
+
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let input = GeneratorInput::open(&self.events, context)?;

@@ -129,6 +129,10 @@ impl SourceConnector for TcpSource {
         false
     }
 
+    fn can_bootstrap(&self) -> bool {
+        false
+    }
+
     fn row_format(&self) -> RowFormat {
         self.format.clone()
     }

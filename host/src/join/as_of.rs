@@ -8,7 +8,8 @@
 //! that came last counts.
 //!
 //! With the latest version, a left row comes out at once, with the newest version by
-//! event time that has come. So results depend on the order in which rows come.
+//! event time that has come. So results depend on the order in which rows come. If the table
+//! bootstraps, left rows wait until there is event time, which is when it is whole.
 //!
 //! A version may say that it deletes the one before it: then the key has none.
 
@@ -54,7 +55,7 @@ impl AsOf {
             RowBuffer::new(schema, layout.clone(), stored.next(), hands_out, PANE_MS)
         };
         let mut buffers = vec![buffer(RIGHT, HandsOut::Versions)];
-        if version == Version::EventTime {
+        if version == Version::EventTime || plan.waits_for_table {
             buffers.push(buffer(LEFT, HandsOut::All));
         }
         AsOf {
@@ -165,7 +166,8 @@ impl Rule for AsOf {
             return self.take_versions(joining, arrived);
         }
         let times = &arrived.times;
-        if let [_, waiting] = self.buffers.as_mut_slice() {
+        let waits = self.version == Version::EventTime || self.now_ms == i64::MIN;
+        if let ([_, waiting], true) = (self.buffers.as_mut_slice(), waits) {
             let panes: Vec<i64> = times.iter().map(|&time| PANES.of(time)).collect();
             joining.keys.read(arrived.key, times.len(), |row| {
                 row > 0 && panes[row] != panes[row - 1]
@@ -207,11 +209,13 @@ impl Rule for AsOf {
     ) -> Result<(), StateError> {
         self.now_ms = now_ms;
         let is_outer = self.is_outer;
+        let as_of_time = self.version == Version::EventTime;
         if let [versions, waiting] = self.buffers.as_mut_slice() {
             // A row at the watermark may still get a version of its time.
             let up_to_ms = match now_ms {
                 END_OF_TIME => i64::MAX,
-                now_ms => now_ms - 1,
+                now_ms if as_of_time => now_ms - 1,
+                _ => i64::MAX,
             };
             let is_over = |pane| PANES.is_over(pane, up_to_ms);
             let last_pane = PANES.of(up_to_ms);
@@ -223,7 +227,7 @@ impl Rule for AsOf {
                 let rows = handed.rows.iter().map(|row| (row.slot, row.time_ms));
                 let rows: Vec<(u32, i64)> = rows.collect();
                 let left = SideRows::Buffer(handed.columns);
-                let as_of = Some(times.as_slice());
+                let as_of = as_of_time.then_some(times.as_slice());
                 emit(joining, versions, left, &rows, as_of, is_outer, out)?;
                 versions.evict_excess();
                 Ok::<_, StateError>(())

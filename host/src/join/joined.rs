@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, new_null_array};
+use arrow_array::{ArrayRef, StructArray, new_null_array};
+use arrow_schema::DataType as ArrowType;
 
 use crate::batch::{Batch, bytes, gather};
 use crate::operator::Outbox;
 use crate::operator::guard::CALL_BYTES_MAX;
 use crate::plan::{JoinColumn, JoinPlan, LEFT, MAIN_OUTPUT, RIGHT};
-use crate::schema::Schema;
+use crate::schema::{Field, Schema};
 use crate::state::error::StateError;
 use crate::state::table::StateTable;
 
@@ -76,11 +77,20 @@ impl Joined {
         };
         let (left, right) = (of_side(LEFT)?, of_side(RIGHT)?);
         let has_left = !matches!(sides[LEFT], SideRows::Missing);
-        let columns = self.columns.iter().map(|column| match *column {
-            JoinColumn::Left(at) => left[at].clone(),
-            JoinColumn::Right(at) => right[at].clone(),
-            JoinColumn::Key { left: at, .. } if has_left => left[at].clone(),
-            JoinColumn::Key { right: at, .. } => right[at].clone(),
+        let (rows, columns) = ([&left, &right], self.columns.iter());
+        let columns = columns.zip(&self.schema.fields);
+        let columns = columns.map(|(column, field)| match column {
+            JoinColumn::Left(at) => left[*at].clone(),
+            JoinColumn::Right(at) => right[*at].clone(),
+            JoinColumn::Record(side, _) if matches!(sides[*side], SideRows::Missing) => {
+                new_null_array(&field.data_type.to_arrow(), pairs.times.len())
+            }
+            JoinColumn::Record(side, members) => {
+                let members = members.iter().map(|&at| rows[*side][at].clone());
+                record(field, members.collect())
+            }
+            JoinColumn::Key { left: at, .. } if has_left => left[*at].clone(),
+            JoinColumn::Key { right: at, .. } => right[*at].clone(),
         });
         let batch = Batch {
             schema: self.schema.clone(),
@@ -153,6 +163,14 @@ impl SideRows<'_> {
             SideRows::Missing => 0,
         }
     }
+}
+
+/// A column of records, none of which is missing.
+fn record(field: &Field, members: Vec<ArrayRef>) -> ArrayRef {
+    let ArrowType::Struct(fields) = field.data_type.to_arrow() else {
+        unreachable!("the planner makes it of columns")
+    };
+    Arc::new(StructArray::new(fields, members, None))
 }
 
 /// The sides in their order: `own` are the rows of `side`.

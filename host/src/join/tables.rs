@@ -26,6 +26,9 @@ pub fn tables(plan: &JoinPlan) -> Vec<TableSpec> {
         Matching::AsOf(Version::EventTime) => {
             vec![table(VERSIONS, RIGHT), table(LEFT_ROWS, LEFT)]
         }
+        Matching::AsOf(Version::Latest) if plan.waits_for_table => {
+            vec![table(VERSIONS, RIGHT), table(LEFT_ROWS, LEFT)]
+        }
         Matching::AsOf(Version::Latest) => vec![table(VERSIONS, RIGHT)],
     }
 }

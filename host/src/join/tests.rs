@@ -104,6 +104,7 @@ fn plan(rule: JoinRule) -> JoinPlan {
         late_output: Some(1 + side),
     };
     JoinPlan {
+        waits_for_table: false,
         rule,
         key_schema: Arc::new(Schema::new(fields()[..1].to_vec())),
         sides: [side(LEFT), side(RIGHT)],

@@ -348,6 +348,10 @@ fn source_details(plan: &Plan, node: &Node, source: &SourcePlan) -> Vec<String> 
         let _ = write!(time, ", idle after {}", show_ms(ms as i64));
     }
     details.push(time);
+    if source.bootstraps {
+        let line = "bootstraps: no event time before what is there at the start has been read";
+        details.push(line.to_owned());
+    }
     if let Some(checksum) = &source.checksum {
         let name = |at: &usize| node.schema().fields[*at].name.as_str();
         let of: Vec<&str> = checksum.of.iter().map(name).collect();

@@ -16,6 +16,9 @@ pub struct JoinPlan {
     pub sides: [JoinSide; 2],
     /// The columns of a joined row, in order.
     pub output: Vec<JoinColumn>,
+    /// Whether left rows that take the latest version wait until there is event time, which a
+    /// table that bootstraps does not have before it is whole.
+    pub waits_for_table: bool,
 }
 
 /// The sides of a join, which are its input ports, too.
@@ -41,10 +44,12 @@ pub struct JoinSide {
 }
 
 /// Where a column of a joined row comes from: columns of the sides' schemas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinColumn {
     Left(usize),
     Right(usize),
+    /// A record of columns of a side, which is missing where there is none.
+    Record(usize, Vec<usize>),
     /// The key, which is the same on both sides: of whichever there is.
     Key {
         left: usize,

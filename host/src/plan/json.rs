@@ -155,6 +155,7 @@ fn source_json(plan: &Plan, node: &Node, source: &SourcePlan) -> Json {
         "out_of_orderness_ms": source.out_of_orderness_ms,
         "ahead_ms_max": source.ahead_ms_max,
         "idle_after_ms": source.idle_after_ms,
+        "bootstraps": source.bootstraps,
     });
     merge(&mut json, time);
     json

@@ -1,7 +1,7 @@
 //! Finds where results depend on the speed of tasks: rows come to an aggregate by
 //! several ways, each of which is in order, but not all of them together.
 
-use super::{Edge, LATE_OUTPUT, Node, NodeKind, Plan, RowOrder};
+use super::{Edge, LATE_OUTPUT, MAIN_OUTPUT, Matching, Node, NodeKind, Plan, RowOrder, Version};
 use crate::schema::Schema;
 
 /// By how many ways rows come.
@@ -73,6 +73,16 @@ fn ways_of(plan: &Plan, tasks: &[usize], edge: &Edge) -> Ways {
         }
         NodeKind::Process(process)
             if process.order == RowOrder::EventTime && !process.is_late_output(edge.output) =>
+        {
+            Ways {
+                rows: 0,
+                results: tasks_from,
+            }
+        }
+        // A row comes out before the watermark that it has waited for.
+        NodeKind::Join(join)
+            if edge.output == MAIN_OUTPUT
+                && join.rule.matching == Matching::AsOf(Version::EventTime) =>
         {
             Ways {
                 rows: 0,

@@ -19,6 +19,8 @@ pub struct SourcePlan {
     /// A partition without rows for this long no longer holds back the
     /// watermark.
     pub idle_after_ms: Option<u64>,
+    /// Whether there is no event time before what is there at the start has been read.
+    pub bootstraps: bool,
     /// Whether batches tell the watermark before each row, for timers that fire between
     /// rows.
     pub tells_each_watermark: bool,

@@ -4,7 +4,7 @@
 use super::builder::Builder;
 use super::columns::{Changes, Relation};
 use super::reading::Reading;
-use super::section::{Resolved, Timing};
+use super::section::{Resolved, Timing, title_of};
 use crate::config::{JoinConfig, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig};
 use crate::logic::Kind;
 use crate::plan::{CHANGES, Emit, RIGHT, Window, change_field};
@@ -47,7 +47,7 @@ impl Builder<'_> {
         let Some(changes) = reading.changes() else {
             return true;
         };
-        let title = format!("operator `{}`", operator.name.get_ref());
+        let title = title_of(operator);
         let (problem, help) = match (&operator.runs, resolved.info.kind) {
             (_, Kind::Filter | Kind::Transform) => return true,
             (Runs::Join(join), _) => match table_side(join, reading) {

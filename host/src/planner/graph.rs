@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::recommend::{Stages, title_of, whole_name};
+use super::section::{title_of, whole_name};
+use super::stages::Stages;
 use crate::config::{
     Config, Diagnostics, InputName, Mistake, OperatorConfig, SinkConfig, SourceConfig, Span,
     Spanned,
@@ -41,7 +42,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The name in the pipeline's file, also for a stage of a recommender.
+    /// The name in the pipeline's file, also for a stage.
     fn whole_name(&self) -> &'a str {
         whole_name(self.name().get_ref())
     }

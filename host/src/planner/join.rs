@@ -7,7 +7,7 @@ use super::builder::Builder;
 use super::columns::{Relation, Upstream};
 use super::keys::Keys;
 use super::reading::Reading;
-use super::section::{Planned, PlannedOutput, Resolved, UNPLANNED, planned};
+use super::section::{Planned, PlannedOutput, Resolved, UNPLANNED, planned, title_of};
 use crate::config::{
     JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig, Mistake, OperatorConfig, Span, Spanned,
 };
@@ -75,6 +75,23 @@ impl Selection {
         self.relation.push(field, place);
     }
 
+    /// Adds a record of fields of a side, which is missing where none matches.
+    fn push_record(
+        &mut self,
+        name: &str,
+        side: usize,
+        members: Vec<Field>,
+        kind: JoinKind,
+        place: Span,
+    ) {
+        let indices = members.iter().map(|field| self.field(side, field));
+        let indices = indices.collect();
+        self.columns.push(JoinColumn::Record(side, indices));
+        let record = DataType::Record(members.into());
+        let field = Field::new(name, record, kind.keeps(1 - side));
+        self.relation.push(field, place);
+    }
+
     /// Adds a column of the key.
     fn push_key(&mut self, name: &str, key: &Field, sides: [&Field; 2], place: Span) {
         let [left, right] = [LEFT, RIGHT].map(|side| self.field(side, sides[side]));
@@ -92,7 +109,7 @@ impl Builder<'_> {
         reading: &Reading,
         late_wanted: [bool; 2],
     ) -> Planned {
-        let title = format!("operator `{}`", operator.name.get_ref());
+        let title = title_of(operator);
         self.refuse_settings_of_join(operator, &title);
         let rule = self.join_rule(operator, join, &title);
         let nameless = SIDES.map(|name| Port {
@@ -168,6 +185,8 @@ impl Builder<'_> {
             key_schema: Arc::new(keys.relation.schema),
             sides,
             output: selection.columns,
+            // Known when all nodes are.
+            waits_for_table: false,
         });
         planned(&operator.name, Some(kind), inputs, outputs)
     }
@@ -312,6 +331,22 @@ impl Builder<'_> {
                     match self.field_of_side(title, "selects", &edges, field, place) {
                         Some(field) => {
                             selection.push(name, *side, &field, kind, place.clone());
+                        }
+                        None => good = false,
+                    }
+                }
+                JoinedFrom::Record(side, members) => {
+                    let members = Schema::new(members.clone());
+                    let edges = reading.of_port(upstreams, *side);
+                    let read = edges
+                        .iter()
+                        .map(|up| self.columns_read(title, &members, up));
+                    let read: Option<Vec<Vec<usize>>> = read.collect();
+                    match read.zip(edges.first()) {
+                        Some((read, up)) => {
+                            let fields = read[0].iter().map(|&column| up.field(column).clone());
+                            let place = place.clone();
+                            selection.push_record(name, *side, fields.collect(), kind, place);
                         }
                         None => good = false,
                     }

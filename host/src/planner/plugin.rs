@@ -9,7 +9,7 @@ use super::join;
 use super::section::Resolved;
 use crate::config::{Mistake, OperatorConfig, OperatorName, Runs, Spanned};
 use crate::files::{FileUser, what_is_missing};
-use crate::logic::{Factory, Kind, Loader, Module, Parameter, Value, ValueType};
+use crate::logic::{Factory, Kind, Loader, Module, OperatorInfo, Parameter, Value, ValueType};
 use crate::plan::Arguments;
 use crate::suggest;
 
@@ -54,11 +54,70 @@ impl<'a> Builder<'a> {
     ) -> Option<Resolved> {
         let wanted = match &operator.runs {
             Runs::Plugin(wanted) => wanted,
-            Runs::Join(_) => return Some(join::resolved(operator)),
+            Runs::Join(join) if join.plugin.is_none() => return Some(join::resolved(operator)),
             _ => return None,
         };
-        let (wanted, place) = (wanted.get_ref(), wanted.span());
         let title = format!("operator `{}`", operator.name.get_ref());
+        let info = self.described(&title, wanted, plugins)?;
+        let (wanted, place) = (wanted.get_ref(), wanted.span());
+        let module = plugins.get(wanted.plugin.as_str())?.as_ref()?;
+        if !info.kind.stages().is_empty() {
+            // It is in the graph itself because of a mistake, which is reported.
+            return None;
+        }
+        if !info.kind.is_runnable() {
+            let kind = info.kind.name();
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
+                ))
+                .at(place, "")
+                .help(
+                    "this version runs filters, transforms, aggregates, processes, look-ups and \
+                     recommenders",
+                ),
+            );
+            return None;
+        }
+        let (inputs, outputs) = (info.inputs.len(), info.outputs.len());
+        let has_several = info.kind == Kind::Process && inputs > 0 && outputs > 0;
+        if !has_several && (inputs, outputs) != (1, 1) {
+            let (what, count) = match inputs {
+                1 => ("outputs", outputs),
+                count => ("inputs", count),
+            };
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title}: `{wanted}` describes {count} {what}; a {} has one",
+                    info.kind.name()
+                ))
+                .at(place, "")
+                .help("this is a mistake in the plugin: build it again with its SDK"),
+            );
+            return None;
+        }
+        let timing = self.timing(operator, &title, info.kind);
+        let arguments = self.arguments(operator, wanted, &title, &info.parameters);
+        let factory = arguments
+            .as_ref()
+            .and_then(|arguments| self.open(operator, wanted, module.as_ref(), arguments));
+        Some(Resolved {
+            name: wanted.to_string(),
+            info,
+            arguments: arguments.unwrap_or_default(),
+            factory,
+            timing,
+        })
+    }
+
+    /// The description of an operator of a plugin; `None` after a mistake.
+    pub(super) fn described(
+        &mut self,
+        title: &str,
+        wanted: &Spanned<OperatorName>,
+        plugins: &Plugins,
+    ) -> Option<OperatorInfo> {
+        let (wanted, place) = (wanted.get_ref(), wanted.span());
         let Some(module) = plugins.get(wanted.plugin.as_str()) else {
             let names = self
                 .config
@@ -100,53 +159,7 @@ impl<'a> Builder<'a> {
             );
             return None;
         };
-        if info.kind == Kind::Recommend {
-            // It has no stages because of a mistake, which is reported.
-            return None;
-        }
-        if !info.kind.is_runnable() {
-            let kind = info.kind.name();
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title}: `{wanted}` is a {kind} operator, which this version cannot run"
-                ))
-                .at(place, "")
-                .help(
-                    "this version runs filters, transforms, aggregates, processes and \
-                     recommenders",
-                ),
-            );
-            return None;
-        }
-        let (inputs, outputs) = (info.inputs.len(), info.outputs.len());
-        let has_several = info.kind == Kind::Process && inputs > 0 && outputs > 0;
-        if !has_several && (inputs, outputs) != (1, 1) {
-            let (what, count) = match inputs {
-                1 => ("outputs", outputs),
-                count => ("inputs", count),
-            };
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "{title}: `{wanted}` describes {count} {what}; a {} has one",
-                    info.kind.name()
-                ))
-                .at(place, "")
-                .help("this is a mistake in the plugin: build it again with its SDK"),
-            );
-            return None;
-        }
-        let timing = self.timing(operator, &title, info.kind);
-        let arguments = self.arguments(operator, wanted, &title, &info.parameters);
-        let factory = arguments
-            .as_ref()
-            .and_then(|arguments| self.open(operator, wanted, module.as_ref(), arguments));
-        Some(Resolved {
-            name: wanted.to_string(),
-            info: info.clone(),
-            arguments: arguments.unwrap_or_default(),
-            factory,
-            timing,
-        })
+        Some(info.clone())
     }
 
     /// Opens the operator: the plugin itself may refuse parameters of the right

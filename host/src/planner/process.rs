@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::reading::Reading;
-use super::recommend::{StageSection, title_of};
-use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned};
+use super::section::{Planned, PlannedOutput, Resolved, operator_plan, planned, title_of};
+use super::stages::StageSection;
 use crate::config::{Mistake, OperatorConfig, Runs};
 use crate::logic::{Kind, Port, Stage};
 use crate::plan::{Exchange, LATE, NodeKind, PortPlan, ProcessPlan, RowOrder, Ties};
@@ -45,7 +45,7 @@ impl Builder<'_> {
             })
             .collect();
         let (order, ties) = match stage {
-            Some(_) => (RowOrder::EventTime, Ties::Content),
+            Some(stage) => (stage.order, Ties::Content),
             None => {
                 let order = operator.order.as_ref().map(|order| order.value);
                 // Which row is the next one must not depend on which comes first.

@@ -9,29 +9,15 @@ use super::builder::Builder;
 use super::keys::Keys;
 use super::plugin::Plugins;
 use super::reading::Reading;
+use super::section::title_of;
+use super::stages::{StageSection, input_from, stage_name};
 use crate::config::{
-    InputConfig, InputName, KeyColumns, KeyConfig, Mistake, OperatorConfig, OperatorName, Runs,
-    Span, Spanned,
+    InputConfig, KeyColumns, Mistake, OperatorConfig, OperatorName, Runs, Span, Spanned,
 };
 use crate::logic::{INTERACTIONS, Kind, OperatorInfo, Port, REQUESTS, Stage};
-use crate::plan::{LATE, RowOrder};
+use crate::plan::RowOrder;
 use crate::schema::{Field, Schema};
 use crate::suggest;
-
-/// A stage of a recommender, as a section of its own.
-pub(super) struct StageSection {
-    pub stage: Stage,
-    pub config: OperatorConfig,
-    /// The field that says who the user of a row is, which has another name in each pipeline.
-    pub user: Spanned<String>,
-}
-
-/// What runs for each operator of the config.
-#[derive(Default)]
-pub(super) struct Stages {
-    /// By the operator's place in the config; empty for one that is no recommender.
-    of_operators: Vec<Vec<StageSection>>,
-}
 
 /// Which columns of its input say who and what a row is about.
 struct Subjects<'c> {
@@ -43,76 +29,19 @@ struct Subjects<'c> {
 const USER: &str = "user";
 const ITEM: &str = "item";
 
-impl Stages {
-    /// The stages of an operator, by its place in the config.
-    pub fn of(&self, operator: usize) -> &[StageSection] {
-        self.of_operators.get(operator).map_or(&[], Vec::as_slice)
-    }
-
-    /// The stage that this section is, if it is one.
-    pub fn find(&self, operator: &OperatorConfig) -> Option<&StageSection> {
-        let mut all = self.of_operators.iter().flatten();
-        all.find(|stage| std::ptr::eq(&raw const stage.config, operator))
-    }
-
-    /// The section and output that an input reads: late rows come from the stages that take
-    /// the recommender's inputs.
-    pub fn origin<'n>(&'n self, name: &'n InputName) -> (&'n str, Option<&'n str>) {
-        let given = (name.node.as_str(), name.output.as_deref());
-        let mut all = self.of_operators.iter();
-        let is_meant = |stage: &StageSection| *stage.config.name.get_ref() == name.node;
-        let stages = all.find(|stages| stages.last().is_some_and(is_meant));
-        let (Some(output), Some([counts, second, ..])) = (given.1, stages.map(Vec::as_slice))
-        else {
-            return given;
-        };
-        let takes_requests = second.stage == Stage::Requests;
-        let (from, output) = match (output, takes_requests) {
-            ("late", false) | ("late_interactions", true) => (counts, LATE),
-            ("late_requests", true) => (second, LATE),
-            // No stage has another one.
-            (late, _) if late.starts_with(LATE) => (counts, late),
-            _ => return given,
-        };
-        (from.config.name.get_ref(), Some(output))
-    }
-}
-
-/// What messages call the operator that a section belongs to.
-pub(super) fn title_of(operator: &OperatorConfig) -> String {
-    format!("operator `{}`", whole_name(operator.name.get_ref()))
-}
-
-/// The name of a recommender for that of one of its stages; other names have no `.`.
-pub(super) fn whole_name(name: &str) -> &str {
-    name.split_once('.').map_or(name, |(whole, _)| whole)
-}
-
 impl Builder<'_> {
-    /// The stages of all recommenders that have no mistake.
-    pub(super) fn stages(&mut self, plugins: &Plugins) -> Stages {
-        let operators = self.config.operators.iter();
-        let of_operators = operators.map(|operator| {
-            let info = recommender(operator, plugins);
-            info.and_then(|info| self.stages_of(operator, info, plugins))
-                .unwrap_or_default()
-        });
-        Stages {
-            of_operators: of_operators.collect(),
-        }
-    }
-
-    fn stages_of(
+    /// The stages of a recommender; `None` after a mistake.
+    pub(super) fn stages_of_recommender(
         &mut self,
         operator: &OperatorConfig,
         info: &OperatorInfo,
         plugins: &Plugins,
     ) -> Option<Vec<StageSection>> {
-        let name = operator.name.get_ref();
-        let title = format!("operator `{name}`");
+        let title = title_of(operator);
         let Runs::Plugin(wanted) = &operator.runs else {
             return None;
         };
+        self.refuse_table(operator, &title, info.kind);
         self.refuse_aggregate_settings(operator, &title, Kind::Recommend);
         if let Some(order) = &operator.order
             && order.value != RowOrder::EventTime
@@ -250,13 +179,14 @@ impl Builder<'_> {
     ) -> Option<Vec<Vec<usize>>> {
         let (user, interaction) = port.schema.fields.split_first()?;
         let interaction = Schema::new(interaction.to_vec());
-        let name = stage.user.get_ref();
+        let field_of_user = stage.user.as_ref()?;
+        let name = field_of_user.get_ref();
         let edges = reading.upstreams.iter().map(|up| {
             let up = up.as_ref()?;
             let column = match up.find(name) {
                 Ok(column) if user.reads(up.field(column)) => Some(column),
                 Ok(column) => {
-                    let (given, place) = (up.field(column), stage.user.span());
+                    let (given, place) = (up.field(column), field_of_user.span());
                     let mistake = not_text(title, given, USER, place);
                     let mistake = mistake.at(up.field_place(column), "it is from here");
                     self.mistakes.push(mistake);
@@ -264,7 +194,7 @@ impl Builder<'_> {
                 }
                 Err(_) => {
                     let reads = format!("{title} has the key");
-                    let mistake = up.lacks(&reads, name, &stage.user.span(), "the user");
+                    let mistake = up.lacks(&reads, name, &field_of_user.span(), "the user");
                     self.mistakes.push(mistake);
                     None
                 }
@@ -311,45 +241,15 @@ fn not_text(title: &str, given: &Field, what: &str, place: Span) -> Mistake {
         )
 }
 
-/// The description of the recommender that an operator runs, if it is one.
-fn recommender<'p>(operator: &OperatorConfig, plugins: &'p Plugins) -> Option<&'p OperatorInfo> {
-    let Runs::Plugin(wanted) = &operator.runs else {
-        return None;
-    };
-    let wanted = wanted.get_ref();
-    let module = plugins.get(wanted.plugin.as_str())?.as_ref()?;
-    let mut operators = module.info().operators.iter();
-    operators.find(|info| info.kind == Kind::Recommend && info.name == wanted.operator)
-}
-
-fn stage_name(recommender: &OperatorName, stage: Stage) -> OperatorName {
-    OperatorName {
-        plugin: recommender.plugin.clone(),
-        operator: stage.of(&recommender.operator),
-    }
-}
-
-/// The sections of a recommender's stages, in the order of flow. The last one has the
-/// recommender's name, since its output is that of all.
+/// The sections of a recommender's stages, in the order of flow.
 fn sections(
     operator: &OperatorConfig,
     wanted: &Spanned<OperatorName>,
     subjects: &Subjects<'_>,
     takes_requests: bool,
 ) -> Vec<StageSection> {
-    let name = operator.name.get_ref();
-    let place = operator.name.span();
-    let named = |text: &str| Spanned::new(place.clone(), text.to_owned());
-    let from = |port: Option<&str>, stage: Stage, output: Option<&str>| InputConfig {
-        port: port.map(named),
-        from: Spanned::new(
-            place.clone(),
-            InputName {
-                node: stage.of(name),
-                output: output.map(str::to_owned),
-            },
-        ),
-    };
+    let named = |text: &str| Spanned::new(operator.name.span(), text.to_owned());
+    let from = |port, stage, output| input_from(operator, port, stage, output);
     // A stage that takes an input of the recommender has no other.
     let of_port = |wanted: &str| {
         let inputs = operator.inputs.iter().filter(|input| {
@@ -364,47 +264,18 @@ fn sections(
     };
     let same = |field: &Spanned<String>| KeyColumns::Same(vec![field.clone()]);
     let section = |stage: Stage, inputs: Vec<InputConfig>, columns: KeyColumns| {
-        let is_first = stage == Stage::Counts;
-        let config = OperatorConfig {
-            name: match stage {
-                Stage::Answers => operator.name.clone(),
-                stage => named(&stage.of(name)),
-            },
-            runs: Runs::Plugin(Spanned::new(
-                wanted.span(),
-                stage_name(wanted.get_ref(), stage),
-            )),
-            inputs,
-            parameters: operator.parameters.clone(),
-            parameters_place: operator.parameters_place.clone(),
-            time: match is_first {
-                true => operator.time.clone(),
-                false => Default::default(),
-            },
-            on_error: operator.on_error,
-            limits: operator.limits,
-            key: Some(KeyConfig {
-                place: operator
-                    .key
-                    .as_ref()
-                    .map_or(place.clone(), |key| key.place.clone()),
-                columns,
-            }),
-            window: None,
-            allowed_lateness_ms: None,
-            emit: None,
-            // What waits for answers goes by itself.
-            ttl_ms: operator.ttl_ms.clone().filter(|_| stage != Stage::Answers),
-            bounds: None,
-            timing: None,
-            discard: None,
-            order: None,
-        };
-        StageSection {
-            stage,
-            config,
-            user: subjects.user.clone(),
+        let name = stage_name(wanted.get_ref(), stage);
+        let runs = Runs::Plugin(Spanned::new(wanted.span(), name));
+        let mut section = StageSection::new(operator, stage, runs, inputs, Some(columns));
+        if stage == Stage::Counts {
+            section.config.time = operator.time.clone();
         }
+        // What waits for answers goes by itself.
+        if stage != Stage::Answers {
+            section.config.ttl_ms.clone_from(&operator.ttl_ms);
+        }
+        section.user = Some(subjects.user.clone());
+        section
     };
     let interactions = of_port(INTERACTIONS);
     let mut sections = vec![section(Stage::Counts, interactions, same(subjects.item))];

@@ -104,3 +104,13 @@ pub(super) fn planned(
     });
     Planned { node, outputs }
 }
+
+/// What messages call the operator that a section belongs to.
+pub(super) fn title_of(operator: &OperatorConfig) -> String {
+    format!("operator `{}`", whole_name(operator.name.get_ref()))
+}
+
+/// The name of an operator for that of one of its stages; other names have no `.`.
+pub(super) fn whole_name(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(whole, _)| whole)
+}

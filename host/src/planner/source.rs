@@ -29,6 +29,19 @@ impl Builder<'_> {
             None => (self.event_time(source, &title, &relation), &source.time),
         };
         let watermark = time.watermark.as_ref();
+        let bootstrap = watermark.and_then(|watermark| watermark.bootstrap.as_ref());
+        let bootstrap = bootstrap.filter(|bootstrap| *bootstrap.get_ref());
+        if let (Some(bootstrap), Some(connector)) = (bootstrap, &connector)
+            && !connector.can_bootstrap()
+        {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "{title} cannot have `bootstrap`: nothing is there at the start"
+                ))
+                .at(bootstrap.span(), "")
+                .help("files and topics have an end at the start; remove it"),
+            );
+        }
         let checksum = match &source.checksum {
             Some(checksum) => self.checksum(checksum, &title, &relation).map(Some),
             None => Some(None),
@@ -49,6 +62,7 @@ impl Builder<'_> {
                 idle_after_ms: watermark
                     .and_then(|watermark| watermark.idle_after_ms)
                     .and_then(|ms| u64::try_from(ms).ok()),
+                bootstraps: bootstrap.is_some(),
                 on_error: source.on_error.unwrap_or_default(),
                 checksum,
             })

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 /// A host runs plugins of this version of the contract alone.
 macro_rules! version {
     () => {
-        "0.5.0"
+        "0.6.0"
     };
 }
 
@@ -403,6 +403,8 @@ pub enum Kind {
     Process,
     #[component(name = "join")]
     Join,
+    #[component(name = "lookup")]
+    Lookup,
     #[component(name = "recommend")]
     Recommend,
 }
@@ -551,7 +553,7 @@ mod tests {
     }
 
     /// The newest last.
-    const VERSIONS: [Recorded; 3] = [
+    const VERSIONS: [Recorded; 4] = [
         Recorded {
             version: "0.3.0",
             types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
@@ -566,6 +568,11 @@ mod tests {
             version: "0.5.0",
             types: "sha256:7fb7f9f6efe9314b830fead5f3a5caebec781d38f76f7b69ecb45fd4dde8a840",
             words: "sha256:d3956bb9187b1fa58cc06cb47d5d86faa65b2141750e362c69b81533dd8b041d",
+        },
+        Recorded {
+            version: "0.6.0",
+            types: "sha256:7759cbf2521ac3e142226c76c74e3788ad6a7a204c5b918fdb5c37cdd3719d1c",
+            words: "sha256:03aec9ebddba4fdbac4e46ca911e42d53de788fd54582c92f3b0f3ebcbfa5f9e",
         },
     ];
 
@@ -633,8 +640,9 @@ mod tests {
             "0.1.0",
             "0.2.0",
             "0.4.0",
-            "0.5.1",
-            "0.6.0",
+            "0.5.0",
+            "0.6.1",
+            "0.7.0",
             "0.10.0",
             "1.0.0-draft",
         ] {

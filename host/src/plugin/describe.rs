@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::contract as wire;
 use crate::decimal::PRECISION_MAX;
 use crate::logic::{
-    INTERACTIONS, Kind, MAIN, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port, REQUESTS,
-    Stage, Value, ValueType,
+    FOUND, INTERACTIONS, Kind, MAIN, ModuleInfo, OperatorInfo, PORTS_MAX, Parameter, Port,
+    REQUESTS, Stage, TABLE, Value, ValueType,
 };
 use crate::schema::{DataType, Field, Schema};
 
@@ -51,6 +51,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         wire::Kind::Aggregate => Kind::Aggregate,
         wire::Kind::Process => Kind::Process,
         wire::Kind::Join => Kind::Join,
+        wire::Kind::Lookup => Kind::Lookup,
         wire::Kind::Recommend => Kind::Recommend,
     };
     let inputs = ports("input", described.inputs)?;
@@ -58,7 +59,10 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
     let key = schema(described.key).map_err(|wrong| format!("key: {wrong}"))?;
     let state = schema(described.state).map_err(|wrong| format!("state: {wrong}"))?;
     check_shape(kind, &inputs, &outputs, &state)?;
-    let may_read_key = matches!(kind, Kind::Aggregate | Kind::Process);
+    if kind == Kind::Lookup {
+        check_lookup(&inputs, &outputs, &key)?;
+    }
+    let may_read_key = matches!(kind, Kind::Aggregate | Kind::Process | Kind::Lookup);
     if !may_read_key && !key.fields.is_empty() {
         let kind = kind.name();
         return Err(format!(
@@ -124,7 +128,8 @@ fn check_shape(
         Kind::Aggregate => (true, true, "an aggregate"),
         Kind::Process => return check_process(inputs, outputs),
         Kind::Recommend => return check_recommender(inputs, outputs),
-        Kind::Join => return Ok(()),
+        // A look-up is checked with its key.
+        Kind::Join | Kind::Lookup => return Ok(()),
     };
     for (what, ports) in [("input", inputs), ("output", outputs)] {
         if ports.len() != 1 {
@@ -177,28 +182,47 @@ fn check_recommender(inputs: &[Port], outputs: &[Port]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that a recommender has its stages, with the parameters and the inputs and outputs
-/// that the planner connects, and that a stage has a recommender.
+fn check_lookup(inputs: &[Port], outputs: &[Port], key: &Schema) -> Result<(), String> {
+    let names: Vec<&str> = inputs.iter().map(|port| port.name.as_str()).collect();
+    let has_fields = |port: &Port| !port.schema.fields.is_empty();
+    if names != [MAIN, TABLE] || !inputs.iter().all(has_fields) {
+        return Err(format!(
+            "a look-up has the inputs `{MAIN}` and `{TABLE}`, each with fields"
+        ));
+    }
+    if outputs.len() != 1 || !outputs.iter().all(has_fields) {
+        return Err("a look-up has one output, which has fields".into());
+    }
+    match key.fields.is_empty() {
+        true => Err("a look-up needs a key, and this one has no field in it".into()),
+        false => Ok(()),
+    }
+}
+
+/// Checks that a recommender or look-up has its stages, with the parameters and the inputs and outputs
+/// that the planner connects, and that a stage has such an operator.
 fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), String> {
     let find = |name: &str| all.iter().find(|operator| operator.name == name);
-    if let Some((recommender, stage)) = operator.name.split_once('.') {
-        let is_stage = Stage::ALL.iter().any(|known| known.name() == stage);
-        let recommender = find(recommender).filter(|found| found.kind == Kind::Recommend);
-        return match (recommender, is_stage) {
-            (Some(_), true) => Ok(()),
-            _ => Err("only the stages of a recommender have a `.` in their name".into()),
+    if let Some((whole, stage)) = operator.name.split_once('.') {
+        let stages = find(whole).map_or(&[][..], |whole| whole.kind.stages());
+        return match stages.iter().any(|known| known.name() == stage) {
+            true => Ok(()),
+            false => {
+                Err("only the stages of a recommender or look-up have a `.` in their name".into())
+            }
         };
     }
-    if operator.kind != Kind::Recommend {
-        return Ok(());
-    }
-    for stage in Stage::ALL {
+    for &stage in operator.kind.stages() {
         let name = stage.of(&operator.name);
         let found = find(&name).ok_or_else(|| format!("its stage `{name}` is missing"))?;
         let (inputs, outputs): (&[&str], &[&str]) = match stage {
             Stage::Counts | Stage::Requests | Stage::Models | Stage::Answers => (&[MAIN], &[MAIN]),
             Stage::Profiles => (&[REQUESTS, INTERACTIONS], &["models", "answers"]),
             Stage::ProfilesAsking => (&[MAIN], &["models", "answers"]),
+            Stage::Wanted => (&[MAIN], &["rows", "keys"]),
+            Stage::Combined => (&["rows", FOUND], &[MAIN]),
+            // No plugin describes them.
+            Stage::Found | Stage::Joined | Stage::Made => continue,
         };
         let has = |ports: &[Port], names: &[&str]| {
             let found = ports.iter().map(|port| port.name.as_str());
@@ -213,13 +237,30 @@ fn check_stages(operator: &OperatorInfo, all: &[OperatorInfo]) -> Result<(), Str
             && has(&found.outputs, outputs)
             && found.parameters.len() == operator.parameters.len()
             && { parameters }.all(|(one, other)| same_parameters(one, other))
-            // Models are told their item with each row.
-            && found.key.fields.len() == usize::from(stage != Stage::Models);
+            && found.key.fields.len() == fields_of_key(stage);
         if !good {
             return Err(format!("its stage `{name}` is not as the contract says"));
         }
     }
     Ok(())
+}
+
+/// How many fields of its key a stage reads.
+fn fields_of_key(stage: Stage) -> usize {
+    match stage {
+        Stage::Counts
+        | Stage::Requests
+        | Stage::Profiles
+        | Stage::ProfilesAsking
+        | Stage::Answers => 1,
+        // They are told what they need of it with each row.
+        Stage::Models
+        | Stage::Wanted
+        | Stage::Found
+        | Stage::Combined
+        | Stage::Joined
+        | Stage::Made => 0,
+    }
 }
 
 fn parameter(described: wire::Parameter) -> Result<Parameter, String> {
@@ -368,7 +409,7 @@ fn check_distinct(fields: &[Field]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks an operator's name; that of a stage has a `.` after its recommender's.
+/// Checks an operator's name; that of a stage has a `.` after its operator's.
 fn check_operator_name(name: &str) -> Result<(), String> {
     match name.split_once('.') {
         Some((recommender, stage)) => check_name(recommender).and_then(|()| check_name(stage)),
@@ -588,7 +629,9 @@ mod tests {
         );
         check(
             vec![named("a.b")],
-            expect!["operator `a.b`: only the stages of a recommender have a `.` in their name"],
+            expect![
+                "operator `a.b`: only the stages of a recommender or look-up have a `.` in their name"
+            ],
         );
 
         let of_kind = |kind| wire::Operator {

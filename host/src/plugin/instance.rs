@@ -181,7 +181,7 @@ impl Compiled {
                     operator: Arc::clone(operator),
                 })))
             }
-            Kind::Join | Kind::Recommend => Err(not_exported()),
+            Kind::Join | Kind::Lookup | Kind::Recommend => Err(not_exported()),
         }
     }
 }

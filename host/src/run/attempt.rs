@@ -321,6 +321,7 @@ impl Attempt<'_> {
             },
             clock: self.pipeline.clock.clone(),
             is_transactional: !self.participants().is_empty(),
+            bootstraps: plan.bootstraps,
             is_checkpointed: self.pipeline.durable.is_some(),
             are_checkpoints_kept: self.are_checkpoints_kept(),
             restored: start.sources[first].clone(),

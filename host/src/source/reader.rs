@@ -92,7 +92,8 @@ impl SourceReader {
             plan.idle_after_ms,
             context.clock.now_ms(),
         )
-        .telling_each(plan.tells_each_watermark);
+        .telling_each(plan.tells_each_watermark)
+        .bootstrapping(plan.bootstraps);
         let mut positions = Vec::with_capacity(input.partitions());
         let mut turn = None;
         let mut ended = Vec::new();
@@ -218,6 +219,10 @@ impl SourceReader {
                     self.watermarks
                         .lock()
                         .check_idle(now_ms, &mut pulled.elements);
+                }
+                Arrival::Bootstrapped(partition) => {
+                    let mut watermarks = self.watermarks.lock();
+                    watermarks.bootstrapped(partition, &mut pulled.elements);
                 }
                 Arrival::End(partition) => {
                     if !self.was_ended(partition) {
@@ -603,6 +608,7 @@ mod tests {
             ahead_ms_max: None,
             idle_after_ms: Some(1_000),
             tells_each_watermark: false,
+            bootstraps: false,
             on_error: OnError::DeadLetter,
             checksum: None,
         };
@@ -615,6 +621,7 @@ mod tests {
             decode_workers: 1,
             clock: clock.clone(),
             is_transactional: false,
+            bootstraps: false,
             is_checkpointed: false,
             are_checkpoints_kept: false,
             restored: Arc::new([]),

@@ -4,6 +4,9 @@
 //! out-of-orderness. A source's watermark is the lowest among its active
 //! partitions; ended and idle ones do not count.
 //!
+//! A partition that bootstraps has no watermark before all rows have been read that are there
+//! at the start of the run: what joins rows with these waits, and none of them is late.
+//!
 //! The watermark is evaluated for each row, and emitted before the first row
 //! that it makes late, so that results do not depend on where batches are cut.
 //! Before other rows it would have no effect, so it is emitted after them.
@@ -49,6 +52,8 @@ pub struct Watermarks {
     emitted_idle: bool,
     /// Whether batches tell the watermark before each row.
     tells_each: bool,
+    /// Whether new partitions bootstrap.
+    bootstraps: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +63,8 @@ struct PartitionTime {
     /// When its last row with an event time came, or else when it was added.
     last_row_ms: i64,
     state: PartitionState,
+    /// Whether rows have still to be read that were there at the start.
+    bootstraps: bool,
 }
 
 /// The partition that holds back a watermark.
@@ -72,11 +79,20 @@ pub struct Lowest {
 }
 
 impl PartitionTime {
-    fn new(now_ms: i64) -> Self {
+    fn new(now_ms: i64, bootstraps: bool) -> Self {
         PartitionTime {
             newest_ms: i64::MIN,
             last_row_ms: now_ms,
             state: PartitionState::Active,
+            bootstraps,
+        }
+    }
+
+    /// Its watermark once its newest row has this time.
+    fn watermark_ms(&self, newest_ms: i64, out_of_orderness_ms: i64) -> i64 {
+        match self.bootstraps {
+            true => i64::MIN,
+            false => newest_ms.saturating_sub(out_of_orderness_ms),
         }
     }
 
@@ -84,6 +100,7 @@ impl PartitionTime {
     fn is_overdue(&self, idle_after_ms: Option<i64>, now_ms: i64) -> bool {
         let silent_ms = now_ms.saturating_sub(self.last_row_ms);
         self.state == PartitionState::Active
+            && !self.bootstraps
             && idle_after_ms.is_some_and(|idle_after_ms| silent_ms >= idle_after_ms)
     }
 }
@@ -98,13 +115,14 @@ impl Watermarks {
         Watermarks {
             out_of_orderness_ms,
             idle_after_ms: idle_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-            partitions: std::iter::repeat_with(|| PartitionTime::new(now_ms))
+            partitions: std::iter::repeat_with(|| PartitionTime::new(now_ms, false))
                 .take(partitions)
                 .collect(),
             current: 0,
             emitted_ms: i64::MIN,
             emitted_idle: false,
             tells_each: false,
+            bootstraps: false,
         }
     }
 
@@ -114,9 +132,27 @@ impl Watermarks {
         self
     }
 
+    /// Has partitions bootstrap, also those that are added.
+    pub fn bootstrapping(mut self, bootstraps: bool) -> Self {
+        self.bootstraps = bootstraps;
+        for partition in &mut self.partitions {
+            partition.bootstraps = bootstraps;
+        }
+        self
+    }
+
+    /// All rows of a partition have been read that were there at the start.
+    pub fn bootstrapped(&mut self, partition: usize, out: &mut Vec<Element>) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            partition.bootstraps = false;
+        }
+        self.emit(out);
+    }
+
     /// Adds a partition.
     pub fn add(&mut self, now_ms: i64) {
-        self.partitions.push(PartitionTime::new(now_ms));
+        let partition = PartitionTime::new(now_ms, self.bootstraps);
+        self.partitions.push(partition);
     }
 
     /// A partition's newest event time, and whether it is active.
@@ -169,9 +205,8 @@ impl Watermarks {
                 newest_ms = time_ms;
                 continue;
             }
-            let watermark_ms = newest_ms
-                .saturating_sub(self.out_of_orderness_ms)
-                .min(others_ms);
+            let own_ms = current.watermark_ms(newest_ms, self.out_of_orderness_ms);
+            let watermark_ms = own_ms.min(others_ms);
             if time_ms < watermark_ms && watermark_ms > self.emitted_ms {
                 if row > start {
                     out.push(Element::Batch(batch.slice(start, row - start)));
@@ -195,7 +230,9 @@ impl Watermarks {
         let partition = self.partitions.get(partition);
         let mut newest_ms = partition.map_or(i64::MIN, |partition| partition.newest_ms);
         let before = |&time_ms| {
-            let own_ms = newest_ms.saturating_sub(self.out_of_orderness_ms);
+            let own_ms = partition.map_or(i64::MIN, |partition| {
+                partition.watermark_ms(newest_ms, self.out_of_orderness_ms)
+            });
             newest_ms = newest_ms.max(time_ms);
             own_ms.min(others_ms).max(self.emitted_ms)
         };
@@ -206,6 +243,7 @@ impl Watermarks {
     pub fn end(&mut self, partition: usize, out: &mut Vec<Element>) {
         if let Some(partition) = self.partitions.get_mut(partition) {
             partition.state = PartitionState::Ended;
+            partition.bootstraps = false;
         }
         self.emit(out);
     }
@@ -265,7 +303,7 @@ impl Watermarks {
         let idle_after_ms = self.idle_after_ms?;
         self.partitions
             .iter()
-            .filter(|partition| partition.state == PartitionState::Active)
+            .filter(|partition| partition.state == PartitionState::Active && !partition.bootstraps)
             .map(|partition| partition.last_row_ms.saturating_add(idle_after_ms))
             .min()
     }
@@ -275,7 +313,7 @@ impl Watermarks {
         let (partition, lowest) = self.active().min_by_key(|(_, it)| it.newest_ms)?;
         Some(Lowest {
             partition,
-            watermark_ms: lowest.newest_ms.saturating_sub(self.out_of_orderness_ms),
+            watermark_ms: lowest.watermark_ms(lowest.newest_ms, self.out_of_orderness_ms),
             last_row_ms: lowest.last_row_ms,
             becomes_idle: self.idle_after_ms.is_some(),
         })
@@ -331,7 +369,7 @@ impl Watermarks {
             .iter()
             .enumerate()
             .filter(|(index, other)| *index != partition && other.state == PartitionState::Active)
-            .map(|(_, other)| other.newest_ms.saturating_sub(self.out_of_orderness_ms))
+            .map(|(_, other)| other.watermark_ms(other.newest_ms, self.out_of_orderness_ms))
             .min()
             .unwrap_or(i64::MAX)
     }
@@ -396,6 +434,27 @@ mod tests {
     fn a_strict_watermark_keeps_rows_of_the_same_time() {
         let mut one = Watermarks::new(1, 0, None, 0);
         check(&mut one, 0, &[5, 5, 4, 6], expect!["[5, 5] W5 [4, 6] W6"]);
+    }
+
+    #[test]
+    fn there_is_no_time_before_all_has_been_read_that_was_there() {
+        let mut two = Watermarks::new(2, 10, Some(1_000), 0).bootstrapping(true);
+        check(&mut two, 0, &[100, 5, 120], expect!["[100, 5, 120]"]);
+        let mut out = Vec::new();
+        assert_eq!(two.idle_at_ms(), None);
+        two.check_idle(5_000, &mut out);
+        two.bootstrapped(0, &mut out);
+        assert_eq!(two.idle_at_ms(), Some(1_000));
+        two.check_idle(5_000, &mut out);
+        expect![""].assert_eq(&render(&out));
+        check(&mut two, 1, &[90, 3], expect!["[90, 3]"]);
+        two.bootstrapped(1, &mut out);
+        expect!["W80"].assert_eq(&render(&out));
+        two.add(0);
+        check(&mut two, 0, &[200], expect!["[200]"]);
+        two.end(2, &mut out);
+        two.end(1, &mut out);
+        expect!["W80 W190"].assert_eq(&render(&out));
     }
 
     #[test]

@@ -27,6 +27,7 @@ enum Role {
     /// An aggregate that takes rows back.
     Retracting,
     Process,
+    Lookup,
     Recommender,
 }
 
@@ -37,6 +38,7 @@ impl Parse for Arguments {
         let parser = syn::meta::parser(|meta| {
             let named = match meta.path.get_ident() {
                 Some(ident) if ident == "process" => Some(Role::Process),
+                Some(ident) if ident == "lookup" => Some(Role::Lookup),
                 Some(ident) if ident == "recommend" => Some(Role::Recommender),
                 Some(ident) if ident == "retracts" => Some(Role::Retracting),
                 _ => None,
@@ -44,17 +46,17 @@ impl Parse for Arguments {
             if let Some(named) = named {
                 if role != Role::Aggregate {
                     return Err(meta.error(
-                        "an operator is one thing: a process, a recommender, or an aggregate, \
-                         which alone takes rows back",
+                        "an operator is one thing: a process, a look-up, a recommender, or an \
+                         aggregate, which alone takes rows back",
                     ));
                 }
                 role = named;
                 return Ok(());
             }
             if !meta.path.is_ident("name") {
-                return Err(
-                    meta.error("expected `process`, `recommend`, `retracts` or `name = \"…\"`")
-                );
+                return Err(meta.error(
+                    "expected `process`, `lookup`, `recommend`, `retracts` or `name = \"…\"`",
+                ));
             }
             let text: LitStr = meta.value()?.parse()?;
             name = Some(checked_name(&text)?);
@@ -78,6 +80,10 @@ pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
                 function.sig.ident.span(),
                 "a process is a struct that implements `Process`",
             )),
+            Role::Lookup => Err(syn::Error::new(
+                function.sig.ident.span(),
+                "a look-up is a struct that implements `Lookup`",
+            )),
             Role::Recommender => Err(syn::Error::new(
                 function.sig.ident.span(),
                 "a recommender is a struct that implements `Recommender`",
@@ -86,13 +92,13 @@ pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
         Item::Struct(stateful) => self::stateful(arguments, stateful),
         Item::Impl(other) => Err(syn::Error::new(
             other.span(),
-            "`#[operator]` belongs to the struct that implements `Aggregate`, `Process` or \
-             `Recommender`",
+            "`#[operator]` belongs to the struct that implements `Aggregate`, `Process`, `Lookup` \
+             or `Recommender`",
         )),
         other => Err(syn::Error::new(
             other.span(),
-            "an operator is a function, or a struct that implements `Aggregate`, `Process` or \
-             `Recommender`",
+            "an operator is a function, or a struct that implements `Aggregate`, `Process`, \
+             `Lookup` or `Recommender`",
         )),
     }
 }
@@ -181,7 +187,7 @@ fn transform(arguments: &Arguments, mut function: ItemFn) -> syn::Result<TokenSt
     })
 }
 
-/// An aggregate, a process or a recommender.
+/// An aggregate, a process, a look-up or a recommender.
 fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<TokenStream> {
     let parameters = parameters::expand(&DeriveInput::from(stateful.clone()))?;
     for field in &mut stateful.fields {
@@ -198,7 +204,8 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
     let (interface, module) = match arguments.role {
         Role::Aggregate | Role::Retracting => (quote!(Aggregate), quote!(aggregate)),
         Role::Process => (quote!(Process), quote!(process)),
-        // It is run as processes.
+        // They are run as processes.
+        Role::Lookup => (quote!(Process), quote!(lookup)),
         Role::Recommender => (quote!(Process), quote!(recommend)),
     };
     let (shape, open) = match arguments.role {
@@ -209,14 +216,14 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
     let types = match arguments.role {
         // Whether it reads its key is inferred.
         Role::Aggregate | Role::Retracting => quote!(#ident, _),
-        Role::Process | Role::Recommender => quote!(#ident),
+        Role::Process | Role::Lookup | Role::Recommender => quote!(#ident),
     };
     let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#types>);
     let open = match arguments.role {
-        Role::Recommender => quote!({
+        Role::Lookup | Role::Recommender => quote!({
             let _ = stateful;
             ::core::result::Result::Err(::std::string::String::from(
-                "a recommender is run as its stages: one of these is opened",
+                "it is run as its stages: one of these is opened",
             ))
         }),
         _ => {
@@ -224,8 +231,9 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
             quote!(::core::result::Result::Ok(#open(stateful)))
         }
     };
-    let listed = (arguments.role == Role::Recommender).then(|| {
-        let listed = quote_spanned!(ident.span()=> private::recommend::listed::<#ident>);
+    let has_stages = matches!(arguments.role, Role::Lookup | Role::Recommender);
+    let listed = has_stages.then(|| {
+        let listed = quote_spanned!(ident.span()=> private::#module::listed::<#ident>);
         quote! {
             const LISTED: &'static [private::ListedOperator] = &#listed();
         }

@@ -8,19 +8,19 @@
 //! ```
 
 use super::rows::{
-    Address, Asked, Came, Counted, Counting, Expected, ItemKey, Next, Numbered, OneOf, Part,
-    Pending, Popularity, Profiled, Rows, ToAnswer, ToModel, Two, UserKey,
+    Address, Asked, Came, Counted, Counting, Expected, ItemKey, Next, Numbered, Part, Pending,
+    Popularity, Profiled, Rows, ToAnswer, ToModel, UserKey,
 };
 use super::{Answered, Ask, Asking, Event, Lesson, Question, Recommender, decayed};
-use crate::bindings::exports::sluicebox::plugin::operators::Argument;
 use crate::bindings::sluicebox::plugin::description::{Kind, Port};
 use crate::instance::Shape;
-use crate::operator::{ListedOperator, Operator, described};
-use crate::parameters::Arguments;
+use crate::operator::{ListedOperator, Operator};
 use crate::ports::port;
-use crate::process::{self, Context, Process, Timer, open};
+use crate::ports::two::{OneOf, Two};
+use crate::process::stages::{stage, stages};
+use crate::process::{Context, Process, Timer};
 use crate::record::{And, Named};
-use crate::{Parameters, Reject, Timestamp};
+use crate::{Reject, Timestamp};
 
 /// The operators that a recommender is described as: itself, and its stages.
 #[doc(hidden)]
@@ -50,37 +50,6 @@ pub fn shape<P: Recommender>() -> Shape {
         state: Vec::new(),
         retracts: false,
     }
-}
-
-/// Lists a stage of the operator.
-const fn stage<P, S>(name: &'static str) -> ListedOperator
-where
-    P: Recommender + Operator<Parameters = P>,
-    S: Process + 'static,
-{
-    ListedOperator::stage::<P>(
-        name,
-        || described::<P>(process::shape::<S>()),
-        |arguments: Vec<Argument>| Arguments::read::<S>(arguments).map(open),
-    )
-}
-
-macro_rules! stages {
-    ($($(#[$doc:meta])* $stage:ident;)*) => {$(
-        $(#[$doc])*
-        pub struct $stage<P>(pub P);
-
-        /// Those of the recommender.
-        impl<P: Parameters> Parameters for $stage<P> {
-            fn describe() -> Vec<crate::bindings::sluicebox::plugin::description::Parameter> {
-                P::describe()
-            }
-
-            fn from_arguments(arguments: &mut Arguments) -> Result<Self, String> {
-                P::from_arguments(arguments).map($stage)
-            }
-        }
-    )*};
 }
 
 stages! {

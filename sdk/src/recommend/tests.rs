@@ -1,7 +1,6 @@
-use super::rows::{
-    Address, OfAnswer, OfPair, OfQuery, OneOf, Part, ToAnswer, ToModel, Two, UserKey,
-};
+use super::rows::{Address, OfAnswer, OfPair, OfQuery, Part, ToAnswer, ToModel, UserKey};
 use super::stages::{Answers, Models, Profiles};
+use crate::ports::two::{OneOf, Two};
 use crate::prelude::*;
 use crate::record::{And, Named};
 use crate::{OneKey, Record, Rehearsal};

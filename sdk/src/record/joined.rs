@@ -74,6 +74,20 @@ pub trait FieldName {
     const NAME: &'static str;
 }
 
+/// Defines names of fields.
+macro_rules! field_names {
+    ($($marker:ident: $name:literal),* $(,)?) => {$(
+        #[derive(Debug)]
+        pub enum $marker {}
+
+        impl $crate::record::FieldName for $marker {
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+
+pub(crate) use field_names;
+
 /// A record with one field.
 #[derive(Debug)]
 pub struct Named<N, F> {

@@ -169,3 +169,12 @@ pub fn schema_field(name: &str, doc: &str, field_type: schemas::FieldType) -> sc
         doc: doc.to_owned(),
     }
 }
+
+/// A record that borrows nothing, so that the host can keep it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record that can be kept",
+    note = "use a struct without lifetimes with `#[derive(Record, Clone)]`"
+)]
+pub trait Owned: for<'a> Record<'a> + for<'a> Field<'a> + Clone + 'static {}
+
+impl<T: for<'a> Record<'a> + for<'a> Field<'a> + Clone + 'static> Owned for T {}

@@ -507,6 +507,99 @@ impl Process for Tally {
     }
 }
 
+#[derive(Record, Clone)]
+struct Basket {
+    id: i64,
+    items: Vec<String>,
+}
+
+#[derive(Record)]
+struct ItemKey {
+    item: String,
+}
+
+#[derive(Record, Clone)]
+struct Cents {
+    cents: i64,
+}
+
+#[derive(Record)]
+struct Asked {
+    id: i64,
+    /// Of each item, and of none that has no price.
+    cents: Vec<Option<i64>>,
+}
+
+/// What the items of a basket cost. Takes no basket with `bad` in it, and fails on `worse`.
+#[operator(lookup)]
+struct Prices {
+    /// A basket with an item of this price is rejected.
+    refused: Option<i64>,
+}
+
+impl Lookup for Prices {
+    type Row = Basket;
+    type Key = ItemKey;
+    type Found = Cents;
+    type Output = Asked;
+
+    fn wanted(&self, basket: &Basket) -> Result<Vec<ItemKey>, Reject> {
+        let key = |item: &String| match item.as_str() {
+            "bad" => Err(Reject::new("bad")),
+            "worse" => panic!("worse"),
+            _ => Ok(ItemKey { item: item.clone() }),
+        };
+        basket.items.iter().map(key).collect()
+    }
+
+    fn found(&self, basket: Basket, found: Vec<Option<Cents>>) -> Result<Vec<Asked>, Reject> {
+        let cents = found.iter().map(|found| found.as_ref().map(|it| it.cents));
+        let cents: Vec<Option<i64>> = cents.collect();
+        if self.refused.is_some() && cents.contains(&self.refused) {
+            reject!("an item is not sold");
+        }
+        let id = basket.id;
+        Ok(vec![Asked { id, cents }])
+    }
+}
+
+/// The rows of a pair.
+#[derive(Record)]
+struct Pair<'a> {
+    left: Option<Side<'a>>,
+    right: Option<Side<'a>>,
+}
+
+#[derive(Record)]
+struct Side<'a> {
+    key: &'a str,
+    n: i64,
+    letter: Option<&'a str>,
+}
+
+#[derive(Record)]
+struct Paired<'a> {
+    key: &'a str,
+    n: Option<i64>,
+    letter: Option<&'a str>,
+    m: Option<i64>,
+    other: Option<&'a str>,
+}
+
+/// The numbers and letters of both sides.
+#[operator]
+fn pair(pair: Pair<'_>) -> Option<Paired<'_>> {
+    let Pair { left, right } = &pair;
+    let key = left.as_ref().or(right.as_ref())?.key;
+    Some(Paired {
+        key,
+        n: left.as_ref().map(|left| left.n),
+        letter: left.as_ref().and_then(|left| left.letter),
+        m: right.as_ref().map(|right| right.n),
+        other: right.as_ref().and_then(|right| right.letter),
+    })
+}
+
 fn number(line: &str, name: &str) -> Option<i64> {
     value(line, name)?.parse().ok()
 }
@@ -518,5 +611,6 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, user_of, even, parse, repeat
+    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, Prices, pair, user_of, even, parse,
+    repeat
 );

@@ -90,6 +90,8 @@ struct KafkaPartition {
     next: u64,
     /// Where a bounded input ends.
     end: Option<u64>,
+    /// Where the partition ended when it was found, until that has been read.
+    bootstrap_end: Option<u64>,
     /// `None` until the brokers have confirmed the partition.
     queue: Option<PartitionQueue<ClientLog>>,
     has_ended: bool,
@@ -102,7 +104,7 @@ impl KafkaInput {
         context.check_delimiter(&kafka.format.format)?;
         let mut required = REQUIRED.to_vec();
         required.push(("group.id", &kafka.group));
-        if kafka.is_bounded {
+        if kafka.is_bounded || context.bootstraps {
             required.push(("enable.partition.eof", "true"));
         }
         let log = ClientLog::new(format!("source `{}`", context.node));
@@ -293,6 +295,7 @@ impl KafkaInput {
             first: next,
             next,
             end: None,
+            bootstrap_end: None,
             queue: None,
             has_ended: false,
         });
@@ -313,7 +316,8 @@ impl KafkaInput {
             };
             let topic = &self.plan.topics[found.topic];
             let partition = &mut self.partitions[index];
-            partition.end = found.end;
+            partition.end = found.end.filter(|_| self.plan.is_bounded);
+            partition.bootstrap_end = found.end.filter(|_| self.context.bootstraps);
             // Before the assignment, so that no message goes to the consumer's
             // common queue.
             let mut queue = self.consumer.split_partition_queue(topic, found.number);
@@ -356,6 +360,11 @@ impl KafkaInput {
         let Some(queue) = &partition.queue else {
             return Ok(None);
         };
+        let next = partition.next;
+        let bootstrapped = partition.bootstrap_end.take_if(|end| next >= *end);
+        if bootstrapped.is_some() {
+            return Ok(Some(Arrival::Bootstrapped(index)));
+        }
         let mut messages = Messages::new(&self.plan);
         while !partition.has_ended && messages.has_room(rows_max) {
             if partition.end.is_some_and(|end| partition.next >= end) {
@@ -377,6 +386,11 @@ impl KafkaInput {
                 // transactions.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     partition.has_ended = partition.end.is_some();
+                    if messages.is_empty() && partition.bootstrap_end.take().is_some() {
+                        return Ok(Some(Arrival::Bootstrapped(index)));
+                    }
+                    // It is told next.
+                    partition.bootstrap_end = partition.bootstrap_end.map(|_| 0);
                 }
                 Some(Err(error)) if is_final(&error) => {
                     return Err(self.unreadable(index, &error));

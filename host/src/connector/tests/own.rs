@@ -237,7 +237,7 @@ fn a_connector_is_read_drawn_and_run() {
     "#]]
     .assert_eq(&draw::draw(&planned));
     let json = to_json(&planned);
-    expect![[r#"{"ahead_ms_max":86400000,"connector":"countdown","event_time":null,"event_time_from":null,"from":4,"idle_after_ms":null,"inputs":[],"is_replayable":true,"name":"numbers","on_error":"dead_letter","out_of_orderness_ms":0,"output":[{"name":"number","nullable":false,"type":"int64"}],"role":"source","tasks":1} {"connector":"sum","delivery":"at_least_once","format":"number","inputs":[{"exchange":"forward","from":"numbers"}],"name":"total","on_error":null,"output":[{"name":"number","nullable":false,"type":"int64"}],"role":"sink","tasks":1}"#]].assert_eq(&format!("{} {}", json["nodes"][0], json["nodes"][1]));
+    expect![[r#"{"ahead_ms_max":86400000,"bootstraps":false,"connector":"countdown","event_time":null,"event_time_from":null,"from":4,"idle_after_ms":null,"inputs":[],"is_replayable":true,"name":"numbers","on_error":"dead_letter","out_of_orderness_ms":0,"output":[{"name":"number","nullable":false,"type":"int64"}],"role":"source","tasks":1} {"connector":"sum","delivery":"at_least_once","format":"number","inputs":[{"exchange":"forward","from":"numbers"}],"name":"total","on_error":null,"output":[{"name":"number","nullable":false,"type":"int64"}],"role":"sink","tasks":1}"#]].assert_eq(&format!("{} {}", json["nodes"][0], json["nodes"][1]));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let job = Job::new(planned, Arc::new(SystemClock));
     runtime.block_on(job.run()).expect("it runs to its end");

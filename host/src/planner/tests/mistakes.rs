@@ -16,6 +16,11 @@ fn syntax() {
 }
 
 #[test]
+fn lookups() {
+    check(expect_file!["mistakes/lookups.md"]);
+}
+
+#[test]
 fn unknown_keys() {
     check(expect_file!["mistakes/unknown_keys.md"]);
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::config::{Config, Diagnostics, Look};
 use crate::logic::{
-    Factory, Failure, FailureKind, INTERACTIONS, Instance, Kind, Limits, LoadError, Loader, MAIN,
-    Module, ModuleInfo, OperatorInfo, Parameter, Port, REQUESTS, Stage, Value, ValueType,
+    FOUND, Factory, Failure, FailureKind, INTERACTIONS, Instance, Kind, Limits, LoadError, Loader,
+    MAIN, Module, ModuleInfo, OperatorInfo, Parameter, Port, REQUESTS, Stage, TABLE, Value,
+    ValueType,
 };
 use crate::plan::Plan;
 use crate::planner;
@@ -169,6 +170,13 @@ fn cart() -> ModuleInfo {
             ..parameter("label", ValueType::Text, None)
         },
     ];
+    let record = |name, fields: Vec<Field>, nullable| {
+        Field::new(name, DataType::Record(fields.into()), nullable)
+    };
+    let sides = [
+        record("left", vec![text("item_id")], false),
+        record("right", vec![number("amount")], true),
+    ];
     let lines = [
         operator(
             "priced",
@@ -183,6 +191,7 @@ fn cart() -> ModuleInfo {
             &[text("user_id"), time("ts")],
         ),
         operator("noted", Kind::Transform, &[text("note")], &[text("note")]),
+        operator("paired", Kind::Transform, &sides, &[text("item_id")]),
         operator("twins", Kind::Transform, &[], &[text("a"), number("a")]),
         operator("added", Kind::Aggregate, &added, &[number("items")]),
         operator(
@@ -223,6 +232,7 @@ fn cart() -> ModuleInfo {
     let mut operators = vec![clean];
     operators.extend(lines);
     operators.extend(suggest());
+    operators.extend(totals());
     ModuleInfo {
         name: "cart".into(),
         version: "0.1.0".into(),
@@ -258,6 +268,48 @@ fn suggest() -> Vec<OperatorInfo> {
         stage(Stage::ProfilesAsking, &user, main(&counted), to_all()),
         stage(Stage::Models, &[], main(&item), main(&user)),
         stage(Stage::Answers, &user, main(&user), main(&answer)),
+    ]
+}
+
+/// A look-up and its stages.
+fn totals() -> Vec<OperatorInfo> {
+    let text = |name| Field::new(name, DataType::Utf8, false);
+    let number = |name, data_type| Field::new(name, data_type, false);
+    let row = [text("user_id"), text("item_id")];
+    let key = [text("item")];
+    let table = [number("price", DataType::Float64)];
+    let answer = [text("user_id"), number("total", DataType::Float64)];
+    let identity = [
+        number("lookup_high", DataType::UInt64),
+        number("lookup_low", DataType::UInt64),
+    ];
+    let parts = |name, rest: &[Field]| {
+        let mut fields = identity.to_vec();
+        fields.push(number(name, DataType::UInt32));
+        fields.extend_from_slice(rest);
+        fields
+    };
+    let record = |name, fields: &[Field], nullable| {
+        Field::new(name, DataType::Record(fields.into()), nullable)
+    };
+    let rows = port(
+        "rows",
+        &parts("lookup_parts", &[record("row", &row, false)]),
+    );
+    let keys = port("keys", &parts("lookup_part", &key));
+    let found = port(FOUND, &parts("lookup_part", &[record(FOUND, &table, true)]));
+    let stage = |stage: Stage, inputs, outputs| {
+        OperatorInfo::new(&stage.of("totals"), Kind::Process, inputs, outputs)
+    };
+    let main = |fields: &[Field]| vec![port(MAIN, fields)];
+    let inputs = vec![port(MAIN, &row), port(TABLE, &table)];
+    vec![
+        OperatorInfo {
+            key: Arc::new(Schema::new(key.to_vec())),
+            ..OperatorInfo::new("totals", Kind::Lookup, inputs, main(&answer))
+        },
+        stage(Stage::Wanted, main(&row), vec![rows.clone(), keys]),
+        stage(Stage::Combined, vec![rows, found], main(&answer)),
     ]
 }
 

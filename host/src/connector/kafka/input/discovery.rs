@@ -59,7 +59,7 @@ pub(super) struct FoundPartition {
     pub number: i32,
     /// Where to start if the checkpoint does not have the partition.
     pub start: u64,
-    /// Where a bounded input ends.
+    /// Where it ends now, if that is asked for.
     pub end: Option<u64>,
 }
 
@@ -240,7 +240,7 @@ impl Question {
     /// The partitions, and where each of them starts and ends.
     fn located(&self, wanted: &[(usize, i32)]) -> Result<Vec<FoundPartition>, DiscoveryProblem> {
         let starts = self.starts(wanted)?;
-        let ends = match self.plan.is_bounded {
+        let ends = match self.plan.is_bounded || self.context.bootstraps {
             true => Some(self.offsets(wanted, Offset::End)?),
             false => None,
         };
