@@ -1,6 +1,7 @@
 //! Refuses aggregates and joins over results that are corrected later: each correction
 //! would count once more.
 
+use super::section::whole_name;
 use crate::config::{Config, Mistake};
 use crate::plan::{AggregatePlan, MAIN_OUTPUT, Node, NodeKind, Window};
 
@@ -69,6 +70,8 @@ fn mistake_of(
     correction: Correction<'_>,
 ) -> Mistake {
     let Correction { name, key, .. } = correction;
+    // Of an operator that is run as several, its stage reads them.
+    let reader = whole_name(reader);
     let changes = match correction.tells_changes && verb == COUNTS.0 {
         true => format!("; or read `{name}.changes`, which tells what becomes of results"),
         false => String::new(),
