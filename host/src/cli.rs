@@ -32,6 +32,8 @@ pub mod new;
 mod print;
 /// `sluicebox run`.
 pub mod run;
+/// The signals that end a command.
+mod signals;
 /// Shows the progress of a run, and its summary.
 pub mod status;
 /// `sluicebox test`: compares a pipeline's rows with the expected ones.

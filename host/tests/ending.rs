@@ -483,6 +483,33 @@ fn a_closed_terminal_stops_a_run_as_ctrl_c_does() {
     end_by(libc::SIGHUP);
 }
 
+/// Also in its first moments, in which it may end as any process does.
+#[test]
+fn a_signal_at_any_moment_ends_a_run() {
+    let endless = "[sources.rows]\ntype = \"generator\"\nrate = 200\n";
+    let sink = "[sinks.out]\ntype = \"blackhole\"\ninput = \"rows\"\n";
+    let pipeline = format!("name = \"endless\"\n{endless}{sink}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..60 {
+        let mut host = run_file(&pipeline, &["--quiet"], folder.path())
+            .spawn()
+            .expect("it starts");
+        let wait = Duration::from_micros(random.u64(0..40_000));
+        std::thread::sleep(wait);
+        let number = [libc::SIGINT, libc::SIGTERM][random.usize(0..2)];
+        signal::send(&host, number);
+        let until = Instant::now() + Duration::from_secs(20);
+        while host.try_wait().expect("our child").is_none() {
+            if Instant::now() > until {
+                host.kill().expect("our child");
+                panic!("signal {number} after {wait:?} was lost");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 #[test]
 fn nohup_keeps_a_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");

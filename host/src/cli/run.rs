@@ -1,13 +1,12 @@
 //! `sluicebox run`: runs a pipeline until it ends.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use indicatif::MultiProgress;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::signals::Signals;
 use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
@@ -44,6 +43,7 @@ pub struct RunArguments {
 }
 
 pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), CliError> {
+    let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
     let plan = load(&arguments.pipeline, &loader()?)?;
     if arguments.json {
         check_stdout(&plan)?;
@@ -86,12 +86,17 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         }
         let status = Status::start(style, live_lines, job.progress(), job.state());
         let stop = job.stop();
-        let mut signals = StopSignals::new().map_err(|error| CliError::Failed(error.into()))?;
-        tokio::spawn(async move {
-            signals.first().await;
-            tracing::info!("stopping: finishing rows in progress; a second signal quits at once");
-            stop.ask();
-            std::process::exit(128 + signals.second().await);
+        signals.take(move |number| {
+            if !stop.asked() {
+                tracing::info!(
+                    "stopping: finishing rows in progress; a second signal quits at once"
+                );
+                stop.ask();
+            } else if number != libc::SIGHUP {
+                // A closed terminal tells the run twice, by itself and by the shell; any
+                // other comes from somebody who does not want to wait.
+                std::process::exit(128 + number);
+            }
         });
         let ended = job.run().await;
         let shown = status.end(ended.as_ref());
@@ -135,63 +140,4 @@ fn check_stdout(plan: &Plan) -> Result<(), CliError> {
     Err(CliError::Usage(anyhow::anyhow!(
         "`--json` prints progress to standard output, and {what}. {advice}, or run without `--json`"
     )))
-}
-
-/// The signals that ask a run to stop: Ctrl-C, what service managers send, and that the
-/// terminal is closed.
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// Absent where whoever started the run has it ignored, as `nohup` does.
-    hangup: Option<Signal>,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        Ok(StopSignals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: match is_ignored(SignalKind::hangup()) {
-                true => None,
-                false => Some(signal(SignalKind::hangup())?),
-            },
-        })
-    }
-
-    /// Waits for the first one.
-    async fn first(&mut self) {
-        let Self {
-            interrupt,
-            terminate,
-            hangup,
-        } = self;
-        let hung_up = async {
-            match hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hung_up => {}
-        }
-    }
-
-    /// Waits for another one, by somebody who does not want to wait, and returns its
-    /// number. A closed terminal tells the run twice, by itself and by the shell.
-    async fn second(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-        }
-    }
-}
-
-/// Whether the process was started with this signal ignored, as far as the system tells.
-fn is_ignored(signal: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    ignored.is_some_and(|bits| bits >> (signal.as_raw_value() - 1) & 1 == 1)
 }
