@@ -4,9 +4,10 @@
 use std::io::{self, ErrorKind};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Who has to do something about an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
     /// Whoever sends the row, where `on_error = "fail"` stops the run at it.

@@ -32,6 +32,8 @@ pub mod new;
 mod print;
 /// `sluicebox run`.
 pub mod run;
+/// `sluicebox serve`.
+pub mod serve;
 /// The signals that end a command.
 mod signals;
 /// Shows the progress of a run, and its summary.
@@ -51,6 +53,8 @@ struct CommandLine {
 enum Command {
     /// Run a pipeline until its inputs end or Ctrl-C
     Run(run::RunArguments),
+    /// Run the pipelines of a folder as a service, and take changes of them
+    Serve(serve::ServeArguments),
     /// Check a pipeline and draw its plan, with the types on each edge
     Check {
         /// The pipeline's TOML file
@@ -134,6 +138,7 @@ pub fn main() -> ExitCode {
     start_logging(&live_lines);
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &live_lines),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Check { pipeline, json } => check(&pipeline, json),
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),

@@ -49,6 +49,7 @@ pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig, TableConfig
 pub use key::{KeyColumns, KeyConfig};
 pub use name::OperatorName;
 pub use operator::{BoundsChoice, EmitChoice, OperatorConfig, Setting};
+pub(crate) use reader::{NAMES, is_name};
 pub use runs::{
     AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OrderConfig, Runs, SelectConfig,
 };
@@ -87,7 +88,7 @@ pub struct PluginConfig {
 }
 
 /// A larger file is not a pipeline: a data file was named by mistake.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const FILE_BYTES_MAX: u64 = 4 << 20;
 /// More syntax mistakes are not reported.
 const SYNTAX_MISTAKES_MAX: usize = 100;
 pub const PARALLELISM_MAX: i64 = 256;

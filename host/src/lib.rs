@@ -4,6 +4,8 @@
 
 // The command line.
 pub mod cli;
+// The host as a service: many pipelines, which change while they run.
+pub mod service;
 // Reads a pipeline's file, and shows mistakes in it.
 pub mod config;
 // The plan: a graph of typed nodes.

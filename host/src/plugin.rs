@@ -15,7 +15,7 @@ mod contract;
 /// Checks a plugin's description.
 mod describe;
 /// Digests as text.
-mod digest;
+pub(crate) mod digest;
 /// Compiles plugins, and keeps the deadlines of their calls.
 mod engine;
 /// A plugin's description for `sluicebox inspect`.
@@ -295,7 +295,8 @@ impl Factory for InstanceFactory {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+/// Reads a plugin's file, if it can be one by its kind and size.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |why: String| LoadError(format!("plugin {} {why}", path.display()));
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::budget::Budget;
 use crate::dead_letter::{self, DeadLetter};
@@ -28,9 +30,20 @@ pub struct NodeProgress {
     /// How much of a bounded input was read, in millionths.
     read: AtomicU64,
     had_ended: AtomicBool,
+    began: Instant,
+    /// Of each task.
+    work: Vec<Work>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// How long a task has worked at a node, in ns.
+#[derive(Debug, Default)]
+struct Work {
+    done: AtomicU64,
+    /// Since when it works now, from the node's beginning; 0 if it does not.
+    since: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Source,
@@ -38,8 +51,18 @@ pub enum Role {
     Sink,
 }
 
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Operator => "operator",
+            Role::Sink => "sink",
+        }
+    }
+}
+
 /// The counters at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NodeStatus {
     pub name: String,
     pub role: Role,
@@ -53,6 +76,8 @@ pub struct NodeStatus {
     pub watermark_ms: Option<i64>,
     /// How much of a bounded input was read, 0 to 1.
     pub read: Option<f64>,
+    /// How long its tasks have worked, all together; 0 for sources and sinks.
+    pub busy_ms: f64,
     /// Whether the run goes on after all its inputs had ended, with which all windows
     /// fired.
     #[serde(skip)]
@@ -67,7 +92,7 @@ pub struct StateProgress {
 }
 
 /// How large a pipeline's state is at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct StateStatus {
     /// What keys and states take in memory, and what they may take.
     pub memory_bytes: usize,
@@ -76,7 +101,7 @@ pub struct StateStatus {
     pub checkpoint: Option<CheckpointProgress>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct CheckpointProgress {
     pub id: CheckpointId,
     /// Of its files together: the whole state, more or less compressed.
@@ -124,7 +149,37 @@ impl NodeProgress {
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             read: AtomicU64::new(UNKNOWN),
             had_ended: AtomicBool::new(false),
+            began: Instant::now(),
+            work: (0..tasks).map(|_| Work::default()).collect(),
         }
+    }
+
+    /// Counts the time that an operator's work takes, also while it lasts.
+    pub fn time<T>(&self, task: usize, work: impl FnOnce() -> T) -> T {
+        let began = self.elapsed_ns();
+        self.work[task].since.store(began, Ordering::Relaxed);
+        let worked = work();
+        let took = self.elapsed_ns() - began;
+        self.work[task].since.store(0, Ordering::Relaxed);
+        self.work[task].done.fetch_add(took, Ordering::Relaxed);
+        worked
+    }
+
+    /// Never 0.
+    fn elapsed_ns(&self) -> u64 {
+        1 + self.began.elapsed().as_nanos() as u64
+    }
+
+    fn busy(&self) -> Duration {
+        let now = self.elapsed_ns();
+        let busy = self.work.iter().map(|work| {
+            let since = match work.since.load(Ordering::Relaxed) {
+                0 => now,
+                since => since,
+            };
+            work.done.load(Ordering::Relaxed) + now.saturating_sub(since)
+        });
+        Duration::from_nanos(busy.sum())
     }
 
     pub fn add_in(&self, rows: usize) {
@@ -194,6 +249,7 @@ impl NodeProgress {
             failed: self.failed.load(Ordering::Relaxed),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
+            busy_ms: self.busy().as_secs_f64() * 1e3,
             had_ended: self.had_ended.load(Ordering::Relaxed),
         }
     }

@@ -121,10 +121,10 @@ impl Job {
 
     /// The next revision of a pipeline, which continues from its last checkpoint.
     /// The previous one must have ended; this withdraws its request to stop.
-    pub fn revision(pipeline: &Pipeline, plan: Plan) -> Self {
+    pub fn revision(pipeline: &Pipeline, plan: impl Into<Arc<Plan>>) -> Self {
         pipeline.requests.stop().clear();
         Job {
-            revision: Revision::new(pipeline.number_revision(), plan),
+            revision: Revision::new(pipeline.number_revision(), plan.into()),
             pipeline: pipeline.clone(),
             offload: Offload::default(),
             threads: None,
@@ -206,7 +206,8 @@ impl Job {
     /// dropping the future waits until these have ended.
     pub async fn run(self) -> Result<Summary, RunError> {
         let name = self.pipeline.name().to_owned();
-        let span = tracing::error_span!("pipeline", name);
+        // A service has such a span, too.
+        let span = tracing::error_span!(parent: None, "pipeline", name);
         let threads = self.threads.unwrap_or_else(|| {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             // A call into a plugin holds its thread, whatever the plugin does

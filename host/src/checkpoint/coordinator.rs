@@ -115,13 +115,18 @@ impl Coordinator {
             } else if ended == self.source_tasks {
                 Purpose::End
             } else {
+                let requests = self.requests.clone();
+                let due = async {
+                    tokio::time::sleep_until(began + self.interval).await;
+                    requests.released().await;
+                };
                 tokio::select! {
                     biased;
                     () = self.requests.wait() => match self.requests.next() {
                         Some(purpose) => purpose,
                         None => continue,
                     },
-                    () = tokio::time::sleep_until(began + self.interval) => Purpose::Interval,
+                    () = due => Purpose::Interval,
                     report = self.reports.recv() => match report {
                         Some(Report::Ended) => {
                             ended += 1;

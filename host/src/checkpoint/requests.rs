@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::element::Purpose;
 use crate::stop::Stop;
@@ -15,6 +15,8 @@ pub struct Requests {
     waiting: Arc<Mutex<Waiting>>,
     changed: Arc<Notify>,
     stop: Stop,
+    /// Whether no checkpoint is made by its interval.
+    held_back: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,18 @@ impl Requests {
     /// Requests that the run ends with a checkpoint.
     pub fn stop(&self) -> &Stop {
         &self.stop
+    }
+
+    /// Whether checkpoints by their interval have to wait: what waits for a commit can be
+    /// taken back until then, by dropping the run.
+    pub fn hold_back(&self, waits: bool) {
+        self.held_back.send_replace(waits);
+    }
+
+    /// Waits until checkpoints by their interval may be made.
+    pub async fn released(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.held_back.subscribe().wait_for(|waits| !waits).await;
     }
 
     /// Waits for a request.
@@ -143,6 +157,19 @@ mod tests {
         assert_eq!(requests.savepoint_name().as_deref(), Some("two"));
         requests.done(Purpose::Interval, Some("two"));
         assert_eq!(requests.savepoint_name(), None);
+    }
+
+    #[tokio::test]
+    async fn checkpoints_by_their_interval_can_be_held_back() {
+        let requests = Requests::default();
+        requests.released().await;
+        requests.hold_back(true);
+        let asked = requests.clone();
+        let released = tokio::spawn(async move { asked.released().await });
+        tokio::task::yield_now().await;
+        assert!(!released.is_finished());
+        requests.hold_back(false);
+        released.await.expect("it does not panic");
     }
 
     #[tokio::test]

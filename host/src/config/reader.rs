@@ -402,20 +402,26 @@ impl<'a> ConfigValue<'a> {
 
 /// Checks a name. Names are parts of other names (`plugin.operator`,
 /// `added.late`), of file names and of metrics.
-pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
-    let text = name.get_ref();
-    let good = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+/// What names are, as messages say it.
+pub const NAMES: &str =
+    "names start with a letter or _, and have up to 100 letters, digits, _ and -";
+
+pub fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.len() <= 100
         && text
             .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
+    let text = name.get_ref();
+    let good = is_name(text);
     if !good {
         mistakes.push(
             Mistake::new(format!("`{text}` cannot be {what}"))
                 .at(name.span(), "")
-                .help(
-                    "names start with a letter or _, and have up to 100 letters, digits, _ and -",
-                ),
+                .help(NAMES),
         );
     }
     good

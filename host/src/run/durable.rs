@@ -54,6 +54,13 @@ impl Durable {
         self
     }
 
+    /// The same storage, for another plan of the pipeline.
+    pub fn for_plan(&self, plan: &Plan) -> Self {
+        let mut durable = self.clone();
+        durable.participants = Participants::default();
+        durable.committing_for(plan)
+    }
+
     /// Adds the participants that the plan's sinks need. All sinks of one system
     /// have one participant: the planner checks that they can.
     fn committing_for(mut self, plan: &Plan) -> Self {

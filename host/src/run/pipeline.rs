@@ -80,6 +80,16 @@ impl Pipeline {
         Ok(self)
     }
 
+    /// The same pipeline without its storage and its memory: whoever looks at it must not
+    /// keep the next run from them.
+    pub fn seen(&self) -> Self {
+        Pipeline {
+            durable: None,
+            memory: None,
+            ..self.clone()
+        }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

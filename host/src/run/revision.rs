@@ -20,7 +20,7 @@ pub(super) struct Revision {
 }
 
 impl Revision {
-    pub fn new(number: u32, plan: Plan) -> Self {
+    pub fn new(number: u32, plan: Arc<Plan>) -> Self {
         let task_counts = plan.tasks();
         let nodes = plan
             .nodes
@@ -43,7 +43,7 @@ impl Revision {
             task_counts,
             nodes,
             description: change::describe(&plan),
-            plan: Arc::new(plan),
+            plan,
         }
     }
 

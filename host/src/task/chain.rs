@@ -195,7 +195,7 @@ impl Flow<'_> {
             }
         };
         let mut out = Outbox::emptied_by(&mut empty);
-        let worked = work(&mut out);
+        let worked = progress.time(task, || work(&mut out));
         let Outbox {
             elements,
             dead_letters,

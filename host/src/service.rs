@@ -1,0 +1,26 @@
+//! The host as a service: runs the pipelines of a folder, and changes them while they run.
+//!
+//! A pipeline's file and the plugins that it names are its *content*. When the content
+//! changes, it is planned beside the revision that runs, and refused if it has mistakes
+//! or does not fit the state. What is accepted takes over at a checkpoint, and is on
+//! probation first: what it puts out is not committed until it has held. If it does not
+//! hold, the pipeline goes back to that checkpoint, with the content from before.
+
+/// Pipelines' files and the plugins that they name.
+pub mod content;
+/// What a change of the content does to each node.
+pub mod change;
+/// What the service remembers of each pipeline, and the contents that it needs.
+pub mod store;
+/// A content that is planned.
+pub mod revision;
+/// Whether a new revision does well.
+mod probation;
+/// One pipeline: what is wanted of it, and what can be seen of it.
+pub mod hosted;
+/// Runs what is wanted of a pipeline.
+mod course;
+/// All pipelines, and the folder of their files.
+pub mod host;
+/// The HTTP interface.
+pub mod api;

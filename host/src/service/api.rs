@@ -1,0 +1,422 @@
+//! The HTTP interface: pipelines are listed, changed, paused and started; health and
+//! metrics are shown. Described by OpenAPI at `/api/v1/openapi.json`.
+
+/// What is answered where something is wrong.
+pub mod problem;
+/// What is shown of a pipeline.
+mod views;
+/// Metrics for Prometheus.
+mod metrics;
+/// Refuses what pages of other sites ask for.
+mod origin;
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::task::{block_in_place, spawn_blocking};
+use tokio::time::Instant;
+use utoipa::openapi::OpenApi;
+use utoipa::{OpenApi as _, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::problem::Problem;
+use self::views::{CheckpointView, PipelineLine, PipelineView};
+use super::change::ChangePlan;
+use super::host::Host;
+use super::hosted::{Hosted, Phase, Running};
+use super::store;
+use crate::checkpoint::savepoint;
+use crate::config::{FILE_BYTES_MAX, NAMES, is_name};
+use crate::paths;
+use crate::plan::json::to_json;
+
+/// How long a request for a savepoint waits for it.
+const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
+const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Sluicebox",
+    description = "Looks at the pipelines of a host, and changes them.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Description;
+
+/// Answers requests until the host is asked to stop.
+pub async fn serve(host: Arc<Host>, listener: TcpListener) -> io::Result<()> {
+    let stop = host.stop().clone();
+    axum::serve(listener, router(host))
+        .with_graceful_shutdown(async move { stop.wait().await })
+        .await
+}
+
+fn router(host: Arc<Host>) -> Router {
+    let (router, description) = routes();
+    let description = Arc::new(description);
+    let openapi = move || async move { Json(&*description).into_response() };
+    router
+        .route("/api/v1/openapi.json", axum::routing::get(openapi))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::method())
+        .layer(DefaultBodyLimit::max(FILE_BYTES_MAX as usize))
+        .layer(middleware::from_fn(origin::check))
+        .with_state(host)
+}
+
+fn routes() -> (Router<Arc<Host>>, OpenApi) {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(pipelines))
+        .routes(routes!(pipeline, put, delete))
+        .routes(routes!(propose))
+        .routes(routes!(graph))
+        .routes(routes!(pause))
+        .routes(routes!(start))
+        .routes(routes!(savepoint))
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .split_for_parts()
+}
+
+/// A pipeline that a path names.
+struct Named(Arc<Hosted>);
+
+impl FromRequestParts<Arc<Host>> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Problem> {
+        let Name(name) = Name::from_request_parts(parts, host).await?;
+        let pipeline = host.pipeline(&name);
+        pipeline
+            .map(Named)
+            .ok_or_else(|| Problem::not_found(&format!("there is no pipeline `{name}`")))
+    }
+}
+
+/// A name in a path that a pipeline can have.
+struct Name(String);
+
+impl FromRequestParts<Arc<Host>> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Problem> {
+        let name = Path::<String>::from_request_parts(parts, host).await;
+        match name {
+            Ok(Path(name)) if is_name(&name) => Ok(Name(name)),
+            _ => Err(Problem::bad_request(&format!(
+                "the path has no name of a pipeline: {NAMES}"
+            ))),
+        }
+    }
+}
+
+/// The body of a request, which is a pipeline's file.
+fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
+    let body = body.map_err(|rejection| Problem::body(&rejection))?;
+    String::from_utf8(body.into()).map_err(|_| {
+        Problem::bad_request("the body is not text: a pipeline's file is TOML in UTF-8")
+    })
+}
+
+/// A body that may be absent.
+fn json<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| Problem::body(&rejection))?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad_request(&format!("the body is not what is expected: {error}"))
+    })
+}
+
+/// What runs, or has run last.
+fn running(pipeline: &Hosted) -> Result<Running, Problem> {
+    pipeline.shown().running.ok_or_else(|| {
+        Problem::conflict(&format!(
+            "pipeline `{}` has not run since the host was started",
+            pipeline.name
+        ))
+    })
+}
+
+/// All pipelines
+#[utoipa::path(get, path = "/api/v1/pipelines", responses(
+    (status = 200, body = [PipelineLine]),
+))]
+async fn pipelines(State(host): State<Arc<Host>>) -> Json<Vec<PipelineLine>> {
+    let pipelines = host.pipelines();
+    Json(pipelines.iter().map(|it| PipelineLine::of(it)).collect())
+}
+
+/// One pipeline: its nodes with their counts, its checkpoints, its changes
+#[utoipa::path(get, path = "/api/v1/pipelines/{name}", params(("name" = String, Path)), responses(
+    (status = 200, body = PipelineView),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn pipeline(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+) -> Result<Json<PipelineView>, Problem> {
+    let ledger = block_in_place(|| host.context().store.ledger(&pipeline.name));
+    let ledger = ledger.map_err(|error| Problem::internal(&error))?;
+    Ok(Json(PipelineView::of(&pipeline, ledger)))
+}
+
+/// Writes a pipeline's file, which then takes effect as if somebody had edited it
+#[utoipa::path(put, path = "/api/v1/pipelines/{name}", params(("name" = String, Path)),
+    request_body(content = String, content_type = "application/toml"), responses(
+    (status = 202, body = ChangePlan, description = "What the change does"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json",
+        description = "It has mistakes, or would lose state; nothing was written"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn put(
+    State(host): State<Arc<Host>>,
+    Name(name): Name,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let text = text(body)?;
+    let change = plan(&host, &name, text.clone()).await?;
+    if let Some(why) = change.loses() {
+        return Err(Problem::refused(&why));
+    }
+    let file = host.file(&name);
+    let written = spawn_blocking(move || write(&file, &text)).await;
+    match written {
+        Ok(Ok(())) => Ok((StatusCode::ACCEPTED, Json(change)).into_response()),
+        Ok(Err(error)) => Err(Problem::internal(&error)),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+/// Writes a pipeline's file as a whole. Links are followed, and who may read it stays.
+fn write(file: &std::path::Path, text: &str) -> io::Result<()> {
+    let file = paths::target(file)?;
+    let before = fs::metadata(&file).ok();
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|it| it.to_str()))
+    else {
+        return Err(io::Error::other(format!("{} is no file", file.display())));
+    };
+    let access = before.map(|before| before.permissions());
+    store::write(folder, name, text.as_bytes(), access)
+}
+
+/// Deletes a pipeline's file, with which the pipeline stops at a checkpoint; its state stays
+#[utoipa::path(delete, path = "/api/v1/pipelines/{name}", params(("name" = String, Path)), responses(
+    (status = 202, description = "It stops"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn delete(Named(pipeline): Named) -> Result<StatusCode, Problem> {
+    let deleted = block_in_place(|| paths::remove(&pipeline.file));
+    deleted.map_err(|error| Problem::internal(&error))?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// What a file would change, without changing anything
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/plan", params(("name" = String, Path)),
+    request_body(content = String, content_type = "application/toml"), responses(
+    (status = 200, body = ChangePlan),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "It has mistakes"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn propose(
+    State(host): State<Arc<Host>>,
+    Name(name): Name,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<ChangePlan>, Problem> {
+    Ok(Json(plan(&host, &name, text(body)?).await?))
+}
+
+async fn plan(host: &Arc<Host>, name: &str, text: String) -> Result<ChangePlan, Problem> {
+    let (host, name) = (host.clone(), name.to_owned());
+    let planning = spawn_blocking(move || host.propose(&name, text));
+    match planning.await {
+        Ok(Ok(change)) => Ok(change),
+        Ok(Err(why)) => Err(Problem::refused(&why)),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+/// The plan that runs, or has run last, as `sluicebox check --json` prints it
+#[utoipa::path(get, path = "/api/v1/pipelines/{name}/graph", params(("name" = String, Path)), responses(
+    (status = 200, body = serde_json::Value),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json"),
+))]
+async fn graph(Named(pipeline): Named) -> Result<Json<serde_json::Value>, Problem> {
+    Ok(Json(to_json(&running(&pipeline)?.planned.plan)))
+}
+
+/// Stops a pipeline at a checkpoint until it is started
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/pause", params(("name" = String, Path)), responses(
+    (status = 202, description = "It stops"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+))]
+async fn pause(Named(pipeline): Named) -> StatusCode {
+    pipeline.pause();
+    StatusCode::ACCEPTED
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    /// The nodes whose state may go.
+    #[serde(default)]
+    drop: Vec<String>,
+}
+
+/// Starts a pipeline that was paused or has failed, and tries a content again that was
+/// refused or taken back
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/start", params(("name" = String, Path)),
+    request_body = Option<Start>, responses(
+    (status = 202, description = "It starts"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+))]
+async fn start(
+    Named(pipeline): Named,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let start: Start = json(body)?;
+    pipeline.start(&start.drop);
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Savepoint {
+    #[serde(default)]
+    name: String,
+}
+
+/// Makes a checkpoint that is kept under a name, and waits for it
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/savepoints", params(("name" = String, Path)),
+    request_body = Savepoint, responses(
+    (status = 201, body = CheckpointView),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "It does not run, or makes no checkpoints"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 504, body = Problem, content_type = "application/problem+json"),
+))]
+async fn savepoint(
+    Named(pipeline): Named,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let Savepoint { name } = json(body)?;
+    savepoint::check_name(&name).map_err(|why| Problem::bad_request(&why))?;
+    let runs = matches!(pipeline.shown().phase, Phase::Running | Phase::Probation);
+    let running = running(&pipeline)?;
+    if !runs || running.state.is_none() {
+        return Err(Problem::conflict(match runs {
+            true => "the pipeline makes no checkpoints: add [checkpoints] to its file",
+            false => "the pipeline does not run: start it first",
+        }));
+    }
+    running.pipeline.requests().savepoint(&name);
+    let until = Instant::now() + SAVEPOINT_WAIT;
+    while Instant::now() < until {
+        let history = running.pipeline.history();
+        if let Some(done) = history
+            .iter()
+            .rfind(|done| done.name.as_ref() == Some(&name))
+        {
+            return Ok((StatusCode::CREATED, Json(CheckpointView::of(done))).into_response());
+        }
+        tokio::time::sleep(SAVEPOINT_LOOK).await;
+    }
+    Err(Problem::timeout(
+        "the savepoint was not complete within 60 seconds; it is still wanted",
+    ))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// Whether the host answers
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health)))]
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether all pipelines have been started, and the host is not stopping
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, body = Health),
+    (status = 503, body = Health),
+))]
+async fn ready(State(host): State<Arc<Host>>) -> (StatusCode, Json<Health>) {
+    match host.is_ready() {
+        true => (StatusCode::OK, Json(Health { status: "ready" })),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(Health {
+                status: "starting or stopping",
+            }),
+        ),
+    }
+}
+
+/// Counters for Prometheus, as OpenMetrics
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+async fn metrics(State(host): State<Arc<Host>>) -> Result<Response, Problem> {
+    let text = metrics::text(&host).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `routes` serves is described there, and the one path more describes them.
+    #[test]
+    fn the_description_has_every_path_with_its_answers() {
+        let (_, description) = routes();
+        let paths: Vec<&String> = description.paths.paths.keys().collect();
+        assert_eq!(paths.len(), 10, "{paths:?}");
+        let json = serde_json::to_value(&description).expect("it is JSON");
+        let operations = json["paths"].as_object().expect("paths");
+        for (path, methods) in operations {
+            for (method, operation) in methods.as_object().expect("methods") {
+                let answers = operation["responses"].as_object().expect("answers");
+                assert!(
+                    answers.keys().any(|code| code.starts_with('2')),
+                    "{method} {path}"
+                );
+                let is_named = path.contains("{name}");
+                assert_eq!(answers.contains_key("400"), is_named, "{method} {path}");
+                assert!(operation["summary"].is_string(), "{method} {path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Counters for Prometheus, made of those of the pipelines when they are asked for.
+//! There are as many series as pipelines and nodes, whatever the rows are.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::super::host::Host;
+use super::super::hosted::Phase;
+use crate::progress::NodeStatus;
+
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPipeline {
+    pipeline: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPhase {
+    pipeline: String,
+    phase: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfNode {
+    pipeline: String,
+    node: String,
+    role: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+/// A name, what it counts, and the counter.
+type NodeCounter = (&'static str, &'static str, fn(&NodeStatus) -> u64);
+
+const COUNTERS: [NodeCounter; 5] = [
+    ("rows_in", "Rows that came in", |node| node.rows_in),
+    ("rows_out", "Rows that were put out", |node| node.rows_out),
+    (
+        "rows_late",
+        "Rows that came too late for a window",
+        |node| node.late,
+    ),
+    (
+        "rows_rejected",
+        "Rows that were rejected with a reason",
+        |node| node.rejected,
+    ),
+    ("rows_failed", "Rows that the plugin failed on", |node| {
+        node.failed
+    }),
+];
+
+/// The metrics as text.
+pub fn text(host: &Host) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("sluicebox");
+    let phases = Family::<OfPhase, Gauge>::default();
+    let watermarks = Family::<OfNode, Seconds>::default();
+    let state = Family::<OfPipeline, Gauge>::default();
+    let state_max = Family::<OfPipeline, Gauge>::default();
+    let checkpoints = Family::<OfPipeline, Gauge>::default();
+    let durations = Family::<OfPipeline, Seconds>::default();
+    let counters = COUNTERS.map(|(name, help, count)| {
+        let family = Family::<OfNode, Counter>::default();
+        registry.register(name, help, family.clone());
+        (family, count)
+    });
+    registry.register(
+        "pipeline_phase",
+        "1 for the phase that the pipeline is in",
+        phases.clone(),
+    );
+    registry.register_with_unit(
+        "watermark_timestamp",
+        "The event time that no later row is expected before",
+        Unit::Seconds,
+        watermarks.clone(),
+    );
+    registry.register_with_unit(
+        "state_memory",
+        "What keys and states take in memory",
+        Unit::Bytes,
+        state.clone(),
+    );
+    registry.register_with_unit(
+        "state_memory_limit",
+        "What keys and states may take in memory",
+        Unit::Bytes,
+        state_max.clone(),
+    );
+    registry.register_with_unit(
+        "checkpoint_size",
+        "The size of the last complete checkpoint",
+        Unit::Bytes,
+        checkpoints.clone(),
+    );
+    registry.register_with_unit(
+        "checkpoint_duration",
+        "How long the last complete checkpoint took",
+        Unit::Seconds,
+        durations.clone(),
+    );
+    for pipeline in host.pipelines() {
+        let shown = pipeline.shown();
+        let of_pipeline = OfPipeline {
+            pipeline: pipeline.name.clone(),
+        };
+        for phase in Phase::ALL {
+            let of_phase = OfPhase {
+                pipeline: pipeline.name.clone(),
+                phase: phase.name().to_owned(),
+            };
+            phases
+                .get_or_create(&of_phase)
+                .set(i64::from(shown.phase == phase));
+        }
+        let Some(running) = shown.running else {
+            continue;
+        };
+        for node in &running.nodes {
+            let node = node.snapshot();
+            let of_node = OfNode {
+                pipeline: pipeline.name.clone(),
+                node: node.name.clone(),
+                role: node.role.name().to_owned(),
+            };
+            for (family, count) in &counters {
+                family.get_or_create(&of_node).inc_by(count(&node));
+            }
+            if let Some(watermark_ms) = node.watermark_ms {
+                let seconds = watermark_ms as f64 / 1e3;
+                watermarks.get_or_create(&of_node).set(seconds);
+            }
+        }
+        if let Some(status) = running.state.map(|state| state.snapshot()) {
+            state
+                .get_or_create(&of_pipeline)
+                .set(gauge(status.memory_bytes as u64));
+            if status.memory_bytes_max != usize::MAX {
+                state_max
+                    .get_or_create(&of_pipeline)
+                    .set(gauge(status.memory_bytes_max as u64));
+            }
+            if let Some(checkpoint) = status.checkpoint {
+                checkpoints
+                    .get_or_create(&of_pipeline)
+                    .set(gauge(checkpoint.bytes));
+                let seconds = checkpoint.milliseconds as f64 / 1e3;
+                durations.get_or_create(&of_pipeline).set(seconds);
+            }
+        }
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

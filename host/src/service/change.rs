@@ -1,0 +1,167 @@
+//! What a change of a pipeline's content does to each of its nodes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::plan::change::{self, ChangeKind, NodeDescription, StateChange};
+
+/// What a change does to each node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangePlan {
+    pub nodes: Vec<NodePlan>,
+}
+
+/// What a change does to one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodePlan {
+    pub name: String,
+    /// `source`, `operator` or `sink`.
+    pub role: String,
+    pub change: NodeEffect,
+    /// What differs, as `field: then -> now`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    pub state: StateEffect,
+    /// Why the state cannot be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeEffect {
+    Unchanged,
+    Changed,
+    Added,
+    Removed,
+}
+
+/// What becomes of an operator's state, a source's offsets or a sink's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StateEffect {
+    Stateless,
+    New,
+    Kept,
+    Incompatible,
+    Gone,
+    /// Somebody has agreed that it goes.
+    Dropped,
+}
+
+impl ChangePlan {
+    /// What is done to the nodes of `then` when `now` takes over, if the state of the nodes
+    /// `dropped` may go.
+    pub fn between(
+        then: &[NodeDescription],
+        now: &[NodeDescription],
+        dropped: &[String],
+    ) -> ChangePlan {
+        let changes = change::changes(then, now).into_iter();
+        let nodes = changes.map(|change| {
+            let (effect, fields) = match change.kind {
+                ChangeKind::Kept => (NodeEffect::Unchanged, Vec::new()),
+                ChangeKind::Changed(fields) => {
+                    let fields = fields.iter().map(ToString::to_string).collect();
+                    (NodeEffect::Changed, fields)
+                }
+                ChangeKind::Added => (NodeEffect::Added, Vec::new()),
+                ChangeKind::Removed => (NodeEffect::Removed, Vec::new()),
+            };
+            let may_go = dropped.contains(&change.name);
+            let (state, why) = match change.state {
+                StateChange::Incompatible(_) | StateChange::Gone if may_go => {
+                    (StateEffect::Dropped, None)
+                }
+                StateChange::Stateless => (StateEffect::Stateless, None),
+                StateChange::New => (StateEffect::New, None),
+                StateChange::Kept => (StateEffect::Kept, None),
+                StateChange::Incompatible(why) => (StateEffect::Incompatible, Some(why)),
+                StateChange::Gone => (StateEffect::Gone, None),
+            };
+            NodePlan {
+                name: change.name,
+                role: change.class.role().to_owned(),
+                change: effect,
+                fields,
+                state,
+                why,
+            }
+        });
+        ChangePlan {
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// Why the change needs consent, if it does: state would get lost.
+    pub fn loses(&self) -> Option<String> {
+        let lost = self.nodes.iter().filter_map(|node| {
+            let why = match node.state {
+                StateEffect::Incompatible => node.why.as_deref().unwrap_or("it does not fit"),
+                StateEffect::Gone => "it is not in the pipeline any more",
+                _ => return None,
+            };
+            let what = match &*node.role {
+                "source" => "offsets",
+                "sink" => "rows",
+                _ => "state",
+            };
+            Some(format!(
+                "{} `{}` cannot keep its {what}: {why}",
+                node.role, node.name
+            ))
+        });
+        let lost: Vec<String> = lost.collect();
+        (!lost.is_empty()).then(|| {
+            format!(
+                "{}; change it back, or agree that it goes by applying the change with these names \
+                 in `drop`",
+                lost.join("; ")
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::change::{ConnectorDescription, NodeClass};
+
+    fn source(name: &str, kind: &str) -> NodeDescription {
+        NodeDescription {
+            name: name.to_owned(),
+            class: NodeClass::Source,
+            connector: Some(ConnectorDescription {
+                kind: kind.to_owned(),
+                ..ConnectorDescription::default()
+            }),
+            ..NodeDescription::default()
+        }
+    }
+
+    #[test]
+    fn what_would_get_lost_needs_consent() {
+        let then = [source("a", "file"), source("b", "file")];
+        let now = [source("a", "kafka")];
+        let plan = ChangePlan::between(&then, &now, &[]);
+        let why = plan.loses().expect("both are lost");
+        assert!(
+            why.contains("source `a` cannot keep its offsets: its type"),
+            "{why}"
+        );
+        assert!(
+            why.contains("source `b` cannot keep its offsets: it is not in"),
+            "{why}"
+        );
+        let agreed = ["a".to_owned(), "b".to_owned()];
+        let plan = ChangePlan::between(&then, &now, &agreed);
+        assert_eq!(plan.loses(), None);
+        assert_eq!(plan.nodes[0].state, StateEffect::Dropped);
+        let same = ChangePlan::between(&then, &then, &[]);
+        assert!(
+            same.nodes
+                .iter()
+                .all(|node| node.state == StateEffect::Kept)
+        );
+    }
+}

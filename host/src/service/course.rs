@@ -1,0 +1,592 @@
+//! Runs what is wanted of a pipeline, and goes back to what ran before where a change does
+//! not hold.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::time::MissedTickBehavior;
+use tracing::Instrument;
+
+use super::change::ChangePlan;
+use super::content::Content;
+use super::hosted::{Context, Failure, Hosted, Phase, Running, Wanted};
+use super::probation::{Probation, Verdict, baselines};
+use super::revision::Planned;
+use super::store::{ChangeOutcome, ChangeRecord, Ledger};
+use crate::plan::StateBackend;
+use crate::progress::NodeProgress;
+use crate::run::{Durable, Job, Pipeline, RunError, Summary};
+
+/// How often a new revision is looked at until it has held.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Runs what is wanted of a pipeline until it leaves.
+pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
+    let course = Course {
+        wanted: hosted.wanted(),
+        hosted,
+        context,
+        held: None,
+        next: None,
+        handled: None,
+        rests: None,
+        in_memory: None,
+    };
+    let span = tracing::error_span!("pipeline", name = course.hosted.name);
+    course.follow().instrument(span).await;
+}
+
+/// A content to run next.
+#[derive(Clone)]
+struct Next {
+    planned: Arc<Planned>,
+    /// What it changes; absent for the first one, and for one that has run before.
+    change: Option<ChangePlan>,
+    dropped: Vec<String>,
+    /// When the revision before was asked to end.
+    asked: Option<Instant>,
+}
+
+impl Next {
+    /// A content that has run before.
+    fn again(planned: Arc<Planned>) -> Self {
+        Next {
+            planned,
+            change: None,
+            dropped: Vec::new(),
+            asked: None,
+        }
+    }
+}
+
+/// Why a content is not run.
+struct Refusal {
+    why: String,
+    change: Option<ChangePlan>,
+}
+
+/// The decisions about one pipeline, one after the other.
+struct Course {
+    hosted: Arc<Hosted>,
+    context: Arc<Context>,
+    wanted: watch::Receiver<Wanted>,
+    /// The content that has held.
+    held: Option<Arc<Planned>>,
+    next: Option<Next>,
+    /// The digest and the number of starts that were decided about.
+    handled: Option<(Option<String>, u64)>,
+    /// As what it rests, after a run has ended or failed: nothing runs then before
+    /// something new is accepted.
+    rests: Option<Phase>,
+    /// Checkpoints in memory, which the next revision goes on from.
+    in_memory: Option<Durable>,
+}
+
+impl Course {
+    async fn follow(mut self) {
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            self.remember(|ledger| ledger.paused = wanted.paused);
+            if wanted.leaves {
+                self.show(Phase::Stopped);
+                return;
+            }
+            let waits_as = if wanted.paused {
+                Some(Phase::Paused)
+            } else if wanted.content.is_none() {
+                Some(Phase::Planning)
+            } else {
+                self.decide(&wanted).await;
+                let rests = self.rests.unwrap_or(Phase::Refused);
+                self.next.is_none().then_some(rests)
+            };
+            let has_ended = match (waits_as, self.next.clone()) {
+                (None, Some(next)) => self.run(next).await,
+                (phase, _) => {
+                    self.show(phase.unwrap_or(Phase::Refused));
+                    true
+                }
+            };
+            if has_ended && self.wanted.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Decides what runs next, if something new is wanted.
+    async fn decide(&mut self, wanted: &Wanted) {
+        if self.handled.as_ref() == Some(&wanted.key()) {
+            return;
+        }
+        self.show(Phase::Planning);
+        if self.held.is_none() {
+            self.held = self.remembered().await;
+        }
+        match self.consider(wanted).await {
+            Some(Ok(next)) => self.accept(next),
+            Some(Err(refusal)) => self.refuse(wanted, refusal),
+            None => {}
+        }
+        self.handled = Some(wanted.key());
+        if self.next.is_none() && self.rests.is_none() {
+            self.next = self.held.clone().map(Next::again);
+        }
+    }
+
+    /// The content that has held before the service was restarted.
+    async fn remembered(&self) -> Option<Arc<Planned>> {
+        let store = &self.context.store;
+        let ledger = store.ledger(&self.hosted.name).ok()?;
+        let content = store.content(&self.hosted.name, ledger.held.as_deref()?);
+        let content = content.map_err(|error| self.log(&error)).ok()?;
+        let planned = plan(&self.hosted, &self.context, Arc::new(content)).await;
+        planned
+            .map_err(|refusal| tracing::warn!("{}", refusal.why))
+            .ok()
+    }
+
+    /// Plans what is wanted; `None` where nothing is. What was taken back is not tried
+    /// again, unless somebody asks for it.
+    fn consider(
+        &self,
+        wanted: &Wanted,
+    ) -> impl Future<Output = Option<Result<Next, Refusal>>> + Send + 'static {
+        let (hosted, context) = (self.hosted.clone(), self.context.clone());
+        let handled = self.handled.as_ref();
+        let is_asked = handled.is_some_and(|(_, starts)| *starts != wanted.starts);
+        let (held, content) = (self.held.clone(), wanted.content.clone());
+        // What was agreed to once is not agreed to for ever.
+        let dropped = match is_asked {
+            true => wanted.dropped.clone(),
+            false => Vec::new(),
+        };
+        async move {
+            let refuse = |why: String| Refusal { why, change: None };
+            let content = match content? {
+                Ok(content) => content,
+                Err(why) => return Some(Err(refuse(why))),
+            };
+            let ledger = match context.store.ledger(&hosted.name) {
+                Ok(ledger) => ledger,
+                Err(error) => return Some(Err(refuse(error.to_string()))),
+            };
+            if let (false, Some(why)) = (is_asked, ledger.taken_back(&content.digest)) {
+                return Some(Err(refuse(format!("it was tried and taken back: {why}"))));
+            }
+            let planned = match plan(&hosted, &context, content).await {
+                Ok(planned) => planned,
+                Err(refusal) => return Some(Err(refusal)),
+            };
+            let mut change = None;
+            if let Some(held) = held.filter(|held| held.content.digest != planned.content.digest) {
+                let plan = ChangePlan::between(&held.description, &planned.description, &dropped);
+                let keeps = held.plan.state.is_some() && planned.plan.state.is_some();
+                if let (true, Some(why)) = (keeps, plan.loses()) {
+                    return Some(Err(Refusal {
+                        why,
+                        change: Some(plan),
+                    }));
+                }
+                change = Some(plan);
+            }
+            Some(Ok(Next {
+                planned,
+                change,
+                dropped,
+                asked: None,
+            }))
+        }
+    }
+
+    fn accept(&mut self, next: Next) {
+        self.hosted.lock().refusal = None;
+        self.rests = None;
+        self.next = Some(next);
+    }
+
+    /// A run has ended by itself.
+    fn rest(&mut self, phase: Phase) {
+        self.rests = Some(phase);
+        self.next = None;
+        self.show(phase);
+    }
+
+    fn refuse(&self, wanted: &Wanted, refusal: Refusal) {
+        tracing::error!("its new content is refused: {}", refusal.why);
+        self.hosted.lock().refusal = Some(refusal.why.clone());
+        if let Some(Ok(content)) = &wanted.content {
+            let change = self.change(content, ChangeOutcome::Refused, Some(refusal.why));
+            let change = ChangeRecord {
+                plan: refusal.change,
+                ..change
+            };
+            self.remember(|ledger| {
+                // What was taken back stays so when the service is restarted.
+                if ledger.taken_back(&change.digest).is_none() {
+                    ledger.record(change);
+                }
+            });
+        }
+    }
+
+    fn change(
+        &self,
+        content: &Content,
+        outcome: ChangeOutcome,
+        why: Option<String>,
+    ) -> ChangeRecord {
+        ChangeRecord {
+            at_ms: self.context.clock.now_ms(),
+            digest: content.digest.clone(),
+            outcome,
+            why,
+            plan: None,
+            pause_ms: None,
+        }
+    }
+
+    /// Runs a content until it has ended, or something else is wanted. Returns whether
+    /// there is nothing to do until then.
+    async fn run(&mut self, next: Next) -> bool {
+        let digest = next.planned.content.digest.clone();
+        let is_held = |held: &Arc<Planned>| held.content.digest == digest;
+        let is_new = !self.held.as_ref().is_some_and(is_held);
+        let on_probation = is_new && self.held.is_some();
+        self.show(Phase::Starting);
+        let mut trial = Trial {
+            next,
+            is_open: is_new,
+            on_probation,
+            began: None,
+            pause_ms: None,
+        };
+        if is_new {
+            self.record(&trial, ChangeOutcome::Probation, None);
+        }
+        let job = match self.job(&trial).await {
+            Ok(job) => job,
+            Err(error) => return self.failed(trial, &error),
+        };
+        self.hosted.lock().failure = None;
+        self.show(match on_probation {
+            true => Phase::Probation,
+            false => Phase::Running,
+        });
+        self.drive(job, &mut trial)
+            .await
+            .unwrap_or_else(|error| self.failed(trial, &error))
+    }
+
+    /// Opens the state and makes the run.
+    async fn job(&mut self, trial: &Trial) -> Result<Job, RunError> {
+        let planned = trial.next.planned.clone();
+        let plan = planned.plan.clone();
+        let state = plan.state.as_ref();
+        let is_in_memory = state.is_some_and(|state| state.backend == StateBackend::Memory);
+        let durable = match self.in_memory.take().filter(|_| is_in_memory) {
+            Some(durable) => Some(durable.for_plan(&plan)),
+            None => {
+                let opening = spawn_blocking(move || Durable::open(&plan)).await;
+                opening.map_err(|error| RunError::Internal(error.to_string()))??
+            }
+        };
+        if is_in_memory {
+            self.in_memory.clone_from(&durable);
+        }
+        let mut pipeline = Pipeline::of(&planned.plan, self.context.clock.clone());
+        if let Some(durable) = durable {
+            pipeline = pipeline.keeping(durable);
+        }
+        if let Some(memory) = &self.context.memory {
+            let within = pipeline.within(memory);
+            pipeline = within.map_err(|error| RunError::Usage(error.to_string()))?;
+        }
+        let mut job = Job::revision(&pipeline, planned.plan.clone());
+        if !trial.next.dropped.is_empty() {
+            job = job.dropping(&trial.next.dropped);
+        }
+        job.requests().hold_back(trial.on_probation);
+        self.hosted.lock().running = Some(Running {
+            nodes: job.progress(),
+            state: job.state(),
+            pipeline: pipeline.seen(),
+            planned,
+            started_ms: self.context.clock.now_ms(),
+        });
+        Ok(job)
+    }
+
+    /// Waits for the end of a run, and for what is wanted meanwhile.
+    async fn drive(&mut self, job: Job, trial: &mut Trial) -> Result<bool, RunError> {
+        let requests = job.requests();
+        let has_checkpoints = trial.next.planned.plan.state.is_some();
+        let ledger = block_in_place(|| self.context.store.ledger(&self.hosted.name));
+        let before = ledger.map_or_else(|_| Vec::new(), |ledger| ledger.baselines);
+        let nodes = job.progress();
+        let probation = Probation::new(self.context.probation, before, nodes.clone());
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
+        let mut considered = None;
+        let mut running = Box::pin(job.run());
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            if wanted.leaves || wanted.paused {
+                if trial.is_uncommitted() {
+                    // It has not held: a last checkpoint would commit what it put out.
+                    block_in_place(|| drop(running));
+                    return Ok(false);
+                }
+                requests.stop().ask();
+                let ended = running.await;
+                return self.stopped(trial, &nodes, ended);
+            }
+            if planning.is_none() && self.handled.as_ref() != Some(&wanted.key()) {
+                planning = Some(tokio::spawn(self.consider(&wanted)));
+                considered = Some(wanted);
+            }
+            tokio::select! {
+                ended = &mut running => {
+                    let summary = ended?;
+                    return Ok(self.ended(trial, &probation, &summary));
+                }
+                _ = self.wanted.changed() => {}
+                planned = async { planning.as_mut().expect("there is one").await }, if planning.is_some() => {
+                    planning = None;
+                    let wanted = considered.take().unwrap_or_default();
+                    self.handled = Some(wanted.key());
+                    match planned {
+                        Ok(Some(Ok(mut next))) => {
+                            next.asked = Some(Instant::now());
+                            if trial.is_uncommitted() {
+                                block_in_place(|| drop(running));
+                                self.record(trial, ChangeOutcome::Replaced, None);
+                                self.accept(next);
+                                return Ok(false);
+                            }
+                            match (trial.is_open, trial.on_probation) {
+                                (true, false) => self.hold(trial, &nodes),
+                                (true, true) => self.record(trial, ChangeOutcome::Replaced, None),
+                                (false, _) => {}
+                            }
+                            match has_checkpoints {
+                                true => requests.swap(),
+                                false => requests.stop().ask(),
+                            }
+                            let ended = running.await;
+                            let stopped = self.stopped(trial, &nodes, ended);
+                            self.accept(next);
+                            return stopped;
+                        }
+                        Ok(Some(Err(refusal))) => self.refuse(&wanted, refusal),
+                        Ok(None) => {}
+                        Err(error) => self.log(&error),
+                    }
+                }
+                _ = looks.tick(), if trial.is_open => {
+                    trial.look(&nodes);
+                    let Some(began) = trial.began else {
+                        continue;
+                    };
+                    match probation.judge(began.elapsed()) {
+                        Verdict::Failed(why) if trial.on_probation => {
+                            // Its threads end first: they have the state open.
+                            block_in_place(|| drop(running));
+                            return Ok(self.take_back(trial, &why));
+                        }
+                        Verdict::Failed(_) | Verdict::Open
+                            if began.elapsed() < self.context.probation => {}
+                        _ => {
+                            self.hold(trial, &nodes);
+                            requests.hold_back(false);
+                            self.show(Phase::Running);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A run has ended as it was asked to.
+    fn stopped(
+        &mut self,
+        trial: &mut Trial,
+        nodes: &[Arc<NodeProgress>],
+        ended: Result<Summary, RunError>,
+    ) -> Result<bool, RunError> {
+        match ended {
+            Ok(_) => {
+                if !trial.is_open {
+                    self.remember(|ledger| ledger.baselines = baselines(nodes));
+                }
+                self.next = self.next.take().map(|next| Next::again(next.planned));
+                Ok(false)
+            }
+            Err(error) if trial.on_probation && trial.is_open => Err(error),
+            // What comes next goes on from the last checkpoint.
+            Err(error) => {
+                self.log(&error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A run has ended by itself.
+    fn ended(&mut self, trial: &mut Trial, probation: &Probation, summary: &Summary) -> bool {
+        if let (true, Verdict::Failed(why)) = (
+            trial.is_open && trial.on_probation,
+            probation.judge(self.context.probation),
+        ) {
+            return self.take_back(trial, &why);
+        }
+        let nodes = self
+            .hosted
+            .lock()
+            .running
+            .as_ref()
+            .map(|running| running.nodes.clone());
+        if let (true, Some(nodes)) = (trial.is_open, nodes) {
+            self.hold(trial, &nodes);
+        }
+        tracing::info!(rows = summary.rows_read(), "its inputs have ended");
+        self.rest(Phase::Ended);
+        true
+    }
+
+    /// A run has failed, or could not be started.
+    fn failed(&mut self, mut trial: Trial, error: &RunError) -> bool {
+        if trial.is_open && trial.on_probation {
+            return self.take_back(&mut trial, &error.to_string());
+        }
+        let fault = error.fault();
+        tracing::error!("failed: {error}; {}", fault.advice());
+        self.hosted.lock().failure = Some(Failure {
+            message: error.to_string(),
+            blame: fault.blame,
+            can_pass: fault.can_pass,
+            advice: fault.advice(),
+            at_ms: self.context.clock.now_ms(),
+        });
+        self.rest(Phase::Failed);
+        true
+    }
+
+    /// Goes back to the content that has held.
+    fn take_back(&mut self, trial: &mut Trial, why: &str) -> bool {
+        trial.is_open = false;
+        tracing::error!("its new content is taken back, and the one before runs again: {why}");
+        self.hosted.lock().refusal = Some(format!("it was tried and taken back: {why}"));
+        self.record(trial, ChangeOutcome::TakenBack, Some(why.to_owned()));
+        self.next = self.held.clone().map(Next::again);
+        false
+    }
+
+    /// The content has held, and is what is gone back to from now on.
+    fn hold(&mut self, trial: &mut Trial, nodes: &[Arc<NodeProgress>]) {
+        trial.is_open = false;
+        trial.look(nodes);
+        let planned = trial.next.planned.clone();
+        let needed = [&*planned.content.digest];
+        let store = &self.context.store;
+        if let Err(error) = store.keep_content(&self.hosted.name, &planned.content, &needed) {
+            self.log(&error);
+        }
+        self.record(trial, ChangeOutcome::Held, None);
+        self.remember(|ledger| {
+            ledger.held = Some(planned.content.digest.clone());
+            ledger.baselines = baselines(nodes);
+        });
+        self.next = Some(Next::again(planned.clone()));
+        self.held = Some(planned);
+    }
+
+    fn record(&self, trial: &Trial, outcome: ChangeOutcome, why: Option<String>) {
+        let change = ChangeRecord {
+            plan: trial.next.change.clone(),
+            pause_ms: trial.pause_ms,
+            ..self.change(&trial.next.planned.content, outcome, why)
+        };
+        self.remember(|ledger| ledger.record(change));
+    }
+
+    /// Changes the ledger. One that cannot be written is logged: the pipeline runs on.
+    fn remember(&self, change: impl FnOnce(&mut Ledger)) {
+        let store = &self.context.store;
+        let name = &self.hosted.name;
+        let changed = block_in_place(|| {
+            let before = store.ledger(name)?;
+            let mut ledger = before.clone();
+            change(&mut ledger);
+            match ledger == before {
+                true => Ok(()),
+                false => store.write_ledger(name, &ledger),
+            }
+        });
+        if let Err(error) = changed {
+            self.log(&error);
+        }
+    }
+
+    fn show(&self, phase: Phase) {
+        let now_ms = self.context.clock.now_ms();
+        let mut shown = self.hosted.lock();
+        if shown.phase != phase {
+            shown.phase = phase;
+            shown.since_ms = now_ms;
+        }
+    }
+
+    fn log(&self, error: &dyn std::fmt::Display) {
+        tracing::error!("{error}");
+    }
+}
+
+/// A content that runs, and what is known of how it does.
+struct Trial {
+    next: Next,
+    /// Whether it is still to be decided if it holds.
+    is_open: bool,
+    /// Whether it is taken back if it does not hold.
+    on_probation: bool,
+    /// When it was seen that it reads rows: without any, nothing is known of it.
+    began: Option<Instant>,
+    pause_ms: Option<u64>,
+}
+
+impl Trial {
+    /// Notes when the first row was read.
+    fn look(&mut self, nodes: &[Arc<NodeProgress>]) {
+        if self.began.is_none() && nodes.iter().any(|node| node.snapshot().rows_in > 0) {
+            self.began = Some(Instant::now());
+            let pause = self.next.asked.map(|asked| asked.elapsed());
+            self.pause_ms = pause.map(|pause| pause.as_millis() as u64);
+        }
+    }
+
+    /// Whether nothing of it is committed yet, nor has to be.
+    fn is_uncommitted(&self) -> bool {
+        self.is_open && self.on_probation && self.next.planned.plan.state.is_some()
+    }
+}
+
+async fn plan(
+    hosted: &Arc<Hosted>,
+    context: &Arc<Context>,
+    content: Arc<Content>,
+) -> Result<Arc<Planned>, Refusal> {
+    let (hosted, context) = (hosted.clone(), context.clone());
+    let planning = spawn_blocking(move || {
+        let Context { store, loader, .. } = &*context;
+        Planned::new(&hosted.name, &hosted.file, content, store, loader)
+    });
+    let planned = match planning.await {
+        Ok(planned) => planned.map_err(|mistakes| mistakes.to_string().trim().to_owned()),
+        Err(error) => Err(format!("internal error, please report it: {error}")),
+    };
+    match planned {
+        Ok(planned) => Ok(Arc::new(planned)),
+        Err(why) => Err(Refusal { why, change: None }),
+    }
+}

@@ -1,0 +1,243 @@
+//! All pipelines of the service. Looks after the folder of their files: a file that
+//! appears is a pipeline, one that changes is a new content, one that goes away stops
+//! its pipeline.
+//!
+//! The folder is looked at again and again, and files are compared by what the file
+//! system tells of them: notifications do not tell that a link leads elsewhere now, nor
+//! that another machine has written to a network's disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::MissedTickBehavior;
+
+use super::change::ChangePlan;
+use super::content::{Content, Stamp, plugin_paths};
+use super::course;
+use super::hosted::{Context, Hosted, Phase};
+use super::revision::Planned;
+use crate::stop::Stop;
+
+/// How often the folder is looked at. A change is taken when it has been the same twice.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A file that is away for so many looks is gone: some programs write a file by deleting
+/// it first.
+const AWAY_LOOKS: u32 = 10;
+/// How often plugins that nothing needs are deleted, in looks.
+const DROP_EVERY: u32 = 600;
+
+/// The pipelines of a folder.
+pub struct Host {
+    context: Arc<Context>,
+    /// The folder of the pipelines' files.
+    folder: PathBuf,
+    pipelines: Mutex<BTreeMap<String, Arc<Hosted>>>,
+    /// Whether all files that were there at first were read.
+    has_looked: AtomicBool,
+    stop: Stop,
+}
+
+/// What is known of a pipeline's file.
+#[derive(Default)]
+struct Watched {
+    plugins: Vec<PathBuf>,
+    /// As it was at the last look.
+    seen: Stamp,
+    /// As it was when its content was taken.
+    taken: Option<Stamp>,
+    away: u32,
+}
+
+impl Host {
+    pub fn new(context: Context, folder: &Path) -> Arc<Host> {
+        Arc::new(Host {
+            context: Arc::new(context),
+            folder: folder.to_owned(),
+            pipelines: Mutex::default(),
+            has_looked: AtomicBool::new(false),
+            stop: Stop::default(),
+        })
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The pipelines in order of their names.
+    pub fn pipelines(&self) -> Vec<Arc<Hosted>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn pipeline(&self, name: &str) -> Option<Arc<Hosted>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// The place of a pipeline's file.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.toml"))
+    }
+
+    /// What this text would change as the file of a pipeline, or its mistakes.
+    pub fn propose(&self, name: &str, text: String) -> Result<ChangePlan, String> {
+        let Context { store, loader, .. } = &*self.context;
+        let file = self.file(name);
+        let content = Content::of(&file, text, |digest, bytes| {
+            store.keep_plugin(digest, bytes)
+        });
+        let content = content.map_err(|error| error.to_string())?;
+        let planned = Planned::new(name, &file, Arc::new(content), store, loader);
+        let planned = planned.map_err(|mistakes| mistakes.to_string())?;
+        let running = self
+            .pipeline(name)
+            .and_then(|pipeline| pipeline.shown().running);
+        let then = running.map(|running| running.planned);
+        let then = then.as_ref().map_or(&[][..], |then| &then.description);
+        Ok(ChangePlan::between(then, &planned.description, &[]))
+    }
+
+    /// Whether all pipelines that were there at first have been started, or cannot be.
+    pub fn is_ready(&self) -> bool {
+        let begins = |pipeline: &Arc<Hosted>| {
+            matches!(pipeline.shown().phase, Phase::Planning | Phase::Starting)
+        };
+        self.has_looked.load(Ordering::SeqCst)
+            && !self.stop.asked()
+            && !self.pipelines().iter().any(begins)
+    }
+
+    /// Asks [`Host::run`] to stop all pipelines at a checkpoint.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hosted>>> {
+        // A panic elsewhere leaves no change half made.
+        self.pipelines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the pipelines of the folder until it is asked to stop.
+    pub async fn run(self: &Arc<Self>) {
+        let mut running = JoinSet::new();
+        let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut can_look, mut count) = (true, 0);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = self.stop.wait() => break,
+            }
+            let looked = block_in_place(|| self.look(&mut watched, &mut running));
+            if let (Err(error), true) = (&looked, can_look) {
+                let folder = self.folder.display();
+                tracing::error!("pipelines run on as they are: {folder} cannot be read: {error}");
+            }
+            can_look = looked.is_ok();
+            if watched.values().all(|file| file.taken.is_some()) {
+                self.has_looked.store(true, Ordering::SeqCst);
+            }
+            while running.try_join_next().is_some() {}
+            count += 1;
+            if count % DROP_EVERY == 0 {
+                block_in_place(|| self.drop_plugins());
+            }
+        }
+        for pipeline in self.pipelines() {
+            pipeline.leave();
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    fn look(
+        &self,
+        watched: &mut BTreeMap<String, Watched>,
+        running: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let there = names(&self.folder)?;
+        for name in &there {
+            let known = watched.entry(name.clone()).or_default();
+            known.away = 0;
+            let file = self.file(name);
+            let seen = Stamp::of(&file, &known.plugins);
+            let is_steady = std::mem::replace(&mut known.seen, seen.clone()) == seen;
+            if !is_steady || known.taken.as_ref() == Some(&seen) {
+                continue;
+            }
+            let pipeline = self
+                .pipeline(name)
+                .unwrap_or_else(|| self.begin(name, running));
+            let store = &self.context.store;
+            let content = Content::read(&file, |digest, bytes| store.keep_plugin(digest, bytes));
+            if let Ok(content) = &content {
+                known.plugins = plugin_paths(&content.text);
+            }
+            // Of the plugins that it names now. Whatever has changed since it was read, the
+            // next look sees.
+            let now = Stamp::of(&file, &known.plugins);
+            known.seen = now.clone();
+            known.taken = Some(now);
+            let unreadable =
+                |error: io::Error| format!("{} cannot be read: {error}", file.display());
+            pipeline.want(content.map(Arc::new).map_err(unreadable));
+        }
+        for (name, known) in watched.iter_mut().filter(|(name, _)| !there.contains(name)) {
+            known.away += 1;
+            if known.away == AWAY_LOOKS
+                && let Some(pipeline) = self.lock().remove(name)
+            {
+                tracing::info!(
+                    pipeline = name,
+                    "its file is gone: it stops, and keeps its state"
+                );
+                pipeline.leave();
+            }
+        }
+        watched.retain(|_, known| known.away < AWAY_LOOKS);
+        Ok(())
+    }
+
+    fn begin(&self, name: &str, running: &mut JoinSet<()>) -> Arc<Hosted> {
+        let ledger = self.context.store.ledger(name);
+        let paused = ledger.is_ok_and(|ledger| ledger.paused);
+        let now_ms = self.context.clock.now_ms();
+        let pipeline = Arc::new(Hosted::new(name, self.file(name), paused, now_ms));
+        self.lock().insert(name.to_owned(), pipeline.clone());
+        running.spawn(course::supervise(pipeline.clone(), self.context.clone()));
+        pipeline
+    }
+
+    fn drop_plugins(&self) {
+        let contents = self
+            .pipelines()
+            .into_iter()
+            .flat_map(|pipeline| pipeline.contents());
+        let needed =
+            contents.flat_map(|content| content.plugins.values().cloned().collect::<Vec<_>>());
+        if let Err(error) = self.context.store.drop_plugins(&needed.collect()) {
+            tracing::warn!("plugins that nothing needs cannot be deleted: {error}");
+        }
+    }
+}
+
+/// The names of the pipelines whose files are in the folder.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in fs::read_dir(folder)? {
+        let file = file?.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".toml"));
+        names.extend(
+            name.filter(|name| !name.starts_with('.'))
+                .map(str::to_owned),
+        );
+    }
+    names.sort_unstable();
+    Ok(names)
+}

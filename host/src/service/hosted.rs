@@ -1,0 +1,225 @@
+//! One pipeline of the service: what is wanted of it, and what can be seen of it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::content::Content;
+use super::revision::Planned;
+use super::store::Store;
+use crate::blame::Blame;
+use crate::budget::HostMemory;
+use crate::clock::Clock;
+use crate::plugin::PluginLoader;
+use crate::progress::{NodeProgress, StateProgress};
+use crate::run::Pipeline;
+
+/// What all pipelines of the service share.
+pub struct Context {
+    pub store: Store,
+    pub loader: PluginLoader,
+    pub clock: Arc<dyn Clock>,
+    /// The memory for states of all pipelines, if it is limited.
+    pub memory: Option<Arc<HostMemory>>,
+    /// How long a new revision has to hold before what it puts out is committed.
+    pub probation: Duration,
+}
+
+/// A pipeline.
+pub struct Hosted {
+    pub name: String,
+    /// The pipeline's file.
+    pub file: PathBuf,
+    wanted: watch::Sender<Wanted>,
+    shown: Mutex<Shown>,
+}
+
+/// What is wanted of a pipeline.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// What it should run, or why that cannot be read.
+    pub content: Option<Result<Arc<Content>, String>>,
+    pub paused: bool,
+    /// It stops for good.
+    pub leaves: bool,
+    /// How often somebody has asked to start it, whatever became of it before.
+    pub starts: u64,
+    /// The nodes whose state may go with the last of them.
+    pub dropped: Vec<String>,
+}
+
+/// What can be seen of a pipeline.
+#[derive(Clone)]
+pub struct Shown {
+    pub phase: Phase,
+    pub since_ms: i64,
+    /// What runs, or has run last.
+    pub running: Option<Running>,
+    /// Why it has failed.
+    pub failure: Option<Failure>,
+    /// Why its newest content does not run.
+    pub refusal: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is read and planned.
+    Planning,
+    /// It opens its state.
+    Starting,
+    Running,
+    /// It runs a new content, which may be taken back.
+    Probation,
+    /// Somebody has paused it.
+    Paused,
+    /// Its inputs have ended.
+    Ended,
+    /// It has failed, and is not restarted.
+    Failed,
+    /// Nothing can be run.
+    Refused,
+    /// The service has stopped it.
+    Stopped,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 9] = [
+        Phase::Planning,
+        Phase::Starting,
+        Phase::Running,
+        Phase::Probation,
+        Phase::Paused,
+        Phase::Ended,
+        Phase::Failed,
+        Phase::Refused,
+        Phase::Stopped,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Planning => "planning",
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Probation => "probation",
+            Phase::Paused => "paused",
+            Phase::Ended => "ended",
+            Phase::Failed => "failed",
+            Phase::Refused => "refused",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
+/// A revision that runs.
+#[derive(Clone)]
+pub struct Running {
+    pub planned: Arc<Planned>,
+    pub pipeline: Pipeline,
+    pub nodes: Vec<Arc<NodeProgress>>,
+    pub state: Option<Arc<StateProgress>>,
+    pub started_ms: i64,
+}
+
+/// Why a pipeline has failed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Failure {
+    pub message: String,
+    pub blame: Blame,
+    /// Whether the same may go well at another time.
+    pub can_pass: bool,
+    /// What somebody has to do now.
+    pub advice: &'static str,
+    pub at_ms: i64,
+}
+
+impl Hosted {
+    pub fn new(name: &str, file: PathBuf, paused: bool, now_ms: i64) -> Self {
+        let wanted = Wanted {
+            paused,
+            ..Wanted::default()
+        };
+        Hosted {
+            name: name.to_owned(),
+            file,
+            wanted: watch::Sender::new(wanted),
+            shown: Mutex::new(Shown {
+                phase: Phase::Planning,
+                since_ms: now_ms,
+                running: None,
+                failure: None,
+                refusal: None,
+            }),
+        }
+    }
+
+    /// Has it run this content, or tells why that cannot be read.
+    pub fn want(&self, content: Result<Arc<Content>, String>) {
+        self.wanted
+            .send_modify(|wanted| wanted.content = Some(content));
+    }
+
+    /// Stops it at a checkpoint until [`Hosted::start`]. Kept across restarts of the
+    /// service.
+    pub fn pause(&self) {
+        self.wanted.send_modify(|wanted| wanted.paused = true);
+    }
+
+    /// Starts it again, also if it has failed or if its content was taken back. The states
+    /// of `dropped` may go.
+    pub fn start(&self, dropped: &[String]) {
+        self.wanted.send_modify(|wanted| {
+            wanted.paused = false;
+            wanted.starts += 1;
+            wanted.dropped = dropped.to_vec();
+        });
+    }
+
+    /// Stops it at a checkpoint for good.
+    pub fn leave(&self) {
+        self.wanted.send_modify(|wanted| wanted.leaves = true);
+    }
+
+    /// The contents that it wants and runs.
+    pub fn contents(&self) -> Vec<Arc<Content>> {
+        let wanted = self.wanted.borrow().content.clone();
+        let running = self.lock().running.clone();
+        let running = running.map(|running| running.planned.content.clone());
+        wanted
+            .and_then(Result::ok)
+            .into_iter()
+            .chain(running)
+            .collect()
+    }
+
+    pub fn shown(&self) -> Shown {
+        self.lock().clone()
+    }
+
+    /// What is wanted of it, as that changes.
+    pub(super) fn wanted(&self) -> watch::Receiver<Wanted> {
+        self.wanted.subscribe()
+    }
+
+    /// What can be seen of it, to be changed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shown> {
+        // A panic elsewhere leaves no change half made.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wanted {
+    /// What is decided about as a whole: the content, and how often a start was asked for.
+    pub(super) fn key(&self) -> (Option<String>, u64) {
+        let content = self.content.as_ref();
+        let digest = content.map(|content| match content {
+            Ok(content) => content.digest.clone(),
+            Err(why) => why.clone(),
+        });
+        (digest, self.starts)
+    }
+}

@@ -1,0 +1,213 @@
+//! Whether a new revision does well, judged by its counters beside those of the revision
+//! before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::progress::{NodeProgress, Role};
+
+/// Shares of rejected rows are compared from this many rows on, or at the end.
+const ROWS_MIN: u64 = 100;
+/// So many more rows may be rejected than before, as a share of those that came...
+const REJECTED_SHARE_MORE: f64 = 0.01;
+/// ...or so many times as many, whichever is more.
+const REJECTED_TIMES: f64 = 3.0;
+
+/// How many times as long as before a row may take, at the end...
+const TIME_TIMES: f64 = 5.0;
+/// ...if the operator has worked for so long. The first rows take longer than others.
+const BUSY_MS_MIN: f64 = 100.0;
+
+/// What an operator did with its rows, with which a later revision is compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    node: String,
+    rows: u64,
+    failed: u64,
+    rejected: u64,
+    busy_ms: f64,
+}
+
+/// Judges a revision.
+pub struct Probation {
+    lasts: Duration,
+    before: Vec<Baseline>,
+    now: Vec<Arc<NodeProgress>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Open,
+    Held,
+    /// Why it has to be taken back.
+    Failed(String),
+}
+
+/// What the operators have done so far.
+pub fn baselines(nodes: &[Arc<NodeProgress>]) -> Vec<Baseline> {
+    let operators = nodes.iter().filter(|node| node.role == Role::Operator);
+    let baseline = |node: &Arc<NodeProgress>| {
+        let node = node.snapshot();
+        Baseline {
+            node: node.name,
+            rows: node.rows_in,
+            failed: node.failed,
+            rejected: node.rejected,
+            busy_ms: node.busy_ms,
+        }
+    };
+    operators.map(baseline).collect()
+}
+
+impl Probation {
+    /// Of a revision with the counters `now`, after one that did `before`.
+    pub fn new(lasts: Duration, before: Vec<Baseline>, now: Vec<Arc<NodeProgress>>) -> Self {
+        Probation { lasts, before, now }
+    }
+
+    /// Judges it after it has run for so long.
+    pub fn judge(&self, after: Duration) -> Verdict {
+        let is_over = after >= self.lasts;
+        for now in baselines(&self.now) {
+            let before = self.before.iter().find(|before| before.node == now.node);
+            let why = failed(before, &now)
+                .or_else(|| rejected(before, &now, is_over))
+                .or_else(|| slow(before, &now).filter(|_| is_over));
+            if let Some(why) = why {
+                return Verdict::Failed(why);
+            }
+        }
+        match is_over {
+            true => Verdict::Held,
+            false => Verdict::Open,
+        }
+    }
+}
+
+fn share(part: u64, of: u64) -> f64 {
+    part as f64 / of.max(1) as f64
+}
+
+/// A plugin fails on no row that it was made for: one is enough, unless the one before
+/// failed as well.
+fn failed(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
+    let known = before.map_or(0.0, |before| share(before.failed, before.rows));
+    let is_worse = now.failed > 0 && share(now.failed, now.rows) > known * REJECTED_TIMES;
+    is_worse.then(|| {
+        format!(
+            "operator `{}` has failed on {} of {} rows",
+            now.node, now.failed, now.rows
+        )
+    })
+}
+
+fn rejected(before: Option<&Baseline>, now: &Baseline, is_over: bool) -> Option<String> {
+    // What a new operator rejects cannot be compared.
+    let before = before?;
+    let known = share(before.rejected, before.rows);
+    let bound = (known + REJECTED_SHARE_MORE).max(known * REJECTED_TIMES);
+    let is_worse = share(now.rejected, now.rows) > bound && now.rejected > 0;
+    let is_enough = now.rows >= ROWS_MIN || is_over;
+    (is_worse && is_enough).then(|| {
+        format!(
+            "operator `{}` has rejected {} of {} rows; before, it was {} of {}",
+            now.node, now.rejected, now.rows, before.rejected, before.rows
+        )
+    })
+}
+
+/// A row takes longer than before, be it that the operator is still at work on it.
+fn slow(before: Option<&Baseline>, now: &Baseline) -> Option<String> {
+    let before = before.filter(|before| before.rows > 0)?;
+    let each = |node: &Baseline| node.busy_ms / node.rows.max(1) as f64;
+    let is_worse = now.busy_ms > BUSY_MS_MIN && each(now) > each(before) * TIME_TIMES;
+    is_worse.then(|| {
+        format!(
+            "operator `{}` has worked {:.3} ms on each of {} rows; before, it was {:.3} ms",
+            now.node,
+            each(now),
+            now.rows,
+            each(before)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Counts;
+
+    fn node(rows: usize, failed: u64, rejected: u64) -> Arc<NodeProgress> {
+        let node = NodeProgress::new("clean", Role::Operator, 1);
+        node.add_in(rows);
+        node.add_counts(Counts {
+            rejected,
+            failed,
+            ..Counts::default()
+        });
+        Arc::new(node)
+    }
+
+    fn judge(before: Option<Arc<NodeProgress>>, now: Arc<NodeProgress>, seconds: u64) -> Verdict {
+        let before = baselines(before.as_slice());
+        let probation = Probation::new(Duration::from_secs(10), before, vec![now]);
+        probation.judge(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_revision_that_fails_where_the_one_before_did_not_is_taken_back() {
+        let well = || Some(node(10_000, 0, 0));
+        assert_eq!(judge(well(), node(500, 0, 0), 1), Verdict::Open);
+        assert_eq!(judge(well(), node(500, 0, 0), 10), Verdict::Held);
+        let failed = judge(well(), node(500, 1, 0), 1);
+        assert!(matches!(failed, Verdict::Failed(why) if why.contains("1 of 500 rows")));
+        // As before.
+        let ill = || Some(node(1_000, 10, 0));
+        assert_eq!(judge(ill(), node(500, 6, 0), 1), Verdict::Open);
+        assert!(matches!(
+            judge(ill(), node(500, 50, 0), 1),
+            Verdict::Failed(_)
+        ));
+        assert!(matches!(
+            judge(None, node(500, 1, 0), 1),
+            Verdict::Failed(_)
+        ));
+    }
+
+    #[test]
+    fn a_revision_that_takes_many_times_as_long_is_taken_back_at_the_end() {
+        let node = |rows, busy_ms| Baseline {
+            node: "clean".to_owned(),
+            rows,
+            failed: 0,
+            rejected: 0,
+            busy_ms,
+        };
+        let before = node(10_000, 100.0);
+        assert!(slow(Some(&before), &node(10_000, 1_000.0)).is_some());
+        assert!(slow(Some(&before), &node(64, 500.0)).is_some(), "it loops");
+        assert!(slow(Some(&before), &node(10_000, 400.0)).is_none());
+        assert!(slow(Some(&before), &node(10, 50.0)).is_none(), "it begins");
+        assert!(slow(None, &node(10_000, 1_000.0)).is_none());
+    }
+
+    #[test]
+    fn a_jump_in_rejected_rows_is_taken_back() {
+        let well = || Some(node(10_000, 0, 100));
+        assert_eq!(judge(well(), node(500, 0, 9), 1), Verdict::Open);
+        assert!(matches!(
+            judge(well(), node(500, 0, 400), 1),
+            Verdict::Failed(_)
+        ));
+        // A few rows say nothing, until there are no more.
+        assert_eq!(judge(well(), node(10, 0, 5), 1), Verdict::Open);
+        assert!(matches!(
+            judge(well(), node(10, 0, 5), 10),
+            Verdict::Failed(_)
+        ));
+        // A new operator may reject.
+        assert_eq!(judge(None, node(500, 0, 400), 10), Verdict::Held);
+    }
+}

@@ -1,0 +1,182 @@
+//! A service in a folder of its own, as its users have it: files, requests by HTTP,
+//! signals.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{common, signal};
+
+/// Nothing takes so long, on a busy machine either.
+pub const WAIT: Duration = Duration::from_secs(60);
+
+/// A service in a folder of its own.
+pub struct Service {
+    pub folder: TempDir,
+    /// The pipeline that is looked at.
+    pipeline: String,
+    host: Option<Child>,
+    address: String,
+    /// Of the requests.
+    runtime: tokio::runtime::Runtime,
+    client: reqwest::Client,
+}
+
+impl Service {
+    /// With these pipelines.
+    pub fn start(pipelines: &[(&str, &str)]) -> Service {
+        let folder = tempfile::tempdir().expect("a folder");
+        for made in ["pipelines", "plugins"] {
+            fs::create_dir(folder.path().join(made)).expect("writable");
+        }
+        let plugin = folder.path().join("plugins/hostile.wasm");
+        fs::copy(common::plugin_file("hostile"), plugin).expect("it is built");
+        let mut service = Service {
+            folder,
+            pipeline: pipelines
+                .first()
+                .map_or("shop", |(name, _)| name)
+                .to_owned(),
+            host: None,
+            address: String::new(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime"),
+            client: reqwest::Client::new(),
+        };
+        for (name, text) in pipelines {
+            service.write(name, text);
+        }
+        service.begin();
+        service
+    }
+
+    pub fn begin(&mut self) {
+        let log = self.path("log.txt");
+        let mut host = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .args([
+                "serve",
+                ".",
+                "--listen",
+                "127.0.0.1:0",
+                "--probation",
+                "500ms",
+            ])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("writable"))
+            .spawn()
+            .expect("it starts");
+        let began = Instant::now();
+        self.address = loop {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let address = text
+                .lines()
+                .find_map(|line| line.split_once("listening on "));
+            if let Some((_, address)) = address {
+                break address.trim().to_owned();
+            }
+            let ended = host.try_wait().expect("it is ours");
+            assert!(
+                ended.is_none() && began.elapsed() < WAIT,
+                "{ended:?}\n{text}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        self.host = Some(host);
+        while self.ask("GET", "/readyz", "").0 != 200 {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            assert!(began.elapsed() < WAIT, "never ready\n{text}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a pipeline's file as a whole.
+    pub fn write(&self, name: &str, text: &str) {
+        let beside = self.path(&format!("pipelines/.{name}"));
+        fs::write(&beside, text).expect("writable");
+        fs::rename(beside, self.path(&format!("pipelines/{name}.toml"))).expect("writable");
+    }
+
+    /// Sends a signal, and waits for the end.
+    pub fn end(&mut self, number: i32) -> ExitStatus {
+        let mut host = self.host.take().expect("it runs");
+        signal::send(&host, number);
+        host.wait().expect("it is ours")
+    }
+
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let url = format!("{}{path}", self.address);
+        let method = method.parse().expect("a method");
+        let request = self.client.request(method, url).body(body.to_owned());
+        self.runtime.block_on(async {
+            let answer = request.send().await.expect("an answer");
+            let status = answer.status().as_u16();
+            let text = answer.text().await.expect("a text");
+            let json = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            (status, json)
+        })
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let (status, json) = self.ask("GET", path, "");
+        assert_eq!(status, 200, "{path}: {json}");
+        json
+    }
+
+    pub fn shop(&self) -> Value {
+        self.get(&format!("/api/v1/pipelines/{}", self.pipeline))
+    }
+
+    /// Waits until this holds of the pipeline.
+    pub fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let shop = self.shop();
+            if holds(&shop) {
+                return shop;
+            }
+            let log = fs::read_to_string(self.path("log.txt")).unwrap_or_default();
+            assert!(began.elapsed() < WAIT, "never {what}: {shop:#}\n{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn until_phase(&self, phase: &str) -> Value {
+        self.until(phase, |shop| shop["phase"] == phase)
+    }
+
+    /// Waits until its source has read so many rows since it was started.
+    pub fn until_read(&self, rows: u64) {
+        self.until("read", |shop| {
+            shop["revision"]["nodes"][0]["rows_in"].as_u64() >= Some(rows)
+        });
+    }
+
+    /// The outcomes of its changes.
+    pub fn outcomes(&self) -> Vec<String> {
+        let shop = self.shop();
+        let changes = shop["changes"].as_array().expect("changes");
+        let outcome = |change: &Value| change["outcome"].as_str().unwrap_or_default().to_owned();
+        changes.iter().map(outcome).collect()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(host) = &mut self.host {
+            let _ = host.kill();
+            let _ = host.wait();
+        }
+    }
+}

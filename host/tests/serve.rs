@@ -1,0 +1,413 @@
+//! Runs the service as its users do: files in a folder, requests by HTTP, signals.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the service loads them itself")]
+mod common;
+/// A service in a folder of its own.
+#[path = "common/service.rs"]
+mod service;
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use service::{Service, WAIT};
+
+const ROWS: u64 = 8_000;
+/// A pipeline whose rows go through a plugin in this mode, and are counted by user.
+fn shop(mode: &str) -> String {
+    with(mode, "key = \"id\"")
+}
+
+fn with(mode: &str, key: &str) -> String {
+    format!(
+        r#"
+        name = "shop"
+        dead_letters = "../dead.jsonl"
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [checkpoints]
+        interval = "100ms"
+        [sources.actions]
+        type = "generator"
+        seed = 3
+        users = 50
+        rate = 2000
+        count = {ROWS}
+        start = "2024-01-01T10:00:00Z"
+        [operators.rows]
+        select = {{ id = "user_id", n = "quantity" }}
+        input = "actions"
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        parameters = {{ {mode} }}
+        limits = {{ time = "200ms" }}
+        input = "rows"
+        [operators.counted]
+        aggregate = {{ rows = "count()", total = "sum(n)" }}
+        {key}
+        window = {{ tumbling = "1m" }}
+        input = "guarded"
+        [sinks.guarded_rows]
+        type = "file"
+        path = "../rows.jsonl"
+        format = "json"
+        input = "guarded"
+        [sinks.counts]
+        type = "file"
+        path = "../counts.jsonl"
+        format = "json"
+        input = "counted"
+        "#
+    )
+}
+
+const GOOD: &str = "mode = \"nothing\"";
+
+/// The lines of both outputs of an undisturbed run, in order.
+fn expected() -> [Vec<String>; 2] {
+    expected_of(&shop(GOOD))
+}
+
+fn expected_of(text: &str) -> [Vec<String>; 2] {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("pipelines")).expect("writable");
+    let file = folder.path().join("pipelines/shop.toml");
+    let plugin = format!("{:?}", common::plugin_file("hostile"));
+    let text = text.replace("\"../plugins/hostile.wasm\"", &plugin);
+    fs::write(&file, text.replace("rate = 2000\n", "")).expect("writable");
+    let run = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["run", "--quiet"])
+        .arg(&file)
+        .output()
+        .expect("it runs");
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    outputs(folder.path())
+}
+
+fn outputs(folder: &Path) -> [Vec<String>; 2] {
+    ["rows.jsonl", "counts.jsonl"].map(|name| {
+        let text = fs::read_to_string(folder.join(name)).expect("it is complete");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    })
+}
+
+#[test]
+fn changes_take_effect_without_losing_or_repeating_a_row() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    for (number, mode) in ["mode = \"log\"", "mode = \"stdout\"", GOOD]
+        .into_iter()
+        .enumerate()
+    {
+        service.write("shop", &shop(&format!("{mode}, amount = 0")));
+        service.until("held", |shop| {
+            shop["phase"] == "running"
+                && shop["changes"].as_array().map(Vec::len) == Some(number + 2)
+        });
+        service.until_read(100);
+    }
+    assert_eq!(service.outcomes(), ["held"; 4]);
+    let shop = service.until_phase("ended");
+    for change in &shop["changes"].as_array().expect("changes")[1..] {
+        assert_eq!(
+            change["plan"]["nodes"][2]["change"], "changed",
+            "{change:#}"
+        );
+        assert_eq!(change["plan"]["nodes"][3]["state"], "kept", "{change:#}");
+        assert!(change["pause_ms"].is_u64(), "{change:#}");
+    }
+    assert_eq!(outputs(service.folder.path()), expected());
+    assert!(!service.path("dead.jsonl").exists());
+}
+
+#[test]
+fn a_change_that_does_not_hold_is_taken_back_and_leaves_no_trace() {
+    let mut service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(500);
+    for (index, mode) in [
+        "mode = \"panic\"",
+        "mode = \"trap\", at = \"user-000047\"",
+        "mode = \"reject\"",
+        "mode = \"loop\", at = \"user-000043\"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = service.shop()["revision"]["digest"].clone();
+        service.write("shop", &shop(mode));
+        let shop = service.until("taken back", |shop| {
+            let changes = shop["changes"].as_array().expect("changes").iter();
+            let count = changes
+                .filter(|change| change["outcome"] == "taken_back")
+                .count();
+            shop["phase"] == "running" && count == index + 1
+        });
+        assert_eq!(shop["revision"]["digest"], before, "{mode}");
+        let why = shop["refusal"].as_str().expect("why");
+        assert!(
+            why.contains("tried and taken back: operator `guarded`"),
+            "{why}"
+        );
+        service.until_read(50);
+    }
+    // A start of the service does not try it again.
+    assert!(service.end(libc::SIGTERM).success());
+    service.begin();
+    let shop = service.until_phase("ended");
+    assert!(
+        shop["refusal"]
+            .as_str()
+            .expect("why")
+            .contains("taken back")
+    );
+    assert_eq!(outputs(service.folder.path()), expected());
+    let dead = fs::read_to_string(service.path("dead.jsonl")).unwrap_or_default();
+    assert_eq!(dead, "", "the letters are taken back, too");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_until_somebody_agrees() {
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until_read(200);
+    let digest = service.shop()["revision"]["digest"].clone();
+    for (text, why) in [
+        ("name = \"shop\"\n[sources", "not TOML"),
+        (&*shop("mode = \"nonsense\""), "nonsense"),
+        (
+            &*with(GOOD, "key = \"n\""),
+            "operator `counted` cannot keep its state: its key was",
+        ),
+        (
+            &*shop(GOOD).replace("name = \"shop\"", "name = \"other\""),
+            "rename the file",
+        ),
+    ] {
+        service.write("shop", text);
+        let shop = service.until("refused", |shop| {
+            shop["refusal"]
+                .as_str()
+                .is_some_and(|refusal| refusal.contains(why))
+        });
+        assert_eq!(shop["revision"]["digest"], digest, "what ran runs on");
+        assert_eq!(shop["phase"], "running");
+    }
+    service.write("shop", &with(GOOD, "key = \"n\""));
+    service.until("refused", |shop| {
+        shop["refusal"]
+            .as_str()
+            .is_some_and(|refusal| refusal.contains("drop"))
+    });
+    let agreed = json!({ "drop": ["counted"] }).to_string();
+    let (status, answer) = service.ask("POST", "/api/v1/pipelines/shop/start", &agreed);
+    assert_eq!(status, 202, "{answer}");
+    let shop = service.until("held", |shop| {
+        shop["phase"] == "running" && shop["revision"]["digest"] != digest
+    });
+    assert!(shop["refusal"].is_null());
+    let last = shop["changes"]
+        .as_array()
+        .and_then(|changes| changes.last())
+        .expect("one");
+    assert_eq!(last["plan"]["nodes"][3]["state"], "dropped");
+}
+
+#[test]
+fn a_killed_service_goes_on_and_a_paused_pipeline_stays_paused() {
+    let mut service = Service::start(&[("shop", &shop(GOOD))]);
+    for _ in 0..3 {
+        service.until_read(300);
+        service.end(libc::SIGKILL);
+        service.begin();
+    }
+    service.until_read(100);
+    assert_eq!(
+        service.ask("POST", "/api/v1/pipelines/shop/pause", "").0,
+        202
+    );
+    service.until_phase("paused");
+    service.end(libc::SIGKILL);
+    service.begin();
+    service.until_phase("paused");
+    assert_eq!(service.get("/readyz")["status"], "ready");
+    assert_eq!(
+        service.ask("POST", "/api/v1/pipelines/shop/start", "").0,
+        202
+    );
+    let (status, savepoint) = service.ask(
+        "POST",
+        "/api/v1/pipelines/shop/savepoints",
+        "{\"name\":\"before\"}",
+    );
+    // It may not have begun.
+    assert!(
+        status == 201 && savepoint["name"] == "before" || status == 409,
+        "{savepoint}"
+    );
+    service.until_phase("ended");
+    assert_eq!(outputs(service.folder.path()), expected());
+}
+
+/// `SLUICEBOX_CHANGES=100` makes more of them; `SEED` repeats them.
+#[test]
+fn random_changes_and_kills_lose_and_repeat_no_row() {
+    let of_env = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seed = of_env("SEED").unwrap_or_else(|| fastrand::u64(..));
+    let count = of_env("SLUICEBOX_CHANGES").unwrap_or(12);
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let long = |mode: &str| {
+        let rows = format!("count = {}", 1_500 * count);
+        shop(mode).replace(&format!("count = {ROWS}"), &rows)
+    };
+    let mut service = Service::start(&[("shop", &long(GOOD))]);
+    for number in 0..count {
+        let harmless = format!("{GOOD}, amount = {number}");
+        match random.u8(..10) {
+            0..4 => service.write("shop", &long(&harmless)),
+            4 => service.write("shop", &long("mode = \"panic\"")),
+            5 => service.write("shop", &long("mode = \"trap\", at = \"user-000011\"")),
+            6 => service.write("shop", &long("mode = \"reject\"")),
+            7 => service.write("shop", &with(GOOD, "key = \"n\"")),
+            8 => {
+                service.ask("POST", "/api/v1/pipelines/shop/pause", "");
+                std::thread::sleep(Duration::from_millis(random.u64(..200)));
+                service.ask("POST", "/api/v1/pipelines/shop/start", "");
+            }
+            _ => {
+                service.end(match random.bool() {
+                    true => libc::SIGKILL,
+                    false => libc::SIGTERM,
+                });
+                service.begin();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(random.u64(..900)));
+    }
+    service.write("shop", &long(GOOD));
+    service.ask("POST", "/api/v1/pipelines/shop/start", "");
+    service.until_phase("ended");
+    let outcomes = service.outcomes();
+    println!("{outcomes:?}");
+    assert_eq!(outputs(service.folder.path()), expected_of(&long(GOOD)));
+    assert!(outcomes.iter().filter(|&outcome| outcome == "held").count() > 0);
+}
+
+#[test]
+fn pipelines_come_and_go_with_their_files() {
+    let service = Service::start(&[]);
+    assert_eq!(service.get("/api/v1/pipelines"), json!([]));
+    let (status, plan) = service.ask("POST", "/api/v1/pipelines/shop/plan", &shop(GOOD));
+    assert_eq!(status, 200, "{plan}");
+    assert_eq!(plan["nodes"][0]["change"], "added");
+    assert!(
+        !service.path("pipelines/shop.toml").exists(),
+        "a plan changes nothing"
+    );
+    let (status, plan) = service.ask("PUT", "/api/v1/pipelines/shop", &shop(GOOD));
+    assert_eq!(status, 202, "{plan}");
+    let began = Instant::now();
+    while service.get("/api/v1/pipelines") == json!([]) {
+        assert!(began.elapsed() < WAIT, "the file is never seen");
+    }
+    service.until_read(1);
+    assert_eq!(
+        service.get("/api/v1/pipelines/shop/graph")["nodes"][0]["name"],
+        "actions"
+    );
+    let metrics = service.get("/metrics");
+    let metrics = metrics.as_str().expect("a text");
+    assert!(
+        metrics.contains("sluicebox_rows_in_total{pipeline=\"shop\",node=\"actions\""),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("sluicebox_pipeline_phase{pipeline=\"shop\",phase=\"running\"} 1"),
+        "{metrics}"
+    );
+    assert!(metrics.ends_with("# EOF\n"));
+
+    let (status, problem) = service.ask("PUT", "/api/v1/pipelines/shop", "name = 3");
+    assert_eq!(
+        (status, &problem["code"]),
+        (422, &json!("refused")),
+        "{problem}"
+    );
+    let lost = with(GOOD, "key = \"n\"");
+    let (status, problem) = service.ask("PUT", "/api/v1/pipelines/shop", &lost);
+    assert_eq!(status, 422, "{problem}");
+    assert_eq!(
+        fs::read_to_string(service.path("pipelines/shop.toml")).expect("there"),
+        shop(GOOD)
+    );
+
+    assert_eq!(service.ask("DELETE", "/api/v1/pipelines/shop", "").0, 202);
+    let began = Instant::now();
+    while service.get("/api/v1/pipelines") != json!([]) {
+        assert!(began.elapsed() < WAIT, "it never goes");
+    }
+    for (method, path, status, code) in [
+        ("GET", "/api/v1/pipelines/shop", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
+        ("POST", "/api/v1/pipelines", 405, "method_not_allowed"),
+        ("PUT", "/api/v1/pipelines/..%2Fx", 400, "bad_request"),
+    ] {
+        let (answered, problem) = service.ask(method, path, "");
+        assert_eq!(
+            (answered, &problem["code"]),
+            (status, &json!(code)),
+            "{method} {path}"
+        );
+    }
+    let state = service.path("pipelines/shop.state");
+    assert!(state.exists(), "the state stays: {}", state.display());
+}
+
+#[test]
+fn wrong_starts_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let serve = |arguments: &[&str]| {
+        let served = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .arg("serve")
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .expect("it runs");
+        let stderr = String::from_utf8_lossy(&served.stderr).into_owned();
+        (served.status.code(), stderr)
+    };
+    let (code, stderr) = serve(&[]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("there is no folder ./pipelines"),
+        "{stderr}"
+    );
+    let (code, stderr) = serve(&["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("listens on this machine alone"), "{stderr}");
+
+    let service = Service::start(&[]);
+    let again = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .current_dir(service.folder.path())
+        .output()
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(again.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("another service runs there"), "{stderr}");
+}

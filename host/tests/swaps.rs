@@ -1,0 +1,251 @@
+//! Changes a served pipeline between topics of a real broker while rows come, with good
+//! and bad plugins, and kills the service meanwhile: readers of what is committed see each
+//! row once, and nothing of the bad ones.
+//!
+//! `SLUICEBOX_CHANGES` is how many changes there are, and `SEED` repeats random ones.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the service loads them itself")]
+mod common;
+/// Tests that may be ignored.
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
+/// A real broker.
+#[expect(dead_code, reason = "some of it is for other tests")]
+#[path = "common/kafka.rs"]
+mod kafka;
+/// A service in a folder of its own.
+#[expect(dead_code, reason = "some of it is for other tests")]
+#[path = "common/service.rs"]
+mod service;
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
+
+use harness::Outcome;
+use kafka::Broker;
+use service::Service;
+
+tests![
+    changes_under_load_lose_and_double_no_row,
+    changes_and_kills_lose_and_double_no_row,
+];
+
+/// How many rows are written at once, and how often.
+const ROWS: u64 = 20;
+const EVERY: Duration = Duration::from_millis(10);
+
+const GOOD: &str = "mode = \"nothing\"";
+
+/// At once, on one key, after a while, all rejected, and an endless loop.
+const BAD: [&str; 5] = [
+    "mode = \"panic\"",
+    "mode = \"trap\", at = \"id-7\"",
+    "mode = \"allocate\", at = \"id-99\"",
+    "mode = \"reject\"",
+    "mode = \"loop\", at = \"id-3\"",
+];
+
+fn changes_under_load_lose_and_double_no_row() -> Outcome {
+    change("calm", false)
+}
+
+fn changes_and_kills_lose_and_double_no_row() -> Outcome {
+    change("killed", true)
+}
+
+fn change(name: &str, with_kills: bool) -> Outcome {
+    let broker = kafka::broker()?;
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..));
+    let changes = number("SLUICEBOX_CHANGES").unwrap_or(6);
+    eprintln!("{changes} changes, SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let topics = [format!("{name}-in"), format!("{name}-out")];
+    for topic in &topics {
+        broker.create_topic(topic, 2);
+    }
+    let pipeline = |mode: &str| pipeline(broker, name, &topics, mode);
+    let service = Service::start(&[(name, &pipeline(GOOD))]);
+    let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let pauses = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write(broker, &topics[0], &is_over, &written));
+        let over = Over(&is_over);
+        let (service, bad) = disturb(service, name, changes, with_kills, &mut random, &pipeline);
+        drop(over);
+        writer.join().expect("all are written");
+        wait_for_all(&service, broker, &topics[1], written.load(Ordering::SeqCst));
+        tell(&service, bad)
+    });
+    let mut ids: Vec<u64> = broker
+        .read(&topics[1], true)
+        .iter()
+        .map(number_of)
+        .collect();
+    ids.sort_unstable();
+    let expected: Vec<u64> = (0..written.load(Ordering::SeqCst)).collect();
+    assert_eq!(ids.len(), expected.len(), "SEED={seed}");
+    assert!(ids == expected, "SEED={seed}");
+    eprintln!(
+        "{} rows, none lost, none doubled; pauses in ms: {pauses:?}",
+        ids.len()
+    );
+    Ok(())
+}
+
+fn pipeline(broker: &Broker, name: &str, [from, to]: &[String; 2], mode: &str) -> String {
+    format!(
+        r#"
+        name = "{name}"
+        parallelism = 2
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [checkpoints]
+        interval = "100ms"
+        [sources.rows]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{from}"
+        fields = {{ id = "utf8", n = "int64" }}
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        parameters = {{ {mode} }}
+        limits = {{ time = "200ms", memory = "16MiB" }}
+        input = "rows"
+        [sinks.out]
+        type = "kafka"
+        brokers = "{address}"
+        topic = "{to}"
+        input = "guarded"
+        "#,
+        address = broker.address
+    )
+}
+
+/// Writes rows until it is over: `n` counts them, and there are a hundred ids.
+fn write(broker: &Broker, topic: &str, is_over: &AtomicBool, written: &AtomicU64) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &broker.address)
+        .create()
+        .expect("a producer");
+    while !is_over.load(Ordering::SeqCst) {
+        let first = written.load(Ordering::SeqCst);
+        for n in first..first + ROWS {
+            let row = format!("{{\"id\":\"id-{}\",\"n\":{n}}}", n % 100);
+            let message = BaseRecord::<str, str>::to(topic)
+                .partition((n % 2) as i32)
+                .payload(&row);
+            let sent = producer.send(message);
+            sent.map_err(|(error, _)| error).expect("room");
+        }
+        producer.flush(service::WAIT).expect("all are written");
+        written.store(first + ROWS, Ordering::SeqCst);
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// Ends the writing, also where a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Makes changes, one in three of them bad, and waits until each has held or was taken
+/// back, or kills the service before. Returns how many were bad.
+fn disturb(
+    mut service: Service,
+    name: &str,
+    changes: u64,
+    with_kills: bool,
+    random: &mut Rng,
+    pipeline: &dyn Fn(&str) -> String,
+) -> (Service, usize) {
+    let mut bad = 0;
+    service.until_phase("running");
+    std::thread::sleep(Duration::from_millis(700));
+    for number in 0..changes {
+        let is_bad = number % 3 == 1;
+        let mode = match is_bad {
+            true => BAD[random.usize(..BAD.len())],
+            false => GOOD,
+        };
+        // What was taken back is not tried again.
+        let mode = format!("{mode}, amount = {}", 1_000_000 + number);
+        bad += usize::from(is_bad);
+        let shop = service.shop();
+        let before = shop["changes"]
+            .as_array()
+            .and_then(|changes| changes.last());
+        let before = before.map_or(Value::Null, |before| before["digest"].clone());
+        service.write(name, &pipeline(&mode));
+        if with_kills && random.bool() {
+            std::thread::sleep(Duration::from_millis(random.u64(..900)));
+            service.end(libc::SIGKILL);
+            service.begin();
+        }
+        let outcome = if is_bad { "taken_back" } else { "held" };
+        service.until(outcome, |shop| {
+            let last = shop["changes"]
+                .as_array()
+                .and_then(|changes| changes.last());
+            // Not of the change before.
+            let is_new = |last: &Value| last["digest"] != before;
+            last.is_some_and(|last| last["outcome"] == outcome && is_new(last))
+                && shop["phase"] == "running"
+        });
+    }
+    (service, bad)
+}
+
+fn wait_for_all(service: &Service, broker: &Broker, topic: &str, rows: u64) {
+    service.until("all rows", |_| {
+        broker.read(topic, true).len() as u64 >= rows
+    });
+}
+
+/// Checks the history, and returns the pauses of output: the middle one, and the longest
+/// but one in a hundred.
+fn tell(service: &Service, bad: usize) -> [u64; 2] {
+    let shop = service.shop();
+    let changes = shop["changes"].as_array().expect("changes");
+    let of = |outcome: &str| {
+        changes
+            .iter()
+            .filter(|change| change["outcome"] == outcome)
+            .count()
+    };
+    // The history has the last hundred.
+    assert!(of("taken_back") >= bad.min(30), "{changes:?}");
+    let pauses = changes
+        .iter()
+        .filter_map(|change| change["pause_ms"].as_u64());
+    let mut pauses: Vec<u64> = pauses.collect();
+    pauses.sort_unstable();
+    let at = |part: usize| {
+        pauses
+            .get(pauses.len() * part / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    [at(50), at(99)]
+}
+
+fn number_of(record: &kafka::Record) -> u64 {
+    let row: Value = serde_json::from_str(&record.payload).expect("JSON");
+    row["n"].as_u64().expect("a number")
+}
