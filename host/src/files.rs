@@ -1,6 +1,8 @@
 //! Checks that no file of a pipeline is written while something else reads or
 //! writes it, however the paths are spelt, and by whichever of its names.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -169,6 +171,7 @@ impl Files {
 
     /// Reports each file that somebody writes or takes, and another one uses.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
+        let index = Index::of(&self.uses);
         for (i, user) in self
             .uses
             .iter()
@@ -176,9 +179,9 @@ impl Files {
             .filter(|(_, user)| user.is_alone)
         {
             // Two of them are one mistake: the later one reports it.
-            let others = self.uses.iter().enumerate();
-            let others = others.filter(|(j, other)| *j != i && (*j < i || !other.is_alone));
-            let others: Vec<&FileUse> = others.map(|(_, other)| other).collect();
+            let others = index.possible(user, self.uses.len()).into_iter();
+            let others = others.filter(|&j| j != i && (j < i || !self.uses[j].is_alone));
+            let others: Vec<&FileUse> = others.map(|j| &self.uses[j]).collect();
             let written = user.paths().find_map(|path| {
                 let mut others = others.iter();
                 others.find_map(|other| Some((other, path, other.covers(path)?)))
@@ -196,7 +199,66 @@ impl Files {
     }
 }
 
+/// Finds the uses that may be of the same file, so that not each of them is compared with
+/// each other: there may be thousands.
+#[derive(Default)]
+struct Index<'a> {
+    by_path: HashMap<&'a OsStr, Vec<usize>>,
+    /// Of files with several names.
+    by_place: HashMap<(u64, u64), Vec<usize>>,
+    /// Of links, by what they lead to.
+    by_target: HashMap<PathBuf, Vec<usize>>,
+    /// Those of more than single files.
+    wide: Vec<usize>,
+}
+
+impl<'a> Index<'a> {
+    fn of(uses: &'a [FileUse]) -> Self {
+        let mut index = Index::default();
+        for (i, it) in uses.iter().enumerate() {
+            for path in it.paths() {
+                index.by_path.entry(path.as_os_str()).or_default().push(i);
+                if let Some(place) = linked(path) {
+                    index.by_place.entry(place).or_default().push(i);
+                }
+                if path.is_symlink() {
+                    index.by_target.entry(identity(path)).or_default().push(i);
+                }
+            }
+            if it.is_wide() {
+                index.wide.push(i);
+            }
+        }
+        index
+    }
+
+    /// In their order. `all` is how many uses there are.
+    fn possible(&self, user: &FileUse, all: usize) -> BTreeSet<usize> {
+        if user.is_wide() {
+            return (0..all).collect();
+        }
+        let mut possible: BTreeSet<usize> = self.wide.iter().copied().collect();
+        for path in user.paths() {
+            let target = path.is_symlink().then(|| identity(path));
+            let found = [
+                self.by_path.get(path.as_os_str()),
+                linked(path).and_then(|place| self.by_place.get(&place)),
+                self.by_target.get(path),
+                target.and_then(|target| self.by_path.get(target.as_os_str())),
+            ];
+            possible.extend(found.into_iter().flatten().flatten());
+        }
+        possible
+    }
+}
+
 impl FileUse {
+    /// Whether it is of more than single files.
+    fn is_wide(&self) -> bool {
+        let is_wide = |target: &FileTarget| !matches!(target, FileTarget::File(_));
+        self.targets.iter().any(is_wide)
+    }
+
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.targets.iter().filter_map(|target| match target {
             FileTarget::File(path) => Some(path),

@@ -259,3 +259,26 @@ fn many_wrong_names_take_no_time() {
         assert!(took < Duration::from_secs(15), "{what}: {took:?}");
     }
 }
+
+/// Each file is compared with those that it may be, not with all.
+#[test]
+fn many_outputs_take_no_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sink =
+        |n| format!("[sinks.out{n}]\ntype = \"file\"\npath = \"out{n}.jsonl\"\ninput = \"rows\"\n");
+    let sinks: String = (0..3_000).map(sink).collect();
+    let path = folder.path().join("pipeline.toml");
+    let rows = "name = \"many\"\n[sources.rows]\ntype = \"generator\"\n";
+    fs::write(&path, format!("{rows}{sinks}")).expect("it is writable");
+    let started = Instant::now();
+    let checked = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+        .arg("check")
+        .arg(&path)
+        .output()
+        .expect("it starts");
+    let took = started.elapsed();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+    // The tests may run on a busy machine, and without optimisations.
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}

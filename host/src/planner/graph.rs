@@ -10,6 +10,9 @@ use crate::config::{
 };
 use crate::suggest;
 
+/// A message does not name more sections of a cycle.
+const CYCLE_SHOWN_MAX: usize = 20;
+
 /// All sections (sources, operators, sinks, in this order), and their inputs.
 pub(super) struct Graph<'a> {
     pub sections: Vec<Section<'a>>,
@@ -131,10 +134,11 @@ impl<'a> Graph<'a> {
     /// the input that reads the one before.
     fn find_cycle(&self, waiting: &BTreeSet<usize>) -> Vec<(usize, Span)> {
         let mut path: Vec<(usize, Span)> = Vec::new();
+        let mut seen = HashSet::new();
         let mut at = waiting.first().copied().unwrap_or_default();
         // Each waiting section has a waiting input, so following inputs ends at
         // a section that was visited before.
-        while !path.iter().any(|(seen, _)| *seen == at) {
+        while seen.insert(at) {
             let mut inputs = self.inputs[at].iter().flatten();
             let Some(input) = inputs.find(|input| waiting.contains(&input.from)) else {
                 break;
@@ -153,12 +157,16 @@ impl<'a> Graph<'a> {
 
     fn describe_cycle(&self, cycle: &[(usize, Span)]) -> Mistake {
         let name = |at: usize| self.sections[at].name().get_ref().as_str();
-        let around = cycle.iter().chain(cycle.first()).map(|(at, _)| name(*at));
-        let around: Vec<&str> = around.collect();
+        let shown = &cycle[..cycle.len().min(CYCLE_SHOWN_MAX)];
+        let mut around: Vec<String> = shown.iter().map(|(at, _)| name(*at).to_owned()).collect();
+        if shown.len() < cycle.len() {
+            around.push(format!("{} more", cycle.len() - shown.len()));
+        }
+        around.extend(shown.first().map(|(at, _)| name(*at).to_owned()));
         let mut mistake =
             Mistake::new(format!("these inputs form a cycle: {}", around.join(" → ")))
                 .help("remove one of these inputs: rows flow from sources to sinks");
-        for (at, place) in cycle {
+        for (at, place) in shown {
             mistake = mistake.at(place.clone(), format!("input of `{}`", name(*at)));
         }
         mistake
