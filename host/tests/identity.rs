@@ -627,6 +627,29 @@ fn what_a_checkpoint_does_not_have_cannot_be_dropped() {
 }
 
 #[test]
+fn who_lets_go_of_a_renamed_source_is_told_what_gets_its_rows_twice() {
+    let shop = Shop::ended();
+    shop.edit("[sources.rows]", "[sources.events]");
+    shop.edit("input = \"rows\"", "input = \"events\"");
+    shop.refuse(&["source `rows`", "--drop rows"]);
+    let said = shop.run(&["--drop", "rows"]).expect("it is let go");
+    let twice = "states and files that are kept get its rows twice (`counted`, `out`)";
+    assert!(said.contains(twice), "{said}");
+}
+
+#[test]
+fn a_link_to_nowhere_that_a_pattern_matches_is_not_passed_over() {
+    let shop = Shop::new();
+    shop.edit("\"rows.jsonl\"", "\"row*.jsonl\"\nformat = \"json\"");
+    std::os::unix::fs::symlink("nowhere", shop.folder.join("row1.jsonl")).expect("it is new");
+    let said = shop.run(&[]).expect_err("it is refused");
+    let expected = "row1.jsonl is a link to nowhere, which does not exist";
+    assert!(said.contains(expected), "{said}");
+    fs::remove_file(shop.folder.join("row1.jsonl")).expect("it is there");
+    shop.run(&[]).expect("it is gone");
+}
+
+#[test]
 fn a_file_that_was_renamed_is_read_on() {
     let shop = Shop::ended();
     shop.edit(

@@ -81,7 +81,7 @@ impl Dropped {
                 );
             }
         }
-        let taken_twice = self.taken_twice(now);
+        let taken_twice = self.taken_twice(now, manifest);
         if !taken_twice.is_empty() {
             tracing::warn!(
                 "what the checkpoint has of a source no more is read from its beginning, if it is \
@@ -94,11 +94,23 @@ impl Dropped {
     }
 
     /// The operators and sinks that keep their states and rows although a source before
-    /// them is dropped, or a part of it. Nodes come after those that they read.
-    fn taken_twice(&self, nodes: &[NodeDescription]) -> Vec<String> {
+    /// them is dropped, or a part of it. Where it is gone, any new one may read the same.
+    /// Nodes come after those that they read.
+    fn taken_twice(&self, nodes: &[NodeDescription], manifest: &Manifest) -> Vec<String> {
         let sources = self.partitions.iter().map(|it| it.source.as_str());
         let sources = sources.chain(self.nodes.iter().map(String::as_str));
-        let sources: HashSet<&str> = sources.collect();
+        let mut sources: HashSet<&str> = sources.collect();
+        let is_there = |name: &str| nodes.iter().any(|node| node.name == name);
+        let mut known = manifest.nodes.iter();
+        let is_gone = known.any(|node| {
+            let is_source = node.description.class == NodeClass::Source;
+            is_source && sources.contains(node.name()) && !is_there(node.name())
+        });
+        if is_gone {
+            let is_known = |name: &str| manifest.nodes.iter().any(|node| node.name() == name);
+            let new = nodes.iter().filter(|node| !is_known(&node.name));
+            sources.extend(new.map(|node| node.name.as_str()));
+        }
         let mut fed: HashSet<&str> = HashSet::new();
         let mut taken = Vec::new();
         for node in nodes {

@@ -21,7 +21,7 @@ use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows}
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
 use crate::decode::Decoder;
-use crate::files::FileUser;
+use crate::files::{FileUser, what_is_missing};
 use crate::format::{Format, RowFormat};
 use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
 use crate::schema::Schema;
@@ -446,6 +446,16 @@ fn matches(
         ))
         .help("paths are relative to the pipeline's file")
     })?;
+    let mut links = paths.iter().filter(|path| !path.exists());
+    if let Some(link) = links.next() {
+        return Err(Some(
+            mistake(format!(
+                "{title} reads `{text}`, and of the files that match, {}",
+                what_is_missing(link)
+            ))
+            .help("make the link lead to a file, or take it away: no file is passed over"),
+        ));
+    }
     if paths.is_empty() && planning.input_files == InputFiles::MustExist {
         let unmatched = format!("{title} reads `{text}`, which no file in {shown} matches");
         return Err(Some(
@@ -468,8 +478,11 @@ fn list(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     for entry in read_folder(folder)? {
         let entry = entry?;
         let name = entry.file_name();
+        let path = entry.path();
+        // A link to what is not there may have led to a file.
+        let is_file = path.is_file() || (path.is_symlink() && !path.exists());
         // A name that is not UTF-8 matches by its other characters.
-        if name_matches(pattern, &name.to_string_lossy()) && entry.path().is_file() {
+        if name_matches(pattern, &name.to_string_lossy()) && is_file {
             paths.push(folder.join(&name));
         }
     }
