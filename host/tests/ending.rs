@@ -11,8 +11,8 @@ mod signal;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -69,14 +69,7 @@ fn run_file(text: &str, arguments: &[&str], folder: &Path) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // The tests may have been started by something that ignores it, as `nohup` does.
-    // SAFETY: between `fork` and `exec`, a signal's action may be set.
-    unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGHUP, libc::SIG_DFL);
-            Ok(())
-        });
-    }
+    signal::not_ignored(&mut command);
     command
 }
 
@@ -1471,6 +1464,40 @@ fn parquet_for_each_checkpoint_is_not_for_standard_output() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("a Parquet file of its own"), "{stderr}");
     assert!(!stderr.contains(", and restarts in"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_ends_a_run_whose_log_nobody_reads() {
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    let set_blocking = |blocks: bool| {
+        let flags = if blocks { 0 } else { libc::O_NONBLOCK };
+        // SAFETY: the pipe is open, and these are flags that it has.
+        let set = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) };
+        assert_eq!(set, 0);
+    };
+    set_blocking(false);
+    while (&writer).write(b"x").is_ok() {}
+    set_blocking(true);
+    writer.flush().expect("nothing is buffered");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let endless = "name = \"endless\"\n[sources.rows]\ntype = \"generator\"\nrate = 200\n";
+    let sink = "[sinks.out]\ntype = \"file\"\npath = \"out.jsonl\"\ninput = \"rows\"\n";
+    let mut host = run_file(&format!("{endless}{sink}"), &["--quiet"], folder.path());
+    let mut host = host.stderr(writer).spawn().expect("it starts");
+    let part = folder.path().join("out.jsonl.part");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !part.exists() {
+        assert!(Instant::now() < until, "it never begins");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    while host.try_wait().expect("our child").is_none() {
+        if Instant::now() > until {
+            host.kill().expect("our child");
+            panic!("no signal ends it");
+        }
+        signal::send(&host, libc::SIGTERM);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl Copying {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        signal::not_ignored(&mut command);
         command
     }
 

@@ -62,6 +62,7 @@ impl Copying {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        signal::not_ignored(&mut command);
         command
     }
 

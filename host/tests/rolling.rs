@@ -84,6 +84,7 @@ impl Copying {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        signal::not_ignored(&mut command);
         command
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::MultiProgress;
 
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
@@ -88,10 +88,8 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         let stop = job.stop();
         signals.take(move |number| {
             if !stop.asked() {
-                tracing::info!(
-                    "stopping: finishing rows in progress; a second signal quits at once"
-                );
                 stop.ask();
+                signals::log("stopping: finishing rows in progress; a second signal quits at once");
             } else if number != libc::SIGHUP {
                 // A closed terminal tells the run twice, by itself and by the shell; any
                 // other comes from somebody who does not want to wait.

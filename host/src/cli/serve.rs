@@ -10,7 +10,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::{CliError, loader};
 use crate::budget::HostMemory;
 use crate::clock::SystemClock;
@@ -131,18 +131,18 @@ fn notify(state: NotifyState<'_>) {
 }
 
 /// Stops the host by the first of these signals, and the process by the second.
-fn stop_by(signals: &Signals, host: Arc<Host>) {
-    signals.take(move |number| {
+fn stop_by(taken: &Signals, host: Arc<Host>) {
+    taken.take(move |number| {
         if number == libc::SIGHUP {
-            tracing::info!("pipelines and plugins are read whenever they change");
+            signals::log("pipelines and plugins are read whenever they change");
         } else if host.stop().asked() {
             std::process::exit(128 + number);
         } else {
-            tracing::info!(
-                "stopping: each pipeline makes a checkpoint; a second signal quits at once"
+            host.stop().ask();
+            signals::log(
+                "stopping: each pipeline makes a checkpoint; a second signal quits at once",
             );
             notify(NotifyState::Stopping);
-            host.stop().ask();
         }
     });
 }

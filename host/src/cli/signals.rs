@@ -49,6 +49,14 @@ impl Signals {
     }
 }
 
+/// Logs what becomes of a signal, by a thread of its own: nobody may read the log, and the
+/// next signal has to be taken meanwhile.
+pub fn log(message: &'static str) {
+    let logging = std::thread::Builder::new().spawn(move || tracing::info!("{message}"));
+    // Without a thread more, it is not said.
+    drop(logging);
+}
+
 fn set_of(numbers: &[c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` makes the set, which the numbers, all valid, are added to.

@@ -58,19 +58,15 @@ impl Service {
 
     pub fn begin(&mut self) {
         let log = self.path("log.txt");
-        let mut host = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
-            .args([
-                "serve",
-                ".",
-                "--listen",
-                "127.0.0.1:0",
-                "--probation",
-                "500ms",
-            ])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        command
+            .args(["serve", ".", "--listen", "127.0.0.1:0"])
+            .args(["--probation", "500ms"])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("writable"))
+            .stderr(File::create(&log).expect("writable"));
+        let mut host = signal::not_ignored(&mut command)
             .spawn()
             .expect("it starts");
         let began = Instant::now();
