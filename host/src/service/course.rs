@@ -124,7 +124,7 @@ impl Course {
         if self.held.is_none() {
             self.held = self.remembered().await;
         }
-        match self.consider(wanted).await {
+        match self.consider(wanted, self.held.clone()).await {
             Some(Ok(next)) => self.accept(next),
             Some(Err(refusal)) => self.refuse(wanted, refusal),
             None => {}
@@ -147,16 +147,17 @@ impl Course {
             .ok()
     }
 
-    /// Plans what is wanted; `None` where nothing is. What was taken back is not tried
-    /// again, unless somebody asks for it.
+    /// Plans what is wanted after `then`; `None` where nothing is. What was taken back is
+    /// not tried again, unless somebody asks for it.
     fn consider(
         &self,
         wanted: &Wanted,
+        then: Option<Arc<Planned>>,
     ) -> impl Future<Output = Option<Result<Next, Refusal>>> + Send + 'static {
         let (hosted, context) = (self.hosted.clone(), self.context.clone());
         let handled = self.handled.as_ref();
         let is_asked = handled.is_some_and(|(_, starts)| *starts != wanted.starts);
-        let (held, content) = (self.held.clone(), wanted.content.clone());
+        let content = wanted.content.clone();
         // What was agreed to once is not agreed to for ever.
         let dropped = match is_asked {
             true => wanted.dropped.clone(),
@@ -180,9 +181,9 @@ impl Course {
                 Err(refusal) => return Some(Err(refusal)),
             };
             let mut change = None;
-            if let Some(held) = held.filter(|held| held.content.digest != planned.content.digest) {
-                let plan = ChangePlan::between(&held.description, &planned.description, &dropped);
-                let keeps = held.plan.state.is_some() && planned.plan.state.is_some();
+            if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
+                let plan = ChangePlan::between(&then.description, &planned.description, &dropped);
+                let keeps = then.plan.state.is_some() && planned.plan.state.is_some();
                 if let (true, Some(why)) = (keeps, plan.loses()) {
                     return Some(Err(Refusal {
                         why,
@@ -344,7 +345,9 @@ impl Course {
                 return self.stopped(trial, &nodes, ended);
             }
             if planning.is_none() && self.handled.as_ref() != Some(&wanted.key()) {
-                planning = Some(tokio::spawn(self.consider(&wanted)));
+                // The first content may not have held yet.
+                let then = self.held.clone().unwrap_or(trial.next.planned.clone());
+                planning = Some(tokio::spawn(self.consider(&wanted, Some(then))));
                 considered = Some(wanted);
             }
             tokio::select! {
