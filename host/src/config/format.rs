@@ -9,6 +9,7 @@ use super::reader::{ConfigValue, Table};
 use crate::format::{CsvFormat, Format, RowFormat};
 use crate::schema::DataType;
 use crate::suggest;
+use crate::timestamp;
 
 /// The format of a source's rows, and their columns.
 #[derive(Debug)]
@@ -299,14 +300,17 @@ pub fn read_instant(value: &ConfigValue, mistakes: &mut Diagnostics) -> Option<i
         _ => value.text(wanted, mistakes)?.into_inner(),
     };
     let instant = text.parse::<jiff::Timestamp>();
-    if instant.is_err() {
+    let instant = instant.map(|instant| instant.as_millisecond()).ok();
+    // The last days of the year 9999, by which people say that there is no end.
+    let instant = instant.or_else(|| timestamp::from_rfc3339(text.as_bytes()));
+    if instant.is_none() {
         mistakes.push(
             Mistake::new(format!("{} must be {wanted}", value.what()))
                 .at(value.span(), "")
                 .help("give date, time and offset (`Z` is UTC)"),
         );
     }
-    Some(instant.ok()?.as_millisecond())
+    instant
 }
 
 /// What follows the last dot of the file's name.

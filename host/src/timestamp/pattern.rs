@@ -3,10 +3,10 @@
 //! those of the copy that the host contains, so that no machine reads them
 //! differently.
 
-use jiff::Timestamp;
 use jiff::civil::{DateTime, Time};
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 
 use super::zone::{UnknownZone, ZONES, zone_named};
 
@@ -37,6 +37,8 @@ impl From<UnknownZone> for PatternProblem {
         PatternProblem { message, help }
     }
 }
+
+const YEARS_400_MS: i64 = 146_097 * 86_400_000;
 
 /// Every part differs from the others, from its default, and in the afternoon
 /// from the hour on a clock.
@@ -90,15 +92,22 @@ impl TimePattern {
     /// two; one that clocks skip counts from before they were turned forward.
     pub fn read(&self, text: &[u8]) -> Option<i64> {
         let read = BrokenDownTime::parse(&self.pattern, text).ok()?;
-        let timestamp = match &self.zone {
-            PatternZone::Of(zone) => {
-                let local = read.to_datetime().ok()?;
-                zone.to_ambiguous_timestamp(local).compatible().ok()?
-            }
-            PatternZone::InText => read.to_zoned_with(&ZONES).ok()?.timestamp(),
-        };
-        Some(floor_ms(timestamp))
+        match &self.zone {
+            PatternZone::Of(zone) => in_zone(read.to_datetime().ok()?, zone),
+            PatternZone::InText => Some(floor_ms(read.to_zoned_with(&ZONES).ok()?.timestamp())),
+        }
     }
+}
+
+/// Timestamps end some hours before the year 9999 does, whose last day is how many say
+/// that there is no end. Calendar, weekdays and the rules of time zones are the same 400
+/// years before.
+fn in_zone(local: DateTime, zone: &TimeZone) -> Option<i64> {
+    let ms = |local| {
+        let timestamp = zone.to_ambiguous_timestamp(local).compatible();
+        timestamp.map(floor_ms).ok()
+    };
+    ms(local).or_else(|| ms(local.checked_sub(400.years()).ok()?)?.checked_add(YEARS_400_MS))
 }
 
 fn sample() -> jiff::Zoned {
@@ -196,6 +205,8 @@ mod tests {
             "2024-07-01T11:00:00Z",
         );
         check("%s", "1291191960", "2010-12-01T08:26:00Z");
+        check("%d/%m/%Y", "31/12/9999", "9999-12-31T00:00:00Z");
+        check("%F %T", "9999-12-31 23:59:59", "9999-12-31T23:59:59Z");
         for text in ["", "1/13/2010 8:26", "1/12/2010", "1/12/2010 8:26 ", "é"] {
             assert_eq!(read("%d/%m/%Y %H:%M", None, text), None, "{text}");
         }
