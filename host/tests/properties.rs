@@ -295,6 +295,75 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(48))]
+
+    /// Whether a sum overflows depends on the rows that came before, and on no others.
+    #[test]
+    fn a_row_that_fails_leaves_all_as_if_it_had_not_come(
+        rows in prop::collection::vec(
+            (0..2u8, select(vec![1, -5, i64::MAX, i64::MAX / 2, -i64::MAX]), 0..60i64),
+            1..24,
+        ),
+        window in select(vec![
+            "{ session = \"5s\" }",
+            "{ session = \"5s\" }\nallowed_lateness = \"30s\"\nemit = \"final\"",
+            "{ tumbling = \"10s\" }",
+        ]),
+        out_of_orderness in select(vec!["0s", "10s", "60s"]),
+    ) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let row = |&(key, n, second): &(u8, i64, i64)| {
+            let ts = START_MS + 1_000 * second;
+            format!("{}\n", json!({"key": format!("k{key}"), "n": n, "letter": "l", "ts": ts}))
+        };
+        let text: String = rows.iter().map(row).collect();
+        fs::write(folder.path().join("rows.jsonl"), text).expect("writable");
+        let pipeline = format!(
+            r#"
+            {}
+            [sources.events]
+            type = "file"
+            path = "rows.jsonl"
+            event_time = "ts"
+            watermark = {{ out_of_orderness = "{out_of_orderness}" }}
+            {FIELDS}
+            [operators.result]
+            input = "events"
+            key = "key"
+            window = {window}
+            aggregate = {{ rows = "count()", sum = "sum(n)" }}
+            [sinks.out]
+            type = "blackhole"
+            input = "result"
+            "#,
+            head()
+        );
+        let results = |batch_rows: usize, parallelism: usize| {
+            let _ = fs::remove_file(folder.path().join("dead.jsonl"));
+            let mut plan = plan_of(&pipeline, folder.path());
+            plan.batch_rows = batch_rows;
+            plan.parallelism = parallelism;
+            let topic = to_memory(&mut plan, "out");
+            let summary = runtime().block_on(Job::new(plan, Arc::new(Stopped)).run());
+            summary.unwrap_or_else(|error| panic!("{error}"));
+            let letters = fs::read_to_string(folder.path().join("dead.jsonl"));
+            let mut letters: Vec<String> =
+                letters.unwrap_or_default().lines().map(str::to_owned).collect();
+            letters.sort();
+            (sorted(rows_of(&topic)), letters)
+        };
+        let expected = results(1, 1);
+        for batch_rows in [3, 4_096] {
+            for parallelism in [1, 2] {
+                let found = results(batch_rows, parallelism);
+                assert_same(&expected.0, &found.0, "in larger batches");
+                prop_assert_eq!(&expected.1, &found.1);
+            }
+        }
+    }
+}
+
 /// An operator of a generated pipeline. What it reads is chosen among the nodes before
 /// it that have such rows.
 #[derive(Clone, Debug)]

@@ -80,6 +80,17 @@ impl Arrived {
             .collect();
         self.take(&kept)
     }
+
+    /// Two halves in the order of a stack: the first half on top.
+    pub fn halves(&self) -> [Arrived; 2] {
+        let part = |start: usize, end: usize| Arrived {
+            edge: self.edge,
+            batch: self.batch.slice(start, end - start),
+            times: self.times.slice(start, end - start),
+        };
+        let middle = self.rows() / 2;
+        [part(middle, self.rows()), part(0, middle)]
+    }
 }
 
 impl Merges {
@@ -197,6 +208,14 @@ impl Accumulators {
         let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
         let guard = &mut self.guard;
         Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
+    }
+
+    /// [`Accumulators::fold`] in one call, or nothing if a row would be lost.
+    pub fn fold_whole(&mut self, arrived: &Arrived) -> Result<Option<Folded>, KeyedError> {
+        let (input, existing) = self.fold_input(arrived)?;
+        let (rows, states) = (&self.groups.of_row, states_of(&self.groups, &existing));
+        let guard = &mut self.guard;
+        Ok(guard.accumulate_whole(&arrived.batch, &input, rows, states)?)
     }
 
     /// What the plugin reads of the keys of these rows.

@@ -469,26 +469,33 @@ impl WindowKind for Sessions {
     fn rows(
         &mut self,
         accumulators: &mut Accumulators,
-        mut arrived: Arrived,
+        arrived: Arrived,
         watermark_ms: i64,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        // Which rows share a session depends on all rows. If the plugin loses some, undo
-        // the batch and assign the other rows again, as if those had never come.
-        while arrived.rows() > 0 {
-            self.assign(accumulators, &arrived, watermark_ms)?;
-            let in_time = arrived.without(&self.journal.late);
+        // Which session a row belongs to depends on the rows before it, and so do the rows
+        // that the plugin fails on: it may take a row that does not reach the session of
+        // one that it fails on any more. So a part counts only if no row of it is lost;
+        // else it is undone, and its halves come one after the other.
+        let mut rest = vec![arrived];
+        while let Some(part) = rest.pop() {
+            self.assign(accumulators, &part, watermark_ms)?;
+            let in_time = part.without(&self.journal.late);
             if in_time.rows() > 0 {
-                let folded = accumulators.fold(&in_time, out)?;
-                if !folded.lost.is_empty() {
-                    let lost = self.journal.rows_of_in_time(&folded.lost);
+                let folded = match part.rows() {
+                    1 => Some(accumulators.fold(&in_time, out)?).filter(|f| f.lost.is_empty()),
+                    _ => accumulators.fold_whole(&in_time)?,
+                };
+                let Some(folded) = folded else {
                     self.undo(accumulators)?;
-                    arrived = arrived.without(&lost);
+                    if part.rows() > 1 {
+                        rest.extend(part.halves());
+                    }
                     continue;
-                }
+                };
                 accumulators.store(&folded)?;
             }
-            return self.commit(accumulators, &arrived, watermark_ms, out);
+            self.commit(accumulators, &part, watermark_ms, out)?;
         }
         Ok(())
     }
@@ -886,29 +893,5 @@ impl Session {
         }
         self.last_ms = later.last_ms;
         self.fired |= later.fired;
-    }
-}
-
-impl BatchJournal {
-    /// Translates rows of the batch without late rows to rows of the whole batch.
-    fn rows_of_in_time(&self, rows: &[u32]) -> Vec<u32> {
-        let mut late = self.late.iter().peekable();
-        let mut row = 0;
-        let mut in_time = 0;
-        rows.iter()
-            .map(|&wanted| {
-                loop {
-                    let is_late = late.next_if_eq(&&row).is_some();
-                    row += 1;
-                    if is_late {
-                        continue;
-                    }
-                    in_time += 1;
-                    if in_time > wanted {
-                        return row - 1;
-                    }
-                }
-            })
-            .collect()
     }
 }

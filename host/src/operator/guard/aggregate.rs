@@ -47,6 +47,37 @@ impl AggregateGuard {
         self.fold(batch, input, groups, states, out, fold, put)
     }
 
+    /// Like `accumulate`, of at least two rows in one call, or nothing if the call fails, is
+    /// too large or rejects a row. `on_error` is not applied, since the rows come again in
+    /// parts.
+    pub fn accumulate_whole(
+        &mut self,
+        batch: &Batch,
+        input: &[ArrayRef],
+        groups: &[u32],
+        states: States<'_>,
+    ) -> Result<Option<Folded>, OperatorError> {
+        if Parts::of(input, batch.rows()).0.len() > 1 {
+            return Ok(None);
+        }
+        let taken_back = taken_back(batch, &(0..batch.rows()));
+        let rows = Grouped {
+            input: Columns {
+                rows: batch.rows(),
+                columns: input,
+            },
+            groups,
+            taken_back: &taken_back,
+        };
+        let done = self.call(false, |logic| logic.accumulate(rows, states))?;
+        let done = done.ok().filter(|done| done.rejects.is_empty());
+        Ok(done.map(|done| Folded {
+            states: done.states,
+            groups: None,
+            lost: Vec::new(),
+        }))
+    }
+
     /// Like `accumulate`, with the result after each row; parents are rows. `keys` is what
     /// the plugin reads of the key of each group. `put` gets the results, in pieces if they
     /// are large.

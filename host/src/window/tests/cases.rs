@@ -547,6 +547,32 @@ fn a_late_row_is_judged_without_the_rows_that_were_lost() {
 }
 
 #[test]
+fn a_row_that_only_a_lost_row_joins_to_a_session_has_one_of_its_own() {
+    let huge = |time: i64, word: &str| Row {
+        amount: i64::MAX,
+        ..row("a", time, word)
+    };
+    let rows = [huge(60, "a"), huge(30, "b"), huge(0, "c")];
+    for batch_rows in [1, 2, 3] {
+        for on_error in [OnError::DeadLetter, OnError::Skip, OnError::Retry(1)] {
+            let mut bench = session(50).on_error(on_error).bench();
+            for rows in rows.chunks(batch_rows) {
+                bench.rows(rows);
+            }
+            let max = i64::MAX;
+            assert_eq!(
+                bench.end().lines(),
+                format!("a [0, 50) 1 {max} {max} {max} c\na [60, 110) 1 {max} {max} {max} a\n")
+            );
+            assert_eq!(bench.counts.failed, 1, "in batches of {batch_rows}");
+        }
+        let mut bench = session(50).on_error(OnError::Fail).bench();
+        let mut batches = rows.chunks(batch_rows);
+        assert!(batches.any(|rows| bench.try_rows(rows).is_err()));
+    }
+}
+
+#[test]
 fn on_error_decides_what_a_lost_row_becomes() {
     let rows = [row("a", 0, "a"), row("a", 1, "boom"), row("a", 2, "b")];
     for (policy, letters) in [

@@ -14,7 +14,7 @@ use crate::logic::{
 };
 use crate::schema::{DataType, Field, Schema};
 
-/// Rows whose word is `no` are rejected; on `boom` it panics.
+/// Rows whose word is `no` are rejected; on `boom` it panics. Sums may overflow.
 pub(super) struct Ledger {
     info: OperatorInfo,
     pub calls: Arc<Mutex<Calls>>,
@@ -121,7 +121,7 @@ impl Aggregate for LedgerInstance {
             if group as usize == merged.len() {
                 merged.push(state);
             } else {
-                merged[group as usize].merge(state);
+                merged[group as usize].merge(state)?;
             }
         }
         Ok(write(&merged))
@@ -143,22 +143,30 @@ impl Aggregate for LedgerInstance {
 }
 
 impl State {
-    fn fold(&mut self, amount: i64, word: &str) {
+    fn fold(&mut self, amount: i64, word: &str) -> Result<(), Failure> {
         self.count += 1;
-        self.sum += amount;
+        self.add(amount)?;
         self.least = Some(self.least.map_or(amount, |least| least.min(amount)));
         self.most = Some(self.most.map_or(amount, |most| most.max(amount)));
         self.amounts.push(amount);
         self.words.push_str(word);
+        Ok(())
     }
 
-    fn merge(&mut self, later: State) {
+    fn merge(&mut self, later: State) -> Result<(), Failure> {
         self.count += later.count;
-        self.sum += later.sum;
+        self.add(later.sum)?;
         self.least = self.least.into_iter().chain(later.least).min();
         self.most = self.most.into_iter().chain(later.most).max();
         self.amounts.extend(later.amounts);
         self.words.push_str(&later.words);
+        Ok(())
+    }
+
+    fn add(&mut self, amount: i64) -> Result<(), Failure> {
+        let overflow = || Failure::new(FailureKind::Overflow, "the sum overflows".to_owned());
+        self.sum = self.sum.checked_add(amount).ok_or_else(overflow)?;
+        Ok(())
     }
 }
 
@@ -188,7 +196,7 @@ fn fold(
             }
             word => {
                 let state = &mut folded[group as usize];
-                state.fold(amounts.value(row), word);
+                state.fold(amounts.value(row), word)?;
                 results.push((row as u32, state.clone()));
             }
         }

@@ -616,6 +616,56 @@ fn standing(lines: &[String]) -> BTreeSet<String> {
     table.into_values().collect()
 }
 
+/// A row that the plugin fails on leaves everything as if it had not come: which rows
+/// these are, and what the others come to, does not depend on where a batch is cut.
+#[test]
+fn lost_rows_of_sessions_do_not_depend_on_batches() {
+    let amounts = [1, -5, i64::MAX, i64::MAX - 1, i64::MAX / 2, -i64::MAX];
+    for setup in [
+        session(200),
+        session(200).lateness(500),
+        session(200).lateness(500).final_only(),
+    ] {
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut rows = rows(seed, 300, 60, 1_000);
+            for row in &mut rows {
+                row.amount = random.choice(amounts).unwrap_or_default();
+                if random.u32(0..10) == 0 {
+                    let word = random.choice(["no", "boom"]).unwrap_or_default();
+                    row.word = word.to_owned();
+                }
+            }
+            let outcome = |batch_rows: usize| {
+                let mut bench = setup.bench();
+                let mut newest = i64::MIN;
+                for between_watermarks in rows.chunks(60) {
+                    for rows in between_watermarks.chunks(batch_rows) {
+                        bench.rows(rows);
+                    }
+                    let times = between_watermarks.iter().map(|row| row.time);
+                    newest = times.fold(newest, i64::max);
+                    bench.watermark(newest - 300);
+                }
+                bench.end();
+                let letters = bench.dead_letters.iter();
+                let mut letters: Vec<_> = letters
+                    .map(|letter| (&letter.kind, &letter.payload, &letter.row))
+                    .map(|letter| format!("{letter:?}"))
+                    .collect();
+                letters.sort_unstable();
+                (finals(&setup, &bench), letters, bench.late.len())
+            };
+            let each = outcome(1);
+            assert!(each.0.len() > 20 && each.1.len() > 20);
+            for batch_rows in [3, 7, 60] {
+                let when = format!("{setup:?}, seed {seed}, batches of {batch_rows}");
+                assert_eq!(outcome(batch_rows), each, "{when}");
+            }
+        }
+    }
+}
+
 /// No two sessions of a key overlap, whatever comes late.
 #[test]
 fn sessions_never_overlap() {
