@@ -132,7 +132,10 @@ const READER_IS_GONE: u8 = 141;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = CommandLine::parse();
+    let arguments = match CommandLine::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return tell(&answer),
+    };
     descriptors::raise_limit();
     let live_lines = MultiProgress::new();
     start_logging(&live_lines);
@@ -186,6 +189,18 @@ pub fn main() -> ExitCode {
         Err(CliError::Config(mistakes)) => {
             print::stderr(mistakes.render(Look::for_stderr()));
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints what the command line is answered with: the help, the version or a mistake.
+fn tell(answer: &clap::Error) -> ExitCode {
+    match print::answer(answer) {
+        Ok(()) if answer.use_stderr() => ExitCode::from(2),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::error(format_args!("cannot print to standard output: {error}"));
+            ExitCode::from(1)
         }
     }
 }

@@ -1511,6 +1511,107 @@ fn a_full_stderr_is_no_crash() {
     assert_eq!(wrong.code(), Some(2));
 }
 
+/// So are scripts told that they have no help and no version.
+#[test]
+fn help_that_cannot_be_printed_is_a_failure() {
+    for (rest, code, said) in [
+        (
+            "--help >/dev/full",
+            1,
+            "error: cannot print to standard output: No space left",
+        ),
+        ("run --help >/dev/full", 1, "No space left"),
+        ("--version >/dev/full", 1, "No space left"),
+        ("--version >&-", 1, "standard output is closed"),
+        ("--help >/dev/null", 0, ""),
+        ("--version | true", 0, ""),
+        ("--wrong", 2, "--wrong"),
+        ("", 2, "Usage"),
+        ("--wrong 2>/dev/full", 2, ""),
+    ] {
+        let script = format!("set -o pipefail; \"$0\" {rest}");
+        let output = Command::new("bash")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_sluicebox")])
+            .output()
+            .expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{rest}: {stderr}");
+        assert!(stderr.contains(said), "{rest}: {stderr}");
+    }
+}
+
+/// Endpoints of stores with which requests cannot even be made.
+#[test]
+fn an_endpoint_that_cannot_be_used_is_refused_by_check() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), "").expect("it is writable");
+    let keys = "aws_access_key_id = \"a\", aws_secret_access_key = \"b\"";
+    for (options, variable, said) in [
+        (
+            ", endpoint = \"nonsense\"",
+            None,
+            "the option `endpoint` is no address",
+        ),
+        (
+            ", endpoint = \"http://store\"",
+            None,
+            "`allow_http = \"true\"`",
+        ),
+        (
+            "",
+            Some(("AWS_ENDPOINT", "localhost:9000")),
+            "AWS_ENDPOINT is no address",
+        ),
+        (
+            "",
+            Some(("AWS_ENDPOINT_URL", "")),
+            "AWS_ENDPOINT_URL is no address",
+        ),
+        (
+            "",
+            Some(("AWS_ENDPOINT_URL_S3", "ftp://store")),
+            "AWS_ENDPOINT_URL_S3 is no address",
+        ),
+        (
+            "",
+            Some(("AWS_REGION", "no such")),
+            "AWS_REGION is no region",
+        ),
+        (
+            ", endpoint = \"https://store\"",
+            Some(("AWS_ENDPOINT", "nonsense")),
+            "",
+        ),
+    ] {
+        let pipeline = format!(
+            "name = \"copied\"\n[state]\n[checkpoints.upload]\nurl = \"s3://bucket\"\n\
+             options = {{ {keys}{options} }}\n{ROWS}{OUT}"
+        );
+        let path = folder.path().join("pipeline.toml");
+        fs::write(&path, pipeline).expect("it is writable");
+        let output = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .arg("check")
+            .arg(&path)
+            .envs(variable)
+            .output()
+            .expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let code = if said.is_empty() { 0 } else { 2 };
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{options} {variable:?}: {stderr}"
+        );
+        // Messages are wrapped in a frame.
+        let words: Vec<&str> = stderr.split([' ', '\n', '│', '×', '╰', '─']).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        assert!(
+            words.join(" ").contains(said),
+            "{options} {variable:?}: {stderr}"
+        );
+    }
+}
+
 #[test]
 fn what_an_error_quotes_does_not_reach_the_terminal_raw() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -8,6 +8,8 @@
 //!
 //! The run does not wait for uploads: one that fails is logged and tried again.
 
+/// Connects to S3 and compatible stores.
+mod s3;
 /// Signs requests to S3.
 mod signature;
 /// Uploads while the pipeline runs.
@@ -21,14 +23,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
+use object_store::aws::AwsCredentialProvider;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use self::signature::Signatures;
+use self::s3::S3;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
 use super::storage::folder::{Archive, FolderStorage};
@@ -91,7 +93,9 @@ impl RemoteStore {
     /// what does not pass by itself: uploads are tried again.
     pub async fn check_writable(&self) -> Result<(), StorageError> {
         self.check_credentials().await?;
-        let location = self.root.clone().join("writable");
+        // Of a name that nothing else has: what is there is kept.
+        let name = format!("probe-{:032x}", fastrand::u128(..));
+        let location = self.root.clone().join(name);
         let probe = async {
             let put = self.store.put(&location, PutPayload::default()).await;
             put.map_err(|cause| self.trouble("write", &location, &cause))?;
@@ -543,29 +547,11 @@ fn connect(plan: &RemotePlan) -> Result<Connected, String> {
             })
         }
         ObjectStoreScheme::AmazonS3 => {
-            for (option, _) in &plan.options {
-                let known: Result<AmazonS3ConfigKey, String> = parsed(option);
-                known.map_err(|_| format!("`{option}` is not an option of S3"))?;
-            }
-            // Keys are better kept in the environment than in a file.
-            let environment = std::env::vars().filter(|(name, _)| name.starts_with("AWS_"));
-            let environment = environment.map(|(name, value)| (name.to_ascii_lowercase(), value));
-            let mut store = AmazonS3Builder::new()
-                .with_url(plan.url.as_str())
-                .with_crypto_provider(Arc::new(Signatures));
-            for (option, value) in environment.chain(plan.options.iter().cloned()) {
-                // Some variables are for other programs.
-                if let Ok(option) = parsed::<AmazonS3ConfigKey>(&option) {
-                    store = store.with_config(option, value);
-                }
-            }
-            let is_signed = store.get_config_value(&AmazonS3ConfigKey::SkipSignature);
-            let is_signed = is_signed.as_deref() != Some("true");
-            let store = store.build().map_err(|error| error.to_string())?;
+            let S3 { store, credentials } = s3::connect(plan)?;
             Ok(Connected {
-                credentials: is_signed.then(|| store.credentials().clone()),
                 store: Arc::new(store),
                 path,
+                credentials,
             })
         }
         _ => Err("only `file://` and `s3://` are known".to_owned()),

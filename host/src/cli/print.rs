@@ -18,6 +18,17 @@ pub fn stderr(text: impl Display) {
     let _ = print(&mut io::stderr().lock(), text);
 }
 
+/// Prints what the parser of the command line answers, in colours if they are wanted:
+/// mistakes to stderr, all else to stdout.
+pub fn answer(answer: &clap::Error) -> io::Result<()> {
+    if answer.use_stderr() {
+        let _ = answer.print();
+        return Ok(());
+    }
+    check_standard(1)?;
+    unless_reader_is_gone(answer.print().and_then(|()| io::stdout().flush()))
+}
+
 /// Prints an error to stderr. Control characters are escaped, since it may quote
 /// a row, a plugin or a broker.
 pub fn error(message: impl Display) {
@@ -32,7 +43,11 @@ pub fn error(message: impl Display) {
 }
 
 fn print(out: &mut impl Write, text: impl Display) -> io::Result<()> {
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    unless_reader_is_gone(write!(out, "{text}").and_then(|()| out.flush()))
+}
+
+fn unless_reader_is_gone(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }

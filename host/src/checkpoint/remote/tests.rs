@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::client::HttpRequest;
+
 use super::uploader::Uploader;
 use super::*;
 use crate::checkpoint::changes::Changes;
@@ -309,6 +311,11 @@ async fn where_nothing_can_be_written_is_said_at_the_start() {
     let remote = place.remote();
     remote.check_writable().await.expect("a folder");
     assert_eq!(place.objects(""), Vec::<PathBuf>::new(), "nothing stays");
+    let of_user = place.remote.path().join("shop/writable");
+    fs::write(&of_user, "theirs").expect("a file");
+    remote.check_writable().await.expect("a folder");
+    assert_eq!(place.objects(""), std::slice::from_ref(&of_user));
+    assert_eq!(fs::read_to_string(&of_user).expect("a file"), "theirs");
     let root = place.remote.path().join("shop");
     fs::remove_dir_all(&root).expect("a folder to remove");
     fs::write(&root, "").expect("a file");
@@ -316,16 +323,18 @@ async fn where_nothing_can_be_written_is_said_at_the_start() {
     assert!(!error.fault().can_pass, "{error}");
 }
 
+/// What the check of a URL and options says.
+fn said(url: &str, options: &[(&str, &str)]) -> String {
+    let options = options.iter();
+    let plan = RemotePlan {
+        url: url.into(),
+        options: options.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+    };
+    check(&plan).err().unwrap_or_default()
+}
+
 #[test]
 fn a_url_that_cannot_be_used_says_why() {
-    let said = |url: &str, options: &[(&str, &str)]| {
-        let options = options.iter();
-        let plan = RemotePlan {
-            url: url.into(),
-            options: options.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        };
-        check(&plan).err().unwrap_or_default()
-    };
     assert_eq!(said("file:///mnt/checkpoints", &[]), "");
     assert_eq!(
         said("s3://bucket/prefix", &[("region", "eu-central-1")]),
@@ -335,4 +344,94 @@ fn a_url_that_cannot_be_used_says_why() {
     assert!(said("memory:///", &[]).contains("only `file://` and `s3://`"));
     assert!(said("file:///mnt", &[("region", "x")]).contains("`region`"));
     assert!(said("s3://bucket", &[("regio", "x")]).contains("regio"));
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_says_why() {
+    let said = |endpoint: &str, more: &[(&str, &str)]| {
+        let options = [&[("endpoint", endpoint)], more].concat();
+        said("s3://bucket/prefix", &options)
+    };
+    for good in [
+        "https://store",
+        "HTTPS://store.example:9000/",
+        "https://[::1]:9000",
+        "https://127.0.0.1/below",
+    ] {
+        assert_eq!(said(good, &[]), "", "{good}");
+    }
+    for wrong in [
+        "",
+        "nonsense",
+        "localhost:9000",
+        "//store",
+        "ftp://store",
+        "https:store",
+        "https://",
+        "https:///store",
+        "https://:9000",
+        "https://no such host",
+        " https://store",
+        "https://store\n",
+        "https://st\u{f6}re",
+        "https://store:99999",
+        "https://store:0",
+        "https://store:port",
+        "https://[::1",
+        "https://store\\bucket",
+        "https://store/%zz?x=1",
+        "https://store#x",
+        "https://user:hidden@store",
+    ] {
+        let said = said(wrong, &[("allow_http", "true")]);
+        let expected = "the option `endpoint` is no address of a store (";
+        assert!(said.starts_with(expected), "{wrong:?}: {said}");
+        assert!(!said.contains("hidden"), "{said}");
+    }
+    let http = "http://127.0.0.1:9000";
+    for off in [&[][..], &[("allow_http", "no")]] {
+        let said = said(http, off);
+        assert!(said.contains("`allow_http = \"true\"`"), "{said}");
+    }
+    for on in ["true", "1", "Yes"] {
+        assert_eq!(said(http, &[("allow_http", on)]), "");
+    }
+    assert!(said("https://store", &[("region", "no such")]).contains("`region`"));
+    assert!(said("https://store", &[("region", "")]).contains("`region`"));
+    let key = said("https://store", &[("aws_access_key_id", "a\nb")]);
+    assert!(key.contains("`aws_access_key_id`"), "{key}");
+}
+
+proptest::proptest! {
+    /// What passes the check can be connected to: the client does not panic.
+    #[test]
+    fn a_checked_endpoint_makes_requests(
+        scheme in "(https?|HTTP)",
+        rest in "(://)?[ -~]{0,3}[a-z0-9.:/@?#%\\[\\]\\\\^|{}<>\"`_~-]{0,12}(:[0-9]{0,6})?/?",
+    ) {
+        let options = [
+            ("endpoint", format!("{scheme}{rest}")),
+            ("allow_http", "true".into()),
+            ("aws_access_key_id", "a".into()),
+            ("aws_secret_access_key", "b".into()),
+        ];
+        let plan = RemotePlan {
+            url: "s3://bucket/prefix".into(),
+            options: options.map(|(name, value)| (name.to_owned(), value)).into(),
+        };
+        if s3::connect(&plan).is_ok() {
+            let [(_, endpoint), ..] = &plan.options[..] else {
+                unreachable!("it is the first option");
+            };
+            let endpoint = endpoint.trim_end_matches('/');
+            let mut request = HttpRequest::new(Vec::new().into());
+            for address in [endpoint.to_owned(), format!("{endpoint}/bucket/prefix")] {
+                // As the client does it.
+                *request.uri_mut() = address.parse().expect("the address of a request");
+                let signed: Result<reqwest::Url, _> = request.uri().to_string().parse();
+                let has_host = signed.expect("a URL to sign").has_host();
+                assert!(has_host, "{address}");
+            }
+        }
+    }
 }
