@@ -39,6 +39,7 @@ fn with(mode: &str, key: &str) -> String {
         users = 50
         rate = 2000
         count = {ROWS}
+        events_per_second = 100
         start = "2024-01-01T10:00:00Z"
         [operators.rows]
         select = {{ id = "user_id", n = "quantity" }}
