@@ -353,7 +353,7 @@ impl Course {
             tokio::select! {
                 ended = &mut running => {
                     let summary = ended?;
-                    return Ok(self.ended(trial, &probation, &summary));
+                    return Ok(self.ended(trial, &probation, &nodes, &summary));
                 }
                 _ = self.wanted.changed() => {}
                 planned = async { planning.as_mut().expect("there is one").await }, if planning.is_some() => {
@@ -427,7 +427,7 @@ impl Course {
                 self.next = self.next.take().map(|next| Next::again(next.planned));
                 Ok(false)
             }
-            Err(error) if trial.on_probation && trial.is_open => Err(error),
+            Err(error) if trial.can_be_taken_back() => Err(error),
             // What comes next goes on from the last checkpoint.
             Err(error) => {
                 self.log(&error);
@@ -437,21 +437,21 @@ impl Course {
     }
 
     /// A run has ended by itself.
-    fn ended(&mut self, trial: &mut Trial, probation: &Probation, summary: &Summary) -> bool {
+    fn ended(
+        &mut self,
+        trial: &mut Trial,
+        probation: &Probation,
+        nodes: &[Arc<NodeProgress>],
+        summary: &Summary,
+    ) -> bool {
         if let (true, Verdict::Failed(why)) = (
-            trial.is_open && trial.on_probation,
+            trial.can_be_taken_back(),
             probation.judge(self.context.probation),
         ) {
             return self.take_back(trial, &why);
         }
-        let nodes = self
-            .hosted
-            .lock()
-            .running
-            .as_ref()
-            .map(|running| running.nodes.clone());
-        if let (true, Some(nodes)) = (trial.is_open, nodes) {
-            self.hold(trial, &nodes);
+        if trial.is_open {
+            self.hold(trial, nodes);
         }
         tracing::info!(rows = summary.rows_read(), "its inputs have ended");
         self.rest(Phase::Ended);
@@ -460,7 +460,7 @@ impl Course {
 
     /// A run has failed, or could not be started.
     fn failed(&mut self, mut trial: Trial, error: &RunError) -> bool {
-        if trial.is_open && trial.on_probation {
+        if trial.can_be_taken_back() {
             return self.take_back(&mut trial, &error.to_string());
         }
         let fault = error.fault();
@@ -568,9 +568,14 @@ impl Trial {
         }
     }
 
+    /// Whether there is something to go back to, and it is still to be decided.
+    fn can_be_taken_back(&self) -> bool {
+        self.is_open && self.on_probation
+    }
+
     /// Whether nothing of it is committed yet, nor has to be.
     fn is_uncommitted(&self) -> bool {
-        self.is_open && self.on_probation && self.next.planned.plan.state.is_some()
+        self.can_be_taken_back() && self.next.planned.plan.state.is_some()
     }
 }
 

@@ -61,14 +61,7 @@ impl AggregateGuard {
             return Ok(None);
         }
         let taken_back = taken_back(batch, &(0..batch.rows()));
-        let rows = Grouped {
-            input: Columns {
-                rows: batch.rows(),
-                columns: input,
-            },
-            groups,
-            taken_back: &taken_back,
-        };
+        let rows = grouped(input, groups, &taken_back);
         let done = self.call(false, |logic| logic.accumulate(rows, states))?;
         let done = done.ok().filter(|done| done.rejects.is_empty());
         Ok(done.map(|done| Folded {
@@ -239,14 +232,7 @@ impl AggregateGuard {
             && batch.rows() > 1
         {
             let taken_back = taken_back(batch, &(0..batch.rows()));
-            let rows = Grouped {
-                input: Columns {
-                    rows: batch.rows(),
-                    columns: input,
-                },
-                groups,
-                taken_back: &taken_back,
-            };
+            let rows = grouped(input, groups, &taken_back);
             let all: Vec<u32> = (0..states.groups as u32).collect();
             match self.call(false, |logic| accumulate(logic, rows, states, &all))? {
                 Ok((done, rows)) => {
@@ -269,14 +255,8 @@ impl AggregateGuard {
             let part = self.next_part(&mut rest, |logic, part| {
                 let columns = slice(input, part);
                 let of_part = newest.of(&groups[part.clone()])?;
-                let rows = Grouped {
-                    input: Columns {
-                        rows: part.len(),
-                        columns: &columns,
-                    },
-                    groups: &of_part.of_row,
-                    taken_back: &taken_back(batch, part),
-                };
+                let taken_back = taken_back(batch, part);
+                let rows = grouped(&columns, &of_part.of_row, &taken_back);
                 let members = of_part.members.as_slice();
                 let (done, rows) = accumulate(logic, rows, of_part.states(), members)?;
                 Ok((done, rows, of_part.members))
@@ -307,6 +287,18 @@ impl AggregateGuard {
             lost,
         };
         Ok(folded)
+    }
+}
+
+/// Rows for one call, with the group of each, and those that take others back.
+fn grouped<'a>(columns: &'a [ArrayRef], groups: &'a [u32], taken_back: &'a [u32]) -> Grouped<'a> {
+    Grouped {
+        input: Columns {
+            rows: groups.len(),
+            columns,
+        },
+        groups,
+        taken_back,
     }
 }
 
