@@ -74,6 +74,35 @@ pub fn parse(text: &[u8], precision: u8, scale: u8) -> Result<i128, NotDecimal> 
     Ok(if number.is_negative { -units } else { units })
 }
 
+/// Reads a whole number, however it is written: `5`, `5.0`, `5e3`.
+pub fn whole(text: &[u8]) -> Result<i128, NotDecimal> {
+    parse(text, PRECISION_MAX, 0)
+}
+
+/// Reads a number times a power of ten as a whole number, rounded down, and whether it is
+/// one. `None` if it is no number, or too large for 64 bits.
+pub fn floor(text: &[u8], power: i8) -> Option<(i64, bool)> {
+    let number = Written::read(text)?;
+    let last = number.exponent.saturating_add(i64::from(power));
+    let digits = number.digits() as i64;
+    if digits.saturating_add(last) > i64::from(PRECISION_MAX) && digits > 0 {
+        return None;
+    }
+    let kept = digits.saturating_add(last.min(0)).max(0) as usize;
+    let kept = number
+        .each()
+        .take(kept)
+        .fold(0, |kept: i128, digit| kept * 10 + i128::from(digit - b'0'));
+    // A number without digits is zero, whatever its exponent.
+    let size = kept * limit(last.clamp(0, PRECISION_MAX.into()) as u8);
+    let is_whole = digits == 0 || last >= 0;
+    let value = match number.is_negative {
+        true => -size - i128::from(!is_whole),
+        false => size,
+    };
+    Some((i64::try_from(value).ok()?, is_whole))
+}
+
 /// A number in a text: its digits, without zeros at either end, times a power of ten.
 struct Written<'t> {
     is_negative: bool,

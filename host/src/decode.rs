@@ -18,6 +18,7 @@ pub(crate) use self::csv::{quoted_length, quoted_length_from};
 use self::fault::RowFault;
 use crate::format::{Format, RowFormat};
 use crate::schema::Schema;
+use crate::timestamp::CutTimes;
 
 /// Decodes blocks of rows, one after the other. What it learns from a block
 /// makes the next one faster, and never changes a result.
@@ -40,6 +41,8 @@ pub struct Decoded {
     pub rows: usize,
     /// In ascending order.
     pub bad: Vec<UndecodedRow>,
+    /// Of the good rows.
+    pub cut_times: Option<CutTimes>,
 }
 
 /// A row that is not what the schema says.
@@ -99,8 +102,14 @@ impl Decoder {
                 }
             }
         }
+        let cut_times = self.0.take_cut_times();
         let columns = self.0.take();
-        Decoded { columns, rows, bad }
+        Decoded {
+            columns,
+            rows,
+            bad,
+            cut_times,
+        }
     }
 }
 
@@ -134,6 +143,16 @@ impl FormatRows {
             FormatRows::Csv(csv) => csv.truncate(rows),
             // Raw rows are never bad.
             FormatRows::Raw(_) => {}
+        }
+    }
+
+    /// The times that were rounded down since the last call.
+    fn take_cut_times(&mut self) -> Option<CutTimes> {
+        match self {
+            FormatRows::Json(json) => json.take_cut_times(),
+            FormatRows::Csv(csv) => csv.take_cut_times(),
+            // They have no times.
+            FormatRows::Raw(_) => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::dead_letter::{self, DeadLetter};
 use crate::element::CheckpointId;
 use crate::operator::Counts;
+use crate::timestamp::CutTimes;
 
 /// One node's counters, shared by its tasks.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct NodeProgress {
     rejected: AtomicU64,
     failed: AtomicU64,
     dead_letters: AtomicU64,
+    cut_times: Mutex<Option<CutTimes>>,
     /// What was wrong with the first row that became a dead letter.
     first_dead_letter: OnceLock<String>,
     /// The watermark of each task; `i64::MIN` before its first one.
@@ -78,6 +80,9 @@ pub struct NodeStatus {
     pub read: Option<f64>,
     /// How long its tasks have worked, all together; 0 for sources and sinks.
     pub busy_ms: f64,
+    /// Times that a source has rounded down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_times: Option<CutTimes>,
     /// Whether the run goes on after all its inputs had ended, with which all windows
     /// fired.
     #[serde(skip)]
@@ -145,6 +150,7 @@ impl NodeProgress {
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
+            cut_times: Mutex::default(),
             first_dead_letter: OnceLock::new(),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             read: AtomicU64::new(UNKNOWN),
@@ -208,6 +214,24 @@ impl NodeProgress {
             .get_or_init(|| dead_letter::sentence(first));
     }
 
+    /// Counts times that were rounded down, and returns whether they are the first.
+    pub fn add_cut_times(&self, cut: &CutTimes) -> bool {
+        let mut all = self
+            .cut_times
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &mut *all {
+            Some(all) => {
+                all.values += cut.values;
+                false
+            }
+            None => {
+                *all = Some(cut.clone());
+                true
+            }
+        }
+    }
+
     /// How many rows became dead letters.
     pub fn dead_letters(&self) -> u64 {
         self.dead_letters.load(Ordering::Relaxed)
@@ -250,6 +274,11 @@ impl NodeProgress {
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
             busy_ms: self.busy().as_secs_f64() * 1e3,
+            cut_times: self
+                .cut_times
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             had_ended: self.had_ended.load(Ordering::Relaxed),
         }
     }

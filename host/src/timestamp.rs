@@ -1,7 +1,7 @@
 //! Reads timestamps in the forms that sources have, and writes RFC 3339.
 //!
 //! Text has milliseconds only where they are not zero. Reading rounds down to whole
-//! milliseconds.
+//! milliseconds, and says where it does.
 
 /// Formats of a pipeline's own.
 mod pattern;
@@ -11,6 +11,11 @@ pub mod zone;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::decimal;
+
 pub use pattern::{PatternProblem, TimePattern};
 
 /// 0001-01-01T00:00:00Z.
@@ -19,6 +24,22 @@ pub const FIRST_MS: i64 = -62_135_596_800_000;
 pub const LAST_MS: i64 = 253_402_300_799_999;
 
 const DAY_MS: i64 = 86_400_000;
+
+/// A time that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadTime {
+    pub ms: i64,
+    /// Whether it was rounded down.
+    pub is_cut: bool,
+}
+
+/// Times that were rounded down to ms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CutTimes {
+    pub values: u64,
+    /// One of them, as it was written, and as it was read.
+    pub example: String,
+}
 
 /// The format of timestamps in a source's bytes. Columns always have ms.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -32,7 +53,8 @@ pub enum TimestampFormat {
     Pattern(Arc<TimePattern>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The largest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TimeUnit {
     Seconds,
     Milliseconds,
@@ -41,8 +63,8 @@ pub enum TimeUnit {
 }
 
 impl TimestampFormat {
-    /// Reads a decimal number without exponent; a pattern reads its digits.
-    pub fn read_number(&self, number: &[u8]) -> Option<i64> {
+    /// Reads a decimal number; a pattern reads its digits.
+    pub fn read_number(&self, number: &[u8]) -> Option<ReadTime> {
         match self {
             TimestampFormat::Any => from_number(number, TimeUnit::Milliseconds),
             TimestampFormat::Number(unit) => from_number(number, *unit),
@@ -52,11 +74,20 @@ impl TimestampFormat {
     }
 
     /// Reads a text that is not meant as a number.
-    pub fn read_text(&self, text: &[u8]) -> Option<i64> {
+    pub fn read_text(&self, text: &[u8]) -> Option<ReadTime> {
         match self {
-            TimestampFormat::Any | TimestampFormat::Rfc3339 => from_rfc3339(text),
+            TimestampFormat::Any | TimestampFormat::Rfc3339 => read_rfc3339(text),
             TimestampFormat::Number(_) => None,
             TimestampFormat::Pattern(pattern) => pattern.read(text),
+        }
+    }
+
+    /// The unit of its numbers, if it reads any.
+    pub fn unit(&self) -> Option<TimeUnit> {
+        match self {
+            TimestampFormat::Any => Some(TimeUnit::Milliseconds),
+            TimestampFormat::Number(unit) => Some(*unit),
+            TimestampFormat::Rfc3339 | TimestampFormat::Pattern(_) => None,
         }
     }
 
@@ -76,6 +107,45 @@ impl TimestampFormat {
             }
         };
         expected.into()
+    }
+}
+
+impl TimeUnit {
+    pub const ALL: [TimeUnit; 4] = [
+        TimeUnit::Seconds,
+        TimeUnit::Milliseconds,
+        TimeUnit::Microseconds,
+        TimeUnit::Nanoseconds,
+    ];
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimeUnit::Seconds => "seconds",
+            TimeUnit::Milliseconds => "milliseconds",
+            TimeUnit::Microseconds => "microseconds",
+            TimeUnit::Nanoseconds => "nanoseconds",
+        }
+    }
+
+    /// The type of fields with numbers of this unit, as in the pipeline's file.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            TimeUnit::Seconds => "timestamp(s)",
+            TimeUnit::Milliseconds => "timestamp(ms)",
+            TimeUnit::Microseconds => "timestamp(us)",
+            TimeUnit::Nanoseconds => "timestamp(ns)",
+        }
+    }
+
+    /// How often it is in a second, as a power of ten.
+    pub fn per_second(self) -> i8 {
+        match self {
+            TimeUnit::Seconds => 0,
+            TimeUnit::Milliseconds => 3,
+            TimeUnit::Microseconds => 6,
+            TimeUnit::Nanoseconds => 9,
+        }
     }
 }
 
@@ -120,6 +190,11 @@ pub fn write(out: &mut Vec<u8>, ms: i64) {
 /// Reads `2023-11-14T22:13:20Z`, perhaps with a fraction of a second, or an offset
 /// instead of `Z`. `None` for everything else.
 pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
+    read_rfc3339(text).map(|time| time.ms)
+}
+
+/// As [`from_rfc3339`].
+fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
     let (date, rest) = text.split_at_checked(19)?;
     let punctuated = date[4] == b'-'
         && date[7] == b'-'
@@ -145,15 +220,15 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
     if !in_range {
         return None;
     }
-    let (millis, rest) = match rest.split_first()? {
+    let (fraction, rest) = match rest.split_first()? {
         (b'.', fraction) => {
             let end = fraction
                 .iter()
                 .position(|byte| !byte.is_ascii_digit())
                 .filter(|&end| end > 0)?;
-            (leading_millis(&fraction[..end]), &fraction[end..])
+            fraction.split_at(end)
         }
-        _ => (0, rest),
+        _ => (&b""[..], rest),
     };
     let offset_minutes = match rest {
         b"Z" | b"z" => 0,
@@ -169,46 +244,22 @@ pub fn from_rfc3339(text: &[u8]) -> Option<i64> {
         _ => return None,
     };
     let seconds = (hour * 60 + minute - offset_minutes) * 60 + second.min(59);
-    Some(days_before(year, month, day) * DAY_MS + seconds * 1_000 + millis)
+    let ms = days_before(year, month, day) * DAY_MS + seconds * 1_000 + leading_millis(fraction);
+    Some(ReadTime {
+        ms,
+        is_cut: fraction.iter().skip(3).any(|&digit| digit != b'0'),
+    })
 }
 
-/// Reads a decimal number without exponent, such as `1700000000.25`, rounded down to
-/// whole ms.
-pub fn from_number(text: &[u8], unit: TimeUnit) -> Option<i64> {
-    let (negative, unsigned) = match text.split_first()? {
-        (b'-', rest) => (true, rest),
-        _ => (false, text),
-    };
-    let point = unsigned.iter().position(|&byte| byte == b'.');
-    let (whole, fraction) = match point {
-        Some(point) => (&unsigned[..point], &unsigned[point + 1..]),
-        None => (unsigned, &b""[..]),
-    };
-    let all_digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
-    if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
-        return None;
-    }
-    if point.is_some() && fraction.is_empty() {
-        return None;
-    }
-    let whole: i64 = std::str::from_utf8(whole).ok()?.parse().ok()?;
-    let is_zero = |digits: &[u8]| digits.iter().all(|&digit| digit == b'0');
-    let parts_of_ms = |per_ms: i64| (whole / per_ms, whole % per_ms == 0 && is_zero(fraction));
-    let (ms, is_exact) = match unit {
-        TimeUnit::Seconds => {
-            let ms = whole
-                .checked_mul(1_000)?
-                .checked_add(leading_millis(fraction))?;
-            (ms, is_zero(fraction.get(3..).unwrap_or_default()))
-        }
-        TimeUnit::Milliseconds => parts_of_ms(1),
-        TimeUnit::Microseconds => parts_of_ms(1_000),
-        TimeUnit::Nanoseconds => parts_of_ms(1_000_000),
-    };
-    Some(match (negative, is_exact) {
-        (false, _) => ms,
-        (true, true) => -ms,
-        (true, false) => -ms - 1,
+/// Reads a decimal number, such as `1700000000.25` or `1.7e9`, rounded down to whole ms.
+pub fn from_number(text: &[u8], unit: TimeUnit) -> Option<ReadTime> {
+    let (ms, is_whole) = decimal::floor(
+        text,
+        TimeUnit::Milliseconds.per_second() - unit.per_second(),
+    )?;
+    Some(ReadTime {
+        ms,
+        is_cut: !is_whole,
     })
 }
 
@@ -301,6 +352,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_is_known() {
+        let number = |text: &str, unit| from_number(text.as_bytes(), unit).unwrap().is_cut;
+        for (text, unit, is_cut) in [
+            ("1704103200123.75", TimeUnit::Milliseconds, true),
+            ("1704103200123.00", TimeUnit::Milliseconds, false),
+            ("1704103200.123", TimeUnit::Seconds, false),
+            ("1704103200.1234", TimeUnit::Seconds, true),
+            ("1704103200123000", TimeUnit::Microseconds, false),
+            ("1704103200123456", TimeUnit::Microseconds, true),
+            ("1e-4", TimeUnit::Seconds, true),
+        ] {
+            assert_eq!(number(text, unit), is_cut, "{text}");
+        }
+        for (text, is_cut) in [
+            ("2024-01-01T10:00:00Z", false),
+            ("2024-01-01T10:00:00.123000Z", false),
+            ("2024-01-01T10:00:00.123456Z", true),
+            ("2024-01-01T10:00:00.0000001+01:00", true),
+        ] {
+            let read = read_rfc3339(text.as_bytes()).unwrap();
+            assert_eq!(read.is_cut, is_cut, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_what_is_not_rfc3339() {
         for text in [
             "",
@@ -322,7 +398,7 @@ mod tests {
     #[test]
     fn numbers_are_exact_and_rounded_down() {
         use TimeUnit::{Microseconds, Milliseconds, Nanoseconds, Seconds};
-        let read = |text: &str, unit| from_number(text.as_bytes(), unit);
+        let read = |text: &str, unit| from_number(text.as_bytes(), unit).map(|time| time.ms);
         assert_eq!(read("1700000000.25", Seconds), Some(1_700_000_000_250));
         assert_eq!(read("-0.0015", Seconds), Some(-2));
         assert_eq!(read("-0.001", Seconds), Some(-1));
@@ -340,7 +416,14 @@ mod tests {
             read("1700000000123999999", Nanoseconds),
             Some(1_700_000_000_123)
         );
-        for text in ["", "-", ".5", "1.", "1e3", "1 "] {
+        assert_eq!(read("1.7e12", Milliseconds), Some(1_700_000_000_000));
+        assert_eq!(read("17e8", Seconds), Some(1_700_000_000_000));
+        assert_eq!(read("-15e-1", Milliseconds), Some(-2));
+        assert_eq!(read("0e999999999999999999999", Seconds), Some(0));
+        assert_eq!(read("1e-999999999999999999999", Seconds), Some(0));
+        assert_eq!(read("-1e-40", Seconds), Some(-1));
+        assert_eq!(read("1e999999999999999999999", Nanoseconds), None);
+        for text in ["", "-", ".", "e3", "1e", "1 ", "1,5", "NaN"] {
             assert_eq!(read(text, Seconds), None, "{text}");
         }
     }
@@ -353,6 +436,28 @@ mod tests {
             prop_assert_eq!(from_rfc3339(text.as_bytes()), Some(ms));
             let jiff: jiff::Timestamp = text.parse().unwrap();
             prop_assert_eq!(jiff.as_millisecond(), ms);
+        }
+
+        #[test]
+        fn numbers_are_cut_below_a_millisecond(
+            nanoseconds in -4_000_000_000_000_000_000i64..4_000_000_000_000_000_000,
+            unit in prop::sample::select(TimeUnit::ALL.to_vec()),
+            is_scientific in any::<bool>(),
+        ) {
+            let below = 9 - unit.per_second() as usize;
+            let sign = if nanoseconds < 0 { "-" } else { "" };
+            let digits = format!("{:0>width$}", nanoseconds.unsigned_abs(), width = below + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - below);
+            let text = match is_scientific {
+                true => format!("{sign}{digits}e-{below}"),
+                false if fraction.is_empty() => format!("{sign}{whole}"),
+                false => format!("{sign}{whole}.{fraction}"),
+            };
+            let expected = ReadTime {
+                ms: nanoseconds.div_euclid(1_000_000),
+                is_cut: nanoseconds.rem_euclid(1_000_000) != 0,
+            };
+            prop_assert_eq!(from_number(text.as_bytes(), unit), Some(expected), "{}", text);
         }
 
         #[test]

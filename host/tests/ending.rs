@@ -1752,6 +1752,53 @@ fn other_units_that_are_read_as_ms_are_told_of() {
         let (code, text) = said(&pipeline.replace("TYPE", type_name), &rows, &["-q"]);
         assert_eq!((code, text.as_str()), (Some(0), ""));
     }
+
+    // Nor are other units read as smaller ones in silence.
+    for (read, number, meant) in [
+        ("timestamp(us)", "1700000000", "timestamp(s)"),
+        ("timestamp(us)", "1700000000000", "timestamp(ms)"),
+        ("timestamp(ns)", "1700000000", "timestamp(s)"),
+        ("timestamp(ns)", "1700000000000", "timestamp(ms)"),
+        ("timestamp(ns)", "1700000000000000", "timestamp(us)"),
+        ("timestamp(s)", "1700000000000", "timestamp(ms)"),
+        ("timestamp(ms)", "1700000000", "timestamp(s)"),
+    ] {
+        let rows = format!("{{\"ts\":{number}}}\n").repeat(5_000);
+        let (_, text) = said(&pipeline.replace("TYPE", read), &rows, &["-q"]);
+        assert_eq!(text.matches(meant).count(), 1, "{read}, {number}: {text}");
+    }
+}
+
+#[test]
+fn times_that_are_cut_to_ms_are_told_of_once() {
+    let pipeline = r#"
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        fields = { ts = "timestamp" }
+        [sinks.out]
+        type = "blackhole"
+        input = "rows"
+    "#;
+    let rows = "{\"ts\":\"2024-01-01T10:00:00.123456Z\"}\n{\"ts\":1704103200123.75}\n";
+    let rows = rows.repeat(5_000);
+    let read = "`2024-01-01T10:00:00.123456Z` of field `ts` was read as 2024-01-01T10:00:00.123Z";
+    for arguments in [&["-q"][..], &[]] {
+        let (code, text) = said(pipeline, &rows, arguments);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(
+            text.matches("source `rows`: times are kept").count(),
+            1,
+            "{text}"
+        );
+        assert!(
+            text.contains("10000 times of rows had more digits"),
+            "{text}"
+        );
+        assert_eq!(text.matches(read).count(), 2, "{text}");
+    }
+    let exact = "{\"ts\":\"2024-01-01T10:00:00.123000Z\"}\n{\"ts\":1.7041032e12}\n";
+    assert_eq!(said(pipeline, exact, &["-q"]), (Some(0), String::new()));
 }
 
 #[test]

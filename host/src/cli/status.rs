@@ -133,8 +133,11 @@ impl Status {
             }
             (Ok(summary), StatusStyle::Quiet) => {
                 for node in &summary.nodes {
-                    if let Some(late) = describe_late(node) {
-                        print::stderr(format_args!("{late}\n"));
+                    for line in describe_late(node)
+                        .into_iter()
+                        .chain(describe_cut_times(node))
+                    {
+                        print::stderr(format_args!("{line}\n"));
                     }
                 }
                 if let Some(dead_letters) = &summary.dead_letters {
@@ -354,8 +357,13 @@ fn table(summary: &Summary) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let late = summary.nodes.iter().filter_map(describe_late);
-    let late: String = late.map(|late| format!("\n{late}")).collect();
+    let nodes = summary.nodes.iter();
+    let odd = nodes.flat_map(|node| {
+        describe_late(node)
+            .into_iter()
+            .chain(describe_cut_times(node))
+    });
+    let odd: String = odd.map(|line| format!("\n{line}")).collect();
     let dead_letters = summary.dead_letters.as_ref();
     let dead_letters = dead_letters.map_or(String::new(), |dead_letters| {
         format!("\n{}", describe_dead_letters(dead_letters))
@@ -373,7 +381,7 @@ fn table(summary: &Summary) -> String {
         format!("\nlast {}", describe_checkpoint(last))
     });
     format!(
-        "{table}{last}{late}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
+        "{table}{last}{odd}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
         short(summary.rows_read() as f64 / summary.seconds.max(1e-9)),
@@ -402,6 +410,23 @@ fn describe_late(node: &NodeStatus) -> Option<String> {
             "{late} of {rows} rows of {name} were late, since their windows had fired: {advice}"
         )
     })
+}
+
+/// Says that times of a source had more digits than are kept.
+fn describe_cut_times(node: &NodeStatus) -> Option<String> {
+    let cut = node.cut_times.as_ref()?;
+    let times = match cut.values {
+        1 => "1 time".to_owned(),
+        values => format!("{values} times"),
+    };
+    let mut line = format!(
+        "{times} of {} had more digits than milliseconds, in which times are kept: ",
+        node.name
+    );
+    for character in cut.example.chars() {
+        push_printable(&mut line, character);
+    }
+    Some(line)
 }
 
 /// One line. Control characters are escaped, since it quotes a row or a plugin.

@@ -269,6 +269,7 @@ impl GeneratorInput {
             },
             bad: Vec::new(),
             end: partition.position(),
+            cut_times: None,
         })
     }
 }

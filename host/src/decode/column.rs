@@ -13,9 +13,10 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{FieldRef, Fields};
 
+use super::fault::excerpt;
 use crate::decimal::{self, NotDecimal};
 use crate::schema::{DataType, Field};
-use crate::timestamp::TimestampFormat;
+use crate::timestamp::{self, CutTimes, ReadTime, TimestampFormat};
 
 /// One column. Its values and validity have as many entries as there are rows,
 /// except while a value is being added.
@@ -41,13 +42,24 @@ pub(super) enum ValuesBuilder {
     UInt64(Vec<u64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Timestamp(Vec<i64>, TimestampFormat),
+    Timestamp(TimesBuilder),
     Decimal(Vec<i128>, DecimalDigits),
     Utf8(BytesBuilder),
     Symbol(BytesBuilder, Arc<[String]>),
     Bytes(BytesBuilder),
     List(Box<List>),
     Record(Box<RecordBuilder>),
+}
+
+/// Times in ms.
+#[derive(Clone, Debug)]
+pub(super) struct TimesBuilder {
+    pub values: Vec<i64>,
+    pub format: TimestampFormat,
+    /// The values that were rounded down, in ascending order.
+    cut: Vec<u32>,
+    /// One of them, as it was written, and in ms.
+    cut_example: Option<(String, i64)>,
 }
 
 /// How many digits a decimal has: all, and those behind the point.
@@ -111,9 +123,12 @@ impl ColumnBuilder {
             DataType::UInt64 => ValuesBuilder::UInt64(Vec::new()),
             DataType::Float32 => ValuesBuilder::Float32(Vec::new()),
             DataType::Float64 => ValuesBuilder::Float64(Vec::new()),
-            DataType::Timestamp => {
-                ValuesBuilder::Timestamp(Vec::new(), formats.next().unwrap_or_default())
-            }
+            DataType::Timestamp => ValuesBuilder::Timestamp(TimesBuilder {
+                values: Vec::new(),
+                format: formats.next().unwrap_or_default(),
+                cut: Vec::new(),
+                cut_example: None,
+            }),
             &DataType::Decimal { precision, scale } => {
                 ValuesBuilder::Decimal(Vec::new(), DecimalDigits { precision, scale })
             }
@@ -164,7 +179,8 @@ impl ColumnBuilder {
             ValuesBuilder::Int8(values) => values.push(0),
             ValuesBuilder::Int16(values) => values.push(0),
             ValuesBuilder::Int32(values) => values.push(0),
-            ValuesBuilder::Int64(values) | ValuesBuilder::Timestamp(values, _) => values.push(0),
+            ValuesBuilder::Int64(values) => values.push(0),
+            ValuesBuilder::Timestamp(times) => times.values.push(0),
             ValuesBuilder::UInt8(values) => values.push(0),
             ValuesBuilder::UInt16(values) => values.push(0),
             ValuesBuilder::UInt32(values) => values.push(0),
@@ -201,9 +217,8 @@ impl ColumnBuilder {
             ValuesBuilder::Int8(values) => values.truncate(rows),
             ValuesBuilder::Int16(values) => values.truncate(rows),
             ValuesBuilder::Int32(values) => values.truncate(rows),
-            ValuesBuilder::Int64(values) | ValuesBuilder::Timestamp(values, _) => {
-                values.truncate(rows);
-            }
+            ValuesBuilder::Int64(values) => values.truncate(rows),
+            ValuesBuilder::Timestamp(times) => times.truncate(rows),
             ValuesBuilder::UInt8(values) => values.truncate(rows),
             ValuesBuilder::UInt16(values) => values.truncate(rows),
             ValuesBuilder::UInt32(values) => values.truncate(rows),
@@ -225,6 +240,20 @@ impl ColumnBuilder {
         }
     }
 
+    /// Hands over the times in it, also those in lists and records.
+    fn each_times(&mut self, each: &mut dyn FnMut(&mut TimesBuilder)) {
+        match &mut self.values {
+            ValuesBuilder::Timestamp(times) => each(times),
+            ValuesBuilder::List(list) => list.element.each_times(each),
+            ValuesBuilder::Record(record) => {
+                for field in &mut record.fields {
+                    field.column.each_times(each);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Takes the column built so far; what is left is empty, with the same
     /// capacity.
     pub fn take(&mut self) -> ArrayRef {
@@ -242,8 +271,8 @@ impl ColumnBuilder {
             ValuesBuilder::UInt64(values) => primitive::<UInt64Type>(values, nulls),
             ValuesBuilder::Float32(values) => primitive::<Float32Type>(values, nulls),
             ValuesBuilder::Float64(values) => primitive::<Float64Type>(values, nulls),
-            ValuesBuilder::Timestamp(values, _) => {
-                let values = ScalarBuffer::from(take(values));
+            ValuesBuilder::Timestamp(times) => {
+                let values = ScalarBuffer::from(take(&mut times.values));
                 let array = PrimitiveArray::<TimestampMillisecondType>::new(values, nulls);
                 Arc::new(array.with_data_type(DataType::Timestamp.to_arrow()))
             }
@@ -276,6 +305,26 @@ impl ColumnBuilder {
                         unreachable!("columns are built by their schema: {error}")
                     })
             }
+        }
+    }
+}
+
+impl TimesBuilder {
+    /// Adds a time that was read from this text.
+    pub fn push(&mut self, time: ReadTime, text: &[u8]) {
+        if time.is_cut {
+            self.cut.push(self.values.len() as u32);
+            self.cut_example
+                .get_or_insert_with(|| (excerpt(text), time.ms));
+        }
+        self.values.push(time.ms);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows);
+        while self.cut.pop_if(|cut| *cut as usize >= rows).is_some() {}
+        if self.cut.is_empty() {
+            self.cut_example = None;
         }
     }
 }
@@ -374,6 +423,27 @@ impl RecordBuilder {
         for field in &mut self.fields {
             field.column.truncate(rows);
         }
+    }
+
+    /// The times that were rounded down since the last call.
+    pub fn take_cut_times(&mut self) -> Option<CutTimes> {
+        let mut all: Option<CutTimes> = None;
+        for NamedColumn { name, column } in &mut self.fields {
+            column.each_times(&mut |times| {
+                let values = std::mem::take(&mut times.cut).len() as u64;
+                let example = times.cut_example.take().filter(|_| values > 0);
+                match (&mut all, example) {
+                    (Some(all), _) => all.values += values,
+                    (None, Some((text, ms))) => {
+                        let read = timestamp::to_text(ms);
+                        let example = format!("`{text}` of field `{name}` was read as {read}");
+                        all = Some(CutTimes { values, example });
+                    }
+                    (None, None) => {}
+                }
+            });
+        }
+        all
     }
 
     pub fn take(&mut self) -> Vec<ArrayRef> {

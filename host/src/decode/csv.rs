@@ -12,9 +12,10 @@ use base64::prelude::BASE64_STANDARD;
 use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
 use super::fault::{RowFault, excerpt};
 use super::json;
+use crate::decimal;
 use crate::non_finite;
 use crate::schema::Schema;
-use crate::timestamp::TimestampFormat;
+use crate::timestamp::{CutTimes, TimestampFormat};
 
 /// Rows under construction, and which column each field of a line belongs to.
 #[derive(Clone, Debug)]
@@ -123,6 +124,10 @@ impl CsvRows {
 
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
+    }
+
+    pub fn take_cut_times(&mut self) -> Option<CutTimes> {
+        self.rows.take_cut_times()
     }
 
     pub fn take(&mut self) -> Vec<ArrayRef> {
@@ -254,14 +259,14 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
             texts.data.extend_from_slice(text);
             texts.end();
         }
-        ValuesBuilder::Int8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::Int16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::Int32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::Int64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::UInt8(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::UInt16(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::UInt32(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
-        ValuesBuilder::UInt64(values) => values.push(number(trimmed).ok_or_else(mismatch)?),
+        ValuesBuilder::Int8(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::Int16(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::Int32(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::Int64(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::UInt8(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::UInt16(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::UInt32(values) => values.push(whole(trimmed, &mismatch)?),
+        ValuesBuilder::UInt64(values) => values.push(whole(trimmed, &mismatch)?),
         ValuesBuilder::Float32(values) => {
             values.push(float(trimmed).ok_or_else(mismatch)?);
         }
@@ -277,13 +282,14 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
             let read = digits.parse(trimmed);
             values.push(read.map_err(|why| mismatch().because(&why))?);
         }
-        ValuesBuilder::Timestamp(values, format) => {
+        ValuesBuilder::Timestamp(times) => {
+            let format = &times.format;
             let read = format
                 .read_number(trimmed)
                 .or_else(|| format.read_text(trimmed));
             match read {
-                Some(ms) => values.push(ms),
-                None => return Err(expected(&format.expected())),
+                Some(time) => times.push(time, trimmed),
+                None => return Err(expected(&times.format.expected())),
             }
         }
         ValuesBuilder::Bytes(bytes) => {
@@ -301,6 +307,19 @@ fn push_text(column: &mut ColumnBuilder, text: &[u8]) -> Result<(), RowFault> {
     }
     column.end_value();
     Ok(())
+}
+
+/// A whole number that the type can hold, also one that is written with a fraction or an
+/// exponent: `5`, `5.0`, `5e3`.
+fn whole<N: std::str::FromStr + TryFrom<i128>>(
+    text: &[u8],
+    mismatch: &dyn Fn() -> RowFault,
+) -> Result<N, RowFault> {
+    if let Some(value) = number(text) {
+        return Ok(value);
+    }
+    let value = decimal::whole(text).map_err(|why| mismatch().because(&why))?;
+    N::try_from(value).map_err(|_| mismatch())
 }
 
 /// A number that is too large is parsed as infinite, and refused.

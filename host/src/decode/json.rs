@@ -18,10 +18,11 @@ use base64::prelude::BASE64_STANDARD;
 use hashbrown::HashMap;
 
 use self::scanner::{JsonKey, Scanner};
-use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
+use super::column::{ColumnBuilder, RecordBuilder, TimesBuilder, ValuesBuilder};
 use super::fault::RowFault;
+use crate::decimal;
 use crate::schema::{DataType, Field, Schema};
-use crate::timestamp::{TimeUnit, TimestampFormat};
+use crate::timestamp::{CutTimes, TimeUnit, TimestampFormat};
 
 /// Rows under construction, and the expected order of keys.
 #[derive(Clone, Debug)]
@@ -69,6 +70,10 @@ impl JsonRows {
 
     pub fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
+    }
+
+    pub fn take_cut_times(&mut self) -> Option<CutTimes> {
+        self.rows.take_cut_times()
     }
 
     pub fn take(&mut self) -> Vec<ArrayRef> {
@@ -203,10 +208,11 @@ impl Parser<'_, '_> {
                 Ok(at)
             }
             ValuesBuilder::Int64(values)
-            | ValuesBuilder::Timestamp(
+            | ValuesBuilder::Timestamp(TimesBuilder {
                 values,
-                TimestampFormat::Any | TimestampFormat::Number(TimeUnit::Milliseconds),
-            ) if let Some((at, value)) = scanner.integer(at, i64::MIN, i64::MAX) => {
+                format: TimestampFormat::Any | TimestampFormat::Number(TimeUnit::Milliseconds),
+                ..
+            }) if let Some((at, value)) = scanner.integer(at) => {
                 values.push(value);
                 column.end_value();
                 Ok(at)
@@ -232,46 +238,45 @@ impl Parser<'_, '_> {
         let is_text = scanner.peek(at) == Some(b'"');
         let data_type = &column.data_type;
         let mismatch = || scanner.mismatch(at, data_type);
-        let integer = |min, max| scanner.integer(at, min, max).ok_or_else(mismatch);
         let behind = match &mut column.values {
             ValuesBuilder::Int64(values) => {
-                let (behind, value) = integer(i64::MIN, i64::MAX)?;
+                let (behind, value) = whole(scanner, at, data_type)?;
                 values.push(value);
                 behind
             }
             ValuesBuilder::Int32(values) => {
-                let (behind, value) = integer(i32::MIN.into(), i32::MAX.into())?;
-                values.push(value as i32);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::Int16(values) => {
-                let (behind, value) = integer(i16::MIN.into(), i16::MAX.into())?;
-                values.push(value as i16);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::Int8(values) => {
-                let (behind, value) = integer(i8::MIN.into(), i8::MAX.into())?;
-                values.push(value as i8);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::UInt64(values) => {
-                let (behind, value) = scanner.unsigned(at).ok_or_else(mismatch)?;
+                let (behind, value) = whole(scanner, at, data_type)?;
                 values.push(value);
                 behind
             }
             ValuesBuilder::UInt32(values) => {
-                let (behind, value) = integer(0, u32::MAX.into())?;
-                values.push(value as u32);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::UInt16(values) => {
-                let (behind, value) = integer(0, u16::MAX.into())?;
-                values.push(value as u16);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::UInt8(values) => {
-                let (behind, value) = integer(0, u8::MAX.into())?;
-                values.push(value as u8);
+                let (behind, value) = whole(scanner, at, data_type)?;
+                values.push(value);
                 behind
             }
             ValuesBuilder::Float64(values) => {
@@ -295,11 +300,7 @@ impl Parser<'_, '_> {
                 values.push(value);
                 behind
             }
-            ValuesBuilder::Timestamp(values, format) => {
-                let (behind, value) = read_time(scanner, at, format, self.scratch)?;
-                values.push(value);
-                behind
-            }
+            ValuesBuilder::Timestamp(times) => read_time(scanner, at, times, self.scratch)?,
             ValuesBuilder::Decimal(values, digits) => {
                 let (behind, read) = if is_text {
                     let (behind, text) = scanner.text(at, self.scratch)?;
@@ -376,22 +377,47 @@ impl Parser<'_, '_> {
     }
 }
 
+/// A whole number that the type can hold, also one that is written with a fraction or an
+/// exponent: `5`, `5.0`, `5e3`.
+fn whole<N: TryFrom<i128>>(
+    scanner: Scanner<'_>,
+    at: usize,
+    data_type: &DataType,
+) -> Result<(usize, N), RowFault> {
+    let mismatch = || scanner.mismatch(at, data_type);
+    let (behind, value) = match scanner.integer(at) {
+        Some((behind, value)) => (behind, i128::from(value)),
+        None => {
+            let number = scanner.number(at).ok_or_else(mismatch)?;
+            let value = decimal::whole(number).map_err(|why| mismatch().because(&why))?;
+            (at + number.len(), value)
+        }
+    };
+    let value = N::try_from(value).map_err(|_| mismatch())?;
+    Ok((behind, value))
+}
+
+/// Adds a time, and returns where it ends.
 fn read_time(
     scanner: Scanner<'_>,
     at: usize,
-    format: &TimestampFormat,
+    times: &mut TimesBuilder,
     scratch: &mut Vec<u8>,
-) -> Result<(usize, i64), RowFault> {
-    let (behind, read) = if scanner.peek(at) == Some(b'"') {
+) -> Result<usize, RowFault> {
+    let (behind, text, read) = if scanner.peek(at) == Some(b'"') {
         let (behind, text) = scanner.text(at, scratch)?;
-        (behind, format.read_text(text))
+        (behind, text, times.format.read_text(text))
     } else {
         let number = scanner.number(at).unwrap_or_default();
-        (at + number.len(), format.read_number(number))
+        let read = times.format.read_number(number);
+        (at + number.len(), number, read)
     };
     match read {
-        Some(ms) => Ok((behind, ms)),
-        None => Err(scanner.not_a(at, &format.expected())),
+        Some(time) => {
+            times.push(time, text);
+            Ok(behind)
+        }
+        None => Err(scanner.not_a(at, &times.format.expected())),
     }
 }
 

@@ -141,7 +141,7 @@ nonsense
             row 2: field `action`: expected add|remove, found "steal"
             row 3: field `quantity`: expected int32, found "2"
             row 4: field `quantity`: expected int32, found 2147483648
-            row 5: field `quantity`: expected int32, found 2.5
+            row 5: field `quantity`: expected int32, found 2.5, which has digits after the point; it is not rounded
             row 7: field `user`: expected utf8, found null
             row 8: field `user` is given twice
             row 9: byte 43: expected the end of the row, found `}`
@@ -243,6 +243,7 @@ fn integers_keep_to_their_range() {
             {"i8":null,"u8":0,"i64":null,"u64":null}
             {"i8":null,"u8":null,"i64":1234567890123456,"u64":null}
             {"i8":null,"u8":null,"i64":12345678,"u64":null}
+            {"i8":null,"u8":null,"i64":1000,"u64":null}
             row 2: field `i64`: expected int64, found 9223372036854775808
             row 3: field `i64`: expected int64, found -9223372036854775809
             row 4: field `u64`: expected uint64, found 18446744073709551616
@@ -251,9 +252,72 @@ fn integers_keep_to_their_range() {
             row 7: field `u8`: expected uint8, found 256
             row 11: field `i64`: expected int64, found `01}`
             row 12: field `i64`: expected int64, found `-}`
-            row 13: field `i64`: expected int64, found 1e3
             row 14: field `i64`: expected int64, found `+1}`
         "#]],
+    );
+}
+
+/// However it is written; nothing is rounded.
+#[test]
+fn whole_numbers_may_have_a_point_or_an_exponent() {
+    let fields = || {
+        vec![
+            nullable("i8", DataType::Int8),
+            nullable("u64", DataType::UInt64),
+            nullable("at", DataType::Timestamp),
+        ]
+    };
+    let text = r#"
+{"i8":1.0,"u64":1.8446744073709551615e19,"at":1.7e12}
+{"i8":-12e1,"u64":5E3,"at":1700000000000.0}
+{"i8":100e-2,"u64":-0.0,"at":-1.5}
+{"i8":1.5}
+{"i8":1e3}
+{"u64":-1.0}
+{"u64":1e400}
+{"u64":1.}
+{"at":1e400}
+"#;
+    check(
+        fields(),
+        text,
+        expect![[r#"
+        {"i8":1,"u64":18446744073709551615,"at":"2023-11-14T22:13:20Z"}
+        {"i8":-120,"u64":5000,"at":"2023-11-14T22:13:20Z"}
+        {"i8":1,"u64":0,"at":"1969-12-31T23:59:59.998Z"}
+        row 3: field `i8`: expected int8, found 1.5, which has digits after the point; it is not rounded
+        row 4: field `i8`: expected int8, found 1e3
+        row 5: field `u64`: expected uint64, found -1.0
+        row 6: field `u64`: expected uint64, found 1e400, which has more than 38 digits before the point
+        row 7: field `u64`: expected uint64, found `1.}`
+        row 8: field `at`: expected a time in ms since 1970 or as RFC 3339 (`timestamp(FORMAT)` reads others), found 1e400
+    "#]],
+    );
+    let text = "
+1.0,1.8446744073709551615e19,1.7e12
+-12e1,5E3,1700000000000.0
++1,.5e1,-1.5
+1.5,,
+1e3,,
+,-1.0,
+,1e400,
+,e,
+,,1e400
+";
+    check_csv(
+        fields(),
+        text,
+        expect![[r#"
+        {"i8":1,"u64":18446744073709551615,"at":"2023-11-14T22:13:20Z"}
+        {"i8":-120,"u64":5000,"at":"2023-11-14T22:13:20Z"}
+        {"i8":1,"u64":5,"at":"1969-12-31T23:59:59.998Z"}
+        row 3: field `i8`: expected int8, found `1.5`, which has digits after the point; it is not rounded
+        row 4: field `i8`: expected int8, found `1e3`
+        row 5: field `u64`: expected uint64, found `-1.0`
+        row 6: field `u64`: expected uint64, found `1e400`, which has more than 38 digits before the point
+        row 7: field `u64`: expected uint64, found `e`
+        row 8: field `at`: expected a time in ms since 1970 or as RFC 3339 (`timestamp(FORMAT)` reads others), found `1e400`
+    "#]],
     );
 }
 
@@ -402,6 +466,34 @@ fn timestamps_are_read_as_the_plan_says() {
             row 7: field `text`: expected a time as RFC 3339, found "2023-11-14T22:13:20"
         "#]],
     );
+}
+
+/// Those of bad rows are not counted.
+#[test]
+fn times_that_are_cut_are_counted() {
+    let row = DataType::Record(vec![field("at", DataType::Timestamp)].into());
+    let schema = Schema::new(vec![
+        field("rows", list(field("element", row))),
+        field("n", DataType::Int8),
+    ]);
+    let mut decoder = Decoder::new(&Format::Json.into(), &schema);
+    let mut cut = |text: &str| {
+        decoder
+            .decode(text.as_bytes(), &lines(text.as_bytes()))
+            .cut_times
+    };
+    assert_eq!(cut("{\"rows\":[{\"at\":1.0}],\"n\":1}\n"), None);
+    let text = "{\"rows\":[{\"at\":5.5},{\"at\":6.0}],\"n\":\"bad\"}
+{\"rows\":[{\"at\":1.0},{\"at\":-2.5}],\"n\":1}
+{\"rows\":[{\"at\":\"2024-01-01T10:00:00.123456Z\"},{\"at\":7.1}],\"n\":1}
+{\"rows\":[{\"at\":8.1}],\"n\":1.5}
+";
+    let expected = CutTimes {
+        values: 3,
+        example: "`-2.5` of field `rows` was read as 1969-12-31T23:59:59.997Z".to_owned(),
+    };
+    assert_eq!(cut(text), Some(expected));
+    assert_eq!(cut("{\"rows\":[],\"n\":1}\n"), None);
 }
 
 #[test]
@@ -743,7 +835,46 @@ fn good_rows(decoded: Decoded, schema: &Schema) -> Vec<Value> {
         .collect()
 }
 
+/// A number in other words: with a point that is moved by an exponent, and zeros.
+fn spelled(number: i64, shift: usize, zeros: usize) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    let digits = number.unsigned_abs().to_string();
+    let point = digits.len().saturating_sub(shift).max(1);
+    let (whole, fraction) = digits.split_at(point);
+    let zeros = "0".repeat(zeros + usize::from(fraction.is_empty()));
+    format!("{sign}{whole}.{fraction}{zeros}e{}", digits.len() - point)
+}
+
 proptest! {
+    #[test]
+    fn a_number_is_the_same_however_it_is_written(
+        number in any::<i64>(),
+        small in any::<i16>(),
+        shift in 0usize..20,
+        zeros in 0usize..4,
+    ) {
+        let schema = Schema::new(vec![
+            field("number", DataType::Int64),
+            field("small", DataType::Int16),
+            field("at", DataType::Timestamp),
+        ]);
+        let [number_text, small_text] =
+            [number, small.into()].map(|number| spelled(number, shift, zeros));
+        for (format, row) in [
+            (Format::Json, format!(
+                "{{\"number\":{number_text},\"small\":{small_text},\"at\":{small_text}}}"
+            )),
+            (CSV, format!("{number_text},{small_text},{small_text}")),
+        ] {
+            let mut decoder = Decoder::new(&format.into(), &schema);
+            let decoded = decoder.decode(row.as_bytes(), &[(0, row.len() as u32)]);
+            prop_assert_eq!(decoded.cut_times.clone(), None);
+            let plain = serde_json::json!({ "number": number, "small": small,
+                "at": timestamp::to_text(small.into()) });
+            prop_assert_eq!(good_rows(decoded, &schema), vec![plain], "{}", row);
+        }
+    }
+
     #[test]
     fn reads_all_json_that_fits_the_schema(
         rows in prop::collection::vec((any_row(), any::<bool>(), any::<u64>()), 1..5),

@@ -4,7 +4,8 @@ use arrow_array::ArrayRef;
 use arrow_array::cast::AsArray;
 
 use crate::element::NodeId;
-use crate::schema::{DataType, Schema};
+use crate::schema::{DataType, Field, Schema};
+use crate::timestamp::{TimeUnit, TimestampFormat};
 
 /// How the rows of a source get their event time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +58,41 @@ impl FieldPath {
         names.join(".")
     }
 
+    /// The unit in which its numbers are read by these formats, which timestamps have
+    /// depth first; `None` if it is read from texts alone.
+    pub fn unit(&self, schema: &Schema, formats: &[TimestampFormat]) -> Option<TimeUnit> {
+        let mut fields = schema.fields.as_slice();
+        let mut before = 0;
+        for &index in [self.column].iter().chain(&self.members) {
+            let (earlier, rest) = fields.split_at(index.min(fields.len()));
+            before += earlier.iter().map(timestamps).sum::<usize>();
+            fields = match rest.first().map(|field| &field.data_type) {
+                Some(DataType::Record(members)) => members,
+                Some(DataType::Timestamp) => {
+                    let format = formats.get(before).unwrap_or(&TimestampFormat::Any);
+                    return format.unit();
+                }
+                _ => &[],
+            };
+        }
+        Some(TimeUnit::Milliseconds)
+    }
+
     /// Its values; the planner has checked that the columns have it.
     pub fn values(&self, columns: &[ArrayRef]) -> ArrayRef {
         let column = columns[self.column].clone();
         self.members.iter().fold(column, |record, &member| {
             record.as_struct().column(member).clone()
         })
+    }
+}
+
+/// How many timestamps there are in a field.
+fn timestamps(field: &Field) -> usize {
+    match &field.data_type {
+        DataType::Timestamp => 1,
+        DataType::List(element) => timestamps(element),
+        DataType::Record(members) => members.iter().map(timestamps).sum(),
+        _ => 0,
     }
 }

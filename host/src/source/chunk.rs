@@ -10,6 +10,7 @@ use crate::batch::{Block, Envelope, Offsets, Payload};
 use crate::checkpoint::snapshot::Position;
 use crate::decode::Decoder;
 use crate::source::looks::other_format;
+use crate::timestamp::CutTimes;
 
 /// Decoded rows of one partition.
 pub struct Chunk {
@@ -20,6 +21,8 @@ pub struct Chunk {
     pub bad: Vec<BadRow>,
     /// The position after its rows.
     pub end: Position,
+    /// Times of its rows that were rounded down.
+    pub cut_times: Option<CutTimes>,
 }
 
 /// A row that could not be decoded.
@@ -89,6 +92,7 @@ pub fn decode(
         },
         bad,
         end,
+        cut_times: decoded.cut_times,
     }
 }
 

@@ -13,7 +13,7 @@ use arrow_schema::DataType as ArrowType;
 use crate::clock::Clock;
 use crate::plan::FieldPath;
 use crate::schema::Schema;
-use crate::timestamp;
+use crate::timestamp::{self, TimeUnit};
 
 /// Reads event times from a field.
 pub struct TimeReader {
@@ -26,17 +26,27 @@ pub struct TimeReader {
     ahead_ms_max: Option<i64>,
     clock: Arc<dyn Clock>,
     made_by: TimesMadeBy,
-    /// Whether times in seconds were told of.
-    seconds_are_told: bool,
+    /// Whether times in a larger unit were told of.
+    larger_unit_is_told: bool,
 }
 
 /// Who can give event times another unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimesMadeBy {
-    /// A source, by the type of the field.
-    Source,
+    /// A source, by the type of the field; it reads numbers in this unit, or no numbers.
+    Source(Option<TimeUnit>),
     /// An operator's plugin.
     Plugin,
+}
+
+impl TimesMadeBy {
+    /// The unit that numbers are taken to have.
+    fn unit(self) -> Option<TimeUnit> {
+        match self {
+            TimesMadeBy::Source(unit) => unit,
+            TimesMadeBy::Plugin => Some(TimeUnit::Milliseconds),
+        }
+    }
 }
 
 pub enum EventTimes {
@@ -67,7 +77,7 @@ impl TimeReader {
             ahead_ms_max,
             clock,
             made_by,
-            seconds_are_told: false,
+            larger_unit_is_told: false,
         }
     }
 
@@ -79,7 +89,7 @@ impl TimeReader {
         let values = time_values(column);
         let plausible = values.iter().all(|&ms| is_valid(ms));
         if plausible && column.null_count() == 0 && values.len() == column.len() {
-            self.warn_of_seconds(&values);
+            self.warn_of_larger_unit(&values);
             return EventTimes::All(values);
         }
         let mut rows = Vec::new();
@@ -94,7 +104,7 @@ impl TimeReader {
                 time => bad.push((row, self.what_is_wrong(time))),
             }
         }
-        self.warn_of_seconds(&times);
+        self.warn_of_larger_unit(&times);
         EventTimes::Some {
             rows,
             times: times.into(),
@@ -132,62 +142,85 @@ impl TimeReader {
     /// What a number is if it was meant to be in a smaller unit, where that is a time of
     /// today.
     fn in_smaller_unit(&self, ms: i64) -> String {
-        let units = [
-            (
-                "microseconds",
-                1_000,
-                "divide them by 1,000",
-                "timestamp(us)",
-            ),
-            (
-                "nanoseconds",
-                1_000_000,
-                "divide them by 1,000,000",
-                "timestamp(ns)",
-            ),
-        ];
-        let units = units.into_iter();
-        let mut meant = units.filter(|(_, factor, ..)| OF_TODAY_MS.contains(&(ms / factor)));
-        let Some((unit, factor, divide, type_name)) = meant.next() else {
+        let read = self.made_by.unit();
+        let smaller = TimeUnit::ALL.into_iter().filter(|&unit| Some(unit) > read);
+        let mut meant = smaller.filter_map(|unit| Some((unit, meant_ms(ms, read?, unit)?)));
+        let Some((unit, meant_ms)) = meant.next() else {
             return String::new();
         };
-        let help = match self.made_by {
-            TimesMadeBy::Source => format!("give the field the type `\"{type_name}\"`"),
-            TimesMadeBy::Plugin => format!("have the plugin {divide}"),
-        };
-        let meant = timestamp::to_text(ms / factor);
-        format!("; this looks like {unit}, as those of {meant}: {help} if it is")
+        format!(
+            "; this looks like {}, as those of {}: {} if it is",
+            unit.name(),
+            timestamp::to_text(meant_ms),
+            self.advice(unit)
+        )
     }
 
-    fn warn_of_seconds(&mut self, times_ms: &[i64]) {
-        if self.seconds_are_told || !look_like_seconds(times_ms) {
+    fn warn_of_larger_unit(&mut self, times_ms: &[i64]) {
+        if self.larger_unit_is_told {
             return;
         }
-        self.seconds_are_told = true;
-        let ms = times_ms[0];
-        let help = match self.made_by {
-            TimesMadeBy::Source => "Give the field the type `\"timestamp(s)\"`",
-            TimesMadeBy::Plugin => "Have the plugin multiply them by 1,000",
+        let Some(read) = self.made_by.unit() else {
+            return;
         };
+        let Some(unit) = larger_unit(times_ms, read) else {
+            return;
+        };
+        self.larger_unit_is_told = true;
+        let ms = times_ms[0];
         tracing::warn!(
-            "{}: the event times in field `{}` are in 1970, such as {}: {ms} was read as ms, and \
-             is probably in seconds. {help}",
+            "{}: the event times in field `{}` are in 1970, such as {}: they were read as {}, and \
+             are probably {}. If they are, {}",
             self.title,
             self.name,
-            timestamp::to_text(ms)
+            timestamp::to_text(ms),
+            read.name(),
+            unit.name(),
+            self.advice(unit)
         );
+    }
+
+    /// What to do if times are in this unit.
+    fn advice(&self, unit: TimeUnit) -> String {
+        match self.made_by {
+            TimesMadeBy::Source(_) => format!("give the field the type `\"{}\"`", unit.type_name()),
+            TimesMadeBy::Plugin => {
+                let advice = match unit {
+                    TimeUnit::Seconds => "have the plugin multiply them by 1,000",
+                    TimeUnit::Milliseconds => "have the plugin leave them as they are",
+                    TimeUnit::Microseconds => "have the plugin divide them by 1,000",
+                    TimeUnit::Nanoseconds => "have the plugin divide them by 1,000,000",
+                };
+                advice.to_owned()
+            }
+        }
     }
 }
 
 /// From 1973 to 2286.
 const OF_TODAY_MS: std::ops::RangeInclusive<i64> = 100_000_000_000..=9_999_999_999_999;
 
-/// The same in seconds. In ms, they are the first months of 1970.
-const SECONDS: std::ops::RangeInclusive<i64> = 100_000_000..=9_999_999_999;
+/// The time of a number that was read in one unit, if it is meant in another one, and a time
+/// of today then.
+fn meant_ms(ms: i64, read: TimeUnit, meant: TimeUnit) -> Option<i64> {
+    let power = i32::from(read.per_second()) - i32::from(meant.per_second());
+    let times = 10_i64.pow(power.unsigned_abs());
+    let ms = match power < 0 {
+        true => ms / times,
+        false => ms.checked_mul(times)?,
+    };
+    OF_TODAY_MS.contains(&ms).then_some(ms)
+}
 
-/// Whether these event times in ms are probably seconds that were read as ms.
-fn look_like_seconds(times_ms: &[i64]) -> bool {
-    !times_ms.is_empty() && times_ms.iter().all(|ms| SECONDS.contains(ms))
+/// The larger unit in which these times, which were read in one unit, are all of today. They
+/// are of the first months of 1970 then.
+fn larger_unit(times_ms: &[i64], read: TimeUnit) -> Option<TimeUnit> {
+    let larger = TimeUnit::ALL.into_iter().filter(|unit| *unit < read);
+    let is_meant = |unit: &TimeUnit| {
+        let mut times = times_ms.iter();
+        !times_ms.is_empty() && times.all(|&ms| meant_ms(ms, read, *unit).is_some())
+    };
+    larger.rev().find(is_meant)
 }
 
 /// The values of a timestamp or int64 column; the planner has checked the type.
@@ -214,11 +247,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_that_were_read_as_ms_are_noticed() {
-        assert!(look_like_seconds(&[1_700_000_000, 1_700_000_060]));
-        assert!(!look_like_seconds(&[1_700_000_000_000]));
-        assert!(!look_like_seconds(&[1_700_000_000, 1_700_000_000_000]));
-        assert!(!look_like_seconds(&[0, 1_000, 60_000]));
-        assert!(!look_like_seconds(&[]));
+    fn larger_units_are_noticed() {
+        use TimeUnit::{Microseconds, Milliseconds, Nanoseconds, Seconds};
+        let now = 1_700_000_000;
+        assert_eq!(larger_unit(&[now, now + 60], Milliseconds), Some(Seconds));
+        assert_eq!(larger_unit(&[now * 1_000], Milliseconds), None);
+        assert_eq!(larger_unit(&[now, now * 1_000], Milliseconds), None);
+        assert_eq!(larger_unit(&[0, 1_000, 60_000], Milliseconds), None);
+        assert_eq!(larger_unit(&[], Milliseconds), None);
+        assert_eq!(larger_unit(&[now / 1_000], Microseconds), Some(Seconds));
+        assert_eq!(larger_unit(&[now], Microseconds), Some(Milliseconds));
+        assert_eq!(larger_unit(&[now / 1_000_000], Nanoseconds), Some(Seconds));
+        assert_eq!(larger_unit(&[now / 1_000], Nanoseconds), Some(Milliseconds));
+        assert_eq!(larger_unit(&[now], Nanoseconds), Some(Microseconds));
+        assert_eq!(larger_unit(&[now * 1_000], Nanoseconds), None);
     }
 }

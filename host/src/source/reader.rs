@@ -23,6 +23,7 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, Position, S
 use crate::dead_letter::{DeadLetter, OnError, payload, text_or_base64};
 use crate::element::Element;
 use crate::plan::{EventTime, SourcePlan};
+use crate::timestamp::CutTimes;
 
 /// How often a silent source checks the clock, which need not be the system's.
 const IDLE_CHECK_MAX: Duration = Duration::from_millis(100);
@@ -79,6 +80,8 @@ pub struct Pulled {
     pub rows_in: u64,
     /// The fraction of a bounded input that has been read, from 0 to 1.
     pub progress: Option<f64>,
+    /// Times that were rounded down.
+    pub cut_times: Option<CutTimes>,
 }
 
 impl SourceReader {
@@ -124,7 +127,10 @@ impl SourceReader {
                 &context.schema,
                 plan.ahead_ms_max,
                 context.clock.clone(),
-                TimesMadeBy::Source,
+                TimesMadeBy::Source(field.unit(
+                    &context.schema,
+                    &plan.connector.row_format().timestamp_formats,
+                )),
             )),
             EventTime::Ingestion => Times::Clock,
             EventTime::Operator(_) => Times::Operator,
@@ -202,6 +208,7 @@ impl SourceReader {
                         *turn_rows += rows;
                     }
                     pulled.rows_in = rows;
+                    pulled.cut_times.clone_from(&chunk.cut_times);
                     if let Some(overdue) = order.get(..overdue).filter(|them| !them.is_empty()) {
                         let mut watermarks = self.watermarks.lock();
                         let silent = overdue.iter().copied();
@@ -594,6 +601,7 @@ mod tests {
                     },
                     bad: Vec::new(),
                     end: at_row(1),
+                    cut_times: None,
                 };
                 Ok(Arrival::of(order[0], Some(chunk)))
             })

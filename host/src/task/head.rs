@@ -111,6 +111,16 @@ impl Head {
                 if let Some(part) = pulled.progress {
                     progress.set_read(part);
                 }
+                if let Some(cut) = &pulled.cut_times
+                    && progress.add_cut_times(cut)
+                {
+                    tracing::warn!(
+                        "source `{}`: times are kept in milliseconds, and what is below is cut \
+                         off: {}",
+                        progress.name,
+                        cut.example
+                    );
+                }
                 progress.add_dead_letters(&pulled.dead_letters);
                 dead_letters.extend(pulled.dead_letters);
                 Ok(pulled

@@ -8,6 +8,7 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
+use super::ReadTime;
 use super::zone::{UnknownZone, ZONES, zone_named};
 
 /// A format that can be read: it was checked with [`SAMPLE`].
@@ -90,11 +91,15 @@ impl TimePattern {
     /// Reads a time in ms, rounded down; `None` if it does not have this format. A
     /// local time that occurs twice, as clocks are turned back, is the first of the
     /// two; one that clocks skip counts from before they were turned forward.
-    pub fn read(&self, text: &[u8]) -> Option<i64> {
-        let read = BrokenDownTime::parse(&self.pattern, text).ok()?;
+    pub fn read(&self, text: &[u8]) -> Option<ReadTime> {
+        let mut read = BrokenDownTime::parse(&self.pattern, text).ok()?;
         match &self.zone {
             PatternZone::Of(zone) => in_zone(read.to_datetime().ok()?, zone),
-            PatternZone::InText => Some(floor_ms(read.to_zoned_with(&ZONES).ok()?.timestamp())),
+            PatternZone::InText => placed(&read).or_else(|| {
+                let local = read.to_datetime().ok()?.checked_sub(400.years()).ok()?;
+                read.set_year(Some(local.year())).ok()?;
+                later(placed(&read)?)
+            }),
         }
     }
 }
@@ -102,12 +107,25 @@ impl TimePattern {
 /// Timestamps end some hours before the year 9999 does, whose last day is how many say
 /// that there is no end. Calendar, weekdays and the rules of time zones are the same 400
 /// years before.
-fn in_zone(local: DateTime, zone: &TimeZone) -> Option<i64> {
-    let ms = |local| {
+fn in_zone(local: DateTime, zone: &TimeZone) -> Option<ReadTime> {
+    let read = |local| {
         let timestamp = zone.to_ambiguous_timestamp(local).compatible();
-        timestamp.map(floor_ms).ok()
+        timestamp.map(floor).ok()
     };
-    ms(local).or_else(|| ms(local.checked_sub(400.years()).ok()?)?.checked_add(YEARS_400_MS))
+    read(local).or_else(|| later(read(local.checked_sub(400.years()).ok()?)?))
+}
+
+/// The time of a text that says where it is from.
+fn placed(read: &BrokenDownTime) -> Option<ReadTime> {
+    Some(floor(read.to_zoned_with(&ZONES).ok()?.timestamp()))
+}
+
+/// 400 years later.
+fn later(time: ReadTime) -> Option<ReadTime> {
+    Some(ReadTime {
+        ms: time.ms.checked_add(YEARS_400_MS)?,
+        ..time
+    })
 }
 
 fn sample() -> jiff::Zoned {
@@ -149,15 +167,19 @@ fn cause(error: &jiff::Error) -> String {
         .to_owned()
 }
 
-fn floor_ms(timestamp: Timestamp) -> i64 {
-    let is_cut = timestamp.subsec_nanosecond() % 1_000_000 < 0;
-    timestamp.as_millisecond() - i64::from(is_cut)
+fn floor(timestamp: Timestamp) -> ReadTime {
+    let below_ms = timestamp.subsec_nanosecond() % 1_000_000;
+    ReadTime {
+        ms: timestamp.as_millisecond() - i64::from(below_ms < 0),
+        is_cut: below_ms != 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
     use jiff::fmt::strtime;
+    use jiff::tz::Offset;
     use proptest::prelude::*;
 
     use super::*;
@@ -165,7 +187,9 @@ mod tests {
 
     fn read(pattern: &str, zone: Option<&str>, text: &str) -> Option<String> {
         let pattern = TimePattern::new(pattern, zone).unwrap();
-        pattern.read(text.as_bytes()).map(timestamp::to_text)
+        pattern
+            .read(text.as_bytes())
+            .map(|time| timestamp::to_text(time.ms))
     }
 
     #[test]
@@ -207,6 +231,18 @@ mod tests {
         check("%s", "1291191960", "2010-12-01T08:26:00Z");
         check("%d/%m/%Y", "31/12/9999", "9999-12-31T00:00:00Z");
         check("%F %T", "9999-12-31 23:59:59", "9999-12-31T23:59:59Z");
+        check("%d/%m/%Y %z", "31/12/9999 +0000", "9999-12-31T00:00:00Z");
+        check(
+            "%a %F %T%.f %:z",
+            "Fri 9999-12-31 23:59:59.999 +00:00",
+            "9999-12-31T23:59:59.999Z",
+        );
+        check(
+            "%F %T %Q",
+            "9999-12-31 12:00:00 Europe/London",
+            "9999-12-31T12:00:00Z",
+        );
+        check("%Y-%j %z", "9999-365 -0500", "9999-12-31T05:00:00Z");
         for text in ["", "1/13/2010 8:26", "1/12/2010", "1/12/2010 8:26 ", "é"] {
             assert_eq!(read("%d/%m/%Y %H:%M", None, text), None, "{text}");
         }
@@ -266,7 +302,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_format_writes_is_read_back(
-            ms in timestamp::FIRST_MS..=timestamp::LAST_MS - 2 * 86_400_000,
+            ms in timestamp::FIRST_MS..=timestamp::LAST_MS,
             pattern in prop::sample::select(vec![
                 "%Y-%m-%d %H:%M:%S%.f",
                 "%-d/%-m/%Y %-H:%M:%S%.f",
@@ -275,10 +311,14 @@ mod tests {
                 "%d/%b/%Y:%T%.f %:z",
             ]),
         ) {
-            let zoned = Timestamp::from_millisecond(ms).unwrap().to_zoned(TimeZone::UTC);
-            let text = strtime::format(pattern, &zoned).unwrap();
+            // The last day is past the end of timestamps.
+            let local = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC).datetime();
+            let local = local.checked_add(ms.milliseconds()).unwrap();
+            let mut parts = BrokenDownTime::from(local);
+            parts.set_offset(Some(Offset::UTC));
+            let text = parts.to_string(pattern).unwrap();
             let read = TimePattern::new(pattern, None).unwrap().read(text.as_bytes());
-            prop_assert_eq!(read, Some(ms), "{}", text);
+            prop_assert_eq!(read, Some(ReadTime { ms, is_cut: false }), "{}", text);
         }
 
         #[test]
@@ -292,7 +332,7 @@ mod tests {
             let timestamp = Timestamp::from_second(seconds).unwrap();
             let zoned = timestamp.to_zoned(ZONES.get(zone).unwrap());
             let text = strtime::format(pattern, &zoned).unwrap();
-            let read = TimePattern::new(pattern, Some(zone)).unwrap().read(text.as_bytes()).unwrap();
+            let read = TimePattern::new(pattern, Some(zone)).unwrap().read(text.as_bytes()).unwrap().ms;
             // Of two, it is the first.
             let again = Timestamp::from_millisecond(read).unwrap().to_zoned(ZONES.get(zone).unwrap());
             prop_assert_eq!(again.datetime(), zoned.datetime());

@@ -133,6 +133,7 @@ impl MemoryInput {
             },
             bad: Vec::new(),
             end: at_row(partition.given),
+            cut_times: None,
         })
     }
 }

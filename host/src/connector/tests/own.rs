@@ -138,6 +138,7 @@ impl SourceInput for CountdownInput {
                 },
                 bad: Vec::new(),
                 end: at_row(rows as u64),
+                cut_times: None,
             };
             Ok(Arrival::of(0, Some(chunk)))
         })

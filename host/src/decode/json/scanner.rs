@@ -212,10 +212,10 @@ impl<'d> Scanner<'d> {
         Ok(at + length)
     }
 
-    /// An integer within bounds, and the place after it. `None` if it is out of
-    /// bounds, has a fraction or an exponent, or is not a number.
+    /// An integer, and the place after it. `None` if it is too large, has a fraction or an
+    /// exponent, or is not a number.
     #[inline(always)]
-    pub fn integer(&self, at: usize, min: i64, max: i64) -> Option<(usize, i64)> {
+    pub fn integer(&self, at: usize) -> Option<(usize, i64)> {
         let is_negative = self.peek(at) == Some(b'-');
         let (behind, magnitude) = self.unsigned(at + usize::from(is_negative))?;
         let value = if is_negative {
@@ -223,12 +223,12 @@ impl<'d> Scanner<'d> {
         } else {
             i64::try_from(magnitude).ok()?
         };
-        (value >= min && value <= max).then_some((behind, value))
+        Some((behind, value))
     }
 
     /// As [`Scanner::integer`], without a sign.
     #[inline(always)]
-    pub fn unsigned(&self, at: usize) -> Option<(usize, u64)> {
+    fn unsigned(&self, at: usize) -> Option<(usize, u64)> {
         let (value, length) = match self.data.get(at..)?.first_chunk() {
             // The common case: fewer than 16 digits, and more bytes in the
             // block.
