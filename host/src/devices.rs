@@ -2,17 +2,21 @@
 //! with.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::descriptors::check_standard;
 use crate::paths::{descriptor, is_device, is_standard_output};
+use crate::stop::Stop;
 
 /// How often a pipe is looked at that nobody reads.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long a pipe is full before a run that is to stop does not wait for its reader.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether a path leads to a pipe in a folder, which may get a reader at any time.
 pub fn is_named_pipe(path: &Path) -> bool {
@@ -56,6 +60,78 @@ pub async fn open_with_reader(path: &Path, what: &str) -> io::Result<File> {
     }
 }
 
+/// Writes to a pipe or a device, which has no room for as long as nobody reads it: it is
+/// waited for, but not any more when the run was asked to stop.
+pub struct DeviceWriter<'a> {
+    pub file: &'a File,
+    pub stop: &'a Stop,
+}
+
+impl Write for DeviceWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut full_since = None;
+        while !has_room(self.file)? {
+            let full_since = full_since.get_or_insert_with(Instant::now);
+            if self.stop.asked() && full_since.elapsed() > ROOM_WAIT {
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    "nobody reads what was written, and the run was asked to stop",
+                ));
+            }
+        }
+        // A pipe that has room takes so much, and does not wait.
+        self.file.write(&bytes[..bytes.len().min(libc::PIPE_BUF)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard output, as [`DeviceWriter`] writes it.
+pub struct StandardOutput {
+    file: File,
+    stop: Stop,
+}
+
+impl StandardOutput {
+    pub fn new(stop: Stop) -> io::Result<Self> {
+        check_standard(1)?;
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(StandardOutput { file, stop })
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (file, stop) = (&self.file, &self.stop);
+        DeviceWriter { file, stop }.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits a moment until something can be written, be it to learn that nobody reads it any
+/// more.
+fn has_room(file: &File) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: there is one, which is written while the call lasts.
+    let found = unsafe { libc::poll(&raw mut asked, 1, LOOK_EVERY.as_millis() as libc::c_int) };
+    match found {
+        -1 => match io::Error::last_os_error() {
+            cause if cause.kind() == ErrorKind::Interrupted => Ok(false),
+            cause => Err(cause),
+        },
+        found => Ok(found > 0),
+    }
+}
+
 fn is_pipe(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
@@ -78,7 +154,7 @@ fn wait_in_writes(file: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::process::Command;
 
     use super::*;

@@ -88,6 +88,11 @@ impl Files {
         self.push(user, targets.map(FileTarget::File).collect(), true);
     }
 
+    /// Writes to what others may write to likewise.
+    pub fn shares(&mut self, user: FileUser, path: &Path) {
+        self.push(user, vec![FileTarget::File(identity(path))], false);
+    }
+
     /// What is read of a pipe, nobody else can read.
     pub fn takes(&mut self, user: FileUser, pipe: &Path) {
         self.push(user, vec![FileTarget::File(identity(pipe))], true);

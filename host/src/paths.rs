@@ -48,6 +48,11 @@ pub fn written_at(folder: &Path, path: &str) -> PathBuf {
     }
 }
 
+/// Whether what is written to a path is gone at once.
+pub fn is_nowhere(path: &Path) -> bool {
+    identity(path) == Path::new("/dev/null")
+}
+
 /// Whether a path leads to what the process prints to.
 pub fn is_standard_output(path: &Path) -> bool {
     descriptor(path) == Some(1)

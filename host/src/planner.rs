@@ -74,7 +74,7 @@ use crate::dead_letter::OnError;
 use crate::element::NodeId;
 use crate::files::{DEAD_LETTERS, FileUser};
 use crate::logic::{Kind, Loader, Port};
-use crate::paths::{identity, is_device, is_standard_output, written_at};
+use crate::paths::{identity, is_device, is_nowhere, is_standard_output, written_at};
 use crate::plan::{
     Delivery, Exchange, LATE_SIDES, MAIN_OUTPUT, Matching, Node, NodeKind, Plan, RIGHT, RowOrder,
     SinkPlan, StateBackend, StatePlan, TransformPlan, Version,
@@ -439,10 +439,14 @@ impl<'a> Builder<'a> {
         let place = given.unwrap_or(&config.name).span();
         if is_standard_output(&path) {
             self.keep_standard_output(planned, place);
-        } else if !is_device(&path) {
+        } else {
             let user = FileUser::new(DEAD_LETTERS, place);
             let aside = aside_of(&identity(&path));
-            self.files.writes(user, &[&path, &aside]);
+            match is_device(&path) {
+                true if is_nowhere(&path) => {}
+                true => self.files.writes(user, &[&path]),
+                false => self.files.writes(user, &[&path, &aside]),
+            }
         }
         Some(path)
     }

@@ -26,6 +26,7 @@ use crate::paths::is_device;
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::source::SourceConnector;
+use crate::stop::Stop;
 
 /// A kind of sink, as `type` names it.
 #[derive(Clone, Copy)]
@@ -177,6 +178,8 @@ pub struct SinkContext {
     pub left_behind: Option<SinkSnapshot>,
     /// Processing time.
     pub clock: Arc<dyn Clock>,
+    /// Asks the run to end.
+    pub stop: Stop,
 }
 
 impl Default for SinkContext {
@@ -192,6 +195,7 @@ impl Default for SinkContext {
             goes_back_to: None,
             left_behind: None,
             clock: Arc::new(SystemClock),
+            stop: Stop::default(),
         }
     }
 }

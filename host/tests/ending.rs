@@ -1198,6 +1198,60 @@ fn a_pipe_without_a_reader_is_waited_for_until_a_signal() {
     }
 }
 
+/// Somebody has it open, and reads nothing.
+#[test]
+fn a_full_pipe_is_not_waited_for_after_a_signal() {
+    let endless = "[sources.rows]\ntype = \"generator\"\n";
+    let to = |sink: &str| format!("{endless}[sinks.out]\ninput = \"rows\"\n{sink}\n");
+    let bad = ROWS.replace("on_error = \"fail\"", "");
+    for (pipeline, head) in [
+        (
+            to("type = \"file\"\nformat = \"json\"\npath = \"pipe\""),
+            "",
+        ),
+        (
+            to("type = \"file\"\nformat = \"csv\"\npath = \"-\""),
+            "[checkpoints]\n",
+        ),
+        (
+            to("type = \"file\"\nformat = \"json\"\npath = \"/dev/stdout\""),
+            "",
+        ),
+        (to("type = \"console\""), ""),
+        (format!("{bad}{OUT}"), "dead_letters = \"-\"\n"),
+        (
+            format!("{bad}{OUT}"),
+            "dead_letters = \"pipe\"\n[checkpoints]\n",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("it is there").success());
+        let _reader = File::options().read(true).write(true).open(&pipe);
+        fs::write(folder.path().join("rows.jsonl"), "bad\n".repeat(10_000)).expect("a file");
+        let pipeline = format!("name = \"full\"\n{head}{pipeline}");
+        let host = run_file(&pipeline, &["--quiet"], folder.path()).spawn();
+        let mut host = host.expect("it starts");
+        let _stdout = host.stdout.take();
+        std::thread::sleep(Duration::from_millis(2_000));
+        assert_eq!(host.try_wait().expect("our child"), None, "{pipeline}");
+        let asked = Instant::now();
+        signal::send(&host, libc::SIGINT);
+        let output = host.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{pipeline}: {stderr}");
+        assert!(
+            stderr.contains("nobody reads what was written"),
+            "{pipeline}: {stderr}"
+        );
+        assert!(
+            asked.elapsed() < Duration::from_secs(8),
+            "{pipeline}: {stderr}"
+        );
+    }
+}
+
 #[test]
 fn dead_letters_go_to_standard_output_alone() {
     let bad = ROWS.replace("on_error = \"fail\"", "");
@@ -1816,6 +1870,50 @@ fn rows_and_progress_do_not_mix_on_stdout() {
         );
         let (code, text) = said(&pipeline, "", &["-q"]);
         assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+/// Whose lines would be mixed.
+#[test]
+fn sinks_do_not_share_a_pipe_or_a_device() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let here = folder.path();
+    fs::write(here.join("rows.jsonl"), "").expect("it is writable");
+    let made = Command::new("mkfifo").arg(here.join("pipe")).status();
+    assert!(made.expect("it is there").success());
+    symlink("/dev/stdout", here.join("link")).expect("a link");
+    let console = "type = \"console\"".to_owned();
+    let file = |path: &str| format!("type = \"file\"\nformat = \"json\"\npath = \"{path}\"");
+    for (one, other, is_refused) in [
+        (file("-"), file("-"), true),
+        (file("-"), file("/dev/stdout"), true),
+        (file("/dev/fd/1"), file("/proc/self/fd/1"), true),
+        (file("link"), file("-"), true),
+        (file("/dev/stderr"), file("/dev/stderr"), true),
+        (file("pipe"), file("./pipe"), true),
+        (file("-"), console.clone(), true),
+        (console.clone(), file("/dev/stdout"), true),
+        (console.clone(), console.clone(), false),
+        (console, file("/dev/stderr"), false),
+        (file("-"), file("/dev/stderr"), false),
+        (file("/dev/null"), file("/dev/null"), false),
+    ] {
+        let pipeline = format!(
+            "name = \"p\"\n{ROWS}[sinks.one]\ninput = \"rows\"\n{one}\n\
+             [sinks.other]\ninput = \"rows\"\n{other}\n"
+        );
+        fs::write(here.join("pipeline.toml"), pipeline).expect("it is writable");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        let checked = command.arg("check").arg(here.join("pipeline.toml"));
+        let output = checked.output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let how = format!("{one}\n{other}\n{said}");
+        assert_eq!(
+            output.status.code(),
+            Some(if is_refused { 2 } else { 0 }),
+            "{how}"
+        );
+        assert_eq!(said.contains("used twice"), is_refused, "{how}");
     }
 }
 

@@ -3,7 +3,8 @@
 //! The header is printed once, and again when another sink has printed in
 //! between or a column has become wider. Wide values are cut.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, LineWriter, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, ColumnConstraint, Width, presets};
@@ -16,8 +17,10 @@ use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::reader::Table;
 use crate::connector::{Description, Planning};
-use crate::descriptors::check_standard;
+use crate::devices::StandardOutput;
 use crate::element::CheckpointId;
+use crate::files::FileUser;
+use crate::paths::STANDARD_OUTPUT;
 use crate::plan::state::Delivery;
 use crate::schema::{DataType, Schema};
 use crate::sink::{Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -43,7 +46,16 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sin
 }
 
 impl SinkSettings for ConsoleSink {
-    fn plan(&self, _: Option<&Schema>, _: &mut Planning<'_>) -> Option<Box<dyn SinkConnector>> {
+    fn plan(
+        &self,
+        _: Option<&Schema>,
+        planning: &mut Planning<'_>,
+    ) -> Option<Box<dyn SinkConnector>> {
+        let user = FileUser {
+            what: format!("{} prints to it", planning.title),
+            place: None,
+        };
+        planning.files.shares(user, Path::new(STANDARD_OUTPUT));
         Some(Box::new(self.clone()))
     }
 }
@@ -72,10 +84,12 @@ impl SinkConnector for ConsoleSink {
         &self,
         node: &str,
         schema: &Arc<Schema>,
-        _: &SinkContext,
+        context: &SinkContext,
     ) -> Result<Box<dyn Sink>, SinkError> {
-        let console = Console::new(node, schema, self.rows_max);
-        check_standard(1).map_err(|cause| console.error(cause))?;
+        let output = StandardOutput::new(context.stop.clone());
+        let output = output.map_err(|cause| error(node, cause))?;
+        let output = Box::new(LineWriter::new(output));
+        let console = Console::with_output(node, schema, self.rows_max, output);
         Ok(Box::new(console))
     }
 }
@@ -107,10 +121,6 @@ pub struct Console {
 }
 
 impl Console {
-    pub fn new(node: &str, schema: &Arc<Schema>, rows_max: Option<u64>) -> Self {
-        Console::with_output(node, schema, rows_max, Box::new(io::stdout()))
-    }
-
     pub fn with_output(
         node: &str,
         schema: &Arc<Schema>,
@@ -179,16 +189,18 @@ impl Console {
     }
 
     fn error(&self, cause: io::Error) -> SinkError {
-        let what = "to standard output";
-        match cause.kind() {
-            ErrorKind::BrokenPipe => SinkError::reader_is_gone(&self.node, what),
-            // It was redirected to a file.
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                SinkError::io(&self.node, what, &cause)
-            }
-            // A terminal that is gone does not come back.
-            _ => SinkError::new(&self.node, what, cause, Fault::OUTSIDE_LASTING),
-        }
+        error(&self.node, cause)
+    }
+}
+
+fn error(node: &str, cause: io::Error) -> SinkError {
+    let what = "to standard output";
+    match cause.kind() {
+        ErrorKind::BrokenPipe => SinkError::reader_is_gone(node, what),
+        // It was redirected to a file.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => SinkError::io(node, what, &cause),
+        // A terminal that is gone does not come back.
+        _ => SinkError::new(node, what, cause, Fault::OUTSIDE_LASTING),
     }
 }
 

@@ -398,6 +398,7 @@ impl Attempt<'_> {
                     goes_back_to: start.goes_back_to,
                     left_behind: start.left_behind[id].clone(),
                     clock: self.pipeline.clock.clone(),
+                    stop: self.pipeline.requests.stop().clone(),
                 };
                 let sink = plan.connector.open(&node.name, node.schema(), &context);
                 Work::Sink(sink.map_err(TaskError::Sink)?)

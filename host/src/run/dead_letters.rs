@@ -191,7 +191,8 @@ impl DeadLetterWriter {
                     reader = DeadLetters::wait_for_reader(path) => reader?,
                     () = self.stop.wait() => return Err(DeadLetters::unread(path)),
                 };
-                none.insert(DeadLetters::open(path, self.writer.clone())?)
+                let file = DeadLetters::open(path, self.writer.clone())?;
+                none.insert(file.until(self.stop.clone()))
             }
         };
         file.write(self.passed, dead_letters)

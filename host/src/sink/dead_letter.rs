@@ -19,9 +19,10 @@ use self::looks::{is_letter, is_of_letters};
 use super::SinkError;
 use crate::access::Access;
 use crate::dead_letter::DeadLetter;
-use crate::devices;
+use crate::devices::{self, DeviceWriter};
 use crate::element::CheckpointId;
 use crate::paths::{create_folder_of, is_device, remove, target};
+use crate::stop::Stop;
 
 /// Only the owner may read rows that others may not see elsewhere.
 fn open_private(path: &Path) -> io::Result<File> {
@@ -132,6 +133,7 @@ pub struct DeadLetters {
     lines: Vec<u8>,
     /// Whether dead letters were written that may not be durable yet.
     is_new: bool,
+    stop: Stop,
 }
 
 /// Who writes dead letters, as lines say it.
@@ -187,6 +189,7 @@ impl DeadLetters {
                 file,
                 lines: Vec::new(),
                 is_new: true,
+                stop: Stop::default(),
             }),
             Err(cause) => Err(failed(path, &cause)),
         }
@@ -214,6 +217,12 @@ impl DeadLetters {
             Ok(()) => Ok(taken_back),
             Err(cause) => Err(failed(path, &cause)),
         }
+    }
+
+    /// Does not wait for the reader of a pipe once the run is asked to stop.
+    pub fn until(mut self, stop: Stop) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Makes the file durable and returns its length.
@@ -272,10 +281,10 @@ impl DeadLetters {
             if self.lines.len() < WRITTEN_BYTES_MAX {
                 return Ok(());
             }
-            write_through(&self.file, &self.path, &mut self.lines)
+            write_through(&self.file, &self.path, &mut self.lines, &self.stop)
         });
         written
-            .and_then(|()| write_through(&self.file, &self.path, &mut self.lines))
+            .and_then(|()| write_through(&self.file, &self.path, &mut self.lines, &self.stop))
             .map_err(|cause| failed(&self.path, &cause))
     }
 }
@@ -283,8 +292,12 @@ impl DeadLetters {
 /// More than this is written in several pieces.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
 
-fn write_through(file: &File, path: &Path, lines: &mut Vec<u8>) -> io::Result<()> {
-    let written = while_locked(file, path, |mut file| file.write_all(lines));
+fn write_through(file: &File, path: &Path, lines: &mut Vec<u8>, stop: &Stop) -> io::Result<()> {
+    let is_special = is_special(path);
+    let written = while_locked(file, path, |mut file| match is_special {
+        true => DeviceWriter { file, stop }.write_all(lines),
+        false => file.write_all(lines),
+    });
     lines.clear();
     written
 }

@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::checkpoint::snapshot::SinkSnapshot;
 use crate::element::CheckpointId;
 use crate::paths::is_taken;
+use crate::stop::Stop;
 
 /// What happens to a file that is there when a run starts without a checkpoint
 /// that knows it.
@@ -52,6 +53,8 @@ pub(super) struct PartOptions {
     /// compression, or the line above all rows, or nothing.
     pub head: Vec<u8>,
     pub compression: Compression,
+    /// What waits for the reader of a pipe does not wait after that.
+    pub stop: Stop,
     /// It is one of several, whose names the sink makes from its path.
     pub is_numbered: bool,
     /// Who may use the numbered files before it.

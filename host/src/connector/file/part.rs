@@ -13,9 +13,10 @@ use super::mark::FileId;
 use super::opened::Compression;
 use crate::access::Access;
 use crate::checkpoint::snapshot::SinkSnapshot;
-use crate::devices;
+use crate::devices::{self, DeviceWriter};
 use crate::paths::{PART, create_folder_of, is_device, remove, target};
 use crate::sink::SinkError;
+use crate::stop::Stop;
 
 /// A file being written as `<name>.part`, to be renamed to `<name>`. A device or a
 /// pipe is written directly.
@@ -24,7 +25,7 @@ pub(super) struct PartFile {
     path: PathBuf,
     /// Absent for a device or a pipe.
     part: Option<Part>,
-    file: BufWriter<File>,
+    file: BufWriter<Output>,
     /// Of the file so far, with what is still buffered.
     digest: RunningDigest,
     compression: Compression,
@@ -36,6 +37,27 @@ pub(super) struct PartFile {
     /// Who may use it, where a file is there that says so.
     access: Option<Access>,
     has_begun: bool,
+}
+
+/// What rows are written to.
+struct Output {
+    file: File,
+    /// Present for a device or a pipe.
+    stop: Option<Stop>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = &self.file;
+        match &self.stop {
+            Some(stop) => DeviceWriter { file, stop }.write(bytes),
+            None => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The temporary file, locked for this run alone.
@@ -52,11 +74,12 @@ impl PartFile {
     pub fn open(node: &str, path: &Path, options: &PartOptions) -> Result<Self, SinkError> {
         let opened = open(node, path, options);
         let opened = opened.map_err(|cause| SinkError::of_file(node, path, &cause))?;
+        let stop = opened.part.is_none().then(|| options.stop.clone());
         Ok(PartFile {
             node: node.to_owned(),
             path: opened.path,
             part: opened.part,
-            file: buffered(opened.file),
+            file: buffered(opened.file, stop),
             digest: opened.digest,
             compression: options.compression,
             is_checkpointed: options.is_checkpointed,
@@ -91,7 +114,7 @@ impl PartFile {
             Beginning::Unfinish(bytes) => {
                 part.check()?;
                 fs::rename(&self.path, &part.path)?;
-                part.lock = self.file.get_ref().try_clone()?;
+                part.lock = self.file.get_ref().file.try_clone()?;
                 bytes
             }
             Beginning::Copy(bytes) => {
@@ -101,11 +124,11 @@ impl PartFile {
                     copy.set_len(0)?;
                     return Err(cause);
                 }
-                self.file = buffered(copy);
+                self.file = buffered(copy, None);
                 bytes
             }
         };
-        let mut file = self.file.get_ref();
+        let mut file = self.file();
         if file.metadata()?.len() != bytes {
             file.set_len(bytes)?;
         }
@@ -118,7 +141,7 @@ impl PartFile {
         let is_unchanged = || self.base_state() == FileState::of(&self.path, self.compression);
         copy.set_len(0)?;
         copy.rewind()?;
-        let copied = io::copy(&mut self.file.get_ref().take(bytes), &mut copy)?;
+        let copied = io::copy(&mut self.file().take(bytes), &mut copy)?;
         match copied == bytes && is_unchanged() {
             true => Ok(()),
             false => Err(io::Error::new(
@@ -157,7 +180,7 @@ impl PartFile {
             return Ok(None);
         };
         let mut byte = [0];
-        let read = self.file.get_ref().read_exact_at(&mut byte, last);
+        let read = self.file().read_exact_at(&mut byte, last);
         read.map_err(|cause| self.error(cause))?;
         Ok(Some(byte[0]))
     }
@@ -191,7 +214,7 @@ impl PartFile {
             return Ok(SinkSnapshot::default());
         }
         self.check_part()?;
-        let file = self.file.get_ref();
+        let file = self.file();
         let kept = file.sync_data().and_then(|()| file.metadata());
         let length = kept.map_err(|cause| self.error(cause))?.len();
         let base = self.base.as_ref();
@@ -245,7 +268,7 @@ impl PartFile {
         let path = self.path.clone();
         if let Some(access) = Access::of_path(&path).filter(|_| self.part.is_some()) {
             let given = access.check_replaceable(&path);
-            let given = given.and_then(|()| access.give(self.file.get_ref()));
+            let given = given.and_then(|()| access.give(self.file()));
             given.map_err(|cause| self.error(cause))?;
         }
         self.finish_as(&path)
@@ -263,11 +286,10 @@ impl PartFile {
             return Ok(());
         };
         let finished = self
-            .file
-            .get_ref()
+            .file()
             .sync_all()
             .and_then(|()| fs::rename(&part.path, path))
-            .and_then(|()| self.file.get_ref().unlock());
+            .and_then(|()| self.file().unlock());
         finished.map_err(|cause| self.error(cause))
     }
 
@@ -292,7 +314,7 @@ impl PartFile {
     }
 
     pub fn file(&self) -> &File {
-        self.file.get_ref()
+        &self.file.get_ref().file
     }
 
     pub fn error(&self, cause: io::Error) -> SinkError {
@@ -315,14 +337,14 @@ impl Write for PartFile {
 }
 
 /// Rows are small.
-fn buffered(file: File) -> BufWriter<File> {
-    BufWriter::with_capacity(256 << 10, file)
+fn buffered(file: File, stop: Option<Stop>) -> BufWriter<Output> {
+    BufWriter::with_capacity(256 << 10, Output { file, stop })
 }
 
 impl Drop for PartFile {
     /// A process that is being started may have the file open for a moment longer.
     fn drop(&mut self) {
-        let _ = self.file.get_ref().unlock();
+        let _ = self.file().unlock();
     }
 }
 

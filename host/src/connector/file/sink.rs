@@ -34,7 +34,7 @@ use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
 use crate::devices::is_named_pipe;
 use crate::files::FileUser;
-use crate::paths::{STANDARD_OUTPUT, identity, is_device, name_in, written_at};
+use crate::paths::{STANDARD_OUTPUT, identity, is_device, is_nowhere, name_in, written_at};
 use crate::plan::state::Delivery;
 use crate::schema::Schema;
 use crate::sink::{Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings};
@@ -244,7 +244,8 @@ impl SinkSettings for FileSinkSettings {
             return None;
         }
         match &self.roll {
-            _ if is_device => {}
+            _ if is_nowhere(&path) => {}
+            _ if is_device => planning.files.writes(user, &[&path]),
             None => planning
                 .files
                 .writes(user, &[&path, &part_of(&identity(&path))]),
@@ -318,6 +319,7 @@ impl SinkConnector for FileSink {
             waits_for_commit: context.waits_for_commit,
             head: self.compression.mark().to_vec(),
             compression: self.compression,
+            stop: context.stop.clone(),
             is_numbered: false,
             access: None,
         };
