@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::descriptors;
+
 /// Who has to do something about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -79,10 +81,21 @@ impl Fault {
             | ErrorKind::CrossesDevices
             | ErrorKind::NotSeekable
             | ErrorKind::Unsupported => Fault::OUTSIDE_LASTING,
+            // Said by the host itself: two runs share what one alone can use.
+            ErrorKind::ResourceBusy if cause.raw_os_error().is_none() => Fault::OUTSIDE_LASTING,
             kind if is_loop(kind) || cause.raw_os_error().is_some_and(is_lasting) => {
                 Fault::OUTSIDE_LASTING
             }
+            _ if cause.raw_os_error() == Some(libc::EMFILE) => Fault::too_many_open(),
             _ => Fault::OUTSIDE,
+        }
+    }
+
+    /// The fault where no more files can be opened: with so few, it never goes well.
+    pub fn too_many_open() -> Fault {
+        match descriptors::few() {
+            Some(_) => Fault::OUTSIDE_LASTING,
+            None => Fault::OUTSIDE,
         }
     }
 }

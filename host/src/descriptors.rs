@@ -54,6 +54,9 @@ pub fn check_standard(number: u32) -> io::Result<()> {
 /// As many as a pipeline may use.
 const WANTED: libc::rlim_t = 1 << 16;
 
+/// As many as a pipeline of some nodes needs, with its state.
+const NEEDED: libc::rlim_t = 128;
+
 /// Allows as many descriptors as the system lets the process have: what is allowed
 /// without asking is little, for programs that count with it.
 pub fn raise_limit() {
@@ -63,6 +66,17 @@ pub fn raise_limit() {
     limit.rlim_cur = limit.rlim_max.min(WANTED).max(limit.rlim_cur);
     // SAFETY: it only reads the limit. If it fails, fewer files are open at a time.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+}
+
+/// Says that there may be too few, if that is so.
+pub fn few() -> Option<String> {
+    let allowed = limit()?.rlim_cur;
+    (allowed < NEEDED).then(|| {
+        format!(
+            "this process may have {allowed} files and connections open at a time, where {NEEDED} \
+             are what a small pipeline needs: raise the limit (`ulimit -n`)"
+        )
+    })
 }
 
 /// How many of the `wanted` descriptors each of so many tasks may have open. Half of all

@@ -231,18 +231,7 @@ impl Job {
         }
         let mut failures = restart::Failures::new(self.revision.plan.restart);
         while let Err(error) = self.attempt().run().await {
-            let Some(delay) = failures.add(&error).filter(|_| !stop.asked()) else {
-                return Err(error);
-            };
-            tracing::warn!(
-                "failed because of {}, and restarts in {}: {error}",
-                error.fault().blame.name(),
-                humantime::format_duration(delay)
-            );
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = stop.wait() => return Err(error),
-            }
+            failures.wait(error, &stop).await?;
         }
         if let Some(durable) = &self.pipeline.durable {
             durable.finish().await?;

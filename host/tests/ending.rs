@@ -1917,6 +1917,85 @@ fn sinks_do_not_share_a_pipe_or_a_device() {
     }
 }
 
+/// Starts this command where little is allowed.
+fn limited(limit: &str, run: &Command) -> Command {
+    let mut command = Command::new("bash");
+    command
+        .arg("-c")
+        .arg(format!("{limit}; exec \"$0\" \"$@\""));
+    command.arg(run.get_program()).args(run.get_args());
+    command
+}
+
+/// No time makes it go well.
+#[test]
+fn too_few_open_files_end_a_run_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n")).expect("it is writable");
+    let pipeline = run(&format!("{ROWS}{OUT}"), &[], folder.path());
+    let output = limited("ulimit -n 15", &pipeline)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Too many open files"), "{said}");
+    assert!(
+        said.contains("may have 15 files and connections open"),
+        "{said}"
+    );
+    assert!(!said.contains(", and restarts in"), "{said}");
+}
+
+/// As a run is that fails later.
+#[test]
+fn a_state_that_cannot_be_opened_for_a_while_is_tried_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n")).expect("it is writable");
+    let pipeline = run(&format!("{ROWS}{OUT}"), &[], folder.path());
+    let limit = "trap '' XFSZ; ulimit -f 0";
+    let output = limited(limit, &pipeline).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    assert_eq!(said.matches(", and restarts in").count(), 2, "{said}");
+}
+
+/// It is a mistake of whoever starts them, and one of them would wait for the other.
+#[test]
+fn what_another_run_uses_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let here = folder.path();
+    let endless = "[sources.rows]\ntype = \"generator\"\nrate = 200\n";
+    let mut first = run(&format!("{endless}{OUT}"), &["-q"], here);
+    let mut first = first.stderr(Stdio::null()).spawn().expect("it starts");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !here.join("out.jsonl.part").exists() {
+        assert!(Instant::now() < until, "it writes nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (name, used) in [
+        ("failing", "keeps its state in"),
+        ("other", "another run is writing it"),
+    ] {
+        let text =
+            format!("{RESTART}{endless}{OUT}").replace("\"failing\"", &format!("\"{name}\""));
+        let path = here.join("second.toml");
+        fs::write(&path, text).expect("it is writable");
+        let mut second = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
+        let output = second
+            .args(["run", "-q"])
+            .arg(&path)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(used), "{said}");
+        assert!(!said.contains(", and restarts in"), "{said}");
+    }
+    first.kill().expect("it runs");
+    first.wait().expect("it is our child");
+}
+
 /// Files of sinks, and what else their tables have.
 const FILES: [(&str, &str); 7] = [
     ("out.jsonl", ""),

@@ -672,23 +672,26 @@ async fn partitions_that_are_added_are_read_from_their_beginning() -> Outcome {
 #[tokio::main(flavor = "multi_thread")]
 async fn what_cannot_be_read_says_why() -> Outcome {
     let broker = broker()?;
-    let fails = async |plan: &Plan, restored: &[SourceSnapshot]| {
+    let error = async |plan: &Plan, restored: &[SourceSnapshot]| {
         let failed = async {
             let mut reader = match try_open(plan, (0, 1), restored).await {
                 Ok(reader) => reader,
-                Err(error) => return error.to_string(),
+                Err(error) => return error,
             };
             loop {
                 match reader.next().await {
                     Ok(Some(_)) => {}
                     Ok(None) => panic!("it should fail"),
-                    Err(error) => return error.to_string(),
+                    Err(error) => return error,
                 }
             }
         };
-        let failed = tokio::time::timeout(PATIENCE, failed)
+        tokio::time::timeout(PATIENCE, failed)
             .await
-            .expect("an error");
+            .expect("an error")
+    };
+    let fails = async |plan: &Plan, restored: &[SourceSnapshot]| {
+        let failed = error(plan, restored).await.to_string();
         failed.replace(&broker.address, "BROKER")
     };
     let missing = reading(broker, "is-not-there", IDS);
@@ -696,6 +699,7 @@ async fn what_cannot_be_read_says_why() -> Outcome {
         "source `in`: topic `is-not-there` does not exist on BROKER: create it, or correct its name"
     ]
     .assert_eq(&fails(&missing, &[]).await);
+    assert!(!error(&missing, &[]).await.fault().can_pass);
 
     let topic = topic(broker, "fails", 1);
     broker.write_payloads(&topic, 0, ids(0..3));
@@ -710,6 +714,11 @@ async fn what_cannot_be_read_says_why() -> Outcome {
     })
     .await;
     let mut snapshot = reader.snapshot();
+    // What was read once may come back.
+    let mut known = snapshot.clone();
+    known.partitions[0].name = "is-not-there/0".to_owned();
+    let gone = reading(broker, "is-not-there", IDS);
+    assert!(error(&gone, &[known]).await.fault().can_pass);
     snapshot.partitions[0].position.offset = 77;
     let said = fails(&plan, &[snapshot]).await.replace(&topic, "TOPIC");
     expect!["source `in`: TOPIC/0: offset 77 does not exist any more: the topic was truncated or created again since it was read; to go on without these rows, drop what the checkpoint knows of this source (`sluicebox run --drop in`) (Local: No offset to automatically reset to (fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)))"].assert_eq(&said);
@@ -930,7 +939,9 @@ fn rows_that_cannot_be_written_fail_the_run() -> Outcome {
         "no-such-topic",
         "properties = { \"topic.metadata.propagation.max.ms\" = 500 }",
     );
-    let error = run(plan).expect_err("nobody has this topic").to_string();
+    let error = run(plan).expect_err("nobody has this topic");
+    assert!(!error.fault().can_pass);
+    let error = error.to_string();
     expect!["sink `out`: cannot write to topic `no-such-topic` on BROKER: Broker: Unknown topic or partition; create the topic, or correct its name"].assert_eq(&error.replace(&broker.address, "BROKER"));
     Ok(())
 }

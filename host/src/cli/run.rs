@@ -10,10 +10,11 @@ use super::signals::{self, Signals};
 use super::status::{Status, StatusStyle, print_failure};
 use super::{CliError, load, loader};
 use crate::clock::SystemClock;
-use crate::descriptors::check_standard;
+use crate::descriptors::{self, check_standard};
 use crate::paths::is_standard_output;
 use crate::plan::{Node, NodeKind, Plan};
-use crate::run::{Durable, Job, RunError};
+use crate::run::{Durable, Job, Pipeline, RunError};
+use crate::stop::Stop;
 
 #[derive(Args)]
 pub struct RunArguments {
@@ -58,13 +59,20 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
         .build()
         .map_err(|error| CliError::Failed(error.into()))?;
     runtime.block_on(async {
-        let durable = Durable::open(&plan).map_err(|error| {
+        let plan = Arc::new(plan);
+        let pipeline = Pipeline::of(&plan, Arc::new(SystemClock));
+        let mut job = Job::revision(&pipeline, plan.clone());
+        let stop = job.stop();
+        take_signals(&signals, stop.clone());
+        if let Some(few) = descriptors::few() {
+            tracing::warn!("{few}");
+        }
+        let durable = Durable::open_again(&plan, &stop).await.map_err(|error| {
             if arguments.json {
                 print_failure(&error);
             }
             CliError::Run(error)
         })?;
-        let mut job = Job::new(plan, Arc::new(SystemClock));
         let wants_checkpoint = arguments.from.is_some() || !arguments.drop.is_empty();
         match durable {
             Some(durable) => {
@@ -85,17 +93,6 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
             None => {}
         }
         let status = Status::start(style, live_lines, job.progress(), job.state());
-        let stop = job.stop();
-        signals.take(move |number| {
-            if !stop.asked() {
-                stop.ask();
-                signals::log("stopping: finishing rows in progress; a second signal quits at once");
-            } else if number != libc::SIGHUP {
-                // A closed terminal tells the run twice, by itself and by the shell; any
-                // other comes from somebody who does not want to wait.
-                std::process::exit(128 + number);
-            }
-        });
         let ended = job.run().await;
         let shown = status.end(ended.as_ref());
         let summary = ended.map_err(|error| match error {
@@ -113,6 +110,20 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
             _ => Ok(()),
         }
     })
+}
+
+/// The first signal stops the run, the second ends it at once.
+fn take_signals(signals: &Signals, stop: Stop) {
+    signals.take(move |number| {
+        if !stop.asked() {
+            stop.ask();
+            signals::log("stopping: finishing rows in progress; a second signal quits at once");
+        } else if number != libc::SIGHUP {
+            // A closed terminal tells the run twice, by itself and by the shell; any
+            // other comes from somebody who does not want to wait.
+            std::process::exit(128 + number);
+        }
+    });
 }
 
 /// Refuses what `--json` cannot be printed to, and a sink or dead letters that are written

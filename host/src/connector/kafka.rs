@@ -148,9 +148,8 @@ fn words(code: RDKafkaErrorCode) -> String {
     words.unwrap_or(&text).to_owned()
 }
 
-/// Who is to blame for an error, by its code, and whether it can pass. A
-/// missing topic may be created, and a fenced producer is replaced at the next
-/// attempt.
+/// Who is to blame for an error, by its code, and whether it can pass. A topic that is
+/// gone may come back, and a fenced producer is replaced at the next attempt.
 pub fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
     match code {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::RunError;
+use super::restart::Failures;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
 use crate::checkpoint::remote::uploader::Uploader;
@@ -18,6 +19,7 @@ use crate::element::CheckpointId;
 use crate::offload::Offload;
 use crate::plan::{Delivery, NodeKind, Plan, StateBackend};
 use crate::sink::CommitContext;
+use crate::stop::Stop;
 
 /// How long the end of a run waits for the last upload.
 const UPLOAD_WAIT: Duration = Duration::from_secs(60);
@@ -109,6 +111,17 @@ impl Durable {
             }));
         }
         Ok(Some(durable))
+    }
+
+    /// As [`Durable::open`], again after each failure that may pass, as the plan says.
+    pub async fn open_again(plan: &Plan, stop: &Stop) -> Result<Option<Durable>, RunError> {
+        let mut failures = Failures::new(plan.restart);
+        loop {
+            match Durable::open(plan) {
+                Ok(durable) => return Ok(durable),
+                Err(error) => failures.wait(error, stop).await?,
+            }
+        }
     }
 
     /// Checkpoints that can be restored, here or from a copy, oldest first.

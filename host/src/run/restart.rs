@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::error::RunError;
 use crate::plan::RestartPlan;
+use crate::stop::Stop;
 
 /// The failures of a run so far.
 pub struct Failures {
@@ -29,8 +30,25 @@ impl Failures {
     }
 
     /// The delay before the restart; `None` to give up.
-    pub fn add(&mut self, error: &RunError) -> Option<Duration> {
+    fn add(&mut self, error: &RunError) -> Option<Duration> {
         self.add_at(error, Instant::now())
+    }
+
+    /// Waits until it is time for a restart. Gives the error back if there is to be none,
+    /// or if the run is asked to stop meanwhile.
+    pub async fn wait(&mut self, error: RunError, stop: &Stop) -> Result<(), RunError> {
+        let Some(delay) = self.add(&error).filter(|_| !stop.asked()) else {
+            return Err(error);
+        };
+        tracing::warn!(
+            "failed because of {}, and restarts in {}: {error}",
+            error.fault().blame.name(),
+            humantime::format_duration(delay)
+        );
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Ok(()),
+            () = stop.wait() => Err(error),
+        }
     }
 
     fn add_at(&mut self, error: &RunError, now: Instant) -> Option<Duration> {

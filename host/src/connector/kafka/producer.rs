@@ -1,6 +1,7 @@
 //! Sends messages, and reports only those that fail, so that a message that
 //! arrives costs nothing more. A failure is returned by the next call.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct SendFailure {
 pub struct Deliveries {
     log: ClientLog,
     first: Mutex<Option<SendFailure>>,
+    /// Whether a message has arrived.
+    has_delivered: AtomicBool,
 }
 
 /// Gives sinks the producer of the pipeline's transaction. Each attempt of the
@@ -82,6 +85,7 @@ impl Producer {
         let deliveries = Deliveries {
             log: ClientLog::new(who),
             first: Mutex::new(None),
+            has_delivered: AtomicBool::new(false),
         };
         Ok(Producer {
             inner: settings.create_with_context(deliveries)?,
@@ -124,6 +128,12 @@ impl Producer {
             Some(failure) => Err(failure.clone()),
             None => Ok(()),
         }
+    }
+
+    /// Whether a message has arrived.
+    pub fn has_delivered(&self) -> bool {
+        let deliveries = self.inner.client().context();
+        deliveries.has_delivered.load(Ordering::Relaxed)
     }
 
     /// The error, with the reason that librdkafka gave for it.
@@ -215,12 +225,13 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            self.fail(SendFailure {
+        match result {
+            Ok(_) => self.has_delivered.store(true, Ordering::Relaxed),
+            Err((error, message)) => self.fail(SendFailure {
                 topic: Some(message.topic().to_owned()),
                 code: error.rdkafka_error_code(),
                 cause: self.log.explain(error),
-            });
+            }),
         }
     }
 }

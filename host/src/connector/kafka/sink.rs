@@ -344,8 +344,14 @@ impl KafkaWriter {
     }
 
     fn failed(&self, failure: SendFailure) -> SinkError {
+        let mut fault = fault_of(failure.code);
         let help = match failure.code {
             Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+                // Where it was written before, it may come back.
+                let producer = self.producer().ok();
+                if producer.is_some_and(|producer| !producer.has_delivered()) {
+                    fault = Fault::OUTSIDE_LASTING;
+                }
                 "; create the topic, or correct its name"
             }
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
@@ -362,7 +368,7 @@ impl KafkaWriter {
             _ => "",
         };
         let cause = format!("{}{help}", failure.cause);
-        error_of(&self.node, &self.plan, cause, fault_of(failure.code))
+        error_of(&self.node, &self.plan, cause, fault)
     }
 }
 

@@ -67,8 +67,7 @@ fn taken(folder: &Path, file: &mut File) -> StorageError {
             pid(file),
             folder.display()
         ),
-        // The other host may end.
-        fault: Fault::OUTSIDE,
+        fault: Fault::OUTSIDE_LASTING,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
+use crate::blame::Fault;
 use crate::checkpoint::storage::StorageError;
 
 /// "cannot WHAT PATH: CAUSE; ADVICE".
@@ -27,8 +28,14 @@ pub(super) fn rocks(what: &str, path: &Path, cause: &rocksdb::Error) -> StorageE
         ("Read-only file system", ErrorKind::ReadOnlyFilesystem),
         ("Permission denied", ErrorKind::PermissionDenied),
         ("File too large", ErrorKind::FileTooLarge),
-        ("Too many open files", ErrorKind::Other),
+        ("Corruption", ErrorKind::InvalidData),
     ];
+    if text.contains("Too many open files") {
+        return StorageError::Other {
+            message: format!("cannot {what} {}: {text}", path.display()),
+            fault: Fault::too_many_open(),
+        };
+    }
     let kind = kinds
         .iter()
         .find(|(said, _)| text.contains(said))

@@ -144,7 +144,13 @@ impl Discovery {
                     return Ok(None);
                 }
                 let brokers = &plan.connection.brokers;
-                Err(context.refuse(format!("{what} on {brokers}: {help}"), Fault::OUTSIDE))
+                // Where it was read before, it may come back.
+                let mut partitions = context.restored.iter().flat_map(|task| &task.partitions);
+                let fault = match self.has_found || partitions.next().is_some() {
+                    true => Fault::OUTSIDE,
+                    false => Fault::OUTSIDE_LASTING,
+                };
+                Err(context.refuse(format!("{what} on {brokers}: {help}"), fault))
             }
             Err(DiscoveryProblem::Kafka { what, error }) if is_final(&error) => {
                 let fault = fault_of(error.rdkafka_error_code());
