@@ -173,13 +173,16 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(CliError::AllBad { rows }) => {
-            let rows = match rows {
-                1 => "the only row that was read was bad".to_owned(),
-                rows => format!("all {rows} rows that were read were bad"),
+            let line = match rows {
+                1 => "the only row that was read was bad: it cannot be decoded, or a plugin \
+                      rejected it or failed"
+                    .to_owned(),
+                rows => format!(
+                    "all {rows} rows that were read were bad: they cannot be decoded, or the \
+                     plugins rejected them or failed"
+                ),
             };
-            print::error(format_args!(
-                "{rows}: they cannot be decoded, or the plugins rejected them or failed"
-            ));
+            print::error(format_args!("{line}"));
             ExitCode::from(3)
         }
         Err(CliError::Usage(error)) => {

@@ -89,31 +89,21 @@ impl Plan {
         Some(name_in(&identity(&self.folder), path))
     }
 
-    /// The key by which later rows that come to this node replace earlier ones;
+    /// For each node, the key by which later rows that come to it replace earlier ones;
     /// `None` if all rows stand, or if it cannot be told.
-    pub fn table_read_by(&self, node: &Node) -> Option<TableKey> {
-        let mut keys = node.edges().map(|edge| match edge.output {
-            MAIN_OUTPUT => self.table_of(&self.nodes[edge.from]),
-            _ => None,
-        });
-        let first = keys.next()??;
-        keys.all(|key| key.as_ref() == Some(&first))
-            .then_some(first)
-    }
-
-    /// The same of a node's main output.
-    fn table_of(&self, node: &Node) -> Option<TableKey> {
-        match &node.kind {
-            NodeKind::Aggregate(aggregate) => Some(TableKey {
-                columns: aggregate.result_key()?,
-                timing: aggregate.timing.clone(),
-            }),
-            NodeKind::Transform(transform) => {
-                let kind = transform.operator.factory.info().kind;
-                (kind == Kind::Filter).then(|| self.table_read_by(node))?
-            }
-            _ => None,
+    pub fn tables_read(&self) -> Vec<Option<TableKey>> {
+        let mut read: Vec<Option<TableKey>> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let mut keys = node.edges().map(|edge| match edge.output {
+                // It is of a node before this one.
+                MAIN_OUTPUT => self.nodes[edge.from].table(read[edge.from].as_ref()),
+                _ => None,
+            });
+            let first = keys.next().flatten();
+            let first = first.filter(|first| keys.all(|key| key.as_ref() == Some(first)));
+            read.push(first);
         }
+        read
     }
 
     /// How many tasks each node has. Rows without a key stay in their task; a
@@ -210,6 +200,22 @@ pub enum NodeKind {
 }
 
 impl Node {
+    /// The key by which later rows of its main output replace earlier ones, if it reads
+    /// rows with this one.
+    fn table(&self, read: Option<&TableKey>) -> Option<TableKey> {
+        match &self.kind {
+            NodeKind::Aggregate(aggregate) => Some(TableKey {
+                columns: aggregate.result_key()?,
+                timing: aggregate.timing.clone(),
+            }),
+            NodeKind::Transform(transform) => {
+                let kind = transform.operator.factory.info().kind;
+                read.filter(|_| kind == Kind::Filter).cloned()
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it is an aggregate that waits for event time.
     pub fn has_timed_windows(&self) -> bool {
         match &self.kind {

@@ -259,7 +259,8 @@ impl<'a> Trial<'a> {
         let nodes = || plan.nodes.iter().zip(&is_ordered);
         let mut trial = Trial {
             sinks: nodes()
-                .filter_map(|(node, &is_ordered)| {
+                .zip(plan.tables_read())
+                .filter_map(|((node, &is_ordered), table)| {
                     let NodeKind::Sink(sink) = &node.kind else {
                         return None;
                     };
@@ -272,7 +273,7 @@ impl<'a> Trial<'a> {
                         name: node.name.clone(),
                         schema,
                         is_ordered,
-                        table: plan.table_read_by(node).map(ResultTable),
+                        table: table.map(ResultTable),
                         change: change.map(|field| field.name),
                     })
                 })

@@ -1996,6 +1996,18 @@ fn what_another_run_uses_is_not_waited_for() {
     first.wait().expect("it is our child");
 }
 
+/// A name of a megabyte is not printed as a whole.
+#[test]
+fn messages_about_long_names_are_short() {
+    let name = "n".repeat(1 << 20);
+    let pipeline =
+        format!("{ROWS}[sinks.{name}]\ntype = \"file\"\npath = \"{name}\"\ninput = \"{name}s\"\n");
+    let (code, text) = said(&pipeline, "", &[]);
+    assert_eq!(code, Some(2));
+    assert!(text.len() < 20_000, "{} bytes", text.len());
+    assert!(text.contains("nnn…"), "{text}");
+}
+
 /// Files of sinks, and what else their tables have.
 const FILES: [(&str, &str); 7] = [
     ("out.jsonl", ""),

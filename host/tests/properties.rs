@@ -311,33 +311,39 @@ proptest! {
             "{ tumbling = \"10s\" }",
         ]),
         out_of_orderness in select(vec!["0s", "10s", "60s"]),
+        aggregate in select(vec![
+            r#"aggregate = { rows = "count()", sum = "sum(quantity)" }"#,
+            r#"plugin = "cart.added""#,
+        ]),
     ) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let row = |&(key, n, second): &(u8, i64, i64)| {
+        let row = |&(key, quantity, second): &(u8, i64, i64)| {
             let ts = START_MS + 1_000 * second;
-            format!("{}\n", json!({"key": format!("k{key}"), "n": n, "letter": "l", "ts": ts}))
+            format!("{}\n", json!({"key": format!("k{key}"), "quantity": quantity, "ts": ts}))
         };
         let text: String = rows.iter().map(row).collect();
         fs::write(folder.path().join("rows.jsonl"), text).expect("writable");
         let pipeline = format!(
             r#"
             {}
+            plugins.cart.path = {:?}
             [sources.events]
             type = "file"
             path = "rows.jsonl"
             event_time = "ts"
             watermark = {{ out_of_orderness = "{out_of_orderness}" }}
-            {FIELDS}
+            fields = {{ key = "utf8", quantity = "int64", ts = "timestamp" }}
             [operators.result]
             input = "events"
             key = "key"
             window = {window}
-            aggregate = {{ rows = "count()", sum = "sum(n)" }}
+            {aggregate}
             [sinks.out]
             type = "blackhole"
             input = "result"
             "#,
-            head()
+            head(),
+            common::plugin_file("cart")
         );
         let results = |batch_rows: usize, parallelism: usize| {
             let _ = fs::remove_file(folder.path().join("dead.jsonl"));
@@ -354,7 +360,7 @@ proptest! {
             (sorted(rows_of(&topic)), letters)
         };
         let expected = results(1, 1);
-        for batch_rows in [3, 4_096] {
+        for batch_rows in [3, 7, 4_096] {
             for parallelism in [1, 2] {
                 let found = results(batch_rows, parallelism);
                 assert_same(&expected.0, &found.0, "in larger batches");

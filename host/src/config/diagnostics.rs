@@ -68,6 +68,12 @@ pub enum Look {
 /// More than these are only counted.
 const SHOWN_MAX: usize = 50;
 
+/// How many bytes of a name or value messages quote.
+const NAME_BYTES_MAX: usize = 200;
+
+/// How many bytes a message has at most.
+const MESSAGE_BYTES_MAX: usize = 4_000;
+
 /// Lines with more bytes are not quoted as a whole: all mistakes may be in one of them.
 const QUOTED_BYTES_MAX: usize = 1_000;
 
@@ -125,7 +131,14 @@ impl Diagnostics {
             .unwrap_or(Path::new(""))
     }
 
-    pub fn push(&mut self, mistake: Mistake) {
+    pub fn push(&mut self, mut mistake: Mistake) {
+        let labels = mistake.labels.iter_mut().map(|(_, label)| label);
+        for text in labels
+            .chain([&mut mistake.message])
+            .chain(&mut mistake.help)
+        {
+            shorten(text);
+        }
         self.mistakes.push(mistake);
     }
 
@@ -135,7 +148,7 @@ impl Diagnostics {
         let line = self.line_and_column(mistake.start()).0;
         let seen = |other: &Mistake| self.line_and_column(other.start()).0 == line;
         if !self.mistakes.iter().any(seen) {
-            self.mistakes.push(mistake);
+            self.push(mistake);
         }
     }
 
@@ -202,6 +215,29 @@ impl Diagnostics {
             text.push_str(&format!("\n  and {more} more\n"));
         }
         text
+    }
+}
+
+/// Shortens the names and values that a message quotes, and what is too long all the same,
+/// such as a path: a file may have names of a megabyte.
+fn shorten(text: &mut String) {
+    if text.len() > NAME_BYTES_MAX {
+        let mut parts = text.split('`');
+        let first = parts.next().unwrap_or_default().to_owned();
+        *text = parts.enumerate().fold(first, |mut short, (i, part)| {
+            let is_quoted = i % 2 == 0;
+            let end = part.floor_char_boundary(NAME_BYTES_MAX);
+            short.push('`');
+            match is_quoted && end < part.len() {
+                true => short.extend([&part[..end], "…"]),
+                false => short.push_str(part),
+            }
+            short
+        });
+    }
+    if text.len() > MESSAGE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+        text.push('…');
     }
 }
 
@@ -350,5 +386,43 @@ impl SourceCode for Lines<'_> {
             column,
             1 + shown.matches('\n').count(),
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shortened(text: &str) -> String {
+        let mut text = text.to_owned();
+        shorten(&mut text);
+        text
+    }
+
+    #[test]
+    fn long_names_are_cut_and_what_is_said_of_them_is_not() {
+        let name = "é".repeat(1 << 20);
+        assert_eq!(
+            shortened(&format!(
+                "operator `{name}` reads `rows`, which is not there"
+            )),
+            format!(
+                "operator `{}…` reads `rows`, which is not there",
+                &name[..200]
+            )
+        );
+        let sentence = format!("{}; did you mean `rows`?", "so it is ".repeat(100));
+        assert_eq!(shortened(&sentence), sentence);
+        let path = format!("there is no file /{name}");
+        assert!(shortened(&path).starts_with("there is no file /é"));
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_never_long(text in "[a-zé`\"]{0,600}", times in 1..20usize) {
+            prop_assert!(shortened(&text.repeat(times)).len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
+        }
     }
 }

@@ -87,11 +87,9 @@ impl CsvRows {
 
     /// Adds a row; after an error, [`Self::truncate`] must follow.
     pub fn push(&mut self, line: &[u8]) -> Result<(), RowFault> {
-        // A message may end as a line of a file does.
-        let line = match line.strip_suffix(b"\n") {
-            Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
-            None => line,
-        };
+        // A message may end as lines of a file do. A value that ends so is quoted.
+        let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
+        let line = &line[..end.map_or(0, |last| last + 1)];
         let mut at = Some(0);
         let mut given = 0;
         while let Some(start) = at {

@@ -23,6 +23,7 @@ pub fn draw(plan: &Plan) -> String {
     let mut drawing = Drawing {
         plan,
         tasks: plan.tasks(),
+        readers: readers(plan),
         drawn: vec![false; plan.nodes.len()],
         text: String::new(),
     };
@@ -39,9 +40,14 @@ pub fn draw(plan: &Plan) -> String {
 struct Drawing<'a> {
     plan: &'a Plan,
     tasks: Vec<usize>,
+    /// Of each node.
+    readers: Vec<Vec<Reader<'a>>>,
     drawn: Vec<bool>,
     text: String,
 }
+
+/// A node that reads another one, and which output, if not the main one.
+type Reader<'a> = (NodeId, Option<&'a str>);
 
 /// A node still to be drawn.
 struct Next<'a> {
@@ -114,7 +120,7 @@ impl<'a> Drawing<'a> {
     }
 
     /// Draws a node, and returns the nodes below it.
-    fn node(&mut self, next: &Next) -> Vec<(NodeId, Option<&'a str>)> {
+    fn node(&mut self, next: &Next) -> Vec<Reader<'a>> {
         let plan = self.plan;
         let node = &plan.nodes[next.id];
         let rows = next
@@ -124,7 +130,7 @@ impl<'a> Drawing<'a> {
             self.line(&format!("{}{rows}{}   as above", next.lead, node.name));
             return Vec::new();
         }
-        let readers = readers(plan, next.id);
+        let readers = std::mem::take(&mut self.readers[next.id]);
         let tasks = tasks(self.tasks[next.id]);
         self.line(&format!(
             "{}{rows}{}   {} · {tasks}",
@@ -219,15 +225,16 @@ fn restart_line(restart: RestartPlan) -> String {
 }
 
 /// The nodes that read a node, and which output, if not the main one.
-fn readers(plan: &Plan, id: NodeId) -> Vec<(NodeId, Option<&str>)> {
-    let outputs = &plan.nodes[id].outputs;
-    let mut readers = Vec::new();
+fn readers(plan: &Plan) -> Vec<Vec<Reader<'_>>> {
+    let mut readers = vec![Vec::new(); plan.nodes.len()];
     for (reader, node) in plan.nodes.iter().enumerate() {
-        let edges = node.edges().filter(|edge| edge.from == id);
-        readers.extend(edges.map(|edge| match edge.output {
-            MAIN_OUTPUT => (reader, None),
-            output => (reader, Some(outputs[output].name.as_str())),
-        }));
+        for edge in node.edges() {
+            let outputs = &plan.nodes[edge.from].outputs;
+            readers[edge.from].push(match edge.output {
+                MAIN_OUTPUT => (reader, None),
+                output => (reader, Some(outputs[output].name.as_str())),
+            });
+        }
     }
     readers
 }

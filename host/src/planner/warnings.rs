@@ -1,6 +1,6 @@
 //! Warns about plans that can run but are probably not meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::config::{Config, Diagnostics, Mistake, Span, Spanned};
 use crate::dead_letter::OnError;
@@ -13,9 +13,13 @@ use crate::schema::DataType;
 pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     let mut warnings = Diagnostics::new(config.origin.clone());
     let windows = plan.has_timed_windows();
-    for (id, node) in plan.nodes.iter().enumerate() {
-        warn_unread(config, plan, id, node, &mut warnings);
-        warn_of_lost_corrections(config, plan, node, &mut warnings);
+    let edges = plan.nodes.iter().flat_map(Node::edges);
+    let read: HashSet<NodeId> = edges.map(|edge| edge.from).collect();
+    for (id, (node, table)) in plan.nodes.iter().zip(plan.tables_read()).enumerate() {
+        if !read.contains(&id) {
+            warn_unread(config, node, &mut warnings);
+        }
+        warn_of_lost_corrections(config, node, table.is_some(), &mut warnings);
         if windows {
             warn_of_ingestion_time(config, node, &mut warnings);
         }
@@ -50,7 +54,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
     warnings.sorted()
 }
 
-fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: &mut Diagnostics) {
+fn warn_unread(config: &Config, node: &Node, warnings: &mut Diagnostics) {
     let role = match node.kind {
         NodeKind::Source(_) => "source",
         NodeKind::Transform(_)
@@ -59,10 +63,6 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
         | NodeKind::Join(_) => "operator",
         NodeKind::Sink(_) => return,
     };
-    let mut edges = plan.nodes.iter().flat_map(Node::edges);
-    if edges.any(|edge| edge.from == id) {
-        return;
-    }
     let name = &node.name;
     let mut warning = Mistake::warning(format!(
         "no input reads {role} `{name}`: its rows are dropped"
@@ -77,12 +77,16 @@ fn warn_unread(config: &Config, plan: &Plan, id: NodeId, node: &Node, warnings: 
 }
 
 /// Warns of results that replace others where that gets lost.
-fn warn_of_lost_corrections(config: &Config, plan: &Plan, node: &Node, warnings: &mut Diagnostics) {
+fn warn_of_lost_corrections(
+    config: &Config,
+    node: &Node,
+    reads_table: bool,
+    warnings: &mut Diagnostics,
+) {
     let name = &node.name;
     let (what, help) = match &node.kind {
         NodeKind::Transform(transform)
-            if transform.operator.factory.info().kind == Kind::Filter
-                && plan.table_read_by(node).is_some() =>
+            if transform.operator.factory.info().kind == Kind::Filter && reads_table =>
         {
             (
                 format!(

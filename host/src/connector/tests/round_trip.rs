@@ -22,6 +22,7 @@ use crate::connector::file::sink::{FileSink, SinkFormat};
 use crate::connector::file::source::FileSource;
 use crate::dead_letter::OnError;
 use crate::decimal;
+use crate::decode::Decoder;
 use crate::element::Element;
 use crate::format::{CsvFormat, Format};
 use crate::plan::{EventTime, SourcePlan};
@@ -197,6 +198,24 @@ async fn through_a_file(
     columns.collect()
 }
 
+/// What the sink writes of these rows.
+fn csv_text(batch: &Batch) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = FileSink {
+        path: folder.path().join("rows.csv"),
+        folder: PathBuf::new(),
+        format: SinkFormat::Csv,
+        compression: Compression::None,
+        if_exists: IfExists::Fail,
+        roll: None,
+    };
+    let opened = file.open("out", &batch.schema, &SinkContext::default());
+    let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
+    sink.write(batch).expect("it is writable");
+    sink.finish(Ending::Complete).expect("it is writable");
+    std::fs::read_to_string(&file.path).expect("text")
+}
+
 /// Writes the rows to a Parquet file and reads them back with Arrow's own reader.
 fn through_parquet(batch: &Batch) -> (Vec<ArrayRef>, Fields) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -253,5 +272,36 @@ proptest! {
         let (read, fields) = through_parquet(&batch);
         prop_assert_eq!(&read, &batch.columns, "Parquet");
         prop_assert_eq!(fields, batch.schema.to_arrow().fields, "Parquet");
+    }
+
+    /// A message is one row, and the line ends that writers put behind it are of no value.
+    #[test]
+    fn a_csv_message_comes_back_equal(
+        columns in prop::collection::vec(column(), 1..4),
+        ends in "[\r\n]{0,4}",
+    ) {
+        let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+        let named = fields.into_iter().enumerate().map(|(index, field)| {
+            Field::new(format!("f{index}"), field.data_type, field.nullable)
+        });
+        let schema = Arc::new(Schema::new(named.collect()));
+        let csv = Format::Csv(CsvFormat { header: false, delimiter: b',' });
+        for row in 0..ROWS {
+            let batch = Batch {
+                schema: schema.clone(),
+                columns: columns.iter().map(|column| column.slice(row, 1)).collect(),
+                times: vec![0].into(),
+                origin: None,
+                watermarks: None,
+                taken_back: None,
+            };
+            let text = csv_text(&batch);
+            let (_, line) = text.split_once('\n').expect("a header");
+            let message = format!("{}{ends}", line.strip_suffix('\n').expect("a line"));
+            let mut decoder = Decoder::new(&csv.clone().into(), &schema);
+            let decoded = decoder.decode(message.as_bytes(), &[(0, message.len() as u32)]);
+            prop_assert!(decoded.bad.is_empty(), "{:?} {:?}", message, decoded.bad);
+            prop_assert_eq!(&decoded.columns, &batch.columns, "{:?}", message);
+        }
     }
 }
