@@ -9,6 +9,8 @@
 
 // Requests for checkpoints.
 pub mod requests;
+// What replaces the logic of operators at a barrier.
+pub mod replacement;
 // What tasks report to the coordinator about a barrier.
 pub mod barrier;
 // Starts checkpoints and completes them.

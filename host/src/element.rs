@@ -60,6 +60,8 @@ pub enum Purpose {
     Stop,
     /// This revision of the plan ends, and the next one continues from here.
     Swap,
+    /// Operators call other logic from here on, in the same tasks.
+    Replace,
     /// All inputs have ended.
     End,
 }
@@ -85,6 +87,7 @@ impl Purpose {
             Purpose::Savepoint => "savepoint",
             Purpose::Stop => "stop",
             Purpose::Swap => "swap",
+            Purpose::Replace => "replacement",
             Purpose::End => "end",
         }
     }

@@ -50,6 +50,15 @@ impl OperatorInfo {
             parameters: Vec::new(),
         }
     }
+
+    /// Whether it takes, keeps and puts out the same as another one.
+    pub fn is_like(&self, other: &OperatorInfo) -> bool {
+        (self.kind, self.retracts) == (other.kind, other.retracts)
+            && self.inputs == other.inputs
+            && self.outputs == other.outputs
+            && self.key == other.key
+            && self.state == other.state
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +172,7 @@ pub const FOUND: &str = "found";
 
 /// An input or output of an operator, with its own schema. No two inputs of an
 /// operator have the same name, and no two outputs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Port {
     pub name: String,
     pub schema: Arc<Schema>,

@@ -7,11 +7,14 @@ pub mod guard;
 /// Filters and transforms.
 pub mod transform;
 
+use std::sync::Arc;
+
 use crate::batch::Batch;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Element, Inlet};
+use crate::logic::Factory;
 
 /// One operator of a task's chain. Its results must not depend on where batches
 /// are cut.
@@ -31,6 +34,12 @@ pub trait Operator: Send {
     /// The changes of its state since the last snapshot; `None` for an operator
     /// without state.
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError>;
+
+    /// Calls other logic from now on, which takes, keeps and puts out the same. Called
+    /// right after a snapshot.
+    fn replace(&mut self, _: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        Ok(())
+    }
 
     /// Whether its task must wait for the checkpoint in progress before it takes
     /// more rows.

@@ -199,6 +199,18 @@ pub enum NodeKind {
     Sink(SinkPlan),
 }
 
+impl NodeKind {
+    /// The operator whose logic it calls.
+    pub fn operator(&self) -> Option<&OperatorPlan> {
+        match self {
+            NodeKind::Transform(transform) => Some(&transform.operator),
+            NodeKind::Aggregate(aggregate) => Some(&aggregate.operator),
+            NodeKind::Process(process) => Some(&process.operator),
+            NodeKind::Source(_) | NodeKind::Join(_) | NodeKind::Sink(_) => None,
+        }
+    }
+}
+
 impl Node {
     /// The key by which later rows of its main output replace earlier ones, if it reads
     /// rows with this one.
@@ -243,10 +255,7 @@ impl Node {
     pub fn on_error(&self) -> Option<OnError> {
         match &self.kind {
             NodeKind::Source(source) => Some(source.on_error),
-            NodeKind::Transform(transform) => Some(transform.operator.on_error),
-            NodeKind::Aggregate(aggregate) => Some(aggregate.operator.on_error),
-            NodeKind::Process(process) => Some(process.operator.on_error),
-            NodeKind::Join(_) | NodeKind::Sink(_) => None,
+            kind => kind.operator().map(|operator| operator.on_error),
         }
     }
 }

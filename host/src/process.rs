@@ -31,7 +31,9 @@ use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
 use crate::json::render_row;
-use crate::logic::{Columns, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX};
+use crate::logic::{
+    Columns, Factory, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX,
+};
 use crate::operator::error::KeyedError;
 use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
 use crate::operator::{Operator, OperatorError, Outbox};
@@ -977,6 +979,10 @@ impl Operator for ProcessOperator {
             time_ms: Some(self.watermark_ms).filter(|&time_ms| time_ms > i64::MIN),
             changes,
         }))
+    }
+
+    fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.guard.replace(factory)
     }
 
     fn is_full(&self) -> bool {

@@ -160,6 +160,16 @@ impl NodeProgress {
         }
     }
 
+    /// The same node's, counted anew. Watermarks go on: tasks get no other before time
+    /// advances.
+    pub fn anew(&self) -> NodeProgress {
+        let anew = NodeProgress::new(&self.name, self.role, self.watermarks.len());
+        for (then, now) in self.watermarks.iter().zip(&anew.watermarks) {
+            now.store(then.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        anew
+    }
+
     /// Counts the time that an operator's work takes, also while it lasts.
     pub fn time<T>(&self, task: usize, work: impl FnOnce() -> T) -> T {
         let began = self.elapsed_ns();

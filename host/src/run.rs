@@ -25,7 +25,7 @@ mod threads;
 mod restart;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -50,7 +50,8 @@ pub use self::pipeline::Pipeline;
 /// A revision of a pipeline that is ready to run.
 pub struct Job {
     pipeline: Pipeline,
-    revision: Revision,
+    /// The one that runs: another one may replace it at a barrier.
+    current: Arc<Mutex<Arc<Revision>>>,
     offload: Offload,
     /// Absent: enough for all cores, and for plugins that hold theirs.
     threads: Option<usize>,
@@ -124,7 +125,10 @@ impl Job {
     pub fn revision(pipeline: &Pipeline, plan: impl Into<Arc<Plan>>) -> Self {
         pipeline.requests.stop().clear();
         Job {
-            revision: Revision::new(pipeline.number_revision(), plan.into()),
+            current: Arc::new(Mutex::new(Arc::new(Revision::new(
+                pipeline.number_revision(),
+                plan.into(),
+            )))),
             pipeline: pipeline.clone(),
             offload: Offload::default(),
             threads: None,
@@ -186,7 +190,13 @@ impl Job {
 
     /// Counters of the nodes, in the plan's order, readable while it runs.
     pub fn progress(&self) -> Vec<Arc<NodeProgress>> {
-        self.revision.nodes.clone()
+        self.current().nodes.clone()
+    }
+
+    fn current(&self) -> Arc<Revision> {
+        // A panic elsewhere leaves no change half made.
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
     }
 
     /// How large the state is, readable while it runs; absent where the pipeline
@@ -212,7 +222,7 @@ impl Job {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             // A call into a plugin holds its thread, whatever the plugin does
             // meanwhile: other tasks have threads left.
-            cores + self.revision.plugin_tasks()
+            cores + self.current().plugin_tasks()
         });
         threads::run(&name, threads, self.run_here().instrument(span)).await?
     }
@@ -229,7 +239,7 @@ impl Job {
         if let Some(durable) = &self.pipeline.durable {
             durable.check_copies().await?;
         }
-        let mut failures = restart::Failures::new(self.revision.plan.restart);
+        let mut failures = restart::Failures::new(self.current().plan.restart);
         while let Err(error) = self.attempt().run().await {
             failures.wait(error, &stop).await?;
         }
@@ -237,38 +247,25 @@ impl Job {
             durable.finish().await?;
         }
         let last = self.pipeline.history().pop();
+        let revision = self.current();
         Ok(Summary {
             pipeline: self.pipeline.name().to_owned(),
-            revision: self.revision.number,
+            revision: revision.number,
             seconds: started.elapsed().as_secs_f64(),
             stopped: stop.asked(),
             swapped: last.is_some_and(|last| last.purpose == Purpose::Swap),
             restarts: failures.count(),
-            nodes: self
-                .revision
-                .nodes
-                .iter()
-                .map(|node| node.snapshot())
-                .collect(),
-            dead_letters: self.dead_letters(),
+            nodes: revision.nodes.iter().map(|node| node.snapshot()).collect(),
+            dead_letters: dead_letters(&revision),
             state: self.state().map(|state| state.snapshot()),
-        })
-    }
-
-    fn dead_letters(&self) -> Option<DeadLetterSummary> {
-        let nodes = &self.revision.nodes;
-        let first = nodes.iter().find_map(|node| node.first_dead_letter())?;
-        Some(DeadLetterSummary {
-            rows: nodes.iter().map(|node| node.dead_letters()).sum(),
-            path: self.revision.plan.dead_letters.clone()?,
-            first: first.to_owned(),
         })
     }
 
     fn attempt(&self) -> Attempt<'_> {
         Attempt {
             pipeline: &self.pipeline,
-            revision: &self.revision,
+            revision: self.current(),
+            current: &self.current,
             offload: self.offload,
         }
     }
@@ -277,4 +274,14 @@ impl Job {
     pub(crate) async fn futures(&self) -> Result<Vec<AttemptFuture>, RunError> {
         self.attempt().futures().await
     }
+}
+
+fn dead_letters(revision: &Revision) -> Option<DeadLetterSummary> {
+    let nodes = &revision.nodes;
+    let first = nodes.iter().find_map(|node| node.first_dead_letter())?;
+    Some(DeadLetterSummary {
+        rows: nodes.iter().map(|node| node.dead_letters()).sum(),
+        path: revision.plan.dead_letters.clone()?,
+        first: first.to_owned(),
+    })
 }

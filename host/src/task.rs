@@ -27,7 +27,7 @@ use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::snapshot::TaskSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::{CheckpointId, Element, Inlet};
+use crate::element::{CheckpointId, Element, Inlet, Purpose};
 use crate::router::{Gone, Router};
 use crate::sink::{Ending, Sink};
 use crate::stop::Stop;
@@ -211,6 +211,23 @@ impl Task {
         }
     }
 
+    /// Has the operators of the chain call the logic that takes over at this barrier.
+    fn replace(&mut self) -> Result<(), TaskError> {
+        let own = self.checkpoints.as_ref();
+        let Some(replacement) = own.and_then(|own| own.replacement.borrow().clone()) else {
+            return Ok(());
+        };
+        for link in &mut self.chain {
+            link.progress = replacement.nodes[link.node].clone();
+            if let (Work::Operator(operator), Some(logic)) =
+                (&mut link.work, replacement.logic(link.node))
+            {
+                operator.replace(logic.clone())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Passes one element through the chain. Returns the task's snapshot at a
     /// barrier.
     fn handle(
@@ -226,6 +243,7 @@ impl Task {
             snapshots: &mut nodes,
         };
         let mut checkpoint = None;
+        let mut replaces = false;
         let (inlet, element) = match what {
             Incoming::Wake => {
                 flow.wake()?;
@@ -238,6 +256,7 @@ impl Task {
             Incoming::Barrier(barrier, of_head) => {
                 crash::point(Place::BarrierBefore);
                 checkpoint = Some(barrier.id);
+                replaces = barrier.purpose == Purpose::Replace;
                 self.is_gone_on_from = barrier.purpose.leaves_windows_open();
                 *flow.snapshots = of_head;
                 (Inlet::default(), Element::Barrier(barrier))
@@ -249,6 +268,9 @@ impl Task {
         };
         flow.courier.take(&self.entry, &element);
         flow.enter(inlet, element)?;
+        if replaces {
+            self.replace()?;
+        }
         Ok(checkpoint.map(|checkpoint| {
             crash::point(Place::SnapshotAfter);
             TaskSnapshot {

@@ -67,6 +67,7 @@ use crate::checkpoint::changes::Changes;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{END_OF_TIME, Inlet};
+use crate::logic::Factory;
 use crate::operator::error::KeyedError;
 use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
@@ -311,6 +312,10 @@ impl Operator for AggregateOperator {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
             changes,
         }))
+    }
+
+    fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.accumulators.replace(factory)
     }
 
     fn is_full(&self) -> bool {

@@ -8,6 +8,7 @@ mod common;
 #[path = "common/harness.rs"]
 mod harness;
 /// A real broker.
+#[expect(dead_code, reason = "some of it is for other tests")]
 #[path = "common/kafka.rs"]
 mod kafka;
 /// Runs at every batch size and parallelism.

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use pipeline::{assert_same, plan_of, rows_of, runtime, to_topic};
 use serde_json::Value;
+use sluicebox::checkpoint::coordinator::CompletedCheckpoint;
+use sluicebox::checkpoint::replacement::Replacement;
 use sluicebox::checkpoint::storage::memory::MemoryStorage;
 use sluicebox::checkpoint::transaction::memory::MemoryTransaction;
 use sluicebox::clock::SystemClock;
@@ -152,6 +154,58 @@ fn revisions_continue_without_losing_or_repeating_a_row() {
         .filter(|purpose| purpose.is_last())
         .collect();
     assert_eq!(last, [Purpose::Swap, Purpose::Stop, Purpose::End]);
+}
+
+#[test]
+fn other_logic_takes_over_at_a_barrier_while_the_run_goes_on() {
+    let slow = |max| text("user_id", 8_000, Some(max));
+    let expected = Arc::new(MemoryTopic::default());
+    let undisturbed = plan(&text("user_id", 1_000_000, None), 1, &expected);
+    let clock = Arc::new(SystemClock);
+    runtime()
+        .block_on(Job::new(undisturbed, clock.clone()).run())
+        .expect("it runs");
+
+    let out = Arc::new(MemoryTopic::default());
+    let transaction = Arc::new(MemoryTransaction::new(vec![out.clone()]));
+    let then = Arc::new(plan(&slow(1_000_000), 2, &out));
+    let durable = Durable::new(Arc::new(MemoryStorage::default())).committing(transaction);
+    let pipeline = Pipeline::of(&then, clock).keeping(durable);
+    let job = Job::revision(&pipeline, then.clone());
+    let before = job.progress();
+    let now = Arc::new(plan(&slow(2_000_000), 2, &out));
+    let replacement = Arc::new(Replacement::new(&then, &before, now));
+    assert!(replacement.logic(1).is_some(), "other arguments");
+    assert!(replacement.logic(2).is_none(), "the same plugin");
+    let ended = runtime().block_on(async {
+        let replaces = async {
+            while before[0].snapshot().rows_out < 2_000 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            pipeline.replace(replacement.clone());
+            replacement.passed().await
+        };
+        let (ended, took) = tokio::join!(job.run(), replaces);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        ended.expect("it ends")
+    });
+    assert_same(&sorted(&expected), &sorted(&out), "the rows of both");
+    assert_eq!(ended.revision, 2);
+    assert!(!ended.swapped && ended.restarts == 0);
+    // Each counts its own rows, and none is counted twice or by neither.
+    let (then, now) = (before[1].snapshot(), &ended.nodes[1]);
+    assert!(then.rows_in >= 1_000, "{then:?}");
+    assert!(now.rows_in >= 1_000, "{now:?}");
+    assert_eq!(then.rows_in + now.rows_in, ROWS);
+    let replaced = |done: &CompletedCheckpoint| done.purpose == Purpose::Replace;
+    assert_eq!(
+        pipeline
+            .history()
+            .iter()
+            .filter(|done| replaced(done))
+            .count(),
+        1
+    );
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod service;
 #[path = "common/signal.rs"]
 mod signal;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use fastrand::Rng;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
+use sluicebox::clock::{Clock, SystemClock};
 
 use harness::Outcome;
 use kafka::Broker;
@@ -50,7 +52,7 @@ const GOOD: &str = "mode = \"nothing\"";
 const BAD: [&str; 5] = [
     "mode = \"panic\"",
     "mode = \"trap\", at = \"id-7\"",
-    "mode = \"allocate\", at = \"id-99\"",
+    "mode = \"allocate\", at = \"id-19\"",
     "mode = \"reject\"",
     "mode = \"loop\", at = \"id-3\"",
 ];
@@ -81,14 +83,15 @@ fn change(name: &str, with_kills: bool) -> Outcome {
     let pipeline = |mode: &str| pipeline(broker, name, &topics, mode);
     let service = Service::start(&[(name, &pipeline(GOOD))]);
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let pauses = std::thread::scope(|scope| {
+    let (pauses, at) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write(broker, &topics[0], &is_over, &written));
         let over = Over(&is_over);
-        let (service, bad) = disturb(service, name, changes, with_kills, &mut random, &pipeline);
+        let (service, bad, at) =
+            disturb(service, name, changes, with_kills, &mut random, &pipeline);
         drop(over);
         writer.join().expect("all are written");
         wait_for_all(&service, broker, &topics[1], written.load(Ordering::SeqCst));
-        tell(&service, bad)
+        (tell(&service, bad), at)
     });
     let mut ids: Vec<u64> = broker
         .read(&topics[1], true)
@@ -100,8 +103,11 @@ fn change(name: &str, with_kills: bool) -> Outcome {
     assert_eq!(ids.len(), expected.len(), "SEED={seed}");
     assert!(ids == expected, "SEED={seed}");
     eprintln!(
-        "{} rows, none lost, none doubled; pauses in ms: {pauses:?}",
-        ids.len()
+        "{} rows, none lost, none doubled; tasks paused for p50, p99 in ms: {pauses:?}; longest \
+         pauses of output for each change, p50, p99 in ms: good {:?}, bad {:?}",
+        ids.len(),
+        parts(silences(&at[0], &broker.sent(&topics[1]))),
+        parts(silences(&at[1], &broker.sent(&topics[1]))),
     );
     Ok(())
 }
@@ -134,23 +140,27 @@ fn pipeline(broker: &Broker, name: &str, [from, to]: &[String; 2], mode: &str) -
     )
 }
 
-/// Writes rows until it is over: `n` counts them, and there are a hundred ids.
+/// Writes rows until it is over: `n` counts them, and each time there is one of each id.
 fn write(broker: &Broker, topic: &str, is_over: &AtomicBool, written: &AtomicU64) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &broker.address)
+        .set("linger.ms", "0")
         .create()
         .expect("a producer");
     while !is_over.load(Ordering::SeqCst) {
         let first = written.load(Ordering::SeqCst);
         for n in first..first + ROWS {
-            let row = format!("{{\"id\":\"id-{}\",\"n\":{n}}}", n % 100);
+            let row = format!("{{\"id\":\"id-{}\",\"n\":{n}}}", n % ROWS);
             let message = BaseRecord::<str, str>::to(topic)
                 .partition((n % 2) as i32)
                 .payload(&row);
             let sent = producer.send(message);
             sent.map_err(|(error, _)| error).expect("room");
         }
-        producer.flush(service::WAIT).expect("all are written");
+        // To flush would take a tenth of a second.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
         written.store(first + ROWS, Ordering::SeqCst);
         std::thread::sleep(EVERY);
     }
@@ -166,7 +176,8 @@ impl Drop for Over<'_> {
 }
 
 /// Makes changes, one in three of them bad, and waits until each has held or was taken
-/// back, or kills the service before. Returns how many were bad.
+/// back, or kills the service before. Returns how many were bad, and when good ones and bad
+/// ones began and were decided, in ms.
 fn disturb(
     mut service: Service,
     name: &str,
@@ -174,9 +185,11 @@ fn disturb(
     with_kills: bool,
     random: &mut Rng,
     pipeline: &dyn Fn(&str) -> String,
-) -> (Service, usize) {
-    let mut bad = 0;
+) -> (Service, usize, [Vec<Range<i64>>; 2]) {
+    let (mut bad, mut at) = (0, [Vec::new(), Vec::new()]);
+    let clock = SystemClock;
     service.until_phase("running");
+    until_rows(&service);
     std::thread::sleep(Duration::from_millis(700));
     for number in 0..changes {
         let is_bad = number % 3 == 1;
@@ -192,6 +205,7 @@ fn disturb(
             .as_array()
             .and_then(|changes| changes.last());
         let before = before.map_or(Value::Null, |before| before["digest"].clone());
+        let began = clock.now_ms();
         service.write(name, &pipeline(&mode));
         if with_kills && random.bool() {
             std::thread::sleep(Duration::from_millis(random.u64(..900)));
@@ -208,8 +222,19 @@ fn disturb(
             last.is_some_and(|last| last["outcome"] == outcome && is_new(last))
                 && shop["phase"] == "running"
         });
+        until_rows(&service);
+        at[usize::from(is_bad)].push(began..clock.now_ms());
     }
-    (service, bad)
+    (service, bad, at)
+}
+
+/// Waits until the sink of the run has rows.
+fn until_rows(service: &Service) {
+    service.until("rows", |shop| {
+        let nodes = shop["revision"]["nodes"].as_array();
+        let sink = nodes.and_then(|nodes| nodes.last());
+        sink.is_some_and(|sink| sink["rows_in"].as_u64() > Some(0))
+    });
 }
 
 fn wait_for_all(service: &Service, broker: &Broker, topic: &str, rows: u64) {
@@ -220,7 +245,7 @@ fn wait_for_all(service: &Service, broker: &Broker, topic: &str, rows: u64) {
 
 /// Checks the history, and returns the pauses of output: the middle one, and the longest
 /// but one in a hundred.
-fn tell(service: &Service, bad: usize) -> [u64; 2] {
+fn tell(service: &Service, bad: usize) -> [i64; 2] {
     let shop = service.shop();
     let changes = shop["changes"].as_array().expect("changes");
     let of = |outcome: &str| {
@@ -234,15 +259,27 @@ fn tell(service: &Service, bad: usize) -> [u64; 2] {
     let pauses = changes
         .iter()
         .filter_map(|change| change["pause_ms"].as_u64());
-    let mut pauses: Vec<u64> = pauses.collect();
-    pauses.sort_unstable();
-    let at = |part: usize| {
-        pauses
-            .get(pauses.len() * part / 100)
-            .copied()
-            .unwrap_or_default()
+    parts(pauses.map(|pause| pause as i64).collect())
+}
+
+/// The middle one, and the longest but one in a hundred.
+fn parts(mut of: Vec<i64>) -> [i64; 2] {
+    of.sort_unstable();
+    let at = |part: usize| of.get(of.len() * part / 100).copied();
+    [50, 99].map(|part| at(part).unwrap_or_default())
+}
+
+/// For each span, how long nothing was put out at most.
+fn silences(spans: &[Range<i64>], sent: &[i64]) -> Vec<i64> {
+    let mut sent = sent.to_vec();
+    sent.sort_unstable();
+    let longest = |span: &Range<i64>| {
+        let within = sent.iter().copied().filter(|at| span.contains(at));
+        let times: Vec<i64> = [span.start].into_iter().chain(within).collect();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or(span.end - span.start)
     };
-    [at(50), at(99)]
+    spans.iter().map(longest).collect()
 }
 
 fn number_of(record: &kafka::Record) -> u64 {

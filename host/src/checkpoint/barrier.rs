@@ -1,8 +1,11 @@
 //! The messages about barriers between the coordinator, the tasks and the writer of
 //! dead letters.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::replacement::Replacement;
 use super::snapshot::TaskSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Barrier, CheckpointId};
@@ -34,6 +37,8 @@ pub enum DeadLetterMessage {
 pub struct TaskCheckpoints {
     /// The barrier that sources send next. Number 0 means none.
     pub trigger: watch::Receiver<Barrier>,
+    /// What replaces the logic of operators at a barrier of this purpose.
+    pub replacement: watch::Receiver<Option<Arc<Replacement>>>,
     pub reports: mpsc::UnboundedSender<Report>,
     /// The last committed checkpoint.
     pub committed: watch::Receiver<CheckpointId>,

@@ -17,6 +17,7 @@ use super::crash::{self, Place};
 use super::manifest::{
     LettersManifest, Manifest, NodeManifest, OperatorManifest, ProgressManifest,
 };
+use super::replacement::Replacement;
 use super::requests::Requests;
 use super::snapshot::{NodeSnapshot, SinkSnapshot, SourceSnapshot, TaskSnapshot};
 use super::storage::{Storage, StorageError};
@@ -74,6 +75,8 @@ pub struct Coordinator {
     /// The coordinator tells it of each written checkpoint.
     pub budget: Arc<Budget>,
     pub trigger: watch::Sender<Barrier>,
+    /// What replaces logic when it is requested.
+    pub replacement: watch::Receiver<Option<Arc<Replacement>>>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub committed: watch::Sender<CheckpointId>,
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
@@ -87,8 +90,11 @@ pub struct Coordinator {
     /// The run starts without a checkpoint, or from a chosen one, and makes one of
     /// its own before the first row.
     pub checkpoints_first: bool,
-    pub on_done: Box<dyn Fn(&CompletedCheckpoint) + Send + Sync>,
+    pub on_done: OnDone,
 }
+
+/// Takes each complete checkpoint, and what has replaced logic at its barrier.
+pub type OnDone = Box<dyn Fn(&CompletedCheckpoint, Option<&Replacement>) + Send + Sync>;
 
 /// A complete checkpoint.
 #[derive(Clone, Debug)]
@@ -141,7 +147,7 @@ impl Coordinator {
             // A source that ends during this checkpoint stays for the next one.
             let done = self.checkpoint(purpose, &mut ended).await?;
             self.requests.done(purpose, done.name.as_deref());
-            (self.on_done)(&done);
+            (self.on_done)(&done, self.replaced(purpose).as_deref());
             if purpose.is_last() {
                 return Ok(());
             }
@@ -159,6 +165,10 @@ impl Coordinator {
         self.requests.begin();
         self.trigger.send_replace(Barrier { id, purpose });
         let snapshots = self.collect(id, ended).await?;
+        let replaced = self.replaced(purpose);
+        if let Some(replaced) = &replaced {
+            replaced.set_passed(began.elapsed());
+        }
         crash::point(Place::BarrierAfter);
         let dead_letter_bytes = self.dead_letter_bytes(id).await?;
         let (mut manifest, changes) = self.assemble(id, snapshots);
@@ -169,6 +179,10 @@ impl Coordinator {
         manifest.dead_letters.clone_from(&self.letters);
         if let Some(letters) = &mut self.letters {
             letters.taken_back.clear();
+        }
+        if let Some(replaced) = replaced {
+            // What is in this checkpoint, the plan before has made.
+            self.nodes.clone_from(&replaced.description);
         }
 
         if !self.participants.is_empty() {
@@ -204,6 +218,12 @@ impl Coordinator {
             bytes: written.bytes,
             took: began.elapsed(),
         })
+    }
+
+    /// What replaces logic at a barrier of this purpose.
+    fn replaced(&self, purpose: Purpose) -> Option<Arc<Replacement>> {
+        let replacement = self.replacement.borrow().clone();
+        replacement.filter(|_| purpose == Purpose::Replace)
     }
 
     /// Waits for the snapshots of all tasks.

@@ -1,5 +1,5 @@
 //! Requests for checkpoints: by the memory budget, for a savepoint, to stop the
-//! run, or to swap its revision. Decides which comes first.
+//! run, to swap its revision, or to replace its logic. Decides which comes first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ pub struct Requests {
 struct Waiting {
     pressure: bool,
     swap: bool,
+    replace: bool,
     /// Names of savepoints, in the order of their requests.
     savepoints: VecDeque<String>,
 }
@@ -50,6 +51,12 @@ impl Requests {
     /// revision continues.
     pub fn swap(&self) {
         self.waiting().swap = true;
+        self.changed.notify_one();
+    }
+
+    /// Requests that the run's operators call other logic from a checkpoint on.
+    pub fn replace(&self) {
+        self.waiting().replace = true;
         self.changed.notify_one();
     }
 
@@ -91,6 +98,8 @@ impl Requests {
             Some(Purpose::Stop)
         } else if waiting.swap {
             Some(Purpose::Swap)
+        } else if waiting.replace {
+            Some(Purpose::Replace)
         } else if !waiting.savepoints.is_empty() {
             Some(Purpose::Savepoint)
         } else {
@@ -116,6 +125,9 @@ impl Requests {
             .retain(|asked| Some(asked.as_str()) != name);
         if purpose.is_last() {
             waiting.swap = false;
+        }
+        if purpose.is_last() || purpose == Purpose::Replace {
+            waiting.replace = false;
         }
     }
 }

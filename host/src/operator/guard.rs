@@ -93,6 +93,13 @@ impl<L: Callee + ?Sized> Guard<L> {
         Ok(guard)
     }
 
+    /// Calls other logic from now on, whose instance is opened here.
+    pub fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.factory = factory;
+        self.instance = None;
+        self.instance().map(drop)
+    }
+
     /// Calls with the next part, in halves while the call fails, and returns the first
     /// part with an answer, or a single row (or group) that the operator fails on.
     /// `None` when no part is left.

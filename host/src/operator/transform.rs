@@ -9,7 +9,7 @@ use crate::batch::Batch;
 use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::clock::Clock;
 use crate::element::{Element, Inlet};
-use crate::logic::Output;
+use crate::logic::{Factory, Output};
 use crate::plan::{MAIN_OUTPUT, OperatorTime, TransformPlan};
 use crate::schema::Schema;
 use crate::source::event_time::{EventTimes, TimeReader, TimesMadeBy};
@@ -138,6 +138,10 @@ impl Operator for TransformOperator {
 
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
         Ok(None)
+    }
+
+    fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.guard.replace(factory)
     }
 
     fn wake_at(&self) -> Option<i64> {

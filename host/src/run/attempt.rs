@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -47,7 +47,9 @@ pub(crate) type AttemptFuture = Pin<Box<dyn Future<Output = Result<(), RunError>
 /// What one attempt is made of.
 pub(super) struct Attempt<'a> {
     pub pipeline: &'a Pipeline,
-    pub revision: &'a Revision,
+    pub revision: Arc<Revision>,
+    /// Takes the revision that replaces this one at a barrier.
+    pub current: &'a Arc<Mutex<Arc<Revision>>>,
     pub offload: Offload,
 }
 
@@ -97,9 +99,9 @@ impl Attempt<'_> {
         }
         let mut start = match &self.pipeline.durable {
             Some(durable) => {
-                restore::restore(self.pipeline, self.revision, durable, self.offload).await?
+                restore::restore(self.pipeline, &self.revision, durable, self.offload).await?
             }
-            None => Start::fresh(self.revision),
+            None => Start::fresh(&self.revision),
         };
         let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
         let (reports, report_receiver) = mpsc::unbounded_channel();
@@ -118,6 +120,7 @@ impl Attempt<'_> {
         let durable = self.pipeline.durable.as_ref();
         let checkpoints = durable.map(|_| TaskCheckpoints {
             trigger: trigger_receiver,
+            replacement: self.pipeline.replacement(),
             reports,
             committed: committed_receiver.clone(),
             last_passed: start.next - 1,
@@ -185,6 +188,7 @@ impl Attempt<'_> {
                 requests: self.pipeline.requests.clone(),
                 budget: self.pipeline.budget.clone(),
                 trigger,
+                replacement: self.pipeline.replacement(),
                 reports: report_receiver,
                 committed,
                 dead_letters,
@@ -195,7 +199,17 @@ impl Attempt<'_> {
                 checkpoints_first: start.checkpoints_first,
                 on_done: {
                     let pipeline = self.pipeline.clone();
-                    Box::new(move |done| pipeline.record(done))
+                    let current = self.current.clone();
+                    Box::new(move |done, replaced| {
+                        pipeline.record(done);
+                        if let Some(replaced) = replaced {
+                            // A restart begins with it.
+                            let number = pipeline.number_revision();
+                            let mut current =
+                                current.lock().unwrap_or_else(PoisonError::into_inner);
+                            *current = Arc::new(current.replaced(number, replaced));
+                        }
+                    })
                 },
             };
             futures.push(Box::pin(async { Ok(coordinator.run().await?) }));

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use super::durable::Durable;
 use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory};
 use crate::checkpoint::coordinator::CompletedCheckpoint;
+use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
 use crate::plan::Plan;
@@ -30,6 +33,8 @@ pub struct Pipeline {
     revisions: Arc<AtomicU32>,
     /// What the host has granted of its memory, if it limits its pipelines.
     memory: Option<Arc<MemoryGrant>>,
+    /// What replaces the logic of operators when that is requested.
+    replacement: Arc<watch::Sender<Option<Arc<Replacement>>>>,
     /// What was asked of the start, until there is a newer checkpoint.
     wanted: Arc<Mutex<WantedStart>>,
 }
@@ -62,6 +67,7 @@ impl Pipeline {
             history: Arc::default(),
             revisions: Arc::default(),
             memory: None,
+            replacement: Arc::default(),
             wanted: Arc::default(),
         }
     }
@@ -97,6 +103,17 @@ impl Pipeline {
     /// Takes requests for checkpoints: a savepoint, a stop, a swap of the revision.
     pub fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// Requests that the operators of the running plan call other logic from a checkpoint
+    /// on. An earlier request must have been answered.
+    pub fn replace(&self, replacement: Arc<Replacement>) {
+        self.replacement.send_replace(Some(replacement));
+        self.requests.replace();
+    }
+
+    pub(super) fn replacement(&self) -> watch::Receiver<Option<Arc<Replacement>>> {
+        self.replacement.subscribe()
     }
 
     /// The checkpoints that were made since the process began, oldest first; the

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::wiring::chains;
+use crate::checkpoint::replacement::Replacement;
 use crate::element::NodeId;
 use crate::plan::change::{self, NodeDescription};
-use crate::plan::{NodeKind, Plan};
+use crate::plan::{NodeKind, OperatorPlan, Plan};
 use crate::progress::{NodeProgress, Role};
 
 pub(super) struct Revision {
@@ -47,13 +48,22 @@ impl Revision {
         }
     }
 
+    /// The revision that has taken this one's place in its tasks.
+    pub fn replaced(&self, number: u32, replacement: &Replacement) -> Self {
+        Revision {
+            number,
+            plan: replacement.plan.clone(),
+            task_counts: self.task_counts.clone(),
+            nodes: replacement.nodes.clone(),
+            description: replacement.description.clone(),
+        }
+    }
+
     /// How many tasks call plugins.
     pub fn plugin_tasks(&self) -> usize {
-        let calls_plugin = |&id: &NodeId| match &self.plan.nodes[id].kind {
-            NodeKind::Transform(transform) => transform.operator.is_plugins(),
-            NodeKind::Aggregate(aggregate) => aggregate.operator.is_plugins(),
-            NodeKind::Process(process) => process.operator.is_plugins(),
-            NodeKind::Source(_) | NodeKind::Join(_) | NodeKind::Sink(_) => false,
+        let calls_plugin = |&id: &NodeId| {
+            let operator = self.plan.nodes[id].kind.operator();
+            operator.is_some_and(OperatorPlan::is_plugins)
         };
         let chains = chains(&self.plan, &self.task_counts);
         let with_plugin = chains.iter().filter(|chain| chain.iter().any(calls_plugin));

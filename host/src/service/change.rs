@@ -9,6 +9,10 @@ use crate::plan::change::{self, ChangeKind, NodeDescription, StateChange};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ChangePlan {
     pub nodes: Vec<NodePlan>,
+    /// Whether it takes the place of what runs in its tasks: nothing but the logic of
+    /// operators is another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
 }
 
 /// What a change does to one node.
@@ -90,6 +94,7 @@ impl ChangePlan {
         });
         ChangePlan {
             nodes: nodes.collect(),
+            in_place: false,
         }
     }
 

@@ -15,8 +15,10 @@ use super::hosted::{Context, Failure, Hosted, Phase, Running, Wanted};
 use super::probation::{Probation, Verdict, baselines};
 use super::revision::Planned;
 use super::store::{ChangeOutcome, ChangeRecord, Ledger};
+use crate::blame::Blame;
+use crate::checkpoint::replacement::Replacement;
 use crate::plan::StateBackend;
-use crate::progress::NodeProgress;
+use crate::progress::{NodeProgress, Role};
 use crate::run::{Durable, Job, Pipeline, RunError, Summary};
 
 /// How often a new revision is looked at until it has held.
@@ -33,6 +35,8 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
         handled: None,
         rests: None,
         in_memory: None,
+        opened: None,
+        left_open: None,
     };
     let span = tracing::error_span!("pipeline", name = course.hosted.name);
     course.follow().instrument(span).await;
@@ -59,6 +63,17 @@ impl Next {
             asked: None,
         }
     }
+
+    /// Whether it can take the place of what runs in its tasks.
+    fn is_in_place(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.in_place)
+    }
+}
+
+/// A content that takes the place of the one before as soon as a barrier has passed.
+struct Handover {
+    next: Next,
+    replacement: Arc<Replacement>,
 }
 
 /// Why a content is not run.
@@ -82,6 +97,17 @@ struct Course {
     rests: Option<Phase>,
     /// Checkpoints in memory, which the next revision goes on from.
     in_memory: Option<Durable>,
+    /// What the run has opened.
+    opened: Option<Opened>,
+    /// What one that was taken back has opened: the one before goes on with it.
+    left_open: Option<Opened>,
+}
+
+/// The state and the transaction of a run.
+struct Opened {
+    durable: Durable,
+    /// The content that has opened them.
+    by: Arc<Planned>,
 }
 
 impl Course {
@@ -105,6 +131,7 @@ impl Course {
             let has_ended = match (waits_as, self.next.clone()) {
                 (None, Some(next)) => self.run(next).await,
                 (phase, _) => {
+                    self.left_open = None;
                     self.show(phase.unwrap_or(Phase::Refused));
                     true
                 }
@@ -182,7 +209,7 @@ impl Course {
             };
             let mut change = None;
             if let Some(then) = then.filter(|then| then.content.digest != planned.content.digest) {
-                let plan = ChangePlan::between(&then.description, &planned.description, &dropped);
+                let plan = planned.change_from(&then, &dropped);
                 let keeps = then.plan.state.is_some() && planned.plan.state.is_some();
                 if let (true, Some(why)) = (keeps, plan.loses()) {
                     return Some(Err(Refusal {
@@ -245,6 +272,7 @@ impl Course {
             why,
             plan: None,
             pause_ms: None,
+            in_place: false,
         }
     }
 
@@ -262,6 +290,7 @@ impl Course {
             on_probation,
             began: None,
             pause_ms: None,
+            in_place: false,
         };
         if is_new {
             self.record(&trial, ChangeOutcome::Probation, None);
@@ -275,9 +304,10 @@ impl Course {
             true => Phase::Probation,
             false => Phase::Running,
         });
-        self.drive(job, &mut trial)
-            .await
-            .unwrap_or_else(|error| self.failed(trial, &error))
+        let driven = self.drive(job, &mut trial).await;
+        let is_over = driven.unwrap_or_else(|error| self.failed(trial, &error));
+        self.opened = None;
+        is_over
     }
 
     /// Opens the state and makes the run.
@@ -286,9 +316,13 @@ impl Course {
         let plan = planned.plan.clone();
         let state = plan.state.as_ref();
         let is_in_memory = state.is_some_and(|state| state.backend == StateBackend::Memory);
-        let durable = match self.in_memory.take().filter(|_| is_in_memory) {
-            Some(durable) => Some(durable.for_plan(&plan)),
-            None => {
+        let left_open = self.left_open.take();
+        let left_open = left_open.filter(|left| planned.differs_in_logic_alone(&left.by));
+        let in_memory = self.in_memory.take().filter(|_| is_in_memory);
+        let durable = match (in_memory, left_open) {
+            (Some(durable), _) => Some(durable.for_plan(&plan)),
+            (None, Some(left)) => Some(left.durable),
+            (None, None) => {
                 let opening = spawn_blocking(move || Durable::open(&plan)).await;
                 opening.map_err(|error| RunError::Internal(error.to_string()))??
             }
@@ -296,6 +330,10 @@ impl Course {
         if is_in_memory {
             self.in_memory.clone_from(&durable);
         }
+        self.opened = durable.clone().map(|durable| Opened {
+            durable,
+            by: planned.clone(),
+        });
         let mut pipeline = Pipeline::of(&planned.plan, self.context.clock.clone());
         if let Some(durable) = durable {
             pipeline = pipeline.keeping(durable);
@@ -325,12 +363,16 @@ impl Course {
         let has_checkpoints = trial.next.planned.plan.state.is_some();
         let ledger = block_in_place(|| self.context.store.ledger(&self.hosted.name));
         let before = ledger.map_or_else(|_| Vec::new(), |ledger| ledger.baselines);
-        let nodes = job.progress();
-        let probation = Probation::new(self.context.probation, before, nodes.clone());
+        // Those that count rows of this content alone.
+        let mut nodes = job.progress();
+        let mut all = nodes.clone();
+        let pipeline = job.pipeline().seen();
+        let mut probation = Probation::new(self.context.probation, before, nodes.clone());
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
         let mut considered = None;
+        let mut handover: Option<Handover> = None;
         let mut running = Box::pin(job.run());
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -342,18 +384,49 @@ impl Course {
                 }
                 requests.stop().ask();
                 let ended = running.await;
-                return self.stopped(trial, &nodes, ended);
+                let stopped = self.stopped(trial, &nodes, ended);
+                if let Some(handover) = handover {
+                    self.accept(handover.next);
+                }
+                return stopped;
             }
-            if planning.is_none() && self.handled.as_ref() != Some(&wanted.key()) {
+            if planning.is_none()
+                && handover.is_none()
+                && self.handled.as_ref() != Some(&wanted.key())
+            {
                 // The first content may not have held yet.
                 let then = self.held.clone().unwrap_or(trial.next.planned.clone());
                 planning = Some(tokio::spawn(self.consider(&wanted, Some(then))));
                 considered = Some(wanted);
             }
             tokio::select! {
+                biased;
+                took = async { handover.as_ref().expect("there is one").replacement.passed().await }, if handover.is_some() => {
+                    let Some(Handover { next, replacement }) = handover.take() else {
+                        continue;
+                    };
+                    let before = baselines(&nodes);
+                    self.remember(|ledger| ledger.baselines.clone_from(&before));
+                    let operators = replacement.nodes.iter().filter(|node| node.role == Role::Operator);
+                    nodes = operators.cloned().collect();
+                    all.clone_from(&replacement.nodes);
+                    probation = Probation::new(self.context.probation, before, nodes.clone());
+                    self.take_place(trial, next, &replacement, took);
+                }
                 ended = &mut running => {
-                    let summary = ended?;
-                    return Ok(self.ended(trial, &probation, &nodes, &summary));
+                    let Some(Handover { next, .. }) = handover else {
+                        let summary = ended?;
+                        return Ok(self.ended(trial, &probation, &nodes, &summary));
+                    };
+                    match ended {
+                        Ok(summary) => {
+                            self.ended(trial, &probation, &nodes, &summary);
+                        }
+                        // What comes next goes on from the last checkpoint.
+                        Err(error) => self.log(&error),
+                    }
+                    self.accept(next);
+                    return Ok(false);
                 }
                 _ = self.wanted.changed() => {}
                 planned = async { planning.as_mut().expect("there is one").await }, if planning.is_some() => {
@@ -373,6 +446,16 @@ impl Course {
                                 (true, false) => self.hold(trial, &nodes),
                                 (true, true) => self.record(trial, ChangeOutcome::Replaced, None),
                                 (false, _) => {}
+                            }
+                            if next.is_in_place() {
+                                let (then, now) = (&trial.next.planned.plan, &next.planned.plan);
+                                let replacement = Replacement::new(then, &all, now.clone());
+                                let replacement = Arc::new(replacement);
+                                // Before the barrier, behind which nothing may be committed.
+                                requests.hold_back(true);
+                                pipeline.replace(replacement.clone());
+                                handover = Some(Handover { next, replacement });
+                                continue;
                             }
                             match has_checkpoints {
                                 true => requests.swap(),
@@ -410,6 +493,32 @@ impl Course {
                 }
             }
         }
+    }
+
+    /// A content has taken the place of the one before in its tasks, on probation.
+    fn take_place(
+        &mut self,
+        trial: &mut Trial,
+        next: Next,
+        replacement: &Replacement,
+        took: Duration,
+    ) {
+        if let Some(running) = &mut self.hosted.lock().running {
+            running.planned = next.planned.clone();
+            running.nodes.clone_from(&replacement.nodes);
+            running.started_ms = self.context.clock.now_ms();
+        }
+        self.accept(next.clone());
+        *trial = Trial {
+            next,
+            is_open: true,
+            on_probation: true,
+            began: None,
+            pause_ms: Some(took.as_millis() as u64),
+            in_place: true,
+        };
+        self.show(Phase::Probation);
+        self.record(trial, ChangeOutcome::Probation, None);
     }
 
     /// A run has ended as it was asked to.
@@ -461,6 +570,10 @@ impl Course {
     /// A run has failed, or could not be started.
     fn failed(&mut self, mut trial: Trial, error: &RunError) -> bool {
         if trial.can_be_taken_back() {
+            if !matches!(error.fault().blame, Blame::Plugin | Blame::Row) {
+                // It may be what it has opened that has failed.
+                self.opened = None;
+            }
             return self.take_back(&mut trial, &error.to_string());
         }
         let fault = error.fault();
@@ -479,6 +592,7 @@ impl Course {
     /// Goes back to the content that has held.
     fn take_back(&mut self, trial: &mut Trial, why: &str) -> bool {
         trial.is_open = false;
+        self.left_open = self.opened.take();
         tracing::error!("its new content is taken back, and the one before runs again: {why}");
         self.hosted.lock().refusal = Some(format!("it was tried and taken back: {why}"));
         self.record(trial, ChangeOutcome::TakenBack, Some(why.to_owned()));
@@ -509,6 +623,7 @@ impl Course {
         let change = ChangeRecord {
             plan: trial.next.change.clone(),
             pause_ms: trial.pause_ms,
+            in_place: trial.in_place,
             ..self.change(&trial.next.planned.content, outcome, why)
         };
         self.remember(|ledger| ledger.record(change));
@@ -556,6 +671,8 @@ struct Trial {
     /// When it was seen that it reads rows: without any, nothing is known of it.
     began: Option<Instant>,
     pause_ms: Option<u64>,
+    /// Whether it has taken the place of the content before in its tasks.
+    in_place: bool,
 }
 
 impl Trial {
@@ -563,8 +680,10 @@ impl Trial {
     fn look(&mut self, nodes: &[Arc<NodeProgress>]) {
         if self.began.is_none() && nodes.iter().any(|node| node.snapshot().rows_in > 0) {
             self.began = Some(Instant::now());
-            let pause = self.next.asked.map(|asked| asked.elapsed());
-            self.pause_ms = pause.map(|pause| pause.as_millis() as u64);
+            if !self.in_place {
+                let pause = self.next.asked.map(|asked| asked.elapsed());
+                self.pause_ms = pause.map(|pause| pause.as_millis() as u64);
+            }
         }
     }
 

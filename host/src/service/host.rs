@@ -96,9 +96,10 @@ impl Host {
         let running = self
             .pipeline(name)
             .and_then(|pipeline| pipeline.shown().running);
-        let then = running.map(|running| running.planned);
-        let then = then.as_ref().map_or(&[][..], |then| &then.description);
-        Ok(ChangePlan::between(then, &planned.description, &[]))
+        Ok(match running {
+            Some(running) => planned.change_from(&running.planned, &[]),
+            None => ChangePlan::between(&[], &planned.description, &[]),
+        })
     }
 
     /// Whether all pipelines that were there at first have been started, or cannot be.

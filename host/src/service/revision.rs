@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::change::ChangePlan;
 use super::content::Content;
 use super::store::Store;
 use crate::config::{Config, Diagnostics, Mistake};
-use crate::logic::{LoadError, Loader, Module};
+use crate::logic::{LoadError, Loader, Module, OperatorInfo};
 use crate::plan::Plan;
 use crate::plan::change::{self, NodeDescription};
 use crate::planner;
@@ -68,6 +69,56 @@ impl Planned {
             content,
         })
     }
+}
+
+impl Planned {
+    /// What it changes when it takes over from another content, if the state of the nodes
+    /// `dropped` may go.
+    pub fn change_from(&self, then: &Planned, dropped: &[String]) -> ChangePlan {
+        let mut change = ChangePlan::between(&then.description, &self.description, dropped);
+        change.in_place = self.plan.state.is_some()
+            && dropped.is_empty()
+            && self.content.digest != then.content.digest
+            && self.differs_in_logic_alone(then);
+        change
+    }
+
+    /// Whether it differs from another content in the logic of operators alone, so that it
+    /// can take that one's place in its tasks: the rest of the text says the same, and
+    /// whatever plugins are called by it take, keep and put out the same.
+    pub fn differs_in_logic_alone(&self, other: &Planned) -> bool {
+        let infos = |planned: &Planned| {
+            let operators = planned.plan.nodes.iter().map(|node| node.kind.operator());
+            let infos = operators.map(|operator| Some(operator?.factory.info().clone()));
+            infos.collect::<Vec<_>>()
+        };
+        let is_like =
+            |(now, then): (&Option<OperatorInfo>, &Option<OperatorInfo>)| match (now, then) {
+                (Some(now), Some(then)) => now.is_like(then),
+                (now, then) => now.is_none() && then.is_none(),
+            };
+        let (now, then) = (infos(self), infos(other));
+        let text = without_logic(&self.content.text);
+        text.is_some()
+            && text == without_logic(&other.content.text)
+            && now.len() == then.len()
+            && now.iter().zip(&then).all(is_like)
+    }
+}
+
+/// A pipeline's text without what only the logic of operators depends on.
+fn without_logic(text: &str) -> Option<toml::Table> {
+    let mut table: toml::Table = text.parse().ok()?;
+    table.remove("plugins");
+    let operators = table
+        .get_mut("operators")
+        .and_then(toml::Value::as_table_mut);
+    let operators = operators.into_iter().flat_map(|all| all.iter_mut());
+    for operator in operators.filter_map(|(_, operator)| operator.as_table_mut()) {
+        operator.remove("parameters");
+        operator.remove("limits");
+    }
+    Some(table)
 }
 
 /// Loads plugins from the store.

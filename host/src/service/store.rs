@@ -58,10 +58,14 @@ pub struct ChangeRecord {
     /// What it does to each node; absent where it could not be planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<ChangePlan>,
-    /// From the request for the last checkpoint of the revision before to the first row
-    /// that the new one reads.
+    /// For how long no row was processed: from the request for the last checkpoint of the
+    /// revision before to the first row that the new one reads. Where it took the place of
+    /// the one before in its tasks, how long the barrier took to pass all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_ms: Option<u64>,
+    /// Whether it took the place of the one before in its tasks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -302,6 +306,7 @@ mod tests {
             why: (outcome == ChangeOutcome::TakenBack).then(|| "it traps".to_owned()),
             plan: None,
             pause_ms: None,
+            in_place: false,
         }
     }
 

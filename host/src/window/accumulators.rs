@@ -10,7 +10,7 @@ use super::changes::{Before, Change, ChangesLayout, Replaced, replaced};
 use super::results::{ResultLayout, Results};
 use super::time::Span;
 use crate::batch::{Batch, gather, pick, timestamps};
-use crate::logic::{Columns, Rows, States};
+use crate::logic::{Columns, Factory, Rows, States};
 use crate::operator::error::KeyedError;
 use crate::operator::guard::{AggregateGuard, CALL_BYTES_MAX, Folded};
 use crate::operator::{OperatorError, Outbox};
@@ -165,6 +165,11 @@ impl Accumulators {
                 batch_rows: batch_rows.max(1),
             },
         })
+    }
+
+    /// Calls other logic from now on.
+    pub fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
+        self.guard.replace(factory)
     }
 
     /// Begins a batch: reads its keys into runs, which also end where `split` is true,

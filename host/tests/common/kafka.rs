@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
@@ -168,10 +168,26 @@ impl Broker {
 
     /// All messages of a topic, partition by partition.
     pub fn read(&self, topic: &str, is_committed: bool) -> Vec<Record> {
+        self.messages(topic, is_committed, record)
+    }
+
+    /// When each message of a topic was sent, committed or not, in ms.
+    pub fn sent(&self, topic: &str) -> Vec<i64> {
+        self.messages(topic, false, |message| {
+            message.timestamp().to_millis().expect("a time")
+        })
+    }
+
+    fn messages<T>(
+        &self,
+        topic: &str,
+        is_committed: bool,
+        take: impl Fn(&BorrowedMessage<'_>) -> T,
+    ) -> Vec<T> {
         let consumer = self.consumer(is_committed);
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX);
         let partitions = metadata.expect("metadata").topics()[0].partitions().len();
-        let mut records = Vec::new();
+        let mut messages = Vec::new();
         for partition in 0..partitions {
             let mut assignment = TopicPartitionList::new();
             assignment
@@ -181,13 +197,13 @@ impl Broker {
             let until = Instant::now() + ANSWER_MAX;
             loop {
                 match consumer.poll(ANSWER_MAX) {
-                    Some(Ok(message)) => records.push(record(&message)),
+                    Some(Ok(message)) => messages.push(take(&message)),
                     Some(Err(KafkaError::PartitionEOF(_))) => break,
                     other => assert!(Instant::now() < until, "{:?}", other.map(|m| m.err())),
                 }
             }
         }
-        records
+        messages
     }
 
     /// What a group has committed in a topic's partition, with its metadata.
@@ -232,7 +248,7 @@ impl Broker {
     }
 }
 
-fn record(message: &impl Message) -> Record {
+fn record(message: &BorrowedMessage<'_>) -> Record {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers = message.headers().map(|headers| {
         let headers = headers.iter();

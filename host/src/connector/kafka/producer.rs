@@ -136,6 +136,21 @@ impl Producer {
         deliveries.has_delivered.load(Ordering::Relaxed)
     }
 
+    /// Forgets that messages could not be sent which an aborted transaction has dropped.
+    /// Fails if the producer cannot be used any more.
+    pub fn forget_dropped(&self) -> Result<(), SendFailure> {
+        if let Some((code, cause)) = self.client().fatal_error() {
+            return Err(SendFailure {
+                topic: None,
+                code: Some(code),
+                cause,
+            });
+        }
+        let first = &self.client().context().first;
+        *first.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
     /// The error, with the reason that librdkafka gave for it.
     pub fn explain_error(&self, error: &KafkaError) -> String {
         self.client().context().log.explain(error)

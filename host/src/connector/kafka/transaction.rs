@@ -39,6 +39,9 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// How long one try to open a transaction takes, before its error is checked.
 const OPEN_TRY_MAX: Duration = Duration::from_secs(1);
 
+/// How long it may take to abort the transaction of the run before.
+const RESUME_MAX: Duration = Duration::from_secs(10);
+
 /// How long one request about topics and offsets may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -69,6 +72,14 @@ struct OpenTransaction {
     producer: Arc<Producer>,
     /// One for each source, in their order.
     groups: Vec<ConsumerGroupMetadata>,
+    /// Locked while it commits.
+    committed: Mutex<LastCommit>,
+}
+
+enum LastCommit {
+    /// A commit has begun, and it is not known whether it has ended well.
+    Unknown,
+    Known(Option<CheckpointId>),
 }
 
 /// A record of the topic of committed checkpoints.
@@ -176,6 +187,22 @@ impl KafkaTransaction {
                 }
             }
         }
+    }
+
+    /// Goes on with the producer of this process's run before, whose open transaction is
+    /// aborted: no other run can have one. `None` if that is not possible, or if it is
+    /// not known what was committed.
+    fn resume(&self) -> Option<Option<CheckpointId>> {
+        let open = self.current().ok()?;
+        let committed = open.committed.lock().ok()?;
+        let LastCommit::Known(committed) = *committed else {
+            return None;
+        };
+        let producer = &open.producer;
+        producer.check().ok()?;
+        blocking(|| producer.inner().abort_transaction(RESUME_MAX)).ok()?;
+        producer.forget_dropped().ok()?;
+        Some(committed)
     }
 
     fn new_producer(&self) -> Result<Producer, TransactionError> {
@@ -359,6 +386,9 @@ impl Participant for KafkaTransaction {
     }
 
     fn fence(&self, stop: &Stop) -> Result<Option<CheckpointId>, TransactionError> {
+        if let Some(last) = self.resume() {
+            return Ok(last);
+        }
         let producer = Arc::new(self.new_producer()?);
         // Drop the previous producer, with the messages that it has not sent.
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -375,7 +405,11 @@ impl Participant for KafkaTransaction {
             groups.extend(consumer.group_metadata());
         }
         let last = blocking(|| self.last_committed())?;
-        let open = Arc::new(OpenTransaction { producer, groups });
+        let open = Arc::new(OpenTransaction {
+            producer,
+            groups,
+            committed: Mutex::new(LastCommit::Known(last)),
+        });
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(last)
     }
@@ -395,6 +429,11 @@ impl Participant for KafkaTransaction {
     fn commit(&self, manifest: &Manifest) -> Result<(), TransactionError> {
         let open = self.current()?;
         let producer = &open.producer;
+        let mut committed = open
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *committed = LastCommit::Unknown;
         crash::point(Place::OffsetsBefore);
         for (source, group) in self.sources.iter().zip(&open.groups) {
             let Some(offsets) = self.offsets(source, manifest) else {
@@ -427,6 +466,7 @@ impl Participant for KafkaTransaction {
         self.retry(step, producer, STEP_MAX, |time_max| {
             producer.inner().commit_transaction(time_max)
         })?;
+        *committed = LastCommit::Known(Some(manifest.id));
         crash::point(Place::CommitAfter);
         Ok(())
     }
