@@ -21,6 +21,8 @@ mod interval;
 mod joined;
 /// What a rule is by which rows match.
 mod rule;
+/// What is seen of its state.
+mod show;
 /// The tables of state.
 pub mod tables;
 #[cfg(test)]
@@ -46,11 +48,13 @@ use crate::plan::{JoinPlan, JoinSide, Matching, TimeDomain};
 use crate::schema::Schema;
 use crate::state::error::StateError;
 use crate::state::key::{BatchKeys, KeyLayout};
+use crate::state::look::{Look, Seen};
 use crate::state::stored::StoredTable;
 use as_of::AsOf;
 use interval::Interval;
 use joined::Joined;
 use rule::{Arrived, Joining, Lateness, Rule};
+pub use show::show;
 use windows::Windows;
 
 pub struct JoinOperator {
@@ -287,6 +291,12 @@ impl Operator for JoinOperator {
             time_ms: Some(self.now_ms).filter(|&now_ms| now_ms > i64::MIN),
             changes,
         }))
+    }
+
+    fn look(&mut self, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        let buffers = self.rule.buffers();
+        let buffer = buffers.get(look.table);
+        buffer.map_or(Ok(()), |buffer| buffer.look(look, seen))
     }
 
     fn is_full(&self) -> bool {

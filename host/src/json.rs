@@ -30,8 +30,13 @@ pub(crate) fn render_columns(schema: &Schema, columns: &[ArrayRef], row: usize) 
 
 /// The same with decimals in quotes, for readers that make floats of numbers.
 pub(crate) fn render_exact_row(batch: &Batch, row: usize) -> String {
-    let names = batch.schema.fields.iter().map(|field| field.name.as_str());
-    let mut columns = JsonColumns::new(names.zip(&batch.columns));
+    render_exact_columns(&batch.schema, &batch.columns, row)
+}
+
+/// A row of columns with this schema, with decimals in quotes.
+pub(crate) fn render_exact_columns(schema: &Schema, columns: &[ArrayRef], row: usize) -> String {
+    let names = schema.fields.iter().map(|field| field.name.as_str());
+    let mut columns = JsonColumns::new(names.zip(columns));
     columns.quote_decimals();
     render(columns, row)
 }

@@ -92,6 +92,8 @@ pub mod budget;
 pub mod state;
 // Checkpoints: barriers, snapshots, storage, commit.
 pub mod checkpoint;
+// Shows rows that leave a node.
+pub mod tap;
 // Sends a task's output to other tasks.
 pub mod router;
 // A topic in memory.

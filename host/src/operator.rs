@@ -15,6 +15,8 @@ use crate::checkpoint::snapshot::OperatorSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Element, Inlet};
 use crate::logic::Factory;
+use crate::state::error::StateError;
+use crate::state::look::{Look, Seen};
 
 /// One operator of a task's chain. Its results must not depend on where batches
 /// are cut.
@@ -45,6 +47,11 @@ pub trait Operator: Send {
     /// more rows.
     fn is_full(&self) -> bool {
         false
+    }
+
+    /// Shows rows of one of its tables of state, if it has any.
+    fn look(&mut self, _look: &Look, _seen: &mut Seen) -> Result<(), StateError> {
+        Ok(())
     }
 
     /// When to call [`Operator::wake`] next, in ms of the clock.

@@ -209,6 +209,14 @@ impl NodeKind {
             NodeKind::Source(_) | NodeKind::Join(_) | NodeKind::Sink(_) => None,
         }
     }
+
+    /// Whether it keeps something for each key.
+    pub fn has_state(&self) -> bool {
+        matches!(
+            self,
+            NodeKind::Aggregate(_) | NodeKind::Process(_) | NodeKind::Join(_)
+        )
+    }
 }
 
 impl Node {

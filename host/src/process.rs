@@ -15,6 +15,8 @@
 
 /// What is kept for each key.
 mod entries;
+/// What is seen of its state.
+mod show;
 /// The tables of state, and the layout of their rows.
 pub mod tables;
 /// Rows that wait to be taken in order of event time.
@@ -43,11 +45,13 @@ use crate::state::error::StateError;
 use crate::state::groups::NO_SLOT;
 use crate::state::key::{BatchKeys, KeyLayout, Selection};
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable, Reached};
+use crate::state::look::{Look, Seen};
 use crate::state::stored::{Scan, StoredTable};
 use crate::state::table::StateTable;
 use crate::state::upkeep::Upkeep;
 use crate::stop::Stop;
 use entries::{KeyTimer, KeyTimers, ProcessEntries};
+pub use show::show;
 use waiting::{DueRows, Waiting};
 
 /// How far ahead timers are usually set, where nothing tells.
@@ -983,6 +987,14 @@ impl Operator for ProcessOperator {
 
     fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
         self.guard.replace(factory)
+    }
+
+    fn look(&mut self, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        match (look.table, &self.waiting) {
+            (0, _) => self.keyed.look(&self.states, look, seen),
+            (_, Some(waiting)) => waiting.buffer.look(look, seen),
+            (_, None) => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {

@@ -1,16 +1,21 @@
 //! Sends a task's output downstream: decides which task gets each row.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc::Sender;
 
 use crate::batch::Batch;
 use crate::element::Element;
 use crate::placement::owner;
 use crate::shard::shards;
+use crate::tap::Tap;
 
 /// All consumers of one output of a node.
 #[derive(Default)]
 pub struct Router {
     pub consumers: Vec<Consumer>,
+    /// Where others see its rows.
+    pub tap: Arc<Tap>,
 }
 
 /// The tasks that one edge leads to from this task.
@@ -67,8 +72,6 @@ fn split(batch: &Batch, key: &[usize], tasks: usize) -> Vec<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{Int64Array, StringArray};
 
     use super::*;

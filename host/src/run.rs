@@ -19,6 +19,8 @@ mod wiring;
 mod dead_letters;
 /// Makes the tasks and runs them once.
 mod attempt;
+/// Looks at a run from outside.
+mod looks;
 /// The threads of a pipeline.
 mod threads;
 /// Whether and when a failed run is restarted.
@@ -45,6 +47,7 @@ use crate::stop::Stop;
 pub(crate) use self::attempt::AttemptFuture;
 pub use self::durable::{Durable, commit_context};
 pub use self::error::RunError;
+pub use self::looks::{LookError, Looks};
 pub use self::pipeline::Pipeline;
 
 /// A revision of a pipeline that is ready to run.

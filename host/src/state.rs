@@ -19,12 +19,16 @@ pub mod groups;
 pub mod key;
 // Keys and their states: changes, eviction, snapshot, restore.
 pub mod keyed;
+// Looks at keys and their states from outside.
+pub mod look;
 // The same for states in panes of time.
 pub mod paned;
 // One row of columns as bytes.
 pub mod row;
 // Rows that wait for others, or for time.
 pub mod rows;
+// What people and programs see of an entry.
+pub mod shown;
 // What a checkpoint's manifest says of a table.
 pub mod spec;
 // Rows of a table in the storage.

@@ -30,6 +30,7 @@ use crate::dead_letter::DeadLetter;
 use crate::element::{CheckpointId, Element, Inlet, Purpose};
 use crate::router::{Gone, Router};
 use crate::sink::{Ending, Sink};
+use crate::state::look::{LookRequest, Seen};
 use crate::stop::Stop;
 
 /// One task of a running pipeline: a source or gate, and a chain of nodes.
@@ -48,6 +49,8 @@ pub struct Task {
     pub checkpoints: Option<TaskCheckpoints>,
     /// A later run, or revision, goes on from the last barrier.
     pub is_gone_on_from: bool,
+    /// Looks at the state of its operators.
+    pub looks: mpsc::Receiver<LookRequest>,
 }
 
 #[derive(Clone)]
@@ -207,7 +210,14 @@ impl Task {
             biased;
             id = commit => Ok(vec![Incoming::Committed(id)]),
             () = timer => Ok(vec![Incoming::Wake]),
-            incoming = self.head.next(&stop, trigger, dead_letters), if !waits => incoming,
+            // Neither has to wait until there is none of the other.
+            incoming = async {
+                tokio::select! {
+                    Some(look) = self.looks.recv() => Ok(vec![Incoming::Look(look)]),
+                    incoming = self.head.next(&stop, trigger, dead_letters), if !waits => incoming,
+                    else => std::future::pending().await,
+                }
+            } => incoming,
         }
     }
 
@@ -226,6 +236,19 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Shows the state of an operator. That somebody looks never makes a run fail.
+    fn look(&mut self, request: LookRequest) {
+        let LookRequest { node, look, answer } = request;
+        let mut seen = Seen::new(look.rows_max);
+        let looked = self.chain.iter_mut().find(|link| link.node == node);
+        let looked = looked.map(|link| match &mut link.work {
+            Work::Operator(operator) => operator.look(&look, &mut seen),
+            Work::Sink(_) => Ok(()),
+        });
+        // Whoever asked may have gone.
+        let _ = answer.send(looked.unwrap_or(Ok(())).map(|()| seen));
     }
 
     /// Passes one element through the chain. Returns the task's snapshot at a
@@ -251,6 +274,10 @@ impl Task {
             }
             Incoming::Committed(id) => {
                 self.committed(id)?;
+                return Ok(None);
+            }
+            Incoming::Look(request) => {
+                self.look(request);
                 return Ok(None);
             }
             Incoming::Barrier(barrier, of_head) => {

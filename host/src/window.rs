@@ -44,6 +44,8 @@ mod results;
 mod running;
 /// Windows that end when a key has no rows for a time.
 mod session;
+/// What is seen of its state.
+mod show;
 /// Windows that overlap.
 mod sliding;
 /// The tables of state, and the layout of their rows.
@@ -72,6 +74,8 @@ use crate::operator::error::KeyedError;
 use crate::operator::guard::CALL_BYTES_MAX;
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{AggregatePlan, Emit, TimeDomain, Window};
+use crate::state::error::StateError;
+use crate::state::look::{Look, Seen};
 use crate::state::stored::StoredTable;
 use crate::state::upkeep::Upkeep;
 use crate::stop::Stop;
@@ -81,6 +85,7 @@ use cut::Cut;
 use kind::WindowKind;
 use running::Running;
 use session::{Periods, Sessions};
+pub use show::show;
 use sliding::Sliding;
 pub use tables::tables;
 use time::{SIZE_MAX_MS, held_back, within_reach};
@@ -316,6 +321,17 @@ impl Operator for AggregateOperator {
 
     fn replace(&mut self, factory: Arc<dyn Factory>) -> Result<(), OperatorError> {
         self.accumulators.replace(factory)
+    }
+
+    /// Its windows; the sessions that are over have no state.
+    fn look(&mut self, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        match look.table {
+            0 => self
+                .windows
+                .keyed()
+                .look(&self.accumulators.states, look, seen),
+            _ => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the service loads them itself")]
 mod common;
 /// A service in a folder of its own.
+#[expect(dead_code, reason = "shared by several test programs")]
 #[path = "common/service.rs"]
 mod service;
 /// Signals to a running host.

@@ -15,20 +15,25 @@ const VERSIONS: &str = "versions";
 
 /// The tables of a join.
 pub fn tables(plan: &JoinPlan) -> Vec<TableSpec> {
-    let table = |role, side: usize| {
+    let is_as_of = matches!(plan.rule.matching, Matching::AsOf(_));
+    let table = |side: usize| {
+        let role = match (side, is_as_of) {
+            (RIGHT, true) => VERSIONS,
+            (RIGHT, false) => RIGHT_ROWS,
+            _ => LEFT_ROWS,
+        };
         let state = &plan.sides[side].schema;
         TableSpec::new(role, &plan.key_schema, state, RowKind::buffered())
     };
+    table_sides(plan).iter().map(|&side| table(side)).collect()
+}
+
+/// The side whose rows are in each table.
+pub(super) fn table_sides(plan: &JoinPlan) -> &'static [usize] {
     match plan.rule.matching {
-        Matching::Interval { .. } | Matching::Window(_) => {
-            vec![table(LEFT_ROWS, LEFT), table(RIGHT_ROWS, RIGHT)]
-        }
-        Matching::AsOf(Version::EventTime) => {
-            vec![table(VERSIONS, RIGHT), table(LEFT_ROWS, LEFT)]
-        }
-        Matching::AsOf(Version::Latest) if plan.waits_for_table => {
-            vec![table(VERSIONS, RIGHT), table(LEFT_ROWS, LEFT)]
-        }
-        Matching::AsOf(Version::Latest) => vec![table(VERSIONS, RIGHT)],
+        Matching::Interval { .. } | Matching::Window(_) => &[LEFT, RIGHT],
+        Matching::AsOf(Version::EventTime) => &[RIGHT, LEFT],
+        Matching::AsOf(Version::Latest) if plan.waits_for_table => &[RIGHT, LEFT],
+        Matching::AsOf(Version::Latest) => &[RIGHT],
     }
 }

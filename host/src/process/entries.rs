@@ -47,9 +47,9 @@ pub(super) struct KeyTimer {
 
 /// A row of the storage.
 pub(super) struct StoredEntry {
-    newest_ms: i64,
+    pub newest_ms: i64,
     has_state: bool,
-    timers: Option<Box<KeyTimers>>,
+    pub timers: Option<Box<KeyTimers>>,
 }
 
 impl Default for Entry {
@@ -209,27 +209,7 @@ impl Entries for ProcessEntries {
     const BYTES: usize = size_of::<Entry>();
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        let mut reader = EntryReader(row);
-        let newest_ms = reader.i64()?;
-        let flags = reader.flags()?;
-        let mut list = |flag| match flags & flag {
-            0 => Ok(Vec::new()),
-            _ => read_timers(&mut reader),
-        };
-        let timers = KeyTimers {
-            event: list(HAS_EVENT_TIMERS)?,
-            processing: list(HAS_PROCESSING_TIMERS)?,
-        };
-        let has_state = flags & HAS_STATE != 0;
-        if has_state {
-            states.push(reader.last_state());
-        }
-        let has_timers = flags & (HAS_EVENT_TIMERS | HAS_PROCESSING_TIMERS) != 0;
-        Ok(StoredEntry {
-            newest_ms,
-            has_state,
-            timers: has_timers.then(|| Box::new(timers)),
-        })
+        read_entry(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
@@ -317,6 +297,34 @@ impl Entries for ProcessEntries {
     fn processing_due_of(&self, id: u32) -> i64 {
         processing_due_ms(self.timers(id))
     }
+}
+
+/// Reads a row of the storage, and appends its state to `states`.
+pub(super) fn read_entry<'a>(
+    row: &'a [u8],
+    states: &mut Vec<&'a [u8]>,
+) -> Result<StoredEntry, RowError> {
+    let mut reader = EntryReader(row);
+    let newest_ms = reader.i64()?;
+    let flags = reader.flags()?;
+    let mut list = |flag| match flags & flag {
+        0 => Ok(Vec::new()),
+        _ => read_timers(&mut reader),
+    };
+    let timers = KeyTimers {
+        event: list(HAS_EVENT_TIMERS)?,
+        processing: list(HAS_PROCESSING_TIMERS)?,
+    };
+    let has_state = flags & HAS_STATE != 0;
+    if has_state {
+        states.push(reader.last_state());
+    }
+    let has_timers = flags & (HAS_EVENT_TIMERS | HAS_PROCESSING_TIMERS) != 0;
+    Ok(StoredEntry {
+        newest_ms,
+        has_state,
+        timers: has_timers.then(|| Box::new(timers)),
+    })
 }
 
 fn read_timers(reader: &mut EntryReader<'_>) -> Result<Vec<KeyTimer>, RowError> {

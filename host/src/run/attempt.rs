@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::dead_letters::{DeadLetterWriter, TakenBack, Tasks};
 use super::error::RunError;
+use super::looks::{self, OpenLooks};
 use super::pipeline::Pipeline;
 use super::restore::{self, Start};
 use super::revision::Revision;
@@ -165,7 +166,10 @@ impl Attempt<'_> {
             stop: self.pipeline.requests.stop().clone(),
         };
         let _readers = self.wait_for_readers().await?;
-        let tasks = self.build(&chains, &start, context, checkpoints).await?;
+        let looks = self.pipeline.looks().open();
+        let tasks = self
+            .build(&chains, &start, context, checkpoints, &looks)
+            .await?;
         if let (Some(durable), Some(forgotten)) = (durable, &start.forgotten) {
             // Not before all outputs could be opened: a run that is refused loses
             // nothing.
@@ -218,6 +222,8 @@ impl Attempt<'_> {
         }
         let writing = writer.run(dead_letter_receiver);
         futures.push(Box::pin(async {
+            // It ends behind the tasks.
+            let _looks = looks;
             writing.await.map_err(RunError::DeadLetters)
         }));
         for task in tasks {
@@ -273,8 +279,14 @@ impl Attempt<'_> {
         start: &Start,
         context: TaskContext,
         checkpoints: Option<TaskCheckpoints>,
+        looks: &OpenLooks,
     ) -> Result<Vec<Task>, RunError> {
-        let mut wiring = Wiring::new(&self.revision.plan, &self.revision.task_counts, chains);
+        let mut wiring = Wiring::new(
+            &self.revision.plan,
+            &self.revision.task_counts,
+            chains,
+            self.pipeline.looks(),
+        );
         let watches = SilenceWatch::of_plan(&self.revision.plan);
         let mut tasks = Vec::new();
         for chain in chains {
@@ -289,6 +301,14 @@ impl Attempt<'_> {
                     .iter()
                     .map(|&id| self.link(id, index, start, watermarks.as_ref(), &mut wiring))
                     .collect::<Result<Vec<_>, RunError>>()?;
+                let (looker, looked_at) = looks::channel();
+                for &id in members {
+                    if self.revision.plan.nodes[id].kind.has_state() {
+                        looks.add(id, looker.clone(), || {
+                            self.stored(id, Placement::on_one_host(0, 1), start)
+                        });
+                    }
+                }
                 tasks.push(Task {
                     number: tasks.len(),
                     head,
@@ -298,6 +318,7 @@ impl Attempt<'_> {
                     context: context.clone(),
                     checkpoints: checkpoints.clone(),
                     is_gone_on_from: false,
+                    looks: looked_at,
                 });
             }
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::durable::Durable;
+use super::looks::Looks;
 use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory};
 use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::replacement::Replacement;
@@ -29,6 +30,7 @@ pub struct Pipeline {
     pub(super) budget: Arc<Budget>,
     pub(super) state: Arc<StateProgress>,
     history: Arc<Mutex<VecDeque<CompletedCheckpoint>>>,
+    looks: Looks,
     /// How many revisions of its plan there have been.
     revisions: Arc<AtomicU32>,
     /// What the host has granted of its memory, if it limits its pipelines.
@@ -65,6 +67,7 @@ impl Pipeline {
             state: Arc::new(StateProgress::new(budget.clone())),
             budget,
             history: Arc::default(),
+            looks: Looks::default(),
             revisions: Arc::default(),
             memory: None,
             replacement: Arc::default(),
@@ -114,6 +117,11 @@ impl Pipeline {
 
     pub(super) fn replacement(&self) -> watch::Receiver<Option<Arc<Replacement>>> {
         self.replacement.subscribe()
+    }
+
+    /// Looks at the run that is going on, if one is.
+    pub fn looks(&self) -> &Looks {
+        &self.looks
     }
 
     /// The checkpoints that were made since the process began, oldest first; the

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::looks::Looks;
 use crate::element::{Element, Inlet, NodeId};
 use crate::gate::Gate;
+use crate::logic::Port;
 use crate::placement::Placement;
 use crate::plan::{Edge, EventTime, Exchange, MAIN_OUTPUT, Node, NodeKind, Plan};
 use crate::router::{Consumer, Router};
@@ -103,14 +105,18 @@ pub(super) struct Wiring {
 }
 
 impl Wiring {
-    pub fn new(plan: &Plan, task_counts: &[usize], chains: &[Vec<NodeId>]) -> Self {
+    pub fn new(plan: &Plan, task_counts: &[usize], chains: &[Vec<NodeId>], looks: &Looks) -> Self {
         let mut wiring = Wiring {
             routers: plan
                 .nodes
                 .iter()
                 .zip(task_counts)
                 .map(|(node, &tasks)| {
-                    let of_task = |_| node.outputs.iter().map(|_| Router::default()).collect();
+                    let router = |output: &Port| Router {
+                        tap: looks.tap(&node.name, &output.name),
+                        ..Router::default()
+                    };
+                    let of_task = |_| node.outputs.iter().map(router).collect();
                     (0..tasks).map(of_task).collect()
                 })
                 .collect(),

@@ -9,6 +9,10 @@ mod views;
 mod metrics;
 /// Refuses what pages of other sites ask for.
 mod origin;
+/// Shows the state of an operator.
+mod state;
+/// Shows rows as they leave a node.
+mod tail;
 
 use std::fs;
 use std::io;
@@ -41,11 +45,15 @@ use super::hosted::{Hosted, Phase, Running};
 use super::store;
 use crate::checkpoint::savepoint;
 use crate::config::{FILE_BYTES_MAX, NAMES, is_name};
+use crate::element::NodeId;
 use crate::paths;
 use crate::plan::json::to_json;
+use crate::suggest;
 
 /// How long a request for a savepoint waits for it.
 const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
+/// How long the last answers may take when the host is asked to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(utoipa::OpenApi)]
@@ -58,10 +66,17 @@ struct Description;
 
 /// Answers requests until the host is asked to stop.
 pub async fn serve(host: Arc<Host>, listener: TcpListener) -> io::Result<()> {
-    let stop = host.stop().clone();
-    axum::serve(listener, router(host))
-        .with_graceful_shutdown(async move { stop.wait().await })
-        .await
+    let (stop, stopped) = (host.stop().clone(), host.stop().clone());
+    let served = axum::serve(listener, router(host))
+        .with_graceful_shutdown(async move { stop.wait().await });
+    tokio::select! {
+        served = served.into_future() => served,
+        // Whoever does not read an answer does not hold up the end.
+        () = async {
+            stopped.wait().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        } => Ok(()),
+    }
 }
 
 fn router(host: Arc<Host>) -> Router {
@@ -83,6 +98,8 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(pipeline, put, delete))
         .routes(routes!(propose))
         .routes(routes!(graph))
+        .routes(routes!(state::state))
+        .routes(routes!(tail::tail))
         .routes(routes!(pause))
         .routes(routes!(start))
         .routes(routes!(savepoint))
@@ -107,6 +124,37 @@ impl FromRequestParts<Arc<Host>> for Named {
     }
 }
 
+/// A node of a pipeline that a path names, of the plan that runs or has run last.
+struct NamedNode {
+    pipeline: Arc<Hosted>,
+    node: NodeId,
+}
+
+impl FromRequestParts<Arc<Host>> for NamedNode {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Segment {
+            node: String,
+        }
+        let name = Path::<Segment>::from_request_parts(parts, host).await;
+        let Path(Segment { node: name }) =
+            name.map_err(|rejection| Problem::bad_request(&rejection.body_text()))?;
+        let Named(pipeline) = Named::from_request_parts(parts, host).await?;
+        let plan = &running(&pipeline)?.planned.plan;
+        let node = plan.nodes.iter().position(|node| node.name == name);
+        let node = node.ok_or_else(|| {
+            let names = plan.nodes.iter().map(|node| node.name.as_str());
+            Problem::not_found(&format!(
+                "there is no node `{name}`: {}",
+                suggest::help(&name, "nodes", names)
+            ))
+        })?;
+        Ok(NamedNode { pipeline, node })
+    }
+}
+
 /// A name in a path that a pipeline can have.
 struct Name(String);
 
@@ -114,9 +162,13 @@ impl FromRequestParts<Arc<Host>> for Name {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Problem> {
-        let name = Path::<String>::from_request_parts(parts, host).await;
+        #[derive(Deserialize)]
+        struct Segment {
+            name: String,
+        }
+        let name = Path::<Segment>::from_request_parts(parts, host).await;
         match name {
-            Ok(Path(name)) if is_name(&name) => Ok(Name(name)),
+            Ok(Path(Segment { name })) if is_name(&name) => Ok(Name(name)),
             _ => Err(Problem::bad_request(&format!(
                 "the path has no name of a pipeline: {NAMES}"
             ))),
@@ -403,7 +455,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 10, "{paths:?}");
+        assert_eq!(paths.len(), 12, "{paths:?}");
         let json = serde_json::to_value(&description).expect("it is JSON");
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::MissedTickBehavior;
 
@@ -29,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A file that is away for so many looks is gone: some programs write a file by deleting
 /// it first.
 const AWAY_LOOKS: u32 = 10;
+/// How many may listen to rows at a time.
+const TAILS_MAX: usize = 64;
 /// How often plugins that nothing needs are deleted, in looks.
 const DROP_EVERY: u32 = 600;
 
@@ -40,6 +43,8 @@ pub struct Host {
     pipelines: Mutex<BTreeMap<String, Arc<Hosted>>>,
     /// Whether all files that were there at first were read.
     has_looked: AtomicBool,
+    /// For those who listen to rows.
+    tails: Arc<Semaphore>,
     stop: Stop,
 }
 
@@ -61,6 +66,7 @@ impl Host {
             folder: folder.to_owned(),
             pipelines: Mutex::default(),
             has_looked: AtomicBool::new(false),
+            tails: Arc::new(Semaphore::new(TAILS_MAX)),
             stop: Stop::default(),
         })
     }
@@ -110,6 +116,11 @@ impl Host {
         self.has_looked.load(Ordering::SeqCst)
             && !self.stop.asked()
             && !self.pipelines().iter().any(begins)
+    }
+
+    /// Permits for those who listen to rows.
+    pub fn tails(&self) -> &Arc<Semaphore> {
+        &self.tails
     }
 
     /// Asks [`Host::run`] to stop all pipelines at a checkpoint.

@@ -431,6 +431,16 @@ impl KeyTable {
             .copied()
     }
 
+    /// The number of a key that [`KeyTable::encode`] has written, if the table has it.
+    pub fn find_row(&self, layout: &KeyLayout, row: &[u8]) -> Result<Option<u32>, RowError> {
+        Ok(self.find(layout.key_of_row(row)?))
+    }
+
+    /// All numbers of keys are below this one.
+    pub fn numbers_end(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     /// Whether a key has this number.
     pub fn has(&self, id: u32) -> bool {
         let entry = &self.entries[id as usize];

@@ -12,6 +12,7 @@ use super::calendar::{Calendar, NEVER};
 use super::changed::ChangedKeys;
 use super::error::StateError;
 use super::key::{BatchKeys, KeyLayout, KeyTable, Selection};
+use super::look::{Look, Place, Seen, SeenRow, WantedKey, Within};
 use super::row::RowError;
 use super::stored::{PANE_PREFIX, Scan, StoredRows, StoredTable};
 use super::table::StateTable;
@@ -148,6 +149,9 @@ pub trait KeyedPart {
     /// Leaves rows evicted at a restore. Returns whether it needs the rest of the
     /// scan, too.
     fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
+
+    /// Shows rows as the next checkpoint would write them, those in the storage included.
+    fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError>;
 }
 
 /// How many keys' states are encoded at a time, and about how many bytes.
@@ -496,6 +500,100 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
             self.processing_calendar.add(processing_ms);
         }
         Ok(true)
+    }
+
+    fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        if let Some(key) = &look.key {
+            return self.look_for(states, key, seen);
+        }
+        let stored = match &look.from.within {
+            Within::Stored(from) => from.as_deref(),
+            Within::Memory(first) => {
+                for id in *first..self.keys.numbers_end() {
+                    if seen.is_full() {
+                        seen.next = self.place(Within::Memory(id));
+                        return Ok(());
+                    }
+                    seen.count_key();
+                    if self.keys.has(id) {
+                        self.see(states, id, seen)?;
+                    }
+                }
+                None
+            }
+        };
+        self.look_at_evicted(stored, seen)
+    }
+}
+
+impl<E: Entries> KeyedStates<E> {
+    fn look_for(
+        &self,
+        states: &StateTable,
+        key: &WantedKey,
+        seen: &mut Seen,
+    ) -> Result<(), StateError> {
+        let KeyedTable { layout, stored } = &*self.table;
+        seen.count_key();
+        if let Some(id) = self.keys.find_row(layout, &key.row)? {
+            return self.see(states, id, seen);
+        }
+        let Some(stored) = stored.as_ref().filter(|_| self.has_evicted) else {
+            return Ok(());
+        };
+        let mut storage_key = Vec::new();
+        stored.write_key(self.pane, key.shard, &key.row, &mut storage_key);
+        if !self.changed.is_deleted(&storage_key) {
+            for (pane, key, row) in stored.fetch(&[&storage_key])?.rows() {
+                seen.push(SeenRow::new(pane, key, row));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the row of a key in memory, if it has one.
+    fn see(&self, states: &StateTable, id: u32, seen: &mut Seen) -> Result<(), StateError> {
+        let mut slots = Vec::new();
+        self.entries.slots(id, &mut slots);
+        if slots.is_empty() && !self.entries.has_row(id) {
+            return Ok(());
+        }
+        let encoded = states.encode(&slots)?;
+        let of_key: Vec<&[u8]> = (0..slots.len()).map(|row| encoded.row(row)).collect();
+        let mut shown = SeenRow::new(self.pane, &[], &[]);
+        self.keys.encode(&self.table.layout, id, &mut shown.key);
+        self.entries.write(id, &of_key, &mut shown.row);
+        seen.push(shown);
+        Ok(())
+    }
+
+    /// Shows the keys that are in the storage alone, from a storage key on.
+    fn look_at_evicted(&self, from: Option<&[u8]>, seen: &mut Seen) -> Result<(), StateError> {
+        let Some(mut scan) = self.scan() else {
+            return Ok(());
+        };
+        if let Some(from) = from {
+            scan.go_on_from(from);
+        }
+        while let Some(rows) = self.next(&mut scan)? {
+            let keys = rows.storage_keys().zip(rows.rows());
+            for (storage_key, (pane, key, row)) in keys {
+                if seen.is_full() {
+                    seen.next = self.place(Within::Stored(Some(storage_key.to_vec())));
+                    return Ok(());
+                }
+                seen.count_key();
+                seen.push(SeenRow::new(pane, key, row));
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, within: Within) -> Option<Place> {
+        Some(Place {
+            pane: self.pane,
+            within,
+        })
     }
 }
 

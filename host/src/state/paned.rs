@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::StateError;
 use super::key::BatchKeys;
 use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
+use super::look::{Look, Place, Seen};
 use super::stored::{Scan, StoredRows};
 use super::table::StateTable;
 use crate::checkpoint::changes::Changes;
@@ -192,5 +193,30 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
         };
         let place = self.place(pane);
         self.at_mut(place).leave_evicted(rows)
+    }
+
+    fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        for (pane, place) in self.range(look.from.pane..) {
+            if seen.is_full() {
+                seen.next = Some(Place::of(pane));
+                return Ok(());
+            }
+            let from = match pane == look.from.pane {
+                true => look.from.clone(),
+                false => Place::of(pane),
+            };
+            self.at(place).look(
+                states,
+                &Look {
+                    from,
+                    ..look.clone()
+                },
+                seen,
+            )?;
+            if seen.next.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 }

@@ -19,6 +19,7 @@ use super::entry_row::{EntryReader, write_i64, write_length, write_state};
 use super::error::StateError;
 use super::key::{BatchKeys, KeyLayout, KeyTable};
 use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
+use super::look::{Look, Seen};
 use super::paned::{PaneEntries, PanedStates};
 use super::row::RowError;
 use super::stored::StoredTable;
@@ -159,6 +160,11 @@ impl RowBuffer {
 
     pub fn snapshot(&mut self, changes: &mut Changes) -> Result<(), StateError> {
         self.panes.snapshot(&self.columns, changes)
+    }
+
+    /// Shows rows.
+    pub fn look(&self, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        self.panes.look(&self.columns, look, seen)
     }
 
     pub fn upkeep(&self) -> &Upkeep {
@@ -615,21 +621,7 @@ impl Entries for KeyRows {
     }
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        let mut reader = EntryReader(row);
-        let mut rows = Vec::new();
-        while !reader.is_at_end() {
-            let time_ms = reader.i64()?;
-            // It was a u32 when it was written.
-            let mark = reader.length()? as u32;
-            states.push(reader.state()?);
-            rows.push(BufferedRow {
-                time_ms,
-                slot: u32::MAX,
-                mark,
-            });
-        }
-        rows.shrink_to_fit();
-        Ok(rows)
+        read_rows(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
@@ -685,6 +677,29 @@ impl PaneEntries for KeyRows {
         self.rows = 0;
         self.timers = Timers::new(self.horizon_ms);
     }
+}
+
+/// Reads the rows of a key in a pane, which have no slots yet. Appends their columns to
+/// `states`.
+pub fn read_rows<'a>(
+    row: &'a [u8],
+    states: &mut Vec<&'a [u8]>,
+) -> Result<Vec<BufferedRow>, RowError> {
+    let mut reader = EntryReader(row);
+    let mut rows = Vec::new();
+    while !reader.is_at_end() {
+        let time_ms = reader.i64()?;
+        // It was a u32 when it was written.
+        let mark = reader.length()? as u32;
+        states.push(reader.state()?);
+        rows.push(BufferedRow {
+            time_ms,
+            slot: u32::MAX,
+            mark,
+        });
+    }
+    rows.shrink_to_fit();
+    Ok(rows)
 }
 
 /// The least and the greatest of these numbers.

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::look::{Look, Place, Seen, SeenRow, WantedKey, Within};
 use crate::budget::Budget;
 use crate::checkpoint::changes::Changes;
 use crate::checkpoint::storage::{Storage, StorageError};
@@ -62,6 +63,15 @@ pub struct Scan {
     /// Where the next rows begin, if there may be any.
     next: Option<Vec<u8>>,
     to: Vec<u8>,
+}
+
+impl Scan {
+    /// Leaves out the rows before a storage key.
+    pub fn go_on_from(&mut self, key: &[u8]) {
+        if let Some(next) = self.next.as_mut().filter(|next| key > next.as_slice()) {
+            *next = key.min(&self.to).to_vec();
+        }
+    }
 }
 
 /// Rows of state that were read, in order.
@@ -186,6 +196,57 @@ impl StoredTable {
             true
         })?;
         Ok(Some(rows))
+    }
+
+    /// Shows rows as of the last checkpoint.
+    pub fn look(&self, look: &Look, seen: &mut Seen) -> Result<(), StorageError> {
+        match &look.key {
+            Some(key) => self.look_for(look, key, seen),
+            None => self.look_at_all(&look.from.within, seen),
+        }
+    }
+
+    fn look_for(&self, look: &Look, key: &WantedKey, seen: &mut Seen) -> Result<(), StorageError> {
+        let of_shard = StoredTable {
+            shards: key.shard..key.shard + 1,
+            ..self.clone()
+        };
+        for pane in of_shard.panes()? {
+            if pane < look.from.pane {
+                continue;
+            }
+            if seen.is_full() {
+                seen.next = Some(Place::of(pane));
+                return Ok(());
+            }
+            seen.count_key();
+            let mut storage_key = Vec::new();
+            self.write_key(pane, key.shard, &key.row, &mut storage_key);
+            for (pane, key, row) in self.fetch(&[&storage_key])?.rows() {
+                seen.push(SeenRow::new(pane, key, row));
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_all(&self, from: &Within, seen: &mut Seen) -> Result<(), StorageError> {
+        let (mut first, to) = self.everything();
+        if let Within::Stored(Some(key)) = from {
+            first = key.clone().clamp(first, to.clone());
+        }
+        self.storage.scan(&first, &to, &mut |key, value| {
+            let Some((pane, _)) = parse_prefix(key) else {
+                return true;
+            };
+            if seen.is_full() {
+                let within = Within::Stored(Some(key.to_vec()));
+                seen.next = Some(Place { pane, within });
+                return false;
+            }
+            seen.count_key();
+            seen.push(SeenRow::new(pane, &key[PREFIX..], value));
+            true
+        })
     }
 
     fn everything(&self) -> (Vec<u8>, Vec<u8>) {

@@ -338,7 +338,10 @@ mod tests {
             let (sender, reader) = mpsc::channel(8);
             readers.push(reader);
             let consumers = vec![Consumer::One(sender)];
-            Arc::new(Router { consumers })
+            Arc::new(Router {
+                consumers,
+                ..Router::default()
+            })
         };
         let link = Link {
             node: 0,

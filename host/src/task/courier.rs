@@ -35,6 +35,9 @@ impl Courier {
 
     /// Takes an element that a router is to send.
     pub fn take(&mut self, router: &Arc<Router>, element: &Element) {
+        if let Element::Batch(batch) = element {
+            router.tap.offer(batch);
+        }
         if !router.consumers.is_empty() {
             self.deliveries.push((router.clone(), element.clone()));
         }

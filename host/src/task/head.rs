@@ -14,6 +14,7 @@ use crate::operator::Counts;
 use crate::progress::NodeProgress;
 use crate::router::Gone;
 use crate::source::reader::SourceReader;
+use crate::state::look::LookRequest;
 use crate::stop::Stop;
 
 /// Where a task's elements come from.
@@ -43,6 +44,8 @@ pub(super) enum Incoming {
     Wake,
     /// The checkpoint was committed.
     Committed(CheckpointId),
+    /// Somebody looks at the state of an operator.
+    Look(LookRequest),
 }
 
 impl Head {

@@ -36,10 +36,10 @@ struct CountEntries {
 
 /// The open window of a key.
 #[derive(Clone, Copy, Debug)]
-struct CountWindow {
-    rows: u64,
-    first_ms: i64,
-    last_ms: i64,
+pub(super) struct CountWindow {
+    pub rows: u64,
+    pub first_ms: i64,
+    pub last_ms: i64,
     slot: u32,
 }
 
@@ -303,6 +303,24 @@ impl CountEntries {
     }
 }
 
+/// Reads whether early results of a key wait, and its window, which has no slot yet.
+/// Appends its state to `states`.
+pub(super) fn read<'a>(
+    row: &'a [u8],
+    states: &mut Vec<&'a [u8]>,
+) -> Result<(bool, CountWindow), RowError> {
+    let mut reader = EntryReader(row);
+    let is_early = reader.flags()? & EARLY != 0;
+    let window = CountWindow {
+        rows: reader.i64()? as u64,
+        first_ms: reader.i64()?,
+        last_ms: reader.i64()?,
+        slot: NO_SLOT,
+    };
+    states.push(reader.last_state());
+    Ok((is_early, window))
+}
+
 impl Entries for CountEntries {
     /// Whether early results wait, and the window without its state.
     type Entry = (bool, CountWindow);
@@ -310,16 +328,7 @@ impl Entries for CountEntries {
     const BYTES: usize = size_of::<Option<CountWindow>>() + 2;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        let mut reader = EntryReader(row);
-        let is_early = reader.flags()? & EARLY != 0;
-        let window = CountWindow {
-            rows: reader.i64()? as u64,
-            first_ms: reader.i64()?,
-            last_ms: reader.i64()?,
-            slot: NO_SLOT,
-        };
-        states.push(reader.last_state());
-        Ok((is_early, window))
+        read(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {

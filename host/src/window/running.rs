@@ -389,6 +389,16 @@ impl RunningEntries {
     }
 }
 
+/// Reads the event time of a key's newest row, and whether its result waits. Appends its
+/// state to `states`.
+pub(super) fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(i64, bool), RowError> {
+    let mut reader = EntryReader(row);
+    let waits = reader.flags()? & EARLY != 0;
+    let newest_ms = reader.i64()?;
+    states.push(reader.last_state());
+    Ok((newest_ms, waits))
+}
+
 impl Entries for RunningEntries {
     /// Event time of the key's newest row, and whether its result waits.
     type Entry = (i64, bool);
@@ -396,11 +406,7 @@ impl Entries for RunningEntries {
     const BYTES: usize = size_of::<RunningEntry>() + 1;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        let mut reader = EntryReader(row);
-        let waits = reader.flags()? & EARLY != 0;
-        let newest_ms = reader.i64()?;
-        states.push(reader.last_state());
-        Ok((newest_ms, waits))
+        read(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {

@@ -35,6 +35,7 @@ use crate::state::error::StateError;
 use crate::state::groups::NO_SLOT;
 use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
+use crate::state::look::{Look, Seen};
 use crate::state::row::RowError;
 use crate::state::stored::{Scan, StoredRows, StoredTable};
 use crate::state::table::StateTable;
@@ -602,6 +603,10 @@ impl KeyedPart for Sessions {
     fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
         self.keyed.leave_evicted(rows)
     }
+
+    fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
+        self.keyed.look(states, look, seen)
+    }
 }
 
 impl SessionEntries {
@@ -627,6 +632,29 @@ impl SessionEntries {
     }
 }
 
+/// Reads whether early results of a key wait, and its sessions, which have no slots yet.
+/// Appends their states to `states`.
+fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(bool, SessionEntry), RowError> {
+    let mut reader = EntryReader(row);
+    let is_early = reader.flags()? & EARLY != 0;
+    Ok((is_early, SessionEntry::read(reader, states)?))
+}
+
+/// The span of each state of a key's row: a session that was joined of others may have
+/// several. Appends the states to `states`.
+pub(super) fn spans<'a>(
+    row: &'a [u8],
+    gap_ms: i64,
+    states: &mut Vec<&'a [u8]>,
+) -> Result<Vec<Span>, RowError> {
+    let (_, entry) = read(row, states)?;
+    let spans = entry
+        .sessions
+        .iter()
+        .flat_map(|session| std::iter::repeat_n(session.span(gap_ms), session.earlier().len() + 1));
+    Ok(spans.collect())
+}
+
 impl Entries for SessionEntries {
     /// Whether early results wait, and the sessions.
     type Entry = (bool, SessionEntry);
@@ -637,9 +665,7 @@ impl Entries for SessionEntries {
     const NEEDS_DUE: bool = true;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<Self::Entry, RowError> {
-        let mut reader = EntryReader(row);
-        let is_early = reader.flags()? & EARLY != 0;
-        Ok((is_early, SessionEntry::read(reader, states)?))
+        read(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {

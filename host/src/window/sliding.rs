@@ -854,7 +854,7 @@ const NO_TREE: i64 = i64::MIN;
 
 /// Reads the number of the tree's first leaf, if the key has a tree, and its leaves.
 /// Appends their states, which have no slots yet, to `states`.
-fn read_leaves<'a>(
+pub(super) fn read_leaves<'a>(
     row: &'a [u8],
     states: &mut Vec<&'a [u8]>,
 ) -> Result<(Option<i64>, Vec<Leaf>), RowError> {

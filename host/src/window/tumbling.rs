@@ -368,6 +368,14 @@ impl Members {
     }
 }
 
+/// Reads whether early results of a key wait, and appends its state to `states`.
+pub(super) fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<bool, RowError> {
+    let mut reader = EntryReader(row);
+    let is_early = reader.flags()? & EARLY != 0;
+    states.push(reader.last_state());
+    Ok(is_early)
+}
+
 impl Entries for Members {
     /// Whether early results wait.
     type Entry = bool;
@@ -375,10 +383,7 @@ impl Entries for Members {
     const BYTES: usize = size_of::<u32>() + 1;
 
     fn read<'a>(&self, row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<bool, RowError> {
-        let mut reader = EntryReader(row);
-        let is_early = reader.flags()? & EARLY != 0;
-        states.push(reader.last_state());
-        Ok(is_early)
+        read(row, states)
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {

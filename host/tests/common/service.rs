@@ -97,6 +97,11 @@ impl Service {
         self.folder.path().join(name)
     }
 
+    /// Where it listens, as `127.0.0.1:7878`.
+    pub fn address(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
     /// Writes a pipeline's file as a whole.
     pub fn write(&self, name: &str, text: &str) {
         let beside = self.path(&format!("pipelines/.{name}"));

@@ -31,6 +31,7 @@ enum Code {
     Conflict,
     TooLarge,
     Refused,
+    TooMany,
     Internal,
     Timeout,
 }
@@ -73,6 +74,10 @@ impl Problem {
     /// The pipeline's file has mistakes, or would lose state.
     pub fn refused(detail: &str) -> Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Code::Refused, detail)
+    }
+
+    pub fn too_many(detail: &str) -> Problem {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, Code::TooMany, detail)
     }
 
     pub fn timeout(detail: &str) -> Problem {
