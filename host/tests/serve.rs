@@ -356,7 +356,10 @@ fn pipelines_come_and_go_with_their_files() {
         metrics.contains("sluicebox_pipeline_phase{pipeline=\"shop\",phase=\"running\"} 1"),
         "{metrics}"
     );
-    assert!(metrics.ends_with("# EOF\n"));
+    assert!(
+        metrics.contains("# TYPE sluicebox_rows_in_total counter"),
+        "nobody has asked for OpenMetrics\n{metrics}"
+    );
 
     let (status, problem) = service.ask("PUT", "/api/v1/pipelines/shop", "name = 3");
     assert_eq!(

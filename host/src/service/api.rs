@@ -23,7 +23,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -436,14 +436,18 @@ async fn ready(State(host): State<Arc<Host>>) -> (StatusCode, Json<Health>) {
     }
 }
 
-/// Counters for Prometheus, as OpenMetrics
+/// Counters for Prometheus, as OpenMetrics for those who accept it
 #[utoipa::path(get, path = "/metrics", responses(
-    (status = 200, body = String, content_type = "application/openmetrics-text"),
+    (status = 200, content((String = "application/openmetrics-text"), (String = "text/plain"))),
     (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn metrics(State(host): State<Arc<Host>>) -> Result<Response, Problem> {
-    let text = metrics::text(&host).map_err(|error| Problem::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+async fn metrics(State(host): State<Arc<Host>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    let format = metrics::Format::accepted(accept.unwrap_or_default());
+    let text = metrics::text(&host, format).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 #[cfg(test)]

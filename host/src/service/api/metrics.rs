@@ -1,6 +1,7 @@
 //! Counters for Prometheus, made of those of the pipelines when they are asked for.
 //! There are as many series as pipelines and nodes, whatever the rows are.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
@@ -14,7 +15,30 @@ use super::super::host::Host;
 use super::super::hosted::Phase;
 use crate::progress::NodeStatus;
 
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The formats of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    OpenMetrics,
+    /// The older one, for those who do not ask for the other.
+    Plain,
+}
+
+impl Format {
+    /// The one that a request with this `Accept` gets.
+    pub fn accepted(accept: &str) -> Format {
+        match accept.contains("application/openmetrics-text") {
+            true => Format::OpenMetrics,
+            false => Format::Plain,
+        }
+    }
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfPipeline {
@@ -57,7 +81,7 @@ const COUNTERS: [NodeCounter; 5] = [
 ];
 
 /// The metrics as text.
-pub fn text(host: &Host) -> Result<String, fmt::Error> {
+pub fn text(host: &Host, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sluicebox");
     let phases = Family::<OfPhase, Gauge>::default();
     let watermarks = Family::<OfNode, Seconds>::default();
@@ -157,9 +181,56 @@ pub fn text(host: &Host) -> Result<String, fmt::Error> {
     }
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(match format {
+        Format::OpenMetrics => text,
+        Format::Plain => plain(&text),
+    })
+}
+
+/// The same in the older format: it calls a counter by the name of its series, and knows
+/// neither units nor an end.
+fn plain(text: &str) -> String {
+    let counter = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
+        Some(name.to_owned())
+    };
+    let counters: HashSet<String> = text.lines().filter_map(counter).collect();
+    let mut plain = String::with_capacity(text.len());
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words.as_slice() {
+            ["#", "UNIT" | "EOF", ..] => {}
+            ["#", what, name, rest] if counters.contains(*name) => {
+                plain.push_str(&format!("# {what} {name}_total {rest}\n"));
+            }
+            _ => {
+                plain.push_str(line);
+                plain.push('\n');
+            }
+        }
+    }
+    plain
 }
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_counters_by_their_series() {
+        let text = "# HELP rows_in Rows # that came in.\n# TYPE rows_in counter\n\
+                    rows_in_total{node=\"a b\"} 3\n# HELP size_bytes The size.\n\
+                    # TYPE size_bytes gauge\n# UNIT size_bytes bytes\nsize_bytes 1\n# EOF\n";
+        let expected = "# HELP rows_in_total Rows # that came in.\n\
+                        # TYPE rows_in_total counter\nrows_in_total{node=\"a b\"} 3\n\
+                        # HELP size_bytes The size.\n# TYPE size_bytes gauge\nsize_bytes 1\n";
+        assert_eq!(plain(text), expected);
+        assert_eq!(Format::accepted("*/*"), Format::Plain);
+        let asked = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5";
+        assert_eq!(Format::accepted(asked), Format::OpenMetrics);
+    }
 }
