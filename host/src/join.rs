@@ -182,11 +182,7 @@ impl JoinOperator {
                 Lateness::InTime | Lateness::LateForSome => rows.push(row as u32),
             }
         }
-        if let Some(port) = side.late_output
-            && !late.is_empty()
-        {
-            out.put_late(port, batch.take(&late));
-        }
+        out.put_late(side.late_output, batch, &late);
         let key = pick(batch, &side.key[inlet.edge]);
         let nulls = key.iter().fold(None, |nulls, column| {
             NullBuffer::union(nulls.as_ref(), column.nulls())
@@ -216,10 +212,12 @@ impl JoinOperator {
         if !keyless.is_empty() {
             self.rule
                 .keyless(&mut self.joining, arrived(&keyless), out)?;
+            out.counts.taken += keyless.len() as u64;
         }
         if !keyed.is_empty() {
             let arrived = arrived(&keyed);
             self.rule.rows(&mut self.joining, arrived, out)?;
+            out.counts.taken += keyed.len() as u64;
         }
         for buffer in self.rule.buffers() {
             buffer.evict_excess();

@@ -91,7 +91,7 @@ impl<'a> Outbox<'a> {
     /// Adds output rows.
     pub fn put(&mut self, port: usize, batch: Batch) {
         self.counts.out += batch.rows() as u64;
-        self.put_late(port, batch);
+        self.put_rows(port, batch);
     }
 
     /// Adds output rows as batches of at most `rows_max`, which is not 0.
@@ -106,9 +106,20 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Adds input rows that are too late for all their windows. They count as
-    /// late, not as output.
-    pub fn put_late(&mut self, port: usize, batch: Batch) {
+    /// Counts input rows that are too late for all their windows, and adds them to the
+    /// output that has such rows, if something reads it. They are no output of the
+    /// operator.
+    pub fn put_late(&mut self, port: Option<usize>, batch: &Batch, rows: &[u32]) {
+        self.counts.too_late += rows.len() as u64;
+        if let Some(port) = port
+            && !rows.is_empty()
+        {
+            self.put_rows(port, batch.take(rows));
+        }
+    }
+
+    fn put_rows(&mut self, port: usize, batch: Batch) {
+        self.counts.put += batch.rows() as u64;
         self.bytes += batch.bytes();
         self.elements.push((port, Element::Batch(batch)));
         self.empty_if_full();
@@ -159,6 +170,23 @@ pub struct Counts {
     /// Rows on which the plugin failed, and which were skipped or became dead
     /// letters.
     pub failed: u64,
+    /// Input rows that are in a state or an answer of the operator.
+    pub taken: u64,
+    /// Input rows that a filter has left out.
+    pub filtered: u64,
+    /// Input rows that were late for all their windows.
+    pub too_late: u64,
+    /// Input rows that were rejected or failed on. Results and timers, which can fail
+    /// as well, are not among them.
+    pub lost: u64,
+    /// How many more input rows wait for their time than before.
+    pub held: i64,
+    /// Rows of the operator's answers, where each answer is put out at once.
+    pub made: u64,
+    /// Those among them that have no valid event time.
+    pub unmade: u64,
+    /// Rows that were put out, late ones included.
+    pub put: u64,
 }
 
 /// Why the run fails: a row under `on_error = "fail"`, a plugin that cannot be

@@ -326,15 +326,12 @@ impl ProcessOperator {
         let rows = 0..batch.rows() as u32;
         let is_late = |row: &u32| batch.times[*row as usize] < self.watermark_ms;
         let (late, in_time): (Vec<u32>, Vec<u32>) = rows.partition(is_late);
-        if !late.is_empty() {
-            out.counts.late += late.len() as u64;
-            if let Some(output) = port.late_output {
-                out.put_late(output, batch.take(&late));
-            }
-        }
+        out.counts.late += late.len() as u64;
+        out.put_late(port.late_output, batch, &late);
         let Some(waiting) = self.waiting.as_mut().filter(|_| !in_time.is_empty()) else {
             return Ok(());
         };
+        out.counts.held += in_time.len() as i64;
         let batch = batch.take(&in_time);
         let key = pick(&batch, &port.key[inlet.edge]);
         let read = &port.columns[inlet.edge];
@@ -361,6 +358,7 @@ impl ProcessOperator {
             CALL_BYTES_MAX,
             |due| {
                 let DueRows { batch, key, ports } = due;
+                out.counts.held -= batch.rows() as i64;
                 let read = batch.columns.clone();
                 let ports = RowPorts::Each(&ports, &columns);
                 self.take_rows(&batch, key, read, ports, now, out)?;
@@ -776,12 +774,14 @@ impl ProcessOperator {
         if let Some(rows) = &work.rows {
             self.guard
                 .reject_rows(rows.batch, part.start, &processed.rejects, out)?;
+            out.counts.taken += (part.len() - processed.rejects.len()) as u64;
         }
         for (port, output) in processed.outputs.into_iter().enumerate() {
             let parents = output.rows.parents;
             if parents.is_empty() {
                 continue;
             }
+            out.counts.made += parents.len() as u64;
             let origin = work.rows.as_ref().and_then(|rows| {
                 let first = part.start as u32;
                 let parents: Vec<u32> = parents.iter().map(|parent| parent + first).collect();

@@ -1,9 +1,13 @@
 //! Counters of a run: tasks add to them, and anyone may read them at any time.
 
+/// What became of the rows of a node, counted twice.
+pub mod ledger;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use ledger::Ledger;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -35,6 +39,7 @@ pub struct NodeProgress {
     began: Instant,
     /// Of each task.
     work: Vec<Work>,
+    pub ledger: Ledger,
 }
 
 /// How long a task has worked at a node, in ns.
@@ -157,16 +162,24 @@ impl NodeProgress {
             had_ended: AtomicBool::new(false),
             began: Instant::now(),
             work: (0..tasks).map(|_| Work::default()).collect(),
+            ledger: Ledger::default(),
         }
+    }
+
+    /// The node has these numbers of edges into its input ports, and of outputs.
+    pub fn connected(mut self, edges: &[usize], outputs: usize) -> Self {
+        self.ledger = Ledger::new(edges, outputs);
+        self
     }
 
     /// The same node's, counted anew. Watermarks go on: tasks get no other before time
     /// advances.
     pub fn anew(&self) -> NodeProgress {
-        let anew = NodeProgress::new(&self.name, self.role, self.watermarks.len());
+        let mut anew = NodeProgress::new(&self.name, self.role, self.watermarks.len());
         for (then, now) in self.watermarks.iter().zip(&anew.watermarks) {
             now.store(then.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        anew.ledger = self.ledger.anew();
         anew
     }
 
@@ -211,6 +224,7 @@ impl NodeProgress {
         self.late.fetch_add(counts.late, Ordering::Relaxed);
         self.rejected.fetch_add(counts.rejected, Ordering::Relaxed);
         self.failed.fetch_add(counts.failed, Ordering::Relaxed);
+        self.ledger.add(&counts);
     }
 
     /// Counts rows that became dead letters.

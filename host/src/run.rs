@@ -25,6 +25,8 @@ mod looks;
 mod threads;
 /// Whether and when a failed run is restarted.
 mod restart;
+/// Whether every row is accounted for.
+mod reconcile;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +51,7 @@ pub use self::durable::{Durable, commit_context};
 pub use self::error::RunError;
 pub use self::looks::{LookError, Looks};
 pub use self::pipeline::Pipeline;
+pub use self::reconcile::{Imbalance, reconcile};
 
 /// A revision of a pipeline that is ready to run.
 pub struct Job {
@@ -75,6 +78,8 @@ pub struct Summary {
     /// How often it failed and was restarted.
     pub restarts: u32,
     pub nodes: Vec<NodeStatus>,
+    /// Where rows are not accounted for, since the last restart: a bug of the host.
+    pub imbalances: Vec<Imbalance>,
     /// Absent where no row became a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<DeadLetterSummary>,
@@ -251,17 +256,29 @@ impl Job {
         }
         let last = self.pipeline.history().pop();
         let revision = self.current();
+        let swapped = last.is_some_and(|last| last.purpose == Purpose::Swap);
+        let imbalances = self.reconcile(!stop.asked() && !swapped);
+        for imbalance in &imbalances {
+            tracing::error!("rows are not accounted for, please report it: {imbalance}");
+        }
         Ok(Summary {
             pipeline: self.pipeline.name().to_owned(),
             revision: revision.number,
             seconds: started.elapsed().as_secs_f64(),
             stopped: stop.asked(),
-            swapped: last.is_some_and(|last| last.purpose == Purpose::Swap),
+            swapped,
             restarts: failures.count(),
             nodes: revision.nodes.iter().map(|node| node.snapshot()).collect(),
+            imbalances,
             dead_letters: dead_letters(&revision),
             state: self.state().map(|state| state.snapshot()),
         })
+    }
+
+    /// Where the rows of the last attempt, which has ended well, are not accounted for.
+    pub(crate) fn reconcile(&self, is_complete: bool) -> Vec<Imbalance> {
+        let revision = self.current();
+        reconcile(&revision.plan, &revision.nodes, is_complete)
     }
 
     fn attempt(&self) -> Attempt<'_> {

@@ -419,7 +419,11 @@ impl<'a> Trial<'a> {
         }
         let plan = self.plan(variant, folder, topics)?;
         let job = Job::new(plan, Arc::new(ManualClock::default()));
-        Ok(self.runtime.block_on(job.run()).map(drop))
+        let ended = self.runtime.block_on(job.run());
+        Ok(ended.and_then(|summary| match summary.imbalances.first() {
+            Some(imbalance) => Err(RunError::Internal(imbalance.to_string())),
+            None => Ok(()),
+        }))
     }
 
     /// Kills the run after a number of steps and restores it, several times.

@@ -52,6 +52,7 @@ fn run(pipeline: &str, folder: &Path) -> Ran {
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().expect("a summary");
     let summary: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(summary["imbalances"], Value::Array(Vec::new()));
     let nodes = summary["nodes"].as_array().expect("nodes");
     Ran {
         nodes: nodes.clone(),

@@ -1,5 +1,8 @@
 //! Tests whole pipelines with Wasm operators, at every batch size and parallelism.
 
+/// Every row is accounted for.
+#[path = "pipelines/accounts.rs"]
+mod accounts;
 /// What reads the changes of results.
 #[path = "pipelines/changes.rs"]
 mod changes;

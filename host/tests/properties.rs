@@ -30,7 +30,7 @@ use sluicebox::plugin::Plugin;
 use sluicebox::run::{Durable, Job, Summary};
 use tempfile::TempDir;
 
-use pipeline::{assert_same, plan_of, rows_of, run, runtime, to_memory};
+use pipeline::{assert_accounted, assert_same, plan_of, rows_of, run, runtime, to_memory};
 
 /// Kept as long as the tests run: a plugin is compiled again when nobody has it.
 static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
@@ -273,6 +273,7 @@ proptest! {
             let topic = to_memory(&mut plan, "out");
             let summary = runtime().block_on(Job::new(plan, clock.clone()).run());
             let summary = summary.unwrap_or_else(|error| panic!("{error}"));
+            assert_accounted(&summary);
             let rows = rows_of(&topic).into_iter().filter(|row| row["key"] != "stranger");
             (sorted(rows.collect()), summary)
         };
@@ -352,7 +353,7 @@ proptest! {
             plan.parallelism = parallelism;
             let topic = to_memory(&mut plan, "out");
             let summary = runtime().block_on(Job::new(plan, Arc::new(Stopped)).run());
-            summary.unwrap_or_else(|error| panic!("{error}"));
+            assert_accounted(&summary.unwrap_or_else(|error| panic!("{error}")));
             let letters = fs::read_to_string(folder.path().join("dead.jsonl"));
             let mut letters: Vec<String> =
                 letters.unwrap_or_default().lines().map(str::to_owned).collect();

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline::{assert_same, plan_of, rows_of, runtime, to_topic};
+use pipeline::{assert_accounted, assert_same, plan_of, rows_of, runtime, to_topic};
 use serde_json::Value;
 use sluicebox::checkpoint::coordinator::CompletedCheckpoint;
 use sluicebox::checkpoint::replacement::Replacement;
@@ -93,7 +93,7 @@ async fn run_until(job: Job, rows: u64, ask: impl FnOnce(&Pipeline)) -> Result<S
     };
     tokio::select! {
         () = asked => unreachable!("it waits for ever"),
-        ended = job.run() => ended,
+        ended = job.run() => ended.inspect(assert_accounted),
     }
 }
 
@@ -144,6 +144,7 @@ fn revisions_continue_without_losing_or_repeating_a_row() {
 
         let job = Job::revision(&pipeline, plan(&slow(Some(2_000_000)), 1, &out));
         let ended = job.run().await.expect("it ends");
+        assert_accounted(&ended);
         assert!(!ended.stopped && !ended.swapped);
     });
     assert_same(&sorted(&expected), &sorted(&out), "three revisions");

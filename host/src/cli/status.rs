@@ -368,6 +368,7 @@ fn table(summary: &Summary) -> String {
     let dead_letters = dead_letters.map_or(String::new(), |dead_letters| {
         format!("\n{}", describe_dead_letters(dead_letters))
     });
+    let accounted = describe_accounts(summary);
     let ending = if summary.stopped {
         "stopped; open windows were not fired"
     } else {
@@ -381,7 +382,7 @@ fn table(summary: &Summary) -> String {
         format!("\nlast {}", describe_checkpoint(last))
     });
     format!(
-        "{table}{last}{odd}{dead_letters}\n{}: {ending} after {:.1} s, {} rows/s read",
+        "{table}{last}{odd}{dead_letters}\n{accounted}\n{}: {ending} after {:.1} s, {} rows/s read",
         summary.pipeline,
         summary.seconds,
         short(summary.rows_read() as f64 / summary.seconds.max(1e-9)),
@@ -429,6 +430,26 @@ fn describe_cut_times(node: &NodeStatus) -> Option<String> {
     Some(line)
 }
 
+/// Says whether the rows of each node are accounted for.
+fn describe_accounts(summary: &Summary) -> String {
+    let since = match summary.restarts {
+        0 => "",
+        _ => " since the last restart",
+    };
+    if summary.imbalances.is_empty() {
+        return format!("every row is accounted for{since}, at every node");
+    }
+    let lines = summary
+        .imbalances
+        .iter()
+        .map(|imbalance| imbalance.to_string());
+    let lines: Vec<String> = lines.collect();
+    format!(
+        "not every row is accounted for{since}; this is a bug of Sluicebox, please report it: {}",
+        lines.join("; ")
+    )
+}
+
 /// One line. Control characters are escaped, since it quotes a row or a plugin.
 fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     let mut line = match dead_letters.rows {
@@ -463,11 +484,42 @@ fn time(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Imbalance;
 
     #[test]
     fn numbers_are_short_enough_to_read() {
         let shorts = [0.4, 999.0, 9999.0, 12_345.0, 1_234_567.0, 2e9].map(short);
         assert_eq!(shorts, ["0", "999", "9999", "12.3k", "1.23M", "2.00G"]);
+    }
+
+    #[test]
+    fn whether_rows_are_accounted_for_is_told() {
+        let mut summary = Summary {
+            pipeline: "shop".to_owned(),
+            revision: 1,
+            seconds: 1.0,
+            stopped: false,
+            swapped: false,
+            restarts: 0,
+            nodes: Vec::new(),
+            imbalances: Vec::new(),
+            dead_letters: None,
+            state: None,
+        };
+        let said = describe_accounts(&summary);
+        assert_eq!(said, "every row is accounted for, at every node");
+        summary.restarts = 2;
+        summary.imbalances.push(Imbalance {
+            node: "mean".to_owned(),
+            what: "came in".to_owned(),
+            rows: 100,
+            accounted: 99,
+        });
+        assert_eq!(
+            describe_accounts(&summary),
+            "not every row is accounted for since the last restart; this is a bug of Sluicebox, \
+             please report it: mean: came in: 100 rows, 99 are accounted for"
+        );
     }
 
     #[test]

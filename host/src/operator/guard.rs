@@ -194,6 +194,7 @@ impl<L: Callee + ?Sized> Guard<L> {
     ) -> Result<(), OperatorError> {
         for reject in rejects {
             out.counts.rejected += 1;
+            out.counts.lost += 1;
             let row = first_row as u32 + reject.row;
             self.apply_on_error(
                 &Subject::Row(batch, row),
@@ -215,6 +216,7 @@ impl<L: Callee + ?Sized> Guard<L> {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         out.counts.failed += 1;
+        out.counts.lost += u64::from(matches!(subject, Subject::Row(..)));
         let panic = failure.panic.as_deref();
         self.apply_on_error(
             subject,

@@ -104,6 +104,9 @@ impl Attempt<'_> {
             }
             None => Start::fresh(&self.revision),
         };
+        for (node, restored) in self.revision.nodes.iter().zip(&start.operators) {
+            node.ledger.begin(restored.is_some());
+        }
         let (dead_letters, dead_letter_receiver) = mpsc::channel(CHANNEL_ELEMENTS);
         let (reports, report_receiver) = mpsc::unbounded_channel();
         // The first barrier precedes the first row, so that the first checkpoint

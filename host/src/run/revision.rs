@@ -36,7 +36,10 @@ impl Revision {
                     | NodeKind::Process(_)
                     | NodeKind::Join(_) => Role::Operator,
                 };
-                Arc::new(NodeProgress::new(&node.name, role, tasks))
+                let edges = node.inputs.iter().map(|input| input.edges.len());
+                let progress = NodeProgress::new(&node.name, role, tasks);
+                let edges: Vec<usize> = edges.collect();
+                Arc::new(progress.connected(&edges, node.outputs.len()))
             })
             .collect();
         Revision {

@@ -77,6 +77,7 @@ impl Flow<'_> {
                 match &element {
                     Element::Batch(batch) => {
                         link.progress.add_in(batch.rows());
+                        link.progress.ledger.came(inlet, batch.rows());
                         let batch = batch.clone();
                         return rest.run(&link.outputs, &link.progress, link.task, |out| {
                             operator.rows(inlet, batch, out)
@@ -110,11 +111,14 @@ impl Flow<'_> {
             Work::Sink(sink) => {
                 match element {
                     Element::Batch(batch) => {
-                        link.progress.add_in(batch.rows());
+                        let rows = batch.rows();
+                        link.progress.add_in(rows);
+                        link.progress.ledger.came(inlet, rows);
                         sink.write(&match &link.changes {
                             None => batch,
                             Some(schema) => with_change_column(batch, schema),
                         })?;
+                        link.progress.ledger.wrote(rows);
                         let clock = rest.clock;
                         link.flush_at_ms
                             .get_or_insert_with(|| clock.now_ms().saturating_add(FLUSH_AFTER_MS));
@@ -221,8 +225,10 @@ impl Flow<'_> {
         progress.add_dead_letters(&dead_letters);
         self.courier.dead_letters.extend(dead_letters);
         for (port, element) in elements {
-            if let Element::Watermark(watermark) = element {
-                progress.set_watermark(task, watermark);
+            match &element {
+                Element::Watermark(watermark) => progress.set_watermark(task, *watermark),
+                Element::Batch(batch) => progress.ledger.left(port, batch.rows()),
+                _ => {}
             }
             self.put_out(outputs, port, element)?;
         }

@@ -11,6 +11,7 @@ use crate::dead_letter::DeadLetter;
 use crate::element::{Barrier, CheckpointId, END_OF_TIME, Element, Inlet, NodeId};
 use crate::gate::{Gate, Merged};
 use crate::operator::Counts;
+use crate::plan::MAIN_OUTPUT;
 use crate::progress::NodeProgress;
 use crate::router::Gone;
 use crate::source::reader::SourceReader;
@@ -107,6 +108,7 @@ impl Head {
                     return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
                 };
                 progress.add_in(pulled.rows_in as usize);
+                progress.ledger.read(pulled.rows_in, pulled.failed);
                 progress.add_counts(Counts {
                     failed: pulled.failed,
                     ..Default::default()
@@ -132,6 +134,7 @@ impl Head {
                     .map(|element| match element {
                         Element::Batch(batch) => {
                             progress.add_out(batch.rows());
+                            progress.ledger.left(MAIN_OUTPUT, batch.rows());
                             Incoming::Batch(Inlet::default(), batch)
                         }
                         Element::Watermark(watermark) => Incoming::Watermark(watermark),

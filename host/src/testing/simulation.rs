@@ -91,9 +91,10 @@ impl Simulation {
                 running = parts.into_iter().map(|part| start(part, context)).collect();
             }
             if running.is_empty() {
-                return Poll::Ready(match failure.take() {
-                    Some(error) => Ended::Failed(error),
-                    None => Ended::Done,
+                let ended = failure.take().map_or_else(|| reconciled(&job), Err);
+                return Poll::Ready(match ended {
+                    Ok(()) => Ended::Done,
+                    Err(error) => Ended::Failed(error),
                 });
             }
             let ready: Vec<usize> = (0..running.len())
@@ -134,6 +135,15 @@ impl Simulation {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// Refuses a run that has ended, and whose rows are not accounted for.
+fn reconciled(job: &Job) -> Result<(), RunError> {
+    let imbalances = job.reconcile(!job.stop().asked());
+    match imbalances.first() {
+        Some(imbalance) => Err(RunError::Internal(imbalance.to_string())),
+        None => Ok(()),
     }
 }
 

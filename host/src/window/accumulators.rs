@@ -273,8 +273,14 @@ impl Accumulators {
         Ok((input, self.states.gather(existing)?))
     }
 
-    /// Stores the states that a fold has returned.
-    pub fn store(&mut self, folded: &Folded) -> Result<(), KeyedError> {
+    /// Stores the states that a fold of these rows has returned.
+    pub fn store(
+        &mut self,
+        arrived: &Arrived,
+        folded: &Folded,
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
+        out.counts.taken += (arrived.rows() - folded.lost.len()) as u64;
         let slots = &self.groups.slots;
         match &folded.groups {
             None => self.states.scatter(slots, &folded.states)?,

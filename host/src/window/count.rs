@@ -242,9 +242,12 @@ impl WindowKind for Counts {
     ) -> Result<(), KeyedError> {
         if self.size.is_none() && now_ms == END_OF_TIME {
             out.counts.late += arrived.rows() as u64;
-            if self.late_wanted {
-                out.put_late(LATE_OUTPUT, arrived.batch);
-            }
+            let all: Vec<u32> = (0..arrived.rows() as u32).collect();
+            out.put_late(
+                self.late_wanted.then_some(LATE_OUTPUT),
+                &arrived.batch,
+                &all,
+            );
             return Ok(());
         }
         // Which rows share a window depends on all rows. If the plugin loses some, undo
@@ -253,7 +256,7 @@ impl WindowKind for Counts {
             let assigned = self.assign(accumulators, &arrived)?;
             let folded = accumulators.fold(&arrived, out)?;
             if folded.lost.is_empty() {
-                accumulators.store(&folded)?;
+                accumulators.store(&arrived, &folded, out)?;
                 return self.close(accumulators, &assigned.full, out);
             }
             self.undo(accumulators, assigned)?;

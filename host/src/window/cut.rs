@@ -279,9 +279,7 @@ impl Cut {
                 }
             }
         }
-        if late_wanted && !late.is_empty() {
-            out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
-        }
+        out.put_late(late_wanted.then_some(LATE_OUTPUT), &arrived.batch, &late);
         let arrived = arrived.without(&late);
         let panes = self.panes(&arrived)?;
         Some((arrived, panes))

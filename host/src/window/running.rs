@@ -201,7 +201,7 @@ impl WindowKind for Running {
                 (folded, Some(results))
             }
         };
-        accumulators.store(&folded)?;
+        accumulators.store(arrived, &folded, out)?;
         let empty = match folded.lost.is_empty() {
             true => Vec::new(),
             false => accumulators.groups.left_empty(&folded.lost),

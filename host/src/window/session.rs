@@ -337,9 +337,11 @@ impl Sessions {
         let late = std::mem::take(&mut self.journal.late);
         if !late.is_empty() {
             out.counts.late += late.len() as u64;
-            if self.late_wanted {
-                out.put_late(LATE_OUTPUT, arrived.batch.take(&late));
-            }
+            out.put_late(
+                self.late_wanted.then_some(LATE_OUTPUT),
+                &arrived.batch,
+                &late,
+            );
             for change in &self.journal.changes {
                 if let SessionChange::NewKey(id) = *change
                     && self.keyed.entries.entries[id as usize].sessions.is_empty()
@@ -494,7 +496,7 @@ impl WindowKind for Sessions {
                     }
                     continue;
                 };
-                accumulators.store(&folded)?;
+                accumulators.store(&in_time, &folded, out)?;
             }
             self.commit(accumulators, &part, watermark_ms, out)?;
         }

@@ -497,7 +497,7 @@ impl WindowKind for Sliding {
             self.tell_windows(accumulators, closed, told, &created, out)?;
         }
         let folded = accumulators.fold(&arrived, out)?;
-        accumulators.store(&folded)?;
+        accumulators.store(&arrived, &folded, out)?;
         if folded.lost.is_empty() {
             self.add_leaves(&created);
         } else {

@@ -201,7 +201,7 @@ impl WindowKind for Tumbling {
             self.tell_closed(accumulators, told, (&created, Change::TakenBack), out)?;
         }
         let folded = accumulators.fold(&arrived, out)?;
-        accumulators.store(&folded)?;
+        accumulators.store(&arrived, &folded, out)?;
         if !folded.lost.is_empty() {
             self.vacate(accumulators, &folded.lost, &created);
         }

@@ -14,7 +14,9 @@ use sluicebox::plan::{Delivery, Plan, StateBackend, StatePlan};
 use sluicebox::run::{Durable, Job, Summary};
 use sluicebox::topic::MemoryTopic;
 
-use crate::pipeline::{assert_same, plan_of, rows_of, run, runtime, to_memory, to_topic};
+use crate::pipeline::{
+    assert_accounted, assert_same, plan_of, rows_of, run, runtime, to_memory, to_topic,
+};
 
 /// Batch sizes and parallelisms at which every pipeline must have the same rows.
 pub const VARIANTS: [(usize, usize); 9] = [
@@ -130,7 +132,9 @@ pub fn collect_interrupted<const N: usize>(
             };
             tokio::select! {
                 () = killed => {}
-                ended = job.run() => drop(ended.unwrap_or_else(|error| panic!("{error}"))),
+                ended = job.run() => {
+                    assert_accounted(&ended.unwrap_or_else(|error| panic!("{error}")));
+                }
             }
         });
         runtime.shutdown_timeout(Duration::from_secs(10));

@@ -25,7 +25,14 @@ pub fn plan_of(text: &str, folder: &Path) -> Plan {
 
 /// Runs a plan to its end.
 pub fn run(plan: Plan) -> Result<Summary, RunError> {
-    runtime().block_on(Job::new(plan, Arc::new(SystemClock)).run())
+    runtime()
+        .block_on(Job::new(plan, Arc::new(SystemClock)).run())
+        .inspect(assert_accounted)
+}
+
+/// No row is lost uncounted.
+pub fn assert_accounted(summary: &Summary) {
+    assert_eq!(summary.imbalances, []);
 }
 
 pub fn runtime() -> Runtime {

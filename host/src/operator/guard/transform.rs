@@ -6,7 +6,7 @@ use super::{CALL_BYTES_MAX, Guard, Parts, Subject, TransformGuard, slice};
 use crate::batch::{Batch, bytes};
 use crate::blame::Fault;
 use crate::logic::{Columns, Instance, Kind, Output, Transform, Transformed};
-use crate::operator::{OperatorError, Outbox};
+use crate::operator::{Counts, OperatorError, Outbox};
 use crate::plan::OperatorPlan;
 use crate::stop::Stop;
 
@@ -38,6 +38,7 @@ impl TransformGuard {
             match called {
                 Ok(answer) => {
                     self.handle_rejects(batch, part.start, &answer.rejects, out)?;
+                    count(&answer, part.len(), &mut out.counts);
                     if let Output::Rows(rows) = &answer.output {
                         bytes_made += bytes(&rows.columns, &(0..rows.parents.len()));
                     }
@@ -69,6 +70,7 @@ impl TransformGuard {
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
         out.counts.failed += 1;
+        out.counts.unmade += 1;
         let subject = Subject::Row(output, row);
         self.apply_on_error(&subject, "event_time", error, None, Fault::ROW, out)
     }
@@ -92,5 +94,22 @@ impl TransformGuard {
             return Ok(Output::Selection(selection));
         }
         self.join_rows(rows).map(Output::Rows)
+    }
+}
+
+/// Counts what became of the rows of a call.
+fn count(answer: &Transformed, rows: usize, counts: &mut Counts) {
+    let answered = (rows - answer.rejects.len()) as u64;
+    match &answer.output {
+        Output::Selection(kept) => {
+            let kept = kept.len() as u64;
+            counts.taken += kept;
+            counts.made += kept;
+            counts.filtered += answered - kept;
+        }
+        Output::Rows(made) => {
+            counts.taken += answered;
+            counts.made += made.parents.len() as u64;
+        }
     }
 }
