@@ -376,6 +376,9 @@ pub struct Steps {
     pub times: Vec<i64>,
     /// In ms.
     pub watermarks: Vec<i64>,
+    /// The steps whose rows take back an equal one that was taken before, ascending. Only a
+    /// process that retracts gets any.
+    pub taken_back: Vec<u32>,
     /// The processing time, in ms.
     pub now_ms: i64,
 }

@@ -37,7 +37,7 @@ use crate::logic::{
     Columns, Factory, Failure, GroupTimers, Keyed, Processed, Step, Steps, TIMERS_MAX,
 };
 use crate::operator::error::KeyedError;
-use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice};
+use crate::operator::guard::{CALL_BYTES_MAX, ProcessGuard, slice, taken_back};
 use crate::operator::{Operator, OperatorError, Outbox};
 use crate::plan::{PortPlan, ProcessPlan, RowOrder};
 use crate::schema::{DataType, Field, Schema};
@@ -708,6 +708,10 @@ impl ProcessOperator {
             groups: groups.of_step.clone(),
             times: part.clone().map(time).collect(),
             watermarks: part.clone().map(|at| work.now_at(at).time_ms).collect(),
+            taken_back: match &work.rows {
+                Some(rows) => taken_back(rows.batch, part),
+                None => Vec::new(),
+            },
             now_ms: work.now.processing_ms,
         };
         let slots = groups.ids[..groups.stateful].iter();

@@ -450,6 +450,7 @@ fn process_failure(factory: &dyn Factory) -> Option<Failure> {
         groups: vec![0, 1, 2],
         times: vec![0; 3],
         watermarks: vec![0; 3],
+        taken_back: Vec::new(),
         now_ms: 0,
     };
     let timers = GroupTimers::default();

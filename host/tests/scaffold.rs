@@ -121,7 +121,7 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
         &String::from_utf8_lossy(&refused.stderr),
         &[
             "was built for version 0.2.0 of the contract",
-            "this host has version 0.6.0; build it again with the SDK of this version",
+            "this host has version 0.7.0; build it again with the SDK of this version",
         ],
     );
 }
@@ -134,6 +134,7 @@ fn a_new_plugin_of_each_kind_builds_and_passes_its_tests() {
         ("transform", 2, "measured", ["cellar", "roof"]),
         ("aggregate", 2, "average", ["cellar", "roof"]),
         ("process", 2, "silence", ["cellar", "roof"]),
+        ("lookup", 2, "totals", ["b5", "49.85"]),
         ("recommend", 2, "bought_next", ["cem", "pot"]),
     ] {
         sluicebox(&["new", "plugin", kind, "--kind", kind], scratch.path());

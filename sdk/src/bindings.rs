@@ -76,16 +76,16 @@ macro_rules! __component {
             use $crate::bindings::{Interface, section};
             use $crate::private::Opened;
 
-            exports::operators::__export_sluicebox_plugin_operators_0_6_0_cabi!(
+            exports::operators::__export_sluicebox_plugin_operators_0_7_0_cabi!(
                 $plugin with_types_in exports::operators
             );
-            exports::transform::__export_sluicebox_plugin_transform_0_6_0_cabi!(
+            exports::transform::__export_sluicebox_plugin_transform_0_7_0_cabi!(
                 Opened with_types_in exports::transform
             );
-            exports::aggregate::__export_sluicebox_plugin_aggregate_0_6_0_cabi!(
+            exports::aggregate::__export_sluicebox_plugin_aggregate_0_7_0_cabi!(
                 Opened with_types_in exports::aggregate
             );
-            exports::process::__export_sluicebox_plugin_process_0_6_0_cabi!(
+            exports::process::__export_sluicebox_plugin_process_0_7_0_cabi!(
                 Opened with_types_in exports::process
             );
 

@@ -132,7 +132,7 @@ pub use outputs::Outputs;
 pub use parameters::{ParameterType, Parameters};
 pub use ports::Ports;
 pub use process::one_key::OneKey;
-pub use process::{Context, Process, TIMERS_MAX, Timer};
+pub use process::{Context, Process, TIMERS_MAX, TakeBack, Timer};
 pub use recommend::rehearsal::Rehearsal;
 pub use recommend::{
     Answered, Ask, Asking, Candidate, Event, Lesson, Question, Recommender, decayed,
@@ -148,7 +148,7 @@ pub mod prelude {
     pub use crate::{
         Aggregate, Answered, Ask, Asking, Candidate, Context, Decimal, Event, Group, Lesson,
         Lookup, Parameters, Ports, Process, Question, Recommender, Record, Reject, Retract, Symbol,
-        Timer, Timestamp, Window, decayed, export, log, operator, reject,
+        TakeBack, Timer, Timestamp, Window, decayed, export, log, operator, reject,
     };
 }
 
@@ -195,7 +195,7 @@ pub mod private {
     }
 
     pub mod process {
-        pub use crate::process::{open, shape};
+        pub use crate::process::{open, open_retracting, shape, shape_retracting};
     }
 
     pub mod recommend {

@@ -144,6 +144,97 @@ pub trait Process: Parameters {
     }
 }
 
+/// A process that can also take rows back, so that it can read the changes of a table: the
+/// results of another aggregate that are replaced or gone (`input = "totals.changes"`).
+///
+/// The struct carries `#[operator(process, retracts)]`.
+///
+/// ```
+/// use sluicebox_sdk::prelude::*;
+/// use sluicebox_sdk::OneKey;
+///
+/// # #[derive(Record)]
+/// # struct Total { cents: i64 }
+/// # #[derive(Record, Clone, Default)]
+/// # struct Open { cents: i64 }
+/// # #[derive(Record, Debug, PartialEq)]
+/// # struct Alarm { cents: i64 }
+/// /// Says when the totals of all orders of a user are too much together.
+/// #[operator(process, retracts)]
+/// struct TooMuch {
+///     #[parameter(default = 100_000)]
+///     cents_max: i64,
+/// }
+///
+/// impl Process for TooMuch {
+///     type Input<'a> = Total;
+///     type Key<'a> = ();
+///     type State = Open;
+///     type Output<'a> = Alarm;
+///
+///     fn row<'a>(&self, open: &mut Option<Open>, total: Total, context: &mut Context<'a, Self>)
+///         -> Result<(), Reject> {
+///         let open = open.get_or_insert_default();
+///         open.cents += total.cents;
+///         if open.cents > self.cents_max {
+///             context.emit(Alarm { cents: open.cents });
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl TakeBack for TooMuch {
+///     fn take_back<'a>(&self, open: &mut Option<Open>, total: Total, _: &mut Context<'a, Self>)
+///         -> Result<(), Reject> {
+///         open.get_or_insert_default().cents -= total.cents;
+///         Ok(())
+///     }
+/// }
+///
+/// export!(TooMuch);
+///
+/// let mut user = OneKey::new(TooMuch { cents_max: 100 }, ());
+/// let at = Timestamp(0);
+/// assert_eq!(user.row(at, Total { cents: 90 }), Ok(vec![]));
+/// assert_eq!(user.take_back(at, Total { cents: 90 }), Ok(vec![]));
+/// assert_eq!(user.row(at, Total { cents: 95 }), Ok(vec![]));
+/// assert_eq!(user.row(at, Total { cents: 20 }), Ok(vec![Alarm { cents: 115 }]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot take rows back",
+    label = "has `#[operator(process, retracts)]`, but no `impl TakeBack`",
+    note = "without `retracts` it is a process of rows that stay"
+)]
+pub trait TakeBack: Process {
+    /// Takes back one row, equal to one that came before. It may put out rows and set
+    /// timers, as [`row`](Process::row) does; what was put out before stays.
+    ///
+    /// It has to reject the rows that `row` rejects, which have left the state as it was.
+    fn take_back<'a>(
+        &self,
+        state: &mut Option<Self::State>,
+        row: Self::Input<'a>,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject>;
+}
+
+/// [`TakeBack::take_back`], if there is one.
+pub(crate) type TakesBack<P> = for<'a> fn(
+    &P,
+    &mut Option<<P as Process>::State>,
+    <P as Process>::Input<'a>,
+    &mut Context<'a, P>,
+) -> Result<(), Reject>;
+
+fn never<P: Process>(
+    _: &P,
+    _: &mut Option<P::State>,
+    _: P::Input<'_>,
+    _: &mut Context<'_, P>,
+) -> Result<(), Reject> {
+    panic!("the host takes a row back from a process that cannot do that");
+}
+
 /// A timer whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timer<'a> {
@@ -245,15 +336,37 @@ pub fn shape<P: Process>() -> Shape {
 }
 
 #[doc(hidden)]
-pub fn open<P: Process + 'static>(process: P) -> Instance {
-    Instance::Process(Box::new(KeyedProcess(process)))
+pub fn shape_retracting<P: TakeBack>() -> Shape {
+    Shape {
+        retracts: true,
+        ..shape::<P>()
+    }
 }
 
-struct KeyedProcess<P: Process>(P);
+#[doc(hidden)]
+pub fn open<P: Process + 'static>(process: P) -> Instance {
+    Instance::Process(Box::new(KeyedProcess {
+        process,
+        take_back: never::<P>,
+    }))
+}
+
+#[doc(hidden)]
+pub fn open_retracting<P: TakeBack + 'static>(process: P) -> Instance {
+    Instance::Process(Box::new(KeyedProcess {
+        process,
+        take_back: P::take_back,
+    }))
+}
+
+struct KeyedProcess<P: Process> {
+    process: P,
+    take_back: TakesBack<P>,
+}
 
 impl<P: Process> ProcessInstance for KeyedProcess<P> {
     fn process(&self, inputs: &[Batch], steps: &Steps, keyed: &Keyed) -> Processed {
-        process(&self.0, inputs, steps, keyed)
+        process(&self.process, self.take_back, inputs, steps, keyed)
     }
 }
 
@@ -266,7 +379,13 @@ impl Guest for Opened {
     }
 }
 
-fn process<P: Process>(process: &P, inputs: &[Batch], steps: &Steps, keyed: &Keyed) -> Processed {
+fn process<P: Process>(
+    process: &P,
+    take_back: TakesBack<P>,
+    inputs: &[Batch],
+    steps: &Steps,
+    keyed: &Keyed,
+) -> Processed {
     let count = steps.inputs.len();
     let lengths = [
         steps.groups.len(),
@@ -281,6 +400,7 @@ fn process<P: Process>(process: &P, inputs: &[Batch], steps: &Steps, keyed: &Key
     let keys = Table::new(&keyed.keys);
     let call = Call {
         process,
+        take_back,
         tables: &tables,
         keys: &keys,
         steps,
@@ -295,6 +415,7 @@ fn process<P: Process>(process: &P, inputs: &[Batch], steps: &Steps, keyed: &Key
 /// What the host has sent.
 struct Call<'a, P: Process> {
     process: &'a P,
+    take_back: TakesBack<P>,
     tables: &'a [Table<'a>],
     keys: &'a Table<'a>,
     steps: &'a Steps,
@@ -369,6 +490,7 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
         let Call { tables, steps, .. } = *self.call;
         let readers = P::Input::read_ports(tables);
         let mut next_rows = vec![0; tables.len()];
+        let mut taken_back = steps.taken_back.iter().copied().peekable();
         for (step, &input) in steps.inputs.iter().enumerate() {
             let group = steps.groups[step] as usize;
             self.context.group = group;
@@ -391,10 +513,15 @@ impl<'c, 'a, P: Process> Run<'c, 'a, P> {
             self.context.time_ms = steps.times[step];
             // SAFETY: there is a table for this port, and it has this row.
             let row = unsafe { P::Input::read_port(&readers, input, row) };
+            let is_taken_back = taken_back.next_if_eq(&(step as u32)).is_some();
             let outcome = self.attempt(step, |run| {
                 let row = row.map_err(Reject::from)?;
+                let (process, take_back) = (run.call.process, run.call.take_back);
                 let state = &mut run.states[group];
-                run.call.process.row(state, row, &mut run.context)
+                match is_taken_back {
+                    false => process.row(state, row, &mut run.context),
+                    true => take_back(process, state, row, &mut run.context),
+                }
             });
             if let Err(reject) = outcome {
                 if !self.is_careful {

@@ -380,6 +380,15 @@ fn halves(range: &Range<usize>) -> [Range<usize>; 2] {
     [middle..range.end, range.start..middle]
 }
 
+/// Which of these rows take others back, counted from the first.
+pub fn taken_back(batch: &Batch, part: &Range<usize>) -> Vec<u32> {
+    let Some(taken_back) = &batch.taken_back else {
+        return Vec::new();
+    };
+    let of_part = taken_back.slice(part.start, part.len());
+    of_part.set_indices().map(|row| row as u32).collect()
+}
+
 /// These rows of each column, uncopied.
 pub fn slice(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
     columns

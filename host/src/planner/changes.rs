@@ -7,7 +7,7 @@ use super::reading::Reading;
 use super::section::{Resolved, Timing, title_of};
 use crate::config::{JoinConfig, MatchingConfig, Mistake, OperatorConfig, Runs, SinkConfig};
 use crate::logic::Kind;
-use crate::plan::{CHANGES, Emit, RIGHT, Window, change_field};
+use crate::plan::{CHANGES, Emit, RIGHT, RowOrder, Window, change_field};
 
 /// Which changes an aggregate can tell; else why it has none to tell.
 pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes, &'static str> {
@@ -23,15 +23,11 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
     }
     match timing.window {
         Window::Running => Ok(Changes::OfRows),
-        Window::Session { .. } if timing.allowed_lateness_ms > 0 => {
-            Err("a session that late rows correct may become another one")
-        }
-        Window::Count { .. } | Window::Global | Window::Session { .. } => Err(FINAL),
+        _ if timing.allowed_lateness_ms <= 0 || timing.emit != Emit::Change => Err(FINAL),
+        Window::Count { .. } | Window::Global => Err(FINAL),
+        Window::Session { .. } => Ok(Changes::OfSessions),
         Window::Tumbling { .. } | Window::Sliding { .. } | Window::Cumulate { .. } => {
-            match timing.allowed_lateness_ms > 0 && timing.emit == Emit::Change {
-                true => Ok(Changes::OfWindows),
-                false => Err(FINAL),
-            }
+            Ok(Changes::OfWindows)
         }
     }
 }
@@ -50,15 +46,25 @@ impl Builder<'_> {
         let title = title_of(operator);
         let (problem, help) = match (&operator.runs, resolved.info.kind) {
             (_, Kind::Filter | Kind::Transform) => return true,
-            (Runs::Join(join), _) => match table_side(join, reading) {
-                true => return true,
-                false => (
+            (Runs::Join(join), _) => match (table_side(join, reading), reading.has_sessions()) {
+                (true, false) => return true,
+                (true, true) => (
+                    "those of sessions are no table, since a session has another time than those \
+                     that it takes the place of"
+                        .to_owned(),
+                    INSTEAD_OF_TABLE.to_owned(),
+                ),
+                (false, _) => (
                     "only the right side of an as-of join without `tombstone` can".to_owned(),
                     INSTEAD.to_owned(),
                 ),
             },
             (Runs::Deduplicate(_), _) => ("it keeps no rows".to_owned(), INSTEAD.to_owned()),
             (_, Kind::Aggregate) => match why_not(resolved, changes) {
+                None => return true,
+                Some(reason) => reason,
+            },
+            (Runs::Plugin(_), Kind::Process) => match process_cannot(operator, resolved) {
                 None => return true,
                 Some(reason) => reason,
             },
@@ -144,6 +150,10 @@ impl Builder<'_> {
 const INSTEAD: &str = "have an aggregate read them, a sink that has `changes`, or an as-of join \
                        as its right side";
 
+/// The same for a table.
+const INSTEAD_OF_TABLE: &str = "read results that are final (`emit = \"final\"`), or have a \
+                                running aggregate of a key read them first";
+
 /// Whether such rows come only to the side of a join that is a table.
 fn table_side(join: &JoinConfig, reading: &Reading) -> bool {
     let is_as_of = matches!(
@@ -158,6 +168,31 @@ fn table_side(join: &JoinConfig, reading: &Reading) -> bool {
     is_as_of && changing.all(|(_, port)| *port == RIGHT)
 }
 
+/// Why a process cannot read such rows, and what to do.
+fn process_cannot(operator: &OperatorConfig, resolved: &Resolved) -> Option<(String, String)> {
+    if !resolved.info.retracts {
+        let problem = format!("`{}` cannot take rows back", resolved.name);
+        let help = "implement `TakeBack` for it and write `#[operator(process, retracts)]`, or \
+                    read results that are final: `emit = \"final\"`";
+        return Some((problem, help.to_owned()));
+    }
+    if operator.ttl_ms.is_some() {
+        return Some(NO_TTL.map(str::to_owned).into());
+    }
+    let order = operator.order.as_ref().map(|order| order.value);
+    (order == Some(RowOrder::EventTime)).then(|| {
+        let problem = "most of them come behind the watermark, and would be late for it";
+        let help = "remove `order`: they come in the order in which results have changed";
+        (problem.to_owned(), help.to_owned())
+    })
+}
+
+/// Why a `ttl` is refused, and what to do.
+const NO_TTL: [&str; 2] = [
+    "its `ttl` lets go of states that they were added to",
+    "remove `ttl`",
+];
+
 /// Why an aggregate cannot read such rows, and what to do.
 fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
     if !resolved.info.retracts {
@@ -168,8 +203,7 @@ fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
     }
     let timing = resolved.timing.as_ref()?;
     if timing.ttl_ms.is_some() {
-        let problem = "its `ttl` lets go of states that they were added to".to_owned();
-        return Some((problem, "remove `ttl`".to_owned()));
+        return Some(NO_TTL.map(str::to_owned).into());
     }
     let event_windows = match timing.window {
         Window::Running => return None,

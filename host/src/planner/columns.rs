@@ -20,6 +20,8 @@ pub(super) struct Relation {
 pub(super) enum Changes {
     /// The time of the row that is taken back: that of its window.
     OfWindows,
+    /// The same; and what comes in its place may have another time.
+    OfSessions,
     /// The time at which it is taken back.
     OfRows,
 }

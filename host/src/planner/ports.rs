@@ -107,12 +107,14 @@ impl Builder<'_> {
                 )
             }
             CHANGES => match why_no_changes(from, resolved) {
-                Some(reason) => {
-                    Mistake::new(format!("{} tells no changes: {reason}", from.title())).help(
-                        "running aggregates do, and those with a tumbling or sliding window in \
-                         event time that have `allowed_lateness`",
-                    )
-                }
+                Some(reason) => Mistake::new(format!(
+                    "{} tells no changes: {reason}",
+                    from.title()
+                ))
+                .help(
+                    "running aggregates do, and those with a tumbling, sliding or session window \
+                         in event time that have `allowed_lateness`",
+                ),
                 // Its own mistake is reported.
                 None => return,
             },

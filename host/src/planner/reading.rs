@@ -27,6 +27,12 @@ impl<'p> Reading<'_, 'p> {
         known.filter_map(|up| up.relation.changes).max()
     }
 
+    /// Whether some of them are results of sessions.
+    pub fn has_sessions(&self) -> bool {
+        let mut known = self.upstreams.iter().flatten();
+        known.any(|up| up.relation.changes == Some(Changes::OfSessions))
+    }
+
     /// Those of the known upstreams that feed a port.
     pub fn of_port<'u>(&self, known: &[&'u Upstream<'p>], port: usize) -> Vec<&'u Upstream<'p>> {
         let edges = known.iter().zip(&self.ports);

@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 /// A host runs plugins of this version of the contract alone.
 macro_rules! version {
     () => {
-        "0.6.0"
+        "0.7.0"
     };
 }
 
@@ -194,6 +194,8 @@ pub struct StepsRef<'a> {
     pub groups: &'a [u32],
     pub times: &'a [i64],
     pub watermarks: &'a [i64],
+    #[component(name = "taken-back")]
+    pub taken_back: &'a [u32],
     pub now: i64,
 }
 
@@ -553,7 +555,7 @@ mod tests {
     }
 
     /// The newest last.
-    const VERSIONS: [Recorded; 4] = [
+    const VERSIONS: [Recorded; 5] = [
         Recorded {
             version: "0.3.0",
             types: "sha256:b72ea63692de566ebb1028309f872af6a2bdf67ac57ce676debe693d8659974b",
@@ -573,6 +575,11 @@ mod tests {
             version: "0.6.0",
             types: "sha256:7759cbf2521ac3e142226c76c74e3788ad6a7a204c5b918fdb5c37cdd3719d1c",
             words: "sha256:03aec9ebddba4fdbac4e46ca911e42d53de788fd54582c92f3b0f3ebcbfa5f9e",
+        },
+        Recorded {
+            version: "0.7.0",
+            types: "sha256:be99bef8862c050fbfb9942bc62c6156b707c199ba20c3f8f421b06d85c006ee",
+            words: "sha256:2f6eaa1c3d9aa0ae75006885955d15225ab92e72124f95a8bcae109205d4d8f5",
         },
     ];
 
@@ -641,8 +648,8 @@ mod tests {
             "0.2.0",
             "0.4.0",
             "0.5.0",
-            "0.6.1",
-            "0.7.0",
+            "0.6.0",
+            "0.7.1",
             "0.10.0",
             "1.0.0-draft",
         ] {

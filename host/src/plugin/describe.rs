@@ -70,7 +70,7 @@ fn operator(described: wire::Operator) -> Result<OperatorInfo, String> {
         ));
     }
 
-    if described.retracts && kind != Kind::Aggregate {
+    if described.retracts && !matches!(kind, Kind::Aggregate | Kind::Process) {
         return Err(format!("a {} cannot take rows back", kind.name()));
     }
 

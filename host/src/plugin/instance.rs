@@ -484,6 +484,7 @@ impl logic::Process for ProcessInstance {
                 groups: &steps.groups,
                 times: &steps.times,
                 watermarks: &steps.watermarks,
+                taken_back: &steps.taken_back,
                 now: steps.now_ms,
             },
             KeyedRef {

@@ -397,7 +397,7 @@ impl Accumulators {
                 Ok::<_, KeyedError>(())
             };
             match change {
-                Change::Told => {
+                Change::Told | Change::Withdrawn => {
                     guard.finish(columns, &keys, &of_starts, &of_ends, &subject, out, put)?;
                 }
                 Change::TakenBack => {

@@ -30,6 +30,8 @@ pub(super) struct ChangesLayout {
 pub(super) enum Change {
     Told,
     TakenBack,
+    /// Only who reads results, and not their changes, is told.
+    Withdrawn,
 }
 
 impl ChangesLayout {
@@ -41,7 +43,7 @@ impl ChangesLayout {
         results.schema = self.schema.clone();
         let rows = results.rows();
         results.taken_back = match change {
-            Change::Told => None,
+            Change::Told | Change::Withdrawn => None,
             Change::TakenBack => Some(BooleanBuffer::new_set(rows)),
         };
         results

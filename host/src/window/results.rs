@@ -121,10 +121,12 @@ impl ResultLayout {
     /// Emits results of states, or their changes.
     pub fn put(&self, batch: Batch, change: Change, out: &mut Outbox) {
         let rows_max = self.batch_rows;
-        if let Some(changes) = &self.changes {
+        if let Some(changes) = &self.changes
+            && change != Change::Withdrawn
+        {
             out.put_in_parts(changes.port, changes.of(batch.clone(), change), rows_max);
         }
-        if change == Change::Told {
+        if change != Change::TakenBack {
             out.put_in_parts(MAIN_OUTPUT, batch, rows_max);
         }
     }

@@ -10,7 +10,9 @@
 //!
 //! With allowed lateness, a session that has fired is kept, and later rows that reach
 //! it correct it: its result is emitted again. If it has another span now, the result
-//! of the former one is withdrawn, where results tell their timing.
+//! of the former one is withdrawn, where results tell their timing. A reader of changes
+//! has the results of all sessions that a row reaches taken back, before that of the one
+//! in their place comes.
 //!
 //! A row is in time if a session of it alone could still be corrected, if it lies within
 //! a session that can, or if it extends such a session and is not later than that by
@@ -19,6 +21,7 @@
 //! late. So sessions of a key never overlap.
 
 use super::accumulators::{Accumulators, Arrived, Merges};
+use super::changes::Change;
 use super::early::EarlyKeys;
 use super::ended::{EndedSessions, Over};
 use super::kind::WindowKind;
@@ -112,6 +115,8 @@ struct BatchJournal {
     due: Vec<u32>,
     /// Rows that were late for every session.
     late: Vec<u32>,
+    /// Sessions that have fired, as they were before the batch changed them.
+    replaced: SessionResults,
 }
 
 enum SessionChange {
@@ -231,6 +236,12 @@ impl Sessions {
                 return Ok(None);
             }
         }
+        for session in &sessions[at..at + reached] {
+            if session.fired {
+                let (slot, span) = (session.slot, session.span(gap_ms));
+                self.journal.replaced.push(id, slot, span);
+            }
+        }
         let place = at as u32;
         let (session, group) = match reached {
             0 => {
@@ -323,6 +334,7 @@ impl Sessions {
         }
         self.journal.due.clear();
         self.journal.late.clear();
+        self.journal.replaced = SessionResults::default();
         Ok(())
     }
 
@@ -496,6 +508,11 @@ impl WindowKind for Sessions {
                     }
                     continue;
                 };
+                let replaced = std::mem::take(&mut self.journal.replaced);
+                if accumulators.tells_changes() {
+                    let told = (Timing::Late, Change::TakenBack);
+                    replaced.tell(accumulators, self.keyed.keys(), told, out)?;
+                }
                 accumulators.store(&in_time, &folded, out)?;
             }
             self.commit(accumulators, &part, watermark_ms, out)?;
@@ -756,8 +773,10 @@ impl Due {
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         accumulators.merge(&self.merges, keys, out)?;
-        self.gone.emit(accumulators, keys, Timing::Gone, out)?;
-        self.results.emit(accumulators, keys, timing, out)
+        let withdrawn = (Timing::Gone, Change::Withdrawn);
+        self.gone.tell(accumulators, keys, withdrawn, out)?;
+        let told = (timing, Change::Told);
+        self.results.tell(accumulators, keys, told, out)
     }
 }
 
@@ -768,11 +787,11 @@ impl SessionResults {
         self.spans.push(span);
     }
 
-    fn emit(
+    fn tell(
         &self,
         accumulators: &mut Accumulators,
         keys: &KeyTable,
-        timing: Timing,
+        (timing, change): (Timing, Change),
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         let results = Results {
@@ -782,7 +801,7 @@ impl SessionResults {
             spans: Spans::Each(&self.spans),
             timing,
         };
-        accumulators.emit(results, out)
+        accumulators.tell(results, change, out)
     }
 }
 

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
+use sluicebox::config::Config;
+use sluicebox::planner;
 use tempfile::TempDir;
 
 use crate::common;
-use crate::everywhere::{collect_everywhere, run_everywhere};
-use crate::pipeline::assert_same;
+use crate::everywhere::{collect_all, collect_everywhere, run_everywhere};
+use crate::pipeline::{assert_same, plan_of};
 
 /// How far rows are out of order at most, in ms, without being late.
 const BOUND_MS: i64 = 20;
@@ -236,6 +238,185 @@ fn corrected_windows_are_combined() {
             folder.path(),
             hundreds.into_iter().map(of_window).collect(),
         );
+    }
+}
+
+/// A session has another time than those that it takes the place of.
+#[test]
+fn sessions_are_no_table_as_of_a_time() {
+    let operators = r#"
+        [operators.visits]
+        aggregate = { rows = "count()" }
+        input = "rows"
+        key = "user"
+        window = { session = "30ms" }
+        allowed_lateness = "1h"
+
+        [operators.joined]
+        join = { kind = "left", as_of = "event_time" }
+        input = { left = "rows", right = "visits.changes" }
+        key = "user"
+        select = { n = "left.n", rows = "right.rows" }
+    "#;
+    let config = Config::parse("pipeline.toml", &pipeline_of(operators, "joined"));
+    let folder = folder(&rows(1, 1));
+    let refused = planner::build(
+        &config.expect("it is TOML"),
+        folder.path(),
+        &*common::LOADER,
+    );
+    let said = refused.err().expect("it is refused").to_string();
+    assert!(said.contains("those of sessions are no table"), "{said}");
+}
+
+/// A process has the sum of what stands, after each change: of windows, of sessions, and of
+/// results that expire.
+#[test]
+fn a_process_takes_rows_back() {
+    let table = |key: &str| {
+        format!(
+            r#"
+            [operators.table]
+            aggregate = {{ n = "sum(n)" }}
+            input = "rows"
+            key = "user"
+            {key}
+
+            [operators.ledger]
+            plugin = "basics.ledger"
+            input = "table.changes"
+            key = "user"
+            "#
+        )
+    };
+    for (seed, settings) in [
+        "window = { tumbling = \"60ms\" }\nallowed_lateness = \"1h\"",
+        "window = { session = \"30ms\" }\nallowed_lateness = \"1h\"",
+        "window = \"running\"\nttl = \"50ms\"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let operators = table(settings);
+        let rows = rows(50 + seed as u64, 800);
+        let folder = folder(&rows);
+        // What stands in the table, which has rows that the process rejects.
+        let mut expected: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+        let text = pipeline_of(&operators, "table.changes");
+        for row in standing(
+            collect_all(plan_of(&text, folder.path()), ["out"])
+                .0
+                .concat(),
+        ) {
+            let user = row["user"].as_str().expect("a user").to_owned();
+            if let Some(n) = row["n"].as_i64().filter(|n| *n >= 0) {
+                let sum = expected.entry(user).or_default();
+                *sum = (sum.0 + 1, sum.1 + n);
+            }
+        }
+        assert!(expected.len() > 3, "{settings}: {expected:?}");
+        let text = pipeline_of(&operators, "ledger");
+        run_everywhere(&text, folder.path(), ["out"], |when, [rows]| {
+            let mut last: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+            let (mut rises, mut falls) = (0, 0);
+            for row in &rows {
+                let user = row["user"].as_str().expect("a user").to_owned();
+                let [values, total] = ["values", "total"].map(|of| row[of].as_i64().expect("one"));
+                let before = last.insert(user, (values, total)).unwrap_or_default();
+                match values > before.0 {
+                    true => rises += 1,
+                    false => falls += 1,
+                }
+                assert_eq!((values - before.0).abs(), 1, "{settings}, {when}: {row}");
+            }
+            assert!(
+                rises > 3 && falls > 3,
+                "{settings}, {when}: {rises}, {falls}"
+            );
+            last.retain(|_, (values, _)| *values > 0);
+            assert_eq!(last, expected, "{settings}, {when}");
+        });
+    }
+}
+
+/// A late row may join two sessions: both are taken back before the one in their place
+/// comes, and what reads them counts each once.
+#[test]
+fn joined_sessions_are_taken_back() {
+    const GAP_MS: i64 = 30;
+    let operators = format!(
+        r#"
+        [operators.visits]
+        aggregate = {{ rows = "count()", n = "sum(n)" }}
+        input = "rows"
+        key = "user"
+        window = {{ session = "{GAP_MS}ms" }}
+        allowed_lateness = "1h"
+        timing = "timing"
+
+        [operators.visits_of]
+        aggregate = {{ visits = "count()", rows = "sum(rows)", n = "sum(n)" }}
+        input = "visits.changes"
+        key = "user"
+        window = "running"
+
+        [operators.ended]
+        plugin = "basics.balance"
+        input = "visits.changes"
+        window = {{ tumbling = "100ms" }}
+        allowed_lateness = "1h"
+        "#
+    );
+    for seed in 0..3 {
+        let rows = rows(30 + seed, 500);
+        let folder = folder(&rows);
+        let mut of_users: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+        for row in &rows {
+            of_users.entry(&row.user).or_default().push((row.ts, row.n));
+        }
+        let (mut visits, mut visits_of) = (Vec::new(), Vec::new());
+        let mut ended: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+        for (user, mut of_user) in of_users {
+            of_user.sort_unstable();
+            let sessions = of_user.chunk_by(|one, next| next.0 - one.0 <= GAP_MS);
+            let before = visits.len();
+            for session in sessions {
+                let n: i64 = session.iter().map(|(_, n)| n).sum();
+                let end = session[session.len() - 1].0 + GAP_MS;
+                visits.push(json!({
+                    "user": user,
+                    "window_start": time(session[0].0),
+                    "window_end": time(end),
+                    "rows": session.len(),
+                    "n": n,
+                }));
+                if n >= 0 {
+                    let sum = ended.entry((end - 1).div_euclid(100) * 100).or_default();
+                    *sum = (sum.0 + 1, sum.1 + n);
+                }
+            }
+            visits_of.push(json!({
+                "user": user,
+                "visits": visits.len() - before,
+                "rows": of_user.len(),
+                "n": of_user.iter().map(|(_, n)| n).sum::<i64>(),
+            }));
+        }
+        let of_window = |(start, (values, total))| {
+            json!({
+                "window_start": time(start),
+                "window_end": time(start + 100),
+                "values": values,
+                "total": total,
+            })
+        };
+        for (output, expected) in [
+            ("visits.changes", visits),
+            ("visits_of.changes", visits_of),
+            ("ended.changes", ended.into_iter().map(of_window).collect()),
+        ] {
+            check(&pipeline_of(&operators, output), folder.path(), expected);
+        }
     }
 }
 

@@ -57,8 +57,17 @@ pub fn derive_ports(input: TokenStream) -> TokenStream {
     tokens(ports::expand(&input))
 }
 
-/// Makes an operator of a function, or of a struct that implements `Aggregate`, or
-/// `Process` with `#[operator(process)]`, or `Recommender` with `#[operator(recommend)]`.
+/// Makes an operator of a function, or of a struct.
+///
+/// | | |
+/// |---|---|
+/// | `#[operator]` on a function | a filter or map, or what makes rows of the pairs of a join |
+/// | `#[operator]` | a struct that implements `Aggregate` |
+/// | `#[operator(retracts)]` | one that implements `Retract` as well |
+/// | `#[operator(process)]` | `Process` |
+/// | `#[operator(process, retracts)]` | `TakeBack` as well |
+/// | `#[operator(lookup)]` | `Lookup` |
+/// | `#[operator(recommend)]` | `Recommender` |
 ///
 /// A function takes a record and, optionally, a reference to its parameters.
 /// Its return type decides whether it filters, maps or does both. The function

@@ -27,6 +27,8 @@ enum Role {
     /// An aggregate that takes rows back.
     Retracting,
     Process,
+    /// A process that takes rows back.
+    RetractingProcess,
     Lookup,
     Recommender,
 }
@@ -44,13 +46,18 @@ impl Parse for Arguments {
                 _ => None,
             };
             if let Some(named) = named {
-                if role != Role::Aggregate {
-                    return Err(meta.error(
-                        "an operator is one thing: a process, a look-up, a recommender, or an \
-                         aggregate, which alone takes rows back",
-                    ));
-                }
-                role = named;
+                role = match (role, named) {
+                    (Role::Aggregate, named) => named,
+                    (Role::Process, Role::Retracting) | (Role::Retracting, Role::Process) => {
+                        Role::RetractingProcess
+                    }
+                    _ => {
+                        return Err(meta.error(
+                            "an operator is one thing: a process, a look-up, a recommender, or an \
+                             aggregate; it and a process may take rows back",
+                        ));
+                    }
+                };
                 return Ok(());
             }
             if !meta.path.is_ident("name") {
@@ -76,7 +83,7 @@ pub fn expand(arguments: &Arguments, item: Item) -> syn::Result<TokenStream> {
                 function.sig.ident.span(),
                 "what takes rows back is a struct that implements `Aggregate` and `Retract`",
             )),
-            Role::Process => Err(syn::Error::new(
+            Role::Process | Role::RetractingProcess => Err(syn::Error::new(
                 function.sig.ident.span(),
                 "a process is a struct that implements `Process`",
             )),
@@ -203,20 +210,24 @@ fn stateful(arguments: &Arguments, mut stateful: ItemStruct) -> syn::Result<Toke
     };
     let (interface, module) = match arguments.role {
         Role::Aggregate | Role::Retracting => (quote!(Aggregate), quote!(aggregate)),
-        Role::Process => (quote!(Process), quote!(process)),
+        Role::Process | Role::RetractingProcess => (quote!(Process), quote!(process)),
         // They are run as processes.
         Role::Lookup => (quote!(Process), quote!(lookup)),
         Role::Recommender => (quote!(Process), quote!(recommend)),
     };
     let (shape, open) = match arguments.role {
-        Role::Retracting => (quote!(shape_retracting), quote!(open_retracting)),
+        Role::Retracting | Role::RetractingProcess => {
+            (quote!(shape_retracting), quote!(open_retracting))
+        }
         _ => (quote!(shape), quote!(open)),
     };
     // An error about a missing implementation should point at the struct.
     let types = match arguments.role {
         // Whether it reads its key is inferred.
         Role::Aggregate | Role::Retracting => quote!(#ident, _),
-        Role::Process | Role::Lookup | Role::Recommender => quote!(#ident),
+        Role::Process | Role::RetractingProcess | Role::Lookup | Role::Recommender => {
+            quote!(#ident)
+        }
     };
     let shape = quote_spanned!(ident.span()=> private::#module::#shape::<#types>);
     let open = match arguments.role {

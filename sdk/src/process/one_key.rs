@@ -1,4 +1,4 @@
-use super::{Process, process};
+use super::{Process, TakeBack, TakesBack, never, process};
 use crate::bindings::exports::sluicebox::plugin::process::{Keyed, Processed, Steps, Timers};
 use crate::bindings::sluicebox::plugin::columns::{Batch, Packed};
 use crate::ports::Ports;
@@ -77,12 +77,34 @@ impl<P: Process> OneKey<P> {
         time: Timestamp,
         row: P::Input<'_>,
     ) -> Result<Vec<P::Output<'static>>, Reject> {
+        self.take(time, row, None)
+    }
+
+    /// Takes a row back, and returns what is put out for that, by output, or why it is
+    /// rejected.
+    pub fn take_back(
+        &mut self,
+        time: Timestamp,
+        row: P::Input<'_>,
+    ) -> Result<Vec<P::Output<'static>>, Reject>
+    where
+        P: TakeBack,
+    {
+        self.take(time, row, Some(P::take_back))
+    }
+
+    fn take(
+        &mut self,
+        time: Timestamp,
+        row: P::Input<'_>,
+        take_back: Option<TakesBack<P>>,
+    ) -> Result<Vec<P::Output<'static>>, Reject> {
         let mut rows = Default::default();
         row.write_port(&mut rows, 0, time.0);
         let inputs = <P::Input<'_> as Ports<'_>>::finish_ports(rows).into_iter();
         let inputs: Vec<Batch> = inputs.map(|port| port.rows.columns).collect();
         let input = inputs.iter().position(|batch| batch.rows == 1);
-        self.step(&inputs, input.unwrap_or_default(), time.0)
+        self.step(&inputs, input.unwrap_or_default(), time.0, take_back)
     }
 
     /// Advances the watermark, and returns what the timers put out, or why one is
@@ -108,7 +130,7 @@ impl<P: Process> OneKey<P> {
         let ports = P::Input::describe_ports().len();
         let no_rows = <P::Input<'_> as Ports<'_>>::finish_ports(Default::default()).into_iter();
         let inputs: Vec<Batch> = no_rows.map(|port| port.rows.columns).collect();
-        self.step(&inputs, ports, self.watermark_ms)
+        self.step(&inputs, ports, self.watermark_ms, None)
     }
 
     fn step(
@@ -116,15 +138,18 @@ impl<P: Process> OneKey<P> {
         inputs: &[Batch],
         code: usize,
         time_ms: i64,
+        take_back: Option<TakesBack<P>>,
     ) -> Result<Vec<P::Output<'static>>, Reject> {
         let steps = Steps {
             inputs: vec![code as u8],
             groups: vec![0],
             times: vec![time_ms],
             watermarks: vec![self.watermark_ms],
+            taken_back: take_back.map(|_| 0).into_iter().collect(),
             now: self.now_ms,
         };
-        let processed = process(&self.process, inputs, &steps, &self.keyed);
+        let take_back = take_back.unwrap_or(never::<P>);
+        let processed = process(&self.process, take_back, inputs, &steps, &self.keyed);
         let Processed {
             states,
             event_timers,

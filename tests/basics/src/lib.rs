@@ -507,6 +507,71 @@ impl Process for Tally {
     }
 }
 
+#[derive(Record)]
+struct UserKey<'a> {
+    user: &'a str,
+}
+
+#[derive(Record)]
+struct UserTotal {
+    user: String,
+    values: i64,
+    total: i64,
+}
+
+/// Sums `n`, and puts out the sum after each row, whether it is added or taken back. Takes no
+/// negative numbers.
+#[operator(process, retracts)]
+struct Ledger {}
+
+impl Ledger {
+    fn book<'a>(
+        total: &mut Option<Total>,
+        (values, n): (i64, i64),
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        if n < 0 {
+            reject!("n is {n}, below 0");
+        }
+        let total = total.get_or_insert_default();
+        total.values += values;
+        total.total += values * n;
+        context.emit(UserTotal {
+            user: context.key().user.to_owned(),
+            values: total.values,
+            total: total.total,
+        });
+        Ok(())
+    }
+}
+
+impl Process for Ledger {
+    type Input<'a> = Value;
+    type Key<'a> = UserKey<'a>;
+    type State = Total;
+    type Output<'a> = UserTotal;
+
+    fn row<'a>(
+        &self,
+        total: &mut Option<Total>,
+        row: Value,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        Ledger::book(total, (1, row.n), context)
+    }
+}
+
+impl TakeBack for Ledger {
+    fn take_back<'a>(
+        &self,
+        total: &mut Option<Total>,
+        row: Value,
+        context: &mut Context<'a, Self>,
+    ) -> Result<(), Reject> {
+        Ledger::book(total, (-1, row.n), context)
+    }
+}
+
 #[derive(Record, Clone)]
 struct Basket {
     id: i64,
@@ -611,6 +676,6 @@ fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 export!(
-    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, Prices, pair, user_of, even, parse,
-    repeat
+    Count, Stats, Balance, Own, Pay, Spell, Script, Tally, Ledger, Prices, pair, user_of, even,
+    parse, repeat
 );

@@ -3,7 +3,7 @@ use std::ops::Range;
 use arrow_array::{Array, ArrayRef};
 use arrow_select::interleave::interleave;
 
-use super::{AggregateGuard, Guard, Parts, Pieces, Subject, halves, slice};
+use super::{AggregateGuard, Guard, Parts, Pieces, Subject, halves, slice, taken_back};
 use crate::batch::{Batch, gather};
 use crate::blame::Fault;
 use crate::json::render_columns;
@@ -300,15 +300,6 @@ fn grouped<'a>(columns: &'a [ArrayRef], groups: &'a [u32], taken_back: &'a [u32]
         groups,
         taken_back,
     }
-}
-
-/// Which of these rows take others back, counted from the first.
-fn taken_back(batch: &Batch, part: &Range<usize>) -> Vec<u32> {
-    let Some(taken_back) = &batch.taken_back else {
-        return Vec::new();
-    };
-    let of_part = taken_back.slice(part.start, part.len());
-    of_part.set_indices().map(|row| row as u32).collect()
 }
 
 /// The states of a batch's groups, as the calls so far have left them.
