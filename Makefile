@@ -20,7 +20,7 @@ flags := --release --workspace --locked
 built := $(or $(CARGO_TARGET_DIR),target)
 sluicebox := $(built)/release/sluicebox
 plugins := behaviour campaign cart inventory monitoring notify recommend words
-examples := behaviour campaign cart inventory monitoring notify recommend sums warehouse words
+examples := behaviour campaign cart inventory monitoring notify orders recommend sums warehouse words
 
 # A shell that is older than the installation of rustup lacks this path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
@@ -85,6 +85,7 @@ deny: setup
 
 bench: host plugins
 	@$(sluicebox) build plugins/cart
+	@$(sluicebox) build plugins/recommend
 	@$(cargo) build $(flags) --example bench
 	@$(built)/release/examples/bench --plugin plugins/cart/cart.wasm
 

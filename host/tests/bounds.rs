@@ -5,12 +5,12 @@
 mod common;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A run that has ended.
 struct Ran {
@@ -173,6 +173,144 @@ fn states_that_are_large_together_stay_within_their_memory() {
     assert_eq!(ran.count("worked", "failed"), 0);
     assert_eq!(ran.count("out", "rows_in"), 1_000);
     assert!(ran.peak < 400 << 20, "{} MiB", ran.peak >> 20);
+}
+
+/// A source of `key`, `n`, `text` and `ts`, whose rows all wait for its end.
+fn waiting(source: &str) -> String {
+    format!(
+        r#"
+        [sources.{source}]
+        type = "file"
+        path = "{source}.jsonl"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "365d" }}
+        fields = {{ key = "utf8", n = "int64", text = "utf8?", ts = "timestamp(ms)" }}
+        "#
+    )
+}
+
+fn write_rows(folder: &Path, source: &str, rows: impl Iterator<Item = Value>) {
+    let file = fs::File::create(folder.join(format!("{source}.jsonl")));
+    let mut file = BufWriter::new(file.expect("it is writable"));
+    for row in rows {
+        writeln!(file, "{row}").expect("it is writable");
+    }
+    file.flush().expect("it is writable");
+}
+
+/// Timers of many keys that are due at one instant.
+#[test]
+fn a_storm_of_timers_fires_once_each() {
+    const KEYS: i64 = 200_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let row = |key| json!({"key": format!("k{key}"), "n": 0, "ts": 1_000});
+    write_rows(folder.path(), "questions", (0..KEYS).map(row));
+    write_rows(folder.path(), "amounts", std::iter::once(row(0)));
+    let tally = format!(
+        r#"
+        name = "storm"
+        plugins.basics.path = {:?}
+        state = {{ path = "data", memory = "16MiB", rocksdb_memory = "16MiB" }}
+        {}{}
+        [operators.tally]
+        plugin = "basics.tally"
+        input = {{ questions = "asked", amounts = "amounts" }}
+        key = "key"
+        [operators.asked]
+        select = {{ key = "key", n = "n", letter = "key" }}
+        input = "questions"
+        [sinks.out]
+        type = "blackhole"
+        input = "tally"
+        "#,
+        common::plugin_file("basics"),
+        waiting("questions"),
+        waiting("amounts"),
+    );
+    let ran = run(&tally, folder.path());
+    assert_eq!(ran.count("out", "rows_in"), KEYS as u64);
+    assert!(ran.peak < 600 << 20, "{} MiB", ran.peak >> 20);
+}
+
+/// Rows of one key that all wait until the end, in disorder: what each costs must not grow
+/// with their number.
+#[test]
+fn many_rows_of_a_key_wait_in_no_time() {
+    const ROWS: i64 = 100_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut times: Vec<i64> = (0..ROWS).map(|row| row * 10).collect();
+    fastrand::Rng::with_seed(3).shuffle(&mut times);
+    let row = |&ts: &i64| json!({"key": "a", "n": ts, "ts": ts});
+    write_rows(folder.path(), "rows", times.iter().map(row));
+    // One in a thousand.
+    let few = times.iter().filter(|&ts| ts % 10_000 == 0);
+    write_rows(folder.path(), "few", few.map(row));
+    let session = |gap: &str| {
+        format!(
+            "aggregate = {{ rows = \"count()\" }}\ninput = \"rows\"\n\
+             window = {{ session = \"{gap}\" }}"
+        )
+    };
+    let join = "join = { kind = \"left\", before = \"0s\", after = \"50ms\" }\n\
+                input = { left = \"rows\", right = \"few\" }\n\
+                select = { n = \"left.n\", m = \"right.n\" }";
+    for (operator, results) in [
+        ("order = \"event_time\"\ninput = \"rows\"".to_owned(), ROWS),
+        (join.to_owned(), ROWS),
+        (session("1s"), 1),
+        (session("1ms"), ROWS),
+    ] {
+        let text = format!(
+            "name = \"waiting\"\n{}{}[operators.worked]\n{operator}\nkey = \"key\"\n\
+             [sinks.out]\ntype = \"blackhole\"\ninput = \"worked\"\n{}",
+            waiting("rows"),
+            waiting("few"),
+            "[sinks.few_out]\ntype = \"blackhole\"\ninput = \"few\"\n",
+        );
+        let started = Instant::now();
+        let ran = run(&text, folder.path());
+        let took = started.elapsed();
+        assert_eq!(ran.count("out", "rows_in"), results as u64, "{operator}");
+        assert!(ran.peak < 400 << 20, "{operator}: {} MiB", ran.peak >> 20);
+        // As in `check_soon`, the machine may be busy.
+        assert!(took < Duration::from_secs(60), "{operator}: {took:?}");
+    }
+}
+
+/// A table that rows are joined with as of their time, eight times as large as the memory for
+/// states.
+#[test]
+fn a_table_may_be_larger_than_memory() {
+    const KEYS: i64 = 60_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "x".repeat(2_000);
+    let version = |key| json!({"key": format!("k{key}"), "n": key, "text": text, "ts": 0});
+    write_rows(folder.path(), "table", (0..KEYS).map(version));
+    // About every other key is in the table.
+    let key_of = |row| (row * 7_919) % (2 * KEYS);
+    let asked = |row| json!({"key": format!("k{}", key_of(row)), "n": row, "ts": 1_000 + row});
+    write_rows(folder.path(), "asked", (0..KEYS).map(asked));
+    let joined = format!(
+        r#"
+        name = "table"
+        state = {{ path = "data", memory = "16MiB", rocksdb_memory = "16MiB" }}
+        {}{}
+        [operators.joined]
+        join = {{ kind = "inner", as_of = "event_time" }}
+        input = {{ left = "asked", right = "table" }}
+        key = "key"
+        select = {{ n = "left.n", text = "right.text" }}
+        [sinks.out]
+        type = "blackhole"
+        input = "joined"
+        "#,
+        waiting("table"),
+        waiting("asked"),
+    );
+    let ran = run(&joined, folder.path());
+    let known = (0..KEYS).filter(|&row| key_of(row) < KEYS).count();
+    assert_eq!(ran.count("out", "rows_in"), known as u64);
+    assert!(ran.peak < 500 << 20, "{} MiB", ran.peak >> 20);
 }
 
 /// More files than a process may open, and tasks that share what it may.

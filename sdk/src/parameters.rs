@@ -4,12 +4,14 @@
 use crate::bindings::exports::sluicebox::plugin::operators::Argument;
 use crate::bindings::sluicebox::plugin::description::{Parameter, Value, ValueType};
 use crate::record::{Alternatives, Symbol};
+use crate::{Decimal, NotDecimal};
 
 /// What a pipeline can set for an operator.
 ///
 /// Derive it for a struct; a transform takes it by reference after the row. A
-/// field may be `bool`, any integer or float, `String`, `Vec<String>`, an enum
-/// with `#[derive(Symbol)]`, or an `Option` of these, which may be left out.
+/// field may be `bool`, any integer or float, a [`Decimal`](crate::Decimal), `String`,
+/// `Vec<String>`, an enum with `#[derive(Symbol)]`, or an `Option` of these, which may be
+/// left out. A pipeline gives a decimal as a text, `"19.99"`, so that it is exact.
 /// Any other field without a default must be given. Doc comments are shown to
 /// authors of pipelines.
 ///
@@ -54,8 +56,8 @@ impl Parameters for () {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter",
     label = "not a type that pipelines can set",
-    note = "parameters are `bool`, integers, floats, `String`, `Vec<String>`, enums with \
-            `#[derive(Symbol)]`, and `Option` of these"
+    note = "parameters are `bool`, integers, floats, `Decimal`, `String`, `Vec<String>`, enums \
+            with `#[derive(Symbol)]`, and `Option` of these"
 )]
 pub trait ParameterType: Sized {
     #[doc(hidden)]
@@ -219,6 +221,22 @@ impl ParameterType for String {
 
     fn into_value(self) -> Option<Value> {
         Some(Value::Text(self))
+    }
+}
+
+impl<const SCALE: u8> ParameterType for Decimal<SCALE> {
+    // A number would be a float on its way here.
+    const TYPE: ValueType = ValueType::Text;
+
+    fn from_value(value: Value) -> Result<Self, String> {
+        match &value {
+            Value::Text(text) => text.parse().map_err(|error: NotDecimal| error.to_string()),
+            other => mismatch("a decimal in quotes", other),
+        }
+    }
+
+    fn into_value(self) -> Option<Value> {
+        Some(Value::Text(self.to_string()))
     }
 }
 

@@ -32,6 +32,8 @@ pub enum PluginKind {
     Aggregate,
     /// A keyed process with a state and a timer
     Process,
+    /// A look-up of rows in a table, by keys that it makes
+    Lookup,
     /// A recommender with profiles of users and models of items
     Recommend,
 }
@@ -68,6 +70,14 @@ impl PluginKind {
                 "tests/first/expected/silent.jsonl" <- "silent.jsonl",
                 "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
             ),
+            PluginKind::Lookup => templates!("plugin/lookup":
+                "src/lib.rs" <- "lib.rs.in",
+                "pipeline.toml" <- "pipeline.toml.in",
+                "tests/first/input/baskets.jsonl" <- "baskets.jsonl",
+                "tests/first/input/prices.jsonl" <- "prices.jsonl",
+                "tests/first/expected/totals_out.jsonl" <- "totals.jsonl",
+                "tests/first/expected/dead_letters.jsonl" <- "dead_letters.jsonl",
+            ),
             PluginKind::Recommend => templates!("plugin/recommend":
                 "src/lib.rs" <- "lib.rs.in",
                 "pipeline.toml" <- "pipeline.toml.in",
@@ -81,6 +91,7 @@ impl PluginKind {
     /// The source of its pipeline.
     fn source(self) -> &'static str {
         match self {
+            PluginKind::Lookup => "baskets",
             PluginKind::Recommend => "purchases",
             _ => "readings",
         }
@@ -92,6 +103,7 @@ impl PluginKind {
             PluginKind::Mixed | PluginKind::Aggregate => "averages",
             PluginKind::Transform => "converted",
             PluginKind::Process => "silent",
+            PluginKind::Lookup => "totals_out",
             PluginKind::Recommend => "recommended",
         }
     }

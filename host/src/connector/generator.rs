@@ -21,6 +21,7 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::format::read_instant;
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, Planning};
+use crate::schema::Schema;
 use crate::source::chunk::{Chunk, at_row};
 use crate::source::{
     Arrival, Pending, SourceConnector, SourceContext, SourceError, SourceInput, SourceKind,
@@ -84,6 +85,10 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         .optional("jitter")
         .and_then(|value| value.duration(0, mistakes))
         .map_or(0, Spanned::into_inner);
+    let prices = table
+        .optional("prices")
+        .and_then(|value| value.boolean(mistakes));
+    let prices = prices.unwrap_or(false);
     let events = EventsPlan {
         seed: seed as u64,
         rate,
@@ -95,10 +100,11 @@ fn read(table: &mut Table<'_>, mistakes: &mut Diagnostics) -> Option<Box<dyn Sou
         events_per_second: events_per_second.or(rate).unwrap_or(1_000.0),
         jitter_ms: jitter_ms as u64,
         broken_one_in: broken_one_in as u64,
+        prices,
     };
     // The columns are not written in the file, so mistakes point at `type`.
     let place = table.place_of("type").unwrap_or_else(|| table.place());
-    let schema = events::schema();
+    let schema = events::schema(prices);
     let columns = schema.fields.iter().map(|field| DeclaredColumn {
         field: field.clone(),
         place: place.clone(),
@@ -185,6 +191,7 @@ struct GeneratorInput {
 }
 
 struct GeneratorPartition {
+    schema: Arc<Schema>,
     events: Events,
     next: u64,
     count: Option<u64>,
@@ -223,6 +230,7 @@ impl GeneratorInput {
                 .unwrap_or_else(|| context.clock.now_ms());
             let next = restored.map_or(0, |position| position.offset);
             GeneratorPartition {
+                schema: events::schema(plan.prices),
                 events: Events::new(plan, start_ms),
                 next,
                 count: plan.count,
@@ -254,7 +262,7 @@ impl GeneratorInput {
         let columns = partition.events.rows(partition.next, rows as usize);
         let first = partition.next;
         partition.next += rows;
-        let schema = Arc::new(events::schema().to_arrow());
+        let schema = Arc::new(partition.schema.to_arrow());
         let payload = RecordBatch::try_new(schema, columns.clone())
             .unwrap_or_else(|error| unreachable!("columns are made by this schema: {error}"));
         Some(Chunk {

@@ -285,7 +285,13 @@ impl<'a> Builder<'a> {
                         type_name(type_of(given))
                     ))
                     .at(value.span(), "")
-                    .help(format!("write it as in `{name} = {}`", example(wanted))),
+                    .help(match (wanted, given) {
+                        // A decimal, say, which must not become a float on its way.
+                        (ValueType::Text, Value::Integer(_) | Value::Number(_)) => {
+                            format!("write it in quotes, as in `{name} = \"12.50\"`")
+                        }
+                        _ => format!("write it as in `{name} = {}`", example(wanted)),
+                    }),
                 );
                 None
             }

@@ -2,8 +2,10 @@
 //!
 //! The operators in the order in which a pipeline uses them: [`clean`], then
 //! [`changes`] and [`RunningCart`] or [`LeftCarts`], [`adds`] with [`Added`] or with
-//! [`ItemCounts`] and [`Top`], and [`Session`].
+//! [`ItemCounts`] and [`Top`], and [`Session`]; [`Bill`] for orders.
 
+/// What orders cost.
+mod bill;
 /// Counts by user and by item.
 mod counts;
 /// Events: cleaning, and changes of carts.
@@ -19,6 +21,7 @@ mod top;
 
 use sluicebox_sdk::prelude::*;
 
+pub use bill::Bill;
 pub use counts::{Added, ItemCounts};
 pub use events::{Action, adds, changes, clean};
 pub use left::LeftCarts;
@@ -35,5 +38,6 @@ export!(
     Added,
     ItemCounts,
     Top,
-    Session
+    Session,
+    Bill
 );

@@ -31,6 +31,8 @@ struct Settings {
     #[parameter(default = Mode::Fast)]
     mode: Mode,
     strict: Option<bool>,
+    #[parameter(default = Decimal::from_units(1_999))]
+    price: Decimal<2>,
 }
 
 /// Keeps rows that are
@@ -85,22 +87,24 @@ fn operators_describe_themselves() {
         name: ValueType::Text Some(Value::Text("none")) false 
         tags: ValueType::Texts Some(Value::Texts(["a", "b"])) false 
         mode: ValueType::Text Some(Value::Text("fast")) false 
-        strict: ValueType::Boolean None true "#]]
+        strict: ValueType::Boolean None true 
+        price: ValueType::Text Some(Value::Text("19.99")) false "#]]
     .assert_eq(&parameters.join("\n"));
 }
 
 #[test]
 fn parameters_are_read_with_defaults() {
     let least = || argument("least", Value::Integer(3));
-    expect![[r#"Settings { least: 3, share: 0.5, name: "none", tags: ["a", "b"], mode: Fast, strict: None }"#]]
+    expect![[r#"Settings { least: 3, share: 0.5, name: "none", tags: ["a", "b"], mode: Fast, strict: None, price: 19.99 }"#]]
         .assert_eq(&settings(vec![least()]));
-    expect![[r#"Settings { least: 3, share: 2.0, name: "x", tags: [], mode: Careful, strict: Some(true) }"#]].assert_eq(
+    expect![[r#"Settings { least: 3, share: 2.0, name: "x", tags: [], mode: Careful, strict: Some(true), price: -0.50 }"#]].assert_eq(
         &settings(vec![
             argument("share", Value::Integer(2)),
             argument("name", Value::Text("x".to_owned())),
             argument("tags", Value::Texts(Vec::new())),
             argument("mode", Value::Text("careful".to_owned())),
             argument("strict", Value::Boolean(true)),
+            argument("price", Value::Text("-0.5".to_owned())),
             least(),
         ]),
     );
@@ -118,6 +122,11 @@ fn wrong_parameters_are_refused() {
             argument("mode", Value::Text("slow".to_owned())),
         ]),
         settings(vec![least(), argument("tags", Value::Text("a".to_owned()))]),
+        settings(vec![
+            least(),
+            argument("price", Value::Text("1.999".to_owned())),
+        ]),
+        settings(vec![least(), argument("price", Value::Number(2.5))]),
         settings(vec![least(), argument("lest", Value::Integer(3))]),
     ];
     expect![[r#"
@@ -126,7 +135,9 @@ fn wrong_parameters_are_refused() {
         parameter `least`: expected an integer from -128 to 127, found "3"
         parameter `mode`: expected `fast` or `careful`, found "slow"
         parameter `tags`: expected a list of texts, found "a"
-        the operator has no parameter `lest`; it has `least`, `share`, `name`, `tags`, `mode`, `strict`"#]]
+        parameter `price`: `1.999` is not a number of at most 38 digits, 2 of them behind the point
+        parameter `price`: expected a decimal in quotes, found 2.5
+        the operator has no parameter `lest`; it has `least`, `share`, `name`, `tags`, `mode`, `strict`, `price`"#]]
     .assert_eq(&messages.join("\n"));
 }
 

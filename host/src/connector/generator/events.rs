@@ -4,7 +4,8 @@
 //! can start at any row. Few users and items have most of the events (Zipf,
 //! exponents 0.8 and 1). Of the actions 45% are `add`, 40% `view`, 10% `remove`
 //! and 5% `checkout`; quantities are 1 to 5. Event times advance evenly, and
-//! each row is then moved back by up to the jitter.
+//! each row is then moved back by up to the jitter. An item has one price, from 0.99 to
+//! 199.98.
 //!
 //! Broken rows can be decoded, but a shop should reject them: an unknown
 //! action, no user, no item, a quantity of 0 or 10,000.
@@ -12,7 +13,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::types::{Decimal128Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{ArrayRef, PrimitiveArray, StringArray};
 use arrow_buffer::OffsetBuffer;
 
@@ -24,16 +25,25 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Each action, with the percentage below which a draw selects it.
 const ACTIONS: [(&str, u64); 4] = [("add", 45), ("view", 85), ("remove", 95), ("checkout", 100)];
 
-/// `user_id`, `item_id`, `action`, `quantity`, `ts`. Actions are plain text,
-/// since broken rows have actions that no symbol lists.
-pub fn schema() -> Arc<Schema> {
-    Arc::new(Schema::new(vec![
+const PRICE: DataType = DataType::Decimal {
+    precision: 9,
+    scale: 2,
+};
+
+/// `user_id`, `item_id`, `action`, `quantity`, `ts`, and `price`, if it is wanted. Actions
+/// are plain text, since broken rows have actions that no symbol lists.
+pub fn schema(prices: bool) -> Arc<Schema> {
+    let mut fields = vec![
         Field::new("user_id", DataType::Utf8, false),
         Field::new("item_id", DataType::Utf8, false),
         Field::new("action", DataType::Utf8, false),
         Field::new("quantity", DataType::Int64, false),
         Field::new("ts", DataType::Timestamp, false),
-    ]))
+    ];
+    if prices {
+        fields.push(Field::new("price", PRICE, false));
+    }
+    Arc::new(Schema::new(fields))
 }
 
 /// Writes the rows of a plan as JSON lines, for benchmarks and examples. The
@@ -56,6 +66,10 @@ pub fn write_json_lines(plan: &EventsPlan, out: &mut dyn Write) -> io::Result<()
             text.extend_from_slice(event.action.as_bytes());
             text.extend_from_slice(b"\",\"quantity\":");
             write!(text, "{},\"ts\":{}", event.quantity, event.time_ms)?;
+            if plan.prices {
+                let cents = event.price_cents;
+                write!(text, ",\"price\":{}.{:02}", cents / 100, cents % 100)?;
+            }
             text.extend_from_slice(b"}\n");
         }
         out.write_all(&text)?;
@@ -81,6 +95,8 @@ pub struct EventsPlan {
     pub jitter_ms: u64,
     /// One row in this many is broken on purpose; 0 for none.
     pub broken_one_in: u64,
+    /// Whether rows have the price of their item.
+    pub prices: bool,
 }
 
 /// Generates any range of a plan's rows.
@@ -92,6 +108,7 @@ pub struct Events {
     ms_per_event: f64,
     jitter_ms: u64,
     broken_one_in: u64,
+    prices: bool,
 }
 
 struct Event {
@@ -100,6 +117,7 @@ struct Event {
     action: &'static str,
     quantity: i64,
     time_ms: i64,
+    price_cents: i64,
 }
 
 /// The number of a user or an item; `None` in a broken row.
@@ -116,6 +134,7 @@ impl Events {
             // The jitter has to fit into 32 bits, some seven weeks.
             jitter_ms: plan.jitter_ms.min(u64::from(u32::MAX) - 1),
             broken_one_in: plan.broken_one_in,
+            prices: plan.prices,
         }
     }
 
@@ -126,6 +145,7 @@ impl Events {
         let mut actions = Texts::with_capacity(rows, 8);
         let mut quantities = Vec::with_capacity(rows);
         let mut times = Vec::with_capacity(rows);
+        let mut prices = Vec::with_capacity(if self.prices { rows } else { 0 });
         for number in first..first.saturating_add(rows as u64) {
             let event = self.event(number);
             event.user.append_to(&mut users.data, "user-", 6);
@@ -136,15 +156,23 @@ impl Events {
             actions.end();
             quantities.push(event.quantity);
             times.push(event.time_ms);
+            if self.prices {
+                prices.push(i128::from(event.price_cents));
+            }
         }
         let times = PrimitiveArray::<TimestampMillisecondType>::new(times.into(), None);
-        vec![
+        let mut columns: Vec<ArrayRef> = vec![
             users.finish(),
             items.finish(),
             actions.finish(),
             Arc::new(PrimitiveArray::<Int64Type>::new(quantities.into(), None)),
             Arc::new(times.with_data_type(DataType::Timestamp.to_arrow())),
-        ]
+        ];
+        if self.prices {
+            let prices = PrimitiveArray::<Decimal128Type>::new(prices.into(), None);
+            columns.push(Arc::new(prices.with_data_type(PRICE.to_arrow())));
+        }
+        columns
     }
 
     fn event(&self, number: u64) -> Event {
@@ -158,9 +186,12 @@ impl Events {
             .map_or("view", |(action, _)| action);
         let jitter_ms = below(how >> 32, 32, self.jitter_ms + 1);
         let place_ms = (number as f64 * self.ms_per_event) as i64;
+        let item = self.items.sample(what);
+        let price = mix(self.seed ^ u64::from(item)) >> 32;
         let mut event = Event {
             user: EntityNumber(Some(self.users.sample(who))),
-            item: EntityNumber(Some(self.items.sample(what))),
+            item: EntityNumber(Some(item)),
+            price_cents: 99 + below(price, 32, 19_900) as i64,
             action,
             quantity: 1 + below(how >> 16 & 0xFFFF, 16, 5) as i64,
             time_ms: self

@@ -1,6 +1,7 @@
 //! Sources from end to end: from a file, a connection or a plan to rows, times
 //! and dead letters.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -1197,6 +1198,7 @@ fn generated(count: u64) -> EventsPlan {
         events_per_second: 500.0,
         jitter_ms: 2_000,
         broken_one_in: 0,
+        prices: false,
     }
 }
 
@@ -1205,10 +1207,12 @@ async fn generate(generator: EventsPlan, batch_rows: usize) -> Vec<String> {
         event_time: EventTime::Field(FieldPath::new(4, Vec::new())),
         out_of_orderness_ms: 2_000,
         ahead_ms_max: Some(86_400_000),
-        ..plan(GeneratorSource { events: generator })
+        ..plan(GeneratorSource {
+            events: generator.clone(),
+        })
     };
     let context = SourceContext {
-        schema: events::schema(),
+        schema: events::schema(generator.prices),
         ..context(batch_rows)
     };
     let mut reader = SourceReader::open(&plan, context).await.unwrap();
@@ -1250,12 +1254,45 @@ async fn the_generator_makes_the_same_rows_for_the_same_seed() {
 }
 
 #[tokio::test]
-async fn generated_lines_are_the_generated_rows() {
-    let folder = TempDir::new().unwrap();
-    let plan = EventsPlan {
+async fn an_item_has_one_price() {
+    let plan = |items| EventsPlan {
+        prices: true,
+        items,
         broken_one_in: 10,
-        ..generated(5_000)
+        ..generated(2_000)
     };
+    let mut prices: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in generate(plan(50), 4_096).await {
+        let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+        let item = row["item_id"].as_str().unwrap().to_owned();
+        let price = row["price"].as_f64().unwrap();
+        assert!((0.99..=199.98).contains(&price), "{price}");
+        prices.entry(item).or_default().insert(price.to_string());
+    }
+    // What has no item has that of some item.
+    prices.remove("");
+    assert!(
+        prices.values().all(|prices| prices.len() == 1),
+        "{prices:?}"
+    );
+    let different: BTreeSet<_> = prices.values().flatten().collect();
+    assert!(prices.len() > 40 && different.len() > 35, "{prices:?}");
+}
+
+#[tokio::test]
+async fn generated_lines_are_the_generated_rows() {
+    for prices in [false, true] {
+        check_generated_lines(EventsPlan {
+            broken_one_in: 10,
+            prices,
+            ..generated(5_000)
+        })
+        .await;
+    }
+}
+
+async fn check_generated_lines(plan: EventsPlan) {
+    let folder = TempDir::new().unwrap();
     let mut text = Vec::new();
     events::write_json_lines(&plan, &mut text).unwrap();
     let path = write(&folder, "events.jsonl", &text);
@@ -1264,7 +1301,7 @@ async fn generated_lines_are_the_generated_rows() {
         ..files(&[&path], Format::Json)
     };
     let context = SourceContext {
-        schema: events::schema(),
+        schema: events::schema(plan.prices),
         ..context(4_096)
     };
     let mut reader = SourceReader::open(&plan_of_file, context).await.unwrap();
