@@ -22,12 +22,12 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
         return Err("results that come by the clock are not kept: remove `emit`");
     }
     match timing.window {
-        Window::Running => Ok(Changes::OfRows),
+        Window::Running => Ok(Changes::Rows),
         _ if timing.allowed_lateness_ms <= 0 || timing.emit != Emit::Change => Err(FINAL),
         Window::Count { .. } | Window::Global => Err(FINAL),
-        Window::Session { .. } => Ok(Changes::OfSessions),
+        Window::Session { .. } => Ok(Changes::Sessions),
         Window::Tumbling { .. } | Window::Sliding { .. } | Window::Cumulate { .. } => {
-            Ok(Changes::OfWindows)
+            Ok(Changes::Windows)
         }
     }
 }
@@ -217,7 +217,7 @@ fn why_not(resolved: &Resolved, changes: Changes) -> Option<(String, String)> {
         let help = "choose a tumbling or sliding window in event time, or `window = \"running\"`";
         return Some((problem, help.to_owned()));
     }
-    (changes == Changes::OfRows).then(|| {
+    (changes == Changes::Rows).then(|| {
         (
             "they are taken back at another time than that at which they came, which belongs to \
              another window"

@@ -19,11 +19,11 @@ pub(super) struct Relation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Changes {
     /// The time of the row that is taken back: that of its window.
-    OfWindows,
+    Windows,
     /// The same; and what comes in its place may have another time.
-    OfSessions,
+    Sessions,
     /// The time at which it is taken back.
-    OfRows,
+    Rows,
 }
 
 /// An output that feeds an input.

@@ -30,7 +30,7 @@ impl<'p> Reading<'_, 'p> {
     /// Whether some of them are results of sessions.
     pub fn has_sessions(&self) -> bool {
         let mut known = self.upstreams.iter().flatten();
-        known.any(|up| up.relation.changes == Some(Changes::OfSessions))
+        known.any(|up| up.relation.changes == Some(Changes::Sessions))
     }
 
     /// Those of the known upstreams that feed a port.

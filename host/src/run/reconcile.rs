@@ -15,6 +15,8 @@
 //! all inputs have ended there are none. Ledgers begin anew with each attempt: a row that
 //! was on its way when the one before failed comes again. After a restore, rows are taken
 //! that the checkpoint held, so that how many are held is not known, only the difference.
+//! Operators also begin anew at the barrier at which their logic is replaced, and sources and
+//! sinks do not: the edges between them are not compared then.
 
 use std::fmt;
 use std::sync::Arc;

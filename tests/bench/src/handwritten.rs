@@ -1,14 +1,22 @@
 //! The jobs as one hand-written loop each: for one input, one thread, and
 //! no stopping, restarting or reconfiguring.
 
+/// Looks prices up.
+mod lookup;
+/// Recommends items.
+mod recommend;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMillisecondType};
+use arrow_array::types::{Decimal128Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{Array, RecordBatch};
 use hashbrown::HashMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use lookup::Bills;
+use recommend::Recommend;
 
 use crate::{Case, OUT_OF_ORDERNESS_MS};
 
@@ -20,6 +28,14 @@ pub struct Event<'a> {
     action: &'a str,
     quantity: i64,
     ts: i64,
+    /// 0 where rows have no price.
+    #[serde(default, rename = "price", deserialize_with = "cents")]
+    price_cents: i64,
+}
+
+fn cents<'de, D: Deserializer<'de>>(price: D) -> Result<i64, D::Error> {
+    // So small an amount is exact enough as a float.
+    f64::deserialize(price).map(|price| (price * 100.0).round() as i64)
 }
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -49,6 +65,8 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
             .column(4)
             .as_primitive::<TimestampMillisecondType>()
             .values();
+        let prices = batch.columns().get(5);
+        let prices = prices.map(|prices| prices.as_primitive::<Decimal128Type>().values());
         for row in 0..users.len() {
             job.row(Event {
                 user_id: users.value(row),
@@ -56,6 +74,7 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
                 action: actions.value(row),
                 quantity: quantities[row],
                 ts: times[row],
+                price_cents: prices.map_or(0, |prices| prices[row] as i64),
             });
             rows += 1;
         }
@@ -67,48 +86,60 @@ pub fn over_columns(case: Case, batches: &[RecordBatch]) -> u64 {
 /// One of the jobs, running.
 enum Job {
     Stateless(Changes),
+    Filter(u64),
     Tumbling(Tumbling),
     SlidingTop10(Sliding),
     Sessions(Sessions),
     Process(LeftCarts),
     IntervalJoin(IntervalJoin),
     AsOfJoin(AsOfJoin),
+    Lookup(Bills),
+    Recommend(Recommend),
 }
 
 impl Job {
     fn new(case: Case) -> Self {
         match case {
             Case::Stateless => Job::Stateless(Changes::default()),
+            Case::Filter => Job::Filter(0),
             Case::Tumbling => Job::Tumbling(Tumbling::default()),
             Case::SlidingTop10 => Job::SlidingTop10(Sliding::default()),
             Case::Sessions => Job::Sessions(Sessions::default()),
             Case::Process => Job::Process(LeftCarts::default()),
             Case::IntervalJoin => Job::IntervalJoin(IntervalJoin::default()),
             Case::AsOfJoin => Job::AsOfJoin(AsOfJoin::default()),
+            Case::Lookup => Job::Lookup(Bills::default()),
+            Case::Recommend => Job::Recommend(Recommend::default()),
         }
     }
 
     fn row(&mut self, event: Event<'_>) {
         match self {
             Job::Stateless(job) => job.row(event),
+            Job::Filter(kept) => *kept += u64::from(black_box(&event).action == "add"),
             Job::Tumbling(job) => job.row(event),
             Job::SlidingTop10(job) => job.row(event),
             Job::Sessions(job) => job.row(event),
             Job::Process(job) => job.row(event),
             Job::IntervalJoin(job) => job.row(event),
             Job::AsOfJoin(job) => job.row(event),
+            Job::Lookup(job) => job.row(event),
+            Job::Recommend(job) => job.row(event),
         }
     }
 
     fn finish(self) {
         match self {
             Job::Stateless(job) => drop(black_box(job)),
+            Job::Filter(kept) => drop(black_box(kept)),
             Job::Tumbling(mut job) => job.advance(i64::MAX),
             Job::SlidingTop10(mut job) => job.advance(i64::MAX),
             Job::Sessions(mut job) => job.advance(i64::MAX),
             Job::Process(mut job) => job.advance(i64::MAX),
             Job::IntervalJoin(mut job) => job.advance(i64::MAX),
             Job::AsOfJoin(mut job) => job.advance(i64::MAX),
+            Job::Lookup(mut job) => job.advance(i64::MAX),
+            Job::Recommend(mut job) => job.advance(i64::MAX),
         }
     }
 }

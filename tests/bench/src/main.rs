@@ -1,12 +1,15 @@
-//! Benchmarks of the host: five jobs on generated cart events, from JSON lines and from
+//! Benchmarks of the host: jobs on generated cart events, from JSON lines and from
 //! memory, hand-written, with native operators, with Wasm operators and with functions of
 //! the host. Each measurement runs in its own process, pinned to its cores.
-//! The cost of durability is measured by [`state`] and [`kafka`].
+//! What a key's state takes is measured by [`keys`], the cost of durability by [`state`] and
+//! [`kafka`].
 
 /// The hand-written loops.
 mod handwritten;
 /// Commits to Kafka.
 mod kafka;
+/// What the state of a key takes.
+mod keys;
 /// Native operators in the same host.
 mod native;
 /// State that outlives the process.
@@ -36,11 +39,13 @@ use sluicebox::run::Job;
 
 /// How far behind the newest row a row may be, in the events and in the jobs.
 pub const OUT_OF_ORDERNESS_MS: i64 = 2_000;
+/// How many adds of a user are an order.
+pub const ITEMS_OF_ORDER: usize = 5;
 const BATCH_ROWS: usize = 4096;
 /// Event time of the first row.
 const START_MS: i64 = 1_700_000_000_000;
 
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Arguments {
     /// Rows of input
     #[arg(long, default_value_t = 5_000_000)]
@@ -63,6 +68,9 @@ struct Arguments {
     /// The cart plugin
     #[arg(long)]
     plugin: PathBuf,
+    /// The recommend plugin
+    #[arg(long, default_value = "plugins/recommend/recommend.wasm")]
+    recommend: PathBuf,
     /// Measure one case in this process, on so many cores, and print the
     /// seconds
     #[arg(long, hide = true)]
@@ -76,6 +84,7 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnyCase {
     Host(Case),
+    Keys(keys::Case),
     State(state::Case),
     Kafka(kafka::Case),
 }
@@ -84,12 +93,16 @@ impl ValueEnum for AnyCase {
     fn value_variants<'a>() -> &'a [Self] {
         &[
             AnyCase::Host(Case::Stateless),
+            AnyCase::Host(Case::Filter),
             AnyCase::Host(Case::Tumbling),
             AnyCase::Host(Case::SlidingTop10),
             AnyCase::Host(Case::Sessions),
             AnyCase::Host(Case::Process),
             AnyCase::Host(Case::IntervalJoin),
             AnyCase::Host(Case::AsOfJoin),
+            AnyCase::Host(Case::Lookup),
+            AnyCase::Host(Case::Recommend),
+            AnyCase::Keys(keys::Case::StateBytes),
             AnyCase::State(state::Case::CheckpointCost),
             AnyCase::State(state::Case::Recovery),
             AnyCase::State(state::Case::LargerThanMemory),
@@ -101,6 +114,7 @@ impl ValueEnum for AnyCase {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         match self {
             AnyCase::Host(case) => case.to_possible_value(),
+            AnyCase::Keys(case) => case.to_possible_value(),
             AnyCase::State(case) => case.to_possible_value(),
             AnyCase::Kafka(case) => case.to_possible_value(),
         }
@@ -112,6 +126,8 @@ impl ValueEnum for AnyCase {
 #[value(rename_all = "snake_case")]
 pub enum Case {
     Stateless,
+    /// A plugin's filter, and the host's.
+    Filter,
     Tumbling,
     #[serde(rename = "sliding_top10")]
     #[value(name = "sliding_top10")]
@@ -121,6 +137,26 @@ pub enum Case {
     /// A join needs no plugin; a filter of its input is one.
     IntervalJoin,
     AsOfJoin,
+    /// Bills of orders by the prices of their items.
+    Lookup,
+    /// Each row asks, of 20 items of its user with 50 neighbours each, for the ten best.
+    Recommend,
+}
+
+impl Case {
+    /// Of the rows that are asked for, how many the case is measured with.
+    fn rows(self, rows: u64) -> u64 {
+        match self {
+            // Each is many times as much work.
+            Case::Recommend => rows.div_ceil(20),
+            _ => rows,
+        }
+    }
+
+    /// Whether its rows have prices.
+    fn prices(self) -> bool {
+        self == Case::Lookup
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -171,6 +207,9 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
         .iter()
         .map(serde_json::to_value)
         .collect::<Result<Vec<_>, _>>()?;
+    if cases.contains(&AnyCase::Keys(keys::Case::StateBytes)) {
+        results.extend(keys::measure(arguments)?);
+    }
     let of_state = cases.iter().filter_map(|case| match case {
         AnyCase::State(case) => Some(*case),
         _ => None,
@@ -203,17 +242,24 @@ fn measure_host(arguments: &Arguments, cases: &[AnyCase]) -> anyhow::Result<Vec<
     if cases.is_empty() {
         return Ok(Vec::new());
     }
-    write_events(arguments)?;
     let all_cores = std::thread::available_parallelism()?.get();
     let mut measurements: Vec<Measurement> = Vec::new();
     for case in cases {
+        let arguments = &Arguments {
+            rows: case.rows(arguments.rows),
+            ..arguments.clone()
+        };
+        write_events(arguments, case)?;
         for input in chosen(&arguments.inputs) {
             let mut wanted = Vec::new();
             for variant in chosen(&arguments.variants) {
-                // Firing timers is the plugin's part, which only the SDK has.
+                // Firing timers, and what is before and behind a look-up or a recommender, is
+                // the plugin's part, which only the SDK has.
                 let is_missing = match variant {
-                    Variant::Functions => case != Case::Tumbling,
-                    Variant::NativeOperator => case == Case::Process,
+                    Variant::Functions => !matches!(case, Case::Tumbling | Case::Filter),
+                    Variant::NativeOperator => {
+                        matches!(case, Case::Process | Case::Lookup | Case::Recommend)
+                    }
                     _ => false,
                 };
                 if is_missing {
@@ -284,6 +330,8 @@ fn measure(
         .arg(&arguments.folder)
         .arg("--plugin")
         .arg(&arguments.plugin)
+        .arg("--recommend")
+        .arg(&arguments.recommend)
         .output()
         .context("starting a measurement under taskset (package util-linux)")?;
     ensure!(
@@ -304,9 +352,9 @@ fn measure_here(arguments: &Arguments, cores: usize) -> anyhow::Result<()> {
     else {
         anyhow::bail!("--cores measures one case, input and variant");
     };
-    let events = events_path(arguments);
+    let events = events_path(arguments, *case);
     let batches = match input {
-        Input::Memory => in_memory(&generator(arguments.rows))?,
+        Input::Memory => in_memory(&generator(arguments.rows, *case))?,
         Input::Json => Vec::new(),
     };
     let seconds = match (variant, input) {
@@ -408,8 +456,64 @@ fn pipeline(
     variant: Variant,
     cores: usize,
 ) -> anyhow::Result<String> {
+    let events = fs::canonicalize(events_path(arguments, case))?;
+    let prices = match case.prices() {
+        true => ", price = \"decimal(9,2)\"",
+        false => "",
+    };
+    let source = format!(
+        r#"
+        type = "file"
+        path = {events:?}
+        format = "json"
+        event_time = "ts"
+        watermark = {{ out_of_orderness = "{OUT_OF_ORDERNESS_MS}ms" }}
+        fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)"{prices} }}
+        "#
+    );
+    of_source(arguments, &source, case, variant, cores)
+}
+
+/// The same rows, without an end, from the generator.
+fn generated(
+    arguments: &Arguments,
+    case: Case,
+    variant: Variant,
+    cores: usize,
+) -> anyhow::Result<String> {
+    let EventsPlan {
+        seed,
+        users,
+        items,
+        events_per_second,
+        jitter_ms,
+        prices,
+        ..
+    } = generator(arguments.rows, case);
+    let source = format!(
+        r#"
+        type = "generator"
+        seed = {seed}
+        users = {users}
+        items = {items}
+        events_per_second = {events_per_second}
+        jitter = "{jitter_ms}ms"
+        prices = {prices}
+        "#
+    );
+    of_source(arguments, &source, case, variant, cores)
+}
+
+fn of_source(
+    arguments: &Arguments,
+    source: &str,
+    case: Case,
+    variant: Variant,
+    cores: usize,
+) -> anyhow::Result<String> {
     // What a plugin does with each row.
     let first = match case {
+        Case::Filter | Case::Recommend | Case::Sessions => "",
         Case::Stateless | Case::Process => {
             r#"
             [operators.changes]
@@ -417,17 +521,66 @@ fn pipeline(
             input = "events"
             "#
         }
-        Case::Tumbling | Case::SlidingTop10 | Case::IntervalJoin | Case::AsOfJoin => {
+        Case::Tumbling
+        | Case::SlidingTop10
+        | Case::IntervalJoin
+        | Case::AsOfJoin
+        | Case::Lookup => {
             r#"
             [operators.adds]
             plugin = "cart.adds"
             input = "events"
             "#
         }
-        Case::Sessions => "",
     };
     let operators = match case {
         Case::Stateless => "",
+        Case::Filter if variant == Variant::Functions => {
+            r#"
+            [operators.kept]
+            filter = "action == 'add'"
+            input = "events"
+            "#
+        }
+        Case::Filter => {
+            r#"
+            [operators.kept]
+            plugin = "cart.adds"
+            input = "events"
+            "#
+        }
+        Case::Lookup => {
+            r#"
+            [operators.orders]
+            aggregate = { items = "top(5, item_id)" }
+            input = "adds"
+            key = "user_id"
+            window = { count = 5 }
+            bounds = false
+            [operators.named]
+            select = { order_id = "user_id", user_id = "user_id", items = "items" }
+            input = "orders"
+            [operators.shown]
+            filter = "action == 'view'"
+            input = "events"
+            [operators.bills]
+            plugin = "cart.bill"
+            input = "named"
+            table = "shown"
+            "#
+        }
+        Case::Recommend => {
+            r#"
+            [operators.interactions]
+            select = { user_id = "user_id", item_id = "item_id", action = "action", category = "action" }
+            input = "events"
+            [operators.suggested]
+            plugin = "recommend.items"
+            input = "interactions"
+            key = { user = "user_id", item = "item_id" }
+            parameters = { neighbours = 50 }
+            "#
+        }
         Case::Tumbling if variant == Variant::Functions => {
             r#"
             [operators.added]
@@ -499,11 +652,21 @@ fn pipeline(
     };
     let last = match case {
         Case::Stateless => "changes",
+        Case::Filter => "kept",
         Case::Tumbling => "added",
         Case::SlidingTop10 => "top",
         Case::Sessions => "session",
         Case::Process => "left",
         Case::IntervalJoin | Case::AsOfJoin => "joined",
+        Case::Lookup => "bills",
+        Case::Recommend => "suggested",
+    };
+    let recommend = match case {
+        Case::Recommend => format!(
+            "plugins.recommend.path = {:?}",
+            fs::canonicalize(&arguments.recommend)?
+        ),
+        _ => String::new(),
     };
     let mut text = format!(
         r#"
@@ -511,16 +674,11 @@ fn pipeline(
         parallelism = {cores}
         batch_rows = {BATCH_ROWS}
         plugins.cart.path = {plugin:?}
+        {recommend}
         [sources.events]
-        type = "file"
-        path = {events:?}
-        format = "json"
-        event_time = "ts"
-        watermark = {{ out_of_orderness = "{OUT_OF_ORDERNESS_MS}ms" }}
-        fields = {{ user_id = "utf8", item_id = "utf8", action = "utf8", quantity = "int64", ts = "timestamp(ms)" }}
+        {source}
         "#,
         plugin = fs::canonicalize(&arguments.plugin)?,
-        events = fs::canonicalize(events_path(arguments))?,
     );
     writeln!(
         text,
@@ -530,7 +688,7 @@ fn pipeline(
 }
 
 fn in_memory(plan: &EventsPlan) -> anyhow::Result<Vec<RecordBatch>> {
-    let schema = Arc::new(events::schema().to_arrow());
+    let schema = Arc::new(events::schema(plan.prices).to_arrow());
     let events = Events::new(plan, START_MS);
     let count = plan.count.unwrap_or(0);
     let batches = (0..count).step_by(BATCH_ROWS).map(|first| {
@@ -543,7 +701,7 @@ fn in_memory(plan: &EventsPlan) -> anyhow::Result<Vec<RecordBatch>> {
     batches.collect()
 }
 
-fn generator(rows: u64) -> EventsPlan {
+fn generator(rows: u64, case: Case) -> EventsPlan {
     EventsPlan {
         seed: 1,
         rate: None,
@@ -554,24 +712,25 @@ fn generator(rows: u64) -> EventsPlan {
         events_per_second: 500.0,
         jitter_ms: OUT_OF_ORDERNESS_MS as u64,
         broken_one_in: 0,
+        prices: case.prices(),
     }
 }
 
-fn events_path(arguments: &Arguments) -> PathBuf {
-    arguments
-        .folder
-        .join(format!("events-{}.jsonl", arguments.rows))
+fn events_path(arguments: &Arguments, case: Case) -> PathBuf {
+    let what = if case.prices() { "priced" } else { "events" };
+    let name = format!("{what}-{}.jsonl", arguments.rows);
+    arguments.folder.join(name)
 }
 
-fn write_events(arguments: &Arguments) -> anyhow::Result<()> {
-    let path = events_path(arguments);
+fn write_events(arguments: &Arguments, case: Case) -> anyhow::Result<()> {
+    let path = events_path(arguments, case);
     if path.exists() {
         return Ok(());
     }
     eprintln!("writing {} events to {}", arguments.rows, path.display());
     let unfinished = path.with_extension("part");
     let mut file = BufWriter::new(File::create(&unfinished)?);
-    events::write_json_lines(&generator(arguments.rows), &mut file)?;
+    events::write_json_lines(&generator(arguments.rows, case), &mut file)?;
     drop(file);
     fs::rename(&unfinished, &path)?;
     Ok(())
