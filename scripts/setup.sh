@@ -11,8 +11,9 @@ packages=(
   libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev
 )
 # Only tests need these: Maven fetches a Kafka broker, which runs on Java; kcat and
-# DuckDB, which Python installs, read independently what Sluicebox writes.
-test_packages=(default-jre-headless maven kcat python3-venv)
+# DuckDB, which Python installs, read independently what Sluicebox writes; Chromium shows
+# the live page.
+test_packages=(default-jre-headless maven kcat python3-venv chromium)
 duckdb=1.5.6
 target=wasm32-wasip2
 
@@ -45,7 +46,7 @@ install_packages() {
     stop "these system packages are missing: ${missing[*]}" \
       "install them with: sudo apt-get install ${missing[*]}"
   else
-    say "tests against a real Kafka broker need: sudo apt-get install ${missing_for_tests[*]}"
+    say "some tests are ignored without: sudo apt-get install ${missing_for_tests[*]}"
     return 0
   fi
   missing+=("${missing_for_tests[@]}")

@@ -38,6 +38,8 @@ pub mod serve;
 mod signals;
 /// Shows the progress of a run, and its summary.
 pub mod status;
+/// `sluicebox token`: makes the tokens of a service.
+pub mod token;
 /// `sluicebox test`: compares a pipeline's rows with the expected ones.
 pub mod test;
 
@@ -75,6 +77,9 @@ enum Command {
     /// Test a pipeline: run it on input rows and compare the results with
     /// expected rows
     Test(test::TestArguments),
+    /// Make, list and remove the tokens by which a service is used
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Create a plugin or a pipeline
     #[command(subcommand)]
     New(New),
@@ -146,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),
         Command::Test(arguments) => test::test(&arguments),
+        Command::Token(command) => token::token(&command),
         Command::New(New::Plugin {
             name,
             kind,

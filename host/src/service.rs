@@ -22,5 +22,9 @@ pub mod hosted;
 mod course;
 /// All pipelines, and the folder of their files.
 pub mod host;
+/// Who may use the HTTP interface.
+pub mod tokens;
+/// Connections, with TLS or without.
+pub mod listener;
 /// The HTTP interface.
 pub mod api;

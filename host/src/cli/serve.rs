@@ -1,6 +1,7 @@
 //! `sluicebox serve`: runs the pipelines of a folder as a service.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,12 @@ use crate::budget::HostMemory;
 use crate::clock::SystemClock;
 use crate::quantity;
 use crate::service::api;
+use crate::service::api::access::Access;
 use crate::service::host::Host;
 use crate::service::hosted::Context;
+use crate::service::listener::{Listener, Tls};
 use crate::service::store::Store;
+use crate::service::tokens::Tokens;
 
 /// How often a starting service looks whether it is ready.
 const READY_LOOK: Duration = Duration::from_millis(50);
@@ -29,9 +33,21 @@ pub struct ServeArguments {
     /// has what it remembers of them
     #[arg(default_value = ".")]
     folder: PathBuf,
-    /// Where HTTP requests are answered; only on this machine
+    /// Where HTTP requests are answered; without tokens, only on this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
     listen: SocketAddr,
+    /// The file of the tokens by which it is used, which `sluicebox token new` makes
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// The certificate for TLS, with its chain, as PEM; a new one is taken when it is there
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's private key, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// How many requests an address may send in a second; five times as many at once
+    #[arg(long, value_name = "REQUESTS", default_value = "200")]
+    rate: NonZeroU32,
     /// The memory for keys and states of all pipelines together, such as 4GiB: a pipeline
     /// whose share (`memory` of [state]) is not left does not start
     #[arg(long, value_parser = memory)]
@@ -55,13 +71,8 @@ fn probation(text: &str) -> Result<Duration, String> {
 
 pub fn serve(arguments: &ServeArguments) -> Result<(), CliError> {
     let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
-    if !arguments.listen.ip().is_loopback() {
-        return Err(CliError::Usage(anyhow!(
-            "the interface can be used by everybody who reaches it, so it listens on this machine \
-             alone: give an address such as 127.0.0.1:7878 instead of {}",
-            arguments.listen
-        )));
-    }
+    let tokens = open_tokens(arguments)?;
+    let tls = open_tls(arguments)?;
     let pipelines = arguments.folder.join("pipelines");
     if !pipelines.is_dir() {
         return Err(CliError::Usage(anyhow!(
@@ -86,8 +97,42 @@ pub fn serve(arguments: &ServeArguments) -> Result<(), CliError> {
     };
     let host = Host::new(context, &pipelines);
     runtime
-        .block_on(run(host, arguments.listen, signals))
+        .block_on(run(host, arguments, tokens, tls, signals))
         .map_err(CliError::Failed)
+}
+
+fn open_tokens(arguments: &ServeArguments) -> Result<Option<Tokens>, CliError> {
+    if let Some(file) = &arguments.tokens {
+        let tokens = Tokens::open(file);
+        return tokens
+            .map(Some)
+            .map_err(|error| CliError::Usage(error.into()));
+    }
+    match arguments.listen.ip().is_loopback() {
+        true => Ok(None),
+        false => Err(CliError::Usage(anyhow!(
+            "everybody who reaches {} could use the service: make tokens by `sluicebox token new`, \
+             and give their file as --tokens; or listen on this machine alone, as on 127.0.0.1:7878",
+            arguments.listen
+        ))),
+    }
+}
+
+fn open_tls(arguments: &ServeArguments) -> Result<Option<Tls>, CliError> {
+    let files = arguments
+        .tls_certificate
+        .as_ref()
+        .zip(arguments.tls_key.as_ref());
+    if let Some((certificate, key)) = files {
+        let tls = Tls::open(certificate, key);
+        return tls.map(Some).map_err(|error| CliError::Usage(error.into()));
+    }
+    if !arguments.listen.ip().is_loopback() {
+        tracing::warn!(
+            "whoever sees the network sees tokens and rows: give --tls-certificate and --tls-key"
+        );
+    }
+    Ok(None)
 }
 
 fn open_store(folder: &Path) -> Result<Store, CliError> {
@@ -97,13 +142,22 @@ fn open_store(folder: &Path) -> Result<Store, CliError> {
     opened.map_err(CliError::Failed)
 }
 
-async fn run(host: Arc<Host>, listen: SocketAddr, signals: Signals) -> anyhow::Result<()> {
+async fn run(
+    host: Arc<Host>,
+    arguments: &ServeArguments,
+    tokens: Option<Tokens>,
+    tls: Option<Tls>,
+    signals: Signals,
+) -> anyhow::Result<()> {
+    let listen = arguments.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
-    let address = listener.local_addr()?;
-    tracing::info!("listening on http://{address}");
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+    let access = Access::new(tokens, tls.is_some(), arguments.rate);
+    let listener = Listener::new(listener, tls)?;
     stop_by(&signals, host.clone());
-    let answering = tokio::spawn(api::serve(host.clone(), listener));
+    let answering = tokio::spawn(api::serve(host.clone(), listener, access));
     tokio::spawn(tell_when_ready(host.clone()));
     host.run().await;
     tracing::info!("all pipelines have stopped");

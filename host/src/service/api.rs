@@ -7,8 +7,10 @@ pub mod problem;
 mod views;
 /// Metrics for Prometheus.
 mod metrics;
-/// Refuses what pages of other sites ask for.
-mod origin;
+/// Which requests are answered.
+pub mod access;
+/// The files of the live page.
+mod page;
 /// Shows the state of an operator.
 mod state;
 /// Shows rows as they leave a node.
@@ -29,7 +31,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use serde_json::{Value, json};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::Instant;
 use utoipa::openapi::OpenApi;
@@ -37,11 +39,13 @@ use utoipa::{OpenApi as _, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::access::Access;
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
 use super::host::Host;
 use super::hosted::{Hosted, Phase, Running};
+use super::listener::{Listener, Peer};
 use super::store;
 use crate::checkpoint::savepoint;
 use crate::config::{FILE_BYTES_MAX, NAMES, is_name};
@@ -54,23 +58,29 @@ use crate::suggest;
 const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
 /// How long the last answers may take when the host is asked to stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How often addresses are forgotten that have sent no request lately.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Sluicebox",
-    description = "Looks at the pipelines of a host, and changes them.",
+    description = "Looks at the pipelines of a host, and changes them. Where the host has \
+                   tokens, all but health needs one, as bearer token or as password.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
 struct Description;
 
 /// Answers requests until the host is asked to stop.
-pub async fn serve(host: Arc<Host>, listener: TcpListener) -> io::Result<()> {
+pub async fn serve(host: Arc<Host>, listener: Listener, access: Access) -> io::Result<()> {
     let (stop, stopped) = (host.stop().clone(), host.stop().clone());
-    let served = axum::serve(listener, router(host))
-        .with_graceful_shutdown(async move { stop.wait().await });
+    let access = Arc::new(access);
+    let service = router(host, access.clone()).into_make_service_with_connect_info::<Peer>();
+    let served =
+        axum::serve(listener, service).with_graceful_shutdown(async move { stop.wait().await });
     tokio::select! {
         served = served.into_future() => served,
+        () = forget(&access) => Ok(()),
         // Whoever does not read an answer does not hold up the end.
         () = async {
             stopped.wait().await;
@@ -79,17 +89,60 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener) -> io::Result<()> {
     }
 }
 
-fn router(host: Arc<Host>) -> Router {
+/// Addresses that have asked once do not take memory for ever.
+async fn forget(access: &Access) {
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        access.forget();
+    }
+}
+
+fn router(host: Arc<Host>, access: Arc<Access>) -> Router {
     let (router, description) = routes();
-    let description = Arc::new(description);
+    let description = Arc::new(described(&description));
     let openapi = move || async move { Json(&*description).into_response() };
     router
         .route("/api/v1/openapi.json", axum::routing::get(openapi))
+        .merge(page::routes())
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::method())
         .layer(DefaultBodyLimit::max(FILE_BYTES_MAX as usize))
-        .layer(middleware::from_fn(origin::check))
+        .layer(middleware::from_fn_with_state(access, access::check))
         .with_state(host)
+}
+
+/// The description, with what `access` may answer to every request.
+fn described(description: &OpenApi) -> Value {
+    let mut json = serde_json::to_value(description)
+        .unwrap_or_else(|error| unreachable!("it has only texts and lists: {error}"));
+    json["components"]["securitySchemes"] = json!({
+        "token": { "type": "http", "scheme": "bearer" },
+        "password": { "type": "http", "scheme": "basic" },
+    });
+    json["security"] = json!([{}, { "token": [] }, { "password": [] }]);
+    let schema = json!({ "$ref": "#/components/schemas/Problem" });
+    let paths = json["paths"].as_object_mut().into_iter().flatten();
+    for (_, operations) in paths {
+        for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+            for (status, why) in [
+                ("401", "It has no token that the host knows"),
+                (
+                    "403",
+                    "The token's role, or a page of another site, may not do this",
+                ),
+                ("429", "Too many requests of this address"),
+            ] {
+                let answers = &mut operation["responses"];
+                if answers[status].is_null() {
+                    answers[status] = json!({
+                        "description": why,
+                        "content": { "application/problem+json": { "schema": schema } },
+                    });
+                }
+            }
+        }
+    }
+    json
 }
 
 fn routes() -> (Router<Arc<Host>>, OpenApi) {
@@ -313,12 +366,12 @@ async fn plan(host: &Arc<Host>, name: &str, text: String) -> Result<ChangePlan, 
 
 /// The plan that runs, or has run last, as `sluicebox check --json` prints it
 #[utoipa::path(get, path = "/api/v1/pipelines/{name}/graph", params(("name" = String, Path)), responses(
-    (status = 200, body = serde_json::Value),
+    (status = 200, body = Value),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
     (status = 409, body = Problem, content_type = "application/problem+json"),
 ))]
-async fn graph(Named(pipeline): Named) -> Result<Json<serde_json::Value>, Problem> {
+async fn graph(Named(pipeline): Named) -> Result<Json<Value>, Problem> {
     Ok(Json(to_json(&running(&pipeline)?.planned.plan)))
 }
 
@@ -460,7 +513,7 @@ mod tests {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
         assert_eq!(paths.len(), 12, "{paths:?}");
-        let json = serde_json::to_value(&description).expect("it is JSON");
+        let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {
             for (method, operation) in methods.as_object().expect("methods") {

@@ -19,6 +19,7 @@ pub struct Service {
     pub folder: TempDir,
     /// The pipeline that is looked at.
     pipeline: String,
+    arguments: Vec<String>,
     host: Option<Child>,
     address: String,
     /// Of the requests.
@@ -29,6 +30,15 @@ pub struct Service {
 impl Service {
     /// With these pipelines.
     pub fn start(pipelines: &[(&str, &str)]) -> Service {
+        Service::start_with(pipelines, &["--rate", "1000000"], reqwest::Client::new())
+    }
+
+    /// With these pipelines and arguments, and a client that asks.
+    pub fn start_with(
+        pipelines: &[(&str, &str)],
+        arguments: &[&str],
+        client: reqwest::Client,
+    ) -> Service {
         let folder = tempfile::tempdir().expect("a folder");
         for made in ["pipelines", "plugins"] {
             fs::create_dir(folder.path().join(made)).expect("writable");
@@ -41,13 +51,14 @@ impl Service {
                 .first()
                 .map_or("shop", |(name, _)| name)
                 .to_owned(),
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             host: None,
             address: String::new(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime"),
-            client: reqwest::Client::new(),
+            client,
         };
         for (name, text) in pipelines {
             service.write(name, text);
@@ -57,10 +68,16 @@ impl Service {
     }
 
     pub fn begin(&mut self) {
+        self.begin_at("127.0.0.1:0");
+    }
+
+    /// Begins where clients look for it.
+    pub fn begin_at(&mut self, address: &str) {
         let log = self.path("log.txt");
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluicebox"));
         command
-            .args(["serve", ".", "--listen", "127.0.0.1:0"])
+            .args(["serve", ".", "--listen", address])
+            .args(&self.arguments)
             .args(["--probation", "500ms"])
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -99,7 +116,8 @@ impl Service {
 
     /// Where it listens, as `127.0.0.1:7878`.
     pub fn address(&self) -> &str {
-        self.address.trim_start_matches("http://")
+        let (_, address) = self.address.split_once("://").expect("a URL");
+        address
     }
 
     /// Writes a pipeline's file as a whole.
@@ -117,9 +135,20 @@ impl Service {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.ask_by(&self.client, method, path, body)
+    }
+
+    /// Asks by another client.
+    pub fn ask_by(
+        &self,
+        client: &reqwest::Client,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Value) {
         let url = format!("{}{path}", self.address);
         let method = method.parse().expect("a method");
-        let request = self.client.request(method, url).body(body.to_owned());
+        let request = client.request(method, url).body(body.to_owned());
         self.runtime.block_on(async {
             let answer = request.send().await.expect("an answer");
             let status = answer.status().as_u16();

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -25,6 +25,7 @@ pub struct Problem {
 #[serde(rename_all = "snake_case")]
 enum Code {
     BadRequest,
+    Unauthorized,
     Forbidden,
     NotFound,
     MethodNotAllowed,
@@ -48,6 +49,10 @@ impl Problem {
 
     pub fn bad_request(detail: &str) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, Code::BadRequest, detail)
+    }
+
+    pub fn unauthorized(detail: &str) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, detail)
     }
 
     pub fn forbidden(detail: &str) -> Problem {
@@ -108,6 +113,16 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let json = [(header::CONTENT_TYPE, "application/problem+json")];
-        (status, json, body).into_response()
+        let mut answer = (status, json, body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            // Browsers know the second one, and ask their user.
+            for scheme in ["Bearer", "Basic realm=\"sluicebox, token as password\""] {
+                let scheme = HeaderValue::from_static(scheme);
+                answer
+                    .headers_mut()
+                    .append(header::WWW_AUTHENTICATE, scheme);
+            }
+        }
+        answer
     }
 }

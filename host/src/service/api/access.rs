@@ -1,0 +1,205 @@
+//! Decides which requests are answered: those of bearers of a token, where there are any;
+//! none that a page of another site has a browser send; and not too many.
+//!
+//! A browser asks its user for a token as the password of any user name, so that the live
+//! page needs no other way to log in.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use governor::clock::DefaultClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use super::problem::Problem;
+use crate::service::listener::Peer;
+use crate::service::tokens::{Role, Tokens};
+
+/// How many requests with a wrong token an address may send in a minute.
+const WRONG_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
+/// What is answered to everybody.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+type Limiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
+
+/// Who may ask, and how often.
+pub struct Access {
+    /// Without, everybody may do everything.
+    tokens: Option<Tokens>,
+    has_tls: bool,
+    /// Of all requests.
+    rate: Limiter,
+    /// Of those with a wrong token.
+    wrong: Limiter,
+}
+
+impl Access {
+    /// `rate` is how many requests an address may send in a second.
+    pub fn new(tokens: Option<Tokens>, has_tls: bool, rate: NonZeroU32) -> Access {
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(4));
+        Access {
+            tokens,
+            has_tls,
+            rate: RateLimiter::hashmap(Quota::per_second(rate).allow_burst(burst)),
+            wrong: RateLimiter::hashmap(Quota::per_minute(WRONG_MAX)),
+        }
+    }
+
+    /// Forgets addresses that have sent nothing lately.
+    pub fn forget(&self) {
+        for limiter in [&self.rate, &self.wrong] {
+            limiter.retain_recent();
+        }
+    }
+
+    fn refusal(&self, peer: IpAddr, request: &Request) -> Option<Problem> {
+        if self.rate.check_key(&peer).is_err() {
+            return Some(Problem::too_many(
+                "this address sends too many requests: `--rate` of the service sets the limit",
+            ));
+        }
+        let headers = request.headers();
+        if let Some(why) = foreign(headers, self.tokens.is_some(), self.has_tls) {
+            return Some(Problem::forbidden(why));
+        }
+        let tokens = self.tokens.as_ref()?;
+        if OPEN.contains(&request.uri().path()) {
+            return None;
+        }
+        let Some(token) = token(headers) else {
+            return Some(Problem::unauthorized(
+                "this needs a token: send `Authorization: Bearer TOKEN`",
+            ));
+        };
+        match tokens.role(&token) {
+            Some(Role::Admin) => None,
+            Some(Role::Read) if reads(request.method()) => None,
+            Some(Role::Read) => Some(Problem::forbidden(
+                "the token may only look: this needs one with the role `admin`",
+            )),
+            None => Some(match self.wrong.check_key(&peer) {
+                Ok(()) => Problem::unauthorized("there is no such token"),
+                Err(_) => Problem::too_many(
+                    "this address has sent too many wrong tokens: try again in a minute",
+                ),
+            }),
+        }
+    }
+}
+
+/// Answers a request, or says why not.
+pub async fn check(
+    State(access): State<Arc<Access>>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match access.refusal(peer.ip(), &request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Whether such a request changes nothing.
+fn reads(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
+}
+
+/// The token that a request brings.
+fn token(headers: &HeaderMap) -> Option<String> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, given) = given.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(given.trim().to_owned()),
+        "basic" => {
+            let decoded = BASE64_STANDARD.decode(given.trim()).ok()?;
+            let text = String::from_utf8(decoded).ok()?;
+            Some(text.split_once(':')?.1.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Why a page of another site may have sent the request, if so. A page whose name leads to
+/// loopback has its own name in `Host`; any other page has it in `Origin`. A page under
+/// another name has no token of this host.
+fn foreign(headers: &HeaderMap, has_tokens: bool, has_tls: bool) -> Option<&'static str> {
+    let authority = |name| Some(headers.get(name)?.to_str().ok()?.parse::<Authority>().ok());
+    if let Some(host) = authority(header::HOST)
+        && !has_tokens
+        && !host.as_ref().is_some_and(is_loopback)
+    {
+        return Some("this host is asked for by `localhost` or its address");
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    let scheme = if has_tls { "https://" } else { "http://" };
+    let origin = origin.to_str().ok();
+    let origin = origin.and_then(|origin| origin.strip_prefix(scheme));
+    let origin = origin.and_then(|origin| origin.parse::<Authority>().ok());
+    let is_own = origin == authority(header::HOST).flatten();
+    (!is_own).then_some("pages of other sites may not use this host")
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host().trim_matches(['[', ']']);
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().cloned();
+        let value = |value: &'static str| value.parse().expect("a header");
+        pairs.map(|(name, text)| (name, value(text))).collect()
+    }
+
+    #[test]
+    fn only_the_hosts_own_page_may_ask() {
+        use header::{HOST, ORIGIN};
+        let is_refused = |pairs: &[(header::HeaderName, &'static str)]| {
+            foreign(&headers(pairs), false, false).is_some()
+        };
+        assert!(!is_refused(&[]));
+        assert!(!is_refused(&[(HOST, "localhost:7878")]));
+        assert!(!is_refused(&[(HOST, "127.0.0.1:7878")]));
+        assert!(!is_refused(&[(HOST, "[::1]:7878")]));
+        assert!(is_refused(&[(HOST, "evil.example")]));
+        assert!(is_refused(&[(HOST, "127.0.0.1.evil.example:7878")]));
+        let own = (HOST, "localhost:7878");
+        assert!(!is_refused(&[
+            own.clone(),
+            (ORIGIN, "http://localhost:7878")
+        ]));
+        assert!(is_refused(&[
+            own.clone(),
+            (ORIGIN, "http://localhost:8000")
+        ]));
+        assert!(is_refused(&[own.clone(), (ORIGIN, "null")]));
+        assert!(is_refused(&[own, (ORIGIN, "http://evil.example")]));
+        let named = [(HOST, "host.example"), (ORIGIN, "https://host.example")];
+        assert!(foreign(&headers(&named), true, true).is_none());
+        assert!(foreign(&headers(&named), true, false).is_some());
+    }
+
+    #[test]
+    fn a_token_comes_as_a_bearer_or_as_a_password() {
+        let of = |text| token(&headers(&[(header::AUTHORIZATION, text)]));
+        assert_eq!(of("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(of("bearer  abc ").as_deref(), Some("abc"));
+        assert_eq!(of("Basic bWU6YTpi").as_deref(), Some("a:b"));
+        for wrong in ["abc", "Basic !", "Basic bWU=", "Digest abc"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Clicks through the live page in headless Chromium. `SLUICEBOX_PICTURES=FOLDER` takes
+//! pictures of what it sees.
+
+/// A browser.
+#[path = "common/browser.rs"]
+mod browser;
+/// Plugins, built once.
+#[expect(dead_code, reason = "the service loads them itself")]
+mod common;
+/// Tests that may be ignored.
+#[macro_use]
+#[path = "common/harness.rs"]
+mod harness;
+/// A service in a folder of its own.
+#[expect(dead_code, reason = "shared by several test programs")]
+#[path = "common/service.rs"]
+mod service;
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
+
+use std::time::Duration;
+
+use browser::Browser;
+use harness::Outcome;
+use service::Service;
+
+tests![
+    everything_is_seen_and_done_on_the_page,
+    the_page_says_that_the_host_is_gone_and_goes_on_when_it_is_back,
+];
+
+/// Rows that go on for long, some of them bad, counted by user.
+fn shop(mode: &str) -> String {
+    format!(
+        r#"
+        name = "shop"
+        dead_letters = "../dead.jsonl"
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [checkpoints]
+        interval = "200ms"
+        [sources.actions]
+        type = "generator"
+        seed = 3
+        users = 50
+        rate = 500
+        [operators.rows]
+        select = {{ id = "user_id", n = "quantity" }}
+        input = "actions"
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        parameters = {{ {mode} }}
+        input = "rows"
+        [operators.totals]
+        aggregate = {{ rows = "count()", total = "sum(n)" }}
+        key = "id"
+        window = "running"
+        input = "guarded"
+        [operators.minutes]
+        aggregate = {{ rows = "count()" }}
+        key = "id"
+        window = {{ tumbling = "1m" }}
+        input = "guarded"
+        [sinks.of_totals]
+        type = "blackhole"
+        input = "totals"
+        [sinks.of_minutes]
+        type = "blackhole"
+        input = "minutes"
+        "#
+    )
+}
+
+const GOOD: &str = "mode = \"nothing\"";
+
+fn view(browser: &mut Browser, title: &str) {
+    browser.click("nav.tabs a", title);
+    browser.until(&format!(
+        "document.querySelector('nav.tabs a[aria-current]')?.textContent === {title:?}"
+    ));
+}
+
+fn everything_is_seen_and_done_on_the_page() -> Outcome {
+    let mut browser = Browser::start()?;
+    let service = Service::start(&[("shop", &shop(GOOD))]);
+    service.until("held", |shop| shop["changes"][0]["outcome"] == "held");
+    service.write("shop", &shop("mode = \"panic\""));
+    service.until("taken back", |shop| {
+        shop["changes"][1]["outcome"] == "taken_back" && shop["phase"] == "running"
+    });
+    browser.resize(1280, 900, "light");
+    browser.open(&format!("http://{}/", service.address()));
+    browser.until_text("running");
+    browser.until("document.querySelector('td.number + td.number')?.innerText.endsWith('/s')");
+    browser.picture("list");
+    browser.click("main a", "shop");
+
+    browser.until("document.querySelectorAll('svg g.node').length === 7");
+    browser.until("document.querySelector('svg g.node.source').textContent.includes('/s')");
+    browser.until_text("tried and taken back");
+    browser.picture("graph");
+    // By keyboard alone: the first node, and what is told of it.
+    browser.value("document.querySelector('svg g.node').focus()");
+    browser.press("Enter");
+    browser.until("document.querySelector('main').innerText.includes('Rows out')");
+    browser.click("main button", "totals");
+    browser.until("document.querySelector('g.chosen .name').textContent === 'totals'");
+    browser.picture("node");
+
+    browser.click("main a", "Look at its state");
+    browser.until("document.querySelectorAll('main tbody tr').length > 20");
+    browser.fill("form input", "user-000007");
+    browser.click("form button", "Look");
+    browser.until("document.querySelectorAll('main tbody tr').length === 1");
+    browser.until_text("\"sum(n)\"");
+    browser.picture("state");
+    browser.fill("form label + label select", "checkpoint");
+    browser.click("form button", "Look");
+    browser.until("document.querySelectorAll('main tbody tr').length === 1");
+
+    view(&mut browser, "Rows");
+    browser.until("document.querySelectorAll('.rows li').length > 5");
+    browser.until_text("rows left out");
+    browser.picture("rows");
+    browser.click("main button", "Hold");
+    browser.until_text("Held.");
+
+    view(&mut browser, "Charts");
+    browser.until("document.querySelectorAll('.chart canvas').length >= 5");
+    std::thread::sleep(Duration::from_secs(3));
+    browser.picture("charts");
+
+    view(&mut browser, "Checkpoints");
+    browser.fill("form input", "before-sale");
+    browser.click("form button", "Make");
+    browser.until_text("is kept as before-sale");
+    browser.until(
+        "[...document.querySelectorAll('td')].some((cell) => cell.innerText === 'before-sale')",
+    );
+    browser.picture("checkpoints");
+
+    view(&mut browser, "Changes");
+    browser.until("document.querySelectorAll('section.change').length === 2");
+    browser.until("document.querySelector('section.change .phase').innerText === 'taken back'");
+    browser.until_text("guarded");
+    browser.picture("changes");
+
+    browser.click("main button", "Pause");
+    browser.until("document.querySelector('.title .phase').innerText === 'paused'");
+    browser.click("main button", "Start");
+    browser.until("document.querySelector('.title .phase').innerText === 'running'");
+
+    for (name, width, height, scheme) in [
+        ("phone", 390, 844, "light"),
+        ("phone-dark", 390, 844, "dark"),
+        ("dark", 1280, 900, "dark"),
+    ] {
+        browser.resize(width, height, scheme);
+        for title in ["Graph", "Charts", "Rows", "State"] {
+            view(&mut browser, title);
+            std::thread::sleep(Duration::from_millis(2_500));
+            let wide = browser.value("document.documentElement.scrollWidth");
+            assert!(
+                wide.as_u64() <= Some(width.into()),
+                "{name} {title}: {wide}"
+            );
+            browser.picture(&format!("{name}-{}", title.to_lowercase()));
+        }
+    }
+    assert_eq!(browser.errors, Vec::<String>::new());
+    Ok(())
+}
+
+fn the_page_says_that_the_host_is_gone_and_goes_on_when_it_is_back() -> Outcome {
+    let mut browser = Browser::start()?;
+    // Nothing that is connected to the host that ends is used for the next one.
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build();
+    let client = client.expect("it is built");
+    let pipelines = [("shop", &*shop(GOOD))];
+    let mut service = Service::start_with(&pipelines, &["--rate", "1000"], client);
+    let address = service.address().to_owned();
+    browser.resize(1280, 900, "light");
+    browser.open(&format!("http://{address}/#/shop"));
+    browser.until("document.querySelectorAll('svg g.node').length === 7");
+    service.end(libc::SIGKILL);
+    browser.until("document.querySelector('[role=alert]')?.innerText.includes('has not answered')");
+    browser.picture("gone");
+    service.begin_at(&address);
+    browser.until("!document.querySelector('[role=alert]')");
+    browser.until("document.querySelector('.title .phase').innerText !== ''");
+    Ok(())
+}
