@@ -60,6 +60,8 @@ const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often addresses are forgotten that have sent no request lately.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// As [`NAMES`] says it.
+const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]{0,99}$";
 const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(utoipa::OpenApi)]
@@ -124,6 +126,10 @@ fn described(description: &OpenApi) -> Value {
     let paths = json["paths"].as_object_mut().into_iter().flatten();
     for (_, operations) in paths {
         for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+            let parameters = operation["parameters"].as_array_mut().into_iter().flatten();
+            for parameter in parameters.filter(|parameter| parameter["name"] == "name") {
+                parameter["schema"]["pattern"] = json!(NAME_PATTERN);
+            }
             for (status, why) in [
                 ("401", "It has no token that the host knows"),
                 (
@@ -243,7 +249,8 @@ fn json<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> R
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&body).map_err(|error| {
+    let body: Result<Option<T>, _> = serde_json::from_slice(&body);
+    body.map(Option::unwrap_or_default).map_err(|error| {
         Problem::bad_request(&format!("the body is not what is expected: {error}"))
     })
 }
@@ -416,6 +423,7 @@ async fn start(
 #[serde(deny_unknown_fields)]
 struct Savepoint {
     #[serde(default)]
+    #[schema(required, pattern = "^(?![0-9]+$)[A-Za-z0-9._-]{1,100}$")]
     name: String,
 }
 
