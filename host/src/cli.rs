@@ -224,7 +224,10 @@ fn check(pipeline: &Path, json: bool) -> Result<(), CliError> {
 }
 
 fn build(path: &Path) -> Result<(), CliError> {
-    let built = build::build(path, &loader()?).map_err(|error| CliError::Failed(error.into()))?;
+    let built = build::build(path, &loader()?).map_err(|error| match error.is_wrong_usage() {
+        true => CliError::Usage(error.into()),
+        false => CliError::Failed(error.into()),
+    })?;
     print(&format!("{built}\n"))
 }
 

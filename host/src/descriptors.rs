@@ -1,7 +1,9 @@
-//! How many files and connections the process may have open at a time, and which of the
-//! standard ones it was started with.
+//! How many files and connections the process may have open at a time, and which it was
+//! started with.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How messages name the standard descriptors, by their numbers.
@@ -49,6 +51,44 @@ pub fn check_standard(number: u32) -> io::Result<()> {
             ),
         )),
     }
+}
+
+/// Opens for writing what the process was started with under this number, as the same open
+/// file, not the same path once more: a file's place for the next byte is then one for all
+/// who write to it, and what a shell, the log or a summary writes comes behind the rows
+/// instead of over them.
+pub fn duplicate_to_write(number: u32) -> io::Result<File> {
+    check_standard(number)?;
+    let Some(descriptor) = libc::c_int::try_from(number).ok().filter(is_inherited) else {
+        return Err(not_writable(number));
+    };
+    // SAFETY: it only looks at the descriptor.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+    if flags != -1 && flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(not_writable(number));
+    }
+    // SAFETY: it makes a descriptor, or fails.
+    match unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: it is open, and nobody else has it.
+        duplicate => Ok(unsafe { File::from_raw_fd(duplicate) }),
+    }
+}
+
+/// Whether it is open, and not one of the process's own, which are closed in the programs
+/// that it starts.
+fn is_inherited(descriptor: &libc::c_int) -> bool {
+    // SAFETY: it only looks at the descriptor, and fails where that is closed.
+    let flags = unsafe { libc::fcntl(*descriptor, libc::F_GETFD) };
+    flags != -1 && flags & libc::FD_CLOEXEC == 0
+}
+
+fn not_writable(number: u32) -> io::Error {
+    let message = format!(
+        "the run was started without descriptor {number}, or it is not open for writing: start \
+         the run with it (`{number}> FILE`), or write to another path"
+    );
+    io::Error::new(ErrorKind::NotFound, message)
 }
 
 /// As many as a pipeline may use.

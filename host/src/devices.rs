@@ -3,13 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::descriptors::check_standard;
-use crate::paths::{descriptor, is_device, is_standard_output};
+use crate::descriptors::duplicate_to_write;
+use crate::paths::{descriptor, is_device};
 use crate::stop::Stop;
 
 /// How often a pipe is looked at that nobody reads.
@@ -27,7 +27,9 @@ pub fn is_named_pipe(path: &Path) -> bool {
 /// Opens it, and waits for nobody: a pipe without a reader is an error of the kind
 /// [`ErrorKind::BrokenPipe`].
 pub fn open(path: &Path) -> io::Result<File> {
-    descriptor(path).map_or(Ok(()), check_standard)?;
+    if let Some(number) = descriptor(path) {
+        return duplicate_to_write(number);
+    }
     let mut options = File::options();
     options.append(true).custom_flags(libc::O_NONBLOCK);
     match options.open(path) {
@@ -35,10 +37,6 @@ pub fn open(path: &Path) -> io::Result<File> {
         Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => Err(
             io::Error::new(ErrorKind::BrokenPipe, "nobody reads this pipe"),
         ),
-        // It may be a socket, which cannot be opened.
-        Err(_) if is_standard_output(path) => {
-            Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
-        }
         Err(cause) => Err(cause),
     }
 }
@@ -69,8 +67,17 @@ pub struct DeviceWriter<'a> {
 
 impl Write for DeviceWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A pipe that has room takes so much, and does not wait.
+        let bytes = &bytes[..bytes.len().min(libc::PIPE_BUF)];
         let mut full_since = None;
-        while !has_room(self.file)? {
+        loop {
+            if has_room(self.file)? {
+                match self.file.write(bytes) {
+                    // Whoever shares it was faster, and has made it one that nobody waits at.
+                    Err(cause) if cause.kind() == ErrorKind::WouldBlock => {}
+                    written => return written,
+                }
+            }
             let full_since = full_since.get_or_insert_with(Instant::now);
             if self.stop.asked() && full_since.elapsed() > ROOM_WAIT {
                 return Err(io::Error::new(
@@ -79,8 +86,6 @@ impl Write for DeviceWriter<'_> {
                 ));
             }
         }
-        // A pipe that has room takes so much, and does not wait.
-        self.file.write(&bytes[..bytes.len().min(libc::PIPE_BUF)])
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -96,8 +101,7 @@ pub struct StandardOutput {
 
 impl StandardOutput {
     pub fn new(stop: Stop) -> io::Result<Self> {
-        check_standard(1)?;
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let file = duplicate_to_write(1)?;
         Ok(StandardOutput { file, stop })
     }
 }

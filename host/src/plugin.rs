@@ -33,7 +33,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex};
@@ -65,7 +65,8 @@ const DESCRIBE_LIMITS: Limits = Limits {
 pub struct PluginLoader {
     engine: Engine,
     deadlines: Arc<Deadlines>,
-    cache: Option<PluginCache>,
+    /// Looked for with the first plugin: without one, nobody misses it.
+    cache: LazyLock<Option<PluginCache>>,
     /// Plugins by path and digest.
     loaded: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
 }
@@ -99,7 +100,7 @@ impl PluginLoader {
         Ok(PluginLoader {
             engine,
             deadlines,
-            cache: None,
+            cache: LazyLock::new(|| None),
             loaded: Mutex::default(),
         })
     }
@@ -107,7 +108,7 @@ impl PluginLoader {
     /// Keeps compiled plugins in the user's cache folder, if that is safe, and
     /// loads them from there next time.
     pub fn with_user_cache(mut self) -> Self {
-        self.cache = PluginCache::of_user();
+        self.cache = LazyLock::new(PluginCache::of_user);
         self
     }
 
@@ -144,10 +145,8 @@ impl PluginLoader {
     fn compile(&self, path: &Path, bytes: &[u8], digest: String) -> Result<Loaded, LoadError> {
         let wrong = |what: String| LoadError(format!("plugin {} {what}", path.display()));
         check_header(bytes).map_err(wrong)?;
-        let kept = self
-            .cache
-            .as_ref()
-            .and_then(|cache| cache.load(&self.engine, &digest));
+        let cache = (*self.cache).as_ref();
+        let kept = cache.and_then(|cache| cache.load(&self.engine, &digest));
         let component = match kept {
             Some(component) => component,
             None => {
@@ -160,7 +159,7 @@ impl PluginLoader {
                 }
                 let component =
                     Component::new(&self.engine, bytes).map_err(|error| wrong(invalid(&error)))?;
-                if let Some(cache) = &self.cache {
+                if let Some(cache) = cache {
                     cache.store(&component, &digest);
                 }
                 component

@@ -165,7 +165,7 @@ impl Job {
 
     /// Starts from the checkpoint of this name or number, not from the last one.
     /// Output files are cut to their length at the checkpoint, and later numbered ones are
-    /// deleted; topics get the rows after it again.
+    /// deleted; sinks that cannot take rows back, as of topics, write those after it again.
     pub fn starting_from(self, checkpoint: &str) -> Self {
         self.pipeline.wanted_start().from = Some(checkpoint.to_owned());
         self

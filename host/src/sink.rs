@@ -77,6 +77,12 @@ pub trait SinkConnector: Any + Send + Sync {
     /// The best delivery guarantee that it can give.
     fn delivery(&self) -> Delivery;
 
+    /// Whether rows are taken back that a run wrote behind the checkpoint that another one
+    /// starts from. Otherwise they come twice.
+    fn takes_rows_back(&self) -> bool {
+        false
+    }
+
     /// Whether it writes to the process's standard output.
     fn writes_stdout(&self) -> bool {
         false

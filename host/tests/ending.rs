@@ -835,10 +835,15 @@ fn a_summary_that_cannot_be_printed_is_a_failure() {
 /// Runs a pipeline from a shell, with its descriptors redirected.
 fn redirected(pipeline: &str, arguments: &str, rest: &str, folder: &Path) -> Output {
     let direct = run(pipeline, &[arguments], folder);
+    in_shell(&direct, &format!("exec \"$@\" {rest}"), folder)
+}
+
+/// Runs a script, where the run is `"$@"`.
+fn in_shell(direct: &Command, script: &str, folder: &Path) -> Output {
     let mut words = vec![direct.get_program()];
     words.extend(direct.get_args());
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("exec \"$@\" {rest}")).arg("sh");
+    shell.arg("-c").arg(script).arg("sh");
     let output = shell.args(words).current_dir(folder).output();
     output.expect("there is a shell")
 }
@@ -893,6 +898,187 @@ fn what_is_closed_loses_no_row() {
             Some(0),
             "{pipeline} {rest}: {output:?}"
         );
+    }
+}
+
+/// A file that a shell has opened has one place for the next byte, for all who write to it.
+#[test]
+fn nobody_writes_over_rows_in_what_the_run_was_started_with() {
+    const STANDARD: [&str; 3] = [
+        "exec \"$@\" >all 2>&1",
+        "{ echo head; \"$@\" 2>log; echo tail; } >all",
+        "{ echo head >all; { \"$@\"; echo tail; } >>all 2>&1; }",
+    ];
+    let stderr = ["{ echo head >&2; \"$@\"; echo tail >&2; } 2>all"];
+    let third = ["{ echo head >&3; \"$@\" 2>log; echo tail >&3; } 3>all"];
+    let cases = [
+        ("-", &STANDARD[..]),
+        ("/dev/stdout", &STANDARD),
+        ("/dev/fd/1", &STANDARD),
+        ("/proc/self/fd/1", &STANDARD),
+        ("link", &STANDARD),
+        ("/dev/stderr", &stderr),
+        ("/proc/self/fd/2", &stderr),
+        ("/dev/fd/3", &third),
+    ];
+    let good: Vec<String> = (0..40)
+        .map(|n| format!("{{\"id\":\"row\",\"n\":{n}}}"))
+        .collect();
+    let bad: Vec<String> = (0..40).map(|n| format!("bad {n}")).collect();
+    let sink = |path: &str| OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
+    let letters = ROWS.replace("on_error = \"fail\"", "");
+    for (path, scripts) in cases {
+        let rows = format!("name = \"rows\"\n{ROWS}{}", sink(path));
+        let letters = format!("name = \"letters\"\ndead_letters = \"{path}\"\n{letters}{OUT}");
+        for (pipeline, input) in [(&rows, &good), (&letters, &bad)] {
+            for script in scripts {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                let at = |name: &str| folder.path().join(name);
+                symlink("/dev/stdout", at("link")).expect("a link");
+                fs::write(at("rows.jsonl"), input.join("\n")).expect("it is writable");
+                let output = in_shell(
+                    &run_file(pipeline, &[], folder.path()),
+                    script,
+                    folder.path(),
+                );
+                let text = fs::read_to_string(at("all")).expect("it was written");
+                let how = format!("{path} {script}: {output:?}\n{text}");
+                let lines: Vec<&str> = text.lines().collect();
+                let first = lines.iter().position(|line| line.contains(&*input[0]));
+                let first = first.expect(&how);
+                for (line, row) in lines[first..].iter().zip(input) {
+                    assert!(line.contains(&**row), "{row}: {how}");
+                }
+                let rest = &lines[first + input.len()..];
+                if script.contains("head") {
+                    assert_eq!((lines[0], rest.last()), ("head", Some(&"tail")), "{how}");
+                }
+                let has_summary = rest.iter().any(|line| line.contains("out"));
+                assert_eq!(has_summary, !script.contains("2>log"), "{how}");
+            }
+        }
+    }
+}
+
+/// Whose rows cannot be taken back.
+#[test]
+fn a_start_from_a_checkpoint_names_the_sinks_that_write_again() {
+    let file = |path: &str| format!("type = \"file\"\nformat = \"json\"\npath = \"{path}\"");
+    for (sink, is_told) in [
+        (file("-"), true),
+        (file("/dev/stderr"), true),
+        ("type = \"console\"".to_owned(), true),
+        (file("out.jsonl"), false),
+        ("type = \"blackhole\"".to_owned(), false),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = fs::write(folder.path().join("rows.jsonl"), format!("{GOOD}\n"));
+        rows.expect("it is writable");
+        let pipeline = format!("{ROWS}[sinks.again]\ninput = \"rows\"\n{sink}\n");
+        for arguments in [&["--quiet"][..], &["--quiet", "--from", "1"]] {
+            let output = run(&pipeline, arguments, folder.path()).output();
+            let output = output.expect("it starts");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{sink}: {stderr}");
+            let is_from = arguments.len() > 1;
+            let said = "starting from checkpoint 1";
+            assert_eq!(stderr.contains(said), is_from, "{sink}: {stderr}");
+            let said = "is written again, by `again`";
+            assert_eq!(
+                stderr.contains(said),
+                is_from && is_told,
+                "{sink}: {stderr}"
+            );
+        }
+    }
+}
+
+/// Who has no plugin misses no cache.
+#[test]
+fn a_cache_that_cannot_be_used_is_told_with_plugins_alone() {
+    for (pipeline, is_told) in [
+        (format!("{ROWS}{OUT}"), false),
+        (misbehaving("reject"), true),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = folder.path().join("rows.jsonl");
+        fs::write(&rows, format!("{GOOD}\n")).expect("it is writable");
+        let mut host = run(&pipeline, &["--quiet"], folder.path());
+        let output = host.env("XDG_CACHE_HOME", &rows).output();
+        let output = output.expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        let said = "compiled plugins are not kept";
+        assert_eq!(stderr.contains(said), is_told, "{stderr}");
+    }
+}
+
+/// Which has no name that its user could change.
+#[test]
+fn compressed_standard_input_is_not_to_be_named() {
+    let gzip = "\\037\\213\\010\\000\\n\\n";
+    let zstd = "\\050\\265\\057\\375\\n\\n";
+    for (path, compression, script, advised) in [
+        ("-", "", format!("printf '{gzip}' | \"$@\""), "gzip"),
+        (
+            "/dev/stdin",
+            "",
+            format!("printf '{zstd}' | \"$@\""),
+            "zstd",
+        ),
+        ("-", "", format!("printf '{gzip}' >in; \"$@\" <in"), "gzip"),
+        (
+            "/dev/stdin",
+            "",
+            format!("printf '{gzip}' >in; \"$@\" <in"),
+            "gzip",
+        ),
+        ("-", "gzip", format!("printf '{zstd}' | \"$@\""), "zstd"),
+        (
+            "/dev/stdin",
+            "gzip",
+            format!("printf '{zstd}' >in; \"$@\" <in"),
+            "zstd",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut rows = ROWS.replace("rows.jsonl", path) + "format = \"json\"\n";
+        if !compression.is_empty() {
+            rows += &format!("compression = \"{compression}\"\n");
+        }
+        let direct = run(&format!("{rows}{OUT}"), &["--quiet"], folder.path());
+        let output = in_shell(&direct, &script, folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let how = format!("{path} {script}: {stderr}");
+        assert_eq!(output.status.code(), Some(1), "{how}");
+        let advice = format!("looks like {advised}: write `compression = \"{advised}\"`");
+        assert!(stderr.contains(&advice), "{how}");
+    }
+}
+
+/// Neither what it was started without, nor what it has opened itself.
+#[test]
+fn rows_go_to_no_descriptor_that_the_run_cannot_write_to() {
+    for (path, rest) in [
+        ("/dev/fd/3", "3<rows.jsonl"),
+        ("/dev/fd/3", "3>&-"),
+        ("/proc/self/fd/5", ""),
+        ("/dev/fd/4000000000", ""),
+        ("/dev/stdin", "<rows.jsonl"),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rows = folder.path().join("rows.jsonl");
+        fs::write(&rows, format!("{GOOD}\n")).expect("it is writable");
+        let sink = OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
+        let pipeline = format!("{ROWS}{sink}");
+        let output = redirected(&pipeline, "--quiet", rest, folder.path());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{path} {rest}: {stderr}");
+        let said = "it is not open for writing: start the run with it";
+        assert!(stderr.contains(said), "{path} {rest}: {stderr}");
+        assert!(!stderr.contains(", and restarts in"), "{rest}: {stderr}");
+        let text = fs::read_to_string(rows).expect("it is there");
+        assert_eq!(text, format!("{GOOD}\n"), "{path} {rest}");
     }
 }
 

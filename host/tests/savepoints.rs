@@ -41,6 +41,7 @@ fn a_run_from_a_savepoint_gives_what_it_gave() {
     let from = sluicebox(&["run", "--quiet", "--from", "before-the-sale"], &pipeline);
     assert!(from.status.success(), "{}", failure(&from));
     assert!(failure(&from).contains("starting from checkpoint"));
+    assert!(!failure(&from).contains("written again"));
     assert_eq!(rows(folder.path()), undisturbed);
 
     // It has ended, and continues from its end.

@@ -277,3 +277,32 @@ fn existing_files_are_left_alone() {
     let stderr = String::from_utf8_lossy(&again.stderr);
     assert_contains(&stderr, &["is already there; nothing was written"]);
 }
+
+/// As it is for the other commands that a path is given to.
+#[test]
+fn to_build_what_is_no_plugin_is_wrong_usage() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let manifest = |name: &str, text: &str| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(folder.join("src")).expect("it is writable");
+        std::fs::write(folder.join("src/lib.rs"), "").expect("it is writable");
+        std::fs::write(folder.join("Cargo.toml"), text).expect("it is writable");
+    };
+    let package = "[package]\nname = \"library\"\nedition = \"2024\"\n";
+    manifest("library", &format!("{package}[workspace]\n"));
+    manifest("workspace", "[workspace]\n");
+    for (path, said) in [
+        ("nowhere", "there is no Cargo.toml in `nowhere`"),
+        ("library", "is not a plugin"),
+        ("workspace", "is a workspace"),
+    ] {
+        let output = run(
+            env!("CARGO_BIN_EXE_sluicebox"),
+            &["build", path],
+            folder.path(),
+        );
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{path}: {stderr}");
+        assert!(stderr.contains(said), "{path}: {stderr}");
+    }
+}

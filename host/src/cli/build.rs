@@ -58,6 +58,16 @@ pub enum BuildError {
     Place { path: PathBuf, cause: io::Error },
 }
 
+impl BuildError {
+    /// Whether what was named is not the crate of a plugin.
+    pub fn is_wrong_usage(&self) -> bool {
+        matches!(
+            self,
+            BuildError::NoCrate(_) | BuildError::Workspace { .. } | BuildError::NoLibrary { .. }
+        )
+    }
+}
+
 /// Builds the crate at `path` (its folder, a folder in it, or its Cargo.toml).
 /// Cargo's messages go to stderr.
 pub fn build(path: &Path, loader: &dyn Loader) -> Result<Built, BuildError> {

@@ -41,6 +41,11 @@ impl SinkConnector for Blackhole {
         }
     }
 
+    /// It has none.
+    fn takes_rows_back(&self) -> bool {
+        true
+    }
+
     fn delivery(&self) -> Delivery {
         Delivery::ExactlyOnce
     }

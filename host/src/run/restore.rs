@@ -242,7 +242,11 @@ pub async fn restore(
         return Ok(start);
     }
     let mut manifest = match &from {
-        Some(wanted) => Some(restore_chosen(durable, &known, wanted, offload).await?),
+        Some(wanted) => {
+            let manifest = restore_chosen(durable, &known, wanted, offload).await?;
+            tell_of_repeated_rows(&revision.plan, &manifest);
+            Some(manifest)
+        }
         None => restore_latest(durable, &known, committed.newest(), offload).await?,
     };
     match &mut manifest {
@@ -351,6 +355,24 @@ fn described(checkpoints: &[CheckpointInfo]) -> Option<String> {
     }
 }
 
+/// Says which sinks get rows twice, if any: those that take none back.
+fn tell_of_repeated_rows(plan: &Plan, manifest: &Manifest) {
+    let repeats = plan.nodes.iter().filter(|node| match &node.kind {
+        NodeKind::Sink(sink) => !sink.connector.takes_rows_back(),
+        _ => false,
+    });
+    let names: Vec<&str> = repeats.map(|node| &*node.name).collect();
+    let id = manifest.id;
+    match names.is_empty() {
+        true => tracing::info!("starting from checkpoint {id}"),
+        false => tracing::warn!(
+            "starting from checkpoint {id}: what was written after it cannot be taken back, and \
+             is written again, by `{}`",
+            names.join("`, `")
+        ),
+    }
+}
+
 /// Restores the checkpoint of this name or number.
 async fn restore_chosen(
     durable: &Durable,
@@ -362,13 +384,7 @@ async fn restore_chosen(
         return Err(RunError::Usage(not_found(known, wanted)));
     };
     match durable.restore(found.id, offload).await {
-        Ok(manifest) => {
-            tracing::warn!(
-                "starting from checkpoint {}: topics get the rows after it again",
-                found.id
-            );
-            Ok(manifest)
-        }
+        Ok(manifest) => Ok(manifest),
         Err(error @ StorageError::Damaged { .. }) => Err(outside_error(error.to_string())),
         Err(error) => Err(error.into()),
     }

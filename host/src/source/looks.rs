@@ -4,8 +4,20 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     pub format: &'static str,
-    /// What to do with a file that looks so.
-    pub advice: &'static str,
+    /// What to do with what looks so.
+    advice: &'static str,
+    /// What ends the name of a file that is read as such.
+    extension: Option<&'static str>,
+}
+
+impl Look {
+    /// What to do with what looks so. Standard input has no name that its user can change.
+    pub fn advice(&self, can_be_named: bool) -> String {
+        match self.extension.filter(|_| can_be_named) {
+            Some(extension) => format!("name it `{extension}`, or {}", self.advice),
+            None => self.advice.to_owned(),
+        }
+    }
 }
 
 const DECOMPRESS: &str = "decompress it, or compress it with gzip or zstd, which are read";
@@ -20,16 +32,8 @@ pub const ZSTD: &[u8] = b"\x28\xB5\x2F\xFD";
 
 /// What some formats begin with.
 const BEGINNINGS: [(&[u8], &str, &str); 15] = [
-    (
-        GZIP,
-        "gzip",
-        "name it `.gz`, or write `compression = \"gzip\"`",
-    ),
-    (
-        ZSTD,
-        "zstd",
-        "name it `.zst`, or write `compression = \"zstd\"`",
-    ),
+    (GZIP, "gzip", "write `compression = \"gzip\"`"),
+    (ZSTD, "zstd", "write `compression = \"zstd\"`"),
     (b"\xFD7zXZ\0", "xz", DECOMPRESS),
     (b"PK\x03\x04", "zip", DECOMPRESS),
     (b"PK\x05\x06", "zip", DECOMPRESS),
@@ -61,9 +65,23 @@ pub fn other_format(start: &[u8]) -> Option<Look> {
     let mut beginnings = BEGINNINGS.iter();
     let known = beginnings.find(|(beginning, ..)| start.starts_with(beginning));
     if let Some(&(_, format, advice)) = known {
-        return Some(Look { format, advice });
+        return Some(Look {
+            format,
+            advice,
+            extension: match format {
+                "gzip" => Some(".gz"),
+                "zstd" => Some(".zst"),
+                _ => None,
+            },
+        });
     }
-    let look = |format, advice| Some(Look { format, advice });
+    let look = |format, advice| {
+        Some(Look {
+            format,
+            advice,
+            extension: None,
+        })
+    };
     match start {
         _ if is_bzip2(start) => look("bzip2", DECOMPRESS),
         _ if is_utf_32(start) => look("UTF-32", CONVERT),

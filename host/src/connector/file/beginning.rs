@@ -492,7 +492,7 @@ fn is_compressed_nothing(path: &Path, compression: Compression) -> bool {
     if compression == Compression::None {
         return false;
     }
-    let text = File::open(path).and_then(|file| Text::of(file, compression));
+    let text = File::open(path).and_then(|file| Text::of(file, compression, true));
     let first = text.and_then(|mut text| text.read(1, &mut Vec::new()));
     first.is_ok_and(|read| read == 0)
 }

@@ -22,10 +22,10 @@ use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
 use crate::decode::Decoder;
 use crate::descriptors;
 use crate::format::{Format, RowFormat};
-use crate::paths::shown;
+use crate::paths::{is_device, shown};
 use crate::schema::Schema;
 use crate::source::chunk::{BadRow, Chunk, decode};
-use crate::source::looks::{Look, other_format};
+use crate::source::looks::other_format;
 use crate::source::pieces::RowCutter;
 use crate::source::row_ends::{RowEnd, RowEnds, RowRest, Skipped, too_long_before};
 use crate::source::{Arrival, Pending, SourceContext, SourceError, SourceInput, TURN_ROWS};
@@ -45,11 +45,18 @@ pub(super) fn drop_byte_order_mark(text: &mut Vec<u8>) {
 }
 
 /// What is wrong with a file whose text begins like this, if it seems to be no text.
-pub(super) fn looks_wrong(name: &str, start: &[u8], compression: Compression) -> Option<String> {
-    let Look { format, advice } = other_format(start)?;
+pub(super) fn looks_wrong(
+    name: &str,
+    can_be_named: bool,
+    start: &[u8],
+    compression: Compression,
+) -> Option<String> {
+    let look = other_format(start)?;
+    let format = look.format;
     Some(match compression {
         Compression::None => format!(
-            "{name} looks like {format}: {advice}; `compression = \"none\"` reads it as it is"
+            "{name} looks like {format}: {}; `compression = \"none\"` reads it as it is",
+            look.advice(can_be_named)
         ),
         compression => format!(
             "what {name} has compressed with {} looks like {format}: text is expected there",
@@ -457,8 +464,10 @@ impl BlockReader {
     ) -> Result<(), SourceError> {
         self.fill(BLOCK_BYTES_MIN, context)?;
         self.head = Head::of(&self.buffer);
+        let can_be_named = !is_device(self.file.path());
+        let (text, compression) = (&self.buffer, self.file.compression);
         if self.must_be_text
-            && let Some(message) = looks_wrong(&self.name, &self.buffer, self.file.compression)
+            && let Some(message) = looks_wrong(&self.name, can_be_named, text, compression)
         {
             return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
         }

@@ -11,6 +11,7 @@ use flate2::bufread::GzDecoder;
 
 use super::digest::{self, digest, digest_of};
 use super::mark::{FileId, FileMark, Seen};
+use crate::paths::is_device;
 use crate::source::looks;
 
 /// How a file is compressed.
@@ -143,7 +144,7 @@ impl OpenedFile {
             size: metadata.len(),
             offset: 0,
             taken: 0,
-            text: Some(Text::of(disk, compression)?),
+            text: Some(Text::of(disk, compression, !is_device(path))?),
         })
     }
 
@@ -288,7 +289,8 @@ impl OpenedFile {
             file: None,
             at: 0,
         };
-        self.text = Some(Text::of(disk, self.compression)?);
+        let can_be_named = !is_device(self.path());
+        self.text = Some(Text::of(disk, self.compression, can_be_named)?);
         let offset = std::mem::take(&mut self.offset);
         self.go_to(offset)
     }
@@ -387,7 +389,7 @@ pub(super) fn check_whole(path: &Path, compression: Compression) -> io::Result<(
         return Ok(());
     }
     let file = File::open(path)?;
-    Text::of(file, compression)
+    Text::of(file, compression, true)
         .and_then(Text::read_whole)
         .map_err(|cause| {
             let message = format!(
@@ -404,7 +406,7 @@ const SKIP_BYTES: u64 = 1 << 20;
 
 impl<R: Read> Text<R> {
     /// Refuses what does not begin as compressed data does.
-    pub fn of(source: R, compression: Compression) -> io::Result<Self> {
+    pub fn of(source: R, compression: Compression, can_be_named: bool) -> io::Result<Self> {
         if compression == Compression::None {
             return Ok(Text::Plain(source));
         }
@@ -412,8 +414,10 @@ impl<R: Read> Text<R> {
         let start = data.fill_buf()?;
         if !begins_as(start, compression) {
             let (format, look) = (compression.name(), looks::name_of(start));
-            let advice = looks::other_format(start).map(|look| look.advice);
-            let advice = advice.unwrap_or("`compression = \"none\"` reads it as it is");
+            let advice = match looks::other_format(start) {
+                Some(look) => look.advice(can_be_named),
+                None => "`compression = \"none\"` reads it as it is".to_owned(),
+            };
             let message = format!(
                 "it is not {format}, as its name or `compression` says, and looks like {look}: \
                  {advice}"

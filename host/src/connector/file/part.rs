@@ -342,9 +342,12 @@ fn buffered(file: File, stop: Option<Stop>) -> BufWriter<Output> {
 }
 
 impl Drop for PartFile {
-    /// A process that is being started may have the file open for a moment longer.
+    /// A process that is being started may have the file open for a moment longer. The
+    /// lock of what the process was started with is somebody else's.
     fn drop(&mut self) {
-        let _ = self.file().unlock();
+        if self.part.is_some() {
+            let _ = self.file().unlock();
+        }
     }
 }
 

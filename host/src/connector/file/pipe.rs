@@ -23,7 +23,7 @@ use crate::decode::Decoder;
 use crate::descriptors::check_standard;
 use crate::files::STANDARD_INPUT;
 use crate::format::{Format, RowFormat};
-use crate::paths::{identity, name_in};
+use crate::paths::{identity, is_device, name_in};
 use crate::schema::Schema;
 use crate::source::chunk::Chunk;
 use crate::source::pieces::{Piece, PieceChunks, RowCutter};
@@ -76,6 +76,7 @@ struct Stream {
 
 struct PipeInput {
     name: String,
+    can_be_named: bool,
     format: Format,
     must_be_text: bool,
     compression: Compression,
@@ -110,6 +111,14 @@ impl Pipe {
         }
     }
 
+    /// Whether its name says how it is compressed, and could say something else.
+    fn can_be_named(&self) -> bool {
+        match self {
+            Pipe::StandardInput => false,
+            Pipe::Named(path) => !is_device(path),
+        }
+    }
+
     /// Waits until somebody writes to it.
     fn open(&self) -> io::Result<File> {
         match self {
@@ -125,7 +134,10 @@ impl Pipe {
     fn read(&self, compression: Compression, blocks: &mpsc::Sender<io::Result<Vec<u8>>>) {
         let mut read = 0;
         let mut buffer = vec![0; READ_BYTES];
-        let mut text = match self.open().and_then(|file| Text::of(file, compression)) {
+        let text = self
+            .open()
+            .and_then(|file| Text::of(file, compression, self.can_be_named()));
+        let mut text = match text {
             Ok(text) => text,
             Err(cause) => {
                 // Nobody wants to know it if the run has ended.
@@ -292,6 +304,7 @@ impl PipeInput {
         let decoder = Decoder::new(&source.format, &context.schema);
         let mut input = PipeInput {
             name,
+            can_be_named: source.pipe.can_be_named(),
             format: format.clone(),
             // Whoever says that it is not compressed means what is there.
             must_be_text: source.compression != Some(Compression::None),
@@ -341,7 +354,8 @@ impl PipeInput {
                 return Ok(false);
             }
             if self.must_be_text
-                && let Some(message) = looks_wrong(&self.name, text, self.compression)
+                && let Some(message) =
+                    looks_wrong(&self.name, self.can_be_named, text, self.compression)
             {
                 return Err(self.refuse(&message));
             }

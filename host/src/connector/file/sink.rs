@@ -270,6 +270,10 @@ impl SinkSettings for FileSinkSettings {
 }
 
 impl SinkConnector for FileSink {
+    fn takes_rows_back(&self) -> bool {
+        !is_device(&self.path) && self.pipe().is_none()
+    }
+
     fn writes_stdout(&self) -> bool {
         self.path == Path::new(STANDARD_OUTPUT)
     }
