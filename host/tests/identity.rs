@@ -370,6 +370,27 @@ fn an_output_that_was_read_and_is_gone_is_told() {
     assert!(!said.contains("is gone"), "{said}");
 }
 
+/// Their stages read each other, and have dots in their names.
+#[test]
+fn no_output_of_a_recommender_or_look_up_is_gone_at_a_restore() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for (example, plugin) in [("recommend", "recommend"), ("orders", "cart")] {
+        let shop = Shop::new();
+        let example = examples.join(example);
+        let pipeline = fs::read_to_string(example.join("pipeline.toml")).expect("it is there");
+        shop.write("shop.toml", &(pipeline + "\n[checkpoints]\n"));
+        let wasm = format!("../../plugins/{plugin}/{plugin}.wasm");
+        let built = common::plugin_file(plugin);
+        shop.edit(&wasm, &built.display().to_string());
+        let input = example.join("tests/small/input/");
+        shop.edit("tests/small/input/", &input.display().to_string());
+        shop.run(&[]).expect("it runs");
+        let said = shop.run(&[]).expect("it goes on");
+        assert!(said.contains("this one reads what is new"), "{said}");
+        assert!(!said.contains("is gone"), "{said}");
+    }
+}
+
 #[test]
 fn a_run_that_goes_on_after_its_end_reads_what_is_new() {
     let shop = Shop::ended();

@@ -243,31 +243,55 @@ pub struct GoneOutput<'a> {
 pub fn gone_outputs<'a>(then: &'a [NodeDescription], now: &Plan) -> Vec<GoneOutput<'a>> {
     let mut gone: Vec<GoneOutput<'_>> = Vec::new();
     for reader in then {
-        let named = reader
-            .inputs
-            .iter()
-            .filter_map(|input| input.split_once('.'));
-        for (operator, output) in named {
-            let Some(node) = now.nodes.iter().find(|node| node.name == operator) else {
+        for input in &reader.inputs {
+            let (operator, Some(output)) = node_and_output(input, |name| named(then, name)) else {
                 continue;
             };
-            if node.outputs.iter().any(|port| port.name == output) {
-                continue;
-            }
-            let known =
-                |gone: &&mut GoneOutput<'_>| (gone.operator, gone.output) == (operator, output);
-            match gone.iter_mut().find(known) {
-                Some(known) if known.readers.last() == Some(&&*reader.name) => {}
-                Some(known) => known.readers.push(&reader.name),
-                None => gone.push(GoneOutput {
-                    operator,
-                    output,
-                    readers: vec![&reader.name],
-                }),
+            if is_gone(operator, output, now) {
+                note_gone(&mut gone, operator, output, &reader.name);
             }
         }
     }
     gone
+}
+
+/// Whether an operator is there without this output.
+fn is_gone(operator: &str, output: &str, now: &Plan) -> bool {
+    let node = |name: &str| now.nodes.iter().find(|node| node.name == name);
+    // The output may be a node of its own now, as stages of an operator are.
+    node(&format!("{operator}.{output}")).is_none()
+        && node(operator).is_some_and(|node| node.outputs.iter().all(|port| port.name != output))
+}
+
+fn note_gone<'a>(
+    gone: &mut Vec<GoneOutput<'a>>,
+    operator: &'a str,
+    output: &'a str,
+    reader: &'a str,
+) {
+    let known = |gone: &&mut GoneOutput<'_>| (gone.operator, gone.output) == (operator, output);
+    match gone.iter_mut().find(known) {
+        Some(known) if known.readers.last() == Some(&reader) => {}
+        Some(known) => known.readers.push(reader),
+        None => gone.push(GoneOutput {
+            operator,
+            output,
+            readers: vec![reader],
+        }),
+    }
+}
+
+/// Splits `node` or `node.output`, where names of nodes have dots as well: the node is the
+/// one with the longest name. An input of no node that `find` knows is its name as a whole.
+fn node_and_output<T>(input: &str, find: impl Fn(&str) -> Option<T>) -> (&str, Option<&str>) {
+    if find(input).is_some() {
+        return (input, None);
+    }
+    let mut dots = input.rmatch_indices('.').map(|(dot, _)| dot);
+    match dots.find(|&dot| find(&input[..dot]).is_some()) {
+        Some(dot) => (&input[..dot], Some(&input[dot + 1..])),
+        None => (input, None),
+    }
 }
 
 /// Compares plans: the nodes of `now` in its order, then those that only `then`
@@ -382,10 +406,10 @@ impl NodeClass {
 }
 
 impl NodeDescription {
-    /// The nodes that it reads. Their outputs are named after them, and perhaps a dot.
-    pub fn upstream(&self) -> impl Iterator<Item = &str> {
-        let end = |output: &String| output.find('.').unwrap_or(output.len());
-        self.inputs.iter().map(move |input| &input[..end(input)])
+    /// The nodes that it reads, of those that `find` knows by their names.
+    pub fn upstream<T>(&self, find: impl Fn(&str) -> Option<T>) -> impl Iterator<Item = T> {
+        let node = move |input: &String| find(node_and_output(input, &find).0);
+        self.inputs.iter().filter_map(node)
     }
 
     /// Its inputs for people: with the port, where there are several.
@@ -551,6 +575,27 @@ mod tests {
             (_, StateChange::Incompatible(why)) => why,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn an_input_is_of_the_node_with_the_longest_name() {
+        let nodes = ["suggested", "suggested.requests", "billed.wanted", "read"];
+        let node = |input| node_and_output(input, |name| nodes.contains(&name).then_some(()));
+        assert_eq!(node("read"), ("read", None));
+        assert_eq!(node("read.late"), ("read", Some("late")));
+        assert_eq!(node("suggested.requests"), ("suggested.requests", None));
+        let late = ("suggested.requests", Some("late"));
+        assert_eq!(node("suggested.requests.late"), late);
+        assert_eq!(node("billed.wanted.keys"), ("billed.wanted", Some("keys")));
+        assert_eq!(node("billed.other"), ("billed.other", None));
+        let reader = NodeDescription {
+            inputs: ["read.late", "suggested.requests", "gone"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..stateless("reader", NodeClass::Sink)
+        };
+        let place = |name: &str| nodes.iter().position(|node| *node == name);
+        assert_eq!(reader.upstream(place).collect::<Vec<_>>(), [3, 1]);
     }
 
     #[test]

@@ -113,8 +113,10 @@ impl Dropped {
         }
         let mut fed: HashSet<&str> = HashSet::new();
         let mut taken = Vec::new();
+        let find = |name: &str| nodes.iter().find(|node| node.name == name);
         for node in nodes {
-            if node.upstream().any(|input| fed.contains(input))
+            let mut upstream = node.upstream(find);
+            if upstream.any(|input| fed.contains(input.name.as_str()))
                 || (node.class == NodeClass::Source && sources.contains(node.name.as_str()))
             {
                 fed.insert(&node.name);

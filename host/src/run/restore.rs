@@ -182,8 +182,8 @@ fn newest_times(nodes: &[NodeManifest]) -> HashMap<&str, Option<i64>> {
                 partitions.filter_map(|partition| partition.newest_ms).max()
             }
             _ => {
-                let upstream = node.description.upstream();
-                upstream.filter_map(|node| *newest.get(node)?).max()
+                let upstream = node.description.upstream(|name| newest.get(name).copied());
+                upstream.flatten().max()
             }
         };
         newest.insert(node.name(), newest_ms);
