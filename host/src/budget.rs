@@ -3,8 +3,8 @@
 //! States may take two thirds of the budget: when they take more, tasks evict
 //! some. The rest is for rows that were handed to a checkpoint and are not
 //! written yet; when both fill the whole budget, tasks wait for that checkpoint.
-//! Where states are large, sources hand out few rows at a time: no checkpoint can be
-//! made in the middle of a batch, and none of its states evicted.
+//! Where rows touch large states, sources hand out few rows at a time: no checkpoint can
+//! be made in the middle of a batch, and none of its states evicted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -78,8 +78,8 @@ pub struct Unwritten {
 /// How many rows the first batch has.
 const ROWS_AT_FIRST: usize = 64;
 
-/// What part of the budget the states of a batch may take, if each row has a state of
-/// its own; several batches are under way at a time.
+/// What part of the budget the states of a batch may take; several batches are under way
+/// at a time.
 const BATCH_PART: usize = 32;
 /// They may always take this much, however small the budget is.
 const BATCH_BYTES_MIN: usize = 1 << 20;
@@ -202,8 +202,8 @@ impl Share {
         }
     }
 
-    /// Records how many bytes the task's states have on average.
-    pub fn set_state_bytes(&self, bytes: usize) {
+    /// Records how many bytes of the task's states a row of a batch touches.
+    pub fn set_row_bytes(&self, bytes: usize) {
         let batch_bytes = (self.budget.bytes_max / BATCH_PART).max(BATCH_BYTES_MIN);
         let room = batch_bytes / bytes.max(1);
         self.rows_max.store(room.max(1), Ordering::Relaxed);
@@ -310,10 +310,10 @@ mod tests {
         let small = Share::new(budget.clone());
         assert_eq!(budget.rows_max(), ROWS_AT_FIRST);
         assert_eq!(budget.rows_max(), 2 * ROWS_AT_FIRST);
-        share.set_state_bytes(100 << 10);
-        small.set_state_bytes(10);
+        share.set_row_bytes(100 << 10);
+        small.set_row_bytes(10);
         assert_eq!(budget.rows_max(), 10);
-        share.set_state_bytes(10 << 20);
+        share.set_row_bytes(10 << 20);
         assert_eq!(budget.rows_max(), 1);
         drop(share);
         assert!(budget.rows_max() > ROWS_AT_FIRST);

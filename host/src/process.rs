@@ -379,7 +379,7 @@ impl ProcessOperator {
         now: Reached,
         out: &mut Outbox,
     ) -> Result<(), OperatorError> {
-        let ids = self
+        let mut ids = self
             .read_keys(key, batch.rows())
             .map_err(|error| self.failed(error))?;
         let mut first = 0;
@@ -404,6 +404,9 @@ impl ProcessOperator {
             self.take(&work, 0..rows, out)?;
             first += rows;
         }
+        ids.sort_unstable();
+        ids.dedup();
+        self.states.note_batch(batch.rows(), ids.len());
         self.settle(ids).map_err(|error| self.failed(error))
     }
 
@@ -537,10 +540,13 @@ impl ProcessOperator {
             false => 0,
         };
         let slots = work.ids[part.clone()].iter();
-        let slots: Vec<u32> = slots
+        let mut slots: Vec<u32> = slots
             .map(|&id| self.keyed.entries.slot(id))
             .filter(|&slot| slot != NO_SLOT)
             .collect();
+        // A call has the state of a key once.
+        slots.sort_unstable();
+        slots.dedup();
         let left = CALL_BYTES_MAX.saturating_sub(rows);
         left == 0 || self.states.fit(&slots, left) < slots.len()
     }
@@ -952,7 +958,7 @@ impl Operator for ProcessOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let mut first = 0;
         while first < batch.rows() {
-            let room = self.states.room(CALL_BYTES_MAX);
+            let room = self.states.room_for_rows(CALL_BYTES_MAX);
             let rows = room.min(batch.rows() - first);
             let part = batch.slice(first, rows);
             match self.waiting {

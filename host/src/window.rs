@@ -294,7 +294,7 @@ impl Operator for AggregateOperator {
     fn rows(&mut self, inlet: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
         let mut first = 0;
         while first < batch.rows() {
-            let room = self.accumulators.states.room(CALL_BYTES_MAX);
+            let room = self.accumulators.states.room_for_rows(CALL_BYTES_MAX);
             let rows = room.min(batch.rows() - first);
             let rows = self.before_late_row(&batch.times[first..first + rows]);
             self.fold(inlet, batch.slice(first, rows), out)?;

@@ -405,6 +405,62 @@ fn many_wrong_names_take_no_time() {
     }
 }
 
+/// A batch of rows of few keys stays large, however large the states of these are: a state
+/// is read and written once a batch.
+#[test]
+fn a_large_state_is_not_copied_for_a_few_rows_each() {
+    const VALUES: usize = 200_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut values: Vec<usize> = (0..VALUES).collect();
+    fastrand::Rng::with_seed(5).shuffle(&mut values);
+    let row = |n: &usize| json!({"id": "a", "n": n, "k": n % 2});
+    let file = fs::File::create(folder.path().join("rows.jsonl"));
+    let mut file = BufWriter::new(file.expect("it is writable"));
+    for row in values.iter().map(row) {
+        writeln!(file, "{row}").expect("it is writable");
+    }
+    file.flush().expect("it is writable");
+    for (key, window, counts) in [
+        ("id", "\"global\"", vec![VALUES as i64]),
+        ("k", "\"global\"", vec![VALUES as i64 / 2; 2]),
+        ("id", "{ count = 100000 }", vec![VALUES as i64 / 2; 2]),
+    ] {
+        let started = Instant::now();
+        let pipeline = format!(
+            r#"
+            name = "bounds"
+            parallelism = 1
+            [sources.rows]
+            type = "file"
+            path = "rows.jsonl"
+            fields = {{ id = "utf8", n = "int64", k = "int64" }}
+            [operators.counted]
+            aggregate = {{ n = "count_distinct(n)" }}
+            input = "rows"
+            key = "{key}"
+            window = {window}
+            [sinks.out]
+            type = "file"
+            path = "out.jsonl"
+            if_exists = "replace"
+            input = "counted"
+            "#
+        );
+        run(&pipeline, folder.path());
+        let out = fs::read_to_string(folder.path().join("out.jsonl")).expect("it is written");
+        let rows = out
+            .lines()
+            .map(|row| serde_json::from_str(row).expect("JSON"));
+        let given: Vec<i64> = rows
+            .map(|row: Value| row["n"].as_i64().expect("a count"))
+            .collect();
+        assert_eq!(given, counts, "{key} {window}");
+        let took = started.elapsed();
+        // As in `check_soon`, the machine may be busy.
+        assert!(took < Duration::from_secs(60), "{key} {window}: {took:?}");
+    }
+}
+
 /// Each file is compared with those that it may be, not with all.
 #[test]
 fn many_outputs_take_no_time() {

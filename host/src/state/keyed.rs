@@ -134,6 +134,9 @@ pub trait KeyedPart {
     /// About how many keys have changed since the last checkpoint.
     fn changed(&self) -> usize;
 
+    /// Whether the storage has keys that are not in memory.
+    fn has_evicted(&self) -> bool;
+
     /// Evicts at most `keys` keys that have not changed since they were stored.
     fn evict(&mut self, states: &mut StateTable, keys: usize);
 
@@ -249,11 +252,6 @@ impl<E: Entries> KeyedStates<E> {
             self.entries.evict(id, states);
             self.keys.remove(id);
         }
-    }
-
-    /// Whether the storage has keys that are not in memory.
-    pub fn has_evicted(&self) -> bool {
-        self.has_evicted
     }
 
     /// Whether the storage has any rows of these keys.
@@ -419,6 +417,10 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
 
     fn changed(&self) -> usize {
         self.changed.count()
+    }
+
+    fn has_evicted(&self) -> bool {
+        self.has_evicted
     }
 
     fn evict(&mut self, states: &mut StateTable, keys: usize) {

@@ -149,6 +149,10 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
         self.all().map(KeyedPart::changed).sum()
     }
 
+    fn has_evicted(&self) -> bool {
+        self.all().any(KeyedPart::has_evicted)
+    }
+
     fn evict(&mut self, states: &mut StateTable, keys: usize) {
         let mut left = keys;
         for &place in self.places.values() {

@@ -13,6 +13,7 @@
 //! Equal values give equal bytes, so rows serve as keys. Floats are equal when
 //! their bits are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::BooleanBufferBuilder;
@@ -168,15 +169,24 @@ impl View {
             ViewValues::List { ends, elements } => {
                 let (start, end) = (ends[row] as usize, ends[row + 1] as usize);
                 write_length(end - start, bytes);
-                for element in start..end {
-                    elements.write(element, bytes);
-                }
+                elements.write_all(start..end, bytes);
             }
             ViewValues::Record(members) => {
                 for member in members {
                     member.write(row, bytes);
                 }
             }
+        }
+    }
+
+    /// Writes these rows, one after another.
+    fn write_all(&self, rows: Range<usize>, bytes: &mut Vec<u8>) {
+        match &self.values {
+            // Large states are lists of numbers, which are copied in one go.
+            ViewValues::Fixed { width, bytes: from } if !self.nullable => {
+                bytes.extend_from_slice(&from[rows.start * width..rows.end * width]);
+            }
+            _ => rows.for_each(|row| self.write(row, bytes)),
         }
     }
 }
@@ -320,13 +330,27 @@ impl ColumnBuilder {
             BuilderValues::List { ends, elements } => {
                 let length = reader.length()?;
                 ends.push(end(elements.rows.saturating_add(length))?);
-                for _ in 0..length {
-                    elements.read(reader)?;
-                }
+                elements.read_all(length, reader)?;
             }
             BuilderValues::Record(members) => {
                 for member in members {
                     member.read(reader)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads this many rows, one after another.
+    fn read_all(&mut self, rows: usize, reader: &mut Reader<'_>) -> Result<(), RowError> {
+        match (&self.valid, &mut self.values) {
+            (None, BuilderValues::Fixed { width, bytes }) => {
+                bytes.extend_from_slice(reader.take(width.saturating_mul(rows))?);
+                self.rows += rows;
+            }
+            _ => {
+                for _ in 0..rows {
+                    self.read(reader)?;
                 }
             }
         }

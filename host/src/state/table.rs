@@ -25,6 +25,8 @@ pub struct StateTable {
     variable: Option<Variable>,
     slots: usize,
     free: Vec<u32>,
+    /// How many states the rows of the last batches have touched, for each row.
+    touched_a_row: f64,
     /// Writes and reads states for checkpoints.
     codec: Codec,
 }
@@ -110,6 +112,7 @@ impl StateTable {
             }),
             slots: 0,
             free: Vec::new(),
+            touched_a_row: 1.0,
             codec: Codec::new(schema.fields.clone()),
         }
     }
@@ -175,6 +178,25 @@ impl StateTable {
     /// as all are on average.
     pub fn room(&self, bytes_max: usize) -> usize {
         (bytes_max / self.bytes_on_average().max(1)).max(1)
+    }
+
+    /// Notes how many states the rows of a batch have touched.
+    pub fn note_batch(&mut self, rows: usize, touched: usize) {
+        // Follows more at once, and fewer over some batches.
+        let touched_a_row = touched as f64 / rows.max(1) as f64;
+        self.touched_a_row = touched_a_row.max(self.touched_a_row / 2.0);
+    }
+
+    /// Bytes of states that a batch has for each of its rows, if it touches as many as the
+    /// last ones: rows of few keys share their states, however large these are.
+    pub fn bytes_a_row(&self) -> usize {
+        (self.bytes_on_average() as f64 * self.touched_a_row) as usize
+    }
+
+    /// How many rows, at least one, touch states of at most `bytes_max` together, if they
+    /// touch as many as those of the last batches.
+    pub fn room_for_rows(&self, bytes_max: usize) -> usize {
+        (bytes_max / self.bytes_a_row().max(1)).max(1)
     }
 
     fn fixed_bytes(&self) -> usize {

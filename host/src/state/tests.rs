@@ -348,3 +348,35 @@ fn keys_keep_their_numbers() {
         }
     }
 }
+
+/// A batch has the state of a key once, however many rows of it there are.
+#[test]
+fn rows_of_few_keys_have_room_beside_large_states() {
+    const LARGE: usize = 1 << 20;
+    let mut table = StateTable::new(&Schema::new(vec![Field::new(
+        "text",
+        DataType::Utf8,
+        false,
+    )]));
+    let slots = [table.allocate(), table.allocate()];
+    let text = "x".repeat(LARGE);
+    let states: ArrayRef = Arc::new(StringArray::from(vec![text.as_str(); 2]));
+    table.scatter(&slots, &[states]).expect("it fits");
+    assert_eq!(
+        table.room_for_rows(8 * LARGE),
+        7,
+        "nothing is known of rows"
+    );
+    for _ in 0..10 {
+        table.note_batch(1_024, 2);
+    }
+    let rows = table.room_for_rows(8 * LARGE);
+    assert!((3_500..=4_096).contains(&rows), "{rows}");
+    assert_eq!(table.room(8 * LARGE), 7, "states are as large as before");
+    // Keys that are many all at once are believed at once.
+    table.note_batch(10, 10);
+    assert_eq!(table.room_for_rows(8 * LARGE), 7);
+    table.note_batch(1_024, 2);
+    let rows = table.room_for_rows(8 * LARGE);
+    assert!((14..17).contains(&rows), "{rows}");
+}

@@ -49,7 +49,12 @@ impl Upkeep {
         let Some(share) = &mut self.share else {
             return 0;
         };
-        share.set_state_bytes(states.bytes_on_average());
+        // Where all keys are in memory, a batch can have no more than these. What it reads
+        // back comes on top, and may be as much for each of its rows.
+        share.set_row_bytes(match keyed.has_evicted() {
+            true => states.bytes_on_average(),
+            false => states.bytes_a_row(),
+        });
         share.set(states.bytes() + keyed.bytes())
     }
 

@@ -282,6 +282,7 @@ impl Accumulators {
     ) -> Result<(), KeyedError> {
         out.counts.taken += (arrived.rows() - folded.lost.len()) as u64;
         let slots = &self.groups.slots;
+        self.states.note_batch(arrived.rows(), slots.len());
         match &folded.groups {
             None => self.states.scatter(slots, &folded.states)?,
             Some(groups) => {

@@ -597,6 +597,10 @@ impl KeyedPart for Sessions {
         self.keyed.changed()
     }
 
+    fn has_evicted(&self) -> bool {
+        self.keyed.has_evicted()
+    }
+
     fn evict(&mut self, states: &mut StateTable, keys: usize) {
         if let Some(ended) = &mut self.ended {
             ended.evict();

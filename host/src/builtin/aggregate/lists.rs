@@ -3,11 +3,13 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, Int64Array, ListArray};
+use arrow_array::{Array, ArrayRef, Int64Array, ListArray, make_array};
 use arrow_buffer::OffsetBuffer;
+use arrow_data::transform::MutableArrayData;
 use arrow_schema::FieldRef;
 use arrow_select::interleave::interleave;
 
@@ -20,9 +22,6 @@ pub(super) struct Value<'a, C: Ordered>(pub C::Value<'a>);
 
 /// Where a value is: 0 and its place in the lists of states, or 1 and its row.
 pub(super) type Place = (usize, usize);
-
-/// Values by their order, each once.
-type Distinct<'a, C> = BTreeMap<Value<'a, C>, Place>;
 
 /// `top(n, field)`: the largest values, in descending order.
 pub(super) struct Top<C> {
@@ -103,6 +102,13 @@ pub(super) struct CountDistinct<C> {
     lists: Lists<C>,
 }
 
+/// The values of a group: the known ones in order, and what rows add to them.
+struct Distinct<'a, C: Ordered> {
+    known: Range<usize>,
+    /// The row of each value.
+    added: BTreeMap<Value<'a, C>, usize>,
+}
+
 impl<C: Ordered> CountDistinct<C> {
     pub fn boxed(list: &DataType) -> Box<dyn Fold> {
         Box::new(CountDistinct::<C> {
@@ -110,40 +116,71 @@ impl<C: Ordered> CountDistinct<C> {
         })
     }
 
+    /// The states of groups. Known values, which may be many, are copied in runs.
     fn write(
         &self,
         known: &Known<'_, C>,
-        column: Option<&ArrayRef>,
-        distinct: &[Distinct<'_, C>],
-    ) -> Result<Vec<ArrayRef>, Problem> {
-        let places = Places::of(distinct.iter().map(|values| values.values().copied()));
-        Ok(vec![self.lists.write(known.values, column, &places)?])
+        column: &ArrayRef,
+        groups: &[Distinct<'_, C>],
+    ) -> Result<ArrayRef, Problem> {
+        let lengths = groups.iter().map(Distinct::len);
+        let ends = OffsetBuffer::from_lengths(lengths.clone());
+        let (of_states, of_rows) = (known.values.to_data(), column.to_data());
+        let mut values = MutableArrayData::new(vec![&of_states, &of_rows], false, lengths.sum());
+        for group in groups {
+            let mut rest = group.known.clone();
+            for (value, &row) in &group.added {
+                let at = known.place(&rest, value);
+                values.try_extend(0, rest.start, at)?;
+                values.try_extend(1, row, row + 1)?;
+                rest.start = at;
+            }
+            values.try_extend(0, rest.start, rest.end)?;
+        }
+        self.lists.of(ends, make_array(values.freeze()))
+    }
+}
+
+impl<C: Ordered> Distinct<'_, C> {
+    fn len(&self) -> usize {
+        self.known.len() + self.added.len()
     }
 }
 
 impl<C: Ordered> Fold for CountDistinct<C> {
     fn fold(&self, input: Input<'_>) -> Result<Output, Problem> {
         let known = Known::<C>::new(&input.existing[0]);
-        let mut distinct: Vec<Distinct<C>> =
-            known.groups().map(|values| values.collect()).collect();
-        distinct.resize_with(input.group_count, BTreeMap::new);
+        let group = |known| Distinct {
+            known,
+            added: BTreeMap::new(),
+        };
+        let mut groups: Vec<Distinct<C>> = known.ranges().map(group).collect();
+        groups.resize_with(input.group_count, || group(0..0));
         let mut after: Vec<i64> = Vec::new();
         if let Some(column) = input.column {
             let values = C::of(column);
             let nulls = input.nulls();
             for (row, &group) in input.groups.iter().enumerate() {
-                let distinct = &mut distinct[group as usize];
+                let group = &mut groups[group as usize];
                 if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
                     let value = Value(values.at(row));
-                    distinct.entry(value).or_insert((1, row));
+                    if !known.has(&group.known, &value) {
+                        group.added.entry(value).or_insert(row);
+                    }
                 }
                 if input.each {
-                    after.push(distinct.len() as i64);
+                    after.push(group.len() as i64);
                 }
             }
         }
+        let is_same = groups.len() == input.existing[0].len()
+            && groups.iter().all(|group| group.added.is_empty());
+        let states = match input.column.filter(|_| !is_same) {
+            Some(column) => self.write(&known, column, &groups)?,
+            None => input.existing[0].clone(),
+        };
         Ok(Output {
-            states: self.write(&known, input.column, &distinct)?,
+            states: vec![states],
             after: input
                 .each
                 .then(|| Arc::new(Int64Array::from(after)) as ArrayRef),
@@ -152,12 +189,13 @@ impl<C: Ordered> Fold for CountDistinct<C> {
 
     fn merge(&self, states: &[ArrayRef], groups: &[u32]) -> Result<Vec<ArrayRef>, Problem> {
         let known = Known::<C>::new(&states[0]);
-        let mut distinct: Vec<Distinct<C>> = Vec::new();
+        let mut distinct: Vec<BTreeMap<Value<C>, Place>> = Vec::new();
         distinct.resize_with(count_of(groups), BTreeMap::new);
         for (values, &group) in known.groups().zip(groups) {
             distinct[group as usize].extend(values);
         }
-        self.write(&known, None, &distinct)
+        let places = Places::of(distinct.iter().map(|values| values.values().copied()));
+        Ok(vec![self.lists.write(known.values, None, &places)?])
     }
 
     fn results(&self, states: &[ArrayRef]) -> Result<ArrayRef, Problem> {
@@ -187,10 +225,33 @@ impl<'a, C: Ordered> Known<'a, C> {
     /// The values of each state.
     pub fn groups(&self) -> impl Iterator<Item = impl Iterator<Item = (Value<'a, C>, Place)>> {
         let column = self.column;
-        self.lists.offsets().windows(2).map(move |ends| {
-            let places = ends[0] as usize..ends[1] as usize;
-            places.map(move |place| (Value(column.at(place)), (0, place)))
-        })
+        self.ranges()
+            .map(move |places| places.map(move |place| (Value(column.at(place)), (0, place))))
+    }
+
+    /// Where the values of each state are.
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<'a, C> {
+        let ends = self.lists.offsets().windows(2);
+        ends.map(|ends| ends[0] as usize..ends[1] as usize)
+    }
+
+    /// Where the first of some values is, which are in ascending order, that is not less.
+    fn place(&self, values: &Range<usize>, value: &Value<'_, C>) -> usize {
+        let (mut least, mut most) = (values.start, values.end);
+        while least < most {
+            let middle = least + (most - least) / 2;
+            match C::compare(self.column.at(middle), value.0) {
+                Ordering::Less => least = middle + 1,
+                Ordering::Equal | Ordering::Greater => most = middle,
+            }
+        }
+        least
+    }
+
+    /// Whether a value is among some, which are in ascending order.
+    fn has(&self, values: &Range<usize>, value: &Value<'_, C>) -> bool {
+        let at = self.place(values, value);
+        at < values.end && C::compare(self.column.at(at), value.0) == Ordering::Equal
     }
 }
 
@@ -246,6 +307,10 @@ impl<C> Lists<C> {
         let columns: Vec<&dyn Array> = columns.map(|column| column.as_ref()).collect();
         let values = interleave(&columns, &lists.places)?;
         let ends = OffsetBuffer::from_lengths(lists.lengths.iter().copied());
+        self.of(ends, values)
+    }
+
+    fn of(&self, ends: OffsetBuffer<i32>, values: ArrayRef) -> Result<ArrayRef, Problem> {
         let lists = ListArray::try_new(self.element.clone(), ends, values, None)?;
         Ok(Arc::new(lists))
     }
