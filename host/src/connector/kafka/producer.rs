@@ -16,6 +16,7 @@ use rdkafka::producer::{
 use rdkafka::types::RDKafkaRespErr;
 
 use super::{ClientLog, cause};
+use crate::stop::Stop;
 
 /// How long to wait when the queue is full.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(1);
@@ -47,6 +48,34 @@ pub struct SendFailure {
     pub topic: Option<String>,
     pub code: Option<RDKafkaErrorCode>,
     pub cause: String,
+}
+
+/// How long a run that was asked to stop waits for brokers.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// For how long a sink waits for brokers: as long as they may take, but only for a while
+/// once its run was asked to stop.
+#[derive(Default)]
+pub struct Patience {
+    stop: Stop,
+    /// When it was seen that the run was asked to stop.
+    since: Option<Instant>,
+}
+
+impl Patience {
+    pub fn of(stop: &Stop) -> Self {
+        Patience {
+            stop: stop.clone(),
+            since: None,
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        if !self.stop.asked() {
+            return false;
+        }
+        self.since.get_or_insert_with(Instant::now).elapsed() > STOP_WAIT
+    }
 }
 
 /// Receives delivery reports.
@@ -100,6 +129,7 @@ impl Producer {
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
         headers: Option<OwnedHeaders>,
+        patience: &mut Patience,
     ) -> Result<(), SendFailure> {
         let mut record = BaseRecord::<[u8], [u8]>::to(topic);
         record.payload = payload;
@@ -113,6 +143,9 @@ impl Producer {
                         return Err(self.failure_of(topic, &error));
                     }
                     self.check()?;
+                    if patience.is_over() {
+                        return Err(self.not_arrived(RDKafkaErrorCode::QueueFull, STOP_WAIT));
+                    }
                     record = refused;
                     wait(FULL_QUEUE_PAUSE);
                 }
@@ -157,7 +190,7 @@ impl Producer {
     }
 
     /// Waits until every message has arrived.
-    pub fn flush(&self, time_max: Duration) -> Result<(), SendFailure> {
+    pub fn flush(&self, time_max: Duration, patience: &mut Patience) -> Result<(), SendFailure> {
         let until = Instant::now() + time_max;
         loop {
             self.check()?;
@@ -171,19 +204,27 @@ impl Producer {
             });
             match flushed {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => return self.check(),
-                RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT if !left.is_zero() => {}
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT if !left.is_zero() => {
+                    if patience.is_over() {
+                        let code = RDKafkaErrorCode::from(flushed);
+                        return Err(self.not_arrived(code, STOP_WAIT));
+                    }
+                }
                 error => {
-                    let code = RDKafkaErrorCode::from(error);
-                    return Err(SendFailure {
-                        topic: None,
-                        code: Some(code),
-                        cause: format!(
-                            "{} messages have not arrived after {time_max:?}",
-                            self.inner.in_flight_count()
-                        ),
-                    });
+                    return Err(self.not_arrived(RDKafkaErrorCode::from(error), time_max));
                 }
             }
+        }
+    }
+
+    fn not_arrived(&self, code: RDKafkaErrorCode, after: Duration) -> SendFailure {
+        SendFailure {
+            topic: None,
+            code: Some(code),
+            cause: format!(
+                "{} messages have not arrived after {after:?}",
+                self.inner.in_flight_count()
+            ),
         }
     }
 

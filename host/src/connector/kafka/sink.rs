@@ -19,7 +19,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::keys::{Owned, read_connection, read_topic};
-use super::producer::{DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer};
+use super::producer::{DEFAULTS, Patience, Producer, REQUIRED, SendFailure, TransactionProducer};
 use super::transaction::KafkaTransaction;
 use super::{KafkaConnection, cause, fault_of, settings};
 use crate::batch::Batch;
@@ -37,6 +37,7 @@ use crate::sink::{
     CommitContext, Ending, Sink, SinkConnector, SinkContext, SinkError, SinkKind, SinkSettings,
     SinkTransaction,
 };
+use crate::stop::Stop;
 use crate::suggest;
 
 pub const KIND: SinkKind = SinkKind {
@@ -55,7 +56,7 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 /// `message.timeout.ms`, five minutes unless the config says otherwise.
 const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
 
-/// How long a run that was asked to stop waits for its last rows to arrive.
+/// How long a revision that ends waits for its last rows to arrive.
 const LAST_ARRIVAL_MAX: Duration = Duration::from_secs(5);
 
 /// The keys of its table.
@@ -227,6 +228,7 @@ impl SinkConnector for KafkaSink {
             self,
             schema,
             transaction,
+            &context.stop,
         )?))
     }
 }
@@ -237,6 +239,7 @@ struct KafkaWriter {
     plan: KafkaSink,
     names: Vec<String>,
     route: Route,
+    patience: Patience,
     /// The checkpoint of the last barrier, until it is committed.
     uncommitted: Option<CheckpointId>,
     /// Rows that came after that barrier.
@@ -259,6 +262,7 @@ impl KafkaWriter {
         plan: &KafkaSink,
         schema: &Arc<Schema>,
         transaction: Option<Arc<TransactionProducer>>,
+        stop: &Stop,
     ) -> Result<Self, SinkError> {
         let route = match transaction {
             Some(transaction) => Route::Transaction(transaction),
@@ -277,6 +281,7 @@ impl KafkaWriter {
             plan: plan.clone(),
             names: schema.fields.iter().map(|f| f.name.clone()).collect(),
             route,
+            patience: Patience::of(stop),
             uncommitted: None,
             held: Vec::new(),
             held_bytes: 0,
@@ -313,6 +318,7 @@ impl KafkaWriter {
                     key.map(|_| self.key.as_slice()),
                     (!is_taken_back).then_some(self.payload.as_slice()),
                     headers,
+                    &mut self.patience,
                 )
                 .map_err(|failure| self.failed(failure))?;
         }
@@ -392,7 +398,7 @@ impl Sink for KafkaWriter {
     fn barrier(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
         match &self.route {
             Route::Own(producer) => {
-                let arrived = producer.flush(ARRIVAL_MAX);
+                let arrived = producer.flush(ARRIVAL_MAX, &mut self.patience);
                 arrived.map_err(|failure| self.failed(failure))?;
             }
             Route::Transaction(_) => self.uncommitted = Some(id),
@@ -419,10 +425,11 @@ impl Sink for KafkaWriter {
     fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
         match &self.route {
             Route::Own(producer) => {
-                let arrived = producer.flush(match ending {
+                let time_max = match ending {
                     Ending::Complete => ARRIVAL_MAX,
                     Ending::Stopped => LAST_ARRIVAL_MAX,
-                });
+                };
+                let arrived = producer.flush(time_max, &mut self.patience);
                 arrived.map_err(|failure| self.failed(failure))
             }
             // The last checkpoint has committed all rows.

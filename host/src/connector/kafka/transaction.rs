@@ -17,7 +17,9 @@ use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
-use super::producer::{DEFAULTS, Producer, REQUIRED, SendFailure, TransactionProducer, blocking};
+use super::producer::{
+    DEFAULTS, Patience, Producer, REQUIRED, SendFailure, TransactionProducer, blocking,
+};
 use super::source::KafkaSource;
 use super::subscription::Subscription;
 use super::{ClientLog, KafkaConnection, cause, fault_of, is_final, settings};
@@ -422,7 +424,7 @@ impl Participant for KafkaTransaction {
 
     fn prepare(&self, _: CheckpointId) -> Result<(), TransactionError> {
         let open = self.current()?;
-        let flushed = open.producer.flush(STEP_MAX);
+        let flushed = open.producer.flush(STEP_MAX, &mut Patience::default());
         flushed.map_err(|failure| self.failed("cannot send rows", failure))
     }
 
@@ -459,8 +461,9 @@ impl Participant for KafkaTransaction {
                 Some(self.pipeline.as_bytes()),
                 Some(&progress),
                 None,
+                &mut Patience::default(),
             )
-            .and_then(|()| producer.flush(STEP_MAX))
+            .and_then(|()| producer.flush(STEP_MAX, &mut Patience::default()))
             .map_err(|failure| self.failed(step, failure))?;
         crash::point(Place::CommitBefore);
         self.retry(step, producer, STEP_MAX, |time_max| {
