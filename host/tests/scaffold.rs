@@ -108,7 +108,7 @@ fn a_new_plugin_builds_passes_its_tests_and_runs() {
     // With the SDK of another version.
     for (file, version, older) in [
         ("wit/plugin.wit", "@0.7.0;", "@0.2.0;"),
-        ("src/bindings.rs", "_0_6_0_", "_0_2_0_"),
+        ("src/bindings.rs", "_0_7_0_", "_0_2_0_"),
     ] {
         let path = folder.join("sluicebox-sdk").join(file);
         let text = std::fs::read_to_string(&path).expect("it was made");
