@@ -49,7 +49,7 @@ pub use join::{JoinConfig, JoinedConfig, JoinedFrom, MatchingConfig, TableConfig
 pub use key::{KeyColumns, KeyConfig};
 pub use name::OperatorName;
 pub use operator::{BoundsChoice, EmitChoice, OperatorConfig, Setting};
-pub(crate) use reader::{NAMES, is_name};
+pub(crate) use reader::{NAME_PATTERN, NAMES, is_name};
 pub use runs::{
     AggregateConfig, DeduplicateConfig, DropConfig, FilterConfig, OrderConfig, Runs, SelectConfig,
 };

@@ -103,17 +103,21 @@ fn sorted(topic: &MemoryTopic) -> Vec<Value> {
     rows
 }
 
+/// The rows of a run that nothing disturbs.
+fn undisturbed() -> Vec<Value> {
+    let topic = Arc::new(MemoryTopic::default());
+    let plan = plan(&text("user_id", 1_000_000, None), 1, &topic);
+    let job = Job::new(plan, Arc::new(SystemClock));
+    runtime().block_on(job.run()).expect("it runs");
+    let rows = sorted(&topic);
+    assert!(!rows.is_empty());
+    rows
+}
+
 #[test]
 fn revisions_continue_without_losing_or_repeating_a_row() {
     let slow = |max| text("user_id", 8_000, max);
-    let expected = Arc::new(MemoryTopic::default());
-    let undisturbed = plan(&text("user_id", 1_000_000, None), 1, &expected);
     let clock = Arc::new(SystemClock);
-    runtime()
-        .block_on(Job::new(undisturbed, clock.clone()).run())
-        .expect("it runs");
-    assert!(!sorted(&expected).is_empty());
-
     let out = Arc::new(MemoryTopic::default());
     let transaction = Arc::new(MemoryTransaction::new(vec![out.clone()]));
     let first = plan(&slow(None), 2, &out);
@@ -147,7 +151,7 @@ fn revisions_continue_without_losing_or_repeating_a_row() {
         assert_accounted(&ended);
         assert!(!ended.stopped && !ended.swapped);
     });
-    assert_same(&sorted(&expected), &sorted(&out), "three revisions");
+    assert_same(&undisturbed(), &sorted(&out), "three revisions");
     let last: Vec<Purpose> = pipeline
         .history()
         .iter()
@@ -160,13 +164,7 @@ fn revisions_continue_without_losing_or_repeating_a_row() {
 #[test]
 fn other_logic_takes_over_at_a_barrier_while_the_run_goes_on() {
     let slow = |max| text("user_id", 8_000, Some(max));
-    let expected = Arc::new(MemoryTopic::default());
-    let undisturbed = plan(&text("user_id", 1_000_000, None), 1, &expected);
     let clock = Arc::new(SystemClock);
-    runtime()
-        .block_on(Job::new(undisturbed, clock.clone()).run())
-        .expect("it runs");
-
     let out = Arc::new(MemoryTopic::default());
     let transaction = Arc::new(MemoryTransaction::new(vec![out.clone()]));
     let then = Arc::new(plan(&slow(1_000_000), 2, &out));
@@ -190,7 +188,7 @@ fn other_logic_takes_over_at_a_barrier_while_the_run_goes_on() {
         assert!(took < Duration::from_secs(5), "{took:?}");
         ended.expect("it ends")
     });
-    assert_same(&sorted(&expected), &sorted(&out), "the rows of both");
+    assert_same(&undisturbed(), &sorted(&out), "the rows of both");
     assert_eq!(ended.revision, 2);
     assert!(!ended.swapped && ended.restarts == 0);
     // Each counts its own rows, and none is counted twice or by neither.

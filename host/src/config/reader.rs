@@ -400,11 +400,12 @@ impl<'a> ConfigValue<'a> {
     }
 }
 
-/// Checks a name. Names are parts of other names (`plugin.operator`,
-/// `added.late`), of file names and of metrics.
 /// What names are, as messages say it.
 pub const NAMES: &str =
     "names start with a letter or _, and have up to 100 letters, digits, _ and -";
+
+/// The same as a regular expression, for descriptions of requests.
+pub const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]{0,99}$";
 
 pub fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -414,6 +415,8 @@ pub fn is_name(text: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
+/// Checks a name. Names are parts of other names (`plugin.operator`,
+/// `added.late`), of file names and of metrics.
 pub fn check_name(what: &str, name: &Spanned<String>, mistakes: &mut Diagnostics) -> bool {
     let text = name.get_ref();
     let good = is_name(text);

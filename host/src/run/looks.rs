@@ -55,20 +55,15 @@ pub enum LookError {
 impl Looks {
     /// How many tasks a node has.
     pub fn tasks(&self, node: NodeId) -> usize {
-        let nodes = self.0.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let looked_at = nodes.iter().find(|looked_at| looked_at.node == node);
-        looked_at.map_or(0, |looked_at| looked_at.tasks.len())
+        self.with(node, |looked_at| looked_at.tasks.len())
+            .unwrap_or(0)
     }
 
     /// Looks at the live state of a task. It answers between two elements: while it waits
     /// for those after it, so does the look.
     pub async fn live(&self, node: NodeId, task: usize, look: Look) -> Result<Seen, LookError> {
-        let asked = {
-            let nodes = self.0.nodes.read().unwrap_or_else(PoisonError::into_inner);
-            let looked_at = nodes.iter().find(|looked_at| looked_at.node == node);
-            looked_at.and_then(|looked_at| looked_at.tasks.get(task).cloned())
-        };
-        let asked = asked.ok_or(LookError::Between)?;
+        let asked = self.with(node, |looked_at| looked_at.tasks.get(task).cloned());
+        let asked = asked.flatten().ok_or(LookError::Between)?;
         let (answer, answered) = oneshot::channel();
         let request = LookRequest { node, look, answer };
         asked.send(request).await.map_err(|_| LookError::Between)?;
@@ -78,14 +73,14 @@ impl Looks {
     /// Looks at the state of all tasks as of the last checkpoint. Blocks, and the end of
     /// the run waits for it.
     pub fn as_of_checkpoint(&self, node: NodeId, look: &Look) -> Result<Seen, LookError> {
-        let nodes = self.0.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        let looked_at = nodes.iter().find(|looked_at| looked_at.node == node);
-        let looked_at = looked_at.ok_or(LookError::Between)?;
-        let stored = looked_at.stored.get(look.table);
-        let stored = stored.ok_or(LookError::NoCheckpoints)?;
-        let mut seen = Seen::new(look.rows_max);
-        stored.look(look, &mut seen).map_err(StateError::from)?;
-        Ok(seen)
+        let looked = self.with(node, |looked_at| {
+            let stored = looked_at.stored.get(look.table);
+            let stored = stored.ok_or(LookError::NoCheckpoints)?;
+            let mut seen = Seen::new(look.rows_max);
+            stored.look(look, &mut seen).map_err(StateError::from)?;
+            Ok(seen)
+        });
+        looked.unwrap_or(Err(LookError::Between))
     }
 
     /// Where the rows can be seen that leave by an output of a node.
@@ -104,6 +99,13 @@ impl Looks {
     pub(super) fn open(&self) -> OpenLooks {
         self.write().clear();
         OpenLooks(self.clone())
+    }
+
+    /// Does this with a node with state of the run, which cannot end meanwhile.
+    fn with<T>(&self, node: NodeId, see: impl FnOnce(&LookedAt) -> T) -> Option<T> {
+        let nodes = self.0.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let looked_at = nodes.iter().find(|looked_at| looked_at.node == node);
+        looked_at.map(see)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<LookedAt>> {

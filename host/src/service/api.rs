@@ -48,7 +48,7 @@ use super::hosted::{Hosted, Phase, Running};
 use super::listener::{Listener, Peer};
 use super::store;
 use crate::checkpoint::savepoint;
-use crate::config::{FILE_BYTES_MAX, NAMES, is_name};
+use crate::config::{FILE_BYTES_MAX, NAME_PATTERN, NAMES, is_name};
 use crate::element::NodeId;
 use crate::paths;
 use crate::plan::json::to_json;
@@ -56,13 +56,11 @@ use crate::suggest;
 
 /// How long a request for a savepoint waits for it.
 const SAVEPOINT_WAIT: Duration = Duration::from_secs(60);
+const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
 /// How long the last answers may take when the host is asked to stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often addresses are forgotten that have sent no request lately.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// As [`NAMES`] says it.
-const NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_-]{0,99}$";
-const SAVEPOINT_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(utoipa::OpenApi)]
 #[openapi(info(

@@ -363,9 +363,7 @@ impl Course {
         let has_checkpoints = trial.next.planned.plan.state.is_some();
         let ledger = block_in_place(|| self.context.store.ledger(&self.hosted.name));
         let before = ledger.map_or_else(|_| Vec::new(), |ledger| ledger.baselines);
-        // Those that count rows of this content alone.
         let mut nodes = job.progress();
-        let mut all = nodes.clone();
         let pipeline = job.pipeline().seen();
         let mut probation = Probation::new(self.context.probation, before, nodes.clone());
         let mut looks = tokio::time::interval(LOOK_EVERY);
@@ -407,9 +405,7 @@ impl Course {
                     };
                     let before = baselines(&nodes);
                     self.remember(|ledger| ledger.baselines.clone_from(&before));
-                    let operators = replacement.nodes.iter().filter(|node| node.role == Role::Operator);
-                    nodes = operators.cloned().collect();
-                    all.clone_from(&replacement.nodes);
+                    nodes.clone_from(&replacement.nodes);
                     probation = Probation::new(self.context.probation, before, nodes.clone());
                     self.take_place(trial, next, &replacement, took);
                 }
@@ -449,7 +445,7 @@ impl Course {
                             }
                             if next.is_in_place() {
                                 let (then, now) = (&trial.next.planned.plan, &next.planned.plan);
-                                let replacement = Replacement::new(then, &all, now.clone());
+                                let replacement = Replacement::new(then, &nodes, now.clone());
                                 let replacement = Arc::new(replacement);
                                 // Before the barrier, behind which nothing may be committed.
                                 requests.hold_back(true);
@@ -678,7 +674,11 @@ struct Trial {
 impl Trial {
     /// Notes when the first row was read.
     fn look(&mut self, nodes: &[Arc<NodeProgress>]) {
-        if self.began.is_none() && nodes.iter().any(|node| node.snapshot().rows_in > 0) {
+        // In the tasks of another content, operators alone count only the rows of this one.
+        let mut counting = nodes
+            .iter()
+            .filter(|node| !self.in_place || node.role == Role::Operator);
+        if self.began.is_none() && counting.any(|node| node.snapshot().rows_in > 0) {
             self.began = Some(Instant::now());
             if !self.in_place {
                 let pause = self.next.asked.map(|asked| asked.elapsed());

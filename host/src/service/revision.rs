@@ -7,9 +7,9 @@ use super::change::ChangePlan;
 use super::content::Content;
 use super::store::Store;
 use crate::config::{Config, Diagnostics, Mistake};
-use crate::logic::{LoadError, Loader, Module, OperatorInfo};
-use crate::plan::Plan;
+use crate::logic::{LoadError, Loader, Module};
 use crate::plan::change::{self, NodeDescription};
+use crate::plan::{Node, Plan};
 use crate::planner;
 use crate::plugin::PluginLoader;
 
@@ -87,22 +87,17 @@ impl Planned {
     /// can take that one's place in its tasks: the rest of the text says the same, and
     /// whatever plugins are called by it take, keep and put out the same.
     pub fn differs_in_logic_alone(&self, other: &Planned) -> bool {
-        let infos = |planned: &Planned| {
-            let operators = planned.plan.nodes.iter().map(|node| node.kind.operator());
-            let infos = operators.map(|operator| Some(operator?.factory.info().clone()));
-            infos.collect::<Vec<_>>()
-        };
         let is_like =
-            |(now, then): (&Option<OperatorInfo>, &Option<OperatorInfo>)| match (now, then) {
-                (Some(now), Some(then)) => now.is_like(then),
+            |(now, then): (&Node, &Node)| match (now.kind.operator(), then.kind.operator()) {
+                (Some(now), Some(then)) => now.factory.info().is_like(then.factory.info()),
                 (now, then) => now.is_none() && then.is_none(),
             };
-        let (now, then) = (infos(self), infos(other));
+        let (now, then) = (&self.plan.nodes, &other.plan.nodes);
         let text = without_logic(&self.content.text);
         text.is_some()
             && text == without_logic(&other.content.text)
             && now.len() == then.len()
-            && now.iter().zip(&then).all(is_like)
+            && now.iter().zip(then).all(is_like)
     }
 }
 

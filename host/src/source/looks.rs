@@ -6,17 +6,17 @@ pub struct Look {
     pub format: &'static str,
     /// What to do with what looks so.
     advice: &'static str,
-    /// What ends the name of a file that is read as such.
-    extension: Option<&'static str>,
 }
 
 impl Look {
     /// What to do with what looks so. Standard input has no name that its user can change.
     pub fn advice(&self, can_be_named: bool) -> String {
-        match self.extension.filter(|_| can_be_named) {
-            Some(extension) => format!("name it `{extension}`, or {}", self.advice),
-            None => self.advice.to_owned(),
-        }
+        let extension = match self.format {
+            "gzip" if can_be_named => ".gz",
+            "zstd" if can_be_named => ".zst",
+            _ => return self.advice.to_owned(),
+        };
+        format!("name it `{extension}`, or {}", self.advice)
     }
 }
 
@@ -65,23 +65,9 @@ pub fn other_format(start: &[u8]) -> Option<Look> {
     let mut beginnings = BEGINNINGS.iter();
     let known = beginnings.find(|(beginning, ..)| start.starts_with(beginning));
     if let Some(&(_, format, advice)) = known {
-        return Some(Look {
-            format,
-            advice,
-            extension: match format {
-                "gzip" => Some(".gz"),
-                "zstd" => Some(".zst"),
-                _ => None,
-            },
-        });
+        return Some(Look { format, advice });
     }
-    let look = |format, advice| {
-        Some(Look {
-            format,
-            advice,
-            extension: None,
-        })
-    };
+    let look = |format, advice| Some(Look { format, advice });
     match start {
         _ if is_bzip2(start) => look("bzip2", DECOMPRESS),
         _ if is_utf_32(start) => look("UTF-32", CONVERT),

@@ -56,9 +56,6 @@ const HELD_BYTES_MAX: usize = 64 << 20;
 /// `message.timeout.ms`, five minutes unless the config says otherwise.
 const ARRIVAL_MAX: Duration = Duration::from_secs(3_600);
 
-/// How long a revision that ends waits for its last rows to arrive.
-const LAST_ARRIVAL_MAX: Duration = Duration::from_secs(5);
-
 /// The keys of its table.
 #[derive(Debug)]
 struct KafkaSinkSettings {
@@ -422,14 +419,10 @@ impl Sink for KafkaWriter {
         self.held_bytes >= HELD_BYTES_MAX
     }
 
-    fn finish(&mut self, ending: Ending) -> Result<(), SinkError> {
+    fn finish(&mut self, _: Ending) -> Result<(), SinkError> {
         match &self.route {
             Route::Own(producer) => {
-                let time_max = match ending {
-                    Ending::Complete => ARRIVAL_MAX,
-                    Ending::Stopped => LAST_ARRIVAL_MAX,
-                };
-                let arrived = producer.flush(time_max, &mut self.patience);
+                let arrived = producer.flush(ARRIVAL_MAX, &mut self.patience);
                 arrived.map_err(|failure| self.failed(failure))
             }
             // The last checkpoint has committed all rows.

@@ -2,7 +2,7 @@
 //! value, in every text format, compressed or not, also where the file was cut at a
 //! checkpoint and went on from there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -198,13 +198,12 @@ async fn through_a_file(
     columns.collect()
 }
 
-/// What the sink writes of these rows.
-fn csv_text(batch: &Batch) -> String {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+/// Writes the rows to a new file in a folder.
+fn write_file(batch: &Batch, format: SinkFormat, folder: &Path) -> PathBuf {
     let file = FileSink {
-        path: folder.path().join("rows.csv"),
+        path: folder.join("rows"),
         folder: PathBuf::new(),
-        format: SinkFormat::Csv,
+        format,
         compression: Compression::None,
         if_exists: IfExists::Fail,
         roll: None,
@@ -213,25 +212,20 @@ fn csv_text(batch: &Batch) -> String {
     let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
     sink.write(batch).expect("it is writable");
     sink.finish(Ending::Complete).expect("it is writable");
-    std::fs::read_to_string(&file.path).expect("text")
+    file.path
+}
+
+/// What the sink writes of these rows.
+fn csv_text(batch: &Batch) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = write_file(batch, SinkFormat::Csv, folder.path());
+    std::fs::read_to_string(path).expect("text")
 }
 
 /// Writes the rows to a Parquet file and reads them back with Arrow's own reader.
 fn through_parquet(batch: &Batch) -> (Vec<ArrayRef>, Fields) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("rows.parquet");
-    let file = FileSink {
-        path: path.clone(),
-        folder: PathBuf::new(),
-        format: SinkFormat::Parquet,
-        compression: Compression::None,
-        if_exists: IfExists::Fail,
-        roll: None,
-    };
-    let opened = file.open("out", &batch.schema, &SinkContext::default());
-    let mut sink = opened.unwrap_or_else(|error| panic!("{error}"));
-    sink.write(batch).expect("it is writable");
-    sink.finish(Ending::Complete).expect("it is writable");
+    let path = write_file(batch, SinkFormat::Parquet, folder.path());
     let file = std::fs::File::open(&path).expect("a file");
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a Parquet file");
     let mut batches = reader.build().expect("a reader");
