@@ -86,6 +86,8 @@ pub mod window;
 pub mod process;
 // Joins the rows of two inputs that have the same key.
 pub mod join;
+// Long lists that change in their middle.
+mod chunked;
 // Memory that states may take.
 pub mod budget;
 // Keyed state in typed tables.

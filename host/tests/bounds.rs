@@ -277,6 +277,78 @@ fn many_rows_of_a_key_wait_in_no_time() {
     }
 }
 
+/// Sessions of one key that are all open, and begin in disorder.
+#[test]
+fn many_sessions_of_a_key_are_open_in_no_time() {
+    const ROWS: i64 = 1_000_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut times: Vec<i64> = (0..ROWS).map(|row| row * 10).collect();
+    fastrand::Rng::with_seed(7).shuffle(&mut times);
+    let row = |&ts: &i64| json!({"key": "a", "n": ts, "ts": ts});
+    write_rows(folder.path(), "rows", times.iter().map(row));
+    let text = format!(
+        "name = \"sessions\"\n{}[operators.counted]\naggregate = {{ rows = \"count()\" }}\n\
+         input = \"rows\"\nkey = \"key\"\nwindow = {{ session = \"1ms\" }}\n\
+         [sinks.out]\ntype = \"blackhole\"\ninput = \"counted\"\n",
+        waiting("rows"),
+    );
+    let started = Instant::now();
+    let ran = run(&text, folder.path());
+    let took = started.elapsed();
+    assert_eq!(ran.count("out", "rows_in"), ROWS as u64);
+    // As in `check_soon`, the machine may be busy. It took 261 s.
+    assert!(took < Duration::from_secs(120), "{took:?}");
+}
+
+/// Values of one group, each of which is taken back and replaced once.
+#[test]
+fn many_values_of_a_group_are_replaced_in_no_time() {
+    const KEYS: usize = 100_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut values: Vec<usize> = (0..2 * KEYS).collect();
+    fastrand::Rng::with_seed(11).shuffle(&mut values);
+    let rows = values.iter().enumerate();
+    let row = |(row, n): (usize, &usize)| json!({"key": format!("k{}", row % KEYS), "n": n});
+    write_rows(folder.path(), "rows", rows.map(row));
+    let text = r#"
+        name = "replaced"
+        parallelism = 1
+        [sources.rows]
+        type = "file"
+        path = "rows.jsonl"
+        fields = { key = "utf8", n = "int64" }
+        [operators.latest]
+        aggregate = { n = "last(n)" }
+        input = "rows"
+        key = "key"
+        window = "running"
+        [operators.all]
+        aggregate = { least = "min(n)", most = "max(n)", top = "top(2, n)", distinct = "count_distinct(n)" }
+        input = "latest.changes"
+        window = "running"
+        [sinks.out]
+        type = "file"
+        path = "out.jsonl"
+        input = "all"
+        "#;
+    let started = Instant::now();
+    run(text, folder.path());
+    let took = started.elapsed();
+    let out = fs::read_to_string(folder.path().join("out.jsonl")).expect("it is written");
+    let last: Value = serde_json::from_str(out.lines().last().expect("rows")).expect("JSON");
+    let mut left = values[KEYS..].to_vec();
+    left.sort_unstable();
+    let expected = json!({
+        "least": left[0],
+        "most": left[KEYS - 1],
+        "top": [left[KEYS - 1], left[KEYS - 2]],
+        "distinct": KEYS,
+    });
+    assert_eq!(last, expected);
+    // As in `check_soon`, the machine may be busy.
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
 /// A table that rows are joined with as of their time, eight times as large as the memory for
 /// states.
 #[test]

@@ -29,6 +29,7 @@ use super::results::{Ids, Results, Spans};
 use super::tables::{EARLY, FIRED, FRESH, SHOWN};
 use super::time::Span;
 use crate::checkpoint::changes::Changes;
+use crate::chunked::ChunkedList;
 use crate::operator::Outbox;
 use crate::operator::error::KeyedError;
 use crate::plan::{AggregatePlan, LATE_OUTPUT, Timing};
@@ -75,8 +76,8 @@ struct SessionEntries {
 
 #[derive(Debug)]
 struct SessionEntry {
-    /// Sessions of the key in order of time, more than a gap apart.
-    sessions: Vec<Session>,
+    /// Sessions of the key in order of time, more than a gap apart; most keys have few.
+    sessions: ChunkedList<Session>,
     /// The earliest timer that is set for the key. Other timers are ignored.
     due_ms: i64,
 }
@@ -219,8 +220,8 @@ impl Sessions {
         let entry = &mut entries[id as usize];
         let sessions = &mut entry.sessions;
         let at = sessions.partition_point(|session| session.last_ms + gap_ms < time);
-        let reached = sessions[at..]
-            .iter()
+        let later = (at..).map_while(|at| sessions.get(at));
+        let reached = later
             .take_while(|session| session.first_ms - gap_ms <= time)
             .count();
         let extends_back = reached == 1 && time < sessions[at].first_ms;
@@ -236,7 +237,8 @@ impl Sessions {
                 return Ok(None);
             }
         }
-        for session in &sessions[at..at + reached] {
+        for at in at..at + reached {
+            let session = &sessions[at];
             if session.fired {
                 let (slot, span) = (session.slot, session.span(gap_ms));
                 self.journal.replaced.push(id, slot, span);
@@ -255,10 +257,6 @@ impl Sessions {
                 }
                 self.journal.changes.push(SessionChange::Begun(id, place));
                 let (slot, group) = accumulators.allocate_group();
-                if sessions.is_empty() {
-                    // Most keys have one at a time.
-                    sessions.reserve_exact(1);
-                }
                 sessions.insert(at, Session::new(time, slot));
                 (&mut sessions[at], group)
             }
@@ -417,9 +415,13 @@ impl Sessions {
         for &id in ids {
             self.keyed.touch(id);
             let entry = &mut self.keyed.entries.entries[id as usize];
-            for session in &mut entry.sessions {
+            for session in entry.sessions.iter_mut() {
                 let span = session.span(periods.gap_ms);
-                if watermark_ms > span.end + periods.hold_ms && !session.fired {
+                // The earliest sessions end first.
+                if watermark_ms <= span.end + periods.hold_ms {
+                    break;
+                }
+                if !session.fired {
                     if !session.earlier().is_empty() {
                         due.merges.add(&session.states(), session.slot, id, span);
                         unused.append(&mut session.more().earlier);
@@ -432,16 +434,15 @@ impl Sessions {
                     session.fresh = false;
                 }
             }
-            // The earliest sessions are over first.
             let is_over = |session: &Session| {
                 watermark_ms > session.span(periods.gap_ms).end + periods.lateness_ms
             };
             let count = entry.sessions.partition_point(is_over);
-            for session in entry.sessions.drain(..count) {
+            entry.sessions.take_first(count, |session| {
                 unused.push(session.slot);
                 over.ids.push(id);
                 over.last_ms.push(session.last_ms);
-            }
+            });
             let next_ms = entry.next_ms(periods);
             if entry.sessions.is_empty() {
                 gone.push(id);
@@ -697,14 +698,14 @@ impl Entries for SessionEntries {
     }
 
     fn slots(&self, id: u32, slots: &mut Vec<u32>) {
-        for session in &self.entries[id as usize].sessions {
+        for session in self.entries[id as usize].sessions.iter() {
             slots.extend(session.states());
         }
     }
 
     fn insert(&mut self, id: u32, entry: Self::Entry, slots: &mut dyn Iterator<Item = u32>) {
         let (is_early, mut entry) = entry;
-        for session in &mut entry.sessions {
+        for session in entry.sessions.iter_mut() {
             let earlier = session.more.iter_mut().flat_map(|more| &mut more.earlier);
             for slot in earlier.chain([&mut session.slot]) {
                 *slot = slots.next().unwrap_or(NO_SLOT);
@@ -720,7 +721,8 @@ impl Entries for SessionEntries {
     }
 
     fn evict(&mut self, id: u32, states: &mut StateTable) {
-        for session in std::mem::take(&mut self.entries[id as usize]).sessions {
+        let entry = std::mem::take(&mut self.entries[id as usize]);
+        for session in entry.sessions.iter() {
             for slot in session.states() {
                 states.release(slot);
             }
@@ -812,7 +814,7 @@ impl SessionResults {
 impl Default for SessionEntry {
     fn default() -> Self {
         SessionEntry {
-            sessions: Vec::new(),
+            sessions: ChunkedList::default(),
             due_ms: NEVER,
         }
     }
@@ -821,21 +823,25 @@ impl Default for SessionEntry {
 impl SessionEntry {
     /// When to check the key again.
     fn next_ms(&self, periods: Periods) -> i64 {
-        let next = self.sessions.iter().map(|session| {
+        let next = |session: &Session| {
             let end = session.span(periods.gap_ms).end + 1;
             match session.fired {
                 false => end + periods.hold_ms,
                 true => end + periods.lateness_ms,
             }
-        });
-        next.min().unwrap_or(NEVER)
+        };
+        // The earliest sessions fire first, and are over first.
+        let first_open = self.sessions.partition_point(|session| session.fired);
+        let first = [self.sessions.get(0), self.sessions.get(first_open)];
+        let first = first.into_iter().flatten().map(next);
+        first.min().unwrap_or(NEVER)
     }
 
     /// Writes the sessions into the key's row; `states` are all of their states, in
     /// order.
     fn write(&self, states: &[&[u8]], row: &mut Vec<u8>) {
         let mut states = states.iter();
-        for session in &self.sessions {
+        for session in self.sessions.iter() {
             write_i64(session.first_ms, row);
             write_i64(session.last_ms, row);
             let flags = [
@@ -863,7 +869,7 @@ impl SessionEntry {
     /// Reads the sessions of a key's row. Appends their states, which have no slots
     /// yet, to `states`.
     fn read<'a>(mut row: EntryReader<'a>, states: &mut Vec<&'a [u8]>) -> Result<Self, RowError> {
-        let mut entry = SessionEntry::default();
+        let mut sessions = Vec::new();
         while !row.is_at_end() {
             let (first_ms, last_ms) = (row.i64()?, row.i64()?);
             let flags = row.flags()?;
@@ -890,9 +896,12 @@ impl SessionEntry {
                     shown,
                 };
             }
-            entry.sessions.push(session);
+            sessions.push(session);
         }
-        Ok(entry)
+        Ok(SessionEntry {
+            sessions: sessions.into_iter().collect(),
+            ..SessionEntry::default()
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use super::chosen::{NOWHERE, pick};
 use super::fold::{Fold, Input, Output, Problem, count_of};
 use super::lists::{Known, Lists, Place, Places, Value};
 use super::order::Ordered;
+use crate::chunked::ChunkedList;
 use crate::schema::DataType;
 
 /// What is shown of a group's values.
@@ -29,7 +30,65 @@ pub(super) struct Values<C> {
 }
 
 /// The values of a group in ascending order, and where each is.
-type Group<'a, C> = Vec<(Value<'a, C>, Place)>;
+struct Group<'a, C: Ordered> {
+    values: ChunkedList<(Value<'a, C>, Place)>,
+    /// How many different ones there are, where that is shown after each row.
+    distinct: Option<usize>,
+}
+
+impl<'a, C: Ordered> Group<'a, C> {
+    fn new(values: ChunkedList<(Value<'a, C>, Place)>, counts: bool) -> Self {
+        let distinct = counts.then(|| distinct(values.iter()));
+        Group { values, distinct }
+    }
+
+    fn add(&mut self, value: Value<'a, C>, row: usize) {
+        let at = self.place(&value);
+        let is_new = !self.has(at, &value);
+        self.count(is_new, 1);
+        self.values.insert(at, (value, (1, row)));
+    }
+
+    /// Removes an equal value, if there is one: it came before.
+    fn take_back(&mut self, value: &Value<'a, C>) {
+        let at = self.place(value);
+        if self.has(at, value) {
+            self.values.remove(at);
+            let is_gone = !self.has(at, value);
+            self.count(is_gone, -1);
+        }
+    }
+
+    fn count(&mut self, changes: bool, by: isize) {
+        if changes && let Some(distinct) = &mut self.distinct {
+            *distinct = distinct.saturating_add_signed(by);
+        }
+    }
+
+    /// Where the first value is that is not less.
+    fn place(&self, value: &Value<'a, C>) -> usize {
+        self.values.partition_point(|(known, _)| known < value)
+    }
+
+    fn has(&self, at: usize, value: &Value<'a, C>) -> bool {
+        let found = self.values.get(at);
+        found.is_some_and(|(known, _)| known == value)
+    }
+
+    fn places(&self) -> impl DoubleEndedIterator<Item = Place> {
+        self.values.iter().map(|(_, place)| *place)
+    }
+}
+
+/// How many different values there are among some in order.
+fn distinct<'v, 'a: 'v, C: Ordered>(
+    values: impl Iterator<Item = &'v (Value<'a, C>, Place)>,
+) -> usize {
+    let mut last = None;
+    let values = values.map(|(value, _)| value);
+    let new = values.filter(|&value| last.replace(value) != Some(value));
+    new.count()
+}
 
 impl<C: Ordered> Values<C> {
     pub fn boxed(shown: Shown, list: &DataType) -> Box<dyn Fold> {
@@ -73,17 +132,17 @@ impl<C: Ordered> Values<C> {
     }
 
     fn add_result(&self, results: &mut Results, group: &Group<'_, C>) {
-        let place = |(_, place): &(Value<'_, C>, Place)| *place;
         match (results, self.shown) {
-            (Results::Chosen(chosen), Shown::Least) => chosen.push(group.first().map(place)),
-            (Results::Chosen(chosen), _) => chosen.push(group.last().map(place)),
+            (Results::Chosen(chosen), Shown::Least) => chosen.push(group.places().next()),
+            (Results::Chosen(chosen), _) => chosen.push(group.places().next_back()),
             (Results::Lists(lists), Shown::Top(count)) => {
-                lists.push(group.iter().rev().take(count).map(place));
+                lists.push(group.places().rev().take(count));
             }
-            (Results::Lists(lists), _) => lists.push(group.iter().map(place)),
+            (Results::Lists(lists), _) => lists.push(group.places()),
             (Results::Counts(counts), _) => {
-                let distinct = group.chunk_by(|(one, _), (other, _)| one == other);
-                counts.push(distinct.count() as i64);
+                let known = group.distinct;
+                let distinct = known.unwrap_or_else(|| distinct(group.values.iter()));
+                counts.push(distinct as i64);
             }
         }
     }
@@ -99,8 +158,11 @@ enum Results {
 impl<C: Ordered> Fold for Values<C> {
     fn fold(&self, input: Input<'_>) -> Result<Output, Problem> {
         let known = Known::<C>::new(&input.existing[0]);
-        let mut groups: Vec<Group<C>> = known.groups().map(|values| values.collect()).collect();
-        groups.resize_with(input.group_count, Vec::new);
+        let counts = input.each && matches!(self.shown, Shown::Distinct);
+        let group = |values| Group::new(values, counts);
+        let existing = known.groups().map(|values| group(values.collect()));
+        let mut groups: Vec<Group<C>> = existing.collect();
+        groups.resize_with(input.group_count, || group(ChunkedList::default()));
         let mut after = self.no_results();
         if let Some(column) = input.column {
             let values = C::of(column);
@@ -111,14 +173,9 @@ impl<C: Ordered> Fold for Values<C> {
                 let group = &mut groups[group as usize];
                 if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
                     let value = Value(values.at(row));
-                    let at = group.partition_point(|(known, _)| *known < value);
                     match is_taken_back {
-                        false => group.insert(at, (value, (1, row))),
-                        // It came before.
-                        true if group.get(at).is_some_and(|(known, _)| *known == value) => {
-                            group.remove(at);
-                        }
-                        true => {}
+                        false => group.add(value, row),
+                        true => group.take_back(&value),
                     }
                 }
                 if input.each {
@@ -126,8 +183,7 @@ impl<C: Ordered> Fold for Values<C> {
                 }
             }
         }
-        let places = groups.iter();
-        let places = Places::of(places.map(|group| group.iter().map(|(_, place)| *place)));
+        let places = Places::of(groups.iter().map(Group::places));
         let states = self.lists.write(known.values, input.column, &places)?;
         let after = input
             .each
@@ -140,7 +196,7 @@ impl<C: Ordered> Fold for Values<C> {
 
     fn merge(&self, states: &[ArrayRef], groups: &[u32]) -> Result<Vec<ArrayRef>, Problem> {
         let known = Known::<C>::new(&states[0]);
-        let mut merged: Vec<Group<C>> = Vec::new();
+        let mut merged: Vec<Vec<(Value<C>, Place)>> = Vec::new();
         merged.resize_with(count_of(groups), Vec::new);
         for (values, &group) in known.groups().zip(groups) {
             merged[group as usize].extend(values);
@@ -157,7 +213,7 @@ impl<C: Ordered> Fold for Values<C> {
         let known = Known::<C>::new(&states[0]);
         let mut results = self.no_results();
         for values in known.groups() {
-            self.add_result(&mut results, &values.collect());
+            self.add_result(&mut results, &Group::new(values.collect(), false));
         }
         self.show(states[0].as_list::<i32>().values(), None, &results)
     }
