@@ -28,6 +28,17 @@ pub trait Operator: Send {
     /// ([`crate::element::END_OF_TIME`] when they have ended).
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError>;
 
+    /// Whether it has processed a part of what is due, and is to go on. In between,
+    /// checkpoints are made and rows come, but the watermark is not passed on.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Processes the next part of what is due.
+    fn go_on(&mut self, _out: &mut Outbox) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
     /// The watermark to pass on: no result that is still to come is before it.
     fn watermark_out(&self, watermark_ms: i64) -> i64 {
         watermark_ms

@@ -78,8 +78,19 @@ pub struct ProcessOperator {
     /// Absent where rows are taken as they come.
     waiting: Option<Waiting>,
     watermark_ms: i64,
+    /// Whether timers may be overdue that were left to this run.
+    is_restored: bool,
+    sweep: Option<Sweep>,
     clock: Arc<dyn Clock>,
     upkeep: Upkeep,
+}
+
+/// A sweep through evicted keys for those that are due. It goes on in pieces, so that a
+/// checkpoint can be made in between: what is done with a key is in memory until then.
+struct Sweep {
+    scan: Scan,
+    /// How far time had come when it began.
+    began: Reached,
 }
 
 /// What the plugin is to take: the rows of a batch, or timers.
@@ -261,6 +272,8 @@ impl ProcessOperator {
                 }
             },
             watermark_ms: i64::MIN,
+            is_restored: false,
+            sweep: None,
             clock,
             upkeep,
         };
@@ -282,6 +295,7 @@ impl ProcessOperator {
             time_ms => time_ms,
         };
         self.watermark_ms = time_ms.unwrap_or(i64::MIN);
+        self.is_restored = true;
         self.upkeep
             .restore(stored, &mut self.states, &mut self.keyed)?;
         match &mut self.waiting {
@@ -896,30 +910,34 @@ impl ProcessOperator {
         render_row(&batch, 0)
     }
 
-    /// Has all timers taken that are due.
+    /// Has the timers taken that are due of keys in memory, and begins with the others.
     fn fire(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
         let now = self.now();
         let due = self.keyed.entries.take_due(now.time_ms, now.processing_ms);
         self.take_timers(due, now, out)?;
-        let Some(mut sweep) = self.keyed.sweep(now) else {
-            return Ok(());
-        };
-        while let Some(ids) = self
-            .next_evicted(&mut sweep, now)
-            .map_err(|error| self.failed(error))?
-        {
-            self.take_timers(ids, now, out)?;
+        if self.sweep.is_none() {
+            self.begin_sweep(now);
         }
         Ok(())
     }
 
-    /// Reads the next evicted keys back that are due.
-    fn next_evicted(
-        &mut self,
-        sweep: &mut Scan,
-        now: Reached,
-    ) -> Result<Option<Vec<u32>>, StateError> {
-        let Some(rows) = self.keyed.next_due(sweep, now)? else {
+    fn begin_sweep(&mut self, now: Reached) {
+        let scan = self.keyed.sweep(now);
+        self.sweep = scan.map(|scan| Sweep { scan, began: now });
+    }
+
+    /// Reads the next evicted keys back that are due; `None` where the sweep has ended.
+    fn next_evicted(&mut self, now: Reached) -> Result<Option<Vec<u32>>, StateError> {
+        let Some(Sweep { scan, began }) = &mut self.sweep else {
+            return Ok(None);
+        };
+        let Some(rows) = self.keyed.next_due(scan, now)? else {
+            let has_time_passed = now.time_ms > began.time_ms;
+            self.sweep = None;
+            // Keys that it has passed may be due by now.
+            if has_time_passed {
+                self.begin_sweep(now);
+            }
             return Ok(None);
         };
         self.keyed.insert(&mut self.states, &rows)?;
@@ -971,12 +989,25 @@ impl Operator for ProcessOperator {
     }
 
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
-        if watermark_ms > self.watermark_ms {
-            self.watermark_ms = watermark_ms;
+        if watermark_ms > self.watermark_ms || std::mem::take(&mut self.is_restored) {
+            self.watermark_ms = watermark_ms.max(self.watermark_ms);
             self.take_waiting(out)?;
             self.fire(out)?;
         }
         Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    fn go_on(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        let now = self.now();
+        let next = self.next_evicted(now);
+        match next.map_err(|error| self.failed(error))? {
+            Some(ids) => self.take_timers(ids, now, out),
+            None => Ok(()),
+        }
     }
 
     fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
@@ -1014,7 +1045,11 @@ impl Operator for ProcessOperator {
 
     fn wake_at(&self) -> Option<i64> {
         let in_memory = self.keyed.entries.next_processing_ms();
-        let evicted = self.keyed.first_processing_due_ms();
+        // A sweep in progress finds those that are due.
+        let evicted = match self.sweep {
+            Some(_) => None,
+            None => self.keyed.first_processing_due_ms(),
+        };
         in_memory.into_iter().chain(evicted).min()
     }
 

@@ -27,7 +27,7 @@ use crate::checkpoint::crash::{self, Place};
 use crate::checkpoint::snapshot::TaskSnapshot;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::element::{CheckpointId, Element, Inlet, Purpose};
+use crate::element::{CheckpointId, END_OF_TIME, Element, Inlet, Purpose};
 use crate::router::{Gone, Router};
 use crate::sink::{Ending, Sink};
 use crate::state::look::{LookRequest, Seen};
@@ -51,6 +51,19 @@ pub struct Task {
     pub is_gone_on_from: bool,
     /// Looks at the state of its operators.
     pub looks: mpsc::Receiver<LookRequest>,
+    /// How far the task has come to the end of event time.
+    pub ending: EndOfTime,
+}
+
+/// How far a task has come to the end of event time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndOfTime {
+    #[default]
+    Ahead,
+    /// Its operators may have more to do.
+    Begun,
+    /// All that was due is done, and the coordinator knows.
+    Reported,
 }
 
 #[derive(Clone)]
@@ -89,8 +102,48 @@ impl Task {
             if ended {
                 return self.finish().await;
             }
+            if self.goes_on() {
+                self.go_on(&mut courier)?;
+                courier.send().await?;
+            }
+            self.report_end()?;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether an operator is to go on with what is due. Not behind a barrier that a later
+    /// run goes on from: that one does it.
+    fn goes_on(&self) -> bool {
+        !self.is_gone_on_from && self.chain.iter().any(Link::has_more) && !self.waits()
+    }
+
+    fn go_on(&mut self, courier: &mut Courier) -> Result<(), TaskError> {
+        let mut flow = Flow {
+            chain: &mut self.chain,
+            clock: &*self.context.clock,
+            courier,
+            snapshots: &mut Vec::new(),
+        };
+        flow.go_on()
+    }
+
+    /// Whether there is no room before the checkpoint in progress is written. Until the task
+    /// has passed its barrier it must not wait, or the checkpoint would never be complete.
+    fn waits(&self) -> bool {
+        self.is_full() && self.unheard().is_some()
+    }
+
+    /// Tells the coordinator when all is done that is due at the end of event time: only
+    /// then the last checkpoint has all results.
+    fn report_end(&mut self) -> Result<(), TaskError> {
+        if self.ending == EndOfTime::Begun
+            && !self.chain.iter().any(Link::has_more)
+            && let Some(own) = &self.checkpoints
+        {
+            own.reports.send(Report::Ended).map_err(|_| Gone)?;
+            self.ending = EndOfTime::Reported;
+        }
+        Ok(())
     }
 
     /// Finishes the sinks: their rows are complete only with the dead letters of the
@@ -192,9 +245,8 @@ impl Task {
             }
         };
         let stop = self.context.stop.clone();
-        // Until the task has passed the barrier it must not wait, or the checkpoint
-        // would never be complete.
-        let waits = self.is_full() && self.unheard().is_some();
+        let waits = self.waits();
+        let goes_on = self.goes_on();
         let wants_commits = waits || self.wants_commits();
         let trigger = self.checkpoints.clone();
         let commit = async {
@@ -218,6 +270,7 @@ impl Task {
                     else => std::future::pending().await,
                 }
             } => incoming,
+            () = std::future::ready(()), if goes_on => Ok(Vec::new()),
         }
     }
 
@@ -259,6 +312,9 @@ impl Task {
         courier: &mut Courier,
     ) -> Result<Option<TaskSnapshot>, TaskError> {
         let mut nodes = Vec::new();
+        if let Incoming::Watermark(END_OF_TIME) = what {
+            self.ending = EndOfTime::Begun;
+        }
         let mut flow = Flow {
             chain: &mut self.chain,
             clock: &*self.context.clock,

@@ -201,7 +201,7 @@ fn write_rows(folder: &Path, source: &str, rows: impl Iterator<Item = Value>) {
 /// Timers of many keys that are due at one instant.
 #[test]
 fn a_storm_of_timers_fires_once_each() {
-    const KEYS: i64 = 200_000;
+    const KEYS: i64 = 1_000_000;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let row = |key| json!({"key": format!("k{key}"), "n": 0, "ts": 1_000});
     write_rows(folder.path(), "questions", (0..KEYS).map(row));
@@ -229,7 +229,8 @@ fn a_storm_of_timers_fires_once_each() {
     );
     let ran = run(&tally, folder.path());
     assert_eq!(ran.count("out", "rows_in"), KEYS as u64);
-    assert!(ran.peak < 600 << 20, "{} MiB", ran.peak >> 20);
+    // 346 MiB where all of them fire before a checkpoint can be made.
+    assert!(ran.peak < 300 << 20, "{} MiB", ran.peak >> 20);
 }
 
 /// Rows of one key that all wait until the end, in disorder: what each costs must not grow

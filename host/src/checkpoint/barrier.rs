@@ -14,7 +14,7 @@ use crate::element::{Barrier, CheckpointId};
 #[derive(Debug)]
 pub enum Report {
     Snapshot(TaskSnapshot),
-    /// A source's task has no more rows.
+    /// The end of event time has come to a task, and all is done that is due by then.
     Ended,
 }
 

@@ -82,9 +82,8 @@ pub struct Coordinator {
     pub dead_letters: mpsc::Sender<DeadLetterMessage>,
     /// What manifests say of them. Those that were taken back are named by the first.
     pub letters: Option<LettersManifest>,
-    /// How many tasks there are, and how many of them read a source.
+    /// How many tasks there are.
     pub tasks: usize,
-    pub source_tasks: usize,
     /// The number of the next checkpoint.
     pub next: CheckpointId,
     /// The run starts without a checkpoint, or from a chosen one, and makes one of
@@ -118,7 +117,7 @@ impl Coordinator {
                 Purpose::Start
             } else if self.requests.stop().asked() {
                 Purpose::Stop
-            } else if ended == self.source_tasks {
+            } else if ended == self.tasks {
                 Purpose::End
             } else {
                 let requests = self.requests.clone();
@@ -144,7 +143,7 @@ impl Coordinator {
                 }
             };
             began = Instant::now();
-            // A source that ends during this checkpoint stays for the next one.
+            // A task that ends during this checkpoint stays for the next one.
             let done = self.checkpoint(purpose, &mut ended).await?;
             self.requests.done(purpose, done.name.as_deref());
             (self.on_done)(&done, self.replaced(purpose).as_deref());

@@ -39,7 +39,7 @@ use crate::source::reader::SourceReader;
 use crate::source::silence::SilenceWatch;
 use crate::source::watermark::SharedWatermarks;
 use crate::state::stored::StoredTable;
-use crate::task::{Head, Link, Task, TaskContext, TaskError, Work};
+use crate::task::{EndOfTime, Head, Link, Task, TaskContext, TaskError, Work};
 use crate::window::AggregateOperator;
 
 /// A task, the coordinator, or the writer of dead letters, running.
@@ -180,7 +180,6 @@ impl Attempt<'_> {
         }
         let mut futures: Vec<AttemptFuture> = Vec::with_capacity(tasks.len() + 2);
         if let Some(durable) = durable {
-            let is_source = |task: &&Task| matches!(task.head, Head::Source { .. });
             let coordinator = Coordinator {
                 pipeline: plan.name.clone(),
                 nodes: self.revision.description.clone(),
@@ -201,7 +200,6 @@ impl Attempt<'_> {
                 dead_letters,
                 letters: Some(letters),
                 tasks: tasks.len(),
-                source_tasks: tasks.iter().filter(is_source).count(),
                 next: start.next,
                 checkpoints_first: start.checkpoints_first,
                 on_done: {
@@ -322,6 +320,7 @@ impl Attempt<'_> {
                     checkpoints: checkpoints.clone(),
                     is_gone_on_from: false,
                     looks: looked_at,
+                    ending: EndOfTime::default(),
                 });
             }
         }
@@ -458,6 +457,7 @@ impl Attempt<'_> {
             outputs: wiring.routers(id, index),
             changes,
             flush_at_ms: None,
+            held: None,
         })
     }
 

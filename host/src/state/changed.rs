@@ -10,14 +10,44 @@ pub struct ChangedKeys {
     /// Keys that have changed; some of them may have been removed.
     changed: Vec<u32>,
     /// Storage keys of rows that the next checkpoint deletes.
-    deleted: HashSet<Vec<u8>>,
+    deleted: Rows,
     /// Rows that the last checkpoint deletes, which may not be written yet.
-    deleting: HashSet<Vec<u8>>,
+    deleting: Rows,
     /// The clock algorithm's position.
     hand: usize,
     /// How many checkpoints had been written when changes were last handed over.
     /// After one more, these changes can be read back.
     handed_over_at: Option<u64>,
+}
+
+/// Storage keys of rows.
+#[derive(Debug, Default)]
+struct Rows {
+    keys: HashSet<Box<[u8]>>,
+    /// Bytes of the keys themselves.
+    bytes: usize,
+}
+
+impl Rows {
+    fn insert(&mut self, row: Vec<u8>) {
+        let bytes = row.len();
+        if self.keys.insert(row.into()) {
+            self.bytes += bytes;
+        }
+    }
+
+    fn remove(&mut self, row: &[u8]) {
+        if self.keys.remove(row) {
+            self.bytes -= row.len();
+        }
+    }
+
+    /// About what they take in memory.
+    fn bytes(&self) -> usize {
+        // Its place in the table, which is up to half empty, and what the allocator adds.
+        const ROW: usize = 2 * (size_of::<Box<[u8]>>() + 1) + 16;
+        self.bytes + self.keys.len() * ROW
+    }
 }
 
 const CHANGED: u8 = 1;
@@ -66,6 +96,8 @@ impl ChangedKeys {
         if self.handed_over_at.is_some_and(|before| writes <= before) {
             return victims;
         }
+        // The last checkpoint has been written.
+        self.deleting = Rows::default();
         // The first round clears every `USED`, so two rounds find all victims.
         for _ in 0..2 * self.flags.len() {
             if victims.len() == count {
@@ -86,14 +118,24 @@ impl ChangedKeys {
         self.flags[id as usize] = 0;
     }
 
-    /// About how many keys have changed.
+    /// About how many keys have changed, or were removed.
     pub fn count(&self) -> usize {
-        self.changed.len()
+        self.changed.len() + self.deleted.keys.len()
+    }
+
+    /// How many rows are to be deleted, or may not be deleted yet.
+    pub fn deletions(&self) -> usize {
+        self.deleted.keys.len() + self.deleting.keys.len()
+    }
+
+    /// About what these take in memory.
+    pub fn deletion_bytes(&self) -> usize {
+        self.deleted.bytes() + self.deleting.bytes()
     }
 
     /// Whether a row of the storage is stale, since a checkpoint deletes it.
     pub fn is_deleted(&self, row: &[u8]) -> bool {
-        self.deleted.contains(row) || self.deleting.contains(row)
+        self.deleted.keys.contains(row) || self.deleting.keys.contains(row)
     }
 
     /// Has the next checkpoint delete a row of the storage.
@@ -103,7 +145,7 @@ impl ChangedKeys {
 
     /// Withdraws the deletion of a row, since its key exists again.
     pub fn keep(&mut self, row: &[u8]) {
-        if !self.deleted.is_empty() {
+        if !self.deleted.keys.is_empty() {
             self.deleted.remove(row);
         }
     }
@@ -111,7 +153,7 @@ impl ChangedKeys {
     /// Whether the storage has a row of any key in memory, or one that is to be deleted.
     pub fn has_stored(&self) -> bool {
         let mut flags = self.flags.iter();
-        !self.deleted.is_empty() || flags.any(|flags| flags & STORED != 0)
+        !self.deleted.keys.is_empty() || flags.any(|flags| flags & STORED != 0)
     }
 
     /// Clears the flags of removed keys, and returns those that have a row in the
@@ -144,6 +186,6 @@ impl ChangedKeys {
     /// next checkpoint.
     pub fn hand_over_deleted(&mut self) -> impl Iterator<Item = &[u8]> {
         self.deleting = std::mem::take(&mut self.deleted);
-        self.deleting.iter().map(Vec::as_slice)
+        self.deleting.keys.iter().map(|key| &**key)
     }
 }

@@ -116,6 +116,8 @@ pub struct KeyedStates<E> {
     changed: ChangedKeys,
     /// Whether the storage has keys that are not in memory.
     has_evicted: bool,
+    /// Whether it has some that the sweep in progress has passed.
+    has_passed: bool,
     /// When these are due.
     calendar: Calendar,
     /// When these are due by the clock.
@@ -131,8 +133,11 @@ pub trait KeyedPart {
     /// How many keys are in memory.
     fn keys_in_memory(&self) -> usize;
 
-    /// About how many keys have changed since the last checkpoint.
+    /// About how many keys have changed since the last checkpoint, or were removed.
     fn changed(&self) -> usize;
+
+    /// How many keys were removed whose rows are still to be deleted from the storage.
+    fn deletions(&self) -> usize;
 
     /// Whether the storage has keys that are not in memory.
     fn has_evicted(&self) -> bool;
@@ -171,6 +176,7 @@ impl<E: Entries> KeyedStates<E> {
             keys: KeyTable::default(),
             changed: ChangedKeys::default(),
             has_evicted: false,
+            has_passed: false,
             calendar: Calendar::new(horizon_ms),
             processing_calendar: Calendar::new(horizon_ms),
         }
@@ -246,6 +252,7 @@ impl<E: Entries> KeyedStates<E> {
             }
             self.changed.evict(id);
             self.has_evicted = true;
+            self.has_passed = true;
             self.calendar.add(self.entries.due_of(id));
             let processing_ms = self.entries.processing_due_of(id);
             self.processing_calendar.add(processing_ms);
@@ -312,7 +319,8 @@ impl<E: Entries> KeyedStates<E> {
     }
 
     /// Starts a sweep of the evicted keys, if any may be due. The caller must read it to
-    /// its end by [`KeyedStates::next_due`], which notes when the others are due.
+    /// its end by [`KeyedStates::next_due`], which notes when the others are due; rows and
+    /// checkpoints may come in between.
     pub fn sweep(&mut self, now: impl Into<Reached>) -> Option<Scan> {
         let now = now.into();
         let is_due = |calendar: &Calendar, now_ms| calendar.first().is_some_and(|ms| ms <= now_ms);
@@ -322,10 +330,15 @@ impl<E: Entries> KeyedStates<E> {
             return None;
         }
         let scan = self.scan()?;
-        self.has_evicted = false;
+        self.has_passed = false;
         self.calendar.clear();
         self.processing_calendar.clear();
         Some(scan)
+    }
+
+    /// Notes that a sweep has been read to its end.
+    pub fn end_sweep(&mut self) {
+        self.has_evicted = self.has_passed;
     }
 
     /// The next rows of a scan, without rows whose keys are in memory or deleted.
@@ -350,6 +363,7 @@ impl<E: Entries> KeyedStates<E> {
     ) -> Result<Option<StoredRows>, StateError> {
         let now = now.into();
         let Some(mut rows) = self.next(sweep)? else {
+            self.end_sweep();
             return Ok(None);
         };
         let mut is_due = Vec::with_capacity(rows.len());
@@ -360,7 +374,7 @@ impl<E: Entries> KeyedStates<E> {
             let due = due_ms <= now.time_ms || processing_ms <= now.processing_ms;
             is_due.push(due);
             if !due {
-                self.has_evicted = true;
+                self.has_passed = true;
                 self.calendar.add(due_ms);
                 self.processing_calendar.add(processing_ms);
             }
@@ -377,6 +391,7 @@ impl<E: Entries> KeyedStates<E> {
         self.keys.clear();
         self.changed = ChangedKeys::default();
         self.has_evicted = false;
+        self.has_passed = false;
         self.calendar.clear();
         self.processing_calendar.clear();
     }
@@ -408,7 +423,8 @@ impl<E: Entries> KeyedStates<E> {
 
 impl<E: Entries> KeyedPart for KeyedStates<E> {
     fn bytes(&self) -> usize {
-        self.keys.bytes() + self.keys.len() * E::BYTES + self.entries.bytes()
+        let entries = self.keys.len() * E::BYTES + self.entries.bytes();
+        self.keys.bytes() + entries + self.changed.deletion_bytes()
     }
 
     fn keys_in_memory(&self) -> usize {
@@ -417,6 +433,10 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
 
     fn changed(&self) -> usize {
         self.changed.count()
+    }
+
+    fn deletions(&self) -> usize {
+        self.changed.deletions()
     }
 
     fn has_evicted(&self) -> bool {

@@ -149,6 +149,10 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
         self.all().map(KeyedPart::changed).sum()
     }
 
+    fn deletions(&self) -> usize {
+        self.all().map(KeyedPart::deletions).sum()
+    }
+
     fn has_evicted(&self) -> bool {
         self.all().any(KeyedPart::has_evicted)
     }

@@ -65,7 +65,7 @@ impl Upkeep {
         if excess == 0 {
             return;
         }
-        let keys = keyed.keys_in_memory().max(1);
+        let keys = (keyed.keys_in_memory() + keyed.deletions()).max(1);
         let bytes_a_key = (self.share.as_ref().map_or(0, Share::bytes) / keys).max(1);
         keyed.evict(states, excess.div_ceil(bytes_a_key));
         let changed = keyed.changed();

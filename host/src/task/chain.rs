@@ -32,6 +32,17 @@ pub struct Link {
     pub changes: Option<Arc<Schema>>,
     /// When a sink is flushed at the latest, in ms of the clock, if it has new rows.
     pub flush_at_ms: Option<i64>,
+    /// The watermark or idleness that is passed on when an operator has processed all that
+    /// is due.
+    pub held: Option<Held>,
+}
+
+/// How far time has come for those behind an operator, once it has processed all that is
+/// due.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    watermark: Option<i64>,
+    is_idle: bool,
 }
 
 /// How long rows lie in a sink's buffer at most, in ms, while time does not
@@ -44,6 +55,14 @@ pub enum Work {
 }
 
 impl Link {
+    /// Whether an operator is to go on with what is due.
+    pub(super) fn has_more(&self) -> bool {
+        match &self.work {
+            Work::Operator(operator) => operator.has_more(),
+            Work::Sink(_) => false,
+        }
+    }
+
     pub(super) fn wake_at(&self) -> Option<i64> {
         match &self.work {
             Work::Operator(operator) => operator.wake_at(),
@@ -79,6 +98,9 @@ impl Flow<'_> {
                         link.progress.add_in(batch.rows());
                         link.progress.ledger.came(inlet, batch.rows());
                         let batch = batch.clone();
+                        if let Some(held) = &mut link.held {
+                            held.is_idle = false;
+                        }
                         return rest.run(&link.outputs, &link.progress, link.task, |out| {
                             operator.rows(inlet, batch, out)
                         });
@@ -87,6 +109,14 @@ impl Flow<'_> {
                         rest.run(&link.outputs, &link.progress, link.task, |out| {
                             operator.watermark(*watermark, out)
                         })?;
+                        if operator.has_more() {
+                            link.held = Some(Held {
+                                watermark: Some(*watermark),
+                                is_idle: false,
+                            });
+                            return Ok(());
+                        }
+                        link.held = None;
                         link.progress.set_watermark(link.task, *watermark);
                     }
                     Element::Barrier(_) => {
@@ -94,6 +124,10 @@ impl Flow<'_> {
                             let snapshot = NodeSnapshot::Operator(snapshot);
                             rest.snapshots.push((link.node, snapshot));
                         }
+                    }
+                    Element::Idle if operator.has_more() => {
+                        link.held.get_or_insert_default().is_idle = true;
+                        return Ok(());
                     }
                     Element::Idle | Element::End => {}
                 }
@@ -103,10 +137,7 @@ impl Flow<'_> {
                     }
                     element => element,
                 };
-                for port in 0..link.outputs.len() {
-                    rest.put_out(&link.outputs, port, passed_on.clone())?;
-                }
-                Ok(())
+                rest.pass_on(&link.outputs, &passed_on)
             }
             Work::Sink(sink) => {
                 match element {
@@ -143,6 +174,37 @@ impl Flow<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Has operators process the next part of what is due.
+    pub(super) fn go_on(&mut self) -> Result<(), TaskError> {
+        for index in 0..self.chain.len() {
+            let Some((link, mut rest)) = self.split(index) else {
+                continue;
+            };
+            let Work::Operator(operator) = &mut link.work else {
+                continue;
+            };
+            if !operator.has_more() {
+                continue;
+            }
+            rest.run(&link.outputs, &link.progress, link.task, |out| {
+                operator.go_on(out)
+            })?;
+            if operator.has_more() {
+                continue;
+            }
+            let held = link.held.take().unwrap_or_default();
+            if let Some(watermark) = held.watermark {
+                link.progress.set_watermark(link.task, watermark);
+                let passed_on = operator.watermark_out(watermark);
+                rest.pass_on(&link.outputs, &Element::Watermark(passed_on))?;
+            }
+            if held.is_idle {
+                rest.pass_on(&link.outputs, &Element::Idle)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn wake(&mut self) -> Result<(), TaskError> {
@@ -231,6 +293,14 @@ impl Flow<'_> {
                 _ => {}
             }
             self.put_out(outputs, port, element)?;
+        }
+        Ok(())
+    }
+
+    /// Passes an element on by all outputs.
+    fn pass_on(&mut self, outputs: &[Arc<Router>], element: &Element) -> Result<(), TaskError> {
+        for port in 0..outputs.len() {
+            self.put_out(outputs, port, element.clone())?;
         }
         Ok(())
     }
@@ -357,6 +427,7 @@ mod tests {
             outputs: vec![router(), router()],
             changes: None,
             flush_at_ms: None,
+            held: None,
         };
         (link, readers)
     }

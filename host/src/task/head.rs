@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::TaskError;
 use crate::batch::Batch;
-use crate::checkpoint::barrier::{Report, TaskCheckpoints};
+use crate::checkpoint::barrier::TaskCheckpoints;
 use crate::checkpoint::snapshot::NodeSnapshot;
 use crate::dead_letter::DeadLetter;
 use crate::element::{Barrier, CheckpointId, END_OF_TIME, Element, Inlet, NodeId};
@@ -99,12 +99,11 @@ impl Head {
                     }, if !*has_ended => pulled?,
                 };
                 let Some(pulled) = pulled else {
-                    let Some(own) = checkpoints else {
+                    if checkpoints.is_none() {
                         return Ok(vec![Incoming::Watermark(END_OF_TIME), Incoming::End]);
-                    };
+                    }
                     // The task stays for the checkpoints that are still to come.
                     *has_ended = true;
-                    own.reports.send(Report::Ended).map_err(|_| Gone)?;
                     return Ok(vec![Incoming::Watermark(END_OF_TIME)]);
                 };
                 progress.add_in(pulled.rows_in as usize);

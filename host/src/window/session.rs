@@ -598,6 +598,10 @@ impl KeyedPart for Sessions {
         self.keyed.changed()
     }
 
+    fn deletions(&self) -> usize {
+        self.keyed.deletions()
+    }
+
     fn has_evicted(&self) -> bool {
         self.keyed.has_evicted()
     }

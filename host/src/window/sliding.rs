@@ -149,6 +149,7 @@ impl Sliding {
             entries.changed_trees.truncate(first_tree);
             self.keyed.evict_keys(&mut accumulators.states, &ids);
         }
+        self.keyed.end_sweep();
         Ok(())
     }
 
