@@ -1,9 +1,9 @@
 //! How many files and connections the process may have open at a time, and which it was
 //! started with.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How messages name the standard descriptors, by their numbers.
@@ -73,6 +73,16 @@ pub fn duplicate_to_write(number: u32) -> io::Result<File> {
         // SAFETY: it is open, and nobody else has it.
         duplicate => Ok(unsafe { File::from_raw_fd(duplicate) }),
     }
+}
+
+/// What the process was started with under this number.
+pub fn inherited(number: u32) -> io::Result<Metadata> {
+    let Some(descriptor) = libc::c_int::try_from(number).ok().filter(is_inherited) else {
+        return Err(ErrorKind::NotFound.into());
+    };
+    // SAFETY: it is open, and stays so: nobody closes what the process was started with.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    File::from(borrowed.try_clone_to_owned()?).metadata()
 }
 
 /// Whether it is open, and not one of the process's own, which are closed in the programs

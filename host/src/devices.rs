@@ -15,7 +15,8 @@ use crate::stop::Stop;
 /// How often a pipe is looked at that nobody reads.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a pipe is full before a run that is to stop does not wait for its reader.
+/// How long a run that is to stop waits for the reader of a full pipe. What the pipe did
+/// before the signal does not count: a reader that was late may just have come back.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether a path leads to a pipe in a folder, which may get a reader at any time.
@@ -69,7 +70,7 @@ impl Write for DeviceWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A pipe that has room takes so much, and does not wait.
         let bytes = &bytes[..bytes.len().min(libc::PIPE_BUF)];
-        let mut full_since = None;
+        let mut asked_since = None;
         loop {
             if has_room(self.file)? {
                 match self.file.write(bytes) {
@@ -78,8 +79,9 @@ impl Write for DeviceWriter<'_> {
                     written => return written,
                 }
             }
-            let full_since = full_since.get_or_insert_with(Instant::now);
-            if self.stop.asked() && full_since.elapsed() > ROOM_WAIT {
+            if self.stop.asked()
+                && asked_since.get_or_insert_with(Instant::now).elapsed() > ROOM_WAIT
+            {
                 return Err(io::Error::new(
                     ErrorKind::TimedOut,
                     "nobody reads what was written, and the run was asked to stop",

@@ -1,14 +1,18 @@
 //! Checks that no file of a pipeline is written while something else reads or
-//! writes it, however the paths are spelt, and by whichever of its names.
+//! writes it, however the paths are spelt, and by whichever of its names: also where a
+//! shell has made it a descriptor that the process was started with.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::diagnostics::{Diagnostics, Mistake, Span};
-use crate::paths::{PART, identity, name_matches, read_folder, shown};
+use crate::descriptors::inherited;
+use crate::paths::{
+    PART, STANDARD_ERROR, descriptor, descriptor_path, identity, name_matches, read_folder, shown,
+};
 use crate::suggest;
 
 /// The files of a pipeline and who uses them.
@@ -28,8 +32,41 @@ pub struct FileUser {
 struct FileUse {
     user: FileUser,
     targets: Vec<FileTarget>,
-    /// Nobody else may use them: it writes them, or takes what is in them.
-    is_alone: bool,
+    usage: Usage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Usage {
+    Reads,
+    /// What it reads is gone for others.
+    Takes,
+    Writes,
+    /// Writes lines that may stand between the lines of others who print.
+    Prints,
+    /// Writes the log, which may go where rows go on purpose (`2>&1`), but not into a file
+    /// that the pipeline names.
+    Logs,
+}
+
+impl Usage {
+    /// Whether two cannot use one file.
+    fn minds(self, other: Usage) -> bool {
+        use Usage::{Logs, Prints, Reads, Writes};
+        match (self, other) {
+            (Reads, Reads) | (Prints, Prints) => false,
+            (Logs, other) | (other, Logs) => other == Writes,
+            _ => true,
+        }
+    }
+
+    /// Nobody else may use the file.
+    fn is_alone(self) -> bool {
+        matches!(self, Usage::Takes | Usage::Writes)
+    }
+
+    fn only_reads(self) -> bool {
+        matches!(self, Usage::Reads | Usage::Takes)
+    }
 }
 
 struct MissingFile {
@@ -72,7 +109,7 @@ impl FileUser {
 
 impl Files {
     pub fn reads(&mut self, user: FileUser, path: &Path) {
-        self.push(user, vec![FileTarget::File(identity(path))], false);
+        self.push(user, vec![FileTarget::of(path)], Usage::Reads);
     }
 
     pub fn reads_pattern(&mut self, user: FileUser, folder: &Path, pattern: &str) {
@@ -80,27 +117,37 @@ impl Files {
             folder: identity(folder),
             pattern: pattern.to_owned(),
         };
-        self.push(user, vec![target], false);
+        self.push(user, vec![target], Usage::Reads);
     }
 
     pub fn writes(&mut self, user: FileUser, paths: &[&Path]) {
         let targets = paths.iter().flat_map(|path| names_of(path));
-        self.push(user, targets.map(FileTarget::File).collect(), true);
+        self.push(user, targets.map(FileTarget::File).collect(), Usage::Writes);
     }
 
-    /// Writes to what others may write to likewise.
-    pub fn shares(&mut self, user: FileUser, path: &Path) {
-        self.push(user, vec![FileTarget::File(identity(path))], false);
+    /// Writes to what others may print to likewise.
+    pub fn prints(&mut self, user: FileUser, path: &Path) {
+        self.push(user, vec![FileTarget::of(path)], Usage::Prints);
+    }
+
+    /// The log goes to standard error.
+    pub fn logs(&mut self) {
+        let user = FileUser {
+            what: "the log goes to it".to_owned(),
+            place: None,
+        };
+        let target = FileTarget::of(Path::new(STANDARD_ERROR));
+        self.push(user, vec![target], Usage::Logs);
     }
 
     /// What is read of a pipe, nobody else can read.
     pub fn takes(&mut self, user: FileUser, pipe: &Path) {
-        self.push(user, vec![FileTarget::File(identity(pipe))], true);
+        self.push(user, vec![FileTarget::of(pipe)], Usage::Takes);
     }
 
     pub fn takes_standard_input(&mut self, user: FileUser) {
         let target = FileTarget::File(PathBuf::from(STANDARD_INPUT));
-        self.push(user, vec![target], true);
+        self.push(user, vec![target], Usage::Takes);
     }
 
     /// Writes these, and files in the folder with a number in their names.
@@ -118,19 +165,20 @@ impl Files {
         };
         let targets = paths.iter().flat_map(|path| names_of(path));
         let targets = targets.map(FileTarget::File);
-        self.push(user, targets.chain([numbered]).collect(), true);
+        self.push(user, targets.chain([numbered]).collect(), Usage::Writes);
     }
 
     /// Reserves a folder: nobody else may write anything in it.
     pub fn reserves(&mut self, user: FileUser, folder: &Path) {
-        self.push(user, vec![FileTarget::Folder(identity(folder))], false);
+        let target = FileTarget::Folder(identity(folder));
+        self.push(user, vec![target], Usage::Reads);
     }
 
-    fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, is_alone: bool) {
+    fn push(&mut self, user: FileUser, targets: Vec<FileTarget>, usage: Usage) {
         self.uses.push(FileUse {
             user,
             targets,
-            is_alone,
+            usage,
         });
     }
 
@@ -169,36 +217,30 @@ impl Files {
         uses.any(|it| {
             let has_all = |target: &FileTarget| matches!(target, FileTarget::Folder(_));
             let is_itself = it.user.place.is_none();
-            (it.is_alone || is_itself || it.targets.iter().any(has_all))
-                && it.covers(path).is_some()
+            (it.usage.is_alone() || is_itself || it.targets.iter().any(has_all))
+                && (it.covers(path) || it.link_to(path, Usage::Writes).is_some())
         })
     }
 
     /// Reports each file that somebody writes or takes, and another one uses.
     pub fn report_conflicts(&self, mistakes: &mut Diagnostics) {
         let index = Index::of(&self.uses);
-        for (i, user) in self
-            .uses
-            .iter()
-            .enumerate()
-            .filter(|(_, user)| user.is_alone)
-        {
+        let is_active = |it: &FileUse| !matches!(it.usage, Usage::Reads | Usage::Logs);
+        for (i, user) in self.uses.iter().enumerate() {
+            if !is_active(user) {
+                continue;
+            }
             // Two of them are one mistake: the later one reports it.
             let others = index.possible(user, self.uses.len()).into_iter();
-            let others = others.filter(|&j| j != i && (j < i || !self.uses[j].is_alone));
-            let others: Vec<&FileUse> = others.map(|j| &self.uses[j]).collect();
-            let written = user.paths().find_map(|path| {
-                let mut others = others.iter();
-                others.find_map(|other| Some((other, path, other.covers(path)?)))
+            let others = others.filter(|&j| j != i && (j < i || !is_active(&self.uses[j])));
+            let others = others.map(|j| &self.uses[j]);
+            let mut others = others.filter(|it| it.usage.minds(user.usage));
+            let conflict = others.find_map(|other| {
+                let names = other.meets(user).or_else(|| user.meets(other))?;
+                Some(names.describe([&user.user, &other.user]))
             });
-            let conflict = written.or_else(|| {
-                others.iter().find_map(|other| {
-                    let mut paths = other.paths();
-                    paths.find_map(|path| Some((other, path, user.covers(path)?)))
-                })
-            });
-            if let Some((other, path, name)) = conflict {
-                mistakes.push(describe(&user.user, &other.user, path, &name));
+            if let Some(conflict) = conflict {
+                mistakes.push(conflict);
             }
         }
     }
@@ -209,8 +251,7 @@ impl Files {
 #[derive(Default)]
 struct Index<'a> {
     by_path: HashMap<&'a OsStr, Vec<usize>>,
-    /// Of files with several names.
-    by_place: HashMap<(u64, u64), Vec<usize>>,
+    by_place: HashMap<Place, Vec<usize>>,
     /// Of links, by what they lead to.
     by_target: HashMap<PathBuf, Vec<usize>>,
     /// Those of more than single files.
@@ -223,7 +264,7 @@ impl<'a> Index<'a> {
         for (i, it) in uses.iter().enumerate() {
             for path in it.paths() {
                 index.by_path.entry(path.as_os_str()).or_default().push(i);
-                if let Some(place) = linked(path) {
+                if let Some(place) = Place::of(path) {
                     index.by_place.entry(place).or_default().push(i);
                 }
                 if path.is_symlink() {
@@ -247,7 +288,7 @@ impl<'a> Index<'a> {
             let target = path.is_symlink().then(|| identity(path));
             let found = [
                 self.by_path.get(path.as_os_str()),
-                linked(path).and_then(|place| self.by_place.get(&place)),
+                Place::of(path).and_then(|place| self.by_place.get(&place)),
                 self.by_target.get(path),
                 target.and_then(|target| self.by_path.get(target.as_os_str())),
             ];
@@ -271,20 +312,33 @@ impl FileUse {
         })
     }
 
-    /// The name by which it uses the file with this path.
-    fn covers(&self, path: &Path) -> Option<PathBuf> {
-        let mut targets = self.targets.iter();
-        match targets.any(|target| target.covers(path)) {
-            true => Some(path.to_owned()),
-            false => self.link_to(path),
-        }
+    /// A file of the other's that it uses, too.
+    fn meets<'a>(&self, other: &'a FileUse) -> Option<Names<'a>> {
+        other.paths().find_map(|path| {
+            let name = match self.covers(path) {
+                true => path.to_owned(),
+                false => self.link_to(path, other.usage)?,
+            };
+            // A log between rows is wanted where both are the same descriptor.
+            let is_of_logs = [self.usage, other.usage].contains(&Usage::Logs);
+            let is_wanted = is_of_logs && [path, &name].iter().all(|it| descriptor(it).is_some());
+            (!is_wanted).then_some(Names { path, name })
+        })
     }
 
-    /// Another name of the same file: a link in a folder, or a hard link.
-    fn link_to(&self, path: &Path) -> Option<PathBuf> {
-        let place = linked(path);
+    fn covers(&self, path: &Path) -> bool {
+        self.targets.iter().any(|target| target.covers(path))
+    }
+
+    /// Another name of the same file: a link in a folder, a hard link, a descriptor.
+    fn link_to(&self, path: &Path, other: Usage) -> Option<PathBuf> {
+        // Everybody reads a file from its beginning, and a pipe on from where others were.
+        let is_shared = |place: &Place| {
+            self.usage.only_reads() && other.only_reads() && place.kind != PlaceKind::Pipe
+        };
+        let place = Place::of(path).filter(|place| !is_shared(place));
         let is_it = |name: &PathBuf| {
-            (place.is_some() && linked(name) == place)
+            (place.is_some() && Place::of(name) == place)
                 || (name.is_symlink() && identity(name) == path)
         };
         self.targets.iter().find_map(|target| match target {
@@ -302,21 +356,66 @@ impl FileUse {
 /// A file that is written, and its name as it is given: that may be a link, which others
 /// find when the file is there.
 fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let file = identity(path);
+    let file = file_at(path);
     let named = path.parent().zip(path.file_name());
     let named = named.map(|(folder, name)| identity(folder).join(name));
-    let link = named.filter(|named| *named != file);
+    let link = named.filter(|named| *named != file && descriptor(named).is_none());
     std::iter::once(file).chain(link)
 }
 
-/// Where a file is on the disk that has several names.
-fn linked(path: &Path) -> Option<(u64, u64)> {
-    let found = path.metadata().ok();
-    let found: Metadata = found.filter(|found| found.is_file() && found.nlink() > 1)?;
-    Some((found.dev(), found.ino()))
+/// One path for one file, and for what the process was started with.
+fn file_at(path: &Path) -> PathBuf {
+    match descriptor(path) {
+        Some(number) => descriptor_path(number),
+        None => identity(path),
+    }
+}
+
+/// What a path leads to, by whichever of its names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    device: u64,
+    inode: u64,
+    kind: PlaceKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum PlaceKind {
+    File,
+    Pipe,
+}
+
+impl Place {
+    /// Absent where there is nothing yet, and for what several may use by several names: a
+    /// terminal, which is standard output and error at once and is read by people; a socket,
+    /// as the system's journal gives for both, and whose two directions have nothing in
+    /// common; `/dev/null`, where nothing is mixed.
+    fn of(path: &Path) -> Option<Self> {
+        let number = match is_standard_input(path) {
+            true => Some(0),
+            // Others lead to no descriptor: links have been followed.
+            false if path.starts_with("/dev") => descriptor(path),
+            false => None,
+        };
+        let found = number.map_or_else(|| fs::metadata(path), inherited).ok()?;
+        let kind = match found.file_type() {
+            it if it.is_fifo() => PlaceKind::Pipe,
+            it if it.is_file() || it.is_block_device() => PlaceKind::File,
+            _ => return None,
+        };
+        Some(Place {
+            device: found.dev(),
+            inode: found.ino(),
+            kind,
+        })
+    }
 }
 
 impl FileTarget {
+    fn of(path: &Path) -> Self {
+        FileTarget::File(file_at(path))
+    }
+
     fn covers(&self, path: &Path) -> bool {
         match self {
             FileTarget::File(file) => file == path,
@@ -345,31 +444,52 @@ impl FileTarget {
     }
 }
 
-/// `path` and `name` are names of the one file.
-fn describe(user: &FileUser, other: &FileUser, path: &Path, name: &Path) -> Mistake {
-    let link = match path == name {
-        true => String::new(),
-        false => format!(", linked to {}", shown(name)),
-    };
-    let mut mistake = Mistake::new(format!(
-        "one file is used twice: {}, and {} ({}{link})",
-        user.what,
-        other.what,
-        shown(path)
-    ));
-    let users = [user, other];
-    for user in users {
-        if let Some(place) = &user.place {
-            mistake = mistake.at(place.clone(), &user.what);
+/// By which two use one file. They may be the same.
+struct Names<'a> {
+    path: &'a Path,
+    name: PathBuf,
+}
+
+impl Names<'_> {
+    fn describe(&self, users: [&FileUser; 2]) -> Mistake {
+        let Names { path, name } = self;
+        let is_opened = |path: &Path| descriptor(path).is_some() || is_standard_input(path);
+        let is_pipe = Place::of(path).is_some_and(|place| place.kind == PlaceKind::Pipe);
+        let is_redirected = path != name && (is_opened(path) || is_opened(name));
+        let names = if path == name {
+            shown(path)
+        } else if is_redirected || is_pipe {
+            format!("both {} and {} lead to it", shown(path), shown(name))
+        } else {
+            format!("{}, linked to {}", shown(path), shown(name))
+        };
+        let [first, second] = users;
+        let mut mistake = Mistake::new(format!(
+            "one {} is used twice: {}, and {} ({names})",
+            if is_pipe { "pipe" } else { "file" },
+            first.what,
+            second.what,
+        ));
+        for user in users {
+            if let Some(place) = &user.place {
+                mistake = mistake.at(place.clone(), &user.what);
+            }
         }
+        mistake.help(if is_redirected {
+            "a shell makes two names one (`>`, `>>`, `<`, `2>&1`): redirect one of them to \
+             another file or pipe, or change its `path`"
+        } else if is_standard_input(path) {
+            "what was read of it is gone: keep one of the sources, and let its readers share it"
+        } else if users.iter().any(|user| user.what == DEAD_LETTERS) {
+            "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
+        } else {
+            "give another file to one of them"
+        })
     }
-    mistake.help(if path == Path::new(STANDARD_INPUT) {
-        "what was read of it is gone: keep one of the sources, and let its readers share it"
-    } else if users.iter().any(|user| user.what == DEAD_LETTERS) {
-        "give another file to one of them; that of the dead letters is `dead_letters = \"…\"`"
-    } else {
-        "give another file to one of them"
-    })
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
 }
 
 /// Says that there is no file at a path, or that a link there leads to none.

@@ -13,6 +13,12 @@ pub const PART: &str = ".part";
 /// The path of what the process prints to.
 pub const STANDARD_OUTPUT: &str = "/dev/stdout";
 
+/// The path of what the log goes to.
+pub const STANDARD_ERROR: &str = "/dev/stderr";
+
+/// By their numbers.
+const STANDARD: [&str; 3] = ["/dev/stdin", STANDARD_OUTPUT, STANDARD_ERROR];
+
 /// More links than this, one leading to the next, are taken for a circle, as the
 /// operating system does.
 const LINKS_MAX: usize = 40;
@@ -61,13 +67,34 @@ pub fn is_standard_output(path: &Path) -> bool {
 /// The number of the descriptor that a path leads to, where that is the process's own.
 pub fn descriptor(path: &Path) -> Option<u32> {
     let path = identity(path);
-    let standard = ["/dev/stdin", STANDARD_OUTPUT, "/dev/stderr"];
-    if let Some(number) = (0..).zip(standard).find(|(_, it)| path == Path::new(it)) {
+    if let Some(number) = (0..).zip(STANDARD).find(|(_, it)| path == Path::new(it)) {
         return Some(number.0);
     }
-    let own = format!("/proc/{}/fd", std::process::id());
-    let number = ["/dev/fd", &own].map(|folder| path.strip_prefix(folder).ok());
-    number.into_iter().flatten().next()?.to_str()?.parse().ok()
+    let number = path.strip_prefix("/dev/fd").ok().or_else(|| {
+        let own = format!("/proc/{}", std::process::id());
+        of_open_files(path.strip_prefix(own).ok()?)
+    });
+    number?.to_str()?.parse().ok()
+}
+
+/// The one path that messages and comparisons have for a descriptor.
+pub fn descriptor_path(number: u32) -> PathBuf {
+    match STANDARD.get(number as usize) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(format!("/dev/fd/{number}")),
+    }
+}
+
+/// What follows the folder of open files, in the path of one in a process's folder: all its
+/// threads have the same.
+fn of_open_files(path: &Path) -> Option<&Path> {
+    let mut parts = path.components();
+    let mut name = parts.next();
+    if name.is_some_and(|name| name.as_os_str() == "task") {
+        name = parts.nth(1);
+    }
+    name.is_some_and(|name| name.as_os_str() == "fd")
+        .then_some(parts.as_path())
 }
 
 /// Whether something has this name, be it a link to what is not there.
@@ -140,10 +167,12 @@ fn is_of_devices(path: &Path) -> bool {
     };
     // A disk in memory has files.
     let is_device = is_below("/dev") && !path.starts_with("/dev/shm");
-    let mut parts = path.components().skip(1);
-    let is_of_process = parts.next().is_some_and(|part| part.as_os_str() == "proc")
-        && parts.nth(1).is_some_and(|part| part.as_os_str() == "fd");
-    is_device || is_of_process
+    let in_process = path.strip_prefix("/proc").ok().and_then(|path| {
+        let mut parts = path.components();
+        parts.next()?;
+        of_open_files(parts.as_path())
+    });
+    is_device || in_process.is_some()
 }
 
 /// The name of a file that stays the same however its path is spelled: relative
@@ -348,6 +377,7 @@ mod tests {
             ("/dev/stderr", Some(2)),
             ("/dev/fd/17", Some(17)),
             ("/proc/self/fd/0", Some(0)),
+            ("/proc/thread-self/fd/4", Some(4)),
             ("/proc/1/fd/1", None),
             ("/dev/null", None),
         ] {

@@ -130,6 +130,8 @@ impl<'a> Builder<'a> {
             self.files.reads(user, &self.folder.join(file.get_ref()));
         }
 
+        self.files.logs();
+
         let state = self.plan_state();
         let restart = self.plan_restart(state.is_some());
         if self.inputs == InputFiles::MustExist && state.as_ref().is_some_and(has_checkpoint) {
@@ -437,40 +439,42 @@ impl<'a> Builder<'a> {
         }
         let path = self.dead_letters_path();
         let place = given.unwrap_or(&config.name).span();
-        if is_standard_output(&path) {
-            self.keep_standard_output(planned, place);
-        } else {
-            let user = FileUser::new(DEAD_LETTERS, place);
-            let aside = aside_of(&identity(&path));
-            match is_device(&path) {
-                true if is_nowhere(&path) => {}
-                true => self.files.writes(user, &[&path]),
-                false => self.files.writes(user, &[&path, &aside]),
-            }
+        if is_standard_output(&path) && !self.keep_standard_output(planned, place.clone()) {
+            return Some(path);
+        }
+        let user = FileUser::new(DEAD_LETTERS, place);
+        let aside = aside_of(&identity(&path));
+        match is_device(&path) {
+            true if is_nowhere(&path) => {}
+            true => self.files.writes(user, &[&path]),
+            false => self.files.writes(user, &[&path, &aside]),
         }
         Some(path)
     }
 
     /// Refuses sinks that write where the dead letters go: their lines would be mixed.
-    fn keep_standard_output(&mut self, planned: &[Planned], place: Span) {
+    /// Returns whether there is none.
+    fn keep_standard_output(&mut self, planned: &[Planned], place: Span) -> bool {
         let nodes = planned.iter().filter_map(|planned| planned.node.as_ref());
         let mut sinks = nodes.filter(|node| match &node.kind {
             NodeKind::Sink(sink) => sink.connector.writes_stdout(),
             _ => false,
         });
-        if let Some(sink) = sinks.next() {
-            let name = &sink.name;
-            self.mistakes.push(
-                Mistake::new(format!(
-                    "dead letters and the rows of sink `{name}` would be mixed on standard output"
-                ))
-                .at(place, "the dead letters go there")
-                .help(format!(
-                    "give the dead letters a file (`dead_letters = \"…\"`), or sink `{name}` \
-                     (`type = \"file\"` with a `path`)"
-                )),
-            );
-        }
+        let Some(sink) = sinks.next() else {
+            return true;
+        };
+        let name = &sink.name;
+        self.mistakes.push(
+            Mistake::new(format!(
+                "dead letters and the rows of sink `{name}` would be mixed on standard output"
+            ))
+            .at(place, "the dead letters go there")
+            .help(format!(
+                "give the dead letters a file (`dead_letters = \"…\"`), or sink `{name}` \
+                 (`type = \"file\"` with a `path`)"
+            )),
+        );
+        false
     }
 
     /// Where dead letters go: beside the pipeline's file unless the config says

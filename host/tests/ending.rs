@@ -1066,15 +1066,17 @@ fn compressed_standard_input_is_not_to_be_named() {
 #[test]
 fn rows_go_to_no_descriptor_that_the_run_cannot_write_to() {
     for (path, rest) in [
-        ("/dev/fd/3", "3<rows.jsonl"),
+        ("/dev/fd/3", "3<other.jsonl"),
         ("/dev/fd/3", "3>&-"),
         ("/proc/self/fd/5", ""),
         ("/dev/fd/4000000000", ""),
-        ("/dev/stdin", "<rows.jsonl"),
+        ("/dev/stdin", "<other.jsonl"),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let rows = folder.path().join("rows.jsonl");
-        fs::write(&rows, format!("{GOOD}\n")).expect("it is writable");
+        let [rows, other] = ["rows.jsonl", "other.jsonl"].map(|name| folder.path().join(name));
+        for path in [&rows, &other] {
+            fs::write(path, format!("{GOOD}\n")).expect("it is writable");
+        }
         let sink = OUT.replace("\"out.jsonl\"", &format!("\"{path}\"\nformat = \"json\""));
         let pipeline = format!("{ROWS}{sink}");
         let output = redirected(&pipeline, "--quiet", rest, folder.path());
@@ -1083,7 +1085,7 @@ fn rows_go_to_no_descriptor_that_the_run_cannot_write_to() {
         let said = "it is not open for writing: start the run with it";
         assert!(stderr.contains(said), "{path} {rest}: {stderr}");
         assert!(!stderr.contains(", and restarts in"), "{rest}: {stderr}");
-        let text = fs::read_to_string(rows).expect("it is there");
+        let text = fs::read_to_string(other).expect("it is there");
         assert_eq!(text, format!("{GOOD}\n"), "{path} {rest}");
     }
 }

@@ -55,7 +55,7 @@ impl SinkSettings for ConsoleSink {
             what: format!("{} prints to it", planning.title),
             place: None,
         };
-        planning.files.shares(user, Path::new(STANDARD_OUTPUT));
+        planning.files.prints(user, Path::new(STANDARD_OUTPUT));
         Some(Box::new(self.clone()))
     }
 }
