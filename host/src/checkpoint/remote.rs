@@ -8,6 +8,8 @@
 //!
 //! The run does not wait for uploads: one that fails is logged and tried again.
 
+/// Tells what a store would answer again.
+mod answers;
 /// Connects to S3 and compatible stores.
 mod s3;
 /// Signs requests to S3.
@@ -19,6 +21,10 @@ mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error as _;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +36,7 @@ use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
+use self::answers::Refused;
 use self::s3::S3;
 use super::checksum::Checksum;
 use super::manifest::{FileManifest, Manifest};
@@ -37,6 +44,7 @@ use super::storage::folder::{Archive, FolderStorage};
 use super::storage::{CheckpointInfo, Storage, StorageError};
 use crate::blame::Fault;
 use crate::element::CheckpointId;
+use crate::paths::sync_folder;
 use crate::plan::RemotePlan;
 
 /// How much of a file is in memory at once.
@@ -50,6 +58,8 @@ pub struct RemoteStore {
     store: Arc<dyn ObjectStore>,
     /// The pipeline's folder in it.
     root: Location,
+    /// Present where objects are files on this machine.
+    local: Option<Arc<LocalFileSystem>>,
     /// Absent where requests are not signed.
     credentials: Option<AwsCredentialProvider>,
     /// For messages.
@@ -68,9 +78,12 @@ pub struct Uploaded {
     pub files_shared: usize,
 }
 
-/// Checks the URL and the options, as far as possible without the store.
-pub fn check(plan: &RemotePlan) -> Result<(), String> {
-    connect(plan).map(drop)
+/// Checks the URL and the options, as far as possible without the store. Returns the folder
+/// that a pipeline's copies are in, if that is on this machine.
+pub fn check(plan: &RemotePlan, pipeline: &str) -> Result<Option<PathBuf>, String> {
+    let Connected { local, path, .. } = connect(plan)?;
+    let folder = local.map(|local| local.path_to_filesystem(&path.join(pipeline)));
+    folder.transpose().map_err(|error| error.to_string())
 }
 
 impl RemoteStore {
@@ -83,6 +96,7 @@ impl RemoteStore {
         Ok(RemoteStore {
             store: connected.store,
             root: connected.path.join(pipeline),
+            local: connected.local,
             credentials: connected.credentials,
             url: plan.url.clone(),
             files: Mutex::new(None),
@@ -97,8 +111,7 @@ impl RemoteStore {
         let name = format!("probe-{:032x}", fastrand::u128(..));
         let location = self.root.clone().join(name);
         let probe = async {
-            let put = self.store.put(&location, PutPayload::default()).await;
-            put.map_err(|cause| self.trouble("write", &location, &cause))?;
+            self.put(&location, PutPayload::default()).await?;
             self.remove(&location).await
         };
         match tokio::time::timeout(START_WAIT, probe).await {
@@ -228,8 +241,7 @@ impl RemoteStore {
         }
         let location = self.manifest_location(id);
         let payload = PutPayload::from(held.manifest.encode());
-        let put = self.store.put(&location, payload).await;
-        put.map_err(|cause| self.trouble("write", &location, &cause))?;
+        self.put(&location, payload).await?;
         Ok(uploaded)
     }
 
@@ -241,7 +253,7 @@ impl RemoteStore {
     ) -> Result<Manifest, StorageError> {
         let manifest = self.manifest(id).await?;
         let draft = archive.draft(id)?;
-        std::fs::create_dir_all(&draft.folder).map_err(|cause| StorageError::Io {
+        fs::create_dir_all(&draft.folder).map_err(|cause| StorageError::Io {
             what: format!("cannot make the folder {}", draft.folder.display()),
             cause,
         })?;
@@ -322,7 +334,7 @@ impl RemoteStore {
     async fn send(
         &self,
         id: CheckpointId,
-        path: &std::path::Path,
+        path: &Path,
         file: &FileManifest,
     ) -> Result<(), StorageError> {
         let unreadable = |cause| StorageError::Io {
@@ -345,10 +357,9 @@ impl RemoteStore {
         };
         if part.len() < PART_BYTES {
             check(&checksum)?;
-            let put = self.store.put(&location, part.into()).await;
-            put.map_err(|cause| self.trouble("write", &location, &cause))?;
-            return Ok(());
+            return self.put(&location, part.into()).await;
         }
+        self.make_folder(&location)?;
         let failed = |cause| self.trouble("write", &location, &cause);
         let mut upload = self.store.put_multipart(&location).await.map_err(failed)?;
         let sent = async {
@@ -366,14 +377,57 @@ impl RemoteStore {
             return Err(error);
         }
         upload.complete().await.map_err(failed)?;
-        Ok(())
+        self.make_private(&location)
+    }
+
+    async fn put(&self, location: &Location, payload: PutPayload) -> Result<(), StorageError> {
+        self.make_folder(location)?;
+        let put = self.store.put(location, payload).await;
+        put.map_err(|cause| self.trouble("write", location, &cause))?;
+        self.make_private(location)
+    }
+
+    /// Makes the folder of an object that is a file, as durable as that: only its owner may
+    /// read copies of states, as it is with the states.
+    fn make_folder(&self, location: &Location) -> Result<(), StorageError> {
+        let path = self.path_of(location);
+        let Some(folder) = path.as_deref().and_then(Path::parent) else {
+            return Ok(());
+        };
+        let missing = folder.ancestors().take_while(|folder| !folder.exists());
+        let parents = missing.filter_map(Path::parent);
+        let parents: Vec<&Path> = parents.collect();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let made = made.and_then(|()| parents.into_iter().try_for_each(sync_folder));
+        made.map_err(|cause| self.unusable("make the folder", folder, cause))
+    }
+
+    fn make_private(&self, location: &Location) -> Result<(), StorageError> {
+        let Some(path) = self.path_of(location) else {
+            return Ok(());
+        };
+        let made = fs::set_permissions(&path, Permissions::from_mode(0o600));
+        made.map_err(|cause| self.unusable("keep others from reading", &path, cause))
+    }
+
+    /// The file that an object is, if the store is on this machine.
+    fn path_of(&self, location: &Location) -> Option<PathBuf> {
+        self.local.as_ref()?.path_to_filesystem(location).ok()
+    }
+
+    fn unusable(&self, what: &str, path: &Path, cause: io::Error) -> StorageError {
+        let (path, url) = (path.display(), &self.url);
+        StorageError::Io {
+            what: format!("cannot {what} {path} in the object store {url}"),
+            cause,
+        }
     }
 
     async fn fetch(
         &self,
         id: CheckpointId,
         file: &FileManifest,
-        path: &std::path::Path,
+        path: &Path,
     ) -> Result<(), StorageError> {
         let location = self.file_location(&object_name(file));
         let damaged = |message: &str| StorageError::Damaged {
@@ -472,14 +526,24 @@ impl RemoteStore {
         location: &Location,
         cause: &object_store::Error,
     ) -> StorageError {
+        let refused = causes(cause).find_map(|cause| cause.downcast_ref::<Refused>());
+        let (why, fault) = match refused {
+            Some(refused) => (refused.to_string(), Fault::OUTSIDE_LASTING),
+            None => (cause.to_string(), fault_of(cause)),
+        };
         StorageError::Other {
             message: format!(
-                "cannot {what} {location} in the object store {}: {cause}",
+                "cannot {what} {location} in the object store {}: {why}",
                 self.url
             ),
-            fault: fault_of(cause),
+            fault,
         }
     }
+}
+
+/// What has caused an error, the nearest first.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// Whether somebody has to put the store, or what is known of it, right.
@@ -494,8 +558,7 @@ fn fault_of(cause: &object_store::Error) -> Fault {
         | Error::Unauthenticated { .. }
         | Error::UnknownConfigurationKey { .. } => Fault::OUTSIDE_LASTING,
         cause => {
-            let causes = std::iter::successors(cause.source(), |&cause| cause.source());
-            let of_io = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+            let of_io = causes(cause).filter_map(|cause| cause.downcast_ref::<io::Error>());
             of_io.last().map_or(Fault::OUTSIDE, Fault::of_io)
         }
     }
@@ -512,10 +575,7 @@ fn object_name(file: &FileManifest) -> String {
 }
 
 /// The next part of a file; a shorter one is the last.
-async fn read_part(
-    file: &mut tokio::fs::File,
-    checksum: &mut Checksum,
-) -> std::io::Result<Vec<u8>> {
+async fn read_part(file: &mut tokio::fs::File, checksum: &mut Checksum) -> io::Result<Vec<u8>> {
     let mut part = Vec::new();
     file.take(PART_BYTES as u64).read_to_end(&mut part).await?;
     checksum.add(&part);
@@ -528,6 +588,8 @@ struct Connected {
     path: Location,
     /// Absent where requests are not signed.
     credentials: Option<AwsCredentialProvider>,
+    /// Present where objects are files on this machine.
+    local: Option<Arc<LocalFileSystem>>,
 }
 
 fn connect(plan: &RemotePlan) -> Result<Connected, String> {
@@ -539,11 +601,14 @@ fn connect(plan: &RemotePlan) -> Result<Connected, String> {
             if let Some((option, _)) = plan.options.first() {
                 return Err(format!("a folder takes no options: remove `{option}`"));
             }
+            check_absolute(&plan.url)?;
             // As durable as the data folder.
+            let local = Arc::new(LocalFileSystem::new().with_fsync(true));
             Ok(Connected {
-                store: Arc::new(LocalFileSystem::new().with_fsync(true)),
+                store: local.clone(),
                 path,
                 credentials: None,
+                local: Some(local),
             })
         }
         ObjectStoreScheme::AmazonS3 => {
@@ -552,9 +617,23 @@ fn connect(plan: &RemotePlan) -> Result<Connected, String> {
                 store: Arc::new(store),
                 path,
                 credentials,
+                local: None,
             })
         }
         _ => Err("only `file://` and `s3://` are known".to_owned()),
+    }
+}
+
+/// Refuses what a parser of URLs takes for a path from the root, and a person for one from
+/// the pipeline's folder, as other paths are.
+fn check_absolute(url: &str) -> Result<(), String> {
+    let path = url.trim().get("file:".len()..).unwrap_or_default();
+    match path.starts_with('/') {
+        true => Ok(()),
+        false => Err(format!(
+            "`{url}` has no path from the root: write it as `file:///…`, since a URL cannot begin \
+             in the pipeline's folder"
+        )),
     }
 }
 

@@ -3,10 +3,13 @@
 //! `[state]` or `[checkpoints]` alone enables checkpoints, with defaults for
 //! the rest; without both, nothing is kept after the run.
 
+use std::path::{Path, PathBuf};
+
 use super::builder::Builder;
 use crate::checkpoint::remote;
 use crate::config::{Backend, Mistake, RESTART, StateConfig, UploadConfig};
 use crate::files::FileUser;
+use crate::paths::{identity, shown};
 use crate::plan::state::{INTERVAL_MS, KEEP};
 use crate::plan::{RemotePlan, RestartPlan, StateBackend, StatePlan};
 
@@ -22,13 +25,19 @@ impl Builder<'_> {
         let state = config.state.as_ref();
         let checkpoints = config.checkpoints.as_ref();
         let upload = checkpoints.and_then(|checkpoints| checkpoints.upload.as_ref());
-        let remote = upload.and_then(|upload| self.plan_remote(upload));
+        let (remote, copies) = upload.and_then(|upload| self.plan_remote(upload)).unzip();
         let backend = state.and_then(|state| state.backend.as_ref());
         let backend = match backend
             .map(|backend| *backend.get_ref())
             .unwrap_or_default()
         {
-            Backend::RocksDb => self.plan_folder(state, remote),
+            Backend::RocksDb => {
+                let (folder, backend) = self.plan_folder(state, remote);
+                if let (Some(upload), Some(Some(copies))) = (upload, copies) {
+                    self.check_copies(&copies, &folder, upload);
+                }
+                backend
+            }
             Backend::Memory => {
                 if let Some(upload) = upload {
                     self.mistakes.push(
@@ -57,7 +66,7 @@ impl Builder<'_> {
         &mut self,
         state: Option<&StateConfig>,
         remote: Option<RemotePlan>,
-    ) -> StateBackend {
+    ) -> (PathBuf, StateBackend) {
         let name = &self.config.name;
         let path = state.and_then(|state| state.path.as_ref());
         let (folder, place) = match path {
@@ -80,29 +89,53 @@ impl Builder<'_> {
         self.files
             .reserves(FileUser::new("the state is kept there", place), &folder);
         let memory = state.and_then(|state| state.rocksdb_memory_bytes_max);
-        StateBackend::RocksDb {
-            folder,
+        let backend = StateBackend::RocksDb {
+            folder: folder.clone(),
             memory_bytes_max: memory.unwrap_or(ROCKSDB_MEMORY_BYTES_MAX) as usize,
             remote,
-        }
+        };
+        (folder, backend)
     }
 
-    fn plan_remote(&mut self, upload: &UploadConfig) -> Option<RemotePlan> {
+    /// Copies that are lost with the state, or that take its names, are of no use.
+    fn check_copies(&mut self, copies: &Path, state: &Path, upload: &UploadConfig) {
+        let (place, [own, state]) = (upload.url.span(), [copies, state].map(identity));
+        if own.starts_with(&state) || state.starts_with(&own) {
+            self.mistakes.push(
+                Mistake::new(format!(
+                    "checkpoints cannot be uploaded to {}: the state is kept in {}",
+                    shown(&own),
+                    shown(&state)
+                ))
+                .at(place, "")
+                .help("give `url` a folder that has nothing to do with that of [state]"),
+            );
+            return;
+        }
+        let user = FileUser::new("copies of checkpoints are kept there", place);
+        self.files.reserves(user, copies);
+    }
+
+    /// And the folder of the copies, if it is on this machine.
+    fn plan_remote(&mut self, upload: &UploadConfig) -> Option<(RemotePlan, Option<PathBuf>)> {
         let plan = RemotePlan {
             url: upload.url.get_ref().clone(),
             options: upload.options.clone(),
         };
-        if let Err(problem) = remote::check(&plan) {
-            self.mistakes.push(
-                Mistake::new(format!("checkpoints cannot be uploaded there: {problem}"))
-                    .at(upload.url.span(), "")
-                    .help(
-                        "give a URL such as \"file:///mnt/checkpoints\" or \"s3://bucket/prefix\"",
-                    ),
-            );
-            return None;
+        match remote::check(&plan, self.config.name.get_ref()) {
+            Ok(copies) => Some((plan, copies)),
+            Err(problem) => {
+                self.mistakes.push(
+                    Mistake::new(format!("checkpoints cannot be uploaded there: {problem}"))
+                        .at(upload.url.span(), "")
+                        .help(
+                            "give a URL such as \"file:///mnt/checkpoints\" or \
+                             \"s3://bucket/prefix\"",
+                        ),
+                );
+                None
+            }
         }
-        Some(plan)
     }
 
     pub(super) fn plan_restart(&mut self, has_checkpoints: bool) -> RestartPlan {

@@ -6,6 +6,7 @@ use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
 use reqwest::Url;
 
+use super::answers::Answers;
 use super::signature::Signatures;
 use crate::plan::RemotePlan;
 
@@ -40,7 +41,8 @@ pub fn connect(plan: &RemotePlan) -> Result<S3, String> {
         check_endpoint(&endpoint.value, allows_http)
             .map_err(|problem| format!("{} {problem}", endpoint.name))?;
     }
-    let store = builder.build().map_err(|error| error.to_string())?;
+    let store = builder.with_http_connector(Answers { is_signed });
+    let store = store.build().map_err(|error| error.to_string())?;
     Ok(S3 {
         credentials: is_signed.then(|| store.credentials().clone()),
         store,

@@ -323,6 +323,115 @@ async fn where_nothing_can_be_written_is_said_at_the_start() {
     assert!(!error.fault().can_pass, "{error}");
 }
 
+#[tokio::test]
+async fn only_the_owner_may_read_copies() {
+    let place = Place::new();
+    let storage = place.storage();
+    let large = "x".repeat(2 * PART_BYTES);
+    write(&storage, 1, Some("sale"), &[("a", &large)]);
+    let below = place.remote.path().join("made/for/it");
+    let remote = RemoteStore::new(&plan(&below), "shop").expect("an object store");
+    remote.upload(storage.archive(), 1).await.expect("upload");
+    let mut folders = vec![place.remote.path().join("made")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    assert_eq!(mode(&path), 0o600, "{}", path.display());
+                    files += 1;
+                }
+            }
+        }
+    }
+    assert!(files > 2, "{files}");
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path)
+        .expect("it is there")
+        .permissions()
+        .mode()
+        & 0o777
+}
+
+/// A store that gives this answer to each request.
+async fn answering(answer: String) -> RemoteStore {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 1 << 12];
+                while client.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    if client.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let options = [
+        ("endpoint", format!("http://{address}")),
+        ("allow_http", "true".to_owned()),
+        ("aws_access_key_id", "a".to_owned()),
+        ("aws_secret_access_key", "b".to_owned()),
+    ];
+    let plan = RemotePlan {
+        url: "s3://bucket/prefix".into(),
+        options: options.map(|(name, value)| (name.to_owned(), value)).into(),
+    };
+    RemoteStore::new(&plan, "shop").expect("an object store")
+}
+
+/// A wrong region, a wrong host, what is no store.
+#[tokio::test]
+async fn an_answer_that_stays_the_same_ends_a_run_at_its_start() {
+    let length = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let error = |code: &str| format!("<Error><Code>{code}</Code><Message>so</Message></Error>");
+    for (head, body, said) in [
+        (
+            "301 Moved Permanently",
+            "",
+            "another region or at another address",
+        ),
+        (
+            "307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/",
+            "",
+            "another region or at another address",
+        ),
+        (
+            "400 Bad Request",
+            &*error("AuthorizationHeaderMalformed"),
+            "(AuthorizationHeaderMalformed: so): check `region`",
+        ),
+        ("405 Method Not Allowed", "<html>", "this is no S3 store"),
+        ("501 Not Implemented", "", "this is no S3 store"),
+        ("200 OK", "<html>Hello</html>", "this is no S3 store"),
+        ("403 Forbidden", &error("AccessDenied"), "AccessDenied"),
+        ("404 Not Found", &error("NoSuchBucket"), "NoSuchBucket"),
+    ] {
+        let remote = answering(format!("HTTP/1.1 {head}\r\n{}", length(body))).await;
+        let error = remote.check_writable().await.expect_err(head);
+        assert!(!error.fault().can_pass, "{error}");
+        let shown = error.to_string();
+        assert!(shown.contains(said), "{head}: {shown}");
+        assert!(
+            shown.contains("in the object store s3://bucket/prefix"),
+            "{shown}"
+        );
+    }
+    let timeout = error("RequestTimeout");
+    let answer = format!("HTTP/1.1 400 Bad Request\r\n{}", length(&timeout));
+    let remote = answering(answer).await;
+    remote.check_writable().await.expect("it can pass");
+}
+
 /// What the check of a URL and options says.
 fn said(url: &str, options: &[(&str, &str)]) -> String {
     let options = options.iter();
@@ -330,7 +439,7 @@ fn said(url: &str, options: &[(&str, &str)]) -> String {
         url: url.into(),
         options: options.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
     };
-    check(&plan).err().unwrap_or_default()
+    check(&plan, "shop").err().unwrap_or_default()
 }
 
 #[test]
@@ -341,6 +450,19 @@ fn a_url_that_cannot_be_used_says_why() {
         ""
     );
     assert!(said("checkpoints", &[]).contains("relative URL"));
+    for good in ["file:/mnt", "FILE:///mnt", "file://localhost/mnt"] {
+        assert_eq!(said(good, &[]), "", "{good}");
+    }
+    for relative in [
+        "file:copies",
+        "File:./copies",
+        "file:../copies",
+        " file:copies",
+    ] {
+        let said = said(relative, &[]);
+        assert!(said.contains("no path from the root"), "{relative}: {said}");
+    }
+    assert_ne!(said("file://copies", &[]), "");
     assert!(said("memory:///", &[]).contains("only `file://` and `s3://`"));
     assert!(said("file:///mnt", &[("region", "x")]).contains("`region`"));
     assert!(said("s3://bucket", &[("regio", "x")]).contains("regio"));

@@ -176,3 +176,34 @@ fn the_state_for_programs() {
     let restart = serde_json::to_string(&json["restart"]).unwrap_or_default();
     expect![[r#"{"delay_ms":1000,"delay_ms_max":60000,"factor":2.0,"failures_max":10,"within_ms":600000}"#]].assert_eq(&restart);
 }
+
+/// They would be lost with the state, and take its names.
+#[test]
+fn copies_are_kept_apart_from_the_state() {
+    let own = tempfile::tempdir().expect("a temporary folder");
+    let here = own.path().canonicalize().expect("it is there");
+    std::fs::create_dir_all(here.join("kept/deep")).expect("a folder");
+    std::os::unix::fs::symlink(here.join("kept/deep"), here.join("link")).expect("a link");
+    let here = here.display();
+    for (state, url, is_refused) in [
+        ("kept", "kept", true),
+        ("kept", "kept/below", true),
+        ("kept", "link", true),
+        ("link/state", "kept", false),
+        // The copies are in a folder called like the pipeline.
+        ("copies/cart", "copies", true),
+        ("copies/cart/state", "copies", true),
+        ("copies/other", "copies", false),
+        ("kept", "kept2", false),
+    ] {
+        let more = format!(
+            "[state]\npath = \"{here}/{state}\"\n\
+             [checkpoints]\nupload = {{ url = \"file://{here}/{url}\" }}\n"
+        );
+        let place = folder();
+        let planned = plan_in(place.path(), &format!("{BASE}{more}"));
+        let said = planned.err().map_or_else(String::new, |m| m.to_string());
+        let is_said = said.contains("checkpoints cannot be uploaded to ");
+        assert_eq!(is_said, is_refused, "{state} {url}: {said}");
+    }
+}
