@@ -346,7 +346,7 @@ mod tests {
     use crate::batch::Batch;
     use crate::checkpoint::snapshot::{OperatorSnapshot, SinkSnapshot};
     use crate::clock::ManualClock;
-    use crate::element::CheckpointId;
+    use crate::element::{Barrier, CheckpointId};
     use crate::progress::Role;
     use crate::router::Consumer;
     use crate::sink::{Ending, SinkError};
@@ -430,6 +430,104 @@ mod tests {
             held: None,
         };
         (link, readers)
+    }
+
+    /// An operator that has this many pieces left of what is due.
+    struct Piecemeal(usize);
+
+    impl Operator for Piecemeal {
+        fn rows(&mut self, _: Inlet, batch: Batch, out: &mut Outbox) -> Result<(), OperatorError> {
+            out.put(MAIN_OUTPUT, batch);
+            Ok(())
+        }
+
+        fn watermark(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            self.0 = 2;
+            Ok(())
+        }
+
+        fn has_more(&self) -> bool {
+            self.0 > 0
+        }
+
+        fn go_on(&mut self, _: &mut Outbox) -> Result<(), OperatorError> {
+            self.0 -= 1;
+            Ok(())
+        }
+
+        fn snapshot(&mut self) -> Result<Option<OperatorSnapshot>, OperatorError> {
+            Ok(None)
+        }
+
+        fn wake_at(&self) -> Option<i64> {
+            None
+        }
+
+        fn wake(&mut self, _: i64, _: &mut Outbox) -> Result<(), OperatorError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn time_is_passed_on_when_all_is_done_that_is_due() {
+        let (mut link, _) = link(CROSSING);
+        link.work = Work::Operator(Box::new(Piecemeal(0)));
+        let (sender, mut reader) = mpsc::channel(16);
+        link.outputs = vec![Arc::new(Router {
+            consumers: vec![Consumer::One(sender)],
+            ..Router::default()
+        })];
+        let (writer, _letters) = mpsc::channel(1);
+        let mut courier = Courier::new(writer, 0);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        let mut passed_on = |courier: &mut Courier| {
+            runtime.block_on(courier.send()).unwrap();
+            let mut passed_on = Vec::new();
+            while let Ok(element) = reader.try_recv() {
+                passed_on.push(match element {
+                    Element::Batch(batch) => format!("{} rows", batch.rows()),
+                    other => format!("{other:?}"),
+                });
+            }
+            passed_on
+        };
+        let go_on = |link: &mut Link, courier: &mut Courier| {
+            let mut flow = Flow {
+                chain: std::slice::from_mut(link),
+                clock: &ManualClock::default(),
+                courier,
+                snapshots: &mut Vec::new(),
+            };
+            flow.go_on().unwrap();
+        };
+        let barrier = || Element::Barrier(Barrier::default());
+        for element in [Element::Watermark(5), batch(3), barrier(), Element::Idle] {
+            enter(&mut link, &mut courier, Inlet::default(), element);
+        }
+        let of_barrier = format!("{:?}", barrier());
+        assert_eq!(passed_on(&mut courier), ["3 rows", &of_barrier]);
+        go_on(&mut link, &mut courier);
+        assert_eq!(passed_on(&mut courier), [""; 0]);
+        // A later one takes its place, and rows end idleness.
+        for element in [Element::Watermark(7), Element::Idle, batch(1)] {
+            enter(&mut link, &mut courier, Inlet::default(), element);
+        }
+        go_on(&mut link, &mut courier);
+        assert_eq!(passed_on(&mut courier), ["1 rows"]);
+        go_on(&mut link, &mut courier);
+        assert_eq!(passed_on(&mut courier), ["Watermark(7)"]);
+        assert!(!link.has_more());
+        enter(
+            &mut link,
+            &mut courier,
+            Inlet::default(),
+            Element::Watermark(9),
+        );
+        enter(&mut link, &mut courier, Inlet::default(), Element::Idle);
+        go_on(&mut link, &mut courier);
+        go_on(&mut link, &mut courier);
+        assert_eq!(passed_on(&mut courier), ["Watermark(9)", "Idle"]);
     }
 
     /// A sink that asks to be flushed at 1 s.
