@@ -86,6 +86,7 @@ deny: setup
 bench: host plugins
 	@$(sluicebox) build plugins/cart
 	@$(sluicebox) build plugins/recommend
+	@$(sluicebox) build plugins/notify
 	@$(cargo) build $(flags) --example bench
 	@$(built)/release/examples/bench --plugin plugins/cart/cart.wasm
 

@@ -2,7 +2,7 @@
 //! memory, hand-written, with native operators, with Wasm operators and with functions of
 //! the host. Each measurement runs in its own process, pinned to its cores.
 //! What a key's state takes is measured by [`keys`], the cost of durability by [`state`] and
-//! [`kafka`].
+//! [`kafka`], an example with several processes behind one another by [`social`].
 
 /// The hand-written loops.
 mod handwritten;
@@ -12,6 +12,8 @@ mod kafka;
 mod keys;
 /// Native operators in the same host.
 mod native;
+/// An example on a generated social network.
+mod social;
 /// State that outlives the process.
 mod state;
 
@@ -85,6 +87,7 @@ struct Arguments {
 enum AnyCase {
     Host(Case),
     Keys(keys::Case),
+    Social(social::Case),
     State(state::Case),
     Kafka(kafka::Case),
 }
@@ -103,6 +106,7 @@ impl ValueEnum for AnyCase {
             AnyCase::Host(Case::Lookup),
             AnyCase::Host(Case::Recommend),
             AnyCase::Keys(keys::Case::StateBytes),
+            AnyCase::Social(social::Case::Notify),
             AnyCase::State(state::Case::CheckpointCost),
             AnyCase::State(state::Case::Recovery),
             AnyCase::State(state::Case::LargerThanMemory),
@@ -115,6 +119,7 @@ impl ValueEnum for AnyCase {
         match self {
             AnyCase::Host(case) => case.to_possible_value(),
             AnyCase::Keys(case) => case.to_possible_value(),
+            AnyCase::Social(case) => case.to_possible_value(),
             AnyCase::State(case) => case.to_possible_value(),
             AnyCase::Kafka(case) => case.to_possible_value(),
         }
@@ -209,6 +214,9 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     if cases.contains(&AnyCase::Keys(keys::Case::StateBytes)) {
         results.extend(keys::measure(arguments)?);
+    }
+    if cases.contains(&AnyCase::Social(social::Case::Notify)) {
+        results.extend(social::measure(arguments)?);
     }
     let of_state = cases.iter().filter_map(|case| match case {
         AnyCase::State(case) => Some(*case),
