@@ -13,6 +13,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config::diagnostics::shorten;
 use crate::config::{Config, Diagnostics, Look};
 use crate::descriptors;
 use crate::plan::Plan;
@@ -192,7 +193,9 @@ pub fn main() -> ExitCode {
             ExitCode::from(3)
         }
         Err(CliError::Usage(error)) => {
-            print::error(format_args!("{error:#}"));
+            let mut message = format!("{error:#}");
+            shorten(&mut message);
+            print::error(message);
             ExitCode::from(2)
         }
         Err(CliError::Config(mistakes)) => {

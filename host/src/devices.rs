@@ -38,6 +38,11 @@ pub fn open(path: &Path) -> io::Result<File> {
         Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => Err(
             io::Error::new(ErrorKind::BrokenPipe, "nobody reads this pipe"),
         ),
+        Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) && is_socket(path) => {
+            let message = "it is a socket, which has no name for what is written: give the path \
+                           of a file or a pipe";
+            Err(io::Error::new(ErrorKind::InvalidInput, message))
+        }
         Err(cause) => Err(cause),
     }
 }
@@ -140,6 +145,10 @@ fn has_room(file: &File) -> io::Result<bool> {
 
 fn is_pipe(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// A write to a full pipe waits for its reader.

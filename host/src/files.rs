@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -220,6 +221,37 @@ impl Files {
             (it.usage.is_alone() || is_itself || it.targets.iter().any(has_all))
                 && (it.covers(path) || it.link_to(path, Usage::Writes).is_some())
         })
+    }
+
+    /// Reports names that the file system does not take, be it with what is added to them.
+    pub fn report_long_names(&self, mistakes: &mut Diagnostics) {
+        for FileUse {
+            user,
+            targets,
+            usage,
+        } in &self.uses
+        {
+            let made = targets.iter().find_map(|target| {
+                match target {
+                    FileTarget::Folder(path) => Some(path),
+                    FileTarget::File(path) if *usage == Usage::Writes => Some(path),
+                    _ => None,
+                }
+                .filter(|path| is_too_long(path))
+            });
+            if let (Some(path), Some(place)) = (made, &user.place) {
+                let message = format!(
+                    "a name is too long for the file system: {} ({})",
+                    user.what,
+                    shown(path)
+                );
+                mistakes.push(
+                    Mistake::new(message)
+                        .at(place.clone(), &user.what)
+                        .help("give a shorter one: `.part` and the like are added to some"),
+                );
+            }
+        }
     }
 
     /// Reports each file that somebody writes or takes, and another one uses.
@@ -490,6 +522,19 @@ impl Names<'_> {
 
 fn is_standard_input(path: &Path) -> bool {
     path == Path::new(STANDARD_INPUT)
+}
+
+/// Whether the file system takes no such name of a file, or of a folder on the way to it,
+/// that is not there yet.
+fn is_too_long(path: &Path) -> bool {
+    let there = path.ancestors().find(|folder| folder.exists());
+    let missing = there.and_then(|folder| Some((folder, path.strip_prefix(folder).ok()?)));
+    missing.is_some_and(|(folder, missing)| {
+        missing.components().any(|name| {
+            let found = folder.join(name).symlink_metadata();
+            found.is_err_and(|cause| cause.kind() == ErrorKind::InvalidFilename)
+        })
+    })
 }
 
 /// Says that there is no file at a path, or that a link there leads to none.

@@ -204,6 +204,7 @@ impl<'a> Builder<'a> {
         let dead_letters_path = self.dead_letters_path();
         self.files
             .report_missing(&dead_letters_path, &mut self.mistakes);
+        self.files.report_long_names(&mut self.mistakes);
         self.files.report_conflicts(&mut self.mistakes);
         if !self.mistakes.is_empty() {
             return Err(self.mistakes.sorted());

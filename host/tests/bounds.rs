@@ -155,6 +155,65 @@ fn large_states_come_a_few_at_a_time() {
     assert!(ran.peak < 1_000 << 20, "{} MiB", ran.peak >> 20);
 }
 
+/// The rows that it has no room for are lost, and no row of a neighbour, however many come
+/// in a call. The result is of the rows before.
+#[test]
+fn a_key_whose_state_outgrows_the_memory_costs_its_own_rows() {
+    for window in ["\"global\"", "\"running\"", "{ count = 1000 }"] {
+        let mut before = None;
+        for batch_rows in [1, 7, 4_096] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let text: String = (0..120)
+                .map(|row| match row % 2 {
+                    0 => format!("{{\"id\":\"{}\",\"n\":1,\"k\":0}}\n", "x".repeat(500_000)),
+                    _ => format!("{{\"id\":\"near\",\"n\":1,\"k\":{}}}\n", 1 + row % 3),
+                })
+                .collect();
+            fs::write(folder.path().join("rows.jsonl"), text).expect("it is writable");
+            let operator = hostile(&format!(
+                r#"
+                plugin = "hostile.miscount"
+                parameters = {{ mode = "nothing" }}
+                key = "k"
+                window = {window}
+                limits = {{ memory = "16MiB" }}
+                "#
+            ));
+            let sink = operator.replace(
+                "type = \"blackhole\"",
+                "type = \"file\"\npath = \"out.jsonl\"",
+            );
+            run(&format!("batch_rows = {batch_rows}\n{sink}"), folder.path());
+            let at = |name: &str| folder.path().join(name);
+            let lines = |name: &str| -> Vec<Value> {
+                let text = fs::read_to_string(at(name)).expect("it was written");
+                let lines = text.lines();
+                lines
+                    .map(|line| serde_json::from_str(line).expect("JSON"))
+                    .collect()
+            };
+            // A state that is too large to make a result of is one letter, with its rows.
+            let mut lost = 0;
+            for letter in lines("bounds.dead.jsonl") {
+                let reason = letter["error"].as_str().unwrap_or_default();
+                assert!(reason.ends_with("of memory, limit 16 MiB"), "{reason}");
+                let text = letter["row"].as_str().expect("a row, or a state");
+                assert!(text.contains("xxx"), "a neighbour's");
+                let text: Value = serde_json::from_str(text).expect("JSON");
+                lost += text["rows"].as_u64().unwrap_or(1);
+            }
+            let mut sums = [0; 4];
+            for row in lines("out.jsonl") {
+                let key = row["k"].as_u64().expect("a key") as usize;
+                sums[key] = row["n"].as_u64().expect("a number").max(sums[key]);
+            }
+            assert_eq!(&sums[1..], [20; 3], "{window} {batch_rows}");
+            assert_eq!(sums[0] + lost, 60, "{window} {batch_rows}");
+            assert_eq!(*before.get_or_insert(sums), sums, "{window} {batch_rows}");
+        }
+    }
+}
+
 /// Together they are 15 times as large as the memory for states.
 #[test]
 fn states_that_are_large_together_stay_within_their_memory() {

@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -300,7 +301,9 @@ fn each_failure_is_tried_again_if_that_can_help_and_only_then() {
         ),
         Case::new("a folder for a file", to_file("folder"), "outside", false)
             .after(|folder| fs::create_dir(folder.join("folder")).expect("a folder")),
-        Case::new("a long name", to_file(&"n".repeat(300)), "outside", false),
+        Case::new("a socket for a file", to_file("socket"), "outside", false).after(|folder| {
+            UnixListener::bind(folder.join("socket")).expect("a socket");
+        }),
         Case::new("links in a circle", to_file("circle"), "outside", false)
             .after(|folder| symlink("circle", folder.join("circle")).expect("a link")),
         Case::new("a file that is there", to_file("there"), "outside", false)
@@ -1174,18 +1177,12 @@ fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
 /// No row is bad here: whether dead letters can be written is tried all the same.
 #[test]
 fn where_dead_letters_cannot_go_no_row_is_read() {
-    let long = "n".repeat(250);
-    let new_long = format!("new/{}/dead.jsonl", "n".repeat(256));
     for path in [
         "rows.jsonl/dead.jsonl",
         "folder",
         "/proc/nothing/dead.jsonl",
         "/dev/nothing",
         "circle",
-        // What is put aside could not have its name.
-        &long,
-        &format!("new/{long}"),
-        &new_long,
     ] {
         for checkpoints in ["", RESTART] {
             let folder = tempfile::tempdir().expect("a temporary folder");
@@ -2108,6 +2105,74 @@ fn sinks_do_not_share_a_pipe_or_a_device() {
             "{how}"
         );
         assert_eq!(said.contains("used twice"), is_refused, "{how}");
+    }
+}
+
+/// Also where it is so with what is added to it only.
+#[test]
+fn a_name_that_is_too_long_is_a_mistake() {
+    let n = |length: usize| "n".repeat(length);
+    let to = |path: &str, more: &str| {
+        let path = format!("\"{path}\"\nformat = \"json\"\n{more}");
+        format!(
+            "name = \"long\"\n{ROWS}{}",
+            OUT.replace("\"out.jsonl\"", &path)
+        )
+    };
+    let letters = |path: &str| {
+        let rows = ROWS.replace("on_error = \"fail\"", "");
+        format!("name = \"long\"\ndead_letters = \"{path}\"\n{rows}{OUT}")
+    };
+    let state = |path: &str| format!("name = \"long\"\n[state]\npath = \"{path}\"\n{ROWS}{OUT}");
+    let roll = "roll = { size = \"1KiB\" }";
+    for (pipeline, is_too_long) in [
+        (to(&n(255), ""), true),
+        (to(&n(251), ""), true),
+        (to(&n(250), ""), false),
+        (to(&"\u{e9}".repeat(126), ""), true),
+        (to(&format!("{}/out", n(256)), ""), true),
+        (to(&format!("new/{}/out", n(256)), ""), true),
+        (to(&format!("new/{}", n(250)), ""), false),
+        (to(&n(250), roll), true),
+        (letters(&n(255)), true),
+        // What is put aside could not have its name.
+        (letters(&n(250)), true),
+        (letters(&format!("new/{}", n(250))), true),
+        (letters(&format!("new/{}/dead.jsonl", n(256))), true),
+        (letters(&n(249)), false),
+        (state(&n(256)), true),
+        (state(&n(255)), false),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("rows.jsonl"), GOOD).expect("it is writable");
+        let output = run_file(&pipeline, &["-q"], folder.path()).output();
+        let output = output.expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let code = if is_too_long { 2 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{pipeline}: {said}");
+        let is_said = said.contains("a name is too long for the file system");
+        assert_eq!(is_said, is_too_long, "{pipeline}: {said}");
+    }
+}
+
+#[test]
+fn long_names_on_the_command_line_are_not_repeated_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("rows.jsonl"), GOOD).expect("it is writable");
+    let name = "n".repeat(100_000);
+    for option in ["--drop", "--from"] {
+        for _ in 0..2 {
+            let pipeline = format!("{ROWS}{OUT}");
+            let output = run(&pipeline, &["-q", option, &name], folder.path()).output();
+            let output = output.expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{option}: {}", said.len());
+            assert!(said.len() < 2_000, "{option}: {}", said.len());
+            assert!(said.contains("nnn"), "{option}: {said}");
+            // With a checkpoint, and without.
+            let output = run(&pipeline, &["-q"], folder.path()).output();
+            output.expect("it starts");
+        }
     }
 }
 

@@ -220,7 +220,7 @@ impl Diagnostics {
 
 /// Shortens the names and values that a message quotes, and what is too long all the same,
 /// such as a path: a file may have names of a megabyte.
-fn shorten(text: &mut String) {
+pub fn shorten(text: &mut String) {
     if text.len() > NAME_BYTES_MAX {
         let mut parts = text.split('`');
         let first = parts.next().unwrap_or_default().to_owned();
