@@ -73,8 +73,7 @@ pub struct DeviceWriter<'a> {
 
 impl Write for DeviceWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A pipe that has room takes so much, and does not wait.
-        let bytes = &bytes[..bytes.len().min(libc::PIPE_BUF)];
+        let bytes = &bytes[..at_once(bytes)];
         let mut asked_since = None;
         loop {
             if has_room(self.file)? {
@@ -98,6 +97,15 @@ impl Write for DeviceWriter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// How much is written in one piece: a pipe that has room takes so much, and does not wait,
+/// and nobody else's line comes in between. The log may go to the same pipe, so that a piece
+/// ends with a line, unless that is longer.
+fn at_once(bytes: &[u8]) -> usize {
+    let most = &bytes[..bytes.len().min(libc::PIPE_BUF)];
+    let end_of_line = most.iter().rposition(|byte| *byte == b'\n');
+    end_of_line.map_or(most.len(), |last| last + 1)
 }
 
 /// Standard output, as [`DeviceWriter`] writes it.
@@ -173,6 +181,26 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_line_is_written_in_one_piece() {
+        let short = b"{\"id\":\"a\",\"n\":1}\n".repeat(1_000);
+        let long = vec![b'x'; 3 * libc::PIPE_BUF];
+        let text = [&short, &*long, b"\n", &short, b"cut"].concat();
+        let (mut rest, mut pieces) = (&*text, 0);
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(at_once(rest));
+            assert!(piece.len() <= libc::PIPE_BUF);
+            let is_short = piece.starts_with(b"{");
+            assert!(
+                !is_short || piece.ends_with(b"}\n"),
+                "{} are left",
+                rest.len()
+            );
+            (rest, pieces) = (more, pieces + 1);
+        }
+        assert!(pieces < 2 + text.len() / (libc::PIPE_BUF / 2), "{pieces}");
+    }
 
     #[tokio::test]
     async fn a_pipe_is_waited_for_and_then_written_whole() {
