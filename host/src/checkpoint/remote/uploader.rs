@@ -37,6 +37,9 @@ struct Wanted {
     is_uploading: bool,
     /// Why the last try failed.
     failed: Option<StorageError>,
+    /// How often the end of the uploads was waited for. A try that began before tells
+    /// nothing of what was put right since.
+    waits: usize,
 }
 
 impl Uploader {
@@ -68,6 +71,7 @@ impl Uploader {
         self.shared.change(|wanted| {
             if !wanted.is_done() {
                 wanted.failed = None;
+                wanted.waits += 1;
             }
         });
         self.shared.hurried.notify_one();
@@ -142,6 +146,7 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
             changed.await;
             continue;
         };
+        let waits = shared.change(|wanted| wanted.waits);
         let mut failed = None;
         match remote.upload(&archive, id).await {
             Ok(_) => {
@@ -161,7 +166,11 @@ async fn run(shared: Arc<Shared>, remote: Arc<RemoteStore>, archive: Archive, ke
                 tracing::error!(
                     "checkpoint {id} is not uploaded: {error}; trying again in {delay:.0?}"
                 );
-                shared.change(|wanted| wanted.failed = Some(error));
+                shared.change(|wanted| {
+                    if wanted.waits == waits {
+                        wanted.failed = Some(error);
+                    }
+                });
                 shared.changed.notify_waiters();
                 let _ = tokio::time::timeout(delay, shared.hurried.notified()).await;
                 retry = (retry * 2).min(RETRY_MAX);
