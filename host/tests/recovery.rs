@@ -101,7 +101,7 @@ struct Pipeline {
 }
 
 /// Each has its results in `out`.
-const PIPELINES: [Pipeline; 21] = [
+const PIPELINES: [Pipeline; 22] = [
     Pipeline {
         name: "tumbling, late rows and corrections",
         corrects: true,
@@ -212,6 +212,24 @@ const PIPELINES: [Pipeline; 21] = [
             [operators.result]
             plugin = "basics.stats"
             input = "events"
+            key = "key"
+            window = "running"
+            "#,
+    },
+    Pipeline {
+        name: "running, over early results",
+        corrects: true,
+        text: r#"
+            [operators.first]
+            aggregate = { rows = "count()", total = "sum(n)" }
+            input = "events"
+            key = ["key", "letter"]
+            window = "running"
+            emit = { every = "1ms" }
+
+            [operators.result]
+            aggregate = { letters = "count()", rows = "sum(rows)", most = "max(total)" }
+            input = "first.changes"
             key = "key"
             window = "running"
             "#,

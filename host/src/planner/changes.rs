@@ -18,11 +18,12 @@ pub(super) fn told(operator: &OperatorConfig, timing: &Timing) -> Result<Changes
     if timing.discards {
         return Err(FINAL);
     }
-    if timing.early_every_ms.is_some() {
-        return Err("results that come by the clock are not kept: remove `emit`");
-    }
+    let comes_by_the_clock = timing.early_every_ms.is_some();
     match timing.window {
         Window::Running => Ok(Changes::Rows),
+        _ if comes_by_the_clock => {
+            Err("results of windows that come by the clock are not kept: remove `emit`")
+        }
         _ if timing.allowed_lateness_ms <= 0 || timing.emit != Emit::Change => Err(FINAL),
         Window::Count { .. } | Window::Global => Err(FINAL),
         Window::Session { .. } => Ok(Changes::Sessions),

@@ -215,6 +215,15 @@ impl Accumulators {
         Ok(guard.accumulate(&arrived.batch, &input, rows, states, out)?)
     }
 
+    /// Copies states to other slots.
+    pub fn copy(&mut self, from: &[u32], to: &[u32]) -> Result<(), KeyedError> {
+        if !from.is_empty() {
+            let states = self.states.gather(from)?;
+            self.states.scatter(to, &states)?;
+        }
+        Ok(())
+    }
+
     /// [`Accumulators::fold`] in one call, or nothing if a row would be lost.
     pub fn fold_whole(&mut self, arrived: &Arrived) -> Result<Option<Folded>, KeyedError> {
         let (input, existing) = self.fold_input(arrived)?;

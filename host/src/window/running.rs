@@ -10,14 +10,14 @@ use super::changes::{Before, Change};
 use super::early::EarlyKeys;
 use super::kind::WindowKind;
 use super::results::{Ids, Results, Spans};
-use super::tables::EARLY;
+use super::tables::{EARLY, TOLD};
 use super::time::{SIZE_MAX_MS, Span, TIME_MAX_MS};
 use crate::element::END_OF_TIME;
 use crate::operator::Outbox;
 use crate::operator::error::KeyedError;
 use crate::plan::Timing;
 use crate::state::calendar::NEVER;
-use crate::state::entry_row::{EntryReader, write_i64};
+use crate::state::entry_row::{EntryReader, write_i64, write_state};
 use crate::state::groups::NO_SLOT;
 use crate::state::key::KeyTable;
 use crate::state::keyed::{Entries, KeyedPart, KeyedStates};
@@ -28,6 +28,8 @@ use crate::state::timer::Timers;
 pub(super) struct Running {
     /// Whether results come every so often only.
     waits: bool,
+    /// Whether it has to know what these have told, to take it back.
+    knows_told: bool,
     keyed: KeyedStates<RunningEntries>,
 }
 
@@ -47,14 +49,21 @@ struct RunningEntries {
 struct RunningEntry {
     /// [`NO_SLOT`] for a key all of whose rows were lost.
     slot: u32,
+    /// The state whose result was told last, where results wait and are taken back:
+    /// [`NO_SLOT`] if none was told, [`CURRENT`] if it is the one of `slot`.
+    told: u32,
     /// Event time of its newest row.
     newest_ms: i64,
     /// The timer that is set for the key. Other timers of the key are ignored.
     due_ms: i64,
 }
 
+/// The state of a key has not changed since its result was told.
+const CURRENT: u32 = NO_SLOT - 1;
+
 const NOTHING: RunningEntry = RunningEntry {
     slot: NO_SLOT,
+    told: NO_SLOT,
     newest_ms: -TIME_MAX_MS,
     due_ms: NEVER,
 };
@@ -71,6 +80,7 @@ impl Running {
         };
         Running {
             waits,
+            knows_told: waits && accumulators.tells_changes(),
             keyed: KeyedStates::new(accumulators.table.clone(), 0, horizon_ms, entries),
         }
     }
@@ -85,6 +95,22 @@ impl Running {
         (*slot, group) = accumulators.allocate_group();
         created.push(id);
         group
+    }
+
+    /// Before the state of a key changes: has what was told of it stay. Notes the state and
+    /// where it is to be copied to.
+    fn keep_told(
+        &mut self,
+        accumulators: &mut Accumulators,
+        id: u32,
+        copies: &mut (Vec<u32>, Vec<u32>),
+    ) {
+        let entry = self.keyed.entries.entry(id);
+        if entry.told == CURRENT && entry.slot != NO_SLOT {
+            entry.told = accumulators.states.allocate();
+            copies.0.push(entry.slot);
+            copies.1.push(entry.told);
+        }
     }
 
     fn forget(&mut self, states: &mut StateTable, ids: &[u32]) -> Result<(), KeyedError> {
@@ -105,11 +131,22 @@ impl Running {
         ids: &[u32],
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        let (entries, keys) = self.keyed.parts();
         let mut waiting = ids.to_vec();
-        waiting.retain(|&id| entries.early.has(id) && entries.entry(id).slot != NO_SLOT);
-        for &id in &waiting {
-            entries.early.forget(id);
+        let entries = &mut self.keyed.entries;
+        waiting.retain(|&id| {
+            let waits = entries.early.has(id) && entries.entry(id).slot != NO_SLOT;
+            if waits {
+                // A key that was removed and has come back is listed twice.
+                entries.early.forget(id);
+            }
+            waits
+        });
+        self.take_back_told(accumulators, &waiting, out)?;
+        let (entries, keys) = self.keyed.parts();
+        if self.knows_told {
+            for &id in &waiting {
+                entries.entries[id as usize].told = CURRENT;
+            }
         }
         let of = waiting.iter().map(|&id| entries.entries[id as usize]);
         let (slots, spans): (Vec<u32>, Vec<Span>) =
@@ -125,6 +162,41 @@ impl Running {
         for id in waiting {
             // The next checkpoint notes that it does not wait any more.
             self.keyed.touch(id);
+        }
+        Ok(())
+    }
+
+    /// Takes back what was told last of these keys, where that is another state than
+    /// theirs now.
+    fn take_back_told(
+        &mut self,
+        accumulators: &mut Accumulators,
+        ids: &[u32],
+        out: &mut Outbox,
+    ) -> Result<(), KeyedError> {
+        let (entries, keys) = self.keyed.parts();
+        let (mut of, mut slots, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        for &id in ids {
+            let entry = &mut entries.entries[id as usize];
+            if let Some(slot) = entry.told_apart() {
+                entry.told = NO_SLOT;
+                of.push(id);
+                slots.push(slot);
+                spans.push(at(entry.newest_ms));
+            }
+        }
+        let results = Results {
+            slots: &slots,
+            keys,
+            ids: Ids::Each(&of),
+            spans: Spans::Each(&spans),
+            timing: Timing::Early,
+        };
+        if self.knows_told {
+            accumulators.tell(results, Change::TakenBack, out)?;
+        }
+        for slot in slots {
+            accumulators.states.release(slot);
         }
         Ok(())
     }
@@ -147,6 +219,7 @@ impl WindowKind for Running {
         let mut created = Vec::new();
         // States that have expired, and those in their place.
         let mut over: Vec<Expired> = Vec::new();
+        let mut copies = (Vec::new(), Vec::new());
         for run in 0..accumulators.keys.runs() {
             let (id, _) = self.keyed.upsert_run(&accumulators.keys, run);
             self.keyed.entries.early.note(id);
@@ -157,6 +230,7 @@ impl WindowKind for Running {
                     let entry = self.keyed.entries.entry(id);
                     entry.newest_ms =
                         newest_ms.map_or(entry.newest_ms, |ms| ms.max(entry.newest_ms));
+                    self.keep_told(accumulators, id, &mut copies);
                     let group = self.group(accumulators, id, &mut created);
                     accumulators.groups.push(&rows, group);
                 }
@@ -169,10 +243,14 @@ impl WindowKind for Running {
                             && entry.newest_ms + ttl_ms < time_ms.max(watermark_ms)
                         {
                             let slot = std::mem::replace(&mut entry.slot, NO_SLOT);
-                            gone = Some((slot, expires_ms(entry.newest_ms, ttl_ms)));
+                            match entry.told {
+                                CURRENT => entry.told = slot,
+                                _ => gone = Some((slot, expires_ms(entry.newest_ms, ttl_ms))),
+                            }
                             entry.newest_ms = time_ms;
                         }
                         entry.newest_ms = entry.newest_ms.max(time_ms);
+                        self.keep_told(accumulators, id, &mut copies);
                         let group = self.group(accumulators, id, &mut created);
                         let slot = self.keyed.entries.entry(id).slot;
                         over.extend(gone.map(|(gone, at_ms)| Expired {
@@ -190,7 +268,8 @@ impl WindowKind for Running {
         accumulators.groups.end();
 
         let keys = accumulators.keys_of_groups(arrived);
-        let told = match accumulators.tells_changes() {
+        accumulators.copy(&copies.0, &copies.1)?;
+        let told = match accumulators.tells_changes() && !self.waits {
             true => Some(accumulators.told_before(&keys)?),
             false => None,
         };
@@ -229,6 +308,8 @@ impl WindowKind for Running {
         for (at, slot) in empty {
             let id = created[at];
             if self.keyed.entries.entry(id).slot == slot {
+                // A state before it that has expired may have been told.
+                self.take_back_told(accumulators, &[id], out)?;
                 self.forget(&mut accumulators.states, &[id])?;
             } else if !over.iter().any(|it| it.slot == slot) {
                 accumulators.states.release(slot);
@@ -277,8 +358,12 @@ impl WindowKind for Running {
         self.emit_waiting(accumulators, &gone, out)?;
         if tells {
             let (entries, keys) = self.keyed.parts();
+            let is_told = |entry: RunningEntry| !self.waits || entry.told == CURRENT;
             let known = gone.iter().copied();
-            let known = known.filter(|&id| entries.entries[id as usize].slot != NO_SLOT);
+            let known = known.filter(|&id| {
+                let entry = entries.entries[id as usize];
+                entry.slot != NO_SLOT && is_told(entry)
+            });
             let ids: Vec<u32> = known.collect();
             let entries = ids.iter().map(|&id| entries.entries[id as usize]);
             let (slots, newest): (Vec<u32>, Vec<i64>) =
@@ -294,10 +379,25 @@ impl WindowKind for Running {
                     accumulators.with_evicted(
                         &over,
                         entries,
-                        |accumulators, keys, slots, newest| {
-                            let newest: Vec<i64> = newest.iter().map(|&(ms, _)| ms).collect();
+                        |accumulators, keys, slots, rows| {
+                            let (mut ids, mut told) = (Vec::new(), Vec::new());
+                            let mut newest = Vec::new();
+                            let mut slots = slots.iter().copied();
+                            for (id, row) in (0..).zip(rows) {
+                                // What was told comes before what is waiting.
+                                let mut of_row = slots.by_ref().take(row.states());
+                                if let Some(slot) = of_row.next()
+                                    && (row.is_told || !self.waits)
+                                {
+                                    ids.push(id);
+                                    told.push(slot);
+                                    newest.push(row.newest_ms);
+                                }
+                                of_row.for_each(drop);
+                            }
                             let expired = (&newest[..], ttl_ms);
-                            take_back_expired(accumulators, keys, Ids::InOrder, slots, expired, out)
+                            let ids = Ids::Each(&ids);
+                            take_back_expired(accumulators, keys, ids, &told, expired, out)
                         },
                     )?;
                 }
@@ -354,7 +454,20 @@ fn take_back_expired(
     accumulators.tell(results, Change::TakenBack, out)
 }
 
+impl RunningEntry {
+    /// The state that was told, where it is another one than that of the key now.
+    fn told_apart(&self) -> Option<u32> {
+        (self.told < CURRENT).then_some(self.told)
+    }
+}
+
 impl RunningEntries {
+    /// When a state expires with such a newest row.
+    fn expires_ms(&self, newest_ms: i64) -> i64 {
+        self.ttl_ms
+            .map_or(NEVER, |ttl_ms| expires_ms(newest_ms, ttl_ms))
+    }
+
     fn entry(&mut self, id: u32) -> &mut RunningEntry {
         let index = id as usize;
         if index >= self.entries.len() {
@@ -389,19 +502,42 @@ impl RunningEntries {
     }
 }
 
-/// Reads the event time of a key's newest row, and whether its result waits. Appends its
-/// state to `states`.
-pub(super) fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<(i64, bool), RowError> {
+/// A row of the storage, without its states.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredEntry {
+    /// Event time of the key's newest row.
+    pub newest_ms: i64,
+    /// Whether a result of the key waits.
+    pub waits: bool,
+    /// Whether one was told that is to be taken back.
+    is_told: bool,
+}
+
+impl StoredEntry {
+    /// How many states it has: that which was told comes first, where it is another one.
+    pub fn states(self) -> usize {
+        1 + usize::from(self.waits && self.is_told)
+    }
+}
+
+/// Reads a row of the storage, and appends its states to `states`.
+pub(super) fn read<'a>(row: &'a [u8], states: &mut Vec<&'a [u8]>) -> Result<StoredEntry, RowError> {
     let mut reader = EntryReader(row);
-    let waits = reader.flags()? & EARLY != 0;
-    let newest_ms = reader.i64()?;
+    let flags = reader.flags()?;
+    let entry = StoredEntry {
+        newest_ms: reader.i64()?,
+        waits: flags & EARLY != 0,
+        is_told: flags & TOLD != 0,
+    };
+    if entry.states() > 1 {
+        states.push(reader.state()?);
+    }
     states.push(reader.last_state());
-    Ok((newest_ms, waits))
+    Ok(entry)
 }
 
 impl Entries for RunningEntries {
-    /// Event time of the key's newest row, and whether its result waits.
-    type Entry = (i64, bool);
+    type Entry = StoredEntry;
 
     const BYTES: usize = size_of::<RunningEntry>() + 1;
 
@@ -410,33 +546,48 @@ impl Entries for RunningEntries {
     }
 
     fn write(&self, id: u32, states: &[&[u8]], row: &mut Vec<u8>) {
-        row.push(self.early.flag(id));
-        write_i64(self.entries[id as usize].newest_ms, row);
-        row.extend(states.iter().copied().flatten());
+        let entry = &self.entries[id as usize];
+        let told = if entry.told == NO_SLOT { 0 } else { TOLD };
+        row.push(self.early.flag(id) | told);
+        write_i64(entry.newest_ms, row);
+        let Some((last, before)) = states.split_last() else {
+            return;
+        };
+        for state in before {
+            write_state(state, row);
+        }
+        row.extend_from_slice(last);
     }
 
     fn slots(&self, id: u32, slots: &mut Vec<u32>) {
-        let slot = self.entries.get(id as usize).map(|entry| entry.slot);
-        slots.extend(slot.filter(|&slot| slot != NO_SLOT));
+        if let Some(entry) = self.entries.get(id as usize)
+            && entry.slot != NO_SLOT
+        {
+            slots.extend(entry.told_apart());
+            slots.push(entry.slot);
+        }
     }
 
-    fn insert(
-        &mut self,
-        id: u32,
-        (newest_ms, waits): (i64, bool),
-        slots: &mut dyn Iterator<Item = u32>,
-    ) {
-        if waits {
+    fn insert(&mut self, id: u32, stored: StoredEntry, slots: &mut dyn Iterator<Item = u32>) {
+        if stored.waits {
             self.early.note(id);
         }
         let entry = self.entry(id);
+        entry.told = match (stored.is_told, stored.states()) {
+            (false, _) => NO_SLOT,
+            (true, 1) => CURRENT,
+            (true, _) => slots.next().unwrap_or(NO_SLOT),
+        };
         entry.slot = slots.next().unwrap_or(NO_SLOT);
-        entry.newest_ms = newest_ms;
+        entry.newest_ms = stored.newest_ms;
         self.set_timer(id);
     }
 
     fn evict(&mut self, id: u32, states: &mut StateTable) {
         let entry = std::mem::replace(self.entry(id), NOTHING);
+        if let Some(slot) = entry.told_apart() {
+            states.release(slot);
+        }
         if entry.slot != NO_SLOT {
             states.release(entry.slot);
         }
@@ -446,12 +597,11 @@ impl Entries for RunningEntries {
         self.early.has(id)
     }
 
-    fn due_ms(&self, &(newest_ms, _): &(i64, bool)) -> i64 {
-        self.ttl_ms
-            .map_or(NEVER, |ttl_ms| expires_ms(newest_ms, ttl_ms))
+    fn due_ms(&self, stored: &StoredEntry) -> i64 {
+        self.expires_ms(stored.newest_ms)
     }
 
     fn due_of(&self, id: u32) -> i64 {
-        self.due_ms(&(self.entries[id as usize].newest_ms, false))
+        self.expires_ms(self.entries[id as usize].newest_ms)
     }
 }

@@ -36,9 +36,11 @@ pub fn show(plan: &AggregatePlan, seen: &SeenRow) -> Result<Vec<Shown>, RowError
             }]
         }
         Window::Running => {
-            let (newest_ms, _) = running::read(&seen.row, &mut states)?;
+            let entry = running::read(&seen.row, &mut states)?;
+            // A state that was told comes before that of the key now.
+            states.drain(..entry.states() - 1);
             vec![Shown {
-                newest_ms: Some(newest_ms),
+                newest_ms: Some(entry.newest_ms),
                 ..Shown::default()
             }]
         }

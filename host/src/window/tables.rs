@@ -8,7 +8,7 @@
 //! | sliding, cumulate | number of the first leaf of the key's tree i64 (the least number: no tree), panes: index i64, flags u8 (1: early results wait), state |
 //! | session | flags u8 (1: early results wait), sessions: first i64, last i64, flags u8 (1: fired, 2: fresh, 4: shown), number of states, states, if shown: number of spans, and of each start i64, end i64 |
 //! | count, global | flags u8 (1: early results wait), rows u64, first i64, last i64, state |
-//! | running, version 2 | flags u8 (1: a result waits), event time of the newest row i64, state |
+//! | running, version 2 | flags u8 (1: a result waits, 2: one was told that is to be taken back), event time of the newest row i64, if both: the state of what was told, state |
 //!
 //! Panes and sessions follow one another to the row's end.
 //!
@@ -21,6 +21,8 @@ use crate::state::spec::{RowKind, TableSpec};
 
 /// Flags of a key, or of a pane of it.
 pub(super) const EARLY: u8 = 1;
+/// Flag of a key of a running aggregate.
+pub(super) const TOLD: u8 = 2;
 /// Flags of a session.
 pub(super) const FIRED: u8 = 1;
 pub(super) const FRESH: u8 = 2;

@@ -86,6 +86,7 @@ pub(super) struct Setup {
     pub emit: Emit,
     pub early_every_ms: Option<u64>,
     pub discards: bool,
+    pub ttl_ms: Option<i64>,
     pub timing: bool,
     pub on_error: OnError,
     pub bounds: bool,
@@ -101,6 +102,7 @@ impl Setup {
             emit: Emit::Change,
             early_every_ms: None,
             discards: false,
+            ttl_ms: None,
             timing: false,
             on_error: OnError::DeadLetter,
             bounds: true,
@@ -168,7 +170,8 @@ impl Setup {
     /// Whether the planner lets something read the changes of results.
     pub fn tells_changes(&self) -> bool {
         let is_session = matches!(self.window, Window::Session { .. });
-        !is_session && self.early_every_ms.is_none() && !self.discards
+        let is_early = self.early_every_ms.is_some() && self.window != Window::Running;
+        !is_session && !is_early && !self.discards
     }
 
     pub fn bench(&self) -> Bench {
@@ -200,7 +203,7 @@ impl Setup {
             emit: self.emit,
             early_every_ms: self.early_every_ms,
             discards: self.discards,
-            ttl_ms: None,
+            ttl_ms: self.ttl_ms,
             bounds: self.has_bounds().then(|| Bounds {
                 start: "start".to_owned(),
                 end: "end".to_owned(),

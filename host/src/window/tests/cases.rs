@@ -1,5 +1,7 @@
 //! Tests of single behaviours.
 
+use std::collections::BTreeMap;
+
 use expect_test::expect;
 
 use super::{Key, Row, Setup, cumulate, row, session, sliding, tumbling};
@@ -821,6 +823,54 @@ fn a_running_aggregate_may_emit_every_so_often() {
         "a 3 13 1 9 aA!\n",
         "the last ones come at the end"
     );
+}
+
+/// Whatever comes between early results, the last of each key stands, until its state
+/// expires.
+#[test]
+fn an_early_result_takes_the_one_before_it_back() {
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let ttl_ms = [None, Some(30)][seed as usize % 2];
+        let setup = Setup {
+            ttl_ms,
+            ..Setup::new(Window::Running).early(1)
+        };
+        let mut bench = setup.bench();
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        let mut now_ms = 0;
+        for step in 0..60 {
+            let rows = (0..random.usize(1..5)).map(|_| {
+                let user = ["a", "b", "c", "d"][random.usize(..4)];
+                let word = ["x", "y", "no"][random.usize(..3)];
+                row(user, step * 10 + random.i64(0..10), word)
+            });
+            bench.rows(&rows.collect::<Vec<_>>());
+            if random.bool() {
+                bench.watermark(step * 10 - random.i64(0..20));
+            }
+            if random.bool() {
+                now_ms += 10;
+                bench.clock(now_ms);
+            }
+            for line in std::mem::take(&mut bench.lines) {
+                last.insert(line[..1].to_owned(), line);
+            }
+            let standing = bench.standing();
+            let is_last = |line: &String| last.get(&line[..1]) == Some(line);
+            assert!(standing.iter().all(is_last), "seed {seed}: {standing:?}");
+            if ttl_ms.is_none() {
+                assert!(
+                    standing.iter().eq(last.values()),
+                    "seed {seed}: {standing:?}"
+                );
+            }
+        }
+        bench.watermark(10_000);
+        if ttl_ms.is_some() {
+            assert_eq!(bench.standing(), [""; 0], "seed {seed}");
+        }
+    }
 }
 
 #[test]
