@@ -14,7 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::diagnostics::shorten;
-use crate::config::{Config, Diagnostics, Look};
+use crate::config::{Config, Diagnostics};
 use crate::descriptors;
 use crate::plan::Plan;
 use crate::plan::draw::draw;
@@ -167,7 +167,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Failed(error)) => {
-            print::error(format_args!("{error:#}"));
+            print::error(advised(format!("{error:#}")));
             ExitCode::from(1)
         }
         Err(CliError::Run(error)) if error.reader_is_gone() => {
@@ -176,7 +176,7 @@ pub fn main() -> ExitCode {
         }
         Err(CliError::Run(error)) => {
             let advice = error.fault().advice();
-            print::error(format_args!("{error}\n  {advice}"));
+            print::error(advised(format!("{error}\n  {advice}")));
             ExitCode::from(1)
         }
         Err(CliError::AllBad { rows }) => {
@@ -195,13 +195,21 @@ pub fn main() -> ExitCode {
         Err(CliError::Usage(error)) => {
             let mut message = format!("{error:#}");
             shorten(&mut message);
-            print::error(message);
+            print::error(advised(message));
             ExitCode::from(2)
         }
         Err(CliError::Config(mistakes)) => {
-            print::stderr(mistakes.render(Look::for_stderr()));
+            print::diagnostics(&mistakes);
             ExitCode::from(2)
         }
+    }
+}
+
+/// An error with what to do where it comes of too few descriptors, whatever failed.
+fn advised(error: String) -> String {
+    match descriptors::advice(&error) {
+        Some(advice) => format!("{error}\n  {advice}"),
+        None => error,
     }
 }
 
@@ -258,7 +266,7 @@ fn load(pipeline: &Path, loader: &PluginLoader) -> Result<Plan, CliError> {
     let plan = planner::build(&config, folder, loader).map_err(CliError::Config)?;
     let warnings = planner::warnings(&config, &plan);
     if !warnings.is_empty() {
-        print::stderr(warnings.render(Look::for_stderr()));
+        print::diagnostics(&warnings);
     }
     Ok(plan)
 }
@@ -273,9 +281,7 @@ fn print(text: &str) -> Result<(), CliError> {
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|error| CliError::Failed(error.into()))?;
-    print(&format!("{text}\n"))
+    print::json(value, true).map_err(|error| CliError::Failed(error.into()))
 }
 
 /// Plugins and the host log to stderr, as `SLUICEBOX_LOG` says: a level, or
@@ -285,9 +291,10 @@ fn start_logging(live_lines: &MultiProgress) {
     let levels: Result<Targets, _> = wanted.parse();
     let is_wrong = levels.is_err();
     let levels = levels.ok().filter(|_| !wanted.is_empty());
+    let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let to_stderr = tracing_subscriber::fmt::layer()
-        .with_writer(status::LogWriter::above(live_lines))
-        .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(status::LogWriter::above(live_lines, has_colours))
+        .with_ansi(has_colours)
         // They would be printed to stderr, which is what has failed.
         .log_internal_errors(false)
         .with_target(false)

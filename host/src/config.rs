@@ -62,6 +62,8 @@ use crate::connector::registry::{CONNECTORS, Registry};
 use diagnostics::SecretAccess;
 use reader::{ConfigValue, Table};
 
+use crate::text::printable_in_place;
+
 /// A pipeline's file, read but not planned. Lists are in the order of the file.
 #[derive(Debug)]
 pub struct Config {
@@ -167,7 +169,12 @@ impl Config {
         let (document, errors) = DeTable::parse_recoverable(text);
         let origin = ConfigFile {
             file: file.to_owned(),
-            text: secrets::masked(document.get_ref(), text, errors.is_empty()).into(),
+            text: printable_in_place(&secrets::masked(
+                document.get_ref(),
+                text,
+                errors.is_empty(),
+            ))
+            .into(),
         };
         let mut mistakes = Diagnostics::new(origin.clone());
         mistakes.secrets = secrets;
@@ -178,6 +185,11 @@ impl Config {
             return Err(mistakes.sorted());
         }
         let secret_files = secrets::files(document.get_ref());
+        secrets::refuse_credentials(document.get_ref(), &mut mistakes);
+        // Other mistakes would quote them.
+        if !mistakes.is_empty() {
+            return Err(mistakes.sorted());
+        }
         let table = Table::new("the pipeline", 0..0, document.get_ref());
         let config = read_pipeline(table, origin, secret_files, connectors, &mut mistakes);
         match config {

@@ -25,6 +25,23 @@ use crate::timestamp::CutTimes;
 #[derive(Clone, Debug)]
 pub struct Decoder(FormatRows);
 
+/// What the line has that names the columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// How many columns it names.
+    pub fields: usize,
+    /// Says which fields it lacks that may be missing.
+    pub lacks: Option<String>,
+}
+
+/// Refuses the beginning of a header that is too long where its lines end in `\r` alone.
+pub(crate) fn check_header_start(format: &Format, start: &[u8]) -> Result<(), String> {
+    match format {
+        Format::Json | Format::Raw => Ok(()),
+        Format::Csv(format) => csv::check_line_ends(start, format.delimiter),
+    }
+}
+
 /// The rows under construction, by format.
 #[derive(Clone, Debug)]
 enum FormatRows {
@@ -67,11 +84,11 @@ impl Decoder {
         })
     }
 
-    /// Reads the line that names the columns, and returns how many it names.
-    /// Formats that name their fields in each row ignore it.
-    pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
+    /// Reads the line that names the columns. Formats that name their fields in each row
+    /// ignore it.
+    pub fn read_header(&mut self, line: &[u8]) -> Result<Header, String> {
         match &mut self.0 {
-            FormatRows::Json(_) | FormatRows::Raw(_) => Ok(0),
+            FormatRows::Json(_) | FormatRows::Raw(_) => Ok(Header::default()),
             FormatRows::Csv(csv) => csv.read_header(line),
         }
     }

@@ -129,6 +129,21 @@ pub fn few() -> Option<String> {
     })
 }
 
+/// What to do about an error that says that no more files can be opened.
+pub fn advice(error: &str) -> Option<String> {
+    // RocksDB has no code in its text.
+    if !error.contains("Too many open files") {
+        return None;
+    }
+    let allowed = limit()?.rlim_cur;
+    few().or_else(|| {
+        Some(format!(
+            "this process may have {allowed} files and connections open at a time, and has them: \
+             raise the limit (`ulimit -n`)"
+        ))
+    })
+}
+
 /// How many of the `wanted` descriptors each of so many tasks may have open. Half of all
 /// are for everything else: state, sinks, sockets, threads.
 pub fn share(wanted: usize, tasks: usize) -> usize {

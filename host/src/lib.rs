@@ -70,6 +70,8 @@ pub mod timestamp;
 mod non_finite;
 // Rows as JSON text.
 pub mod json;
+// What is secret in addresses.
+pub(crate) mod credentials;
 // Values as plain text.
 pub(crate) mod text;
 // Rows that could not be processed.

@@ -110,6 +110,11 @@ pub trait SourceConnector: Any + Send + Sync {
         Format::Json.into()
     }
 
+    /// What was noticed when it was planned that can run, but is probably not meant.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+
     /// Opens one task's part. Must be called within a tokio runtime.
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>>;
 

@@ -3,6 +3,8 @@
 //! Timestamps are RFC 3339 in UTC, with milliseconds only where they are not
 //! zero, and byte strings base64. Lists and records are JSON.
 
+use std::borrow::Cow;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMillisecondType;
 use arrow_array::{Array, ArrayRef};
@@ -46,9 +48,94 @@ pub fn write_text(out: &mut Vec<u8>, column: &ArrayRef, row: usize) -> bool {
 
 /// Appends a character, escaped if it could control a terminal.
 pub fn push_printable(text: &mut String, character: char) {
-    if character.is_control() {
-        text.extend(character.escape_default());
-    } else {
+    if is_printable(character) {
         text.push(character);
+    } else {
+        text.extend(character.escape_default());
+    }
+}
+
+/// Whether it neither controls a terminal nor changes the direction or the line in which it
+/// shows text.
+fn is_printable(character: char) -> bool {
+    let is_direction = matches!(
+        character,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    );
+    let is_line_end = matches!(character, '\u{2028}' | '\u{2029}');
+    !(character.is_control() || is_direction || is_line_end)
+}
+
+/// Lines of text as they are shown: what could control a terminal is escaped, since they may
+/// quote anybody.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_shown = |character| matches!(character, '\n' | '\t') || is_printable(character);
+    if text.chars().all(is_shown) {
+        return text.into();
+    }
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => printable.push(character),
+            _ => push_printable(&mut printable, character),
+        }
+    }
+    printable.into()
+}
+
+/// The same for JSON, which has such characters within its strings alone.
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    let is_shown = |character| character == '\n' || is_printable(character);
+    if text.chars().all(is_shown) {
+        return text.into();
+    }
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_shown(character) {
+            true => printable.push(character),
+            // None of them is beyond 16 bits.
+            false => printable.push_str(&format!("\\u{:04x}", u32::from(character))),
+        }
+    }
+    printable.into()
+}
+
+/// The same with other characters of as many bytes instead, so that every place in the text
+/// stays where it is.
+pub fn printable_in_place(text: &str) -> String {
+    let replaced = text.chars().map(|character| match character {
+        '\n' | '\t' => character,
+        '\r' => ' ',
+        _ if is_printable(character) => character,
+        _ => match character.len_utf8() {
+            1 => '?',
+            2 => '·',
+            _ => char::REPLACEMENT_CHARACTER,
+        },
+    });
+    replaced.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_shown_controls_no_terminal(text in any::<String>(), odd in "[\\x00-\\x1f\\x7f-\u{9f}\u{2028}-\u{202e}\u{2066}-\u{2069}]{0,9}") {
+            let text = format!("{odd}{text}{odd}");
+            let is_shown = |text: &str| text.chars().all(|it| "\n\t".contains(it) || is_printable(it));
+            prop_assert!(is_shown(&printable(&text)));
+            let in_place = printable_in_place(&text);
+            prop_assert!(is_shown(&in_place));
+            prop_assert_eq!(in_place.len(), text.len());
+            let json = serde_json::to_string(&text).unwrap();
+            let json = printable_json(&json);
+            prop_assert!(is_shown(&json));
+            let read: String = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(read, text);
+        }
     }
 }

@@ -215,7 +215,6 @@ fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
         && (1..=days_in(year, month)).contains(&day)
         && hour < 24
         && minute < 60
-        // A leap second counts as the second before it.
         && second <= 60;
     if !in_range {
         return None;
@@ -245,10 +244,24 @@ fn read_rfc3339(text: &[u8]) -> Option<ReadTime> {
     };
     let seconds = (hour * 60 + minute - offset_minutes) * 60 + second.min(59);
     let ms = days_before(year, month, day) * DAY_MS + seconds * 1_000 + leading_millis(fraction);
+    if second == 60 && !may_be_before_leap_second(ms) {
+        return None;
+    }
     Some(ReadTime {
         ms,
         is_cut: fraction.iter().skip(3).any(|&digit| digit != b'0'),
     })
+}
+
+/// Whether a leap second, which counts as this second before it, may follow: there are such
+/// at the end of a June or December in UTC, since 1972.
+fn may_be_before_leap_second(ms: i64) -> bool {
+    let after = ms.div_euclid(1_000) * 1_000 + 1_000;
+    let (year, month, day) = date_of(after.div_euclid(DAY_MS));
+    after % DAY_MS == 0
+        && year >= 1972
+        && matches!((month, day), (1 | 7, 1))
+        && (year, month) != (1972, 1)
 }
 
 /// Reads a decimal number, such as `1700000000.25` or `1.7e9`, rounded down to whole ms.
@@ -349,6 +362,8 @@ mod tests {
         assert_eq!(read("2024-02-29T00:00:00Z"), Some(1_709_164_800_000));
         assert_eq!(read("1969-12-31T23:59:59.999z"), Some(-1));
         assert_eq!(read("2016-12-31T23:59:60Z"), Some(1_483_228_799_000));
+        assert_eq!(read("2016-12-31T15:59:60.5-08:00"), Some(1_483_228_799_500));
+        assert_eq!(read("2015-07-01T05:29:60+05:30"), Some(1_435_708_799_000));
     }
 
     #[test]
@@ -386,6 +401,11 @@ mod tests {
             "2023-13-01T00:00:00Z",
             "2023-10-09T24:00:00Z",
             "2023-10-09T17:13:20.Z",
+            "2023-10-09T17:13:60Z",
+            "2023-10-09T23:59:60Z",
+            "1971-12-31T23:59:60Z",
+            "2016-12-31T23:59:60+01:00",
+            "2016-12-31T23:59:61Z",
             "2023-10-09T17:13:20+0200",
             "2023-10-09T17:13:20ZZ",
             "2023-10-09T17:13:2éZ",

@@ -606,3 +606,73 @@ fn many_outputs_take_no_time() {
     let (code, said) = check_soon("outputs", &path);
     assert_eq!(code, Some(0), "{said}");
 }
+
+/// Values of any size, in any shape, through an operator to a sink: what a run has of them
+/// at a time does not grow with what there is.
+#[test]
+fn rows_of_any_size_stay_within_what_is_allowed() {
+    const INPUT_BYTES: usize = 400_000_000;
+    const STATE_BYTES: usize = 32 << 20;
+    // For everything else: batches in channels, blocks of the file, what sinks gather.
+    const FIXED_BYTES: usize = 250 << 20;
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for _ in 0..2 {
+        let bytes = 10_f64.powf(3.5 + 2.5 * random.f64()) as usize;
+        let count = INPUT_BYTES / bytes;
+        let is_list = random.bool();
+        let file = fs::File::create(folder.path().join("rows.jsonl.zst")).expect("it is writable");
+        let mut file = zstd::Encoder::new(file, 1).expect("a writer").auto_finish();
+        for row in 0..count {
+            let letter = char::from(b'a' + (row % 26) as u8);
+            let value = match is_list {
+                true => json!(vec![letter.to_string().repeat(bytes / 10); 10]),
+                false => json!(letter.to_string().repeat(bytes)),
+            };
+            let key = random.usize(0..count);
+            writeln!(file, "{{\"k\":\"k{key}\",\"n\":{row},\"v\":{value}}}")
+                .expect("it is writable");
+        }
+        drop(file);
+        let operator = random.choice([
+            "filter = \"n >= 0\"",
+            "select = { k = \"k\", v = \"v\", w = \"v\" }",
+            "aggregate = { v = \"last(v)\" }\nkey = \"k\"\nwindow = \"running\"",
+            "aggregate = { v = \"last(v)\" }\nkey = \"k\"\nwindow = { count = 2 }",
+        ]);
+        let operator = operator.expect("there are some");
+        let mut sinks = vec!["blackhole", "out.jsonl.zst", "out.parquet"];
+        if !is_list {
+            sinks.push("out.csv");
+        }
+        let sink = match *random.choice(&sinks).expect("there are some") {
+            "blackhole" => "type = \"blackhole\"".to_owned(),
+            path => format!("type = \"file\"\npath = \"{path}\"\nif_exists = \"replace\""),
+        };
+        let data_type = if is_list { "list<utf8>" } else { "utf8" };
+        let pipeline = format!(
+            r#"
+            name = "sizes"
+            parallelism = 2
+            state = {{ path = "data", memory = "16MiB", rocksdb_memory = "16MiB" }}
+            [sources.rows]
+            type = "file"
+            path = "rows.jsonl.zst"
+            fields = {{ k = "utf8", n = "int64", v = "{data_type}" }}
+            [operators.worked]
+            {operator}
+            input = "rows"
+            [sinks.out]
+            {sink}
+            input = "worked"
+            "#
+        );
+        let ran = run(&pipeline, folder.path());
+        let what = format!("seed {seed}: {count} rows of {bytes} bytes: {pipeline}");
+        assert_eq!(ran.count("rows", "rows_out"), count as u64, "{what}");
+        let peak = ran.peak >> 20;
+        assert!(ran.peak < STATE_BYTES + FIXED_BYTES, "{peak} MiB: {what}");
+        fs::remove_dir_all(folder.path().join("data")).expect("it is there");
+    }
+}

@@ -72,6 +72,8 @@ pub struct Functions {
 /// A function of a field with a type.
 struct Typed {
     call: Call,
+    /// The type of its results.
+    result: DataType,
     /// The column that it reads.
     input: Option<usize>,
     /// Its columns of the state.
@@ -110,6 +112,7 @@ impl Functions {
             });
             functions.push(Typed {
                 call: (*call).clone(),
+                result: call.result("", field).data_type,
                 input: at,
                 state,
                 reads_others,
@@ -360,7 +363,7 @@ impl FunctionsInstance {
             if let Some((function, _)) = sums.iter().find(|(_, sums)| !sums.fits(row, group)) {
                 rejects.push(Reject {
                     row: row as u32,
-                    reason: too_large(&function.call),
+                    reason: too_large(function),
                 });
                 continue;
             }
@@ -372,9 +375,10 @@ impl FunctionsInstance {
     }
 
     fn failure(&self, at: usize, problem: Problem) -> Failure {
-        let call = &self.functions[at].call;
+        let function = &self.functions[at];
+        let call = &function.call;
         match problem {
-            Problem::Overflow => Failure::new(FailureKind::Overflow, too_large(call)),
+            Problem::Overflow => Failure::new(FailureKind::Overflow, too_large(function)),
             Problem::Arrow(error) => Failure::new(FailureKind::Memory, format!("{call}: {error}")),
             Problem::Sketch(error) => {
                 Failure::new(FailureKind::Contract, format!("{call}: {error}"))
@@ -445,8 +449,12 @@ impl Aggregate for FunctionsInstance {
     }
 }
 
-fn too_large(call: &Call) -> String {
-    format!("`{call}` is too large for its type of 64 bits")
+fn too_large(function: &Typed) -> String {
+    let Typed { call, result, .. } = function;
+    match result {
+        DataType::Decimal { .. } => format!("`{call}` is too large for its type, {result}"),
+        _ => format!("`{call}` is too large for its type of 64 bits"),
+    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,12 @@ pub struct RunArguments {
 }
 
 pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), CliError> {
-    let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
+    let cannot_start = |cause: std::io::Error| {
+        CliError::Failed(anyhow::anyhow!(
+            "the run's threads cannot be started: {cause}"
+        ))
+    };
+    let signals = Signals::start().map_err(cannot_start)?;
     let plan = load(&arguments.pipeline, &loader()?)?;
     if arguments.json {
         check_stdout(&plan)?;
@@ -57,7 +62,7 @@ pub fn run(arguments: &RunArguments, live_lines: &MultiProgress) -> Result<(), C
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError::Failed(error.into()))?;
+        .map_err(cannot_start)?;
     runtime.block_on(async {
         let plan = Arc::new(plan);
         let pipeline = Pipeline::of(&plan, Arc::new(SystemClock));

@@ -13,11 +13,12 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::checkpoints::size;
 use super::print;
 use crate::blame::Blame;
+use crate::credentials;
 use crate::progress::{
     CheckpointProgress, NodeProgress, NodeStatus, Role, StateProgress, StateStatus,
 };
 use crate::run::{DeadLetterSummary, RunError, Summary};
-use crate::text::push_printable;
+use crate::text::printable;
 
 /// How often the live lines are redrawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
@@ -50,11 +51,18 @@ pub struct Status {
 
 /// Writes the log to stderr, above the live lines.
 #[derive(Clone, Debug)]
-pub struct LogWriter(MultiProgress);
+pub struct LogWriter {
+    live_lines: MultiProgress,
+    has_colours: bool,
+}
 
 impl LogWriter {
-    pub fn above(live_lines: &MultiProgress) -> Self {
-        LogWriter(live_lines.clone())
+    /// With colours, whoever writes escapes the characters that colours are written with.
+    pub fn above(live_lines: &MultiProgress, has_colours: bool) -> Self {
+        LogWriter {
+            live_lines: live_lines.clone(),
+            has_colours,
+        }
     }
 }
 
@@ -68,7 +76,18 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| stderr().write(bytes))
+        let text = String::from_utf8_lossy(bytes);
+        let text = credentials::hidden(&text);
+        let shown = match self.has_colours {
+            true => {
+                let parts = text.split('\x1B');
+                Vec::from_iter(parts.map(printable)).join("\x1B").into()
+            }
+            false => printable(&text),
+        };
+        self.live_lines
+            .suspend(|| stderr().write_all(shown.as_bytes()))?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -238,8 +257,7 @@ async fn write_json(nodes: Vec<Arc<NodeProgress>>, state: Option<Arc<StateProgre
 }
 
 fn print_json(line: &JsonLine<'_>) -> io::Result<()> {
-    let text = serde_json::to_string(line)?;
-    print::stdout(format_args!("{text}\n"))
+    print::json(line, false)
 }
 
 /// Computes rows a second between two looks.
@@ -420,14 +438,11 @@ fn describe_cut_times(node: &NodeStatus) -> Option<String> {
         1 => "1 time".to_owned(),
         values => format!("{values} times"),
     };
-    let mut line = format!(
-        "{times} of {} had more digits than milliseconds, in which times are kept: ",
-        node.name
-    );
-    for character in cut.example.chars() {
-        push_printable(&mut line, character);
-    }
-    Some(line)
+    Some(format!(
+        "{times} of {} had more digits than milliseconds, in which times are kept: {}",
+        node.name,
+        one_line(&cut.example)
+    ))
 }
 
 /// Says whether the rows of each node are accounted for.
@@ -450,7 +465,11 @@ fn describe_accounts(summary: &Summary) -> String {
     )
 }
 
-/// One line. Control characters are escaped, since it quotes a row or a plugin.
+/// Without the line ends of what a row or a plugin says.
+fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
 fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     let mut line = match dead_letters.rows {
         1 => "1 row became a dead letter".to_owned(),
@@ -461,10 +480,7 @@ fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
         Some((end, _)) => (&dead_letters.first[..end], "…"),
         None => (dead_letters.first.as_str(), ""),
     };
-    for character in first.chars() {
-        push_printable(&mut line, character);
-    }
-    line + rest
+    line + &one_line(first) + rest
 }
 
 /// Shortens `1234567` to `1.23M`.

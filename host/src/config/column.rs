@@ -1,6 +1,7 @@
 //! Reads the types of a source's fields: `"utf8?"`, `"list<int64>"`,
 //! `"add|remove"`, nested tables.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -238,16 +239,29 @@ fn parse_symbols(text: &str) -> Result<DataType, TypeProblem> {
         message,
         help: "symbols are different texts with | between them, such as \"add|remove|view\"".into(),
     };
-    for (i, symbol) in symbols.iter().enumerate() {
+    if symbols.len() > SYMBOLS_MAX {
+        return Err(TypeProblem {
+            message: format!(
+                "it has {} symbols, and a type has at most {SYMBOLS_MAX}",
+                symbols.len()
+            ),
+            help: "write utf8, and filter what else may come".into(),
+        });
+    }
+    let mut known = HashSet::new();
+    for symbol in &symbols {
         if symbol.is_empty() {
             return Err(problem(format!("`{text}` has an empty symbol")));
         }
-        if symbols[..i].contains(symbol) {
+        if !known.insert(symbol) {
             return Err(problem(format!("`{text}` has the symbol `{symbol}` twice")));
         }
     }
     Ok(DataType::Symbol(symbols.into()))
 }
+
+/// A text is compared with each of them.
+const SYMBOLS_MAX: usize = 1_000;
 
 fn unknown(text: &str) -> TypeProblem {
     let message = format!("`{text}` is not a type");

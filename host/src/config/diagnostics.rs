@@ -12,11 +12,14 @@ use miette::{
     SourceCode, SourceSpan, SpanContents,
 };
 
+use crate::credentials;
+use crate::text::printable;
+
 /// The file that mistakes point into.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     pub file: String,
-    /// Its text, without what may be secret.
+    /// Its text, without what may be secret or could control a terminal.
     pub text: Arc<str>,
 }
 
@@ -137,6 +140,12 @@ impl Diagnostics {
             .chain([&mut mistake.message])
             .chain(&mut mistake.help)
         {
+            // They quote names and values of the file, and of files that it names.
+            let shown = credentials::hidden(text);
+            let shown = printable(&shown);
+            if shown != *text {
+                *text = shown.into_owned();
+            }
             shorten(text);
         }
         self.mistakes.push(mistake);
@@ -379,7 +388,7 @@ impl SourceCode for Lines<'_> {
             _ => 0,
         };
         Ok(Box::new(MietteSpanContents::new_named(
-            self.0.file.clone(),
+            printable(&credentials::hidden(&self.0.file)).into_owned(),
             shown.as_bytes(),
             (from, shown.len()).into(),
             text[..line_start].matches('\n').count(),

@@ -1,6 +1,8 @@
 //! Reads how a source's or sink's rows are written: `format`, `csv`, `fields` and
 //! `names`.
 
+use std::collections::HashMap;
+
 use toml::Spanned;
 
 use super::column::{self, DeclaredColumn};
@@ -153,14 +155,30 @@ fn read_csv(mut table: Table, has_header: bool, mistakes: &mut Diagnostics) -> C
     }
 }
 
+/// Each batch has a column for each of them.
+const FIELDS_MAX: usize = 10_000;
+
 fn read_columns(
     value: &ConfigValue,
     format: Option<FormatKind>,
     mistakes: &mut Diagnostics,
 ) -> Option<Vec<DeclaredColumn>> {
     let table = value.table(mistakes)?;
-    let columns: Vec<Option<DeclaredColumn>> = table
-        .into_entries()
+    let entries: Vec<_> = table.into_entries().collect();
+    if entries.len() > FIELDS_MAX {
+        let count = entries.len();
+        mistakes.push(
+            Mistake::new(format!(
+                "{} names {count} fields, and rows have at most {FIELDS_MAX}",
+                value.what()
+            ))
+            .at(value.key_span(), "")
+            .help("name those that the pipeline needs; rows may have others"),
+        );
+        return None;
+    }
+    let columns: Vec<Option<DeclaredColumn>> = entries
+        .into_iter()
         .map(|(name, value)| column::read(name, &value, mistakes))
         .collect();
     if columns.is_empty() {
@@ -173,15 +191,17 @@ fn read_columns(
     }
     let columns: Vec<DeclaredColumn> = columns.into_iter().collect::<Option<_>>()?;
     let mut good = true;
-    for (i, column) in columns.iter().enumerate() {
+    let mut places = HashMap::new();
+    for column in &columns {
         let name = &column.field.name;
         // `"a?"` and `"a"` are two keys for one field.
-        if let Some(first) = columns[..i].iter().find(|other| other.field.name == *name) {
+        let first = *places.entry(name.as_str()).or_insert(&column.place);
+        if *first != column.place {
             good = false;
             mistakes.push(
                 Mistake::new(format!("{} has `{name}` twice", value.what()))
                     .at(column.place.clone(), "again here")
-                    .at(first.place.clone(), "first here"),
+                    .at(first.clone(), "first here"),
             );
         }
         if format == Some(FormatKind::Csv)

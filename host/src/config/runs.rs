@@ -1,5 +1,7 @@
 //! Reads what an operator runs: an operator of a plugin, or something that needs none.
 
+use std::collections::HashMap;
+
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -98,8 +100,9 @@ impl Runs {
         }
     }
 
-    /// Where a column of its output comes from.
-    pub fn column_place(&self, name: &str) -> Span {
+    /// Where the columns of its output come from that it names; others come from its
+    /// [`Runs::place`].
+    pub fn column_places(&self) -> HashMap<&str, Span> {
         let names: Vec<&Spanned<String>> = match self {
             Runs::Aggregate(aggregate) => aggregate.columns.iter().map(|(name, _)| name).collect(),
             Runs::Select(select) => select.columns.iter().map(|(name, _)| name).collect(),
@@ -110,8 +113,10 @@ impl Runs {
             | Runs::Filter(_)
             | Runs::Join(_) => Vec::new(),
         };
-        let named = names.into_iter().find(|column| column.get_ref() == name);
-        named.map_or_else(|| self.place(), Spanned::span)
+        let places = names
+            .iter()
+            .map(|name| (name.get_ref().as_str(), name.span()));
+        places.collect()
     }
 
     /// The plugin that has the operator, if it is a plugin's.

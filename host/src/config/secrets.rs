@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{Diagnostics, Mistake, SecretAccess};
 use super::reader::ConfigValue;
+use crate::credentials;
 
 /// Tables that hold settings of other systems, passwords among them. A key of
 /// theirs may be misspelt, so every text in them counts as secret.
@@ -123,6 +124,8 @@ fn read_file(path: &Path) -> Result<String, String> {
 pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     let mut secrets = Vec::new();
     find(document, Within::Others, &mut secrets);
+    find_credentials(document, Within::Others, &mut secrets);
+    secrets.extend(credentials::find(text));
     if !is_toml {
         secrets.extend(secret_lines(text));
     }
@@ -136,6 +139,65 @@ pub fn masked(document: &DeTable<'_>, text: &str, is_toml: bool) -> String {
     }
     // Only whole values were replaced, by ASCII.
     String::from_utf8_lossy(&masked).into_owned()
+}
+
+/// Refuses addresses with secrets in them: a plan shows addresses. Those among the settings
+/// of other systems are never shown.
+pub fn refuse_credentials(document: &DeTable<'_>, mistakes: &mut Diagnostics) {
+    let mut places = Vec::new();
+    find_credentials(document, Within::Others, &mut places);
+    for place in places {
+        mistakes.push(
+            Mistake::new(
+                "an address has a user, a password or a signature in it, and addresses are shown \
+                 in plans and messages",
+            )
+            .at(place, "")
+            .help(
+                "write the address without it; passwords and keys belong into `properties` of \
+                 Kafka, or `options` of an upload, where `{ env = \"NAME\" }` and \
+                 `{ file = \"path\" }` read them from outside",
+            ),
+        );
+    }
+}
+
+/// Finds the keys and texts with such addresses, outside secret tables.
+fn find_credentials(table: &DeTable<'_>, within: Within, places: &mut Vec<Range<usize>>) {
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        if credentials::has_any(name) {
+            places.push(key.span());
+        }
+        let within = match name {
+            _ if SECRET_TABLES.contains(&name) => Within::Secrets,
+            _ if PLAIN_TABLES.contains(&name) && within == Within::Others => Within::Fields,
+            _ => within,
+        };
+        find_credentials_of(value, within, places);
+    }
+}
+
+fn find_credentials_of(
+    value: &Spanned<DeValue<'_>>,
+    within: Within,
+    places: &mut Vec<Range<usize>>,
+) {
+    match value.get_ref() {
+        DeValue::Table(table) if within == Within::Secrets && is_place(table) => {
+            find_credentials(table, Within::Others, places);
+        }
+        DeValue::Table(table) => find_credentials(table, within, places),
+        DeValue::Array(values) => {
+            for value in values {
+                find_credentials_of(value, within, places);
+            }
+        }
+        DeValue::String(text) if within == Within::Others && credentials::has_any(text) => {
+            places.push(value.span());
+        }
+        _ => {}
+    }
 }
 
 /// What a table has.

@@ -5,16 +5,20 @@
 //! field that begins with a quote ends with one, and quotes within it are
 //! doubled; a quote elsewhere is an ordinary character.
 
+use std::collections::HashMap;
+
 use arrow_array::ArrayRef;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::column::{ColumnBuilder, RecordBuilder, ValuesBuilder};
+use super::Header;
+use super::column::{ColumnBuilder, NamedColumn, RecordBuilder, ValuesBuilder};
 use super::fault::{RowFault, excerpt};
 use super::json;
 use crate::decimal;
 use crate::non_finite;
 use crate::schema::Schema;
+use crate::suggest;
 use crate::timestamp::{CutTimes, TimestampFormat};
 
 /// Rows under construction, and which column each field of a line belongs to.
@@ -49,8 +53,10 @@ impl CsvRows {
         }
     }
 
-    /// Returns how many columns the header names.
-    pub fn read_header(&mut self, line: &[u8]) -> Result<usize, String> {
+    /// Reads the names of the columns.
+    pub fn read_header(&mut self, line: &[u8]) -> Result<Header, String> {
+        let line = without_line_end(line);
+        check_line_ends(line, self.delimiter)?;
         let mut names = Vec::new();
         let mut at = Some(0);
         while let Some(start) = at {
@@ -60,36 +66,61 @@ impl CsvRows {
             names.push(name);
             at = next;
         }
-        if let Some(name) = first_twice(&names) {
-            return Err(format!("the header names column `{name}` twice"));
-        }
-        let fields = &self.rows.fields;
-        self.columns = names
-            .iter()
-            .map(|name| fields.iter().position(|field| field.name == *name))
-            .collect();
-        self.absent = (0..fields.len())
-            .filter(|index| !self.columns.contains(&Some(*index)))
-            .collect();
-        for &index in &self.absent {
-            let field = &fields[index];
-            if !field.column.is_nullable() {
-                return Err(format!(
-                    "the header has no column `{}`, which the fields have; it names {}{}",
-                    field.name,
-                    names.join(", "),
-                    other_delimiter(&names),
-                ));
+        let mut places = HashMap::new();
+        for (place, name) in names.iter().enumerate() {
+            if places.insert(name.as_str(), place).is_some() {
+                return Err(format!("the header names column `{name}` twice"));
             }
         }
-        Ok(names.len())
+        let fields = &self.rows.fields;
+        self.columns = vec![None; names.len()];
+        self.absent.clear();
+        for (index, field) in fields.iter().enumerate() {
+            match places.get(field.name.as_str()) {
+                Some(&place) => self.columns[place] = Some(index),
+                None => self.absent.push(index),
+            }
+        }
+        let absent = self.absent.iter().map(|&index| &fields[index]);
+        let needed = absent.clone().find(|field| !field.column.is_nullable());
+        if let Some(field) = needed {
+            return Err(format!(
+                "the header has no column `{}`, which the fields have; {}",
+                field.name,
+                what_is_there(&[&field.name], &names, fields)
+            ));
+        }
+        let absent: Vec<&str> = absent.map(|field| field.name.as_str()).collect();
+        if absent.len() == fields.len() && !fields.is_empty() {
+            return Err(format!(
+                "the header has none of the fields; {}",
+                what_is_there(&absent, &names, fields)
+            ));
+        }
+        let lacks = (!absent.is_empty()).then(|| {
+            let (columns, are) = match absent.len() {
+                1 => ("column", "is"),
+                _ => ("columns", "are"),
+            };
+            format!(
+                "the header has no {columns} `{}`, which {are} null in all its rows; {}",
+                suggest::listed(&absent).replace(", ", "`, `"),
+                what_is_there(&absent, &names, fields)
+            )
+        });
+        Ok(Header {
+            fields: names.len(),
+            lacks,
+        })
     }
 
     /// Adds a row; after an error, [`Self::truncate`] must follow.
     pub fn push(&mut self, line: &[u8]) -> Result<(), RowFault> {
-        // A message may end as lines of a file do. A value that ends so is quoted.
-        let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
-        let line = &line[..end.map_or(0, |last| last + 1)];
+        // A message may end as lines of a file do.
+        let line = without_line_end(line);
+        if memchr::memchr(b'\r', line).is_some() {
+            check_line_ends(line, self.delimiter).map_err(RowFault::new)?;
+        }
         let mut at = Some(0);
         let mut given = 0;
         while let Some(start) = at {
@@ -145,6 +176,69 @@ impl CsvRows {
             self.columns.len()
         ))
     }
+}
+
+/// A line without the bytes that end lines, however many. A value that ends so is quoted.
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
+    &line[..end.map_or(0, |last| last + 1)]
+}
+
+/// Refuses a line that is several, of a text whose lines end in `\r` alone: a value with a
+/// `\r` in it is quoted. Of a line that is cut off, or no CSV, only the beginning is checked.
+pub(super) fn check_line_ends(line: &[u8], delimiter: u8) -> Result<(), String> {
+    let line = without_line_end(line);
+    let mut at = Some(0);
+    while let Some(start) = at {
+        let Ok((field, next)) = next_field(line, start, delimiter) else {
+            return Ok(());
+        };
+        if !field.quoted && memchr::memchr(b'\r', field.text).is_some() {
+            return Err(
+                "expected lines that end in `\\n` or `\\r\\n`, found a `\\r` alone outside \
+                 quotes, as lines of old Macs end: convert it (`tr '\\r' '\\n'`), or quote the \
+                 value if it has one"
+                    .to_owned(),
+            );
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// What a header names, and which of that may be meant by the columns that it lacks.
+fn what_is_there(absent: &[&str], names: &[String], fields: &[NamedColumn]) -> String {
+    let is_free = |name: &&str| fields.iter().all(|field| field.name != *name);
+    let shown: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+    let mut text = format!(
+        "it names {}{}",
+        suggest::listed(&shown),
+        other_delimiter(names)
+    );
+    for name in absent.iter().take(NEAR_MISSES_MAX) {
+        let mut free = names.iter().map(String::as_str).filter(is_free);
+        let is_padded = |other: &&str| {
+            let bare = other.trim_matches(is_blank);
+            bare != *other && bare.eq_ignore_ascii_case(name)
+        };
+        let near = match free.clone().find(is_padded) {
+            Some(near) => Some((near, ", which has a blank")),
+            None => suggest::nearest(name, &mut free).map(|near| (near, "")),
+        };
+        if let Some((near, blank)) = near {
+            text.push_str(&format!("; is `{name}` its `{near}`{blank}?"));
+        }
+    }
+    text
+}
+
+/// For so many columns the name that is nearest is looked for.
+const NEAR_MISSES_MAX: usize = 5;
+
+/// Whether a character takes space, or can be overlooked.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character.is_control() || "\u{FEFF}\u{200B}".contains(character)
 }
 
 /// Says so where the only name of a header looks like several with another delimiter.
@@ -228,14 +322,6 @@ fn unquote<'t>(field: &CsvField<'t>, scratch: &'t mut Vec<u8>) -> &'t [u8] {
     }
     scratch.extend_from_slice(rest);
     scratch
-}
-
-fn first_twice(names: &[String]) -> Option<&String> {
-    names
-        .iter()
-        .enumerate()
-        .find(|(index, name)| names[..*index].contains(name))
-        .map(|(_, name)| name)
 }
 
 /// Adds a value from its text. Spaces around it are ignored, except in texts.

@@ -713,7 +713,12 @@ fn a_csv_header_says_which_column_is_where() {
         nullable("c", DataType::Int64),
     ]);
     let mut decoder = Decoder::new(&CSV.into(), &schema);
-    assert_eq!(decoder.read_header(b"c,other,\"a\""), Ok(3));
+    let header = decoder.read_header(b"c,other,\"a\"").unwrap();
+    assert_eq!(header.fields, 3);
+    expect![
+        "the header has no column `b`, which is null in all its rows; it names `c`, `other`, `a`"
+    ]
+    .assert_eq(&header.lacks.unwrap());
     let decoded = decoder.decode(b"3,x,1", &[(0, 5)]);
     assert_eq!(render(decoded, &schema), "{\"a\":1,\"b\":null,\"c\":3}\n");
 
@@ -722,12 +727,90 @@ fn a_csv_header_says_which_column_is_where() {
             .read_header(header)
             .unwrap_err()
     };
-    expect!["the header has no column `a`, which the fields have; it names b, c"]
+    expect!["the header has no column `a`, which the fields have; it names `b`, `c`"]
         .assert_eq(&fails(b"b,c"));
-    expect![[r#"the header has no column `a`, which the fields have; it names a	b	c (one column; if it is several, give the source `csv = { delimiter = "\t" }`)"#]].assert_eq(&fails(b"a\tb\tc"));
+    expect![[r#"the header has no column `a`, which the fields have; it names `a	b	c` (one column; if it is several, give the source `csv = { delimiter = "\t" }`)"#]].assert_eq(&fails(b"a\tb\tc"));
     expect!["the header names column `a` twice"].assert_eq(&fails(b"a,b,a"));
     expect![[r#"in the header: byte 0: expected `"` at the end of the field, found "a"#]]
         .assert_eq(&fails(b"\"a"));
+}
+
+#[test]
+fn what_a_csv_header_lacks_is_said_with_what_may_be_meant() {
+    let schema = Schema::new(vec![
+        field("id", DataType::Int64),
+        nullable("price", DataType::Utf8),
+    ]);
+    let read = |header: &str| {
+        let mut decoder = Decoder::new(&CSV.into(), &schema);
+        decoder.read_header(header.as_bytes()).map(|it| it.lacks)
+    };
+    for header in [
+        "id,price",
+        "price,id\r\r\n",
+        "id,price\r",
+        "\"id\",\"price\"",
+    ] {
+        assert_eq!(read(header), Ok(None), "{header}");
+    }
+    for (header, near) in [
+        ("id, price", "; is `price` its ` price`, which has a blank?"),
+        (
+            "id,price\t",
+            "; is `price` its `price\t`, which has a blank?",
+        ),
+        (
+            "id,\u{FEFF}price",
+            "; is `price` its `\u{FEFF}price`, which has a blank?",
+        ),
+        (
+            "id,\u{A0}Price",
+            "; is `price` its `\u{A0}Price`, which has a blank?",
+        ),
+        ("id,Price", "; is `price` its `Price`?"),
+        ("id,prise", "; is `price` its `prise`?"),
+        ("id,other", ""),
+    ] {
+        let lacks = read(header).unwrap().unwrap();
+        let named = header.replace(',', "`, `");
+        let expected = format!(
+            "the header has no column `price`, which is null in all its rows; it names \
+             `{named}`{near}"
+        );
+        assert_eq!(lacks, expected);
+    }
+    expect!["the header has no column `id`, which the fields have; it names ` id`, `price`; is `id` its ` id`, which has a blank?"].assert_eq(&read(" id,price").unwrap_err());
+    let none = |header: &str| {
+        let schema = Schema::new(vec![
+            nullable("id", DataType::Int64),
+            nullable("b", DataType::Utf8),
+        ]);
+        let mut decoder = Decoder::new(&CSV.into(), &schema);
+        decoder.read_header(header.as_bytes()).unwrap_err()
+    };
+    expect![[r#"the header has none of the fields; it names `id;b` (one column; if it is several, give the source `csv = { delimiter = ";" }`)"#]].assert_eq(&none("id;b"));
+    expect![[r#"expected lines that end in `\n` or `\r\n`, found a `\r` alone outside quotes, as lines of old Macs end: convert it (`tr '\r' '\n'`), or quote the value if it has one"#]].assert_eq(&none("id\r1\r2"));
+}
+
+#[test]
+fn a_return_alone_ends_no_line_of_csv() {
+    let schema = Schema::new(vec![
+        field("id", DataType::Int64),
+        nullable("b", DataType::Utf8),
+    ]);
+    let mut decoder = Decoder::new(&CSV.into(), &schema);
+    let error = decoder.read_header(b"id,b\r1,x\r2,y").unwrap_err();
+    expect![[r#"expected lines that end in `\n` or `\r\n`, found a `\r` alone outside quotes, as lines of old Macs end: convert it (`tr '\r' '\n'`), or quote the value if it has one"#]].assert_eq(&error);
+    check_csv(
+        schema.fields,
+        "1,x\r2,y\n1,\"x\ry\"\n1,x\ry\n1,x\r\r\n",
+        expect![[r#"
+            {"id":1,"b":"x\ry"}
+            {"id":1,"b":"x"}
+            row 0: expected lines that end in `\n` or `\r\n`, found a `\r` alone outside quotes, as lines of old Macs end: convert it (`tr '\r' '\n'`), or quote the value if it has one
+            row 2: expected lines that end in `\n` or `\r\n`, found a `\r` alone outside quotes, as lines of old Macs end: convert it (`tr '\r' '\n'`), or quote the value if it has one
+        "#]],
+    );
 }
 
 /// A schema with every type, some nullable and nested.

@@ -162,8 +162,8 @@ impl<L: Callee + ?Sized> Guard<L> {
             _ => return Ok(()),
         };
         let message = format!(
-            "the run was asked to stop, and its plugin {what}: what came after the last \
-             checkpoint is processed by the next run"
+            "the run was asked to stop, and its plugin {what}: the next run goes on from the last \
+             checkpoint, or from the beginning if the pipeline makes none"
         );
         Err(self.fatal(message, Fault::SLOW_PLUGIN))
     }

@@ -275,9 +275,7 @@ impl Builder<'_> {
             relation.push(PlanTiming::field(name), place.clone());
         }
         let own_columns = relation.places.len();
-        for field in &output.fields {
-            relation.push(field.clone(), operator.runs.column_place(&field.name));
-        }
+        relation.push_output(operator, output);
         let is_bound = |column| (key_columns..own_columns).contains(&column);
         self.refuse_duplicates(title, relation, |first, second| {
             if is_bound(first) || is_bound(second) {

@@ -1,6 +1,8 @@
 //! Finds the columns that an operator reads: by name, whatever their order and
 //! whatever other columns there are.
 
+use std::collections::HashMap;
+
 use super::builder::Builder;
 use crate::config::{Mistake, OperatorConfig, Span};
 use crate::schema::{DataType, Field, Schema};
@@ -39,6 +41,16 @@ pub(super) struct Upstream<'p> {
 }
 
 impl Relation {
+    /// Adds the columns of an operator's output.
+    pub fn push_output(&mut self, operator: &OperatorConfig, output: &Schema) {
+        let places = operator.runs.column_places();
+        for field in &output.fields {
+            let place = places.get(field.name.as_str());
+            let place = place.cloned().unwrap_or_else(|| operator.runs.place());
+            self.push(field.clone(), place);
+        }
+    }
+
     pub fn push(&mut self, field: Field, place: Span) {
         self.schema.fields.push(field);
         self.places.push(place);
@@ -170,9 +182,7 @@ impl Builder<'_> {
             changes,
             ..Relation::default()
         };
-        for field in &output.fields {
-            relation.push(field.clone(), operator.runs.column_place(&field.name));
-        }
+        relation.push_output(operator, output);
         let help = match operator.runs.plugin() {
             Some(_) => "this is a mistake in the plugin: rename one of its output fields",
             None => "rows have a field of this name: give the column another one",
@@ -189,8 +199,9 @@ impl Builder<'_> {
         help: impl Fn(usize, usize) -> String,
     ) -> Option<Relation> {
         let mut good = true;
+        let mut places = HashMap::new();
         for (i, field) in relation.schema.fields.iter().enumerate() {
-            let first = relation.schema.index_of(&field.name).unwrap_or(i);
+            let first = *places.entry(&field.name).or_insert(i);
             if first != i {
                 good = false;
                 let name = &field.name;

@@ -19,6 +19,7 @@ pub fn warnings(config: &Config, plan: &Plan) -> Diagnostics {
         if !read.contains(&id) {
             warn_unread(config, node, &mut warnings);
         }
+        warn_of_input(config, node, &mut warnings);
         warn_of_lost_corrections(config, node, table.is_some(), &mut warnings);
         if windows {
             warn_of_ingestion_time(config, node, &mut warnings);
@@ -74,6 +75,23 @@ fn warn_unread(config: &Config, node: &Node, warnings: &mut Diagnostics) {
         warning = warning.at(place, "");
     }
     warnings.push(warning);
+}
+
+/// Warns of what a source has noticed in what it will read.
+fn warn_of_input(config: &Config, node: &Node, warnings: &mut Diagnostics) {
+    let NodeKind::Source(source) = &node.kind else {
+        return;
+    };
+    for noticed in source.connector.warnings() {
+        let mut warning = Mistake::warning(format!("source `{}`: {noticed}", node.name)).help(
+            "name the field as the header does, or give the header's name in `names`; if files \
+             need not have the column, all is well",
+        );
+        if let Some(place) = place(config, &node.name) {
+            warning = warning.at(place, "");
+        }
+        warnings.push(warning);
+    }
 }
 
 /// Warns of results that replace others where that gets lost.

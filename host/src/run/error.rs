@@ -37,6 +37,8 @@ pub enum RunError {
     /// What the command line asks of the start cannot be done.
     #[error("{0}")]
     Usage(String),
+    #[error("the pipeline's threads cannot be started: {0}")]
+    Threads(std::io::Error),
     /// A bug in the host.
     #[error("internal error, please report it: {0}")]
     Internal(String),
@@ -62,6 +64,7 @@ impl RunError {
                 can_pass: false,
             },
             RunError::Usage(_) => Fault::CONFIG,
+            RunError::Threads(cause) => Fault::of_io(cause),
             RunError::Internal(_) => Fault::BUG,
         }
     }

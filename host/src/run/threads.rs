@@ -44,18 +44,15 @@ pub(super) async fn run<T: Send + 'static>(
             }
             Ok(())
         });
-    let internal = |error: std::io::Error| {
-        RunError::Internal(format!("the pipeline's threads cannot be started: {error}"))
-    };
     let mut thread = MainThread {
         dropped: Some(dropped_sender),
-        thread: Some(spawned.map_err(internal)?),
+        thread: Some(spawned.map_err(RunError::Threads)?),
     };
     if let Ok(ended) = answered.await {
         return Ok(ended);
     }
     match thread.thread.take().map(JoinHandle::join) {
-        Some(Ok(Err(error))) => Err(internal(error)),
+        Some(Ok(Err(error))) => Err(RunError::Threads(error)),
         Some(Err(panic)) => std::panic::resume_unwind(panic),
         Some(Ok(Ok(()))) | None => Err(RunError::Internal("the run has no end".to_owned())),
     }

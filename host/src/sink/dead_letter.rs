@@ -88,6 +88,13 @@ fn try_new(path: &Path) -> io::Result<()> {
                 return match tempfile::tempfile_in(folder) {
                     Ok(_) => Ok(()),
                     Err(cause) => {
+                        // Its code is lost, by which a lack of descriptors is known. Then
+                        // the folder cannot be opened either.
+                        if let Err(cause) = File::open(folder)
+                            && cause.raw_os_error() == Some(libc::EMFILE)
+                        {
+                            return Err(cause);
+                        }
                         let (folder, kind) = (folder.display(), cause.kind());
                         let message = format!("nothing can be made in the folder {folder}: {kind}");
                         Err(io::Error::new(kind, message))

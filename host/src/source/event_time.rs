@@ -26,8 +26,8 @@ pub struct TimeReader {
     ahead_ms_max: Option<i64>,
     clock: Arc<dyn Clock>,
     made_by: TimesMadeBy,
-    /// Whether times in a larger unit were told of.
-    larger_unit_is_told: bool,
+    /// Whether times were told of that seem to be meant otherwise.
+    is_doubt_told: bool,
 }
 
 /// Who can give event times another unit.
@@ -77,7 +77,7 @@ impl TimeReader {
             ahead_ms_max,
             clock,
             made_by,
-            larger_unit_is_told: false,
+            is_doubt_told: false,
         }
     }
 
@@ -89,7 +89,7 @@ impl TimeReader {
         let values = time_values(column);
         let plausible = values.iter().all(|&ms| is_valid(ms));
         if plausible && column.null_count() == 0 && values.len() == column.len() {
-            self.warn_of_larger_unit(&values);
+            self.warn_of_doubt(&values);
             return EventTimes::All(values);
         }
         let mut rows = Vec::new();
@@ -104,7 +104,7 @@ impl TimeReader {
                 time => bad.push((row, self.what_is_wrong(time))),
             }
         }
-        self.warn_of_larger_unit(&times);
+        self.warn_of_doubt(&times);
         EventTimes::Some {
             rows,
             times: times.into(),
@@ -122,9 +122,9 @@ impl TimeReader {
     #[cold]
     fn what_is_wrong(&self, time: Option<i64>) -> String {
         let name = &self.name;
-        let expected =
-            format!("field `{name}`: expected an event time in the years 1 to 9999, in ms");
+        let expected = format!("field `{name}`: expected an event time in the years 1 to 9999");
         match time {
+            // A number in a smaller unit is none of these years.
             Some(ms) if timestamp::is_plausible(ms) => format!(
                 "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
                  (`watermark.max_ahead` allows more){}",
@@ -132,10 +132,18 @@ impl TimeReader {
                     self.ahead_ms_max.map_or(0, i64::unsigned_abs)
                 )),
                 timestamp::to_text(ms),
-                self.in_smaller_unit(ms)
+                self.digits_of_date(ms)
             ),
-            Some(ms) => format!("{expected}, found {ms}{}", self.in_smaller_unit(ms)),
-            None => format!("{expected}, found null"),
+            Some(ms) => {
+                let unit = self.made_by.unit().unwrap_or(TimeUnit::Milliseconds);
+                let (written, number) = match unit {
+                    TimeUnit::Milliseconds => ("ms", ms.into()),
+                    unit => (unit.name(), in_unit(ms, unit)),
+                };
+                let meant = self.in_smaller_unit(ms);
+                format!("{expected}, in {written}, found {number}{meant}")
+            }
+            None => format!("{expected}, in ms, found null"),
         }
     }
 
@@ -156,17 +164,56 @@ impl TimeReader {
         )
     }
 
-    fn warn_of_larger_unit(&mut self, times_ms: &[i64]) {
-        if self.larger_unit_is_told {
+    /// What a number is if it was meant as the digits of a date.
+    fn digits_of_date(&self, ms: i64) -> String {
+        let Some(read) = self.made_by.unit() else {
+            return String::new();
+        };
+        let Some(pattern) = digits_of_dates(&[ms], read) else {
+            return String::new();
+        };
+        format!(
+            "; {} looks like the digits of a date: {} if it is",
+            in_unit(ms, read),
+            self.advice_for_dates(pattern)
+        )
+    }
+
+    fn advice_for_dates(&self, pattern: &str) -> String {
+        match self.made_by {
+            TimesMadeBy::Source(_) => {
+                format!("give the field the type `\"timestamp({pattern})\"`")
+            }
+            TimesMadeBy::Plugin => "have the plugin make times of them".to_owned(),
+        }
+    }
+
+    /// Warns of numbers that seem to be times in a larger unit, or the digits of dates.
+    fn warn_of_doubt(&mut self, times_ms: &[i64]) {
+        if self.is_doubt_told {
             return;
         }
         let Some(read) = self.made_by.unit() else {
             return;
         };
+        if let Some(pattern) = digits_of_dates(times_ms, read) {
+            self.is_doubt_told = true;
+            tracing::warn!(
+                "{}: the event times in field `{}` look like the digits of dates, such as {}, \
+                 and were read as {} since 1970, as {}. If they are dates, {}",
+                self.title,
+                self.name,
+                in_unit(times_ms[0], read),
+                read.name(),
+                timestamp::to_text(times_ms[0]),
+                self.advice_for_dates(pattern)
+            );
+            return;
+        }
         let Some(unit) = larger_unit(times_ms, read) else {
             return;
         };
-        self.larger_unit_is_told = true;
+        self.is_doubt_told = true;
         let ms = times_ms[0];
         tracing::warn!(
             "{}: the event times in field `{}` are in 1970, such as {}: they were read as {}, and \
@@ -223,6 +270,50 @@ fn larger_unit(times_ms: &[i64], read: TimeUnit) -> Option<TimeUnit> {
     larger.rev().find(is_meant)
 }
 
+/// The number of a time as it was written, without a fraction that was cut.
+fn in_unit(ms: i64, unit: TimeUnit) -> i128 {
+    let power = i32::from(unit.per_second()) - i32::from(TimeUnit::Milliseconds.per_second());
+    let times = 10_i128.pow(power.unsigned_abs());
+    match power < 0 {
+        true => i128::from(ms).div_euclid(times),
+        false => i128::from(ms) * times,
+    }
+}
+
+/// The pattern of dates whose digits these times seem to be, if all are: `20240131` read as
+/// a number of ms would be in 1970.
+fn digits_of_dates(times_ms: &[i64], read: TimeUnit) -> Option<&'static str> {
+    const PATTERNS: [(i128, &str); 3] = [
+        (1, "%Y%m%d"),
+        (10_000, "%Y%m%d%H%M"),
+        (1_000_000, "%Y%m%d%H%M%S"),
+    ];
+    // Smaller units have more digits than dates.
+    if times_ms.is_empty() || read > TimeUnit::Milliseconds {
+        return None;
+    }
+    let is_date = |number: i128, times: i128| {
+        let (date, time) = (number / times, number % times);
+        let (year, month, day) = (date / 10_000, date / 100 % 100, date % 100);
+        let (hour, minute, second) = match times {
+            1 => (0, 0, 0),
+            10_000 => (time / 100, time % 100, 0),
+            _ => (time / 10_000, time / 100 % 100, time % 100),
+        };
+        (1900..2100).contains(&year)
+            && (1..=12).contains(&month)
+            && (1..=31).contains(&day)
+            && (hour, minute, second) < (24, 0, 0)
+            && minute < 60
+            && second < 60
+    };
+    let found = PATTERNS.iter().find(|(times, _)| {
+        let mut numbers = times_ms.iter().map(|&ms| in_unit(ms, read));
+        numbers.all(|number| is_date(number, *times))
+    });
+    found.map(|(_, pattern)| *pattern)
+}
+
 /// The values of a timestamp or int64 column; the planner has checked the type.
 fn time_values(column: &ArrayRef) -> ScalarBuffer<i64> {
     match column.data_type() {
@@ -245,6 +336,43 @@ fn time_at(column: &ArrayRef, row: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_of_dates_are_noticed() {
+        use TimeUnit::{Microseconds, Milliseconds, Seconds};
+        for (numbers, pattern) in [
+            (&[20_240_131, 20_240_201][..], Some("%Y%m%d")),
+            (&[19_991_231], Some("%Y%m%d")),
+            (&[202_401_312_359], Some("%Y%m%d%H%M")),
+            (&[20_240_131_235_959], Some("%Y%m%d%H%M%S")),
+            (&[20_240_131, 20_240_199], None),
+            (&[20_241_301], None),
+            (&[0], None),
+            (&[1_700_000_000_123], None),
+            (&[], None),
+        ] {
+            assert_eq!(
+                digits_of_dates(numbers, Milliseconds),
+                pattern,
+                "{numbers:?}"
+            );
+        }
+        assert_eq!(digits_of_dates(&[20_240_131_000], Seconds), Some("%Y%m%d"));
+        assert_eq!(digits_of_dates(&[20_240_131], Microseconds), None);
+    }
+
+    #[test]
+    fn a_number_is_shown_as_it_was_written() {
+        use TimeUnit::{Microseconds, Milliseconds, Nanoseconds, Seconds};
+        assert_eq!(in_unit(1_700_000_000_000_000, Seconds), 1_700_000_000_000);
+        assert_eq!(in_unit(-1_500, Seconds), -2);
+        assert_eq!(in_unit(1_500, Milliseconds), 1_500);
+        assert_eq!(in_unit(1_500, Microseconds), 1_500_000);
+        assert_eq!(
+            in_unit(i64::MAX, Nanoseconds),
+            i128::from(i64::MAX) * 1_000_000
+        );
+    }
 
     #[test]
     fn larger_units_are_noticed() {

@@ -29,7 +29,12 @@ pub struct Piece {
 
 impl Piece {
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty() && self.broken.is_none()
+        self.rows() == 0
+    }
+
+    /// How many there are, good and bad.
+    pub fn rows(&self) -> usize {
+        self.spans.len() + usize::from(self.broken.is_some())
     }
 }
 

@@ -8,8 +8,8 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
-use super::ReadTime;
 use super::zone::{UnknownZone, ZONES, zone_named};
+use super::{ReadTime, may_be_before_leap_second};
 
 /// A format that can be read: it was checked with [`SAMPLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,26 @@ impl TimePattern {
     /// local time that occurs twice, as clocks are turned back, is the first of the
     /// two; one that clocks skip counts from before they were turned forward.
     pub fn read(&self, text: &[u8]) -> Option<ReadTime> {
+        let time = self.read_clamped(text)?;
+        let is_allowed = !self.has_second_60(text) || may_be_before_leap_second(time.ms);
+        is_allowed.then_some(time)
+    }
+
+    /// Whether a text that can be read has the second 60, which is read as 59: with 61 in
+    /// its place it cannot be read.
+    fn has_second_60(&self, text: &[u8]) -> bool {
+        let sixties = memchr::memmem::find_iter(text, b"60");
+        sixties.into_iter().any(|at| {
+            let mut other = text.to_vec();
+            other[at + 1] = b'1';
+            let is_read = |text: &[u8]| BrokenDownTime::parse(&self.pattern, text).is_ok();
+            let is_bad = !is_read(&other);
+            other[at..at + 2].copy_from_slice(b"59");
+            is_bad && is_read(&other)
+        })
+    }
+
+    fn read_clamped(&self, text: &[u8]) -> Option<ReadTime> {
         let mut read = BrokenDownTime::parse(&self.pattern, text).ok()?;
         match &self.zone {
             PatternZone::Of(zone) => in_zone(read.to_datetime().ok()?, zone),
@@ -246,6 +266,26 @@ mod tests {
         for text in ["", "1/13/2010 8:26", "1/12/2010", "1/12/2010 8:26 ", "é"] {
             assert_eq!(read("%d/%m/%Y %H:%M", None, text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_second_60_is_a_leap_second_or_none() {
+        let plain = |text| read("%F %T", None, text);
+        assert_eq!(
+            plain("2016-12-31 23:59:60").as_deref(),
+            Some("2016-12-31T23:59:59Z")
+        );
+        assert_eq!(
+            plain("2060-12-31 23:59:59").as_deref(),
+            Some("2060-12-31T23:59:59Z")
+        );
+        assert_eq!(plain("2023-10-09 17:13:60"), None);
+        assert_eq!(plain("2060-10-09 17:13:60"), None);
+        let placed = |text| read("%F %T%.f %z", None, text);
+        assert!(placed("2015-07-01 05:29:60.60 +0530").is_some());
+        assert!(placed("2015-07-01 05:29:59.60 +0530").is_some());
+        assert_eq!(placed("2015-07-01 05:28:60.60 +0530"), None);
+        assert!(read("%s", None, "1604602360").is_some());
     }
 
     #[test]

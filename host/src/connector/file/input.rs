@@ -19,7 +19,7 @@ use super::opened::{Compression, OpenedFile};
 use crate::batch::Offsets;
 use crate::blame::Fault;
 use crate::checkpoint::snapshot::{PartitionSnapshot, Position};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, check_header_start};
 use crate::descriptors;
 use crate::format::{Format, RowFormat};
 use crate::paths::{is_device, shown};
@@ -65,13 +65,21 @@ pub(super) fn looks_wrong(
     })
 }
 
-/// The first line of a file that is not empty, if it is text and can be read. The run
-/// says what is wrong with other files.
+/// What is wrong with a text that begins with a header that is too long.
+pub(super) fn long_header(name: &str, format: &Format, start: &[u8]) -> String {
+    match check_header_start(format, start) {
+        Ok(()) => format!("{name}: expected a header, found a line longer than 16 MiB"),
+        Err(error) => format!("{name}: {error}"),
+    }
+}
+
+/// The first line of a file that is not empty, if it is text and can be read; its beginning
+/// if it is long. The run says what is wrong with other files.
 pub(super) fn first_line(
     path: &Path,
     compression: Compression,
     format: &Format,
-) -> Option<Vec<u8>> {
+) -> Option<FirstLine> {
     let mut file = OpenedFile::open(path, compression).ok()?;
     let mut text = Vec::new();
     let read = file.read(HEADER_BYTES, &mut text).ok()?;
@@ -81,7 +89,15 @@ pub(super) fn first_line(
     drop_byte_order_mark(&mut text);
     let mut cutter = RowCutter::new(format, None, &Schema::new(Vec::new()));
     cutter.text = text;
-    cutter.take_header(read < HEADER_BYTES)?.ok()
+    Some(match cutter.take_header(read < HEADER_BYTES) {
+        Some(Ok(line)) => FirstLine::Whole(line),
+        Some(Err(_)) | None => FirstLine::Beginning(cutter.text),
+    })
+}
+
+pub(super) enum FirstLine {
+    Whole(Vec<u8>),
+    Beginning(Vec<u8>),
 }
 
 /// A longer header is read only by the run.
@@ -488,18 +504,15 @@ impl BlockReader {
                 // An empty file needs no header.
                 RowEnd::Row { end: 0, .. } => return Ok(()),
                 RowEnd::Row { end, next } => {
-                    let fields = decoder.read_header(&self.buffer[..end]).map_err(|error| {
+                    let header = decoder.read_header(&self.buffer[..end]).map_err(|error| {
                         context.refuse(format!("{}: {error}", self.name), Fault::OUTSIDE_LASTING)
                     })?;
-                    self.framing.expect_fields(fields);
+                    self.framing.expect_fields(header.fields);
                     self.advance(next);
                     return Ok(());
                 }
                 RowEnd::TooLong(..) => {
-                    let message = format!(
-                        "{}: expected a header, found a line longer than 16 MiB",
-                        self.name
-                    );
+                    let message = long_header(&self.name, format, &self.buffer);
                     return Err(context.refuse(message, Fault::OUTSIDE_LASTING));
                 }
                 RowEnd::Unfinished => self.fill(self.buffer.len() * 2, context)?,

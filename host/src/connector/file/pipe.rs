@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::input::{drop_byte_order_mark, looks_wrong};
+use super::input::{drop_byte_order_mark, long_header, looks_wrong};
 use super::known::is_missing;
 use super::opened::{Compression, Text};
 use crate::blame::Fault;
@@ -318,7 +318,10 @@ impl PipeInput {
         let header = stream.header.clone();
         input.stream = Some(stream);
         match header {
-            Some(header) if input.needs_header => input.take_header(&header)?,
+            Some(header) if input.needs_header => {
+                // What it lacks was said when it came.
+                input.take_header(&header)?;
+            }
             _ if input.needs_header => input.expect_fields(None),
             _ => input.expect_fields(Some(context.schema.fields.len())),
         }
@@ -334,12 +337,13 @@ impl PipeInput {
         }
     }
 
-    fn take_header(&mut self, line: &[u8]) -> Result<(), SourceError> {
-        let fields = self.chunks.decoder.read_header(line);
-        let fields = fields.map_err(|error| self.refuse(&format!("{}: {error}", self.name)))?;
+    /// Returns what it lacks.
+    fn take_header(&mut self, line: &[u8]) -> Result<Option<String>, SourceError> {
+        let header = self.chunks.decoder.read_header(line);
+        let header = header.map_err(|error| self.refuse(&format!("{}: {error}", self.name)))?;
         self.needs_header = false;
-        self.expect_fields(Some(fields));
-        Ok(())
+        self.expect_fields(Some(header.fields));
+        Ok(header.lacks)
     }
 
     /// Takes what comes before the rows: a byte order mark and a header. Returns
@@ -369,13 +373,16 @@ impl PipeInput {
             None => Ok(false),
             Some(Ok(line)) => {
                 stream.header = Some(line.clone());
-                self.take_header(&line)?;
+                if let Some(lacks) = self.take_header(&line)? {
+                    let source = &self.context.node;
+                    tracing::warn!("source `{source}`: {}: {lacks}", self.name);
+                }
                 Ok(true)
             }
-            Some(Err(_)) => Err(self.refuse(&format!(
-                "{}: expected a header, found a line longer than 16 MiB",
-                self.name
-            ))),
+            Some(Err(_)) => {
+                let message = long_header(&self.name, &self.format, &stream.cutter.text);
+                Err(self.refuse(&message))
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 use toml::Spanned;
 
-use super::input::{FileInput, first_line};
+use super::input::{FileInput, FirstLine, first_line};
 use super::known::{SourceFile, not_among, recognize};
 use super::opened::Compression;
 use super::pipe::{Pipe, PipeSource};
@@ -20,7 +20,7 @@ use crate::config::diagnostics::{Diagnostics, Mistake, Span};
 use crate::config::format::{FormatKind, TEXT, WrittenRows, extension, read_rows};
 use crate::config::reader::{ConfigValue, Table};
 use crate::connector::{Description, InputFiles, Planning};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Header, check_header_start};
 use crate::files::{FileUser, what_is_missing};
 use crate::format::{Format, RowFormat};
 use crate::paths::{here_if_empty, identity, name_matches, read_folder, show_files, shown};
@@ -54,6 +54,8 @@ pub struct FileSource {
     /// Absent: by the names of the files.
     compression: Option<Compression>,
     recognized: Mutex<Option<Recognized>>,
+    /// What headers lack.
+    warnings: Vec<String>,
 }
 
 /// The files, compared with a restored checkpoint. All tasks of an attempt have to see
@@ -86,6 +88,7 @@ impl FileSource {
             format,
             compression,
             recognized: Mutex::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -222,23 +225,30 @@ impl FileSourceSettings {
     /// The files in the order of their names, each once, and the other paths of a file.
     fn find_files(&self, planning: &mut Planning<'_>) -> Option<FoundFiles> {
         let mut found = Vec::new();
+        let mut lacking = Vec::new();
         let mut good = true;
         for path in &self.paths {
             let matched = matches(planning, path).and_then(|paths| {
-                let unfit = match planning.input_files {
-                    InputFiles::Replaced => None,
-                    _ => paths.iter().find_map(|path| self.unfit(path)),
-                };
+                let mut headers = match planning.input_files {
+                    InputFiles::Replaced => &[],
+                    _ => &paths[..],
+                }
+                .iter();
+                let unfit: Result<(), (String, &str)> = headers.try_for_each(|path| {
+                    lacking.extend(
+                        self.look_at_header(path)?
+                            .lacks
+                            .map(|lacks| (path.clone(), lacks)),
+                    );
+                    Ok(())
+                });
                 match unfit {
-                    Some(error) => Err(Some(
+                    Err((error, help)) => Err(Some(
                         Mistake::new(format!("{}: {error}", planning.title))
                             .at(path.span(), "")
-                            .help(
-                                "name the fields as the header does, or give the header's names \
-                                 in `names`; a field that may be missing has a `?` behind its type",
-                            ),
+                            .help(help),
                     )),
-                    None => Ok(paths),
+                    Ok(()) => Ok(paths),
                 }
             });
             match matched {
@@ -252,22 +262,42 @@ impl FileSourceSettings {
             }
         }
         found.sort();
-        good.then(|| FoundFiles::new(found))
+        lacking.sort();
+        good.then(|| FoundFiles {
+            warnings: warnings(&lacking),
+            ..FoundFiles::new(found)
+        })
     }
 
-    /// Why the header of a file of CSV does not fit the fields, if that can be seen
-    /// at its beginning.
-    fn unfit(&self, path: &Path) -> Option<String> {
+    /// What the header of a file of CSV has of the fields, or why it does not fit them, if
+    /// that can be seen at the file's beginning.
+    fn look_at_header(&self, path: &Path) -> Result<Header, (String, &'static str)> {
         let format = &self.rows.format;
         if !matches!(&format.format, Format::Csv(csv) if csv.header) {
-            return None;
+            return Ok(Header::default());
         }
         let compression = self.compression.unwrap_or_else(|| Compression::of(path));
-        let header = first_line(path, compression, &format.format)?;
+        let Some(first) = first_line(path, compression, &format.format) else {
+            return Ok(Header::default());
+        };
+        let (FirstLine::Whole(start) | FirstLine::Beginning(start)) = &first;
+        let error = |error: String| format!("{}: {error}", shown(path));
+        check_header_start(&format.format, start).map_err(|wrong| {
+            (
+                error(wrong),
+                "text is read as it is: convert the file first",
+            )
+        })?;
+        let FirstLine::Whole(header) = &first else {
+            return Ok(Header::default());
+        };
         let fields = self.rows.columns.iter().map(|column| column.field.clone());
         let mut decoder = Decoder::new(format, &Schema::new(fields.collect()));
-        let error = decoder.read_header(&header).err()?;
-        Some(format!("{}: {error}", shown(path)))
+        decoder.read_header(header).map_err(|wrong| {
+            let help = "name the fields as the header does, or give the header's names in \
+                        `names`; a field that may be missing has a `?` behind its type";
+            (error(wrong), help)
+        })
     }
 }
 
@@ -301,10 +331,15 @@ impl SourceSettings for FileSourceSettings {
         }
         let patterns = self.paths.iter().map(Spanned::get_ref);
         let patterns = patterns.filter(|path| path.contains('*'));
-        let FoundFiles { paths, links } = self.find_files(planning)?;
+        let FoundFiles {
+            paths,
+            links,
+            warnings,
+        } = self.find_files(planning)?;
         Some(Box::new(FileSource {
             patterns: patterns.map(|path| split(planning.folder, path)).collect(),
             links,
+            warnings,
             ..FileSource::new(
                 paths,
                 planning.folder.to_owned(),
@@ -336,6 +371,10 @@ impl SourceConnector for FileSource {
         self.format.clone()
     }
 
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     fn open<'a>(&'a self, context: &'a SourceContext) -> Pending<'a, Box<dyn SourceInput>> {
         Box::pin(async move {
             let Found { files, absent } = self.find(context)?;
@@ -358,13 +397,36 @@ struct FoundFiles {
     paths: Vec<PathBuf>,
     /// The others of a file, of links to it.
     links: HashMap<PathBuf, Vec<PathBuf>>,
+    warnings: Vec<String>,
 }
+
+/// A warning about each way in which headers lack fields.
+fn warnings(lacking: &[(PathBuf, String)]) -> Vec<String> {
+    let mut files: Vec<(&str, &Path, usize)> = Vec::new();
+    for (path, lacks) in lacking {
+        match files.iter().position(|(known, ..)| known == lacks) {
+            Some(known) => files[known].2 += 1,
+            None if files.len() < WARNINGS_MAX => files.push((lacks, path, 0)),
+            None => {}
+        }
+    }
+    let warning = |(lacks, path, more): (&str, &Path, usize)| match more {
+        0 => format!("{}: {lacks}", shown(path)),
+        1 => format!("{} and another file: {lacks}", shown(path)),
+        _ => format!("{} and {more} other files: {lacks}", shown(path)),
+    };
+    files.into_iter().map(warning).collect()
+}
+
+/// For so many different headers.
+const WARNINGS_MAX: usize = 5;
 
 impl FoundFiles {
     fn new(all: Vec<PathBuf>) -> Self {
         let mut found = FoundFiles {
             paths: Vec::new(),
             links: HashMap::new(),
+            warnings: Vec::new(),
         };
         let (mut seen, mut linked) = (HashMap::new(), HashMap::new());
         for path in all {

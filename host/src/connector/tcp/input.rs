@@ -52,6 +52,8 @@ struct Shared {
     room: Arc<Semaphore>,
     /// Bytes of the unfinished rows of all connections.
     unfinished: Arc<AtomicUsize>,
+    /// Rows that wait for the reader.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Rows that wait for the reader, and their room.
@@ -61,6 +63,8 @@ pub struct TcpInput {
     address: SocketAddr,
     pieces: mpsc::Receiver<Waiting>,
     chunks: PieceChunks,
+    unfinished: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     /// Aborts all connections when the input is dropped.
     _listener: JoinSet<()>,
 }
@@ -109,11 +113,15 @@ impl TcpInput {
             sender,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX >> 10)),
             unfinished: Arc::default(),
+            waiting: Arc::default(),
         };
+        let (unfinished, waiting) = (shared.unfinished.clone(), shared.waiting.clone());
         tasks.spawn(accept(listener, connections, shared));
         Ok(TcpInput {
             address,
             pieces,
+            unfinished,
+            waiting,
             chunks: PieceChunks::new(
                 address.to_string().into(),
                 Decoder::new(format, &context.schema),
@@ -129,7 +137,26 @@ impl TcpInput {
             None => self.pieces.recv().await?.0,
         };
         let more = || self.pieces.try_recv().ok().map(|(piece, _)| piece);
-        Some(self.chunks.chunk(first, more))
+        let chunk = self.chunks.chunk(first, more);
+        let rows = chunk.rows + chunk.bad.len();
+        self.waiting.fetch_sub(rows, Ordering::Relaxed);
+        Some(chunk)
+    }
+}
+
+/// What had come and was not read is lost when the input is dropped, as at a signal: it
+/// cannot be sent for again.
+impl Drop for TcpInput {
+    fn drop(&mut self) {
+        let rows = self.waiting.load(Ordering::Relaxed);
+        let bytes = self.unfinished.load(Ordering::Relaxed);
+        if rows > 0 || bytes > 0 {
+            tracing::warn!(
+                "source on {}: the run ends with {rows} rows that had come and were not read, and \
+                 {bytes} bytes of rows that had not come to their ends",
+                self.address
+            );
+        }
     }
 }
 
@@ -193,6 +220,7 @@ async fn read(mut stream: TcpStream, shared: Shared) {
         sender,
         room,
         unfinished: of_all,
+        waiting,
     } = shared;
     let mut unfinished = Unfinished { of_all, bytes: 0 };
     loop {
@@ -218,6 +246,7 @@ async fn read(mut stream: TcpStream, shared: Shared) {
             if piece.is_empty() {
                 break;
             }
+            waiting.fetch_add(piece.rows(), Ordering::Relaxed);
             let kib = piece.data.len().min(WAITING_BYTES_MAX).div_ceil(1 << 10);
             let Ok(room) = room.clone().acquire_many_owned(kib as u32).await else {
                 return;

@@ -802,7 +802,7 @@ async fn what_is_wrong_with_a_pipe_is_told() {
     let garbage = [&gzip[..], b"junk"].concat();
     expect!["source `events`: cannot read FOLDER/pipe: behind its gzip data, from byte 50 on, is what looks like text: cut it off, or give it a file of its own"].assert_eq(&failure(&garbage, Some(Compression::Gzip)).await);
     expect!["source `events`: cannot read FOLDER/pipe: it is not gzip, as its name or `compression` says, and looks like text: `compression = \"none\"` reads it as it is"].assert_eq(&failure(b"id,ts\na,1\n", Some(Compression::Gzip)).await);
-    expect!["source `events`: FOLDER/pipe: the header has no column `id`, which the fields have; it names name, ts"].assert_eq(&failure(b"name,ts\na,1\n", None).await);
+    expect!["source `events`: FOLDER/pipe: the header has no column `id`, which the fields have; it names `name`, `ts`"].assert_eq(&failure(b"name,ts\na,1\n", None).await);
     let folder = TempDir::new().unwrap();
     let path = pipe(&folder);
     let files = files(&[&write(&folder, "other.csv", "")], CSV);
@@ -856,7 +856,7 @@ async fn what_cannot_be_opened_says_why() {
         .assert_eq(&fails(files(&[&missing], Format::Json), &folder).await);
     expect!["source `events`: cannot read : it is a folder; name the files in it, as in `*.jsonl`"]
         .assert_eq(&fails(files(&[folder.path()], Format::Json), &folder).await);
-    expect!["source `events`: /events.csv: the header has no column `id`, which the fields have; it names identity, ts"]
+    expect!["source `events`: /events.csv: the header has no column `id`, which the fields have; it names `identity`, `ts`"]
         .assert_eq(&fails(files(&[&csv], CSV), &folder).await);
     let half_a_character = Format::Csv(CsvFormat {
         header: true,
