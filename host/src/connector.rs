@@ -20,6 +20,8 @@ pub mod generator;
 pub mod kafka;
 /// Exchanges rows with the program that embeds the host.
 pub mod memory;
+/// Reads rows of dead letters again.
+pub mod replay;
 /// All connectors that a pipeline's file can name.
 pub mod registry;
 /// Receives rows over TCP.
@@ -31,6 +33,9 @@ use serde_json::Value as Json;
 
 use crate::config::diagnostics::Diagnostics;
 use crate::files::Files;
+
+/// The name of [`replay`] in descriptions and checkpoints.
+pub const REPLAY: &str = "replay";
 
 /// What the planner gives a connector to check its settings with.
 pub struct Planning<'a> {

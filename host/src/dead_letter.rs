@@ -3,6 +3,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::batch::{Batch, Block, Envelope, NO_TIME, Origin, Payload};
 use crate::json;
@@ -31,7 +33,7 @@ impl OnError {
 }
 
 /// A row that could not be processed.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetter {
     /// Node that gave up on the row.
     pub node: String,

@@ -12,6 +12,10 @@ pub mod content;
 pub mod change;
 /// What the service remembers of each pipeline, and the contents that it needs.
 pub mod store;
+/// What became of a pipeline's dead letters.
+pub mod letters;
+/// Rows of dead letters, and the sources that read them again.
+pub mod replay;
 /// A content that is planned.
 pub mod revision;
 /// Whether a new revision does well.

@@ -67,6 +67,11 @@ pub trait SourceSettings: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether its chunks have the event times of their rows, which are no column.
+    fn gives_times(&self) -> bool {
+        false
+    }
+
     /// How far behind the newest row a row may be, if the pipeline's file does
     /// not say.
     fn out_of_orderness_ms(&self) -> i64 {

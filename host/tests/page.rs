@@ -71,7 +71,8 @@ fn shop(mode: &str) -> String {
     )
 }
 
-const GOOD: &str = "mode = \"nothing\"";
+/// Some rows are bad.
+const GOOD: &str = "mode = \"reject\", at = \"user-000007\"";
 
 fn view(browser: &mut Browser, title: &str) {
     browser.click("nav.tabs a", title);
@@ -109,7 +110,7 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
 
     browser.click("main a", "Look at its state");
     browser.until("document.querySelectorAll('main tbody tr').length > 20");
-    browser.fill("form input", "user-000007");
+    browser.fill("form input", "user-000008");
     browser.click("form button", "Look");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
     browser.until_text("\"sum(n)\"");
@@ -129,6 +130,18 @@ fn everything_is_seen_and_done_on_the_page() -> Outcome {
     browser.until("document.querySelectorAll('.chart canvas').length >= 5");
     std::thread::sleep(Duration::from_secs(3));
     browser.picture("charts");
+
+    view(&mut browser, "Dead letters");
+    browser.until("document.querySelector('main input[type=checkbox]')");
+    browser.picture("letters");
+    browser.click("main td button", "Edit");
+    browser.fill("main td textarea", "{\"id\":\"somebody\",\"n\":1}");
+    browser.click("main td button", "Replay this");
+    browser.until_text("Replay 1 of");
+    browser.until_text(": done");
+    browser.fill("form select", "replayed");
+    browser.until("document.querySelector('main p.faint').innerText === '1 letter'");
+    browser.picture("replayed");
 
     view(&mut browser, "Checkpoints");
     browser.fill("form input", "before-sale");

@@ -22,7 +22,7 @@ pub struct SourceConfig {
 }
 
 /// Rows carry a checksum of other fields.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChecksumConfig {
     pub field: Spanned<String>,
     pub of: Vec<Spanned<String>>,

@@ -278,6 +278,7 @@ impl GeneratorInput {
             bad: Vec::new(),
             end: partition.position(),
             cut_times: None,
+            times: None,
         })
     }
 }

@@ -11,7 +11,7 @@ use super::{
     AggregatePlan, Emit, EventTime, InputPort, JoinRule, Node, NodeKind, OperatorPlan, Plan,
     SourcePlan, Window,
 };
-use crate::connector::Description;
+use crate::connector::{Description, REPLAY};
 use crate::process::tables as process_tables;
 use crate::quantity::show_ms;
 use crate::schema::Schema;
@@ -212,6 +212,7 @@ fn event_time(plan: &Plan, source: &SourcePlan, schema: &Schema) -> String {
     match &source.event_time {
         EventTime::Field(field) => format!("column {}", field.name(schema)),
         EventTime::Ingestion => "the time when a row is read".to_owned(),
+        EventTime::Given => "the time that a row had before".to_owned(),
         EventTime::Operator(id) => {
             let operator = &plan.nodes[*id];
             let column = plan.operator_time(*id).unwrap_or_default();
@@ -425,7 +426,8 @@ impl NodeDescription {
     /// Whether a checkpoint has something of the node that must not get lost.
     pub fn is_stateful(&self) -> bool {
         match self.class {
-            NodeClass::Source => true,
+            // Where it has come to is known elsewhere when it is gone.
+            NodeClass::Source => self.connector.as_ref().is_none_or(|it| it.kind != REPLAY),
             NodeClass::Sink => self.connector.as_ref().is_some_and(|it| it.place.is_some()),
             NodeClass::Transform | NodeClass::Aggregate | NodeClass::Process | NodeClass::Join => {
                 !self.tables.is_empty()

@@ -14,6 +14,8 @@ pub enum EventTime {
     Field(FieldPath),
     /// When the host read the row.
     Ingestion,
+    /// The source has them from elsewhere: rows that come again keep theirs.
+    Given,
     /// A field of what this operator makes of the rows; they have none before.
     Operator(NodeId),
 }

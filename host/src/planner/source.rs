@@ -142,6 +142,9 @@ impl Builder<'_> {
             let field = self.time_field(name, title, relation, Owner::Source)?;
             return Some(EventTime::Field(field));
         }
+        if source.settings.gives_times() {
+            return Some(EventTime::Given);
+        }
         let implied = source.settings.event_time();
         let column = implied.and_then(|name| relation.schema.index_of(name));
         Some(column.map_or(EventTime::Ingestion, |column| {

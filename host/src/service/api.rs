@@ -15,6 +15,8 @@ mod page;
 mod state;
 /// Shows rows as they leave a node.
 mod tail;
+/// Shows and replays dead letters.
+mod letters;
 
 use std::fs;
 use std::io;
@@ -157,6 +159,10 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(graph))
         .routes(routes!(state::state))
         .routes(routes!(tail::tail))
+        .routes(routes!(letters::letters))
+        .routes(routes!(letters::replay))
+        .routes(routes!(letters::drop_letters))
+        .routes(routes!(letters::replays))
         .routes(routes!(pause))
         .routes(routes!(start))
         .routes(routes!(savepoint))
@@ -518,7 +524,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 12, "{paths:?}");
+        assert_eq!(paths.len(), 16, "{paths:?}");
         let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {

@@ -1,6 +1,9 @@
 //! Runs what is wanted of a pipeline, and goes back to what ran before where a change does
 //! not hold.
 
+/// Replays dead letters.
+mod replaying;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +40,8 @@ pub async fn supervise(hosted: Arc<Hosted>, context: Arc<Context>) {
         in_memory: None,
         opened: None,
         left_open: None,
+        looked_for_replays: None,
+        replayed: None,
     };
     let span = tracing::error_span!("pipeline", name = course.hosted.name);
     course.follow().instrument(span).await;
@@ -51,6 +56,8 @@ struct Next {
     dropped: Vec<String>,
     /// When the revision before was asked to end.
     asked: Option<Instant>,
+    /// Whether it reads dead letters again: it ends when it has.
+    is_replay: bool,
 }
 
 impl Next {
@@ -61,6 +68,7 @@ impl Next {
             change: None,
             dropped: Vec::new(),
             asked: None,
+            is_replay: false,
         }
     }
 
@@ -101,6 +109,10 @@ struct Course {
     opened: Option<Opened>,
     /// What one that was taken back has opened: the one before goes on with it.
     left_open: Option<Opened>,
+    /// At which number of requests it has looked for a replay.
+    looked_for_replays: Option<u64>,
+    /// A replay that was planned, and runs next.
+    replayed: Option<Arc<Planned>>,
 }
 
 /// The state and the transaction of a run.
@@ -123,6 +135,8 @@ impl Course {
                 Some(Phase::Paused)
             } else if wanted.content.is_none() {
                 Some(Phase::Planning)
+            } else if let Some(rests) = self.resume_replay().await {
+                rests
             } else {
                 self.decide(&wanted).await;
                 let rests = self.rests.unwrap_or(Phase::Refused);
@@ -148,9 +162,7 @@ impl Course {
             return;
         }
         self.show(Phase::Planning);
-        if self.held.is_none() {
-            self.held = self.remembered().await;
-        }
+        self.remember_held().await;
         match self.consider(wanted, self.held.clone()).await {
             Some(Ok(next)) => self.accept(next),
             Some(Err(refusal)) => self.refuse(wanted, refusal),
@@ -159,6 +171,12 @@ impl Course {
         self.handled = Some(wanted.key());
         if self.next.is_none() && self.rests.is_none() {
             self.next = self.held.clone().map(Next::again);
+        }
+    }
+
+    async fn remember_held(&mut self) {
+        if self.held.is_none() {
+            self.held = self.remembered().await;
         }
     }
 
@@ -224,6 +242,7 @@ impl Course {
                 change,
                 dropped,
                 asked: None,
+                is_replay: false,
             }))
         }
     }
@@ -371,6 +390,7 @@ impl Course {
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
         let mut considered = None;
         let mut handover: Option<Handover> = None;
+        let mut replay: Option<JoinHandle<Option<Result<Planned, String>>>> = None;
         let mut running = Box::pin(job.run());
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
@@ -388,10 +408,16 @@ impl Course {
                 }
                 return stopped;
             }
-            if planning.is_none()
+            let is_free = planning.is_none()
                 && handover.is_none()
-                && self.handled.as_ref() != Some(&wanted.key())
-            {
+                && replay.is_none()
+                && !trial.next.is_replay;
+            if is_free && !trial.is_open && self.looked_for_replays != Some(wanted.replays) {
+                self.looked_for_replays = Some(wanted.replays);
+                replay = Some(self.plan_replay(trial.next.planned.clone()));
+                continue;
+            }
+            if is_free && self.handled.as_ref() != Some(&wanted.key()) {
                 // The first content may not have held yet.
                 let then = self.held.clone().unwrap_or(trial.next.planned.clone());
                 planning = Some(tokio::spawn(self.consider(&wanted, Some(then))));
@@ -412,6 +438,9 @@ impl Course {
                 ended = &mut running => {
                     let Some(Handover { next, .. }) = handover else {
                         let summary = ended?;
+                        if trial.next.is_replay {
+                            self.end_replay();
+                        }
                         return Ok(self.ended(trial, &probation, &nodes, &summary));
                     };
                     match ended {
@@ -467,7 +496,34 @@ impl Course {
                         Err(error) => self.log(&error),
                     }
                 }
-                _ = looks.tick(), if trial.is_open => {
+                planned = async { replay.as_mut().expect("there is one").await }, if replay.is_some() => {
+                    replay = None;
+                    match planned {
+                        Ok(Some(Ok(planned))) => {
+                            requests.swap();
+                            let ended = running.await;
+                            if ended.is_ok() {
+                                self.begin_replay(planned);
+                            }
+                            return self.stopped(trial, &nodes, ended);
+                        }
+                        Ok(Some(Err(why))) => self.refuse_replay(why),
+                        Ok(None) => {}
+                        Err(error) => self.log(&error),
+                    }
+                }
+                _ = looks.tick(), if trial.is_open || trial.next.is_replay => {
+                    if trial.next.is_replay {
+                        if !replaying::has_read_all(&nodes) {
+                            continue;
+                        }
+                        requests.swap();
+                        let ended = running.await;
+                        if ended.is_ok() {
+                            self.end_replay();
+                        }
+                        return self.stopped(trial, &nodes, ended);
+                    }
                     trial.look(&nodes);
                     let Some(began) = trial.began else {
                         continue;
@@ -526,7 +582,7 @@ impl Course {
     ) -> Result<bool, RunError> {
         match ended {
             Ok(_) => {
-                if !trial.is_open {
+                if !trial.is_open && !trial.next.is_replay {
                     self.remember(|ledger| ledger.baselines = baselines(nodes));
                 }
                 self.next = self.next.take().map(|next| Next::again(next.planned));

@@ -50,6 +50,8 @@ pub(super) struct Wanted {
     pub starts: u64,
     /// The nodes whose state may go with the last of them.
     pub dropped: Vec<String>,
+    /// How often a replay of dead letters was asked for.
+    pub replays: u64,
 }
 
 /// What can be seen of a pipeline.
@@ -177,6 +179,11 @@ impl Hosted {
             wanted.starts += 1;
             wanted.dropped = dropped.to_vec();
         });
+    }
+
+    /// Has it look for a replay of dead letters, which the store has.
+    pub fn replay(&self) {
+        self.wanted.send_modify(|wanted| wanted.replays += 1);
     }
 
     /// Stops it at a checkpoint for good.

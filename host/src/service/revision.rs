@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::change::ChangePlan;
 use super::content::Content;
+use super::letters::Replay;
+use super::replay;
 use super::store::Store;
 use crate::config::{Config, Diagnostics, Mistake};
 use crate::logic::{LoadError, Loader, Module};
@@ -32,33 +34,36 @@ impl Planned {
         store: &Store,
         loader: &PluginLoader,
     ) -> Result<Planned, Diagnostics> {
-        let config = Config::parse(&file.display().to_string(), &content.text)?;
-        if config.name.get_ref() != name {
-            let mut mistakes = Diagnostics::new(config.origin.clone());
-            let named = config.name.get_ref();
-            mistakes.push(
-                Mistake::new(format!(
-                    "the pipeline is called `{named}`, and its file {name}.toml"
-                ))
-                .at(config.name.span(), "")
-                .help(format!(
-                    "a pipeline that is served has the name of its file: write \
-                         `name = \"{name}\"`, or rename the file"
-                )),
-            );
-            return Err(mistakes);
-        }
-        let folder = file.parent().unwrap_or(Path::new(""));
-        let plugins = StoredPlugins {
-            loader,
-            paths: content
-                .plugins
-                .iter()
-                .map(|(path, digest)| (folder.join(path), store.plugin_path(digest)))
-                .collect(),
-        };
-        let plan = planner::build(&config, folder, &plugins)?;
-        let warnings = planner::warnings(&config, &plan);
+        let config = config_of(name, file, &content)?;
+        let plugins = StoredPlugins::of(file, &content, store, loader);
+        Planned::of(&config, file, content, &plugins)
+    }
+
+    /// This content while rows of dead letters are read again.
+    pub fn replaying(
+        &self,
+        name: &str,
+        file: &Path,
+        replay: &Replay,
+        store: &Store,
+        loader: &PluginLoader,
+    ) -> Result<Planned, String> {
+        let config = config_of(name, file, &self.content);
+        let mut config = config.map_err(|mistakes| mistakes.to_string())?;
+        replay::add(&mut config, &self.plan, replay)?;
+        let plugins = StoredPlugins::of(file, &self.content, store, loader);
+        let planned = Planned::of(&config, file, self.content.clone(), &plugins);
+        planned.map_err(|mistakes| mistakes.to_string())
+    }
+
+    fn of(
+        config: &Config,
+        file: &Path,
+        content: Arc<Content>,
+        plugins: &StoredPlugins<'_>,
+    ) -> Result<Planned, Diagnostics> {
+        let plan = planner::build(config, folder_of(file), plugins)?;
+        let warnings = planner::warnings(config, &plan);
         Ok(Planned {
             warnings: match warnings.is_empty() {
                 true => String::new(),
@@ -69,6 +74,31 @@ impl Planned {
             content,
         })
     }
+}
+
+/// Reads a content of the pipeline `name`.
+fn config_of(name: &str, file: &Path, content: &Content) -> Result<Config, Diagnostics> {
+    let config = Config::parse(&file.display().to_string(), &content.text)?;
+    if config.name.get_ref() != name {
+        let mut mistakes = Diagnostics::new(config.origin.clone());
+        let named = config.name.get_ref();
+        mistakes.push(
+            Mistake::new(format!(
+                "the pipeline is called `{named}`, and its file {name}.toml"
+            ))
+            .at(config.name.span(), "")
+            .help(format!(
+                "a pipeline that is served has the name of its file: write \
+                         `name = \"{name}\"`, or rename the file"
+            )),
+        );
+        return Err(mistakes);
+    }
+    Ok(config)
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 impl Planned {
@@ -121,6 +151,19 @@ struct StoredPlugins<'a> {
     loader: &'a PluginLoader,
     /// Where a plugin is kept, by the path that the pipeline names.
     paths: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'a> StoredPlugins<'a> {
+    /// Of a content.
+    fn of(file: &Path, content: &Content, store: &Store, loader: &'a PluginLoader) -> Self {
+        let folder = folder_of(file);
+        let plugins = content.plugins.iter();
+        let paths = plugins.map(|(path, digest)| (folder.join(path), store.plugin_path(digest)));
+        StoredPlugins {
+            loader,
+            paths: paths.collect(),
+        }
+    }
 }
 
 impl Loader for StoredPlugins<'_> {

@@ -1,14 +1,16 @@
 //! The service's data folder: what it remembers of each pipeline, and the contents that
 //! it may have to go back to, with their plugins.
 //!
-//! Layout, version 1: `pipelines/NAME/ledger.json`, `pipelines/NAME/contents/DIGEST.json`,
-//! `plugins/DIGEST.wasm`. Files are replaced as a whole.
+//! Layout, version 1: `pipelines/NAME/ledger.json`, `pipelines/NAME/letters.json`,
+//! `pipelines/NAME/contents/DIGEST.json`, `plugins/DIGEST.wasm`. Files are replaced as a
+//! whole.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::change::ChangePlan;
 use super::content::Content;
+use super::letters::Letters;
 use super::probation::Baseline;
 use crate::paths;
 
@@ -27,6 +30,8 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// Held while what became of dead letters changes.
+    letters: Mutex<()>,
     /// Locked for this process alone.
     _lock: File,
 }
@@ -137,6 +142,7 @@ impl Store {
         })?;
         Ok(Store {
             folder: folder.to_owned(),
+            letters: Mutex::default(),
             _lock: lock,
         })
     }
@@ -147,12 +153,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
             read => read?,
         };
-        if ledger.version > VERSION {
-            return Err(io::Error::other(format!(
-                "{} was written by a newer version of sluicebox",
-                path.display()
-            )));
-        }
+        check_version(ledger.version, &path)?;
         Ok(ledger)
     }
 
@@ -165,6 +166,38 @@ impl Store {
             &serde_json::to_vec_pretty(ledger)?,
             None,
         )
+    }
+
+    /// What became of the dead letters of a pipeline.
+    pub fn letters(&self, pipeline: &str) -> io::Result<Letters> {
+        let path = self.of(pipeline).join(LETTERS);
+        let kept: KeptLetters = match read_json(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Letters::default()),
+            read => read?,
+        };
+        check_version(kept.version, &path)?;
+        Ok(kept.letters)
+    }
+
+    /// Changes that, unless the change fails.
+    pub fn change_letters<T, E: From<io::Error>>(
+        &self,
+        pipeline: &str,
+        change: impl FnOnce(&mut Letters) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // It is read anew: a panic elsewhere leaves no change half made.
+        let _changing = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = self.letters(pipeline)?;
+        let changed = change(&mut letters)?;
+        let folder = self.of(pipeline);
+        make_folder(&folder)?;
+        let kept = KeptLetters {
+            version: VERSION,
+            letters,
+        };
+        let bytes = serde_json::to_vec_pretty(&kept).map_err(io::Error::from)?;
+        write(&folder, LETTERS, &bytes, None)?;
+        Ok(changed)
     }
 
     pub fn content(&self, pipeline: &str, digest: &str) -> io::Result<Content> {
@@ -249,6 +282,26 @@ impl Store {
     fn content_path(&self, pipeline: &str, digest: &str) -> PathBuf {
         let folder = self.of(pipeline).join("contents");
         folder.join(file_name(digest, "json"))
+    }
+}
+
+/// As it is written.
+#[derive(Serialize, Deserialize)]
+struct KeptLetters {
+    version: u32,
+    #[serde(flatten)]
+    letters: Letters,
+}
+
+const LETTERS: &str = "letters.json";
+
+fn check_version(version: u32, path: &Path) -> io::Result<()> {
+    match version > VERSION {
+        true => Err(io::Error::other(format!(
+            "{} was written by a newer version of sluicebox",
+            path.display()
+        ))),
+        false => Ok(()),
     }
 }
 

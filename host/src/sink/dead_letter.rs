@@ -7,6 +7,8 @@
 
 /// Tells files of dead letters from those of others.
 mod looks;
+/// Reads dead letters back.
+pub mod kept;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -127,7 +129,7 @@ fn try_name(path: &Path) -> io::Result<()> {
 
 /// Whether it is a pipe, a device, or what the process was started with, which has nothing
 /// to take back or to make durable.
-fn is_special(path: &Path) -> bool {
+pub fn is_special(path: &Path) -> bool {
     is_device(path) || fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray};
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_select::filter::filter;
 
 use crate::batch::{Block, Envelope, Offsets, Payload};
@@ -23,6 +23,8 @@ pub struct Chunk {
     pub end: Position,
     /// Times of its rows that were rounded down.
     pub cut_times: Option<CutTimes>,
+    /// The event time of each row, of a source that gives them.
+    pub times: Option<ScalarBuffer<i64>>,
 }
 
 /// A row that could not be decoded.
@@ -93,6 +95,7 @@ pub fn decode(
         bad,
         end,
         cut_times: decoded.cut_times,
+        times: None,
     }
 }
 

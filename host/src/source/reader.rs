@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_buffer::ScalarBuffer;
+
 use super::checksum::Checksums;
 use super::chunk::{BadRow, Chunk};
 use super::event_time::{EventTimes, TimeReader, TimesMadeBy};
@@ -63,6 +65,8 @@ pub struct SourceReader {
 enum Times {
     Field(TimeReader),
     Clock,
+    /// The input has them.
+    Given,
     /// An operator of this task, by the shared watermarks.
     Operator,
 }
@@ -133,6 +137,7 @@ impl SourceReader {
                 )),
             )),
             EventTime::Ingestion => Times::Clock,
+            EventTime::Given => Times::Given,
             EventTime::Operator(_) => Times::Operator,
         };
         Ok(SourceReader {
@@ -165,7 +170,7 @@ impl SourceReader {
                 source: self.context.node.clone(),
                 timed_by: match self.times {
                     Times::Operator => "the operator with their event time",
-                    Times::Field(_) | Times::Clock => "the source",
+                    Times::Field(_) | Times::Clock | Times::Given => "the source",
                 },
                 watermarks: self.watermarks.clone(),
                 is_live: self.input.is_live(),
@@ -387,6 +392,7 @@ impl SourceReader {
                 self.ingested_ms = self.ingested_ms.max(now_ms);
                 vec![self.ingested_ms; rows].into()
             }
+            Times::Given => given_times(chunk.times, kept.as_deref(), rows),
             Times::Operator => vec![NO_TIME; rows].into(),
             Times::Field(reader) => match reader.read(&columns) {
                 EventTimes::All(times) => times,
@@ -427,7 +433,7 @@ impl SourceReader {
                     watermarks.begin(partition);
                     pulled.elements.push(Element::Batch(batch));
                 }
-                Times::Field(_) | Times::Clock => {
+                Times::Field(_) | Times::Clock | Times::Given => {
                     watermarks.observe(partition, batch, now_ms, &mut pulled.elements);
                 }
             }
@@ -512,6 +518,19 @@ impl SourceReader {
             }
         }
         Ok(())
+    }
+}
+
+/// The times that an input gives, of the rows that are kept.
+fn given_times(
+    given: Option<ScalarBuffer<i64>>,
+    kept: Option<&[u32]>,
+    rows: usize,
+) -> ScalarBuffer<i64> {
+    match (given, kept) {
+        (Some(given), None) => given,
+        (Some(given), Some(kept)) => kept.iter().map(|&row| given[row as usize]).collect(),
+        (None, _) => vec![NO_TIME; rows].into(),
     }
 }
 
@@ -602,6 +621,7 @@ mod tests {
                     bad: Vec::new(),
                     end: at_row(1),
                     cut_times: None,
+                    times: None,
                 };
                 Ok(Arrival::of(order[0], Some(chunk)))
             })

@@ -134,6 +134,7 @@ impl MemoryInput {
             bad: Vec::new(),
             end: at_row(partition.given),
             cut_times: None,
+            times: None,
         })
     }
 }

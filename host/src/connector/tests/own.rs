@@ -139,6 +139,7 @@ impl SourceInput for CountdownInput {
                 bad: Vec::new(),
                 end: at_row(rows as u64),
                 cut_times: None,
+                times: None,
             };
             Ok(Arrival::of(0, Some(chunk)))
         })

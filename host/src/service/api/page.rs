@@ -29,7 +29,7 @@ macro_rules! part {
     };
 }
 
-const FILES: [PageFile; 20] = [
+const FILES: [PageFile; 21] = [
     ("/", HTML, include_str!("../page/index.html")),
     part!("image/svg+xml", "icon.svg"),
     part!(STYLE, "style.css"),
@@ -40,6 +40,7 @@ const FILES: [PageFile; 20] = [
     part!(SCRIPT, "format.js"),
     part!(SCRIPT, "graph.js"),
     part!(SCRIPT, "host.js"),
+    part!(SCRIPT, "letters.js"),
     part!(SCRIPT, "list.js"),
     part!(SCRIPT, "pipeline.js"),
     part!(SCRIPT, "state.js"),

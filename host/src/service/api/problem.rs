@@ -1,6 +1,7 @@
 //! Answers where something is wrong, by RFC 9457.
 
 use std::fmt::Display;
+use std::io;
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -35,6 +36,13 @@ enum Code {
     TooMany,
     Internal,
     Timeout,
+}
+
+/// Of a file of the service.
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Problem::internal(&error)
+    }
 }
 
 impl Problem {

@@ -6,6 +6,7 @@ import { Checkpoints } from "./checkpoints.js";
 import { Graph } from "./graph.js";
 import { Refused, Series, ask, follow } from "./host.js";
 import { Phase } from "./list.js";
+import { Letters } from "./letters.js";
 import { State } from "./state.js";
 import { Tail } from "./tail.js";
 import { time } from "./format.js";
@@ -18,6 +19,7 @@ const VIEWS = [
   ["charts", "Charts", Charts],
   ["rows", "Rows", Tail],
   ["state", "State", State],
+  ["letters", "Dead letters", Letters],
   ["checkpoints", "Checkpoints", Checkpoints],
   ["changes", "Changes", Changes],
 ];
@@ -34,10 +36,10 @@ export function Pipeline({ name, view, heard }) {
     if (answer) setPipeline({ ...answer, at });
     if (answer || error instanceof Refused) setRefused(error?.message);
   }), [path]);
-  const digest = pipeline?.revision?.digest;
+  const run = pipeline?.revision && `${pipeline.revision.digest} ${pipeline.revision.started_ms}`;
   useEffect(() => {
-    if (digest) ask(`${path}/graph`).then(setGraph, () => {});
-  }, [path, digest]);
+    if (run) ask(`${path}/graph`).then(setGraph, () => {});
+  }, [path, run]);
   if (!pipeline) return refused ? html`<p class="note bad">${refused}</p>` : html`<p>Loading …</p>`;
   const [, , View] = VIEWS.find(([id]) => id === view) ?? VIEWS[0];
   return html`

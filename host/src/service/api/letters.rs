@@ -1,0 +1,485 @@
+//! Shows dead letters, replays them, and notes that some need nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::task::spawn_blocking;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::{Named, json, running};
+use crate::dead_letter::DeadLetter;
+use crate::plan::Plan;
+use crate::service::host::Host;
+use crate::service::hosted::{Hosted, Phase};
+use crate::service::letters::{LetterStatus, Letters, ReplayRecord, ReplayRow};
+use crate::service::replay::row_of;
+use crate::sink::dead_letter::{self, kept};
+
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
+/// An answer has no more letters behind those that have so many bytes.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// A replay has at most so many letters, with so many bytes of rows.
+const REPLAY_MAX: usize = 10_000;
+const REPLAY_BYTES_MAX: usize = 64 << 20;
+/// So many letters are named that were left out of a replay.
+const LEFT_MAX: usize = 100;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LettersQuery {
+    /// Of this node
+    node: Option<String>,
+    /// Of this kind, such as `decode`, `reject` or `trap`
+    kind: Option<String>,
+    /// `open` by default
+    #[serde(default)]
+    #[param(inline)]
+    status: WantedStatus,
+    /// How many there are in an answer at most: 1 to 1000, 100 by default
+    limit: Option<usize>,
+    /// The `next` of the answer before, asked in the same way
+    cursor: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WantedStatus {
+    #[default]
+    Open,
+    Replaying,
+    Replayed,
+    Dropped,
+    All,
+}
+
+/// Dead letters, the newest first.
+#[derive(Serialize, ToSchema)]
+pub struct LettersView {
+    letters: Vec<LetterView>,
+    /// How many there are of the node, kind and status that were asked for.
+    count: usize,
+    /// For `cursor` of the next request; absent where nothing follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<usize>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LetterView {
+    id: String,
+    status: LetterStatus,
+    /// Why it cannot be replayed as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stays: Option<String>,
+    #[serde(flatten)]
+    letter: DeadLetter,
+}
+
+/// The dead letters of a pipeline, the newest first
+#[utoipa::path(get, path = "/api/v1/pipelines/{name}/dead-letters",
+    params(("name" = String, Path), LettersQuery), responses(
+    (status = 200, body = LettersView),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "It has not run yet, or they go to a pipe or device"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn letters(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+    query: Result<Query<LettersQuery>, QueryRejection>,
+) -> Result<Json<LettersView>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::bad_request(&error.body_text()))?;
+    let limit = query.limit.unwrap_or(LIMIT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::bad_request(&format!(
+            "`limit` is 1 to {LIMIT_MAX}"
+        )));
+    }
+    let listed = blocking(move || list(&host, &pipeline, &query, limit)).await?;
+    Ok(Json(listed))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+fn list(
+    host: &Host,
+    pipeline: &Hosted,
+    query: &LettersQuery,
+    limit: usize,
+) -> Result<LettersView, Problem> {
+    let plan = running(pipeline)?.planned.plan.clone();
+    let known = host.context().store.letters(&pipeline.name)?;
+    let mut shown: VecDeque<(usize, String, LetterStatus, DeadLetter)> = VecDeque::new();
+    let (mut number, mut count, mut older, mut bytes) = (0, 0, 0, 0);
+    let before = query.cursor.unwrap_or(usize::MAX);
+    read(&plan, &pipeline.name, |id, letter| {
+        number += 1;
+        let status = known.status(&id);
+        if !query.has(&letter, status) {
+            return;
+        }
+        count += 1;
+        if number >= before {
+            return;
+        }
+        bytes += size(&letter);
+        shown.push_back((number, id, status, letter));
+        while shown.len() > limit || (bytes > ANSWER_BYTES_MAX && shown.len() > 1) {
+            older += 1;
+            let gone = shown.pop_front();
+            bytes -= gone.map_or(0, |(.., letter)| size(&letter));
+        }
+    })?;
+    Ok(LettersView {
+        count,
+        next: shown
+            .front()
+            .filter(|_| older > 0)
+            .map(|(number, ..)| *number),
+        letters: shown
+            .into_iter()
+            .rev()
+            .map(|(_, id, status, letter)| LetterView {
+                stays: row_of(&plan, &id, &letter, None).err(),
+                id,
+                status,
+                letter,
+            })
+            .collect(),
+    })
+}
+
+impl LettersQuery {
+    fn has(&self, letter: &DeadLetter, status: LetterStatus) -> bool {
+        let is_of =
+            |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|it| it == has);
+        let has_status = match self.status {
+            WantedStatus::All => true,
+            WantedStatus::Open => status == LetterStatus::Open,
+            WantedStatus::Replaying => status == LetterStatus::Replaying,
+            WantedStatus::Replayed => status == LetterStatus::Replayed,
+            WantedStatus::Dropped => status == LetterStatus::Dropped,
+        };
+        has_status && is_of(&self.node, &letter.node) && is_of(&self.kind, &letter.kind)
+    }
+}
+
+/// About what a letter has in bytes.
+fn size(letter: &DeadLetter) -> usize {
+    let texts = [
+        &letter.payload,
+        &letter.payload_base64,
+        &letter.row,
+        &letter.panic,
+    ];
+    letter.error.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+}
+
+/// Gives the dead letters of a pipeline to `take`, oldest first.
+fn read(
+    plan: &Plan,
+    pipeline: &str,
+    mut take: impl FnMut(String, DeadLetter),
+) -> Result<(), Problem> {
+    let Some(path) = &plan.dead_letters else {
+        return Ok(());
+    };
+    if dead_letter::is_special(path) {
+        return Err(Problem::conflict(&format!(
+            "the pipeline writes its dead letters to {}, where they cannot be read again",
+            path.display()
+        )));
+    }
+    let read = kept::read(path, pipeline, |id, kept| take(id, kept.letter));
+    read.map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &FilePath, error: &io::Error) -> Problem {
+    Problem::internal(&format!("{} cannot be read: {error}", path.display()))
+}
+
+/// Which dead letters to replay: those that are named, or all open ones of a node or kind.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedReplay {
+    #[serde(default)]
+    letters: Vec<WantedLetter>,
+    matching: Option<Matching>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedLetter {
+    id: String,
+    /// A row to take in place of the letter's: an object of the fields that come to the node,
+    /// or that the source reads.
+    #[schema(value_type = Option<Object>)]
+    row: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Matching {
+    node: Option<String>,
+    kind: Option<String>,
+}
+
+/// A replay that was taken.
+#[derive(Serialize, ToSchema)]
+struct TakenReplay {
+    replay: u64,
+    /// How many letters it has.
+    letters: usize,
+    /// Letters that match, and cannot be replayed; 100 at most.
+    left: Vec<LeftLetter>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LeftLetter {
+    id: String,
+    why: String,
+}
+
+/// Has rows of dead letters go through the pipeline again, from where they failed
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/dead-letters/replay",
+    params(("name" = String, Path)), request_body = WantedReplay, responses(
+    (status = 202, body = TakenReplay, description = "They are read as soon as the run has made a checkpoint"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "Another replay is under way, one of them is no open letter, or the pipeline does not run or makes no checkpoints"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json",
+        description = "One of them cannot be replayed, or none matches; nothing was done"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn replay(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let wanted: WantedReplay = json(body)?;
+    if wanted.letters.is_empty() == wanted.matching.is_none() {
+        return Err(Problem::bad_request(
+            "name `letters` by their ids, or all that are open by `matching`, which may be {}",
+        ));
+    }
+    let taken = blocking(move || take_replay(&host, &pipeline, wanted)).await?;
+    Ok((StatusCode::ACCEPTED, Json(taken)).into_response())
+}
+
+fn take_replay(
+    host: &Host,
+    pipeline: &Hosted,
+    wanted: WantedReplay,
+) -> Result<TakenReplay, Problem> {
+    let running = running(pipeline)?;
+    let plan = &running.planned.plan;
+    if plan.state.is_none() {
+        return Err(Problem::conflict(
+            "the pipeline makes no checkpoints, which a replay needs: add [checkpoints] to its file",
+        ));
+    }
+    let phase = pipeline.shown().phase;
+    let runs = matches!(phase, Phase::Starting | Phase::Running | Phase::Probation);
+    if !runs && phase != Phase::Ended {
+        return Err(Problem::conflict(&format!(
+            "the pipeline is {}: dead letters are replayed while it runs, or when it has ended",
+            phase.name()
+        )));
+    }
+    let context = host.context();
+    let taken = context.store.change_letters(&pipeline.name, |known| {
+        if known.open.is_some() {
+            return Err(Problem::conflict(
+                "another replay is under way: wait for its end",
+            ));
+        }
+        let (rows, left, there) = wanted.rows(plan, &pipeline.name, known)?;
+        known.keep(&there);
+        let letters = rows.len();
+        let replay = known.open(rows, context.clock.now_ms());
+        Ok(TakenReplay {
+            replay,
+            letters,
+            left,
+        })
+    })?;
+    pipeline.replay();
+    Ok(taken)
+}
+
+/// The rows of a replay, the letters that were left out, and all that are there.
+type Found = (Vec<ReplayRow>, Vec<LeftLetter>, BTreeSet<String>);
+
+impl WantedReplay {
+    fn rows(&self, plan: &Plan, pipeline: &str, known: &Letters) -> Result<Found, Problem> {
+        let mut named: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        for letter in &self.letters {
+            let row = letter.row.as_ref().map(|row| row.get());
+            if named.insert(&letter.id, row).is_some() {
+                return Err(Problem::bad_request(&format!(
+                    "letter {} is named twice",
+                    letter.id
+                )));
+            }
+        }
+        let (mut rows, mut left) = (Vec::new(), Vec::new());
+        let (mut there, mut bytes) = (BTreeSet::new(), 0);
+        let mut refused = None;
+        read(plan, pipeline, |id, letter| {
+            let edited = named.remove(id.as_str());
+            let status = known.status(&id);
+            let is_wanted = match (&self.matching, edited) {
+                (Some(matching), _) => status == LetterStatus::Open && matching.has(&letter),
+                (None, Some(_)) if status != LetterStatus::Open => {
+                    let why = format!("letter {id} is not open: see its `status`");
+                    refused.get_or_insert(Problem::conflict(&why));
+                    false
+                }
+                (None, edited) => edited.is_some(),
+            };
+            if is_wanted && rows.len() <= REPLAY_MAX && bytes <= REPLAY_BYTES_MAX {
+                match row_of(plan, &id, &letter, edited.flatten()) {
+                    Ok(row) => {
+                        bytes += row.row.len();
+                        rows.push(row);
+                    }
+                    Err(why) if self.matching.is_some() => {
+                        if left.len() < LEFT_MAX {
+                            let id = id.clone();
+                            left.push(LeftLetter { id, why });
+                        }
+                    }
+                    Err(why) => {
+                        let why = format!("letter {id} cannot be replayed: {why}");
+                        refused.get_or_insert(Problem::refused(&why));
+                    }
+                }
+            }
+            there.insert(id);
+        })?;
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        if let Some((unknown, _)) = named.first_key_value() {
+            return Err(Problem::not_found(&format!("there is no letter {unknown}")));
+        }
+        if rows.len() > REPLAY_MAX || bytes > REPLAY_BYTES_MAX {
+            return Err(Problem::refused(&format!(
+                "these are more than {REPLAY_MAX} letters, or more than 64 MiB of rows: replay \
+                 them in parts"
+            )));
+        }
+        if rows.is_empty() {
+            return Err(Problem::refused(match left.first() {
+                Some(first) => &first.why,
+                None => "no open letter matches",
+            }));
+        }
+        Ok((rows, left, there))
+    }
+}
+
+impl Matching {
+    fn has(&self, letter: &DeadLetter) -> bool {
+        let is_of =
+            |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|it| it == has);
+        is_of(&self.node, &letter.node) && is_of(&self.kind, &letter.kind)
+    }
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedDrop {
+    /// The ids of letters.
+    #[serde(default)]
+    #[schema(required)]
+    letters: Vec<String>,
+}
+
+/// Notes that dead letters need nothing more; they stay in their file
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/dead-letters/drop",
+    params(("name" = String, Path)), request_body = WantedDrop, responses(
+    (status = 204, description = "They are not open any more"),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "One of them is being replayed, or was"),
+    (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn drop_letters(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let WantedDrop { letters } = json(body)?;
+    if letters.is_empty() {
+        return Err(Problem::bad_request("name `letters` by their ids"));
+    }
+    blocking(move || {
+        let plan = running(&pipeline)?.planned.plan.clone();
+        let mut there = BTreeSet::new();
+        read(&plan, &pipeline.name, |id, _| {
+            there.insert(id);
+        })?;
+        host.context()
+            .store
+            .change_letters(&pipeline.name, |known| {
+                for id in &letters {
+                    if !there.contains(id) {
+                        return Err(Problem::not_found(&format!("there is no letter {id}")));
+                    }
+                    if matches!(
+                        known.status(id),
+                        LetterStatus::Replaying | LetterStatus::Replayed
+                    ) {
+                        let why = format!("letter {id} is being replayed, or was");
+                        return Err(Problem::conflict(&why));
+                    }
+                }
+                known.keep(&there);
+                known.drop(letters);
+                Ok(())
+            })
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The replays of a pipeline, oldest first
+#[utoipa::path(get, path = "/api/v1/pipelines/{name}/replays", params(("name" = String, Path)), responses(
+    (status = 200, body = [ReplayRecord]),
+    (status = 400, body = Problem, content_type = "application/problem+json"),
+    (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn replays(
+    State(host): State<Arc<Host>>,
+    Named(pipeline): Named,
+) -> Result<Json<Vec<ReplayRecord>>, Problem> {
+    let letters = blocking(move || Ok(host.context().store.letters(&pipeline.name)?)).await?;
+    Ok(Json(letters.replays))
+}

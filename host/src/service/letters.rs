@@ -1,0 +1,163 @@
+//! What became of a pipeline's dead letters: which wait to be replayed, and which were
+//! replayed or dropped. The letters themselves stay in the pipeline's file of dead letters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// More replays are not remembered.
+const REPLAYS_MAX: usize = 100;
+
+/// What is remembered of the dead letters of a pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Letters {
+    /// The replay that is under way.
+    pub open: Option<Replay>,
+    /// What became of replays, oldest first.
+    pub replays: Vec<ReplayRecord>,
+    /// The letters that need nothing more, by id.
+    settled: BTreeMap<String, Settled>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Settled {
+    Replayed,
+    Dropped,
+}
+
+/// Rows of dead letters that go through the pipeline again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replay {
+    pub number: u64,
+    /// Whether a checkpoint has all letters, and the next run reads the rows. Until then a
+    /// crash may take letters back.
+    pub is_begun: bool,
+    pub rows: Vec<ReplayRow>,
+}
+
+/// A row that goes where it has failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayRow {
+    /// The letter's id.
+    pub letter: String,
+    /// The node that it goes to; of a source, to all that read it.
+    pub node: String,
+    /// The input, by the port's name.
+    pub port: Option<String>,
+    /// Its event time, in ms; absent where the row has it.
+    pub time_ms: Option<i64>,
+    /// The row as JSON.
+    pub row: String,
+}
+
+/// A replay, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReplayRecord {
+    pub number: u64,
+    pub at_ms: i64,
+    /// How many letters it has.
+    pub letters: usize,
+    pub outcome: ReplayOutcome,
+    /// Why it could not be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayOutcome {
+    /// It waits for a checkpoint, or its rows are read.
+    Open,
+    /// All of its rows were read, and a checkpoint has what they did.
+    Done,
+    /// Nothing of it was read: its letters are open again.
+    Failed,
+}
+
+/// What became of a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LetterStatus {
+    /// Nothing was done about it.
+    Open,
+    /// It is being replayed.
+    Replaying,
+    /// Its row went through the pipeline again; if it failed again, that is another letter.
+    Replayed,
+    /// Somebody has said that it needs nothing.
+    Dropped,
+}
+
+impl Replay {
+    /// Notes that a checkpoint has all letters.
+    pub fn begin(&mut self) -> bool {
+        self.is_begun = true;
+        true
+    }
+}
+
+impl Letters {
+    pub fn status(&self, letter: &str) -> LetterStatus {
+        let mut open = self.open.iter().flat_map(|replay| &replay.rows);
+        if open.any(|row| row.letter == letter) {
+            return LetterStatus::Replaying;
+        }
+        match self.settled.get(letter) {
+            None => LetterStatus::Open,
+            Some(Settled::Replayed) => LetterStatus::Replayed,
+            Some(Settled::Dropped) => LetterStatus::Dropped,
+        }
+    }
+
+    /// Opens a replay. There is none open.
+    pub fn open(&mut self, rows: Vec<ReplayRow>, at_ms: i64) -> u64 {
+        let number = self.replays.last().map_or(1, |last| last.number + 1);
+        if self.replays.len() == REPLAYS_MAX {
+            self.replays.remove(0);
+        }
+        self.replays.push(ReplayRecord {
+            number,
+            at_ms,
+            letters: rows.len(),
+            outcome: ReplayOutcome::Open,
+            why: None,
+        });
+        self.open = Some(Replay {
+            number,
+            is_begun: false,
+            rows,
+        });
+        number
+    }
+
+    /// All rows of the open replay were read.
+    pub fn done(&mut self) {
+        let rows = self.open.take().into_iter().flat_map(|replay| replay.rows);
+        let settled = rows.map(|row| (row.letter, Settled::Replayed));
+        self.settled.extend(settled);
+        if let Some(last) = self.replays.last_mut() {
+            last.outcome = ReplayOutcome::Done;
+        }
+    }
+
+    /// The open replay cannot be done, and none of its rows was read.
+    pub fn failed(&mut self, why: String) {
+        self.open = None;
+        if let Some(last) = self.replays.last_mut() {
+            last.outcome = ReplayOutcome::Failed;
+            last.why = Some(why);
+        }
+    }
+
+    pub fn drop(&mut self, letters: impl IntoIterator<Item = String>) {
+        let dropped = letters.into_iter().map(|id| (id, Settled::Dropped));
+        self.settled.extend(dropped);
+    }
+
+    /// Forgets what became of letters that are not in the file any more.
+    pub fn keep(&mut self, there: &BTreeSet<String>) {
+        self.settled.retain(|id, _| there.contains(id));
+    }
+}

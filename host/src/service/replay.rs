@@ -1,0 +1,320 @@
+//! Rows of dead letters that go through their pipeline again, each where it has failed: a
+//! row that an operator failed on goes to that operator's input, one that a source could not
+//! decode to all that read the source. A replay is a revision of the pipeline with a source
+//! more for each such place, so that checkpoints know how far it has come.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use arrow_array::ArrayRef;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value as Json;
+
+use super::letters::{Replay, ReplayRow};
+use crate::config::{
+    Config, EventTimeConfig, InputConfig, InputName, SourceConfig, Spanned, WatermarkConfig,
+};
+use crate::connector::replay::ReplayedRows;
+use crate::dead_letter::DeadLetter;
+use crate::decode::Decoder;
+use crate::element::NodeId;
+use crate::format::{CsvFormat, Format, RowFormat};
+use crate::json::render_columns;
+use crate::plan::{CHANGES, EventTime, InputPort, Node, NodeKind, Plan};
+use crate::schema::Schema;
+use crate::timestamp;
+
+/// Where the row of a dead letter goes, and what it is; else why it cannot be replayed.
+/// `edited` is a row to take in its place.
+pub fn row_of(
+    plan: &Plan,
+    id: &str,
+    letter: &DeadLetter,
+    edited: Option<&str>,
+) -> Result<ReplayRow, String> {
+    let name = &letter.node;
+    let Some(at) = plan.nodes.iter().position(|node| node.name == *name) else {
+        return Err(format!("the pipeline has no node `{name}` any more"));
+    };
+    let node = &plan.nodes[at];
+    match &node.kind {
+        NodeKind::Source(source) => {
+            if let EventTime::Operator(operator) = &source.event_time {
+                let operator = &plan.nodes[*operator].name;
+                return Err(format!(
+                    "rows of source `{name}` get their event time from operator `{operator}`, \
+                     which knows only those that the source has read"
+                ));
+            }
+            let row = match edited {
+                Some(edited) => edited.to_owned(),
+                None => decoded(letter, &source.connector.row_format(), node.schema())?,
+            };
+            check(&row, node.schema())?;
+            Ok(ReplayRow {
+                letter: id.to_owned(),
+                node: name.clone(),
+                port: None,
+                time_ms: None,
+                row,
+            })
+        }
+        NodeKind::Sink(_) | NodeKind::Join(_) => Err(format!("`{name}` reads no rows by itself")),
+        NodeKind::Transform(_) | NodeKind::Aggregate(_) | NodeKind::Process(_) => {
+            let row = failed_row(letter)?;
+            if reads_changes(plan, at) {
+                return Err(format!(
+                    "rows of `{name}` may take others back, which a dead letter does not tell"
+                ));
+            }
+            let Some(time) = &letter.event_time else {
+                return Err("the row has no event time yet".to_owned());
+            };
+            let time_ms = timestamp::from_rfc3339(time.as_bytes());
+            let time_ms = time_ms.ok_or_else(|| format!("{time} is no event time"))?;
+            let port = port_of(plan, node, row)?;
+            let row = edited.unwrap_or(row);
+            check(row, port_schema(plan, port))?;
+            Ok(ReplayRow {
+                letter: id.to_owned(),
+                node: name.clone(),
+                port: (node.inputs.len() > 1).then(|| port.name.clone()),
+                time_ms: Some(time_ms),
+                row: row.to_owned(),
+            })
+        }
+    }
+}
+
+/// The row that an operator failed on, as JSON.
+fn failed_row(letter: &DeadLetter) -> Result<&str, String> {
+    // Its time cannot be read of what the operator has made of the row.
+    let is_of_output = letter.kind == "event_time";
+    let row = match letter.offset {
+        Some(_) => letter.row.as_deref(),
+        // It was computed from several.
+        None => letter.payload.as_deref().filter(|_| letter.row.is_none()),
+    };
+    row.filter(|_| !is_of_output)
+        .ok_or_else(|| "no single row has failed, but a state, a timer or a result".to_owned())
+}
+
+/// The text that a source could not decode, as a row, if it can be decoded now.
+fn decoded(letter: &DeadLetter, format: &RowFormat, schema: &Schema) -> Result<String, String> {
+    if let Format::Csv(CsvFormat { header: true, .. }) = format.format {
+        return Err(
+            "a line of CSV does not tell which columns it has, where a header names them: give \
+             its `row` as JSON"
+                .to_owned(),
+        );
+    }
+    let bytes = match (&letter.payload, &letter.payload_base64) {
+        (Some(text), _) => text.clone().into_bytes(),
+        (None, Some(base64)) => BASE64_STANDARD
+            .decode(base64)
+            .map_err(|error| error.to_string())?,
+        (None, None) => return Err("it has no payload: give its `row` as JSON".to_owned()),
+    };
+    let columns = decode(format, schema, &[&bytes])?;
+    Ok(render_columns(schema, &columns, 0))
+}
+
+/// Decodes rows, all of which must be good.
+fn decode(format: &RowFormat, schema: &Schema, rows: &[&[u8]]) -> Result<Vec<ArrayRef>, String> {
+    let mut spans: Vec<Range<usize>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let start = spans.last().map_or(0, |last| last.end);
+        spans.push(start..start + row.len());
+    }
+    let spans: Vec<(u32, u32)> = spans
+        .iter()
+        .map(|span| (span.start as u32, span.end as u32))
+        .collect();
+    let decoded = Decoder::new(format, schema).decode(&rows.concat(), &spans);
+    match decoded.bad.into_iter().next() {
+        None => Ok(decoded.columns),
+        Some(bad) => Err(bad.error),
+    }
+}
+
+fn check(row: &str, schema: &Schema) -> Result<(), String> {
+    decode(&Format::Json.into(), schema, &[row.as_bytes()]).map(drop)
+}
+
+/// Whether rows that come to a node may take others back.
+fn reads_changes(plan: &Plan, at: NodeId) -> bool {
+    plan.nodes[at].edges().any(|edge| {
+        let from = &plan.nodes[edge.from];
+        let passes_on = matches!(from.kind, NodeKind::Transform(_));
+        from.outputs[edge.output].name == CHANGES || (passes_on && reads_changes(plan, edge.from))
+    })
+}
+
+/// The input that a row has come by: the one that has all of its fields.
+fn port_of<'p>(plan: &Plan, node: &'p Node, row: &str) -> Result<&'p InputPort, String> {
+    let row: Json = serde_json::from_str(row).map_err(|error| error.to_string())?;
+    let has = |port: &&InputPort| {
+        let mut fields = port_schema(plan, port).fields.iter();
+        fields.all(|field| row.get(&field.name).is_some())
+    };
+    let mut ports = node.inputs.iter().filter(has);
+    match (ports.next(), ports.next()) {
+        (Some(port), None) => Ok(port),
+        (None, _) => Err(format!(
+            "the row does not have the fields that come to `{}` now",
+            node.name
+        )),
+        (Some(_), Some(_)) => Err(format!(
+            "the row may have come by several inputs of `{}`",
+            node.name
+        )),
+    }
+}
+
+/// The columns that come in by a port.
+fn port_schema<'p>(plan: &'p Plan, port: &'p InputPort) -> &'p Schema {
+    match port.edges.first() {
+        Some(edge) => &plan.nodes[edge.from].outputs[edge.output].schema,
+        None => &port.schema,
+    }
+}
+
+/// What the names of its sources begin with: nothing in a pipeline's file can have such a name.
+const PREFIX: &str = "replay ";
+
+/// Whether a source has this name that reads dead letters again.
+pub fn is_replay(source: &str) -> bool {
+    source.starts_with(PREFIX)
+}
+
+/// Adds the sources of a replay to a pipeline, which was planned without them as `plan`.
+pub fn add(config: &mut Config, plan: &Plan, replay: &Replay) -> Result<(), String> {
+    let mut places: BTreeMap<(&str, Option<&str>), Vec<&ReplayRow>> = BTreeMap::new();
+    for row in &replay.rows {
+        let place = (row.node.as_str(), row.port.as_deref());
+        places.entry(place).or_default().push(row);
+    }
+    for ((name, port), rows) in places {
+        let gone = || format!("the pipeline has no node `{name}` any more");
+        let node = plan.nodes.iter().find(|node| node.name == name);
+        let node = node.ok_or_else(gone)?;
+        let schema = match port {
+            _ if node.inputs.is_empty() => node.schema(),
+            None => port_schema(plan, &node.inputs[0]),
+            Some(port) => {
+                let port = node.inputs.iter().find(|input| input.name == port);
+                port_schema(plan, port.ok_or_else(gone)?)
+            }
+        };
+        let texts: Vec<&[u8]> = rows.iter().map(|row| row.row.as_bytes()).collect();
+        let columns = decode(&Format::Json.into(), schema, &texts)?;
+        let times: Option<Vec<i64>> = rows.iter().map(|row| row.time_ms).collect();
+        let settings = ReplayedRows::new(schema, columns, rows.len(), times)?;
+        let source = match port {
+            None => format!("{PREFIX}{}:{name}", replay.number),
+            Some(port) => format!("{PREFIX}{}:{name}:{port}", replay.number),
+        };
+        let like = config.sources.iter().find(|it| it.name.get_ref() == name);
+        let added = SourceConfig {
+            name: Spanned::new(0..0, source.clone()),
+            settings: Box::new(settings),
+            time: like.map_or_else(EventTimeConfig::default, replayed_time),
+            on_error: like.and_then(|like| like.on_error),
+            checksum: like.and_then(|like| like.checksum.clone()),
+        };
+        match node.kind {
+            NodeKind::Source(_) => read_with(config, name, &source),
+            _ => read_by(config, plan, node, port, &source)?,
+        }
+        config.sources.push(added);
+    }
+    Ok(())
+}
+
+/// Rows have their time as the source's have it, and do not move it ahead.
+fn replayed_time(like: &SourceConfig) -> EventTimeConfig {
+    let watermark = like.time.watermark.as_ref();
+    EventTimeConfig {
+        field: like.time.field.clone(),
+        watermark: watermark.map(|watermark| WatermarkConfig {
+            place: watermark.place.clone(),
+            out_of_orderness_ms: None,
+            idle_after_ms: None,
+            ahead_ms_max: watermark.ahead_ms_max,
+            bootstrap: None,
+        }),
+    }
+}
+
+fn main_output(node: &str) -> Spanned<InputName> {
+    let name = InputName {
+        node: node.to_owned(),
+        output: None,
+    };
+    Spanned::new(0..0, name)
+}
+
+/// Has all that read a node read a source as well.
+fn read_with(config: &mut Config, node: &str, source: &str) {
+    let reads = |input: &Spanned<InputName>| {
+        let input = input.get_ref();
+        input.node == node && input.output.is_none()
+    };
+    for operator in &mut config.operators {
+        let ports = operator.inputs.iter().filter(|input| reads(&input.from));
+        let ports: Vec<Option<Spanned<String>>> = ports.map(|input| input.port.clone()).collect();
+        let more = ports.into_iter().map(|port| InputConfig {
+            port,
+            from: main_output(source),
+        });
+        operator.inputs.extend(more);
+        if let Some(table) = &mut operator.table
+            && table.inputs.iter().any(reads)
+        {
+            table.inputs.push(main_output(source));
+        }
+    }
+    for sink in &mut config.sinks {
+        if sink.input.iter().any(reads) {
+            sink.input.push(main_output(source));
+        }
+    }
+}
+
+/// Has an operator read a source as well, by this port.
+fn read_by(
+    config: &mut Config,
+    plan: &Plan,
+    node: &Node,
+    port: Option<&str>,
+    source: &str,
+) -> Result<(), String> {
+    let mut operators = config.operators.iter_mut();
+    let operator = operators.find(|operator| *operator.name.get_ref() == node.name);
+    // Parts of an operator that is run as several are not in the file.
+    let reads_as_written = |operator: &&mut crate::config::OperatorConfig| {
+        let written = operator.inputs.iter().map(|input| input.from.get_ref());
+        let written: Vec<String> = written.map(ToString::to_string).collect();
+        node.edges()
+            .all(|edge| written.contains(&plan.output_name(edge)))
+    };
+    let Some(operator) = operator.filter(reads_as_written) else {
+        return Err(format!(
+            "`{}` is a part of an operator, and rows cannot go to it alone",
+            node.name
+        ));
+    };
+    let ports = operator.inputs.iter().map(|input| &input.port);
+    let of_name = |known: &&Option<Spanned<String>>| match (known, port) {
+        (Some(known), Some(port)) => known.get_ref() == port,
+        (_, None) => true,
+        (None, Some(_)) => false,
+    };
+    let port = ports.into_iter().find(of_name).cloned().flatten();
+    operator.inputs.push(InputConfig {
+        port,
+        from: main_output(source),
+    });
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! Replays dead letters of served pipelines: where they failed, once, through kills.
+
+/// Plugins, built once.
+#[expect(dead_code, reason = "the service loads them itself")]
+mod common;
+/// A service in a folder of its own.
+#[expect(dead_code, reason = "shared by several test programs")]
+#[path = "common/service.rs"]
+mod service;
+/// Signals to a running host.
+#[path = "common/signal.rs"]
+mod signal;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use service::{Service, WAIT};
+
+const ROWS: u64 = 8_000;
+/// Rows that are no such rows, and what they were meant to be.
+const LINES: &str = "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":\"two\"}\n{\"id\":\"c\"}\n";
+
+/// Rows of a user fail if the plugin is in that mode.
+fn shop(parameters: &str) -> String {
+    format!(
+        r#"
+        name = "shop"
+        parallelism = 2
+        dead_letters = "../dead.jsonl"
+        plugins.hostile.path = "../plugins/hostile.wasm"
+        [checkpoints]
+        interval = "100ms"
+        [sources.actions]
+        type = "generator"
+        seed = 3
+        users = 50
+        rate = 2000
+        count = {ROWS}
+        events_per_second = 100
+        start = "2024-01-01T10:00:00Z"
+        [sources.lines]
+        type = "file"
+        path = "../lines.jsonl"
+        format = "json"
+        fields = {{ id = "utf8", n = "int64" }}
+        [operators.rows]
+        select = {{ id = "user_id", n = "quantity" }}
+        input = "actions"
+        [operators.guarded]
+        plugin = "hostile.misbehave"
+        parameters = {{ {parameters} }}
+        input = "rows"
+        [operators.counted]
+        aggregate = {{ rows = "count()", total = "sum(n)" }}
+        key = "id"
+        window = "global"
+        input = "guarded"
+        [operators.minutes]
+        aggregate = {{ rows = "count()" }}
+        key = "id"
+        window = {{ tumbling = "1m" }}
+        allowed_lateness = "1d"
+        input = "guarded"
+        {}
+        "#,
+        ["guarded", "counted", "minutes", "lines"]
+            .map(|node| format!(
+                "[sinks.of_{node}]\ntype = \"file\"\npath = \"../{node}.out\"\nformat = \
+                 \"json\"\ninput = \"{node}\"\n"
+            ))
+            .concat()
+    )
+}
+
+const GOOD: &str = "mode = \"nothing\"";
+
+/// The lines of an output, in order.
+fn output(folder: &Path, node: &str) -> Vec<String> {
+    let text = fs::read_to_string(folder.join(format!("{node}.out"))).expect("it is complete");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// The last result of each key and window.
+fn last_minutes(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join("minutes.out")).expect("it is complete");
+    let rows = text.lines().map(|line| {
+        let row: Value = serde_json::from_str(line).expect("a row");
+        let key = format!("{} {}", row["id"], row["window_start"]);
+        (key, row["rows"].to_string())
+    });
+    let last: std::collections::BTreeMap<String, String> = rows.collect();
+    last.into_iter()
+        .map(|(key, rows)| format!("{key} {rows}"))
+        .collect()
+}
+
+/// The outputs of a run that nothing disturbs.
+struct Expected {
+    guarded: Vec<String>,
+    counted: Vec<String>,
+    minutes: Vec<String>,
+    /// The user with the first row.
+    user: String,
+}
+
+impl Expected {
+    fn new() -> Expected {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        fs::create_dir_all(path.join("pipelines")).expect("writable");
+        fs::write(path.join("lines.jsonl"), LINES).expect("writable");
+        let plugin = format!("{:?}", common::plugin_file("hostile"));
+        let text = shop(GOOD).replace("\"../plugins/hostile.wasm\"", &plugin);
+        let file = path.join("pipelines/shop.toml");
+        fs::write(&file, text.replace("rate = 2000\n", "")).expect("writable");
+        let run = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .args(["run", "--quiet"])
+            .arg(&file)
+            .output()
+            .expect("it runs");
+        assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+        let first = fs::read_to_string(path.join("guarded.out")).expect("rows");
+        let first: Value = serde_json::from_str(first.lines().next().expect("one")).expect("a row");
+        Expected {
+            guarded: output(path, "guarded"),
+            counted: output(path, "counted"),
+            minutes: last_minutes(path),
+            user: first["id"].as_str().expect("an id").to_owned(),
+        }
+    }
+
+    fn bad(&self, mode: &str) -> String {
+        shop(&format!("mode = \"{mode}\", at = \"{}\"", self.user))
+    }
+
+    #[track_caller]
+    fn check(&self, folder: &Path) {
+        assert_eq!(output(folder, "guarded"), self.guarded);
+        assert_eq!(output(folder, "counted"), self.counted);
+        assert_eq!(last_minutes(folder), self.minutes);
+    }
+}
+
+fn start(text: &str) -> Service {
+    let service = Service::start(&[]);
+    fs::write(service.path("lines.jsonl"), LINES).expect("writable");
+    service.write("shop", text);
+    let began = Instant::now();
+    while service.ask("GET", "/api/v1/pipelines/shop", "").0 != 200 {
+        assert!(began.elapsed() < WAIT, "it is not there");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    service
+}
+
+const PATH: &str = "/api/v1/pipelines/shop/dead-letters";
+
+fn letters(service: &Service, query: &str) -> Vec<Value> {
+    let answer = service.get(&format!("{PATH}?{query}"));
+    answer["letters"].as_array().expect("letters").clone()
+}
+
+fn replay(service: &Service, body: &Value) -> (u16, Value) {
+    service.ask("POST", &format!("{PATH}/replay"), &body.to_string())
+}
+
+/// Waits until no replay is open, and returns what became of the last one.
+fn replayed(service: &Service) -> Value {
+    let began = Instant::now();
+    loop {
+        let replays = service.get("/api/v1/pipelines/shop/replays");
+        let last = replays
+            .as_array()
+            .and_then(|all| all.last())
+            .expect("one")
+            .clone();
+        if last["outcome"] != "open" {
+            return last;
+        }
+        let log = fs::read_to_string(service.path("log.txt")).unwrap_or_default();
+        assert!(
+            began.elapsed() < WAIT,
+            "{replays:#}\n{:#}\n{log}",
+            service.shop()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until the content with this number has held.
+fn until_held(service: &Service, number: usize) {
+    service.until("held", |shop| {
+        let outcomes = service.outcomes();
+        let has_held = outcomes.len() == number && outcomes.last().is_some_and(|it| it == "held");
+        has_held && shop["phase"] == "running"
+    });
+}
+
+#[test]
+fn letters_are_replayed_where_they_failed() {
+    let expected = Expected::new();
+    let service = start(&expected.bad("reject"));
+    service.until_read(500);
+    until_held(&service, 1);
+    let found = letters(&service, "node=guarded&limit=3");
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found[0]["kind"], "reject");
+    assert_eq!(found[0]["status"], "open");
+    assert!(
+        found[0]["offset"].as_u64() > found[1]["offset"].as_u64(),
+        "the newest first"
+    );
+
+    // What fails again is another letter.
+    let id = found[2]["id"].clone();
+    let (status, answer) = replay(&service, &json!({ "letters": [{ "id": id }] }));
+    assert_eq!((status, &answer["letters"]), (202, &json!(1)), "{answer}");
+    assert_eq!(replayed(&service)["outcome"], "done");
+    let again = letters(&service, "node=guarded&status=all&limit=1000");
+    let again: Vec<&Value> = again
+        .iter()
+        .filter(|letter| {
+            letter["source"]
+                .as_str()
+                .is_some_and(|it| it.starts_with("replay 1"))
+        })
+        .collect();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0]["event_time"], found[2]["event_time"]);
+    let (status, answer) = replay(&service, &json!({ "letters": [{ "id": id }] }));
+    assert_eq!(
+        (status, &answer["code"]),
+        (409, &json!("conflict")),
+        "{answer}"
+    );
+
+    // All others are, when the plugin is mended.
+    service.write("shop", &shop(GOOD));
+    until_held(&service, 2);
+    let open = service.get(&format!("{PATH}?node=guarded"))["count"].clone();
+    let (status, answer) = replay(&service, &json!({ "matching": { "node": "guarded" } }));
+    assert_eq!((status, &answer["letters"]), (202, &open), "{answer}");
+    let (status, answer) = replay(&service, &json!({ "matching": {} }));
+    assert_eq!(status, 409, "there is one: {answer}");
+    assert_eq!(replayed(&service)["outcome"], "done");
+    assert!(letters(&service, "node=guarded").is_empty());
+
+    // Rows that could not be decoded go to all that read the source, if they are mended.
+    let undecoded = letters(&service, "node=lines");
+    assert_eq!(undecoded.len(), 2, "{undecoded:?}");
+    let [second, first] = [&undecoded[0]["id"], &undecoded[1]["id"]];
+    let (status, answer) = replay(&service, &json!({ "letters": [{ "id": first }] }));
+    let why = answer["detail"].as_str().unwrap_or_default();
+    assert!(status == 422 && why.contains("field `n`"), "{answer}");
+    assert!(
+        undecoded[1]["stays"]
+            .as_str()
+            .is_some_and(|stays| why.contains(stays))
+    );
+    let row = json!({ "id": "b", "n": 2 });
+    let mended = json!({ "letters": [{ "id": first, "row": row }] });
+    assert_eq!(replay(&service, &mended).0, 202);
+    assert_eq!(replayed(&service)["outcome"], "done");
+    let dropped = json!({ "letters": [second] }).to_string();
+    assert_eq!(
+        service.ask("POST", &format!("{PATH}/drop"), &dropped).0,
+        204
+    );
+    assert_eq!(letters(&service, "status=dropped").len(), 1);
+    assert_eq!(
+        replay(&service, &json!({ "letters": [{ "id": second }] })).0,
+        409
+    );
+    assert_eq!(
+        replay(&service, &json!({ "letters": [{ "id": "0" }] })).0,
+        404
+    );
+    assert_eq!(replay(&service, &json!({})).0, 400);
+    assert_eq!(
+        replay(&service, &json!({ "matching": {} })).0,
+        422,
+        "none is open"
+    );
+
+    service.until_phase("ended");
+    expected.check(service.folder.path());
+    let lines = [r#"{"id":"a","n":1}"#, r#"{"id":"b","n":2}"#];
+    assert_eq!(output(service.folder.path(), "lines"), lines);
+}
+
+#[test]
+fn letters_of_an_ended_pipeline_are_replayed() {
+    let expected = Expected::new();
+    let service = start(&expected.bad("panic").replace("rate = 2000", "rate = 20000"));
+    service.until_phase("ended");
+    service.write("shop", &shop(GOOD).replace("rate = 2000", "rate = 20000"));
+    service.until("held", |_| service.outcomes().len() == 2);
+    service.until_phase("ended");
+    assert_eq!(
+        replay(&service, &json!({ "matching": { "kind": "trap" } })).0,
+        202
+    );
+    assert_eq!(replayed(&service)["outcome"], "done");
+    service.until_phase("ended");
+    assert_eq!(output(service.folder.path(), "guarded"), expected.guarded);
+    assert!(letters(&service, "node=guarded").is_empty());
+}
+
+/// Pages have all letters, the newest first.
+#[test]
+fn letters_come_in_pages() {
+    let expected = Expected::new();
+    let service = start(&expected.bad("reject"));
+    service.until_phase("ended");
+    let all = letters(&service, "limit=1000&node=guarded");
+    let mut paged: Vec<Value> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = service.get(&format!("{PATH}?node=guarded&limit=7{cursor}"));
+        assert_eq!(answer["count"], all.len());
+        paged.extend(answer["letters"].as_array().expect("letters").clone());
+        match answer["next"].as_u64() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert!(all.len() > 14);
+    assert_eq!(paged, all);
+    assert_eq!(service.ask("GET", &format!("{PATH}?limit=0"), "").0, 400);
+    assert_eq!(
+        service
+            .ask("GET", &format!("{PATH}?kind=late&nodes=x"), "")
+            .0,
+        400
+    );
+    assert!(letters(&service, "kind=trap").is_empty());
+}
+
+#[test]
+fn replays_lose_and_repeat_no_row_through_kills() {
+    let expected = Expected::new();
+    let seeds = std::env::var("SLUICEBOX_SEEDS")
+        .ok()
+        .and_then(|it| it.parse().ok());
+    for seed in 0..seeds.unwrap_or(4_u64) {
+        let mut service = start(&expected.bad("reject"));
+        service.until_read(1_000);
+        until_held(&service, 1);
+        service.write("shop", &shop(GOOD));
+        until_held(&service, 2);
+        let (status, answer) = replay(&service, &json!({ "matching": { "node": "guarded" } }));
+        assert_eq!(status, 202, "{answer}");
+        for kill in 0..3 {
+            // At other times with other seeds.
+            let after = (seed * 7_919 + kill * 104_729) % 700;
+            std::thread::sleep(Duration::from_millis(after));
+            service.end(libc::SIGKILL);
+            service.begin();
+        }
+        assert_eq!(replayed(&service)["outcome"], "done", "seed {seed}");
+        service.until_phase("ended");
+        eprintln!("seed {seed}: {} letters", answer["letters"]);
+        expected.check(service.folder.path());
+    }
+}
