@@ -124,7 +124,6 @@ impl TimeReader {
         let name = &self.name;
         let expected = format!("field `{name}`: expected an event time in the years 1 to 9999");
         match time {
-            // A number in a smaller unit is none of these years.
             Some(ms) if timestamp::is_plausible(ms) => format!(
                 "field `{name}`: expected an event time at most {} ahead of the clock, found {} \
                  (`watermark.max_ahead` allows more){}",
@@ -133,6 +132,7 @@ impl TimeReader {
                 )),
                 timestamp::to_text(ms),
                 self.digits_of_date(ms)
+                    .unwrap_or_else(|| self.in_smaller_unit(ms, "if it is a number, this"))
             ),
             Some(ms) => {
                 let unit = self.made_by.unit().unwrap_or(TimeUnit::Milliseconds);
@@ -140,7 +140,7 @@ impl TimeReader {
                     TimeUnit::Milliseconds => ("ms", ms.into()),
                     unit => (unit.name(), in_unit(ms, unit)),
                 };
-                let meant = self.in_smaller_unit(ms);
+                let meant = self.in_smaller_unit(ms, "this");
                 format!("{expected}, in {written}, found {number}{meant}")
             }
             None => format!("{expected}, in ms, found null"),
@@ -148,8 +148,8 @@ impl TimeReader {
     }
 
     /// What a number is if it was meant to be in a smaller unit, where that is a time of
-    /// today.
-    fn in_smaller_unit(&self, ms: i64) -> String {
+    /// today; `this` is what the sentence calls it.
+    fn in_smaller_unit(&self, ms: i64, this: &str) -> String {
         let read = self.made_by.unit();
         let smaller = TimeUnit::ALL.into_iter().filter(|&unit| Some(unit) > read);
         let mut meant = smaller.filter_map(|unit| Some((unit, meant_ms(ms, read?, unit)?)));
@@ -157,7 +157,7 @@ impl TimeReader {
             return String::new();
         };
         format!(
-            "; this looks like {}, as those of {}: {} if it is",
+            "; {this} looks like {}, as those of {}: {} if it is",
             unit.name(),
             timestamp::to_text(meant_ms),
             self.advice(unit)
@@ -165,18 +165,14 @@ impl TimeReader {
     }
 
     /// What a number is if it was meant as the digits of a date.
-    fn digits_of_date(&self, ms: i64) -> String {
-        let Some(read) = self.made_by.unit() else {
-            return String::new();
-        };
-        let Some(pattern) = digits_of_dates(&[ms], read) else {
-            return String::new();
-        };
-        format!(
+    fn digits_of_date(&self, ms: i64) -> Option<String> {
+        let read = self.made_by.unit()?;
+        let pattern = digits_of_dates(&[ms], read)?;
+        Some(format!(
             "; {} looks like the digits of a date: {} if it is",
             in_unit(ms, read),
             self.advice_for_dates(pattern)
-        )
+        ))
     }
 
     fn advice_for_dates(&self, pattern: &str) -> String {
