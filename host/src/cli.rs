@@ -25,10 +25,22 @@ use crate::run::RunError;
 
 /// `sluicebox build`: builds a plugin's crate into a component.
 pub mod build;
+/// `sluicebox changes`: what became of the changes of a pipeline.
+pub mod changes;
 /// `sluicebox checkpoints`: lists, checks, saves and deletes checkpoints.
 pub mod checkpoints;
+/// Asks a running host.
+pub mod client;
+/// Tables, sizes and times for people.
+mod format;
+/// `sluicebox letters`: lists, replays and drops dead letters.
+pub mod letters;
 /// `sluicebox new`: creates plugins and pipelines to start from.
 pub mod new;
+/// `sluicebox pipelines`: lists, shows and steers pipelines of a host.
+pub mod pipelines;
+/// `sluicebox plan`: what a file would change on a host.
+pub mod plan;
 /// Prints to stdout and stderr.
 mod print;
 /// `sluicebox run`.
@@ -37,8 +49,12 @@ pub mod run;
 pub mod serve;
 /// The signals that end a command.
 mod signals;
+/// `sluicebox state`: shows what an operator keeps.
+pub mod state;
 /// Shows the progress of a run, and its summary.
 pub mod status;
+/// `sluicebox tail`: shows rows as they leave a node.
+pub mod tail;
 /// `sluicebox token`: makes the tokens of a service.
 pub mod token;
 /// `sluicebox test`: compares a pipeline's rows with the expected ones.
@@ -58,6 +74,20 @@ enum Command {
     Run(run::RunArguments),
     /// Run the pipelines of a folder as a service, and take changes of them
     Serve(serve::ServeArguments),
+    /// List, show, put, pause and start the pipelines of a running service
+    #[command(subcommand)]
+    Pipelines(pipelines::PipelinesCommand),
+    /// Show what a pipeline's file would change in a running service
+    Plan(plan::PlanArguments),
+    /// Show what became of the changes of a pipeline in a running service
+    Changes(changes::ChangesArguments),
+    /// Show what an operator keeps in a running service, of a key or of all
+    State(state::StateArguments),
+    /// Show rows of a running service as they leave a node
+    Tail(tail::TailArguments),
+    /// List, replay and drop dead letters of a running service
+    #[command(subcommand)]
+    Letters(letters::LettersCommand),
     /// Check a pipeline and draw its plan, with the types on each edge
     Check {
         /// The pipeline's TOML file
@@ -148,6 +178,12 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &live_lines),
         Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Pipelines(command) => pipelines::pipelines(&command),
+        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Changes(arguments) => changes::changes(&arguments),
+        Command::State(arguments) => state::state(&arguments),
+        Command::Tail(arguments) => tail::tail(&arguments),
+        Command::Letters(command) => letters::letters(&command),
         Command::Check { pipeline, json } => check(&pipeline, json),
         Command::Build { path } => build(&path),
         Command::Checkpoints(command) => checkpoints::checkpoints(&command),

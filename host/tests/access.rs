@@ -253,6 +253,96 @@ fn rows_and_tokens_are_encrypted_and_a_renewed_certificate_is_taken() {
 }
 
 #[test]
+fn the_command_line_asks_with_a_token_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let client = certify(folder.path());
+    let (_folder, file, [read, admin]) = tokens();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (certificate, key) = (path("certificate.pem"), path("key.pem"));
+    let arguments = [
+        "--tls-certificate",
+        &certificate,
+        "--tls-key",
+        &key,
+        "--tokens",
+        file.to_str().expect("UTF-8"),
+    ];
+    let service = Service::start_with(&[("shop", PIPELINE)], &arguments, client);
+    let run = |scheme: &str, arguments: &[&str], token: &str| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_sluicebox"))
+            .arg("pipelines")
+            .args(arguments)
+            .args(["--host", &format!("{scheme}://{}", service.address())])
+            .env("SLUICEBOX_TOKEN", token)
+            .output()
+            .expect("it runs");
+        let text = [ran.stdout, ran.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        (ran.status.code(), text)
+    };
+    let trusted = |command: &[&'static str], token: &str| {
+        run("https", &[command, &["--ca", &certificate]].concat(), token)
+    };
+    let (code, text) = trusted(&["list"], &read);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("shop"), "{text}");
+    let by_file = path("token.txt");
+    fs::write(&by_file, format!("{read}\n")).expect("writable");
+    let (code, text) = run(
+        "https",
+        &["list", "--ca", &certificate, "--token-file", &by_file],
+        "wrong",
+    );
+    assert_eq!(code, Some(0), "{text}");
+    for (scheme, arguments, token, code, why) in [
+        (
+            "https",
+            &["list", "--ca", &certificate][..],
+            "",
+            2,
+            "--token-file",
+        ),
+        (
+            "https",
+            &["list", "--ca", &certificate],
+            "wrong",
+            2,
+            "there is no such token",
+        ),
+        (
+            "https",
+            &["pause", "shop", "--ca", &certificate],
+            &read,
+            1,
+            "role `admin`",
+        ),
+        (
+            "https",
+            &["list", "--ca", &certificate],
+            "two\nlines",
+            2,
+            "no token has",
+        ),
+        ("https", &["list"], &read, 1, "--ca FILE"),
+        (
+            "https",
+            &["list", "--ca", &by_file],
+            &read,
+            2,
+            "no certificate",
+        ),
+        ("http", &["list"], &read, 1, "begins with https://"),
+    ] {
+        let (ended, text) = run(scheme, arguments, token);
+        assert_eq!(ended, Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(why), "{arguments:?}: {text}");
+        assert!(!text.contains(&read), "{text}");
+    }
+    let (code, text) = trusted(&["pause", "shop"], &admin);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
 fn an_address_that_asks_too_often_is_told() {
     let service = Service::start_with(&[], &["--rate", "20"], Client::new());
     let answers: Vec<u16> = (0..400)

@@ -53,7 +53,7 @@ pub trait Storage: Send + Sync {
 }
 
 /// What a list shows of a checkpoint.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct CheckpointInfo {
     pub id: CheckpointId,
     /// Only a savepoint has one; it is kept until somebody deletes it.

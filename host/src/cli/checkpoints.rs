@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
+use super::format::{ago, size, table};
 use super::{CliError, print, print_json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::remote::RemoteStore;
@@ -25,7 +25,6 @@ use crate::config::Config;
 use crate::element::CheckpointId;
 use crate::plan::{RemotePlan, StateBackend};
 use crate::planner;
-use crate::quantity::show_ms;
 
 #[derive(Subcommand)]
 pub enum CheckpointsCommand {
@@ -351,52 +350,22 @@ fn to_text(list: &[CheckpointInfo], place: &str, now_ms: i64) -> String {
     if list.is_empty() {
         return format!("no checkpoints in {place}\n");
     }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["id", "name", "made", "size", ""]);
-    for info in list {
+    let rows = list.iter().map(|info| {
         let made = match info.created_ms {
             0 => "-".to_owned(),
             created_ms => ago(created_ms, now_ms),
         };
         let found = info.damage.as_ref();
-        table.add_row([
+        vec![
             info.id.to_string(),
             info.name.clone().unwrap_or_else(|| "-".to_owned()),
             made,
             size(info.bytes),
             found.map_or_else(String::new, |damage| format!("damaged: {damage}")),
-        ]);
-    }
-    for column in table.column_iter_mut().step_by(3) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let lines: Vec<String> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    format!("{}\nin {place}\n", lines.join("\n"))
-}
-
-/// How long ago, in whole seconds.
-fn ago(ms: i64, now_ms: i64) -> String {
-    match now_ms.saturating_sub(ms) {
-        ..0 => "in the future".to_owned(),
-        0..1_000 => "now".to_owned(),
-        passed => format!("{} ago", show_ms(passed / 1_000 * 1_000)),
-    }
-}
-
-/// `12.3 MB`.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes as f64 {
-        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
-        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
-        bytes if bytes >= 1e3 => format!("{:.1} kB", bytes / 1e3),
-        bytes => format!("{bytes} B"),
-    }
+        ]
+    });
+    let table = table(&[">id", "name", "made", ">size", ""], rows);
+    format!("{table}in {place}\n")
 }
 
 fn usage(message: String) -> CliError {

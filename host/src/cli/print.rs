@@ -31,6 +31,17 @@ pub fn json(value: &impl Serialize, is_pretty: bool) -> io::Result<()> {
     )
 }
 
+/// Prints a line to stdout. Returns whether somebody may still read.
+pub fn line(text: &str) -> io::Result<bool> {
+    check_standard(1)?;
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{}", printable(text)).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
 /// Prints to stderr. There is nowhere to report that it cannot be written.
 pub fn stderr(text: impl Display) {
     let _ = print(&mut io::stderr().lock(), &printable(&text.to_string()));

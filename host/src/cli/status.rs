@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::checkpoints::size;
+use super::format::{one_line, short, size, time};
 use super::print;
 use crate::blame::Blame;
 use crate::credentials;
@@ -465,11 +465,6 @@ fn describe_accounts(summary: &Summary) -> String {
     )
 }
 
-/// Without the line ends of what a row or a plugin says.
-fn one_line(text: &str) -> String {
-    text.replace('\n', "\\n")
-}
-
 fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     let mut line = match dead_letters.rows {
         1 => "1 row became a dead letter".to_owned(),
@@ -483,30 +478,10 @@ fn describe_dead_letters(dead_letters: &DeadLetterSummary) -> String {
     line + &one_line(first) + rest
 }
 
-/// Shortens `1234567` to `1.23M`.
-fn short(number: f64) -> String {
-    match number {
-        n if n >= 1e9 => format!("{:.2}G", n / 1e9),
-        n if n >= 1e6 => format!("{:.2}M", n / 1e6),
-        n if n >= 1e4 => format!("{:.1}k", n / 1e3),
-        n => format!("{n:.0}"),
-    }
-}
-
-fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::run::Imbalance;
-
-    #[test]
-    fn numbers_are_short_enough_to_read() {
-        let shorts = [0.4, 999.0, 9999.0, 12_345.0, 1_234_567.0, 2e9].map(short);
-        assert_eq!(shorts, ["0", "999", "9999", "12.3k", "1.23M", "2.00G"]);
-    }
 
     #[test]
     fn whether_rows_are_accounted_for_is_told() {

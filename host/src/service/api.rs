@@ -17,6 +17,8 @@ mod state;
 mod tail;
 /// Shows and replays dead letters.
 mod letters;
+/// Lists checkpoints, and finds the one to go back to.
+mod checkpoints;
 
 use std::fs;
 use std::io;
@@ -24,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
@@ -45,7 +47,7 @@ use self::access::Access;
 use self::problem::Problem;
 use self::views::{CheckpointView, PipelineLine, PipelineView};
 use super::change::ChangePlan;
-use super::host::Host;
+use super::host::{Host, Proposal};
 use super::hosted::{Hosted, Phase, Running};
 use super::listener::{Listener, Peer};
 use super::store;
@@ -163,6 +165,7 @@ fn routes() -> (Router<Arc<Host>>, OpenApi) {
         .routes(routes!(letters::replay))
         .routes(routes!(letters::drop_letters))
         .routes(routes!(letters::replays))
+        .routes(routes!(checkpoints::checkpoints))
         .routes(routes!(pause))
         .routes(routes!(start))
         .routes(routes!(savepoint))
@@ -180,10 +183,12 @@ impl FromRequestParts<Arc<Host>> for Named {
 
     async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, Problem> {
         let Name(name) = Name::from_request_parts(parts, host).await?;
-        let pipeline = host.pipeline(&name);
-        pipeline
-            .map(Named)
-            .ok_or_else(|| Problem::not_found(&format!("there is no pipeline `{name}`")))
+        host.pipeline(&name).map(Named).ok_or_else(|| {
+            let pipelines = host.pipelines();
+            let names = pipelines.iter().map(|pipeline| pipeline.name.as_str());
+            let help = suggest::help(&name, "pipelines", names);
+            Problem::not_found(&format!("there is no pipeline `{name}`: {help}"))
+        })
     }
 }
 
@@ -294,8 +299,28 @@ async fn pipeline(
     Ok(Json(PipelineView::of(&pipeline, ledger)))
 }
 
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Consent {
+    /// The nodes whose state may go, with commas between them
+    drop: Option<String>,
+}
+
+impl Consent {
+    fn names(query: Result<Query<Consent>, QueryRejection>) -> Result<Vec<String>, Problem> {
+        let Query(Consent { drop }) =
+            query.map_err(|error| Problem::bad_request(&error.body_text()))?;
+        let names = drop.as_deref().unwrap_or_default().split(',');
+        let names = names.map(str::trim).filter(|name| !name.is_empty());
+        Ok(names.map(str::to_owned).collect())
+    }
+}
+
 /// Writes a pipeline's file, which then takes effect as if somebody had edited it
-#[utoipa::path(put, path = "/api/v1/pipelines/{name}", params(("name" = String, Path)),
+///
+/// With `drop`, it takes effect as by a request to start.
+#[utoipa::path(put, path = "/api/v1/pipelines/{name}", params(("name" = String, Path), Consent),
     request_body(content = String, content_type = "application/toml"), responses(
     (status = 202, body = ChangePlan, description = "What the change does"),
     (status = 400, body = Problem, content_type = "application/problem+json"),
@@ -307,20 +332,25 @@ async fn pipeline(
 async fn put(
     State(host): State<Arc<Host>>,
     Name(name): Name,
+    query: Result<Query<Consent>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let dropped = Consent::names(query)?;
     let text = text(body)?;
-    let change = plan(&host, &name, text.clone()).await?;
+    let Proposal { planned, change } = plan(&host, &name, text.clone(), &dropped).await?;
     if let Some(why) = change.loses() {
         return Err(Problem::refused(&why));
     }
     let file = host.file(&name);
     let written = spawn_blocking(move || write(&file, &text)).await;
-    match written {
-        Ok(Ok(())) => Ok((StatusCode::ACCEPTED, Json(change)).into_response()),
-        Ok(Err(error)) => Err(Problem::internal(&error)),
-        Err(error) => Err(Problem::internal(&error)),
+    written
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| Problem::internal(&error))?;
+    if let (false, Some(pipeline)) = (dropped.is_empty(), host.pipeline(&name)) {
+        // Before the file is looked at: without the consent it would be refused.
+        pipeline.agree(planned.content, &dropped);
     }
+    Ok((StatusCode::ACCEPTED, Json(change)).into_response())
 }
 
 /// Writes a pipeline's file as a whole. Links are followed, and who may read it stays.
@@ -349,7 +379,7 @@ async fn delete(Named(pipeline): Named) -> Result<StatusCode, Problem> {
 }
 
 /// What a file would change, without changing anything
-#[utoipa::path(post, path = "/api/v1/pipelines/{name}/plan", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/pipelines/{name}/plan", params(("name" = String, Path), Consent),
     request_body(content = String, content_type = "application/toml"), responses(
     (status = 200, body = ChangePlan),
     (status = 400, body = Problem, content_type = "application/problem+json"),
@@ -360,16 +390,24 @@ async fn delete(Named(pipeline): Named) -> Result<StatusCode, Problem> {
 async fn propose(
     State(host): State<Arc<Host>>,
     Name(name): Name,
+    query: Result<Query<Consent>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ChangePlan>, Problem> {
-    Ok(Json(plan(&host, &name, text(body)?).await?))
+    let dropped = Consent::names(query)?;
+    let proposal = plan(&host, &name, text(body)?, &dropped).await?;
+    Ok(Json(proposal.change))
 }
 
-async fn plan(host: &Arc<Host>, name: &str, text: String) -> Result<ChangePlan, Problem> {
-    let (host, name) = (host.clone(), name.to_owned());
-    let planning = spawn_blocking(move || host.propose(&name, text));
+async fn plan(
+    host: &Arc<Host>,
+    name: &str,
+    text: String,
+    dropped: &[String],
+) -> Result<Proposal, Problem> {
+    let (host, name, dropped) = (host.clone(), name.to_owned(), dropped.to_vec());
+    let planning = spawn_blocking(move || host.propose(&name, text, &dropped));
     match planning.await {
-        Ok(Ok(change)) => Ok(change),
+        Ok(Ok(proposal)) => Ok(proposal),
         Ok(Err(why)) => Err(Problem::refused(&why)),
         Err(error) => Err(Problem::internal(&error)),
     }
@@ -403,23 +441,40 @@ struct Start {
     /// The nodes whose state may go.
     #[serde(default)]
     drop: Vec<String>,
+    /// The checkpoint to go back to, by its name or number.
+    from: Option<String>,
 }
 
 /// Starts a pipeline that was paused or has failed, and tries a content again that was
 /// refused or taken back
+///
+/// With `from`, it goes back to that checkpoint, also if it runs.
 #[utoipa::path(post, path = "/api/v1/pipelines/{name}/start", params(("name" = String, Path)),
     request_body = Option<Start>, responses(
     (status = 202, description = "It starts"),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 404, body = Problem, content_type = "application/problem+json"),
+    (status = 409, body = Problem, content_type = "application/problem+json",
+        description = "It cannot go back to a checkpoint now, or makes none"),
     (status = 413, body = Problem, content_type = "application/problem+json"),
+    (status = 422, body = Problem, content_type = "application/problem+json",
+        description = "Going back to the checkpoint would lose state"),
+    (status = 500, body = Problem, content_type = "application/problem+json"),
 ))]
 async fn start(
+    State(host): State<Arc<Host>>,
     Named(pipeline): Named,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
-    let start: Start = json(body)?;
-    pipeline.start(&start.drop);
+    let Start { drop, from } = json(body)?;
+    if let Some(from) = &from {
+        let (host, pipeline) = (host.clone(), pipeline.clone());
+        let (from, drop) = (from.clone(), drop.clone());
+        let check = move || checkpoints::can_go_back(&host, &pipeline, &from, &drop);
+        let checked = spawn_blocking(check).await;
+        checked.map_err(|error| Problem::internal(&error))??;
+    }
+    pipeline.start(&drop, from.as_deref());
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -524,7 +579,7 @@ mod tests {
     fn the_description_has_every_path_with_its_answers() {
         let (_, description) = routes();
         let paths: Vec<&String> = description.paths.paths.keys().collect();
-        assert_eq!(paths.len(), 16, "{paths:?}");
+        assert_eq!(paths.len(), 17, "{paths:?}");
         let json = described(&description);
         let operations = json["paths"].as_object().expect("paths");
         for (path, methods) in operations {

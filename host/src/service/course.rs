@@ -54,6 +54,8 @@ struct Next {
     /// What it changes; absent for the first one, and for one that has run before.
     change: Option<ChangePlan>,
     dropped: Vec<String>,
+    /// The checkpoint to go back to, instead of the last one.
+    from: Option<String>,
     /// When the revision before was asked to end.
     asked: Option<Instant>,
     /// Whether it reads dead letters again: it ends when it has.
@@ -67,6 +69,7 @@ impl Next {
             planned,
             change: None,
             dropped: Vec::new(),
+            from: None,
             asked: None,
             is_replay: false,
         }
@@ -74,7 +77,7 @@ impl Next {
 
     /// Whether it can take the place of what runs in its tasks.
     fn is_in_place(&self) -> bool {
-        self.change.as_ref().is_some_and(|change| change.in_place)
+        self.from.is_none() && self.change.as_ref().is_some_and(|change| change.in_place)
     }
 }
 
@@ -201,12 +204,12 @@ impl Course {
     ) -> impl Future<Output = Option<Result<Next, Refusal>>> + Send + 'static {
         let (hosted, context) = (self.hosted.clone(), self.context.clone());
         let handled = self.handled.as_ref();
-        let is_asked = handled.is_some_and(|(_, starts)| *starts != wanted.starts);
+        let is_asked = wanted.starts != handled.map_or(0, |(_, starts)| *starts);
         let content = wanted.content.clone();
         // What was agreed to once is not agreed to for ever.
-        let dropped = match is_asked {
-            true => wanted.dropped.clone(),
-            false => Vec::new(),
+        let (dropped, from) = match is_asked {
+            true => (wanted.dropped.clone(), wanted.from.clone()),
+            false => (Vec::new(), None),
         };
         async move {
             let refuse = |why: String| Refusal { why, change: None };
@@ -241,6 +244,7 @@ impl Course {
                 planned,
                 change,
                 dropped,
+                from,
                 asked: None,
                 is_replay: false,
             }))
@@ -364,6 +368,9 @@ impl Course {
         let mut job = Job::revision(&pipeline, planned.plan.clone());
         if !trial.next.dropped.is_empty() {
             job = job.dropping(&trial.next.dropped);
+        }
+        if let Some(from) = &trial.next.from {
+            job = job.starting_from(from);
         }
         job.requests().hold_back(trial.on_probation);
         self.hosted.lock().running = Some(Running {

@@ -48,6 +48,12 @@ pub struct Host {
     stop: Stop,
 }
 
+/// A content that is planned, and what it would change.
+pub struct Proposal {
+    pub planned: Planned,
+    pub change: ChangePlan,
+}
+
 /// What is known of a pipeline's file.
 #[derive(Default)]
 struct Watched {
@@ -89,8 +95,27 @@ impl Host {
         self.folder.join(format!("{name}.toml"))
     }
 
-    /// What this text would change as the file of a pipeline, or its mistakes.
-    pub fn propose(&self, name: &str, text: String) -> Result<ChangePlan, String> {
+    /// What this text would change as the file of a pipeline, or its mistakes. The states of
+    /// `dropped` may go.
+    pub fn propose(
+        &self,
+        name: &str,
+        text: String,
+        dropped: &[String],
+    ) -> Result<Proposal, String> {
+        let planned = self.planned(name, text)?;
+        let running = self
+            .pipeline(name)
+            .and_then(|pipeline| pipeline.shown().running);
+        let change = match running {
+            Some(running) => planned.change_from(&running.planned, dropped),
+            None => ChangePlan::between(&[], &planned.description, dropped),
+        };
+        Ok(Proposal { planned, change })
+    }
+
+    /// This text as the file of a pipeline, or its mistakes.
+    pub fn planned(&self, name: &str, text: String) -> Result<Planned, String> {
         let Context { store, loader, .. } = &*self.context;
         let file = self.file(name);
         let content = Content::of(&file, text, |digest, bytes| {
@@ -98,14 +123,15 @@ impl Host {
         });
         let content = content.map_err(|error| error.to_string())?;
         let planned = Planned::new(name, &file, Arc::new(content), store, loader);
-        let planned = planned.map_err(|mistakes| mistakes.to_string())?;
-        let running = self
-            .pipeline(name)
-            .and_then(|pipeline| pipeline.shown().running);
-        Ok(match running {
-            Some(running) => planned.change_from(&running.planned, &[]),
-            None => ChangePlan::between(&[], &planned.description, &[]),
-        })
+        planned.map_err(|mistakes| mistakes.to_string())
+    }
+
+    /// A pipeline's file as it is now, or what is wrong with it.
+    pub fn planned_now(&self, name: &str) -> Result<Planned, String> {
+        let file = self.file(name);
+        let text = fs::read_to_string(&file);
+        let text = text.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+        self.planned(name, text)
     }
 
     /// Whether all pipelines that were there at first have been started, or cannot be.

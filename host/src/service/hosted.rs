@@ -50,6 +50,8 @@ pub(super) struct Wanted {
     pub starts: u64,
     /// The nodes whose state may go with the last of them.
     pub dropped: Vec<String>,
+    /// The checkpoint that the last of them goes back to, by name or number.
+    pub from: Option<String>,
     /// How often a replay of dead letters was asked for.
     pub replays: u64,
 }
@@ -172,12 +174,18 @@ impl Hosted {
     }
 
     /// Starts it again, also if it has failed or if its content was taken back. The states
-    /// of `dropped` may go.
-    pub fn start(&self, dropped: &[String]) {
+    /// of `dropped` may go. It goes back to the checkpoint `from`, if there is one.
+    pub fn start(&self, dropped: &[String], from: Option<&str>) {
+        self.wanted
+            .send_modify(|wanted| wanted.start(dropped, from));
+    }
+
+    /// Has it run this content, for which the states of `dropped` may go.
+    pub fn agree(&self, content: Arc<Content>, dropped: &[String]) {
+        // At once: a content without the consent would be refused.
         self.wanted.send_modify(|wanted| {
-            wanted.paused = false;
-            wanted.starts += 1;
-            wanted.dropped = dropped.to_vec();
+            wanted.content = Some(Ok(content));
+            wanted.start(dropped, None);
         });
     }
 
@@ -220,6 +228,13 @@ impl Hosted {
 }
 
 impl Wanted {
+    fn start(&mut self, dropped: &[String], from: Option<&str>) {
+        self.paused = false;
+        self.starts += 1;
+        self.dropped = dropped.to_vec();
+        self.from = from.map(str::to_owned);
+    }
+
     /// What is decided about as a whole: the content, and how often a start was asked for.
     pub(super) fn key(&self) -> (Option<String>, u64) {
         let content = self.content.as_ref();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ago, size};
+use super::super::format::{ago, size, time};
 use crate::checkpoint::manifest::{Manifest, NodeManifest, OperatorManifest, ProgressManifest};
 use crate::checkpoint::snapshot::{PartitionSnapshot, PartitionState, SinkSnapshot};
 use crate::element::{END_OF_TIME, Purpose};
@@ -112,8 +112,4 @@ fn show_sink(sink: &SinkSnapshot, text: &mut String) {
             "  {to} is complete and gets its name when this checkpoint is committed"
         );
     }
-}
-
-fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }

@@ -1,0 +1,75 @@
+//! `sluicebox changes`: shows what became of the changes of a pipeline on a running host.
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::client::HostArguments;
+use super::format::{ago, cut, table};
+use super::{CliError, plan, print_json};
+use crate::clock::{Clock, SystemClock};
+use crate::service::store::{ChangeOutcome, ChangeRecord};
+
+#[derive(Args)]
+pub struct ChangesArguments {
+    /// The pipeline's name
+    pipeline: String,
+    /// How many are shown at most, of the newest
+    #[arg(long, default_value = "20", value_name = "CHANGES")]
+    limit: usize,
+    #[command(flatten)]
+    host: HostArguments,
+}
+
+#[derive(Deserialize)]
+struct View {
+    /// Oldest first.
+    changes: Vec<ChangeRecord>,
+}
+
+/// How many characters of a digest tell contents apart.
+const DIGEST_CHARS: usize = "sha256:".len() + 12;
+const WHAT_CHARS: usize = 160;
+
+pub fn changes(arguments: &ChangesArguments) -> Result<(), CliError> {
+    let client = arguments.host.client()?;
+    let View { mut changes } = client.get(&[&arguments.pipeline], &[])?.read()?;
+    changes.drain(..changes.len().saturating_sub(arguments.limit));
+    match arguments.host.json {
+        true => print_json(&changes),
+        false => super::print(&to_text(&changes)),
+    }
+}
+
+fn to_text(changes: &[ChangeRecord]) -> String {
+    if changes.is_empty() {
+        return "no changes yet\n".to_owned();
+    }
+    let now_ms = SystemClock.now_ms();
+    let rows = changes.iter().map(|change| {
+        let plan = change.plan.as_ref().map(plan::summary);
+        let what: Vec<String> = plan.into_iter().chain(change.why.clone()).collect();
+        let pause = change.pause_ms.map(|ms| format!("{ms} ms"));
+        vec![
+            ago(change.at_ms, now_ms),
+            change.digest.chars().take(DIGEST_CHARS).collect(),
+            outcome(change.outcome).to_owned(),
+            pause.unwrap_or_else(|| "-".to_owned()),
+            match change.in_place {
+                true => "in place".to_owned(),
+                false => "-".to_owned(),
+            },
+            cut(&what.join(": "), WHAT_CHARS),
+        ]
+    });
+    table(&["when", "content", "outcome", ">pause", "how", ""], rows)
+}
+
+fn outcome(outcome: ChangeOutcome) -> &'static str {
+    match outcome {
+        ChangeOutcome::Refused => "refused",
+        ChangeOutcome::Probation => "on probation",
+        ChangeOutcome::Held => "held",
+        ChangeOutcome::TakenBack => "taken back",
+        ChangeOutcome::Replaced => "replaced",
+    }
+}

@@ -1,0 +1,478 @@
+//! `sluicebox pipelines`: lists, shows and steers the pipelines of a running host.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::CliError;
+use super::client::{Client, HostArguments};
+use super::format::{ago, cut, short, size, span, table, time};
+use super::plan::{self, PipelineFile};
+use crate::clock::{Clock, SystemClock};
+use crate::service::change::ChangePlan;
+
+#[derive(Subcommand)]
+pub enum PipelinesCommand {
+    /// List the pipelines of a host: phase, rows read, what is wrong
+    List {
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Show a pipeline: the rows, rates, watermark and load of each node, its state
+    Show {
+        /// The pipeline's name
+        pipeline: String,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Write a pipeline's file on the host, unless it has mistakes or loses state
+    Put {
+        #[command(flatten)]
+        file: PipelineFile,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Delete a pipeline's file on the host: it stops at a checkpoint, and keeps its state
+    Delete {
+        /// The pipeline's name
+        pipeline: String,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Stop a pipeline at a checkpoint until it is started, and wait for that
+    Pause {
+        /// The pipeline's name
+        pipeline: String,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Start a pipeline that was paused or has failed, or whose change was refused or taken
+    /// back
+    Start {
+        /// The pipeline's name
+        pipeline: String,
+        /// Start this source, operator or sink without what the checkpoint has of it; may be
+        /// repeated
+        #[arg(long, value_name = "NODE")]
+        drop: Vec<String>,
+        /// Go back to this checkpoint (name or number), also if it runs; rows that topics
+        /// received since are written again
+        #[arg(long, value_name = "CHECKPOINT")]
+        from: Option<String>,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Make a checkpoint now, and keep it under a name
+    Savepoint {
+        /// The pipeline's name
+        pipeline: String,
+        /// Letters, digits, `-`, `_` and `.`
+        name: String,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// List the checkpoints that a pipeline can go back to
+    Checkpoints {
+        /// The pipeline's name
+        pipeline: String,
+        #[command(flatten)]
+        host: HostArguments,
+    },
+}
+
+/// How long a pipeline may take to stop or to start before that is told.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A refusal that is still there by then is a new one.
+const REFUSED_AFTER: Duration = Duration::from_secs(5);
+/// Between the two looks that rates are computed from.
+const RATE_OVER: Duration = Duration::from_secs(1);
+/// A node that works for more of its time than this holds back those before it.
+const BUSY_PART: f64 = 0.9;
+/// How much of a reason a list shows.
+const REASON_CHARS: usize = 80;
+
+/// A pipeline in a list.
+#[derive(Deserialize)]
+struct Line {
+    name: String,
+    phase: String,
+    since_ms: i64,
+    rows_read: u64,
+    failure: Option<String>,
+    refusal: Option<String>,
+}
+
+/// A pipeline.
+#[derive(Deserialize)]
+struct View {
+    name: String,
+    phase: String,
+    since_ms: i64,
+    file: PathBuf,
+    failure: Option<Failure>,
+    refusal: Option<String>,
+    revision: Option<Revision>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    message: String,
+    advice: String,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    digest: String,
+    started_ms: i64,
+    nodes: Vec<Node>,
+    state: Option<State>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    role: String,
+    rows_in: u64,
+    rows_out: u64,
+    late: u64,
+    rejected: u64,
+    failed: u64,
+    watermark_ms: Option<i64>,
+    busy_ms: f64,
+}
+
+#[derive(Deserialize)]
+struct State {
+    memory_bytes: u64,
+    memory_bytes_max: u64,
+    checkpoint: Option<LastCheckpoint>,
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    id: u64,
+    bytes: u64,
+    milliseconds: u64,
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    nodes: Vec<GraphNode>,
+}
+
+#[derive(Deserialize)]
+struct GraphNode {
+    name: String,
+    tasks: u32,
+}
+
+#[derive(Deserialize)]
+struct Checkpoint {
+    id: u64,
+    name: Option<String>,
+    created_ms: i64,
+    bytes: u64,
+    damage: Option<String>,
+}
+
+pub fn pipelines(command: &PipelinesCommand) -> Result<(), CliError> {
+    match command {
+        PipelinesCommand::List { host } => {
+            let client = host.client()?;
+            client.show(&client.get(&[], &[])?, list)
+        }
+        PipelinesCommand::Show { pipeline, host } => show(&host.client()?, pipeline, host.json),
+        PipelinesCommand::Put { file, host } => {
+            let client = host.client()?;
+            let name = file.name()?;
+            let answer = file.send(&client, Method::PUT, &[&name])?;
+            client.show(&answer, |change: ChangePlan| {
+                let shown = plan::to_text(&name, &change);
+                format!(
+                    "{shown}it takes effect now: `sluicebox changes {name}` tells what becomes of it\n"
+                )
+            })
+        }
+        PipelinesCommand::Delete { pipeline, host } => {
+            let client = host.client()?;
+            client.ask(Method::DELETE, &[pipeline], &[], None)?;
+            client.tell(&format!(
+                "{pipeline}: its file is deleted; it stops at a checkpoint, and its state stays\n"
+            ))
+        }
+        PipelinesCommand::Pause { pipeline, host } => {
+            let client = host.client()?;
+            client.post(&[pipeline, "pause"], None)?;
+            settle(&client, pipeline, |now| now.phase == "paused")?;
+            client.tell(&format!(
+                "{pipeline} is paused; `sluicebox pipelines start {pipeline}` starts it again\n"
+            ))
+        }
+        PipelinesCommand::Start {
+            pipeline,
+            drop,
+            from,
+            host,
+        } => start(&host.client()?, pipeline, drop, from.as_deref()),
+        PipelinesCommand::Savepoint {
+            pipeline,
+            name,
+            host,
+        } => {
+            let client = host.client()?;
+            let body = json!({ "name": name }).to_string();
+            let answer = client.post(&[pipeline, "savepoints"], Some(body))?;
+            client.show(&answer, |saved: LastCheckpoint| {
+                let size = size(saved.bytes);
+                format!("checkpoint {} is saved as {name}: {size}\n", saved.id)
+            })
+        }
+        PipelinesCommand::Checkpoints { pipeline, host } => {
+            let client = host.client()?;
+            let answer = client.get(&[pipeline, "checkpoints"], &[])?;
+            client.show(&answer, checkpoints)
+        }
+    }
+}
+
+fn list(lines: Vec<Line>) -> String {
+    if lines.is_empty() {
+        return "no pipelines: `sluicebox pipelines put FILE` writes one\n".to_owned();
+    }
+    let now_ms = SystemClock.now_ms();
+    let rows = lines.into_iter().map(|line| {
+        let wrong = line.failure.or(line.refusal).unwrap_or_default();
+        vec![
+            line.name,
+            line.phase,
+            span(now_ms.saturating_sub(line.since_ms)),
+            line.rows_read.to_string(),
+            cut(&wrong, REASON_CHARS),
+        ]
+    });
+    table(&["pipeline", "phase", "for", ">rows read", ""], rows)
+}
+
+fn checkpoints(list: Vec<Checkpoint>) -> String {
+    if list.is_empty() {
+        return "no checkpoints yet\n".to_owned();
+    }
+    let now_ms = SystemClock.now_ms();
+    let rows = list.into_iter().map(|made| {
+        vec![
+            made.id.to_string(),
+            made.name.unwrap_or_else(|| "-".to_owned()),
+            ago(made.created_ms, now_ms),
+            size(made.bytes),
+            made.damage
+                .map_or_else(String::new, |damage| format!("damaged: {damage}")),
+        ]
+    });
+    table(&[">id", "name", "made", ">size", ""], rows)
+}
+
+fn show(client: &Client, pipeline: &str, is_json: bool) -> Result<(), CliError> {
+    let answer = client.get(&[pipeline], &[])?;
+    let first: View = answer.read()?;
+    let runs = ["running", "probation"].contains(&first.phase.as_str());
+    if is_json || !runs {
+        return client.show(&answer, |view: View| to_text(&view, &[]));
+    }
+    let before = Instant::now();
+    let graph: Graph = client.get(&[pipeline, "graph"], &[])?.read()?;
+    std::thread::sleep(RATE_OVER);
+    let second: View = client.get(&[pipeline], &[])?.read()?;
+    let rates = rates(&first, &second, &graph, before.elapsed());
+    super::print(&to_text(&second, &rates))
+}
+
+/// What a node does in a second.
+struct Rate {
+    rows_in: f64,
+    rows_out: f64,
+    /// The part of their time in which its tasks work.
+    busy: f64,
+}
+
+/// By node; empty where another revision runs since the first look.
+fn rates(first: &View, second: &View, graph: &Graph, passed: Duration) -> Vec<Rate> {
+    let (Some(first), Some(second)) = (&first.revision, &second.revision) else {
+        return Vec::new();
+    };
+    if first.started_ms != second.started_ms || first.nodes.len() != second.nodes.len() {
+        return Vec::new();
+    }
+    let seconds = passed.as_secs_f64();
+    let nodes = first.nodes.iter().zip(&second.nodes);
+    let rated = nodes.map(|(then, now)| {
+        let tasks = graph.nodes.iter().find(|node| node.name == now.name);
+        let tasks = tasks.map_or(1, |node| node.tasks.max(1));
+        let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / seconds;
+        Rate {
+            rows_in: rate(then.rows_in, now.rows_in),
+            rows_out: rate(then.rows_out, now.rows_out),
+            busy: ((now.busy_ms - then.busy_ms) / 1e3 / seconds / f64::from(tasks)).clamp(0.0, 1.0),
+        }
+    });
+    rated.collect()
+}
+
+fn to_text(view: &View, rates: &[Rate]) -> String {
+    let now_ms = SystemClock.now_ms();
+    let mut text = format!(
+        "{}: {} for {}\n",
+        view.name,
+        view.phase,
+        span(now_ms.saturating_sub(view.since_ms))
+    );
+    if let Some(failure) = &view.failure {
+        text += &format!("  failed: {}\n  {}\n", failure.message, failure.advice);
+    }
+    if let Some(refusal) = &view.refusal {
+        text += &format!("  its newest content does not run: {refusal}\n");
+    }
+    text += &format!("  file     {}\n", view.file.display());
+    let Some(revision) = &view.revision else {
+        return text + "  it has not run since the host was started\n";
+    };
+    let since = ago(revision.started_ms, now_ms);
+    text += &format!("  content  {}, started {since}\n", revision.digest);
+    if let Some(state) = &revision.state {
+        text += &format!(
+            "  state    in memory {} of {}",
+            size(state.memory_bytes),
+            size(state.memory_bytes_max)
+        );
+        if let Some(last) = &state.checkpoint {
+            let (bytes, ms) = (size(last.bytes), last.milliseconds);
+            text += &format!("; checkpoint {}: {bytes} in {ms} ms", last.id);
+        }
+        text.push('\n');
+    }
+    let header = [
+        "node",
+        "role",
+        ">in",
+        ">in/s",
+        ">out",
+        ">out/s",
+        ">busy",
+        "watermark",
+        ">behind",
+        ">late",
+        ">rejected",
+        ">failed",
+    ];
+    let rows = revision.nodes.iter().enumerate();
+    let rows = rows.map(|(at, node)| node_row(node, rates.get(at), now_ms));
+    text += &format!("\n{}", table(&header, rows));
+    let busiest = rates.iter().zip(&revision.nodes);
+    let busiest = busiest.max_by(|(one, _), (other, _)| one.busy.total_cmp(&other.busy));
+    if let Some((rate, node)) = busiest.filter(|(rate, _)| rate.busy > BUSY_PART) {
+        text += &format!(
+            "{} works for {:.0}% of its time: it may hold back what is before it\n",
+            node.name,
+            rate.busy * 100.0
+        );
+    }
+    text
+}
+
+fn node_row(node: &Node, rate: Option<&Rate>, now_ms: i64) -> Vec<String> {
+    let absent = || "-".to_owned();
+    let (is_sink, is_operator) = (node.role == "sink", node.role == "operator");
+    let rate_of = |part: fn(&Rate) -> f64| rate.map_or_else(absent, |rate| short(part(rate)));
+    let of_bad = |count: u64| match count {
+        0 => absent(),
+        count => count.to_string(),
+    };
+    vec![
+        node.name.clone(),
+        node.role.clone(),
+        node.rows_in.to_string(),
+        rate_of(|rate| rate.rows_in),
+        match is_sink {
+            true => absent(),
+            false => node.rows_out.to_string(),
+        },
+        match is_sink {
+            true => absent(),
+            false => rate_of(|rate| rate.rows_out),
+        },
+        match rate {
+            Some(rate) if is_operator => format!("{:.0}%", rate.busy * 100.0),
+            _ => absent(),
+        },
+        node.watermark_ms.map_or_else(absent, time),
+        node.watermark_ms
+            .map_or_else(absent, |ms| span(now_ms.saturating_sub(ms))),
+        of_bad(node.late),
+        of_bad(node.rejected),
+        of_bad(node.failed),
+    ]
+}
+
+fn start(
+    client: &Client,
+    pipeline: &str,
+    drop: &[String],
+    from: Option<&str>,
+) -> Result<(), CliError> {
+    let before: View = client.get(&[pipeline], &[])?.read()?;
+    let mut body = json!({ "drop": drop });
+    if let Some(from) = from {
+        body["from"] = json!(from);
+    }
+    client.post(&[pipeline, "start"], Some(body.to_string()))?;
+    let asked = Instant::now();
+    // A content that is refused again changes nothing where another one runs.
+    let is_refused = |now: &View| now.refusal.is_some() && asked.elapsed() > REFUSED_AFTER;
+    let is_settled = |now: &View| {
+        let is_moving = ["planning", "starting"].contains(&now.phase.as_str());
+        !is_moving && (now.since_ms != before.since_ms || is_refused(now))
+    };
+    let now = settle(client, pipeline, is_settled)?;
+    match now.failure.filter(|_| now.phase == "failed") {
+        Some(failure) => Err(CliError::Failed(anyhow!(
+            "{pipeline} has failed: {}\n  {}",
+            failure.message,
+            failure.advice
+        ))),
+        None if now.refusal.is_some() => Err(CliError::Failed(anyhow!(
+            "{pipeline} is in the phase `{}`, and its newest content does not run: {}",
+            now.phase,
+            now.refusal.unwrap_or_default()
+        ))),
+        None => client.tell(&format!("{pipeline} is in the phase `{}`\n", now.phase)),
+    }
+}
+
+/// Waits until this holds of a pipeline.
+fn settle(
+    client: &Client,
+    pipeline: &str,
+    holds: impl Fn(&View) -> bool,
+) -> Result<View, CliError> {
+    let until = Instant::now() + SETTLE_MAX;
+    loop {
+        let now: View = client.get(&[pipeline], &[])?.read()?;
+        if holds(&now) {
+            return Ok(now);
+        }
+        if Instant::now() >= until {
+            return Err(CliError::Failed(anyhow!(
+                "{pipeline} is still in the phase `{}` after {}; what was asked for is still \
+                 wanted: `sluicebox pipelines show {pipeline}`",
+                now.phase,
+                span(SETTLE_MAX.as_millis() as i64)
+            )));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
