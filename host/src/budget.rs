@@ -7,7 +7,7 @@
 //! be made in the middle of a batch, and none of its states evicted.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::checkpoint::requests::Requests;
 
@@ -32,9 +32,22 @@ pub struct Budget {
 /// The memory that the states of all pipelines of a host may take together. Each
 /// pipeline is granted a part of it for itself.
 #[derive(Debug)]
-pub struct HostMemory {
-    bytes_max: usize,
-    granted: Mutex<usize>,
+pub struct HostMemory(Mutex<HostBytes>);
+
+#[derive(Debug)]
+struct HostBytes {
+    /// Absent where there is no limit.
+    max: Option<usize>,
+    granted: usize,
+}
+
+/// How much memory a pipeline wants for its states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedMemory {
+    /// Its states grow with their keys.
+    Unlimited,
+    /// None where it keeps no states.
+    Bytes(usize),
 }
 
 /// The memory that a host has granted to one pipeline. Dropping it gives the
@@ -47,15 +60,23 @@ pub struct MemoryGrant {
 
 /// A pipeline wants more memory than the host has left.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "pipeline `{pipeline}` wants {wanted} bytes of memory for its states, and {left} of the \
-     host's {bytes_max} are left: give it less, or the host more"
-)]
-pub struct NoMemory {
-    pub pipeline: String,
-    pub wanted: usize,
-    pub left: usize,
-    pub bytes_max: usize,
+pub enum NoMemory {
+    #[error(
+        "pipeline `{pipeline}` wants {wanted} bytes of memory for its states, and {left} of the \
+         host's {bytes_max} are left: give it less, or the host more"
+    )]
+    TooLittleLeft {
+        pipeline: String,
+        wanted: usize,
+        left: usize,
+        bytes_max: usize,
+    },
+    #[error(
+        "pipeline `{pipeline}` has no limit of memory for its states, and its host has: add \
+         [checkpoints] to its file, with which they are evicted to the disk, and `memory` of \
+         [state]"
+    )]
+    Unlimited { pipeline: String },
 }
 
 /// What the states of one task take of the budget.
@@ -160,31 +181,53 @@ impl Budget {
 }
 
 impl HostMemory {
-    pub fn new(bytes_max: usize) -> Self {
-        HostMemory {
-            bytes_max,
-            granted: Mutex::default(),
-        }
+    /// Without `bytes_max`, there is no limit.
+    pub fn new(bytes_max: Option<usize>) -> Self {
+        HostMemory(Mutex::new(HostBytes {
+            max: bytes_max,
+            granted: 0,
+        }))
+    }
+
+    /// Sets the limit for what is granted from now on.
+    pub fn limit(&self, bytes_max: Option<usize>) {
+        self.lock().max = bytes_max;
     }
 
     /// Grants a pipeline the memory that it wants, or fails if too little is left.
-    pub fn grant(self: &Arc<Self>, pipeline: &str, wanted: usize) -> Result<MemoryGrant, NoMemory> {
-        // A panic in another thread cannot leave a number half written.
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.bytes_max - *granted;
-        if wanted > left {
-            return Err(NoMemory {
-                pipeline: pipeline.to_owned(),
-                wanted,
-                left,
-                bytes_max: self.bytes_max,
-            });
+    pub fn grant(
+        self: &Arc<Self>,
+        pipeline: &str,
+        wanted: WantedMemory,
+    ) -> Result<MemoryGrant, NoMemory> {
+        let pipeline = pipeline.to_owned();
+        let mut host = self.lock();
+        let bytes = match wanted {
+            WantedMemory::Bytes(bytes) => bytes,
+            WantedMemory::Unlimited if host.max.is_none() => 0,
+            WantedMemory::Unlimited => return Err(NoMemory::Unlimited { pipeline }),
+        };
+        if let Some(bytes_max) = host.max {
+            let left = bytes_max.saturating_sub(host.granted);
+            if bytes > left {
+                return Err(NoMemory::TooLittleLeft {
+                    pipeline,
+                    wanted: bytes,
+                    left,
+                    bytes_max,
+                });
+            }
         }
-        *granted += wanted;
+        host.granted += bytes;
         Ok(MemoryGrant {
             memory: self.clone(),
-            bytes: wanted,
+            bytes,
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HostBytes> {
+        // A panic in another thread cannot leave a number half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -237,8 +280,7 @@ impl Share {
 
 impl Drop for MemoryGrant {
     fn drop(&mut self) {
-        let granted = self.memory.granted.lock();
-        *granted.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.memory.lock().granted -= self.bytes;
     }
 }
 
@@ -275,14 +317,36 @@ mod tests {
 
     #[test]
     fn pipelines_have_no_more_together_than_the_host_has() {
-        let memory = Arc::new(HostMemory::new(1_000));
-        let one = memory.grant("one", 700).expect("there is room");
-        let refused = memory.grant("two", 400).expect_err("there is not");
-        assert_eq!(refused.left, 300);
-        assert!(refused.to_string().contains("`two` wants 400"), "{refused}");
-        let _small = memory.grant("three", 300).expect("there is room");
+        use WantedMemory::{Bytes, Unlimited};
+        let memory = Arc::new(HostMemory::new(Some(1_000)));
+        let one = memory.grant("one", Bytes(700)).expect("there is room");
+        let refused = memory.grant("two", Bytes(400)).expect_err("there is not");
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("`two` wants 400") && refused.contains("and 300 of"),
+            "{refused}"
+        );
+        let _small = memory.grant("three", Bytes(300)).expect("there is room");
         drop(one);
-        memory.grant("two", 400).expect("there is room again");
+        memory
+            .grant("two", Bytes(400))
+            .expect("there is room again");
+        let refused = memory.grant("four", Unlimited).expect_err("it may grow");
+        assert!(
+            refused.to_string().contains("has no limit of memory"),
+            "{refused}"
+        );
+        memory.grant("five", Bytes(0)).expect("it wants none");
+        memory.limit(None);
+        let _four = memory.grant("four", Unlimited).expect("there is no limit");
+        let _six = memory
+            .grant("six", Bytes(5_000))
+            .expect("there is no limit");
+        memory.limit(Some(2_000));
+        let refused = memory
+            .grant("seven", Bytes(1))
+            .expect_err("nothing is left");
+        assert!(refused.to_string().contains("and 0 of"), "{refused}");
     }
 
     #[test]

@@ -177,7 +177,7 @@ pub fn main() -> ExitCode {
     start_logging(&live_lines);
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, &live_lines),
-        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Serve(arguments) => serve::serve(arguments),
         Command::Pipelines(command) => pipelines::pipelines(&command),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Changes(arguments) => changes::changes(&arguments),

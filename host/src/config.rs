@@ -36,11 +36,12 @@ mod sink;
 pub mod format;
 /// `[state]`, `[checkpoints]` and `[restart]`.
 mod state;
+/// The file of a host.
+pub mod host;
+/// Reads and parses a file, with its mistakes.
+mod file;
 
-use std::io::Read;
 use std::path::Path;
-
-use toml::de::DeTable;
 
 pub use diagnostics::{ConfigFile, Diagnostics, Look, Mistake, Severity, Span};
 pub use event_time::{EventTimeConfig, WatermarkConfig};
@@ -60,9 +61,8 @@ pub use toml::Spanned;
 
 use crate::connector::registry::{CONNECTORS, Registry};
 use diagnostics::SecretAccess;
+use file::FileKind;
 use reader::{ConfigValue, Table};
-
-use crate::text::printable_in_place;
 
 /// A pipeline's file, read but not planned. Lists are in the order of the file.
 #[derive(Debug)]
@@ -91,8 +91,11 @@ pub struct PluginConfig {
 
 /// A larger file is not a pipeline: a data file was named by mistake.
 pub(crate) const FILE_BYTES_MAX: u64 = 4 << 20;
-/// More syntax mistakes are not reported.
-const SYNTAX_MISTAKES_MAX: usize = 100;
+const PIPELINE: FileKind = FileKind {
+    the: "the pipeline",
+    a: "a pipeline's file",
+    advice: "give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one",
+};
 pub const PARALLELISM_MAX: i64 = 256;
 pub const BATCH_ROWS_MAX: i64 = 65_536;
 
@@ -110,39 +113,7 @@ impl Config {
 
     fn read_with(path: &Path, secrets: SecretAccess) -> Result<Config, Diagnostics> {
         let file = path.display().to_string();
-        let refuse = |message: String, help: &str| {
-            let origin = ConfigFile {
-                file: file.clone(),
-                text: "".into(),
-            };
-            let mut mistakes = Diagnostics::new(origin);
-            mistakes.push(Mistake::new(message).help(help));
-            mistakes
-        };
-        let advice =
-            "give the path of a pipeline's TOML file; `sluicebox new pipeline NAME` makes one";
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|error| refuse(format!("cannot read the pipeline {file}: {error}"), advice))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            let size = crate::quantity::show_bytes(FILE_BYTES_MAX);
-            return Err(refuse(
-                format!("{file} is larger than {size}: it cannot be a pipeline's file"),
-                advice,
-            ));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..at]
-                .iter()
-                .filter(|b| **b == b'\n')
-                .count();
-            refuse(
-                format!("{file} is not text: line {line} has bytes that are not UTF-8"),
-                "a pipeline's file is TOML in UTF-8: save it in that encoding",
-            )
-        })?;
+        let text = file::read(path, &PIPELINE, FILE_BYTES_MAX)?;
         Config::parse_all(&file, &text, CONNECTORS, secrets)
     }
 
@@ -166,24 +137,9 @@ impl Config {
         connectors: Registry<'_>,
         secrets: SecretAccess,
     ) -> Result<Config, Diagnostics> {
-        let (document, errors) = DeTable::parse_recoverable(text);
-        let origin = ConfigFile {
-            file: file.to_owned(),
-            text: printable_in_place(&secrets::masked(
-                document.get_ref(),
-                text,
-                errors.is_empty(),
-            ))
-            .into(),
-        };
-        let mut mistakes = Diagnostics::new(origin.clone());
+        let (document, mut mistakes) = file::parse(file, text)?;
         mistakes.secrets = secrets;
-        for error in errors.into_iter().take(SYNTAX_MISTAKES_MAX) {
-            mistakes.push_once_a_line(syntax_mistake(&error, text));
-        }
-        if !mistakes.is_empty() {
-            return Err(mistakes.sorted());
-        }
+        let origin = mistakes.origin().clone();
         let secret_files = secrets::files(document.get_ref());
         secrets::refuse_credentials(document.get_ref(), &mut mistakes);
         // Other mistakes would quote them.
@@ -197,26 +153,6 @@ impl Config {
             _ => Err(mistakes.sorted()),
         }
     }
-}
-
-fn syntax_mistake(error: &toml::de::Error, text: &str) -> Mistake {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    let rest = text.get(span.start..).unwrap_or_default();
-    let is_line_end = rest.is_empty() || rest.starts_with(['\n', '\r']);
-    let message = error.message();
-    if is_line_end && message.starts_with("string values must be quoted") {
-        return Mistake::new("a value is missing").at(before(span.start), "after this");
-    }
-    let mistake = Mistake::new(format!("this is not TOML: {message}"));
-    match is_line_end {
-        true => mistake.at(before(span.start), ""),
-        false => mistake.at(span, ""),
-    }
-}
-
-/// The place before the end of a line, which cannot be underlined itself.
-fn before(end: usize) -> Span {
-    end.saturating_sub(1)..end
 }
 
 fn read_pipeline(

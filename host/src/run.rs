@@ -61,6 +61,8 @@ pub struct Job {
     offload: Offload,
     /// Absent: enough for all cores, and for plugins that hold theirs.
     threads: Option<usize>,
+    /// How many of them work at a time; absent: as many as there are cores.
+    cores: Option<usize>,
 }
 
 /// What a run did, once it has ended.
@@ -140,6 +142,7 @@ impl Job {
             pipeline: pipeline.clone(),
             offload: Offload::default(),
             threads: None,
+            cores: None,
         }
     }
 
@@ -153,6 +156,13 @@ impl Job {
     /// Sets the number of threads.
     pub fn on_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// Sets how many threads work at a time beside those that plugins hold, in place of one
+    /// for each core.
+    pub fn on_cores(mut self, cores: usize) -> Self {
+        self.cores = Some(cores);
         self
     }
 
@@ -227,7 +237,8 @@ impl Job {
         // A service has such a span, too.
         let span = tracing::error_span!(parent: None, "pipeline", name);
         let threads = self.threads.unwrap_or_else(|| {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let cores = self.cores.unwrap_or_else(cores);
             // A call into a plugin holds its thread, whatever the plugin does
             // meanwhile: other tasks have threads left.
             cores + self.current().plugin_tasks()

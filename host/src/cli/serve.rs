@@ -1,9 +1,9 @@
 //! `sluicebox serve`: runs the pipelines of a folder as a service.
 
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -15,11 +15,13 @@ use super::signals::{self, Signals};
 use super::{CliError, loader};
 use crate::budget::HostMemory;
 use crate::clock::SystemClock;
+use crate::config::Diagnostics;
+use crate::config::host::{HostConfig, TlsConfig};
 use crate::quantity;
 use crate::service::api;
 use crate::service::api::access::Access;
 use crate::service::host::Host;
-use crate::service::hosted::Context;
+use crate::service::hosted::{Context, ProbationTime};
 use crate::service::listener::{Listener, Tls};
 use crate::service::store::Store;
 use crate::service::tokens::Tokens;
@@ -30,12 +32,15 @@ const READY_LOOK: Duration = Duration::from_millis(50);
 #[derive(Args)]
 pub struct ServeArguments {
     /// The service's folder: its pipelines are the files `pipelines/NAME.toml`, and `data`
-    /// has what it remembers of them
-    #[arg(default_value = ".")]
-    folder: PathBuf,
-    /// Where HTTP requests are answered; without tokens, only on this machine
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
-    listen: SocketAddr,
+    /// has what it remembers of them; the current one by default
+    folder: Option<PathBuf>,
+    /// A file with what follows, and more; what is given here wins. Read again on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where HTTP requests are answered, 127.0.0.1:7878 by default; without tokens, only on
+    /// this machine
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// The file of the tokens by which it is used, which `sluicebox token new` makes
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
@@ -45,18 +50,27 @@ pub struct ServeArguments {
     /// The certificate's private key, as PEM
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
-    /// How many requests an address may send in a second; five times as many at once
-    #[arg(long, value_name = "REQUESTS", default_value = "200")]
-    rate: NonZeroU32,
+    /// How many requests an address may send in a second, 200 by default; five times as many
+    /// at once
+    #[arg(long, value_name = "REQUESTS")]
+    rate: Option<NonZeroU32>,
     /// The memory for keys and states of all pipelines together, such as 4GiB: a pipeline
     /// whose share (`memory` of [state]) is not left does not start
     #[arg(long, value_parser = memory)]
     memory: Option<usize>,
-    /// How long a changed pipeline has to hold before what it puts out is committed; it is
-    /// taken back otherwise
-    #[arg(long, value_name = "DURATION", value_parser = probation, default_value = "10s")]
-    probation: Duration,
+    /// How many threads answer requests, and how many of each pipeline work at a time beside
+    /// those that plugins hold; as many as the machine has cores by default
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// How long a changed pipeline has to hold before what it puts out is committed, 10s by
+    /// default; it is taken back otherwise
+    #[arg(long, value_name = "DURATION", value_parser = probation)]
+    probation: Option<Duration>,
 }
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7878);
+const RATE: NonZeroU32 = NonZeroU32::new(200).expect("it is more than 0");
+const PROBATION: Duration = Duration::from_secs(10);
 
 fn memory(text: &str) -> Result<usize, String> {
     let bytes = quantity::bytes(text)?;
@@ -69,11 +83,56 @@ fn probation(text: &str) -> Result<Duration, String> {
     ))
 }
 
-pub fn serve(arguments: &ServeArguments) -> Result<(), CliError> {
+/// What the service does, by its arguments, its file and the defaults.
+#[derive(PartialEq, Eq)]
+struct Settings {
+    listen: SocketAddr,
+    pipelines: PathBuf,
+    data: PathBuf,
+    tokens: Option<PathBuf>,
+    tls: Option<TlsConfig>,
+    rate: NonZeroU32,
+    memory: Option<usize>,
+    threads: Option<usize>,
+    probation: Duration,
+}
+
+impl ServeArguments {
+    /// What is said here wins over what the file says.
+    fn settings(&self) -> Result<Settings, Diagnostics> {
+        let file = self.config.as_deref().map(HostConfig::read);
+        let file = file.transpose()?.unwrap_or_default();
+        // A folder that is given here has both.
+        let (pipelines, data) = match &self.folder {
+            Some(_) => (None, None),
+            None => (file.pipelines, file.data),
+        };
+        let folder = self.folder.clone().or(file.folder);
+        let folder = folder.unwrap_or_else(|| PathBuf::from("."));
+        let tls = self.tls_certificate.clone().zip(self.tls_key.clone());
+        let tls = tls.map(|(certificate, key)| TlsConfig { certificate, key });
+        let threads = self.threads.map(NonZeroUsize::get);
+        Ok(Settings {
+            listen: self.listen.or(file.listen).unwrap_or(LISTEN),
+            pipelines: pipelines.unwrap_or_else(|| folder.join("pipelines")),
+            data: data.unwrap_or_else(|| folder.join("data")),
+            tokens: self.tokens.clone().or(file.tokens),
+            tls: tls.or(file.tls),
+            rate: self.rate.or(file.rate).unwrap_or(RATE),
+            memory: self.memory.or(file.memory),
+            threads: threads.or(file.threads),
+            probation: self.probation.or(file.probation).unwrap_or(PROBATION),
+        })
+    }
+}
+
+pub fn serve(arguments: ServeArguments) -> Result<(), CliError> {
     let signals = Signals::start().map_err(|error| CliError::Failed(error.into()))?;
-    let tokens = open_tokens(arguments)?;
-    let tls = open_tls(arguments)?;
-    let pipelines = arguments.folder.join("pipelines");
+    let settings = arguments.settings().map_err(CliError::Config)?;
+    let tokens = open_tokens(settings.tokens.as_deref(), settings.listen);
+    let tokens = tokens.map_err(CliError::Usage)?;
+    let tls = open_tls(&settings)?;
+    let pipelines = &settings.pipelines;
     if !pipelines.is_dir() {
         return Err(CliError::Usage(anyhow!(
             "there is no folder {}: pipelines are the files NAME.toml in it",
@@ -81,53 +140,53 @@ pub fn serve(arguments: &ServeArguments) -> Result<(), CliError> {
         )));
     }
     let loader = loader()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("service")
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::Failed(error.into()))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.thread_name("service").enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::Failed(error.into()))?;
     let context = Context {
-        store: open_store(&arguments.folder)?,
+        store: open_store(&settings.data)?,
         loader,
         clock: Arc::new(SystemClock),
-        memory: arguments
-            .memory
-            .map(|bytes| Arc::new(HostMemory::new(bytes))),
-        probation: arguments.probation,
+        memory: Arc::new(HostMemory::new(settings.memory)),
+        threads: settings.threads,
+        probation: ProbationTime::new(settings.probation),
     };
-    let host = Host::new(context, &pipelines);
+    let host = Host::new(context, pipelines);
+    let access = Access::new(tokens, tls.is_some(), settings.rate);
+    let service = Service {
+        host,
+        access: Arc::new(access),
+        arguments,
+        settings,
+    };
     runtime
-        .block_on(run(host, arguments, tokens, tls, signals))
+        .block_on(service.run(tls, signals))
         .map_err(CliError::Failed)
 }
 
-fn open_tokens(arguments: &ServeArguments) -> Result<Option<Tokens>, CliError> {
-    if let Some(file) = &arguments.tokens {
-        let tokens = Tokens::open(file);
-        return tokens
-            .map(Some)
-            .map_err(|error| CliError::Usage(error.into()));
+fn open_tokens(file: Option<&Path>, listen: SocketAddr) -> anyhow::Result<Option<Tokens>> {
+    if let Some(file) = file {
+        return Ok(Some(Tokens::open(file)?));
     }
-    match arguments.listen.ip().is_loopback() {
+    match listen.ip().is_loopback() {
         true => Ok(None),
-        false => Err(CliError::Usage(anyhow!(
-            "everybody who reaches {} could use the service: make tokens by `sluicebox token new`, \
-             and give their file as --tokens; or listen on this machine alone, as on 127.0.0.1:7878",
-            arguments.listen
-        ))),
+        false => Err(anyhow!(
+            "everybody who reaches {listen} could use the service: make tokens by `sluicebox token \
+             new`, and give their file as --tokens; or listen on this machine alone, as on \
+             127.0.0.1:7878"
+        )),
     }
 }
 
-fn open_tls(arguments: &ServeArguments) -> Result<Option<Tls>, CliError> {
-    let files = arguments
-        .tls_certificate
-        .as_ref()
-        .zip(arguments.tls_key.as_ref());
-    if let Some((certificate, key)) = files {
+fn open_tls(settings: &Settings) -> Result<Option<Tls>, CliError> {
+    if let Some(TlsConfig { certificate, key }) = &settings.tls {
         let tls = Tls::open(certificate, key);
         return tls.map(Some).map_err(|error| CliError::Usage(error.into()));
     }
-    if !arguments.listen.ip().is_loopback() {
+    if !settings.listen.ip().is_loopback() {
         tracing::warn!(
             "whoever sees the network sees tokens and rows: give --tls-certificate and --tls-key"
         );
@@ -135,34 +194,113 @@ fn open_tls(arguments: &ServeArguments) -> Result<Option<Tls>, CliError> {
     Ok(None)
 }
 
-fn open_store(folder: &Path) -> Result<Store, CliError> {
-    let data = folder.join("data");
-    let opened = Store::open(&data);
+fn open_store(data: &Path) -> Result<Store, CliError> {
+    let opened = Store::open(data);
     let opened = opened.with_context(|| format!("{} cannot be used", data.display()));
     opened.map_err(CliError::Failed)
 }
 
-async fn run(
+/// A service that runs.
+struct Service {
     host: Arc<Host>,
-    arguments: &ServeArguments,
-    tokens: Option<Tokens>,
-    tls: Option<Tls>,
-    signals: Signals,
-) -> anyhow::Result<()> {
-    let listen = arguments.listen;
-    let listener = TcpListener::bind(listen).await;
-    let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
-    let access = Access::new(tokens, tls.is_some(), arguments.rate);
-    let listener = Listener::new(listener, tls)?;
-    stop_by(&signals, host.clone());
-    let answering = tokio::spawn(api::serve(host.clone(), listener, access));
-    tokio::spawn(tell_when_ready(host.clone()));
-    host.run().await;
-    tracing::info!("all pipelines have stopped");
-    answering.await??;
-    Ok(())
+    access: Arc<Access>,
+    arguments: ServeArguments,
+    settings: Settings,
+}
+
+impl Service {
+    async fn run(self, tls: Option<Tls>, signals: Signals) -> anyhow::Result<()> {
+        let listen = self.settings.listen;
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+        let listener = Listener::new(listener, tls)?;
+        let (host, access) = (self.host.clone(), self.access.clone());
+        self.take_signals(&signals);
+        let answering = tokio::spawn(api::serve(host.clone(), listener, access));
+        tokio::spawn(tell_when_ready(host.clone()));
+        host.run().await;
+        tracing::info!("all pipelines have stopped");
+        answering.await??;
+        Ok(())
+    }
+
+    /// SIGHUP has the file read again. The first of the others stops the host, and the second
+    /// the process.
+    fn take_signals(self, taken: &Signals) {
+        let host = self.host.clone();
+        let service = Arc::new(Mutex::new(self));
+        taken.take(move |number| {
+            if number == libc::SIGHUP {
+                let service = service.clone();
+                // Nobody may read the log, and the next signal has to be taken meanwhile.
+                let reloading = std::thread::Builder::new().spawn(move || {
+                    let mut service = service.lock().unwrap_or_else(PoisonError::into_inner);
+                    service.reload();
+                });
+                // Without a thread more, nothing changes.
+                drop(reloading);
+            } else if host.stop().asked() {
+                std::process::exit(128 + number);
+            } else {
+                host.stop().ask();
+                signals::log(
+                    "stopping: each pipeline makes a checkpoint; a second signal quits at once",
+                );
+                notify(NotifyState::Stopping);
+            }
+        });
+    }
+
+    /// Reads the file again. What it says takes effect as a whole, or not at all.
+    fn reload(&mut self) {
+        let Some(file) = &self.arguments.config else {
+            tracing::info!("pipelines and plugins are read whenever they change");
+            return;
+        };
+        let file = file.display();
+        let now = match self.arguments.settings() {
+            Ok(now) => now,
+            Err(mistakes) => {
+                tracing::error!("{file} has mistakes, and nothing changes: {mistakes}");
+                return;
+            }
+        };
+        let tokens = match open_tokens(now.tokens.as_deref(), self.settings.listen) {
+            Ok(tokens) => tokens,
+            Err(error) => {
+                tracing::error!("{file} is not taken, and nothing changes: {error:#}");
+                return;
+            }
+        };
+        let before = &self.settings;
+        for (key, is_same) in [
+            ("listen", now.listen == before.listen),
+            (
+                "folder",
+                now.pipelines == before.pipelines && now.data == before.data,
+            ),
+            ("threads", now.threads == before.threads),
+            ("tls", now.tls == before.tls),
+        ] {
+            if !is_same {
+                tracing::warn!("`{key}` of {file} takes effect when the service is restarted");
+            }
+        }
+        if (&now.tokens, now.rate) != (&before.tokens, before.rate) {
+            self.access.change(tokens, now.rate);
+        }
+        let context = self.host.context();
+        context.memory.limit(now.memory);
+        context.probation.set(now.probation);
+        tracing::info!("{file} is read again");
+        let running = &mut self.settings;
+        running.tokens = now.tokens;
+        running.rate = now.rate;
+        running.memory = now.memory;
+        running.probation = now.probation;
+    }
 }
 
 /// Tells a service manager that started this process.
@@ -182,21 +320,4 @@ fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!("the service manager cannot be told: {error}");
     }
-}
-
-/// Stops the host by the first of these signals, and the process by the second.
-fn stop_by(taken: &Signals, host: Arc<Host>) {
-    taken.take(move |number| {
-        if number == libc::SIGHUP {
-            signals::log("pipelines and plugins are read whenever they change");
-        } else if host.stop().asked() {
-            std::process::exit(128 + number);
-        } else {
-            host.stop().ask();
-            signals::log(
-                "stopping: each pipeline makes a checkpoint; a second signal quits at once",
-            );
-            notify(NotifyState::Stopping);
-        }
-    });
 }

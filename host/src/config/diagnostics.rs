@@ -127,6 +127,10 @@ impl Diagnostics {
         }
     }
 
+    pub(super) fn origin(&self) -> &ConfigFile {
+        &self.origin
+    }
+
     /// The folder that the file's paths are relative to.
     pub(super) fn folder(&self) -> &Path {
         Path::new(&self.origin.file)

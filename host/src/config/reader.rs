@@ -232,7 +232,7 @@ impl<'a> ConfigValue<'a> {
             mistakes.push(
                 Mistake::new(format!("{} is not a path", self.what))
                     .at(path.span(), "")
-                    .help("write the path of a file, from the pipeline file's folder"),
+                    .help("write the path of a file, from the folder of this one"),
             );
             return None;
         }

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use super::durable::Durable;
 use super::looks::Looks;
-use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory};
+use crate::budget::{Budget, HostMemory, MemoryGrant, NoMemory, WantedMemory};
 use crate::checkpoint::coordinator::CompletedCheckpoint;
 use crate::checkpoint::replacement::Replacement;
 use crate::checkpoint::requests::Requests;
 use crate::clock::Clock;
-use crate::plan::Plan;
+use crate::plan::{NodeKind, Plan};
 use crate::progress::{CheckpointProgress, StateProgress};
 
 /// How many checkpoints the history has at most.
@@ -33,7 +33,8 @@ pub struct Pipeline {
     looks: Looks,
     /// How many revisions of its plan there have been.
     revisions: Arc<AtomicU32>,
-    /// What the host has granted of its memory, if it limits its pipelines.
+    memory_wanted: WantedMemory,
+    /// What the host has granted of its memory.
     memory: Option<Arc<MemoryGrant>>,
     /// What replaces the logic of operators when that is requested.
     replacement: Arc<watch::Sender<Option<Arc<Replacement>>>>,
@@ -69,6 +70,11 @@ impl Pipeline {
             history: Arc::default(),
             looks: Looks::default(),
             revisions: Arc::default(),
+            memory_wanted: match memory {
+                Some(bytes) => WantedMemory::Bytes(bytes),
+                None if keeps_states(plan) => WantedMemory::Unlimited,
+                None => WantedMemory::Bytes(0),
+            },
             memory: None,
             replacement: Arc::default(),
             wanted: Arc::default(),
@@ -84,7 +90,7 @@ impl Pipeline {
 
     /// Takes the memory for its states from that of the host.
     pub fn within(mut self, memory: &Arc<HostMemory>) -> Result<Self, NoMemory> {
-        let grant = memory.grant(&self.name, self.budget.bytes_max())?;
+        let grant = memory.grant(&self.name, self.memory_wanted)?;
         self.memory = Some(Arc::new(grant));
         Ok(self)
     }
@@ -166,4 +172,13 @@ impl Pipeline {
         }
         history.push_back(done.clone());
     }
+}
+
+/// Whether any of its nodes keeps something for each key.
+fn keeps_states(plan: &Plan) -> bool {
+    let mut kinds = plan.nodes.iter().map(|node| &node.kind);
+    kinds.any(|kind| match kind {
+        NodeKind::Aggregate(_) | NodeKind::Process(_) | NodeKind::Join(_) => true,
+        NodeKind::Source(_) | NodeKind::Transform(_) | NodeKind::Sink(_) => false,
+    })
 }

@@ -76,9 +76,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 struct Description;
 
 /// Answers requests until the host is asked to stop.
-pub async fn serve(host: Arc<Host>, listener: Listener, access: Access) -> io::Result<()> {
+pub async fn serve(host: Arc<Host>, listener: Listener, access: Arc<Access>) -> io::Result<()> {
     let (stop, stopped) = (host.stop().clone(), host.stop().clone());
-    let access = Arc::new(access);
     let service = router(host, access.clone()).into_make_service_with_connect_info::<Peer>();
     let served =
         axum::serve(listener, service).with_graceful_shutdown(async move { stop.wait().await });

@@ -361,11 +361,12 @@ impl Course {
         if let Some(durable) = durable {
             pipeline = pipeline.keeping(durable);
         }
-        if let Some(memory) = &self.context.memory {
-            let within = pipeline.within(memory);
-            pipeline = within.map_err(|error| RunError::Usage(error.to_string()))?;
-        }
+        let within = pipeline.within(&self.context.memory);
+        let pipeline = within.map_err(|error| RunError::Usage(error.to_string()))?;
         let mut job = Job::revision(&pipeline, planned.plan.clone());
+        if let Some(threads) = self.context.threads {
+            job = job.on_cores(threads);
+        }
         if !trial.next.dropped.is_empty() {
             job = job.dropping(&trial.next.dropped);
         }
@@ -391,7 +392,7 @@ impl Course {
         let before = ledger.map_or_else(|_| Vec::new(), |ledger| ledger.baselines);
         let mut nodes = job.progress();
         let pipeline = job.pipeline().seen();
-        let mut probation = Probation::new(self.context.probation, before, nodes.clone());
+        let mut probation = Probation::new(self.context.probation.get(), before, nodes.clone());
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut planning: Option<JoinHandle<Option<Result<Next, Refusal>>>> = None;
@@ -439,7 +440,7 @@ impl Course {
                     let before = baselines(&nodes);
                     self.remember(|ledger| ledger.baselines.clone_from(&before));
                     nodes.clone_from(&replacement.nodes);
-                    probation = Probation::new(self.context.probation, before, nodes.clone());
+                    probation = Probation::new(self.context.probation.get(), before, nodes.clone());
                     self.take_place(trial, next, &replacement, took);
                 }
                 ended = &mut running => {
@@ -542,7 +543,7 @@ impl Course {
                             return Ok(self.take_back(trial, &why));
                         }
                         Verdict::Failed(_) | Verdict::Open
-                            if began.elapsed() < self.context.probation => {}
+                            if began.elapsed() < self.context.probation.get() => {}
                         _ => {
                             self.hold(trial, &nodes);
                             requests.hold_back(false);
@@ -614,7 +615,7 @@ impl Course {
     ) -> bool {
         if let (true, Verdict::Failed(why)) = (
             trial.can_be_taken_back(),
-            probation.judge(self.context.probation),
+            probation.judge(self.context.probation.get()),
         ) {
             return self.take_back(trial, &why);
         }
@@ -635,6 +636,8 @@ impl Course {
             }
             return self.take_back(&mut trial, &error.to_string());
         }
+        // The next start opens it again.
+        self.opened = None;
         let fault = error.fault();
         tracing::error!("failed: {error}; {}", fault.advice());
         self.hosted.lock().failure = Some(Failure {

@@ -1,6 +1,7 @@
 //! One pipeline of the service: what is wanted of it, and what can be seen of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,10 +24,30 @@ pub struct Context {
     pub store: Store,
     pub loader: PluginLoader,
     pub clock: Arc<dyn Clock>,
-    /// The memory for states of all pipelines, if it is limited.
-    pub memory: Option<Arc<HostMemory>>,
-    /// How long a new revision has to hold before what it puts out is committed.
-    pub probation: Duration,
+    /// The memory for states of all pipelines.
+    pub memory: Arc<HostMemory>,
+    /// How many threads of a pipeline work at a time; one for each core by default.
+    pub threads: Option<usize>,
+    pub probation: ProbationTime,
+}
+
+/// How long a new revision has to hold before what it puts out is committed. It may be set
+/// while pipelines run.
+#[derive(Debug)]
+pub struct ProbationTime(AtomicU64);
+
+impl ProbationTime {
+    pub fn new(time: Duration) -> Self {
+        ProbationTime(AtomicU64::new(time.as_millis() as u64))
+    }
+
+    pub fn set(&self, time: Duration) {
+        self.0.store(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// A pipeline.

@@ -127,6 +127,11 @@ impl Service {
         fs::rename(beside, self.path(&format!("pipelines/{name}.toml"))).expect("writable");
     }
 
+    /// Sends a signal that it does not end by.
+    pub fn send(&self, number: i32) {
+        signal::send(self.host.as_ref().expect("it runs"), number);
+    }
+
     /// Sends a signal, and waits for the end.
     pub fn end(&mut self, number: i32) -> ExitStatus {
         let mut host = self.host.take().expect("it runs");

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
@@ -32,45 +32,70 @@ type Limiter = RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>;
 
 /// Who may ask, and how often.
 pub struct Access {
+    rules: RwLock<Arc<Rules>>,
+    has_tls: bool,
+    /// Of requests with a wrong token.
+    wrong: Limiter,
+}
+
+/// What may be another while requests come.
+struct Rules {
     /// Without, everybody may do everything.
     tokens: Option<Tokens>,
-    has_tls: bool,
     /// Of all requests.
     rate: Limiter,
-    /// Of those with a wrong token.
-    wrong: Limiter,
+}
+
+impl Rules {
+    fn new(tokens: Option<Tokens>, rate: NonZeroU32) -> Arc<Rules> {
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(4));
+        Arc::new(Rules {
+            tokens,
+            rate: RateLimiter::hashmap(Quota::per_second(rate).allow_burst(burst)),
+        })
+    }
 }
 
 impl Access {
     /// `rate` is how many requests an address may send in a second.
     pub fn new(tokens: Option<Tokens>, has_tls: bool, rate: NonZeroU32) -> Access {
-        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(4));
         Access {
-            tokens,
+            rules: RwLock::new(Rules::new(tokens, rate)),
             has_tls,
-            rate: RateLimiter::hashmap(Quota::per_second(rate).allow_burst(burst)),
             wrong: RateLimiter::hashmap(Quota::per_minute(WRONG_MAX)),
         }
     }
 
+    /// Has other tokens and another rate from now on.
+    pub fn change(&self, tokens: Option<Tokens>, rate: NonZeroU32) {
+        let rules = self.rules.write();
+        *rules.unwrap_or_else(PoisonError::into_inner) = Rules::new(tokens, rate);
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        let rules = self.rules.read();
+        rules.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Forgets addresses that have sent nothing lately.
     pub fn forget(&self) {
-        for limiter in [&self.rate, &self.wrong] {
+        for limiter in [&self.rules().rate, &self.wrong] {
             limiter.retain_recent();
         }
     }
 
     fn refusal(&self, peer: IpAddr, request: &Request) -> Option<Problem> {
-        if self.rate.check_key(&peer).is_err() {
+        let rules = self.rules();
+        if rules.rate.check_key(&peer).is_err() {
             return Some(Problem::too_many(
                 "this address sends too many requests: `--rate` of the service sets the limit",
             ));
         }
         let headers = request.headers();
-        if let Some(why) = foreign(headers, self.tokens.is_some(), self.has_tls) {
+        if let Some(why) = foreign(headers, rules.tokens.is_some(), self.has_tls) {
             return Some(Problem::forbidden(why));
         }
-        let tokens = self.tokens.as_ref()?;
+        let tokens = rules.tokens.as_ref()?;
         if OPEN.contains(&request.uri().path()) {
             return None;
         }
