@@ -38,16 +38,39 @@ pub struct NodeProgress {
     had_ended: AtomicBool,
     began: Instant,
     /// Of each task.
-    work: Vec<Work>,
+    work: Vec<Spell>,
+    blocked: Vec<Spell>,
     pub ledger: Ledger,
 }
 
-/// How long a task has worked at a node, in ns.
+/// How long a task has done something, such as work at a node, in ns.
 #[derive(Debug, Default)]
-struct Work {
+struct Spell {
     done: AtomicU64,
-    /// Since when it works now, from the node's beginning; 0 if it does not.
+    /// Since when it does it now, from the node's beginning; 0 if it does not.
     since: AtomicU64,
+}
+
+impl Spell {
+    fn begin(&self, now: u64) {
+        self.since.store(now, Ordering::Relaxed);
+    }
+
+    fn end(&self, now: u64) {
+        let since = self.since.swap(0, Ordering::Relaxed);
+        if since != 0 {
+            self.done
+                .fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+
+    fn total(&self, now: u64) -> u64 {
+        let since = match self.since.load(Ordering::Relaxed) {
+            0 => now,
+            since => since,
+        };
+        self.done.load(Ordering::Relaxed) + now.saturating_sub(since)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -85,6 +108,9 @@ pub struct NodeStatus {
     pub read: Option<f64>,
     /// How long its tasks have worked, all together; 0 for sources and sinks.
     pub busy_ms: f64,
+    /// How long its tasks have waited for those behind them to have room, all together,
+    /// between two elements.
+    pub blocked_ms: f64,
     /// Times that a source has rounded down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_times: Option<CutTimes>,
@@ -161,7 +187,8 @@ impl NodeProgress {
             read: AtomicU64::new(UNKNOWN),
             had_ended: AtomicBool::new(false),
             began: Instant::now(),
-            work: (0..tasks).map(|_| Work::default()).collect(),
+            work: (0..tasks).map(|_| Spell::default()).collect(),
+            blocked: (0..tasks).map(|_| Spell::default()).collect(),
             ledger: Ledger::default(),
         }
     }
@@ -185,13 +212,18 @@ impl NodeProgress {
 
     /// Counts the time that an operator's work takes, also while it lasts.
     pub fn time<T>(&self, task: usize, work: impl FnOnce() -> T) -> T {
-        let began = self.elapsed_ns();
-        self.work[task].since.store(began, Ordering::Relaxed);
+        self.work[task].begin(self.elapsed_ns());
         let worked = work();
-        let took = self.elapsed_ns() - began;
-        self.work[task].since.store(0, Ordering::Relaxed);
-        self.work[task].done.fetch_add(took, Ordering::Relaxed);
+        self.work[task].end(self.elapsed_ns());
         worked
+    }
+
+    /// The task of this number waits for those behind it from now on, or not any more.
+    pub fn block(&self, task: usize, is_blocked: bool) {
+        match is_blocked {
+            true => self.blocked[task].begin(self.elapsed_ns()),
+            false => self.blocked[task].end(self.elapsed_ns()),
+        }
     }
 
     /// Never 0.
@@ -199,16 +231,11 @@ impl NodeProgress {
         1 + self.began.elapsed().as_nanos() as u64
     }
 
-    fn busy(&self) -> Duration {
+    /// All tasks together.
+    fn total_ms(&self, tasks: &[Spell]) -> f64 {
         let now = self.elapsed_ns();
-        let busy = self.work.iter().map(|work| {
-            let since = match work.since.load(Ordering::Relaxed) {
-                0 => now,
-                since => since,
-            };
-            work.done.load(Ordering::Relaxed) + now.saturating_sub(since)
-        });
-        Duration::from_nanos(busy.sum())
+        let total = tasks.iter().map(|task| task.total(now)).sum();
+        Duration::from_nanos(total).as_secs_f64() * 1e3
     }
 
     pub fn add_in(&self, rows: usize) {
@@ -297,7 +324,8 @@ impl NodeProgress {
             failed: self.failed.load(Ordering::Relaxed),
             watermark_ms: watermark.filter(|time| ![i64::MIN, i64::MAX].contains(time)),
             read: (read != UNKNOWN).then_some(read as f64 / 1e6),
-            busy_ms: self.busy().as_secs_f64() * 1e3,
+            busy_ms: self.total_ms(&self.work),
+            blocked_ms: self.total_ms(&self.blocked),
             cut_times: self
                 .cut_times
                 .lock()

@@ -10,6 +10,7 @@ mod courier;
 // Why a task failed.
 mod error;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ impl Task {
         loop {
             let incoming = self.next(&mut courier.dead_letters).await?;
             // Before the rows beside them, of which there may be none.
-            courier.send().await?;
+            self.send(&mut courier).await?;
             let ended = incoming.iter().any(|what| matches!(what, Incoming::End));
             for what in incoming {
                 if let (Incoming::End, Some(id)) = (&what, self.uncommitted()) {
@@ -90,7 +91,7 @@ impl Task {
                     self.wait_for_commit(id).await?;
                 }
                 let snapshot = self.handle(what, &mut courier)?;
-                courier.send().await?;
+                self.send(&mut courier).await?;
                 if let Some((snapshot, own)) = snapshot.zip(self.checkpoints.as_mut()) {
                     own.last_passed = snapshot.checkpoint;
                     courier.passed = snapshot.checkpoint;
@@ -104,10 +105,33 @@ impl Task {
             }
             if self.goes_on() {
                 self.go_on(&mut courier)?;
-                courier.send().await?;
+                self.send(&mut courier).await?;
             }
             self.report_end()?;
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sends what leaves the task. Its nodes are blocked while nobody has room for it.
+    async fn send(&mut self, courier: &mut Courier) -> Result<(), Gone> {
+        let mut sending = pin!(courier.send());
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            () = std::future::ready(()) => {}
+        }
+        self.block(true);
+        let sent = sending.await;
+        self.block(false);
+        sent
+    }
+
+    fn block(&self, is_blocked: bool) {
+        if let Head::Source { progress, .. } = &self.head {
+            progress.block(self.index, is_blocked);
+        }
+        for link in &self.chain {
+            link.progress.block(link.task, is_blocked);
         }
     }
 

@@ -381,3 +381,43 @@ fn state_rows_and_dead_letters_are_shown() {
     let read = fs::read_to_string(service.path("read.jsonl.part")).expect("it is there");
     has(&read, &["12345678901234567"]);
 }
+
+#[test]
+fn nodes_that_wait_for_others_are_shown_with_the_cause() {
+    let service = Service::start(&[]);
+    let pipe = service.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    // Somebody has it open, and reads nothing.
+    let reader = fs::File::options().read(true).write(true).open(&pipe);
+    let _reader = reader.expect("it is there");
+    service.write(
+        "full",
+        r#"
+        name = "full"
+        parallelism = 2
+        [sources.actions]
+        type = "generator"
+        [operators.counted]
+        aggregate = { rows = "count()" }
+        key = "user_id"
+        window = "running"
+        input = "actions"
+        [sinks.out]
+        type = "file"
+        path = "../pipe"
+        format = "json"
+        input = "counted"
+        "#,
+    );
+    let began = Instant::now();
+    loop {
+        let shown = run(&service, &["pipelines", "show", "full"]);
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        // Which of them depends on where the rows have come to.
+        if shown.contains("actions") && shown.contains(" wait for what is behind them") {
+            break;
+        }
+        assert!(began.elapsed() < WAIT, "{shown}");
+    }
+}

@@ -92,8 +92,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REFUSED_AFTER: Duration = Duration::from_secs(5);
 /// Between the two looks that rates are computed from.
 const RATE_OVER: Duration = Duration::from_secs(1);
-/// A node that works for more of its time than this holds back those before it.
+/// A node that works for more of its time than this holds back those before it, which then
+/// are blocked for more of theirs than that.
 const BUSY_PART: f64 = 0.9;
+const BLOCKED_PART: f64 = 0.2;
 /// How much of a reason a list shows.
 const REASON_CHARS: usize = 80;
 
@@ -145,6 +147,7 @@ struct Node {
     failed: u64,
     watermark_ms: Option<i64>,
     busy_ms: f64,
+    blocked_ms: f64,
 }
 
 #[derive(Deserialize)]
@@ -296,8 +299,9 @@ fn show(client: &Client, pipeline: &str, is_json: bool) -> Result<(), CliError> 
 struct Rate {
     rows_in: f64,
     rows_out: f64,
-    /// The part of their time in which its tasks work.
+    /// The parts of their time in which its tasks work, and wait for those behind them.
     busy: f64,
+    blocked: f64,
 }
 
 /// By node; empty where another revision runs since the first look.
@@ -314,10 +318,13 @@ fn rates(first: &View, second: &View, graph: &Graph, passed: Duration) -> Vec<Ra
         let tasks = graph.nodes.iter().find(|node| node.name == now.name);
         let tasks = tasks.map_or(1, |node| node.tasks.max(1));
         let rate = |then: u64, now: u64| now.saturating_sub(then) as f64 / seconds;
+        let part =
+            |then: f64, now: f64| ((now - then) / 1e3 / seconds / f64::from(tasks)).clamp(0.0, 1.0);
         Rate {
             rows_in: rate(then.rows_in, now.rows_in),
             rows_out: rate(then.rows_out, now.rows_out),
-            busy: ((now.busy_ms - then.busy_ms) / 1e3 / seconds / f64::from(tasks)).clamp(0.0, 1.0),
+            busy: part(then.busy_ms, now.busy_ms),
+            blocked: part(then.blocked_ms, now.blocked_ms),
         }
     });
     rated.collect()
@@ -363,6 +370,7 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
         ">out",
         ">out/s",
         ">busy",
+        ">blocked",
         "watermark",
         ">behind",
         ">late",
@@ -372,16 +380,32 @@ fn to_text(view: &View, rates: &[Rate]) -> String {
     let rows = revision.nodes.iter().enumerate();
     let rows = rows.map(|(at, node)| node_row(node, rates.get(at), now_ms));
     text += &format!("\n{}", table(&header, rows));
-    let busiest = rates.iter().zip(&revision.nodes);
-    let busiest = busiest.max_by(|(one, _), (other, _)| one.busy.total_cmp(&other.busy));
-    if let Some((rate, node)) = busiest.filter(|(rate, _)| rate.busy > BUSY_PART) {
-        text += &format!(
-            "{} works for {:.0}% of its time: it may hold back what is before it\n",
-            node.name,
-            rate.busy * 100.0
-        );
-    }
+    text += &bottleneck(&revision.nodes, rates).unwrap_or_default();
     text
+}
+
+/// Which node holds back the others, if one does.
+fn bottleneck(nodes: &[Node], rates: &[Rate]) -> Option<String> {
+    let rated = || nodes.iter().zip(rates);
+    let blocked = rated().filter(|(_, rate)| rate.blocked > BLOCKED_PART);
+    let blocked: Vec<&str> = blocked.map(|(node, _)| node.name.as_str()).collect();
+    let (busiest, rate) = rated().max_by(|(_, one), (_, other)| one.busy.total_cmp(&other.busy))?;
+    let busy = format!("{:.0}% of its time", rate.busy * 100.0);
+    let name = &busiest.name;
+    match (rate.busy > BUSY_PART, blocked.is_empty()) {
+        (true, true) => Some(format!(
+            "{name} works for {busy}: more rows would wait for it\n"
+        )),
+        (true, false) => Some(format!(
+            "{name} works for {busy}, and holds back {}\n",
+            blocked.join(", ")
+        )),
+        (false, false) => Some(format!(
+            "{} wait for what is behind them, which is no operator: a sink, or a checkpoint\n",
+            blocked.join(", ")
+        )),
+        (false, true) => None,
+    }
 }
 
 fn node_row(node: &Node, rate: Option<&Rate>, now_ms: i64) -> Vec<String> {
@@ -407,6 +431,10 @@ fn node_row(node: &Node, rate: Option<&Rate>, now_ms: i64) -> Vec<String> {
         },
         match rate {
             Some(rate) if is_operator => format!("{:.0}%", rate.busy * 100.0),
+            _ => absent(),
+        },
+        match rate {
+            Some(rate) if !is_sink => format!("{:.0}%", rate.blocked * 100.0),
             _ => absent(),
         },
         node.watermark_ms.map_or_else(absent, time),

@@ -29,6 +29,12 @@ export function busy(series, node, tasks) {
   return node.role === "operator" && ms !== undefined ? Math.min(1, ms / 1000 / (tasks || 1)) : undefined;
 }
 
+/** The share of their time in which the tasks of a node wait for those behind them. */
+function blocked(series, node, tasks) {
+  const ms = series.rate(node.name, "blocked_ms");
+  return node.role !== "sink" && ms !== undefined ? Math.min(1, ms / 1000 / (tasks || 1)) : undefined;
+}
+
 const wrong = (status) => status.failed + status.rejected;
 
 export function Graph({ pipeline, graph, series, path }) {
@@ -47,7 +53,7 @@ export function Graph({ pipeline, graph, series, path }) {
     <h2>Nodes</h2>
     <div class="scroll panel">
       <table>
-        <thead><tr><th>Node</th><th>Kind</th><th class="number">In</th><th class="number">Out</th><th class="number">Busy</th><th class="number">Behind</th><th>Watermark</th><th class="number">Late</th><th class="number">Rejected</th><th class="number">Failed</th></tr></thead>
+        <thead><tr><th>Node</th><th>Kind</th><th class="number">In</th><th class="number">Out</th><th class="number">Busy</th><th class="number">Blocked</th><th class="number">Behind</th><th>Watermark</th><th class="number">Late</th><th class="number">Rejected</th><th class="number">Failed</th></tr></thead>
         <tbody>
           ${revision.nodes.map((node) => html`
             <tr key=${node.name}>
@@ -56,6 +62,7 @@ export function Graph({ pipeline, graph, series, path }) {
               <td class="number">${rate(series.rate(node.name, "rows_in"))}</td>
               <td class="number">${node.role === "sink" ? "" : rate(series.rate(node.name, "rows_out"))}</td>
               <td class="number">${node.role === "operator" ? percent(busy(series, node, tasks.get(node.name))) : ""}</td>
+              <td class="number">${node.role !== "sink" ? percent(blocked(series, node, tasks.get(node.name))) : ""}</td>
               <td class="number">${behind(node, pipeline.at)}</td>
               <td>${moment(node.watermark_ms)}</td>
               <td class="number">${count(node.late)}</td>
