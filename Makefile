@@ -1,6 +1,6 @@
 # All tasks of this repository, set-up included:
 #
-#   make demo    runs the cart example on generated shop events, for 20 s
+#   make demo    serves the cart example with its page for 30 s, on a terminal until Ctrl-C
 #   make test    runs every test, then compares the examples' results with the expected rows
 #   make test-kill  kills a host that copies between Kafka topics N=1000 times
 #   make check   checks what CI checks: format, lints, tests, docs, dependencies
@@ -45,12 +45,7 @@ plugins: setup
 
 demo: host
 	@$(sluicebox) build plugins/cart
-	@$(sluicebox) run examples/cart/pipeline.toml
-	@for file in visits added_per_minute dead_letters; do \
-	  printf '\n%s, the last of %s rows:\n' "$$file" "$$(wc -l < examples/cart/out/$$file.jsonl)"; \
-	  tail -n 2 "examples/cart/out/$$file.jsonl" | cut -c 1-160; \
-	done
-	@printf '\nall results: examples/cart/out\n'
+	@scripts/demo.sh $(sluicebox) plugins/cart/cart.wasm
 
 test: unit example
 

@@ -227,6 +227,41 @@ fn make_knows_its_targets() {
 }
 
 #[test]
+fn the_demo_serves_the_example_and_ends_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let demo = Command::new(root().join("scripts/demo.sh"))
+        .arg(env!("CARGO_BIN_EXE_sluicebox"))
+        .arg(common::plugin_file("cart"))
+        .arg("5")
+        .arg(folder.path().join("service"))
+        .output()
+        .expect("bash runs");
+    let shown = String::from_utf8_lossy(&demo.stdout);
+    let stderr = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success(), "{shown}\n{stderr}");
+    for part in [
+        "its page is http://127.0.0.1:",
+        "It ends in 5 s.",
+        "cart: running for",
+        "{\"user_id\":\"user-0",
+        "visits, the last of ",
+        "reject",
+    ] {
+        assert!(
+            shown.contains(part),
+            "`{part}` is not in:\n{shown}\n{stderr}"
+        );
+    }
+    assert!(!shown.contains("the last of 0 rows"), "{shown}");
+    let state = Command::new("flock")
+        .args(["--nonblock", "service/data/lock", "true"])
+        .current_dir(folder.path())
+        .status()
+        .expect("flock runs");
+    assert!(state.success(), "a service runs on");
+}
+
+#[test]
 fn the_commands_are_there() {
     let page = page("README.md");
     let (_, table) = page.split_once("\n## Commands\n").expect("commands");
