@@ -81,6 +81,8 @@ pub struct ProcessOperator {
     /// Whether timers may be overdue that were left to this run.
     is_restored: bool,
     sweep: Option<Sweep>,
+    /// Whether rows may wait that the watermark has passed. Timers come behind them.
+    is_taking: bool,
     clock: Arc<dyn Clock>,
     upkeep: Upkeep,
 }
@@ -274,6 +276,7 @@ impl ProcessOperator {
             watermark_ms: i64::MIN,
             is_restored: false,
             sweep: None,
+            is_taking: false,
             clock,
             upkeep,
         };
@@ -353,10 +356,11 @@ impl ProcessOperator {
         inserted.map_err(|error| self.failed(error))
     }
 
-    /// Has the rows taken that the watermark has passed.
-    fn take_waiting(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+    /// Has the next rows taken that the watermark has passed. Returns whether there may be
+    /// more.
+    fn take_waiting(&mut self, out: &mut Outbox) -> Result<bool, OperatorError> {
         let Some(mut waiting) = self.waiting.take() else {
-            return Ok(());
+            return Ok(false);
         };
         let columns = waiting.columns.clone();
         let table = self.table.clone();
@@ -379,8 +383,19 @@ impl ProcessOperator {
                 Ok(())
             },
         );
+        waiting.buffer.evict_excess();
         self.waiting = Some(waiting);
         passed.map_err(|error: KeyedError| self.failed(error))
+    }
+
+    /// Processes the next part of what the watermark has passed: rows, and behind them
+    /// timers.
+    fn take_passed(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        self.is_taking = self.take_waiting(out)?;
+        match self.is_taking {
+            true => Ok(()),
+            false => self.fire(out),
+        }
     }
 
     /// Has rows taken; `key` is the columns of their keys.
@@ -931,7 +946,7 @@ impl ProcessOperator {
         let Some(Sweep { scan, began }) = &mut self.sweep else {
             return Ok(None);
         };
-        let Some(rows) = self.keyed.next_due(scan, now)? else {
+        let Some(rows) = self.keyed.next_due_or_soon(scan, now)? else {
             let has_time_passed = now.time_ms > began.time_ms;
             self.sweep = None;
             // Keys that it has passed may be due by now.
@@ -991,17 +1006,19 @@ impl Operator for ProcessOperator {
     fn watermark(&mut self, watermark_ms: i64, out: &mut Outbox) -> Result<(), OperatorError> {
         if watermark_ms > self.watermark_ms || std::mem::take(&mut self.is_restored) {
             self.watermark_ms = watermark_ms.max(self.watermark_ms);
-            self.take_waiting(out)?;
-            self.fire(out)?;
+            self.take_passed(out)?;
         }
         Ok(())
     }
 
     fn has_more(&self) -> bool {
-        self.sweep.is_some()
+        self.is_taking || self.sweep.is_some()
     }
 
     fn go_on(&mut self, out: &mut Outbox) -> Result<(), OperatorError> {
+        if self.is_taking {
+            return self.take_passed(out);
+        }
         let now = self.now();
         let next = self.next_evicted(now);
         match next.map_err(|error| self.failed(error))? {
@@ -1044,6 +1061,9 @@ impl Operator for ProcessOperator {
     }
 
     fn wake_at(&self) -> Option<i64> {
+        if self.is_taking {
+            return None;
+        }
         let in_memory = self.keyed.entries.next_processing_ms();
         // A sweep in progress finds those that are due.
         let evicted = match self.sweep {

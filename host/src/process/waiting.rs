@@ -96,8 +96,8 @@ impl Waiting {
         Ok(())
     }
 
-    /// Hands out the rows before the watermark in pieces of at most `batch_rows`, and
-    /// forgets them.
+    /// Hands out the next rows before the watermark, in batches of at most `batch_rows`, and
+    /// forgets them. Returns whether there may be more.
     pub fn pass<E: From<StateError>>(
         &mut self,
         layout: &KeyLayout,
@@ -105,35 +105,36 @@ impl Waiting {
         batch_rows: usize,
         bytes_max: usize,
         mut take: impl FnMut(DueRows) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<bool, E> {
         let Some(up_to_ms) = watermark_ms.checked_sub(1) else {
-            return Ok(());
+            return Ok(false);
         };
         let last_pane = pane_of(up_to_ms);
         let schema = self.schema.clone();
         let ties = self.ties;
         let has_several_inputs = self.columns.len() > 1;
         let is_over = |pane| pane < pane_of(watermark_ms);
-        self.buffer.pass(up_to_ms, last_pane, is_over, |handed| {
-            let sorted = match ties {
-                Ties::Arrival => has_several_inputs.then(|| by_input(handed.ids, handed.rows)),
-                Ties::Content => sorted_by_content(&handed).map_err(StateError::from)?,
-            };
-            let handed = HandedOut {
-                rows: sorted.as_deref().unwrap_or(handed.rows),
-                ..handed
-            };
-            let mut first = 0;
-            while first < handed.rows.len() {
-                let last = (first + batch_rows).min(handed.rows.len());
-                let rows = handed.rows[first..last].iter();
-                let slots: Vec<u32> = rows.map(|row| row.slot).collect();
-                let last = first + handed.columns.fit(&slots, bytes_max);
-                take(due_rows(&schema, layout, &handed, first..last)?)?;
-                first = last;
-            }
-            Ok(())
-        })
+        self.buffer
+            .pass_piece(up_to_ms, last_pane, is_over, |handed| {
+                let sorted = match ties {
+                    Ties::Arrival => has_several_inputs.then(|| by_input(handed.ids, handed.rows)),
+                    Ties::Content => sorted_by_content(&handed).map_err(StateError::from)?,
+                };
+                let handed = HandedOut {
+                    rows: sorted.as_deref().unwrap_or(handed.rows),
+                    ..handed
+                };
+                let mut first = 0;
+                while first < handed.rows.len() {
+                    let last = (first + batch_rows).min(handed.rows.len());
+                    let rows = handed.rows[first..last].iter();
+                    let slots: Vec<u32> = rows.map(|row| row.slot).collect();
+                    let last = first + handed.columns.fit(&slots, bytes_max);
+                    take(due_rows(&schema, layout, &handed, first..last)?)?;
+                    first = last;
+                }
+                Ok(())
+            })
     }
 }
 

@@ -1,44 +1,43 @@
-//! Roughly when evicted keys are due. A sweep reads all of them, so times are rounded
-//! down to steps, and sweeps are few.
+//! When evicted keys are due, as far as it is known without reading them: the first and
+//! the last of them. A sweep reads all, and finds out anew.
 
-use std::collections::BTreeSet;
-
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Calendar {
-    step_ms: i64,
-    due: BTreeSet<i64>,
+    first_ms: i64,
+    last_ms: i64,
 }
 
 /// The time of a key that is never due.
 pub const NEVER: i64 = i64::MAX;
 
-impl Calendar {
-    /// `horizon_ms` is how far ahead keys are usually due.
-    pub fn new(horizon_ms: i64) -> Self {
+impl Default for Calendar {
+    fn default() -> Self {
         Calendar {
-            step_ms: (horizon_ms / 4).max(1),
-            due: BTreeSet::new(),
+            first_ms: NEVER,
+            last_ms: i64::MIN,
         }
     }
+}
 
+impl Calendar {
     pub fn add(&mut self, due_ms: i64) {
         if due_ms != NEVER {
-            let step = due_ms.div_euclid(self.step_ms);
-            self.due.insert(step.saturating_mul(self.step_ms));
+            self.first_ms = self.first_ms.min(due_ms);
+            self.last_ms = self.last_ms.max(due_ms);
         }
     }
 
     pub fn clear(&mut self) {
-        self.due.clear();
+        *self = Calendar::default();
     }
 
-    /// A time before which no key is due.
+    /// A time before which no key is due, if any is.
     pub fn first(&self) -> Option<i64> {
-        self.due.first().copied()
+        Some(self.first_ms).filter(|&first_ms| first_ms != NEVER)
     }
 
-    /// The last step in which a key is due.
+    /// The last time at which a key is due, or was.
     pub fn last(&self) -> Option<i64> {
-        self.due.last().copied()
+        self.first().map(|_| self.last_ms)
     }
 }

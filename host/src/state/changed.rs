@@ -73,6 +73,11 @@ impl ChangedKeys {
         *self.flags(id) = STORED;
     }
 
+    /// Notes that the key's latest version was read from the storage, since it is needed.
+    pub fn set_read(&mut self, id: u32) {
+        *self.flags(id) = STORED | USED;
+    }
+
     /// Notes that the checkpoint writes the version that was handed over.
     pub fn add_stored(&mut self, id: u32) {
         *self.flags(id) |= STORED;

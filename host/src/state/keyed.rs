@@ -62,6 +62,17 @@ pub trait Entries {
     /// Whether an entry must not be evicted now.
     fn is_pinned(&self, id: u32) -> bool;
 
+    /// Whether there can be pinned entries in the storage: those of an earlier run.
+    fn may_be_pinned(&self) -> bool {
+        false
+    }
+
+    /// Whether an entry that was read from its row was pinned when that was written. A
+    /// restore reads it into memory, however full that is.
+    fn was_pinned(&self, _entry: &Self::Entry) -> bool {
+        false
+    }
+
     /// Bytes that entries take besides [`Entries::BYTES`].
     fn bytes(&self) -> usize {
         0
@@ -118,10 +129,55 @@ pub struct KeyedStates<E> {
     has_evicted: bool,
     /// Whether it has some that the sweep in progress has passed.
     has_passed: bool,
+    /// Whether a sweep is in progress: what it has not passed is in no calendar.
+    is_swept: bool,
     /// When these are due.
     calendar: Calendar,
     /// When these are due by the clock.
     processing_calendar: Calendar,
+    ahead: Ahead,
+}
+
+/// How far ahead of time a sweep reads keys back. It reads all rows to find those that are
+/// due, so the farther ahead, the fewer sweeps there are; but what it reads back needs
+/// memory.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    ms: i64,
+    /// It never gets more than this.
+    ms_max: i64,
+    /// What the sweep in progress has read back that is not due yet.
+    bytes: usize,
+}
+
+/// What part of the memory budget a sweep may fill with keys that are not due yet.
+const AHEAD_PART: usize = 32;
+
+impl Ahead {
+    fn new(horizon_ms: i64) -> Self {
+        Ahead {
+            ms: (horizon_ms / 16).max(1),
+            ms_max: (horizon_ms / 4).max(1),
+            bytes: 0,
+        }
+    }
+
+    fn of(&self, now: Reached) -> Reached {
+        Reached {
+            time_ms: now.time_ms.saturating_add(self.ms),
+            processing_ms: now.processing_ms.saturating_add(self.ms),
+        }
+    }
+
+    /// After a sweep: the next one reads as far ahead as there is room for.
+    fn settle(&mut self, bytes_max: usize) {
+        if self.bytes >= bytes_max {
+            self.ms = (self.ms / 2).max(1);
+        } else if self.bytes < bytes_max / 4 {
+            self.ms = self.ms.saturating_mul(2).min(self.ms_max);
+        }
+        self.bytes = 0;
+    }
 }
 
 /// What checkpoints, restores and the memory budget need of keyed state, with or
@@ -154,9 +210,13 @@ pub trait KeyedPart {
     /// Reads rows of the storage into memory.
     fn restore(&mut self, states: &mut StateTable, rows: &StoredRows) -> Result<(), StateError>;
 
-    /// Leaves rows evicted at a restore. Returns whether it needs the rest of the
-    /// scan, too.
-    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError>;
+    /// Leaves rows evicted at a restore, but for those that must be in memory. Returns
+    /// whether it needs the rest of the scan, too.
+    fn leave_evicted(
+        &mut self,
+        states: &mut StateTable,
+        rows: StoredRows,
+    ) -> Result<bool, StateError>;
 
     /// Shows rows as the next checkpoint would write them, those in the storage included.
     fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError>;
@@ -167,7 +227,7 @@ const CHUNK_KEYS: usize = 8192;
 const CHUNK_BYTES: usize = 4 << 20;
 
 impl<E: Entries> KeyedStates<E> {
-    /// `horizon_ms` is how far ahead keys are usually due.
+    /// `horizon_ms` is how far ahead keys are usually due, in the unit of their times.
     pub fn new(table: Arc<KeyedTable>, pane: i64, horizon_ms: i64, entries: E) -> Self {
         KeyedStates {
             entries,
@@ -177,8 +237,10 @@ impl<E: Entries> KeyedStates<E> {
             changed: ChangedKeys::default(),
             has_evicted: false,
             has_passed: false,
-            calendar: Calendar::new(horizon_ms),
-            processing_calendar: Calendar::new(horizon_ms),
+            is_swept: false,
+            calendar: Calendar::default(),
+            processing_calendar: Calendar::default(),
+            ahead: Ahead::new(horizon_ms),
         }
     }
 
@@ -331,6 +393,7 @@ impl<E: Entries> KeyedStates<E> {
         }
         let scan = self.scan()?;
         self.has_passed = false;
+        self.is_swept = true;
         self.calendar.clear();
         self.processing_calendar.clear();
         Some(scan)
@@ -339,6 +402,13 @@ impl<E: Entries> KeyedStates<E> {
     /// Notes that a sweep has been read to its end.
     pub fn end_sweep(&mut self) {
         self.has_evicted = self.has_passed;
+        self.is_swept = false;
+        self.ahead.settle(self.ahead_bytes_max());
+    }
+
+    fn ahead_bytes_max(&self) -> usize {
+        let stored = self.table.stored.as_ref();
+        stored.map_or(0, |stored| stored.budget.bytes_max() / AHEAD_PART)
     }
 
     /// The next rows of a scan, without rows whose keys are in memory or deleted.
@@ -362,25 +432,52 @@ impl<E: Entries> KeyedStates<E> {
         now: impl Into<Reached>,
     ) -> Result<Option<StoredRows>, StateError> {
         let now = now.into();
+        self.next_up_to(sweep, now, now)
+    }
+
+    /// The next rows of a sweep that are due, and some that will be soon, to be read into
+    /// memory. The others stay evicted.
+    pub fn next_due_or_soon(
+        &mut self,
+        sweep: &mut Scan,
+        now: impl Into<Reached>,
+    ) -> Result<Option<StoredRows>, StateError> {
+        let now = now.into();
+        self.next_up_to(sweep, now, self.ahead.of(now))
+    }
+
+    /// The next rows of a sweep that are due, and those among them that are due until
+    /// `soon` for which there is room.
+    fn next_up_to(
+        &mut self,
+        sweep: &mut Scan,
+        now: Reached,
+        soon: Reached,
+    ) -> Result<Option<StoredRows>, StateError> {
         let Some(mut rows) = self.next(sweep)? else {
             self.end_sweep();
             return Ok(None);
         };
-        let mut is_due = Vec::with_capacity(rows.len());
-        for (_, _, row) in rows.rows() {
+        let bytes_max = self.ahead_bytes_max();
+        let mut wanted = Vec::with_capacity(rows.len());
+        for (_, key, row) in rows.rows() {
             let entry = self.entries.read(row, &mut Vec::new())?;
             let due_ms = self.entries.due_ms(&entry);
             let processing_ms = self.entries.processing_due_ms(&entry);
-            let due = due_ms <= now.time_ms || processing_ms <= now.processing_ms;
-            is_due.push(due);
-            if !due {
+            let is_due = |at: Reached| due_ms <= at.time_ms || processing_ms <= at.processing_ms;
+            let ahead = !is_due(now) && is_due(soon) && self.ahead.bytes < bytes_max;
+            if ahead {
+                self.ahead.bytes += key.len() + row.len();
+            }
+            wanted.push(ahead || is_due(now));
+            if wanted.last() == Some(&false) {
                 self.has_passed = true;
                 self.calendar.add(due_ms);
                 self.processing_calendar.add(processing_ms);
             }
         }
-        let mut is_due = is_due.into_iter();
-        rows.retain(|_| is_due.next() == Some(true));
+        let mut wanted = wanted.into_iter();
+        rows.retain(|_| wanted.next() == Some(true));
         Ok(Some(rows))
     }
 
@@ -392,16 +489,27 @@ impl<E: Entries> KeyedStates<E> {
         self.changed = ChangedKeys::default();
         self.has_evicted = false;
         self.has_passed = false;
+        self.is_swept = false;
         self.calendar.clear();
         self.processing_calendar.clear();
     }
 
-    /// Notes that the pane has evicted keys.
-    pub fn set_evicted(&mut self) {
+    /// Notes that the pane has evicted keys, of which none is due before this. A sweep
+    /// finds out when they are.
+    pub fn set_evicted(&mut self, due_ms: i64) {
         self.has_evicted = true;
-        // The first sweep finds out when they are due.
-        self.calendar.add(i64::MIN);
-        self.processing_calendar.add(i64::MIN);
+        self.calendar.add(due_ms);
+        self.processing_calendar.add(due_ms);
+    }
+
+    /// Where all keys are in the storage alone, and nothing of them is still to be written:
+    /// a time before which none is due.
+    pub fn all_evicted(&self) -> Option<i64> {
+        let all = self.has_evicted && self.keys.is_empty() && self.changed.deletions() == 0;
+        let all = all && !self.is_swept;
+        let due = [&self.calendar, &self.processing_calendar];
+        let first = due.into_iter().filter_map(Calendar::first).min();
+        all.then(|| first.unwrap_or(NEVER))
     }
 
     /// Reads rows of the storage into memory.
@@ -415,7 +523,7 @@ impl<E: Entries> KeyedStates<E> {
         for ((_, key, _), entry) in rows.rows().zip(entries) {
             let (id, _) = self.keys.upsert_row(&self.table.layout, key)?;
             self.entries.insert(id, entry, &mut slots);
-            self.changed.set_stored(id);
+            self.changed.set_read(id);
         }
         Ok(())
     }
@@ -506,21 +614,32 @@ impl<E: Entries> KeyedPart for KeyedStates<E> {
         self.insert(states, rows)
     }
 
-    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+    fn leave_evicted(
+        &mut self,
+        states: &mut StateTable,
+        mut rows: StoredRows,
+    ) -> Result<bool, StateError> {
         if rows.is_empty() {
             return Ok(true);
         }
-        if !E::NEEDS_DUE {
-            self.set_evicted();
+        if !E::NEEDS_DUE && !self.entries.may_be_pinned() {
+            self.set_evicted(i64::MIN);
             return Ok(false);
         }
-        self.has_evicted = true;
+        let mut was_pinned = Vec::with_capacity(rows.len());
         for (_, _, row) in rows.rows() {
             let entry = self.entries.read(row, &mut Vec::new())?;
-            self.calendar.add(self.entries.due_ms(&entry));
-            let processing_ms = self.entries.processing_due_ms(&entry);
-            self.processing_calendar.add(processing_ms);
+            was_pinned.push(self.entries.was_pinned(&entry));
+            if was_pinned.last() == Some(&false) {
+                self.has_evicted = true;
+                self.calendar.add(self.entries.due_ms(&entry));
+                let processing_ms = self.entries.processing_due_ms(&entry);
+                self.processing_calendar.add(processing_ms);
+            }
         }
+        let mut was_pinned = was_pinned.into_iter();
+        rows.retain(|_| was_pinned.next() == Some(true));
+        self.insert(states, &rows)?;
         Ok(true)
     }
 
@@ -667,4 +786,139 @@ impl WantedRows {
 fn shards(layout: &KeyLayout, keys: &KeyTable, ids: &[u32]) -> Result<Vec<u32>, RowError> {
     let columns = keys.columns(layout, Selection::Each(ids))?;
     Ok(shard::shards(columns.iter(), ids.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, StringArray};
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::checkpoint::manifest::Manifest;
+    use crate::checkpoint::storage::Storage;
+    use crate::checkpoint::storage::memory::MemoryStorage;
+    use crate::schema::{DataType, Field, Schema};
+    use crate::shard::SHARDS;
+
+    /// Keys that are due by the clock, and have no states.
+    struct Dues(Vec<i64>);
+
+    impl Entries for Dues {
+        type Entry = i64;
+
+        const BYTES: usize = size_of::<i64>();
+
+        fn read<'a>(&self, row: &'a [u8], _: &mut Vec<&'a [u8]>) -> Result<i64, RowError> {
+            let bytes = <[u8; 8]>::try_from(row);
+            let bytes = bytes.map_err(|_| RowError::new("not 8 bytes"))?;
+            Ok(i64::from_le_bytes(bytes))
+        }
+
+        fn write(&self, id: u32, _: &[&[u8]], row: &mut Vec<u8>) {
+            row.extend(self.0[id as usize].to_le_bytes());
+        }
+
+        fn slots(&self, _: u32, _: &mut Vec<u32>) {}
+
+        fn has_row(&self, _: u32) -> bool {
+            true
+        }
+
+        fn insert(&mut self, id: u32, due_ms: i64, _: &mut dyn Iterator<Item = u32>) {
+            let length = self.0.len().max(id as usize + 1);
+            self.0.resize(length, NEVER);
+            self.0[id as usize] = due_ms;
+        }
+
+        fn evict(&mut self, id: u32, _: &mut StateTable) {
+            self.0[id as usize] = NEVER;
+        }
+
+        fn is_pinned(&self, _: u32) -> bool {
+            false
+        }
+
+        fn processing_due_ms(&self, due_ms: &i64) -> i64 {
+            *due_ms
+        }
+
+        fn processing_due_of(&self, id: u32) -> i64 {
+            self.0[id as usize]
+        }
+    }
+
+    /// Of a thousand keys in the storage, one is due in each second of an hour's last part.
+    #[test]
+    fn sweeps_are_few_and_begin_when_a_key_is_due() {
+        const KEYS: i64 = 1_000;
+        const FIRST_MS: i64 = 2_000_000;
+        let schema = Schema::new(vec![Field::new("key", DataType::Utf8, false)]);
+        let layout = KeyLayout::new(&schema);
+        let storage = Arc::new(MemoryStorage::default());
+        let budget = Arc::new(Budget::new(1 << 20));
+        let stored = StoredTable {
+            storage: storage.clone(),
+            table: 0,
+            shards: 0..SHARDS,
+            restored: None,
+            budget: budget.clone(),
+        };
+        let table = KeyedTable {
+            layout: layout.clone(),
+            stored: Some(stored),
+        };
+        let mut states = StateTable::new(&Schema::default());
+        let mut keyed = KeyedStates::new(Arc::new(table), 0, 3_600_000, Dues(Vec::new()));
+        let mut keys = BatchKeys::new(layout);
+        let names = StringArray::from_iter_values((0..KEYS).map(|key| format!("key {key}")));
+        let columns: Vec<ArrayRef> = vec![Arc::new(names)];
+        keys.read(columns, KEYS as usize, |_| false)
+            .expect("of its type");
+        for run in 0..keys.runs() {
+            let (id, _) = keyed.upsert_run(&keys, run);
+            let due_ms = FIRST_MS + run as i64 * 1_000;
+            keyed.entries.insert(id, due_ms, &mut std::iter::empty());
+        }
+        let mut changes = Changes::default();
+        keyed
+            .snapshot(&states, &mut changes)
+            .expect("it can be written");
+        let written = storage.write(Manifest::default(), vec![changes]);
+        written.expect("memory takes everything");
+        budget.add_write();
+        keyed.evict(&mut states, usize::MAX);
+        assert_eq!(keyed.keys_in_memory(), 0);
+
+        // Nobody is woken before, nor looks for keys.
+        assert_eq!(keyed.first_processing_due_ms(), Some(FIRST_MS));
+        let at = |processing_ms| Reached {
+            time_ms: i64::MIN,
+            processing_ms,
+        };
+        assert!(keyed.sweep(at(FIRST_MS - 1)).is_none());
+        let (mut sweeps, mut taken) = (0, 0);
+        for second in 0..KEYS {
+            let now = at(FIRST_MS + second * 1_000);
+            if let Some(mut sweep) = keyed.sweep(now) {
+                sweeps += 1;
+                while let Some(rows) = keyed
+                    .next_due_or_soon(&mut sweep, now)
+                    .expect("it is there")
+                {
+                    keyed.insert(&mut states, &rows).expect("it was written");
+                }
+            }
+            let due = (0..keyed.keys().numbers_end()).filter(|&id| {
+                keyed.keys().has(id) && keyed.entries.processing_due_of(id) <= now.processing_ms
+            });
+            let due: Vec<u32> = due.collect();
+            taken += due.len() as i64;
+            for &id in &due {
+                keyed.entries.evict(id, &mut states);
+            }
+            keyed.remove(&due).expect("it is there");
+            assert_eq!(taken, second + 1, "each is taken in its second");
+        }
+        assert!(sweeps <= 6, "{sweeps}");
+    }
 }

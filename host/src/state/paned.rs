@@ -1,5 +1,8 @@
 //! Keyed state in panes of time: each pane has keys of its own, and is dropped as a
 //! whole.
+//!
+//! A pane all of whose keys were evicted takes next to nothing in memory: there may be
+//! one for each second for which a side of a join has been silent.
 
 use std::collections::BTreeMap;
 use std::ops::{RangeBounds, RangeInclusive};
@@ -25,14 +28,26 @@ pub struct PanedStates<E> {
     empty: E,
     /// How far ahead the keys of a pane are usually due.
     horizon_ms: i64,
-    /// The index in `panes` of each pane.
-    places: BTreeMap<i64, u32>,
+    /// Where each pane is.
+    places: BTreeMap<i64, Whereabouts>,
     panes: Vec<KeyedStates<E>>,
     /// Indices of unused elements of `panes`.
     spare: Vec<u32>,
     /// Dropped panes whose rows the next checkpoint deletes.
     dropped: Vec<i64>,
 }
+
+/// Where the keys of a pane are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    /// Some may be in memory: its index in `panes`.
+    Memory(u32),
+    /// All are in the storage alone, and none is due before this.
+    Storage { due_ms: i64 },
+}
+
+/// How many unused panes keep the memory that they had.
+const SPARE_WITH_MEMORY: usize = 8;
 
 impl<E: PaneEntries> PanedStates<E> {
     /// `horizon_ms` is how far ahead the keys of a pane are usually due, if ever.
@@ -50,30 +65,32 @@ impl<E: PaneEntries> PanedStates<E> {
 
     /// The place of a pane, which is made if it does not exist.
     pub fn place(&mut self, pane: i64) -> u32 {
-        let PanedStates {
-            table,
-            empty,
-            horizon_ms,
-            places,
-            panes,
-            spare,
-            ..
-        } = self;
-        *places.entry(pane).or_insert_with(|| match spare.pop() {
+        let due_ms = match self.places.get(&pane) {
+            Some(&Whereabouts::Memory(place)) => return place,
+            Some(&Whereabouts::Storage { due_ms }) => Some(due_ms),
+            None => None,
+        };
+        let place = match self.spare.pop() {
             Some(place) => {
-                panes[place as usize].clear(pane);
+                self.panes[place as usize].clear(pane);
                 place
             }
             None => {
-                panes.push(KeyedStates::new(
-                    table.clone(),
-                    pane,
-                    *horizon_ms,
-                    empty.clone(),
-                ));
-                (panes.len() - 1) as u32
+                self.panes.push(self.unknown(pane));
+                (self.panes.len() - 1) as u32
             }
-        })
+        };
+        if let Some(due_ms) = due_ms {
+            self.panes[place as usize].set_evicted(due_ms);
+        }
+        self.places.insert(pane, Whereabouts::Memory(place));
+        place
+    }
+
+    /// A pane of which nothing is in memory.
+    fn unknown(&self, pane: i64) -> KeyedStates<E> {
+        let entries = self.empty.clone();
+        KeyedStates::new(self.table.clone(), pane, self.horizon_ms, entries)
     }
 
     pub fn at(&self, place: u32) -> &KeyedStates<E> {
@@ -93,18 +110,52 @@ impl<E: PaneEntries> PanedStates<E> {
         batch: &BatchKeys,
         pane_of: impl Fn(usize) -> i64,
     ) -> Result<(), StateError> {
-        for (&pane, &place) in self.places.range(panes) {
+        let in_storage = self.places.range(panes.clone());
+        let in_storage = in_storage.filter(|(_, at)| matches!(at, Whereabouts::Storage { .. }));
+        let mut wanted: Vec<i64> = in_storage.map(|(&pane, _)| pane).collect();
+        if !wanted.is_empty() {
+            let mut of_batch: Vec<i64> = (0..batch.runs()).map(&pane_of).collect();
+            of_batch.sort_unstable();
+            wanted.retain(|pane| of_batch.binary_search(pane).is_ok());
+        }
+        for pane in wanted {
+            self.place(pane);
+        }
+        for (pane, place) in self.in_memory(panes).collect::<Vec<_>>() {
             let keyed = &mut self.panes[place as usize];
             keyed.read_back(states, batch, |run| pane_of(run) == pane)?;
         }
         Ok(())
     }
 
-    /// Panes in order, and their places.
-    pub fn range(&self, panes: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
-        self.places
-            .range(panes)
-            .map(|(&pane, &place)| (pane, place))
+    /// Panes in order. Who needs the places of many calls [`PanedStates::put_back`] after
+    /// each.
+    pub fn range(&self, panes: impl RangeBounds<i64>) -> impl Iterator<Item = i64> {
+        self.places.range(panes).map(|(&pane, _)| pane)
+    }
+
+    /// Panes that may have keys in memory, in order, and their places.
+    pub fn in_memory(&self, panes: impl RangeBounds<i64>) -> impl Iterator<Item = (i64, u32)> {
+        let panes = self.places.range(panes);
+        panes.filter_map(|(&pane, at)| match at {
+            Whereabouts::Memory(place) => Some((pane, *place)),
+            Whereabouts::Storage { .. } => None,
+        })
+    }
+
+    /// Gives back what a pane takes in memory, if all of its keys are in the storage alone.
+    /// Its place is that of another pane then.
+    pub fn put_back(&mut self, pane: i64) {
+        let Some(at) = self.places.get_mut(&pane) else {
+            return;
+        };
+        if let Whereabouts::Memory(place) = *at
+            && let Some(due_ms) = self.panes[place as usize].all_evicted()
+        {
+            *at = Whereabouts::Storage { due_ms };
+            self.panes[place as usize] = self.unknown(pane);
+            self.spare.push(place);
+        }
     }
 
     /// Drops the first pane, if `is_over` is true for it.
@@ -120,25 +171,35 @@ impl<E: PaneEntries> PanedStates<E> {
         else {
             return false;
         };
-        let (pane, place) = first.remove_entry();
+        let (pane, at) = first.remove_entry();
+        let Whereabouts::Memory(place) = at else {
+            self.dropped.push(pane);
+            return true;
+        };
         let keyed = &mut self.panes[place as usize];
         if keyed.has_stored() {
             self.dropped.push(pane);
         }
         keyed.entries.clear(states);
         keyed.clear(pane);
+        if self.spare.len() >= SPARE_WITH_MEMORY {
+            self.panes[place as usize] = self.unknown(pane);
+        }
         self.spare.push(place);
         true
     }
 
+    /// Those in memory, and unused ones, which have nothing.
     fn all(&self) -> impl Iterator<Item = &KeyedStates<E>> {
-        self.places.values().map(|&place| self.at(place))
+        self.panes.iter()
     }
 }
 
 impl<E: PaneEntries> KeyedPart for PanedStates<E> {
     fn bytes(&self) -> usize {
-        self.all().map(KeyedPart::bytes).sum()
+        let places = self.places.len() * size_of::<(i64, Whereabouts)>();
+        let panes = self.panes.len() * size_of::<KeyedStates<E>>();
+        places + panes + self.all().map(KeyedPart::bytes).sum::<usize>()
     }
 
     fn keys_in_memory(&self) -> usize {
@@ -154,16 +215,18 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
     }
 
     fn has_evicted(&self) -> bool {
-        self.all().any(KeyedPart::has_evicted)
+        self.places.len() > self.panes.len() - self.spare.len()
+            || self.all().any(KeyedPart::has_evicted)
     }
 
     fn evict(&mut self, states: &mut StateTable, keys: usize) {
         let mut left = keys;
-        for &place in self.places.values() {
+        for (pane, place) in self.in_memory(..).collect::<Vec<_>>() {
             let keyed = &mut self.panes[place as usize];
             let before = keyed.keys().len();
             keyed.evict(states, left);
             left -= before - keyed.keys().len();
+            self.put_back(pane);
         }
     }
 
@@ -173,7 +236,7 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
                 stored.delete_pane(pane, changes);
             }
         }
-        for &place in self.places.values() {
+        for (_, place) in self.in_memory(..).collect::<Vec<_>>() {
             self.panes[place as usize].snapshot(states, changes)?;
         }
         Ok(())
@@ -195,16 +258,20 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
         self.at_mut(place).restore(states, rows)
     }
 
-    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
+    fn leave_evicted(
+        &mut self,
+        states: &mut StateTable,
+        rows: StoredRows,
+    ) -> Result<bool, StateError> {
         let Some(pane) = rows.pane() else {
             return Ok(true);
         };
         let place = self.place(pane);
-        self.at_mut(place).leave_evicted(rows)
+        self.at_mut(place).leave_evicted(states, rows)
     }
 
     fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
-        for (pane, place) in self.range(look.from.pane..) {
+        for (&pane, &at) in self.places.range(look.from.pane..) {
             if seen.is_full() {
                 seen.next = Some(Place::of(pane));
                 return Ok(());
@@ -213,14 +280,18 @@ impl<E: PaneEntries> KeyedPart for PanedStates<E> {
                 true => look.from.clone(),
                 false => Place::of(pane),
             };
-            self.at(place).look(
-                states,
-                &Look {
-                    from,
-                    ..look.clone()
-                },
-                seen,
-            )?;
+            let look = Look {
+                from,
+                ..look.clone()
+            };
+            match at {
+                Whereabouts::Memory(place) => self.at(place).look(states, &look, seen)?,
+                Whereabouts::Storage { due_ms } => {
+                    let mut keyed = self.unknown(pane);
+                    keyed.set_evicted(due_ms);
+                    keyed.look(states, &look, seen)?;
+                }
+            }
             if seen.next.is_some() {
                 return Ok(());
             }

@@ -22,7 +22,7 @@ use super::keyed::{Entries, KeyedPart, KeyedStates, KeyedTable};
 use super::look::{Look, Seen};
 use super::paned::{PaneEntries, PanedStates};
 use super::row::RowError;
-use super::stored::StoredTable;
+use super::stored::{Scan, StoredTable};
 use super::table::StateTable;
 use super::timer::Timers;
 use super::upkeep::Upkeep;
@@ -35,8 +35,8 @@ pub struct RowBuffer {
     table: Arc<KeyedTable>,
     hands_out: HandsOut,
     upkeep: Upkeep,
-    /// A sweep reads rows back that are due within this time, so that sweeps are few.
-    ahead_ms: i64,
+    /// A sweep through a pane that goes on with the next piece.
+    sweep: Option<(i64, Scan)>,
 }
 
 /// A row in a buffer.
@@ -116,6 +116,9 @@ struct KeyEntry {
 /// About how many rows are handed out at a time.
 const CHUNK_ROWS: usize = 4096;
 
+/// About how many rows a piece has: a checkpoint may be made behind it.
+pub const PIECE_ROWS: usize = 1 << 16;
+
 impl RowBuffer {
     /// `pane_ms` is how long a pane usually is.
     pub fn new(
@@ -140,7 +143,7 @@ impl RowBuffer {
             table,
             hands_out,
             upkeep,
-            ahead_ms: pane_ms / 4,
+            sweep: None,
         }
     }
 
@@ -178,7 +181,7 @@ impl RowBuffer {
 
     /// The first pane with rows, from this one on.
     pub fn first_pane(&self, from: i64) -> Option<i64> {
-        self.panes.range(from..).map(|(pane, _)| pane).next()
+        self.panes.range(from..).next()
     }
 
     /// Adds rows.
@@ -192,6 +195,8 @@ impl RowBuffer {
         let slots: Vec<u32> = new.times.iter().map(|_| columns.allocate()).collect();
         columns.scatter(&slots, new.columns)?;
         let mut known = None;
+        // Rows before others of their keys, which are many where one key has all.
+        let mut before: Vec<(u32, u32, BufferedRow)> = Vec::new();
         for run in 0..keys.runs() {
             let pane = pane_of(run);
             let place = match known {
@@ -210,9 +215,18 @@ impl RowBuffer {
                     slot: slots[row],
                     mark: new.marks[row],
                 };
-                keyed.entries.add(id, row);
+                if !keyed.entries.add_behind(id, row) {
+                    before.push((place, id, row));
+                }
             }
             keyed.entries.arm(id);
+        }
+        before.sort_by_key(|(place, id, row)| (*place, *id, row.time_ms));
+        for of_key in before.chunk_by(|one, next| (one.0, one.1) == (next.0, next.1)) {
+            let (place, id, _) = of_key[0];
+            let entries = &mut panes.at_mut(place).entries;
+            entries.add_between(id, of_key.iter().map(|(_, _, row)| *row));
+            entries.arm(id);
         }
         Ok(())
     }
@@ -234,8 +248,8 @@ impl RowBuffer {
         if first > last {
             return Ok(());
         }
-        let places: Vec<(i64, u32)> = panes.range(first..=last).collect();
-        for (pane, place) in places {
+        for pane in panes.range(first..=last).collect::<Vec<_>>() {
+            let place = panes.place(pane);
             let keyed = panes.at_mut(place);
             keyed.read_back(columns, keys, |run| {
                 let mut rows = keys.rows(run);
@@ -279,17 +293,83 @@ impl RowBuffer {
     ) -> Result<(), E> {
         let hands_out = self.hands_out;
         if hands_out != HandsOut::Nothing {
-            let places: Vec<(i64, u32)> = self.panes.range(..=last_pane).collect();
-            for (pane, place) in places {
+            for pane in self.panes.range(..=last_pane).collect::<Vec<_>>() {
                 if is_over(pane) {
                     self.look_through(pane..=pane, |row| hands_out.has(row), &mut hand_out)?;
+                    self.forget(|first| first <= pane);
                 } else {
-                    self.pass_some(place, up_to_ms, &mut hand_out)?;
+                    self.pass_some(pane, up_to_ms, &mut hand_out)?;
                 }
             }
         }
         self.forget(is_over);
         Ok(())
+    }
+
+    /// Hands out the next rows up to a time as [`RowBuffer::pass`] does, about
+    /// [`PIECE_ROWS`] of them, and forgets these. Returns whether there may be more: a
+    /// checkpoint and other rows may come in between.
+    pub fn pass_piece<E: From<StateError>>(
+        &mut self,
+        up_to_ms: i64,
+        last_pane: i64,
+        is_over: impl Fn(i64) -> bool,
+        mut hand_out: impl FnMut(HandedOut<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let hands_out = self.hands_out;
+        let mut left = PIECE_ROWS;
+        loop {
+            let Some(pane) = self.panes.range(..=last_pane).next() else {
+                return Ok(false);
+            };
+            let place = self.panes.place(pane);
+            let keyed = self.panes.at(place);
+            let rows = keyed.entries.rows;
+            if is_over(pane) && rows <= left && !keyed.has_evicted() {
+                self.look_through(pane..=pane, |row| hands_out.has(row), &mut hand_out)?;
+                left -= rows;
+            } else if self.pass_some_of(pane, up_to_ms, &mut left, &mut hand_out)? {
+                return Ok(true);
+            }
+            if !is_over(pane) {
+                return Ok(false);
+            }
+            self.forget(|first| first <= pane);
+        }
+    }
+
+    /// The next rows up to a time of a pane. Returns whether there may be more.
+    fn pass_some_of<E: From<StateError>>(
+        &mut self,
+        pane: i64,
+        up_to_ms: i64,
+        left: &mut usize,
+        hand_out: &mut impl FnMut(HandedOut<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let RowBuffer {
+            panes,
+            columns,
+            sweep,
+            ..
+        } = self;
+        let place = panes.place(pane);
+        let keyed = panes.at_mut(place);
+        loop {
+            if hand_out_due(keyed, columns, up_to_ms, left, hand_out)? {
+                return Ok(true);
+            }
+            let scan = match sweep {
+                Some((of, scan)) if *of == pane => scan,
+                _ => match keyed.sweep(up_to_ms) {
+                    Some(scan) => &mut sweep.insert((pane, scan)).1,
+                    None => return Ok(false),
+                },
+            };
+            match keyed.next_due_or_soon(scan, up_to_ms)? {
+                Some(rows) => keyed.insert(columns, &rows)?,
+                None => *sweep = None,
+            }
+        }
     }
 
     /// Forgets the panes that are over.
@@ -300,20 +380,21 @@ impl RowBuffer {
     /// Hands out the rows up to a time of a pane that has others.
     fn pass_some<E: From<StateError>>(
         &mut self,
-        place: u32,
+        pane: i64,
         up_to_ms: i64,
         hand_out: &mut impl FnMut(HandedOut<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let RowBuffer { panes, columns, .. } = self;
+        let place = panes.place(pane);
         let keyed = panes.at_mut(place);
+        let mut all = usize::MAX;
         if let Some(mut sweep) = keyed.sweep(up_to_ms) {
-            let ahead_ms = up_to_ms.saturating_add(self.ahead_ms);
-            while let Some(rows) = keyed.next_due(&mut sweep, ahead_ms)? {
+            while let Some(rows) = keyed.next_due_or_soon(&mut sweep, up_to_ms)? {
                 keyed.insert(columns, &rows)?;
-                hand_out_due(keyed, columns, up_to_ms, hand_out)?;
+                hand_out_due(keyed, columns, up_to_ms, &mut all, hand_out)?;
             }
         }
-        hand_out_due(keyed, columns, up_to_ms, hand_out)
+        hand_out_due(keyed, columns, up_to_ms, &mut all, hand_out).map(drop)
     }
 
     /// Hands out the rows of some panes for which `is_wanted` is true, and keeps them.
@@ -326,8 +407,8 @@ impl RowBuffer {
         if panes.is_empty() {
             return Ok(());
         }
-        let places: Vec<(i64, u32)> = self.panes.range(panes).collect();
-        for (pane, place) in places {
+        for pane in self.panes.range(panes).collect::<Vec<_>>() {
+            let place = self.panes.place(pane);
             let keyed = self.panes.at(place);
             let mut chunk = Chunk::default();
             for (id, entry) in keyed.entries.entries.iter().enumerate() {
@@ -338,10 +419,10 @@ impl RowBuffer {
                 }
             }
             chunk.hand_out(pane, keyed.keys(), &self.columns, &mut hand_out)?;
-            let Some(mut scan) = keyed.scan() else {
-                continue;
-            };
-            while let Some(stored) = keyed.next(&mut scan)? {
+            let mut scan = keyed.scan();
+            while let Some(scan) = &mut scan
+                && let Some(stored) = keyed.next(scan)?
+            {
                 let mut keys = KeyTable::default();
                 let mut encoded = Vec::new();
                 let mut of_key = Vec::new();
@@ -368,6 +449,7 @@ impl RowBuffer {
                     self.columns.release(slot);
                 }
             }
+            self.panes.put_back(pane);
         }
         Ok(())
     }
@@ -452,25 +534,36 @@ impl RowBuffer {
 /// The pane that has all versions.
 pub const VERSIONS_PANE: i64 = 0;
 
-/// Hands out the rows up to a time of keys in memory, and forgets them.
+/// Hands out the rows up to a time of keys in memory, about `left` of them, and forgets
+/// them. Rows of a key with the same time are not parted. Returns whether none are left.
 fn hand_out_due<E: From<StateError>>(
     keyed: &mut KeyedStates<KeyRows>,
     columns: &mut StateTable,
     up_to_ms: i64,
+    left: &mut usize,
     hand_out: &mut impl FnMut(HandedOut<'_>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<bool, E> {
     let hands_out = keyed.entries.hands_out;
     let due = keyed.entries.take_due(up_to_ms);
     let mut due = due.into_iter().peekable();
     let mut chunk = Chunk::default();
     let mut passed = Vec::new();
     while let Some(id) = due.next() {
+        if *left == 0 {
+            keyed.entries.arm(id);
+            continue;
+        }
         let rows = &keyed.entries.entries[id as usize].rows;
-        let count = rows.partition_point(|row| row.time_ms <= up_to_ms);
+        let mut count = rows.partition_point(|row| row.time_ms <= up_to_ms);
+        if count > *left {
+            let last_ms = rows[*left - 1].time_ms;
+            count = rows.partition_point(|row| row.time_ms <= last_ms);
+        }
+        *left = left.saturating_sub(count);
         let wanted = rows[..count].iter().filter(|row| hands_out.has(row));
         chunk.extend(id, wanted.copied());
         passed.push((id, count));
-        if chunk.rows.len() < CHUNK_ROWS && due.peek().is_some() {
+        if chunk.rows.len() < CHUNK_ROWS && due.peek().is_some() && *left > 0 {
             continue;
         }
         chunk.hand_out(keyed.pane(), keyed.keys(), columns, hand_out)?;
@@ -487,7 +580,7 @@ fn hand_out_due<E: From<StateError>>(
         }
         keyed.remove(&empty)?;
     }
-    Ok(())
+    Ok(*left == 0)
 }
 
 /// Rows to hand out together.
@@ -551,21 +644,38 @@ impl KeyRows {
         }
     }
 
-    /// Adds a row behind those of its time.
-    fn add(&mut self, id: u32, row: BufferedRow) {
+    /// Adds a row behind those of its key, unless one of them is later. Returns whether it
+    /// has.
+    fn add_behind(&mut self, id: u32, row: BufferedRow) -> bool {
         let rows = &mut self.entries[id as usize].rows;
         if rows.is_empty() {
             // Most keys have one row in a pane.
             rows.reserve_exact(1);
         }
-        match rows.last() {
-            Some(last) if last.time_ms > row.time_ms => {
-                let at = rows.partition_point(|other| other.time_ms <= row.time_ms);
-                rows.insert(at, row);
-            }
-            _ => rows.push(row),
+        let is_behind = rows.last().is_none_or(|last| last.time_ms <= row.time_ms);
+        if is_behind {
+            rows.push(row);
+            self.rows += 1;
         }
-        self.rows += 1;
+        is_behind
+    }
+
+    /// Adds rows in order of time, each behind those of its time. Each row that is there is
+    /// moved once.
+    fn add_between(&mut self, id: u32, new: impl DoubleEndedIterator<Item = BufferedRow> + Clone) {
+        let rows = &mut self.entries[id as usize].rows;
+        let mut left = rows.len();
+        rows.extend(new.clone());
+        let mut to = rows.len();
+        self.rows += to - left;
+        for row in new.rev() {
+            while left > 0 && rows[left - 1].time_ms > row.time_ms {
+                (left, to) = (left - 1, to - 1);
+                rows[to] = rows[left];
+            }
+            to -= 1;
+            rows[to] = row;
+        }
     }
 
     /// Forgets the first rows of a key.
@@ -709,7 +819,200 @@ fn extent(numbers: &[i64]) -> Option<(i64, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow_array::StringArray;
+    use arrow_array::cast::AsArray;
+
     use super::*;
+    use crate::budget::Budget;
+    use crate::checkpoint::manifest::Manifest;
+    use crate::checkpoint::storage::Storage;
+    use crate::checkpoint::storage::memory::MemoryStorage;
+    use crate::schema::{DataType, Field};
+    use crate::shard::SHARDS;
+    use crate::state::key::Selection;
+    use crate::state::stored::Restored;
+
+    /// A buffer of texts, whose panes are as long as 10 of their times, and what it needs.
+    struct Bench {
+        buffer: RowBuffer,
+        storage: Arc<MemoryStorage>,
+        budget: Arc<Budget>,
+        checkpoints: u64,
+    }
+
+    const PANE: i64 = 10;
+
+    impl Bench {
+        fn new(storage: Arc<MemoryStorage>, restored: Option<Restored>) -> Self {
+            let text = |name: &str| Schema::new(vec![Field::new(name, DataType::Utf8, false)]);
+            let budget = Arc::new(Budget::new(1));
+            let stored = StoredTable {
+                storage: storage.clone(),
+                table: 0,
+                shards: 0..SHARDS,
+                restored,
+                budget: budget.clone(),
+            };
+            let layout = KeyLayout::new(&text("key"));
+            let (stored, all) = (Some(stored), HandsOut::All);
+            let mut buffer = RowBuffer::new(&text("row"), layout, stored, all, PANE);
+            buffer.restore().expect("memory can be read");
+            Bench {
+                buffer,
+                storage,
+                budget,
+                checkpoints: 0,
+            }
+        }
+
+        fn insert(&mut self, rows: &[(String, i64)]) {
+            let mut keys = BatchKeys::new(self.buffer.table.layout.clone());
+            let panes: Vec<i64> = rows.iter().map(|row| row.1.div_euclid(PANE)).collect();
+            let times: Vec<i64> = rows.iter().map(|row| row.1).collect();
+            let texts = rows.iter().map(|(key, time)| format!("{key}{time}"));
+            let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+            let key = StringArray::from_iter_values(rows.iter().map(|row| &row.0));
+            let read = keys.read(vec![Arc::new(key)], rows.len(), |row| {
+                row > 0 && panes[row] != panes[row - 1]
+            });
+            read.expect("of the layout's type");
+            let new = NewRows {
+                panes: &panes,
+                times: &times,
+                marks: &vec![0; rows.len()],
+                columns: &[column],
+            };
+            self.buffer.insert(&keys, new).expect("it fits");
+        }
+
+        /// Makes a checkpoint, and evicts what can be evicted.
+        fn checkpoint(&mut self) {
+            let mut changes = Changes::default();
+            self.buffer
+                .snapshot(&mut changes)
+                .expect("it can be written");
+            self.checkpoints += 1;
+            let manifest = Manifest {
+                id: self.checkpoints,
+                ..Manifest::default()
+            };
+            let written = self.storage.write(manifest, vec![changes]);
+            written.expect("memory takes everything");
+            self.budget.add_write();
+            self.buffer.evict_excess();
+        }
+
+        /// The next rows up to a time, by their keys, and whether there may be more.
+        fn piece(&mut self, up_to: i64, taken: &mut BTreeMap<String, Vec<String>>) -> bool {
+            let layout = self.buffer.table.layout.clone();
+            let is_over = |pane| pane < (up_to + 1).div_euclid(PANE);
+            let last_pane = up_to.div_euclid(PANE);
+            let hand_out = |handed: HandedOut<'_>| {
+                let slots: Vec<u32> = handed.rows.iter().map(|row| row.slot).collect();
+                let texts = handed.columns.gather(&slots)?.remove(0);
+                let keys = handed.keys.columns(&layout, Selection::Each(handed.ids))?;
+                let keys = keys[0].as_string::<i32>().iter().flatten();
+                for (key, text) in keys.zip(texts.as_string::<i32>().iter().flatten()) {
+                    let of_key = taken.entry(key.to_owned()).or_default();
+                    of_key.push(text.to_owned());
+                }
+                Ok::<_, StateError>(())
+            };
+            let more = self.buffer.pass_piece(up_to, last_pane, is_over, hand_out);
+            more.expect("memory can be read")
+        }
+    }
+
+    /// As where a side of a join is silent, and the other one has rows for long.
+    #[test]
+    fn panes_whose_keys_are_all_evicted_take_no_memory() {
+        let mut bench = Bench::new(Arc::default(), None);
+        for pane in 0..300 {
+            let key = |key| (format!("k{key}"), pane * PANE);
+            let rows: Vec<_> = (0..100).map(key).collect();
+            bench.insert(&rows);
+            if pane % 20 == 19 {
+                bench.checkpoint();
+            }
+        }
+        bench.checkpoint();
+        let panes = &bench.buffer.panes;
+        assert_eq!(panes.range(..).count(), 300);
+        assert_eq!(panes.in_memory(..).count(), 0);
+        assert!(panes.bytes() < 100 * 1_024, "{}", panes.bytes());
+        // A row that comes is in its pane as before, beside what was there.
+        bench.insert(&[("k7".to_owned(), 5 * PANE), ("new".to_owned(), 5 * PANE)]);
+        assert_eq!(bench.buffer.panes.in_memory(..).count(), 1);
+        let mut taken = BTreeMap::new();
+        while bench.piece(299 * PANE + 1, &mut taken) {}
+        assert_eq!(taken.len(), 101);
+        assert_eq!(taken["k7"].len(), 301);
+        assert!(
+            taken["k7"]
+                .windows(2)
+                .filter(|pair| pair[0] == pair[1])
+                .count()
+                == 1
+        );
+        assert_eq!(taken["k8"].len(), 300);
+        bench.buffer.forget(|_| true);
+        bench.checkpoint();
+        let mut rows = 0;
+        let scanned = bench.storage.scan(&[], &[0xff; 8], &mut |_, _| {
+            rows += 1;
+            true
+        });
+        scanned.expect("memory can be read");
+        assert_eq!(rows, 0, "they are deleted");
+    }
+
+    /// With checkpoints in between, and another run that goes on from one of them.
+    #[test]
+    fn rows_are_handed_out_in_pieces_each_once() {
+        let of_key = PIECE_ROWS + PIECE_ROWS / 2;
+        let rows = |key: &str| {
+            let times = (0..of_key).map(|row| (row as i64 * PANE) / of_key as i64);
+            times.map(|time| (key.to_owned(), time)).collect::<Vec<_>>()
+        };
+        let up_to = 2 * PANE - 1;
+        let mut bench = Bench::new(Arc::default(), None);
+        bench.insert(&rows("a"));
+        bench.checkpoint();
+        bench.insert(&rows("b"));
+        bench.insert(&[("c".to_owned(), 2 * PANE)]);
+        let mut taken = BTreeMap::new();
+        assert!(bench.piece(up_to, &mut taken));
+        assert!(bench.piece(up_to, &mut taken));
+        let so_far: usize = taken.values().map(Vec::len).sum();
+        assert!((PIECE_ROWS..of_key * 2).contains(&so_far), "{so_far}");
+        bench.checkpoint();
+        let mut lost = BTreeMap::new();
+        bench.piece(up_to, &mut lost);
+        // The run fails, and the next one goes on from the checkpoint.
+        let found = bench.storage.restore(bench.checkpoints);
+        found.expect("there is a checkpoint");
+        let restored = Restored {
+            time_ms: Some(up_to),
+            newest_ms: None,
+        };
+        let mut bench = Bench {
+            checkpoints: bench.checkpoints,
+            ..Bench::new(bench.storage, Some(restored))
+        };
+        while bench.piece(up_to, &mut taken) {
+            bench.checkpoint();
+        }
+        assert_eq!(taken.keys().collect::<Vec<_>>(), ["a", "b"]);
+        for texts in taken.values() {
+            assert_eq!(texts.len(), of_key);
+            assert!(texts.is_sorted(), "they are in order of time");
+        }
+        taken.clear();
+        assert!(!bench.piece(3 * PANE, &mut taken));
+        assert_eq!(taken["c"], ["c20"]);
+    }
 
     fn entries() -> KeyRows {
         KeyRows {
@@ -734,8 +1037,8 @@ mod tests {
     fn entries_are_what_they_were() {
         let mut written = entries();
         written.begin(0);
-        written.add(0, row(3, 7, 0x0002_0001));
-        written.add(0, row(-2, 8, 0));
+        written.add_behind(0, row(3, 7, 0x0002_0001));
+        written.add_between(0, [row(-2, 8, 0)].into_iter());
         let mut bytes = Vec::new();
         written.write(0, &[b"xy", b""], &mut bytes);
         let mut expected = vec![0xfe];
@@ -761,9 +1064,35 @@ mod tests {
         let mut keys = entries();
         keys.begin(0);
         for (slot, time_ms) in [(0, 5), (1, 3), (2, 5), (3, 3), (4, 4)] {
-            keys.add(0, row(time_ms, slot, 0));
+            if !keys.add_behind(0, row(time_ms, slot, 0)) {
+                keys.add_between(0, [row(time_ms, slot, 0)].into_iter());
+            }
         }
+        let between = [row(2, 5, 0), row(3, 6, 0), row(4, 7, 0), row(4, 8, 0)];
+        keys.add_between(0, between.into_iter());
         let slots: Vec<u32> = keys.entries[0].rows.iter().map(|row| row.slot).collect();
-        assert_eq!(slots, [1, 3, 4, 0, 2]);
+        assert_eq!(slots, [5, 1, 3, 6, 4, 7, 8, 0, 2]);
+        assert_eq!(keys.rows, 9);
+    }
+
+    /// As where one key has all rows, and files are read beside one another.
+    #[test]
+    fn many_rows_of_a_key_in_no_order_take_no_time() {
+        const ROWS: usize = 200_000;
+        let mut bench = Bench::new(Arc::default(), None);
+        let mut random = fastrand::Rng::with_seed(7);
+        let began = std::time::Instant::now();
+        for _ in 0..ROWS / 1_000 {
+            let time = |_| ("a".to_owned(), random.i64(0..PANE));
+            let rows: Vec<_> = (0..1_000).map(time).collect();
+            bench.insert(&rows);
+        }
+        let took = began.elapsed();
+        let mut taken = BTreeMap::new();
+        while bench.piece(PANE, &mut taken) {}
+        assert_eq!(taken["a"].len(), ROWS);
+        assert!(taken["a"].is_sorted());
+        // The machine may be busy, and there are no optimisations.
+        assert!(took.as_secs() < 12, "{took:?}");
     }
 }

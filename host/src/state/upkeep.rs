@@ -22,8 +22,8 @@ impl Upkeep {
         }
     }
 
-    /// Restores a table of the last checkpoint. Reads as much as memory has room for;
-    /// the rest is read back when needed.
+    /// Restores a table of the last checkpoint. Reads as much as memory has room for, and
+    /// what must be there; the rest is read back when needed.
     pub fn restore(
         &mut self,
         stored: &StoredTable,
@@ -36,7 +36,7 @@ impl Upkeep {
                 is_full = is_full || self.excess(states, keyed) > 0;
                 if !is_full {
                     keyed.restore(states, &rows)?;
-                } else if !keyed.leave_evicted(&rows)? {
+                } else if !keyed.leave_evicted(states, rows)? {
                     break;
                 }
             }

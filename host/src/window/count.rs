@@ -286,9 +286,14 @@ impl WindowKind for Counts {
         accumulators: &mut Accumulators,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        let CountEntries { windows, early } = &mut self.keyed.entries;
-        let shown = early.take().into_iter();
+        let shown = self.keyed.entries.early.take();
+        for &id in &shown {
+            // The next checkpoint notes that it does not wait any more.
+            self.keyed.touch(id);
+        }
+        let windows = &self.keyed.entries.windows;
         let open: Vec<(u32, CountWindow)> = shown
+            .into_iter()
             .filter_map(|id| Some((id, windows[id as usize]?)))
             .collect();
         self.emit(accumulators, &open, Timing::Early, out)
@@ -366,5 +371,13 @@ impl Entries for CountEntries {
 
     fn is_pinned(&self, id: u32) -> bool {
         self.early.has(id)
+    }
+
+    fn may_be_pinned(&self) -> bool {
+        self.early.are_wanted()
+    }
+
+    fn was_pinned(&self, (is_early, _): &Self::Entry) -> bool {
+        *is_early && self.early.are_wanted()
     }
 }

@@ -22,6 +22,10 @@ impl EarlyKeys {
         }
     }
 
+    pub fn are_wanted(&self) -> bool {
+        self.are_wanted
+    }
+
     /// Notes that a key has rows that were not shown.
     pub fn note(&mut self, id: u32) {
         if !self.are_wanted {

@@ -372,7 +372,13 @@ impl WindowKind for Running {
             take_back_expired(accumulators, keys, ids, &slots, (&newest, ttl_ms), out)?;
         }
         self.forget(&mut accumulators.states, &gone)?;
-        if let Some(mut sweep) = self.keyed.sweep(now_ms) {
+        // A sweep reads all evicted keys: where nobody is told of states that have expired,
+        // they go some time later, many at once.
+        let sweep_at_ms = match tells {
+            true => now_ms,
+            false => now_ms.saturating_sub(ttl_ms / 4),
+        };
+        if let Some(mut sweep) = self.keyed.sweep(sweep_at_ms) {
             while let Some(over) = self.keyed.next_due(&mut sweep, now_ms)? {
                 if tells {
                     let entries = &self.keyed.entries;
@@ -595,6 +601,14 @@ impl Entries for RunningEntries {
 
     fn is_pinned(&self, id: u32) -> bool {
         self.early.has(id)
+    }
+
+    fn may_be_pinned(&self) -> bool {
+        self.early.are_wanted()
+    }
+
+    fn was_pinned(&self, stored: &StoredEntry) -> bool {
+        stored.waits && self.early.are_wanted()
     }
 
     fn due_ms(&self, stored: &StoredEntry) -> i64 {

@@ -529,7 +529,7 @@ impl WindowKind for Sessions {
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
         if let Some(mut sweep) = self.keyed.sweep(watermark_ms) {
-            while let Some(due) = self.keyed.next_due(&mut sweep, watermark_ms)? {
+            while let Some(due) = self.keyed.next_due_or_soon(&mut sweep, watermark_ms)? {
                 self.keyed.insert(&mut accumulators.states, &due)?;
                 self.fire_due(accumulators, watermark_ms, out)?;
             }
@@ -558,8 +558,13 @@ impl WindowKind for Sessions {
     ) -> Result<(), KeyedError> {
         let mut due = Due::default();
         let mut merged = Vec::new();
+        let shown = self.keyed.entries.early.take();
+        for &id in &shown {
+            // The next checkpoint notes that it does not wait any more.
+            self.keyed.touch(id);
+        }
         let (entries, keys) = self.keyed.parts();
-        for id in entries.early.take() {
+        for id in shown {
             let entry = &mut entries.entries[id as usize];
             let open = entry.sessions.iter_mut().filter(|session| !session.fired);
             for session in open.filter(|session| session.fresh) {
@@ -628,8 +633,12 @@ impl KeyedPart for Sessions {
         self.keyed.restore(states, rows)
     }
 
-    fn leave_evicted(&mut self, rows: &StoredRows) -> Result<bool, StateError> {
-        self.keyed.leave_evicted(rows)
+    fn leave_evicted(
+        &mut self,
+        states: &mut StateTable,
+        rows: StoredRows,
+    ) -> Result<bool, StateError> {
+        self.keyed.leave_evicted(states, rows)
     }
 
     fn look(&self, states: &StateTable, look: &Look, seen: &mut Seen) -> Result<(), StateError> {
@@ -735,6 +744,14 @@ impl Entries for SessionEntries {
 
     fn is_pinned(&self, id: u32) -> bool {
         self.early.has(id)
+    }
+
+    fn may_be_pinned(&self) -> bool {
+        self.early.are_wanted()
+    }
+
+    fn was_pinned(&self, (is_early, _): &Self::Entry) -> bool {
+        *is_early && self.early.are_wanted()
     }
 
     fn due_ms(&self, (_, entry): &Self::Entry) -> i64 {

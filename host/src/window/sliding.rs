@@ -562,14 +562,16 @@ impl WindowKind for Sliding {
     ) -> Result<(), KeyedError> {
         let mut wanted = Vec::new();
         let cut = self.cut;
-        let entries = self.entries();
-        for (pane, id) in std::mem::take(&mut entries.early) {
+        for (pane, id) in std::mem::take(&mut self.entries().early) {
+            let entries = self.entries();
             // The pane may have been removed, and the number given to another key.
             if let Some(leaf) = entries.leaf(pane, id)
                 && std::mem::replace(&mut leaf.early, false)
             {
                 let open = cut.windows(pane, cut.next_window(entries.closed));
                 wanted.extend(open.map(|window| (window, id)));
+                // The next checkpoint notes that it does not wait any more.
+                self.keyed.touch(id);
             }
         }
         self.tell_windows(
@@ -775,6 +777,14 @@ impl Entries for SlidingEntries {
     fn is_pinned(&self, id: u32) -> bool {
         let leaves = self.entries[id as usize].leaves.as_slice();
         leaves.iter().any(|leaf| leaf.early)
+    }
+
+    fn may_be_pinned(&self) -> bool {
+        self.early_wanted
+    }
+
+    fn was_pinned(&self, (_, leaves): &Self::Entry) -> bool {
+        self.early_wanted && leaves.iter().any(|leaf| leaf.early)
     }
 
     /// The last pane of the key.

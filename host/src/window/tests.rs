@@ -3,6 +3,8 @@
 
 /// Single behaviours.
 mod cases;
+/// Early results of states that are not in memory.
+mod evicted;
 /// The tests' plugin.
 mod ledger;
 /// Compares every kind of window with a model.
@@ -28,6 +30,7 @@ use crate::plan::{
     Window,
 };
 use crate::schema::{DataType, Field, Schema};
+use crate::state::stored::StoredTable;
 use crate::stop::Stop;
 use ledger::Ledger;
 
@@ -179,6 +182,11 @@ impl Setup {
     }
 
     pub fn try_bench(&self) -> Result<Bench, OperatorError> {
+        self.bench_with(Vec::new())
+    }
+
+    /// With tables in a storage.
+    pub fn bench_with(&self, stored: Vec<StoredTable>) -> Result<Bench, OperatorError> {
         let ledger = Ledger::default();
         let calls = ledger.calls.clone();
         let clock = Arc::new(ManualClock::default());
@@ -220,7 +228,7 @@ impl Setup {
                 &plan,
                 self.batch_rows,
                 clock.clone(),
-                Vec::new(),
+                stored,
                 &Stop::default(),
             )?,
             clock,

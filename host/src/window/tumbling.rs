@@ -226,8 +226,8 @@ impl WindowKind for Tumbling {
     ) -> Result<(), KeyedError> {
         let last = self.cut.last_closed(watermark_ms);
         if last > self.closed {
-            let ended: Vec<(i64, u32)> = self.panes.range(self.closed..last).collect();
-            for (index, place) in ended {
+            for index in self.panes.range(self.closed..last).collect::<Vec<_>>() {
+                let place = self.panes.place(index);
                 let pane = self.panes.at_mut(place);
                 let span = self.cut.pane_span(index);
                 emit(pane, accumulators, span, out)?;
@@ -236,6 +236,7 @@ impl WindowKind for Tumbling {
                     let members: Vec<u32> = pane.entries.present().collect();
                     self.discard(accumulators, place, &members)?;
                 }
+                self.panes.put_back(index);
             }
             self.closed = last;
         }
@@ -246,12 +247,12 @@ impl WindowKind for Tumbling {
     }
 
     fn next_end(&self) -> Option<i64> {
-        let (pane, _) = self.panes.range(self.closed..).next()?;
+        let pane = self.panes.range(self.closed..).next()?;
         Some(self.cut.pane_span(pane).end)
     }
 
     fn has_early(&self) -> bool {
-        let mut panes = self.panes.range(..);
+        let mut panes = self.panes.in_memory(..);
         panes.any(|(_, place)| !self.panes.at(place).entries.early.is_empty())
     }
 
@@ -260,10 +261,13 @@ impl WindowKind for Tumbling {
         accumulators: &mut Accumulators,
         out: &mut Outbox,
     ) -> Result<(), KeyedError> {
-        let panes: Vec<(i64, u32)> = self.panes.range(..).collect();
-        for (index, place) in panes {
+        for (index, place) in self.panes.in_memory(..).collect::<Vec<_>>() {
             let pane = self.panes.at_mut(place);
             let members = pane.entries.early.take();
+            for &member in &members {
+                // The next checkpoint notes that it does not wait any more.
+                pane.touch(member);
+            }
             if self.cut.first_window(index) > self.closed {
                 let shown = members.iter().copied();
                 let window = (self.cut.pane_span(index), Timing::Early);
@@ -414,6 +418,14 @@ impl Entries for Members {
 
     fn is_pinned(&self, id: u32) -> bool {
         self.early.has(id)
+    }
+
+    fn may_be_pinned(&self) -> bool {
+        self.early.are_wanted()
+    }
+
+    fn was_pinned(&self, is_early: &bool) -> bool {
+        *is_early && self.early.are_wanted()
     }
 }
 
