@@ -1,12 +1,13 @@
 //! Resolves operators that need no plugin. Their types depend on what they read, so it
 //! has to be planned before.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 
 use super::builder::Builder;
-use super::columns::{Upstream, find};
+use super::columns::Upstream;
 use super::section::{Resolved, Timing};
 use crate::builtin::aggregate::{Column, Functions};
 use crate::builtin::deduplicate::Deduplicate;
@@ -250,6 +251,8 @@ impl Builder<'_> {
         upstreams: &[&Upstream],
     ) -> Option<(Arc<dyn Factory>, Arguments)> {
         let mut input = Schema::default();
+        // By their names: there may be thousands.
+        let mut places: HashMap<String, usize> = HashMap::new();
         let mut columns = Vec::new();
         let mut arguments = Arguments::new();
         for (name, path) in &select.columns {
@@ -259,12 +262,17 @@ impl Builder<'_> {
             let Some(found) = self.read_field(&reads, path, &place, upstreams) else {
                 continue;
             };
+            let place = places.entry(found.column.name.clone());
+            let column = *place.or_insert_with(|| {
+                input.fields.push(found.column);
+                input.fields.len() - 1
+            });
             columns.push(Selected {
                 field: Field {
                     name: name.clone(),
                     ..found.value
                 },
-                column: index_of(&mut input, found.column),
+                column,
                 members: found.members,
             });
             arguments.push((name.clone(), Value::Text(path.clone())));
@@ -334,14 +342,11 @@ impl Builder<'_> {
             }
         }
         let input = self.merged(title, upstreams)?.schema;
-        let is_dropped = |field: &&Field| {
-            let mut names = drop.fields.iter();
-            names.any(|name| *name.get_ref() == field.name)
-        };
+        let dropped: HashSet<&str> = drop.fields.iter().map(|name| &**name.get_ref()).collect();
         let kept: Vec<Field> = input
             .fields
             .iter()
-            .filter(|it| !is_dropped(it))
+            .filter(|it| !dropped.contains(&*it.name))
             .cloned()
             .collect();
         if kept.is_empty() {
@@ -377,7 +382,7 @@ impl Builder<'_> {
         let mut good = true;
         for up in upstreams {
             let fields = &up.relation.schema.fields;
-            let Some(found) = find(fields, name) else {
+            let Some(found) = up.find_member(name) else {
                 good = false;
                 let reads = format!("{reads} reads");
                 self.mistakes.push(up.lacks(&reads, name, at, ""));

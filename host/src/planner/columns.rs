@@ -1,6 +1,7 @@
 //! Finds the columns that an operator reads: by name, whatever their order and
 //! whatever other columns there are.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use super::builder::Builder;
@@ -15,6 +16,8 @@ pub(super) struct Relation {
     pub places: Vec<Span>,
     /// Whether rows may take others back.
     pub changes: Option<Changes>,
+    /// The columns by their names: there may be thousands.
+    index: OnceCell<HashMap<String, usize>>,
 }
 
 /// Rows that take others back, by the times that they have.
@@ -51,13 +54,30 @@ impl Relation {
         }
     }
 
+    /// The column with this name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        let index = self.index.get_or_init(|| {
+            let names = self.schema.fields.iter().map(|field| field.name.clone());
+            // Of several, the first one counts.
+            names
+                .zip(0..)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect()
+        });
+        index.get(name).copied()
+    }
+
     pub fn push(&mut self, field: Field, place: Span) {
+        self.index.take();
         self.schema.fields.push(field);
         self.places.push(place);
     }
 
     pub fn remove(&mut self, name: &str) {
         if let Some(column) = self.schema.index_of(name) {
+            self.index.take();
             self.schema.fields.remove(column);
             self.places.remove(column);
         }
@@ -72,10 +92,24 @@ impl Upstream<'_> {
     /// The column with this name; else the one with the nearest name, if any.
     pub fn find(&self, name: &str) -> Result<usize, Option<usize>> {
         let schema = &self.relation.schema;
-        schema.index_of(name).ok_or_else(|| {
+        self.relation.index_of(name).ok_or_else(|| {
             let names = schema.fields.iter().map(|field| field.name.as_str());
             suggest::nearest(name, names).and_then(|near| schema.index_of(near))
         })
+    }
+
+    /// A column of this name, or else a member of records.
+    pub fn find_member(&self, name: &str) -> Option<Found<'_>> {
+        let fields = &self.relation.schema.fields;
+        match self.relation.index_of(name) {
+            Some(column) => Some(Found {
+                column,
+                members: Vec::new(),
+                fields: vec![&fields[column]],
+            }),
+            None if name.contains('.') => find(fields, name),
+            None => None,
+        }
     }
 
     pub fn field(&self, column: usize) -> &Field {
