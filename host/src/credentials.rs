@@ -95,13 +95,18 @@ fn user_of(word: &str) -> Option<Range<usize>> {
         // What follows is a port where it is a number.
         !rest.bytes().all(|byte| byte.is_ascii_digit()) || rest.is_empty()
     });
+    let end = address.rfind('@').filter(|&end| end > 0)?;
+    let host = &address[end + 1..];
     let is_user = match has_scheme {
         // Nothing that is read or written here has a port, and an `@` behind it.
-        true => authority.contains(['@', ':']),
+        true if authority.contains(['@', ':']) => true,
+        // A path writes `%40`, unless a version or a day follows. That of a file has no host.
+        true => !authority.is_empty() && !is_version(host),
         false => has_password,
     };
-    let end = address.rfind('@').filter(|&end| is_user && end > 0)?;
-    let host = &address[end + 1..];
+    if !is_user {
+        return None;
+    }
     // A mark at the end of a word belongs to nothing.
     let is_host = host.starts_with(|next: char| next.is_alphanumeric() || next == '[');
     (is_host && (has_scheme || is_of_address(authority, host))).then_some(start..start + end)
@@ -112,9 +117,12 @@ fn user_of(word: &str) -> Option<Range<usize>> {
 fn is_of_address(authority: &str, host: &str) -> bool {
     let port = host.rsplit_once(':').map(|(_, port)| port);
     let has_port = port.is_some_and(|port| port.starts_with(|it: char| it.is_ascii_digit()));
-    let is_version =
-        host.starts_with(|it: char| it.is_ascii_digit()) && host.matches('.').count() < 3;
-    has_port || (authority.contains('@') && !is_version)
+    has_port || (authority.contains('@') && !is_version(host))
+}
+
+/// Whether it is a number rather than the address of a host.
+fn is_version(host: &str) -> bool {
+    host.starts_with(|it: char| it.is_ascii_digit()) && host.matches('.').count() < 3
 }
 
 /// The values of parameters that are secret.
@@ -147,6 +155,9 @@ mod tests {
             ("s3://key:secret@host/p", "s3://***@host/p"),
             ("s3://key:sec/r?t#@host/p", "s3://***@host/p"),
             ("http://user@host", "http://***@host"),
+            ("s3://se/cret@host", "s3://***@host"),
+            ("s3://se/cr?t@host.example/p", "s3://***@host.example/p"),
+            ("s3://se/cret@10.0.0.1:9000", "s3://***@10.0.0.1:9000"),
             (
                 "at `http://a:b@[::1]:9000`, no",
                 "at `http://***@[::1]:9000`, no",
@@ -168,6 +179,8 @@ mod tests {
         }
         for text in [
             "s3://bucket/prefix@2024",
+            "s3://bucket/a%40b",
+            "file:///home/ann@host/a",
             "http://host:9000/prefix",
             "host:9092",
             "ann@example.org",

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::{Diagnostics, Mistake, SecretAccess};
 use super::reader::ConfigValue;
 use crate::credentials;
+use crate::suggest;
 
 /// Tables that hold settings of other systems, passwords among them. A key of
 /// theirs may be misspelt, so every text in them counts as secret.
@@ -156,7 +157,7 @@ pub fn refuse_credentials(document: &DeTable<'_>, mistakes: &mut Diagnostics) {
             .help(
                 "write the address without it; passwords and keys belong into `properties` of \
                  Kafka, or `options` of an upload, where `{ env = \"NAME\" }` and \
-                 `{ file = \"path\" }` read them from outside",
+                 `{ file = \"path\" }` read them from outside; an `@` in a path is written `%40`",
             ),
         );
     }
@@ -241,7 +242,7 @@ fn find_files(table: &DeTable<'_>, within: Within, files: &mut Vec<Spanned<Strin
 fn find(table: &DeTable<'_>, within: Within, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let name: &str = key.get_ref();
-        let is_secret = within == Within::Secrets || SECRET_TABLES.contains(&name);
+        let is_secret = within == Within::Secrets || is_secret_table(name);
         match value.get_ref() {
             // Where a secret is may be shown.
             DeValue::Table(table) if within == Within::Secrets && is_place(table) => {}
@@ -262,6 +263,12 @@ fn find(table: &DeTable<'_>, within: Within, secrets: &mut Vec<Range<usize>>) {
             _ => {}
         }
     }
+}
+
+/// Whether a table has settings of another system, be its name misspelt.
+fn is_secret_table(name: &str) -> bool {
+    let names = SECRET_TABLES.iter().copied();
+    SECRET_TABLES.contains(&name) || suggest::nearest(name, names).is_some()
 }
 
 /// Whether a key is that of a secret, be it misspelt. Many keys are called `key`.
@@ -331,6 +338,8 @@ mod tests {
             "[sources.a]\n\"ssl.key.pasword\" = 'hunter2'\n",
             "[sources.a]\nproprties = { \"sasl.password\" = \"hunter2\" }\n",
             "[sources.a]\nproperties = [\"hunter2\"]\n",
+            "[sources.a]\nproprties = { \"sasl.username\" = \"hunter2\" }\n",
+            "[checkpoints]\nupload = { optoins = { aws_access_key_id = \"hunter2\" } }\n",
             "[sinks.names]\nproperties = { a = \"hunter2\" }\n",
             "[checkpoints]\nupload = { aws_secret_access_key = [\"hunter2\"] }\n",
         ] {
