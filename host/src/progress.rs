@@ -29,6 +29,7 @@ pub struct NodeProgress {
     failed: AtomicU64,
     dead_letters: AtomicU64,
     cut_times: Mutex<Option<CutTimes>>,
+    tells_misspelt: AtomicBool,
     /// What was wrong with the first row that became a dead letter.
     first_dead_letter: OnceLock<String>,
     /// The watermark of each task; `i64::MIN` before its first one.
@@ -182,6 +183,7 @@ impl NodeProgress {
             failed: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             cut_times: Mutex::default(),
+            tells_misspelt: AtomicBool::new(false),
             first_dead_letter: OnceLock::new(),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             read: AtomicU64::new(UNKNOWN),
@@ -281,6 +283,11 @@ impl NodeProgress {
                 true
             }
         }
+    }
+
+    /// Whether nobody has told yet that keys of rows are nearly the names of fields.
+    pub fn begins_to_tell_misspelt(&self) -> bool {
+        !self.tells_misspelt.swap(true, Ordering::Relaxed)
     }
 
     /// How many rows became dead letters.

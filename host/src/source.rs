@@ -14,6 +14,8 @@ pub mod chunk;
 pub mod event_time;
 /// Says what looks like no text.
 pub mod looks;
+/// Keys in rows that are nearly the names of fields.
+mod misspelt;
 /// Rows of a text that comes in pieces.
 pub mod pieces;
 /// Reads one task's part of a source.
@@ -113,6 +115,11 @@ pub trait SourceConnector: Any + Send + Sync {
     /// How its rows are written in a file that replaces it in a test.
     fn row_format(&self) -> RowFormat {
         Format::Json.into()
+    }
+
+    /// How many of its last columns are of no keys in its rows.
+    fn columns_beside_rows(&self) -> usize {
+        0
     }
 
     /// What was noticed when it was planned that can run, but is probably not meant.

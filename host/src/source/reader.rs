@@ -17,6 +17,7 @@ use arrow_buffer::ScalarBuffer;
 use super::checksum::Checksums;
 use super::chunk::{BadRow, Chunk};
 use super::event_time::{EventTimes, TimeReader, TimesMadeBy};
+use super::misspelt::MisspeltFields;
 use super::silence::{SilenceWatch, WatchedReader};
 use super::watermark::{SharedWatermarks, Watermarks};
 use super::{Arrival, SourceContext, SourceError, SourceInput, TURN_ROWS};
@@ -52,6 +53,9 @@ pub struct SourceReader {
     /// had come before.
     doubted: Option<(usize, i64)>,
     checksums: Option<Checksums>,
+    /// Until it is known that there are none.
+    misspelt: Option<MisspeltFields>,
+    is_over: bool,
     times: Times,
     /// Each with this reader's number in it.
     watches: Vec<(Arc<SilenceWatch>, usize)>,
@@ -86,6 +90,8 @@ pub struct Pulled {
     pub progress: Option<f64>,
     /// Times that were rounded down.
     pub cut_times: Option<CutTimes>,
+    /// Says that keys of rows are nearly the names of fields.
+    pub misspelt: Option<String>,
 }
 
 impl SourceReader {
@@ -153,6 +159,13 @@ impl SourceReader {
                 .checksum
                 .clone()
                 .map(|checksum| Checksums::new(checksum, &context.schema)),
+            misspelt: MisspeltFields::of(
+                &context.node,
+                &plan.connector.row_format(),
+                &context.schema,
+                plan.connector.columns_beside_rows(),
+            ),
+            is_over: false,
             times,
             watches: Vec::new(),
             ingested_ms: ingested_ms.max().unwrap_or(i64::MIN),
@@ -191,6 +204,9 @@ impl SourceReader {
     /// The future may be dropped while it waits, and nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Pulled>, SourceError> {
         let mut pulled = Pulled::default();
+        if self.is_over {
+            return Ok(None);
+        }
         if std::mem::take(&mut self.is_restored) {
             self.watermarks.lock().emit(&mut pulled.elements);
             return Ok(Some(pulled));
@@ -214,6 +230,10 @@ impl SourceReader {
                     }
                     pulled.rows_in = rows;
                     pulled.cut_times.clone_from(&chunk.cut_times);
+                    let misspelt = self.misspelt.as_mut();
+                    if misspelt.is_some_and(|fields| fields.look(&chunk)) {
+                        pulled.misspelt = self.misspelt.take().and_then(|fields| fields.tell());
+                    }
                     if let Some(overdue) = order.get(..overdue).filter(|them| !them.is_empty()) {
                         let mut watermarks = self.watermarks.lock();
                         let silent = overdue.iter().copied();
@@ -243,7 +263,11 @@ impl SourceReader {
                     self.watermarks.lock().end(partition, &mut pulled.elements);
                 }
                 Arrival::Partitions => self.add_partitions(&mut pulled.elements),
-                Arrival::Over => return Ok(None),
+                Arrival::Over => {
+                    self.is_over = true;
+                    pulled.misspelt = self.misspelt.take().and_then(|fields| fields.tell());
+                    return Ok(pulled.misspelt.is_some().then_some(pulled));
+                }
             }
             if pulled.rows_in > 0 || !pulled.elements.is_empty() {
                 pulled.progress = self.input.progress();

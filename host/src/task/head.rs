@@ -125,6 +125,11 @@ impl Head {
                         cut.example
                     );
                 }
+                if let Some(misspelt) = &pulled.misspelt
+                    && progress.begins_to_tell_misspelt()
+                {
+                    tracing::warn!("{misspelt}");
+                }
                 progress.add_dead_letters(&pulled.dead_letters);
                 dead_letters.extend(pulled.dead_letters);
                 Ok(pulled

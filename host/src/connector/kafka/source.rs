@@ -289,6 +289,10 @@ impl SourceConnector for KafkaSource {
         })
     }
 
+    fn columns_beside_rows(&self) -> usize {
+        self.subscription.metadata.len()
+    }
+
     /// In a JSON file, metadata columns are fields like the others.
     fn row_format(&self) -> RowFormat {
         let format = &self.subscription.format;
