@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,55 @@ pub fn is_named_pipe(path: &Path) -> bool {
     found.is_ok_and(|found| found.file_type().is_fifo()) && !is_device(path)
 }
 
+/// The devices of the memory (`mem`, `kmem`, `port`) and the one that is always full, by their
+/// numbers.
+const MEMORY: [(u32, u32); 3] = [(1, 1), (1, 2), (1, 4)];
+const FULL: (u32, u32) = (1, 7);
+
+/// What the system makes up when it is read, and what is not kept when it is written.
+const MADE_UP: [libc::c_long; 7] = [
+    libc::PROC_SUPER_MAGIC,
+    libc::SYSFS_MAGIC,
+    libc::CGROUP_SUPER_MAGIC,
+    libc::CGROUP2_SUPER_MAGIC,
+    libc::DEBUGFS_MAGIC,
+    libc::TRACEFS_MAGIC,
+    libc::SECURITYFS_MAGIC,
+];
+
+/// Refuses what no rows can be written to, and what would be destroyed by them.
+pub fn check_keeps_rows(path: &Path) -> io::Result<()> {
+    if descriptor(path).is_some() {
+        return Ok(());
+    }
+    let Ok(found) = fs::metadata(path) else {
+        // It is opened next, or made.
+        return Ok(());
+    };
+    let device = (libc::major(found.rdev()), libc::minor(found.rdev()));
+    let is_device = found.file_type().is_char_device();
+    let what = if found.file_type().is_block_device() {
+        "it is a disk (a block device), and what is on it would be written over"
+    } else if is_device && MEMORY.contains(&device) {
+        "it is the memory of the machine"
+    } else if is_device && device == FULL {
+        "it is a device that is always full"
+    } else if rustix::fs::statfs(path).is_ok_and(|it| MADE_UP.contains(&(it.f_type as _))) {
+        "it is a file of the system, which keeps no rows"
+    } else {
+        return Ok(());
+    };
+    let message = format!("{what}: give the path of a file or a pipe");
+    Err(io::Error::new(ErrorKind::InvalidInput, message))
+}
+
 /// Opens it, and waits for nobody: a pipe without a reader is an error of the kind
 /// [`ErrorKind::BrokenPipe`].
 pub fn open(path: &Path) -> io::Result<File> {
     if let Some(number) = descriptor(path) {
         return duplicate_to_write(number);
     }
+    check_keeps_rows(path)?;
     let mut options = File::options();
     options.append(true).custom_flags(libc::O_NONBLOCK);
     match options.open(path) {

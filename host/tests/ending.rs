@@ -308,7 +308,18 @@ fn each_failure_is_tried_again_if_that_can_help_and_only_then() {
             .after(|folder| symlink("circle", folder.join("circle")).expect("a link")),
         Case::new("a file that is there", to_file("there"), "outside", false)
             .after(|folder| fs::write(folder.join("there"), "1\n").expect("a file")),
-        Case::new("a full disk", to_file("/dev/full"), "outside", true),
+        Case::new(
+            "a device that is always full",
+            to_file("/dev/full"),
+            "outside",
+            false,
+        ),
+        Case::new(
+            "a file of the system",
+            to_file("/proc/self/mem"),
+            "outside",
+            false,
+        ),
         Case::new(
             "no place for state",
             format!("{no_folder}{ROWS}{OUT}"),
@@ -786,6 +797,26 @@ fn a_plugin_that_fails_on_each_row_does_not_hold_up_the_end() {
         stderr.contains("its plugin fails on row after row"),
         "{stderr}"
     );
+}
+
+/// Once, however many files and tasks there are.
+#[test]
+fn a_field_that_is_probably_misspelt_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for part in 1..4 {
+        let rows = "{\"id\":\"a\",\"n\":1,\"amout\":2}\n".repeat(part * 700);
+        let file = folder.path().join(format!("rows-{part}.jsonl"));
+        fs::write(file, rows).expect("it is writable");
+    }
+    let source = ROWS.replace("n = \"int64\"", "n = \"int64\", amount = \"int64?\"");
+    let source = source.replace("\"rows.jsonl\"", "\"rows-*.jsonl\"");
+    let pipeline = format!("name = \"misspelt\"\nparallelism = 2\n{source}{OUT}");
+    let output = run_file(&pipeline, &["--quiet"], folder.path()).output();
+    let output = output.expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let told = stderr.matches("`amout` is in them, which nobody reads: is `amount` meant?");
+    assert_eq!(told.count(), 1, "{stderr}");
 }
 
 fn files_are_empty(folder: &Path) -> bool {
@@ -1536,6 +1567,40 @@ fn without_dead_letters_their_place_is_as_it_was() {
     }
 }
 
+/// What stands for a file on a disk that is full.
+fn full_disk() -> File {
+    let full = File::options().write(true).open("/dev/full");
+    full.expect("it is a device of Linux")
+}
+
+/// What keeps no rows, or would be destroyed by them, is refused before a row is read.
+#[test]
+fn dead_letters_do_not_go_to_disks_and_files_of_the_system() {
+    let source = ROWS.replace("on_error = \"fail\"", "");
+    for (path, said) in [
+        ("/dev/full", "it is a device that is always full"),
+        ("/proc/self/mem", "it is a file of the system"),
+        ("/proc/self/comm", "it is a file of the system"),
+        ("/dev/loop0", "it is a disk (a block device)"),
+        ("/dev/mem", "it is the memory of the machine"),
+    ] {
+        if !Path::new(path).exists() {
+            continue;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("rows.jsonl"), "broken\n").expect("it is writable");
+        let pipeline = format!("dead_letters = \"{path}\"\n{RESTART}\n{source}{OUT}");
+        let output = run_file(&pipeline, &["--json"], folder.path()).output();
+        let output = output.expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{path}: {stderr}");
+        let expected = format!("the dead letters cannot be written to {path}: {said}");
+        assert!(stderr.contains(&expected), "{path}: {stderr}");
+        assert!(!stderr.contains("restarts in"), "{path}: {stderr}");
+        assert!(!folder.path().join("out.jsonl").exists(), "{path}");
+    }
+}
+
 /// A disk that is full may be so for a while only.
 #[test]
 fn no_output_is_complete_without_its_dead_letters() {
@@ -1569,16 +1634,17 @@ fn no_output_is_complete_without_its_dead_letters() {
                     false => "name = \"failing\"",
                 };
                 let pipeline = format!(
-                    "dead_letters = \"/dev/full\"\nparallelism = 2\nbatch_rows = {size}\n\
+                    "dead_letters = \"/dev/stdout\"\nparallelism = 2\nbatch_rows = {size}\n\
                      {head}\n{source}{OUT}{checked}"
                 );
                 let pipeline = pipeline.replace("\"rows.jsonl\"", "\"rows-*.jsonl\"");
-                let output = run_file(&pipeline, &["--json"], folder.path())
+                let output = run_file(&pipeline, &["--quiet"], folder.path())
+                    .stdout(full_disk())
                     .output()
                     .expect("it starts");
                 let stderr = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(output.status.code(), Some(1), "{stderr}");
-                let expected = "the dead letters cannot be written to /dev/full: No space left";
+                let expected = "the dead letters cannot be written to /dev/stdout: No space left";
                 assert!(stderr.contains(expected), "{stderr}");
                 assert!(stderr.contains("may pass"), "{stderr}");
                 let restarts = stderr.matches(", and restarts in").count();
@@ -1601,9 +1667,11 @@ fn no_numbered_file_is_complete_behind_a_dead_letter_that_is_lost() {
         let lines = format!("broken\n{}", format!("{GOOD}\n").repeat(50_000));
         fs::write(folder.path().join("rows.jsonl"), lines).expect("it is writable");
         let pipeline = format!(
-            "name = \"failing\"\ndead_letters = \"/dev/full\"\nbatch_rows = {size}\n{source}{sink}"
+            "name = \"failing\"\ndead_letters = \"/dev/stdout\"\nbatch_rows = {size}\n\
+             {source}{sink}"
         );
         let output = run_file(&pipeline, &["--quiet"], folder.path())
+            .stdout(full_disk())
             .output()
             .expect("it starts");
         assert_eq!(output.status.code(), Some(1), "{output:?}");

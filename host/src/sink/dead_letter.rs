@@ -39,6 +39,7 @@ fn open_own(path: &Path) -> io::Result<File> {
     if is_special(path) {
         return devices::open(path);
     }
+    devices::check_keeps_rows(path)?;
     Access::of_path(path).map_or(Ok(()), Access::check_appendable)?;
     let file = open_private(path)?;
     let mut is_own = false;
